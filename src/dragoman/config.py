@@ -1,0 +1,257 @@
+"""Configuration as frozen dataclasses: to plain data and back, strictly.
+
+A choice is a union of config classes, told apart in files by ``kind``: a field of type ``Norm`` reads
+``{kind: rms_norm, eps: 1e-5}`` or, with every default, just ``rms_norm``. The union is the list of choices; there is
+no registry. Unknown keys, missing keys and ill-typed values are errors that name the path and the likely intent.
+"""
+
+import dataclasses
+import difflib
+import io
+import json
+import re
+import types
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from dragoman.errors import ConfigError
+
+T = TypeVar("T")
+
+# ---- declaring ------------------------------------------------------------------------------------
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen, keyword-only dataclass whose first field is the ``kind`` it goes by in files."""
+    kind = kind_of(cls)
+    cls.__annotations__ = {"kind": Literal[kind]} | cls.__annotations__  # pyright: ignore[reportInvalidTypeForm]
+    cls.kind = kind  # pyright: ignore[reportAttributeAccessIssue]
+    cls.__pydantic_config__ = ConfigDict(  # pyright: ignore[reportAttributeAccessIssue]
+        extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def kind_of(cls: type) -> str:
+    """``NoPosition`` goes by ``no_position``, ``AttentionConfig`` by ``attention``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.removesuffix("Config")).lower()
+
+
+class OneOf:
+    """Marks a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        tagged = handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+        return core_schema.no_info_before_validator_function(_spell_out, tagged)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        tagged = handler(schema)
+        names = sorted(tagged.get("discriminator", {}).get("mapping", {}))
+        return {"anyOf": [{"enum": names}, tagged]} if names else tagged
+
+
+def _spell_out(value: Any) -> Any:
+    """``rotary`` is short for ``{kind: rotary}``."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+# ---- to and from plain data -----------------------------------------------------------------------
+
+
+def to_dict(value: Any) -> Any:
+    """Plain dicts, lists and scalars, every field written out."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: to_dict(v) for k, v in value.items()}
+    return [to_dict(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def from_dict(tp: Any, data: Any, where: str = "") -> Any:
+    """Rebuild a value of type ``tp``.
+
+    Raises:
+        ConfigError: an unknown key, a missing key or an ill-typed value; the message opens with ``where`` and the path.
+    """
+    try:
+        return _adapter(tp).validate_json(json.dumps(data))  # through JSON, where strict still lets a list be a tuple
+    except ValidationError as error:
+        raise ConfigError(_explain(tp, error.errors(), where)) from None
+    except TypeError as error:
+        raise ConfigError(f"{where or 'config'}: {error}") from None
+
+
+def json_schema(tp: Any) -> dict[str, Any]:
+    """What editors need to complete and check a configuration file of type ``tp``."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _adapter(tp).json_schema()
+
+
+@lru_cache(maxsize=64)
+def _adapter(tp: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(tp)
+
+
+# ---- changing -------------------------------------------------------------------------------------
+
+
+def merge(base: Any, change: Any) -> Any:
+    """``base`` with ``change`` laid over it, mapping by mapping; a change of ``kind`` replaces the whole mapping."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    if "kind" in change and change["kind"] != base.get("kind"):
+        return change
+    return base | {key: merge(base.get(key), value) if key in base else value for key, value in change.items()}
+
+
+def override(data: dict[str, Any], assignment: str) -> dict[str, Any]:
+    """``override(data, "decoder.depth=4")``: a copy with that leaf replaced; ``*`` stands for every key or index.
+
+    Raises:
+        ConfigError: no ``=``, or a path that leads nowhere.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"{assignment!r}: write PATH=VALUE, for example decoder.depth=4")
+    return _assign(data, path.split("."), load_yaml(text, where=assignment), path)
+
+
+def _assign(node: Any, steps: list[str], value: Any, path: str) -> Any:
+    if not steps:
+        return merge(node, value) if isinstance(value, dict) else value
+    node, (step, *rest) = _spell_out(node), steps
+    if isinstance(node, list):
+        if step != "*" and not (step.isdigit() and int(step) < len(node)):
+            raise ConfigError(f"{path}: no entry {step!r}; there are {len(node)}, counted from 0, and * means each")
+        return [_assign(v, rest, value, path) if step in ("*", str(i)) else v for i, v in enumerate(node)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"{path}: nothing below {step!r}, it stands for the single value {node!r}")
+    if step == "*":
+        return {k: _assign(v, rest, value, path) if isinstance(v, dict | list) else v for k, v in node.items()}
+    return node | {step: _assign(node.get(step, {} if rest else None), rest, value, path)}
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """(path, value in ``a``, value in ``b``) for every leaf on which two plain-data trees disagree."""
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        a, b = ({str(i): v for i, v in enumerate(x)} for x in (a, b))
+    if not (isinstance(a, dict) and isinstance(b, dict)):
+        return [] if a == b else [(path, a, b)]
+    keys = [*a, *(k for k in b if k not in a)]
+    return [d for k in keys for d in differences(a.get(k), b.get(k), f"{path}.{k}" if path else str(k))]
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+def load_yaml(text: str | Path, where: str | None = None) -> Any:
+    """Parse YAML 1.2 (``1e-4`` is a number, ``no`` a string) from a text or a file.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, or not YAML; the message names file and line.
+    """
+    where = where or str(text)
+    try:
+        content = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
+        return YAML(typ="safe", pure=True).load(content)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise ConfigError(f"{where}:{line} {error.problem or 'not YAML'}") from None
+    except YAMLError as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def dump_yaml(value: Any) -> str:
+    """The value as YAML text, keys in the order they were declared."""
+    yaml, out = YAML(typ="safe", pure=True), io.StringIO()
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 110  # pyright: ignore[reportAttributeAccessIssue]
+    yaml.dump(to_dict(value), out)
+    return out.getvalue()
+
+
+# ---- explaining mistakes --------------------------------------------------------------------------
+
+_SAYS = {  # pydantic's error type -> what we say of it; ctx holds the details
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "string_type": "expected text",
+    "tuple_type": "expected a list",
+    "dataclass_type": "expected a mapping of settings",
+    "union_tag_not_found": "expected a kind, or a mapping with a 'kind'",
+}
+
+
+def _explain(tp: Any, errors: list[Any], where: str) -> str:
+    error = min(errors, key=lambda e: e["type"] == "missing")  # a misspelt key first: it explains the missing one
+    steps, holder = _locate(tp, error["loc"])
+    prefix = ".".join(filter(None, [where, *steps]))
+    more = f" ({len(errors) - 1} more after this one)" if len(errors) > 1 else ""
+    match error["type"]:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            at, _, key = prefix.rpartition(".")
+            known = [f.name for f in dataclasses.fields(holder)]
+            return _unknown(at or kind_of(holder), key, known) + more
+        case "union_tag_invalid":
+            known = re.findall(r"'(\w+)'", error["ctx"]["expected_tags"])
+            return _unknown(prefix, error["ctx"]["tag"], known) + more
+        case "literal_error":
+            return _unknown(prefix, error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"])) + more
+        case "missing" | "missing_argument":
+            return f"{prefix}: must be given{more}"
+        case "value_error":
+            return f"{prefix}: {error['ctx']['error']}{more}"
+    says = _SAYS.get(error["type"], error["msg"][0].lower() + error["msg"][1:])
+    return f"{prefix or 'config'}: {says}, got {_short(error['input'])}{more}"
+
+
+def _unknown(where: str, got: Any, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(got), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{where}: no {got!r} here.{hint} Known: {', '.join(known)}."
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _locate(tp: Any, loc: tuple[Any, ...]) -> tuple[list[str], type]:
+    """The path a person would write for pydantic's ``loc`` (which also lists kinds), and the last class on it."""
+    path, holder = [], tp
+    for step in loc:
+        choices = _config_classes(tp)
+        if len(choices) > 1 and step in {kind_of(c) for c in choices}:
+            tp = next(c for c in choices if kind_of(c) == step)
+            continue
+        path.append(str(step))
+        if len(choices) == 1:
+            holder = choices[0]
+            tp = get_type_hints(holder, include_extras=True).get(str(step))
+        else:
+            tp = next(iter(get_args(_bare(tp))), None)  # the element type of a tuple
+    if classes := _config_classes(tp):
+        holder = classes[0] if len(classes) == 1 and not path else holder
+    return path, holder
+
+
+def _bare(tp: Any) -> Any:
+    return get_args(tp)[0] if get_origin(tp) is Annotated else tp
+
+
+def _config_classes(tp: Any) -> list[type]:
+    """The config classes a field of type ``tp`` may hold."""
+    tp = _bare(tp)
+    if get_origin(tp) in (Union, types.UnionType):
+        return [c for arg in get_args(tp) for c in _config_classes(arg)]
+    return [tp] if isinstance(tp, type) and dataclasses.is_dataclass(tp) else []

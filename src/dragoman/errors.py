@@ -1,0 +1,20 @@
+"""What a person did wrong, as exceptions: the command line prints one line of them and exits with 2.
+
+Everything else that is raised is a defect of ours and keeps its traceback.
+"""
+
+
+class UserError(Exception):
+    """Something its user can mend. The message names the place, what is wrong there, and what to do."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that names something unknown, misses something, or holds a value of the wrong type."""
+
+
+class DataError(UserError, ValueError):
+    """Text that cannot be used as it is: the message opens with the file and, where there is one, the line."""
+
+
+class CheckpointError(UserError):
+    """A run directory or checkpoint that is missing, damaged, of another format, or not to be overwritten."""
