@@ -11,6 +11,8 @@ import io
 import json
 import re
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
@@ -60,6 +62,15 @@ class OneOf:
 def _spell_out(value: Any) -> Any:
     """``rotary`` is short for ``{kind: rotary}``."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Prefix the place where a nested configuration stands to the ConfigErrors raised while it is built."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}.{error}") from None
 
 
 # ---- to and from plain data -----------------------------------------------------------------------

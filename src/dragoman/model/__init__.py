@@ -1,0 +1,1 @@
+"""Modules and their configuration: knows nothing of files or text. Read transformer.py first."""

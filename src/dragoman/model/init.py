@@ -1,0 +1,72 @@
+"""How weights start. Whatever ends a sublayer is called ``out``: depth scaling makes those smaller."""
+
+import math
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+
+
+@config
+class Xavier:
+    """Uniform with variance 2 / (inputs + outputs), biases 0 (Glorot & Bengio 2010), as in the 2017 code."""
+
+    depth_scaled: bool = False
+    """Divide each sublayer's last matrix by sqrt(number of sublayers in its tower)."""
+
+    def fill(self, weight: Tensor, dim: int) -> None:
+        nn.init.xavier_uniform_(weight)
+
+
+@config
+class InverseSqrtWidth:
+    """Normal with standard deviation 1 / sqrt(width)."""
+
+    depth_scaled: bool = False
+    """Divide each sublayer's last matrix by sqrt(number of sublayers in its tower)."""
+
+    def fill(self, weight: Tensor, dim: int) -> None:
+        nn.init.normal_(weight, std=dim**-0.5)
+
+
+@config
+class Gpt2Init:
+    """Normal with standard deviation 0.02, each sublayer's last matrix smaller by sqrt(sublayers) (Radford 2019)."""
+
+    std: float = 0.02
+    depth_scaled: bool = True
+
+    def fill(self, weight: Tensor, dim: int) -> None:
+        nn.init.normal_(weight, std=self.std)
+
+
+Init = Annotated[Xavier | InverseSqrtWidth | Gpt2Init, OneOf()]
+
+
+def initialize(module: nn.Module, init: Init, dim: int) -> None:
+    """Fill every linear map of ``module``; norms keep ones, biases become 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            init.fill(part.weight, dim)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def scale_outputs(block: nn.Module, init: Init, sublayers: int, gain: float) -> None:
+    """Depth scaling and DeepNorm's gain, for one block of a tower with ``sublayers`` of them."""
+    for name, part in block.named_modules():
+        leaf = name.rpartition(".")[2]
+        if not isinstance(part, nn.Linear):
+            continue
+        if leaf == "out" and init.depth_scaled:
+            part.weight /= math.sqrt(sublayers)
+        if leaf in ("out", "v", "up", "gate"):
+            part.weight *= gain
+
+
+def initialize_embedding(weight: Tensor, init: Init, dim: int) -> None:
+    """Standard deviation width^-0.5, so that tied logits start near variance 1; GPT-2 uses its own."""
+    nn.init.normal_(weight, std=init.std if isinstance(init, Gpt2Init) else dim**-0.5)

@@ -1,0 +1,104 @@
+"""Cross-entropy of a linear output layer without its logits: computed, differentiated and dropped chunk by chunk.
+
+The logits of a batch, tokens x vocabulary, are the largest tensor of a small translation model: written to memory once
+forward and read three times backward they cost more than the matrix products themselves. Here a chunk of them lives in
+the cache, becomes its own gradient in place, and is gone.
+
+N tokens, D width, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+CHUNK_BYTES = 4 << 20
+"""Size of a chunk's logits: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " N"],
+    *,
+    smoothing: float = 0.0,
+    ignore: int = 0,
+) -> Float[Tensor, ""]:
+    """Sum over tokens of -sum_v q(v) log softmax(hidden weight^T + bias)(v), skipping targets equal to ``ignore``.
+
+    q puts 1 - ``smoothing`` on the target and spreads ``smoothing`` evenly over the vocabulary
+    (Szegedy et al., arXiv:1512.00567), as the 2017 recipe does with 0.1.
+    """
+    real = (targets != ignore).nonzero().squeeze(1)
+    if len(real) < len(targets):
+        hidden, targets = hidden.index_select(0, real), targets.index_select(0, real)
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing)
+
+
+def plain_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, smoothing: float = 0.0, ignore: int = 0
+) -> Tensor:
+    """The slow twin: the same sum from all logits at once."""
+    logits = F.linear(hidden, weight, bias).float()
+    return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> Tensor:
+        wanted = ctx.needs_input_grad[:3]  # pyright: ignore[reportAttributeAccessIssue]
+        grads = _Gradients(hidden, weight, bias) if any(wanted) else None
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        rows = max(1, CHUNK_BYTES // (4 * len(weight)))
+        spread = smoothing / len(weight)
+        for start in range(0, len(hidden), rows):
+            h, y = hidden[start : start + rows], targets[start : start + rows, None]
+            logits = (h @ weight.T if bias is None else torch.addmm(bias, h, weight.T)).float()
+            average = logits.mean(dim=1) if smoothing else 0.0
+            picked = logits.gather(1, y).squeeze(1)
+            log_p = F.log_softmax(logits, dim=1)
+            log_norm = picked - log_p.gather(1, y).squeeze(1)
+            loss += (log_norm - (1 - smoothing) * picked - smoothing * average).sum()
+            if grads is not None:  # softmax - q, in the place of the log-probabilities
+                gradient = log_p.exp_()
+                if smoothing:
+                    gradient -= spread
+                gradient.scatter_add_(1, y, gradient.new_full((), smoothing - 1).expand_as(y))
+                grads.add(start, h, gradient.to(weight.dtype))
+        ctx.save_for_backward(*(grads.kept(wanted) if grads is not None else ()))  # pyright: ignore[reportAttributeAccessIssue]
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        saved = [None if t.numel() == 0 else t * upstream.to(t.dtype) for t in ctx.saved_tensors]  # pyright: ignore[reportAttributeAccessIssue]
+        return (*saved, None, None)
+
+
+class _Gradients:
+    """Of the loss with respect to hidden vectors, weight and bias, gathered while the chunks pass."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
+        self.hidden, self.weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        self.bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        self.source = weight
+
+    def add(self, start: int, h: Tensor, gradient: Float[Tensor, "N V"]) -> None:
+        torch.mm(gradient, self.source, out=self.hidden[start : start + len(h)])
+        if self.weight.dtype == gradient.dtype:
+            self.weight.addmm_(gradient.T, h)
+        else:
+            self.weight += gradient.T @ h
+        if self.bias is not None:
+            self.bias += gradient.sum(dim=0)
+
+    def kept(self, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
+        nothing = self.hidden.new_empty(0)
+        parts = (self.hidden, self.weight.to(self.source.dtype), self.bias)
+        return tuple(t if w and t is not None else nothing for t, w in zip(parts, wanted, strict=True))

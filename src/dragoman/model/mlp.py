@@ -1,0 +1,71 @@
+"""The feed-forward half of a block: each token by itself.
+
+B batch, T length, D width, F hidden width.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.config import config
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+@config
+class FeedForward:
+    """out(act(up(x))) (Vaswani et al. 2017, equation 2)."""
+
+    hidden: int
+    activation: Activation = "relu"
+    bias: bool = True
+    dropout: float = 0.0
+    """On the activations."""
+
+    def build(self, dim: int) -> nn.Module:
+        return FeedForwardLayer(self, dim)
+
+
+@config
+class Gated:
+    """out(act(gate(x)) * up(x)): SwiGLU with silu, GeGLU with gelu (Shazeer, arXiv:2002.05202)."""
+
+    hidden: int
+    activation: Activation = "silu"
+    bias: bool = False
+    dropout: float = 0.0
+    """On the gated activations."""
+
+    def build(self, dim: int) -> nn.Module:
+        return GatedLayer(self, dim)
+
+
+class FeedForwardLayer(nn.Module):
+    def __init__(self, cfg: FeedForward, dim: int):
+        super().__init__()
+        self.up, self.out = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(cfg.hidden, dim, cfg.bias)
+        self.activation, self.dropout = ACTIVATIONS[cfg.activation], nn.Dropout(cfg.dropout)
+
+    def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
+        return self.out(self.dropout(self.activation(self.up(x))))
+
+
+class GatedLayer(nn.Module):
+    def __init__(self, cfg: Gated, dim: int):
+        super().__init__()
+        self.gate, self.up = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(dim, cfg.hidden, cfg.bias)
+        self.out = nn.Linear(cfg.hidden, dim, cfg.bias)
+        self.activation, self.dropout = ACTIVATIONS[cfg.activation], nn.Dropout(cfg.dropout)
+
+    def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
+        return self.out(self.dropout(self.activation(self.gate(x)) * self.up(x)))

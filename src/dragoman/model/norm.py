@@ -1,0 +1,111 @@
+"""Normalization, and where it stands around a sublayer.
+
+B batch, T length, D width, N encoder layers, M decoder layers.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+
+# ---- the norms ------------------------------------------------------------------------------------
+
+
+@config
+class LayerNorm:
+    """(x - mean) / std, per token (Ba et al., arXiv:1607.06450)."""
+
+    eps: float = 1e-5
+    bias: bool = True
+
+    def build(self, dim: int) -> nn.Module:
+        return nn.LayerNorm(dim, eps=self.eps, bias=self.bias)
+
+
+@config
+class RmsNorm:
+    """x / root mean square, per token (Zhang & Sennrich, arXiv:1910.07467)."""
+
+    eps: float = 1e-6
+
+    def build(self, dim: int) -> nn.Module:
+        return nn.RMSNorm(dim, eps=self.eps)
+
+
+@config
+class NoNorm:
+    def build(self, dim: int) -> nn.Module:
+        return nn.Identity()
+
+
+Norm = Annotated[LayerNorm | RmsNorm | NoNorm, OneOf()]
+
+# ---- where they stand -----------------------------------------------------------------------------
+
+Placement = Literal["post", "pre", "sandwich", "output"]
+
+#                      before f   on f's output   after the sum
+_SLOTS: dict[Placement, tuple[bool, bool, bool]] = {
+    "post":           (False,     False,          True),   # Vaswani et al. 2017
+    "pre":            (True,      False,          False),  # GPT-2
+    "sandwich":       (True,      True,           False),  # Gemma 2
+    "output":         (False,     True,           False),  # OLMo 2
+}  # fmt: skip
+
+
+# ---- how much of the input the residual sum carries on ----------------------------------------------
+
+
+class Depths(NamedTuple):
+    """How deep a model is; 0 for the side it lacks."""
+
+    encoder: int
+    decoder: int
+
+
+class ResidualScale(NamedTuple):
+    carry: float
+    """What the input is multiplied by before the sublayer's output is added."""
+    gain: float
+    """What the initial values of the sublayer's value, output and feed-forward matrices are multiplied by."""
+
+
+@config
+class PlainResidual:
+    def scale(self, depths: Depths, in_encoder: bool) -> ResidualScale:
+        return ResidualScale(1.0, 1.0)
+
+
+@config
+class DeepNorm:
+    """Constants that keep updates bounded to a thousand post-norm layers (Wang et al., arXiv:2203.00555, Figure 2)."""
+
+    def scale(self, depths: Depths, in_encoder: bool) -> ResidualScale:
+        N, M = depths
+        if N and M and in_encoder:
+            return ResidualScale(0.81 * (N**4 * M) ** (1 / 16), 0.87 * (N**4 * M) ** (-1 / 16))
+        if N and M:
+            return ResidualScale((3 * M) ** 0.25, (12 * M) ** -0.25)
+        depth = N or M
+        return ResidualScale((2 * depth) ** 0.25, (8 * depth) ** -0.25)
+
+
+ResidualScaling = Annotated[PlainResidual | DeepNorm, OneOf()]
+
+
+class Residual(nn.Module):
+    """x -> after(carry x + dropout(output(f(before(x))))). The four placements are four fillings of three slots."""
+
+    def __init__(self, norm: Norm, placement: Placement, dim: int, dropout: float, carry: float = 1.0):
+        super().__init__()
+        self.before, self.output, self.after = (
+            norm.build(dim) if used else nn.Identity() for used in _SLOTS[placement]
+        )
+        self.dropout, self.carry = nn.Dropout(dropout), carry
+
+    def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
+        return self.after(torch.add(self.dropout(self.output(f(self.before(x)))), x, alpha=self.carry))

@@ -1,0 +1,95 @@
+"""How well a query matches a key: the score that softmax turns into attention.
+
+B batch, H query heads, G key/value heads (G divides H), C channels of one head, Q/K query and key lengths.
+"""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+
+
+class Scorer(nn.Module):
+    """scale * q.k, the member every kernel knows; others override what differs."""
+
+    fusable = True
+    """Whether it is a dot product once queries went through ``project``, so that fused kernels apply."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = scale
+
+    def project(self, q: Float[Tensor, "B H Q C"]) -> Float[Tensor, "B H Q C"]:
+        return q
+
+    def scores(self, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"]) -> Float[Tensor, "B H Q K"]:
+        """Every query of head h against the keys of head h // (H / G)."""
+        B, H, Q, C = q.shape
+        G, K = k.shape[1], k.shape[2]
+        grouped = q.reshape(B * G, H // G * Q, C)  # queries of the heads that share keys stand in one matrix
+        free = q.new_empty(())  # beta 0: never read
+        scores = torch.baddbmm(free, grouped, k.reshape(B * G, K, C).transpose(1, 2), beta=0, alpha=self.scale)
+        return scores.view(B, H, Q, K)
+
+
+@config
+class ScaledDot:
+    """q.k / sqrt(C): variance 1 at initialization whatever C is (Vaswani et al. 2017, section 3.2.1)."""
+
+    scale: float | None = None
+    """Something else than 1 / sqrt(C)."""
+
+    def build(self, heads: int, head_dim: int) -> Scorer:
+        return Scorer(head_dim**-0.5 if self.scale is None else self.scale)
+
+
+@config
+class Dot:
+    """q.k, whose variance grows with C."""
+
+    def build(self, heads: int, head_dim: int) -> Scorer:
+        return Scorer(1.0)
+
+
+@config
+class Multiplicative:
+    """q W k with a learned matrix per head (Luong et al., arXiv:1508.04025, "general")."""
+
+    def build(self, heads: int, head_dim: int) -> Scorer:
+        return MultiplicativeScorer(heads, head_dim)
+
+
+@config
+class Additive:
+    """v . tanh(q + k) with a learned vector per head (Bahdanau et al., arXiv:1409.0473). Stores Q x K x C."""
+
+    def build(self, heads: int, head_dim: int) -> Scorer:
+        return AdditiveScorer(heads, head_dim)
+
+
+AnyScorer = Annotated[ScaledDot | Dot | Multiplicative | Additive, OneOf()]
+
+
+class MultiplicativeScorer(Scorer):
+    def __init__(self, heads: int, head_dim: int):
+        super().__init__(scale=1.0)
+        self.weight = nn.Parameter(torch.randn(heads, head_dim, head_dim) / head_dim)  # q W k starts with variance 1
+
+    def project(self, q: Tensor) -> Tensor:
+        return q @ self.weight.to(q.dtype)
+
+
+class AdditiveScorer(Scorer):
+    fusable = False
+
+    def __init__(self, heads: int, head_dim: int):
+        super().__init__(scale=1.0)
+        self.weight = nn.Parameter(torch.randn(heads, head_dim) * head_dim**-0.5)
+
+    def scores(self, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"]) -> Float[Tensor, "B H Q K"]:
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        met = torch.tanh(q[:, :, :, None] + k[:, :, None])  # (B, H, Q, K, C)
+        return (met * self.weight[:, None, None].to(q.dtype)).sum(-1)
