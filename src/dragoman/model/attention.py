@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dragoman.config import ConfigError, config
+from dragoman.model.dropout import dropout
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.position import NoPosition, RelativePosition
 from dragoman.model.relation import Relation, RelativeScheme
@@ -127,9 +128,9 @@ def fused(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, 
     if bias is not None:
         dense = view.sight.dense(q.shape[2], kv.k.shape[2], q.device)
         mask, causal = bias if dense is None else bias.masked_fill(~dense, float("-inf")), False
-    dropout = attention.cfg.dropout if attention.training else 0.0
+    share = attention.cfg.dropout if attention.training else 0.0
     return F.scaled_dot_product_attention(
-        q, kv.k, kv.v, mask, dropout, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != kv.k.shape[1]
+        q, kv.k, kv.v, mask, share, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != kv.k.shape[1]
     )
 
 
@@ -149,7 +150,7 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
         weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
         weights = weights * mask.any(dim=-1, keepdim=True)
     weights = attention.weights(weights)
-    dropped = F.dropout(weights, attention.cfg.dropout, attention.training)
+    dropped = dropout(weights, attention.cfg.dropout) if attention.training else weights
     heads = torch.bmm(dropped.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     return heads + view.relation.values(dropped) if view.relation.needs_weights else heads
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.config import config
+from dragoman.model.dropout import Dropout
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -54,7 +55,7 @@ class FeedForwardLayer(nn.Module):
     def __init__(self, cfg: FeedForward, dim: int):
         super().__init__()
         self.up, self.out = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(cfg.hidden, dim, cfg.bias)
-        self.activation, self.dropout = ACTIVATIONS[cfg.activation], nn.Dropout(cfg.dropout)
+        self.activation, self.dropout = ACTIVATIONS[cfg.activation], Dropout(cfg.dropout)
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
         return self.out(self.dropout(self.activation(self.up(x))))
@@ -65,7 +66,7 @@ class GatedLayer(nn.Module):
         super().__init__()
         self.gate, self.up = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(dim, cfg.hidden, cfg.bias)
         self.out = nn.Linear(cfg.hidden, dim, cfg.bias)
-        self.activation, self.dropout = ACTIVATIONS[cfg.activation], nn.Dropout(cfg.dropout)
+        self.activation, self.dropout = ACTIVATIONS[cfg.activation], Dropout(cfg.dropout)
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
         return self.out(self.dropout(self.activation(self.gate(x)) * self.up(x)))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
+from dragoman.model.dropout import Dropout
 
 # ---- the norms ------------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Residual(nn.Module):
         self.before, self.output, self.after = (
             norm.build(dim) if used else nn.Identity() for used in _SLOTS[placement]
         )
-        self.dropout, self.carry = nn.Dropout(dropout), carry
+        self.dropout, self.carry = Dropout(dropout), carry
 
     def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
         return self.after(torch.add(self.dropout(self.output(f(self.before(x)))), x, alpha=self.carry))

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import ConfigError, OneOf, at, config
 from dragoman.model.attention import Attention, AttentionConfig, View
+from dragoman.model.dropout import Dropout
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding, scale_outputs
 from dragoman.model.interface import PAD, DecodingState, SequenceModel, Tokens
 from dragoman.model.mlp import FeedForward, Gated
@@ -221,7 +222,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocab, cfg.dim)
         self.position = cfg.position.build(cfg.dim)
-        self.norm, self.dropout = cfg.embedding_norm.build(cfg.dim), nn.Dropout(cfg.dropout)
+        self.norm, self.dropout = cfg.embedding_norm.build(cfg.dim), Dropout(cfg.dropout)
         self.scale = cfg.dim**0.5 if cfg.scale_embedding else 1.0
 
     def forward(self, ids: Int[Tensor, "B T"], places: Places) -> Float[Tensor, "B T D"]:
