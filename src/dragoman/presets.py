@@ -1,0 +1,151 @@
+"""Published architectures and recipes, one function each. A preset is where history's hyperparameters live.
+
+A preset is plain data that a run file is laid over: any line of it can be changed by itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from dragoman.config import to_dict
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.init import Xavier
+from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.norm import LayerNorm, RmsNorm
+from dragoman.model.position import Sinusoidal
+from dragoman.model.rotary import Rotary
+from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.visibility import Full
+
+Plain = dict[str, Any]
+
+# ---- architectures --------------------------------------------------------------------------------
+
+
+def vaswani2017(*, dim: int = 512, heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1) -> TransformerConfig:
+    """Attention Is All You Need (arXiv:1706.03762), Table 3; the defaults are its "base"."""
+
+    def block(*, decoder: bool) -> BlockConfig:
+        across = AttentionConfig(heads=heads, visibility=Full(), bias=True)
+        return BlockConfig(
+            mixer=AttentionConfig(heads=heads, bias=True) if decoder else across,
+            cross=across if decoder else None,
+            mlp=FeedForward(hidden=hidden),
+            norm=LayerNorm(),
+            placement="post",
+            dropout=dropout,
+        )
+
+    return TransformerConfig(
+        dim=dim,
+        encoder=TowerConfig(depth=depth, pattern=(block(decoder=False),)),
+        decoder=TowerConfig(depth=depth, pattern=(block(decoder=True),)),
+        position=Sinusoidal(),
+        scale_embedding=True,
+        dropout=dropout,
+    )
+
+
+def rewritten2026(
+    *, dim: int, heads: int, kv_heads: int, hidden: int, depth: int, encoder_depth: int | None = None, dropout: float = 0.1
+) -> TransformerConfig:
+    """The same after nine years: pre-norm RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases."""
+
+    def block(*, decoder: bool) -> BlockConfig:
+        def attention(**options: Any) -> AttentionConfig:
+            return AttentionConfig(heads=heads, kv_heads=kv_heads, **options)
+
+        return BlockConfig(
+            mixer=attention(position=Rotary()) if decoder else attention(position=Rotary(), visibility=Full()),
+            cross=attention(visibility=Full()) if decoder else None,
+            mlp=Gated(hidden=hidden),
+            norm=RmsNorm(),
+            placement="pre",
+            dropout=dropout,
+        )
+
+    return TransformerConfig(
+        dim=dim,
+        encoder=TowerConfig(depth=encoder_depth or depth, pattern=(block(decoder=False),), final_norm=RmsNorm()),
+        decoder=TowerConfig(depth=depth, pattern=(block(decoder=True),), final_norm=RmsNorm()),
+        scale_embedding=True,
+        dropout=dropout,
+        init=Xavier(depth_scaled=True),
+    )
+
+
+# ---- recipes --------------------------------------------------------------------------------------
+
+
+def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:
+    """Sections 5.1 to 5.4: byte-pair encoding shared by both languages, Adam, Noam, label smoothing, about 25,000 source
+    and 25,000 target tokens a batch, no clipping."""
+    return {
+        "task": {"kind": "translation", "label_smoothing": 0.1},
+        "tokenizer": {"kind": "bpe", "vocab": 37_000},
+        "model": to_dict(model),
+        "train": {
+            "budget": {"kind": "steps", "steps": steps},
+            "optimizer": {"kind": "adam", "betas": [0.9, 0.98], "eps": 1e-9},
+            "schedule": {"kind": "noam", "warmup": 4000},
+            "batch_tokens": 6250,
+            "accumulate": 4,
+            "clip": None,
+        },
+    }
+
+
+def _recipe2026(
+    model: TransformerConfig, *, vocab: int, peak: float, steps: int, warmup: int, batch_tokens: int, accumulate: int = 1
+) -> Plain:
+    """AdamW held at its peak and brought down at the end, clipped gradients, averaged weights."""
+    return {
+        "task": {"kind": "translation", "label_smoothing": 0.1},
+        "tokenizer": {"kind": "bpe", "vocab": vocab},
+        "model": to_dict(model),
+        "train": {
+            "budget": {"kind": "steps", "steps": steps},
+            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
+            "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": warmup, "decay": 0.4},
+            "batch_tokens": batch_tokens,
+            "accumulate": accumulate,
+            "clip": 1.0,
+            "average": 0.999,
+        },
+    }
+
+
+def transformer_base() -> Plain:
+    """The 2017 base model and its recipe: 100,000 steps; 63 million parameters with the paper's vocabulary."""
+    return _recipe2017(vaswani2017(), steps=100_000)
+
+
+def transformer_big() -> Plain:
+    """The 2017 big model and its recipe: 300,000 steps; 214 million parameters with the paper's vocabulary."""
+    return _recipe2017(vaswani2017(dim=1024, heads=16, hidden=4096, dropout=0.3), steps=300_000)
+
+
+def transformer_2026() -> Plain:
+    """The size of the base model, every part replaced by what came after it."""
+    model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=6)
+    return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
+
+
+def transformer_small() -> Plain:
+    """For some ten thousand to some hundred thousand pairs; an evening on a laptop."""
+    model = rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2)
+    return _recipe2026(model, vocab=8000, peak=2e-3, steps=10_000, warmup=500, batch_tokens=4096)
+
+
+def transformer_tiny() -> Plain:
+    """For some thousand pairs, or some minutes."""
+    model = rewritten2026(dim=128, heads=4, kv_heads=2, hidden=384, depth=3, dropout=0.1)
+    return _recipe2026(model, vocab=4000, peak=4e-3, steps=4000, warmup=300, batch_tokens=4096)
+
+
+PRESETS: dict[str, Callable[[], Plain]] = {
+    "transformer-base": transformer_base,
+    "transformer-big": transformer_big,
+    "transformer-2026": transformer_2026,
+    "transformer-small": transformer_small,
+    "transformer-tiny": transformer_tiny,
+}
