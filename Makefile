@@ -1,0 +1,43 @@
+# Everything a newcomer types. `make demo` and `make test` work on a fresh machine: they make .venv and install into it.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+TO ?= es
+PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/dragoman demo --to $(TO)
+
+test: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(PYTEST)
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
+
+bench: $(VENV)/installed-dev
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/torch pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(VENV)/installed
