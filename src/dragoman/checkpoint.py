@@ -1,0 +1,401 @@
+"""The run directory: what a run leaves on disk, written so that nothing is ever lost and verified before it is used.
+
+    runs/NAME/
+      config.yaml   tokenizer.json (or source.tokenizer.json and target.tokenizer.json)
+      metrics.jsonl   samples.jsonl   report.html
+      checkpoints/step-000500/   model.safetensors   optimizer.safetensors   average.safetensors (a moving average)
+                                 config.json   progress.json   manifest.json (format; size and hash of all the others)
+      best -> checkpoints/...    last -> checkpoints/...
+
+A checkpoint takes its name in one rename, after every byte of it is on the disk: a folder with a name is complete, and
+the newest one is the last. Nothing in it is pickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from dragoman import durable
+from dragoman.config import dump_yaml, from_dict, load_yaml
+from dragoman.errors import CheckpointError
+from dragoman.migrations import FORMAT, Content, migrate
+from dragoman.model.families import ModelConfig
+from dragoman.model.interface import SequenceModel
+from dragoman.text.tokenizer import Tokenizer
+
+CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
+JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
+
+
+def step_name(step: int) -> str:
+    """The folder of the checkpoint after ``step`` steps: ``step-000500``."""
+    return f"step-{step:06d}"
+
+
+class Damaged(Exception):
+    """A checkpoint on which disk and manifest disagree; the message opens with the file."""
+
+
+# ---- one checkpoint -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on disk."""
+
+    path: Path
+
+    @property
+    def step(self) -> int | None:
+        """Steps it was written after; None for a checkpoint with another name, such as an average of several."""
+        found = re.fullmatch(r"step-(\d{6,})", self.path.name)
+        return int(found[1]) if found else None
+
+    def manifest(self) -> dict[str, Any]:
+        """What the checkpoint should consist of.
+
+        Raises:
+            Damaged: there is no manifest, or it does not match its own checksum.
+        """
+        path = self.path / MANIFEST
+        try:
+            sealed = json.loads(path.read_bytes())
+            seal = sealed.pop("seal")
+        except (OSError, ValueError, AttributeError, KeyError):
+            raise Damaged(f"{path}: missing or unreadable") from None
+        if seal != _seal(sealed):
+            raise Damaged(f"{path}: damaged, its checksum differs")
+        return sealed
+
+    def verify(self) -> dict[str, Any]:
+        """Compare every file with the manifest, and return that.
+
+        Raises:
+            Damaged: a file is missing, or its size or hash differ.
+        """
+        manifest = self.manifest()
+        for name, expected in manifest["files"].items():
+            _verify(self.path / name, expected)
+        for name, expected in manifest["beside"].items():
+            _verify(self.path.parent.parent / name, expected)
+        return manifest
+
+    def load(self, parts: Iterable[str] | None = None) -> Content:
+        """Verify all, then read the tensors of ``parts`` (None: of every part there is)."""
+        manifest = self.verify()
+        parts = manifest["parts"] if parts is None else [p for p in parts if p in manifest["parts"]]
+        content = Content(
+            config=json.loads((self.path / "config.json").read_bytes()),
+            progress=json.loads((self.path / "progress.json").read_bytes()),
+            tensors={part: _read(self.path / f"{part}.safetensors") for part in parts},
+        )
+        return migrate(content, manifest["format"], str(self.path))
+
+
+def _verify(path: Path, expected: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise Damaged(f"{path}: missing")
+    if (size := path.stat().st_size) != expected["size"]:
+        raise Damaged(f"{path}: damaged, {size} bytes where {expected['size']} were written")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            raise Damaged(f"{path}: damaged, its sha256 is not the one in {MANIFEST}")
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _encode(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as safetensors; of those that are one and the same, such as tied weights, one is kept and all names."""
+    kept, first, aliases = {}, {}, {}
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        if place in first:
+            aliases[name] = first[place]
+            continue
+        first[place] = name
+        own = tensor.detach().cpu().contiguous()
+        kept[name] = own if own.untyped_storage().nbytes() == own.nbytes else own.clone()  # a view drags its base along
+    return safetensors.torch.save(kept, {"aliases": json.dumps(aliases)})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return tensors | {alias: tensors[name] for alias, name in aliases.items()}
+
+
+# ---- the run --------------------------------------------------------------------------------------
+
+
+class RunDirectory:
+    """A run's folder. Any number of processes may read it; one at a time may write."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.folder = self.path / "checkpoints"
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, config: Any) -> "RunDirectory":
+        """A new run directory that holds ``config`` (a config object or plain data), open for writing.
+
+        Raises:
+            CheckpointError: there is a run, or anything else, at ``path``.
+        """
+        run = cls(path)
+        if (run.path / CONFIG).exists():
+            raise CheckpointError(
+                f"{path}: there is a run here already: go on with it (--resume) or choose another --run name"
+            )
+        if run.path.exists() and not (run.path.is_dir() and all(p.name.startswith(".") for p in run.path.iterdir())):
+            raise CheckpointError(f"{path}: exists and is not an empty folder: choose another --run name")
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            run._claim()
+            run.write_config(config)
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or path}: cannot create the run: {error.strerror}") from None
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, *, write: bool = False) -> "RunDirectory":
+        """The run at ``path``; to ``write`` claims it for this process and removes what a crash left behind.
+
+        Raises:
+            CheckpointError: no run there, or another process is writing to it.
+        """
+        run = cls(path)
+        if not (run.path / CONFIG).is_file():
+            there = "not a run directory, it has no config.yaml" if run.path.exists() else "no such run directory"
+            raise CheckpointError(f"{path}: {there}: start one with `dragoman train`")
+        if write:
+            run._claim()
+            durable.sweep(run.path)
+            durable.sweep(run.folder)
+            if checkpoints := run.checkpoints():
+                durable.link(run.path / "last", f"checkpoints/{checkpoints[-1].path.name}")  # died before it was moved
+        return run
+
+    def _claim(self) -> None:
+        """Hold the run until ``close`` or until the process ends, however it ends."""
+        import fcntl  # here, so that reading works where there is none
+
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise CheckpointError(
+                f"{self.path}: another process is training here: wait for it, or stop it first"
+            ) from None
+
+    def close(self) -> None:
+        """Let another process write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # ---- what lies beside the checkpoints ---------------------------------------------------------
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's configuration as plain data."""
+        return load_yaml(self.path / CONFIG)
+
+    def write_config(self, config: Any) -> None:
+        durable.replace(self.path / CONFIG, dump_yaml(config).encode())
+
+    def write_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
+        """One file if both are the same object, else two."""
+        files = {JOINT: source} if source is target else {SOURCE: source, TARGET: target}
+        for name, tokenizer in files.items():
+            durable.replace_with(self.path / name, tokenizer.save)
+
+    def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        """The source's and the target's; the same object if the run has one for both."""
+        if (self.path / JOINT).exists():
+            return (joint := Tokenizer.load(self.path / JOINT)), joint
+        return Tokenizer.load(self.path / SOURCE), Tokenizer.load(self.path / TARGET)
+
+    # ---- checkpoints ------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those written while training, oldest first."""
+        found = [c for c in map(Checkpoint, self.folder.glob("step-*")) if c.step is not None]
+        return sorted(found, key=lambda c: c.step or 0)
+
+    def save(
+        self,
+        step: int | str,
+        *,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        progress: Mapping[str, Any],
+        config: Mapping[str, Any],
+        best: bool = False,
+    ) -> Checkpoint:
+        """Write a checkpoint and make it the last one (and the best one, if it is).
+
+        A text instead of a step names a checkpoint that stands aside, such as an average of several. The memory needed
+        is that of the largest part of ``tensors``, once more.
+
+        Raises:
+            CheckpointError: it cannot be written, because the disk is full for instance. All others are as they were.
+        """
+        path = self.folder / (step_name(step) if isinstance(step, int) else step)
+        needed = sum(t.nbytes for part in tensors.values() for t in part.values())
+        try:
+            with durable.folder(path) as partial:
+                self._fill(partial, tensors, progress, config)
+            if isinstance(step, int):
+                durable.link(self.path / "last", f"checkpoints/{path.name}")
+            if best:
+                durable.link(self.path / "best", f"checkpoints/{path.name}")
+        except OSError as error:
+            free = shutil.disk_usage(self.path).free
+            raise CheckpointError(
+                f"{path}: cannot save: {error.strerror} ({needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free). "
+                f"Earlier checkpoints are untouched: make room and go on with --resume"
+            ) from error
+        return Checkpoint(path)
+
+    def _fill(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Any, config: Any) -> None:
+        files = {}
+
+        def write(name: str, content: bytes) -> None:
+            files[name] = _describe(content)
+            durable.write(folder / name, content)
+
+        for part, named in tensors.items():
+            write(f"{part}.safetensors", _encode(named))
+        write("config.json", _json(config))
+        write("progress.json", _json(progress))
+        tokenizers = [p for p in (self.path / name for name in (JOINT, SOURCE, TARGET)) if p.exists()]
+        manifest = {
+            "format": FORMAT,
+            "dragoman": version("dragoman"),
+            "parts": list(tensors),
+            "files": files,
+            "beside": {p.name: _describe(p.read_bytes()) for p in tokenizers},
+        }
+        durable.write(folder / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
+
+    def find(self, which: str | int = "last") -> Checkpoint:
+        """The checkpoint called ``which``: ``last``, ``best`` (the last one if there is no best yet), a step or a name.
+
+        Raises:
+            CheckpointError: there is none of that name; the message lists those there are.
+        """
+        known = self.checkpoints()
+        if which == "best" and (self.path / "best").is_symlink():
+            which = Path(os.readlink(self.path / "best")).name
+        if which in ("last", "best"):
+            if not known:
+                raise CheckpointError(f"{self.path}: no checkpoint yet: train on with --resume")
+            return known[-1]
+        path = self.folder / (step_name(which) if isinstance(which, int) else which)
+        if not path.is_dir():
+            names = ", ".join(c.path.name for c in known) or "none"
+            raise CheckpointError(f"{path}: no such checkpoint; there are: {names}")
+        return Checkpoint(path)
+
+    def load(self, which: str | int = "last", parts: Iterable[str] | None = None) -> Content:
+        """Read the checkpoint ``which`` after verifying all of it; ``parts`` as in ``Checkpoint.load``.
+
+        Raises:
+            CheckpointError: there is none; it is damaged (the message names the file, and the newest intact
+                checkpoint); or it has a format that this version does not read.
+        """
+        checkpoint = self.find(which)
+        try:
+            return checkpoint.load(parts)
+        except Damaged as damage:
+            intact = next(
+                (c.path.name for c in reversed(self.checkpoints()) if c != checkpoint and _is_intact(c)), None
+            )
+            remedy = (
+                f"use the newest intact one with --checkpoint {intact}" if intact else "no other checkpoint is intact"
+            )
+            raise CheckpointError(f"{damage}: {remedy}") from None
+
+    def prune(self, *, keep: int, every: int | None = None) -> None:
+        """Remove checkpoints, except the newest ``keep``, those at multiples of ``every`` steps, and the best.
+
+        Raises:
+            CheckpointError: one cannot be removed.
+        """
+        best = self.find("best")
+        for checkpoint in self.checkpoints()[: -max(keep, 1)]:
+            if checkpoint != best and not (every and checkpoint.step and checkpoint.step % every == 0):
+                try:
+                    durable.remove(checkpoint.path)
+                except OSError as error:
+                    raise CheckpointError(
+                        f"{checkpoint.path}: cannot remove it: {error.strerror}; all is saved"
+                    ) from error
+
+    def rewind(self, checkpoint: Checkpoint, best: int | None) -> None:
+        """Make ``checkpoint`` the last one, and that after ``best`` steps the best one.
+
+        Newer ones are renamed to ``step-....abandoned`` and never touched again.
+        """
+        for newer in reversed(self.checkpoints()):
+            if (newer.step or 0) > (checkpoint.step or 0):
+                aside = newer.path.with_suffix(".abandoned")
+                if aside.exists():
+                    durable.remove(aside)
+                os.rename(newer.path, aside)
+        durable.link(self.path / "last", f"checkpoints/{checkpoint.path.name}")
+        (self.path / "best").unlink(missing_ok=True)
+        if best is not None and (self.folder / step_name(best)).is_dir():
+            durable.link(self.path / "best", f"checkpoints/{step_name(best)}")
+
+
+def _is_intact(checkpoint: Checkpoint) -> bool:
+    try:
+        checkpoint.verify()
+    except Damaged:
+        return False
+    return True
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+
+
+# ---- the model a run has trained ------------------------------------------------------------------
+
+
+def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:
+    """The model of a run in evaluation mode, with its source and target tokenizers.
+
+    ``path`` is a run directory, or one of its checkpoints. If the run keeps a moving average of its weights, the model
+    has that.
+
+    Raises:
+        CheckpointError: as ``RunDirectory.load``.
+    """
+    path = Path(path)
+    if (path / MANIFEST).is_file():
+        path, which = path.resolve().parent.parent, path.resolve().name
+    run = RunDirectory.open(path)
+    content = run.load(which, ["model", "average"])
+    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
+    return model.eval(), *run.tokenizers()

@@ -1,0 +1,113 @@
+"""Files and folders that are there whole or not at all, whatever moment the machine stops.
+
+Everything is first written under a temporary name (``.NAME.partial``), flushed to the disk, and only then renamed to
+the name that readers know; the folder that holds the name is flushed last. What a crash leaves behind are hidden names
+(``.NAME.partial``, ``.NAME.old``, ``.NAME.removed``), and ``sweep`` sees to those.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHUNK = 16 * 2**20
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, not at once and not flushed: for files inside a ``folder``, which sees to both."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(file, left[:CHUNK]) :]  # a disk that is nearly full takes less than it was given
+    finally:
+        os.close(file)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Give the file ``path`` the new ``content`` in one step: readers see the old one or the new one."""
+    replace_with(path, lambda partial: write(partial, content))
+
+
+def replace_with(path: Path, produce: Callable[[Path], None]) -> None:
+    """As ``replace``, for content that ``produce`` writes to the path it is given."""
+    partial = _hidden(path, "partial")
+    try:
+        produce(partial)
+        flush(partial)
+        os.rename(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def link(path: Path, target: str) -> None:
+    """Point the symbolic link ``path`` to ``target`` (relative to its folder) in one step."""
+    partial = _hidden(path, "partial")
+    partial.unlink(missing_ok=True)
+    os.symlink(target, partial)
+    os.rename(partial, path)
+    flush(path.parent)
+
+
+@contextmanager
+def folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill; it takes the name ``path`` when the block ends, and disappears if the block fails.
+
+    A folder that had the name gives way only then.
+    """
+    partial = _hidden(path, "partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for inside in partial.rglob("*"):
+            flush(inside)
+        flush(partial)
+        if path.exists():
+            os.rename(path, _hidden(path, "old"))
+        os.rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    flush(path.parent)
+    if _hidden(path, "old").exists():
+        remove(_hidden(path, "old"))
+
+
+def remove(path: Path) -> None:
+    """Remove a folder: its name goes first and at once, so that no half of it is ever seen under it."""
+    going = _hidden(path, "removed")
+    shutil.rmtree(going, ignore_errors=True)
+    os.rename(path, going)
+    shutil.rmtree(going)
+
+
+def sweep(path: Path) -> None:
+    """Undo or complete, in the folder ``path``, what a crash interrupted."""
+    for old in path.glob(".*.old"):
+        name = path / old.name[1:].removesuffix(".old")
+        if name.exists():
+            remove(old)
+        else:
+            os.rename(old, name)  # died before the new one took its place
+    for left in (*path.glob(".*.partial"), *path.glob(".*.removed")):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _hidden(path: Path, state: str) -> Path:
+    return path.with_name(f".{path.name.removeprefix('.')}.{state}")

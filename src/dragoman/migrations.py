@@ -1,0 +1,52 @@
+"""Checkpoints of earlier formats, brought up to today's: one function for each step from format N to N+1.
+
+A change of what a checkpoint holds (a parameter renamed, a field of the configuration moved) raises ``FORMAT`` by one
+and adds the function that carries an old checkpoint over. Old files stay as they are; they are changed in memory after
+loading.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dragoman.errors import CheckpointError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a checkpoint holds, as plain data and tensors."""
+
+    config: dict[str, Any]
+    """The run's resolved configuration."""
+    progress: dict[str, Any]
+    """Step, tokens and all else that a run knows besides tensors."""
+    tensors: dict[str, dict[str, Tensor]]
+    """Tensors by part (``model``, ``optimizer``, ``average``) and name; only the parts that were asked for."""
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {}
+"""Format N -> the function that makes format N+1 of it."""
+
+
+def migrate(content: Content, written: Any, where: str) -> Content:
+    """``content``, written in the format ``written``, as today's format has it.
+
+    Raises:
+        CheckpointError: a format that is newer than this version, or so old that nothing carries it over.
+    """
+    if not isinstance(written, int) or written > FORMAT:
+        raise CheckpointError(
+            f"{where}: checkpoint format {written!r} is newer than {FORMAT}, the newest that this version reads: "
+            "upgrade dragoman"
+        )
+    for number in range(written, FORMAT):
+        if number not in MIGRATIONS:
+            raise CheckpointError(
+                f"{where}: checkpoint format {written} is too old; nothing carries format {number} over"
+            )
+        content = MIGRATIONS[number](content)
+    return content
