@@ -4,11 +4,13 @@ B batch, T length, D width, N encoder layers, M decoder layers.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dragoman.config import OneOf, config
 from dragoman.model.dropout import Dropout
@@ -34,7 +36,7 @@ class RmsNorm:
     eps: float = 1e-6
 
     def build(self, dim: int) -> nn.Module:
-        return nn.RMSNorm(dim, eps=self.eps)
+        return RmsNormLayer(dim, self.eps)
 
 
 @config
@@ -44,6 +46,38 @@ class NoNorm:
 
 
 Norm = Annotated[LayerNorm | RmsNorm | NoNorm, OneOf()]
+
+
+class RmsNormLayer(nn.Module):
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        if x.device.type == "cpu" and x.dtype == self.weight.dtype and torch.is_grad_enabled():
+            return _RmsNorm.apply(x, self.weight, self.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+
+
+class _RmsNorm(torch.autograd.Function):
+    """F.rms_norm with its derivative by hand: on CPUs PyTorch has no kernel for it, and goes over memory twice as often."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        normed = x * scale
+        ctx.save_for_backward(normed, scale, weight)
+        return normed * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        normed, scale, weight = ctx.saved_tensors
+        along = upstream * normed
+        mean = (along @ weight).unsqueeze(-1).div_(-normed.shape[-1])
+        return torch.addcmul(upstream * weight, normed, mean).mul_(scale), along.flatten(0, -2).sum(0), None
+
 
 # ---- where they stand -----------------------------------------------------------------------------
 

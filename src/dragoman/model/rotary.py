@@ -156,20 +156,20 @@ class Rotation(Relation):
 
     def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T R/2"]):
         dtype, magnitude = torch.get_default_dtype(), cfg.scaling.magnitude
-        self.pairs = cfg.pairs
-        self.cos = (angle.cos() * magnitude).to(dtype)[:, None]  # (B, 1, T, R/2)
-        self.sin = (angle.sin() * magnitude).to(dtype)[:, None]
+        self.halves = cfg.pairs == "halves"
+        cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, R/2)
+        self.cos, self.sin = self.join(cos, cos), self.join(-sin, sin)
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-        R = 2 * self.cos.shape[-1]
+        """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
+        R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
-        if self.pairs == "halves":
-            a, b = turning.chunk(2, dim=-1)
-            turned = torch.cat([a * self.cos - b * self.sin, a * self.sin + b * self.cos], dim=-1)
-        else:
-            a, b = turning[..., 0::2], turning[..., 1::2]
-            turned = torch.stack([a * self.cos - b * self.sin, a * self.sin + b * self.cos], dim=-1).flatten(-2)
-        return torch.cat([turned.to(x.dtype), still], dim=-1) if still.shape[-1] else turned.to(x.dtype)
+        a, b = turning.chunk(2, dim=-1) if self.halves else (turning[..., 0::2], turning[..., 1::2])
+        turned = torch.addcmul(turning * self.cos, self.join(b, a), self.sin).to(x.dtype)
+        return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b], dim=-1) if self.halves else torch.stack([a, b], dim=-1).flatten(-2)
 
 
 class Stretching(Relation):
