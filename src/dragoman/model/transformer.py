@@ -295,6 +295,7 @@ class Transformer(SequenceModel):
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         assert isinstance(state, TransformerState)
+        state.rows = len(tokens.ids if isinstance(tokens, Tokens) else tokens)
         return self.output(self.continued(tokens, state.tower, state.memory))
 
     def continued(self, target: Tensor | Tokens, state: TowerState, memory: Memory | None) -> Float[Tensor, "B T D"]:
@@ -332,6 +333,9 @@ def _as_tokens(given: Tensor | Tokens) -> Tokens:
 
 
 class TransformerState(DecodingState):
+    rows: int = 0
+    """Rows of the last step."""
+
     def __init__(self, tower: TowerState, memory: ProjectedMemory | None):
         self.tower, self.memory, self.beams = tower, memory, 1
 
@@ -347,8 +351,8 @@ class TransformerState(DecodingState):
         assert self.beams == 1, "already expanded"
         self.beams = beams  # the source is stored once for all rows of a sentence; see Attention.read
         if self.tower.places is not None:
-            rows = max(len(t) for t in self.tower.places if t is not None)
-            self.tower.reorder(torch.arange(rows).repeat_interleave(beams))
+            rows = torch.arange(self.rows, device=self.tower.places.pos.device)
+            self.tower.reorder(rows.repeat_interleave(beams))
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         self.tower.reorder(rows)
