@@ -1,0 +1,1 @@
+"""Data: stored pairs to batches of tensors (batch), and what is learnt from them (tasks)."""

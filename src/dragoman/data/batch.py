@@ -1,0 +1,110 @@
+"""Batches of about equally long pairs: which rows they hold is a function of (lengths, seed, step) and of nothing else.
+
+So a run resumes at any step without knowing what was read before. Pairs are ordered by their longer side; that alone
+decides where the order is cut, once for all epochs. Among pairs of the same longer side, those of similar shorter side
+stand together, give or take a token at random, so that each epoch mixes them anew; and each epoch has its own order of
+batches.
+
+N pairs, B of them in a batch, S and T the longest source and target there.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.tokenizer import BOS, PAD
+
+
+class Batch(NamedTuple):
+    """Pairs as tensors, one a row, filled up with padding."""
+
+    source: Int[Tensor, "B S"]
+    target_in: Int[Tensor, "B T"]
+    """What the decoder reads: bos, then the target without its eos."""
+    target_out: Int[Tensor, "B T"]
+    """What it should answer: the target with its eos."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> Batch:
+    """The pairs of these rows."""
+    source, target_out = corpus.padded(rows)
+    target_in = np.full_like(target_out, BOS)
+    target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
+    return Batch(*map(torch.from_numpy, (source, target_in, target_out)))
+
+
+class Batches:
+    """The batches of every step. A batch has at most ``tokens`` tokens on its larger side, padding included.
+
+    A pair longer than that makes a batch of its own. Each pair comes exactly once an epoch. A step has ``accumulate``
+    batches (an epoch's last one has fewer where there are too few pairs to cut); to make that come out even, the
+    largest batches are halved.
+    """
+
+    def __init__(self, lengths: Int[np.ndarray, "N 2"], tokens: int, seed: int, accumulate: int = 1):
+        if tokens < 1 or accumulate < 1:
+            raise ConfigError(f"batches of {tokens} tokens, {accumulate} a step: both must be 1 or more")
+        if not len(lengths):
+            raise DataError("no pairs to make batches of")
+        self.lengths, self.seed, self.accumulate = lengths, seed, accumulate
+        self.larger = lengths.max(axis=1)
+        sizes = _even(list(_sizes(np.sort(self.larger), tokens)), accumulate)
+        self.cuts = np.cumsum([0, *sizes])
+        self.steps_per_epoch = math.ceil(len(sizes) / accumulate)
+        self._epoch: tuple[int, list[np.ndarray]] | None = None
+
+    def at(self, step: int) -> list[Int[np.ndarray, "B"]]:
+        """The rows of each of the step's batches. Steps count from 0."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, self._plan(epoch)
+        return self._epoch[1][index * self.accumulate : (index + 1) * self.accumulate]
+
+    @cached_property
+    def padding_share(self) -> float:
+        """The part of all positions, source and target, that is padding. Measured on the first epoch."""
+        stored = sum(len(rows) * int(self.lengths[rows].max(axis=0).sum()) for rows in self._plan(0))
+        return 1 - int(self.lengths.sum()) / stored
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        """The rows of every batch of an epoch, in their order."""
+        raw = np.random.PCG64([self.seed, epoch]).random_raw  # numpy promises that this stream stays what it is
+        jitter = raw(len(self.lengths)) / 2.0**63 - 1  # -1 to 1
+        leaning = np.subtract(*self.lengths.T) + jitter
+        snake = np.where(
+            self.larger % 2, leaning, -leaning
+        )  # a batch that spans two lengths finds alike where they meet
+        order = np.lexsort((snake, self.larger))
+        batches = [order[begin:end] for begin, end in pairwise(self.cuts)]
+        return [batches[i] for i in np.argsort(raw(len(batches)), kind="stable")]
+
+
+def _sizes(ascending: Int[np.ndarray, "N"], tokens: int) -> Iterator[int]:
+    """How many pairs each batch takes: as many as fit, shortest first."""
+    begin = 0
+    while begin < len(ascending):
+        window = ascending[begin : begin + max(1, tokens // int(ascending[begin]))]
+        padded = window * np.arange(1, len(window) + 1)
+        size = max(1, int(np.searchsorted(padded, tokens, side="right")))
+        yield size
+        begin += size
+
+
+def _even(sizes: list[int], multiple: int) -> list[int]:
+    """``sizes`` with the largest halved until their number is a multiple, or until all are 1."""
+    while len(sizes) % multiple and max(sizes) > 1:
+        at = sizes.index(max(sizes))
+        sizes[at : at + 1] = [sizes[at] - sizes[at] // 2, sizes[at] // 2]
+    return sizes
