@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,15 @@ def read_lines(path: str | Path) -> Iterator[str]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
+    """As ``read_lines``, of bytes that are open already, such as standard input; ``name`` is what errors call them."""
+    for number, raw in enumerate(raw_lines, 1):
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
+        if raw:  # a file of nothing but a mark has no line
+            yield _decode(raw, f"{name}:{number}")
+
+
 def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
@@ -56,6 +65,7 @@ def _check_beginning(head: bytes, path: str | Path) -> None:
     for mark, name in _FOREIGN_MARKS.items():
         if head.startswith(mark):
             raise DataError(f"{path}: is {name}: convert it, for example with iconv -f {name} -t UTF-8")
+    head = head.removesuffix(b"\r")  # half of a line end, perhaps
     bare = head.count(b"\r") - head.count(b"\r\n")
     if bare > head.count(b"\n"):
         raise DataError(f"{path}: its lines end in bare carriage returns: convert it, for example with tr '\\r' '\\n'")

@@ -1,0 +1,34 @@
+"""The command line: one file a command; each parses, calls one function, and prints what it returned."""
+
+import sys
+
+import typer
+
+from dragoman.cli import average, configuration, demo, evaluate, train, translate
+from dragoman.errors import UserError
+
+app = typer.Typer(
+    name="dragoman",
+    help="Train, run and explain Transformers: parallel text in, a measured translator out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("translate")(translate.translate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("average")(average.average)
+app.command("demo")(demo.demo)
+app.add_typer(configuration.app, name="config")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 on success, 2 on a mistake that its user can mend, told in one line."""
+    try:
+        app(arguments)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except UserError as mistake:
+        print(f"dragoman: {mistake}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,18 @@
+"""dragoman average: one checkpoint out of several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def average(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    last: Annotated[int, typer.Option(min=1, help="How many checkpoints, counted from the newest.")] = 5,
+) -> None:
+    """Average the weights of a run's last checkpoints, which often translate better than any one of them."""
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.train.average import average_checkpoints
+
+    made = average_checkpoints(RunDirectory.open(run, write=True), last)
+    print(f"{made.path}\nuse it with: dragoman translate {run} --checkpoint {made.path.name}")

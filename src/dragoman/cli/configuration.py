@@ -1,0 +1,89 @@
+"""dragoman config: look at configurations without running anything."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Changes, such as model.dim=384.")]
+
+
+@app.command()
+def show(source: Source, settings: Settings = None) -> None:
+    """The whole configuration, every default written out, as YAML."""
+    from dragoman.config import dump_yaml
+
+    sys.stdout.write(dump_yaml(_plain(source, settings or [])))
+
+
+@app.command()
+def schema() -> None:
+    """A JSON schema of run files, for editors that complete and check as you type."""
+    import json
+
+    from dragoman.config import json_schema
+    from dragoman.train.recipe import RunConfig
+
+    schema = json_schema(RunConfig)
+    schema["properties"]["preset"] = {"enum": _preset_names(), "description": "What this file is laid over."}
+    del schema["required"]  # what a preset gives, a run file may leave out
+    print(json.dumps(schema, indent=1))
+
+
+@app.command()
+def diff(one: Source, other: Annotated[str, typer.Argument(help="What to compare it with.")]) -> None:
+    """The settings in which two configurations differ: a line each; exit code 1 if there are any."""
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+    from dragoman.config import differences
+
+    rows = differences(_plain(one, []), _plain(other, []))
+    if not rows:
+        print("no differences")
+        return
+    table = Table("setting", one, other, box=None, pad_edge=False, header_style="bold")
+    for path, a, b in rows:
+        table.add_row(path, *("[dim]absent[/dim]" if v is None else str(v) for v in (a, b)))
+    console().print(table)
+    raise typer.Exit(1)
+
+
+@app.command()
+def presets() -> None:
+    """The presets, a line each."""
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+    from dragoman.presets import PRESETS
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, preset in PRESETS.items():
+        table.add_row(f"[bold]{name}[/bold]", " ".join((preset.__doc__ or "").split()))
+    console().print(table)
+
+
+def _plain(source: str, settings: list[str]) -> object:
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.config import from_dict, override, to_dict
+    from dragoman.train import recipe
+
+    if source in _preset_names() and not Path(source).exists():
+        unknown = {"data": {"train": []}}
+        return to_dict(recipe.load({"preset": source} | unknown, settings))
+    if Path(source).is_dir():
+        plain = RunDirectory.open(source).config
+        for setting in settings:
+            plain = override(plain, setting)
+        return to_dict(from_dict(recipe.RunConfig, plain, where=source))
+    return to_dict(recipe.load(source, settings))
+
+
+def _preset_names() -> list[str]:
+    from dragoman.presets import PRESETS
+
+    return list(PRESETS)

@@ -1,0 +1,52 @@
+"""dragoman evaluate: how well a run translates."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dragoman.evaluate.evaluation import Evaluation
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    pairs: Annotated[
+        str | None,
+        typer.Argument(metavar="[PAIRS]", help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET; default: the run's own test set."),
+    ] = None,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    name: Annotated[str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")] = None,
+) -> None:
+    """Translate a test set and score it: BLEU and chrF with signatures and intervals, by source length; outputs are kept."""
+    show(evaluated(run, pairs, beam=beam, checkpoint=checkpoint, device=device, name=name))
+
+
+def evaluated(run: Path, pairs: str | None, *, beam: int, checkpoint: str, device: str, name: str | None) -> "Evaluation":
+    from dragoman.cli.terminal import tracked
+    from dragoman.decode.translator import Translator
+    from dragoman.evaluate.evaluation import evaluate
+    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+
+    source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "test.jsonl"))
+    test = list(read_pairs(source))
+    translator = Translator.load(run, which=checkpoint, device=device)
+    with tracked("translating", len(test)) as progress:
+        folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
+        return evaluate(translator, test, folder=folder, beam=beam, progress=progress)
+
+
+def show(evaluation: "Evaluation") -> None:
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("metric", "score", "95% interval", "signature"):
+        table.add_column(heading, justify="left" if heading in ("metric", "signature") else "right", overflow="fold")
+    for score in evaluation.scores.values():
+        low, high = score.interval
+        table.add_row(score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}", f"[dim]{score.signature}[/dim]")
+    console().print(table)

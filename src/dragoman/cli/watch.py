@@ -1,0 +1,98 @@
+"""A run on the terminal: a live line of progress below, what happened above it."""
+
+import time
+from typing import TYPE_CHECKING
+
+from dragoman.cli.terminal import console, duration
+from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated
+
+if TYPE_CHECKING:
+    from dragoman.train.run import Run
+
+QUIET = 15.0
+"""Seconds between lines of progress where nobody watches them move."""
+
+
+def watch(run: "Run") -> Finished:
+    """Make the run happen and show it; what it says when it stops."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
+    live = Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
+    with live:
+        screen = Screen(run, live)
+        for event in run.events():
+            screen.show(event)
+            if isinstance(event, Finished):
+                return event
+    raise AssertionError("a run ends with Finished")
+
+
+class Screen:
+    """Knows how each event looks."""
+
+    def __init__(self, run: "Run", live: "Progress"):  # noqa: F821
+        self.run, self.live, self.shown = run, live, 0.0
+        self.bar = live.add_task("preparing", total=None, figures="")
+
+    def show(self, event: Event) -> None:
+        match event:
+            case Preparing(stage):
+                self.live.update(self.bar, description=stage)
+                if self.live.disable:
+                    self.say(f"{stage} ...")
+            case Notice(text):
+                self.say(text)
+            case Started():
+                self.started(event)
+            case Learned():
+                self.learned(event)
+            case Validated():
+                self.validated(event)
+            case Saved():
+                pass
+            case Finished(_, reason):
+                self.say(f"[bold]{reason[0].upper()}{reason[1:]}.[/bold]")
+
+    def say(self, text: str) -> None:
+        self.live.console.print(text, soft_wrap=True)
+
+    def started(self, e: Started) -> None:
+        vocabulary = f"{e.target_vocab:,}" if e.source_vocab == e.target_vocab else f"{e.source_vocab:,} + {e.target_vocab:,}"
+        self.say(
+            f"{e.train_pairs:,} pairs to train on, {e.valid_pairs:,} to validate, {e.test_pairs:,} to test; "
+            f"vocabulary {vocabulary}; {e.parameters / 1e6:.2f}M parameters; {e.device}, {e.precision}"
+        )
+        per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
+        self.say(f"{per_epoch}; [bold]{self.run.directory.path}[/bold]" + (f"; going on after step {e.step:,}" if e.step else ""))
+        self.live.update(self.bar, description="training", total=e.total, completed=e.step)
+
+    def learned(self, e: Learned) -> None:
+        left = e.seconds_left
+        figures = (
+            f"step {e.step:,}" + (f" of {e.total:,}" if e.total else "") + f"  loss {_number(e.loss, '.3f')}"
+            f"  {e.tokens_per_second:,.0f} tokens/s  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"
+            + (f"  {duration(left)} left" if left is not None else "")
+            + (f"  [red]{e.skipped} skipped[/red]" if e.skipped else "")
+        )
+        self.live.update(self.bar, total=e.total, completed=e.step, figures=figures)
+        if self.live.disable and time.monotonic() - self.shown > QUIET:
+            self.shown = time.monotonic()
+            self.say(figures)
+
+    def validated(self, e: Validated) -> None:
+        scores = "".join(f"  {name} {value:.1f}" for name, value in e.scores.items())
+        best = "  [green]best so far[/green]" if e.best else ""
+        self.say(f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}")
+        for sample in e.samples:
+            self.say(f"    [dim]{_plain(sample.source)}[/dim] → {_plain(sample.output)}")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
