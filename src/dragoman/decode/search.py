@@ -1,0 +1,60 @@
+"""From a batch of sources to their best translations, in ids. Read this file first.
+
+B sentences, S source length.
+"""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dragoman.config import OneOf
+from dragoman.decode.beam import Beam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.strategy import Hypothesis
+from dragoman.model.interface import SequenceModel
+from dragoman.model.state import KVPolicy, growing
+from dragoman.text.tokenizer import BOS, PAD
+
+SearchConfig = Annotated[Greedy | Beam, OneOf()]
+
+
+@torch.inference_mode()
+def search(
+    model: SequenceModel, source: Int[Tensor, "B S"], cfg: SearchConfig, policy: KVPolicy = growing
+) -> list[list[Hypothesis]]:
+    """Translate a batch; for each sentence its hypotheses, best first.
+
+    Args:
+        model: any family; it is run without dropout.
+        source: each row ends with EOS and is padded with PAD.
+        cfg: how to search.
+        policy: what attention layers keep of the past.
+
+    Raises:
+        CheckpointError: the model's logits are not numbers.
+    """
+    training = model.training
+    model.eval()
+    try:
+        return _search(model, source, cfg, policy)
+    finally:
+        model.train(training)
+
+
+def _search(model: SequenceModel, source: Tensor, cfg: SearchConfig, policy: KVPolicy) -> list[list[Hypothesis]]:
+    longest = model.max_length or cfg.limit.tokens
+    limits = [min(longest, cfg.limit.of(length)) for length in (source != PAD).sum(dim=1).tolist()]
+    strategy = cfg.start(limits, source.device)
+    state = model.start(source, policy)
+    choice = strategy.step(model.decode(source.new_full((len(source), 1), BOS), state)[:, -1])
+    if choice and strategy.beams > 1:
+        state.expand(strategy.beams)
+    while choice:
+        if choice.keep is not None:
+            state.select(choice.keep)
+        if choice.rows is not None:
+            state.reorder(choice.rows)
+        choice = strategy.step(model.decode(choice.tokens[:, None], state)[:, -1])
+    return strategy.results()

@@ -1,0 +1,249 @@
+# ruff: noqa: RUF001  (punctuation of many scripts)
+"""The translator, over a model that says its source again: what goes in is known to come out."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from dragoman.decode.beam import Beam, Gnmt
+from dragoman.decode.segment import segment
+from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.translator import Translator
+from dragoman.errors import DataError
+from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.text.clean import normalise
+from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+
+
+class Position(DecodingState):
+    def __init__(self, source):
+        self.source, self.length = source, 0
+
+    length = nbytes = 0
+
+    def expand(self, beams):
+        self.beams, self.source = beams, self.source.repeat_interleave(beams, dim=0)
+
+    def reorder(self, rows):
+        self.source = self.source[rows]
+
+    def select(self, sentences):
+        self.source = self.source.unflatten(0, (-1, self.beams))[sentences].flatten(0, 1)
+
+
+class Parrot(SequenceModel):
+    """Says its source again, token by token, and remembers which batches it was given."""
+
+    def __init__(self, vocab, max_length=None):
+        super().__init__()
+        self.output, self.longest, self.batches = nn.Linear(1, vocab), max_length, []
+
+    @property
+    def max_length(self):
+        return self.longest
+
+    def hidden(self, target, source=None):
+        raise NotImplementedError
+
+    def start(self, source, policy=None):
+        assert self.longest is None or source.shape[1] <= self.longest
+        self.batches.append(tuple(source.shape))
+        return Position(source)
+
+    def decode(self, tokens, state):
+        said = state.source[:, min(state.length, state.source.shape[1] - 1)].clamp(min=EOS)
+        state.length += 1
+        return 9.0 * nn.functional.one_hot(said, self.output.out_features)[:, None].float()
+
+
+BYTES = Tokenizer.train(Bytes(), [])
+
+
+def parrot(max_length=None):
+    return Translator(Parrot(len(BYTES), max_length), BYTES, BYTES)
+
+
+def texts(translations):
+    return [t.text for t in translations]
+
+
+# ---- as many out as in -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_translations_come_in_the_order_of_the_texts(beam):
+    given_texts = [f"{'long ' * (i * 7 % 5)}text {i}" for i in range(40)]
+    found = parrot().translate(given_texts, beam=beam, batch_tokens=200)
+    assert texts(found) == given_texts
+    assert [t.row for t in found] == list(range(1, 41)) and [t.source for t in found] == given_texts
+    assert not any(t.warnings for t in found)
+
+
+def test_an_empty_line_stays_empty():
+    given_texts = ["", "one", "   ", "\t\n", "two", "\x00\ufeff"]
+    found = parrot().translate(given_texts)
+    assert texts(found) == ["", "one", "", "", "two", ""]
+    assert parrot().translate([]) == [] and texts(parrot().translate(["", " "])) == ["", ""]
+
+
+def test_line_ends_inside_a_text_are_spaces_to_it():
+    assert texts(parrot().translate(["one\ntwo\r\n\r\nthree\u2028four"])) == ["one two three four"]
+
+
+def test_no_translation_holds_a_line_end():
+    class Broken(Parrot):
+        def decode(self, tokens, state):
+            line_end, blank = BYTES.encode("\n ")
+            logits = super().decode(tokens, state)
+            logits[..., line_end] += 2 * logits[..., blank]
+            return logits
+
+    assert texts(Translator(Broken(len(BYTES)), BYTES, BYTES).translate(["one two"], beam=1)) == ["one two"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=6))
+def test_any_texts_come_out_one_for_one(given_texts):
+    assert texts(parrot().translate(given_texts, beam=1)) == [normalise(normalise(t)) for t in given_texts]
+
+
+def test_half_of_a_surrogate_pair_is_refused_with_its_row():
+    with pytest.raises(DataError, match=r"row 2: character 4 is \\ud83d"):
+        parrot().translate(["fine", "not\ud83d"])
+    with pytest.raises(DataError, match="row 6:"):
+        list(parrot().stream(["fine"] * 5 + ["\udc80"], chunk=2))
+
+
+def test_one_text_by_itself_is_not_taken_for_many():
+    with pytest.raises(TypeError):
+        parrot().translate("text")
+
+
+def test_a_stream_reads_a_chunk_and_yields_it_before_it_reads_on():
+    read = []
+
+    def lines():
+        for i in range(10):
+            read.append(i)
+            yield f"line {i}"
+
+    stream = parrot().stream(lines(), chunk=4)
+    assert next(stream).text == "line 0" and len(read) == 4
+    rest = list(stream)
+    assert texts(rest) == [f"line {i}" for i in range(1, 10)] and [t.row for t in rest] == list(range(2, 11))
+
+
+# ---- batches ---------------------------------------------------------------------------------------
+
+
+def test_batches_hold_texts_of_like_length_and_respect_the_budget():
+    translator = parrot()
+    translator.translate(
+        [chr(97 + i) * (1 + i % 17) for i in range(200) if chr(97 + i).isprintable()], beam=2, batch_tokens=100
+    )
+    batches = translator.model.batches
+    assert all(rows * length * 2 <= 100 for rows, length in batches)
+    assert [length for _, length in batches] == sorted((length for _, length in batches), reverse=True)
+
+
+def test_a_text_that_recurs_is_translated_once():
+    translator = parrot()
+    assert texts(translator.translate(["same"] * 50 + ["other"])) == ["same"] * 50 + ["other"]
+    assert sum(rows for rows, _ in translator.model.batches) == 2
+
+
+def test_progress_reaches_its_total():
+    calls = []
+    parrot().translate([f"{i}" for i in range(30)], batch_tokens=50, progress=lambda *call: calls.append(call))
+    assert calls[-1] == (30, 30) and calls == sorted(calls) and len(calls) > 1
+
+
+# ---- candidates ------------------------------------------------------------------------------------
+
+
+def test_candidates_are_ranked_and_scored():
+    cfg = Beam(size=4, nbest=3, penalty=Gnmt(alpha=0.5))
+    [found] = parrot().translate(["word"], search=cfg)
+    assert len(found.candidates) == 3 and len({c.text for c in found.candidates}) == 3
+    scores = [c.score for c in found.candidates]
+    assert scores == sorted(scores, reverse=True) and found.score == scores[0] and found.text == "word"
+    for c in found.candidates:
+        assert c.score == pytest.approx(cfg.score(c.log_prob, len(c.tokens)), abs=1e-5)
+        assert len(c.tokens) == len(c.token_log_probs) and c.tokens[-1] == EOS
+
+
+def test_a_translation_ended_at_its_limit_is_a_warning_that_names_the_row():
+    cfg = Beam(size=2, limit=LengthLimit(tokens=4, ratio=0.0, extra=4))
+    short, long = parrot().translate(["abc", "abcdef"], search=cfg)
+    assert short.warnings == () and long.text == "abc"
+    assert "row 2" in long.warnings[0] and "length limit" in long.warnings[0]
+
+
+# ---- long texts ------------------------------------------------------------------------------------
+
+PARAGRAPH = "The first sentence is here. Is the second? It is, e.g. this one! And (the last.) Ends"
+
+
+def test_a_text_too_long_for_the_model_is_translated_in_parts_with_a_warning():
+    [before, found] = parrot(max_length=34).translate(["short", PARAGRAPH])
+    assert found.text == PARAGRAPH and before.warnings == ()
+    assert len(found.warnings) == 1 and "row 2" in found.warnings[0] and "5 parts" in found.warnings[0]
+    [candidate] = found.candidates
+    assert candidate.log_prob == pytest.approx(sum(candidate.token_log_probs))
+    assert candidate.tokens.count(EOS) == 5
+
+
+def test_a_text_longer_than_the_limit_in_characters_is_translated_in_parts():
+    assert not parrot().translate([PARAGRAPH])[0].warnings
+    [found] = parrot().translate([PARAGRAPH], longest=40)
+    assert found.text == PARAGRAPH and found.warnings
+
+
+def test_a_megabyte_without_a_space_is_translated():
+    [found] = parrot(max_length=512).translate(["x" * 100_000 + "é" * 20_000], beam=1)
+    assert found.text == "x" * 100_000 + "é" * 20_000
+
+
+def parts(text, longest):
+    return [part.text for part in segment(text, lambda t: len(t) <= longest)]
+
+
+def test_a_text_is_cut_between_sentences_first_then_clauses_then_words_then_anywhere():
+    assert parts(PARAGRAPH, 100) == [PARAGRAPH]
+    assert parts(PARAGRAPH, 40) == [
+        "The first sentence is here.",
+        "Is the second?",
+        "It is, e.g. this one!",
+        "And (the last.)",
+        "Ends",
+    ]
+    assert parts("when it rains, it pours, he said", 20) == ["when it rains,", "it pours, he said"]
+    assert parts("one two three four five", 12) == ["one two", "three", "four five"]
+    assert parts("abcdefgh", 4) == ["abcd", "efgh"]
+    assert parts("第一句。第二句！第三句", 6) == ["第一句。", "第二句！", "第三句"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from('ab ,.!?;é。，\u00a0("1'), max_size=60), st.integers(1, 20))
+def test_cutting_loses_nothing_but_space_and_every_part_fits(text, longest):
+    text = normalise(text)
+    if not text:
+        return
+    found = segment(text, lambda t: len(t) <= longest)
+    assert re.sub(r"\s", "", "".join(p.text for p in found)) == re.sub(r"\s", "", text)
+    assert all(0 < len(p.text) <= longest for p in found)
+
+
+# ---- loading ---------------------------------------------------------------------------------------
+
+
+def test_the_model_keeps_its_mode_and_gradients_stay_off():
+    translator = parrot()
+    translator.model.train()
+    translator.translate(["text"])
+    assert translator.model.training and all(p.grad is None for p in translator.model.parameters())
+    assert torch.is_grad_enabled()
