@@ -93,11 +93,12 @@ class Checkpoint:
     def load(self, parts: Iterable[str] | None = None) -> Content:
         """Verify all, then read the tensors of ``parts`` (None: of every part there is)."""
         manifest = self.verify()
-        parts = manifest["parts"] if parts is None else [p for p in parts if p in manifest["parts"]]
+        there: list[str] = manifest["parts"]
+        wanted = there if parts is None else [part for part in parts if part in there]
         content = Content(
             config=json.loads((self.path / "config.json").read_bytes()),
             progress=json.loads((self.path / "progress.json").read_bytes()),
-            tensors={part: _read(self.path / f"{part}.safetensors") for part in parts},
+            tensors={part: _read(self.path / f"{part}.safetensors") for part in wanted},
         )
         return migrate(content, manifest["format"], str(self.path))
 
@@ -205,6 +206,11 @@ class RunDirectory:
             raise CheckpointError(
                 f"{self.path}: another process is training here: wait for it, or stop it first"
             ) from None
+
+    def discard(self) -> None:
+        """Remove the whole run: for one that came to nothing."""
+        self.close()
+        shutil.rmtree(self.path)
 
     def close(self) -> None:
         """Let another process write."""

@@ -1,0 +1,58 @@
+"""What a resumed run may change of its configuration, and what it may not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dragoman.config import differences, from_dict, override, to_dict
+from dragoman.errors import CheckpointError
+from dragoman.train.recipe import RunConfig
+
+FREE = (
+    "train.budget",
+    "train.device",
+    "train.give_up_after",
+    "train.keep",
+    "train.patience",
+    "train.report_every",
+    "train.samples",
+    "train.save_every",
+    "train.scored",
+    "train.validate_every",
+)
+"""Settings that do not change what a step does to the weights (but for a schedule that ends with the budget)."""
+
+DELIBERATE = ("task", "train")
+"""Settings that do, and that one may still want to change in the middle of a run."""
+
+_DECIDED = ("model.vocab", "model.source_vocab", "train.schedule.dim", "train.precision")
+"""Settings that a run file may leave open (None or "auto") and that the run then decides once and for all."""
+
+Change = tuple[str, Any, Any]
+"""Path, value before, value now."""
+
+
+def changed(
+    had: dict[str, Any], wanted: dict[str, Any], *, deliberate: bool, where: str
+) -> tuple[RunConfig, list[Change]]:
+    """The configuration to go on with, and how it differs from what the run ``had``.
+
+    Raises:
+        ConfigError: ``wanted`` is no configuration of a run.
+        CheckpointError: something differs that must not; the message lists all of it with both values.
+    """
+    for path, old, new in differences(had, wanted):
+        if path in _DECIDED and new in (None, "auto"):
+            wanted = override(wanted, f"{path}={'null' if old is None else old}")
+    cfg = from_dict(RunConfig, wanted, where=where)
+    changes = differences(had, to_dict(cfg))
+    refused = [change for change in changes if not _within(change, (*FREE, *DELIBERATE) if deliberate else FREE)]
+    if refused:
+        listed = "; ".join(f"{path} was {old!r}, is now {new!r}" for path, old, new in refused)
+        meant = all(_within(change, DELIBERATE) for change in refused)
+        remedy = "restore it, start a new run" + (", or add --deliberate if you mean it" if meant else "")
+        raise CheckpointError(f"{where}: the configuration differs: {listed}: {remedy}")
+    return cfg, changes
+
+
+def _within(change: Change, settings: Sequence[str]) -> bool:
+    return any(change[0] == setting or change[0].startswith(f"{setting}.") for setting in settings)

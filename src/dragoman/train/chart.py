@@ -1,0 +1,132 @@
+"""A line chart as inline SVG: no script needed to see it, none from elsewhere to point at it.
+
+Colours come from the page (``.line-0``, ``.line-1``, ``.grid``, ``.label``), so that it can be light or dark.
+"""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 26
+POINTS = 400
+"""Points of a line at most; more are averaged, since a screen cannot show them."""
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+    """Mark the points, where they are few."""
+
+
+def draw(title: str, lines: Sequence[Line], *, from_zero: bool = False) -> str:
+    """Values over steps as a ``figure`` with title and legend; says so where there is nothing to draw yet."""
+    thin = [_thin(line) for line in lines if line.x]
+    name = html.escape(title)
+    if not thin:
+        return f'<figure class="chart"><figcaption>{name}</figcaption><p class="empty">nothing yet</p></figure>'
+    x_ticks = _ticks(0, max(max(line.x) for line in thin), 5)
+    values = [y for line in thin for y in line.y]
+    y_ticks = _ticks(*_span([0.0, *values] if from_zero else values), 4)
+    scale = _Scale(x_ticks[-1], y_ticks[0], y_ticks[-1])
+    body = [_grid(scale, x_ticks, y_ticks), *(_path(scale, line, i) for i, line in enumerate(thin))]
+    points = [{"name": line.name, "x": list(line.x), "y": [float(f"{y:.4g}") for y in line.y]} for line in thin]
+    frame = {
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "top": TOP,
+        "bottom": HEIGHT - BOTTOM,
+        "most": x_ticks[-1],
+    }
+    keys = [f'<span><i class="key-{i}"></i>{html.escape(line.name)}</span>' for i, line in enumerate(thin)]
+    legend = "".join(keys) if len(keys) > 1 else ""
+    return (
+        f'<figure class="chart"><figcaption>{name}<span class="legend">{legend}</span></figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}" '
+        f"data-points='{_attribute(points)}' data-frame='{_attribute(frame)}'>"
+        f"{''.join(body)}</svg></figure>"
+    )
+
+
+def _attribute(value: object) -> str:
+    return html.escape(json.dumps(value, separators=(",", ":")))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    x_most: float
+    y_least: float
+    y_most: float
+
+    def x(self, value: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * value / self.x_most
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_least) / (self.y_most - self.y_least)
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(share, 0.0), 1.0)
+
+
+def _thin(line: Line) -> Line:
+    size = math.ceil(len(line.x) / POINTS)
+    if size == 1:
+        return line
+    starts = range(0, len(line.x), size)
+    y = [sum(part := line.y[i : i + size]) / len(part) for i in starts]
+    return Line(line.name, [line.x[min(i + size, len(line.x)) - 1] for i in starts], y, line.dots)
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """From the least to nearly the greatest value: a few outliers must not flatten the rest."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    usual = ordered[math.floor(0.98 * (len(ordered) - 1))]
+    if high - low > 4 * (usual - low) > 0:
+        high = low + 1.5 * (usual - low)
+    return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(low) or 1) / 2)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers that reach from below ``low`` to above ``high``, ``count`` to twice as many."""
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def _grid(scale: _Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
+    parts = []
+    for y in y_ticks:
+        at = f"{scale.y(y):.1f}"
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text class="label" x="{LEFT - 8}" y="{at}" dy="0.35em" text-anchor="end">{short(y)}</text>')
+    for x in x_ticks:
+        at = f"{scale.x(x):.1f}"
+        parts.append(f'<text class="label" x="{at}" y="{HEIGHT - 8}" text-anchor="middle">{short(x)}</text>')
+    return "".join(parts)
+
+
+def _path(scale: _Scale, line: Line, number: int) -> str:
+    places = [(f"{scale.x(x):.1f}", f"{scale.y(y):.1f}") for x, y in zip(line.x, line.y, strict=True)]
+    path = f'<polyline class="line-{number}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>'
+    if not line.dots or len(places) > 60:
+        return path
+    return path + "".join(f'<circle class="dot-{number}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in places)
+
+
+def short(value: float) -> str:
+    """A number in a few characters: 12k, 0.85, 5e-4."""
+    if value and abs(value) < 1e-3:
+        mantissa, _, exponent = (
+            f"{value:.3g}e0".partition("e") if "e" not in f"{value:.3g}" else f"{value:.3g}".partition("e")
+        )
+        return f"{mantissa}e{int(exponent.removesuffix('e0'))}"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

@@ -1,0 +1,37 @@
+"""Leaving in good order: the first Ctrl-C or SIGTERM asks, the second one leaves at once."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupts:
+    """While entered, the first signal only sets ``asked``; whoever works looks at it when the work may be left.
+
+    Python allows this in the main thread alone; elsewhere signals keep their meaning and ``asked`` stays None.
+    """
+
+    asked: str | None = None
+    """Name of the signal that came, such as SIGINT."""
+
+    def __enter__(self) -> "Interrupts":
+        self.before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = signal.Signals(number).name
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()

@@ -1,0 +1,48 @@
+"""A file of JSON lines that grows with a run, and that a resumed run takes up where its checkpoint was written."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dragoman import durable
+from dragoman.errors import CheckpointError
+
+
+class Journal:
+    """Lines such as ``{"step": 500, "loss": 2.31}``, in the order of their steps."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Raises CheckpointError where it cannot be written, on a full disk for instance."""
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {error.strerror}: make room and go on with --resume") from error
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All whole lines; one that a crash cut short ends them."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    yield json.loads(text)
+                except ValueError:
+                    return
+
+    def rewind(self, belongs: Callable[[dict[str, Any]], bool]) -> None:
+        """Keep the lines that ``belongs`` is true of; the others came after the checkpoint and will come again."""
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines() if belongs(line))
+        durable.replace(self.path, text.encode())
+
+    def flush(self) -> None:
+        """Wait until all lines are on the disk: before a checkpoint that counts on them."""
+        if self.path.exists():
+            with self.path.open("a", encoding="utf-8") as file:
+                os.fsync(file.fileno())

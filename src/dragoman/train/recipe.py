@@ -1,0 +1,204 @@
+"""A run as one configuration: what is learned, from which text, by which model, and how.
+
+A run file is YAML: ``preset: transformer-small`` and what differs from it. ``load`` lays the file over the preset and
+the command line's ``PATH=VALUE`` over both; ``fill`` puts in what only the tokenizer and the machine can tell.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dragoman.config import OneOf, config, from_dict, load_yaml, merge, override, to_dict
+from dragoman.data.tasks import Translation
+from dragoman.errors import ConfigError
+from dragoman.model.families import ModelConfig
+from dragoman.model.interface import SequenceModel
+from dragoman.presets import PRESETS
+from dragoman.text.clean import Cleaning
+from dragoman.text.formats import PairSource
+from dragoman.text.split import HoldOut
+from dragoman.text.tokenizer import Bpe, TokenizerConfig
+from dragoman.train.machine import Device, Precision, choose_device, choose_precision
+from dragoman.train.optimize import AdamW, Optimizer
+from dragoman.train.schedule import Cosine, Noam, Schedule
+
+# ---- how long -------------------------------------------------------------------------------------
+
+
+@config
+class Steps:
+    steps: PositiveInt
+    """Optimizer steps."""
+
+
+@config
+class Epochs:
+    epochs: PositiveFloat
+    """Passes over the training text."""
+
+
+@config
+class Minutes:
+    minutes: PositiveFloat
+    """Time spent learning; preparing, validating and saving come on top. The number of steps is fixed once, from the
+    speed of the first twenty-fifth, so two such runs differ in length. For runs that are equal, give steps."""
+
+
+Budget = Annotated[Steps | Epochs | Minutes, OneOf()]
+
+# ---- the tree -------------------------------------------------------------------------------------
+
+
+@config
+class DataConfig:
+    train: tuple[PairSource, ...]
+    """Read one after the other."""
+    cleaning: Cleaning = Cleaning()
+    """Rules for the training text; validation and test sets that are given stay as they are."""
+    hold_out: HoldOut = HoldOut()
+    """How many pairs of the training text become test and validation set, where none is given below."""
+    valid: PairSource | None = None
+    """Chooses the best checkpoint."""
+    test: PairSource | None = None
+    """Only for the final figures."""
+    overlap: Literal["drop", "keep"] = "drop"
+    """What to do with training pairs that are like one of a given validation or test set."""
+
+
+@config
+class Keep:
+    last: PositiveInt = 2
+    """The newest so many checkpoints; averaging needs as many as it averages. The best one is always kept."""
+    every: PositiveInt | None = None
+    """Besides, those after a multiple of so many steps."""
+
+
+@config
+class TrainConfig:
+    budget: Budget = Steps(steps=10_000)
+    """How long to train."""
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = Cosine(peak=1e-3)
+    """Learning rate by step."""
+    batch_tokens: PositiveInt = 4096
+    """Target tokens (or source tokens, if they are more) in a batch, padding included."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients are summed before each step, for large batches in little memory."""
+    clip: PositiveFloat | None = 1.0
+    """Longest gradient; None for no limit."""
+    precision: Precision = "auto"
+    """auto: bfloat16 where the machine multiplies it in hardware, else float32. Weights are float32 in any case."""
+    recompute: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the weights, such as 0.999, to validate and use in their place; None for none."""
+    validate_every: PositiveInt = 500
+    """Steps between validations, each of which also saves if it is the best one."""
+    save_every: PositiveInt = 500
+    """Steps between checkpoints."""
+    report_every: PositiveInt = 20
+    """Steps that a line of metrics.jsonl sums up."""
+    keep: Keep = Keep()
+    """Checkpoints that stay."""
+    patience: PositiveInt | None = None
+    """Validations without improvement after which training stops; None to use up the budget."""
+    samples: NonNegativeInt = 5
+    """Validation sentences that are translated at each validation."""
+    scored: NonNegativeInt = 0
+    """Validation sentences that are translated and scored (BLEU, chrF) at each validation; takes time, 0 for none."""
+    give_up_after: PositiveInt = 10
+    """Steps in a row without a finite gradient, skipped, after which training stops."""
+    seed: NonNegativeInt = 1
+    """Of initial weights, order of the data, and dropout."""
+    device: Device = "auto"
+    """auto: the GPU if there is one."""
+
+
+@config
+class RunConfig:
+    task: Translation = Translation()
+    data: DataConfig
+    tokenizer: TokenizerConfig = Bpe(vocab=8000)
+    """Trained on both sides together, unless the target has its own."""
+    target_tokenizer: TokenizerConfig | None = None
+    """For the target alone; None for one tokenizer for both."""
+    model: ModelConfig
+    train: TrainConfig = TrainConfig()
+
+
+# ---- reading and completing -----------------------------------------------------------------------
+
+
+def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that a YAML file (or its content) describes, with its ``preset`` below and ``overrides`` on top.
+
+    Raises:
+        ConfigError: no such file or preset, an unknown key, a missing key, or an ill-typed value, with its path.
+    """
+    where = "" if isinstance(source, Mapping) else str(source)
+    given = dict(source) if isinstance(source, Mapping) else load_yaml(Path(source))
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: expected a mapping of settings, such as 'preset: transformer-small'")
+    preset = given.pop("preset", None)
+    data = merge(_preset(preset, where), given) if preset is not None else given
+    if overrides:
+        data = _spelled_out(data)
+    for assignment in overrides:
+        data = override(data, assignment)
+    return from_dict(RunConfig, data, where=where)
+
+
+def _preset(name: Any, where: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        near = difflib.get_close_matches(str(name), PRESETS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        place = f"{where}: preset" if where else "preset"
+        raise ConfigError(f"{place}: no {name!r} here.{hint} Known: {', '.join(PRESETS)}.")
+    return PRESETS[name]()
+
+
+def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
+    """With every default written in, so that an override finds its place; unchanged where it still lacks something."""
+    try:
+        return to_dict(from_dict(RunConfig, data))
+    except ConfigError:
+        return data
+
+
+def outline(cfg: RunConfig) -> SequenceModel:
+    """The model in shape alone, without memory for its weights: shows what does not fit before anything is begun.
+
+    Raises:
+        ConfigError: sizes that do not fit one another, with the path.
+    """
+    vocab = cfg.model.vocab or 1000  # any number, while there is no tokenizer to tell
+    own = None if cfg.target_tokenizer is None else cfg.model.source_vocab or vocab + 1
+    with torch.device("meta"):
+        return dataclasses.replace(cfg.model, vocab=vocab, source_vocab=own).build()
+
+
+def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
+    """``cfg`` with everything decided: vocabulary sizes, the width that Noam scales by, the precision.
+
+    Raises:
+        ConfigError: sizes were given that are not the tokenizer's.
+    """
+    for name, found in (("vocab", vocab), ("source_vocab", source_vocab)):
+        if (given := getattr(cfg.model, name)) not in (None, found):
+            raise ConfigError(
+                f"model.{name}: {given} given, but the tokenizer has {found} entries: leave it out, it is filled in"
+            )
+    schedule = cfg.train.schedule
+    if isinstance(schedule, Noam) and schedule.dim is None:
+        schedule = dataclasses.replace(schedule, dim=cfg.model.dim)
+    precision = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
+    return dataclasses.replace(
+        cfg,
+        model=dataclasses.replace(cfg.model, vocab=vocab, source_vocab=source_vocab),
+        train=dataclasses.replace(cfg.train, schedule=schedule, precision=precision),
+    )

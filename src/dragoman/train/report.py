@@ -1,0 +1,157 @@
+"""``report.html``: a run's curves, its translations over time and its settings on one page that needs nothing else.
+
+The page's frame, style and script are in ``report.html`` beside this file.
+"""
+
+import html
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import dump_yaml
+from dragoman.train.chart import Line, draw, short
+from dragoman.train.journal import Journal
+
+Row = dict[str, Any]
+MOMENTS = 6
+"""Translations shown of each sample: the first, the last, and some between."""
+
+
+def write(run: RunDirectory) -> None:
+    """Write the page anew from what the run directory holds; readers see the old one or the new one."""
+    metrics = list(Journal(run.path / "metrics.jsonl").lines())
+    train = [row for row in metrics if row["kind"] == "train"]
+    valid = [row for row in metrics if row["kind"] == "valid"]
+    frame = Template(files("dragoman.train").joinpath("report.html").read_text(encoding="utf-8"))
+    page = frame.substitute(
+        title=html.escape(run.path.name),
+        summary=_summary(train),
+        tiles=_tiles(train, valid),
+        charts=_charts(train, valid),
+        scores=_scores(run),
+        samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
+        preparation=_preparation(run),
+        config=html.escape(dump_yaml(run.config)),
+    )
+    durable.replace(run.path / "report.html", page.encode())
+
+
+# ---- figures --------------------------------------------------------------------------------------
+
+
+def _summary(train: Sequence[Row]) -> str:
+    if not train:
+        return "not a step yet"
+    step, total = train[-1]["step"], train[-1]["total"]
+    return f"step {step:,}" + (f" of {total:,}" if total else "")
+
+
+def _tiles(train: Sequence[Row], valid: Sequence[Row]) -> str:
+    tiles: list[tuple[str, str, str]] = []
+    if valid:
+        best = min(valid, key=lambda row: row["loss"])
+        when = f"at step {best['step']:,}, the best"
+        tiles.append(("validation perplexity", f"{best['perplexity']:.2f}", when))
+        tiles += [(f"validation {name}", f"{value:.1f}", when) for name, value in best["scores"].items()]
+    if train:
+        now = train[-1]
+        speed = statistics.median(row["tokens_per_second"] for row in train)
+        tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} target tokens"))
+        tiles.append(("tokens a second", f"{speed:,.0f}", "source and target"))
+        tiles.append(("padding", f"{100 * statistics.fmean(row['padding'] for row in train):.1f}%", "of all positions"))
+        if now["skipped"]:
+            tiles.append(("skipped steps", f"{now['skipped']:,}", "loss or gradient not finite"))
+    return "".join(
+        f'<div class="tile"><span>{html.escape(name)}</span><b>{value}</b><small>{note}</small></div>'
+        for name, value, note in tiles
+    )
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+
+
+def _charts(train: Sequence[Row], valid: Sequence[Row]) -> str:
+    loss = [_line("training, smoothed targets", train, "loss"), _line("validation, plain", valid, "loss", dots=True)]
+    percent = [row | {"padding": 100 * row["padding"]} for row in train]
+    charts = [
+        draw("Loss per target token", loss),
+        draw("Learning rate", [_line("learning rate", train, "lr")]),
+        draw("Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], from_zero=True),
+        draw("Tokens a second", [_line("tokens a second", train, "tokens_per_second")], from_zero=True),
+        draw("Padding, % of positions", [_line("padding", percent, "padding")], from_zero=True),
+    ]
+    names = sorted({name for row in valid for name in row["scores"]})
+    if names:
+        flat = [row | row["scores"] for row in valid]
+        charts.insert(1, draw("Validation scores", [_line(name, flat, name, dots=True) for name in names]))
+    return "".join(charts)
+
+
+def _line(name: str, rows: Iterable[Row], field: str, *, dots: bool = False) -> Line:
+    points = [(row["step"], row[field]) for row in rows if row.get(field) is not None]
+    return Line(name, [x for x, _ in points], [y for _, y in points], dots)
+
+
+# ---- tables ---------------------------------------------------------------------------------------
+
+
+def _samples(looks: Sequence[Row]) -> str:
+    """For each fixed sentence, what became of it at a few moments."""
+    looks = [look for look in looks if look["samples"]]
+    if not looks:
+        return ""
+    count = min(MOMENTS, len(looks))
+    chosen = sorted({round(i * (len(looks) - 1) / max(count - 1, 1)) for i in range(count)})
+    cards = []
+    for number, sample in enumerate(looks[-1]["samples"]):
+        rows = [(look["step"], look["samples"][number]["output"]) for look in map(looks.__getitem__, chosen)]
+        body = "".join(f'<tr><th>{step:,}</th><td dir="auto">{html.escape(output)}</td></tr>' for step, output in rows)
+        source, reference = html.escape(sample["source"]), html.escape(sample["reference"])
+        cards.append(
+            f'<div class="card"><p class="source" dir="auto">{source}</p><table>{body}'
+            f'<tr class="reference"><th>reference</th><td dir="auto">{reference}</td></tr></table></div>'
+        )
+    return f'<h2>Translations over time</h2><div class="cards">{"".join(cards)}</div>'
+
+
+def _scores(run: RunDirectory) -> str:
+    """What evaluations of this run have left beside it."""
+    tables = []
+    for path in sorted(run.path.glob("evaluations/*/scores.json")):
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(_score(score))}</td></tr>"
+            for name, score in scores.items()
+        ]
+        tables.append(f"<h3>{html.escape(path.parent.name)}</h3><table>{''.join(rows)}</table>")
+    return f"<h2>Final figures</h2>{''.join(tables)}" if tables else ""
+
+
+def _score(score: Any) -> str:
+    if not isinstance(score, dict):
+        return str(score)
+    return f"{score.get('value', 0):.1f}  {score.get('signature', '')}"
+
+
+def _preparation(run: RunDirectory) -> str:
+    """What was removed from the text, and why."""
+    path = run.path / "data" / "report.json"
+    if not path.exists():
+        return ""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    cleaning = report["cleaning"]
+    rows = [("pairs read", cleaning["read"])]
+    rows += [(f"removed: {rule}", count) for rule, count in cleaning["removed"].items() if count]
+    rows += [(f"held apart: {why} as one held out", count) for why, count in report["held_out"].items() if count]
+    overlap = report.get("overlap", {}).get("seen", {})
+    rows += [(f"overlap with given sets: {why}", count) for why, count in overlap.items() if count]
+    body = "".join(f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in rows)
+    return f"<h2>Text</h2><table>{body}</table>"

@@ -1,0 +1,344 @@
+"""One run from its configuration to its last checkpoint: prepare, learn, validate, save, stop, resume.
+
+What is due at a step (a report, a validation, a checkpoint, the end) is decided from ``Progress`` alone, which every
+checkpoint holds: a resumed run therefore does what the uninterrupted one would have done, to the bit on a CPU.
+"""
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import override, to_dict
+from dragoman.data.batch import Batch, Batches, collate
+from dragoman.errors import CheckpointError
+from dragoman.migrations import Content
+from dragoman.model.transformer import Tower
+from dragoman.train import loop, report
+from dragoman.train.average import MovingAverage
+from dragoman.train.changes import Change, changed
+from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
+from dragoman.train.interrupt import Interrupts
+from dragoman.train.journal import Journal
+from dragoman.train.machine import autocast, choose_device
+from dragoman.train.optimize import load_state_tensors, state_tensors
+from dragoman.train.prepare import FOLDER, Prepared, prepare, prepared
+from dragoman.train.progress import Progress, Window
+from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps, outline
+from dragoman.train.validate import Validator
+
+
+class Run:
+    """A run that is about to begin or to go on. ``events`` makes it happen."""
+
+    def __init__(
+        self, cfg: RunConfig, directory: RunDirectory, *, content: Content | None = None, changes: Sequence[Change] = ()
+    ):
+        self.cfg, self.directory, self.content, self.changes = cfg, directory, content, changes
+        self.progress = Progress.from_dict(content.progress) if content else Progress()
+        self.saved = (self.progress.step, self.progress.validated)
+        self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
+
+    def events(self) -> Iterator[Event]:
+        """Everything that happens from here to the end of the run.
+
+        Raises:
+            DataError, ConfigError: while preparing.
+            Diverged: see ``loop.train_step``.
+            CheckpointError: the disk is full; what was saved before is as it was.
+        """
+        try:
+            yield from self.prepare()
+            yield self.set_up(prepared(self.directory))
+            for path, old, new in self.changes:
+                line = {"kind": "change", "step": self.progress.step, "path": path, "from": old, "to": new}
+                self.metrics.append(line)
+                yield Notice(f"changed: {path} from {old!r} to {new!r}")
+            with Interrupts() as interrupts:
+                yield from self.learn(interrupts)
+        except loop.Diverged as error:
+            raise loop.Diverged(f"{error}. {self.way_back()}") from None
+        finally:
+            self.directory.close()
+
+    def way_back(self) -> str:
+        """How to go on after steps that led nowhere."""
+        if not (checkpoints := self.directory.checkpoints()):
+            return f"Nothing was saved yet: remove {self.directory.path} and start again"
+        name = checkpoints[-1].path.name
+        command = f"dragoman train {self.directory.path} --resume --deliberate train.schedule.peak=..."
+        return f"{name} is good; to go on from there with other settings: {command}"
+
+    # ---- setting up -------------------------------------------------------------------------------
+
+    def prepare(self) -> Iterator[Event]:
+        """Make the token stores, if they are not there. A new run that fails at this leaves nothing behind."""
+        new = not self.directory.checkpoints() and not (self.directory.path / FOLDER).exists()
+        try:
+            yield from prepare(self.cfg, self.directory)
+        except BaseException:
+            if new:
+                self.directory.discard()
+            raise
+
+    def set_up(self, data: Prepared) -> Started:
+        self.cfg = data.fill(self.cfg)
+        self.directory.write_config(self.cfg)
+        self.plain_config, train = to_dict(self.cfg), self.cfg.train
+        self.device = choose_device(train.device)
+        torch.manual_seed(train.seed)
+        self.model = self.cfg.model.build().to(self.device)
+        for module in self.model.modules():
+            if isinstance(module, Tower):
+                module.recompute = train.recompute
+        self.optimizer = train.optimizer.build(self.model)
+        self.average = MovingAverage(self.model, train.average) if train.average else None
+        self.restore()
+        self.corpus = data.train
+        self.batches = Batches(data.train.lengths, train.batch_tokens, train.seed, train.accumulate)
+        precision = autocast(train.precision, self.device)
+        self.rules = loop.Rules(
+            seed=train.seed, clip=train.clip, give_up_after=train.give_up_after, precision=precision
+        )
+        self.validator = Validator(self.cfg, data, self.device, precision)
+        if self.progress.total is None:
+            self.progress.total = self.fixed_total()
+        self.rewind()
+        return Started(
+            train_pairs=len(data.train),
+            valid_pairs=len(data.valid),
+            test_pairs=len(data.test_pairs),
+            source_vocab=len(data.source_tokenizer),
+            target_vocab=len(data.target_tokenizer),
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            steps_per_epoch=self.batches.steps_per_epoch,
+            padding_share=self.batches.padding_share,
+            device=str(self.device),
+            precision=train.precision,
+            step=self.progress.step,
+            total=self.progress.total,
+        )
+
+    def restore(self) -> None:
+        """Weights, optimizer and moving average as the checkpoint has them."""
+        if self.content is None:
+            return
+        tensors = self.content.tensors
+        self.model.load_state_dict(tensors["model"])
+        load_state_tensors(self.optimizer, self.model, tensors["optimizer"])
+        if self.average and "average" in tensors:
+            self.average.load(self.model, tensors["average"])
+        self.content = None  # as large as model and optimizer together
+
+    def rewind(self) -> None:
+        """Drop what the journals say of steps and validations after the checkpoint."""
+        step, validated = self.progress.step, self.progress.validated
+        self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
+        self.samples.rewind(lambda line: line["step"] <= validated)
+
+    def fixed_total(self) -> int | None:
+        """Steps in the budget; None for minutes, until ``measured_total``."""
+        match self.cfg.train.budget:
+            case Steps(steps=steps):
+                return steps
+            case Epochs(epochs=epochs):
+                return math.ceil(epochs * self.batches.steps_per_epoch)
+            case Minutes():
+                return None
+
+    def measured_total(self) -> int | None:
+        """Steps that fit into a budget of minutes, once a twenty-fifth of it is spent and has told the speed."""
+        assert isinstance(self.cfg.train.budget, Minutes)
+        budget, p = 60 * self.cfg.train.budget.minutes, self.progress
+        return max(p.step, round(budget * p.step / p.seconds)) if p.step >= 10 and p.seconds >= budget / 25 else None
+
+    # ---- learning ---------------------------------------------------------------------------------
+
+    def learn(self, interrupts: Interrupts) -> Iterator[Event]:
+        steps = loop.train(
+            self.model,
+            self.cfg.task.loss,
+            self.batch,
+            self.optimizer,
+            self.progress,
+            lr=lambda step: self.cfg.train.schedule.rate(step, self.progress.total),
+            rules=self.rules,
+        )
+        while True:
+            improved = False
+            if self.validation_due() and (seen := self.validate(interrupts)):
+                improved = seen.best
+                yield seen
+            end = self.end(interrupts)
+            if self.saved != (step := self.progress.step, self.progress.validated) and (
+                end or improved or step % self.cfg.train.save_every == 0
+            ):
+                yield self.save(best=improved)
+            if end:
+                yield end
+                return
+            yield from self.step(steps)
+
+    def batch(self, step: int) -> list[Batch]:
+        window, lengths = self.progress.window, self.corpus.lengths
+        micro_batches = self.batches.at(step)
+        for rows in micro_batches:
+            window.real += int(lengths[rows].sum())
+            window.cells += int(len(rows) * lengths[rows].max(axis=0).sum())
+        return [collate(self.corpus, rows).to(self.device) for rows in micro_batches]
+
+    def step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
+        progress, window, began = self.progress, self.progress.window, time.perf_counter()
+        done = next(steps)
+        if self.average and not done.skipped:
+            self.average.update(done.step)
+        seconds = time.perf_counter() - began
+        progress.seconds, window.seconds = progress.seconds + seconds, window.seconds + seconds
+        if done.skipped:
+            yield Notice(
+                f"step {done.step}: loss {done.loss:.4g}, gradient norm {done.grad_norm:.4g}: not finite, step skipped"
+            )
+        else:
+            window.steps, window.tokens = window.steps + 1, window.tokens + done.tokens
+            window.loss, window.grad_norm = window.loss + done.loss * done.tokens, window.grad_norm + done.grad_norm
+        if progress.total is None and (total := self.measured_total()):
+            progress.total = total
+            yield Notice(
+                f"{total:,} steps fit into the budget at {progress.step / progress.seconds:.2f} steps a second"
+            )
+        if done.step % self.cfg.train.report_every == 0 or done.step == progress.total:
+            yield self.report(done.lr)
+
+    def report(self, lr: float) -> Learned:
+        progress, window = self.progress, self.progress.window
+        learned = Learned(
+            step=progress.step,
+            total=progress.total,
+            loss=window.loss / window.tokens if window.tokens else None,
+            lr=lr,
+            grad_norm=window.grad_norm / window.steps if window.steps else None,
+            tokens=progress.tokens,
+            padding=1 - window.real / window.cells,
+            skipped=progress.skipped,
+            seconds=progress.seconds,
+            tokens_per_second=window.real / window.seconds,
+        )
+        progress.window = Window()
+        self.metrics.append({"kind": "train"} | dataclasses.asdict(learned))
+        return learned
+
+    # ---- validating -------------------------------------------------------------------------------
+
+    def validation_due(self) -> bool:
+        step = self.progress.step
+        return self.progress.validated < step and (
+            step % self.cfg.train.validate_every == 0 or step == self.progress.total
+        )
+
+    def validate(self, interrupts: Interrupts) -> Validated | None:
+        """None if a signal came meanwhile: then nothing is counted, and the resumed run validates here first."""
+        progress = self.progress
+        with self.average.applied() if self.average else nullcontext():
+            seen = self.validator.look(self.model, stop=lambda: interrupts.asked is not None)
+        if seen is None:
+            return None
+        best = progress.best_loss is None or seen.loss < progress.best_loss
+        progress.validated, progress.stale = progress.step, 0 if best else progress.stale + 1
+        if best:
+            progress.best_loss, progress.best_step = seen.loss, progress.step
+        validated = Validated(progress.step, seen.loss, math.exp(seen.loss), best, seen.scores, seen.samples)
+        row = dataclasses.asdict(validated)
+        self.samples.append({"step": progress.step, "samples": row.pop("samples")})
+        self.metrics.append({"kind": "valid"} | row)
+        report.write(self.directory)
+        return validated
+
+    # ---- saving and stopping ----------------------------------------------------------------------
+
+    def save(self, *, best: bool) -> Saved:
+        step = self.progress.step
+        tensors = {"model": self.model.state_dict(), "optimizer": state_tensors(self.optimizer, self.model)}
+        if self.average:
+            tensors["average"] = self.average.tensors(self.model)
+        self.metrics.flush()
+        self.samples.flush()
+        progress = dataclasses.asdict(self.progress)
+        written = self.directory.save(step, tensors=tensors, progress=progress, config=self.plain_config, best=best)
+        self.saved = (step, self.progress.validated)
+        self.directory.prune(keep=self.cfg.train.keep.last, every=self.cfg.train.keep.every)
+        return Saved(step, written.path, best)
+
+    def end(self, interrupts: Interrupts) -> Finished | None:
+        progress, train = self.progress, self.cfg.train
+        if progress.total is not None and progress.step >= progress.total:
+            return Finished(
+                progress.step,
+                f"all {progress.total:,} steps are made; to train longer, resume with a larger train.budget",
+                True,
+            )
+        if train.patience and progress.stale >= train.patience:
+            reason = f"no better validation since step {progress.best_step}, {progress.stale} validations ago"
+            return Finished(progress.step, f"{reason}; to train on, resume with a larger train.patience", True)
+        if interrupts.asked:
+            resume = f"dragoman train {self.directory.path} --resume"
+            return Finished(progress.step, f"stopped by {interrupts.asked}, all is saved; go on with: {resume}", False)
+        return None
+
+
+# ---- beginning and going on -----------------------------------------------------------------------
+
+
+def start(cfg: RunConfig, path: str | Path) -> Run:
+    """A new run in a new directory.
+
+    Raises:
+        ConfigError: sizes that do not fit one another, or no such device: before anything is written.
+        CheckpointError: there is something at ``path`` already.
+    """
+    outline(cfg)
+    choose_device(cfg.train.device)
+    return Run(cfg, RunDirectory.create(path, cfg))
+
+
+def resume(
+    path: str | Path,
+    *,
+    cfg: RunConfig | None = None,
+    overrides: Sequence[str] = (),
+    deliberate: bool = False,
+    checkpoint: str = "last",
+) -> Run:
+    """The run at ``path``, from its last checkpoint on, or from the beginning if it died before the first.
+
+    ``cfg``, the configuration it should have now (None: the one it has), and the ``overrides`` to it may differ in what
+    ``changes.FREE`` lists; ``deliberate`` also allows ``changes.DELIBERATE``. Going on from an earlier ``checkpoint``
+    sets newer ones aside.
+
+    Raises:
+        CheckpointError: no run there, it is being written to, its checkpoint is damaged, or the configuration differs.
+    """
+    directory = RunDirectory.open(path, write=True)
+    try:
+        content = directory.load(checkpoint) if checkpoint != "last" or directory.checkpoints() else None
+        if content and "optimizer" not in content.tensors:
+            raise CheckpointError(
+                f"{path}: {checkpoint} holds weights alone: translate with it, but go on from another one"
+            )
+        wanted = functools.reduce(override, overrides, to_dict(cfg) if cfg else directory.config)
+        begun = (directory.path / FOLDER).is_dir()  # what has no tokens yet may still become anything
+        had = content.config if content else directory.config if begun else wanted
+        new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
+        if content and checkpoint != "last":
+            directory.rewind(directory.find(checkpoint), content.progress["best_step"])
+        if content and any(change[0].startswith("train.budget") for change in changes):
+            content.progress["total"] = None  # to be worked out anew
+        return Run(new_cfg, directory, content=content, changes=changes)
+    except BaseException:
+        directory.close()
+        raise
