@@ -51,7 +51,7 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         tagged = handler.generate_schema(Annotated[source, Field(discriminator="kind")])
-        return core_schema.no_info_before_validator_function(_spell_out, tagged)
+        return core_schema.no_info_before_validator_function(lambda value: _tuples(_spell_out(value)), tagged)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         tagged = handler(schema)
@@ -62,6 +62,13 @@ class OneOf:
 def _spell_out(value: Any) -> Any:
     """``rotary`` is short for ``{kind: rotary}``."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples: behind a validator in Python, pydantic's strict mode no longer knows that they came from JSON."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @contextmanager
