@@ -129,7 +129,7 @@ class Translator:
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        cfg = search or _of_size(beam)
+        cfg = search or of_size(beam)
         return _Job(self, cfg, batch_tokens, longest).translate(texts, 1, progress)
 
     def stream(
@@ -143,14 +143,15 @@ class Translator:
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        job = _Job(self, search or _of_size(beam), batch_tokens, longest)
+        job = _Job(self, search or of_size(beam), batch_tokens, longest)
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)
             row += len(some)
 
 
-def _of_size(beam: int) -> SearchConfig:
+def of_size(beam: int) -> SearchConfig:
+    """The search that ``beam`` is short for."""
     return Greedy() if beam == 1 else Beam(size=beam)
 
 

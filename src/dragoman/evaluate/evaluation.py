@@ -1,0 +1,136 @@
+"""A translator on a test set: its scores, overall and by source length, and all that it said."""
+
+import dataclasses
+import difflib
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dragoman import durable
+from dragoman.config import to_dict
+from dragoman.decode.search import SearchConfig
+from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.errors import ConfigError, DataError
+from dragoman.evaluate.metrics import METRICS, Score, score_of
+from dragoman.text.lines import Pair
+
+LENGTHS = (5, 10, 20, 30, 50)
+"""Bucket ends, in words of the source."""
+
+
+@dataclass(frozen=True)
+class Output:
+    source: str
+    output: str
+    reference: str
+    score: float
+    """The model's own, by which it chose."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The sentences whose source has ``shortest`` to ``longest`` words, between spaces."""
+
+    shortest: int
+    longest: int | None
+    """None in the last one: no limit."""
+    sentences: int
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    scores: dict[str, Score]
+    by_length: tuple[Bucket, ...]
+    """Shortest sources first; buckets without a sentence are left out."""
+    outputs: tuple[Output, ...]
+    search: SearchConfig
+    seconds: float
+    """Spent translating."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write scores.json, outputs.jsonl and translations.txt, all or nothing; what stood there before gives way."""
+        summary = dataclasses.asdict(self) | {"search": to_dict(self.search), "sentences": len(self.outputs)}
+        del summary["outputs"]
+        with durable.folder(Path(folder)) as new:
+            durable.write(new / "scores.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+            durable.write(new / "outputs.jsonl", _lines(json.dumps(o, ensure_ascii=False) for o in self._plain()))
+            durable.write(new / "translations.txt", _lines(o.output for o in self.outputs))
+
+    def _plain(self) -> Iterator[dict[str, Any]]:
+        return map(dataclasses.asdict, self.outputs)
+
+
+def evaluate(
+    translator: Translator,
+    pairs: Iterable[Pair],
+    *,
+    folder: str | Path | None = None,
+    beam: int = 5,
+    search: SearchConfig | None = None,
+    metrics: Sequence[str] = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match"),
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Translate the sources of ``pairs`` and score what comes out against their targets.
+
+    Args:
+        translator: what is to be measured.
+        pairs: sources with their reference translations.
+        folder: where to keep the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
+        beam: hypotheses kept; 1 is greedy search.
+        search: a search in full, instead of ``beam``.
+        metrics: names in ``METRICS``.
+        progress: called with the number of sentences done and their total.
+
+    Raises:
+        ConfigError: a metric that does not exist.
+        DataError: no pairs.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise ConfigError(_unknown(name))
+    pairs, cfg = list(pairs), search or of_size(beam)
+    if not pairs:
+        raise DataError("nothing to evaluate on: the test set has no pairs")
+    began = time.monotonic()
+    translations = translator.translate([pair.source for pair in pairs], search=cfg, progress=progress)
+    seconds = time.monotonic() - began
+    outputs = tuple(
+        Output(pair.source, t.text, pair.target, t.score, t.warnings)
+        for pair, t in zip(pairs, translations, strict=True)
+    )
+    evaluation = Evaluation(*_scored(outputs, metrics), outputs, cfg, seconds)
+    if folder is not None:
+        evaluation.save(folder)
+    return evaluation
+
+
+def _scored(outputs: Sequence[Output], metrics: Sequence[str]) -> tuple[dict[str, Score], tuple[Bucket, ...]]:
+    texts, references = [o.output for o in outputs], [o.reference for o in outputs]
+    counts = {name: METRICS[name].counts(texts, references) for name in metrics}
+
+    def scores(rows: slice | np.ndarray) -> dict[str, Score]:
+        return {name: score_of(METRICS[name], counts[name][rows]) for name in metrics}
+
+    bucket = np.searchsorted(LENGTHS, [len(o.source.split()) for o in outputs])
+    starts, ends = (0, *(end + 1 for end in LENGTHS)), (*LENGTHS, None)
+    by_length = tuple(
+        Bucket(starts[i], ends[i], int((bucket == i).sum()), scores(bucket == i)) for i in np.unique(bucket)
+    )
+    return scores(slice(None)), by_length
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, METRICS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"metrics: no {name!r} here.{hint} Known: {', '.join(METRICS)}."
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return "".join(line + "\n" for line in lines).encode()
