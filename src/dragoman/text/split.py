@@ -152,18 +152,20 @@ class Likeness:
 
 
 class _Index:
+    """Finds what is like one of the held texts without comparing with each."""
+
     def __init__(self, texts: Iterable[str], near: float | None):
         self.near = near
         self.exact = {letters(text) for text in texts}
         self.grams = [grams(key) for key in self.exact] if near else []
         self.count = Counter(gram for held in self.grams for gram in held)
-        self.holders: dict[str, list[int]] = defaultdict(list)  # rare substring -> which texts begin with it
+        self.holders: dict[str, list[int]] = defaultdict(list)  # substring -> the texts in whose beginning it is
         for i, held in enumerate(self.grams):
-            for gram in self._rarest(held, len(held)):
+            for gram in self._beginning(held, len(held)):
                 self.holders[gram].append(i)
 
     def like(self, text: str) -> str | None:
-        """ "same" or "near" some held text, or None."""
+        """Whether ``text`` is the "same" as a held text or "near" one; None if neither."""
         key = letters(text)
         if key in self.exact:
             return "same"
@@ -171,10 +173,10 @@ class _Index:
             return None
         mine = grams(key)
         known = [gram for gram in mine if gram in self.count]
-        candidates = {i for gram in self._rarest(known, len(mine)) for i in self.holders.get(gram, ())}
+        candidates = {i for gram in self._beginning(known, len(mine)) for i in self.holders.get(gram, ())}
         return "near" if any(jaccard(mine, self.grams[i]) >= self.near for i in candidates) else None
 
-    def _rarest(self, known: Iterable[str], size: int) -> list[str]:
+    def _beginning(self, known: Iterable[str], size: int) -> list[str]:
         """The beginning that a similar set must share, of a set of that size of whose members some are known.
 
         Sets of which one has n members and the similarity is at least s share at least s n. So of the n, the first

@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, assert_never
+from typing import Annotated, SupportsInt, assert_never
 
 import numpy as np
 import tokenizers
@@ -145,10 +145,10 @@ class Tokenizer:
         encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._translate(self._ours, one.ids) for one in encoded]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         return self.decode_batch([ids])[0]
 
-    def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
+    def decode_batch(self, rows: Iterable[Iterable[SupportsInt]]) -> list[str]:
         theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
         return self._inner.decode_batch(theirs, skip_special_tokens=True)
 
@@ -250,7 +250,9 @@ def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
 
 def _check_size(wanted: int, found: int) -> None:
     if found < wanted:
-        raise ConfigError(f"vocab: {wanted:,} tokens wanted, but the text yields {found:,}: set vocab={found} or less")
+        raise ConfigError(
+            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set vocab={found} or less"
+        )
 
 
 # ---- forks ----------------------------------------------------------------------------------------
