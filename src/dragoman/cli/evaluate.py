@@ -43,10 +43,20 @@ def show(evaluation: "Evaluation") -> None:
 
     from dragoman.cli.terminal import console
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("metric", "score", "95% interval", "signature"):
-        table.add_column(heading, justify="left" if heading in ("metric", "signature") else "right", overflow="fold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    table.add_column("score", justify="right")
+    table.add_column("95% interval", justify="right")
+    table.add_column("signature", overflow="fold")
     for score in evaluation.scores.values():
         low, high = score.interval
         table.add_row(score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}", f"[dim]{score.signature}[/dim]")
     console().print(table)
+    by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):
+        by_length.add_column(heading, justify="right")
+    for bucket in evaluation.by_length:
+        words = f"{bucket.shortest} to {bucket.longest}" if bucket.longest else f"{bucket.shortest} and more"
+        by_length.add_row(words, f"{bucket.sentences:,}", *(f"{score.value:.1f}" for score in bucket.scores.values()))
+    console().print()
+    console().print(by_length)

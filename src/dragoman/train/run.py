@@ -26,7 +26,7 @@ from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.interrupt import Interrupts
 from dragoman.train.journal import Journal
-from dragoman.train.machine import autocast, choose_device
+from dragoman.train.machine import autocast, choose_device, keep_memory
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.prepare import FOLDER, Prepared, prepare, prepared
 from dragoman.train.progress import Progress, Window
@@ -92,6 +92,7 @@ class Run:
         self.directory.write_config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
         self.device = choose_device(train.device)
+        keep_memory()
         torch.manual_seed(train.seed)
         self.model = self.cfg.model.build().to(self.device)
         for module in self.model.modules():
