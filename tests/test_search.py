@@ -100,7 +100,7 @@ def transformer(vocab, seed=0, **mixing):
         TowerConfig(
             depth=2, pattern=(BlockConfig(mixer=mixer, cross=cross, mlp=FeedForward(hidden=24), norm=LayerNorm()),)
         )
-        for mixer, cross in ((across, None), (AttentionConfig(heads=2, **mixing), across))
+        for mixer, cross in ((across, None), (AttentionConfig(heads=2, **({"visibility": Causal()} | mixing)), across))
     )
     position = NoEmbedding() if mixing else Sinusoidal()
     torch.manual_seed(seed)

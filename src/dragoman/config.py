@@ -99,10 +99,11 @@ def from_dict(tp: Any, data: Any, where: str = "") -> Any:
         ConfigError: an unknown key, a missing key or an ill-typed value; the message opens with ``where`` and the path.
     """
     try:
-        return _adapter(tp).validate_json(json.dumps(data))  # through JSON, where strict still lets a list be a tuple
+        text = json.dumps(data, default=str)  # through JSON, where strict still lets a list be a tuple
+        return _adapter(tp).validate_json(text)
     except ValidationError as error:
         raise ConfigError(_explain(tp, error.errors(), where)) from None
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where or 'config'}: {error}") from None
 
 
@@ -112,7 +113,7 @@ def json_schema(tp: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _adapter(tp: Any) -> TypeAdapter[Any]:
+def _adapter(tp: Any) -> TypeAdapter:
     return TypeAdapter(tp)
 
 
@@ -121,15 +122,19 @@ def _adapter(tp: Any) -> TypeAdapter[Any]:
 
 def merge(base: Any, change: Any) -> Any:
     """``base`` with ``change`` laid over it, mapping by mapping; a change of ``kind`` replaces the whole mapping."""
-    if not (isinstance(base, dict) and isinstance(change, dict)):
+    if not isinstance(change, dict):
         return change
-    if "kind" in change and change["kind"] != base.get("kind"):
+    base = _spell_out(base)
+    if not isinstance(base, dict) or ("kind" in base and change.get("kind", base["kind"]) != base["kind"]):
         return change
     return base | {key: merge(base.get(key), value) if key in base else value for key, value in change.items()}
 
 
 def override(data: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """``override(data, "decoder.depth=4")``: a copy with that leaf replaced; ``*`` stands for every key or index.
+    """``override(data, "decoder.depth=4")``: a copy with that leaf replaced.
+
+    ``*`` stands for every entry of a list, and for every key under which the rest of the path exists:
+    ``*.pattern.*.dropout=0.1`` means all blocks of encoder and decoder.
 
     Raises:
         ConfigError: no ``=``, or a path that leads nowhere.
@@ -151,8 +156,15 @@ def _assign(node: Any, steps: list[str], value: Any, path: str) -> Any:
     if not isinstance(node, dict):
         raise ConfigError(f"{path}: nothing below {step!r}, it stands for the single value {node!r}")
     if step == "*":
-        return {k: _assign(v, rest, value, path) if isinstance(v, dict | list) else v for k, v in node.items()}
+        chosen = [key for key, below in node.items() if not rest or _leads(below, rest[0])]
+        if not chosen:
+            raise ConfigError(f"{path}: nothing that * could stand for has a {rest[0]!r}")
+        return node | {key: _assign(node[key], rest, value, path) for key in chosen}
     return node | {step: _assign(node.get(step, {} if rest else None), rest, value, path)}
+
+
+def _leads(node: Any, step: str) -> bool:
+    return isinstance(node, list) if step == "*" or step.isdigit() else isinstance(node, dict) and step in node
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
@@ -176,12 +188,15 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
     """
     where = where or str(text)
     try:
-        content = text.read_text(encoding="utf-8") if isinstance(text, Path) else text
+        content = text.read_bytes().decode() if isinstance(text, Path) else text
         return YAML(typ="safe", pure=True).load(content)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}: line {line}: not UTF-8, a byte {error.object[error.start]:#04x}") from None
+    except OSError as error:
+        raise ConfigError(f"{where}: {error.strerror}") from None
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
         raise ConfigError(f"{where}:{line} {error.problem or 'not YAML'}") from None
@@ -206,6 +221,7 @@ _SAYS = {  # pydantic's error type -> what we say of it; ctx holds the details
     "string_type": "expected text",
     "tuple_type": "expected a list",
     "dataclass_type": "expected a mapping of settings",
+    "model_attributes_type": "expected a kind, or a mapping with a 'kind'",
     "union_tag_not_found": "expected a kind, or a mapping with a 'kind'",
 }
 
@@ -229,7 +245,7 @@ def _explain(tp: Any, errors: list[Any], where: str) -> str:
             return f"{prefix}: must be given{more}"
         case "value_error":
             return f"{prefix}: {error['ctx']['error']}{more}"
-    says = _SAYS.get(error["type"], error["msg"][0].lower() + error["msg"][1:])
+    says = _SAYS.get(error["type"], error["msg"].replace("Input should", "must", 1))
     return f"{prefix or 'config'}: {says}, got {_short(error['input'])}{more}"
 
 
@@ -240,7 +256,7 @@ def _unknown(where: str, got: Any, known: list[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = repr(to_dict(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

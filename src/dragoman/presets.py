@@ -14,20 +14,22 @@ from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.position import Sinusoidal
 from dragoman.model.rotary import Rotary
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Full
+from dragoman.model.visibility import Causal, Full
 
 Plain = dict[str, Any]
 
 # ---- architectures --------------------------------------------------------------------------------
 
 
-def vaswani2017(*, dim: int = 512, heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1) -> TransformerConfig:
+def vaswani2017(
+    *, dim: int = 512, heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1
+) -> TransformerConfig:
     """Attention Is All You Need (arXiv:1706.03762), Table 3; the defaults are its "base"."""
 
     def block(*, decoder: bool) -> BlockConfig:
         across = AttentionConfig(heads=heads, visibility=Full(), bias=True)
         return BlockConfig(
-            mixer=AttentionConfig(heads=heads, bias=True) if decoder else across,
+            mixer=AttentionConfig(heads=heads, visibility=Causal(), bias=True) if decoder else across,
             cross=across if decoder else None,
             mlp=FeedForward(hidden=hidden),
             norm=LayerNorm(),
@@ -46,7 +48,14 @@ def vaswani2017(*, dim: int = 512, heads: int = 8, hidden: int = 2048, depth: in
 
 
 def rewritten2026(
-    *, dim: int, heads: int, kv_heads: int, hidden: int, depth: int, encoder_depth: int | None = None, dropout: float = 0.1
+    *,
+    dim: int,
+    heads: int,
+    kv_heads: int,
+    hidden: int,
+    depth: int,
+    encoder_depth: int | None = None,
+    dropout: float = 0.1,
 ) -> TransformerConfig:
     """The same after nine years: pre-norm RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases."""
 
@@ -55,7 +64,9 @@ def rewritten2026(
             return AttentionConfig(heads=heads, kv_heads=kv_heads, **options)
 
         return BlockConfig(
-            mixer=attention(position=Rotary()) if decoder else attention(position=Rotary(), visibility=Full()),
+            mixer=attention(position=Rotary(), visibility=Causal())
+            if decoder
+            else attention(position=Rotary(), visibility=Full()),
             cross=attention(visibility=Full()) if decoder else None,
             mlp=Gated(hidden=hidden),
             norm=RmsNorm(),
@@ -95,7 +106,14 @@ def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:
 
 
 def _recipe2026(
-    model: TransformerConfig, *, vocab: int, peak: float, steps: int, warmup: int, batch_tokens: int, accumulate: int = 1
+    model: TransformerConfig,
+    *,
+    vocab: int,
+    peak: float,
+    steps: int,
+    warmup: int,
+    batch_tokens: int,
+    accumulate: int = 1,
 ) -> Plain:
     """AdamW held at its peak and brought down at the end, clipped gradients, averaged weights."""
     return {

@@ -4,9 +4,15 @@ PyTorch draws one 64-bit number for each element, on one thread: a sixth of a sm
 decide as well, to within 2^-16 of the wanted share, so that each draw serves four elements.
 """
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""Of the elements, those that dropout zeroes."""
 
 
 class Dropout(nn.Module):
@@ -14,8 +20,6 @@ class Dropout(nn.Module):
 
     def __init__(self, share: float):
         super().__init__()
-        if not 0 <= share < 1:
-            raise ValueError(f"dropout is a share of the elements, from 0 to below 1, not {share}")
         self.share = share
 
     def forward(self, x: Tensor) -> Tensor:

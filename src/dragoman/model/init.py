@@ -63,7 +63,7 @@ def scale_outputs(block: nn.Module, init: Init, sublayers: int, gain: float) -> 
             continue
         if leaf == "out" and init.depth_scaled:
             part.weight /= math.sqrt(sublayers)
-        if leaf in ("out", "v", "up", "gate"):
+        if leaf in ("out", "v", "up"):  # a gate is a switch: scaling it as well would scale the product twice
             part.weight *= gain
 
 

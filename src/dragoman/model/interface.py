@@ -1,30 +1,17 @@
-"""What training and decoding need of a model, whatever its family, and the union of families.
+"""What training and decoding need of a model, whatever its family.
 
-B batch, T target length, S source length, D width, V target vocabulary, R rows.
+B batch, T target length, S source length, D width, V target vocabulary, N sentences, R rows.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dragoman.model.places import PAD, Tokens
 from dragoman.model.state import KVPolicy, growing
 
-PAD = 0
-"""The id of padding in every vocabulary."""
-
-
-class Tokens(NamedTuple):
-    """Ids with all that may be said about them. Where a model takes ids alone, padding is told by its id."""
-
-    ids: Int[Tensor, "B T"]
-    keep: Bool[Tensor, "B T"] | None = None
-    """False on padding; None when nothing is padded."""
-    segment: Int[Tensor, "B T"] | None = None
-    """Which of several texts packed into a row; positions start anew in each."""
-    field: Int[Tensor, "B T"] | None = None
-    """Part of a structured input: see visibility.Structural and visibility.Prefix."""
+__all__ = ["PAD", "DecodingState", "SequenceModel", "Tokens"]
 
 
 class DecodingState(ABC):
@@ -34,6 +21,7 @@ class DecodingState(ABC):
     """
 
     beams: int = 1
+    """Rows of each sentence."""
 
     @property
     @abstractmethod
@@ -73,15 +61,21 @@ class SequenceModel(nn.Module, ABC):
     def hidden(
         self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None
     ) -> Float[Tensor, "B T D"]:
-        """What ``output`` turns into logits; position t has seen ``target[:, :t+1]`` and the source."""
+        """What ``output`` turns into logits; position t has seen ``target[:, :t+1]`` and the source.
+
+        Raises:
+            DataError: a text longer than ``max_length``.
+            ValueError: a source for a model that takes none, or none for one that does.
+        """
 
     @abstractmethod
     def start(self, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy = growing) -> DecodingState:
-        """Encode the source, once; nothing of the target has been seen. Without a source, the batch forms later."""
+        """Encode the source, once; nothing of the target has been seen. Models without a source take None."""
 
     @abstractmethod
-    def decode(self, tokens: Int[Tensor, "B T"], state: DecodingState) -> Float[Tensor, "B T V"]:
-        """Logits after each of ``tokens``, which follow those that ``state`` has seen; ``state`` moves on."""
+    def decode(self, tokens: Int[Tensor, "B T"] | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
+        """Logits after each of ``tokens``, which follow those that ``state`` has seen; ``state`` moves on. A single id
+        is never padding."""
 
     def forward(
         self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None

@@ -51,7 +51,9 @@ def plain_cross_entropy(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+    ) -> Tensor:
         wanted = ctx.needs_input_grad[:3]  # pyright: ignore[reportAttributeAccessIssue]
         grads = _Gradients(hidden, weight, bias) if any(wanted) else None
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)

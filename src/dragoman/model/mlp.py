@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from dragoman.config import config
-from dragoman.model.dropout import Dropout
+from dragoman.model.dropout import Dropout, Share
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
@@ -27,10 +28,10 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 class FeedForward:
     """out(act(up(x))) (Vaswani et al. 2017, equation 2)."""
 
-    hidden: int
+    hidden: PositiveInt
     activation: Activation = "relu"
     bias: bool = True
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """On the activations."""
 
     def build(self, dim: int) -> nn.Module:
@@ -41,10 +42,10 @@ class FeedForward:
 class Gated:
     """out(act(gate(x)) * up(x)): SwiGLU with silu, GeGLU with gelu (Shazeer, arXiv:2002.05202)."""
 
-    hidden: int
+    hidden: PositiveInt
     activation: Activation = "silu"
     bias: bool = False
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """On the gated activations."""
 
     def build(self, dim: int) -> nn.Module:

@@ -3,13 +3,15 @@
 N tokens, D width, E experts, A active experts per token.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dragoman.config import ConfigError, OneOf, config
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
 from dragoman.model.mlp import FeedForward, Gated
 
 Expert = Annotated[FeedForward | Gated, OneOf()]
@@ -17,33 +19,34 @@ Expert = Annotated[FeedForward | Gated, OneOf()]
 
 @config
 class Mixture:
-    experts: int
+    experts: PositiveInt
     """Experts E."""
-    active: int = 2
+    active: PositiveInt = 2
     """Experts A that each token goes to."""
     expert: Expert
-    shared: int = 0
+    shared: NonNegativeInt = 0
     """Further experts that every token goes to (DeepSeekMoE, arXiv:2401.06066)."""
     normalize: bool = True
     """Scale the weights of the chosen experts to sum 1, as Mixtral does."""
-    capacity: float | None = None
-    """Each expert takes at most this many times its even share, later tokens lose it (Switch); None drops no token."""
-    balance: float = 0.01
+    capacity: PositiveFloat | None = None
+    """While training each expert takes at most this many times its even share, and later tokens lose it (Switch); None
+    drops no token. Otherwise none is dropped: an answer must not depend on what else is in the batch."""
+    balance: NonNegativeFloat = 0.01
     """Weight of the load-balancing loss, which is 1 when all experts get their even share (arXiv:2101.03961, eq. 4)."""
-    router_z: float = 0.0
+    router_z: NonNegativeFloat = 0.0
     """Weight of the squared log-sum-exp of the router's logits, which keeps them small (ST-MoE, arXiv:2202.08906)."""
 
     def build(self, dim: int) -> nn.Module:
-        if not 1 <= self.active <= self.experts:
+        if self.active > self.experts:
             raise ConfigError(f"active: {self.active} active experts of {self.experts}; choose between 1 and all")
         return MixtureLayer(self, dim)
 
 
 class MixtureLayer(nn.Module):
     auxiliary: Tensor | None = None
-    """Weighted balance and router losses of the last training forward, a mean over its tokens."""
-    load: Tensor | None = None
-    """Share of the last forward's (token, expert) assignments that each expert got (E)."""
+    """Weighted balance and router losses of the last forward, a mean over its tokens; None if that was no training."""
+    load: Float[Tensor, " E"] | None = None
+    """Share of its (token, expert) assignments that each expert got."""
 
     def __init__(self, cfg: Mixture, dim: int):
         super().__init__()
@@ -52,43 +55,48 @@ class MixtureLayer(nn.Module):
         self.experts = nn.ModuleList(cfg.expert.build(dim) for _ in range(cfg.experts))
         self.shared = nn.ModuleList(cfg.expert.build(dim) for _ in range(cfg.shared))
 
-    def forward(self, x: Float[Tensor, "B T D"], real: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T D"]:
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"auxiliary": None}  # a loss is no part of a copy, and its graph cannot be copied
+
+    def forward(self, x: Float[Tensor, "*B D"], real: Bool[Tensor, "*B"] | None = None) -> Float[Tensor, "*B D"]:
         """``real`` is False on padding, which goes to no expert and counts in no loss."""
-        tokens = x.flatten(0, -2)
-        chosen = tokens if real is None else tokens[real.expand(x.shape[:2]).flatten()]
-        mixed = self.mix(chosen)
-        if real is not None:
-            mixed = torch.zeros_like(tokens).masked_scatter(real.expand(x.shape[:2]).reshape(-1, 1), mixed)
-        return mixed.view_as(x)
+        if real is None:
+            return self.mix(x.flatten(0, -2)).view_as(x)
+        real = real.expand(x.shape[:-1])
+        mixed = self.mix(x[real])
+        return mixed.new_zeros(x.shape).masked_scatter(real[..., None], mixed)
 
     def mix(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
-        logits = self.router(x).float()  # float32: small differences decide where a token goes
-        weight, expert = logits.softmax(dim=-1).topk(self.cfg.active, dim=-1)  # (N, A)
+        logits = self.router(x)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # small differences decide who goes where
+        share = logits.softmax(dim=-1)
+        weight, expert = share.topk(self.cfg.active, dim=-1)  # (N, A)
         if self.cfg.normalize:
             weight = weight / weight.sum(dim=-1, keepdim=True)
-        if self.training:
-            self.auxiliary = self.losses(logits, expert)
+        load = torch.bincount(expert.flatten(), minlength=self.cfg.experts).to(share.dtype) / max(expert.numel(), 1)
+        self.load, self.auxiliary = load, self.losses(logits, share, load) if self.training else None
         out = torch.zeros_like(x)
         for index, layer in enumerate(self.experts):
             token, slot = self.admit((expert == index).nonzero(as_tuple=True), len(x))
             if len(token):
-                out = out.index_add(0, token, layer(x[token]) * weight[token, slot, None].to(x.dtype))
+                out = out.index_add(0, token, (layer(x[token]) * weight[token, slot, None]).to(x.dtype))
         for layer in self.shared:
             out = out + layer(x)
         return out
 
     def admit(self, takers: tuple[Tensor, Tensor], N: int) -> tuple[Tensor, Tensor]:
-        if self.cfg.capacity is None:
+        """Of the tokens that chose an expert those it takes."""
+        if self.cfg.capacity is None or not self.training:
             return takers
         most = max(1, int(self.cfg.capacity * N * self.cfg.active / self.cfg.experts))
         return takers[0][:most], takers[1][:most]
 
-    def losses(self, logits: Float[Tensor, "N E"], expert: Int[Tensor, "N A"]) -> Tensor:
-        assigned = torch.bincount(expert.flatten(), minlength=self.cfg.experts)
-        self.load = (assigned / assigned.sum().clamp(min=1)).detach()
+    def losses(
+        self, logits: Float[Tensor, "N E"], share: Float[Tensor, "N E"], load: Float[Tensor, " E"]
+    ) -> Float[Tensor, ""]:
         if not len(logits):
             return logits.sum()
-        balance = self.cfg.experts * (self.load * logits.softmax(dim=-1).mean(dim=0)).sum()
+        balance = self.cfg.experts * (load * share.mean(dim=0)).sum()
         return self.cfg.balance * balance + self.cfg.router_z * logits.logsumexp(dim=-1).square().mean()
 
 

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout
 
 # ---- the norms ------------------------------------------------------------------------------------
@@ -22,7 +24,7 @@ from dragoman.model.dropout import Dropout
 class LayerNorm:
     """(x - mean) / std, per token (Ba et al., arXiv:1607.06450)."""
 
-    eps: float = 1e-5
+    eps: PositiveFloat = 1e-5
     bias: bool = True
 
     def build(self, dim: int) -> nn.Module:
@@ -33,7 +35,7 @@ class LayerNorm:
 class RmsNorm:
     """x / root mean square, per token (Zhang & Sennrich, arXiv:1910.07467)."""
 
-    eps: float = 1e-6
+    eps: PositiveFloat = 1e-6
 
     def build(self, dim: int) -> nn.Module:
         return RmsNormLayer(dim, self.eps)
@@ -60,7 +62,7 @@ class RmsNormLayer(nn.Module):
 
 
 class _RmsNorm(torch.autograd.Function):
-    """F.rms_norm with its derivative by hand: on CPUs PyTorch has no kernel for it, and goes over memory twice as often."""
+    """F.rms_norm with its derivative by hand: PyTorch has no kernel for CPUs and goes over memory twice as often."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -111,7 +113,7 @@ class ResidualScale(NamedTuple):
 
 @config
 class PlainResidual:
-    def scale(self, depths: Depths, in_encoder: bool) -> ResidualScale:
+    def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
         return ResidualScale(1.0, 1.0)
 
 
@@ -119,7 +121,11 @@ class PlainResidual:
 class DeepNorm:
     """Constants that keep updates bounded to a thousand post-norm layers (Wang et al., arXiv:2203.00555, Figure 2)."""
 
-    def scale(self, depths: Depths, in_encoder: bool) -> ResidualScale:
+    def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
+        if placement != "post":
+            raise ConfigError(
+                f"residual: deep_norm makes sums that a norm must follow; placement is {placement}, not post"
+            )
         N, M = depths
         if N and M and in_encoder:
             return ResidualScale(0.81 * (N**4 * M) ** (1 / 16), 0.87 * (N**4 * M) ** (-1 / 16))

@@ -1,6 +1,6 @@
 """Where order enters: added to the embeddings, or acting inside attention. (Rotation has a file of its own.)
 
-B batch, T length, D width, H heads, C channels of one head, Q/K query and key lengths.
+B batch, T length, D width, H heads, C channels of one head, Q/K query and key lengths; #B: B, or 1 for all rows.
 """
 
 import math
@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dragoman.config import ConfigError, OneOf, config
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.model.places import Places
 from dragoman.model.relation import Relation, RelativeScheme
 from dragoman.model.rotary import Rotary
-from dragoman.model.visibility import Places
 
 # ---- absolute: x + embed(position) ----------------------------------------------------------------
 
@@ -22,13 +24,11 @@ from dragoman.model.visibility import Places
 class Sinusoidal:
     """Sines and cosines of geometrically spaced wavelengths, 2 pi to base * 2 pi (Vaswani et al. 2017, section 3.5)."""
 
-    base: float = 10_000.0
+    base: PositiveFloat = 10_000.0
     layout: Literal["interleaved", "halves"] = "interleaved"
     """Sine and cosine of one wavelength side by side as in the paper, or all sines first as in Marian."""
 
-    @property
-    def length(self) -> None:
-        return None
+    length = None
 
     def build(self, dim: int) -> nn.Module:
         if dim % 2:
@@ -40,20 +40,20 @@ class Sinusoidal:
 class Learned:
     """A trained vector for each position, and none beyond ``length``."""
 
-    length: int
+    length: PositiveInt
 
     def build(self, dim: int) -> nn.Module:
-        return nn.Embedding(self.length, dim)
+        return LearnedEmbedding(self.length, dim)
 
 
 @config
 class NoEmbedding:
-    @property
-    def length(self) -> None:
-        return None
+    """Nothing is added: order enters inside attention, or not at all."""
+
+    length = None
 
     def build(self, dim: int) -> nn.Module:
-        return Zero()
+        return Unplaced()
 
 
 AbsolutePosition = Annotated[Sinusoidal | Learned | NoEmbedding, OneOf()]
@@ -64,16 +64,24 @@ class SinusoidalEmbedding(nn.Module):
         super().__init__()
         self.cfg, self.dim = cfg, dim
 
-    def forward(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
+        return x + self.waves(pos).to(x.dtype)
+
+    def waves(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """PE of the paper, in float64: exact at position 10,000 too."""
         index = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device)
-        angle = pos[..., None] * self.cfg.base ** (-index / self.dim)  # float64: position 10,000 still exact
-        waves = torch.stack([angle.sin(), angle.cos()], dim=-1 if self.cfg.layout == "interleaved" else -2)
-        return waves.flatten(-2).to(torch.get_default_dtype())
+        angle = pos[..., None] * self.cfg.base ** (-index / self.dim)
+        return torch.stack([angle.sin(), angle.cos()], -1 if self.cfg.layout == "interleaved" else -2).flatten(-2)
 
 
-class Zero(nn.Module):
-    def forward(self, pos: Tensor) -> float:
-        return 0.0
+class LearnedEmbedding(nn.Embedding):
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + super().forward(pos.clamp(0, self.num_embeddings - 1))  # only padding can stand outside
+
+
+class Unplaced(nn.Module):
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
+        return x
 
 
 # ---- relative: rotate q and k, or add to the scores -----------------------------------------------
@@ -101,16 +109,17 @@ class Alibi:
 class T5Bias:
     """A learned bias per head and bucket of distance (Raffel et al., arXiv:1910.10683)."""
 
-    buckets: int = 32
-    """Half of them for keys ahead where visibility is not causal."""
-    reach: int = 128
+    buckets: PositiveInt = 32
+    reach: PositiveInt = 128
     """Distance from which all tokens share the last bucket."""
-    bidirectional: bool = True
-    """False in causal attention: every bucket looks back."""
+    bidirectional: bool
+    """Whether half of the buckets are for keys ahead; in causal attention they would never be used."""
     shared: bool = True
     """One table for all layers of a tower, as in T5; False for one each."""
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        if self.reach <= (exact := self.buckets // (4 if self.bidirectional else 2)) or not exact:
+            raise ConfigError(f"position: {self.buckets} buckets hold distances up to {self.reach} one by one already")
         return T5BiasScheme(self, heads)
 
 
@@ -118,7 +127,7 @@ class T5Bias:
 class Shaw:
     """Learned vectors for clipped distances, added to keys and to values (Shaw et al., arXiv:1803.02155)."""
 
-    reach: int = 16
+    reach: PositiveInt = 16
     """Distances are clipped to -reach..reach."""
     on_values: bool = True
     shared: bool = False
@@ -141,7 +150,7 @@ class Biased(Relation):
     def __init__(self, table: Float[Tensor, "B H Q K"]):
         self.table = table
 
-    def bias(self, q: Tensor) -> Tensor:
+    def bias(self, q: Tensor, scale: float) -> Tensor:
         return self.table.to(q.dtype)
 
 
@@ -157,8 +166,8 @@ class AlibiScheme(RelativeScheme):
         between = [2.0 ** (-4.0 * i / whole) for i in range(1, 2 * whole + 1, 2)]
         return first + between[: self.heads - whole]
 
-    def relate(self, q: Places, k: Places) -> Relation:
-        slope = torch.tensor(self.slopes(), device=q.pos.device)
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        slope = torch.tensor(self.slopes(), dtype=dtype, device=q.pos.device)
         return Biased(-slope[None, :, None, None] * distances(q, k).abs()[:, None])
 
 
@@ -169,7 +178,7 @@ class T5BiasScheme(RelativeScheme):
         super().__init__()
         self.cfg, self.table = cfg, nn.Embedding(cfg.buckets, heads)
 
-    def relate(self, q: Places, k: Places) -> Relation:
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
         return Biased(self.table(self.bucket(distances(q, k))).movedim(-1, 1))
 
     def bucket(self, back: Int[Tensor, "B Q K"]) -> Int[Tensor, "B Q K"]:
@@ -189,25 +198,25 @@ class ShawScheme(RelativeScheme):
         self.key_table = nn.Embedding(2 * cfg.reach + 1, head_dim)
         self.value_table = nn.Embedding(2 * cfg.reach + 1, head_dim) if cfg.on_values else None
 
-    def relate(self, q: Places, k: Places) -> Relation:
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
         index = distances(q, k).clamp(-self.cfg.reach, self.cfg.reach) + self.cfg.reach
         return ShawRelation(index, self.key_table.weight, self.value_table and self.value_table.weight)
 
 
 class ShawRelation(Relation):
-    """score += q . a[distance] / sqrt(C); output += sum of weights * b[distance] (equations 3 and 4)."""
+    """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
 
     def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
         self.index, self.key_table, self.value_table = index, key_table, value_table
-        self.needs_weights = value_table is not None
+        self.fusable = value_table is None
 
-    def bias(self, q: Float[Tensor, "B H Q C"]) -> Float[Tensor, "B H Q K"]:
-        by_distance = q @ self.key_table.to(q.dtype).T / math.sqrt(q.shape[-1])  # (B, H, Q, 2 reach + 1)
+    def bias(self, q: Float[Tensor, "B H Q C"], scale: float) -> Float[Tensor, "B H Q K"]:
+        by_distance = scale * (q @ self.key_table.to(q.dtype).T)  # (B, H, Q, 2 reach + 1)
         return by_distance.gather(-1, self.index[:, None].expand(*q.shape[:2], -1, -1))
 
-    def values(self, weights: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q C"]:
-        assert self.value_table is not None
-        table = self.value_table.to(weights.dtype)
-        by_distance = weights.new_zeros(*weights.shape[:3], len(table))
-        index = self.index[:, None].expand_as(weights)
-        return by_distance.scatter_add(-1, index, weights) @ table
+    def values(self, weights: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q C"] | None:
+        if self.value_table is None:
+            return None
+        by_distance = weights.new_zeros(*weights.shape[:3], len(self.value_table))
+        by_distance = by_distance.scatter_add(-1, self.index[:, None].expand_as(weights), weights)
+        return by_distance @ self.value_table.to(weights.dtype)

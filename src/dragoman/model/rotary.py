@@ -1,6 +1,6 @@
 """Rotary positions: turn each pair of channels by position * frequency, so that q.k depends on distance only.
 
-B batch, T length, H heads, C channels of one head, R rotated channels (R <= C).
+B batch, T length, H heads, C channels of one head, R channels that turn (R <= C) in P pairs.
 Su et al., arXiv:2104.09864; scaling for texts longer than those trained on: arXiv:2306.15595, arXiv:2309.00071.
 """
 
@@ -9,25 +9,25 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from dragoman.config import ConfigError, OneOf, config
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.model.places import Places
 from dragoman.model.relation import Relation, RelativeScheme
-from dragoman.model.visibility import Places
 
 # ---- how frequencies stretch -----------------------------------------------------------------------
 
 
-def frequencies(theta: float, channels: int) -> Float[Tensor, " R/2"]:
+def frequencies(theta: float, channels: int) -> Float[Tensor, " P"]:
     """theta^(-2i/R): one turn of pair i takes 2 pi / frequency tokens."""
     return theta ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
 
 
 @config
 class NoScaling:
-    @property
-    def magnitude(self) -> float:
-        return 1.0
+    magnitude = 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
         return frequencies(theta, channels)
@@ -37,11 +37,9 @@ class NoScaling:
 class LinearScaling:
     """Position interpolation: every position divided by ``factor`` (Chen et al., arXiv:2306.15595)."""
 
-    factor: float
+    factor: PositiveFloat
 
-    @property
-    def magnitude(self) -> float:
-        return 1.0
+    magnitude = 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
         return frequencies(theta, channels) / self.factor
@@ -51,11 +49,9 @@ class LinearScaling:
 class NtkScaling:
     """A larger base: the slowest pair is interpolated by ``factor``, the fastest hardly at all ("NTK-aware")."""
 
-    factor: float
+    factor: PositiveFloat
 
-    @property
-    def magnitude(self) -> float:
-        return 1.0
+    magnitude = 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
         return frequencies(theta * self.factor ** (channels / (channels - 2)), channels)
@@ -69,18 +65,16 @@ class DynamicNtkScaling:
     nor other rows change an answer, and decoding with a cache equals one forward. Keys are remembered unrotated.
     """
 
-    trained: int
+    trained: PositiveInt
     """Tokens the model was trained on."""
-    factor: float = 1.0
+    factor: PositiveFloat = 1.0
 
-    @property
-    def magnitude(self) -> float:
-        return 1.0
+    magnitude = 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
         return frequencies(theta, channels)
 
-    def stretched(self, length: Int[Tensor, " B"], theta: float, channels: int) -> Float[Tensor, "B R/2"]:
+    def stretched(self, length: Int[Tensor, " B"], theta: float, channels: int) -> Float[Tensor, "B P"]:
         growth = (self.factor * length / self.trained - (self.factor - 1)).clamp(min=1.0).double()
         base = theta * growth ** (channels / (channels - 2))
         index = torch.arange(0, channels, 2, dtype=torch.float64, device=length.device)
@@ -91,12 +85,12 @@ class DynamicNtkScaling:
 class Yarn:
     """Interpolate slow pairs, keep fast ones, ramp between; sharpen attention (Peng et al., arXiv:2309.00071)."""
 
-    factor: float
-    trained: int
+    factor: PositiveFloat
+    trained: PositiveInt
     """Tokens the model was trained on."""
-    fast: float = 32.0
+    fast: PositiveFloat = 32.0
     """Pairs that turn more often than this over ``trained`` tokens are kept."""
-    slow: float = 1.0
+    slow: PositiveFloat = 1.0
     """Pairs that turn less often than this are interpolated."""
 
     @property
@@ -122,13 +116,13 @@ RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkSca
 
 @config
 class Rotary:
-    theta: float = 10_000.0
+    theta: PositiveFloat = 10_000.0
     """Wavelength base; larger reaches further."""
     scaling: RotaryScaling = NoScaling()
-    fraction: float = 1.0
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of each head's channels that turns; the rest carries no position."""
     pairs: Literal["halves", "neighbours"] = "halves"
-    """Which channels form a pair: i and i + R/2 (LLaMA in Hugging Face layout), or 2i and 2i + 1 (the paper)."""
+    """Which channels form a pair: i and i + P (LLaMA in Hugging Face layout), or 2i and 2i + 1 (the paper)."""
 
     shared = True
 
@@ -136,6 +130,8 @@ class Rotary:
         channels = int(head_dim * self.fraction)
         if channels < 2 or channels % 2:
             raise ConfigError(f"position: rotary turns pairs of channels, and {channels} of {head_dim} are to turn")
+        if channels == 2 and isinstance(self.scaling, NtkScaling | DynamicNtkScaling):
+            raise ConfigError("position.scaling: each pair is to be stretched differently, and there is only one")
         return RotaryScheme(self, channels)
 
 
@@ -144,20 +140,19 @@ class RotaryScheme(RelativeScheme):
         super().__init__()
         self.cfg, self.channels = cfg, channels
 
-    def relate(self, q: Places, k: Places) -> Relation:
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
         if isinstance(self.cfg.scaling, DynamicNtkScaling):
-            return Stretching(self.cfg, self.cfg.scaling, self.channels, q, k)
+            return Stretching(self.cfg, self.cfg.scaling, self.channels, q, k, dtype)
         freq = self.cfg.scaling.frequencies(self.cfg.theta, self.channels).to(q.pos.device)
-        return Rotation(self.cfg, q.pos[..., None] * freq)
+        return Rotation(self.cfg, q.pos[..., None] * freq, dtype)
 
 
 class Rotation(Relation):
     """The sines and cosines of one forward."""
 
-    def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T R/2"]):
-        dtype, magnitude = torch.get_default_dtype(), cfg.scaling.magnitude
-        self.halves = cfg.pairs == "halves"
-        cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, R/2)
+    def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T P"], dtype: torch.dtype):
+        self.halves, magnitude = cfg.pairs == "halves", cfg.scaling.magnitude
+        cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, P)
         self.cos, self.sin = self.join(cos, cos), self.join(-sin, sin)
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
@@ -175,17 +170,21 @@ class Rotation(Relation):
 class Stretching(Relation):
     """Dynamic scaling: a query beyond the trained length sees all keys turned by frequencies of its own."""
 
-    def __init__(self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Places, k: Places):
-        self.cfg, self.scaling, self.channels, self.q_pos, self.k_pos = cfg, scaling, channels, q.pos, k.pos
+    def __init__(
+        self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Places, k: Places, dtype: torch.dtype
+    ):
+        self.cfg, self.scaling, self.channels, self.dtype = cfg, scaling, channels, dtype
+        self.q_pos, self.k_pos = q.pos, k.pos
+        within = (q.pos < scaling.trained).all(dim=0)
+        near = int(within.cumprod(dim=0).sum())  # leading queries, whose frequencies are the trained ones
+        self.sizes = [near] * (near > 0) + [1] * (len(within) - near)
+        self.fusable = len(self.sizes) == 1
 
-    def parts(self, q: Tensor, k: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
-        longest = (self.q_pos + 1).amax(dim=0)
-        near = int((longest <= self.scaling.trained).sum())  # leading columns whose frequencies are the trained ones
-        columns = [slice(0, near)] if near else []
-        columns += [slice(i, i + 1) for i in range(near, q.shape[2])]
-        return [(c, *self.turned(q[:, :, c], k, c)) for c in columns]
+    def parts(self, q: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
+        groups = zip(q.split(self.sizes, dim=2), self.q_pos.split(self.sizes, dim=1), strict=True)
+        return [self.turned(queries, pos, k) for queries, pos in groups]
 
-    def turned(self, q: Tensor, k: Tensor, column: slice) -> tuple[Tensor, Tensor]:
-        pos = self.q_pos[:, column]
-        freq = self.scaling.stretched(pos[:, -1] + 1, self.cfg.theta, self.channels)[:, None]  # (B, 1, R/2)
-        return (Rotation(self.cfg, pos[..., None] * freq).rotate(q), Rotation(self.cfg, self.k_pos[..., None] * freq).rotate(k))
+    def turned(self, q: Tensor, pos: Int[Tensor, "B T"], k: Tensor) -> tuple[Tensor, Tensor]:
+        freq = self.scaling.stretched(pos[:, -1] + 1, self.cfg.theta, self.channels)[:, None]  # (B, 1, P)
+        turn_q, turn_k = (Rotation(self.cfg, p[..., None] * freq, self.dtype) for p in (pos, self.k_pos))
+        return turn_q.rotate(q), turn_k.rotate(k)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
@@ -39,7 +40,7 @@ class Scorer(nn.Module):
 class ScaledDot:
     """q.k / sqrt(C): variance 1 at initialization whatever C is (Vaswani et al. 2017, section 3.2.1)."""
 
-    scale: float | None = None
+    scale: PositiveFloat | None = None
     """Something else than 1 / sqrt(C)."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:

@@ -1,29 +1,33 @@
 """What a layer remembers between decoding steps.
 
 The model owns no state: each layer is handed one of these. An attention layer calls ``extend`` with the keys and values
-of the tokens it has just seen and gets back everything it may attend to. Where those stand is the same for all layers,
-so a tower remembers it once, in ``TowerState.places``.
+of the tokens it has just seen and gets back everything it may attend to. Where those stand is the same for all layers
+that see equally far, so a tower remembers it once for them, in ``TowerState.seen``.
 
-B batch, G key/value heads, T length, C channels of one head, R rows.
+B batch, G key/value heads, T length, K tokens remembered, C channels of one head, R rows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.model.visibility import Places, Visibility
+from dragoman.model.places import Places
+from dragoman.model.visibility import Visibility, still_visible
 
 
 class KV(NamedTuple):
     k: Float[Tensor, "B G T C"]
     v: Float[Tensor, "B G T C"]
 
-    def rows(self, rows: Int[Tensor, " R"]) -> "KV":
-        return KV(self.k.index_select(0, rows), self.v.index_select(0, rows))
+    def rows(self, chosen: Int[Tensor, " R"]) -> "KV":
+        return KV(self.k.index_select(0, chosen), self.v.index_select(0, chosen))
+
+    def columns(self, chosen: Int[Tensor, " K"]) -> "KV":
+        return KV(self.k.index_select(2, chosen), self.v.index_select(2, chosen))
 
     @property
     def nbytes(self) -> int:
@@ -31,6 +35,9 @@ class KV(NamedTuple):
 
 
 class LayerState(ABC):
+    remembers = True
+    """Whether tokens seen in one forward can still be seen in the next."""
+
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Keep these batch rows, in this order; a row may be named more than once."""
@@ -42,12 +49,9 @@ class LayerState(ABC):
 
 class KVState(LayerState):
     @abstractmethod
-    def extend(self, new: KV) -> KV:
-        """Remember ``new``; return all that may be attended to, ``new`` at its end."""
-
-    def columns(self, past: int, total: int) -> slice | Int[Tensor, " K"]:
-        """Which of ``total`` tokens ``extend`` will return once those after the ``past`` first are added."""
-        return slice(0, total)
+    def extend(self, new: KV, lasting: Int[Tensor, " K"] | None = None) -> KV:
+        """Remember ``new``; return all that may be attended to, ``new`` at its end. ``lasting`` tells which columns of
+        it can still be seen later: the others may be forgotten. None: all of them can."""
 
 
 KVPolicy = Callable[[Visibility], KVState]
@@ -59,20 +63,20 @@ def stateless(visibility: Visibility) -> KVState:
 
 
 def growing(visibility: Visibility) -> KVState:
-    if visibility.window is None:
-        return Growing()
-    return Window(visibility.window, visibility.sinks)
+    return Growing()
 
 
 def preallocated(capacity: int) -> KVPolicy:
     """Buffers of ``capacity`` tokens; layers with a window keep that instead."""
-    return lambda visibility: Preallocated(capacity) if visibility.window is None else growing(visibility)
+    return lambda visibility: Preallocated(capacity) if visibility.window is None else Growing()
 
 
 class Stateless(KVState):
     """Training, encoding and the uncached reference: remember nothing."""
 
-    def extend(self, new: KV) -> KV:
+    remembers = False
+
+    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
         return new
 
     def reorder(self, rows: Tensor) -> None:
@@ -84,15 +88,15 @@ class Stateless(KVState):
 
 
 class Growing(KVState):
-    """Concatenate. The obvious implementation, and the reference for the others."""
+    """Concatenate, and forget what is out of sight. The obvious implementation, and the reference for the others."""
 
     def __init__(self) -> None:
         self.kv: KV | None = None
 
-    def extend(self, new: KV) -> KV:
+    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
         if self.kv is not None:
             new = KV(torch.cat([self.kv.k, new.k], dim=2), torch.cat([self.kv.v, new.v], dim=2))
-        self.kv = new
+        self.kv = new if lasting is None else new.columns(lasting)
         return new
 
     def reorder(self, rows: Tensor) -> None:
@@ -104,38 +108,20 @@ class Growing(KVState):
         return self.kv.nbytes if self.kv else 0
 
 
-class Window(Growing):
-    """The first ``sinks`` tokens and those a window of ``size`` can still reach. Exact for attention that sees no more."""
-
-    def __init__(self, size: int, sinks: int = 0) -> None:
-        super().__init__()
-        self.back, self.sinks = size - 1, sinks
-
-    def extend(self, new: KV) -> KV:
-        seen = super().extend(new)
-        T = seen.k.shape[2]
-        if T > self.sinks + self.back:
-            kept = torch.cat([torch.arange(self.sinks), torch.arange(T - self.back, T)]).to(seen.k.device)
-            self.kv = KV(seen.k.index_select(2, kept), seen.v.index_select(2, kept))
-        return seen
-
-    def columns(self, past: int, total: int) -> slice | Tensor:
-        if past <= self.sinks + self.back:
-            return slice(0, total)
-        return torch.cat([torch.arange(self.sinks), torch.arange(past - self.back, total)])
-
-
 class Preallocated(KVState):
-    """One buffer of fixed capacity, written in place."""
+    """One buffer of fixed capacity, written in place; for layers that see the whole past."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.length = capacity, 0
         self.buffer: KV | None = None
 
-    def extend(self, new: KV) -> KV:
+    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
+        assert lasting is None, "this cache never forgets"
         start, end = self.length, self.length + new.k.shape[2]
         if end > self.capacity:
-            raise ValueError(f"cache holds {self.capacity} tokens, {end} needed: raise the capacity or shorten the text")
+            raise ValueError(
+                f"cache holds {self.capacity} tokens, {end} needed: raise its capacity or shorten the text"
+            )
         if self.buffer is None:
             B, G, _, C = new.k.shape
             self.buffer = KV(new.k.new_empty(B, G, self.capacity, C), new.v.new_empty(B, G, self.capacity, C))
@@ -153,28 +139,49 @@ class Preallocated(KVState):
         return self.buffer.nbytes if self.buffer else 0
 
 
-class TowerState:
-    """What a stack of layers remembers: the state of each, and where the tokens seen so far stand."""
+class Seen(NamedTuple):
+    """What layers of one visibility have before them in one forward."""
 
-    def __init__(self, layers: Sequence[LayerState]):
+    places: Places
+    """Of all that is remembered and of the newest tokens, which come last."""
+    lasting: Int[Tensor, " K"] | None
+    """Columns of ``places`` that can still be seen afterwards; None for all."""
+
+
+class TowerState:
+    """What a stack of layers remembers: the state of each, and where the tokens stand that they can still see."""
+
+    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility]):
         self.layers = list(layers)
-        self.places: Places | None = None
+        self.length = 0
+        """Tokens seen so far."""
+        self.last: Places | None = None
+        """Where the newest of them stands."""
+        self.seen: dict[Visibility, Places | None] = dict.fromkeys(visibilities)
+
+    def advance(self, new: Places) -> dict[Visibility, Seen]:
+        """Take note of ``new``; tell what layers of each visibility will see."""
+        self.length += new.pos.shape[1]
+        self.last = new.columns(slice(-1, None))
+        now = {}
+        for visibility, past in self.seen.items():
+            places = new if past is None else past.followed_by(new)
+            lasting = still_visible(visibility, places) if self.remembers else None
+            self.seen[visibility] = places if lasting is None else places.columns(lasting)
+            now[visibility] = Seen(places, lasting)
+        return now
 
     @property
-    def length(self) -> int:
-        """Tokens seen so far."""
-        return 0 if self.places is None else self.places.pos.shape[1]
-
-    def extend(self, new: Places) -> Places:
-        self.places = new if self.places is None else self.places.followed_by(new)
-        return self.places
+    def remembers(self) -> bool:
+        return any(layer.remembers for layer in self.layers)
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         for layer in self.layers:
             layer.reorder(rows)
-        self.places = self.places and self.places.rows(rows)
+        self.last = self.last and self.last.rows(rows)
+        self.seen = {visibility: places and places.rows(rows) for visibility, places in self.seen.items()}
 
     @property
     def nbytes(self) -> int:
-        places = sum(t.nbytes for t in self.places or () if t is not None)
+        places = sum(places.nbytes for places in self.seen.values() if places)
         return places + sum(layer.nbytes for layer in self.layers)

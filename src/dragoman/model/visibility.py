@@ -7,45 +7,11 @@ from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-
-
-class Places(NamedTuple):
-    """Where tokens stand."""
-
-    pos: Int[Tensor, "B T"]
-    """Position in the text, counted from 0."""
-    keep: Bool[Tensor, "B T"] | None = None
-    """False on padding; None when nothing is padded."""
-    segment: Int[Tensor, "B T"] | None = None
-    """Which of the documents packed into a row; None when each row holds one. Segments do not see each other."""
-    field: Int[Tensor, "B T"] | None = None
-    """Which part of a structured input (a prefix, a column of a table); see Prefix and Structural."""
-
-    def followed_by(self, new: "Places") -> "Places":
-        """These and then ``new``. What only one of the two knows: all kept, or the last segment and field go on."""
-        B = max(len(t) for t in (*self, *new) if t is not None)
-        joined = []
-        for name, a, b in zip(self._fields, self, new, strict=True):
-            if a is None and b is None:
-                joined.append(None)
-                continue
-            if a is None:
-                a = torch.ones_like(self.pos, dtype=b.dtype) if name == "keep" else b[:, :1].expand_as(self.pos)
-            if b is None:
-                b = torch.ones_like(new.pos, dtype=a.dtype) if name == "keep" else a[:, -1:].expand(-1, new.pos.shape[1])
-            rows = 1 if name == "pos" and len(a) == len(b) == 1 else B
-            joined.append(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], dim=1))
-        return Places(*joined)
-
-    def rows(self, rows: Int[Tensor, " R"]) -> "Places":
-        return Places(*(t if t is None or len(t) == 1 else t.index_select(0, rows) for t in self))
-
-    def columns(self, chosen: slice | Tensor) -> "Places":
-        return Places(*(None if t is None else t[:, chosen] for t in self))
-
+from dragoman.model.places import Places
 
 # ---- the choices ----------------------------------------------------------------------------------
 
@@ -54,9 +20,7 @@ class Places(NamedTuple):
 class Full:
     """Everyone sees everyone."""
 
-    @property
-    def window(self) -> None:
-        return None
+    window = None
 
     def allows(self, q: Places, k: Places) -> Bool[Tensor, "B Q K"]:
         return torch.ones(1, q.pos.shape[1], k.pos.shape[1], dtype=torch.bool, device=q.pos.device)
@@ -66,9 +30,9 @@ class Full:
 class Causal:
     """A token sees itself and the past."""
 
-    window: int | None = None
+    window: PositiveInt | None = None
     """Tokens visible, the current one included; None for all."""
-    sinks: int = 0
+    sinks: NonNegativeInt = 0
     """First tokens of the text that stay visible beyond the window (StreamingLLM, arXiv:2309.17453)."""
 
     def allows(self, q: Places, k: Places) -> Bool[Tensor, "B Q K"]:
@@ -82,9 +46,7 @@ class Causal:
 class Prefix:
     """Causal, but tokens of field 0 are seen by all: a prompt read in both directions (T5's prefix LM)."""
 
-    @property
-    def window(self) -> None:
-        return None
+    window = None
 
     def allows(self, q: Places, k: Places) -> Bool[Tensor, "B Q K"]:
         past = q.pos[:, :, None] >= k.pos[:, None, :]
@@ -95,19 +57,19 @@ class Prefix:
 class Structural:
     """The user says which fields see which: ``sees[f]`` lists the fields that a token of field f may see."""
 
-    sees: tuple[tuple[int, ...], ...]
+    sees: tuple[tuple[NonNegativeInt, ...], ...]
     causal: bool = False
     """Whether the past limits it further."""
 
-    @property
-    def window(self) -> None:
-        return None
+    window = None
 
     def allows(self, q: Places, k: Places) -> Bool[Tensor, "B Q K"]:
         if q.field is None or k.field is None:
             raise ValueError("structural visibility needs the field of each token: pass Tokens with field=...")
-        size = 1 + max(len(self.sees) - 1, *(f for row in self.sees for f in row))
-        table = torch.zeros(size, size, dtype=torch.bool, device=q.pos.device)
+        known = max([len(self.sees), *(f + 1 for row in self.sees for f in row)])
+        if (largest := int(k.field.max())) >= known:
+            raise ValueError(f"field {largest} of a token is not in 'sees', which knows fields 0 to {known - 1}")
+        table = torch.zeros(known, known, dtype=torch.bool, device=q.pos.device)
         for i, row in enumerate(self.sees):
             table[i, list(row)] = True
         seen = table[q.field[:, :, None], k.field[:, None, :]]
@@ -134,19 +96,37 @@ class Sight(NamedTuple):
 def look(visibility: Visibility, q: Places, k: Places) -> Sight:
     """Self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
     Q, K = q.pos.shape[1], k.pos.shape[1]
-    plain = k.segment is None and k.keep is None
-    if plain and (isinstance(visibility, Full) or (visibility == Causal() and Q == 1)):
-        return Sight()
-    if plain and visibility == Causal() and Q == K:
-        return Sight(causal=True)
+    if k.segment is None and k.keep is None:
+        to_the_start = isinstance(visibility, Causal) and (visibility.window is None or visibility.window >= K)
+        if isinstance(visibility, Full) or (to_the_start and Q == 1):
+            return Sight()
+        if to_the_start and Q == K:
+            return Sight(causal=True)
     return _masked(visibility, q, k)
 
 
 def look_across(visibility: Visibility, q: Places, k: Places) -> Sight:
-    """Cross-attention from ``q`` to an encoded source ``k``; what is full needs no more than the source's padding."""
-    if isinstance(visibility, Full):
+    """Cross-attention from ``q`` to an encoded source ``k``. Where both are packed, equal segments belong together."""
+    if isinstance(visibility, Full) and (q.segment is None or k.segment is None):
         return Sight(None if k.keep is None else k.keep[:, None, None, :])
-    return _masked(visibility, q, k._replace(segment=None))
+    return _masked(visibility, q, k)
+
+
+def still_visible(visibility: Visibility, seen: Places) -> Int[Tensor, " K"] | None:
+    """Which of the columns ``seen`` tokens to come may see, in any row; None for all. A cache may forget the others."""
+    if not isinstance(visibility, Causal) or visibility.window is None:
+        return None
+    device, K, back, sinks = seen.pos.device, seen.pos.shape[1], visibility.window - 1, visibility.sinks
+    if seen.keep is None and seen.segment is None:  # columns stand in the order of positions: no need to look
+        if sinks + back >= K:
+            return None
+        return torch.cat([torch.arange(sinks, device=device), torch.arange(K - back, K, device=device)])
+    visible = (seen.pos >= seen.pos[:, -1:] + 1 - back) | (seen.pos < sinks)
+    if seen.keep is not None:
+        visible = visible & seen.keep
+    if seen.segment is not None:
+        visible = visible & (seen.segment == seen.segment[:, -1:])
+    return visible.any(dim=0).nonzero().squeeze(1)
 
 
 def _masked(visibility: Visibility, q: Places, k: Places) -> Sight:

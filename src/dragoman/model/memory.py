@@ -1,0 +1,86 @@
+"""What a Transformer remembers of a batch: the encoded source, and while decoding the target as well.
+
+N sentences, S source length, D width, R rows.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dragoman.model.attention import Attention
+from dragoman.model.interface import DecodingState
+from dragoman.model.places import Places
+from dragoman.model.state import KV, TowerState
+
+
+class Memory:
+    """An encoded source as training sees it: each cross-attention projects it as it comes by."""
+
+    def __init__(self, x: Float[Tensor, "N S D"], places: Places):
+        self.x, self.places = x, places
+
+    @property
+    def sentences(self) -> int:
+        return len(self.x)
+
+    def read(self, layer: int, attention: Attention) -> KV:
+        """The source's keys and values for the ``attention`` of a decoder layer."""
+        return attention.key_value(self.x)
+
+
+class ProjectedMemory(Memory):
+    """The same while decoding: keys and values of every layer, projected once."""
+
+    def __init__(self, memory: Memory, attentions: Sequence[Attention]):
+        self.places = memory.places
+        self.layers = [memory.read(i, attention) for i, attention in enumerate(attentions)]
+
+    @property
+    def sentences(self) -> int:
+        return len(self.layers[0].k)
+
+    def read(self, layer: int, attention: Attention) -> KV:
+        return self.layers[layer]
+
+    def select(self, sentences: Int[Tensor, " N"]) -> None:
+        self.places = self.places.rows(sentences)
+        self.layers = [kv.rows(sentences) for kv in self.layers]
+
+    @property
+    def nbytes(self) -> int:
+        return self.places.nbytes + sum(kv.nbytes for kv in self.layers)
+
+
+class TransformerState(DecodingState):
+    """Rows of one sentence share its source, which is stored once; see ``Attention.read``."""
+
+    def __init__(self, tower: TowerState, memory: ProjectedMemory | None):
+        self.tower, self.memory = tower, memory
+        self.rows = 0
+        """Of the newest tokens; 0 before the first."""
+
+    @property
+    def length(self) -> int:
+        return self.tower.length
+
+    @property
+    def nbytes(self) -> int:
+        return self.tower.nbytes + (self.memory.nbytes if self.memory else 0)
+
+    def expand(self, beams: int) -> None:
+        assert self.beams == 1, "already expanded"
+        self.beams = beams
+        if self.tower.last is not None:
+            rows = torch.arange(self.rows, device=self.tower.last.pos.device)
+            self.tower.reorder(rows.repeat_interleave(beams))
+
+    def reorder(self, rows: Int[Tensor, " R"]) -> None:
+        self.tower.reorder(rows)
+
+    def select(self, sentences: Int[Tensor, " N"]) -> None:
+        beams = torch.arange(self.beams, device=sentences.device)
+        self.tower.reorder((sentences[:, None] * self.beams + beams).flatten())
+        if self.memory is not None:
+            self.memory.select(sentences)

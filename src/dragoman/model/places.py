@@ -1,0 +1,89 @@
+"""Where tokens stand: what positions, masks and caches are computed from.
+
+B batch, T length, K tokens seen, R rows, N sentences. A first dimension of 1 speaks for every row of the batch.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+PAD = 0
+"""The id of padding in every vocabulary."""
+
+
+class Tokens(NamedTuple):
+    """Ids with all that may be said about them. Where a model takes ids alone, padding is told by its id."""
+
+    ids: Int[Tensor, "B T"]
+    keep: Bool[Tensor, "B T"] | None = None
+    """False on padding; None when nothing is padded."""
+    segment: Int[Tensor, "B T"] | None = None
+    """Which of several texts packed into a row; positions start anew in each. None when each row holds one."""
+    field: Int[Tensor, "B T"] | None = None
+    """Part of a structured input: see visibility.Structural and visibility.Prefix."""
+
+
+class Places(NamedTuple):
+    """Where tokens stand."""
+
+    pos: Int[Tensor, "B T"]
+    """Position in the text, counted from 0. Padding shares that of the token it follows, and stands at -1 in front."""
+    keep: Bool[Tensor, "B T"] | None = None
+    segment: Int[Tensor, "B T"] | None = None
+    field: Int[Tensor, "B T"] | None = None
+
+    def followed_by(self, new: "Places") -> "Places":
+        """These and then ``new``. Where only one of the two says something, the other is kept, of the neighbouring
+        segment, and of field 1."""
+        joined = []
+        for name, a, b in zip(self._fields, self, new, strict=True):
+            said = a if b is None else b
+            if said is None:
+                joined.append(None)
+                continue
+            neighbour = said[:, -1:] if b is None else said[:, :1]
+            unsaid = neighbour if name == "segment" else torch.ones_like(neighbour)
+            a = unsaid.expand(-1, self.pos.shape[1]) if a is None else a
+            b = unsaid.expand(-1, new.pos.shape[1]) if b is None else b
+            rows = max(len(a), len(b))
+            joined.append(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], dim=1))
+        return Places(*joined)
+
+    def columns(self, chosen: slice | Int[Tensor, " K"]) -> "Places":
+        return self._each(lambda t: t[:, chosen])
+
+    def rows(self, chosen: Int[Tensor, " R"]) -> "Places":
+        return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
+
+    def abreast(self, sentences: int, beams: int) -> "Places":
+        """The ``beams`` rows of each sentence side by side in one: (N beams, T) -> (N, beams T)."""
+        return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in self if t is not None)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Places":
+        keep, segment, field = (None if t is None else change(t) for t in self[1:])
+        return Places(change(self.pos), keep, segment, field)
+
+
+def stand(tokens: Tokens, last: Places | None = None) -> Places:
+    """Where ``tokens`` stand that follow the one at ``last``, the text's first ones without it."""
+    ids, keep, segment, field = tokens
+    T = ids.shape[1]
+    start = 0 if last is None else last.pos + 1
+    real = 1 if keep is None else keep.long()
+    count = torch.arange(1, T + 1, device=ids.device)[None] if keep is None else keep.cumsum(dim=1)
+    pos = start + count - 1
+    before = None if last is None else last.segment
+    if segment is not None:
+        first = segment[:, :1] if before is None else before.expand(len(segment), 1)
+        fresh = segment != torch.cat([first, segment[:, :-1]], dim=1)
+        pos = pos - torch.where(fresh, start + count - real, 0).cummax(dim=1).values  # all that came before this text
+    elif before is not None:
+        segment = before.expand(-1, T)
+    return Places(pos, keep, segment, field)
