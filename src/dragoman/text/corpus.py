@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,8 +42,6 @@ class ParallelCorpus:
         self.left_out: int = manifest["left_out"]
         """Pairs that were too long to be stored."""
         self.source, self.target = (_Side(folder, side, manifest["dtype"][side]) for side in SIDES)
-        self.lengths = np.stack([np.diff(side.starts) for side in (self.source, self.target)], axis=1).astype(np.int32)
-        """(N, 2) tokens of source and target, eos included."""
 
     @classmethod
     def build(
@@ -120,7 +119,12 @@ class ParallelCorpus:
             raise DataError(f"{folder / MANIFEST}: damaged: build the corpus again") from None
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.source.starts) - 1
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "N 2"]:
+        """Tokens of each source and target, eos included, as int32."""
+        return np.stack([np.diff(side.starts).astype(np.int32) for side in (self.source, self.target)], axis=1)
 
     def __getitem__(self, i: int) -> tuple[Int[np.ndarray, "S"], Int[np.ndarray, "T"]]:
         """The ids of pair ``i``, both ending in eos."""
