@@ -147,7 +147,7 @@ def greedy_one_at_a_time(model, source, limit):
     return tokens, log_probs
 
 
-def beam_with_lists(model, source, cfg, limit):
+def beam_with_lists(model, source, cfg, limit, stop=None):
     live, finished = [(0.0, [])], []
     for length in range(1, limit + 1):
         candidates = []
@@ -161,7 +161,7 @@ def beam_with_lists(model, source, cfg, limit):
                 finished.append((total / cfg.penalty.divisor(length), tokens, -total))
         live = [(-total, tokens) for total, _, token, tokens in candidates if token != EOS][: cfg.size]
         finished.sort(key=lambda f: f[0])
-        if enough(cfg, live, finished, length, limit):
+        if (stop or enough)(cfg, live, finished, length, limit):
             break
     return [(tokens, total, -score) for score, tokens, total in finished[: cfg.nbest]]
 
@@ -223,10 +223,12 @@ TWINS += [(family, "full", Gnmt(alpha=1.0)) for family in FAMILIES]
 def test_beam_search_equals_its_slow_twin(family, stop, penalty):
     build = FAMILIES[family]
     for seed, (size, nbest, vocab) in enumerate([(2, 1, 9), (3, 3, 7), (5, 2, 150), (4, 4, 3)]):
-        model, batch = build(vocab, seed=seed), sources(max(vocab, 4), 4, seed).clamp(max=vocab - 1)
-        cfg = Beam(size=size, nbest=nbest, stop=stop, penalty=penalty, limit=limit(8))
+        model, batch = build(vocab, seed=seed), sources(max(vocab, 4), 5, seed).clamp(max=vocab - 1)
+        with torch.no_grad():
+            model.output.weight[EOS] += 0.3  # so that sentences end at different steps
+        cfg = Beam(size=size, nbest=nbest, stop=stop, penalty=penalty, limit=LengthLimit(tokens=8, ratio=2.0, extra=1))
         for source, found in zip(batch, search(model, batch, cfg), strict=True):
-            slow = beam_with_lists(model, alone(source), cfg, 8)
+            slow = beam_with_lists(model, alone(source), cfg, cfg.limit.of(len(alone(source)[0])))
             assert [list(h.tokens) for h in found] == [tokens for tokens, _, _ in slow]
             for h, (_, total, score) in zip(found, slow, strict=True):
                 assert (h.log_prob, h.score) == pytest.approx((total, score), abs=1e-5)
@@ -245,14 +247,15 @@ def test_a_beam_wide_enough_for_everything_finds_the_best_of_everything(stop, pe
             assert [h.score for h in found] == pytest.approx([score for score, _ in all_of_them[:5]], abs=1e-5)
 
 
-def test_a_certain_stop_gives_what_searching_to_the_limit_gives():
-    """Beyond the bound nothing may be missed: compare with a twin that never stops."""
-    for seed in range(5):
-        model, batch = Recurrent(12, seed=seed, sharpness=1.0), sources(12, 4, seed)
-        cfg = Beam(size=3, stop="certain", penalty=Gnmt(alpha=1.0), limit=limit(10))
+@pytest.mark.parametrize("penalty", PENALTIES, ids=lambda p: p.kind)
+def test_a_certain_stop_gives_what_searching_to_the_limit_gives(penalty):
+    for seed in range(6):
+        model, batch = Recurrent(7, seed=seed, sharpness=0.5), sources(7, 5, seed)
+        model.output.bias.data[EOS] = 1.0
+        cfg = Beam(size=3, stop="certain", penalty=penalty, limit=limit(7))
         for source, [found] in zip(batch, search(model, batch, cfg), strict=True):
-            never = Beam(size=3, nbest=3, stop="certain", penalty=Gnmt(alpha=1.0), limit=limit(10))
-            assert list(found.tokens) == beam_with_lists(model, alone(source), never, 10)[0][0]
+            to_the_limit = beam_with_lists(model, alone(source), cfg, 7, stop=lambda *_: False)
+            assert list(found.tokens) == to_the_limit[0][0]
 
 
 def test_equal_scores_rank_by_beam_then_token_whatever_the_batch():
@@ -296,9 +299,8 @@ each_search = pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.key
 
 @each_family
 @each_search
-@pytest.mark.parametrize("vocab", [30, 700])
-def test_a_sentence_has_the_same_answer_alone_and_in_any_batch(vocab, cfg, build):
-    model, batch = build(vocab), sources(vocab, 16)
+def test_a_sentence_has_the_same_answer_alone_and_in_any_batch(cfg, build):
+    model, batch = build(200), sources(200, 12)
     together = search(model, batch, cfg)
     backwards = search(model, batch.flip(0), cfg)[::-1]
     for source, a, b in zip(batch, together, backwards, strict=True):
@@ -382,15 +384,25 @@ def test_a_model_that_answers_with_nan_is_refused(cfg):
 def test_searching_leaves_the_model_in_training_mode_and_uses_no_dropout():
     model = Recurrent(20).train()
     model.embed = nn.Sequential(model.embed, nn.Dropout(0.5))
-    a, b = (search(model, sources(20, 4), Greedy()) for _ in range(2))
+    batch = sources(20, 4)
+    a, b = (search(model, batch, Greedy()) for _ in range(2))
     assert a == b and model.training
 
 
 def test_states_are_reordered_only_when_beams_change_places():
-    model = Constant([0.0, 0.0, -9.0, 5.0, 0.0, 0.0])  # the best beam stays the best: its children fill the beam
-    search(model, sources(6, 2), Beam(size=1, limit=limit(6)))
+    class Insisting(Constant):
+        """Whatever it has said, it says again."""
+
+        def decode(self, tokens, state):
+            logits = super().decode(tokens, state)
+            return logits + 20.0 * (tokens > BOS) * nn.functional.one_hot(tokens, logits.shape[-1])
+
+    logits, cfg = [0.0, 0.0, -9.0, 1.0, 2.0, 0.0], Beam(size=2, limit=limit(6))
+    model = Insisting(logits)
+    search(model, sources(6, 2), cfg)
     assert model.started.log == []
-    search(model, sources(6, 2), Beam(size=2, limit=limit(6)))
+    model = Constant(logits)  # here both beams descend from the better one, again and again
+    search(model, sources(6, 2), cfg)
     assert model.started.log
 
 
@@ -449,6 +461,6 @@ def test_the_first_largest_is_the_first_largest(shape):
 
 
 def test_log_partition_is_logsumexp():
-    for shape in [(1, 7), (300, 1000), (2, 200_000)]:
+    for shape in [(1, 7), (300, 1000), (2, 140_000)]:
         logits = torch.randn(*shape) * 5
         torch.testing.assert_close(log_partition(logits), logits.logsumexp(dim=1))

@@ -2,6 +2,7 @@
 """The translator, over a model that says its source again: what goes in is known to come out."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,12 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import dragoman
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import to_dict
 from dragoman.decode.beam import Beam, Gnmt
 from dragoman.decode.segment import segment
 from dragoman.decode.strategy import LengthLimit
 from dragoman.decode.translator import Translator
-from dragoman.errors import DataError
+from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.model.attention import AttentionConfig
 from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.model.mlp import FeedForward
+from dragoman.model.norm import LayerNorm
+from dragoman.model.position import Learned
+from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.visibility import Causal, Full
 from dragoman.text.clean import normalise
 from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
 
@@ -238,7 +248,51 @@ def test_cutting_loses_nothing_but_space_and_every_part_fits(text, longest):
     assert all(0 < len(p.text) <= longest for p in found)
 
 
-# ---- loading ---------------------------------------------------------------------------------------
+# ---- a run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose checkpoint holds a Transformer that was never trained."""
+    part = BlockConfig(
+        mixer=AttentionConfig(heads=2, visibility=Causal()), mlp=FeedForward(hidden=24), norm=LayerNorm()
+    )
+    seeing_all = AttentionConfig(heads=2, visibility=Full())
+    cfg = TransformerConfig(
+        vocab=len(BYTES),
+        dim=16,
+        encoder=TowerConfig(depth=1, pattern=(replace(part, mixer=seeing_all),)),
+        decoder=TowerConfig(depth=1, pattern=(replace(part, cross=seeing_all),)),
+        position=Learned(length=40),
+    )
+    torch.manual_seed(0)
+    model = cfg.build().eval()
+    plain = {"model": to_dict(cfg)}
+    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "x", plain)
+    run.write_tokenizers(BYTES, BYTES)
+    run.save(1, tensors={"model": model.state_dict()}, progress={}, config=plain, best=True)
+    run.close()
+    return run.path, model
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_loaded_run_translates_as_its_model_does(run, beam):
+    path, model = run
+    given_texts = ["one", "", "two two", "three, but too long for this model. And again?"]
+    loaded, whole = (
+        t.translate(given_texts, beam=beam) for t in (Translator.load(path), Translator(model, BYTES, BYTES))
+    )
+    assert loaded == whole
+    assert loaded[3].warnings and not loaded[1].text
+    assert list(dragoman.Translator.load(path, "last").stream(given_texts, beam=beam)) == whole
+
+
+def test_a_device_that_is_not_there_is_a_mistake_of_the_user(run):
+    for device in ("quantum", "cuda:99"):
+        with pytest.raises(ConfigError, match=device):
+            Translator.load(run[0], device=device)
+    with pytest.raises(CheckpointError, match="no such run"):
+        Translator.load(run[0] / "nowhere")
 
 
 def test_the_model_keeps_its_mode_and_gradients_stay_off():

@@ -159,7 +159,7 @@ class BeamStrategy(Strategy):
         """Go on with the K best candidates that do not end, in the sentences that are not done."""
         K, first = self.beams, self.total.shape[1] == 1
         order = ends.int().argsort(dim=1, stable=True)[:, :K]
-        self.total = found.score.masked_fill(ends, -torch.inf).gather(1, order)
+        self.total = found.score.gather(1, order)
         beam, token, parent = found.beam.gather(1, order), found.token.gather(1, order), parent.gather(1, order)
 
         done = _STOPS[self.cfg.stop](self) | (self.limit <= self.length)
