@@ -123,7 +123,7 @@ def _recipe2026(
         "train": {
             "budget": {"kind": "steps", "steps": steps},
             "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
-            "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": warmup, "decay": 0.4},
+            "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": warmup, "decay": 0.5},
             "batch_tokens": batch_tokens,
             "accumulate": accumulate,
             "clip": 1.0,
@@ -155,9 +155,9 @@ def transformer_small() -> Plain:
 
 
 def transformer_tiny() -> Plain:
-    """For some thousand pairs, or some minutes."""
+    """For some thousand pairs, or some minutes: small batches, because so short a training lacks steps, not tokens."""
     model = rewritten2026(dim=128, heads=4, kv_heads=2, hidden=384, depth=3, dropout=0.1)
-    return _recipe2026(model, vocab=4000, peak=4e-3, steps=4000, warmup=300, batch_tokens=4096)
+    return _recipe2026(model, vocab=4000, peak=3e-3, steps=6000, warmup=300, batch_tokens=1024)
 
 
 PRESETS: dict[str, Callable[[], Plain]] = {

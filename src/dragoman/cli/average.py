@@ -1,5 +1,6 @@
 """dragoman average: one checkpoint out of several."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -14,5 +15,6 @@ def average(
     from dragoman.checkpoint import RunDirectory
     from dragoman.train.average import average_checkpoints
 
-    made = average_checkpoints(RunDirectory.open(run, write=True), last)
+    with closing(RunDirectory.open(run, write=True)) as directory:
+        made = average_checkpoints(directory, last)
     print(f"{made.path}\nuse it with: dragoman translate {run} --checkpoint {made.path.name}")
