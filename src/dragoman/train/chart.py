@@ -122,10 +122,8 @@ def _path(scale: _Scale, line: Line, number: int) -> str:
 def short(value: float) -> str:
     """A number in a few characters: 12k, 0.85, 5e-4."""
     if value and abs(value) < 1e-3:
-        mantissa, _, exponent = (
-            f"{value:.3g}e0".partition("e") if "e" not in f"{value:.3g}" else f"{value:.3g}".partition("e")
-        )
-        return f"{mantissa}e{int(exponent.removesuffix('e0'))}"
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"

@@ -49,8 +49,8 @@ def autocast(precision: Precision, device: torch.device) -> Callable[[], Abstrac
 def keep_memory() -> None:
     """Have the C library keep the memory that is freed, for the rest of the process.
 
-    By default it returns large blocks to the system at once, and each step's activations are then faulted in page by page
-    again: a fifth of a small model's step on a CPU. No effect but on Linux with glibc.
+    By default it returns large blocks to the system at once, and each step's activations are then faulted in page by
+    page again: a fifth of a small model's step on a CPU. No effect but on Linux with glibc.
     """
     trim_threshold, mmap_max = -1, -4  # mallopt(3)
     if sys.platform == "linux":

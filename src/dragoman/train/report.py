@@ -12,8 +12,7 @@ from string import Template
 from typing import Any
 
 from dragoman import durable
-from dragoman.checkpoint import RunDirectory
-from dragoman.config import dump_yaml
+from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.train.chart import Line, draw, short
 from dragoman.train.journal import Journal
 
@@ -36,7 +35,7 @@ def write(run: RunDirectory) -> None:
         scores=_scores(run),
         samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
         preparation=_preparation(run),
-        config=html.escape(dump_yaml(run.config)),
+        config=html.escape((run.path / CONFIG).read_text(encoding="utf-8")),
     )
     durable.replace(run.path / "report.html", page.encode())
 
@@ -126,19 +125,18 @@ def _scores(run: RunDirectory) -> str:
     """What evaluations of this run have left beside it."""
     tables = []
     for path in sorted(run.path.glob("evaluations/*/scores.json")):
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        rows = [
-            f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(_score(score))}</td></tr>"
-            for name, score in scores.items()
-        ]
-        tables.append(f"<h3>{html.escape(path.parent.name)}</h3><table>{''.join(rows)}</table>")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = "".join(map(_score, found["scores"].values()))
+        name = html.escape(path.parent.name)
+        tables.append(f"<h3>{name}, {found['sentences']:,} sentences</h3><table>{rows}</table>")
     return f"<h2>Final figures</h2>{''.join(tables)}" if tables else ""
 
 
-def _score(score: Any) -> str:
-    if not isinstance(score, dict):
-        return str(score)
-    return f"{score.get('value', 0):.1f}  {score.get('signature', '')}"
+def _score(score: Row) -> str:
+    low, high = score["interval"]
+    name, signature = html.escape(score["name"]), html.escape(score["signature"])
+    figures = f"<b>{score['value']:.1f}</b></td><td>{low:.1f} to {high:.1f}</td>"
+    return f'<tr><th>{name}</th><td>{figures}<td class="note">{signature}</td></tr>'
 
 
 def _preparation(run: RunDirectory) -> str:

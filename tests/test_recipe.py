@@ -1,0 +1,111 @@
+"""A run file over its preset, the command line over both; mistakes are named with their place."""
+
+import pytest
+import tiny_run
+import torch
+
+from dragoman.config import from_dict, to_dict
+from dragoman.errors import ConfigError
+from dragoman.presets import PRESETS
+from dragoman.train.machine import choose_device, choose_precision
+from dragoman.train.recipe import RunConfig, fill, load, outline
+from dragoman.train.schedule import Noam
+
+DATA = {"data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_whole_run_but_for_its_text(name):
+    cfg = load({"preset": name, **DATA})
+    assert from_dict(RunConfig, to_dict(cfg)) == cfg
+    assert outline(cfg).max_length is None
+
+
+def test_the_file_lies_over_the_preset_and_the_command_line_over_both(tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "preset: transformer-tiny\ndata: {train: [{kind: table, path: a.tsv}]}\ntrain: {clip: 0.5, seed: 7}\n"
+    )
+    cfg = load(tmp_path / "run.yaml", ["train.seed=8", "train.schedule.warmup=9"])
+    assert (cfg.train.clip, cfg.train.seed, cfg.train.schedule.warmup) == (0.5, 8, 9)
+    assert cfg.train.schedule.kind == PRESETS["transformer-tiny"]()["train"]["schedule"]["kind"]
+
+
+def test_an_override_finds_its_place_in_a_default_that_nobody_wrote_down():
+    cfg = load(DATA | {"model": tiny_run.MODEL}, ["train.schedule.warmup=9", "data.cleaning.max_words=50"])
+    assert (cfg.train.schedule.warmup, cfg.data.cleaning.max_words) == (9, 50)
+
+
+def test_an_override_may_be_what_the_file_lacks():
+    assert (
+        load({"preset": "transformer-tiny"}, ["data={train: [{kind: table, path: a.tsv}]}"]).data.train[0].path
+        == "a.tsv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"preset": "transformer-tinny"}, r"preset: no 'transformer-tinny' here\. Did you mean 'transformer-tiny'"),
+        ({"trian": {}}, r"no 'trian' here\. Did you mean 'train'"),
+        ({"train": {"optimizer": "adamw"}}, r"train\.optimizer: no 'adamw' here\. Did you mean 'adam_w'"),
+        ({"train": {"budget": {"kind": "steps", "steps": 0}}}, r"train\.budget\.steps"),
+        ({"train": {"batch_tokens": "many"}}, r"train\.batch_tokens: expected a whole number"),
+        ({"train": {"average": 1.0}}, r"train\.average"),
+        ({"train": {"precision": "float16"}}, r"train\.precision: no 'float16' here"),
+        ({"data": {}}, r"data\.train: must be given"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_mistake_is_named_with_its_place(change, says):
+    with pytest.raises(ConfigError, match=says):
+        load({"preset": "transformer-tiny", **DATA} | change)
+
+
+def test_a_file_that_is_no_mapping_says_what_is_expected(tmp_path):
+    (tmp_path / "run.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: expected a mapping.*preset"):
+        load(tmp_path / "run.yaml")
+
+
+def test_what_the_tokenizer_and_the_machine_decide_is_filled_in():
+    cfg = load({"preset": "transformer-base", **DATA}, ["train.device=cpu"])
+    full = fill(cfg, vocab=4321, source_vocab=None)
+    assert (full.model.vocab, full.model.source_vocab) == (4321, None)
+    assert full.train.schedule == Noam(warmup=4000, dim=512)
+    assert full.train.precision in ("float32", "bfloat16")
+    assert fill(full, vocab=4321, source_vocab=None) == full
+
+
+def test_a_vocabulary_that_is_not_the_tokenizers_is_refused():
+    cfg = load({"preset": "transformer-tiny", **DATA}, ["model.vocab=4000"])
+    with pytest.raises(ConfigError, match=r"model\.vocab: 4000 given, but the tokenizer has 3900 entries"):
+        fill(cfg, vocab=3900, source_vocab=None)
+
+
+def test_sizes_that_do_not_fit_show_without_any_memory():
+    cfg = load({"preset": "transformer-big", **DATA}, ["model.dim=1000", "model.encoder.pattern.0.mixer.heads=7"])
+    with pytest.raises(ConfigError, match=r"model\.encoder"):
+        outline(cfg)
+
+
+def test_two_vocabularies_cannot_share_one_matrix():
+    cfg = load({"preset": "transformer-tiny", **DATA}, ["target_tokenizer=characters"])
+    with pytest.raises(ConfigError, match=r"model\.tying"):
+        outline(cfg)
+
+
+# ---- the machine ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("has", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_bfloat16_where_a_cpu_has_matrix_units_for_it(monkeypatch, has, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == chosen
+    assert choose_precision("float32", torch.device("cpu")) == "float32"
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_auto_does_without(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"train\.device: cuda"):
+        choose_device("cuda")

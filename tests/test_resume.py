@@ -1,0 +1,349 @@
+"""A run that was stopped, however it was stopped, goes on as if nothing had happened: equal to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_run
+from tiny_run import outcome, rows
+
+from dragoman.checkpoint import RunDirectory, load_model
+from dragoman.config import to_dict
+from dragoman.data.tasks import Translation
+from dragoman.decode.translator import Translator
+from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.train.events import Finished, Learned, Notice, Saved, Started, Validated
+from dragoman.train.loop import Diverged
+from dragoman.train.run import resume, start
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return tiny_run.write_pairs(tmp_path_factory.mktemp("text") / "pairs.tsv")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, pairs):
+    """What the uninterrupted run has come to, and its events."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    events = list(start(tiny_run.config(pairs), path).events())
+    return path, outcome(path), events
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run"
+
+
+def kinds(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def stop_after(run, count):
+    """Drop the run dead after ``count`` events: no more is written."""
+    events = run.events()
+    for _ in range(count):
+        next(events)
+    events.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # these tests stop processes, not machines
+
+
+def begun(pairs, path):
+    """A run that was stopped after its first checkpoint."""
+    events = start(tiny_run.config(pairs), path).events()
+    assert any(isinstance(event, Saved) for event in events)
+    events.close()
+
+
+# ---- going on -------------------------------------------------------------------------------------
+
+
+def test_the_test_is_a_test(whole):
+    """It stops in the middle of epochs, accumulates, averages, validates and saves at unlike times."""
+    _, end, events = whole
+    started = kinds(events, Started)[0]
+    assert started.steps_per_epoch not in (3, 4, 6, 12) and 1 < started.steps_per_epoch < 12
+    assert {name.split("/")[0] for name in end["tensors"]} == {"model", "optimizer", "average"}
+    assert [event.step for event in kinds(events, Validated)] == [4, 8, 12]
+    assert {3, 6, 9, 12} <= {event.step for event in kinds(events, Saved)}
+    assert [event.step for event in kinds(events, Learned)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_is_a_function_of_its_configuration(whole, pairs, path):
+    list(start(tiny_run.config(pairs), path).events())
+    assert outcome(path) == whole[1]
+
+
+def test_another_seed_is_another_run(whole, pairs, path):
+    list(start(tiny_run.config(pairs, seed=2), path).events())
+    assert outcome(path)["tensors"] != whole[1]["tensors"]
+
+
+def test_stopped_after_any_event_and_resumed_equals_the_uninterrupted_run(whole, pairs, tmp_path):
+    path, end, events = whole
+    begin = next(i for i, event in enumerate(events) if isinstance(event, Started))
+    for count in range(begin + 1, len(events), 3):
+        path = tmp_path / f"stopped-{count}"
+        stop_after(start(tiny_run.config(pairs), path), count)
+        list(resume(path).events())
+        assert outcome(path) == end, f"stopped after event {count}, {events[count - 1]}"
+
+
+def test_stopped_again_and_again(whole, pairs, path):
+    begun(pairs, path)
+    for _ in range(40):
+        run = resume(path)
+        events = run.events()
+        seen = [event for event, _ in zip(events, range(4), strict=False)]
+        events.close()
+        if kinds(seen, Finished):
+            break
+    assert outcome(path) == whole[1]
+
+
+def test_a_line_that_a_crash_cut_short_is_written_again(whole, pairs, path):
+    stop_after(start(tiny_run.config(pairs), path), len(whole[2]) // 2)
+    for name in ("metrics", "samples"):
+        with (path / f"{name}.jsonl").open("a") as file:
+            file.write('{"kind": "train", "ste')
+    list(resume(path).events())
+    assert outcome(path) == whole[1]
+
+
+def test_from_an_earlier_checkpoint_the_run_comes_to_the_same_end(whole, pairs, path):
+    list(start(tiny_run.config(pairs), path).events())
+    list(resume(path, checkpoint="step-000006").events())
+    assert outcome(path) == whole[1]
+    assert (path / "checkpoints" / "step-000012.abandoned").is_dir()
+
+
+def test_a_finished_run_says_so_and_how_to_train_longer(whole, pairs, path):
+    list(start(tiny_run.config(pairs), path).events())
+    events = list(resume(path).events())
+    assert [type(event) for event in events] == [Started, Finished]
+    assert events[-1].complete and "train.budget" in events[-1].reason
+    longer = list(resume(path, overrides=["train.budget.steps=14"]).events())
+    assert longer[-1].step == 14
+    assert "changed: train.budget.steps from 12 to 14" in [event.text for event in kinds(longer, Notice)]
+
+
+# ---- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(whole, pairs, path, number):
+    before = signal.getsignal(number)
+    for event in start(tiny_run.config(pairs), path).events():
+        if isinstance(event, Learned) and event.step == 10:
+            signal.raise_signal(number)
+    assert isinstance(event, Finished) and not event.complete
+    assert event.step == 10 and number.name in event.reason and f"dragoman train {path} --resume" in event.reason
+    assert RunDirectory.open(path).find("last").step == 10
+    assert signal.getsignal(number) == before
+    list(resume(path).events())
+    assert outcome(path) == whole[1]
+
+
+def test_a_signal_in_the_middle_of_a_validation_leaves_that_to_the_resumed_run(whole, pairs, path, monkeypatch):
+    ask = Translation.surprise
+
+    def interrupted(self, model, batch):
+        signal.raise_signal(signal.SIGINT)
+        return ask(self, model, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translation, "surprise", interrupted)
+        events = list(start(tiny_run.config(pairs), path).events())
+    assert events[-1].step == 4 and not kinds(events, Validated)
+    list(resume(path).events())
+    assert outcome(path) == whole[1]
+
+
+SLOW = """
+import sys, time, tiny_run
+from pathlib import Path
+from dragoman.train import loop, run
+quick = loop._account
+loop._account = lambda *given: (time.sleep(60 if given[1].step == 5 else 0), quick(*given))[1]
+for event in run.start(tiny_run.config(Path(sys.argv[1])), sys.argv[2]).events():
+    print(type(event).__name__, flush=True)
+"""
+
+
+def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(pairs, path):
+    command = [sys.executable, "-c", SLOW, str(pairs), str(path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any(line == "Validated\n" for line in process.stdout), "at step 4"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, "the first one waits for the step"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) != 0
+    assert RunDirectory.open(path).find("last").step == 4
+    assert isinstance(next(iter(resume(path).events())), Started)
+
+
+# ---- changes --------------------------------------------------------------------------------------
+
+
+def test_a_resume_whose_configuration_differs_shows_every_difference(pairs, path):
+    begun(pairs, path)
+    other = tiny_run.config(pairs, seed=2, batch_tokens=500)
+    with pytest.raises(CheckpointError) as refused:
+        resume(path, cfg=other)
+    assert "train.batch_tokens was 400, is now 500; train.seed was 1, is now 2" in str(refused.value)
+    with pytest.raises(CheckpointError, match=r"model\.dim was 8, is now 16: restore it, start a new run$"):
+        resume(path, overrides=["model.dim=16"], deliberate=True)
+
+
+def test_the_same_run_file_goes_on_whatever_it_left_open(whole, pairs, path):
+    begun(pairs, path)
+    list(resume(path, cfg=tiny_run.config(pairs, precision="auto")).events())
+    assert outcome(path) == whole[1]
+
+
+def test_what_changes_no_weight_may_change(whole, pairs, path):
+    begun(pairs, path)
+    list(resume(path, overrides=["train.save_every=5", "train.keep.last=1", "train.samples=1"]).events())
+    assert outcome(path)["tensors"] == whole[1]["tensors"]
+
+
+def test_a_deliberate_change_is_made_and_recorded(whole, pairs, path):
+    begun(pairs, path)
+    change = ["train.schedule.peak=0.001"]
+    with pytest.raises(CheckpointError, match="--deliberate"):
+        resume(path, overrides=change)
+    list(resume(path, overrides=change, deliberate=True).events())
+    assert [row["to"] for row in rows(path / "metrics.jsonl") if row["kind"] == "change"] == [0.001]
+    assert outcome(path)["tensors"] != whole[1]["tensors"]
+
+
+def test_a_hand_edited_configuration_is_noticed(pairs, path):
+    begun(pairs, path)
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("clip: 1.0", "clip: 2.0"))
+    with pytest.raises(CheckpointError, match=r"train\.clip was 1\.0, is now 2\.0"):
+        resume(path)
+
+
+# ---- ends -----------------------------------------------------------------------------------------
+
+
+def test_patience_stops_a_run_that_no_longer_improves(pairs, path):
+    still = {"kind": "constant", "peak": 1e-12}
+    events = list(start(tiny_run.config(pairs, schedule=still, patience=1, average=None), path).events())
+    assert isinstance(events[-1], Finished) and events[-1].complete and events[-1].step <= 12
+    assert "no better validation" in events[-1].reason or events[-1].step == 12
+
+
+def test_epochs_are_turned_into_steps(pairs, path):
+    events = list(start(tiny_run.config(pairs, budget={"kind": "epochs", "epochs": 1.5}), path).events())
+    started = kinds(events, Started)[0]
+    assert events[-1].step == started.total == -(-3 * started.steps_per_epoch // 2)
+
+
+def test_minutes_are_turned_into_steps_once_and_a_resumed_run_keeps_them(pairs, path):
+    budget = {"kind": "minutes", "minutes": 0.01}
+    run = start(tiny_run.config(pairs, budget=budget, save_every=5), path)
+    events = run.events()
+    for event in events:
+        if isinstance(event, Saved) and run.progress.total:
+            break
+    events.close()
+    total = run.progress.total
+    assert total and total >= 10
+    again = list(resume(path).events())
+    assert kinds(again, Started)[0].total == total == again[-1].step
+
+
+def test_only_so_many_checkpoints_are_kept_and_the_best_among_them(pairs, path):
+    list(start(tiny_run.config(pairs, keep={"last": 1, "every": 6}), path).events())
+    run = RunDirectory.open(path)
+    assert {c.step for c in run.checkpoints()} == {6, 12, run.find("best").step}
+
+
+# ---- failures -------------------------------------------------------------------------------------
+
+
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_written(pairs, path):
+    cfg = tiny_run.config(pairs)
+    broken = tiny_run.recipe.load(
+        tiny_run.merge(to_dict(cfg), {"model": {"dim": 10, "decoder": {"pattern": [tiny_run.BLOCK]}}})
+    )
+    with pytest.raises(ConfigError, match=r"model\.decoder\.pattern\.0\.cross"):
+        start(broken, path)
+    assert not path.exists()
+
+
+def test_a_run_that_fails_while_preparing_leaves_nothing_behind(tmp_path, path):
+    (tmp_path / "bad.tsv").write_text("no tab here\n")
+    with pytest.raises(DataError, match=r"bad\.tsv:1"):
+        list(start(tiny_run.config(tmp_path / "bad.tsv"), path).events())
+    assert not path.exists()
+
+
+def test_an_existing_run_is_not_started_over(pairs, path):
+    begun(pairs, path)
+    with pytest.raises(CheckpointError, match="--resume"):
+        start(tiny_run.config(pairs), path)
+
+
+def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, monkeypatch):
+    ask = Translation.loss
+    calls = []
+
+    def poisoned(self, model, batch):
+        calls.append(batch)
+        summed, count = ask(self, model, batch)
+        return summed * (float("nan") if len(calls) > 14 else 1), count
+
+    monkeypatch.setattr(Translation, "loss", poisoned)
+    events = []
+    with pytest.raises(Diverged, match=r"for 3 steps in a row.*step-000009 is good.*--resume --deliberate"):
+        events.extend(start(tiny_run.config(pairs, give_up_after=3), path).events())
+    assert RunDirectory.open(path).find("last").step == 9
+
+
+def test_a_full_disk_stops_the_run_and_a_resumed_one_is_the_same(whole, pairs, path, monkeypatch):
+    from dragoman import durable
+
+    write = durable.write
+
+    def full(file, content):
+        if file.name == "optimizer.safetensors" and "step-000006" in str(file):
+            raise OSError(28, "No space left on device")
+        write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write", full)
+        with pytest.raises(CheckpointError, match=r"step-000006: cannot save: No space left on device.*--resume"):
+            list(start(tiny_run.config(pairs), path).events())
+    list(resume(path).events())
+    assert outcome(path) == whole[1]
+
+
+# ---- using it -------------------------------------------------------------------------------------
+
+
+def test_the_loaded_model_has_the_averaged_weights(whole):
+    path, end, _ = whole
+    model, source, target = load_model(path, "last")
+    for name, value in model.state_dict().items():
+        if f"average/{name}" in end["tensors"]:
+            assert value.tolist() == end["tensors"][f"average/{name}"]
+    assert not model.training and source is target
+    assert load_model(path / "last")[0].state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_run_can_be_translated_with(whole):
+    assert len(Translator.load(whole[0]).translate(["the red house", ""])) == 2
