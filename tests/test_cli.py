@@ -115,7 +115,7 @@ MISTAKES = {
     "heads that do not divide": (["train", "--pairs", "CORPUS", "model.dim=250"], "do not divide"),
     "a vocabulary too large": (["train", "--pairs", "CORPUS", *TINY, "tokenizer={kind: bpe, vocab: 50000}"], "vocab"),
     "a run that exists": (["train", "--pairs", "CORPUS", "--run", "RUN"], "--resume"),
-    "a resume that differs": (["train", "RUN", "--resume", "model.dim=64"], "model.dim was 32, now 64"),
+    "a resume that differs": (["train", "RUN", "--resume", "model.dim=64"], "model.dim was 32, is now 64"),
     "no such run": (["translate", "absent-run", "abc"], "absent-run"),
     "no such checkpoint": (["translate", "RUN", "abc", "--checkpoint", "step-999999"], "step-999999"),
     "a missing input file": (["translate", "RUN", "absent.txt"], "absent.txt: no such file"),
