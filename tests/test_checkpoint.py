@@ -106,6 +106,16 @@ def test_saving_the_same_step_again_replaces_it(run):
     assert [p.name for p in run.folder.iterdir()] == ["step-000005"]
 
 
+def test_a_best_checkpoint_that_someone_removed_does_not_stop_the_pruning(run):
+    for step in (1, 2, 3):
+        save(run, step, best=step == 1)
+    shutil.rmtree(run.folder / "step-000001")
+    run.prune(keep=1)
+    assert [c.step for c in run.checkpoints()] == [3]
+    with pytest.raises(CheckpointError, match="step-000001: no such checkpoint"):
+        run.load("best")
+
+
 def test_pruning_keeps_the_newest_the_best_and_every_nth(run):
     for step in range(1, 11):
         save(run, step, best=step == 3)
@@ -166,7 +176,7 @@ def test_only_one_process_writes(run):
     RunDirectory.open(run.path, write=True).close()
 
 
-@pytest.mark.parametrize(("written", "says"), [(99, "newer than format"), (-1, "too old"), ("x", "newer")])
+@pytest.mark.parametrize(("written", "says"), [(99, "99 is newer"), (-1, "too old"), ("x", "newer")])
 def test_a_format_of_another_time_is_refused(run, written, says):
     path = save(run, 5).path
     manifest = Checkpoint(path).manifest() | {"format": written}

@@ -272,6 +272,23 @@ def test_only_so_many_checkpoints_are_kept_and_the_best_among_them(pairs, path):
     assert {c.step for c in run.checkpoints()} == {6, 12, run.find("best").step}
 
 
+def test_without_a_validation_set_the_last_checkpoint_is_the_best(pairs, path):
+    cfg = to_dict(tiny_run.config(pairs))
+    cfg["data"]["hold_out"]["valid"] = 0
+    events = list(start(tiny_run.recipe.load(cfg), path).events())
+    assert not kinds(events, Validated) and events[-1].step == 12
+    assert RunDirectory.open(path).find("best").step == 12
+    assert (path / "report.html").exists()
+
+
+def test_an_average_that_begins_in_the_middle_begins_with_the_weights_there(pairs, path):
+    list(start(tiny_run.config(pairs, average=None), path).events())
+    more = ["train.average=0.999", "train.budget.steps=13"]
+    list(resume(path, overrides=more, deliberate=True).events())
+    tensors = RunDirectory.open(path).load("last").tensors
+    assert all((tensors["model"][name] - mean).abs().max() < 0.02 for name, mean in tensors["average"].items())
+
+
 # ---- failures -------------------------------------------------------------------------------------
 
 
@@ -330,6 +347,20 @@ def test_a_full_disk_stops_the_run_and_a_resumed_one_is_the_same(whole, pairs, p
             list(start(tiny_run.config(pairs), path).events())
     list(resume(path).events())
     assert outcome(path) == whole[1]
+
+
+def test_a_vocabulary_larger_than_the_text_yields_leaves_nothing_behind(pairs, path):
+    cfg = tiny_run.recipe.load(to_dict(tiny_run.config(pairs)) | {"tokenizer": {"kind": "words", "vocab": 9999}})
+    with pytest.raises(ConfigError, match=r"tokenizer: vocab=9999, but the text yields only"):
+        list(start(cfg, path).events())
+    assert not path.exists()
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run(pairs, path, monkeypatch):
+    ask = Translation.surprise
+    monkeypatch.setattr(Translation, "surprise", lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1]))
+    with pytest.raises(Diverged, match=r"validation loss is nan.*step-000003 is good"):
+        list(start(tiny_run.config(pairs), path).events())
 
 
 # ---- using it -------------------------------------------------------------------------------------

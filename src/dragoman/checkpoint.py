@@ -190,8 +190,9 @@ class RunDirectory:
             run._claim()
             durable.sweep(run.path)
             durable.sweep(run.folder)
-            if checkpoints := run.checkpoints():
-                durable.link(run.path / "last", f"checkpoints/{checkpoints[-1].path.name}")  # died before it was moved
+            newest = run.checkpoints()[-1:]
+            if newest and (run.path / "last").resolve() != newest[0].path.resolve():  # died before it was moved
+                durable.link(run.path / "last", f"checkpoints/{newest[0].path.name}")
         return run
 
     def _claim(self) -> None:
@@ -208,9 +209,12 @@ class RunDirectory:
             ) from None
 
     def discard(self) -> None:
-        """Remove the whole run: for one that came to nothing."""
+        """Remove a run that came to nothing: what came before any checkpoint, and the folder if that empties it."""
         self.close()
-        shutil.rmtree(self.path)
+        for name in (CONFIG, JOINT, SOURCE, TARGET, LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def close(self) -> None:
         """Let another process write."""
@@ -302,6 +306,11 @@ class RunDirectory:
         }
         durable.write(folder / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
 
+    @property
+    def _best(self) -> str | None:
+        link = self.path / "best"
+        return Path(os.readlink(link)).name if link.is_symlink() else None
+
     def find(self, which: str | int = "last") -> Checkpoint:
         """The checkpoint called ``which``: ``last``, ``best`` (the last one if there is no best yet), a step or a name.
 
@@ -309,9 +318,9 @@ class RunDirectory:
             CheckpointError: there is none of that name; the message lists those there are.
         """
         known = self.checkpoints()
-        if which == "best" and (self.path / "best").is_symlink():
-            which = Path(os.readlink(self.path / "best")).name
-        if which in ("last", "best"):
+        if which == "best":
+            which = self._best or "last"
+        if which == "last":
             if not known:
                 raise CheckpointError(f"{self.path}: no checkpoint yet: train on with --resume")
             return known[-1]
@@ -332,6 +341,8 @@ class RunDirectory:
         try:
             return checkpoint.load(parts)
         except Damaged as damage:
+            if which in ("last", "best") and not checkpoint.path.exists():
+                return self.load(which, parts)  # a run that goes on has pruned it meanwhile
             intact = next(
                 (c.path.name for c in reversed(self.checkpoints()) if c != checkpoint and _is_intact(c)), None
             )
@@ -346,9 +357,8 @@ class RunDirectory:
         Raises:
             CheckpointError: one cannot be removed.
         """
-        best = self.find("best")
         for checkpoint in self.checkpoints()[: -max(keep, 1)]:
-            if checkpoint != best and not (every and checkpoint.step and checkpoint.step % every == 0):
+            if checkpoint.path.name != self._best and not (every and checkpoint.step and checkpoint.step % every == 0):
                 try:
                     durable.remove(checkpoint.path)
                 except OSError as error:

@@ -65,6 +65,7 @@ def prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     with durable.folder(run.path / FOLDER) as folder:
         for name, pairs in (("train", split.train), ("valid", split.valid)):
             corpus = ParallelCorpus.build(folder / name, pairs, source, target, longest=longest)
+            report[f"{name} pairs too long for the model"] = corpus.left_out
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
         for name, pairs in (("valid", split.valid), ("test", split.test)):

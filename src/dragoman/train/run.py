@@ -1,7 +1,8 @@
 """One run from its configuration to its last checkpoint: prepare, learn, validate, save, stop, resume.
 
 What is due at a step (a report, a validation, a checkpoint, the end) is decided from ``Progress`` alone, which every
-checkpoint holds: a resumed run therefore does what the uninterrupted one would have done, to the bit on a CPU.
+checkpoint holds: a resumed run therefore does what the uninterrupted one would have done, on a CPU to the bit (with as
+many threads as before: their number decides in which order sums are made).
 """
 
 import dataclasses
@@ -99,7 +100,6 @@ class Run:
             if isinstance(module, Tower):
                 module.recompute = train.recompute
         self.optimizer = train.optimizer.build(self.model)
-        self.average = MovingAverage(self.model, train.average) if train.average else None
         self.restore()
         self.corpus = data.train
         self.batches = Batches(data.train.lengths, train.batch_tokens, train.seed, train.accumulate)
@@ -127,12 +127,13 @@ class Run:
         )
 
     def restore(self) -> None:
-        """Weights, optimizer and moving average as the checkpoint has them."""
-        if self.content is None:
-            return
-        tensors = self.content.tensors
-        self.model.load_state_dict(tensors["model"])
-        load_state_tensors(self.optimizer, self.model, tensors["optimizer"])
+        """Weights, optimizer and moving average as the checkpoint has them, if there is one."""
+        tensors = self.content.tensors if self.content else {}
+        if tensors:
+            self.model.load_state_dict(tensors["model"])
+            load_state_tensors(self.optimizer, self.model, tensors["optimizer"])
+        decay = self.cfg.train.average
+        self.average = MovingAverage(self.model, decay) if decay else None
         if self.average and "average" in tensors:
             self.average.load(self.model, tensors["average"])
         self.content = None  # as large as model and optimizer together
@@ -182,6 +183,7 @@ class Run:
             ):
                 yield self.save(best=improved)
             if end:
+                report.write(self.directory)
                 yield end
                 return
             yield from self.step(steps)
@@ -238,9 +240,8 @@ class Run:
 
     def validation_due(self) -> bool:
         step = self.progress.step
-        return self.progress.validated < step and (
-            step % self.cfg.train.validate_every == 0 or step == self.progress.total
-        )
+        now = step % self.cfg.train.validate_every == 0 or step == self.progress.total
+        return now and self.progress.validated < step and len(self.validator.batches) > 0
 
     def validate(self, interrupts: Interrupts) -> Validated | None:
         """None if a signal came meanwhile: then nothing is counted, and the resumed run validates here first."""
@@ -253,7 +254,7 @@ class Run:
         progress.validated, progress.stale = progress.step, 0 if best else progress.stale + 1
         if best:
             progress.best_loss, progress.best_step = seen.loss, progress.step
-        validated = Validated(progress.step, seen.loss, math.exp(seen.loss), best, seen.scores, seen.samples)
+        validated = Validated(progress.step, seen.loss, math.exp(min(seen.loss, 700)), best, seen.scores, seen.samples)
         row = dataclasses.asdict(validated)
         self.samples.append({"step": progress.step, "samples": row.pop("samples")})
         self.metrics.append({"kind": "valid"} | row)

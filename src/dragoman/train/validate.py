@@ -1,5 +1,6 @@
 """Looking at a model in the middle of its training: its loss on all of the validation set, and a few translations."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dragoman.data.batch import collate
 from dragoman.decode.translator import Translator
 from dragoman.model.interface import SequenceModel
 from dragoman.train.events import Sample
+from dragoman.train.loop import Diverged
 from dragoman.train.prepare import Prepared
 from dragoman.train.recipe import RunConfig
 
@@ -39,12 +41,20 @@ class Validator:
         self.batches = list(in_order(data.valid.lengths, cfg.train.batch_tokens))
 
     def look(self, model: SequenceModel, stop: Callable[[], bool]) -> Seen | None:
-        """None if ``stop`` said so meanwhile."""
+        """None if ``stop`` said so meanwhile.
+
+        Raises:
+            Diverged: the loss is not a number.
+        """
         model.eval()
         try:
             with torch.inference_mode(), self.precision():
                 loss = self.loss(model, stop)
-                return None if loss is None or stop() else Seen(loss, *self.translations(model))
+                if loss is None or stop():
+                    return None
+                if not math.isfinite(loss):
+                    raise Diverged(f"the validation loss is {loss}: lower the learning rate, or train in float32")
+                return Seen(loss, *self.translations(model))
         finally:
             model.train()
 
