@@ -107,8 +107,15 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, q: Float[Tensor, "B H Q C"], kv: KV, view: View) -> Float[Tensor, "B Q D"]:
-        kernel = explicit if self.weights._forward_hooks or prefers_explicit(self, view) else fused
+        listened = bool(self.weights._forward_hooks)
+        fits = self.scorer.fusable and view.relation.fusable and not listened
+        kernel = fused if fits and not explicit_is_faster(q, kv.k, self.share) else explicit
         return self.out(kernel(self, q, kv, view).transpose(1, 2).flatten(-2))
+
+    @property
+    def share(self) -> float:
+        """Of the weights dropped now."""
+        return self.cfg.dropout if self.training else 0.0
 
 
 # ---- kernels: a fast one and its slow twin ----------------------------------------------------------
@@ -122,32 +129,33 @@ def fused(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, 
     if bias is not None:
         dense = view.sight.dense(q.shape[2], k.shape[2], q.device)
         mask, causal = bias if dense is None else bias.masked_fill(~dense, float("-inf")), False
-    share = attention.cfg.dropout if attention.training else 0.0
     return F.scaled_dot_product_attention(
-        q, k, kv.v, mask, share, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != k.shape[1]
+        q, k, kv.v, mask, attention.share, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != k.shape[1]
     )
 
 
 def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
-    """The same, written out. Used when someone wants the weights, and for what a fused kernel cannot do."""
+    """The same, written out: for what a fused kernel cannot do, when someone listens, and where it is faster."""
     (B, H, Q, _), (_, G, K, _) = q.shape, kv.v.shape
-    scores = torch.cat([attention.scorer.scores(q_part, k) for q_part, k in view.relation.parts(q, kv.k)], dim=2)
+    parts = [attention.scorer.scores(q_part, k) for q_part, k in view.relation.parts(q, kv.k)]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
     bias = view.relation.bias(q, attention.scorer.scale)
     if bias is not None:
         scores = scores + bias
     mask = view.sight.dense(Q, K, q.device)
-    if mask is None:
-        weights = scores.softmax(dim=-1)
-    else:  # the lowest finite number, not -inf: a row that sees nothing must become zeros, not NaN
-        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
+    if mask is not None:  # the lowest finite number, not -inf: a row that sees nothing must become zeros, not NaN
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1)
+    if mask is not None and not view.sight.causal:
         weights = weights * mask.any(dim=-1, keepdim=True)
-    weights = attention.weights(weights)
-    if attention.training:
-        weights = dropout(weights, attention.cfg.dropout)
+    weights = dropout(attention.weights(weights), attention.share)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     of_distances = view.relation.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 
-def prefers_explicit(attention: Attention, view: View) -> bool:
-    return not (attention.scorer.fusable and view.relation.fusable)
+def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
+    """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
+    texts, twice to nine times, and knows no dropout. Otherwise it is as fast or faster."""
+    backward = torch.is_grad_enabled() and q.requires_grad
+    return q.device.type == "cpu" and backward and (share > 0 or (q.dtype == torch.bfloat16 and k.shape[2] <= 256))

@@ -38,6 +38,8 @@ class Places(NamedTuple):
     def followed_by(self, new: "Places") -> "Places":
         """These and then ``new``. Where only one of the two says something, the other is kept, of the neighbouring
         segment, and of field 1."""
+        if not self.pos.shape[1]:
+            return new
         joined = []
         for name, a, b in zip(self._fields, self, new, strict=True):
             said = a if b is None else b

@@ -1,0 +1,280 @@
+"""Decoding with a cache, in whatever pieces, gives what one forward gives; states do as they are told."""
+
+import dataclasses
+
+import pytest
+import torch
+from variants import (
+    ALONE,
+    VARIANTS,
+    D,
+    H,
+    V,
+    Variant,
+    assert_equal,
+    batch,
+    build,
+    build_from,
+    every_model,
+    every_variant,
+    ids,
+)
+
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.interface import PAD, Tokens
+from dragoman.model.mlp import FeedForward
+from dragoman.model.norm import LayerNorm
+from dragoman.model.position import Alibi
+from dragoman.model.rotary import Rotary
+from dragoman.model.state import KV, Growing, Preallocated, growing, preallocated
+from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.visibility import Causal, Prefix, Structural
+
+POLICIES = {"growing": growing, "preallocated": preallocated(16)}
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def decoded(model: Transformer, target: torch.Tensor, state, sizes: list[int]) -> torch.Tensor:
+    return torch.cat([model.decode(piece, state) for piece in target.split(sizes, dim=1)], dim=1)
+
+
+@every_model
+def test_decoding_piece_by_piece_equals_one_forward(variant, shape):
+    model = build(variant, shape)
+    target, source = batch(model, 2, 11, 5)
+    if source is not None:
+        source[1, 3:] = PAD
+    assert_equal(decoded(model, target, model.start(source), [5, 1, 1, 3, 1]), model(target, source))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@every_variant
+def test_decoding_token_by_token_equals_one_forward(variant, policy):
+    model = build(variant)
+    target, source = batch(model, 2, 9, 5)
+    state = model.start(source, POLICIES[policy])
+    assert_equal(decoded(model, target, state, [1] * 9), model(target, source))
+    assert state.length == 9
+
+
+@every_variant
+def test_a_long_prompt_then_token_by_token_through_a_buffer_equals_one_forward(variant):
+    model = build(variant, "decoder-only")
+    target = ids(2, 9)
+    assert_equal(decoded(model, target, model.start(None, preallocated(9)), [6, 1, 1, 1]), model(target))
+
+
+@pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in VARIANTS), *ALONE])
+def test_beams_that_part_and_change_places_are_as_rows_of_their_own(variant, shape):
+    model, K = build(variant, shape), 3
+    prompt, source = batch(model, 4, 2, 5)
+    if source is not None:
+        source[1, 3:] = PAD
+    state = model.start(source)
+    model.decode(prompt, state)
+    state.expand(K)
+    said = prompt.repeat_interleave(K, dim=0)
+
+    def step() -> None:
+        nonlocal said
+        new = ids(len(said), 1)
+        got, said = model.decode(new, state), torch.cat([said, new], dim=1)
+        beams = None if source is None else source.repeat_interleave(K, dim=0)
+        assert_equal(got[:, 0], model(said, beams)[:, -1])
+
+    step()
+    rows = torch.arange(4)[:, None] * K + torch.tensor([[2, 0, 0], [1, 1, 1], [0, 1, 2], [2, 1, 0]])
+    state.reorder(rows.flatten())
+    said = said[rows.flatten()]
+    step()
+    sentences = torch.tensor([3, 1])
+    state.select(sentences)
+    said = said.unflatten(0, (4, K))[sentences].flatten(0, 1)
+    source = None if source is None else source[sentences]
+    step()
+    state.select(torch.tensor([1]))
+    said, source = said[K:], None if source is None else source[1:]
+    step()
+    step()
+
+
+@every_variant
+def test_beams_may_part_before_the_first_token(variant):
+    model, source, first = build(variant), ids(2, 5), ids(6, 1)
+    state = model.start(source)
+    state.expand(3)
+    assert_equal(model.decode(first, state), model(first, source.repeat_interleave(3, dim=0)))
+
+
+@pytest.mark.parametrize("cross", [Causal(), Causal(window=2), Prefix()], ids=["causal", "window", "prefix"])
+def test_beams_read_a_source_that_not_everyone_sees(cross):
+    plain = VARIANTS["sinusoidal"].config("encoder-decoder")
+    (block,) = plain.decoder.pattern
+    block = dataclasses.replace(block, cross=dataclasses.replace(block.cross, visibility=cross))
+    model = build_from(dataclasses.replace(plain, decoder=dataclasses.replace(plain.decoder, pattern=(block,))))
+    source, target = ids(2, 6), ids(6, 4)
+    state = model.start(source)
+    state.expand(3)
+    assert_equal(decoded(model, target, state, [1, 2, 1]), model(target, source.repeat_interleave(3, dim=0)))
+
+
+@every_variant
+def test_prompts_of_different_length_are_padded_on_either_side(variant):
+    model = build(variant, "decoder-only")
+    prompts, rest = [ids(1, 2), ids(1, 6)], ids(2, 5)
+    alone = [model(torch.cat([prompt, rest[i : i + 1]], dim=1))[:, -5:] for i, prompt in enumerate(prompts)]
+    for left in (True, False):
+        ends = (4, 0) if left else (0, 4)
+        padded = torch.cat([torch.nn.functional.pad(prompts[0], ends, value=PAD), prompts[1]])
+        state = model.start(None)
+        model.decode(Tokens(padded[:, :3], keep=padded[:, :3] != PAD), state)
+        model.decode(Tokens(padded[:, 3:], keep=padded[:, 3:] != PAD), state)
+        assert_equal(decoded(model, rest, state, [1, 1, 2, 1]), torch.cat(alone))
+
+
+@every_variant
+def test_ids_alone_may_be_a_prompt_padded_on_the_right(variant):
+    model = build(variant, "decoder-only")
+    prompts, rest = [ids(1, 3), ids(1, 5)], ids(2, 3)
+    state = model.start(None)
+    model.decode(torch.cat([torch.nn.functional.pad(prompts[0], (0, 2), value=PAD), prompts[1]]), state)
+    alone = [model(torch.cat([prompt, rest[i : i + 1]], dim=1))[:, -3:] for i, prompt in enumerate(prompts)]
+    assert_equal(decoded(model, rest, state, [1, 1, 1]), torch.cat(alone))
+
+
+@every_variant
+def test_the_last_of_several_packed_texts_goes_on(variant):
+    model = build(variant, "decoder-only")
+    before, text = ids(1, 4), ids(1, 9)
+    packed = Tokens(torch.cat([before, text[:, :4]], dim=1), segment=torch.tensor([[5] * 4 + [2] * 4]))
+    state = model.start(None)
+    model.decode(packed, state)
+    assert_equal(decoded(model, text[:, 4:], state, [1, 3, 1]), model(text)[:, 4:])
+
+
+@every_variant
+def test_a_text_begins_anew_where_its_segment_changes(variant):
+    model = build(variant, "decoder-only")
+    first, second = ids(1, 5), ids(1, 6)
+    state = model.start(None)
+    model.decode(Tokens(first, segment=torch.zeros_like(first)), state)
+    pieces = second.split([1, 3, 2], dim=1)
+    got = [model.decode(Tokens(piece, segment=torch.ones_like(piece)), state) for piece in pieces]
+    assert_equal(torch.cat(got, dim=1), model(second))
+
+
+@pytest.mark.parametrize(
+    "visibility", [Prefix(), Structural(sees=((0,), (0, 1)), causal=True)], ids=["prefix", "fields"]
+)
+def test_a_structured_text_is_decoded_as_in_one_forward(visibility):
+    model = build_from(Variant(mixer={"visibility": visibility, "position": Rotary()}).config("decoder-only"))
+    tokens, field = ids(2, 8), torch.tensor([[0] * 3 + [1] * 5])
+    state = model.start(None)
+    got = [model.decode(Tokens(tokens[:, :3], field=field[:, :3]), state)]
+    got += [model.decode(Tokens(tokens[:, i : i + 1], field=field[:, i : i + 1]), state) for i in range(3, 8)]
+    assert_equal(torch.cat(got, dim=1), model(Tokens(tokens, field=field)))
+
+
+def test_what_follows_a_prefix_is_none_unless_it_says_so():
+    model = build_from(Variant(mixer={"visibility": Prefix()}).config("decoder-only"))
+    tokens, field = ids(2, 8), torch.tensor([[0] * 3 + [1] * 5])
+    state = model.start(None)
+    model.decode(Tokens(tokens[:, :3], field=field[:, :3]), state)
+    assert_equal(decoded(model, tokens[:, 3:], state, [2, 1, 2]), model(Tokens(tokens, field=field))[:, 3:])
+
+
+# ---- what states hold ------------------------------------------------------------------------------
+
+
+def cached_numbers_per_token(kv_heads: int | None) -> float:
+    """Of one layer with 32 heads of 128 channels, keys and values of a single row."""
+    attention = AttentionConfig(heads=32, kv_heads=kv_heads, head_dim=128, visibility=Causal()).build(16)
+    state = attention.new_state(growing)
+    state.extend(attention.key_value(torch.randn(1, 10, 16)))
+    return state.nbytes / 4 / 10
+
+
+@pytest.mark.parametrize("heads", [None, 8, 1])
+def test_a_layer_remembers_two_vectors_of_each_key_value_head_for_each_token(heads):
+    assert cached_numbers_per_token(heads) == 2 * (heads or 32) * 128
+
+
+def decoder(*visibilities: Causal) -> Transformer:
+    def block(visibility: Causal) -> BlockConfig:
+        mixer = AttentionConfig(heads=H, visibility=visibility, position=Alibi())
+        return BlockConfig(mixer=mixer, mlp=FeedForward(hidden=8), norm=LayerNorm())
+
+    tower = TowerConfig(depth=len(visibilities), pattern=tuple(map(block, visibilities)))
+    return TransformerConfig(vocab=V, dim=D, decoder=tower).build()
+
+
+def test_layers_with_a_window_forget_what_is_out_of_sight():
+    model, sizes = decoder(Causal(), Causal(window=4), Causal(window=6, sinks=2)), []
+    for T in (3, 20, 40):
+        state = model.start(None)
+        decoded(model, ids(2, T), state, [T - 2, 1, 1])
+        sizes.append([layer.nbytes // (2 * 2 * D * 4) for layer in state.tower.layers])
+    assert sizes == [[3, 3, 3], [20, 3, 7], [40, 3, 7]]
+
+
+def test_a_state_of_windows_stays_as_small_as_they_are():
+    model, sizes = decoder(Causal(window=4), Causal(window=6, sinks=2)), []
+    for T in (20, 40):
+        state = model.start(None)
+        decoded(model, ids(2, T), state, [T])
+        sizes.append(state.nbytes)
+    assert sizes[0] == sizes[1]
+
+
+def test_the_source_is_held_once_for_all_beams():
+    model, source = build("plain"), ids(2, 5)
+    state = model.start(source)
+    before = state.nbytes
+    state.expand(4)
+    assert before == state.nbytes
+    layers = model.cfg.decoder.depth
+    assert before - 8 * 5 == layers * 2 * 2 * 5 * D * 8  # one int64 position for each column; keys, values in float64
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_nbytes_counts_every_tensor_that_a_state_holds(beams):
+    model, source = build("window, sinks"), ids(2, 5)
+    source[1, 3:] = PAD
+    state = model.start(source)
+    state.expand(beams)
+    decoded(model, ids(2 * beams, 7), state, [4, 1, 2])
+    held = [t for layer in state.tower.layers for t in layer.kv]
+    held += [t for kv in state.memory.layers for t in kv]
+    held += [t for places in (*state.tower.seen.values(), state.memory.places) for t in places if t is not None]
+    assert state.nbytes == sum(t.nbytes for t in held)
+
+
+def test_a_full_cache_says_what_to_do():
+    model = decoder(Causal())
+    with pytest.raises(ValueError, match="cache holds 4 tokens, 5 needed: raise its capacity or shorten the text"):
+        model.decode(ids(1, 5), model.start(None, preallocated(4)))
+
+
+@pytest.mark.parametrize("new", [Growing, lambda: Preallocated(10)], ids=["growing", "preallocated"])
+def test_reordering_copies_rows_which_then_part(new):
+    state = new()
+    state.reorder(torch.tensor([0]))  # nothing to reorder yet
+    first = KV(torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4))
+    state.extend(first)
+    state.reorder(torch.tensor([1, 1, 0]))
+    more = KV(torch.randn(3, 1, 2, 4), torch.randn(3, 1, 2, 4))
+    k, v = state.extend(more)
+    rows = torch.tensor([1, 1, 0])
+    assert torch.equal(k, torch.cat([first.k[rows], more.k], dim=2))
+    assert torch.equal(v, torch.cat([first.v[rows], more.v], dim=2))
+
+
+def test_training_remembers_nothing():
+    model = decoder(Causal(), Causal(window=3))
+    assert model(ids(2, 5)).shape == (2, 5, V)
+    assert not any(isinstance(value, torch.Tensor) for m in model.modules() for value in vars(m).values())

@@ -1,0 +1,276 @@
+"""One table of model variants for every test of the model room. A new part joins here and is tested for all of it.
+
+Models are tiny and in float64, where equal computations agree to 1e-9, and their weights are shaken, so that no bias is
+zero and no norm's weight is one.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.moe import Mixture
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm
+from dragoman.model.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
+from dragoman.model.rotary import DynamicNtkScaling, LinearScaling, NtkScaling, Rotary, Yarn
+from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
+from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.visibility import Causal, Full
+
+V, D, H = 29, 24, 4
+Shape = Literal["encoder-decoder", "decoder-only"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What differs from the base: in every attention, in the decoder's self-attention, in blocks, in the model."""
+
+    attention: dict[str, Any] = field(default_factory=dict)
+    mixer: dict[str, Any] = field(default_factory=dict)
+    block: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, shape: Shape) -> TransformerConfig:
+        crossing = shape == "encoder-decoder"
+        everywhere = {"heads": H} | self.attention
+        cross = AttentionConfig(**everywhere, visibility=Full())
+        mixer = {"visibility": Causal()} | self.mixer
+        decoder = self.tower(AttentionConfig(**everywhere, **mixer), cross if crossing else None)
+        position = mixer.get("position", cross.position)
+        if isinstance(position, T5Bias):
+            position = dataclasses.replace(position, bidirectional=True)
+        encoder = self.tower(AttentionConfig(**everywhere, position=position, visibility=Full()), None)
+        base = {"vocab": V, "dim": D, "decoder": decoder, "encoder": encoder if crossing else None}
+        return TransformerConfig(**base | self.model)
+
+    def tower(self, mixer: AttentionConfig, cross: AttentionConfig | None) -> TowerConfig:
+        block = {"mlp": FeedForward(hidden=32), "norm": LayerNorm()} | self.block
+        return TowerConfig(depth=2, pattern=(BlockConfig(mixer=mixer, cross=cross, **block),), final_norm=block["norm"])
+
+
+def mixture(**options: Any) -> dict[str, Any]:
+    return {"mlp": Mixture(**{"experts": 4, "expert": Gated(hidden=16)} | options)}
+
+
+VARIANTS: dict[str, Variant] = {
+    "plain": Variant(),
+    # heads
+    "gqa": Variant(attention={"kv_heads": 2}),
+    "mqa": Variant(attention={"kv_heads": 1}),
+    "head size 5": Variant(attention={"head_dim": 5, "heads": 3}),
+    "biases": Variant(attention={"bias": True}, model={"output_bias": True}),
+    "qk rms norm": Variant(attention={"qk_norm": RmsNorm()}),
+    "qk layer norm, gqa": Variant(attention={"qk_norm": LayerNorm(), "kv_heads": 2}),
+    # positions
+    "sinusoidal": Variant(model={"position": Sinusoidal(), "scale_embedding": True}),
+    "sinusoidal halves": Variant(model={"position": Sinusoidal(layout="halves")}),
+    "learned": Variant(model={"position": Learned(length=24), "embedding_norm": LayerNorm()}),
+    "rotary": Variant(mixer={"position": Rotary()}),
+    "rotary, gqa, qk norm": Variant(attention={"kv_heads": 2, "qk_norm": RmsNorm()}, mixer={"position": Rotary()}),
+    "rotary neighbours, part": Variant(mixer={"position": Rotary(pairs="neighbours", fraction=0.7)}),
+    "rotary linear": Variant(mixer={"position": Rotary(scaling=LinearScaling(factor=4.0))}),
+    "rotary ntk": Variant(mixer={"position": Rotary(scaling=NtkScaling(factor=4.0))}),
+    "rotary dynamic": Variant(mixer={"position": Rotary(scaling=DynamicNtkScaling(trained=4, factor=2.0))}),
+    "rotary yarn": Variant(mixer={"position": Rotary(scaling=Yarn(factor=4.0, trained=4, fast=2.0, slow=0.1))}),
+    "alibi": Variant(mixer={"position": Alibi()}),
+    "alibi, 3 heads": Variant(attention={"heads": 3}, mixer={"position": Alibi()}),
+    "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
+    "t5 in each layer": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False, shared=False)}),
+    "shaw": Variant(mixer={"position": Shaw(reach=3)}),
+    "shaw on keys, gqa, shared": Variant(
+        attention={"kv_heads": 2}, mixer={"position": Shaw(reach=3, on_values=False, shared=True)}
+    ),
+    # visibility
+    "window": Variant(mixer={"visibility": Causal(window=3), "position": Rotary()}),
+    "window, sinks": Variant(mixer={"visibility": Causal(window=3, sinks=2), "position": Alibi()}),
+    "window, sinks, dynamic": Variant(
+        mixer={
+            "visibility": Causal(window=3, sinks=1),
+            "position": Rotary(scaling=DynamicNtkScaling(trained=4, factor=2.0)),
+        }
+    ),
+    "window 1": Variant(mixer={"visibility": Causal(window=1)}, model={"position": Sinusoidal()}),
+    # scorers
+    "scale": Variant(attention={"scorer": ScaledDot(scale=0.3)}),
+    "dot": Variant(attention={"scorer": Dot()}, mixer={"position": Shaw(reach=2)}),
+    "multiplicative": Variant(attention={"scorer": Multiplicative()}, mixer={"position": Rotary()}),
+    "multiplicative, gqa": Variant(attention={"scorer": Multiplicative(), "kv_heads": 2}),
+    "additive": Variant(attention={"scorer": Additive()}),
+    "additive, gqa, t5, window": Variant(
+        attention={"scorer": Additive(), "kv_heads": 2},
+        mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=4)},
+    ),
+    # norms and where they stand
+    **{
+        f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
+        for norm in (LayerNorm(), RmsNorm(), NoNorm())
+        for placement in ("post", "pre", "sandwich", "output")
+    },
+    "layer norm without bias": Variant(block={"norm": LayerNorm(bias=False)}),
+    "DeepNorm": Variant(block={"residual": DeepNorm(), "placement": "post"}),
+    # feed-forwards
+    "gelu": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu")}),
+    "tanh gelu, no bias": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu_tanh", bias=False)}),
+    "swiglu": Variant(block={"mlp": Gated(hidden=16)}),
+    "geglu, bias": Variant(block={"mlp": Gated(hidden=16, activation="gelu", bias=True)}),
+    "mixture": Variant(block=mixture()),
+    "mixture, capacity": Variant(block=mixture(capacity=0.5)),
+    "mixture, shared": Variant(block=mixture(shared=1, active=1, normalize=False, router_z=0.1)),
+    "mixture, relu, all": Variant(block=mixture(experts=3, active=3, expert=FeedForward(hidden=16))),
+    # embeddings and their start
+    "tying target": Variant(model={"tying": "target", "source_vocab": 17}),
+    "tying inputs": Variant(model={"tying": "inputs", "init": Gpt2Init()}),
+    "tying none": Variant(model={"tying": "none", "source_vocab": 17, "init": InverseSqrtWidth()}),
+    "depth scaled": Variant(model={"init": Xavier(depth_scaled=True)}),
+}
+
+# ---- combinations: every choice of one part meets every choice of every other part at least once ----
+
+PARTS: dict[str, dict[str, Variant]] = {
+    "heads": {
+        "mha": Variant(attention={"bias": True}),
+        "gqa": Variant(attention={"kv_heads": 2}),
+        "mqa": Variant(attention={"kv_heads": 1}),
+        "free": Variant(attention={"head_dim": 8, "heads": 2}),
+    },
+    "position": {
+        "none": Variant(),
+        "sinusoidal": Variant(model={"position": Sinusoidal(), "scale_embedding": True}),
+        "learned": Variant(model={"position": Learned(length=24)}),
+        "rotary": Variant(mixer={"position": Rotary(theta=100.0)}),
+        "yarn": Variant(mixer={"position": Rotary(scaling=Yarn(factor=4.0, trained=4, fast=2.0, slow=0.1))}),
+        "dynamic": Variant(mixer={"position": Rotary(scaling=DynamicNtkScaling(trained=4), pairs="neighbours")}),
+        "alibi": Variant(mixer={"position": Alibi()}),
+        "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
+        "shaw": Variant(mixer={"position": Shaw(reach=3)}),
+    },
+    "visibility": {
+        "all": Variant(),
+        "window": Variant(mixer={"visibility": Causal(window=3)}),
+        "sinks": Variant(mixer={"visibility": Causal(window=2, sinks=2)}),
+    },
+    "scorer": {
+        "scaled": Variant(),
+        "dot": Variant(attention={"scorer": Dot()}),
+        "multiplicative": Variant(attention={"scorer": Multiplicative()}),
+        "additive": Variant(attention={"scorer": Additive()}),
+    },
+    "qk": {
+        "raw": Variant(),
+        "rms": Variant(attention={"qk_norm": RmsNorm()}),
+        "layer": Variant(attention={"qk_norm": LayerNorm()}),
+    },
+    "norm": {
+        "layer": Variant(block={"norm": LayerNorm()}),
+        "rms": Variant(block={"norm": RmsNorm()}),
+        "none": Variant(block={"norm": NoNorm()}),
+    },
+    "residual": {
+        "post": Variant(block={"placement": "post"}),
+        "pre": Variant(block={"placement": "pre"}),
+        "sandwich": Variant(block={"placement": "sandwich"}),
+        "output": Variant(block={"placement": "output"}),
+        "deep": Variant(block={"placement": "post", "residual": DeepNorm()}),
+    },
+    "mlp": {
+        "relu": Variant(),
+        "gelu": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu")}),
+        "swiglu": Variant(block={"mlp": Gated(hidden=16)}),
+        "geglu": Variant(block={"mlp": Gated(hidden=16, activation="gelu")}),
+        "dropless": Variant(block=mixture()),
+        "capacity": Variant(block=mixture(capacity=0.5, expert=FeedForward(hidden=16))),
+        "shared": Variant(block=mixture(shared=1)),
+    },
+    "tying": {
+        "all": Variant(),
+        "target": Variant(model={"tying": "target", "source_vocab": 17}),
+        "inputs": Variant(model={"tying": "inputs", "output_bias": True}),
+        "none": Variant(model={"tying": "none", "source_vocab": 17}),
+    },
+    "init": {
+        "xavier": Variant(model={"init": Xavier(depth_scaled=True)}),
+        "width": Variant(model={"init": InverseSqrtWidth()}),
+        "gpt2": Variant(model={"init": Gpt2Init()}),
+    },
+}
+
+
+def all_pairs(parts: dict[str, dict[str, Variant]]) -> Iterator[dict[str, str]]:
+    """Choices of all parts, together holding every pair: each is the best of some that hold a pair still missing."""
+    draw = random.Random(0)
+    every = [(part, choice) for part, choices in parts.items() for choice in choices]
+    missing = {frozenset(pair) for pair in itertools.combinations(every, 2) if pair[0][0] != pair[1][0]}
+
+    def held(picked: dict[str, str]) -> set[frozenset[tuple[str, str]]]:
+        return {frozenset(pair) for pair in itertools.combinations(picked.items(), 2)} & missing
+
+    while missing:
+        pair = dict(min(missing, key=sorted))
+        drawn = [{part: draw.choice([*choices]) for part, choices in parts.items()} | pair for _ in range(60)]
+        best = max(drawn, key=lambda picked: len(held(picked)))
+        missing -= held(best)
+        yield best
+
+
+def combine(picked: dict[str, str]) -> Variant:
+    chosen = [PARTS[part][choice] for part, choice in picked.items()]
+    options = {
+        f.name: {k: v for c in chosen for k, v in getattr(c, f.name).items()} for f in dataclasses.fields(Variant)
+    }
+    return Variant(**options)
+
+
+MODELS = VARIANTS | {" ".join(picked.values()): combine(picked) for picked in all_pairs(PARTS)}
+"""The variants, which tell one part from another, and the combinations, in which parts meet."""
+
+ALONE: list[tuple[str, Shape]] = [
+    (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
+]
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
+
+
+@cache
+def build(variant: str, shape: Shape = "encoder-decoder") -> Transformer:
+    """The model of a variant, in float64 and without dropout; built once, so leave it as it is."""
+    return build_from(MODELS[variant].config(shape))
+
+
+def build_from(cfg: TransformerConfig) -> Transformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = cfg.build().double().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def ids(*size: int, vocab: int = 17) -> torch.Tensor:
+    """Random ids, none of them padding; by default in every variant's vocabularies."""
+    return torch.randint(1, vocab, size)
+
+
+def batch(model: Transformer, rows: int, target: int, source: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A target and, where the model reads one, a source."""
+    return ids(rows, target), ids(rows, source) if model.cfg.encoder else None
+
+
+def gradients(model: torch.nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of ``loss``, by parameter; zeros where it does not depend on one."""
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+
+
+def assert_equal(ours: Any, theirs: Any, tolerance: float = 1e-9) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
