@@ -11,6 +11,7 @@ import pytest
 import tiny_run
 from tiny_run import outcome, rows
 
+from dragoman import durable
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
 from dragoman.data.tasks import Translation
@@ -332,8 +333,6 @@ def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, mon
 
 
 def test_a_full_disk_stops_the_run_and_a_resumed_one_is_the_same(whole, pairs, path, monkeypatch):
-    from dragoman import durable
-
     write = durable.write
 
     def full(file, content):
@@ -347,6 +346,16 @@ def test_a_full_disk_stops_the_run_and_a_resumed_one_is_the_same(whole, pairs, p
             list(start(tiny_run.config(pairs), path).events())
     list(resume(path).events())
     assert outcome(path) == whole[1]
+
+
+def test_a_disk_that_is_full_before_the_first_step_is_reported_by_name(pairs, path, monkeypatch):
+    def full(file, content):
+        raise OSError(28, "No space left on device", str(file))
+
+    run = start(tiny_run.config(pairs), path)
+    monkeypatch.setattr(durable, "write", full)
+    with pytest.raises((CheckpointError, DataError), match=r"No space left on device"):
+        list(run.events())
 
 
 def test_a_vocabulary_larger_than_the_text_yields_leaves_nothing_behind(pairs, path):

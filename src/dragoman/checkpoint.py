@@ -180,19 +180,19 @@ class RunDirectory:
         """The run at ``path``; to ``write`` claims it for this process and removes what a crash left behind.
 
         Raises:
-            CheckpointError: no run there, or another process is writing to it.
+            CheckpointError: no run there, another process is writing to it, or it cannot be written to.
         """
         run = cls(path)
         if not (run.path / CONFIG).is_file():
             there = "not a run directory, it has no config.yaml" if run.path.exists() else "no such run directory"
             raise CheckpointError(f"{path}: {there}: start one with `dragoman train`")
         if write:
-            run._claim()
-            durable.sweep(run.path)
-            durable.sweep(run.folder)
-            newest = run.checkpoints()[-1:]
-            if newest and (run.path / "last").resolve() != newest[0].path.resolve():  # died before it was moved
-                durable.link(run.path / "last", f"checkpoints/{newest[0].path.name}")
+            try:
+                run._claim()
+                run._mend()
+            except OSError as error:
+                run.close()
+                raise CheckpointError(f"{path}: cannot be written to: {error.strerror}") from None
         return run
 
     def _claim(self) -> None:
@@ -207,6 +207,14 @@ class RunDirectory:
             raise CheckpointError(
                 f"{self.path}: another process is training here: wait for it, or stop it first"
             ) from None
+
+    def _mend(self) -> None:
+        """Remove what a crash left behind, and move the link that it kept from being moved."""
+        durable.sweep(self.path)
+        durable.sweep(self.folder)
+        newest = self.checkpoints()[-1:]
+        if newest and (self.path / "last").resolve() != newest[0].path.resolve():
+            durable.link(self.path / "last", f"checkpoints/{newest[0].path.name}")
 
     def discard(self) -> None:
         """Remove a run that came to nothing: what came before any checkpoint, and the folder if that empties it."""

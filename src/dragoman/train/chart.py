@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 26
+Number = float | int
 POINTS = 400
 """Points of a line at most; more are averaged, since a screen cannot show them."""
 
@@ -18,8 +19,8 @@ POINTS = 400
 @dataclass(frozen=True)
 class Line:
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[int]
+    y: Sequence[Number]
     dots: bool = False
     """Mark the points, where they are few."""
 
@@ -59,14 +60,14 @@ def _attribute(value: object) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    x_most: float
-    y_least: float
-    y_most: float
+    x_most: Number
+    y_least: Number
+    y_most: Number
 
-    def x(self, value: float) -> float:
+    def x(self, value: Number) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * value / self.x_most
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> float:
         share = (value - self.y_least) / (self.y_most - self.y_least)
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(share, 0.0), 1.0)
 
@@ -80,7 +81,7 @@ def _thin(line: Line) -> Line:
     return Line(line.name, [line.x[min(i + size, len(line.x)) - 1] for i in starts], y, line.dots)
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
+def _span(values: Sequence[Number]) -> tuple[Number, Number]:
     """From the least to nearly the greatest value: a few outliers must not flatten the rest."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
@@ -90,7 +91,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(low) or 1) / 2)
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def _ticks(low: Number, high: Number, count: int) -> list[Number]:
     """Round numbers that reach from below ``low`` to above ``high``, ``count`` to twice as many."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
@@ -99,7 +100,7 @@ def _ticks(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _grid(scale: _Scale, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
+def _grid(scale: _Scale, x_ticks: Sequence[Number], y_ticks: Sequence[Number]) -> str:
     parts = []
     for y in y_ticks:
         at = f"{scale.y(y):.1f}"
@@ -119,7 +120,7 @@ def _path(scale: _Scale, line: Line, number: int) -> str:
     return path + "".join(f'<circle class="dot-{number}" cx="{x}" cy="{y}" r="2.5"/>' for x, y in places)
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A number in a few characters: 12k, 0.85, 5e-4."""
     if value and abs(value) < 1e-3:
         mantissa, _, exponent = f"{value:.2e}".partition("e")

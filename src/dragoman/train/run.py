@@ -6,6 +6,7 @@ many threads as before: their number decides in which order sums are made).
 """
 
 import dataclasses
+import errno
 import functools
 import math
 import time
@@ -65,6 +66,11 @@ class Run:
                 yield from self.learn(interrupts)
         except loop.Diverged as error:
             raise loop.Diverged(f"{error}. {self.way_back()}") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = error.filename or self.directory.path
+            raise CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume") from error
         finally:
             self.directory.close()
 
