@@ -1,9 +1,9 @@
-"""Shapes and types written in the package are checked while it is tested; every test starts from the same seed."""
+"""Shapes written where tensors are at home are checked while tests run; every test starts from the same seed."""
 
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("dragoman", "beartype.beartype")
+install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "beartype.beartype")
 
 import torch  # noqa: E402
 
