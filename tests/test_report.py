@@ -120,7 +120,11 @@ def test_evaluations_and_removed_pairs_are_shown(run):
     score = Score("BLEU", 41.25, (40.0, 42.5), True, "nrefs:1")
     (folder / "scores.json").write_text(json.dumps({"scores": {"bleu": asdict(score)}, "sentences": 1000}))
     (run.path / "data").mkdir()
-    removed = {"cleaning": {"read": 1200, "removed": {"copy": 30, "link": 0}}, "held_out": {"near source": 4}}
+    removed = {
+        "cleaning": {"read": 1200, "removed": {"copy": 30, "link": 0}},
+        "held_out": {"near source": 4},
+        "pairs": {"test": 9},
+    }
     (run.path / "data" / "report.json").write_text(json.dumps(removed))
     text = page(run)
     assert (

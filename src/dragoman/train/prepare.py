@@ -62,6 +62,7 @@ def prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length
+    report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
     with durable.folder(run.path / FOLDER) as folder:
         for name, pairs in (("train", split.train), ("valid", split.valid)):
             corpus = ParallelCorpus.build(folder / name, pairs, source, target, longest=longest)

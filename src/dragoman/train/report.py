@@ -151,5 +151,6 @@ def _preparation(run: RunDirectory) -> str:
     rows += [(f"held apart: {why} as one held out", count) for why, count in report["held_out"].items() if count]
     overlap = report.get("overlap", {}).get("seen", {})
     rows += [(f"overlap with given sets: {why}", count) for why, count in overlap.items() if count]
+    rows += [(f"kept for {use}", count) for use, count in report["pairs"].items()]
     body = "".join(f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in rows)
     return f"<h2>Text</h2><table>{body}</table>"
