@@ -84,7 +84,7 @@ class Translator:
 
         Args:
             run: a run directory, or one of its checkpoints.
-            which: ``best``, ``last``, or the number of a step.
+            which: ``best``, ``last``, a step, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
 
         Raises:
@@ -121,7 +121,7 @@ class Translator:
             search: a search in full, instead of ``beam``.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
             longest: characters of a text taken at once; a limit of the model itself holds besides.
-            progress: called with the number of texts (or parts of long texts) done and their total.
+            progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
 
         Raises:
             DataError: half of a surrogate pair in a text, which no tokenizer can take; the message names the row.
@@ -208,10 +208,11 @@ class _Job:
         return found
 
     def batches(self, order: list[int], rows: list[list[int]]) -> Iterator[list[int]]:
-        while order:
-            size = max(1, self.batch_tokens // (len(rows[order[0]]) * self.cfg.size))
-            batch, order = order[:size], order[size:]
-            yield batch
+        start = 0
+        while start < len(order):
+            size = max(1, self.batch_tokens // (len(rows[order[start]]) * self.cfg.size))
+            yield order[start : start + size]
+            start += size
 
     def padded(self, rows: list[list[int]]) -> torch.Tensor:
         longest = max(map(len, rows))

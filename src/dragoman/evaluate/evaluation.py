@@ -86,7 +86,7 @@ def evaluate(
         beam: hypotheses kept; 1 is greedy search.
         search: a search in full, instead of ``beam``.
         metrics: names in ``METRICS``.
-        progress: called with the number of sentences done and their total.
+        progress: as in ``Translator.translate``.
 
     Raises:
         ConfigError: a metric that does not exist.
