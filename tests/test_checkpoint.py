@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from dragoman import durable, migrations
-from dragoman.checkpoint import MANIFEST, Checkpoint, Damaged, RunDirectory, step_name
+from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.snapshot import MANIFEST, Checkpoint, Damaged, step_name
 from dragoman.text.tokenizer import Bytes, Tokenizer
 
 CONFIG = {"kind": "run", "train": {"seed": 1}}

@@ -11,135 +11,25 @@ A checkpoint takes its name in one rename, after every byte of it is on the disk
 the newest one is the last. Nothing in it is pickled.
 """
 
-import hashlib
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
 from dragoman import durable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
-from dragoman.migrations import FORMAT, Content, migrate
+from dragoman.migrations import Content
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
+from dragoman.snapshot import Checkpoint, Damaged, step_name
 from dragoman.text.tokenizer import Tokenizer
 
-CONFIG, MANIFEST, LOCK = "config.yaml", "manifest.json", ".lock"
+CONFIG, LOCK, FOLDER = "config.yaml", ".lock", "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
-
-
-def step_name(step: int) -> str:
-    """The folder of the checkpoint after ``step`` steps: ``step-000500``."""
-    return f"step-{step:06d}"
-
-
-class Damaged(Exception):
-    """A checkpoint on which disk and manifest disagree; the message opens with the file."""
-
-
-# ---- one checkpoint -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A complete checkpoint on disk."""
-
-    path: Path
-
-    @property
-    def step(self) -> int | None:
-        """Steps it was written after; None for a checkpoint with another name, such as an average of several."""
-        found = re.fullmatch(r"step-(\d{6,})", self.path.name)
-        return int(found[1]) if found else None
-
-    def manifest(self) -> dict[str, Any]:
-        """What the checkpoint should consist of.
-
-        Raises:
-            Damaged: there is no manifest, or it does not match its own checksum.
-        """
-        path = self.path / MANIFEST
-        try:
-            sealed = json.loads(path.read_bytes())
-            seal = sealed.pop("seal")
-        except (OSError, ValueError, AttributeError, KeyError):
-            raise Damaged(f"{path}: missing or unreadable") from None
-        if seal != _seal(sealed):
-            raise Damaged(f"{path}: damaged, its checksum differs")
-        return sealed
-
-    def verify(self) -> dict[str, Any]:
-        """Compare every file with the manifest, and return that.
-
-        Raises:
-            Damaged: a file is missing, or its size or hash differ.
-        """
-        manifest = self.manifest()
-        for name, expected in manifest["files"].items():
-            _verify(self.path / name, expected)
-        for name, expected in manifest["beside"].items():
-            _verify(self.path.parent.parent / name, expected)
-        return manifest
-
-    def load(self, parts: Iterable[str] | None = None) -> Content:
-        """Verify all, then read the tensors of ``parts`` (None: of every part there is)."""
-        manifest = self.verify()
-        there: list[str] = manifest["parts"]
-        wanted = there if parts is None else [part for part in parts if part in there]
-        content = Content(
-            config=json.loads((self.path / "config.json").read_bytes()),
-            progress=json.loads((self.path / "progress.json").read_bytes()),
-            tensors={part: _read(self.path / f"{part}.safetensors") for part in wanted},
-        )
-        return migrate(content, manifest["format"], str(self.path))
-
-
-def _verify(path: Path, expected: Mapping[str, Any]) -> None:
-    if not path.is_file():
-        raise Damaged(f"{path}: missing")
-    if (size := path.stat().st_size) != expected["size"]:
-        raise Damaged(f"{path}: damaged, {size} bytes where {expected['size']} were written")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-            raise Damaged(f"{path}: damaged, its sha256 is not the one in {MANIFEST}")
-
-
-def _seal(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _describe(content: bytes) -> dict[str, Any]:
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors; of those that are one and the same, such as tied weights, one is kept and all names."""
-    kept, first, aliases = {}, {}, {}
-    for name, tensor in tensors.items():
-        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
-        if place in first:
-            aliases[name] = first[place]
-            continue
-        first[place] = name
-        own = tensor.detach().cpu().contiguous()
-        kept[name] = own if own.untyped_storage().nbytes() == own.nbytes else own.clone()  # a view drags its base along
-    return safetensors.torch.save(kept, {"aliases": json.dumps(aliases)})
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
-    return tensors | {alias: tensors[name] for alias, name in aliases.items()}
 
 
 # ---- the run --------------------------------------------------------------------------------------
@@ -150,7 +40,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.folder = self.path / "checkpoints"
+        self.folder = self.path / FOLDER
         self._lock: int | None = None
 
     @classmethod
@@ -214,7 +104,7 @@ class RunDirectory:
         durable.sweep(self.folder)
         newest = self.checkpoints()[-1:]
         if newest and (self.path / "last").resolve() != newest[0].path.resolve():
-            durable.link(self.path / "last", f"checkpoints/{newest[0].path.name}")
+            durable.link(self.path / "last", f"{FOLDER}/{newest[0].path.name}")
 
     def discard(self) -> None:
         """Remove a run that came to nothing: what came before any checkpoint, and the folder if that empties it."""
@@ -245,6 +135,9 @@ class RunDirectory:
         files = {JOINT: source} if source is target else {SOURCE: source, TARGET: target}
         for name, tokenizer in files.items():
             durable.replace_with(self.path / name, tokenizer.save)
+
+    def tokenizer_files(self) -> list[Path]:
+        return [path for path in (self.path / name for name in (JOINT, SOURCE, TARGET)) if path.exists()]
 
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """The source's and the target's; the same object if the run has one for both."""
@@ -280,11 +173,11 @@ class RunDirectory:
         needed = sum(t.nbytes for part in tensors.values() for t in part.values())
         try:
             with durable.folder(path) as partial:
-                self._fill(partial, tensors, progress, config)
+                Checkpoint(partial).write(tensors, progress, config, beside=self.tokenizer_files())
             if isinstance(step, int):
-                durable.link(self.path / "last", f"checkpoints/{path.name}")
+                durable.link(self.path / "last", f"{FOLDER}/{path.name}")
             if best:
-                durable.link(self.path / "best", f"checkpoints/{path.name}")
+                durable.link(self.path / "best", f"{FOLDER}/{path.name}")
         except OSError as error:
             free = shutil.disk_usage(self.path).free
             raise CheckpointError(
@@ -292,27 +185,6 @@ class RunDirectory:
                 f"Earlier checkpoints are untouched: make room and go on with --resume"
             ) from error
         return Checkpoint(path)
-
-    def _fill(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Any, config: Any) -> None:
-        files = {}
-
-        def write(name: str, content: bytes) -> None:
-            files[name] = _describe(content)
-            durable.write(folder / name, content)
-
-        for part, named in tensors.items():
-            write(f"{part}.safetensors", _encode(named))
-        write("config.json", _json(config))
-        write("progress.json", _json(progress))
-        tokenizers = [p for p in (self.path / name for name in (JOINT, SOURCE, TARGET)) if p.exists()]
-        manifest = {
-            "format": FORMAT,
-            "dragoman": version("dragoman"),
-            "parts": list(tensors),
-            "files": files,
-            "beside": {p.name: _describe(p.read_bytes()) for p in tokenizers},
-        }
-        durable.write(folder / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
 
     @property
     def _best(self) -> str | None:
@@ -385,10 +257,10 @@ class RunDirectory:
                 if aside.exists():
                     durable.remove(aside)
                 os.rename(newer.path, aside)
-        durable.link(self.path / "last", f"checkpoints/{checkpoint.path.name}")
+        durable.link(self.path / "last", f"{FOLDER}/{checkpoint.path.name}")
         (self.path / "best").unlink(missing_ok=True)
         if best is not None and (self.folder / step_name(best)).is_dir():
-            durable.link(self.path / "best", f"checkpoints/{step_name(best)}")
+            durable.link(self.path / "best", f"{FOLDER}/{step_name(best)}")
 
 
 def _is_intact(checkpoint: Checkpoint) -> bool:
@@ -397,10 +269,6 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
     except Damaged:
         return False
     return True
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
 
 
 # ---- the model a run has trained ------------------------------------------------------------------
@@ -416,7 +284,7 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
         CheckpointError: as ``RunDirectory.load``.
     """
     path = Path(path)
-    if (path / MANIFEST).is_file():
+    if path.resolve().parent.name == FOLDER:
         path, which = path.resolve().parent.parent, path.resolve().name
     run = RunDirectory.open(path)
     content = run.load(which, ["model", "average"])

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dragoman.checkpoint import Checkpoint, RunDirectory
+from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.snapshot import Checkpoint
 
 
 class MovingAverage:

@@ -1,0 +1,155 @@
+"""One checkpoint on disk: tensors, progress and configuration, with a manifest of their sizes and hashes.
+
+The manifest carries a checksum of itself, so that no bit of a checkpoint can change unnoticed.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from dragoman import durable
+from dragoman.migrations import FORMAT, Content, migrate
+
+MANIFEST = "manifest.json"
+
+
+def step_name(step: int) -> str:
+    """The folder of the checkpoint after ``step`` steps: ``step-000500``."""
+    return f"step-{step:06d}"
+
+
+class Damaged(Exception):
+    """A checkpoint on which disk and manifest disagree; the message opens with the file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk."""
+
+    path: Path
+
+    @property
+    def step(self) -> int | None:
+        """Steps it was written after; None for a checkpoint with another name, such as an average of several."""
+        found = re.fullmatch(r"step-(\d{6,})", self.path.name)
+        return int(found[1]) if found else None
+
+    def write(
+        self,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        progress: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        beside: Iterable[Path],
+    ) -> None:
+        """Fill the empty folder ``path``; the files ``beside`` it in the run are those it is of no use without."""
+        files = {}
+
+        def write(name: str, content: bytes) -> None:
+            files[name] = _describe(content)
+            durable.write(self.path / name, content)
+
+        for part, named in tensors.items():
+            write(f"{part}.safetensors", _encode(named))
+        write("config.json", _json(config))
+        write("progress.json", _json(progress))
+        manifest = {
+            "format": FORMAT,
+            "dragoman": version("dragoman"),
+            "parts": list(tensors),
+            "files": files,
+            "beside": {path.name: _describe(path.read_bytes()) for path in beside},
+        }
+        durable.write(self.path / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
+
+    def manifest(self) -> dict[str, Any]:
+        """What the checkpoint should consist of.
+
+        Raises:
+            Damaged: there is no manifest, or it does not match its own checksum.
+        """
+        path = self.path / MANIFEST
+        try:
+            sealed = json.loads(path.read_bytes())
+            seal = sealed.pop("seal")
+        except (OSError, ValueError, AttributeError, KeyError):
+            raise Damaged(f"{path}: missing or unreadable") from None
+        if seal != _seal(sealed):
+            raise Damaged(f"{path}: damaged, its checksum differs")
+        return sealed
+
+    def verify(self) -> dict[str, Any]:
+        """Compare every file with the manifest, and return that.
+
+        Raises:
+            Damaged: a file is missing, or its size or hash differ.
+        """
+        manifest = self.manifest()
+        for name, expected in manifest["files"].items():
+            _verify(self.path / name, expected)
+        for name, expected in manifest["beside"].items():
+            _verify(self.path.parent.parent / name, expected)
+        return manifest
+
+    def load(self, parts: Iterable[str] | None = None) -> Content:
+        """Verify all, then read the tensors of ``parts`` (None: of every part there is)."""
+        manifest = self.verify()
+        there: list[str] = manifest["parts"]
+        wanted = there if parts is None else [part for part in parts if part in there]
+        content = Content(
+            config=json.loads((self.path / "config.json").read_bytes()),
+            progress=json.loads((self.path / "progress.json").read_bytes()),
+            tensors={part: _read(self.path / f"{part}.safetensors") for part in wanted},
+        )
+        return migrate(content, manifest["format"], str(self.path))
+
+
+def _verify(path: Path, expected: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise Damaged(f"{path}: missing")
+    if (size := path.stat().st_size) != expected["size"]:
+        raise Damaged(f"{path}: damaged, {size} bytes where {expected['size']} were written")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
+            raise Damaged(f"{path}: damaged, its sha256 is not the one in {MANIFEST}")
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _describe(content: bytes) -> dict[str, Any]:
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _encode(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as safetensors; of those that are one and the same, such as tied weights, one is kept and all names."""
+    kept, first, aliases = {}, {}, {}
+    for name, tensor in tensors.items():
+        place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        if place in first:
+            aliases[name] = first[place]
+            continue
+        first[place] = name
+        own = tensor.detach().cpu().contiguous()
+        kept[name] = own if own.untyped_storage().nbytes() == own.nbytes else own.clone()  # a view drags its base along
+    return safetensors.torch.save(kept, {"aliases": json.dumps(aliases)})
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return tensors | {alias: tensors[name] for alias, name in aliases.items()}
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
