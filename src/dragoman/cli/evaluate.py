@@ -25,17 +25,21 @@ def evaluate(
 
 
 def evaluated(run: Path, pairs: str | None, *, beam: int, checkpoint: str, device: str, name: str | None) -> "Evaluation":
+    from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import evaluate
     from dragoman.text.formats import JsonLines, guess_source, read_pairs
+    from dragoman.train import report
 
     source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "test.jsonl"))
     test = list(read_pairs(source))
     translator = Translator.load(run, which=checkpoint, device=device)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
-        return evaluate(translator, test, folder=folder, beam=beam, progress=progress)
+        evaluation = evaluate(translator, test, folder=folder, beam=beam, progress=progress)
+    report.write(RunDirectory.open(run))  # which shows the figures of every evaluation
+    return evaluation
 
 
 def show(evaluation: "Evaluation") -> None:
