@@ -7,11 +7,14 @@ the cache, becomes its own gradient in place, and is gone.
 N tokens, D width, V vocabulary.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
@@ -38,30 +41,33 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing)
+        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing, torch.is_grad_enabled())
 
 
 def plain_cross_entropy(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, smoothing: float = 0.0, ignore: int = 0
 ) -> Tensor:
     """The slow twin: the same sum from all logits at once."""
-    logits = F.linear(hidden, weight, bias).float()
+    logits = _exactly(F.linear(hidden, weight, bias))
     return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
+
+
+def _exactly(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float, learning: bool
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[:3]  # pyright: ignore[reportAttributeAccessIssue]
-        grads = _Gradients(hidden, weight, bias) if any(wanted) else None
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad) if learning else None
+        loss = _exactly(hidden.new_zeros(()))
         rows = max(1, CHUNK_BYTES // (4 * len(weight)))
         spread = smoothing / len(weight)
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = (h @ weight.T if bias is None else torch.addmm(bias, h, weight.T)).float()
+            logits = _exactly(h @ weight.T if bias is None else torch.addmm(bias, h, weight.T))
             average = logits.mean(dim=1) if smoothing else 0.0
             picked = logits.gather(1, y).squeeze(1)
             log_p = F.log_softmax(logits, dim=1)
@@ -73,34 +79,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     gradient -= spread
                 gradient.scatter_add_(1, y, gradient.new_full((), smoothing - 1).expand_as(y))
                 grads.add(start, h, gradient.to(weight.dtype))
-        ctx.save_for_backward(*(grads.kept(wanted) if grads is not None else ()))  # pyright: ignore[reportAttributeAccessIssue]
+        if grads is not None:
+            ctx.save_for_backward(grads.hidden, grads.weight, grads.bias)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        saved = [None if t.numel() == 0 else t * upstream.to(t.dtype) for t in ctx.saved_tensors]  # pyright: ignore[reportAttributeAccessIssue]
-        return (*saved, None, None)
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grads = (None if t is None else t * upstream.to(t.dtype) for t in ctx.saved_tensors)
+        return (*grads, None, None, None)
 
 
 class _Gradients:
-    """Of the loss with respect to hidden vectors, weight and bias, gathered while the chunks pass."""
+    """By hidden vectors, weight and bias, gathered while the chunks pass; None for what is not wanted."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None):
-        self.hidden, self.weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        self.bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        self.source = weight
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]):
+        exact, self.source = torch.promote_types(weight.dtype, torch.float32), weight
+        self.hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(weight, dtype=exact) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wanted[2] else None
 
     def add(self, start: int, h: Tensor, gradient: Float[Tensor, "N V"]) -> None:
-        torch.mm(gradient, self.source, out=self.hidden[start : start + len(h)])
-        if self.weight.dtype == gradient.dtype:
+        if self.hidden is not None:
+            torch.mm(gradient, self.source, out=self.hidden[start : start + len(h)])
+        if self.weight is not None and self.weight.dtype == gradient.dtype:
             self.weight.addmm_(gradient.T, h)
-        else:
+        elif self.weight is not None:
             self.weight += gradient.T @ h
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)
-
-    def kept(self, wanted: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
-        nothing = self.hidden.new_empty(0)
-        parts = (self.hidden, self.weight.to(self.source.dtype), self.bias)
-        return tuple(t if w and t is not None else nothing for t, w in zip(parts, wanted, strict=True))
