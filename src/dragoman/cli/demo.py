@@ -23,7 +23,7 @@ EXPECTED = {"es": {"bleu": 42.0, "chrf": 67.0}, "de": {"chrf": 57.0}}
 
 def demo(
     to: Annotated[str, typer.Option(help="Target language, as Home Assistant names it: es, de, fr, nl, pl, pt-BR, sv, ...")] = "es",
-    minutes: Annotated[float, typer.Option(min=0.1, help="Time to learn.")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time to learn.")] = 9.0,
     run: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/demo-LANGUAGE.")] = None,
 ) -> None:
     """Learn to translate the interface strings of Home Assistant from English, then measure it and try it."""
