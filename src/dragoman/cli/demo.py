@@ -35,8 +35,7 @@ def demo(
     say = console().print
     say(
         f"[bold]English to {to}[/bold]: interface strings of Home Assistant 2026.11.0, written and translated by its community "
-        "(Apache-2.0, https://www.home-assistant.io)",
-        soft_wrap=True,
+        "(Apache-2.0, https://www.home-assistant.io)"
     )
     _train(to, minutes, folder)
     evaluation = evaluated(folder, None, beam=5, checkpoint="best", device="auto", name=None)
