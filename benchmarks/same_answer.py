@@ -25,7 +25,7 @@ from dragoman.model.interface import PAD
 from dragoman.model.state import growing, preallocated
 from dragoman.model.transformer import Transformer
 from dragoman.text.formats import JsonLines, read_pairs
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokenizer import BOS, EOS
 
 Rows = Sequence[list[int]]
 Answer = tuple[int, ...]
@@ -36,7 +36,9 @@ def padded(rows: Rows, extra: int = 0) -> torch.Tensor:
     return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
 
 
-def answers(model: Transformer, rows: Rows, cfg: SearchConfig, batch: int, *, extra: int = 0, policy=growing) -> list[Answer]:
+def answers(
+    model: Transformer, rows: Rows, cfg: SearchConfig, batch: int, *, extra: int = 0, policy=growing
+) -> list[Answer]:
     found = []
     for start in range(0, len(rows), batch):
         found += search(model, padded(rows[start : start + batch], extra), cfg, policy)
@@ -44,13 +46,11 @@ def answers(model: Transformer, rows: Rows, cfg: SearchConfig, batch: int, *, ex
 
 
 def uncached(model: Transformer, row: list[int], length: int) -> Answer:
-    """Greedy search that reads the whole beginning anew for each token."""
-    tokens = [1]
-    while len(tokens) <= length:
+    """Greedy search that reads the whole beginning anew for each token; the last one allowed is EOS."""
+    tokens = [BOS]
+    while tokens[-1] != EOS:
         logits = model(torch.tensor([tokens]), torch.tensor([row]))[0, -1]
-        tokens.append(int(logits[EOS:].argmax()) + EOS)
-        if tokens[-1] == EOS:
-            break
+        tokens.append(int(logits[EOS:].argmax()) + EOS if len(tokens) < length else EOS)
     return tuple(tokens[1:])
 
 
@@ -109,7 +109,8 @@ def main() -> int:
         "Translations that are identical, token by token, to those of one sentence at a time (float32).",
         "",
         f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"Python {platform.python_version()}, torch {torch.__version__}; {arguments.run.name}, {parameters:,} parameters; "
+        f"Python {platform.python_version()}, torch {torch.__version__}; "
+        f"{arguments.run.name}, {parameters:,} parameters; "
         f"{time.monotonic() - began:.0f} s.",
         "",
         "| search | asked | identical |",

@@ -9,7 +9,17 @@ import pytest
 
 from dragoman.cli import main
 
-COMMANDS = ["train", "translate", "evaluate", "average", "demo", "config", "config show", "config schema", "config diff"]
+COMMANDS = [
+    "train",
+    "translate",
+    "evaluate",
+    "average",
+    "demo",
+    "config",
+    "config show",
+    "config schema",
+    "config diff",
+]
 TINY = [
     "tokenizer={kind: characters}",
     "model.dim=32",
@@ -105,16 +115,17 @@ def test_configurations_are_shown_and_compared(run, capsys):
 # ---- mistakes: one line that names the place and the remedy, exit code 2, nothing lost ---------------
 
 
+NEW = ["train", "--pairs", "CORPUS"]
 MISTAKES = {
     "a missing run file": (["train", "absent.yaml"], "absent.yaml: no such file"),
     "nothing to train on": (["train"], "name a run file, or give parallel text with --pairs"),
     "missing text": (["train", "--pairs", "absent.tsv"], "absent.tsv: no such file"),
-    "an unknown preset": (["train", "--pairs", "CORPUS", "--preset", "transformer-smal"], "Did you mean 'transformer-small'?"),
-    "an unknown key": (["train", "--pairs", "CORPUS", "model.decoder.dept=4"], "model.decoder: no 'dept' here. Did you mean 'depth'?"),
-    "an ill-typed value": (["train", "--pairs", "CORPUS", "train.batch_tokens=many"], "train.batch_tokens: expected a whole number"),
-    "heads that do not divide": (["train", "--pairs", "CORPUS", "model.dim=250"], "do not divide"),
-    "a vocabulary too large": (["train", "--pairs", "CORPUS", *TINY, "tokenizer={kind: bpe, vocab: 50000}"], "vocab"),
-    "a run that exists": (["train", "--pairs", "CORPUS", "--run", "RUN"], "--resume"),
+    "an unknown preset": ([*NEW, "--preset", "transformer-smal"], "Did you mean 'transformer-small'?"),
+    "an unknown key": ([*NEW, "model.decoder.dept=4"], "model.decoder: no 'dept' here. Did you mean 'depth'?"),
+    "an ill-typed value": ([*NEW, "train.batch_tokens=many"], "train.batch_tokens: expected a whole number"),
+    "heads that do not divide": ([*NEW, "model.dim=250"], "do not divide"),
+    "a vocabulary too large": ([*NEW, *TINY, "tokenizer={kind: bpe, vocab: 50000}"], "vocab"),
+    "a run that exists": ([*NEW, "--run", "RUN"], "--resume"),
     "a resume that differs": (["train", "RUN", "--resume", "model.dim=64"], "model.dim was 32, is now 64"),
     "no such run": (["translate", "absent-run", "abc"], "absent-run"),
     "no such checkpoint": (["translate", "RUN", "abc", "--checkpoint", "step-999999"], "step-999999"),

@@ -65,7 +65,7 @@ def _spell_out(value: Any) -> Any:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: behind a validator in Python, pydantic's strict mode no longer knows that they came from JSON."""
+    """Lists as tuples: behind a validator in Python, pydantic's strict mode no longer knows they came from JSON."""
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -88,8 +88,8 @@ def rewritten2026(
 
 
 def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:
-    """Sections 5.1 to 5.4: byte-pair encoding shared by both languages, Adam, Noam, label smoothing, about 25,000 source
-    and 25,000 target tokens a batch, no clipping."""
+    """Sections 5.1 to 5.4: byte-pair encoding shared by both languages, Adam, Noam, label smoothing, no clipping, about
+    25,000 source and 25,000 target tokens a batch."""
     return {
         "task": {"kind": "translation", "label_smoothing": 0.1},
         "tokenizer": {"kind": "bpe", "vocab": 37_000},

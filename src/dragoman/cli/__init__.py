@@ -8,9 +8,9 @@ import typer
 from dragoman.cli import average, configuration, demo, evaluate, train, translate
 from dragoman.errors import UserError
 
-# How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a second
-# of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with this one 7.8
-# and 0.9, without spinning 5.0 and 2.7.
+# How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
+# second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with
+# this one 7.8 and 0.9, without spinning 5.0 and 2.7.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 

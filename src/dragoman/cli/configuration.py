@@ -9,7 +9,9 @@ import typer
 app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")]
-Settings = Annotated[list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Changes, such as model.dim=384.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Changes, such as model.dim=384.")
+]
 
 
 @app.command()

@@ -22,7 +22,9 @@ EXPECTED = {"es": {"bleu": 42.0, "chrf": 67.0}, "de": {"chrf": 57.0}}
 
 
 def demo(
-    to: Annotated[str, typer.Option(help="Target language, as Home Assistant names it: es, de, fr, nl, pl, pt-BR, sv, ...")] = "es",
+    to: Annotated[
+        str, typer.Option(help="Target language, as Home Assistant names it: es, de, fr, nl, pl, pt-BR, sv, ...")
+    ] = "es",
     minutes: Annotated[float, typer.Option(min=0.1, help="Time to learn.")] = 9.0,
     run: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/demo-LANGUAGE.")] = None,
 ) -> None:
@@ -34,8 +36,8 @@ def demo(
     began, folder = time.monotonic(), run or Path("runs") / f"demo-{to}"
     say = console().print
     say(
-        f"[bold]English to {to}[/bold]: interface strings of Home Assistant 2026.11.0, written and translated by its community "
-        "(Apache-2.0, https://www.home-assistant.io)"
+        f"[bold]English to {to}[/bold]: interface strings of Home Assistant 2026.11.0, written and translated by its "
+        "community (Apache-2.0, https://www.home-assistant.io)"
     )
     _train(to, minutes, folder)
     evaluation = evaluated(folder, None, beam=5, checkpoint="best", device="auto", name=None)
@@ -43,8 +45,14 @@ def demo(
     show(evaluation)
     _shortfall(to, evaluation)
     _examples(Translator.load(folder), evaluation)
-    say(f"\n{duration(time.monotonic() - began)} in all. The run is in [bold]{folder}[/bold]; its curves: {folder}/report.html")
-    say(f'\nTry next:\n  dragoman translate {folder} "Restart the system to apply the update."\n  dragoman translate {folder}')
+    say(
+        f"\n{duration(time.monotonic() - began)} in all. The run is in [bold]{folder}[/bold]; "
+        f"its curves: {folder}/report.html"
+    )
+    say(
+        f'\nTry next:\n  dragoman translate {folder} "Restart the system to apply the update."\n'
+        f"  dragoman translate {folder}"
+    )
     say(f"  dragoman train {folder} --resume train.budget.minutes={2 * minutes:g}")
     say("  dragoman train --pairs your-corpus.tsv --preset transformer-small")
 
@@ -71,8 +79,8 @@ def _shortfall(to: str, evaluation: "Evaluation") -> None:
         score = evaluation.scores[name]
         if score.value < least:
             console().print(
-                f"[yellow]{score.name} is below the {least:g} that two cores reach: this machine was too slow or too busy for the "
-                "time given; more --minutes help.[/yellow]"
+                f"[yellow]{score.name} is below the {least:g} that two cores reach: this machine was too slow or too "
+                "busy for the time given; more --minutes help.[/yellow]"
             )
 
 
@@ -82,7 +90,9 @@ def _examples(translator: "Translator", evaluation: "Evaluation") -> None:
     from dragoman.cli.terminal import console
 
     short = [o for o in evaluation.outputs if 4 <= len(o.source.split()) <= 14]
-    table = Table("source", "translation", "reference", box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("source", "translation", "reference"):
+        table.add_column(heading, overflow="fold")
     for output in short[:: max(1, len(short) // 8)][:8]:
         table.add_row(*map(_escaped, (output.source, output.output, output.reference)))
     console().print("\n[bold]From the held-out strings[/bold]")

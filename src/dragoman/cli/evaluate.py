@@ -13,18 +13,24 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
     pairs: Annotated[
         str | None,
-        typer.Argument(metavar="[PAIRS]", help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET; default: the run's own test set."),
+        typer.Argument(
+            metavar="[PAIRS]", help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET; default: the run's own test set."
+        ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    name: Annotated[str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
+    ] = None,
 ) -> None:
-    """Translate a test set and score it: BLEU and chrF with signatures and intervals, by source length; outputs are kept."""
+    """Translate a test set and score it, with signatures and intervals, and by source length; outputs are kept."""
     show(evaluated(run, pairs, beam=beam, checkpoint=checkpoint, device=device, name=name))
 
 
-def evaluated(run: Path, pairs: str | None, *, beam: int, checkpoint: str, device: str, name: str | None) -> "Evaluation":
+def evaluated(
+    run: Path, pairs: str | None, *, beam: int, checkpoint: str, device: str, name: str | None
+) -> "Evaluation":
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
@@ -54,7 +60,9 @@ def show(evaluation: "Evaluation") -> None:
     table.add_column("signature", overflow="fold")
     for score in evaluation.scores.values():
         low, high = score.interval
-        table.add_row(score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}", f"[dim]{score.signature}[/dim]")
+        table.add_row(
+            score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}", f"[dim]{score.signature}[/dim]"
+        )
     console().print(table)
     by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):

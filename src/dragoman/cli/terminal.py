@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def tracked(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error with rate and time left, while the block runs: call what is yielded with (done, total)."""
+    """A bar with the time left on standard error, while the block runs: call what is yielded with (done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())

@@ -8,7 +8,6 @@ import typer
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.train.events import Finished
     from dragoman.train.run import Run
 
 
@@ -23,12 +22,20 @@ def train(
     ] = None,
     pairs: Annotated[
         list[str] | None,
-        typer.Option(help="Parallel text: a .tsv, .csv or .jsonl file, or two text files as SOURCE,TARGET. May be repeated."),
+        typer.Option(
+            help="Parallel text: a .tsv, .csv or .jsonl file, or two text files as SOURCE,TARGET. May be repeated."
+        ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="What the run is based on; dragoman config presets lists them.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/ and the name of the file.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="What the run is based on; dragoman config presets lists them.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Directory of the run; default: runs/ and the name of the file.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the bit.")] = False,
-    checkpoint: Annotated[str, typer.Option(help="With --resume: where to go on from; newer checkpoints are set aside.")] = "last",
+    checkpoint: Annotated[
+        str, typer.Option(help="With --resume: where to go on from; newer checkpoints are set aside.")
+    ] = "last",
     deliberate: Annotated[
         bool, typer.Option("--deliberate", help="With --resume: allow changes that make it another training.")
     ] = False,
@@ -67,8 +74,8 @@ def _resumed(name: str, run: Path | None, settings: list[str], checkpoint: str, 
 
 
 def _started(name: str | None, pairs: list[str], preset: str | None, run: Path | None, settings: list[str]) -> "Run":
-    from dragoman.text.formats import guess_source
     from dragoman.config import load_yaml, merge, to_dict
+    from dragoman.text.formats import guess_source
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 def translate(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
     text: Annotated[
-        str | None, typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input.")
+        str | None,
+        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
+    ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",

@@ -7,6 +7,8 @@ from dragoman.cli.terminal import console, duration
 from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from dragoman.train.run import Run
 
 QUIET = 15.0
@@ -17,7 +19,12 @@ def watch(run: "Run") -> Finished:
     """Make the run happen and show it; what it says when it stops."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[figures]}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+    )
     live = Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
     with live:
         screen = Screen(run, live)
@@ -31,7 +38,7 @@ def watch(run: "Run") -> Finished:
 class Screen:
     """Knows how each event looks."""
 
-    def __init__(self, run: "Run", live: "Progress"):  # noqa: F821
+    def __init__(self, run: "Run", live: "Progress"):
         self.run, self.live, self.shown = run, live, 0.0
         self.bar = live.add_task("preparing", total=None, figures="")
 
@@ -58,13 +65,18 @@ class Screen:
         self.live.console.print(text, soft_wrap=True)
 
     def started(self, e: Started) -> None:
-        vocabulary = f"{e.target_vocab:,}" if e.source_vocab == e.target_vocab else f"{e.source_vocab:,} + {e.target_vocab:,}"
+        vocabulary = (
+            f"{e.target_vocab:,}" if e.source_vocab == e.target_vocab else f"{e.source_vocab:,} + {e.target_vocab:,}"
+        )
         self.say(
             f"{e.train_pairs:,} pairs to train on, {e.valid_pairs:,} to validate, {e.test_pairs:,} to test; "
             f"vocabulary {vocabulary}; {e.parameters / 1e6:.2f}M parameters; {e.device}, {e.precision}"
         )
         per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
-        self.say(f"{per_epoch}; [bold]{self.run.directory.path}[/bold]" + (f"; going on after step {e.step:,}" if e.step else ""))
+        self.say(
+            f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"
+            + (f"; going on after step {e.step:,}" if e.step else "")
+        )
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
 
     def learned(self, e: Learned) -> None:
@@ -83,7 +95,9 @@ class Screen:
     def validated(self, e: Validated) -> None:
         scores = "".join(f"  {name} {value:.1f}" for name, value in e.scores.items())
         best = "  [green]best so far[/green]" if e.best else ""
-        self.say(f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}")
+        self.say(
+            f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}"
+        )
         for sample in e.samples:
             self.say(f"    [dim]{_plain(sample.source)}[/dim] → {_plain(sample.output)}")
 
