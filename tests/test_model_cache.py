@@ -117,10 +117,14 @@ def test_beams_read_a_source_that_not_everyone_sees(cross):
     (block,) = plain.decoder.pattern
     block = dataclasses.replace(block, cross=dataclasses.replace(block.cross, visibility=cross))
     model = build_from(dataclasses.replace(plain, decoder=dataclasses.replace(plain.decoder, pattern=(block,))))
-    source, target = ids(2, 6), ids(6, 4)
+    source, prompt, target, keep = ids(2, 6), ids(2, 3), ids(6, 4), torch.tensor([[True] * 3, [False, True, True]])
     state = model.start(source)
+    model.decode(Tokens(prompt, keep=keep), state)
     state.expand(3)
-    assert_equal(decoded(model, target, state, [1, 2, 1]), model(target, source.repeat_interleave(3, dim=0)))
+    said = torch.cat([prompt.repeat_interleave(3, dim=0), target], dim=1)
+    kept = torch.cat([keep.repeat_interleave(3, dim=0), torch.ones(6, 4, dtype=torch.bool)], dim=1)
+    want = model(Tokens(said, keep=kept), source.repeat_interleave(3, dim=0))
+    assert_equal(decoded(model, target, state, [1, 2, 1]), want[:, 3:])
 
 
 @every_variant
@@ -135,6 +139,18 @@ def test_prompts_of_different_length_are_padded_on_either_side(variant):
         model.decode(Tokens(padded[:, :3], keep=padded[:, :3] != PAD), state)
         model.decode(Tokens(padded[:, 3:], keep=padded[:, 3:] != PAD), state)
         assert_equal(decoded(model, rest, state, [1, 1, 2, 1]), torch.cat(alone))
+
+
+@pytest.mark.parametrize("variant", ["sinusoidal", "learned", "rotary", "rotary dynamic", "t5", "window, sinks"])
+def test_texts_of_different_length_go_on_where_they_stood_when_others_leave(variant):
+    model, prompts, rest = build(variant, "decoder-only"), ids(3, 6), ids(2, 4)
+    keep = torch.arange(6) >= torch.tensor([[0], [4], [2]])
+    state = model.start(None)
+    model.decode(Tokens(prompts, keep=keep), state)
+    state.select(torch.tensor([2, 0]))
+    texts = torch.cat([prompts[2:, 2:], rest[:1]], dim=1), torch.cat([prompts[:1], rest[1:]], dim=1)
+    alone = [model(text)[:, -4:] for text in texts]
+    assert_equal(decoded(model, rest, state, [1, 2, 1]), torch.cat(alone))
 
 
 @every_variant

@@ -156,6 +156,6 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
 
 def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
     """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
-    texts, twice to nine times, and knows no dropout. Otherwise it is as fast or faster."""
+    texts, which costs a layer up to half its time, and knows no dropout. Otherwise it is as fast or faster."""
     backward = torch.is_grad_enabled() and q.requires_grad
     return q.device.type == "cpu" and backward and (share > 0 or (q.dtype == torch.bfloat16 and k.shape[2] <= 256))
