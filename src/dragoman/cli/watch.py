@@ -83,9 +83,10 @@ class Screen:
         left = e.seconds_left
         figures = (
             f"step {e.step:,}" + (f" of {e.total:,}" if e.total else "") + f"  loss {_number(e.loss, '.3f')}"
-            f"  {e.tokens_per_second:,.0f} tokens/s  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"
+            f"  {e.tokens_per_second:,.0f} tokens/s"
             + (f"  {duration(left)} left" if left is not None else "")
             + (f"  [red]{e.skipped} skipped[/red]" if e.skipped else "")
+            + f"  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"  # last: narrow terminals cut it off
         )
         self.live.update(self.bar, total=e.total, completed=e.step, figures=figures)
         if self.live.disable and time.monotonic() - self.shown > QUIET:
