@@ -22,7 +22,12 @@ check: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 bench: $(VENV)/installed-dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/kill_resume.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention_kernels.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loss_chunks.py
+	test -d runs/demo-$(TO) || $(BIN)/dragoman demo --to $(TO)
+	$(BIN)/python benchmarks/same_answer.py runs/demo-$(TO)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build src/*.egg-info

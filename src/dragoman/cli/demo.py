@@ -1,5 +1,8 @@
 """dragoman demo: a translator of interface strings, from nothing, in some ten minutes."""
 
+import os
+import shutil
+import sys
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -49,12 +52,11 @@ def demo(
         f"\n{duration(time.monotonic() - began)} in all. The run is in [bold]{folder}[/bold]; "
         f"its curves: {folder}/report.html"
     )
-    say(
-        f'\nTry next:\n  dragoman translate {folder} "Restart the system to apply the update."\n'
-        f"  dragoman translate {folder}"
-    )
-    say(f"  dragoman train {folder} --resume train.budget.minutes={2 * minutes:g}")
-    say("  dragoman train --pairs your-corpus.tsv --preset transformer-small")
+    command = "dragoman" if shutil.which("dragoman") else os.path.relpath(sys.argv[0])
+    say(f'\nTry next:\n  {command} translate {folder} "Restart the system to apply the update."')
+    say(f"  {command} translate {folder}")
+    say(f"  {command} train {folder} --resume train.budget.minutes={2 * minutes:g}")
+    say(f"  {command} train --pairs your-corpus.tsv --preset transformer-small")
 
 
 def _train(to: str, minutes: float, folder: Path) -> None:
