@@ -30,8 +30,6 @@ from dragoman.model.state import KV, Growing, Preallocated, growing, preallocate
 from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Prefix, Structural
 
-POLICIES = {"growing": growing, "preallocated": preallocated(16)}
-
 
 @pytest.fixture(autouse=True)
 def no_gradients():
@@ -52,21 +50,20 @@ def test_decoding_piece_by_piece_equals_one_forward(variant, shape):
     assert_equal(decoded(model, target, model.start(source), [5, 1, 1, 3, 1]), model(target, source))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
 @every_variant
-def test_decoding_token_by_token_equals_one_forward(variant, policy):
+def test_decoding_token_by_token_equals_one_forward(variant):
     model = build(variant)
     target, source = batch(model, 2, 9, 5)
-    state = model.start(source, POLICIES[policy])
+    state = model.start(source)
     assert_equal(decoded(model, target, state, [1] * 9), model(target, source))
     assert state.length == 9
 
 
 @every_variant
 def test_a_long_prompt_then_token_by_token_through_a_buffer_equals_one_forward(variant):
-    model = build(variant, "decoder-only")
-    target = ids(2, 9)
-    assert_equal(decoded(model, target, model.start(None, preallocated(9)), [6, 1, 1, 1]), model(target))
+    model = build(variant)
+    target, source = batch(model, 2, 9, 5)
+    assert_equal(decoded(model, target, model.start(source, preallocated(9)), [6, 1, 1, 1]), model(target, source))
 
 
 @pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in VARIANTS), *ALONE])

@@ -32,6 +32,10 @@ from dragoman.model.visibility import Causal, Full
 
 # ---- built, copied, saved --------------------------------------------------------------------------
 
+kinds_of_weights = pytest.mark.parametrize(
+    "variant", ["biases", "learned", "t5", "shaw", "multiplicative", "additive", "mixture, shared", "DeepNorm"]
+)
+
 
 @every_variant
 def test_a_model_is_described_by_plain_data(variant):
@@ -39,7 +43,7 @@ def test_a_model_is_described_by_plain_data(variant):
     assert from_dict(TransformerConfig, to_dict(cfg)) == cfg
 
 
-@every_variant
+@kinds_of_weights
 def test_a_model_is_built_without_memory_to_count_it(variant):
     cfg = VARIANTS[variant].config("encoder-decoder")
     with torch.device("meta"):
@@ -69,7 +73,7 @@ def test_keys_biases_move_no_score_when_nothing_turns_them():
     assert moved and max(moved.values()) < 1e-12
 
 
-@every_variant
+@kinds_of_weights
 def test_a_copy_computes_the_same_and_shares_nothing(variant):
     model = build(variant)
     given = batch(model, 2, 6, 5)
@@ -82,7 +86,7 @@ def test_a_copy_computes_the_same_and_shares_nothing(variant):
     assert torch.equal(model(*given), want)
 
 
-@every_variant
+@kinds_of_weights
 def test_weights_loaded_into_a_new_model_give_the_same_answer(variant):
     model = build(variant)
     fresh = MODELS[variant].config("encoder-decoder").build().double().eval()
