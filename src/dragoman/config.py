@@ -11,7 +11,7 @@ import io
 import json
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -235,12 +235,12 @@ def _explain(tp: Any, errors: list[Any], where: str) -> str:
         case "extra_forbidden" | "unexpected_keyword_argument":
             at, _, key = prefix.rpartition(".")
             known = [f.name for f in dataclasses.fields(holder)]
-            return _unknown(at or kind_of(holder), key, known) + more
+            return unknown(at or kind_of(holder), key, known) + more
         case "union_tag_invalid":
             known = re.findall(r"'(\w+)'", error["ctx"]["expected_tags"])
-            return _unknown(prefix, error["ctx"]["tag"], known) + more
+            return unknown(prefix, error["ctx"]["tag"], known) + more
         case "literal_error":
-            return _unknown(prefix, error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"])) + more
+            return unknown(prefix, error["input"], re.findall(r"'([^']*)'", error["ctx"]["expected"])) + more
         case "missing" | "missing_argument":
             return f"{prefix}: must be given{more}"
         case "value_error":
@@ -249,7 +249,9 @@ def _explain(tp: Any, errors: list[Any], where: str) -> str:
     return f"{prefix or 'config'}: {says}, got {_short(error['input'])}{more}"
 
 
-def _unknown(where: str, got: Any, known: list[str]) -> str:
+def unknown(where: str, got: Any, known: Iterable[str]) -> str:
+    """What to say of a name that is not among the ``known`` ones: the place, the likely intent, the alternatives."""
+    known = list(known)
     near = difflib.get_close_matches(str(got), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"{where}: no {got!r} here.{hint} Known: {', '.join(known)}."

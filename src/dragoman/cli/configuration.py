@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dragoman.errors import ConfigError
+
 app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")]
@@ -71,7 +73,7 @@ def presets() -> None:
 
 def _plain(source: str, settings: list[str]) -> object:
     from dragoman.checkpoint import RunDirectory
-    from dragoman.config import from_dict, override, to_dict
+    from dragoman.config import from_dict, override, to_dict, unknown
     from dragoman.train import recipe
 
     if source in _preset_names() and not Path(source).exists():
@@ -82,6 +84,8 @@ def _plain(source: str, settings: list[str]) -> object:
         for setting in settings:
             plain = override(plain, setting)
         return to_dict(from_dict(recipe.RunConfig, plain, where=source))
+    if not Path(source).suffix and not Path(source).exists():  # written like a preset, and there is no such file
+        raise ConfigError(unknown(f"{source}: neither a file nor a run; preset", source, _preset_names()))
     return to_dict(recipe.load(source, settings))
 
 

@@ -38,13 +38,14 @@ def evaluated(
     from dragoman.text.formats import JsonLines, guess_source, read_pairs
     from dragoman.train import report
 
+    directory = RunDirectory.open(run)  # a run that is not there is told as one
     source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "test.jsonl"))
     test = list(read_pairs(source))
     translator = Translator.load(run, which=checkpoint, device=device)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
         evaluation = evaluate(translator, test, folder=folder, beam=beam, progress=progress)
-    report.write(RunDirectory.open(run))  # which shows the figures of every evaluation
+    report.write(directory)  # which shows the figures of every evaluation
     return evaluation
 
 

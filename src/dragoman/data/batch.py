@@ -83,9 +83,8 @@ class Batches:
         raw = np.random.PCG64([self.seed, epoch]).random_raw  # numpy promises that this stream stays what it is
         jitter = raw(len(self.lengths)) / 2.0**63 - 1  # -1 to 1
         leaning = np.subtract(*self.lengths.T) + jitter
-        snake = np.where(
-            self.larger % 2, leaning, -leaning
-        )  # a batch that spans two lengths finds alike where they meet
+        # back and forth, so that a batch that spans two lengths finds alike where they meet
+        snake = np.where(self.larger % 2, leaning, -leaning)
         order = np.lexsort((snake, self.larger))
         batches = [order[begin:end] for begin, end in pairwise(self.cuts)]
         return [batches[i] for i in np.argsort(raw(len(batches)), kind="stable")]

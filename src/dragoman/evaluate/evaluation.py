@@ -1,7 +1,6 @@
 """A translator on a test set: its scores, overall and by source length, and all that it said."""
 
 import dataclasses
-import difflib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dragoman import durable
-from dragoman.config import to_dict
+from dragoman.config import to_dict, unknown
 from dragoman.decode.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
@@ -94,7 +93,7 @@ def evaluate(
     """
     for name in metrics:
         if name not in METRICS:
-            raise ConfigError(_unknown(name))
+            raise ConfigError(unknown("metrics", name, METRICS))
     pairs, cfg = list(pairs), search or of_size(beam)
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
@@ -124,12 +123,6 @@ def _scored(outputs: Sequence[Output], metrics: Sequence[str]) -> tuple[dict[str
         Bucket(starts[i], ends[i], int((bucket == i).sum()), scores(bucket == i)) for i in np.unique(bucket)
     )
     return scores(slice(None)), by_length
-
-
-def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"metrics: no {name!r} here.{hint} Known: {', '.join(METRICS)}."
 
 
 def _lines(lines: Iterable[str]) -> bytes:

@@ -70,7 +70,7 @@ def hold_out(pairs: Sequence[Pair], cfg: HoldOut) -> Split:
     if not train or len(test) < cfg.test or len(valid) < cfg.valid:
         raise DataError(
             f"{len(pairs):,} pairs with {len(candidates):,} different sources are too few to hold out {cfg.test:,} for "
-            f"test and {cfg.valid:,} for validation and train on the rest: hold out fewer, or give more pairs"
+            f"test and {cfg.valid:,} for validation and train on the rest: hold out fewer (data.hold_out), or give more"
         )
     removed["same source"] -= len(test) + len(valid)  # these are the held-out pairs themselves
     return Split(train, valid, test, removed)

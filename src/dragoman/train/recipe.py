@@ -5,7 +5,6 @@ the command line's ``PATH=VALUE`` over both; ``fill`` puts in what only the toke
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from dragoman.config import OneOf, config, from_dict, load_yaml, merge, override, to_dict
+from dragoman.config import OneOf, config, from_dict, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.tasks import Translation
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
@@ -155,10 +154,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 def _preset(name: Any, where: str) -> dict[str, Any]:
     if name not in PRESETS:
-        near = difflib.get_close_matches(str(name), PRESETS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        place = f"{where}: preset" if where else "preset"
-        raise ConfigError(f"{place}: no {name!r} here.{hint} Known: {', '.join(PRESETS)}.")
+        raise ConfigError(unknown(f"{where}: preset" if where else "preset", name, PRESETS))
     return PRESETS[name]()
 
 
