@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TO ?= es
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check explore bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
@@ -20,6 +20,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
+
+explore: $(VENV)/installed-dev
+	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PYTEST) $$(grep -l "from hypothesis" tests/test_*.py)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/kill_resume.py

@@ -1,11 +1,23 @@
-"""Shapes written where tensors are at home are checked while tests run; every test starts from the same seed."""
+"""Shapes written where tensors are at home are checked while tests run; every test starts from the same seed.
+
+Property tests draw the same examples on every machine, so that what passed passes again. ``make explore`` draws others,
+many more of them, and is how new counterexamples are found; each then becomes a test of its own.
+"""
+
+import os
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "beartype.beartype")
 
 import torch  # noqa: E402
+
+
+settings.register_profile("repeat", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 @pytest.fixture(autouse=True)

@@ -115,7 +115,7 @@ def test_no_translation_holds_a_line_end():
     assert texts(Translator(Broken(len(BYTES)), BYTES, BYTES).translate(["one two"], beam=1)) == ["one two"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=6))
 def test_any_texts_come_out_one_for_one(given_texts):
     assert texts(parrot().translate(given_texts, beam=1)) == [normalise(normalise(t)) for t in given_texts]
@@ -237,7 +237,7 @@ def test_a_text_is_cut_between_sentences_first_then_clauses_then_words_then_anyw
     assert parts("第一句。第二句！第三句", 6) == ["第一句。", "第二句！", "第三句"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.sampled_from('ab ,.!?;é。，\u00a0("1'), max_size=60), st.integers(1, 20))
 def test_cutting_loses_nothing_but_space_and_every_part_fits(text, longest):
     text = normalise(text)

@@ -14,6 +14,8 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 26
 Number = float | int
 POINTS = 400
 """Points of a line at most; more are averaged, since a screen cannot show them."""
+_FLAT, _NOTHING = 1e-6, 1e-30
+"""Values that differ by less, relative to their size or at all, are drawn as equal: no tick could tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ def _span(values: Sequence[Number]) -> tuple[Number, Number]:
     usual = ordered[math.floor(0.98 * (len(ordered) - 1))]
     if high - low > 4 * (usual - low) > 0:
         high = low + 1.5 * (usual - low)
-    return (low, high) if high > low else (low - (abs(low) or 1) / 2, high + (abs(low) or 1) / 2)
+    size = max(abs(low), abs(high))
+    if high - low > max(_FLAT * size, _NOTHING):
+        return low, high
+    return low - (size if size > _NOTHING else 1) / 2, high + (size if size > _NOTHING else 1) / 2
 
 
 def _ticks(low: Number, high: Number, count: int) -> list[Number]:
@@ -97,7 +102,7 @@ def _ticks(low: Number, high: Number, count: int) -> list[Number]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]  # 0.3, not 0.30000000000000004
 
 
 def _grid(scale: _Scale, x_ticks: Sequence[Number], y_ticks: Sequence[Number]) -> str:
