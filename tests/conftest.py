@@ -14,7 +14,6 @@ install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "bea
 
 import torch  # noqa: E402
 
-
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
