@@ -115,11 +115,12 @@ class BeamStrategy(Strategy):
         self.last_divisor = torch.tensor([cfg.penalty.divisor(n) for n in limits], device=device)  # (N,): at the limit
         self.trail = Trail()
 
-    def step(self, logits: Float[Tensor, "R V"]) -> Choice | None:
+    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         self.length += 1
         N, W = self.total.shape
         # Of 2K candidates at most K end, one for each row, which leaves K to go on with. PAD and BOS lie below EOS.
-        found = best_continuations(logits.unflatten(0, (N, W)), self.total, 2 * self.beams, first=EOS)
+        own = None if ranked is logits else log_partition(logits).view(N, W)
+        found = best_continuations(ranked.unflatten(0, (N, W)), self.total, 2 * self.beams, EOS, own)
         cut = torch.zeros_like(found.token, dtype=torch.bool)
         if self.length >= self.earliest:
             found, cut = self.cut(found, logits)

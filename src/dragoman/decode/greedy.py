@@ -42,12 +42,12 @@ class GreedyStrategy(Strategy):
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its row in the batch
         self.said: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of each step: sentence, token, log_prob, cut
 
-    def pick(self, logits: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
-        return first_largest(logits[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
+    def pick(self, ranked: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
+        return first_largest(ranked[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
 
-    def step(self, logits: Float[Tensor, "N V"]) -> Choice | None:
+    def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.length += 1
-        wanted = token = self.pick(logits)
+        wanted = token = self.pick(ranked)
         if self.length >= self.earliest:
             token = wanted.masked_fill(self.limit <= self.length, EOS)
         log_prob = logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)

@@ -53,15 +53,24 @@ def best(scores: Float[Tensor, "B N"], count: int) -> Int[Tensor, "B K"]:
     return _keys(scores, torch.arange(scores.shape[1], device=scores.device)).topk(count, dim=1).indices
 
 
-def best_continuations(logits: Float[Tensor, "B W V"], total: Float[Tensor, "B W"], count: int, first: int = 0) -> Best:
+def best_continuations(
+    logits: Float[Tensor, "B W V"],
+    total: Float[Tensor, "B W"],
+    count: int,
+    first: int = 0,
+    partition: Float[Tensor, "B W"] | None = None,
+) -> Best:
     """The ``count`` highest of ``total + log_softmax(logits)`` of each sentence, over the tokens from ``first`` on.
 
-    Where there are fewer than ``count``, the rest have a score of minus infinity.
+    Where there are fewer than ``count``, the rest have a score of minus infinity. ``partition`` is the logarithm of the
+    softmax's divisor, where it is that of other logits than these.
     """
     B, W, V = logits.shape
     maxima = _chunk_maxima(logits[:, :, first:].flatten(0, 1)).float()  # (R, n)
-    highest = torch.cat([maxima, logits[:, :, :first].flatten(0, 1)], dim=1).amax(dim=1)
-    offset = total - log_partition(logits.flatten(0, 1), highest).view(B, W)
+    if partition is None:
+        highest = torch.cat([maxima, logits[:, :, :first].flatten(0, 1)], dim=1).amax(dim=1)
+        partition = log_partition(logits.flatten(0, 1), highest).view(B, W)
+    offset = total - partition
 
     # The k best tokens lie in the k best chunks, and so does whatever ties with them and stands before them.
     chunk_scores = (maxima.view(B, W, -1) + offset[:, :, None]).flatten(1)

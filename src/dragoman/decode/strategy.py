@@ -65,8 +65,12 @@ class Strategy(ABC):
     """Rows of each sentence, from the second step on; at the first it has one."""
 
     @abstractmethod
-    def step(self, logits: Float[Tensor, "R V"]) -> Choice | None:
-        """Take the logits that follow the tokens chosen last; None once every sentence has its hypotheses."""
+    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+        """Take the logits that follow the tokens chosen last; None once every sentence has its hypotheses.
+
+        ``ranked`` are the same as rules have changed them, or the same: tokens are chosen by these, and the
+        log-probabilities in ``results`` are those of ``logits``.
+        """
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:
