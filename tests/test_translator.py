@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001  (punctuation of many scripts)
 """The translator, over a model that says its source again: what goes in is known to come out."""
 
+import math
 import re
 from dataclasses import replace
 
@@ -301,3 +302,13 @@ def test_the_model_keeps_its_mode_and_gradients_stay_off():
     translator.translate(["text"])
     assert translator.model.training and all(p.grad is None for p in translator.model.parameters())
     assert torch.is_grad_enabled()
+
+
+# ---- confidence ------------------------------------------------------------------------------------
+
+
+def test_an_uncalibrated_confidence_is_the_mean_probability_of_a_token():
+    found, empty = parrot().translate(["word", ""])
+    best = found.candidates[0]
+    assert 0 < found.confidence <= 1 and empty.confidence == 1
+    assert found.confidence == pytest.approx(math.prod(map(math.exp, best.token_log_probs)) ** (1 / len(best.tokens)))

@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,10 +13,13 @@ from dragoman.decode.greedy import Greedy
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.segment import Part, segment
 from dragoman.decode.strategy import Hypothesis
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.clean import normalise
 from dragoman.text.tokenizer import EOS, PAD, Tokenizer
+
+__all__ = ["Candidate", "Progress", "Translation", "Translator", "of_size"]
 
 LONGEST = 1000
 """Characters of a text taken at once, as many as cleaning leaves in a training text unless told otherwise."""
@@ -28,45 +30,6 @@ CHUNK = 4096
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
-
-# ---- what comes out --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One translation of a text."""
-
-    text: str
-    score: float
-    """What candidates are ranked by: the log-probability, corrected for length as the search was told to."""
-    log_prob: float
-    """Natural logarithm of its probability."""
-    tokens: tuple[int, ...]
-    """Ids in the target vocabulary; each translated part ends with EOS."""
-    token_log_probs: tuple[float, ...]
-    cut: bool
-    """The length limit ended it; the model would have gone on."""
-
-
-@dataclass(frozen=True)
-class Translation:
-    row: int
-    """Number of the text, counted from 1."""
-    source: str
-    """The text as it was given."""
-    candidates: tuple[Candidate, ...]
-    """Best first; as many as the search was asked for, but one for a text that was translated in parts."""
-    warnings: tuple[str, ...] = ()
-    """What its reader should know, each naming the row."""
-
-    @property
-    def text(self) -> str:
-        return self.candidates[0].text
-
-    @property
-    def score(self) -> float:
-        return self.candidates[0].score
-
 
 # ---- the translator --------------------------------------------------------------------------------
 
@@ -237,7 +200,7 @@ class _Job:
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
         if answers[0][0].cut:
             warnings.append(f"row {row}: the translation was ended by force at the length limit")
-        return Translation(row, source, answers[0], tuple(warnings))
+        return Translation(row, source, answers[0], tuple(warnings), answers[0][0].mean_probability)
 
     def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))

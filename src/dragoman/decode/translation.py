@@ -1,0 +1,48 @@
+"""What comes out of a translator."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One translation of a text."""
+
+    text: str
+    score: float
+    """What candidates are ranked by: the log-probability, corrected for length as the search was told to."""
+    log_prob: float
+    """Natural logarithm of its probability."""
+    tokens: tuple[int, ...]
+    """Ids in the target vocabulary; each translated part ends with EOS."""
+    token_log_probs: tuple[float, ...]
+    cut: bool
+    """The length limit ended it; the model would have gone on."""
+
+    @property
+    def mean_probability(self) -> float:
+        """The geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""
+        return math.exp(min(0.0, self.log_prob) / max(1, len(self.tokens)))
+
+
+@dataclass(frozen=True)
+class Translation:
+    row: int
+    """Number of the text, counted from 1."""
+    source: str
+    """The text as it was given."""
+    candidates: tuple[Candidate, ...]
+    """Best first; as many as the search was asked for, but one for a text that was translated in parts."""
+    warnings: tuple[str, ...] = ()
+    """What its reader should know, each naming the row."""
+    confidence: float = 1.0
+    """0 to 1, of the best candidate: how likely it needs no correction where the run has been calibrated; else its
+    ``mean_probability``, which ranks sentences but promises no frequency."""
+
+    @property
+    def text(self) -> str:
+        return self.candidates[0].text
+
+    @property
+    def score(self) -> float:
+        return self.candidates[0].score
