@@ -67,6 +67,25 @@ def test_a_long_prompt_then_token_by_token_through_a_buffer_equals_one_forward(v
 
 
 @pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in VARIANTS), *ALONE])
+@pytest.mark.parametrize("policy", [growing, preallocated(20)], ids=["growing", "buffer"])
+def test_tokens_taken_back_are_as_if_they_had_never_come(variant, shape, policy):
+    model = build(variant, shape)
+    target, source = batch(model, 3, 12, 5)
+    keep = torch.arange(12) >= torch.tensor([[0], [2], [1]])  # padded in front
+    state = model.start(source, policy)
+    state.allow_rewind(3)
+    found = []
+    for start, end, mistaken in ((0, 4, 3), (4, 5, 2), (5, 6, 3), (6, 9, 0), (9, 10, 1), (10, 12, 2)):
+        wrong = ids(3, mistaken)
+        tokens = Tokens(torch.cat([target[:, start:end], wrong], 1), torch.cat([keep[:, start:end], wrong > 0], 1))
+        found.append(model.decode(tokens, state)[:, : end - start])
+        state.rewind(mistaken)
+        assert state.length == end
+    every = torch.cat(found, dim=1)
+    assert_equal(every[keep], model(Tokens(target, keep), source)[keep])
+
+
+@pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in VARIANTS), *ALONE])
 def test_beams_that_part_and_change_places_are_as_rows_of_their_own(variant, shape):
     model, K = build(variant, shape), 3
     prompt, source = batch(model, 4, 2, 5)

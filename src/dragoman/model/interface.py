@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dragoman.errors import ConfigError
 from dragoman.model.places import PAD, Tokens
 from dragoman.model.state import KVPolicy, growing
 
@@ -44,6 +45,24 @@ class DecodingState(ABC):
     @abstractmethod
     def select(self, sentences: Int[Tensor, " N"]) -> None:
         """Keep these sentences, in this order, with all their rows."""
+
+    def allow_rewind(self, tokens: int) -> None:
+        """From now on remember what it takes to ``rewind`` up to so many tokens."""
+        raise _cannot_rewind(self)
+
+    def rewind(self, tokens: int) -> None:
+        """Forget the newest ``tokens`` of every row, as if they had never come.
+
+        Raises:
+            ConfigError: this state, or a cache in it, cannot; see ``state.LayerState.rewind``.
+        """
+        raise _cannot_rewind(self)
+
+
+def _cannot_rewind(state: DecodingState) -> ConfigError:
+    return ConfigError(
+        f"{type(state).__name__} cannot take tokens back, as speculative decoding has to: search without"
+    )
 
 
 class SequenceModel(nn.Module, ABC):

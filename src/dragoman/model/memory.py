@@ -79,6 +79,12 @@ class TransformerState(DecodingState):
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         self.tower.reorder(rows)
 
+    def allow_rewind(self, tokens: int) -> None:
+        self.tower.spare = tokens
+
+    def rewind(self, tokens: int) -> None:
+        self.tower.rewind(tokens)
+
     def select(self, sentences: Int[Tensor, " N"]) -> None:
         beams = torch.arange(self.beams, device=sentences.device)
         self.tower.reorder((sentences[:, None] * self.beams + beams).flatten())

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.errors import ConfigError
 from dragoman.model.places import Places
 from dragoman.model.visibility import Visibility, still_visible
 
@@ -41,6 +42,19 @@ class LayerState(ABC):
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Keep these batch rows, in this order; a row may be named more than once."""
+
+    def rewind(self, tokens: int) -> None:
+        """Forget the newest ``tokens``, as if they had never come.
+
+        Caches of keys and values can; one that keeps a window can as long as it has kept ``TowerState.spare`` columns
+        more than the window shows. A state that sums up the past cannot.
+
+        Raises:
+            ConfigError: this kind of state cannot.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot take tokens back, as speculative decoding has to: search without"
+        )
 
     @property
     @abstractmethod
@@ -82,6 +96,9 @@ class Stateless(KVState):
     def reorder(self, rows: Tensor) -> None:
         pass
 
+    def rewind(self, tokens: int) -> None:
+        pass
+
     @property
     def nbytes(self) -> int:
         return 0
@@ -102,6 +119,11 @@ class Growing(KVState):
     def reorder(self, rows: Tensor) -> None:
         if self.kv is not None:
             self.kv = self.kv.rows(rows)
+
+    def rewind(self, tokens: int) -> None:
+        if self.kv is not None:
+            kept = self.kv.k.shape[2] - tokens
+            self.kv = KV(self.kv.k[:, :, :kept], self.kv.v[:, :, :kept])
 
     @property
     def nbytes(self) -> int:
@@ -134,6 +156,9 @@ class Preallocated(KVState):
         if self.buffer is not None:
             self.buffer = self.buffer.rows(rows)
 
+    def rewind(self, tokens: int) -> None:
+        self.length -= tokens
+
     @property
     def nbytes(self) -> int:
         return self.buffer.nbytes if self.buffer else 0
@@ -155,21 +180,40 @@ class TowerState:
         self.layers = list(layers)
         self.length = 0
         """Tokens seen so far."""
-        self.last: Places | None = None
-        """Where the newest of them stands."""
+        self.spare = 0
+        """How many of them ``rewind`` may take back: what windows no longer show, they keep for so many tokens more."""
+        self.newest: Places | None = None
+        """Where the last ``spare`` + 1 of them stand."""
         self.seen: dict[Visibility, Places | None] = dict.fromkeys(visibilities)
 
     def advance(self, new: Places) -> dict[Visibility, Seen]:
         """Take note of ``new``; tell what layers of each visibility will see."""
         self.length += new.pos.shape[1]
-        self.last = new.columns(slice(-1, None))
+        newest = new if self.newest is None else self.newest.followed_by(new)
+        self.newest = newest.columns(slice(-1 - self.spare, None))
         now = {}
         for visibility, past in self.seen.items():
             places = new if past is None else past.followed_by(new)
-            lasting = still_visible(visibility, places) if self.remembers else None
+            lasting = still_visible(visibility, places, self.spare) if self.remembers else None
             self.seen[visibility] = places if lasting is None else places.columns(lasting)
             now[visibility] = Seen(places, lasting)
         return now
+
+    @property
+    def last(self) -> Places | None:
+        """Where the newest token stands."""
+        return self.newest and self.newest.columns(slice(-1, None))
+
+    def rewind(self, tokens: int) -> None:
+        """Forget the newest ``tokens``, at most ``spare`` of them, as if they had never come."""
+        assert self.newest is not None and 0 <= tokens <= self.spare, "spare must be set before the tokens come"
+        if tokens == 0:
+            return
+        for layer in self.layers:
+            layer.rewind(tokens)
+        older = slice(None, -tokens)
+        self.length, self.newest = self.length - tokens, self.newest.columns(older)
+        self.seen = {visibility: places and places.columns(older) for visibility, places in self.seen.items()}
 
     @property
     def remembers(self) -> bool:
@@ -178,7 +222,7 @@ class TowerState:
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         for layer in self.layers:
             layer.reorder(rows)
-        self.last = self.last and self.last.rows(rows)
+        self.newest = self.newest and self.newest.rows(rows)
         self.seen = {visibility: places and places.rows(rows) for visibility, places in self.seen.items()}
 
     @property

@@ -112,11 +112,14 @@ def look_across(visibility: Visibility, q: Places, k: Places) -> Sight:
     return _masked(visibility, q, k)
 
 
-def still_visible(visibility: Visibility, seen: Places) -> Int[Tensor, " K"] | None:
-    """Which of the columns ``seen`` tokens to come may see, in any row; None for all. A cache may forget the others."""
+def still_visible(visibility: Visibility, seen: Places, spare: int = 0) -> Int[Tensor, " K"] | None:
+    """Which of the columns ``seen`` tokens to come may see, in any row; None for all. A cache may forget the others.
+
+    ``spare``: even if so many of the newest are taken back.
+    """
     if not isinstance(visibility, Causal) or visibility.window is None:
         return None
-    device, K, back, sinks = seen.pos.device, seen.pos.shape[1], visibility.window - 1, visibility.sinks
+    device, K, back, sinks = seen.pos.device, seen.pos.shape[1], visibility.window - 1 + spare, visibility.sinks
     if seen.keep is None and seen.segment is None:  # columns stand in the order of positions: no need to look
         if sinks + back >= K:
             return None
