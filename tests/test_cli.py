@@ -15,6 +15,7 @@ COMMANDS = [
     "evaluate",
     "average",
     "demo",
+    "score",
     "config",
     "config show",
     "config schema",

@@ -9,7 +9,9 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.decode.beam import Beam
+from dragoman.decode.forced import batches_by_length, padded
 from dragoman.decode.greedy import Greedy
+from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.segment import Part, segment
 from dragoman.decode.strategy import Hypothesis
@@ -17,7 +19,8 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import EOS, PAD, Tokenizer
+from dragoman.text.lines import Pair
+from dragoman.text.tokenizer import EOS, Tokenizer
 
 __all__ = ["Candidate", "Progress", "Translation", "Translator", "of_size"]
 
@@ -112,6 +115,26 @@ class Translator:
             yield from job.translate(some, row)
             row += len(some)
 
+    def score(
+        self, pairs: Sequence[Pair], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
+    ) -> list[ScoredPair]:
+        """How likely the model finds each target as the translation of its source; in their order.
+
+        Both sides are normalised as texts are before they are translated, and cut by the tokenizers as in training. The
+        log-probability of a translation that search found, in the tokens it was found in, is the same in both places.
+
+        Args:
+            pairs: of source and target.
+            batch_tokens: tokens of both sides read at a time, padding included.
+            progress: called with the pairs done and their number.
+
+        Raises:
+            DataError: a pair with a side that is longer than the model can take; the message names the row.
+            CheckpointError: a model whose output is not numbers.
+        """
+        sides = self.source_tokenizer, self.target_tokenizer
+        return score_pairs(self.model, *sides, pairs, batch_tokens=batch_tokens, progress=progress)
+
 
 def of_size(beam: int) -> SearchConfig:
     """The search that ``beam`` is short for."""
@@ -158,28 +181,16 @@ class _Job:
     def answers(self, texts: list[str], progress: Progress | None) -> list[tuple[Candidate, ...]]:
         """The translations of each text, translated in batches of like length, the longest first."""
         rows = [[*ids, EOS] for ids in self.source_tokenizer.encode_batch(texts)]
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
-        for batch in self.batches(order, rows):
-            results = search(self.model, self.padded([rows[i] for i in batch]), self.cfg)
+        for batch in batches_by_length([len(row) for row in rows], self.batch_tokens // self.cfg.size):
+            results = search(self.model, padded([rows[i] for i in batch], self.device), self.cfg)
             for i, candidates in zip(batch, self.readable(results), strict=True):
                 found[i] = candidates
             done += len(batch)
             if progress:
                 progress(done, len(rows))
         return found
-
-    def batches(self, order: list[int], rows: list[list[int]]) -> Iterator[list[int]]:
-        start = 0
-        while start < len(order):
-            size = max(1, self.batch_tokens // (len(rows[order[start]]) * self.cfg.size))
-            yield order[start : start + size]
-            start += size
-
-    def padded(self, rows: list[list[int]]) -> torch.Tensor:
-        longest = max(map(len, rows))
-        return torch.tensor([row + [PAD] * (longest - len(row)) for row in rows], device=self.device)
 
     def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
         hypotheses = [h for some in results for h in some]

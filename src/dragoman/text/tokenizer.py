@@ -10,6 +10,7 @@ vocabulary.
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, SupportsInt, assert_never
 
@@ -20,6 +21,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.spelling import spellings
 from dragoman.text.unigram import train_unigram
 
 PAD, BOS, EOS = 0, 1, 2
@@ -151,6 +153,23 @@ class Tokenizer:
     def decode_batch(self, rows: Iterable[Iterable[SupportsInt]]) -> list[str]:
         theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
         return self._inner.decode_batch(theirs, skip_special_tokens=True)
+
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
+        """Each token by itself, for people: the space before a word stays, half of a character is a question mark."""
+        return [spelt.decode(errors="replace") for spelt in map(self.spelling, ids)]
+
+    def spelling(self, token: SupportsInt) -> bytes:
+        """The UTF-8 bytes that a token stands for; none for a special one. Those of a text's tokens, end to end, spell
+        it, but for the space before the first word where the tokenizer puts one.
+
+        Raises:
+            ConfigError: a tokenizer made elsewhere, whose tokens are not spelt in bytes.
+        """
+        return self.spellings[int(token)]
+
+    @cached_property
+    def spellings(self) -> list[bytes]:
+        return spellings(self._inner, self._theirs.tolist(), special=len(_SPECIALS))
 
     def __len__(self) -> int:
         """Size of the vocabulary."""

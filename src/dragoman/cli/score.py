@@ -1,0 +1,81 @@
+"""dragoman score: how likely given translations are to a run."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from dragoman.decode.scoring import ScoredPair
+    from dragoman.text.tokenizer import Tokenizer
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+
+
+def score(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    pairs: Annotated[str, typer.Argument(help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
+    ] = Format.text,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Score given translations: log-probabilities of tokens and sentences, a line a pair; the perplexity at the end."""
+    from dragoman.cli.terminal import tracked
+    from dragoman.decode.scoring import perplexity
+    from dragoman.decode.translator import Translator
+    from dragoman.durable import replace_with
+    from dragoman.text.formats import guess_source, read_pairs
+
+    given = list(read_pairs(guess_source(pairs)))
+    translator = Translator.load(run, which=checkpoint, device=device)
+    with tracked("scoring", len(given)) as progress:
+        scored = translator.score(given, progress=progress)
+    lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)
+    if output is None:
+        _write(lines, sys.stdout)
+    else:
+        replace_with(output, lambda partial: _write_file(lines, partial))
+    tokens = sum(len(pair.tokens) for pair in scored)
+    print(f"{len(scored):,} pairs, {tokens:,} tokens: perplexity {perplexity(scored):.4g}", file=sys.stderr)
+
+
+def _as_text(scored: "Sequence[ScoredPair]") -> Iterator[str]:
+    for pair in scored:
+        sides = (" ".join(side.split()) for side in (pair.source, pair.target))
+        yield "\t".join([f"{pair.log_prob:.6f}", str(len(pair.tokens)), *sides])
+
+
+def _as_json(scored: "Sequence[ScoredPair]", tokenizer: "Tokenizer") -> Iterator[str]:
+    for pair in scored:
+        record = {
+            "row": pair.row,
+            "source": pair.source,
+            "target": pair.target,
+            "log_prob": pair.log_prob,
+            "perplexity": pair.perplexity,
+            "tokens": tokenizer.pieces(pair.tokens),
+            "token_log_probs": pair.token_log_probs,
+        }
+        yield json.dumps(record, ensure_ascii=False)
+
+
+def _write_file(lines: Iterator[str], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        _write(lines, file)
+
+
+def _write(lines: Iterator[str], file: TextIO) -> None:
+    for line in lines:
+        print(line, file=file)

@@ -1,0 +1,80 @@
+"""What a model says of translations that are given to it, read in one forward pass each.
+
+B sentences of a batch, S source length, T target length, V vocabulary, N rows of the corpus.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dragoman.decode.ranking import log_partition
+from dragoman.model.interface import SequenceModel
+from dragoman.text.tokenizer import BOS, PAD
+
+_AT_ONCE = 512
+"""Positions whose logits are held at a time."""
+
+
+@torch.inference_mode()
+def token_log_probs(
+    model: SequenceModel,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int = 4096,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[float, ...]]:
+    """Natural logarithm of the probability of each target token, given those before it and the source; in float32.
+
+    Args:
+        model: run without dropout, wherever its weights are.
+        sources: ids, each row with its EOS.
+        targets: ids, each row with its EOS, and nothing of BOS.
+        batch_tokens: tokens of both sides read at a time, padding included.
+        progress: called with the rows done and their number.
+    """
+    device, training = next(model.parameters()).device, model.training
+    found: list[tuple[float, ...]] = [()] * len(targets)
+    done = 0
+    model.eval()
+    try:
+        for rows in batches_by_length([len(s) + len(t) for s, t in zip(sources, targets, strict=True)], batch_tokens):
+            source, target = (padded([side[i] for i in rows], device) for side in (sources, targets))
+            for i, values in zip(rows, _of_batch(model, source, target).cpu(), strict=True):
+                found[i] = tuple(values[: len(targets[i])].tolist())
+            done += len(rows)
+            if progress:
+                progress(done, len(targets))
+    finally:
+        model.train(training)
+    return found
+
+
+def shifted(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """What a decoder reads in order to say ``target``: BOS before it, and not its last token."""
+    return torch.cat([target.new_full((len(target), 1), BOS), target[:, :-1]], dim=1)
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "B T"]:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=device)
+
+
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Rows of like length together, the longest first, so that what does not fit into memory shows at once."""
+    order, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), 0
+    while start < len(order):
+        size = max(1, batch_tokens // lengths[order[start]])
+        yield order[start : start + size]
+        start += size
+
+
+def _of_batch(model: SequenceModel, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    hidden, wanted = model.hidden(shifted(target), source).flatten(0, 1), target.flatten()
+    parts = []
+    for some, ids in zip(hidden.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True):
+        logits = model.output(some)
+        parts.append(logits.gather(1, ids[:, None])[:, 0].float() - log_partition(logits))
+    return torch.cat(parts).view(target.shape)

@@ -1,0 +1,70 @@
+"""How likely given translations are to a model: of each pair, and of many together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dragoman.decode.forced import token_log_probs
+from dragoman.decode.strategy import not_numbers
+from dragoman.errors import DataError
+from dragoman.model.interface import SequenceModel
+from dragoman.text.clean import normalise
+from dragoman.text.lines import Pair
+from dragoman.text.tokenizer import EOS, Tokenizer
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    row: int
+    """Number of the pair, counted from 1."""
+    source: str
+    target: str
+    log_prob: float
+    """Natural logarithm of the probability of the target, its end included, as the tokenizer cuts it."""
+    tokens: tuple[int, ...]
+    """Ids of the target; the last is EOS."""
+    token_log_probs: tuple[float, ...]
+
+    @property
+    def perplexity(self) -> float:
+        """Of a token: the inverse of the geometric mean of their probabilities."""
+        return _perplexity(self.log_prob, len(self.tokens))
+
+
+def perplexity(scored: Sequence[ScoredPair]) -> float:
+    """Of a token among all pairs'."""
+    return _perplexity(math.fsum(pair.log_prob for pair in scored), sum(len(pair.tokens) for pair in scored))
+
+
+def score_pairs(
+    model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, pairs: Sequence[Pair], **options
+) -> list[ScoredPair]:
+    """As ``Translator.score``."""
+    sources = _ids(source_tokenizer, [pair.source for pair in pairs])
+    targets = _ids(target_tokenizer, [pair.target for pair in pairs])
+    _check_lengths("source", sources, model.max_length)
+    _check_lengths("target", targets, model.max_length)
+    log_probs = token_log_probs(model, sources, targets, **options)
+    if not all(math.isfinite(value) for values in log_probs for value in values):
+        raise not_numbers()
+    return [
+        ScoredPair(row, pair.source, pair.target, sum(values), tuple(ids), values)
+        for row, (pair, ids, values) in enumerate(zip(pairs, targets, log_probs, strict=True), 1)
+    ]
+
+
+def _check_lengths(side: str, rows: list[list[int]], longest: int | None) -> None:
+    for number, row in enumerate(rows, 1):
+        if longest is not None and len(row) > longest:
+            raise DataError(
+                f"row {number}: the {side} has {len(row)} tokens and the model takes {longest}: split the pair"
+            )
+
+
+def _ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [[*ids, EOS] for ids in tokenizer.encode_batch([normalise(text) for text in texts])]
+
+
+def _perplexity(log_prob: float, tokens: int) -> float:
+    mean = -log_prob / max(1, tokens)
+    return math.exp(mean) if mean < 700 else math.inf

@@ -1,0 +1,59 @@
+"""The bytes that tokens stand for, read from a tokenizer's own description of how it decodes."""
+
+import json
+from collections.abc import Sequence
+
+import tokenizers
+
+from dragoman.errors import ConfigError
+
+
+def spellings(inner: tokenizers.Tokenizer, ids: Sequence[int], *, special: int) -> list[bytes]:
+    """The UTF-8 bytes of each of the library's ``ids``, of which the first ``special`` stand for no text.
+
+    Raises:
+        ConfigError: a decoder that joins tokens in another way than by their bytes.
+    """
+    kinds = _kinds(json.loads(inner.to_str())["decoder"])
+    if "ByteLevel" in kinds:
+        spell = _byte_level
+    elif kinds & {"Metaspace", "ByteFallback"}:
+        spell = _metaspace
+    else:
+        raise ConfigError(
+            "tokenizer: was made elsewhere and its tokens are not spelt in bytes, which constraints on what is said "
+            "need; train one of bpe, unigram, words, characters or bytes"
+        )
+    names = [inner.id_to_token(i) or "" for i in ids]
+    return [b"" if i < special else spell(name) for i, name in enumerate(names)]
+
+
+def _kinds(decoder: dict | None) -> set[str]:
+    if decoder is None:
+        return set()
+    return {decoder["type"]}.union(*(_kinds(inner) for inner in decoder.get("decoders", ())))
+
+
+def _byte_level(name: str) -> bytes:
+    """GPT-2's symbols, one for each byte; a token that was added later is written as it is."""
+    try:
+        return bytes(_BYTE_OF[symbol] for symbol in name)
+    except KeyError:
+        return name.encode()
+
+
+def _metaspace(name: str) -> bytes:
+    """SentencePiece's: a lower bar for a space, and <0xC3> for a byte."""
+    if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+        return bytes([int(name[3:5], 16)])
+    return name.replace("▁", " ").encode()
+
+
+def _symbols() -> dict[str, int]:
+    """Bytes that print in Latin-1 are themselves; the others follow from 256 on (Radford et al. 2019)."""
+    printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printing]
+    return {chr(byte): byte for byte in printing} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF: dict[str, int] = _symbols()
