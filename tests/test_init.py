@@ -13,7 +13,8 @@ from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm
 from dragoman.model.position import Sinusoidal
 from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
-from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Full
 
 D, H, V = 256, 4, 1000

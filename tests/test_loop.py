@@ -13,7 +13,7 @@ from dragoman.data.tasks import Translation
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
 from dragoman.model.moe import Mixture, auxiliary_loss
-from dragoman.model.transformer import Tower
+from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
 from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
 from dragoman.train.machine import autocast

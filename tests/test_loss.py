@@ -42,6 +42,16 @@ def test_chunked_is_plain(chunk_rows, smoothing, bias):
     assert_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_chunked_is_plain_where_logits_are_capped(chunk_rows, smoothing):
+    given = inputs()
+    ours, theirs = (
+        value_and_gradients(f, *given, smoothing=smoothing, cap=1.5)
+        for f in (linear_cross_entropy, plain_cross_entropy)
+    )
+    assert_equal(ours, theirs)
+
+
 def test_another_target_may_be_the_ignored_one(chunk_rows):
     given = inputs()
     ours, theirs = (value_and_gradients(f, *given, ignore=5) for f in (linear_cross_entropy, plain_cross_entropy))

@@ -27,7 +27,8 @@ from dragoman.model.norm import LayerNorm
 from dragoman.model.position import Alibi
 from dragoman.model.rotary import Rotary
 from dragoman.model.state import KV, Growing, Preallocated, growing, preallocated
-from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Prefix, Structural
 
 

@@ -16,7 +16,8 @@ from dragoman.model.position import Sinusoidal
 from dragoman.model.relation import Relation
 from dragoman.model.rotary import LinearScaling, NoScaling, Rotary, Yarn
 from dragoman.model.state import Stateless, stateless
-from dragoman.model.transformer import Block, BlockConfig, Tower, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.tower import Block, BlockConfig, Tower, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Full, look, look_across
 
 D, H, F = 24, 4, 40

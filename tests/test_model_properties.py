@@ -11,7 +11,8 @@ from dragoman.model.interface import PAD, Tokens
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import auxiliary_loss
 from dragoman.model.norm import LayerNorm
-from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Full, Prefix, Structural
 
 

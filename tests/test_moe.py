@@ -177,6 +177,17 @@ def test_losses_are_of_the_last_training_forward_and_end_with_it():
     assert auxiliary_loss(nn.Linear(2, 2)) == 0.0
 
 
+def test_where_there_are_shapes_only_each_expert_takes_its_even_share():
+    with torch.device("meta"):
+        mixture = Mixture(experts=3, active=2, expert=EXPERT, shared=1).build(D)
+        x, real = torch.zeros(2, 5, D), torch.ones(2, 5, dtype=torch.bool)
+        taken = []
+        for expert in mixture.experts:
+            expert.register_forward_hook(lambda module, given, out: taken.append(len(out)))
+        assert mixture(x, real).shape == x.shape
+    assert taken == [7, 7, 6]
+
+
 def test_a_mixture_can_be_copied_after_training_forwards():
     mixture = layer().train()
     mixture(tokens())

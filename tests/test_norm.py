@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from variants import assert_equal
 
-from dragoman.model.norm import LayerNorm, NoNorm, Residual, RmsNorm
+from dragoman.model.norm import LayerNorm, NoNorm, Residual, RmsNorm, ZeroCenteredRmsNorm
 
 D = 7
 
@@ -33,6 +33,16 @@ def test_rms_norm_is_that_of_torch_with_its_gradients(size):
 def test_rms_norm_divides_by_the_root_mean_square():
     x, norm = vectors(4), shaken(RmsNorm(eps=1e-3).build(D))
     assert_equal(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight)
+
+
+def test_a_zero_centered_norm_is_one_whose_weight_is_larger_by_1():
+    x, centred, plain = vectors(4), shaken(ZeroCenteredRmsNorm(eps=1e-3).build(D)), RmsNorm(eps=1e-3).build(D).double()
+    with torch.no_grad():
+        plain.weight.copy_(1 + centred.weight)
+    upstream = torch.randn(4, D, dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad(norm(x), (x, norm.weight), upstream) for norm in (centred, plain))
+    assert_equal(centred(x), plain(x))
+    assert_equal(ours, theirs)
 
 
 def test_layer_norm_subtracts_the_mean_and_divides_by_the_deviation():

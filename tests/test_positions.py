@@ -23,6 +23,7 @@ from dragoman.model.position import (
 from dragoman.model.rotary import (
     DynamicNtkScaling,
     LinearScaling,
+    Llama3Scaling,
     NoScaling,
     NtkScaling,
     Rotary,
@@ -150,8 +151,10 @@ def hugging_face(
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     rope = {"rope_theta": 10_000.0, "rope_type": kind, "factor": factor}
-    if kind == "yarn":
+    if kind in ("yarn", "llama3"):
         rope["original_max_position_embeddings"] = trained
+    if kind == "llama3":
+        rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     cfg = transformers.LlamaConfig(
         hidden_size=channels, num_attention_heads=1, max_position_embeddings=trained, rope_parameters=rope
     )
@@ -162,7 +165,11 @@ def hugging_face(
 @pytest.mark.parametrize("trained", [16, 2048])
 @pytest.mark.parametrize("factor", [1.0, 2.0, 8.0])
 def test_scaled_frequencies_are_those_of_hugging_face(factor, trained, channels):
-    for kind, scaling in (("linear", LinearScaling(factor=factor)), ("yarn", Yarn(factor=factor, trained=trained))):
+    for kind, scaling in (
+        ("linear", LinearScaling(factor=factor)),
+        ("yarn", Yarn(factor=factor, trained=trained)),
+        ("llama3", Llama3Scaling(factor=factor, trained=trained)),
+    ):
         want, magnitude = hugging_face(kind, channels, trained, factor)
         got = scaling.frequencies(10_000.0, channels)
         torch.testing.assert_close(got, want, rtol=2e-6, atol=0, check_dtype=False)

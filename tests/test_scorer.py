@@ -1,4 +1,4 @@
-"""The four ways to score a key for a query, against their formulas written out."""
+"""The ways to score a key for a query, against their formulas written out."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from variants import assert_equal
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.norm import RmsNorm
-from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
+from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.visibility import Full
 
 H, G, C, Q, K = 4, 2, 6, 3, 5
@@ -16,6 +16,8 @@ FORMULAS = {
     "scaled": (ScaledDot(), lambda w, h, q, k: q @ k / C**0.5),
     "scaled by something else": (ScaledDot(scale=0.7), lambda w, h, q, k: 0.7 * (q @ k)),
     "unscaled": (Dot(), lambda w, h, q, k: q @ k),
+    "capped (Gemma 2)": (CappedDot(cap=0.4), lambda w, h, q, k: 0.4 * torch.tanh(q @ k / C**0.5 / 0.4)),
+    "capped, scaled": (CappedDot(cap=1.5, scale=0.7), lambda w, h, q, k: 1.5 * torch.tanh(0.7 * (q @ k) / 1.5)),
     "multiplicative (Luong)": (Multiplicative(), lambda w, h, q, k: q @ w[h] @ k),
     "additive (Bahdanau)": (Additive(), lambda w, h, q, k: w[h] @ torch.tanh(q + k)),
 }

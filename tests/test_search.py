@@ -22,7 +22,8 @@ from dragoman.model.norm import LayerNorm
 from dragoman.model.position import NoEmbedding, Sinusoidal
 from dragoman.model.rotary import Rotary
 from dragoman.model.state import growing, preallocated
-from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
 from dragoman.text.tokenizer import BOS, EOS, PAD
 

@@ -24,7 +24,8 @@ from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.position import Learned
-from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
 from dragoman.text.clean import normalise
 from dragoman.text.tokenizer import EOS, Bytes, Tokenizer

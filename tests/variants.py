@@ -19,11 +19,12 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
-from dragoman.model.rotary import DynamicNtkScaling, LinearScaling, NtkScaling, Rotary, Yarn
-from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
-from dragoman.model.transformer import BlockConfig, TowerConfig, Transformer, TransformerConfig
+from dragoman.model.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Full
 
 V, D, H = 29, 24, 4
@@ -70,10 +71,12 @@ VARIANTS: dict[str, Variant] = {
     "biases": Variant(attention={"bias": True}, model={"output_bias": True}),
     "qk rms norm": Variant(attention={"qk_norm": RmsNorm()}),
     "qk layer norm, gqa": Variant(attention={"qk_norm": LayerNorm(), "kv_heads": 2}),
+    "biases, not on the output": Variant(attention={"bias": True, "out_bias": False}),
     # positions
     "sinusoidal": Variant(model={"position": Sinusoidal(), "scale_embedding": True}),
     "sinusoidal halves": Variant(model={"position": Sinusoidal(layout="halves")}),
     "learned": Variant(model={"position": Learned(length=24), "embedding_norm": LayerNorm()}),
+    "learned, offset": Variant(model={"position": Learned(length=24, offset=2)}),
     "rotary": Variant(mixer={"position": Rotary()}),
     "rotary, gqa, qk norm": Variant(attention={"kv_heads": 2, "qk_norm": RmsNorm()}, mixer={"position": Rotary()}),
     "rotary neighbours, part": Variant(mixer={"position": Rotary(pairs="neighbours", fraction=0.7)}),
@@ -81,6 +84,9 @@ VARIANTS: dict[str, Variant] = {
     "rotary ntk": Variant(mixer={"position": Rotary(scaling=NtkScaling(factor=4.0))}),
     "rotary dynamic": Variant(mixer={"position": Rotary(scaling=DynamicNtkScaling(trained=4, factor=2.0))}),
     "rotary yarn": Variant(mixer={"position": Rotary(scaling=Yarn(factor=4.0, trained=4, fast=2.0, slow=0.1))}),
+    "rotary llama 3": Variant(
+        mixer={"position": Rotary(scaling=Llama3Scaling(factor=4.0, trained=24, fast=2.0, slow=0.5))}
+    ),
     "alibi": Variant(mixer={"position": Alibi()}),
     "alibi, 3 heads": Variant(attention={"heads": 3}, mixer={"position": Alibi()}),
     "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
@@ -101,6 +107,10 @@ VARIANTS: dict[str, Variant] = {
     "window 1": Variant(mixer={"visibility": Causal(window=1)}, model={"position": Sinusoidal()}),
     # scorers
     "scale": Variant(attention={"scorer": ScaledDot(scale=0.3)}),
+    "capped dot": Variant(attention={"scorer": CappedDot(cap=0.5)}),
+    "capped dot, scale, gqa, rotary": Variant(
+        attention={"scorer": CappedDot(cap=2.0, scale=0.7), "kv_heads": 2}, mixer={"position": Rotary()}
+    ),
     "dot": Variant(attention={"scorer": Dot()}, mixer={"position": Shaw(reach=2)}),
     "multiplicative": Variant(attention={"scorer": Multiplicative()}, mixer={"position": Rotary()}),
     "multiplicative, gqa": Variant(attention={"scorer": Multiplicative(), "kv_heads": 2}),
@@ -112,7 +122,7 @@ VARIANTS: dict[str, Variant] = {
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
-        for norm in (LayerNorm(), RmsNorm(), NoNorm())
+        for norm in (LayerNorm(), RmsNorm(), ZeroCenteredRmsNorm(), NoNorm())
         for placement in ("post", "pre", "sandwich", "output")
     },
     "layer norm without bias": Variant(block={"norm": LayerNorm(bias=False)}),
@@ -120,6 +130,7 @@ VARIANTS: dict[str, Variant] = {
     # feed-forwards
     "gelu": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu")}),
     "tanh gelu, no bias": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu_tanh", bias=False)}),
+    "quick gelu": Variant(block={"mlp": FeedForward(hidden=32, activation="gelu_quick")}),
     "swiglu": Variant(block={"mlp": Gated(hidden=16)}),
     "geglu, bias": Variant(block={"mlp": Gated(hidden=16, activation="gelu", bias=True)}),
     "mixture": Variant(block=mixture()),
@@ -130,6 +141,8 @@ VARIANTS: dict[str, Variant] = {
     "tying target": Variant(model={"tying": "target", "source_vocab": 17}),
     "tying inputs": Variant(model={"tying": "inputs", "init": Gpt2Init()}),
     "tying none": Variant(model={"tying": "none", "source_vocab": 17, "init": InverseSqrtWidth()}),
+    "scaled output": Variant(model={"scale_output": True}),
+    "capped logits": Variant(model={"logit_cap": 1.5}),
     "depth scaled": Variant(model={"init": Xavier(depth_scaled=True)}),
 }
 
@@ -160,6 +173,7 @@ PARTS: dict[str, dict[str, Variant]] = {
     },
     "scorer": {
         "scaled": Variant(),
+        "capped": Variant(attention={"scorer": CappedDot(cap=1.0)}),
         "dot": Variant(attention={"scorer": Dot()}),
         "multiplicative": Variant(attention={"scorer": Multiplicative()}),
         "additive": Variant(attention={"scorer": Additive()}),
@@ -172,6 +186,7 @@ PARTS: dict[str, dict[str, Variant]] = {
     "norm": {
         "layer": Variant(block={"norm": LayerNorm()}),
         "rms": Variant(block={"norm": RmsNorm()}),
+        "centred": Variant(block={"norm": ZeroCenteredRmsNorm()}),
         "none": Variant(block={"norm": NoNorm()}),
     },
     "residual": {
@@ -189,6 +204,11 @@ PARTS: dict[str, dict[str, Variant]] = {
         "dropless": Variant(block=mixture()),
         "capacity": Variant(block=mixture(capacity=0.5, expert=FeedForward(hidden=16))),
         "shared": Variant(block=mixture(shared=1)),
+    },
+    "logits": {
+        "plain": Variant(),
+        "capped": Variant(model={"logit_cap": 3.0}),
+        "scaled": Variant(model={"scale_output": True}),
     },
     "tying": {
         "all": Variant(),

@@ -13,7 +13,8 @@ from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.position import Sinusoidal
 from dragoman.model.rotary import Rotary
-from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
 
 Plain = dict[str, Any]

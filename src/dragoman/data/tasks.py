@@ -39,6 +39,12 @@ class Translation:
 def _cross_entropy(model: SequenceModel, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
     hidden, targets = model.hidden(batch.target_in, batch.source).flatten(0, 1), batch.target_out.flatten()
     summed = linear_cross_entropy(
-        hidden, model.output.weight, model.output.bias, targets, smoothing=smoothing, ignore=PAD
+        hidden,
+        model.output.weight,
+        model.output.bias,
+        targets,
+        smoothing=smoothing,
+        ignore=PAD,
+        cap=model.logit_cap,
     )
     return summed, (targets != PAD).sum().float()

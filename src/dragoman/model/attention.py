@@ -49,6 +49,9 @@ class AttentionConfig:
     qk_norm: Norm = NoNorm()
     """On each head's queries and keys, before positions."""
     bias: bool = False
+    """On queries, keys and values, and on the output."""
+    out_bias: bool | None = None
+    """On the output; None for as ``bias`` says (Qwen 2 has one on queries, keys and values only)."""
     dropout: Share = 0.0
     """On the attention weights."""
 
@@ -74,7 +77,7 @@ class Attention(nn.Module):
         self.q = nn.Linear(dim, H * C, bias=cfg.bias)
         self.k = nn.Linear(dim, G * C, bias=cfg.bias)
         self.v = nn.Linear(dim, G * C, bias=cfg.bias)
-        self.out = nn.Linear(H * C, dim, bias=cfg.bias)
+        self.out = nn.Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
         self.q_norm, self.k_norm = cfg.qk_norm.build(C), cfg.qk_norm.build(C)
         self.scorer = cfg.scorer.build(H, C)
         self.weights = nn.Identity()  # tap: (B, H, Q, K), seen only while something listens

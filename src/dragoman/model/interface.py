@@ -5,6 +5,7 @@ B batch, T target length, S source length, D width, V target vocabulary, N sente
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -69,7 +70,9 @@ class SequenceModel(nn.Module, ABC):
     """Predicts each next token of a target, given those before it and, for most, a source."""
 
     output: nn.Linear
-    """Hidden vectors to logits."""
+    """Hidden vectors to logits, but for ``logit_cap``."""
+    logit_cap: float | None = None
+    """Logits become cap tanh(logits / cap); None for as they are."""
 
     @property
     @abstractmethod
@@ -80,7 +83,7 @@ class SequenceModel(nn.Module, ABC):
     def hidden(
         self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None
     ) -> Float[Tensor, "B T D"]:
-        """What ``output`` turns into logits; position t has seen ``target[:, :t+1]`` and the source.
+        """What ``logits`` takes; position t has seen ``target[:, :t+1]`` and the source.
 
         Raises:
             DataError: a text longer than ``max_length``.
@@ -100,4 +103,9 @@ class SequenceModel(nn.Module, ABC):
         self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None
     ) -> Float[Tensor, "B T V"]:
         """Next-token logits at every position of ``target``."""
-        return self.output(self.hidden(target, source))
+        return self.logits(self.hidden(target, source))
+
+    def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Scores of each entry of the vocabulary."""
+        logits = self.output(hidden)
+        return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap

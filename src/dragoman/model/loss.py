@@ -28,8 +28,11 @@ def linear_cross_entropy(
     *,
     smoothing: float = 0.0,
     ignore: int = 0,
+    cap: float | None = None,
 ) -> Float[Tensor, ""]:
     """Sum over tokens of -sum_v q(v) log softmax(hidden weight^T + bias)(v), skipping targets equal to ``ignore``.
+
+    With ``cap`` the softmax is that of cap tanh(logits / cap).
 
     q puts 1 - ``smoothing`` on the target and spreads ``smoothing`` evenly over the vocabulary
     (Szegedy et al., arXiv:1512.00567), as the 2017 recipe does with 0.1.
@@ -41,14 +44,23 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing, torch.is_grad_enabled())
+        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing, cap, torch.is_grad_enabled())
 
 
 def plain_cross_entropy(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, smoothing: float = 0.0, ignore: int = 0
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    smoothing: float = 0.0,
+    ignore: int = 0,
+    cap: float | None = None,
 ) -> Tensor:
     """The slow twin: the same sum from all logits at once."""
     logits = _exactly(F.linear(hidden, weight, bias))
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
     return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
 
 
@@ -59,7 +71,14 @@ def _exactly(x: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float, learning: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        cap: float | None,
+        learning: bool,
     ) -> Tensor:
         grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad) if learning else None
         loss = _exactly(hidden.new_zeros(()))
@@ -68,6 +87,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
             logits = _exactly(h @ weight.T if bias is None else torch.addmm(bias, h, weight.T))
+            if cap is not None:
+                logits.div_(cap).tanh_().mul_(cap)
             average = logits.mean(dim=1) if smoothing else 0.0
             picked = logits.gather(1, y).squeeze(1)
             log_p = F.log_softmax(logits, dim=1)
@@ -78,6 +99,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if smoothing:
                     gradient -= spread
                 gradient.scatter_add_(1, y, gradient.new_full((), smoothing - 1).expand_as(y))
+                if cap is not None:
+                    gradient.mul_(1 - (logits / cap).square_())  # the derivative of tanh
                 grads.add(start, h, gradient.to(weight.dtype))
         if grads is not None:
             ctx.save_for_backward(grads.hidden, grads.weight, grads.bias)
@@ -87,7 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grads = (None if t is None else t * upstream.to(t.dtype) for t in ctx.saved_tensors)
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 class _Gradients:

@@ -1,12 +1,12 @@
 """Mixture of experts: a router sends each token to a few of many feed-forwards (Shazeer et al., arXiv:1701.06538).
 
-N tokens, D width, E experts, A active experts per token.
+N tokens, D width, E experts, A active experts per token, M of the N A choices.
 """
 
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -60,7 +60,7 @@ class MixtureLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*B D"], real: Bool[Tensor, "*B"] | None = None) -> Float[Tensor, "*B D"]:
         """``real`` is False on padding, which goes to no expert and counts in no loss."""
-        if real is None:
+        if real is None or x.is_meta:
             return self.mix(x.flatten(0, -2)).view_as(x)
         real = real.expand(x.shape[:-1])
         mixed = self.mix(x[real])
@@ -73,23 +73,32 @@ class MixtureLayer(nn.Module):
         weight, expert = share.topk(self.cfg.active, dim=-1)  # (N, A)
         if self.cfg.normalize:
             weight = weight / weight.sum(dim=-1, keepdim=True)
-        load = torch.bincount(expert.flatten(), minlength=self.cfg.experts).to(share.dtype) / max(expert.numel(), 1)
+        counts = self.count(expert)
+        load = torch.tensor(counts, dtype=share.dtype, device=share.device) / max(expert.numel(), 1)
         self.load, self.auxiliary = load, self.losses(logits, share, load) if self.training else None
+        order = expert.flatten().argsort(stable=True)  # those of the first expert, in the order of the text, and so on
         out = torch.zeros_like(x)
-        for index, layer in enumerate(self.experts):
-            token, slot = self.admit((expert == index).nonzero(as_tuple=True), len(x))
+        for layer, takers in zip(self.experts, order.split(counts), strict=True):
+            takers = self.admit(takers, len(x))
+            token, slot = takers // self.cfg.active, takers % self.cfg.active
             if len(token):
                 out = out.index_add(0, token, (layer(x[token]) * weight[token, slot, None]).to(x.dtype))
         for layer in self.shared:
             out = out + layer(x)
         return out
 
-    def admit(self, takers: tuple[Tensor, Tensor], N: int) -> tuple[Tensor, Tensor]:
-        """Of the tokens that chose an expert those it takes."""
+    def count(self, expert: Int[Tensor, "N A"]) -> list[int]:
+        """Tokens that chose each expert; where there are shapes only, as many for each."""
+        E, n = self.cfg.experts, expert.numel()
+        if expert.is_meta:
+            return [n // E + (i < n % E) for i in range(E)]
+        return torch.bincount(expert.flatten(), minlength=E).tolist()
+
+    def admit(self, takers: Int[Tensor, " M"], N: int) -> Int[Tensor, " taken"]:
+        """Of the choices that fell on an expert those it takes."""
         if self.cfg.capacity is None or not self.training:
             return takers
-        most = max(1, int(self.cfg.capacity * N * self.cfg.active / self.cfg.experts))
-        return takers[0][:most], takers[1][:most]
+        return takers[: max(1, int(self.cfg.capacity * N * self.cfg.active / self.cfg.experts))]
 
     def losses(
         self, logits: Float[Tensor, "N E"], share: Float[Tensor, "N E"], load: Float[Tensor, " E"]

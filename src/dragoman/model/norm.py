@@ -42,12 +42,22 @@ class RmsNorm:
 
 
 @config
+class ZeroCenteredRmsNorm:
+    """The same with a weight that is stored as its distance from 1, so that weight decay pulls it there (Gemma)."""
+
+    eps: PositiveFloat = 1e-6
+
+    def build(self, dim: int) -> nn.Module:
+        return ZeroCenteredRmsNormLayer(dim, self.eps)
+
+
+@config
 class NoNorm:
     def build(self, dim: int) -> nn.Module:
         return nn.Identity()
 
 
-Norm = Annotated[LayerNorm | RmsNorm | NoNorm, OneOf()]
+Norm = Annotated[LayerNorm | RmsNorm | ZeroCenteredRmsNorm | NoNorm, OneOf()]
 
 
 class RmsNormLayer(nn.Module):
@@ -56,9 +66,22 @@ class RmsNormLayer(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        if x.device.type == "cpu" and x.dtype == self.weight.dtype and torch.is_grad_enabled():
-            return _RmsNorm.apply(x, self.weight, self.eps)
-        return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class ZeroCenteredRmsNormLayer(nn.Module):
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
+
+    def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
+        return rms_norm(x, 1 + self.weight, self.eps)
+
+
+def rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
+    if x.device.type == "cpu" and x.dtype == weight.dtype and torch.is_grad_enabled():
+        return _RmsNorm.apply(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 class _RmsNorm(torch.autograd.Function):

@@ -73,6 +73,18 @@ class Places(NamedTuple):
         return Places(change(self.pos), keep, segment, field)
 
 
+def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait: bool = False) -> Tokens:
+    """Ids alone are padded on the right, with ``pad``; None: not at all. May ``wait`` for the device to know."""
+    if isinstance(given, Tokens):
+        return given
+    if pad is None:
+        return Tokens(given)
+    keep = given != pad
+    if (wait or keep.device.type == "cpu") and bool(keep.all()):
+        return Tokens(given)
+    return Tokens(given, keep)
+
+
 def stand(tokens: Tokens, last: Places | None = None) -> Places:
     """Where ``tokens`` stand that follow the one at ``last``, the text's first ones without it."""
     ids, keep, segment, field = tokens

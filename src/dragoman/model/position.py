@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
@@ -41,9 +41,11 @@ class Learned:
     """A trained vector for each position, and none beyond ``length``."""
 
     length: PositiveInt
+    offset: NonNegativeInt = 0
+    """Rows of the table before that of position 0, which nobody uses: 2 in RoBERTa and BART."""
 
     def build(self, dim: int) -> nn.Module:
-        return LearnedEmbedding(self.length, dim)
+        return LearnedEmbedding(self.length, dim, self.offset)
 
 
 @config
@@ -75,8 +77,12 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class LearnedEmbedding(nn.Embedding):
+    def __init__(self, length: int, dim: int, offset: int = 0):
+        super().__init__(offset + length, dim)
+        self.length, self.offset = length, offset
+
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return x + super().forward(pos.clamp(0, self.num_embeddings - 1))  # only padding can stand outside
+        return x + super().forward(pos.clamp(0, self.length - 1) + self.offset)  # only padding can stand outside
 
 
 class Unplaced(nn.Module):

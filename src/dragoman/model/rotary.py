@@ -109,7 +109,29 @@ class Yarn:
         return freq * keep + freq / self.factor * (1 - keep)
 
 
-RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn, OneOf()]
+@config
+class Llama3Scaling:
+    """Slow pairs interpolated by ``factor``, fast ones kept, between the two a blend that is linear in the number of
+    turns (Llama 3.1, arXiv:2407.21783)."""
+
+    factor: PositiveFloat
+    trained: PositiveInt
+    """Tokens the model was trained on before it was stretched."""
+    fast: PositiveFloat = 4.0
+    """Pairs that turn more often than this over ``trained`` tokens are kept."""
+    slow: PositiveFloat = 1.0
+    """Pairs that turn less often than this are interpolated."""
+
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        freq = frequencies(theta, channels)
+        turns = self.trained * freq / (2 * math.pi)
+        keep = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return freq * keep + freq / self.factor * (1 - keep)
+
+
+RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn | Llama3Scaling, OneOf()]
 
 # ---- the choice and its layer ----------------------------------------------------------------------
 

@@ -56,6 +56,18 @@ class Dot:
 
 
 @config
+class CappedDot:
+    """cap tanh(scale q.k / cap): a score never leaves -cap..cap (Gemma 2, arXiv:2408.00118)."""
+
+    cap: PositiveFloat
+    scale: PositiveFloat | None = None
+    """None for 1 / sqrt(C)."""
+
+    def build(self, heads: int, head_dim: int) -> Scorer:
+        return CappedScorer(head_dim**-0.5 if self.scale is None else self.scale, self.cap)
+
+
+@config
 class Multiplicative:
     """q W k with a learned matrix per head (Luong et al., arXiv:1508.04025, "general")."""
 
@@ -71,7 +83,18 @@ class Additive:
         return AdditiveScorer(heads, head_dim)
 
 
-AnyScorer = Annotated[ScaledDot | Dot | Multiplicative | Additive, OneOf()]
+AnyScorer = Annotated[ScaledDot | Dot | CappedDot | Multiplicative | Additive, OneOf()]
+
+
+class CappedScorer(Scorer):
+    fusable = False
+
+    def __init__(self, scale: float, cap: float):
+        super().__init__(scale)
+        self.cap = cap
+
+    def scores(self, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"]) -> Float[Tensor, "B H Q K"]:
+        return torch.tanh(super().scores(q, k) / self.cap) * self.cap
 
 
 class MultiplicativeScorer(Scorer):

@@ -3,172 +3,26 @@
 B batch, T target length, S source length, D width, V vocabulary, N sentences, R rows.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt
+from jaxtyping import Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from dragoman.config import OneOf, at, config
+from dragoman.config import at, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.attention import Attention, AttentionConfig, View
 from dragoman.model.dropout import Dropout, Share
-from dragoman.model.init import Init, Xavier, initialize, initialize_embedding, scale_outputs
+from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
-from dragoman.model.mlp import FeedForward, Gated
-from dragoman.model.moe import Mixture
-from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, Residual, ResidualScaling
-from dragoman.model.places import PAD, Places, Tokens, stand
-from dragoman.model.position import AbsolutePosition, NoEmbedding, NoPosition
-from dragoman.model.relation import Relation, RelativeScheme
-from dragoman.model.state import KV, KVPolicy, LayerState, Seen, TowerState, growing, stateless
-from dragoman.model.visibility import Causal, Visibility, look, look_across
+from dragoman.model.norm import Depths, NoNorm, Norm
+from dragoman.model.places import PAD, Places, Tokens, as_tokens, stand
+from dragoman.model.position import AbsolutePosition, NoEmbedding
+from dragoman.model.state import KVPolicy, TowerState, growing, stateless
+from dragoman.model.tower import BlockConfig, Tower, TowerConfig
+from dragoman.model.visibility import Causal
 
-Mixer = AttentionConfig
-"""How tokens exchange information; a further mixer joins here as a union."""
-Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
-
-# ---- block ----------------------------------------------------------------------------------------
-
-
-@config
-class BlockConfig:
-    mixer: Mixer
-    """How tokens exchange information. Named for its role: attention is one filling."""
-    cross: AttentionConfig | None = None
-    """Attention to the encoder, in the decoder of an encoder-decoder."""
-    mlp: Mlp
-    norm: Norm
-    placement: Placement = "pre"
-    """Where the norms stand: after the sum (2017), before the sublayer, around it, or on its output."""
-    residual: ResidualScaling = PlainResidual()
-    dropout: Share = 0.0
-    """On each sublayer's output."""
-
-
-class Block(nn.Module):
-    cross: Attention
-    """Only where the configuration has one."""
-
-    def __init__(self, cfg: BlockConfig, dim: int, carry: float = 1.0):
-        super().__init__()
-        with at("mixer"):
-            self.mixer = cfg.mixer.build(dim)
-        with at("mlp"):
-            self.mlp = cfg.mlp.build(dim)
-
-        def residual() -> Residual:
-            return Residual(cfg.norm, cfg.placement, dim, cfg.dropout, carry)
-
-        self.mixer_residual, self.mlp_residual = residual(), residual()
-        if cfg.cross:
-            with at("cross"):
-                self.cross = cfg.cross.build(dim)
-                if not isinstance(cfg.cross.position, NoPosition):
-                    raise ConfigError("position: source and target share no positions; only no_position fits here")
-            self.cross_residual = residual()
-
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        view: View,
-        state: LayerState,
-        across: View | None = None,
-        source: Callable[[Attention], KV] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """``source`` gives what the cross-attention is to read, seen as ``across`` says."""
-        x = self.mixer_residual(x, lambda y: self.mixer(y, view, state))
-        if across is not None and source is not None:
-            x = self.cross_residual(x, lambda y: self.cross.read(y, across, source(self.cross)))
-        return self.mlp_residual(x, lambda y: self.mlp(y, view.real))
-
-
-# ---- tower ----------------------------------------------------------------------------------------
-
-
-@config
-class TowerConfig:
-    depth: PositiveInt
-    pattern: tuple[BlockConfig, ...]
-    """Layer i uses pattern[i % len(pattern)]: one entry for a uniform stack, six for Gemma 3's 5 local : 1 global."""
-    final_norm: Norm = NoNorm()
-
-
-class Tower(nn.Module):
-    recompute: bool = False
-    """Activation checkpointing: keep only each block's input for the backward pass and compute the rest again."""
-
-    def __init__(self, cfg: TowerConfig, dim: int, depths: Depths, init: Init, *, is_encoder: bool):
-        super().__init__()
-        if not cfg.pattern:
-            raise ConfigError("pattern: must have at least one entry")
-        blocks, schemes = [], []
-        known: dict[object, int] = {}
-        self.kinds: list[tuple[int, Visibility]] = []
-        """For each layer the position scheme it uses, one of ``schemes``, and whom its tokens see."""
-        for i in range(cfg.depth):
-            part = cfg.pattern[i % len(cfg.pattern)]
-            with at(f"pattern.{i % len(cfg.pattern)}"):
-                scale = part.residual.scale(depths, is_encoder, part.placement)
-                block = Block(part, dim, scale.carry)
-                initialize(block, init, dim)
-                scale_outputs(block, init, (2 + (part.cross is not None)) * cfg.depth, scale.gain)
-                blocks.append(block)
-                key = (part.mixer.position, part.mixer.heads, part.mixer.channels(dim))
-                if key not in known or not part.mixer.position.shared:
-                    with at("mixer"):
-                        schemes.append(part.mixer.build_position(dim))
-                    known[key] = len(schemes) - 1
-            self.kinds.append((known[key], part.mixer.visibility))
-        self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
-        self.schemes = cast(Sequence[RelativeScheme], nn.ModuleList(schemes))
-        self.final_norm = cfg.final_norm.build(dim)
-
-    def new_state(self, policy: KVPolicy) -> TowerState:
-        return TowerState([block.mixer.new_state(policy) for block in self.blocks], [v for _, v in self.kinds])
-
-    def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        new: Places,
-        state: TowerState,
-        real: Bool[Tensor, "B T"] | None = None,
-        memory: Memory | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """``new`` says where the tokens of ``x`` stand; they follow those in ``state``. ``real``: False on padding."""
-        views, across = self.views(x, new, state.advance(new), real), self.views_across(x, new, memory)
-        for i, block in enumerate(self.blocks):
-            source = memory and partial(memory.read, i)
-            arguments = (x, views[i], state.layers[i], across[i], source)
-            if self.recompute and self.training:
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
-        return self.final_norm(x)
-
-    def views(self, x: Tensor, new: Places, seen: dict[Visibility, Seen], real: Tensor | None) -> list[View]:
-        """One view for each layer; layers with equal visibility and positions share it."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        made = {}
-        for scheme, visibility in dict.fromkeys(self.kinds):
-            places, lasting = seen[visibility]
-            relation = self.schemes[scheme].relate(new, places, dtype)
-            made[scheme, visibility] = View(look(visibility, new, places), relation, real, lasting)
-        return [made[kind] for kind in self.kinds]
-
-    def views_across(self, x: Tensor, new: Places, memory: Memory | None) -> Sequence[View | None]:
-        if memory is None:
-            return [None] * len(self.blocks)
-        new = new.abreast(memory.sentences, len(x) // memory.sentences)
-        choices = [block.cross.cfg.visibility for block in self.blocks]
-        made = {v: View(look_across(v, new, memory.places), Relation(), None, None) for v in set(choices)}
-        return [made[choice] for choice in choices]
-
+__all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerConfig"]
 
 # ---- model ----------------------------------------------------------------------------------------
 
@@ -193,6 +47,12 @@ class TransformerConfig:
     """Which of source embedding, target embedding and output projection are one matrix: all three, the two of the
     target, the two inputs, or none."""
     output_bias: bool = False
+    scale_output: bool = False
+    """Divide what goes into the output projection by sqrt(D), as T5 does where that is tied."""
+    logit_cap: PositiveFloat | None = None
+    """Logits become cap tanh(logits / cap), as in Gemma 2."""
+    pad: NonNegativeInt | None = PAD
+    """The id by which ids alone tell padding; None where every id may be a token."""
     dropout: Share = 0.0
     """On the sum of embeddings and positions."""
     init: Init = Xavier()
@@ -237,6 +97,7 @@ class Transformer(SequenceModel):
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             initialize_embedding(table.weight, cfg.init, cfg.dim)
         self.tie()
+        self.logit_cap = cfg.logit_cap
         self.sees_only_past = all(isinstance(visibility, Causal) for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
@@ -257,12 +118,15 @@ class Transformer(SequenceModel):
 
     def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | None = None) -> Float[Tensor, "B T D"]:
         memory, state = self.encode(source), self.decoder.new_state(stateless)
-        tokens = _as_tokens(target)
+        tokens = self.tokens(target)
         places = self.place(tokens, state)
         real = places.keep
         if self.sees_only_past and not isinstance(target, Tokens):  # padding is on the right, where nobody looks
             places = stand(Tokens(tokens.ids))
-        return self.decoder(self.embed(tokens.ids, places), places, state, real, memory)
+        return self.scaled(self.decoder(self.embed(tokens.ids, places), places, state, real, memory))
+
+    def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
 
     def start(self, source: Tensor | Tokens | None, policy: KVPolicy = growing) -> TransformerState:
         memory = self.encode(source)
@@ -273,10 +137,11 @@ class Transformer(SequenceModel):
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         assert isinstance(state, TransformerState)
         if not isinstance(tokens, Tokens):
-            tokens = Tokens(tokens) if tokens.shape[1] == 1 else _as_tokens(tokens, wait=True)
+            tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens, wait=True)
         state.rows = len(tokens.ids)
         places = self.place(tokens, state.tower)
-        return self.output(self.decoder(self.embed(tokens.ids, places), places, state.tower, places.keep, state.memory))
+        x = self.decoder(self.embed(tokens.ids, places), places, state.tower, places.keep, state.memory)
+        return self.logits(self.scaled(x))
 
     def encode(self, source: Tensor | Tokens | None) -> Memory | None:
         """The source as the decoder reads it; None where there is no encoder."""
@@ -288,9 +153,12 @@ class Transformer(SequenceModel):
             )
         if source is None:
             return None
-        tokens, state = _as_tokens(source), self.encoder.new_state(stateless)
+        tokens, state = self.tokens(source), self.encoder.new_state(stateless)
         places = self.place(tokens, state)
         return Memory(self.encoder(self.source_embed(tokens.ids, places), places, state, places.keep), places)
+
+    def tokens(self, given: Tensor | Tokens, *, wait: bool = False) -> Tokens:
+        return as_tokens(given, self.cfg.pad, wait=wait)
 
     def place(self, tokens: Tokens, state: TowerState) -> Places:
         """Where ``tokens`` stand, behind those that ``state`` has seen."""
@@ -318,13 +186,3 @@ def _check_cross(cfg: TransformerConfig) -> None:
     for i, part in enumerate(cfg.encoder.pattern if cfg.encoder else ()):
         if part.cross is not None:
             raise ConfigError(f"encoder.pattern.{i}.cross: only a decoder attends across")
-
-
-def _as_tokens(given: Tensor | Tokens, *, wait: bool = False) -> Tokens:
-    """Ids alone are padded on the right, with PAD."""
-    if isinstance(given, Tokens):
-        return given
-    keep = given != PAD
-    if (wait or keep.device.type == "cpu") and bool(keep.all()):  # elsewhere the answer costs a wait for the device
-        return Tokens(given)
-    return Tokens(given, keep)

@@ -21,7 +21,7 @@ from dragoman.config import override, to_dict
 from dragoman.data.batch import Batch, Batches, collate
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
-from dragoman.model.transformer import Tower
+from dragoman.model.tower import Tower
 from dragoman.train import loop, report
 from dragoman.train.average import MovingAverage
 from dragoman.train.changes import Change, changed
