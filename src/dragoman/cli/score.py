@@ -3,20 +3,16 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from dragoman.cli.output import Format
+
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
     from dragoman.text.tokenizer import Tokenizer
-
-
-class Format(StrEnum):
-    text = "text"
-    json = "json"
 
 
 def score(

@@ -1,17 +1,15 @@
 """dragoman translate: text in, text out, line for line."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated
 
 import typer
 
+from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.errors import DataError
-
-if TYPE_CHECKING:
-    from dragoman.decode.translator import Translation, Translator
 
 
 def translate(
@@ -24,23 +22,33 @@ def translate(
         Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
+    nbest: Annotated[int, typer.Option(min=1, help="Translations of each text, best first; at most --beam.")] = 1,
+    scores: Annotated[bool, typer.Option("--scores", help="Add columns: score and log-probability.")] = False,
+    flag_below: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="P", help="Add columns: confidence, and 'review' where it is below P."),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="text: columns between tabs; json: an object a line.")] = Format.text,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty."""
-    from dragoman.decode.translator import Translator
+    from dragoman.decode.beam import Beam
+    from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
 
     typed = text is None and sys.stdin.isatty()
     lines = None if typed else _lines(text)
+    layout = Layout(format=format, nbest=nbest, scores=scores, flag_below=flag_below)
+    search = Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam)
     translator = Translator.load(run, which=checkpoint, device=device)
     if lines is None:
-        _converse(translator, beam)
+        _converse(lambda line: write(translator.translate([line], search=search), sys.stdout, layout))
     elif output is None:
-        _write(translator.stream(lines, beam=beam), sys.stdout)
+        write(translator.stream(lines, search=search), sys.stdout, layout)
     else:
-        results = translator.stream(lines, beam=beam)
-        replace_with(output, lambda partial: _write_file(results, partial))
+        results = translator.stream(lines, search=search)
+        replace_with(output, lambda partial: write_file(results, partial, layout))
 
 
 def _lines(text: str | None) -> Iterable[str]:
@@ -55,22 +63,9 @@ def _lines(text: str | None) -> Iterable[str]:
     return [text]
 
 
-def _write_file(results: "Iterator[Translation]", path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        _write(results, file)
-
-
-def _write(results: "Iterator[Translation]", file: TextIO) -> None:
-    """A line each; what is to be said about one goes to standard error."""
-    for result in results:
-        print(result.text, file=file, flush=file is sys.stdout)
-        for warning in result.warnings:
-            print(f"dragoman: {warning}", file=sys.stderr)
-
-
-def _converse(translator: "Translator", beam: int) -> None:
+def _converse(answer: Callable[[str], None]) -> None:
     print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            _write(iter(translator.translate([input("> ")], beam=beam)), sys.stdout)
+            answer(input("> "))
     print(file=sys.stderr)

@@ -32,7 +32,8 @@ class Translation:
     source: str
     """The text as it was given."""
     candidates: tuple[Candidate, ...]
-    """Best first; as many as the search was asked for, but one for a text that was translated in parts."""
+    """Best first, no two with the same text; at most as many as the search was asked for, and one for a text that was
+    translated in parts."""
     warnings: tuple[str, ...] = ()
     """What its reader should know, each naming the row."""
     confidence: float = 1.0

@@ -196,7 +196,7 @@ class _Job:
         hypotheses = [h for some in results for h in some]
         texts = iter(self.target_tokenizer.decode_batch([h.tokens[:-1] for h in hypotheses]))
         return [
-            tuple(
+            _distinct(
                 Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.cut) for h in some
             )
             for some in results
@@ -224,6 +224,14 @@ class _Job:
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             cut=any(c.cut for c in best),
         )
+
+
+def _distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """The same text may be found in several tokenisations: the best of them stands for it."""
+    first: dict[str, Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.text, candidate)
+    return tuple(first.values())
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -1,0 +1,83 @@
+"""How translations are written: a line each, in columns between tabs, or as JSON."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from dragoman.decode.translation import Candidate, Translation
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is said of each translation besides its text."""
+
+    format: Format = Format.text
+    nbest: int = 1
+    """More than 1: as many lines a source, each with its row."""
+    scores: bool = False
+    alignments: bool = False
+    flag_below: float | None = None
+    """Confidence below which a translation is marked for review."""
+
+    def lines(self, translation: "Translation") -> Iterator[str]:
+        """Text has the columns that were asked for, in this order: row, text, score, log-probability, alignment,
+        confidence, and ``review`` or nothing."""
+        if self.format is Format.json:
+            yield json.dumps(self.record(translation), ensure_ascii=False)
+        else:
+            yield from ("\t".join(self.columns(translation, candidate)) for candidate in translation.candidates)
+
+    def columns(self, translation: "Translation", candidate: "Candidate") -> Iterator[str]:
+        several = self.nbest > 1
+        if several:
+            yield str(translation.row)
+        yield candidate.text
+        if self.scores:
+            yield from (f"{candidate.score:.6f}", f"{candidate.log_prob:.6f}")
+        if self.flag_below is not None:
+            best = candidate is translation.candidates[0]
+            yield f"{translation.confidence:.4f}" if best else ""
+            yield "review" if best and self.flagged(translation) else ""
+
+    def record(self, translation: "Translation") -> dict[str, Any]:
+        given = dataclasses.asdict(translation)
+        review = {} if self.flag_below is None else {"review": self.flagged(translation)}
+        first = {"row": translation.row, "source": translation.source, "text": translation.text}
+        return first | {"confidence": translation.confidence} | review | given
+
+    def flagged(self, translation: "Translation") -> bool:
+        return self.flag_below is not None and translation.confidence < self.flag_below
+
+    def remarks(self, translation: "Translation") -> Iterator[str]:
+        """What its reader should know, apart from the text."""
+        yield from translation.warnings
+        if self.flagged(translation):
+            yield (
+                f"row {translation.row}: to be reviewed: confidence {translation.confidence:.2f} "
+                f"is below {self.flag_below:g}"
+            )
+
+
+def write_file(results: "Iterable[Translation]", path: Path, layout: Layout) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write(results, file, layout)
+
+
+def write(results: "Iterable[Translation]", file: TextIO, layout: Layout) -> None:
+    """As ``layout`` has it; what is to be said about one goes to standard error."""
+    for result in results:
+        for line in layout.lines(result):
+            print(line, file=file, flush=file is sys.stdout)
+        for remark in layout.remarks(result):
+            print(f"dragoman: {remark}", file=sys.stderr)
