@@ -12,6 +12,7 @@ from dragoman.config import from_dict, to_dict
 from dragoman.decode.beam import Average, Beam, Gnmt, NoPenalty
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.ranking import best, best_continuations, first_largest, log_partition
+from dragoman.decode.sample import Sample
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import LengthLimit
 from dragoman.errors import CheckpointError, ConfigError
@@ -294,6 +295,7 @@ SEARCHES: dict[str, SearchConfig] = {
     "beam": Beam(size=4, nbest=3, limit=limit(10)),
     "certain": Beam(size=3, stop="certain", limit=limit(10)),
     "first": Beam(size=3, stop="first", limit=limit(10)),
+    "sample": Sample(samples=3, temperature=0.7, top_k=20, top_p=0.95, limit=limit(10)),
 }
 each_search = pytest.mark.parametrize("cfg", SEARCHES.values(), ids=SEARCHES.keys())
 

@@ -96,7 +96,7 @@ class Beam:
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / self.penalty.divisor(length)
 
-    def start(self, limits: Sequence[int], device: torch.device) -> "BeamStrategy":
+    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "BeamStrategy":
         return BeamStrategy(self, limits, device)
 
 

@@ -3,14 +3,15 @@
 B sentences of a batch, N of them still being translated, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.ranking import first_largest, log_partition
+from dragoman.decode.ranking import log_partition
 from dragoman.decode.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
 from dragoman.text.tokenizer import EOS
 
@@ -28,30 +29,29 @@ class Greedy:
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / length
 
-    def start(self, limits: Sequence[int], device: torch.device) -> "GreedyStrategy":
+    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "GreedyStrategy":
         return GreedyStrategy(self, limits, device)
 
 
 class GreedyStrategy(Strategy):
-    """One hypothesis a sentence. Whoever picks tokens in another way overrides ``pick``."""
+    """One hypothesis a sentence."""
 
     def __init__(self, cfg: Greedy, limits: Sequence[int], device: torch.device):
         self.cfg = cfg
         self.length, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,)
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its row in the batch
-        self.said: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # of each step: sentence, token, log_prob, cut
-
-    def pick(self, ranked: Float[Tensor, "N V"]) -> Int[Tensor, " N"]:
-        return first_largest(ranked[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
+        self.said: list[Said] = []
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.length += 1
-        wanted = token = self.pick(ranked)
+        wanted = token = self.guess(ranked, 0)
         if self.length >= self.earliest:
             token = wanted.masked_fill(self.limit <= self.length, EOS)
         log_prob = logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)
-        self.said.append((self.sentence, token, log_prob, token != wanted))
+        self.said.append(
+            Said(self.sentence, token, log_prob, token != wanted, torch.ones_like(token, dtype=torch.bool))
+        )
 
         over = token == EOS
         left = int((~over).sum())  # the one wait for the device
@@ -64,17 +64,43 @@ class GreedyStrategy(Strategy):
         return Choice(keep, None, token[keep])
 
     def results(self) -> list[list[Hypothesis]]:
-        sentence, token, log_prob, cut = (torch.cat(parts).cpu() for parts in zip(*self.said, strict=True))
-        if not log_prob.isfinite().all():
-            raise not_numbers()
-        order = sentence.argsort(stable=True)  # by sentence, then by step
-        ends = sentence.bincount().cumsum(0).tolist()
-        token, log_prob, cut = token[order].tolist(), log_prob[order].tolist(), cut[order].tolist()
-        return [
-            [self.hypothesis(token[start:end], log_prob[start:end], cut[end - 1])]
-            for start, end in zip([0, *ends], ends, strict=False)
-        ]
+        return [[hypothesis] for hypothesis in spelt(self.said, self.cfg.score)]
 
-    def hypothesis(self, tokens: list[int], log_probs: list[float], cut: bool) -> Hypothesis:
-        total = sum(log_probs)
-        return Hypothesis(tuple(tokens), tuple(log_probs), total, self.cfg.score(total, len(tokens)), cut)
+
+# ---- what was said, read back -----------------------------------------------------------------------
+
+
+class Said(NamedTuple):
+    """What the rows of a batch said at one step."""
+
+    row: Int[Tensor, "*R"]
+    """Its number among all rows of the batch."""
+    token: Int[Tensor, "*R"]
+    log_prob: Float[Tensor, "*R"]
+    cut: Bool[Tensor, "*R"]
+    """Whether the length limit said it."""
+    real: Bool[Tensor, "*R"]
+    """False after the end."""
+
+
+def spelt(steps: Sequence[Said], scored: Callable[[float, int], float]) -> list[Hypothesis]:
+    """What each row of a batch has said, which had no other past than its own.
+
+    Raises:
+        CheckpointError: log-probabilities that are not numbers.
+    """
+    row, token, log_prob, cut, real = (
+        torch.cat([t.flatten() for t in step]).cpu() for step in zip(*steps, strict=True)
+    )
+    row, token, log_prob, cut = (t[real] for t in (row, token, log_prob, cut))
+    if not log_prob.isfinite().all():
+        raise not_numbers()
+    order = row.argsort(stable=True)  # by row, then by step
+    ends = row.bincount().cumsum(0).tolist()
+    token, log_prob, cut = token[order].tolist(), log_prob[order].tolist(), cut[order].tolist()
+    found = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        total = sum(log_prob[start:end])
+        score = scored(total, end - start)
+        found.append(Hypothesis(tuple(token[start:end]), tuple(log_prob[start:end]), total, score, cut[end - 1]))
+    return found

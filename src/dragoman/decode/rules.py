@@ -3,16 +3,29 @@
 A rule sees the logits of each step before the strategy does and may change them: minus infinity forbids a token. The
 strategy chooses by the changed ones; the log-probabilities it reports stay the model's own.
 
-N sentences still being translated, W hypotheses of each, R = N x W rows, V vocabulary.
+What a person configures is a config class with ``start(begun) -> Rule``; see ``repetition``.
+
+B sentences of a batch, N of them still being translated, W hypotheses of each, R = N x W rows, V vocabulary, S source
+length, P prompt length.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from dragoman.decode.strategy import Choice
+
+
+class Begun(NamedTuple):
+    """A batch of which nothing has been said yet, as the rules made for it may know it."""
+
+    prompt: Int[Tensor, "B P"]
+    """What the answers go on from, padded in front with PAD; BOS where a source is translated."""
+    source: Int[Tensor, "B S"] | None = None
+    """Padded behind with PAD; None for models that continue text."""
 
 
 class Rule(ABC):
@@ -29,6 +42,21 @@ class Rule(ABC):
         Rows of a sentence multiply between the first step and the second: there ``choice.tokens`` has W for each row
         seen so far, and ``choice.rows`` is None.
         """
+
+
+class RowMemory:
+    """What a rule remembers of each hypothesis: a tensor with a row for each, which moves as the batch does."""
+
+    def __init__(self, rows: Shaped[Tensor, "B ..."]):
+        self.rows, self.beams = rows, 1
+
+    def follow(self, choice: Choice) -> None:
+        if choice.keep is not None:
+            self.rows = self.rows.unflatten(0, (-1, self.beams))[choice.keep].flatten(0, 1)
+        if (beams := len(choice.tokens) // len(self.rows)) > 1:
+            self.beams, self.rows = beams, self.rows.repeat_interleave(beams, dim=0)
+        if choice.rows is not None:
+            self.rows = self.rows[choice.rows]
 
 
 class Rules(Rule):

@@ -1,9 +1,9 @@
 """From a batch of sources to their best translations, in ids. Read this file first.
 
-B sentences, S source length.
+B sentences, S source length, P prompt length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
@@ -12,14 +12,17 @@ from torch import Tensor
 
 from dragoman.config import OneOf
 from dragoman.decode.beam import Beam
+from dragoman.decode.chance import key
 from dragoman.decode.greedy import Greedy
+from dragoman.decode.reader import Reader
 from dragoman.decode.rules import Rule, Rules
-from dragoman.decode.strategy import Choice, Hypothesis
-from dragoman.model.interface import SequenceModel
+from dragoman.decode.sample import Sample
+from dragoman.decode.strategy import Choice, Hypothesis, Strategy
+from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy, growing
 from dragoman.text.tokenizer import BOS, PAD
 
-SearchConfig = Annotated[Greedy | Beam, OneOf()]
+SearchConfig = Annotated[Greedy | Beam | Sample, OneOf()]
 
 
 @torch.inference_mode()
@@ -29,6 +32,7 @@ def search(
     cfg: SearchConfig,
     policy: KVPolicy = growing,
     rules: Sequence[Rule] = (),
+    seeds: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch; for each sentence its hypotheses, best first.
 
@@ -38,38 +42,53 @@ def search(
         cfg: how to search.
         policy: what attention layers keep of the past.
         rules: what may be said; each made for this batch.
+        seeds: for each sentence a number that its samples depend on besides the seed in ``cfg``; without them its ids.
 
     Raises:
         CheckpointError: the model's logits are not numbers.
     """
-    training = model.training
+    longest = model.max_length or cfg.limit.tokens
+    limits = [min(longest, cfg.limit.of(length)) for length in (source != PAD).sum(dim=1).tolist()]
+    strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
+    prompt = source.new_full((len(source), 1), BOS)
+    for _ in walk(model, source, prompt, strategy, policy, rules):
+        pass
+    return strategy.results()
+
+
+def walk(
+    model: SequenceModel,
+    source: Int[Tensor, "B S"] | None,
+    prompt: Int[Tensor, "B P"] | Tokens,
+    strategy: Strategy,
+    policy: KVPolicy = growing,
+    rules: Sequence[Rule] = (),
+) -> Iterator[Choice]:
+    """Let ``strategy`` search; tell each choice as soon as it is made, but the last, which ends the search.
+
+    ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
+    """
+    training, rule = model.training, Rules(rules)
     model.eval()
+
+    def choose(logits: Tensor) -> Choice | None:
+        choice = strategy.step(logits, rule.apply(logits))
+        if choice:
+            rule.follow(choice)
+        return choice
+
     try:
-        return _search(model, source, cfg, policy, Rules(rules))
+        with torch.inference_mode():  # never while others run: a generator's context would be theirs as well
+            reader = Reader(model, source, policy, strategy.beams)
+            choice = choose(reader.first(prompt))
+        while choice:
+            yield choice
+            with torch.inference_mode():
+                choice = choose(reader.next(choice))
     finally:
         model.train(training)
 
 
-def _search(
-    model: SequenceModel, source: Tensor, cfg: SearchConfig, policy: KVPolicy, rules: Rule
-) -> list[list[Hypothesis]]:
-    longest = model.max_length or cfg.limit.tokens
-    limits = [min(longest, cfg.limit.of(length)) for length in (source != PAD).sum(dim=1).tolist()]
-    strategy = cfg.start(limits, source.device)
-    state = model.start(source, policy)
-
-    def choose(tokens: Tensor) -> Choice | None:
-        logits = model.decode(tokens, state)[:, -1]
-        return strategy.step(logits, rules.apply(logits))
-
-    choice = choose(source.new_full((len(source), 1), BOS))
-    if choice and strategy.beams > 1:
-        state.expand(strategy.beams)
-    while choice:
-        rules.follow(choice)
-        if choice.keep is not None:
-            state.select(choice.keep)
-        if choice.rows is not None:
-            state.reorder(choice.rows)
-        choice = choose(choice.tokens[:, None])
-    return strategy.results()
+def own_seeds(ids: Int[Tensor, "B T"]) -> list[int]:
+    """For each row a number that depends on its ids alone, padding left out."""
+    return [key([i for i in row if i != PAD]) for row in ids.tolist()]

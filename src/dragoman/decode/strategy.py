@@ -12,7 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import config
+from dragoman.decode.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.text.tokenizer import EOS
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Strategy(ABC):
         ``ranked`` are the same as rules have changed them, or the same: tokens are chosen by these, and the
         log-probabilities in ``results`` are those of ``logits``.
         """
+
+    def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
+        """What a row would say, were these the logits ``ahead`` steps after the next one; changes nothing."""
+        return first_largest(logits[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:

@@ -1,0 +1,154 @@
+"""Sampling: each next token drawn from the model's distribution, or from the likelier part of it.
+
+The distribution is shaped in this order: rules (``rules.py``), temperature, top-k, top-p, min-p, typical; each step
+sees what the one before has left. A sample is a function of the model, the source, the seed and its number among the
+samples of that source: batch, order and padding do not change it, and a text has the same samples wherever it stands.
+
+B sentences of a batch, N of them still being translated, n samples of each, R = N x n rows (N at the first step),
+V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from dragoman.config import config
+from dragoman.decode.chance import draw, key
+from dragoman.decode.greedy import Said, spelt
+from dragoman.decode.ranking import log_partition
+from dragoman.decode.strategy import Choice, Hypothesis, LengthLimit, Strategy
+from dragoman.text.tokenizer import EOS
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+# ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
+
+
+def warm(logits: Float[Tensor, "R V"], temperature: float) -> Float[Tensor, "R V"]:
+    """Flatter above 1, sharper below (Ackley et al. 1985)."""
+    return logits / temperature
+
+
+def keep_top_k(logits: Float[Tensor, "R V"], count: int) -> Float[Tensor, "R V"]:
+    """The ``count`` likeliest tokens, and what ties with the last of them (Fan et al. 2018)."""
+    least = logits.topk(min(count, logits.shape[1]), dim=1).values[:, -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def keep_top_p(logits: Float[Tensor, "R V"], mass: float) -> Float[Tensor, "R V"]:
+    """The fewest tokens that together have the probability ``mass``: the nucleus (Holtzman et al. 2020)."""
+    return _fewest(logits, logits, logits.softmax(dim=1), mass)
+
+
+def keep_min_p(logits: Float[Tensor, "R V"], share: float) -> Float[Tensor, "R V"]:
+    """Tokens at least ``share`` times as likely as the likeliest (Nguyen et al. 2024)."""
+    p = logits.softmax(dim=1)
+    return logits.masked_fill(p < share * p.amax(dim=1, keepdim=True), -torch.inf)
+
+
+def keep_typical(logits: Float[Tensor, "R V"], mass: float) -> Float[Tensor, "R V"]:
+    """Tokens about as surprising as the distribution is on average, until they have the probability ``mass`` (Meister
+    et al. 2023, locally typical sampling)."""
+    log_p = logits.log_softmax(dim=1)
+    p = log_p.exp()
+    entropy = -(p * log_p).nansum(dim=1, keepdim=True)
+    return _fewest(logits, -(log_p + entropy).abs(), p, mass)
+
+
+def _fewest(logits: Tensor, rank: Tensor, p: Tensor, mass: float) -> Float[Tensor, "R V"]:
+    """The fewest tokens, by descending ``rank``, that together have the probability ``mass``; of equals the first."""
+    order = rank.argsort(dim=1, descending=True, stable=True)
+    sorted_p = p.gather(1, order)
+    over = sorted_p.cumsum(dim=1) - sorted_p >= mass  # what came before was enough
+    over[:, 0] = False
+    return logits.masked_fill(torch.zeros_like(over).scatter(1, order, over), -torch.inf)
+
+
+# ---- the choice ------------------------------------------------------------------------------------
+
+
+@config
+class Sample:
+    """Draw translations at random; those of one source are returned best first, by the mean log-probability of a token.
+    Log-probabilities are the model's own, before any shaping."""
+
+    temperature: PositiveFloat = 1.0
+    """Logits are divided by it: below 1 the likelier tokens gain, above 1 the rarer ones."""
+    top_k: PositiveInt | None = None
+    """Draw from the so many likeliest tokens."""
+    top_p: Share | None = None
+    """Draw from the fewest tokens that together have this probability."""
+    min_p: Share | None = None
+    """Draw from tokens at least this many times as likely as the likeliest."""
+    typical: Share | None = None
+    """Draw from the tokens of nearly average surprise that together have this probability."""
+    samples: PositiveInt = 1
+    """How many for each source."""
+    seed: int = 0
+    """Another one gives other samples."""
+    limit: LengthLimit = LengthLimit()
+
+    @property
+    def size(self) -> int:
+        return self.samples
+
+    def score(self, log_prob: float, length: int) -> float:
+        return log_prob / length
+
+    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int]) -> "SampleStrategy":
+        return SampleStrategy(self, limits, device, seeds)
+
+    def shape(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        """The logits to draw by."""
+        logits = warm(logits.float(), self.temperature)
+        if self.top_k is not None:
+            logits = keep_top_k(logits, self.top_k)
+        if self.top_p is not None:
+            logits = keep_top_p(logits, self.top_p)
+        if self.min_p is not None:
+            logits = keep_min_p(logits, self.min_p)
+        return logits if self.typical is None else keep_typical(logits, self.typical)
+
+
+class SampleStrategy(Strategy):
+    def __init__(self, cfg: Sample, limits: Sequence[int], device: torch.device, seeds: Sequence[int]):
+        self.cfg, self.beams, self.length = cfg, cfg.samples, 0
+        keys = [[key(cfg.seed, seed, i) for i in range(cfg.samples)] for seed in seeds]
+        self.keys = torch.tensor(keys, device=device)  # (N, n)
+        self.limit = torch.tensor(limits, device=device)[:, None]  # (N, 1)
+        self.row = torch.arange(self.keys.numel(), device=device).view_as(self.keys)  # (N, n)
+        self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
+        self.said: list[Said] = []
+
+    def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
+        wanted = self.guess(ranked, 0).view_as(self.keys)
+        self.length += 1
+        token = wanted.masked_fill(self.over | (self.limit <= self.length), EOS)
+        log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
+        log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
+        self.said.append(Said(self.row, token, log_prob, token != wanted, ~self.over))
+
+        self.over = self.over | (token == EOS)
+        done = self.over.all(dim=1)
+        left = int((~done).sum())  # the one wait for the device
+        if left == 0:
+            return None
+        if left == len(done):
+            return Choice(None, None, token.flatten())
+        keep = done.int().argsort(stable=True)[:left]
+        self.keys, self.limit, self.row, self.over = (t[keep] for t in (self.keys, self.limit, self.row, self.over))
+        return Choice(keep, None, token[keep].flatten())
+
+    def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
+        shaped = self.cfg.shape(logits[:, EOS:])  # padding and begin-of-sentence lie below EOS
+        shaped = shaped.repeat_interleave(self.keys.numel() // len(shaped), dim=0)
+        return draw(shaped, self.keys.flatten(), self.length + ahead) + EOS
+
+    def results(self) -> list[list[Hypothesis]]:
+        rows, n = spelt(self.said, self.cfg.score), self.cfg.samples
+        groups = [rows[i : i + n] for i in range(0, len(rows), n)]
+        return [sorted(group, key=lambda h: -h.score) for group in groups]
