@@ -1,4 +1,4 @@
-"""Sampling and rules against transformers, which has the same formulas, against loops with lists, and against chance."""
+"""Sampling and rules against transformers, which has the same formulas, against loops with lists, against chance."""
 
 import pytest
 import torch
