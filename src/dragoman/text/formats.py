@@ -1,7 +1,7 @@
-"""Parallel text in files, read as sentence pairs: two text files, a table, JSON lines, or many keyed files.
+"""Parallel text in files, read as sentence pairs: text files, tables, JSON lines, and what translators keep.
 
-Each format is a config class and a generator; the union at the foot lists them. A pair is never guessed at: what cannot
-be read as it stands is an error that names the file and the row.
+Each format is a config class and a generator, here or in a file of its own; the union at the foot lists them. A pair is
+never guessed at: what cannot be read as it stands is an error that names the file and the row.
 """
 
 import csv
@@ -11,10 +11,30 @@ from typing import Annotated, Any
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.compressed import extension
 from dragoman.text.keyed import Keyed, read_keyed
 from dragoman.text.lines import Pair, check_string, parse_json, read_lines
+from dragoman.text.mo import read_mo
+from dragoman.text.parquet import Parquet, read_parquet
+from dragoman.text.po import Gettext, read_po
+from dragoman.text.tmx import Tmx, read_tmx
+from dragoman.text.xliff import Xliff, read_xliff
 
-__all__ = ["JsonLines", "Keyed", "Pair", "PairSource", "Table", "TextFiles", "guess_source", "read_lines", "read_pairs"]
+__all__ = [
+    "Gettext",
+    "JsonLines",
+    "Keyed",
+    "Pair",
+    "PairSource",
+    "Parquet",
+    "Table",
+    "TextFiles",
+    "Tmx",
+    "Xliff",
+    "guess_source",
+    "read_lines",
+    "read_pairs",
+]
 
 # ---- two text files -------------------------------------------------------------------------------
 
@@ -22,7 +42,7 @@ __all__ = ["JsonLines", "Keyed", "Pair", "PairSource", "Table", "TextFiles", "gu
 @config
 class TextFiles:
     source: str
-    """Text file with one sentence a line, plain or .gz."""
+    """Text file with one sentence a line, plain, .gz or .zst."""
     target: str
     """Its translation, line for line."""
 
@@ -56,7 +76,7 @@ def _count(lines: Iterator[str]) -> int:
 @config
 class Table:
     path: str
-    """Tab-separated (.tsv, taken literally) or comma-separated (.csv, with quotes), plain or .gz."""
+    """Tab-separated (.tsv, taken literally) or comma-separated (.csv, with quotes), plain, .gz or .zst."""
     source: str | int = 0
     """Column of the source: its name in the header row, or its number, counted from 0."""
     target: str | int = 1
@@ -92,13 +112,13 @@ def _column(cfg: Table, column: str | int, names: Sequence[str] | None) -> int:
 
 
 def _hint(path: str) -> str:
-    return " (a tab stands between columns)" if _extension(path) == ".tsv" else ""
+    return " (a tab stands between columns)" if extension(path) == ".tsv" else ""
 
 
 def _rows(path: str) -> Iterator[Row]:
     """The rows of a table; empty lines between them are skipped."""
-    if (split := _SPLITTERS.get(_extension(path))) is None:
-        raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz")
+    if (split := _SPLITTERS.get(extension(path))) is None:
+        raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz or .zst")
     return ((line, fields) for line, fields in split(path) if len(fields) > 1 or any(fields))
 
 
@@ -121,17 +141,13 @@ def _comma_rows(path: str) -> Iterator[Row]:
 _SPLITTERS = {".tsv": _tab_rows, ".csv": _comma_rows}
 
 
-def _extension(path: str) -> str:
-    return Path(path.lower().removesuffix(".gz")).suffix
-
-
 # ---- JSON lines -----------------------------------------------------------------------------------
 
 
 @config
 class JsonLines:
     path: str
-    """One JSON object a line, plain or .gz."""
+    """One JSON object a line, plain, .gz or .zst."""
     source: str = "source"
     """Key of the source; a dot leads into an object, as in translation.en."""
     target: str = "target"
@@ -161,7 +177,7 @@ def _field(record: Any, key: str, where: str) -> str:
 
 # ---- all of them ----------------------------------------------------------------------------------
 
-PairSource = Annotated[TextFiles | Table | JsonLines | Keyed, OneOf()]
+PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
 
 
 def read_pairs(source: PairSource) -> Iterator[Pair]:
@@ -189,6 +205,14 @@ def _reader(source: PairSource) -> Iterator[Pair]:
             return _read_json_lines(source)
         case Keyed():
             return read_keyed(source)
+        case Parquet():
+            return read_parquet(source)
+        case Gettext():
+            return read_mo(source.path) if extension(source.path) == ".mo" else read_po(source.path)
+        case Xliff():
+            return read_xliff(source.path)
+        case Tmx():
+            return read_tmx(source)
 
 
 def _name(source: PairSource) -> str:
@@ -202,7 +226,7 @@ def _name(source: PairSource) -> str:
 
 
 def guess_source(path: str) -> PairSource:
-    """What ``path`` must be by its name: a table, JSON lines, or two text files as in ``corpus.en,corpus.de``.
+    """What ``path`` must be by its name: one file of a known kind, or two text files as in ``corpus.en,corpus.de``.
 
     A table whose first row holds the words source and target is read by them.
 
@@ -213,13 +237,25 @@ def guess_source(path: str) -> PairSource:
     first, comma, second = path.partition(",")
     if comma and not Path(path).exists():
         return TextFiles(source=first.strip(), target=second.strip())
-    if _extension(path) in _SPLITTERS:
+    if extension(path) in _SPLITTERS:
         _, names = next(_rows(path), (0, ()))
         named = {"source", "target"} <= set(names)
         return Table(path=path, source="source", target="target") if named else Table(path=path)
-    if _extension(path) in (".jsonl", ".ndjson"):
-        return JsonLines(path=path)
+    if kind := _KINDS.get(extension(path)):
+        return kind(path=path)
     raise ConfigError(
-        f"{path}: its name does not tell what it is: name it .tsv, .csv or .jsonl (or that and .gz), "
-        "or give two text files as in corpus.en,corpus.de"
+        f"{path}: its name does not tell what it is: name it {', '.join([*_SPLITTERS, *_KINDS])} "
+        "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
     )
+
+
+_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".parquet": Parquet,
+    ".po": Gettext,
+    ".mo": Gettext,
+    ".xlf": Xliff,
+    ".xliff": Xliff,
+    ".tmx": Tmx,
+}

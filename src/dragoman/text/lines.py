@@ -1,21 +1,19 @@
 """Lines of text, read strictly: what a line is, and what is refused with its place instead of being guessed at.
 
-Files are UTF-8, plain or gzip (``.gz``). A line ends at ``\\n`` or ``\\r\\n`` and nowhere else: U+2028, U+0085, form
-feeds and the like stay inside it, so two files never fall out of step over a character that only some programs split
-at.
+Files are UTF-8, plain or compressed (``.gz``, ``.zst``). A line ends at ``\\n`` or ``\\r\\n`` and nowhere else: U+2028,
+U+0085, form feeds and the like stay inside it, so two files never fall out of step over a character that only some
+programs split at.
 """
 
 import codecs
-import gzip
-import io
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import DataError
+from dragoman.text.compressed import open_bytes
 
 
 class Pair(NamedTuple):
@@ -29,23 +27,16 @@ def read_lines(path: str | Path) -> Iterator[str]:
     """The lines of a text file, without their ends. A byte-order mark is dropped; an empty file has no lines.
 
     Raises:
-        DataError: no such file, not UTF-8, a NUL, bare carriage returns as line ends, a damaged gzip file; the message
-            opens with the file and, where there is one, the line.
+        DataError: no such file, not UTF-8, a NUL, bare carriage returns as line ends, damaged compressed data; the
+            message opens with the file and, where there is one, the line.
     """
-    try:
-        with _open(Path(path)) as file:
-            _check_beginning(file.peek(1), path)
-            for number, raw in enumerate(file, 1):
-                if number == 1:
-                    raw = raw.removeprefix(codecs.BOM_UTF8)
-                if raw:  # a file of nothing but a mark has no line
-                    yield _decode(raw, f"{path}:{number}")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged, or not gzip after all ({error}): copy or compress it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with open_bytes(path) as file:
+        check_beginning(file.peek(1), path)
+        for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = raw.removeprefix(codecs.BOM_UTF8)
+            if raw:  # a file of nothing but a mark has no line
+                yield _decode(raw, f"{path}:{number}")
 
 
 def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
@@ -57,11 +48,7 @@ def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
             yield _decode(raw, f"{name}:{number}")
 
 
-def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-
-
-def _check_beginning(head: bytes, path: str | Path) -> None:
+def check_beginning(head: bytes, path: str | Path) -> None:
     for mark, name in _FOREIGN_MARKS.items():
         if head.startswith(mark):
             raise DataError(f"{path}: is {name}: convert it, for example with iconv -f {name} -t UTF-8")

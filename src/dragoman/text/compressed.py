@@ -1,0 +1,103 @@
+"""Files as bytes, decompressed as their names say: ``.gz`` and ``.zst`` are read as what is in them."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from dragoman.errors import DataError
+
+READ = 4096
+"""Bytes of a zstd file taken at a time: few, since each may stand for ten thousand."""
+
+
+@contextmanager
+def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """The content of a file, in a block; what goes wrong there while reading is told as a user's mistake.
+
+    Raises:
+        DataError: no such file, one that cannot be read, or compressed data that is damaged or cut short.
+    """
+    path = Path(path)
+    try:
+        with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
+            yield file
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        kind = "zstd" if path.suffix.lower() == ".zst" else "gzip"
+        raise DataError(f"{path}: damaged, or not {kind} after all ({error}): copy or compress it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """All of a file's content, decompressed.
+
+    Raises:
+        DataError: as ``open_bytes``.
+    """
+    with open_bytes(path) as file:
+        return file.read()
+
+
+def extension(path: str | Path) -> str:
+    """What a name ends with, in small letters, the ending of a compressed file aside: ``.tsv`` of ``A.TSV.gz``."""
+    name = str(path).lower()
+    for compressed in _OPENERS:
+        name = name.removesuffix(compressed)
+    return Path(name).suffix
+
+
+def _open_plain(path: Path) -> io.BufferedReader:
+    return path.open("rb")
+
+
+def _open_gzip(path: Path) -> gzip.GzipFile:
+    return gzip.open(path, "rb")
+
+
+def _open_zstd(path: Path) -> io.BufferedReader:
+    return io.BufferedReader(_Zstd(path.open("rb")), buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
+
+
+_OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {".gz": _open_gzip, ".zst": _open_zstd}
+
+
+class _Zstd(io.RawIOBase):
+    """The frames of a zstd file, one after the other. Unlike the library's own reader it notices one cut short."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.frame: zstandard.ZstdDecompressionObj | None = None
+        self.ready = memoryview(b"")
+        """Decompressed and not yet asked for."""
+        self.waiting = b""
+        """Read and not yet decompressed: what followed the end of a frame."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self.ready:
+            if not (compressed := self.waiting or self.file.read(READ)):
+                if self.frame is not None:
+                    raise EOFError("it ends in the middle")
+                return 0
+            if self.frame is None:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+            self.ready, self.waiting = memoryview(self.frame.decompress(compressed)), b""
+            if self.frame.eof:
+                self.frame, self.waiting = None, self.frame.unused_data
+        size = min(len(buffer), len(self.ready))
+        buffer[:size], self.ready = self.ready[:size], self.ready[size:]
+        return size
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()

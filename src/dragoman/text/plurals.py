@@ -1,0 +1,181 @@
+"""Plural forms as gettext has them: how many a language has, and which of them a number takes.
+
+A header line ``Plural-Forms: nplurals=2; plural=(n != 1);`` holds a C expression in n. It is parsed here, not executed.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+NUMBERS = range(1001)
+"""Numbers that tell which form is for what: every language's rule repeats within them."""
+
+
+@dataclass(frozen=True)
+class Plurals:
+    count: int
+    """How many forms there are."""
+    form: Callable[[int], int]
+    """The form that a number takes."""
+
+    @property
+    def singular(self) -> int | None:
+        """The form for 1; None in a language without plurals, whose one form is for every number."""
+        return self.form(1) if self.count > 1 else None
+
+    @property
+    def singular_is_exact(self) -> bool:
+        """Whether the form for 1 is for nothing else, so that it need not name the number."""
+        return self.singular is not None and sum(self.form(n) == self.singular for n in NUMBERS) == 1
+
+
+@lru_cache(maxsize=64)
+def parse(field: str) -> Plurals | None:
+    """What a ``Plural-Forms`` field says; None for a template's, which says nothing yet.
+
+    Raises:
+        ValueError: it cannot be understood, or gives a number a form that is not there.
+    """
+    found = re.fullmatch(r"\s*nplurals\s*=\s*(\w+)\s*;\s*plural\s*=\s*([^;]*?)\s*;?\s*", field)
+    if not found:
+        raise ValueError("not of the form nplurals=2; plural=(n != 1);")
+    if found[1] == "INTEGER":
+        return None
+    count, form = int(found[1]) if found[1].isdecimal() else 0, _Parser(found[2]).whole()
+    if not 0 < count < 100:
+        raise ValueError(f"nplurals={found[1]} is not a number of forms")
+    for n in NUMBERS:
+        try:
+            if not 0 <= form(n) < count:
+                raise ValueError(f"gives the number {n} form {form(n)} of {count}")
+        except ZeroDivisionError:
+            raise ValueError(f"divides by zero for the number {n}") from None
+    return Plurals(count, form)
+
+
+@lru_cache(maxsize=256)
+def of_language(language: str) -> Plurals | None:
+    """The usual forms of a language, named as ``de``, ``pt_BR`` or ``sr@latin``; None for one not in the table here."""
+    full = re.split(r"[.@]", language.strip().replace("-", "_"))[0]
+    for name in (full, full.partition("_")[0].lower()):
+        for field, languages in _USUAL.items():
+            if name in languages.split():
+                return parse(field)
+    return None
+
+
+_ONE, _TEENS = "n % 10 == 1 && n % 100 != 11", "(n % 100 < 10 || n % 100 >= 20)"
+_FEW = f"n % 10 >= 2 && n % 10 <= 4 && {_TEENS}"
+_USUAL = {
+    "nplurals=1; plural=0;": "ja ko zh vi th id ms lo my ka",
+    "nplurals=2; plural=(n != 1);": "en de es it nl sv da nb nn no fi et el hu bg he pt pt_PT ca eu gl eo af sq sw ta "
+    "te ur az bn gu kn ml mr ne pa ps so hy kk mn tk uz",
+    "nplurals=2; plural=(n > 1);": "fr pt_BR tr fa hi ln mg oc br ti wa",
+    "nplurals=2; plural=(n % 10 != 1 || n % 100 == 11);": "is mk",
+    f"nplurals=3; plural=({_ONE} ? 0 : {_FEW} ? 1 : 2);": "ru uk be sr hr bs",
+    f"nplurals=3; plural=(n == 1 ? 0 : {_FEW} ? 1 : 2);": "pl",
+    "nplurals=3; plural=(n == 1 ? 0 : n >= 2 && n <= 4 ? 1 : 2);": "cs sk",
+    "nplurals=3; plural=(n == 1 ? 0 : n == 0 || (n % 100 > 0 && n % 100 < 20) ? 1 : 2);": "ro",
+    f"nplurals=3; plural=({_ONE} ? 0 : n % 10 >= 2 && {_TEENS} ? 1 : 2);": "lt",
+    f"nplurals=3; plural=({_ONE} ? 0 : n != 0 ? 1 : 2);": "lv",
+    "nplurals=4; plural=(n % 100 == 1 ? 0 : n % 100 == 2 ? 1 : n % 100 == 3 || n % 100 == 4 ? 2 : 3);": "sl",
+    "nplurals=5; plural=(n == 1 ? 0 : n == 2 ? 1 : n < 7 ? 2 : n < 11 ? 3 : 4);": "ga",
+    "nplurals=6; plural=(n <= 2 ? n : n % 100 >= 3 && n % 100 <= 10 ? 3 : n % 100 >= 11 ? 4 : 5);": "ar",
+}
+
+# ---- C expressions in n ---------------------------------------------------------------------------
+
+Formula = Callable[[int], int]
+
+_OPERATORS: list[dict[str, Callable[[int, int], int]]] = [
+    {"||": lambda a, b: int(bool(a or b))},
+    {"&&": lambda a, b: int(bool(a and b))},
+    {"==": lambda a, b: int(a == b), "!=": lambda a, b: int(a != b)},
+    {
+        "<": lambda a, b: int(a < b),
+        ">": lambda a, b: int(a > b),
+        "<=": lambda a, b: int(a <= b),
+        ">=": lambda a, b: int(a >= b),
+    },
+    {"+": lambda a, b: a + b, "-": lambda a, b: a - b},
+    {"*": lambda a, b: a * b, "/": lambda a, b: a // b, "%": lambda a, b: a % b},
+]
+"""From those that bind loosest to those that bind tightest."""
+_TOKEN = re.compile(r"\s*(\|\||&&|[=!<>]=|[-+*/%<>!?:()n]|\d{1,9})")
+DEPTH = 50
+"""Parentheses, conditions and negations within each other, at most."""
+LONGEST = 400
+"""Tokens of an expression, at most."""
+
+
+class _Parser:
+    """Recursive descent over the tokens of an expression."""
+
+    def __init__(self, text: str):
+        self.tokens: list[str] = []
+        at, text = 0, text.rstrip()
+        while at < len(text):
+            if not (found := _TOKEN.match(text, at)):
+                raise ValueError(f"{text[at:].strip()[:20]!r} is no part of a plural expression")
+            self.tokens.append(found[1])
+            at = found.end()
+        if len(self.tokens) > LONGEST:
+            raise ValueError("the plural expression is too long")
+        self.tokens.reverse()  # the next one is the last
+
+    def whole(self) -> Formula:
+        formula = self.condition(0)
+        if self.tokens:
+            raise ValueError(f"{self.tokens[-1]!r} is out of place in the plural expression")
+        return formula
+
+    def next_is(self, token: str) -> bool:
+        return bool(self.tokens) and self.tokens[-1] == token and bool(self.tokens.pop())
+
+    def condition(self, depth: int) -> Formula:
+        if depth > DEPTH:
+            raise ValueError("the plural expression is nested too deeply")
+        test = self.binary(0, depth)
+        if not self.next_is("?"):
+            return test
+        yes = self.condition(depth + 1)
+        if not self.next_is(":"):
+            raise ValueError("a ':' is missing in the plural expression")
+        no = self.condition(depth + 1)
+        return lambda n: yes(n) if test(n) else no(n)
+
+    def binary(self, level: int, depth: int) -> Formula:
+        if level == len(_OPERATORS):
+            return self.unary(depth)
+        formula = self.binary(level + 1, depth)
+        while self.tokens and self.tokens[-1] in _OPERATORS[level]:
+            apply = _OPERATORS[level][self.tokens.pop()]
+            formula = _combine(apply, formula, self.binary(level + 1, depth))
+        return formula
+
+    def unary(self, depth: int) -> Formula:
+        if depth > DEPTH:
+            raise ValueError("the plural expression is nested too deeply")
+        if self.next_is("!"):
+            inner = self.unary(depth + 1)
+            return lambda n: int(not inner(n))
+        if self.next_is("("):
+            inner = self.condition(depth + 1)
+            if not self.next_is(")"):
+                raise ValueError("a ')' is missing in the plural expression")
+            return inner
+        if self.next_is("n"):
+            return lambda n: n
+        if self.tokens and self.tokens[-1].isdecimal():
+            number = int(self.tokens.pop())
+            return lambda n: number
+        raise ValueError("the plural expression breaks off")
+
+
+def _combine(apply: Callable[[int, int], int], left: Formula, right: Formula) -> Formula:
+    if apply is _OPERATORS[1]["&&"]:  # both stop early, as in C
+        return lambda n: int(bool(left(n) and right(n)))
+    if apply is _OPERATORS[0]["||"]:
+        return lambda n: int(bool(left(n) or right(n)))
+    return lambda n: apply(left(n), right(n))
