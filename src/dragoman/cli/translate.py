@@ -1,15 +1,18 @@
 """dragoman translate: text in, text out, line for line."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.errors import DataError
+
+if TYPE_CHECKING:
+    from dragoman.decode.request import Request
 
 
 def translate(
@@ -29,6 +32,9 @@ def translate(
         typer.Option(min=0, max=1, metavar="P", help="Add columns: confidence, and 'review' where it is below P."),
     ] = None,
     format: Annotated[Format, typer.Option(help="text: columns between tabs; json: an object a line.")] = Format.text,
+    prefix_column: Annotated[
+        bool, typer.Option("--prefix-column", help="Each line holds a text, a tab, and how its translation begins.")
+    ] = False,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -44,10 +50,11 @@ def translate(
     translator = Translator.load(run, which=checkpoint, device=device)
     if lines is None:
         _converse(lambda line: write(translator.translate([line], search=search), sys.stdout, layout))
-    elif output is None:
-        write(translator.stream(lines, search=search), sys.stdout, layout)
+        return
+    results = translator.stream(_with_prefixes(lines) if prefix_column else lines, search=search)
+    if output is None:
+        write(results, sys.stdout, layout)
     else:
-        results = translator.stream(lines, search=search)
         replace_with(output, lambda partial: write_file(results, partial, layout))
 
 
@@ -61,6 +68,14 @@ def _lines(text: str | None) -> Iterable[str]:
     if text.endswith((".txt", ".gz")) or ("/" in text and " " not in text):
         raise DataError(f"{text}: no such file")
     return [text]
+
+
+def _with_prefixes(lines: Iterable[str]) -> "Iterator[Request]":
+    from dragoman.decode.request import Request
+
+    for line in lines:
+        text, _, prefix = line.partition("\t")
+        yield Request(text, prefix)
 
 
 def _converse(answer: Callable[[str], None]) -> None:

@@ -31,6 +31,9 @@ class Begun(NamedTuple):
 class Rule(ABC):
     """One rule for one batch. What it remembers belongs to rows, and moves with them."""
 
+    needs: Sequence[int] | None = None
+    """Tokens that each sentence must be allowed for the rule to be kept, its end apart; None for none."""
+
     @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """The logits to choose by. ``logits`` itself must stay as it is; it may be what is returned."""
@@ -64,6 +67,8 @@ class Rules(Rule):
 
     def __init__(self, rules: Sequence[Rule] = ()):
         self.rules = list(rules)
+        needs = [rule.needs for rule in self.rules if rule.needs is not None]
+        self.needs = [sum(some) for some in zip(*needs, strict=True)] if needs else None
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         for rule in self.rules:

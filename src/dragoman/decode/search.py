@@ -3,6 +3,7 @@
 B sentences, S source length, P prompt length.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
@@ -47,8 +48,9 @@ def search(
     Raises:
         CheckpointError: the model's logits are not numbers.
     """
-    longest = model.max_length or cfg.limit.tokens
-    limits = [min(longest, cfg.limit.of(length)) for length in (source != PAD).sum(dim=1).tolist()]
+    longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
+    needs = Rules(rules).needs or [0] * len(lengths)
+    limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
     strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
     prompt = source.new_full((len(source), 1), BOS)
     for _ in walk(model, source, prompt, strategy, policy, rules):

@@ -91,3 +91,7 @@ def not_numbers() -> CheckpointError:
     return CheckpointError(
         "the model answers with NaN or infinity: its weights are damaged or its training diverged; use another one"
     )
+
+
+def nothing_allowed() -> ConfigError:
+    return ConfigError("search: the rules forbid everything that a translation could go on with: allow it more")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.strategy import Hypothesis, not_numbers
+from dragoman.decode.strategy import Hypothesis, not_numbers, nothing_allowed
 from dragoman.text.tokenizer import EOS
 
 
@@ -49,7 +49,7 @@ class Trail:
         ranked = np.lexsort((-score, sentence, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
         starts = np.searchsorted(sentence[ranked], np.arange(sentences))
         if (np.bincount(sentence[ranked], minlength=sentences) == 0).any():
-            raise not_numbers()
+            raise not_numbers() if np.isnan(total).any() else nothing_allowed()
         chosen = ranked[np.arange(len(ranked)) - starts[sentence[ranked]] < nbest]
 
         tokens, totals = self._walk_back(step[chosen], parent[chosen], total[chosen])
