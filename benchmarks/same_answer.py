@@ -21,8 +21,8 @@ from dragoman.checkpoint import load_model
 from dragoman.decode.beam import Beam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.search import SearchConfig, search
+from dragoman.model.cache import DEFAULT, Cache, Growing
 from dragoman.model.interface import PAD
-from dragoman.model.state import growing, preallocated
 from dragoman.model.transformer import Transformer
 from dragoman.text.formats import JsonLines, read_pairs
 from dragoman.text.tokenizer import BOS, EOS
@@ -37,7 +37,7 @@ def padded(rows: Rows, extra: int = 0) -> torch.Tensor:
 
 
 def answers(
-    model: Transformer, rows: Rows, cfg: SearchConfig, batch: int, *, extra: int = 0, policy=growing
+    model: Transformer, rows: Rows, cfg: SearchConfig, batch: int, *, extra: int = 0, policy=DEFAULT
 ) -> list[Answer]:
     found = []
     for start in range(0, len(rows), batch):
@@ -77,7 +77,7 @@ def ways(model: Transformer, rows: Rows, cfg: SearchConfig) -> dict[str, Callabl
         "in batches of 64": lambda: answers(model, rows, cfg, 64),
         "in batches of 64, by length": shuffled,
         "with 13 more columns of padding": lambda: answers(model, rows, cfg, 64, extra=13),
-        "with a preallocated cache": lambda: answers(model, rows, cfg, 64, policy=preallocated(1024)),
+        "with a growing cache": lambda: answers(model, rows, cfg, 64, policy=Cache(arrangement=Growing())),
         "with attention written out": lambda: listened(model, lambda: answers(model, rows, cfg, 64)),
     }
 

@@ -21,12 +21,12 @@ from variants import (
 )
 
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.cache import Cache, Growing, Paged, Preallocated
 from dragoman.model.interface import PAD, Tokens
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.position import Alibi
 from dragoman.model.rotary import Rotary
-from dragoman.model.state import KV, Growing, Preallocated, growing, preallocated
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.model.visibility import Causal, Prefix, Structural
@@ -40,6 +40,14 @@ def no_gradients():
 
 def decoded(model: Transformer, target: torch.Tensor, state, sizes: list[int]) -> torch.Tensor:
     return torch.cat([model.decode(piece, state) for piece in target.split(sizes, dim=1)], dim=1)
+
+
+EXACT = [
+    Cache(arrangement=Growing()),
+    Cache(arrangement=Preallocated(tokens=4)),
+    Cache(arrangement=Paged(tokens=3)),
+]
+"""With few tokens, so that buffers fill up and pages end within a test."""
 
 
 @every_model
@@ -61,14 +69,15 @@ def test_decoding_token_by_token_equals_one_forward(variant):
 
 
 @every_variant
-def test_a_long_prompt_then_token_by_token_through_a_buffer_equals_one_forward(variant):
+@pytest.mark.parametrize("policy", EXACT, ids=str)
+def test_every_exact_cache_equals_one_forward(variant, policy):
     model = build(variant)
     target, source = batch(model, 2, 9, 5)
-    assert_equal(decoded(model, target, model.start(source, preallocated(9)), [6, 1, 1, 1]), model(target, source))
+    assert_equal(decoded(model, target, model.start(source, policy), [5, 1, 2, 1]), model(target, source))
 
 
 @pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in VARIANTS), *ALONE])
-@pytest.mark.parametrize("policy", [growing, preallocated(20)], ids=["growing", "buffer"])
+@pytest.mark.parametrize("policy", EXACT, ids=str)
 def test_tokens_taken_back_are_as_if_they_had_never_come(variant, shape, policy):
     model = build(variant, shape)
     target, source = batch(model, 3, 12, 5)
@@ -224,19 +233,6 @@ def test_what_follows_a_prefix_is_none_unless_it_says_so():
 # ---- what states hold ------------------------------------------------------------------------------
 
 
-def cached_numbers_per_token(kv_heads: int | None) -> float:
-    """Of one layer with 32 heads of 128 channels, keys and values of a single row."""
-    attention = AttentionConfig(heads=32, kv_heads=kv_heads, head_dim=128, visibility=Causal()).build(16)
-    state = attention.new_state(growing)
-    state.extend(attention.key_value(torch.randn(1, 10, 16)))
-    return state.nbytes / 4 / 10
-
-
-@pytest.mark.parametrize("heads", [None, 8, 1])
-def test_a_layer_remembers_two_vectors_of_each_key_value_head_for_each_token(heads):
-    assert cached_numbers_per_token(heads) == 2 * (heads or 32) * 128
-
-
 def decoder(*visibilities: Causal) -> Transformer:
     def block(visibility: Causal) -> BlockConfig:
         mixer = AttentionConfig(heads=H, visibility=visibility, position=Alibi())
@@ -249,7 +245,7 @@ def decoder(*visibilities: Causal) -> Transformer:
 def test_layers_with_a_window_forget_what_is_out_of_sight():
     model, sizes = decoder(Causal(), Causal(window=4), Causal(window=6, sinks=2)), []
     for T in (3, 20, 40):
-        state = model.start(None)
+        state = model.start(None, Cache(arrangement=Growing()))
         decoded(model, ids(2, T), state, [T - 2, 1, 1])
         sizes.append([layer.nbytes // (2 * 2 * D * 4) for layer in state.tower.layers])
     assert sizes == [[3, 3, 3], [20, 3, 7], [40, 3, 7]]
@@ -259,7 +255,7 @@ def test_a_state_of_windows_stays_as_small_as_they_are():
     model, sizes = decoder(Causal(window=4), Causal(window=6, sinks=2)), []
     for T in (20, 40):
         state = model.start(None)
-        decoded(model, ids(2, T), state, [T])
+        decoded(model, ids(2, T), state, [T - 1, 1])
         sizes.append(state.nbytes)
     assert sizes[0] == sizes[1]
 
@@ -272,39 +268,6 @@ def test_the_source_is_held_once_for_all_beams():
     assert before == state.nbytes
     layers = model.cfg.decoder.depth
     assert before - 8 * 5 == layers * 2 * 2 * 5 * D * 8  # one int64 position for each column; keys, values in float64
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_nbytes_counts_every_tensor_that_a_state_holds(beams):
-    model, source = build("window, sinks"), ids(2, 5)
-    source[1, 3:] = PAD
-    state = model.start(source)
-    state.expand(beams)
-    decoded(model, ids(2 * beams, 7), state, [4, 1, 2])
-    held = [t for layer in state.tower.layers for t in layer.kv]
-    held += [t for kv in state.memory.layers for t in kv]
-    held += [t for places in (*state.tower.seen.values(), state.memory.places) for t in places if t is not None]
-    assert state.nbytes == sum(t.nbytes for t in held)
-
-
-def test_a_full_cache_says_what_to_do():
-    model = decoder(Causal())
-    with pytest.raises(ValueError, match="cache holds 4 tokens, 5 needed: raise its capacity or shorten the text"):
-        model.decode(ids(1, 5), model.start(None, preallocated(4)))
-
-
-@pytest.mark.parametrize("new", [Growing, lambda: Preallocated(10)], ids=["growing", "preallocated"])
-def test_reordering_copies_rows_which_then_part(new):
-    state = new()
-    state.reorder(torch.tensor([0]))  # nothing to reorder yet
-    first = KV(torch.randn(2, 1, 3, 4), torch.randn(2, 1, 3, 4))
-    state.extend(first)
-    state.reorder(torch.tensor([1, 1, 0]))
-    more = KV(torch.randn(3, 1, 2, 4), torch.randn(3, 1, 2, 4))
-    k, v = state.extend(more)
-    rows = torch.tensor([1, 1, 0])
-    assert torch.equal(k, torch.cat([first.k[rows], more.k], dim=2))
-    assert torch.equal(v, torch.cat([first.v[rows], more.v], dim=2))
 
 
 def test_training_remembers_nothing():

@@ -17,12 +17,12 @@ from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import LengthLimit
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.cache import Cache, Growing
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.position import NoEmbedding, Sinusoidal
 from dragoman.model.rotary import Rotary
-from dragoman.model.state import growing, preallocated
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
@@ -328,7 +328,7 @@ def test_reported_log_probabilities_are_those_of_one_forward_pass(cfg, build):
 @each_search
 def test_the_cache_does_not_change_the_answer(cfg):
     model, batch = transformer(60), sources(60, 10)
-    a, b = (search(model, batch, cfg, policy) for policy in (growing, preallocated(64)))
+    a, b = (search(model, batch, cfg, policy) for policy in (Cache(arrangement=Growing()), Cache()))
     assert [[h.tokens for h in found] for found in a] == [[h.tokens for h in found] for found in b]
 
 

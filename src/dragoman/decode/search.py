@@ -19,8 +19,9 @@ from dragoman.decode.reader import Reader
 from dragoman.decode.rules import Rule, Rules
 from dragoman.decode.sample import Sample
 from dragoman.decode.strategy import Choice, Hypothesis, Strategy
+from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel, Tokens
-from dragoman.model.state import KVPolicy, growing
+from dragoman.model.state import KVPolicy
 from dragoman.text.tokenizer import BOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | Sample, OneOf()]
@@ -31,7 +32,7 @@ def search(
     model: SequenceModel,
     source: Int[Tensor, "B S"],
     cfg: SearchConfig,
-    policy: KVPolicy = growing,
+    policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
@@ -63,7 +64,7 @@ def walk(
     source: Int[Tensor, "B S"] | None,
     prompt: Int[Tensor, "B P"] | Tokens,
     strategy: Strategy,
-    policy: KVPolicy = growing,
+    policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
 ) -> Iterator[Choice]:
     """Let ``strategy`` search; tell each choice as soon as it is made, but the last, which ends the search.

@@ -104,7 +104,7 @@ class Attention(nn.Module):
         return KV(self.k_norm(self.split(self.k(x))), self.split(self.v(x)))
 
     def new_state(self, policy: KVPolicy) -> KVState:
-        return policy(self.cfg.visibility)
+        return policy.new_state(self.cfg.visibility)
 
     def split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
+from dragoman.model.cache import DEFAULT
 from dragoman.model.places import PAD, Tokens
-from dragoman.model.state import KVPolicy, growing
+from dragoman.model.state import KVPolicy
 
 __all__ = ["PAD", "DecodingState", "SequenceModel", "Tokens"]
 
@@ -91,7 +92,7 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def start(self, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy = growing) -> DecodingState:
+    def start(self, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy = DEFAULT) -> DecodingState:
         """Encode the source, once; nothing of the target has been seen. Models without a source take None."""
 
     @abstractmethod

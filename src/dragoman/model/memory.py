@@ -12,7 +12,8 @@ from torch import Tensor
 from dragoman.model.attention import Attention
 from dragoman.model.interface import DecodingState
 from dragoman.model.places import Places
-from dragoman.model.state import KV, TowerState
+from dragoman.model.state import KVPolicy, TowerState
+from dragoman.model.storage import KV
 
 
 class Memory:
@@ -33,18 +34,19 @@ class Memory:
 class ProjectedMemory(Memory):
     """The same while decoding: keys and values of every layer, projected once."""
 
-    def __init__(self, memory: Memory, attentions: Sequence[Attention]):
-        self.places = memory.places
-        self.layers = [memory.read(i, attention) for i, attention in enumerate(attentions)]
+    def __init__(self, memory: Memory, attentions: Sequence[Attention], policy: KVPolicy):
+        self.count, self.places = memory.sentences, memory.places
+        self.layers = [policy.keep(memory.read(i, attention)) for i, attention in enumerate(attentions)]
 
     @property
     def sentences(self) -> int:
-        return len(self.layers[0].k)
+        return self.count
 
     def read(self, layer: int, attention: Attention) -> KV:
-        return self.layers[layer]
+        return self.layers[layer].read()
 
     def select(self, sentences: Int[Tensor, " N"]) -> None:
+        self.count = len(sentences)
         self.places = self.places.rows(sentences)
         self.layers = [kv.rows(sentences) for kv in self.layers]
 

@@ -4,35 +4,20 @@ The model owns no state: each layer is handed one of these. An attention layer c
 of the tokens it has just seen and gets back everything it may attend to. Where those stand is the same for all layers
 that see equally far, so a tower remembers it once for them, in ``TowerState.seen``.
 
-B batch, G key/value heads, T length, K tokens remembered, C channels of one head, R rows.
+K tokens remembered, R rows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.errors import ConfigError
 from dragoman.model.places import Places
+from dragoman.model.storage import KV, Stored, Unchanged
 from dragoman.model.visibility import Visibility, still_visible
-
-
-class KV(NamedTuple):
-    k: Float[Tensor, "B G T C"]
-    v: Float[Tensor, "B G T C"]
-
-    def rows(self, chosen: Int[Tensor, " R"]) -> "KV":
-        return KV(self.k.index_select(0, chosen), self.v.index_select(0, chosen))
-
-    def columns(self, chosen: Int[Tensor, " K"]) -> "KV":
-        return KV(self.k.index_select(2, chosen), self.v.index_select(2, chosen))
-
-    @property
-    def nbytes(self) -> int:
-        return self.k.nbytes + self.v.nbytes
 
 
 class LayerState(ABC):
@@ -68,25 +53,24 @@ class KVState(LayerState):
         it can still be seen later: the others may be forgotten. None: all of them can."""
 
 
-KVPolicy = Callable[[Visibility], KVState]
-"""Makes the state of one attention layer, given what it may see."""
+class KVPolicy(ABC):
+    """What attention layers keep, and how."""
 
+    def narrowed(self, visibility: Visibility) -> Visibility:
+        """What tokens see of what their layer would let them see: as a rule, all of it."""
+        return visibility
 
-def stateless(visibility: Visibility) -> KVState:
-    return Stateless()
+    @abstractmethod
+    def new_state(self, visibility: Visibility) -> KVState:
+        """Of one attention layer, whose tokens see each other so."""
 
-
-def growing(visibility: Visibility) -> KVState:
-    return Growing()
-
-
-def preallocated(capacity: int) -> KVPolicy:
-    """Buffers of ``capacity`` tokens; layers with a window keep that instead."""
-    return lambda visibility: Preallocated(capacity) if visibility.window is None else Growing()
+    def keep(self, kv: KV) -> Stored:
+        """Keys and values of an encoded source, for one layer."""
+        return Stored.of(kv, Unchanged())
 
 
 class Stateless(KVState):
-    """Training, encoding and the uncached reference: remember nothing."""
+    """Remembers nothing."""
 
     remembers = False
 
@@ -104,64 +88,14 @@ class Stateless(KVState):
         return 0
 
 
-class Growing(KVState):
-    """Concatenate, and forget what is out of sight. The obvious implementation, and the reference for the others."""
+class Nothing(KVPolicy):
+    """Training, encoding and the uncached reference."""
 
-    def __init__(self) -> None:
-        self.kv: KV | None = None
-
-    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
-        if self.kv is not None:
-            new = KV(torch.cat([self.kv.k, new.k], dim=2), torch.cat([self.kv.v, new.v], dim=2))
-        self.kv = new if lasting is None else new.columns(lasting)
-        return new
-
-    def reorder(self, rows: Tensor) -> None:
-        if self.kv is not None:
-            self.kv = self.kv.rows(rows)
-
-    def rewind(self, tokens: int) -> None:
-        if self.kv is not None:
-            kept = self.kv.k.shape[2] - tokens
-            self.kv = KV(self.kv.k[:, :, :kept], self.kv.v[:, :, :kept])
-
-    @property
-    def nbytes(self) -> int:
-        return self.kv.nbytes if self.kv else 0
+    def new_state(self, visibility: Visibility) -> KVState:
+        return Stateless()
 
 
-class Preallocated(KVState):
-    """One buffer of fixed capacity, written in place; for layers that see the whole past."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.length = capacity, 0
-        self.buffer: KV | None = None
-
-    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
-        assert lasting is None, "this cache never forgets"
-        start, end = self.length, self.length + new.k.shape[2]
-        if end > self.capacity:
-            raise ValueError(
-                f"cache holds {self.capacity} tokens, {end} needed: raise its capacity or shorten the text"
-            )
-        if self.buffer is None:
-            B, G, _, C = new.k.shape
-            self.buffer = KV(new.k.new_empty(B, G, self.capacity, C), new.v.new_empty(B, G, self.capacity, C))
-        k, v = self.buffer
-        k[:, :, start:end], v[:, :, start:end] = new
-        self.length = end
-        return KV(k[:, :, :end], v[:, :, :end])
-
-    def reorder(self, rows: Tensor) -> None:
-        if self.buffer is not None:
-            self.buffer = self.buffer.rows(rows)
-
-    def rewind(self, tokens: int) -> None:
-        self.length -= tokens
-
-    @property
-    def nbytes(self) -> int:
-        return self.buffer.nbytes if self.buffer else 0
+stateless = Nothing()
 
 
 class Seen(NamedTuple):
@@ -171,13 +105,15 @@ class Seen(NamedTuple):
     """Of all that is remembered and of the newest tokens, which come last."""
     lasting: Int[Tensor, " K"] | None
     """Columns of ``places`` that can still be seen afterwards; None for all."""
+    visibility: Visibility
+    """Who sees whom: as the layer has it, or less where the cache forgets sooner."""
 
 
 class TowerState:
     """What a stack of layers remembers: the state of each, and where the tokens stand that they can still see."""
 
-    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility]):
-        self.layers = list(layers)
+    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility], policy: KVPolicy):
+        self.layers, self.policy = list(layers), policy
         self.length = 0
         """Tokens seen so far."""
         self.spare = 0
@@ -194,9 +130,10 @@ class TowerState:
         now = {}
         for visibility, past in self.seen.items():
             places = new if past is None else past.followed_by(new)
-            lasting = still_visible(visibility, places, self.spare) if self.remembers else None
+            narrowed = self.policy.narrowed(visibility)
+            lasting = still_visible(narrowed, places, self.spare) if self.remembers else None
             self.seen[visibility] = places if lasting is None else places.columns(lasting)
-            now[visibility] = Seen(places, lasting)
+            now[visibility] = Seen(places, lasting, narrowed)
         return now
 
     @property
@@ -227,5 +164,5 @@ class TowerState:
 
     @property
     def nbytes(self) -> int:
-        places = sum(places.nbytes for places in self.seen.values() if places)
+        places = sum(places.nbytes for places in (*self.seen.values(), self.newest) if places)
         return places + sum(layer.nbytes for layer in self.layers)

@@ -129,7 +129,8 @@ class Tower(nn.Module):
         self.final_norm = cfg.final_norm.build(dim)
 
     def new_state(self, policy: KVPolicy) -> TowerState:
-        return TowerState([block.mixer.new_state(policy) for block in self.blocks], [v for _, v in self.kinds])
+        layers = [block.mixer.new_state(policy) for block in self.blocks]
+        return TowerState(layers, [visibility for _, visibility in self.kinds], policy)
 
     def forward(
         self,
@@ -155,9 +156,9 @@ class Tower(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         made = {}
         for scheme, visibility in dict.fromkeys(self.kinds):
-            places, lasting = seen[visibility]
+            places, lasting, narrowed = seen[visibility]
             relation = self.schemes[scheme].relate(new, places, dtype)
-            made[scheme, visibility] = View(look(visibility, new, places), relation, real, lasting)
+            made[scheme, visibility] = View(look(narrowed, new, places), relation, real, lasting)
         return [made[kind] for kind in self.kinds]
 
     def views_across(self, x: Tensor, new: Places, memory: Memory | None) -> Sequence[View | None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dragoman.config import at, config
 from dragoman.errors import ConfigError, DataError
+from dragoman.model.cache import DEFAULT
 from dragoman.model.dropout import Dropout, Share
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
 from dragoman.model.interface import DecodingState, SequenceModel
@@ -18,7 +19,7 @@ from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
 from dragoman.model.places import PAD, Places, Tokens, as_tokens, stand
 from dragoman.model.position import AbsolutePosition, NoEmbedding
-from dragoman.model.state import KVPolicy, TowerState, growing, stateless
+from dragoman.model.state import KVPolicy, TowerState, stateless
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
 from dragoman.model.visibility import Causal
 
@@ -128,10 +129,10 @@ class Transformer(SequenceModel):
     def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
 
-    def start(self, source: Tensor | Tokens | None, policy: KVPolicy = growing) -> TransformerState:
+    def start(self, source: Tensor | Tokens | None, policy: KVPolicy = DEFAULT) -> TransformerState:
         memory = self.encode(source)
         if memory is not None:
-            memory = ProjectedMemory(memory, [block.cross for block in self.decoder.blocks])
+            memory = ProjectedMemory(memory, [block.cross for block in self.decoder.blocks], policy)
         return TransformerState(self.decoder.new_state(policy), memory)
 
     def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
