@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"], view: View, state: KVState) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to ``x`` and to what ``state`` remembers."""
-        q, (k, v) = self.query(x), self.key_value(x)
+        q, (k, v) = self.project(x)
         seen = state.extend(KV(view.relation.rotate(k), v), view.lasting)
         return self.attend(view.relation.rotate(q), seen, view)
 
@@ -95,6 +95,10 @@ class Attention(nn.Module):
             return self.attend(self.query(x), source, view)
         side_by_side = x.reshape(N, B // N * T, -1)  # the beams of a sentence: its keys are read once for all of them
         return self.attend(self.query(side_by_side), source, view).view(B, T, -1)
+
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
+        """Queries, keys and values of the same tokens."""
+        return self.query(x), self.key_value(x)
 
     def query(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T C"]:
         return self.scorer.project(self.q_norm(self.split(self.q(x))))
@@ -157,8 +161,15 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
     return heads if of_distances is None else heads + of_distances
 
 
+FEW_QUERIES = 8
+
+
 def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
     """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
-    texts, which costs a layer up to half its time, and knows no dropout. Otherwise it is as fast or faster."""
-    backward = torch.is_grad_enabled() and q.requires_grad
-    return q.device.type == "cpu" and backward and (share > 0 or (q.dtype == torch.bfloat16 and k.shape[2] <= 256))
+    texts, which costs a layer up to half its time, knows no dropout, and takes half again as long, or twice, over the
+    few queries of a decoding step. Otherwise it is as fast or faster."""
+    if q.device.type != "cpu":
+        return False
+    if torch.is_grad_enabled() and q.requires_grad:
+        return share > 0 or (q.dtype == torch.bfloat16 and k.shape[2] <= 256)
+    return q.shape[2] <= FEW_QUERIES

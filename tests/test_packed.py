@@ -1,0 +1,71 @@
+"""A packed model says what the plain one says; in whole numbers, nearly so, and a row's answer is its own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from dragoman.model.packed import MOST, Transposed, WholeNumbers, pack
+from dragoman.model.places import Tokens
+from tests.variants import VARIANTS, V, batch, build
+
+
+@pytest.mark.parametrize("shape", ["encoder-decoder", "decoder-only"])
+@pytest.mark.parametrize("name", VARIANTS)
+@torch.no_grad()
+def test_a_packed_model_says_what_the_plain_one_says(name, shape):
+    plain = build(name, shape)
+    packed = copy.deepcopy(plain)
+    pack(packed, Transposed)
+    assert not any(isinstance(module, nn.Linear) for module in packed.modules())
+    target, source = batch(plain, 3, 6, 5)
+    torch.testing.assert_close(packed(target, source), plain(target, source), rtol=1e-9, atol=1e-9)
+    state, slow = packed.start(source), plain.start(source)
+    for t in range(4):
+        torch.testing.assert_close(
+            packed.decode(target[:, t : t + 1], state), plain.decode(target[:, t : t + 1], slow), rtol=1e-9, atol=1e-9
+        )
+
+
+def layers(count=2):
+    return [nn.Linear(40, 24 + i, bias=i % 2 == 0) for i in range(count)]
+
+
+@pytest.mark.parametrize("layout", [Transposed, WholeNumbers])
+def test_outputs_of_layers_stand_side_by_side(layout):
+    parts, x = layers(3), torch.randn(5, 2, 40)
+    wanted = torch.cat([part(x) for part in parts], dim=-1)
+    torch.testing.assert_close(layout(parts)(x), wanted, rtol=0, atol=1e-5 if layout is Transposed else 0.05)
+
+
+def test_whole_numbers_err_by_half_a_step_of_each_factor_at_most():
+    (layer,) = layers(1)
+    x = torch.randn(50, 40) * torch.logspace(-6, 6, 50)[:, None]
+    w = layer.weight.detach()
+    of_input = x.abs().amax(dim=1, keepdim=True) / MOST / 2
+    of_weight = w.abs().amax(dim=1) / MOST / 2
+    bound = of_input * w.abs().sum(dim=1) + of_weight * x.abs().sum(dim=1, keepdim=True) + 40 * of_input * of_weight
+    error = (WholeNumbers([layer])(x) - layer(x)).abs()
+    assert (error <= bound * 1.001 + 1e-6 * layer(x).abs()).all()
+
+
+def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit():
+    layer, x = WholeNumbers(layers()), torch.randn(70, 40)
+    together = layer(x)
+    for i in (0, 1, 33, 69):
+        assert torch.equal(layer(x[i : i + 1]), together[i : i + 1])
+
+
+def test_a_row_of_zeros_gives_the_bias():
+    (part,) = layers(1)
+    assert torch.equal(WholeNumbers([part])(torch.zeros(1, 40))[0], part.bias)
+
+
+def test_embeddings_that_share_the_output_matrix_stay_exact():
+    plain = build("plain").float()
+    packed = copy.deepcopy(plain)
+    pack(packed, WholeNumbers)
+    assert torch.equal(packed.embed.tokens.weight, plain.embed.tokens.weight)
+    ids = torch.randint(3, V, (2, 4))
+    assert packed(Tokens(ids), ids).isfinite().all()
