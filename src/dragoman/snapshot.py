@@ -5,6 +5,7 @@ The manifest carries a checksum of itself, so that no bit of a checkpoint can ch
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,13 +45,16 @@ class Checkpoint:
 
     def write(
         self,
-        tensors: Mapping[str, Mapping[str, Tensor]],
+        tensors: Mapping[str, Mapping[str, Tensor] | Path],
         progress: Mapping[str, Any],
         config: Mapping[str, Any],
         *,
         beside: Iterable[Path],
     ) -> None:
-        """Fill the empty folder ``path``; the files ``beside`` it in the run are those it is of no use without."""
+        """Fill the empty folder ``path``; the files ``beside`` it in the run are those it is of no use without.
+
+        A path among ``tensors`` is a safetensors file, written elsewhere on the same disk, that moves in.
+        """
         files = {}
 
         def write(name: str, content: bytes) -> None:
@@ -58,7 +62,11 @@ class Checkpoint:
             durable.write(self.path / name, content)
 
         for part, named in tensors.items():
-            write(f"{part}.safetensors", _encode(named))
+            if isinstance(named, Path):
+                files[f"{part}.safetensors"] = _describe_file(named)
+                os.rename(named, self.path / f"{part}.safetensors")
+            else:
+                write(f"{part}.safetensors", _encode(named))
         write("config.json", _json(config))
         write("progress.json", _json(progress))
         manifest = {
@@ -117,9 +125,8 @@ def _verify(path: Path, expected: Mapping[str, Any]) -> None:
         raise Damaged(f"{path}: missing")
     if (size := path.stat().st_size) != expected["size"]:
         raise Damaged(f"{path}: damaged, {size} bytes where {expected['size']} were written")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != expected["sha256"]:
-            raise Damaged(f"{path}: damaged, its sha256 is not the one in {MANIFEST}")
+    if _describe_file(path) != expected:
+        raise Damaged(f"{path}: damaged, its sha256 is not the one in {MANIFEST}")
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -128,6 +135,11 @@ def _seal(manifest: dict[str, Any]) -> str:
 
 def _describe(content: bytes) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _encode(tensors: Mapping[str, Tensor]) -> bytes:

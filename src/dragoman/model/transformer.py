@@ -5,6 +5,7 @@ B batch, T target length, S source length, D width, V vocabulary, N sentences, R
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerCon
 
 Tying = Literal["all", "target", "inputs", "none"]
 
+SILENCE = -1e4
+"""The logit of what is never said: exp of it is 0 beside any other, and a smoothed loss stays finite."""
+
 
 @config
 class TransformerConfig:
@@ -48,6 +52,8 @@ class TransformerConfig:
     """Which of source embedding, target embedding and output projection are one matrix: all three, the two of the
     target, the two inputs, or none."""
     output_bias: bool = False
+    silent: tuple[NonNegativeInt, ...] = ()
+    """Ids that are read but never said: their logits are so low that they have no share in the softmax."""
     scale_output: bool = False
     """Divide what goes into the output projection by sqrt(D), as T5 does where that is tied."""
     logit_cap: PositiveFloat | None = None
@@ -98,6 +104,7 @@ class Transformer(SequenceModel):
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             initialize_embedding(table.weight, cfg.init, cfg.dim)
         self.tie()
+        self.silence()
         self.logit_cap = cfg.logit_cap
         self.sees_only_past = all(isinstance(visibility, Causal) for _, visibility in self.decoder.kinds)
 
@@ -112,6 +119,16 @@ class Transformer(SequenceModel):
                     f"have {cfg.source_vocab} and {cfg.vocab} entries; use 'target' or a joint tokenizer"
                 )
             self.source_embed.tokens.weight = self.embed.tokens.weight
+
+    def silence(self) -> None:
+        """Where there is no bias to train, one that is fixed and no part of the weights."""
+        if not self.cfg.silent:
+            return
+        if not self.cfg.output_bias:
+            del self.output.bias
+            self.output.register_buffer("bias", self.output.weight.new_zeros(len(self.output.weight)), persistent=False)
+        with torch.no_grad():
+            self.output.bias[list(self.cfg.silent)] = SILENCE
 
     @property
     def max_length(self) -> int | None:

@@ -175,6 +175,12 @@ class Tokenizer:
         """Size of the vocabulary."""
         return len(self._theirs)
 
+    @property
+    def special_rows(self) -> tuple[int, int, int]:
+        """The library's ids for padding, beginning and end: with it those need not stand first."""
+        pad, bos, eos = self._theirs[:3].tolist()
+        return pad, bos, eos
+
     def _translate(self, table: np.ndarray, ids: list[int]) -> list[int]:
         return ids if self._same else table[np.asarray(ids, int)].tolist()
 

@@ -1,0 +1,29 @@
+"""dragoman export: a run in the layout that other programs open."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    huggingface = "huggingface"
+    ctranslate2 = "ctranslate2"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    to: Annotated[Format, typer.Option(help="Whose layout.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to make; default: the run's name and the format.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+) -> None:
+    """Write a run's model so that transformers, CTranslate2 or ONNX Runtime open it."""
+    folder = output or Path(f"{run.resolve().name}-{to.value}")
+    if to is Format.huggingface:
+        from dragoman.interchange.exporting import export_huggingface
+
+        family = export_huggingface(run, folder, checkpoint)
+        print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")

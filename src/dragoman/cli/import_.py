@@ -1,0 +1,20 @@
+"""dragoman import: a checkpoint from elsewhere becomes a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A Hugging Face folder: config.json, safetensors, tokenizer.json.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The run directory to make; default: imported/ and the folder's name.")
+    ] = None,
+) -> None:
+    """Make a run directory of a Hugging Face folder; every command opens it like one that was trained."""
+    from dragoman.interchange.importing import import_checkpoint
+
+    run = run or Path("imported") / folder.resolve().name
+    imported = import_checkpoint(folder, run)
+    print(f"{folder} is now the run {imported.path}")

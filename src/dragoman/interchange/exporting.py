@@ -1,0 +1,232 @@
+"""A run becomes a Hugging Face folder that `transformers` opens.
+
+What was imported goes back in its own layout and order of entries, with its small files as they were. What was trained
+here takes the layout of the first family that can express its configuration.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import from_dict
+from dragoman.errors import CheckpointError, ConfigError
+from dragoman.interchange.families import FAMILIES
+from dragoman.interchange.family import Family, obstacle
+from dragoman.interchange.importing import ORIGIN, RECORD, SMALL
+from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.tensors import Report, write_stream
+from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer, read_json
+from dragoman.model.families import ModelConfig
+from dragoman.model.position import Sinusoidal
+from dragoman.text.tokenizer import Tokenizer
+
+Weights = Mapping[str, Tensor]
+
+
+def export_huggingface(
+    run: str | Path, folder: str | Path, which: str | int = "best", progress: Report | None = None
+) -> str:
+    """Write the Hugging Face folder ``folder`` and return the name of the family whose layout it has.
+
+    Raises:
+        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        ConfigError: no layout can express the model; the message names the path that stands in the way.
+    """
+    directory, folder = RunDirectory.open(run), Path(folder)
+    check_free(folder)
+    cfg, weights = weights_of(directory, which)
+    family = choose_family(cfg, directory)
+    vocabulary = _vocabulary(directory, cfg)
+    if vocabulary is not None:
+        _check_beginning(weights, vocabulary, family)
+    if family.name == "marian":
+        weights = in_halves(cfg, weights)
+    with durable.folder(folder) as partial:
+        _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, progress)
+        if (directory.path / ORIGIN / RECORD).is_file():
+            _give_back(directory.path / ORIGIN, partial)
+        else:
+            _describe(partial, family, cfg, directory, vocabulary)
+    return family.name
+
+
+def check_free(folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise CheckpointError(f"{folder}: exists and is not an empty folder: choose another with -o")
+
+
+def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, Weights]:
+    """The configuration of a run's model and the weights that decode: the moving average where there is one."""
+    content = run.load(which, ["model", "average"])
+    cfg = from_dict(ModelConfig, content.config["model"], where=str(run.path))
+    return cfg, content.tensors["model"] | content.tensors.get("average", {})
+
+
+# ---- which layout ----------------------------------------------------------------------------------
+
+
+def choose_family(cfg: ModelConfig, run: RunDirectory) -> Family:
+    """The family that a model was imported from, or else the first that can express it.
+
+    Raises:
+        ConfigError: none can; the message names what stands in the way in the nearest one.
+    """
+    origin = read_json(run.path / ORIGIN / RECORD).get("family")
+    found = []
+    for family in FAMILIES:
+        if origin not in (None, family.name) or family.has_encoder != (getattr(cfg, "encoder", None) is not None):
+            continue
+        cfg_there = as_theirs(cfg) if family.name == "marian" else cfg
+        hindrance = obstacle(family, cfg_there)
+        if hindrance is None:
+            return family
+        found.append((family, hindrance))
+    family, (path, ours, theirs) = max(found, key=lambda f: f[1][0].count("."))
+    raise ConfigError(
+        f"{path}: {ours} cannot be said in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
+        f"Layouts: {', '.join(known.name for known in FAMILIES)}"
+    )
+
+
+def as_theirs(cfg: ModelConfig) -> ModelConfig:
+    """The 2017 model as Marian writes it: sines first, a bias on the logits (of zeros, where we have none)."""
+    position = cfg.position
+    if isinstance(position, Sinusoidal) and position.layout == "interleaved":
+        position = dataclasses.replace(position, layout="halves")
+    return dataclasses.replace(cfg, position=position, output_bias=True)
+
+
+def in_halves(cfg: ModelConfig, weights: Weights) -> Weights:
+    """The same model with its channels in another order: those that carry sines first, then those with cosines.
+
+    Where sines and cosines alternate, nothing else says which channel is which, so every matrix that reads or writes
+    them is reordered.
+    """
+    found = dict(weights)
+    if "output.bias" not in found:
+        found["output.bias"] = torch.zeros(len(found["output.weight"]))
+    if not (isinstance(cfg.position, Sinusoidal) and cfg.position.layout == "interleaved"):
+        return found
+    channels = torch.arange(cfg.dim)
+    order = torch.cat([channels[0::2], channels[1::2]])
+    done: dict[int, Tensor] = {}
+    for name, value in found.items():
+        part, leaf = name.rsplit(".", 1)
+        last = part.rpartition(".")[2]
+        if value.data_ptr() in done:
+            found[name] = done[value.data_ptr()]
+            continue
+        if last in ("q", "k", "v", "up", "tokens", "output") and leaf == "weight" and ".mixer_residual" not in part:
+            found[name] = value[:, order]
+        elif last == "out" or "_residual." in name:
+            found[name] = value[order]
+        done[value.data_ptr()] = found[name]
+    return found
+
+
+# ---- what is written -------------------------------------------------------------------------------
+
+
+def _vocabulary(run: RunDirectory, cfg: ModelConfig) -> Vocabulary | None:
+    record = read_json(run.path / ORIGIN / RECORD)
+    if record:
+        return Vocabulary(**record["vocabulary"]) if record["vocabulary"] else None
+    source, target = run.tokenizers()
+    if source is not target:
+        raise ConfigError(
+            "target_tokenizer: this layout has one vocabulary for both sides: train with one tokenizer to export it"
+        )
+    return of_tokenizer(target)
+
+
+def _check_beginning(weights: Weights, vocabulary: Vocabulary, family: Family) -> None:
+    """Where they begin with the token that ends (or pads) a text, both are one row there, and have to be equal here."""
+    table = weights["embed.tokens.weight"]
+    position = vocabulary.order().tolist().index(vocabulary.start)
+    if vocabulary.bos is None and not torch.equal(table[1], table[position]):
+        raise ConfigError(
+            f"model.silent: row 1 of embed.tokens.weight, which begins a text, has learned apart from row {position}; "
+            f"the layout of {family.name} has one row for both"
+        )
+
+
+def _write_weights(
+    path: Path,
+    family: Family,
+    cfg: ModelConfig,
+    weights: Weights,
+    vocabulary: Vocabulary | None,
+    progress: Report | None,
+) -> None:
+    with torch.device("meta"):
+        model = (as_theirs(cfg) if family.name == "marian" else cfg).build()
+    parameters = dict(model.named_parameters())
+    by_name: dict[str, Pair] = {pair.theirs: pair for pair in pairs(model, family.table(cfg))}
+
+    def produce(name: str) -> Tensor:
+        pair = by_name[name]
+        return pair.write([weights[ours] for ours in pair.ours], vocabulary)
+
+    listed = [
+        (name, by_name[name].shape(parameters, vocabulary), weights[by_name[name].ours[0]].dtype)
+        for name in sorted(by_name)
+    ]
+    write_stream(path, listed, produce, {"format": "pt"}, progress)
+
+
+def _give_back(origin: Path, folder: Path) -> None:
+    for name in SMALL:
+        if (origin / name).is_file():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(origin / name, folder / name)
+
+
+def _describe(folder: Path, family: Family, cfg: ModelConfig, run: RunDirectory, vocabulary: Vocabulary | None) -> None:
+    """config.json and the tokenizer's files for a model that was trained here."""
+    said: dict[str, Any] = family.describe(cfg) | {
+        "architectures": [family.architectures[0]],
+        "model_type": family.model_type,
+    }
+    if vocabulary is not None:
+        said |= _tokenizer(folder, run.tokenizers()[1], vocabulary, translates=family.has_encoder)
+    _json(folder / "config.json", said)
+
+
+def _tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, translates: bool) -> dict[str, Any]:
+    """Write the tokenizer; return what config.json has to say of it."""
+    tokenizer.save(folder / "tokenizer.json")
+    content = read_json(folder / "tokenizer.json")
+    by_id = {token["id"]: token["content"] for token in content["added_tokens"]}
+    names = [by_id[i] for i in vocabulary.special]
+    pad, bos, eos = vocabulary.special
+    ends: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": names[2], "type_id": 0}}]
+    begins: list[Any] = [{"SpecialToken": {"id": names[1], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    used, row = (names[2], eos) if translates else (names[1], bos)
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": ends if translates else begins,
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {used: {"id": used, "ids": [row], "tokens": [used]}},
+    }
+    _json(folder / "tokenizer.json", content)
+    _json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast"}
+        | {f"{role}_token": name for role, name in zip(("pad", "bos", "eos"), names, strict=True)},
+    )
+    ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
+    ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if translates else {}
+    _json(folder / "generation_config.json", ids | {"suppress_tokens": [pad, bos]})
+    return ids
+
+
+def _json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,31 @@
+"""The families of checkpoints, a file each."""
+
+from dragoman.interchange.families import (
+    bart,
+    gemma2,
+    gemma3,
+    gpt2,
+    llama,
+    marian,
+    mistral,
+    mixtral,
+    qwen2,
+    qwen3,
+    t5,
+)
+from dragoman.interchange.family import Family
+
+FAMILIES: tuple[Family, ...] = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen2.FAMILY,
+    qwen3.FAMILY,
+    gpt2.FAMILY,
+    mixtral.FAMILY,
+    gemma2.FAMILY,
+    gemma3.FAMILY,
+    marian.FAMILY,
+    bart.FAMILY,
+    t5.FAMILY,
+)
+"""In the order in which an export tries them."""

@@ -1,0 +1,86 @@
+"""Gemma 2: norms around each sublayer, capped scores and logits, every other layer with a window (arXiv:2408.00118)."""
+
+from typing import Any
+
+from dragoman.interchange.families import llama, qwen2
+from dragoman.interchange.family import Family, Settings, their_activation
+from dragoman.interchange.names import Table
+from dragoman.model.mlp import Gated
+from dragoman.model.norm import ZeroCenteredRmsNorm
+from dragoman.model.scorer import AnyScorer, CappedDot, ScaledDot
+from dragoman.model.transformer import BlockConfig, TransformerConfig
+from dragoman.model.visibility import Causal, Visibility
+
+TABLE: Table = (
+    llama.ATTENTION
+    | llama.MLP
+    | {
+        "model.layers.{i}.post_attention_layernorm.{leaf}": "decoder.blocks.{i}.mixer_residual.output.{leaf}",
+        "model.layers.{i}.pre_feedforward_layernorm.{leaf}": "decoder.blocks.{i}.mlp_residual.before.{leaf}",
+        "model.layers.{i}.post_feedforward_layernorm.{leaf}": "decoder.blocks.{i}.mlp_residual.output.{leaf}",
+    }
+)
+
+
+def norm(given: Settings) -> ZeroCenteredRmsNorm:
+    return ZeroCenteredRmsNorm(eps=given.get("rms_norm_eps", 1e-6))
+
+
+def scorer(given: Settings) -> AnyScorer:
+    scale = float(given.get("query_pre_attn_scalar", 256)) ** -0.5
+    cap = given.get("attn_logit_softcapping")
+    return ScaledDot(scale=scale) if cap is None else CappedDot(cap=cap, scale=scale)
+
+
+def gated(given: Settings) -> Gated:
+    name = "hidden_activation" if given.get("hidden_activation") else "hidden_act"
+    return Gated(hidden=given["intermediate_size"], activation=given.activation(name))
+
+
+def sights(given: Settings) -> list[Visibility]:
+    """Every other layer has a window, from the first on, unless the folder says otherwise."""
+    if given.get("layer_types"):
+        return llama.windows(given, every=True)
+    return [Causal(window=None if i % 2 else given["sliding_window"]) for i in range(given["num_hidden_layers"])]
+
+
+def block(given: Settings, **mixer: Any) -> BlockConfig:
+    mixer = {"head_dim": given.get("head_dim", 256), "scorer": scorer(given)} | mixer
+    return BlockConfig(mixer=llama.attention(given, **mixer), mlp=gated(given), norm=norm(given), placement="sandwich")
+
+
+def model(given: Settings, blocks: list[BlockConfig]) -> TransformerConfig:
+    given.only("use_bidirectional_attention", False)
+    tied = Settings(given.content | {"tie_word_embeddings": given.get("tie_word_embeddings", True)}, given.where)
+    cap = given.get("final_logit_softcapping")
+    return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=cap)
+
+
+def config(given: Settings) -> TransformerConfig:
+    return model(given, [block(given, visibility=sight) for sight in sights(given)])
+
+
+def describe(cfg: TransformerConfig) -> dict[str, Any]:
+    first = cfg.decoder.pattern[0]
+    scale = getattr(first.mixer.scorer, "scale", None)
+    types = qwen2.layer_types(cfg)
+    return llama.describe(cfg) | {
+        "hidden_activation": their_activation(getattr(first.mlp, "activation", "gelu_tanh")),
+        "attn_logit_softcapping": getattr(first.mixer.scorer, "cap", None),
+        "final_logit_softcapping": cfg.logit_cap,
+        "query_pre_attn_scalar": round((scale or first.mixer.channels(cfg.dim) ** -0.5) ** -2, 6),
+        "layer_types": types["layer_types"],
+        "sliding_window": types["sliding_window"],
+        "use_bidirectional_attention": False,
+    }
+
+
+FAMILY = Family(
+    name="gemma2",
+    architectures=("Gemma2ForCausalLM",),
+    model_type="gemma2",
+    table=lambda cfg: TABLE,
+    config=config,
+    describe=describe,
+    prefix="model.",
+)

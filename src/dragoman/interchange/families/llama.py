@@ -1,0 +1,133 @@
+"""LLaMA 1 to 3.3, and all that calls itself so (arXiv:2302.13971, arXiv:2407.21783).
+
+The others that follow its layout (Mistral, Qwen, Gemma, Mixtral) start from what is here.
+"""
+
+from typing import Any
+
+from dragoman.interchange.family import Family, Settings, their_activation, their_rotary
+from dragoman.interchange.names import Table
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.mlp import Gated
+from dragoman.model.norm import Norm, RmsNorm
+from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.visibility import Causal, Visibility
+
+ATTENTION: Table = {
+    "model.embed_tokens.weight": "embed.tokens.weight",
+    "model.layers.{i}.input_layernorm.{leaf}": "decoder.blocks.{i}.mixer_residual.before.{leaf}",
+    "model.layers.{i}.self_attn.q_proj.{leaf}": "decoder.blocks.{i}.mixer.q.{leaf}",
+    "model.layers.{i}.self_attn.k_proj.{leaf}": "decoder.blocks.{i}.mixer.k.{leaf}",
+    "model.layers.{i}.self_attn.v_proj.{leaf}": "decoder.blocks.{i}.mixer.v.{leaf}",
+    "model.layers.{i}.self_attn.o_proj.{leaf}": "decoder.blocks.{i}.mixer.out.{leaf}",
+    "model.layers.{i}.self_attn.q_norm.{leaf}": "decoder.blocks.{i}.mixer.q_norm.{leaf}",
+    "model.layers.{i}.self_attn.k_norm.{leaf}": "decoder.blocks.{i}.mixer.k_norm.{leaf}",
+    "model.norm.{leaf}": "decoder.final_norm.{leaf}",
+    "lm_head.weight": "output.weight",
+}
+MLP: Table = {
+    "model.layers.{i}.mlp.gate_proj.{leaf}": "decoder.blocks.{i}.mlp.gate.{leaf}",
+    "model.layers.{i}.mlp.up_proj.{leaf}": "decoder.blocks.{i}.mlp.up.{leaf}",
+    "model.layers.{i}.mlp.down_proj.{leaf}": "decoder.blocks.{i}.mlp.out.{leaf}",
+}
+PRE_NORM: Table = {"model.layers.{i}.post_attention_layernorm.{leaf}": "decoder.blocks.{i}.mlp_residual.before.{leaf}"}
+TABLE: Table = ATTENTION | MLP | PRE_NORM
+
+
+# ---- config.json -> ours ---------------------------------------------------------------------------
+
+
+def attention(given: Settings, **options: Any) -> AttentionConfig:
+    heads = given["num_attention_heads"]
+    return AttentionConfig(
+        **{
+            "heads": heads,
+            "kv_heads": given.get("num_key_value_heads", heads),
+            "head_dim": given.get("head_dim", given["hidden_size"] // heads),
+            "position": given.rotary(),
+            "visibility": Causal(),
+            "bias": bool(given.get("attention_bias", False)),
+        }
+        | options
+    )
+
+
+def gated(given: Settings) -> Gated:
+    return Gated(
+        hidden=given["intermediate_size"],
+        activation=given.activation("hidden_act"),
+        bias=bool(given.get("mlp_bias", False)),
+    )
+
+
+def rms_norm(given: Settings) -> RmsNorm:
+    return RmsNorm(eps=given.get("rms_norm_eps", 1e-6))
+
+
+def model(given: Settings, blocks: list[BlockConfig], norm: Norm, **options: Any) -> TransformerConfig:
+    tied = given.get("tie_word_embeddings", False)
+    return TransformerConfig(
+        vocab=given["vocab_size"],
+        dim=given["hidden_size"],
+        decoder=TowerConfig(depth=given["num_hidden_layers"], pattern=repeated(blocks), final_norm=norm),
+        tying="target" if tied else "none",
+        **options,
+    )
+
+
+def repeated(blocks: list[BlockConfig]) -> tuple[BlockConfig, ...]:
+    """The shortest pattern of which ``blocks`` are repetitions."""
+    for length in range(1, len(blocks) + 1):
+        if all(block == blocks[i % length] for i, block in enumerate(blocks)):
+            return tuple(blocks[:length])
+    raise AssertionError("every list repeats itself")
+
+
+def windows(given: Settings, *, every: bool) -> list[Visibility]:
+    """What each layer sees, from ``layer_types`` where it is given; else ``every`` layer has the window, or none."""
+    depth, window = given["num_hidden_layers"], given.get("sliding_window")
+    kinds = given.get("layer_types", ["sliding_attention" if every else "full_attention"] * depth)
+    return [Causal(window=window) if kind == "sliding_attention" else Causal() for kind in kinds]
+
+
+def config(given: Settings) -> TransformerConfig:
+    given.only("pretraining_tp", 1)
+    block = BlockConfig(mixer=attention(given), mlp=gated(given), norm=rms_norm(given))
+    return model(given, [block], rms_norm(given))
+
+
+# ---- ours -> config.json ---------------------------------------------------------------------------
+
+
+def describe(cfg: TransformerConfig) -> dict[str, Any]:
+    mixer, mlp = cfg.decoder.pattern[0].mixer, cfg.decoder.pattern[0].mlp
+    return {
+        "vocab_size": cfg.vocab,
+        "hidden_size": cfg.dim,
+        "num_hidden_layers": cfg.decoder.depth,
+        "num_attention_heads": mixer.heads,
+        "num_key_value_heads": mixer.kv_heads or mixer.heads,
+        "head_dim": mixer.head_dim or cfg.dim // mixer.heads,
+        "intermediate_size": getattr(mlp, "hidden", 1),
+        "hidden_act": their_activation(getattr(mlp, "activation", "silu")),
+        "rms_norm_eps": getattr(cfg.decoder.final_norm, "eps", 1e-6),
+        "rope_parameters": their_rotary(mixer.position),
+        "max_position_embeddings": LONGEST,
+        "tie_word_embeddings": cfg.tying in ("all", "target"),
+        "attention_bias": mixer.bias,
+        "mlp_bias": getattr(mlp, "bias", False),
+    }
+
+
+LONGEST = 4096
+"""What we say of models whose positions have no end: Transformers wants a number."""
+
+FAMILY = Family(
+    name="llama",
+    architectures=("LlamaForCausalLM",),
+    model_type="llama",
+    table=lambda cfg: TABLE,
+    config=config,
+    describe=describe,
+    prefix="model.",
+)

@@ -1,0 +1,114 @@
+"""Marian and OPUS-MT: the 2017 encoder-decoder, with sines and cosines in two halves (arXiv:1804.00344)."""
+
+from typing import Any
+
+from dragoman.interchange.family import Family, Settings, their_activation
+from dragoman.interchange.names import Form, Table
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.mlp import FeedForward
+from dragoman.model.norm import LayerNorm, NoNorm
+from dragoman.model.position import AbsolutePosition, Sinusoidal
+from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
+from dragoman.model.visibility import Causal, Full
+
+
+def _attention(theirs: str, ours: str) -> dict[str, str]:
+    parts = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "out_proj": "out"}
+    return {f"{theirs}.{old}.{{leaf}}": f"{ours}.{new}.{{leaf}}" for old, new in parts.items()}
+
+
+def _tower(side: str) -> dict[str, str]:
+    theirs, ours = f"model.{side}.layers.{{i}}", f"{side}.blocks.{{i}}"
+    return _attention(f"{theirs}.self_attn", f"{ours}.mixer") | {
+        f"{theirs}.self_attn_layer_norm.{{leaf}}": f"{ours}.mixer_residual.after.{{leaf}}",
+        f"{theirs}.fc1.{{leaf}}": f"{ours}.mlp.up.{{leaf}}",
+        f"{theirs}.fc2.{{leaf}}": f"{ours}.mlp.out.{{leaf}}",
+        f"{theirs}.final_layer_norm.{{leaf}}": f"{ours}.mlp_residual.after.{{leaf}}",
+    }
+
+
+TABLE: Table = (
+    {"model.shared.weight": "embed.tokens.weight"}
+    | _tower("encoder")
+    | _tower("decoder")
+    | _attention("model.decoder.layers.{i}.encoder_attn", "decoder.blocks.{i}.cross")
+    | {
+        "model.decoder.layers.{i}.encoder_attn_layer_norm.{leaf}": "decoder.blocks.{i}.cross_residual.after.{leaf}",
+        "final_logits_bias": Form(("output.bias",), shape=(1, -1)),
+    }
+)
+ALIASES = {
+    "model.shared.weight": (
+        "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+        "lm_head.weight",
+    )
+}
+
+
+def tower(given: Settings, side: str) -> TowerConfig:
+    def attention(visibility: Causal | Full) -> AttentionConfig:
+        return AttentionConfig(heads=given[f"{side}_attention_heads"], visibility=visibility, bias=True)
+
+    decoder = side == "decoder"
+    block = BlockConfig(
+        mixer=attention(Causal() if decoder else Full()),
+        cross=attention(Full()) if decoder else None,
+        mlp=FeedForward(hidden=given[f"{side}_ffn_dim"], activation=given.activation("activation_function")),
+        norm=LayerNorm(),
+        placement="post",
+    )
+    return TowerConfig(depth=given[f"{side}_layers"], pattern=(block,))
+
+
+def model(given: Settings, position: AbsolutePosition, embedding_norm: LayerNorm | NoNorm) -> TransformerConfig:
+    given.only("tie_word_embeddings", True)
+    given.only("share_encoder_decoder_embeddings", True)
+    given.only("normalize_before", False)
+    return TransformerConfig(
+        vocab=given["vocab_size"],
+        dim=given["d_model"],
+        encoder=tower(given, "encoder"),
+        decoder=tower(given, "decoder"),
+        position=position,
+        embedding_norm=embedding_norm,
+        scale_embedding=bool(given.get("scale_embedding", False)),
+        output_bias=True,
+    )
+
+
+def config(given: Settings) -> TransformerConfig:
+    given.only("normalize_embedding", False)
+    given.only("static_position_embeddings", True)
+    return model(given, Sinusoidal(layout="halves"), NoNorm())
+
+
+def describe(cfg: TransformerConfig) -> dict[str, Any]:
+    sides = {"encoder": cfg.encoder or cfg.decoder, "decoder": cfg.decoder}
+    said: dict[str, Any] = {
+        "vocab_size": cfg.vocab,
+        "d_model": cfg.dim,
+        "activation_function": their_activation(getattr(cfg.decoder.pattern[0].mlp, "activation", "relu")),
+        "scale_embedding": cfg.scale_embedding,
+        "max_position_embeddings": cfg.position.length or 1024,
+        "tie_word_embeddings": True,
+        "is_encoder_decoder": True,
+    }
+    for side, tower in sides.items():
+        said[f"{side}_layers"] = tower.depth
+        said[f"{side}_attention_heads"] = tower.pattern[0].mixer.heads
+        said[f"{side}_ffn_dim"] = getattr(tower.pattern[0].mlp, "hidden", 1)
+    return said
+
+
+FAMILY = Family(
+    name="marian",
+    architectures=("MarianMTModel",),
+    model_type="marian",
+    table=lambda cfg: TABLE,
+    config=config,
+    describe=describe,
+    prefix="model.",
+    aliases=ALIASES,
+    has_encoder=True,
+)

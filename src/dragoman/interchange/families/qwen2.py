@@ -1,0 +1,53 @@
+"""Qwen 2 and 2.5: LLaMA with biases on queries, keys and values; some layers may have a window (arXiv:2407.10671)."""
+
+from typing import Any
+
+from dragoman.interchange.families import llama
+from dragoman.interchange.family import Family, Settings
+from dragoman.model.transformer import BlockConfig, TransformerConfig
+from dragoman.model.visibility import Causal, Visibility
+
+
+def sights(given: Settings) -> list[Visibility]:
+    if not given.get("use_sliding_window", False):
+        return [Causal()] * given["num_hidden_layers"]
+    if given.get("layer_types"):
+        return llama.windows(given, every=False)
+    first, window = given.get("max_window_layers", 28), given["sliding_window"]
+    return [Causal(window=window if i >= first else None) for i in range(given["num_hidden_layers"])]
+
+
+def layer_types(cfg: TransformerConfig) -> dict[str, Any]:
+    """The inverse of ``sights``."""
+    sees = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].mixer.visibility for i in range(cfg.decoder.depth)]
+    windows = [sight.window for sight in sees if sight.window is not None]
+    return {
+        "use_sliding_window": bool(windows),
+        "sliding_window": windows[0] if windows else None,
+        "max_window_layers": 0 if windows else cfg.decoder.depth,
+        "layer_types": ["full_attention" if sight.window is None else "sliding_attention" for sight in sees],
+    }
+
+
+def config(given: Settings) -> TransformerConfig:
+    norm = llama.rms_norm(given)
+    blocks = [
+        BlockConfig(
+            mixer=llama.attention(given, bias=True, out_bias=False, visibility=sight),
+            mlp=llama.gated(given),
+            norm=norm,
+        )
+        for sight in sights(given)
+    ]
+    return llama.model(given, blocks, norm)
+
+
+FAMILY = Family(
+    name="qwen2",
+    architectures=("Qwen2ForCausalLM",),
+    model_type="qwen2",
+    table=lambda cfg: llama.TABLE,
+    config=config,
+    describe=lambda cfg: llama.describe(cfg) | layer_types(cfg),
+    prefix="model.",
+)

@@ -1,0 +1,190 @@
+"""What a family of checkpoints is: the names of its weights, and its config.json as our configuration and back."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dragoman.config import to_dict
+from dragoman.errors import ConfigError
+from dragoman.interchange.names import Table
+from dragoman.model.families import ModelConfig
+from dragoman.model.mlp import Activation
+from dragoman.model.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
+
+
+class Settings:
+    """A config.json, whose mistakes are told with its path."""
+
+    def __init__(self, content: dict[str, Any], where: Path | str = "config.json"):
+        self.content, self.where = content, where
+
+    def __getitem__(self, name: str) -> Any:
+        """Raises ConfigError where it is missing."""
+        if self.content.get(name) is None:
+            raise ConfigError(f"{self.where}: {name}: must be given")
+        return self.content[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """``default`` also for null."""
+        value = self.content.get(name)
+        return default if value is None else value
+
+    def only(self, name: str, *known: Any, default: Any = None) -> Any:
+        """A value that has to be one of ``known``; the first where it is not given."""
+        value = self.get(name, known[0] if default is None else default)
+        if value not in known:
+            said = " or ".join(map(repr, known))
+            raise ConfigError(f"{self.where}: {name}: {value!r} is not supported here, only {said}")
+        return value
+
+    def activation(self, name: str) -> Activation:
+        value = self[name]
+        if value not in ACTIVATIONS:
+            raise ConfigError(f"{self.where}: {name}: no {value!r} here; known: {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[value]
+
+    def rotary(self, kind: str | None = None, theta: float = 10_000.0) -> Rotary:
+        """Of ``rope_parameters``, for all layers or for one ``kind`` of them, or of the older ``rope_scaling``."""
+        said = self.get("rope_parameters", {})
+        said = said.get(kind, said) if kind else said
+        said = said or {"rope_theta": self.get("rope_theta", theta)} | self.get("rope_scaling", {})
+        where = f"{self.where}: {'rope_parameters' if 'rope_parameters' in self.content else 'rope_scaling'}"
+        scaling = _scaling(said, where, self.get("max_position_embeddings"))
+        return Rotary(theta=float(said.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "gelu_quick",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def their_activation(ours: Activation) -> str:
+    """The name that Transformers has for one of ours."""
+    return next(theirs for theirs, known in ACTIVATIONS.items() if known == ours)
+
+
+def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
+    kind = said.get("rope_type", said.get("type", "default"))
+    trained = said.get("original_max_position_embeddings", longest)
+    match kind:
+        case "default":
+            return NoScaling()
+        case "linear":
+            return LinearScaling(factor=float(said["factor"]))
+        case "llama3":
+            return Llama3Scaling(
+                factor=float(said["factor"]),
+                trained=trained,
+                fast=float(said["high_freq_factor"]),
+                slow=float(said["low_freq_factor"]),
+            )
+        case "yarn":
+            others = [k for k in ("mscale", "mscale_all_dim", "attention_factor") if said.get(k)]
+            if not others:
+                fast, slow = float(said.get("beta_fast") or 32), float(said.get("beta_slow") or 1)
+                return Yarn(factor=float(said["factor"]), trained=trained, fast=fast, slow=slow)
+            raise ConfigError(f"{where}: {others[0]} of yarn is not supported")
+    raise ConfigError(f"{where}: rope_type {kind!r} is not supported; known: default, linear, llama3, yarn")
+
+
+def their_rotary(rotary: Any) -> dict[str, Any]:
+    """``rope_parameters`` as Transformers writes them, as far as they are among theirs."""
+    theta = {"rope_theta": getattr(rotary, "theta", 10_000.0)}
+    match getattr(rotary, "scaling", None):
+        case LinearScaling(factor=factor):
+            return theta | {"rope_type": "linear", "factor": factor}
+        case Llama3Scaling(factor=factor, trained=trained, fast=fast, slow=slow):
+            return theta | {
+                "rope_type": "llama3",
+                "factor": factor,
+                "original_max_position_embeddings": trained,
+                "high_freq_factor": fast,
+                "low_freq_factor": slow,
+            }
+        case Yarn(factor=factor, trained=trained, fast=fast, slow=slow):
+            return theta | {
+                "rope_type": "yarn",
+                "factor": factor,
+                "original_max_position_embeddings": trained,
+                "beta_fast": fast,
+                "beta_slow": slow,
+            }
+    return theta | {"rope_type": "default"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    name: str
+    """As people know it, and as its file is called."""
+    architectures: tuple[str, ...]
+    """What ``architectures`` in config.json may say; the first is what we write."""
+    model_type: str
+    table: Callable[[Any], Table]
+    """Their names and ours, for a configuration of ours."""
+    config: Callable[[Settings], ModelConfig]
+    """Raises ConfigError for what we cannot do."""
+    describe: Callable[[Any], dict[str, Any]]
+    """The inverse: config.json for a configuration of ours. What it leaves out shows when it is read back."""
+    prefix: str = ""
+    """Part of their names that some of their files leave out."""
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other names under which their files may hold a tensor."""
+    has_encoder: bool = False
+    has_vocabulary: bool = True
+
+
+# ---- can a family express a configuration? ----------------------------------------------------------
+
+_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "silent", "pad"})
+
+
+def obstacle(family: Family, cfg: ModelConfig) -> tuple[str, Any, Any] | None:
+    """The first place, ours and theirs, where ``cfg`` is not what its description in this family says; None if it is
+    all there."""
+    try:
+        again = family.config(Settings(family.describe(cfg)))
+    except ConfigError as error:
+        return "model", str(error), family.name
+    ours, theirs = dict(_leaves(_plain(cfg, cfg.dim), "model")), dict(_leaves(_plain(again, again.dim), "model"))
+    for path in sorted(ours.keys() | theirs.keys(), key=lambda p: (p.count("."), p)):
+        if ours.get(path) != theirs.get(path):
+            return path, ours.get(path), theirs.get(path)
+    return None
+
+
+def _plain(value: Any, dim: int) -> Any:
+    """Plain data with what makes no difference taken out, and what is left open filled in."""
+    if not isinstance(value, dict):
+        value = to_dict(value)
+    plain = {k: v for k, v in value.items() if k not in _NO_MATTER}
+    for k, v in plain.items():
+        plain[k] = _plain(v, dim) if isinstance(v, dict) else v
+    if "pattern" in plain:
+        blocks = [_plain(block, dim) for block in plain["pattern"]]
+        plain["pattern"] = {str(i): blocks[i % len(blocks)] for i in range(plain["depth"])}
+    if plain.get("kind") == "attention":
+        plain["kv_heads"] = plain["kv_heads"] or plain["heads"]
+        plain["head_dim"] = plain["head_dim"] or dim // plain["heads"]
+        plain["out_bias"] = plain["bias"] if plain["out_bias"] is None else plain["out_bias"]
+        scorer = plain["scorer"]
+        if "scale" in scorer:
+            scorer["scale"] = round(scorer["scale"] or plain["head_dim"] ** -0.5, 9)
+        if scorer["kind"] == "dot":
+            plain["scorer"] = {"kind": "scaled_dot", "scale": 1.0}
+    return plain
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from _leaves(below, f"{path}.{key}")
+    else:
+        yield path, value

@@ -1,0 +1,164 @@
+"""A Hugging Face folder becomes a run directory, which everything here opens like one that was trained.
+
+    FOLDER/config.json  model*.safetensors (or .bin)  tokenizer.json
+    RUN/config.yaml  tokenizer.json  checkpoints/step-000000/  origin/ (the folder's small files, as they were)
+
+One tensor is in memory at a time, and the run takes its name when all of it is on the disk.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dragoman import durable
+from dragoman.checkpoint import CONFIG, FOLDER, JOINT, RunDirectory
+from dragoman.config import dump_yaml, to_dict, unknown
+from dragoman.errors import CheckpointError, ConfigError
+from dragoman.interchange.families import FAMILIES
+from dragoman.interchange.family import Family, Settings
+from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.tensors import Report, Shards, write_stream
+from dragoman.interchange.vocabulary import Vocabulary, adapt_tokenizer, read_json, special_ids
+from dragoman.model.families import ModelConfig
+from dragoman.snapshot import Checkpoint, step_name
+
+ORIGIN, RECORD = "origin", "dragoman.json"
+SMALL = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "preprocessor_config.json", "modules.json", "1_Pooling/config.json",
+)  # fmt: skip
+"""Files that an export gives back as they were."""
+
+
+def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | None = None) -> RunDirectory:
+    """Make the run directory ``run`` of a Hugging Face folder.
+
+    Raises:
+        CheckpointError: no such folder, missing or damaged weights, pickled code, tensors of other shapes than
+            config.json says, or something at ``run`` already.
+        ConfigError: an architecture, or a setting of it, that is not supported.
+        DataError: no tokenizer, or one that does not fit the vocabulary.
+    """
+    folder, run = Path(folder), Path(run)
+    if run.exists() and not (run.is_dir() and not any(run.iterdir())):
+        raise CheckpointError(f"{run}: exists and is not an empty folder: choose another --run name")
+    content = read_json(folder / "config.json")
+    if not content:
+        raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
+    family = find_family(content, folder / "config.json")
+    cfg = family.config(Settings(content, folder / "config.json"))
+    vocabulary = special_ids(folder, content, cfg.vocab or 0, has_encoder=family.has_encoder)
+    tokenizer = adapt_tokenizer(folder / "tokenizer.json", vocabulary)
+    cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, silent=vocabulary.silent)
+    with Shards(folder) as shards:
+        source = _Source(shards, family, cfg, vocabulary)
+        try:
+            run.parent.mkdir(parents=True, exist_ok=True)
+            with durable.folder(run) as partial:
+                tokenizer.save(partial / JOINT)
+                _keep_origin(folder, partial / ORIGIN, family, vocabulary)
+                _write(partial, source, cfg, progress)
+        except OSError as error:
+            raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
+    return RunDirectory.open(run)
+
+
+def find_family(content: dict[str, Any], where: Path) -> Family:
+    """The family that a config.json names.
+
+    Raises:
+        ConfigError: none we know, or a quantized checkpoint.
+    """
+    if content.get("quantization_config"):
+        raise ConfigError(f"{where}: quantization_config: quantized checkpoints are not read; take the original")
+    named = content.get("architectures") or []
+    known = {name: family for family in FAMILIES for name in family.architectures}
+    for name in named:
+        if name in known:
+            return known[name]
+    for family in FAMILIES:
+        if not named and content.get("model_type") == family.model_type:
+            return family
+    raise ConfigError(unknown(f"{where}: architectures", named[0] if named else content.get("model_type"), known))
+
+
+class _Source:
+    """Our tensors, one at a time, from theirs. All names and shapes are compared before the first is read."""
+
+    def __init__(self, shards: Shards, family: Family, cfg: ModelConfig, vocabulary: Vocabulary | None):
+        self.shards, self.vocabulary = shards, vocabulary
+        with torch.device("meta"):
+            self.model: nn.Module = cfg.build()
+        self.parameters = dict(self.model.named_parameters())
+        self.where: dict[str, tuple[Pair, str]] = {}
+        """Our name -> the tensor of theirs that holds it, and the name under which that is stored."""
+        for pair in pairs(self.model, family.table(cfg)):
+            stored = _stored_name(pair, shards, family)
+            _check_shape(pair, stored, self)
+            self.where |= dict.fromkeys(pair.ours, (pair, stored))
+
+    def __getitem__(self, name: str) -> Tensor:
+        pair, stored = self.where[name]
+        return pair.read(self.shards[stored], name, self.parameters, self.vocabulary)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.shards.dtype(self.where[name][1])
+
+    def aliases(self) -> dict[str, str]:
+        """Names of tied weights -> the name under which each is stored."""
+        first = {id(parameter): name for name, parameter in self.parameters.items()}
+        every = self.model.named_parameters(remove_duplicate=False)
+        return {name: first[id(p)] for name, p in every if first[id(p)] != name}
+
+
+def _stored_name(pair: Pair, shards: Shards, family: Family) -> str:
+    names = (pair.theirs, *family.aliases.get(pair.theirs, ()))
+    candidates = [*names, *(name.removeprefix(family.prefix) for name in names)]
+    for name in candidates:
+        if name in shards.names:
+            return name
+    raise CheckpointError(f"{shards.folder}: no tensor {pair.theirs}, which config.json calls for ({family.name})")
+
+
+def _check_shape(pair: Pair, stored: str, source: _Source) -> None:
+    found, wanted = source.shards.shape(stored), pair.shape(source.parameters, source.vocabulary)
+    if found != wanted:
+        raise CheckpointError(
+            f"{source.shards.folder / source.shards.names[stored]}: {stored} is {_times(found)}, but config.json makes "
+            f"it {_times(wanted)}"
+        )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _keep_origin(folder: Path, origin: Path, family: Family, vocabulary: Vocabulary) -> None:
+    origin.mkdir()
+    for name in SMALL:
+        if (folder / name).is_file():
+            (origin / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / name, origin / name)
+    record = {"family": family.name, "vocabulary": vocabulary.to_dict()}
+    (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _write(run: Path, source: _Source, cfg: ModelConfig, progress: Report | None) -> None:
+    config = {
+        "kind": "run",
+        "tokenizer": {"kind": "loaded", "path": JOINT},
+        "model": to_dict(cfg),
+    }
+    (run / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
+    checkpoint = run / FOLDER / step_name(0)
+    checkpoint.mkdir(parents=True)
+    weights = run / FOLDER / ".model.partial"
+    listed = [(name, tuple(p.shape), source.dtype(name)) for name, p in source.parameters.items()]
+    write_stream(weights, listed, source.__getitem__, {"aliases": json.dumps(source.aliases())}, progress)
+    Checkpoint(checkpoint).write({"model": weights}, {"step": 0}, config, beside=[run / JOINT])
+    durable.link(run / "last", f"{FOLDER}/{checkpoint.name}")

@@ -1,0 +1,227 @@
+"""Vocabularies in another order: with us padding is 0, the beginning 1 and the end 2, elsewhere they stand anywhere.
+
+Importing moves rows of embeddings and logits, exporting moves them back, so that nothing else needs to know. Where
+they have one token for two of the three roles, or none for padding, we add a row. It is *silent* (its logit is so low
+that it has no share in the softmax) and a copy of the row that they start from, so that all else has the same numbers.
+V their vocabulary size, N the rows we add.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.model.transformer import SILENCE
+from dragoman.text.tokenizer import Tokenizer
+
+NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Where the three roles stand in their vocabulary."""
+
+    size: int
+    """Their rows V."""
+    pad: int | None
+    """None where there is none, or where it is the beginning or end as well."""
+    bos: int | None
+    """What a text, or with an encoder the target, begins with; None where that is padding or the end as well."""
+    eos: int
+    start: int
+    """What they begin with, whether or not it has another role."""
+
+    @property
+    def added(self) -> int:
+        return (self.pad is None) + (self.bos is None)
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Our ids of the rows we add."""
+        return tuple(i for i, theirs in enumerate((self.pad, self.bos)) if theirs is None)
+
+    @property
+    def special(self) -> tuple[int, int, int]:
+        """Padding, beginning and end in their order, with the added rows behind their own."""
+        pad = self.size if self.pad is None else self.pad
+        bos = self.size + (self.pad is None) if self.bos is None else self.bos
+        return pad, bos, self.eos
+
+    def order(self) -> Tensor:
+        """Their row, for each of ours; from V on it is one we add."""
+        taken = torch.tensor(self.special)
+        rest = torch.arange(self.size + self.added)
+        return torch.cat([taken, rest[~torch.isin(rest, taken)]])
+
+    def read(self, theirs: Float[Tensor, "V *D"], name: str) -> Float[Tensor, "V+N *D"]:
+        """Our rows from theirs."""
+        order = self.order()
+        ours = theirs.new_zeros(len(order), *theirs.shape[1:])
+        known = order < self.size
+        ours[known] = theirs[order[known]]
+        if name == "output.bias":
+            ours[list(self.silent)] = SILENCE
+        elif self.bos is None and name != "output.weight":
+            ours[1] = theirs[self.start]
+        return ours
+
+    def write(self, ours: Float[Tensor, "V+N *D"]) -> Float[Tensor, "V *D"]:
+        """Their rows from ours."""
+        order = self.order()
+        theirs = ours.new_empty(self.size, *ours.shape[1:])
+        known = order < self.size
+        theirs[order[known]] = ours[known]
+        return theirs
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
+    """That of a model we trained: every role has its row."""
+    pad, bos, eos = tokenizer.special_rows
+    return Vocabulary(len(tokenizer), pad, bos, eos, bos)
+
+
+# ---- what a Hugging Face folder says of its special tokens ------------------------------------------
+
+
+def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, has_encoder: bool) -> Vocabulary:
+    """The roles as the configuration files of ``folder`` tell them, the more particular file first.
+
+    Raises:
+        ConfigError: no token ends a text, or an id lies outside of the vocabulary.
+    """
+    said = [read_json(folder / "generation_config.json"), config, _named_ids(folder)]
+
+    def find(*names: str) -> int | None:
+        for source in said:
+            for name in names:
+                value = source.get(name)
+                if value is not None:
+                    return _first(value, said[2].get(name))
+        return None
+
+    eos, pad = find("eos_token_id", "sep_token_id"), find("pad_token_id")
+    if eos is None:
+        raise ConfigError(f"{folder / 'config.json'}: eos_token_id: must be given, to know where a text ends")
+    bos = find("bos_token_id", "cls_token_id")
+    if has_encoder:
+        start = find("decoder_start_token_id")
+        start = start if start is not None else bos if bos is not None else pad
+    else:
+        start = bos
+    start = eos if start is None else start
+    for name, value in (("pad_token_id", pad), ("eos_token_id", eos), ("bos_token_id", start)):
+        if value is not None and not 0 <= value < size:
+            raise ConfigError(f"{folder / 'config.json'}: {name}: {value} is not below vocab_size, {size}")
+    pad = None if pad == eos else pad
+    return Vocabulary(size, pad, None if start in (pad, eos) else start, eos, start)
+
+
+def _first(value: Any, preferred: int | None) -> int:
+    """Of several ends, the one that the tokenizer names, or the first."""
+    if not isinstance(value, list):
+        return int(value)
+    return preferred if preferred is not None and preferred in value else int(value[0])
+
+
+def _named_ids(folder: Path) -> dict[str, int]:
+    """Ids of the special tokens that tokenizer_config.json names."""
+    names = read_json(folder / "tokenizer_config.json")
+    if not (folder / "tokenizer.json").is_file():
+        return {}
+    added = {token["content"]: token["id"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
+    found = {}
+    for role in ("pad", "bos", "eos", "cls", "sep"):
+        token = names.get(f"{role}_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if token in added:
+            found[f"{role}_token_id"] = added[token]
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's mapping; empty if there is no such file.
+
+    Raises:
+        CheckpointError: not JSON, or no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON mapping")
+    return content
+
+
+# ---- tokenizers ------------------------------------------------------------------------------------
+
+
+def adapt_tokenizer(path: Path, vocabulary: Vocabulary) -> Tokenizer:
+    """The tokenizer of ``path``, with as many entries as the model has rows and the three roles under our names.
+
+    Raises:
+        DataError: no such file, not one of the library's, or more entries than the vocabulary has rows.
+    """
+    content = read_json(path)
+    if not content:
+        raise DataError(
+            f"{path}: no such file: the text of this model cannot be told without its tokenizer; "
+            "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+    if not isinstance(content.get("model"), dict):
+        raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
+    roles = zip(NAMES, (vocabulary.pad, vocabulary.bos, vocabulary.eos), strict=True)
+    _rename(content, {row: name for name, row in roles if row is not None}, path)
+    content["post_processor"] = None
+    try:
+        inner = tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises nothing more precise
+        raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: {error}") from None
+    entries = 1 + max(inner.get_vocab().values(), default=-1)
+    if entries > vocabulary.size:
+        raise DataError(
+            f"{path}: {entries} entries, but the model has {vocabulary.size} rows (vocab_size in config.json): "
+            "this tokenizer belongs to another model"
+        )
+    inner.add_tokens([f"⟨unused {i}⟩" for i in range(entries, vocabulary.size)])
+    inner.add_special_tokens(
+        [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.silent]
+    )
+    tokenizer = Tokenizer(inner)
+    if tokenizer.special_rows != vocabulary.special:
+        raise DataError(f"{path}: entry {vocabulary.eos}, which ends a text, is not in this tokenizer")
+    return tokenizer
+
+
+def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> None:
+    """Give the entries with these ids other names, wherever they stand."""
+    model = content.get("model", {})
+    vocab = model.get("vocab")
+    old: dict[str, str] = {}
+    for token in content.get("added_tokens", []):
+        if token["id"] in names:
+            old[token["content"]] = names[token["id"]]
+            token |= {"content": names[token["id"]], "special": True, "normalized": False}
+    if isinstance(vocab, dict):
+        old |= {name: names[i] for name, i in vocab.items() if i in names}
+        model["vocab"] = {old.get(name, name): i for name, i in vocab.items()}
+    elif isinstance(vocab, list):
+        old |= {row[0]: names[i] for i, row in enumerate(vocab) if i in names}
+        model["vocab"] = [[names.get(i, name), score] for i, (name, score) in enumerate(vocab)]
+    if model.get("unk_token") in old:
+        model["unk_token"] = old[model["unk_token"]]
+    if missing := set(names.values()) - set(old.values()):
+        ids = [i for i, name in names.items() if name in missing]
+        raise DataError(f"{path}: no entry {ids[0]}, which config.json names as a special token")

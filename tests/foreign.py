@@ -1,0 +1,340 @@
+"""Models of Hugging Face's `transformers` with random weights, in folders as people have them, and what is compared.
+
+One row a family and size. Widths and heads are odd where the architecture lets them be, special tokens stand in
+different places, and every parameter is shaken, so that no bias is zero and no norm's weight is one.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dragoman.checkpoint import load_model
+from dragoman.decode.beam import Average, Beam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.search import SearchConfig, search
+from dragoman.decode.strategy import LengthLimit
+from dragoman.interchange.exporting import export_huggingface
+from dragoman.interchange.importing import ORIGIN, RECORD, import_checkpoint
+from dragoman.interchange.vocabulary import Vocabulary
+from dragoman.model.interface import SequenceModel, Tokens
+from dragoman.model.transformer import Transformer
+
+Make = Callable[[Any], nn.Module]  # the argument is the module transformers
+LONGEST = 24
+"""Tokens that a search may say."""
+
+ONE = {
+    "vocab_size": 31, "hidden_size": 20, "intermediate_size": 27, "num_hidden_layers": 2, "num_attention_heads": 5,
+    "num_key_value_heads": 5, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+TWO = {
+    "vocab_size": 37, "hidden_size": 24, "intermediate_size": 35, "num_hidden_layers": 3, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 9, "eos_token_id": 3, "pad_token_id": 5,
+}  # fmt: skip
+SIDES = {
+    "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 3, "decoder_attention_heads": 3,
+    "encoder_ffn_dim": 31, "decoder_ffn_dim": 33, "d_model": 18, "vocab_size": 31, "max_position_embeddings": 64,
+}  # fmt: skip
+OTHER_SIDES = SIDES | {"d_model": 20, "encoder_attention_heads": 5, "decoder_attention_heads": 2, "decoder_layers": 3}
+MARIAN = {"eos_token_id": 0, "pad_token_id": 30, "decoder_start_token_id": 30, "forced_eos_token_id": None}
+BART = {"forced_bos_token_id": None, "forced_eos_token_id": None}
+T5 = {"d_model": 18, "d_kv": 5, "d_ff": 31, "num_layers": 2, "num_heads": 3,
+      "vocab_size": 31, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+      "decoder_start_token_id": 0}  # fmt: skip
+GPT2 = {"vocab_size": 31, "n_embd": 18, "n_layer": 2, "n_head": 3, "n_positions": 64, "bos_token_id": 7,
+        "eos_token_id": 7}  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+GEMMA = {"head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 4, "bos_token_id": 2, "eos_token_id": 1,
+         "pad_token_id": 0}  # fmt: skip
+
+MODELS: dict[str, tuple[Make, Make]] = {
+    "Marian": (
+        lambda t: t.MarianMTModel(t.MarianConfig(**SIDES, **MARIAN, activation_function="relu")),
+        lambda t: t.MarianMTModel(
+            t.MarianConfig(**OTHER_SIDES, **MARIAN, activation_function="swish", scale_embedding=True)
+        ),
+    ),
+    "GPT-2": (
+        lambda t: t.GPT2LMHeadModel(t.GPT2Config(**GPT2)),
+        lambda t: t.GPT2LMHeadModel(t.GPT2Config(**GPT2 | {"n_embd": 21, "n_inner": 29, "bos_token_id": 3})),
+    ),
+    "LLaMA": (
+        lambda t: t.LlamaForCausalLM(t.LlamaConfig(**ONE)),
+        lambda t: t.LlamaForCausalLM(t.LlamaConfig(**TWO, tie_word_embeddings=True, rope_parameters=LLAMA3)),
+    ),
+    "Mistral": (
+        lambda t: t.MistralForCausalLM(t.MistralConfig(**ONE, sliding_window=4)),
+        lambda t: t.MistralForCausalLM(t.MistralConfig(**TWO, sliding_window=None, head_dim=6)),
+    ),
+    "Qwen 2": (
+        lambda t: t.Qwen2ForCausalLM(t.Qwen2Config(**ONE)),
+        lambda t: t.Qwen2ForCausalLM(
+            t.Qwen2Config(**TWO, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+        ),
+    ),
+    "Qwen 3": (
+        lambda t: t.Qwen3ForCausalLM(t.Qwen3Config(**ONE, head_dim=6)),
+        lambda t: t.Qwen3ForCausalLM(t.Qwen3Config(**TWO, head_dim=10, tie_word_embeddings=True)),
+    ),
+    "T5": (
+        lambda t: t.T5ForConditionalGeneration(t.T5Config(**T5)),
+        lambda t: t.T5ForConditionalGeneration(
+            t.T5Config(**T5 | {"d_model": 21, "num_decoder_layers": 1}, feed_forward_proj="gated-gelu")
+        ),
+    ),
+    "BART": (
+        lambda t: t.BartForConditionalGeneration(t.BartConfig(**SIDES, **BART)),
+        lambda t: t.BartForConditionalGeneration(
+            t.BartConfig(**OTHER_SIDES, **BART, scale_embedding=True, activation_function="relu")
+        ),
+    ),
+    "Gemma 2": (
+        lambda t: t.Gemma2ForCausalLM(t.Gemma2Config(**ONE | GEMMA, final_logit_softcapping=5.0)),
+        lambda t: t.Gemma2ForCausalLM(t.Gemma2Config(**TWO | GEMMA, attn_logit_softcapping=2.0)),
+    ),
+    "Gemma 3": (
+        lambda t: t.Gemma3ForCausalLM(
+            t.Gemma3TextConfig(**ONE | GEMMA, layer_types=["sliding_attention", "full_attention"])
+        ),
+        lambda t: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**TWO | GEMMA)),
+    ),
+    "Mixtral": (
+        lambda t: t.MixtralForCausalLM(t.MixtralConfig(**ONE, num_local_experts=3)),
+        lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
+    ),
+}
+GENERATORS = tuple(MODELS)
+CASES = [(name, size) for name in MODELS for size in (0, 1)]
+
+
+def write_tokenizer(folder: Path, size: int) -> None:
+    """A tokenizer with ``size`` words, the special tokens of config.json among them under their usual names."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+    config = json.loads((folder / "config.json").read_text())
+    names = {config.get(f"{role}_token_id"): f"<{role}>" for role in ("pad", "bos", "eos")}
+    vocab = {names.get(i, f"w{i}"): i for i in range(size)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=f"w{size - 2}"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for i, name in names.items() if i is not None])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def make_folder(name: str, size: int, folder: Path) -> nn.Module:
+    """Their model, saved in ``folder`` as people have it."""
+    import transformers
+
+    torch.manual_seed(size)
+    model = MODELS[name][size](transformers).eval()
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the fast one wants sizes that 4 divides
+    with torch.no_grad():
+        for parameter in filter(lambda p: p.requires_grad, model.parameters()):
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+        if hasattr(model, "final_logits_bias"):
+            model.final_logits_bias.normal_()
+        make_ends_likely(model)
+    model.save_pretrained(folder)
+    write_tokenizer(folder, model.config.vocab_size)
+    return model
+
+
+def make_ends_likely(model: Any) -> None:
+    """Random weights hardly ever end a text. Turn the row of the end towards what the output layer mostly sees."""
+    ids = torch.randint(10, model.config.vocab_size - 2, (8, 12))
+    target = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    seen = model(input_ids=ids, output_hidden_states=True, **target)
+    hidden = (seen.decoder_hidden_states if target else seen.hidden_states)[-1].flatten(0, 1)
+    if getattr(model.config, "scale_decoder_outputs", False):
+        hidden = hidden / model.config.d_model**0.5
+    mean, spread = hidden.mean(dim=0), seen.logits.std()
+    row = model.get_output_embeddings().weight[model.config.eos_token_id]
+    row += mean * (3.0 * spread - seen.logits[..., model.config.eos_token_id].mean()) / mean.square().sum()
+
+
+@dataclass
+class Pair:
+    """Their model and ours."""
+
+    name: str
+    theirs: Any
+    ours: Transformer
+    folder: Path
+    run: Path
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary(**json.loads((self.run / ORIGIN / RECORD).read_text())["vocabulary"])
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """Our id for each of theirs."""
+        return self.vocabulary.order().argsort()
+
+    @property
+    def translates(self) -> bool:
+        return self.ours.cfg.encoder is not None
+
+    def texts(self, count: int, seed: int = 0, shortest: int = 2, longest: int = 9) -> list[Tensor]:
+        """Random texts in their ids, without special ones."""
+        draw = torch.Generator().manual_seed(seed)
+        special = {self.vocabulary.pad, self.vocabulary.bos, self.vocabulary.eos, self.vocabulary.start}
+        plain = torch.tensor([i for i in range(self.vocabulary.size) if i not in special])
+        lengths = torch.randint(shortest, longest + 1, (count,), generator=draw).tolist()
+        return [plain[torch.randint(len(plain), (n,), generator=draw)] for n in lengths]
+
+    def reference(self, text: Tensor, source: Tensor | None) -> Tensor:
+        """Their logits for one text, unpadded."""
+        if source is None:
+            return self.theirs(input_ids=text[None]).logits[0]
+        return self.theirs(input_ids=source[None], decoder_input_ids=text[None]).logits[0]
+
+    def in_our_order(self, logits: Tensor) -> Tensor:
+        order = self.vocabulary.order()
+        return logits[..., order[order < self.vocabulary.size]]
+
+    def without_added(self, logits: Tensor) -> Tensor:
+        return logits[..., self.vocabulary.order() < self.vocabulary.size]
+
+    def sources(self, count: int) -> list[Tensor | None]:
+        if not self.translates:
+            return [None] * count
+        end = torch.tensor([self.vocabulary.eos])
+        return [torch.cat([text, end]) for text in self.texts(count, seed=1)]
+
+
+def pair(name: str, size: int, path: Path) -> Pair:
+    theirs = make_folder(name, size, path / "folder")
+    import_checkpoint(path / "folder", path / "run")
+    model = load_model(path / "run")[0]
+    assert isinstance(model, Transformer)
+    return Pair(name, theirs, model, path / "folder", path / "run")
+
+
+# ---- what is compared --------------------------------------------------------------------------------
+
+
+def padded(rows: list[Tensor], side: str) -> Tokens:
+    longest = max(map(len, rows)) + 2
+    ids, keep = torch.full((len(rows), longest), 3), torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+        ids[i, where], keep[i, where] = row, True
+    return Tokens(ids, keep)
+
+
+@torch.inference_mode()
+def logit_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
+    """For each text of a padded batch the largest difference to their logits of that text alone."""
+    texts, sources = pair.texts(count), pair.sources(count)
+    batch = padded([pair.inverse[text] for text in texts], side)
+    memory = (
+        padded([pair.inverse[source] for source in sources if source is not None], side)
+        if sources[0] is not None
+        else None
+    )
+    got = pair.ours(batch, memory)
+    return [
+        float((pair.without_added(row[keep]) - pair.in_our_order(pair.reference(text, source))).abs().max())
+        for row, keep, text, source in zip(got, batch.keep, texts, sources, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def cached_errors(pair: Pair, count: int = 2) -> list[float]:
+    """The same for a text read token by token, after its first two."""
+    found = []
+    for text, source in zip(pair.texts(count, seed=2, shortest=6), pair.sources(count), strict=True):
+        state = pair.ours.start(None if source is None else pair.inverse[source][None])
+        ours = pair.inverse[text][None]
+        parts = [
+            pair.ours.decode(ours[:, :2], state),
+            *(pair.ours.decode(ours[:, i : i + 1], state) for i in range(2, len(text))),
+        ]
+        got = pair.without_added(torch.cat(parts, dim=1)[0])
+        found.append(float((got - pair.in_our_order(pair.reference(text, source))).abs().max()))
+    return found
+
+
+@torch.inference_mode()
+def said_by_us(pair: Pair, prompts: list[Tensor], cfg: SearchConfig) -> list[list[int]]:
+    """Their ids of what our search says, the end left out; the batch is padded."""
+    rows = [pair.inverse[prompt] for prompt in prompts]
+    if pair.translates:
+        longest = max(map(len, rows))
+        batch = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows])
+        found = search(pair.ours, batch, cfg)
+    else:
+        found = [continued(pair.ours, row, cfg) for row in rows]
+    order = pair.vocabulary.order()
+    return [order[list(hypotheses[0].tokens)].tolist()[:-1] for hypotheses in found]
+
+
+def continued(model: SequenceModel, prompt: Tensor, cfg: SearchConfig) -> list[Any]:
+    """The search's best continuations of a prompt."""
+    strategy = cfg.start([cfg.limit.tokens], prompt.device)
+    state = model.start(None)
+    logits = model.decode(prompt[None], state)[:, -1]
+    choice = strategy.step(logits, logits)
+    if choice and strategy.beams > 1:
+        state.expand(strategy.beams)
+    while choice:
+        if choice.keep is not None:
+            state.select(choice.keep)
+        if choice.rows is not None:
+            state.reorder(choice.rows)
+        logits = model.decode(choice.tokens[:, None], state)[:, -1]
+        choice = strategy.step(logits, logits)
+    return strategy.results()[0]
+
+
+@torch.inference_mode()
+def said_by_them(pair: Pair, prompt: Tensor, beams: int) -> list[int] | None:
+    """What `generate` says, the end left out; None where it ran out of tokens before any end."""
+    pad = pair.vocabulary.eos if pair.vocabulary.pad is None else pair.vocabulary.pad
+    silent = [i for i in (pair.vocabulary.pad, pair.vocabulary.bos) if i is not None]
+    out = pair.theirs.generate(
+        input_ids=prompt[None], attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
+        num_beams=beams, max_new_tokens=LONGEST, suppress_tokens=silent or None, length_penalty=1.0,
+        early_stopping=False, pad_token_id=pad,
+    )[0].tolist()  # fmt: skip
+    said = out[1:] if pair.translates else out[len(prompt) :]
+    return said[: said.index(pair.vocabulary.eos)] if pair.vocabulary.eos in said else None
+
+
+def searches(beams: int) -> SearchConfig:
+    """Ours, with the rules of theirs for when a sentence is done."""
+    limit = LengthLimit(tokens=LONGEST + 1, ratio=0.0, extra=LONGEST + 1)
+    if beams == 1:
+        return Greedy(limit=limit)
+    return Beam(size=beams, nbest=beams, penalty=Average(), stop="first", limit=limit)
+
+
+def identical(pair: Pair, beams: int, count: int) -> tuple[int, int]:
+    """How many of those prompts that they bring to an end we answer with the same tokens, and how many those are."""
+    prompts = [p for p in pair.sources(count) if p is not None] or pair.texts(count, seed=3)
+    wanted = {i: said for i, prompt in enumerate(prompts) if (said := said_by_them(pair, prompt, beams)) is not None}
+    got = said_by_us(pair, prompts, searches(beams))
+    return sum(got[i] == said for i, said in wanted.items()), len(wanted)
+
+
+def comes_back(pair: Pair, path: Path) -> bool:
+    """Whether import, export and import again give the same files to the bit, and the export their own tensors."""
+    from safetensors.torch import load_file
+
+    export_huggingface(pair.run, path / "again")
+    import_checkpoint(path / "again", path / "second")
+    first, second = (run / "checkpoints" / "step-000000" / "model.safetensors" for run in (pair.run, path / "second"))
+    theirs, ours = load_file(pair.folder / "model.safetensors"), load_file(path / "again" / "model.safetensors")
+    return (
+        first.read_bytes() == second.read_bytes()
+        and theirs.keys() == ours.keys()
+        and all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    )

@@ -1,0 +1,172 @@
+"""Checkpoints of other people: the same numbers and words as in their own library, and back to the bit."""
+
+import json
+import re
+import shutil
+
+import foreign
+import pytest
+import torch
+
+from dragoman.cli import main
+from dragoman.interchange.importing import import_checkpoint
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module", params=foreign.CASES, ids=[f"{name} {size}" for name, size in foreign.CASES])
+def pair(request, tmp_path_factory):
+    return foreign.pair(*request.param, tmp_path_factory.mktemp("pair"))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_of_a_padded_batch_are_theirs_of_each_text_alone(pair, side):
+    assert max(foreign.logit_errors(pair, side)) < TOLERANCE
+
+
+def test_logits_of_cached_decoding_are_theirs(pair):
+    assert max(foreign.cached_errors(pair)) < TOLERANCE
+
+
+@pytest.mark.parametrize("beams", [1, 3], ids=["greedy", "beam"])
+def test_search_says_what_generate_says(pair, beams):
+    same, compared = foreign.identical(pair, beams, 3)
+    assert same == compared
+
+
+def test_import_and_export_give_back_every_bit(pair, tmp_path):
+    assert foreign.comes_back(pair, tmp_path)
+
+
+# ---- forms of folders ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    path = tmp_path_factory.mktemp("llama")
+    foreign.make_folder("LLaMA", 1, path)
+    return path
+
+
+def weights(run):
+    return (run / "checkpoints" / "step-000000" / "model.safetensors").read_bytes()
+
+
+def test_shards_and_bin_files_hold_the_same_model(llama, tmp_path):
+    model = transformers.LlamaForCausalLM.from_pretrained(llama)
+    sharded, binary = tmp_path / "sharded", tmp_path / "binary"
+    model.save_pretrained(sharded, max_shard_size="20KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    binary.mkdir()
+    torch.save(model.state_dict(), binary / "pytorch_model.bin")
+    import_checkpoint(llama, tmp_path / "run")
+    for folder in (sharded, binary):
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copy(llama / name, folder / name)
+        import_checkpoint(folder, tmp_path / f"{folder.name}-run")
+        assert weights(tmp_path / f"{folder.name}-run") == weights(tmp_path / "run")
+
+
+def test_bfloat16_stays_bfloat16(llama, tmp_path):
+    model = transformers.LlamaForCausalLM.from_pretrained(llama, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "half")
+    shutil.copy(llama / "tokenizer.json", tmp_path / "half")
+    import_checkpoint(tmp_path / "half", tmp_path / "run")
+    import_checkpoint(llama, tmp_path / "whole")
+    assert len(weights(tmp_path / "run")) < 0.6 * len(weights(tmp_path / "whole"))
+
+
+def test_the_order_of_old_position_settings_does_not_matter(llama, tmp_path):
+    """Files from before ``rope_parameters`` say ``rope_theta`` and ``rope_scaling``."""
+    shutil.copytree(llama, tmp_path / "old")
+    config = json.loads((llama / "config.json").read_text())
+    rope = config.pop("rope_parameters")
+    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    import_checkpoint(llama, tmp_path / "run")
+    import_checkpoint(tmp_path / "old", tmp_path / "old-run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == (tmp_path / "old-run" / "config.yaml").read_text()
+
+
+# ---- mistakes: one line with the place, exit code 2, nothing half-written ------------------------------
+
+
+def change(folder, **settings):
+    config = json.loads((folder / "config.json").read_text()) | settings
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def save_index(folder):
+    transformers.LlamaForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    sorted(folder.glob("model-*.safetensors"))[1].unlink()
+
+
+def save_code(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({"weights": print}, folder / "pytorch_model.bin")
+
+
+def damage(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+MISTAKES = {
+    "an unknown architecture": (
+        lambda f: change(f, architectures=["LamaForCausalLM"]),
+        r"config.json: architectures: no 'LamaForCausalLM' here. Did you mean 'LlamaForCausalLM'\? Known: .*Marian",
+    ),
+    "no config.json": (lambda f: (f / "config.json").unlink(), "no config.json here"),
+    "a config.json that is none": (lambda f: (f / "config.json").write_text("{"), "config.json: not JSON"),
+    "a setting that is missing": (lambda f: change(f, hidden_size=None), "config.json: hidden_size: must be given"),
+    "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here; known: relu"),
+    "unknown positions": (
+        lambda f: change(f, rope_parameters={"rope_type": "longrope"}),
+        "rope_parameters: rope_type 'longrope' is not supported",
+    ),
+    "quantized weights": (lambda f: change(f, quantization_config={"bits": 4}), "quantized checkpoints are not read"),
+    "a missing shard": (save_index, r"model-00002-of-\d+.safetensors: missing: model.safetensors.index.json names"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "no weights here"),
+    "damaged weights": (damage, "model.safetensors: not a safetensors file"),
+    "a layer too many": (lambda f: change(f, num_hidden_layers=4), r"no tensor model.layers.3.*"),
+    "another shape": (
+        lambda f: change(f, intermediate_size=39),
+        r"model.safetensors: model.layers.0.mlp.gate_proj.weight is 35 x 24, but config.json makes it 39 x 24",
+    ),
+    "pickled code": (save_code, "pytorch_model.bin: holds pickled code"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json: no such file"),
+    "a tokenizer that is none": (lambda f: (f / "tokenizer.json").write_text("{\"a\": 1}"), "not a tokenizer.json"),
+    "a tokenizer of another model": (
+        lambda f: foreign.write_tokenizer(f, 50),
+        "tokenizer.json: 50 entries, but the model has 37 rows",
+    ),
+    "no end of a text": (
+        lambda f: (change(f, eos_token_id=None), (f / "generation_config.json").unlink()),
+        "config.json: eos_token_id: must be given",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(mistake, llama, tmp_path, capsys):
+    spoil, message = MISTAKES[mistake]
+    shutil.copytree(llama, tmp_path / "folder")
+    spoil(tmp_path / "folder")
+    capsys.readouterr()
+    assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "runs" / "new")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and re.search(message, said), said
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+def test_a_run_is_never_overwritten(llama, tmp_path, capsys):
+    assert main(["import", str(llama), "--run", str(tmp_path / "run")]) == 0
+    before = weights(tmp_path / "run")
+    assert main(["import", str(llama), "--run", str(tmp_path / "run")]) == 2
+    assert "choose another --run name" in capsys.readouterr().err
+    assert weights(tmp_path / "run") == before
