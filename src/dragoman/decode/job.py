@@ -7,8 +7,10 @@ from functools import cached_property
 
 from dragoman.decode.beginning import Beginning, ForcedBeginning
 from dragoman.decode.forced import batches_by_length, padded
+from dragoman.decode.minimum_risk import MinimumBayesRisk
+from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
-from dragoman.decode.rules import Rule
+from dragoman.decode.rules import Begun, Rule
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.segment import Part, segment
 from dragoman.decode.strategy import Hypothesis
@@ -17,7 +19,7 @@ from dragoman.decode.vocabulary import Vocabulary
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -33,11 +35,12 @@ class Job:
         target_tokenizer: Tokenizer,
         *,
         cfg: SearchConfig,
+        rules: Sequence[RuleConfig] = (),
         batch_tokens: int,
         longest: int,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
-        self.cfg, self.batch_tokens, self.longest = cfg, batch_tokens, longest
+        self.cfg, self.general, self.batch_tokens, self.longest = cfg, rules, batch_tokens, longest
         self.device = next(model.parameters()).device
 
     def translate(
@@ -92,8 +95,10 @@ class Job:
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
         for batch in batches_by_length([len(row) for row in rows], self.batch_tokens // self.cfg.size):
-            rules = self.rules([asked[i] for i in batch])
-            results = search(self.model, padded([rows[i] for i in batch], self.device), self.cfg, rules=rules)
+            source = padded([rows[i] for i in batch], self.device)
+            begun = Begun(source.new_full((len(batch), 1), BOS), source)
+            rules = [*(rule.start(begun) for rule in self.general), *self.rules([asked[i] for i in batch])]
+            results = search(self.model, source, self.cfg, rules=rules)
             for i, candidates in zip(batch, self.readable(results), strict=True):
                 found[i] = candidates
             done += len(batch)
@@ -115,8 +120,9 @@ class Job:
     def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
         hypotheses = [h for some in results for h in some]
         texts = iter(self.target_tokenizer.decode_batch([h.tokens[:-1] for h in hypotheses]))
+        choose = self.cfg.ranked if isinstance(self.cfg, MinimumBayesRisk) else _distinct
         return [
-            _distinct(
+            choose(
                 Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.cut) for h in some
             )
             for some in results

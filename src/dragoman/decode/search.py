@@ -15,6 +15,7 @@ from dragoman.config import OneOf
 from dragoman.decode.beam import Beam
 from dragoman.decode.chance import key
 from dragoman.decode.greedy import Greedy
+from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.reader import Reader
 from dragoman.decode.rules import Rule, Rules
 from dragoman.decode.sample import Sample
@@ -24,7 +25,7 @@ from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
 from dragoman.text.tokenizer import BOS, PAD
 
-SearchConfig = Annotated[Greedy | Beam | Sample, OneOf()]
+SearchConfig = Annotated[Greedy | Beam | Sample | MinimumBayesRisk, OneOf()]
 
 
 @torch.inference_mode()
@@ -41,7 +42,7 @@ def search(
     Args:
         model: any family; it is run without dropout.
         source: each row ends with EOS and is padded with PAD.
-        cfg: how to search.
+        cfg: how to search; of minimum Bayes risk decoding only the sampling, for what follows compares texts.
         policy: what attention layers keep of the past.
         rules: what may be said; each made for this batch.
         seeds: for each sentence a number that its samples depend on besides the seed in ``cfg``; without them its ids.

@@ -10,6 +10,7 @@ from dragoman.checkpoint import load_model
 from dragoman.decode.beam import Beam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
+from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search import SearchConfig
@@ -65,6 +66,7 @@ class Translator:
         *,
         beam: int = 5,
         search: SearchConfig | None = None,
+        rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
         longest: int = LONGEST,
         progress: Progress | None = None,
@@ -78,7 +80,9 @@ class Translator:
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
             beam: hypotheses kept; 1 is greedy search.
-            search: a search in full, instead of ``beam``.
+            search: a search in full, instead of ``beam``. Samples depend on its seed and on the text alone, not on the
+                row or the batch: for other samples of a text ask for more, or take another seed.
+            rules: what else may and may not be said, in any search.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
             longest: characters of a text taken at once; a limit of the model itself holds besides.
             progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
@@ -90,8 +94,7 @@ class Translator:
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        cfg = search or of_size(beam)
-        return self._job(cfg, batch_tokens, longest).translate(texts, 1, progress)
+        return self._job(search or of_size(beam), rules, batch_tokens, longest).translate(texts, 1, progress)
 
     def stream(
         self,
@@ -99,20 +102,21 @@ class Translator:
         *,
         beam: int = 5,
         search: SearchConfig | None = None,
+        rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
         longest: int = LONGEST,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        job = self._job(search or of_size(beam), batch_tokens, longest)
+        job = self._job(search or of_size(beam), rules, batch_tokens, longest)
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)
             row += len(some)
 
-    def _job(self, cfg: SearchConfig, batch_tokens: int, longest: int) -> Job:
+    def _job(self, cfg: SearchConfig, rules: Sequence[RuleConfig], batch_tokens: int, longest: int) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
-        return Job(self.model, *sides, cfg=cfg, batch_tokens=batch_tokens, longest=longest)
+        return Job(self.model, *sides, cfg=cfg, rules=rules, batch_tokens=batch_tokens, longest=longest)
 
     def score(
         self, pairs: Sequence[Pair], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
