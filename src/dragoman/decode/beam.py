@@ -1,6 +1,7 @@
 """Beam search: the K best beginnings of each sentence, one token longer at each step.
 
-N sentences still being translated, W hypotheses of each (1 at the first step, then K), R = N x W rows, V vocabulary.
+N sentences still being translated, W hypotheses of each (1 at the first step, then G x K), R = N x W rows, G groups of
+K hypotheses (one of them in plain beam search), C candidates of a group, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf, config
@@ -104,8 +105,12 @@ class Beam:
 
 
 class BeamStrategy(Strategy):
-    def __init__(self, cfg: Beam, limits: Sequence[int], device: torch.device):
-        self.cfg, self.beams, self.sentences = cfg, cfg.size, len(limits)
+    """The beam in G groups of K, each of which goes on with its own best: one group here, more for who overrides
+    ``propose`` and decides what belongs to which."""
+
+    def __init__(self, cfg: Beam, limits: Sequence[int], device: torch.device, *, groups: int = 1, each: int = 0):
+        self.cfg, self.sentences, self.groups, self.each = cfg, len(limits), groups, each or cfg.size
+        self.beams = groups * self.each
         self.length, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,)
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its place in the batch
@@ -118,50 +123,69 @@ class BeamStrategy(Strategy):
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         self.length += 1
         N, W = self.total.shape
-        # Of 2K candidates at most K end, one for each row, which leaves K to go on with. PAD and BOS lie below EOS.
-        own = None if ranked is logits else log_partition(logits).view(N, W)
-        found = best_continuations(ranked.unflatten(0, (N, W)), self.total, 2 * self.beams, EOS, own)
+        found = self.propose(logits, ranked)
         cut = torch.zeros_like(found.token, dtype=torch.bool)
         if self.length >= self.earliest:
-            found, cut = self.cut(found, logits)
-        parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None]
+            found, cut = self.cut(found, logits, ranked)
+        parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
         ends = found.token == EOS
         self.end(found, ends, parent, cut)
         return self.go_on(found, ends, parent)
 
-    def cut(self, found: Best, logits: Float[Tensor, "R V"]) -> tuple[Best, Bool[Tensor, "N C"]]:
-        """At a sentence's limit its only candidates are the ends of its rows; also, which rows would have gone on."""
-        N, W = self.total.shape
-        score = self.total + (logits[:, EOS].float() - log_partition(logits)).view(N, W)
-        beam = best(score, W)
-        against = (first_largest(logits[:, EOS:]) != 0).view(N, W).gather(1, beam)
-        missing, forced = (0, 2 * self.beams - W), (self.limit <= self.length)[:, None]
+    def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
+        """The 2K best candidates of each group: of them at most K end, one for each row, which leaves K to go on with.
+        PAD and BOS lie below EOS."""
+        own = None if ranked is logits else log_partition(logits).view(self.total.shape)
+        found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, 2 * self.each, EOS, own)
+        return Best(*(field[:, None] for field in found))
+
+    def cut(
+        self, found: Best, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]
+    ) -> tuple[Best, Bool[Tensor, "N G C"]]:
+        """At a sentence's limit its only candidates are the ends of its rows; also, which rows would have gone on. Rows
+        that may not end count only where none may."""
+        may = (ranked[:, EOS] > -torch.inf).view(self.total.shape)
+        score = self.total + (logits[:, EOS].float() - log_partition(logits)).view(self.total.shape)
+        score = self.by_group(score.masked_fill(~may & may.any(dim=1, keepdim=True), -torch.inf))
+        w = score.shape[2]
+        beam = best(score.flatten(0, 1), w).view(score.shape)
+        score, row = score.gather(2, beam), beam + self.first_rows()
+        against = (first_largest(logits[:, EOS:]) != 0).view(self.total.shape)
+        against = against.gather(1, row.flatten(1)).view(row.shape)
+        missing, forced = (0, 2 * self.each - w), (self.limit <= self.length)[:, None, None]
         found = Best(
-            torch.where(forced, F.pad(score.gather(1, beam), missing, value=-torch.inf), found.score),
-            torch.where(forced, F.pad(beam, missing), found.beam),
+            torch.where(forced, F.pad(score, missing, value=-torch.inf), found.score),
+            torch.where(forced, F.pad(row, missing), found.beam),
             torch.where(forced, EOS, found.token),
         )
         return found, forced & F.pad(against, missing)
 
-    def end(self, found: Best, ends: Bool[Tensor, "N C"], parent: Tensor, cut: Bool[Tensor, "N C"]) -> None:
-        """Note which of the K best candidates end."""
-        K = self.beams
-        total = found.score[:, :K]
-        real = ends[:, :K] & (total > -torch.inf)
+    def by_group(self, rows: Float[Tensor, "N W"]) -> Float[Tensor, "N G w"]:
+        """Of each row: by the group it stands in; at the first step there is one, and it stands in the first group."""
+        if rows.shape[1] == self.beams:
+            return rows.unflatten(1, (self.groups, self.each))
+        return F.pad(rows[:, None], (0, 0, 0, self.groups - 1), value=-torch.inf)
+
+    def first_rows(self) -> Int[Tensor, "G 1"]:
+        """The first row of each group; there is but one row at the first step."""
+        size = self.each if self.total.shape[1] == self.beams else 0
+        return size * torch.arange(self.groups, device=self.total.device)[:, None]
+
+    def end(self, found: Best, ends: Bool[Tensor, "N G C"], parent: Tensor, cut: Bool[Tensor, "N G C"]) -> None:
+        """Note which of the K best candidates of each group end."""
+        total, ends, parent, cut = (field[:, :, : self.each].flatten(1) for field in (found.score, ends, parent, cut))
+        real = ends & (total > -torch.inf)
         score = total / self.cfg.penalty.divisor(self.length)
-        self.trail.ended.append(
-            Ended(real, self.sentence[:, None].expand_as(real), parent[:, :K], total, score, cut[:, :K])
-        )
+        self.trail.ended.append(Ended(real, self.sentence[:, None].expand_as(real), parent, total, score, cut))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.cfg.nbest, dim=1).values
 
-    def go_on(self, found: Best, ends: Bool[Tensor, "N C"], parent: Tensor) -> Choice | None:
-        """Go on with the K best candidates that do not end, in the sentences that are not done."""
-        K, first = self.beams, self.total.shape[1] == 1
-        order = ends.int().argsort(dim=1, stable=True)[:, :K]
-        self.total = found.score.gather(1, order)
-        beam, token, parent = found.beam.gather(1, order), found.token.gather(1, order), parent.gather(1, order)
+    def go_on(self, found: Best, ends: Bool[Tensor, "N G C"], parent: Tensor) -> Choice | None:
+        """Go on with each group's K best candidates that do not end, in the sentences that are not done."""
+        K, first = self.beams, self.total.shape[1] < self.beams
+        order = ends.int().argsort(dim=2, stable=True)[:, :, : self.each]
+        self.total, beam, token, parent = (field.gather(2, order).flatten(1) for field in (*found, parent))
 
         done = _STOPS[self.cfg.stop](self) | (self.limit <= self.length)
         moved = (beam != torch.arange(K, device=beam.device)).any()
@@ -172,19 +196,24 @@ class BeamStrategy(Strategy):
         if left < len(done):
             keep = done.int().argsort(stable=True)[:left]
             beam, token, parent = beam[keep], token[keep], parent[keep]
-            self.sentence, self.limit, self.total = self.sentence[keep], self.limit[keep], self.total[keep]
-            self.finished, self.best, self.last_divisor = self.finished[keep], self.best[keep], self.last_divisor[keep]
+            self.keep(keep)
         self.trail.grown.append(Grown(parent.flatten(), token.flatten(), self.total.flatten()))
         rows = (beam + K * torch.arange(left, device=beam.device)[:, None]).flatten() if moved and not first else None
         return Choice(keep, rows, token.flatten())
 
+    def keep(self, sentences: Int[Tensor, " n"]) -> None:
+        """Forget all others."""
+        self.sentence, self.limit, self.total = self.sentence[sentences], self.limit[sentences], self.total[sentences]
+        self.finished, self.best = self.finished[sentences], self.best[sentences]
+        self.last_divisor = self.last_divisor[sentences]
+
     def ahead(self) -> Float[Tensor, " N"]:
         """The score of the best beginning, as if it ended here."""
-        return self.total[:, 0] / self.cfg.penalty.divisor(self.length)
+        return self.total.amax(dim=1) / self.cfg.penalty.divisor(self.length)
 
     def within_reach(self) -> Float[Tensor, " N"]:
         """A score that no beginning can surpass: log-probabilities only fall, and no divisor exceeds the limit's."""
-        return self.total[:, 0] / self.last_divisor
+        return self.total.amax(dim=1) / self.last_divisor
 
     def results(self) -> list[list[Hypothesis]]:
         return self.trail.trace(self.sentences, self.cfg.nbest)

@@ -14,6 +14,7 @@ from torch import Tensor
 from dragoman.config import OneOf
 from dragoman.decode.beam import Beam
 from dragoman.decode.chance import key
+from dragoman.decode.diverse import DiverseBeam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.reader import Reader
@@ -25,7 +26,7 @@ from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
 from dragoman.text.tokenizer import BOS, PAD
 
-SearchConfig = Annotated[Greedy | Beam | Sample | MinimumBayesRisk, OneOf()]
+SearchConfig = Annotated[Greedy | Beam | DiverseBeam | Sample | MinimumBayesRisk, OneOf()]
 
 
 @torch.inference_mode()

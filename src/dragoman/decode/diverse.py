@@ -1,0 +1,66 @@
+"""Diverse beam search (Vijayakumar et al. 2016): groups of hypotheses, each kept from saying what those before it say.
+
+N sentences still being translated, W hypotheses of each (1 at the first step, then G x K), R = N x W rows, G groups of
+K hypotheses, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dragoman.config import config
+from dragoman.decode.beam import Beam, BeamStrategy
+from dragoman.decode.ranking import Best, best_continuations, log_partition
+from dragoman.decode.strategy import Hypothesis
+from dragoman.errors import ConfigError
+from dragoman.text.tokenizer import EOS
+
+
+@config
+class DiverseBeam(Beam):
+    """A beam in groups. At each step a token costs a group ``strength`` for each hypothesis of the groups before it
+    that has just chosen it; the cost counts in that choice alone, and scores stay the model's own."""
+
+    groups: int = 3
+    """Divides ``size``; with 1, plain beam search."""
+    strength: float = 0.5
+    """In units of log-probability (lambda in the paper, which takes 0.2 to 0.8)."""
+    size: int = 6
+    nbest: int = 3
+
+    def __post_init__(self) -> None:
+        Beam.__post_init__(self)
+        if self.groups < 1 or self.size % self.groups:
+            raise ConfigError(f"groups: {self.groups} groups do not divide a beam of {self.size}")
+
+    def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int] = ()) -> "DiverseStrategy":
+        return DiverseStrategy(self, limits, device)
+
+
+class DiverseStrategy(BeamStrategy):
+    cfg: DiverseBeam
+
+    def __init__(self, cfg: DiverseBeam, limits: Sequence[int], device: torch.device):
+        super().__init__(cfg, limits, device, groups=cfg.groups, each=cfg.size // cfg.groups)
+
+    def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
+        own = log_partition(logits).view(self.total.shape)
+        by_row = ranked.unflatten(0, self.total.shape)
+        said = torch.zeros(len(self.total), logits.shape[1], device=logits.device)  # (N, V): how often, by those before
+        proposals: list[Best] = []
+        for first in self.first_rows()[:, 0].tolist():
+            rows = slice(first, first + self.each)
+            costs = self.cfg.strength * said[:, None]
+            found = best_continuations(by_row[:, rows] - costs, self.total[:, rows], 2 * self.each, EOS, own[:, rows])
+            score = found.score + self.cfg.strength * said.gather(1, found.token)
+            chosen = (found.token == EOS).int().argsort(dim=1, stable=True)[:, : self.each]
+            said = said.scatter_add(1, found.token.gather(1, chosen), torch.ones_like(found.score))
+            proposals.append(Best(score, found.beam + first, found.token))
+        return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
+
+    def results(self) -> list[list[Hypothesis]]:
+        """The best of all groups; two of them may have said the same, which counts once."""
+        found = self.trail.trace(self.sentences, self.cfg.size)
+        return [list({h.tokens: h for h in reversed(some)}.values())[::-1][: self.cfg.nbest] for some in found]

@@ -1,0 +1,88 @@
+"""Beams other than the plain one: in groups that avoid each other, and with a penalty for source left untranslated."""
+
+import pytest
+import torch
+from test_search import Recurrent, each_family, next_log_probs, sources
+
+from dragoman.config import from_dict, to_dict
+from dragoman.decode.beam import Beam
+from dragoman.decode.diverse import DiverseBeam
+from dragoman.decode.search import SearchConfig, search
+from dragoman.decode.strategy import LengthLimit
+from dragoman.errors import ConfigError
+from dragoman.text.tokenizer import EOS, PAD
+
+SHORT = LengthLimit(tokens=7, ratio=0.0, extra=7)
+
+
+def alone(source):
+    return source[source != PAD][None]
+
+
+# ---- groups that avoid each other ------------------------------------------------------------------
+
+
+def diverse_with_lists(model, source, cfg, limit):
+    """One hypothesis list a group, step by step, as in the paper's algorithm 1."""
+    each = cfg.size // cfg.groups
+    live, finished = [[(0.0, [])] for _ in range(cfg.groups)], []
+    for length in range(1, limit + 1):
+        said: dict[int, int] = {}
+        for group in range(cfg.groups):
+            candidates = []
+            for row, (total, tokens) in enumerate(live[group]):
+                p = next_log_probs(model, source, tokens)
+                choices = [EOS] if length == limit else range(EOS, len(p))
+                candidates += [
+                    (-(total + p[v].item()) + cfg.strength * said.get(v, 0), row, v, total + p[v].item(), [*tokens, v])
+                    for v in choices
+                ]
+            candidates.sort()
+            for _, _, token, total, tokens in candidates[:each]:
+                if token == EOS:
+                    finished.append((-total / cfg.penalty.divisor(length), tokens))
+            live[group] = [(total, tokens) for _, _, token, total, tokens in candidates if token != EOS][:each]
+            for _, tokens in live[group]:
+                said[tokens[-1]] = said.get(tokens[-1], 0) + 1
+        finished.sort(key=lambda f: f[0])
+        best = max((total for some in live for total, _ in some), default=-torch.inf) / cfg.penalty.divisor(length)
+        if len(finished) >= max(cfg.size, cfg.nbest) and -finished[cfg.nbest - 1][0] >= best:
+            break
+    distinct = list({tuple(tokens): None for _, tokens in finished[: cfg.size]})
+    return distinct[: cfg.nbest]
+
+
+def test_diverse_beam_search_equals_its_slow_twin():
+    for seed, (size, groups, strength, vocab) in enumerate([(4, 2, 0.7, 12), (6, 3, 2.0, 90), (3, 3, 0.3, 9)]):
+        model, batch = Recurrent(vocab, seed=seed), sources(vocab, 4, seed)
+        with torch.no_grad():
+            model.output.weight[EOS] += 0.3
+        cfg = DiverseBeam(size=size, groups=groups, strength=strength, nbest=2, limit=SHORT)
+        for source, found in zip(batch, search(model, batch, cfg), strict=True):
+            assert [h.tokens for h in found] == diverse_with_lists(model, alone(source), cfg, 7)
+
+
+@each_family
+def test_one_group_or_no_strength_between_groups_of_one_sentence_is_plain_beam_search(build):
+    model, batch = build(60), sources(60, 6)
+    plain = search(model, batch, Beam(size=4, nbest=3, limit=SHORT))
+    assert search(model, batch, DiverseBeam(size=4, nbest=3, groups=1, strength=5.0, limit=SHORT)) == plain
+
+
+def test_groups_say_different_things_the_more_the_stronger():
+    model, batch = Recurrent(200, sharpness=0.5), sources(200, 12)
+
+    def firsts(cfg):
+        return sum(len({h.tokens[0] for h in found}) for found in search(model, batch, cfg))
+
+    plain, weak, strong = (
+        firsts(DiverseBeam(size=6, groups=6, nbest=6, strength=strength, limit=SHORT)) for strength in (0.0, 0.2, 9.0)
+    )
+    assert plain == 12 and plain <= weak < strong
+
+
+def test_groups_must_divide_the_beam():
+    with pytest.raises(ConfigError, match="groups: 4 groups do not divide a beam of 6"):
+        DiverseBeam(groups=4)
+    cfg = DiverseBeam(size=8, groups=2)
+    assert from_dict(SearchConfig, to_dict(cfg)) == cfg and cfg.kind == "diverse_beam"
