@@ -18,6 +18,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to make; default: the run's name and the format.")
     ] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="Of CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
 ) -> None:
     """Write a run's model so that transformers, CTranslate2 or ONNX Runtime open it."""
@@ -27,3 +30,8 @@ def export(
 
         family = export_huggingface(run, folder, checkpoint)
         print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")
+    else:
+        from dragoman.interchange.ctranslate2 import export_ctranslate2
+
+        export_ctranslate2(run, folder, checkpoint, quantization)
+        print(f"{folder}: ctranslate2 opens it; words in and out are the entries of the tokenizer beside it")

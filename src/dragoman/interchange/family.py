@@ -167,6 +167,8 @@ def _plain(value: Any, dim: int) -> Any:
     plain = {k: v for k, v in value.items() if k not in _NO_MATTER}
     for k, v in plain.items():
         plain[k] = _plain(v, dim) if isinstance(v, dict) else v
+    if "tying" in plain and plain["encoder"] is None:
+        plain["tying"] = {"all": "target", "inputs": "none"}.get(plain["tying"], plain["tying"])
     if "pattern" in plain:
         blocks = [_plain(block, dim) for block in plain["pattern"]]
         plain["pattern"] = {str(i): blocks[i % len(blocks)] for i in range(plain["depth"])}

@@ -175,6 +175,11 @@ class Tokenizer:
         """Size of the vocabulary."""
         return len(self._theirs)
 
+    def entries(self) -> list[str]:
+        """How the library writes each entry, in the order of our ids; ids that it does not use have a name of ours."""
+        names = {i: name for name, i in self._inner.get_vocab().items()}
+        return [names.get(int(i), f"⟨unused {i}⟩") for i in self._theirs]
+
     @property
     def special_rows(self) -> tuple[int, int, int]:
         """The library's ids for padding, beginning and end: with it those need not stand first."""

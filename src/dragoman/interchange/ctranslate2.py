@@ -1,0 +1,285 @@
+"""A run as a model of CTranslate2, the inference engine, through the specifications of its own converter.
+
+Its ids are ours: what our tokenizer says, it understands. Encoder-decoders of 2017 and of today (RMSNorm, rotary,
+SwiGLU, grouped queries) and decoders alone are expressible; `obstacle` says what is not.
+
+D width, H query heads, G key/value heads.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of, unknown
+from dragoman.errors import ConfigError
+from dragoman.interchange.exporting import Weights, check_free, weights_of
+from dragoman.interchange.vocabulary import NAMES
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.families import ModelConfig
+from dragoman.model.mlp import Activation, FeedForward, Gated
+from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
+from dragoman.model.rotary import NoScaling, Rotary
+from dragoman.model.scorer import ScaledDot
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
+from dragoman.model.visibility import Causal, Full
+from dragoman.text.tokenizer import Tokenizer
+
+ACTIVATIONS: dict[Activation, str] = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "silu": "SWISH",
+                                      "gelu_quick": "GELUSigmoid"}  # fmt: skip
+QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
+LONGEST = 1024
+"""Positions that sines and cosines are written out for, where the model itself knows no end."""
+
+
+def export_ctranslate2(
+    run: str | Path, folder: str | Path, which: str | int = "best", quantization: str | None = None
+) -> None:
+    """Write the folder that ``ctranslate2.Translator`` (or ``Generator``) opens, with our tokenizers beside the model.
+
+    Raises:
+        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        ConfigError: the model cannot be expressed (the message names the path), or CTranslate2 is not installed.
+    """
+    directory, folder = RunDirectory.open(run), Path(folder)
+    check_free(folder)
+    cfg, weights = weights_of(directory, which)
+    if quantization not in (None, *QUANTIZATIONS):
+        raise ConfigError(unknown("quantization", quantization, QUANTIZATIONS))
+    if hindrance := next(obstacles(cfg), None):
+        raise ConfigError(f"{hindrance}: cannot be said in CTranslate2")
+    spec = _specification(cfg, {name: value.float() for name, value in weights.items()})
+    source, target = directory.tokenizers()
+    _set_vocabulary(spec, source, target, cfg)
+    spec.validate()
+    spec.optimize(quantization)
+    with durable.folder(folder) as partial:
+        spec.save(str(partial))
+        for path in directory.tokenizer_files():
+            (partial / path.name).write_bytes(path.read_bytes())
+
+
+# ---- what can be said -------------------------------------------------------------------------------
+
+
+def obstacles(cfg: ModelConfig) -> Iterator[str]:
+    """What stands in the way, each with its path."""
+    if not isinstance(cfg, TransformerConfig):
+        yield f"model: {_kind(cfg)}"
+        return
+    towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
+    yield from _tower_obstacles(cfg, towers)
+    if _kind(cfg.position) not in ("no_embedding", "learned", "sinusoidal"):
+        yield f"model.position: {_kind(cfg.position)}"
+    inside = cfg.decoder.pattern[0].mixer.position
+    if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary):
+        yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
+    if not isinstance(cfg.embedding_norm, NoNorm | LayerNorm):
+        yield f"model.embedding_norm: {_kind(cfg.embedding_norm)}"
+    if cfg.logit_cap is not None:
+        yield "model.logit_cap: capped logits"
+
+
+def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> Iterator[str]:
+    for side, tower in towers.items():
+        for i, block in enumerate(tower.pattern):
+            path = f"model.{side}.pattern.{i}"
+            if i and block != tower.pattern[0]:
+                yield f"{path}: layers that differ from one another"
+            yield from _block_obstacles(block, path)
+        if isinstance(tower.final_norm, NoNorm) != (tower.pattern[0].placement == "post"):
+            yield f"model.{side}.final_norm: {_kind(tower.final_norm)} after {tower.pattern[0].placement}-norm blocks"
+    if cfg.encoder and cfg.encoder.pattern[0].placement != cfg.decoder.pattern[0].placement:
+        yield "model.encoder.pattern.0.placement: another than the decoder's"
+    epsilons = {norm.eps for tower in towers.values() for norm in _norms(tower) if not isinstance(norm, NoNorm)}
+    if len(epsilons) > 1:
+        yield f"model: norms with different eps ({', '.join(map(str, sorted(epsilons)))})"
+
+
+def _kind(choice: object) -> str:
+    return kind_of(type(choice))
+
+
+def _norms(tower: TowerConfig) -> list[Norm]:
+    return [tower.final_norm, *(block.norm for block in tower.pattern)]
+
+
+def _block_obstacles(block: BlockConfig, path: str) -> Iterator[str]:
+    if block.placement not in ("pre", "post"):
+        yield f"{path}.placement: {block.placement}"
+    if not isinstance(block.residual, PlainResidual):
+        yield f"{path}.residual: {_kind(block.residual)}"
+    if isinstance(block.norm, NoNorm):
+        yield f"{path}.norm: no norm"
+    if isinstance(block.norm, LayerNorm) and not block.norm.bias:
+        yield f"{path}.norm.bias: false"
+    if not isinstance(block.mlp, FeedForward | Gated):
+        yield f"{path}.mlp: {_kind(block.mlp)}"
+    for name in ("mixer", "cross"):
+        attention = getattr(block, name)
+        if attention is not None:
+            yield from _attention_obstacles(attention, f"{path}.{name}")
+
+
+def _attention_obstacles(cfg: AttentionConfig, path: str) -> Iterator[str]:
+    if not isinstance(cfg.position, NoPosition | Rotary):
+        yield f"{path}.position: {_kind(cfg.position)}"
+    if isinstance(cfg.position, Rotary) and not isinstance(cfg.position.scaling, NoScaling):
+        yield f"{path}.position.scaling: {_kind(cfg.position.scaling)}"
+    if not isinstance(cfg.scorer, ScaledDot) or cfg.scorer.scale is not None:
+        yield f"{path}.scorer: {_kind(cfg.scorer)} with a scale of its own"
+    if not isinstance(cfg.qk_norm, NoNorm | RmsNorm):
+        yield f"{path}.qk_norm: {_kind(cfg.qk_norm)}"
+    if not isinstance(cfg.visibility, Full | Causal):
+        yield f"{path}.visibility: {_kind(cfg.visibility)}"
+    elif cfg.visibility.window is not None:  # its own window forgets other tokens than ours
+        yield f"{path}.visibility.window: {cfg.visibility.window}"
+
+
+# ---- saying it -------------------------------------------------------------------------------------
+
+
+def _specification(cfg: TransformerConfig, weights: Weights) -> Any:
+    try:
+        from ctranslate2.specs import transformer_spec
+    except ImportError:
+        raise ConfigError("ctranslate2 is not installed: pip install 'dragoman[ctranslate2]'") from None
+    decoder: Any = transformer_spec.TransformerDecoderSpec(
+        cfg.decoder.depth, with_encoder_attention=cfg.encoder is not None, **_options(cfg, cfg.decoder)
+    )
+    _fill_tower(decoder, cfg, cfg.decoder, weights, "decoder", "embed")
+    decoder.projection.weight = weights["output.weight"]
+    if (bias := _output_bias(cfg, weights)) is not None:
+        decoder.projection.bias = bias
+    if cfg.scale_output:
+        decoder.scale_outputs = cfg.dim**-0.5
+    if cfg.encoder is None:
+        spec: Any = transformer_spec.TransformerDecoderModelSpec(decoder)
+    else:
+        encoder: Any = transformer_spec.TransformerEncoderSpec(cfg.encoder.depth, **_options(cfg, cfg.encoder))
+        _fill_tower(encoder, cfg, cfg.encoder, weights, "encoder", "source_embed")
+        spec = transformer_spec.TransformerSpec(encoder, decoder)
+    spec.config.layer_norm_epsilon = cfg.decoder.pattern[0].norm.eps  # pyright: ignore[reportAttributeAccessIssue]
+    return spec
+
+
+def _options(cfg: TransformerConfig, tower: TowerConfig) -> dict[str, Any]:
+    from ctranslate2.specs import common_spec
+
+    block = tower.pattern[0]
+    mixer, groups = block.mixer, block.mixer.kv_heads
+    options: dict[str, Any] = {
+        "num_heads": mixer.heads,
+        "num_heads_kv": None if groups in (None, mixer.heads) else groups,
+        "head_dim": mixer.head_dim,
+        "pre_norm": block.placement == "pre",
+        "activation": common_spec.Activation[ACTIVATIONS[block.mlp.activation]],  # pyright: ignore[reportAttributeAccessIssue]
+        "layernorm_embedding": isinstance(cfg.embedding_norm, LayerNorm),
+        "ffn_glu": isinstance(block.mlp, Gated),
+        "rms_norm": isinstance(block.norm, RmsNorm | ZeroCenteredRmsNorm),
+        "qk_norm": isinstance(mixer.qk_norm, RmsNorm),
+    }
+    if isinstance(mixer.position, Rotary):
+        options |= {
+            "rotary_dim": int(mixer.channels(cfg.dim) * mixer.position.fraction),
+            "rotary_interleave": mixer.position.pairs == "neighbours",
+            "rotary_base": mixer.position.theta,
+        }
+    return options
+
+
+def _output_bias(cfg: TransformerConfig, weights: Weights) -> Tensor | None:
+    if cfg.output_bias:
+        return weights["output.bias"]
+    if not cfg.silent:
+        return None
+    with torch.device("cpu"):
+        return cfg.build().output.bias.detach()
+
+
+def _fill_tower(spec: Any, cfg: TransformerConfig, tower: TowerConfig, weights: Weights, side: str, embed: str) -> None:
+    embeddings = spec.embeddings[0] if isinstance(spec.embeddings, list) else spec.embeddings
+    embeddings.weight = weights[f"{embed}.tokens.weight"]
+    spec.scale_embeddings = cfg.dim**0.5 if cfg.scale_embedding else 1.0
+    if isinstance(cfg.position, NoEmbedding):
+        if hasattr(spec, "position_encodings"):
+            delattr(spec, "position_encodings")
+    else:
+        spec.position_encodings.encodings = _encodings(cfg, weights, embed)
+    if isinstance(cfg.embedding_norm, LayerNorm):
+        _fill_norm(spec.layernorm_embedding, weights, f"{embed}.norm", cfg.embedding_norm)
+    if not isinstance(tower.final_norm, NoNorm):
+        _fill_norm(spec.layer_norm, weights, f"{side}.final_norm", tower.final_norm)
+    for i, layer in enumerate(spec.layer):
+        _fill_block(layer, tower.pattern[0], weights, f"{side}.blocks.{i}")
+
+
+def _encodings(cfg: TransformerConfig, weights: Weights, embed: str) -> Tensor:
+    if isinstance(cfg.position, Learned):
+        return weights[f"{embed}.position.weight"][cfg.position.offset :]
+    assert isinstance(cfg.position, Sinusoidal)
+    return SinusoidalEmbedding(cfg.position, cfg.dim).waves(torch.arange(LONGEST)[None])[0].float()
+
+
+def _fill_block(layer: Any, block: BlockConfig, weights: Weights, path: str) -> None:
+    slot = "before" if block.placement == "pre" else "after"
+
+    def linear(spec: Any, *names: str) -> None:
+        spec.weight = torch.cat([weights[f"{path}.{name}.weight"] for name in names])
+        if biased := [name for name in names if f"{path}.{name}.bias" in weights]:
+            spec.bias = torch.cat([weights[f"{path}.{name}.bias"] for name in biased])
+
+    for part, spec, groups in (
+        ("mixer", layer.self_attention, (("q", "k", "v"), ("out",))),
+        ("cross", getattr(layer, "attention", None), (("q",), ("k", "v"), ("out",))),
+    ):
+        if spec is None:
+            continue
+        for one, names in zip(spec.linear, groups, strict=True):
+            linear(one, *(f"{part}.{name}" for name in names))
+        _fill_norm(spec.layer_norm, weights, f"{path}.{part}_residual.{slot}", block.norm)
+        if hasattr(spec, "q_norm"):
+            spec.q_norm.gamma, spec.k_norm.gamma = (weights[f"{path}.{part}.{x}_norm.weight"] for x in "qk")
+    _fill_mlp(layer.ffn, block, linear)
+    _fill_norm(layer.ffn.layer_norm, weights, f"{path}.mlp_residual.{slot}", block.norm)
+
+
+def _fill_mlp(spec: Any, block: BlockConfig, linear: Callable[..., None]) -> None:
+    if isinstance(block.mlp, Gated):
+        linear(spec.linear_0, "mlp.gate")
+        linear(spec.linear_0_noact, "mlp.up")
+    else:
+        linear(spec.linear_0, "mlp.up")
+    linear(spec.linear_1, "mlp.out")
+
+
+def _fill_norm(spec: Any, weights: Weights, path: str, norm: Norm) -> None:
+    weight = weights[f"{path}.weight"]
+    spec.gamma = 1 + weight if isinstance(norm, ZeroCenteredRmsNorm) else weight
+    if isinstance(norm, LayerNorm):
+        spec.beta = weights[f"{path}.bias"]
+
+
+# ---- vocabularies ----------------------------------------------------------------------------------
+
+
+def _set_vocabulary(spec: Any, source: Tokenizer, target: Tokenizer, cfg: TransformerConfig) -> None:
+    pad, bos, eos = NAMES
+    spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = pad, bos, eos
+    if cfg.encoder is None:
+        spec.register_vocabulary(tokens(target))
+        return
+    spec.config.decoder_start_token, spec.config.add_source_eos = bos, True
+    spec.register_source_vocabulary(tokens(source))
+    spec.register_target_vocabulary(tokens(target))
+
+
+def tokens(tokenizer: Tokenizer) -> list[str]:
+    """The entry of each of our ids, the three special ones under our names: what CTranslate2 takes and gives."""
+    return [*NAMES, *tokenizer.entries()[len(NAMES) :]]

@@ -1,0 +1,229 @@
+"""What was trained here, opened by others: the same numbers and words there, or one line that says what stands in the
+way."""
+
+import dataclasses
+import re
+
+import foreign
+import pytest
+import torch
+
+from dragoman.checkpoint import RunDirectory, load_model
+from dragoman.cli import main
+from dragoman.config import to_dict
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.search import search
+from dragoman.decode.strategy import LengthLimit
+from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
+from dragoman.interchange.exporting import export_huggingface
+from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.norm import LayerNorm, RmsNorm
+from dragoman.model.position import Alibi, Learned
+from dragoman.model.rotary import Rotary
+from dragoman.model.transformer import TransformerConfig
+from dragoman.model.visibility import Causal
+from dragoman.presets import rewritten2026, vaswani2017
+from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+
+transformers = pytest.importorskip("transformers")
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+
+
+def changed(cfg: TransformerConfig, *, decoder_only: bool = False, **mixer) -> TransformerConfig:
+    """``cfg`` with other self-attention in the decoder, or with its decoder alone."""
+    (block,) = cfg.decoder.pattern
+    block = dataclasses.replace(
+        block,
+        mixer=dataclasses.replace(block.mixer, **mixer),
+        cross=None if decoder_only else block.cross,
+    )
+    decoder = dataclasses.replace(cfg.decoder, pattern=(block,))
+    return dataclasses.replace(cfg, decoder=decoder, encoder=None if decoder_only else cfg.encoder)
+
+
+BASE = vaswani2017(dim=18, heads=3, hidden=29, depth=2, dropout=0.0)
+MODERN = rewritten2026(dim=24, heads=4, kv_heads=2, hidden=31, depth=2, encoder_depth=1, dropout=0.0)
+LANGUAGE_MODEL = dataclasses.replace(changed(MODERN, decoder_only=True), scale_embedding=False, tying="none")
+GPT = dataclasses.replace(
+    changed(BASE, decoder_only=True),
+    position=Learned(length=64),
+    scale_embedding=False,
+    decoder=dataclasses.replace(
+        BASE.decoder,
+        pattern=(dataclasses.replace(BASE.decoder.pattern[0], cross=None, placement="pre"),),
+        final_norm=LayerNorm(),
+    ),
+)
+
+
+def save(cfg: TransformerConfig, path) -> RunDirectory:
+    """A run of a model that has learned nothing, over bytes."""
+    tokenizer = Tokenizer.train(Bytes(), [])
+    model = dataclasses.replace(cfg, vocab=len(tokenizer)).build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    config = {"model": to_dict(model.cfg)}
+    run = RunDirectory.create(path, config)
+    run.write_tokenizers(tokenizer, tokenizer)
+    run.save(1, tensors={"model": model.state_dict()}, progress={}, config=config)
+    run.close()
+    return run
+
+
+LIMIT = LengthLimit(tokens=16, ratio=0.0, extra=16)
+TEXTS = ["abc", "Guten Tag!", "x"]
+
+# ---- transformers ----------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "marian": BASE,
+    "llama": LANGUAGE_MODEL,
+    "mistral": changed(LANGUAGE_MODEL, visibility=Causal(window=5)),
+    "qwen3": changed(LANGUAGE_MODEL, qk_norm=RmsNorm(), position=Rotary(theta=500_000.0)),
+    "gpt2": GPT,
+}
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+@torch.inference_mode()
+def test_transformers_opens_what_was_trained_here(family, tmp_path):
+    run = save(LAYOUTS[family], tmp_path / "run")
+    assert export_huggingface(run.path, tmp_path / "folder") == family
+    ours, tokenizer, _ = load_model(run.path)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
+    assert [their_tokenizer.pad_token_id, their_tokenizer.bos_token_id, their_tokenizer.eos_token_id] == [0, 1, 2]
+    translates = family == "marian"
+    opened = transformers.AutoModelForSeq2SeqLM if translates else transformers.AutoModelForCausalLM
+    theirs = opened.from_pretrained(tmp_path / "folder").eval()
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert their_tokenizer(text).input_ids == ([*ids, EOS] if translates else [1, *ids])
+        assert their_tokenizer.decode(ids) == text
+        source, target = torch.tensor([[*ids, EOS]]), torch.tensor([[1, 40, 50, 60]])
+        if translates:
+            got, want = ours(target, source), theirs(input_ids=source, decoder_input_ids=target).logits
+            said = search(ours, source, Greedy(limit=LIMIT))[0][0].tokens[:-1]
+            assert theirs.generate(source, max_new_tokens=15, do_sample=False)[0, 1:].tolist()[: len(said)] == list(
+                said
+            )
+        else:
+            got, want = ours(source), theirs(input_ids=source).logits
+        torch.testing.assert_close(got, want, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_what_was_exported_can_be_imported(family, tmp_path):
+    run = save(LAYOUTS[family], tmp_path / "run")
+    export_huggingface(run.path, tmp_path / "folder")
+    import_checkpoint(tmp_path / "folder", tmp_path / "again")
+    (ours, one, _), (again, other, _) = load_model(run.path), load_model(tmp_path / "again")
+    assert one.encode("Guten Tag!") == other.encode("Guten Tag!")
+    source, target = torch.tensor([[9, 8, 7, EOS]]), torch.tensor([[1, 40, 50, 60]])
+    arguments = (target, source) if family == "marian" else (target,)
+    torch.testing.assert_close(again(*arguments), ours(*arguments), rtol=0, atol=2e-5)
+
+
+# ---- CTranslate2 -----------------------------------------------------------------------------------
+
+ENGINES = {
+    "2017": BASE,
+    "2026": MODERN,
+    "rotary of neighbours": changed(MODERN, position=Rotary(pairs="neighbours", theta=5000.0)),
+    "decoder only": LANGUAGE_MODEL,
+    "learned positions": GPT,
+    "queries and keys with norms": changed(LANGUAGE_MODEL, qk_norm=RmsNorm()),
+}
+
+
+def said_by_the_engine(folder, words: list[str], *, translates: bool) -> list[str]:
+    """Greedy, as we search: padding and the beginning are never said, an empty text may be."""
+    engine = pytest.importorskip("ctranslate2")
+    never = {"beam_size": 1, "suppress_sequences": [["⟨pad⟩"], ["⟨bos⟩"]]}
+    if translates:
+        translator = engine.Translator(str(folder), compute_type="float32")
+        return translator.translate_batch([words], max_decoding_length=15, min_decoding_length=0, **never)[
+            0
+        ].hypotheses[0]
+    generator = engine.Generator(str(folder), compute_type="float32")
+    return generator.generate_batch([words], max_length=15, include_prompt_in_result=False, **never)[0].sequences[0]
+
+
+def said_by_us(model, ids: list[int]) -> tuple[int, ...]:
+    if model.cfg.encoder is not None:
+        return search(model, torch.tensor([[*ids, EOS]]), Greedy(limit=LIMIT))[0][0].tokens[:-1]
+    return foreign.continued(model, torch.tensor(ids), Greedy(limit=LIMIT))[0].tokens[:-1]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_ctranslate2_says_the_same(name, tmp_path):
+    run = save(ENGINES[name], tmp_path / "run")
+    export_ctranslate2(run.path, tmp_path / "folder")
+    model, tokenizer, _ = load_model(run.path)
+    names, translates = tokens(tokenizer), model.cfg.encoder is not None
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        theirs = said_by_the_engine(tmp_path / "folder", [names[i] for i in ids], translates=translates)
+        assert [names[i] for i in said_by_us(model, ids)] == theirs
+
+
+@pytest.mark.parametrize("name, size", [("Marian", 1), ("BART", 0), ("GPT-2", 0), ("LLaMA", 0), ("Mistral", 1),
+                                        ("Qwen 2", 0), ("Qwen 3", 1)])  # fmt: skip
+def test_ctranslate2_takes_what_was_imported(name, size, tmp_path):
+    pair = foreign.pair(name, size, tmp_path)
+    export_ctranslate2(pair.run, tmp_path / "engine")
+    names = tokens(load_model(pair.run)[1])
+    for prompt in pair.texts(3):
+        ids = pair.inverse[prompt].tolist()
+        theirs = said_by_the_engine(tmp_path / "engine", [names[i] for i in ids], translates=pair.translates)
+        assert [names[i] for i in said_by_us(pair.ours, ids)] == theirs
+
+
+# ---- what cannot be said ---------------------------------------------------------------------------
+
+REFUSED = {
+    "alibi in marian": (changed(BASE, position=Alibi()), "huggingface", r"model\.decoder\.pattern\.0\.mixer\.position"),
+    "the 2026 encoder-decoder": (MODERN, "huggingface", r"^dragoman: model\.\S+: .* cannot be said in a Hugging Face"),
+    "alibi": (changed(BASE, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
+    "a window": (
+        changed(MODERN, visibility=Causal(window=4)),
+        "ctranslate2",
+        r"model\.decoder\.pattern\.0\.mixer\.visibility\.window: 4",
+    ),
+    "another eps": (
+        dataclasses.replace(MODERN, decoder=dataclasses.replace(MODERN.decoder, final_norm=RmsNorm(eps=1e-5))),
+        "ctranslate2",
+        "model: norms with different eps",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_said_is_refused_with_its_place(name, tmp_path, capsys):
+    cfg, layout, message = REFUSED[name]
+    run = save(cfg, tmp_path / "run")
+    assert main(["export", str(run.path), "--to", layout, "-o", str(tmp_path / "folder")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and re.search(message, said), said
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_is_never_overwritten(tmp_path, capsys):
+    run = save(BASE, tmp_path / "run")
+    for layout in ("huggingface", "ctranslate2"):
+        arguments = ["export", str(run.path), "--to", layout, "-o", str(tmp_path / layout)]
+        assert main(arguments) == 0
+        assert main(arguments) == 2
+        assert "choose another with -o" in capsys.readouterr().err
+
+
+def test_a_beginning_that_learned_apart_from_the_end_is_not_lost(tmp_path, capsys):
+    pair = foreign.pair("GPT-2", 0, tmp_path)
+    run = RunDirectory.open(pair.run, write=True)
+    content = run.load("last")
+    content.tensors["model"]["embed.tokens.weight"][1] += 1
+    run.save(1, tensors=content.tensors, progress={}, config=content.config)
+    run.close()
+    assert main(["export", str(pair.run), "--to", "huggingface", "-o", str(tmp_path / "again")]) == 2
+    assert "row 1 of embed.tokens.weight, which begins a text, has learned apart" in capsys.readouterr().err
