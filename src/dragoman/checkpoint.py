@@ -281,7 +281,7 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     has that.
 
     Raises:
-        CheckpointError: as ``RunDirectory.load``.
+        CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
     """
     path = Path(path)
     if path.resolve().parent.name == FOLDER:
@@ -289,5 +289,7 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     run = RunDirectory.open(path)
     content = run.load(which, ["model", "average"])
     model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    if not isinstance(model, SequenceModel):
+        raise CheckpointError(f"{run.path}: this model reads text and writes none: it cannot be used here")
     model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
     return model.eval(), *run.tokenizers()

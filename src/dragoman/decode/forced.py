@@ -75,6 +75,6 @@ def _of_batch(model: SequenceModel, source: Int[Tensor, "B S"], target: Int[Tens
     hidden, wanted = model.hidden(shifted(target), source).flatten(0, 1), target.flatten()
     parts = []
     for some, ids in zip(hidden.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True):
-        logits = model.output(some)
+        logits = model.logits(some)
         parts.append(logits.gather(1, ids[:, None])[:, 0].float() - log_partition(logits))
     return torch.cat(parts).view(target.shape)

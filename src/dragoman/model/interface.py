@@ -6,15 +6,15 @@ B batch, T target length, S source length, D width, V target vocabulary, N sente
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.model.cache import DEFAULT
-from dragoman.model.places import PAD, Tokens
+from dragoman.model.places import PAD, Frames, Tokens
 from dragoman.model.state import KVPolicy
 
-__all__ = ["PAD", "DecodingState", "SequenceModel", "Tokens"]
+__all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceModel", "Tokens"]
 
 
 class DecodingState(ABC):
@@ -68,7 +68,8 @@ def _cannot_rewind(state: DecodingState) -> ConfigError:
 
 
 class SequenceModel(nn.Module, ABC):
-    """Predicts each next token of a target, given those before it and, for most, a source."""
+    """Predicts each next token of a target, given those before it and, for most, a source: ids (B, S) or whatever else
+    an ``EncoderModel`` may be given."""
 
     output: nn.Linear
     """Hidden vectors to logits, but for ``logit_cap``."""
@@ -82,7 +83,7 @@ class SequenceModel(nn.Module, ABC):
 
     @abstractmethod
     def hidden(
-        self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None
+        self, target: Int[Tensor, "B T"] | Tokens, source: Tensor | Tokens | Frames | None = None
     ) -> Float[Tensor, "B T D"]:
         """What ``logits`` takes; position t has seen ``target[:, :t+1]`` and the source.
 
@@ -92,7 +93,7 @@ class SequenceModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def start(self, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy = DEFAULT) -> DecodingState:
+    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
         """Encode the source, once; nothing of the target has been seen. Models without a source take None."""
 
     @abstractmethod
@@ -101,7 +102,7 @@ class SequenceModel(nn.Module, ABC):
         is never padding."""
 
     def forward(
-        self, target: Int[Tensor, "B T"] | Tokens, source: Int[Tensor, "B S"] | Tokens | None = None
+        self, target: Int[Tensor, "B T"] | Tokens, source: Tensor | Tokens | Frames | None = None
     ) -> Float[Tensor, "B T V"]:
         """Next-token logits at every position of ``target``."""
         return self.logits(self.hidden(target, source))
@@ -110,3 +111,33 @@ class SequenceModel(nn.Module, ABC):
         """Scores of each entry of the vocabulary."""
         logits = self.output(hidden)
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
+
+
+class EncoderModel(nn.Module, ABC):
+    """Says something of a whole input, and generates nothing.
+
+    Inputs are ids, ``Tokens``, images (B, channels, height, width), or ``Frames``: each model reads one of these.
+    """
+
+    head: nn.Module
+    """Hidden vectors, and which of them are real, to what the model is for: see heads.py."""
+
+    @property
+    @abstractmethod
+    def max_length(self) -> int | None:
+        """Longest text it can take; None for no limit."""
+
+    @abstractmethod
+    def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
+        """A vector for each token, patch or frame, and False on those that are padding (None when none is).
+
+        Raises:
+            DataError: a text longer than ``max_length``, an image of another size, frames of another width.
+        """
+
+    def hidden(self, inputs: Tensor | Tokens | Frames) -> Float[Tensor, "B T D"]:
+        return self.encode(inputs)[0]
+
+    def forward(self, inputs: Tensor | Tokens | Frames) -> Tensor:
+        """What the head makes of the hidden vectors."""
+        return self.head(*self.encode(inputs))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.model.dropout import Dropout, Share
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh"]
 """gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick x sigmoid(1.702 x) (CLIP). Swish is
 silu."""
 
@@ -25,6 +25,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),
     "silu": F.silu,
+    "tanh": torch.tanh,
 }
 
 

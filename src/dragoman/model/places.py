@@ -1,13 +1,14 @@
 """Where tokens stand: what positions, masks and caches are computed from.
 
-B batch, T length, K tokens seen, R rows, N sentences. A first dimension of 1 speaks for every row of the batch.
+B batch, T length, C channels, K tokens seen, R rows, N sentences. A first dimension of 1 speaks for every row of the
+batch.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 PAD = 0
@@ -23,7 +24,15 @@ class Tokens(NamedTuple):
     segment: Int[Tensor, "B T"] | None = None
     """Which of several texts packed into a row; positions start anew in each. None when each row holds one."""
     field: Int[Tensor, "B T"] | None = None
-    """Part of a structured input: see visibility.Structural and visibility.Prefix."""
+    """Part of a structured input: see visibility.Structural, visibility.Prefix, and types in inputs.TokenInput."""
+
+
+class Frames(NamedTuple):
+    """Measurements in the place of ids, such as the spectra of sounds."""
+
+    values: Float[Tensor, "B T C"]
+    keep: Bool[Tensor, "B T"] | None = None
+    """False on padding; None when nothing is padded."""
 
 
 class Places(NamedTuple):
@@ -34,6 +43,9 @@ class Places(NamedTuple):
     keep: Bool[Tensor, "B T"] | None = None
     segment: Int[Tensor, "B T"] | None = None
     field: Int[Tensor, "B T"] | None = None
+    row: Int[Tensor, "B T"] | None = None
+    """Of a patch in its image; None in texts."""
+    column: Int[Tensor, "B T"] | None = None
 
     def followed_by(self, new: "Places") -> "Places":
         """These and then ``new``. Where only one of the two says something, the other is kept, of the neighbouring
@@ -69,8 +81,7 @@ class Places(NamedTuple):
         return sum(t.nbytes for t in self if t is not None)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Places":
-        keep, segment, field = (None if t is None else change(t) for t in self[1:])
-        return Places(change(self.pos), keep, segment, field)
+        return Places(change(self.pos), *(None if t is None else change(t) for t in self[1:]))
 
 
 def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait: bool = False) -> Tokens:

@@ -15,7 +15,7 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.places import Places
 from dragoman.model.relation import Relation, RelativeScheme
-from dragoman.model.rotary import Rotary
+from dragoman.model.rotary import Rotary, RotaryGrid
 
 # ---- absolute: x + embed(position) ----------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Shaw:
         return ShawScheme(self, head_dim)
 
 
-RelativePosition = Annotated[NoPosition | Rotary | Alibi | T5Bias | Shaw, OneOf()]
+RelativePosition = Annotated[NoPosition | Rotary | RotaryGrid | Alibi | T5Bias | Shaw, OneOf()]
 
 
 def distances(q: Places, k: Places) -> Int[Tensor, "B Q K"]:

@@ -169,6 +169,34 @@ class RotaryScheme(RelativeScheme):
         return Rotation(self.cfg, q.pos[..., None] * freq, dtype)
 
 
+@config
+class RotaryGrid:
+    """Rotary positions in an image: the first half of the pairs turns by the row, the second by the column."""
+
+    theta: PositiveFloat = 10_000.0
+    """Wavelength base; larger reaches further."""
+
+    shared = True
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        if head_dim % 4:
+            raise ConfigError(f"position: two coordinates turn pairs of channels each: 4 do not divide {head_dim}")
+        return RotaryGridScheme(self, head_dim)
+
+
+class RotaryGridScheme(RelativeScheme):
+    def __init__(self, cfg: RotaryGrid, channels: int):
+        super().__init__()
+        self.cfg, self.channels = cfg, channels
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        if q.row is None or q.column is None:
+            raise ConfigError("position: rotary_grid turns by rows and columns, and what is read here has none")
+        freq = frequencies(self.cfg.theta, self.channels // 2).to(q.pos.device)
+        angle = torch.cat([q.row[..., None] * freq, q.column[..., None] * freq], dim=-1)
+        return Rotation(Rotary(), angle, dtype)
+
+
 class Rotation(Relation):
     """The sines and cosines of one forward."""
 

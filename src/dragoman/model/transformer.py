@@ -1,32 +1,40 @@
-"""The Transformer, 2017 to today: encoder, decoder, or both. Read this file first.
+"""The Transformer that writes, 2017 to today: a decoder, alone or reading what an encoder says. Read this file first.
 
 B batch, T target length, S source length, D width, V vocabulary, N sentences, R rows.
 """
 
-from typing import Literal
+import dataclasses
+from typing import Annotated, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from dragoman.config import at, config
-from dragoman.errors import ConfigError, DataError
+from dragoman.config import OneOf, at, config
+from dragoman.errors import ConfigError
 from dragoman.model.cache import DEFAULT
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Share
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
+from dragoman.model.inputs import (
+    Embedding,
+    FrameInput,
+    PatchInput,
+    Reader,
+    TokenInput,
+    initialize_reader,
+    within,
+)
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
-from dragoman.model.places import PAD, Places, Tokens, as_tokens, stand
+from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
 from dragoman.model.position import AbsolutePosition, NoEmbedding
 from dragoman.model.state import KVPolicy, TowerState, stateless
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
 from dragoman.model.visibility import Causal
 
 __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerConfig"]
-
-# ---- model ----------------------------------------------------------------------------------------
 
 Tying = Literal["all", "target", "inputs", "none"]
 
@@ -60,9 +68,26 @@ class TransformerConfig:
     """Logits become cap tanh(logits / cap), as in Gemma 2."""
     pad: NonNegativeInt | None = PAD
     """The id by which ids alone tell padding; None where every id may be a token."""
+    source: Annotated[PatchInput | FrameInput, OneOf()] | None = None
+    """What the encoder reads where that is no text: images or frames. Text is embedded as the target is."""
     dropout: Share = 0.0
     """On the sum of embeddings and positions."""
     init: Init = Xavier()
+
+    def tokens(self, vocab: int) -> TokenInput:
+        """How ids become vectors, on either side."""
+        return TokenInput(
+            vocab=vocab,
+            position=self.position,
+            scale=self.scale_embedding,
+            norm=self.embedding_norm,
+            pad=self.pad,
+            dropout=self.dropout,
+        )
+
+    def sized(self, *, vocab: int, source_vocab: int | None = None) -> "TransformerConfig":
+        """With what only the data tell."""
+        return dataclasses.replace(self, vocab=vocab, source_vocab=source_vocab)
 
     def build(self) -> "Transformer":
         """Raises ConfigError, naming the path, where sizes do not fit one another."""
@@ -70,21 +95,10 @@ class TransformerConfig:
             return Transformer(self)
 
 
-class Embedding(nn.Module):
-    """Ids to vectors, with their absolute positions."""
-
-    def __init__(self, cfg: TransformerConfig, vocab: int):
-        super().__init__()
-        self.tokens = nn.Embedding(vocab, cfg.dim)
-        self.position = cfg.position.build(cfg.dim)
-        self.norm, self.dropout = cfg.embedding_norm.build(cfg.dim), Dropout(cfg.dropout)
-        self.scale = cfg.dim**0.5 if cfg.scale_embedding else 1.0
-
-    def forward(self, ids: Int[Tensor, "B T"], places: Places) -> Float[Tensor, "B T D"]:
-        return self.dropout(self.norm(self.position(self.tokens(ids) * self.scale, places.pos)))
-
-
 class Transformer(SequenceModel):
+    source_embed: Reader
+    """Only where there is an encoder."""
+
     def __init__(self, cfg: TransformerConfig):
         super().__init__()
         if cfg.vocab is None:
@@ -92,11 +106,11 @@ class Transformer(SequenceModel):
         self.cfg = cfg
         _check_cross(cfg)
         depths = Depths(cfg.encoder.depth if cfg.encoder else 0, cfg.decoder.depth)
-        self.embed = Embedding(cfg, cfg.vocab)
+        self.embed = Embedding(cfg.tokens(cfg.vocab), cfg.vocab, cfg.dim)
         self.output = nn.Linear(cfg.dim, cfg.vocab, bias=cfg.output_bias)
         initialize(self.output, cfg.init, cfg.dim)
         if cfg.encoder:
-            self.source_embed = Embedding(cfg, cfg.source_vocab or cfg.vocab)
+            self.source_embed = _source_reader(cfg, cfg.source_vocab or cfg.vocab)
             with at("encoder"):
                 self.encoder = Tower(cfg.encoder, cfg.dim, depths, cfg.init, is_encoder=True)
         with at("decoder"):
@@ -112,7 +126,7 @@ class Transformer(SequenceModel):
         cfg = self.cfg
         if cfg.tying in ("all", "target"):
             self.output.weight = self.embed.tokens.weight
-        if cfg.encoder and cfg.tying in ("all", "inputs"):
+        if cfg.encoder and cfg.tying in ("all", "inputs") and isinstance(self.source_embed, Embedding):
             if cfg.source_vocab not in (None, cfg.vocab):
                 raise ConfigError(
                     f"tying: '{cfg.tying}' shares one matrix between source and target, but their vocabularies "
@@ -134,7 +148,7 @@ class Transformer(SequenceModel):
     def max_length(self) -> int | None:
         return self.cfg.position.length
 
-    def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | None = None) -> Float[Tensor, "B T D"]:
+    def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None) -> Float[Tensor, "B T D"]:
         memory, state = self.encode(source), self.decoder.new_state(stateless)
         tokens = self.tokens(target)
         places = self.place(tokens, state)
@@ -146,7 +160,7 @@ class Transformer(SequenceModel):
     def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
 
-    def start(self, source: Tensor | Tokens | None, policy: KVPolicy = DEFAULT) -> TransformerState:
+    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> TransformerState:
         memory = self.encode(source)
         if memory is not None:
             memory = ProjectedMemory(memory, [block.cross for block in self.decoder.blocks], policy)
@@ -161,7 +175,7 @@ class Transformer(SequenceModel):
         x = self.decoder(self.embed(tokens.ids, places), places, state.tower, places.keep, state.memory)
         return self.logits(self.scaled(x))
 
-    def encode(self, source: Tensor | Tokens | None) -> Memory | None:
+    def encode(self, source: Tensor | Tokens | Frames | None) -> Memory | None:
         """The source as the decoder reads it; None where there is no encoder."""
         if (source is None) != (self.cfg.encoder is None):
             raise ValueError(
@@ -171,27 +185,29 @@ class Transformer(SequenceModel):
             )
         if source is None:
             return None
-        tokens, state = self.tokens(source), self.encoder.new_state(stateless)
-        places = self.place(tokens, state)
-        return Memory(self.encoder(self.source_embed(tokens.ids, places), places, state, places.keep), places)
+        x, places = self.source_embed.read(source)
+        return Memory(self.encoder(x, places, self.encoder.new_state(stateless), places.keep), places)
 
     def tokens(self, given: Tensor | Tokens, *, wait: bool = False) -> Tokens:
         return as_tokens(given, self.cfg.pad, wait=wait)
 
     def place(self, tokens: Tokens, state: TowerState) -> Places:
         """Where ``tokens`` stand, behind those that ``state`` has seen."""
-        places = stand(tokens, state.last)
-        if self.max_length is not None and state.length + tokens.ids.shape[1] > self.max_length:  # counts padding too
-            needed = int(places.pos.max()) + 1
-            if needed > self.max_length:
-                raise DataError(
-                    f"model.position: a text of {needed} tokens, and learned positions for {self.max_length}: "
-                    "shorten the text, or train with a larger length or with positions that are not learned"
-                )
-        return places
+        return within(stand(tokens, state.last), self.max_length, state.length)
+
+
+def _source_reader(cfg: TransformerConfig, vocab: int) -> Reader:
+    if cfg.source is None:
+        return Embedding(cfg.tokens(vocab), vocab, cfg.dim)
+    with at("source"):
+        reader = cfg.source.build(cfg.dim)
+    initialize_reader(reader, cfg.init, cfg.dim)
+    return reader
 
 
 def _check_cross(cfg: TransformerConfig) -> None:
+    if cfg.encoder is None and cfg.source is not None:
+        raise ConfigError("source: there is no encoder to read it; give one or leave this out")
     for i, part in enumerate(cfg.decoder.pattern):
         if cfg.encoder is not None and part.cross is None:
             raise ConfigError(

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from dragoman.config import OneOf, config, from_dict, load_yaml, merge, override, to_dict, unknown
+from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.tasks import Translation
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
+from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.clean import Cleaning
 from dragoman.text.formats import PairSource
@@ -166,16 +167,28 @@ def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
         return data
 
 
+def writer(cfg: RunConfig) -> TransformerConfig:
+    """The model, which is to write text.
+
+    Raises:
+        ConfigError: it is of a family that only reads.
+    """
+    if not isinstance(cfg.model, TransformerConfig):
+        raise ConfigError(f"model: {kind_of(type(cfg.model))} writes no text, which this task needs: use transformer")
+    return cfg.model
+
+
 def outline(cfg: RunConfig) -> SequenceModel:
     """The model in shape alone, without memory for its weights: shows what does not fit before anything is begun.
 
     Raises:
         ConfigError: sizes that do not fit one another, with the path.
     """
-    vocab = cfg.model.vocab or 1000  # any number, while there is no tokenizer to tell
-    own = None if cfg.target_tokenizer is None else cfg.model.source_vocab or vocab + 1
+    model = writer(cfg)
+    vocab = model.vocab or 1000  # any number, while there is no tokenizer to tell
+    own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
     with torch.device("meta"):
-        return dataclasses.replace(cfg.model, vocab=vocab, source_vocab=own).build()
+        return model.sized(vocab=vocab, source_vocab=own).build()
 
 
 def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
@@ -184,17 +197,18 @@ def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
     Raises:
         ConfigError: sizes were given that are not the tokenizer's.
     """
+    model = writer(cfg)
     for name, found in (("vocab", vocab), ("source_vocab", source_vocab)):
-        if (given := getattr(cfg.model, name)) not in (None, found):
+        if (given := getattr(model, name)) not in (None, found):
             raise ConfigError(
                 f"model.{name}: {given} given, but the tokenizer has {found} entries: leave it out, it is filled in"
             )
     schedule = cfg.train.schedule
     if isinstance(schedule, Noam) and schedule.dim is None:
-        schedule = dataclasses.replace(schedule, dim=cfg.model.dim)
+        schedule = dataclasses.replace(schedule, dim=model.dim)
     precision = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
     return dataclasses.replace(
         cfg,
-        model=dataclasses.replace(cfg.model, vocab=vocab, source_vocab=source_vocab),
+        model=model.sized(vocab=vocab, source_vocab=source_vocab),
         train=dataclasses.replace(cfg.train, schedule=schedule, precision=precision),
     )

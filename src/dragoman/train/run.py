@@ -32,7 +32,7 @@ from dragoman.train.machine import autocast, choose_device, keep_memory
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.prepare import FOLDER, Prepared, prepare, prepared
 from dragoman.train.progress import Progress, Window
-from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps, outline
+from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps, outline, writer
 from dragoman.train.validate import Validator
 
 
@@ -101,7 +101,7 @@ class Run:
         self.device = choose_device(train.device)
         keep_memory()
         torch.manual_seed(train.seed)
-        self.model = self.cfg.model.build().to(self.device)
+        self.model = writer(self.cfg).build().to(self.device)
         for module in self.model.modules():
             if isinstance(module, Tower):
                 module.recompute = train.recompute

@@ -1,0 +1,77 @@
+"""Models that read and say something of the whole, without writing: BERT, ViT, sentence encoders.
+
+B batch, T length, D width.
+"""
+
+import dataclasses
+
+from jaxtyping import Bool, Float
+from pydantic import PositiveInt
+from torch import Tensor
+
+from dragoman.config import at, config
+from dragoman.errors import ConfigError
+from dragoman.model.heads import Classification, Head, MaskedLanguageLayer, NoHead, Tagging
+from dragoman.model.init import Init, Xavier, initialize
+from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_reader
+from dragoman.model.interface import EncoderModel
+from dragoman.model.norm import Depths
+from dragoman.model.places import Frames, Tokens
+from dragoman.model.state import stateless
+from dragoman.model.tower import Tower, TowerConfig
+
+
+@config
+class EncoderConfig:
+    inputs: Input
+    """What is read: ids, images, or float frames."""
+    dim: PositiveInt
+    """Width D."""
+    tower: TowerConfig
+    head: Head = NoHead()
+    """What is made of the hidden vectors."""
+    init: Init = Xavier()
+
+    def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "EncoderConfig":
+        """With what only the data tell; None for what they do not."""
+        inputs, head = self.inputs, self.head
+        if vocab is not None and isinstance(inputs, TokenInput):
+            inputs = dataclasses.replace(inputs, vocab=vocab)
+        if classes is not None and isinstance(head, Classification | Tagging):
+            head = dataclasses.replace(head, classes=classes)
+        return dataclasses.replace(self, inputs=inputs, head=head)
+
+    def build(self) -> "Encoder":
+        """Raises ConfigError, naming the path, where sizes do not fit one another."""
+        with at("model"):
+            return Encoder(self)
+
+
+class Encoder(EncoderModel):
+    def __init__(self, cfg: EncoderConfig):
+        super().__init__()
+        self.cfg = cfg
+        for i, part in enumerate(cfg.tower.pattern):
+            if part.cross is not None:
+                raise ConfigError(f"tower.pattern.{i}.cross: there is nothing to attend across to; leave it out")
+        with at("inputs"):
+            self.inputs = cfg.inputs.build(cfg.dim)
+        with at("tower"):
+            self.tower = Tower(cfg.tower, cfg.dim, Depths(cfg.tower.depth, 0), cfg.init, is_encoder=True)
+        with at("head"):
+            self.head = cfg.head.build(cfg.dim, self.inputs)
+        initialize_reader(self.inputs, cfg.init, cfg.dim)
+        initialize(self.head, cfg.init, cfg.dim)
+        self.tie()
+
+    def tie(self) -> None:
+        if isinstance(self.head, MaskedLanguageLayer) and isinstance(self.inputs, Embedding) and self.head.tied:
+            self.head.output.weight = self.inputs.tokens.weight
+
+    @property
+    def max_length(self) -> int | None:
+        return self.inputs.length
+
+    def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
+        x, places = self.inputs.read(inputs)
+        return self.tower(x, places, self.tower.new_state(stateless), places.keep), places.keep

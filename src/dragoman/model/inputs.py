@@ -1,0 +1,219 @@
+"""What a tower reads, made into vectors: token ids, the patches of an image, or float frames.
+
+B batch, T length, D width, C channels.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.dropout import Dropout, Share
+from dragoman.model.grid import GridPosition, LearnedGrid
+from dragoman.model.init import Init, initialize, initialize_embedding
+from dragoman.model.norm import NoNorm, Norm
+from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
+from dragoman.model.position import AbsolutePosition, NoEmbedding
+
+# ---- the choices -----------------------------------------------------------------------------------
+
+
+@config
+class TokenInput:
+    """Ids: a learned vector for each entry of a vocabulary."""
+
+    vocab: PositiveInt | None = None
+    """Entries; None until the tokenizer tells."""
+    position: AbsolutePosition = NoEmbedding()
+    types: NonNegativeInt = 0
+    """Kinds of tokens told apart by a learned vector each, such as BERT's first and second sentence: a token is of the
+    kind that its field says, of kind 0 without one. 0 for no such vectors."""
+    scale: bool = False
+    """Multiply the vectors of ids by sqrt(D) (Vaswani et al. 2017, section 3.4)."""
+    norm: Norm = NoNorm()
+    """On the sum of all these."""
+    pad: NonNegativeInt | None = PAD
+    """The id by which ids alone tell padding; None where every id may be a token."""
+    dropout: Share = 0.0
+
+    def build(self, dim: int) -> "Reader":
+        if self.vocab is None:
+            raise ConfigError("vocab: must be given before the model is built; training sets it from the tokenizer")
+        return Embedding(self, self.vocab, dim)
+
+
+@config
+class PatchInput:
+    """Images cut into squares, each projected to a vector (Dosovitskiy et al., arXiv:2010.11929)."""
+
+    size: tuple[PositiveInt, PositiveInt]
+    """Height and width in pixels."""
+    patch: PositiveInt
+    """Pixels on a side of the squares."""
+    channels: PositiveInt = 3
+    class_token: bool = True
+    """A learned vector before the patches, which gathers what is to be said of the whole image."""
+    bias: bool = True
+    position: GridPosition = LearnedGrid()
+    norm: Norm = NoNorm()
+    """On the sum of patches and positions."""
+    dropout: Share = 0.0
+
+    def build(self, dim: int) -> "Reader":
+        if any(side % self.patch for side in self.size):
+            raise ConfigError(f"patch: squares of {self.patch} pixels do not fill an image of {_times(self.size)}")
+        return PatchEmbedding(self, dim)
+
+
+@config
+class FrameInput:
+    """Float vectors, each projected to the width: spectra of a sound, measurements, hidden vectors of another model."""
+
+    channels: PositiveInt
+    """Numbers in a frame."""
+    bias: bool = True
+    position: AbsolutePosition = NoEmbedding()
+    norm: Norm = NoNorm()
+    """On the sum of frames and positions."""
+    dropout: Share = 0.0
+
+    def build(self, dim: int) -> "Reader":
+        return FrameEmbedding(self, dim)
+
+
+Input = Annotated[TokenInput | PatchInput | FrameInput, OneOf()]
+
+# ---- their layers ----------------------------------------------------------------------------------
+
+
+class Reader(nn.Module, ABC):
+    """Whatever a model is given, to vectors and where they stand."""
+
+    length: int | None = None
+    """Longest text it can place; None for no limit."""
+
+    @abstractmethod
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+        """Raises DataError where this is not what the model reads."""
+
+
+class Embedding(Reader):
+    def __init__(self, cfg: TokenInput, vocab: int, dim: int):
+        super().__init__()
+        self.pad, self.length, self.scale = cfg.pad, cfg.position.length, dim**0.5 if cfg.scale else 1.0
+        self.tokens = nn.Embedding(vocab, dim)
+        self.position = cfg.position.build(dim)
+        self.types = TypeEmbedding(cfg.types, dim) if cfg.types else nn.Identity()
+        self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
+
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+        if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
+            raise DataError("this model reads token ids (batch, length), not frames or images")
+        tokens = as_tokens(given, self.pad)
+        places = within(stand(tokens), self.length)
+        return self(tokens.ids, places), places
+
+    def forward(self, ids: Int[Tensor, "B T"], places: Places) -> Float[Tensor, "B T D"]:
+        x = self.position(self.tokens(ids) * self.scale, places.pos)
+        if isinstance(self.types, TypeEmbedding):
+            x = self.types(x, places.field)
+        return self.dropout(self.norm(x))
+
+
+class TypeEmbedding(nn.Embedding):
+    def forward(self, x: Float[Tensor, "B T D"], field: Int[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + (self.weight[0] if field is None else super().forward(field))
+
+
+class PatchEmbedding(Reader):
+    """Patches stand row by row, behind the class token where there is one."""
+
+    def __init__(self, cfg: PatchInput, dim: int):
+        super().__init__()
+        self.cfg, self.before = cfg, int(cfg.class_token)
+        self.rows, self.columns = (side // cfg.patch for side in cfg.size)
+        self.project = nn.Linear(cfg.channels * cfg.patch**2, dim, bias=cfg.bias)
+        if cfg.class_token:
+            self.class_token = nn.Parameter(torch.zeros(dim))
+        self.position = cfg.position.build(dim, self.rows * self.columns, self.before)
+        self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
+
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+        expected = (self.cfg.channels, *self.cfg.size)
+        if not isinstance(given, Tensor) or given.shape[1:] != expected:
+            got = f"images of {_times(given.shape[1:])}" if isinstance(given, Tensor) else type(given).__name__.lower()
+            raise DataError(f"this model reads images of {_times(expected)} (channels, height, width), got {got}")
+        places = self.places(given.device)
+        return self(given, places), places
+
+    def places(self, device: torch.device) -> Places:
+        index = torch.arange(self.rows * self.columns, device=device)
+        row, column = (
+            torch.cat([index.new_zeros(self.before), i])[None] for i in (index // self.columns, index % self.columns)
+        )
+        return Places(torch.arange(row.shape[1], device=device)[None], row=row, column=column)
+
+    def forward(self, images: Float[Tensor, "B C height width"], places: Places) -> Float[Tensor, "B T D"]:
+        x = self.project(self.patches(images))
+        if self.before:
+            x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        return self.dropout(self.norm(self.position(x, places)))
+
+    def patches(self, images: Float[Tensor, "B C height width"]) -> Float[Tensor, "B N CPP"]:
+        """Each square's pixels, channel by channel and row by row: the order of a convolution's weights."""
+        P = self.cfg.patch
+        squares = images.unfold(2, P, P).unfold(3, P, P)  # (B, C, rows, columns, P, P)
+        return squares.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+
+
+class FrameEmbedding(Reader):
+    def __init__(self, cfg: FrameInput, dim: int):
+        super().__init__()
+        self.cfg, self.length = cfg, cfg.position.length
+        self.project = nn.Linear(cfg.channels, dim, bias=cfg.bias)
+        self.position = cfg.position.build(dim)
+        self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
+
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+        values, keep = given if isinstance(given, Frames) else (given, None)
+        if not isinstance(values, Tensor) or values.dim() != 3 or values.shape[2] != self.cfg.channels:
+            raise DataError(f"this model reads frames (batch, length, {self.cfg.channels}), got something else")
+        places = within(stand(Tokens(values[..., 0], keep)), self.length)
+        return self(values if keep is None else values.masked_fill(~keep[..., None], 0), places), places
+
+    def forward(self, frames: Float[Tensor, "B T C"], places: Places) -> Float[Tensor, "B T D"]:
+        return self.dropout(self.norm(self.position(self.project(frames), places.pos)))
+
+
+def initialize_reader(reader: Reader, init: Init, dim: int) -> None:
+    initialize(reader, init, dim)
+    for part in reader.modules():
+        if isinstance(part, nn.Embedding):
+            initialize_embedding(part.weight, init, dim)
+    if isinstance(reader, PatchEmbedding) and reader.cfg.class_token:
+        initialize_embedding(reader.class_token, init, dim)
+
+
+def within(places: Places, length: int | None, seen: int = 0) -> Places:
+    """``places``, which follow ``seen`` tokens, if they are.
+
+    Raises:
+        DataError: a text longer than ``length``.
+    """
+    if length is None or seen + places.pos.shape[1] <= length:  # counts padding too, but waits for no device
+        return places
+    if (needed := int(places.pos.max()) + 1) > length:
+        raise DataError(
+            f"model.position: a text of {needed} tokens, and learned positions for {length}: "
+            "shorten the text, or train with a larger length or with positions that are not learned"
+        )
+    return places
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
