@@ -26,6 +26,7 @@ from dragoman.config import (
 )
 from dragoman.errors import ConfigError, UserError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.families import ModelConfig
 from dragoman.model.position import NoPosition, Sinusoidal
 from dragoman.model.rotary import LinearScaling, Rotary
 from dragoman.model.transformer import TransformerConfig
@@ -286,7 +287,7 @@ def test_the_schema_lists_every_choice_with_what_its_settings_mean():
     schema = json_schema(TransformerConfig)
     text = json.dumps(schema)
     assert schema["$schema"].endswith("2020-12/schema")
-    assert '"no_position", "rotary", "shaw", "t5_bias"' in text
+    assert '"no_position", "rotary", "rotary_grid", "shaw", "t5_bias"' in text
     assert "Wavelength base; larger reaches further." in text
     assert schema["$defs"]["Rotary"]["additionalProperties"] is False
     assert schema["$defs"]["TowerConfig"]["properties"]["depth"]["exclusiveMinimum"] == 0
@@ -316,6 +317,15 @@ def test_a_choice_can_hold_choices():
     assert cfg == Branch(right=Rotary(theta=2.0))
     with pytest.raises(ConfigError, match=r"^right\.n: must be greater than or equal to 0, got -1$"):
         from_dict(Annotated[Leaf | Branch, OneOf()], {"kind": "branch", "right": {"kind": "leaf", "n": -1}})
+
+
+def test_a_mapping_without_a_kind_is_of_the_usual_one_where_there_is_one():
+    model = {"dim": 8, "decoder": {"depth": 1, "pattern": []}}
+    assert from_dict(ModelConfig, model) == from_dict(ModelConfig, {"kind": "transformer"} | model)
+    with pytest.raises(ConfigError, match=r"no 'encodr' here\. Did you mean 'encoder'"):
+        from_dict(ModelConfig, {"kind": "encodr"} | model)
+    with pytest.raises(ConfigError, match="expected a kind"):
+        from_dict(Norm, {"eps": 1e-3})
 
 
 def test_presets_are_plain_data_that_a_configuration_reads():

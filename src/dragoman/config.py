@@ -47,11 +47,19 @@ def kind_of(cls: type) -> str:
 
 
 class OneOf:
-    """Marks a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``."""
+    """Marks a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``. A mapping
+    without a kind is of the ``usual`` one, where there is one."""
+
+    def __init__(self, usual: str | None = None):
+        self.usual = usual
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         tagged = handler.generate_schema(Annotated[source, Field(discriminator="kind")])
-        return core_schema.no_info_before_validator_function(lambda value: _tuples(_spell_out(value)), tagged)
+
+        def read(value: Any) -> Any:
+            return _tuples(_spell_out(value, self.usual))
+
+        return core_schema.no_info_before_validator_function(read, tagged)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         tagged = handler(schema)
@@ -59,8 +67,10 @@ class OneOf:
         return {"anyOf": [{"enum": names}, tagged]} if names else tagged
 
 
-def _spell_out(value: Any) -> Any:
+def _spell_out(value: Any, usual: str | None = None) -> Any:
     """``rotary`` is short for ``{kind: rotary}``."""
+    if usual is not None and isinstance(value, dict):
+        return {"kind": usual} | value
     return {"kind": value} if isinstance(value, str) else value
 
 
