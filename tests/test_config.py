@@ -27,6 +27,7 @@ from dragoman.config import (
 from dragoman.errors import ConfigError, UserError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.norm import Norm
 from dragoman.model.position import NoPosition, Sinusoidal
 from dragoman.model.rotary import LinearScaling, Rotary
 from dragoman.model.transformer import TransformerConfig
