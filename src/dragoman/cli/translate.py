@@ -35,6 +35,9 @@ def translate(
     prefix_column: Annotated[
         bool, typer.Option("--prefix-column", help="Each line holds a text, a tab, and how its translation begins.")
     ] = False,
+    cache: Annotated[
+        str, typer.Option(help="What decoding keeps, and how: for example paged:16+int8, window:64:4 or growing.")
+    ] = "preallocated",
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -42,16 +45,18 @@ def translate(
     from dragoman.decode.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
+    from dragoman.model.cache import parse_cache
 
     typed = text is None and sys.stdin.isatty()
     lines = None if typed else _lines(text)
     layout = Layout(format=format, nbest=nbest, scores=scores, flag_below=flag_below)
     search = Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam)
+    policy = parse_cache(cache)
     translator = Translator.load(run, which=checkpoint, device=device)
     if lines is None:
-        _converse(lambda line: write(translator.translate([line], search=search), sys.stdout, layout))
+        _converse(lambda line: write(translator.translate([line], search=search, cache=policy), sys.stdout, layout))
         return
-    results = translator.stream(_with_prefixes(lines) if prefix_column else lines, search=search)
+    results = translator.stream(_with_prefixes(lines) if prefix_column else lines, search=search, cache=policy)
     if output is None:
         write(results, sys.stdout, layout)
     else:

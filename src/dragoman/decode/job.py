@@ -17,7 +17,9 @@ from dragoman.decode.strategy import Hypothesis
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.vocabulary import Vocabulary
 from dragoman.errors import ConfigError, DataError
+from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
+from dragoman.model.state import KVPolicy
 from dragoman.text.clean import normalise
 from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 
@@ -38,9 +40,11 @@ class Job:
         rules: Sequence[RuleConfig] = (),
         batch_tokens: int,
         longest: int,
+        policy: KVPolicy = DEFAULT,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.batch_tokens, self.longest = cfg, rules, batch_tokens, longest
+        self.policy = policy
         self.device = next(model.parameters()).device
 
     def translate(
@@ -98,7 +102,7 @@ class Job:
             source = padded([rows[i] for i in batch], self.device)
             begun = Begun(source.new_full((len(batch), 1), BOS), source)
             rules = [*(rule.start(begun) for rule in self.general), *self.rules([asked[i] for i in batch])]
-            results = search(self.model, source, self.cfg, rules=rules)
+            results = search(self.model, source, self.cfg, self.policy, rules)
             for i, candidates in zip(batch, self.readable(results), strict=True):
                 found[i] = candidates
             done += len(batch)

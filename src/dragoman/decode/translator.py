@@ -16,7 +16,9 @@ from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError
+from dragoman.model.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
+from dragoman.model.state import KVPolicy
 from dragoman.text.lines import Pair
 from dragoman.text.tokenizer import Tokenizer
 
@@ -69,6 +71,7 @@ class Translator:
         rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
         longest: int = LONGEST,
+        cache: str | KVPolicy = DEFAULT,
         progress: Progress | None = None,
     ) -> list[Translation]:
         """Translate each text; as many translations as texts, in their order.
@@ -85,16 +88,20 @@ class Translator:
             rules: what else may and may not be said, in any search.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
             longest: characters of a text taken at once; a limit of the model itself holds besides.
+            cache: what attention layers keep of the past, and how; a text such as "paged:16+int8" is read by
+                ``model.cache.parse_cache``.
             progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
 
         Raises:
             DataError: half of a surrogate pair in a text, which no tokenizer can take, or a prefix that the vocabulary
                 cannot express; the message names the row.
+            ConfigError: a cache that is not known, or does not fit the model.
             CheckpointError: a model whose output is not numbers.
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        return self._job(search or of_size(beam), rules, batch_tokens, longest).translate(texts, 1, progress)
+        job = self._job(search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest)
+        return job.translate(texts, 1, progress)
 
     def stream(
         self,
@@ -105,18 +112,20 @@ class Translator:
         rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
         longest: int = LONGEST,
+        cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        job = self._job(search or of_size(beam), rules, batch_tokens, longest)
+        job = self._job(search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest)
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)
             row += len(some)
 
-    def _job(self, cfg: SearchConfig, rules: Sequence[RuleConfig], batch_tokens: int, longest: int) -> Job:
+    def _job(self, cfg: SearchConfig, cache: str | KVPolicy, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
-        return Job(self.model, *sides, cfg=cfg, rules=rules, batch_tokens=batch_tokens, longest=longest)
+        policy = parse_cache(cache) if isinstance(cache, str) else cache
+        return Job(self.model, *sides, cfg=cfg, policy=policy, **options)
 
     def score(
         self, pairs: Sequence[Pair], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None

@@ -57,7 +57,7 @@ class Joined(Layout):
 
 
 class Buffers(Layout):
-    """Room to spare, written in place. Rows and columns are moved when the next tokens come, all at once.
+    """Room to spare, written in place. Rows are moved when the next tokens come, however often they were reordered.
 
     It holds numbers, not their gradients.
     """
@@ -65,32 +65,36 @@ class Buffers(Layout):
     def __init__(self, room: int) -> None:
         self.room, self.length = room, 0
         self.parts: Parts | None = None
-        self.rows: Tensor | None = None  # as they are to be picked
-        self.columns: Tensor | None = None  # likewise
+        self.rows: Tensor | None = None  # where each row is to be found
 
     def extend(self, new: Parts, lasting: Tensor | None) -> Parts:
         start, end = self.length, self.length + len(new[0])
         if self.parts is None:
-            self.parts = tuple(self.with_room(part, end, part.shape[1]) for part in new)
-        elif self.rows is not None or self.columns is not None or end > len(self.parts[0]):
-            self.parts = tuple(self.moved(part, end) for part in self.parts)
-            self.rows = self.columns = None
+            self.parts = tuple(self.empty(part, end, part.shape[1]) for part in new)
+        elif self.rows is not None or end > len(self.parts[0]):
+            self.parts, self.rows = tuple(self.moved(part, end) for part in self.parts), None
         for part, fresh in zip(self.parts, new, strict=True):
             part[start:end] = fresh.detach()
-        self.length, self.columns = (end, None) if lasting is None else (len(lasting), lasting)
-        return tuple(part[:end] for part in self.parts)
+        seen, self.length = tuple(part[:end] for part in self.parts), end
+        if lasting is not None:
+            self.parts, self.length = tuple(self.with_columns(part, lasting) for part in seen), len(lasting)
+        return seen
 
     def moved(self, part: Tensor, needed: int) -> Tensor:
-        rows = part.shape[1] if self.rows is None else len(self.rows)
-        to = self.with_room(part, needed, rows)
-        kept = part[: self.length] if self.columns is None else part.index_select(0, self.columns)
-        if self.rows is None:
-            to[: self.length] = kept
+        old, rows = part[: self.length], self.rows
+        to = self.empty(part, needed, part.shape[1] if rows is None else len(rows))
+        if rows is None:
+            to[: self.length] = old
         else:
-            torch.index_select(kept, 1, self.rows, out=to[: self.length])
+            torch.index_select(old, 1, rows, out=to[: self.length])
         return to
 
-    def with_room(self, like: Tensor, needed: int, rows: int) -> Tensor:
+    def with_columns(self, part: Tensor, chosen: Int[Tensor, " K"]) -> Tensor:
+        to = self.empty(part, len(chosen) + 1, part.shape[1])  # with room for the next token
+        torch.index_select(part, 0, chosen, out=to[: len(chosen)])
+        return to
+
+    def empty(self, like: Tensor, needed: int, rows: int) -> Tensor:
         room = self.room
         while room < needed:
             room *= 2
@@ -102,9 +106,7 @@ class Buffers(Layout):
 
     def rewind(self, tokens: int) -> None:
         self.length -= tokens
-        if self.columns is not None:
-            self.columns = self.columns[: self.length]
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in self.parts or ())
+        return sum(part.nbytes for part in (*(self.parts or ()), *((self.rows,) if self.rows is not None else ())))
