@@ -20,13 +20,14 @@ from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.reader import Reader
 from dragoman.decode.rules import Rule, Rules
 from dragoman.decode.sample import Sample
+from dragoman.decode.speculative import Speculative
 from dragoman.decode.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
 from dragoman.text.tokenizer import BOS, PAD
 
-SearchConfig = Annotated[Greedy | Beam | DiverseBeam | Sample | MinimumBayesRisk, OneOf()]
+SearchConfig = Annotated[Greedy | Beam | DiverseBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
 
 
 @torch.inference_mode()
@@ -56,7 +57,7 @@ def search(
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
     strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
     prompt = source.new_full((len(source), 1), BOS)
-    for _ in walk(model, source, prompt, strategy, policy, rules):
+    for _ in walk(model, source, prompt, cfg, strategy, policy, rules):
         pass
     return strategy.results()
 
@@ -65,11 +66,13 @@ def walk(
     model: SequenceModel,
     source: Int[Tensor, "B S"] | None,
     prompt: Int[Tensor, "B P"] | Tokens,
+    cfg: SearchConfig,
     strategy: Strategy,
     policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
 ) -> Iterator[Choice]:
-    """Let ``strategy`` search; tell each choice as soon as it is made, but the last, which ends the search.
+    """Let ``strategy`` search, which ``cfg`` has started; tell each choice as soon as it is made, but the last,
+    which ends the search.
 
     ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
     """
@@ -84,7 +87,10 @@ def walk(
 
     try:
         with torch.inference_mode():  # never while others run: a generator's context would be theirs as well
-            reader = Reader(model, source, policy, strategy.beams)
+            if isinstance(cfg, Speculative):
+                reader = cfg.reader(model, source, policy, strategy)
+            else:
+                reader = Reader(model, source, policy, strategy.beams)
             choice = choose(reader.first(prompt))
         while choice:
             yield choice
