@@ -13,13 +13,19 @@ from dragoman.errors import DataError
 
 if TYPE_CHECKING:
     from dragoman.decode.request import Request
+    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.translation import Translation
+    from dragoman.decode.translator import Progress
 
 
 def translate(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
     text: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
+        typer.Argument(
+            metavar="[FILE | SENTENCE]",
+            help="A text file, a .po, .xlf or .tmx file, or one sentence; default: standard input.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
@@ -38,25 +44,53 @@ def translate(
     cache: Annotated[
         str, typer.Option(help="What decoding keeps, and how: for example paged:16+int8, window:64:4 or growing.")
     ] = "preallocated",
+    redo: Annotated[
+        bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
+    ] = False,
+    source_language: Annotated[str | None, typer.Option(metavar="LANGUAGE", help="Of a .tmx file's many.")] = None,
+    target_language: Annotated[
+        str | None, typer.Option(metavar="LANGUAGE", help="To be added to a .tmx file; for a .po file's plural forms.")
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty."""
+    """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
+
+    Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in."""
+    from dragoman.cli import document as documents
+    from dragoman.decode import placeholders
     from dragoman.decode.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
     from dragoman.model.cache import parse_cache
 
+    document = documents.opened(text, source_language, target_language)
     typed = text is None and sys.stdin.isatty()
-    lines = None if typed else _lines(text)
+    lines = None if typed or document else _lines(text)
     layout = Layout(format=format, nbest=nbest, scores=scores, flag_below=flag_below)
     search = Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam)
     policy = parse_cache(cache)
     translator = Translator.load(run, which=checkpoint, device=device)
-    if lines is None:
-        _converse(lambda line: write(translator.translate([line], search=search, cache=policy), sys.stdout, layout))
+
+    def ask(
+        texts: list[str], search: "SearchConfig" = search, progress: "Progress | None" = None
+    ) -> "list[Translation]":
+        return translator.translate(texts, search=search, cache=policy, progress=progress)
+
+    def more(texts: list[str], _: object) -> "list[Translation]":
+        """Several answers, for texts whose first one has lost a placeholder."""
+        return ask(texts, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
+
+    if document:
+        documents.fill(document, ask, require=more, output=output, redo=redo, flag_below=flag_below)
         return
-    results = translator.stream(_with_prefixes(lines) if prefix_column else lines, search=search, cache=policy)
+    if lines is None:
+        _converse(lambda line: write(placeholders.stream([line], ask, require=more), sys.stdout, layout))
+        return
+    if prefix_column:
+        results = translator.stream(_with_prefixes(lines), search=search, cache=policy)
+    else:
+        results = placeholders.stream(lines, ask, require=more)
     if output is None:
         write(results, sys.stdout, layout)
     else:
@@ -70,7 +104,7 @@ def _lines(text: str | None) -> Iterable[str]:
         return decode_lines(sys.stdin.buffer, "standard input")
     if Path(text).is_file():
         return read_lines(text)
-    if text.endswith((".txt", ".gz")) or ("/" in text and " " not in text):
+    if text.endswith((".txt", ".gz", ".zst")) or ("/" in text and " " not in text):
         raise DataError(f"{text}: no such file")
     return [text]
 

@@ -20,14 +20,15 @@ def segment(text: str, fits: Callable[[str], bool]) -> list[Part]:
     """
     if fits(text):
         return [Part(text, "")]
-    return [part for sentence in _sentences(text) for part in _halves(sentence, fits)]
+    return [part for sentence in sentences(text) for part in _halves(sentence, fits)]
 
 
 _SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*\s+ | [。！？｡؟۔।॥]+["'”’」』）]*\s*""", re.VERBOSE)
 _CUTS = [re.compile(r"[,;:–—]\s+|[、，；：،؛]\s*"), re.compile(r"\s+")]  # between clauses, between words
 
 
-def _sentences(text: str) -> Iterator[Part]:
+def sentences(text: str) -> Iterator[Part]:
+    """The sentences of a text, the last with what follows it."""
     start = 0
     for end in _ends(_SENTENCE_END, text):
         if not text[end].islower():  # "e.g. this" goes on

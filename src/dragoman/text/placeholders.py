@@ -4,7 +4,8 @@ Found by their looks alone, in the syntaxes that interface strings use.
 """
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ class Role(Enum):
     CLOSES = "closes"
     ALONE = "alone"
     ORDERED = "ordered"
-    """Stands alone, but in a fixed order with others of its role: one end of what a format pairs by number."""
+    """One end of something whose other end is elsewhere, or is told by a number: all tags must stay in their order."""
 
 
 class Placeholder(NamedTuple):
@@ -40,27 +41,29 @@ def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
             if match.start() not in closings:
                 continue  # a brace that nothing closes is a brace
             at = closings[match.start()]
-        found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup == "code"))
+        found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
     return _paired(found)
 
 
-def _placeholder(text: str, start: int, is_code: bool) -> Placeholder:
-    end, role, name = start + len(text), Role.ALONE, ""
+def _placeholder(text: str, start: int, kind: str) -> Placeholder:
+    end = start + len(text)
+    if kind in _LINK_ENDS:  # [text](address)
+        return Placeholder(start, end, text, _LINK_ENDS[kind], "[")
+    first = _FIRST_TAG.match(text)
+    if kind == "code" and first and first["name"].rpartition(":")[2] in _HALVES:
+        return Placeholder(start, end, text, Role.ORDERED, first["name"])
     if tag := _TAG.fullmatch(text):
         name = tag["name"].lower()
-        if tag["slash"]:
-            role = Role.CLOSES
-        elif not tag["empty"] and name not in _VOID:
-            role = Role.OPENS
-        if is_code and name.rpartition(":")[2] in _HALVES:
-            role = Role.ORDERED
-    elif is_code and (tag := _FIRST_TAG.match(text)) and tag["name"].rpartition(":")[2] in _HALVES:
-        role = Role.ORDERED
-    return Placeholder(start, end, text, role, name)
+        alone = tag["empty"] or name in _VOID
+        return Placeholder(start, end, text, Role.CLOSES if tag["slash"] else Role.ALONE if alone else Role.OPENS, name)
+    return Placeholder(start, end, text, Role.ALONE, "")
+
+
+_LINK_ENDS = {"begin": Role.OPENS, "finish": Role.CLOSES}
 
 
 def _paired(found: list[Placeholder]) -> list[Placeholder]:
-    """``found``, where a tag that nothing closes, or that closes nothing, stands alone."""
+    """``found``, where tags that nothing closes, or that close nothing, are to stay in their order."""
     opened: list[int] = []
     single = set()
     for i, placeholder in enumerate(found):
@@ -71,7 +74,7 @@ def _paired(found: list[Placeholder]) -> list[Placeholder]:
             single.update([i] if at is None else opened[at + 1 :])
             del opened[len(opened) if at is None else at :]
     single.update(opened)
-    return [p._replace(role=Role.ALONE, name="") if i in single else p for i, p in enumerate(found)]
+    return [p._replace(role=Role.ORDERED) if i in single else p for i, p in enumerate(found)]
 
 
 def _closings(text: str) -> dict[int, int]:
@@ -96,6 +99,9 @@ _GENERAL = r"""
   (?P<tag>   </?[A-Za-z0-9][\w.:-]*(?:\s(?:[^<>"']|"[^"]*"|'[^']*')*?)?/?> )
 | (?P<link>  (?:\b(?:https?|ftp)://|\bwww\.(?=\w))[^\s<>"'`|\\^(){}\[\]]*(?:\{[^{}\s]*\}[^\s<>"'`|\\^(){}\[\]]*
                  |\([^\s()]*\)[^\s<>"'`|\\^(){}\[\]]*)*(?<![.,;:!?]) )
+| (?P<begin> !?\[(?=[^\[\]]*\]\([^()\s]*\)) )
+| (?P<finish>\]\([^()\s]*\) )
+| (?P<path>  (?<!\w)[A-Za-z]:\\[^\s"'<>|{}%]* )
 | (?P<mail>  (?<![\w.+-])\w[\w.+-]*@\w[\w-]*(?:\.\w[\w-]*)+ )
 | (?P<ruby>  [%$\#]\{[^{}\s]*\} )
 | (?P<brace> \{ )
@@ -115,3 +121,17 @@ def _pattern(codes: tuple[str, ...]) -> re.Pattern[str]:
 
 
 _PLAIN = re.compile(_GENERAL, re.VERBOSE)
+
+
+# ---- whether they are all there -------------------------------------------------------------------
+
+
+def kept(source: Sequence[Placeholder], target: Sequence[Placeholder]) -> bool:
+    """Whether a translation with the placeholders ``target`` has each of ``source`` as often, and all tags nested."""
+    if Counter(p.text for p in source) != Counter(p.text for p in target):
+        return False
+    if any(p.role is Role.ORDERED for p in source):
+        return [p.text for p in source if p.role is not Role.ALONE] == [
+            p.text for p in target if p.role is not Role.ALONE
+        ]
+    return all(p.role is not Role.ORDERED for p in target)

@@ -1,0 +1,87 @@
+"""Translating documents: what is missing in them is filled, and nothing else in them changes."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dragoman.decode import placeholders
+from dragoman.decode.translation import Translation
+from dragoman.decode.translator import Progress
+from dragoman.decode.ways import Ask, Require
+from dragoman.text.slots import Document, Filling
+
+AskAndTell = Callable[[list[str], Progress | None], list[Translation]]
+"""Translates texts, and tells what it is given how many are done."""
+CHUNK = 1024
+"""Slots translated at a time."""
+
+
+@dataclass(frozen=True)
+class Translated:
+    content: bytes
+    """The document, filled."""
+    filled: int
+    """Slots that got a translation."""
+    left: int
+    """Slots that had one, and kept it."""
+    flagged: int
+    """Slots that a person should look at, marked so in the document."""
+    warnings: tuple[str, ...]
+    """Each names its place."""
+
+
+def translate_document(
+    document: Document,
+    ask: AskAndTell,
+    *,
+    redo: bool = False,
+    flag_below: float | None = None,
+    require: Require | None = None,
+    progress: Progress | None = None,
+) -> Translated:
+    """Fill the slots of a document that have no translation yet.
+
+    Args:
+        ask: the translator.
+        redo: also those that have one, unless it was approved.
+        flag_below: confidence below which a translation is marked for review.
+        require: see ``placeholders.translate``.
+        progress: called with how many slots are done, and of how many.
+
+    Raises:
+        DataError: a translation that the file cannot hold.
+    """
+    chosen = [i for i, slot in enumerate(document.slots) if not slot.filled or (redo and not slot.locked)]
+    fillings: dict[int, Filling] = {}
+    warnings = list(document.notes)
+    for start in range(0, len(chosen), CHUNK):
+        some = chosen[start : start + CHUNK]
+        slots = [document.slots[i] for i in some]
+        answers = placeholders.translate(
+            [slot.text for slot in slots],
+            _reporting(ask, progress, start, len(some), len(chosen)),
+            codes=[slot.codes for slot in slots],
+            require=require,
+        )
+        for i, slot, answer in zip(some, slots, answers, strict=True):
+            review = flag_below is not None and answer.confidence < flag_below
+            fillings[i] = Filling(answer.text, review)
+            warnings += [re.sub(r"^row \d+", slot.place, warning) for warning in answer.warnings]
+    return Translated(
+        content=document.filled(fillings),
+        filled=len(fillings),
+        left=len(document.slots) - len(chosen),
+        flagged=sum(filling.review for filling in fillings.values()),
+        warnings=tuple(warnings),
+    )
+
+
+def _reporting(ask: AskAndTell, progress: Progress | None, before: int, size: int, total: int) -> Ask:
+    """``ask`` for one chunk of slots: its first question, which is most of the work, moves the progress."""
+
+    def tell(done: int, of: int) -> None:
+        if progress:
+            progress(before + size * done // max(of, 1), total)
+
+    tellers = iter([tell])
+    return lambda texts: ask(texts, next(tellers, None))

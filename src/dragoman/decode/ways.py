@@ -1,0 +1,328 @@
+# ruff: noqa: RUF001  (full stops of many scripts)
+"""Ways to translate a line so that its placeholders survive: some read well and may fail, one cannot."""
+
+import dataclasses
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from dragoman.decode.segment import sentences
+from dragoman.decode.translation import Candidate, Translation
+from dragoman.text.placeholders import Placeholder, Role, find, kept
+
+Ask = Callable[[list[str]], list[Translation]]
+"""Translates texts: as many, in their order."""
+Require = Callable[[list[str], list[list[str]]], list[Translation]]
+"""Translates texts so that each translation has the strings that are required of it."""
+
+IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
+UNTOUCHED = "left as it was, in part or whole, since its translation would not keep a placeholder: translate it by hand"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stretch of text without line ends, tabs and outer white space."""
+
+    text: str
+    codes: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    @cached_property
+    def placeholders(self) -> list[Placeholder]:
+        return find(self.text, self.codes)
+
+    def is_kept_in(self, translation: str) -> bool:
+        return kept(self.placeholders, find(translation, self.codes))
+
+
+def in_one(row: int, source: str, text: str, parts: Sequence[Translation], *warnings: str) -> Translation:
+    """One translation that is made of several; as trustworthy as the worst of them."""
+    best = [part.candidates[0] for part in parts]
+    whole = Candidate(
+        text=text,
+        score=min((c.score for c in best), default=0.0),
+        log_prob=sum((c.log_prob for c in best), 0.0),
+        tokens=sum((c.tokens for c in best), ()),
+        token_log_probs=sum((c.token_log_probs for c in best), ()),
+        cut=any(c.cut for c in best),
+    )
+    told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
+    return Translation(row, source, (whole,), tuple(told), min((p.confidence for p in parts), default=1.0))
+
+
+def about(row: int, warning: str) -> str:
+    """A warning about a question, as one about the text that it came from."""
+    return f"row {row}: " + re.sub(r"^row \d+: ", "", warning)
+
+
+def answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
+    """A translation of every line: in the first of these ways that leads to one, or else in pieces."""
+    answers: dict[Line, Translation] = {}
+    for way in (Wordless(), *ways, BySentence(ways), InPieces()):
+        todo = [line for line in lines if line not in answers and way.suits(line)]
+        for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
+            if answer is not None:
+                answers[line] = answer
+    return answers
+
+
+# ---- asking ----------------------------------------------------------------------------------------
+
+
+class Way(ABC):
+    """One way to translate lines."""
+
+    def suits(self, line: Line) -> bool:
+        return True
+
+    @abstractmethod
+    def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
+        """For each line its translation; None where this way does not lead to one."""
+
+
+class Wordless(Way):
+    """A line of nothing but placeholders, and numbers and signs between them, is its own translation."""
+
+    def suits(self, line: Line) -> bool:
+        rest = list(line.text)
+        for p in line.placeholders:
+            rest[p.start : p.end] = " " * (p.end - p.start)
+        return bool(line.placeholders) and not any(map(str.isalpha, rest))
+
+    def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
+        return [in_one(1, line.text, line.text, []) for line in lines]
+
+
+class Asking(Way):
+    """A way that asks something for each line, and makes its translation of the replies."""
+
+    def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
+        questions = [self.questions(line) for line in lines]
+        replies = iter(self.put(ask, list(itertools.chain.from_iterable(questions)), lines))
+        return [
+            self.answer(line, list(itertools.islice(replies, len(asked))))
+            for line, asked in zip(lines, questions, strict=True)
+        ]
+
+    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+        return ask(questions) if questions else []
+
+    @abstractmethod
+    def questions(self, line: Line) -> list[str]: ...
+
+    @abstractmethod
+    def answer(self, line: Line, replies: list[Translation]) -> Translation | None: ...
+
+
+class AsItIs(Asking):
+    """The text itself. Of several candidates, those are left that say something and keep the placeholders."""
+
+    def questions(self, line: Line) -> list[str]:
+        return [line.text]
+
+    def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
+        (reply,) = replies
+        good = tuple(c for c in reply.candidates if c.text and line.is_kept_in(c.text))
+        return dataclasses.replace(reply, candidates=good) if good else None
+
+
+class Required(AsItIs):
+    """The text itself, to a translator that is told what must come out."""
+
+    def __init__(self, require: Require):
+        self.require = require
+
+    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+        return self.require(questions, [[p.text for p in line.placeholders] for line in lines])
+
+
+class StandIns(Asking):
+    """The text with what models copy well in place of placeholders: words, or marks such as quotes for pairs of tags.
+
+    It is put to the second translator if there is one, since it must bring the stand-ins out again.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        links: Sequence[str],
+        marks: Sequence[tuple[str, str]],
+        edge: str,
+        require: Require | None,
+    ):
+        """
+        Args:
+            links: words for links.
+            marks: for what opens and what closes.
+            edge: pattern of what may not come right before or after a word.
+        """
+        self.words, self.links, self.marks, self.edge, self.require = words, links, marks, edge, require
+
+    def suits(self, line: Line) -> bool:
+        return bool(self.swaps(line))
+
+    def swaps(self, line: Line) -> list[tuple[Placeholder, str]]:
+        """What is to be replaced, and by what; nothing where the stand-ins do not suffice."""
+        words, links = ([w for w in some if w not in line.text] for some in (self.words, self.links))
+        marks = [pair for pair in self.marks if not any(mark in line.text for mark in pair)]
+        swaps, closing = [], []
+        for p in _merged(line):
+            try:
+                if p.role is Role.ALONE:
+                    swaps.append((p, (links if links and "://" in p.text else words).pop(0)))
+                elif p.role is Role.OPENS:
+                    opens, closes = marks.pop(0)
+                    swaps.append((p, opens))
+                    closing.append(closes)
+                elif p.role is Role.CLOSES:
+                    swaps.append((p, closing.pop()))
+            except IndexError:
+                return []
+        return swaps
+
+    def questions(self, line: Line) -> list[str]:
+        parts, at = [], 0
+        for p, word in self.swaps(line):
+            parts += [line.text[at : p.start], word]
+            at = p.end
+        return ["".join([*parts, line.text[at:]])]
+
+    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+        if self.require is None:
+            return ask(questions)
+        return self.require(questions, [[word for _, word in self.swaps(line)] for line in lines])
+
+    def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
+        (reply,) = replies
+        swaps = self.swaps(line)
+        longest_first = sorted({word for _, word in swaps}, key=len, reverse=True)
+        pattern = re.compile(rf"(?<!{self.edge})(?:{'|'.join(map(re.escape, longest_first))})(?!{self.edge})")
+        for candidate in reply.candidates:
+            if (text := _swapped_back(candidate.text, pattern, swaps)) is not None and line.is_kept_in(text):
+                return in_one(1, line.text, text, [dataclasses.replace(reply, candidates=(candidate,))])
+        return None
+
+
+def _merged(line: Line) -> Iterator[Placeholder]:
+    """The placeholders, where a pair of tags without a letter between them is one."""
+    rest = iter(line.placeholders)
+    for p in rest:
+        if p.role is Role.OPENS and (whole := _wordless_pair(line, p)):
+            yield whole
+            while next(rest).end < whole.end:
+                pass
+        else:
+            yield p
+
+
+def _wordless_pair(line: Line, opening: Placeholder) -> Placeholder | None:
+    depth, at = 0, opening.start
+    for p in line.placeholders:
+        if p.start < opening.start:
+            continue
+        if any(map(str.isalpha, line.text[at : p.start])):
+            return None
+        depth, at = depth + (p.role is Role.OPENS) - (p.role is Role.CLOSES), p.end
+        if not depth:
+            return Placeholder(opening.start, p.end, line.text[opening.start : p.end], Role.ALONE, "")
+    return None
+
+
+def _swapped_back(text: str, pattern: re.Pattern[str], swaps: list[tuple[Placeholder, str]]) -> str | None:
+    """``text`` with the originals in place of their stand-ins; None if those are not all there, or are too many."""
+    left: dict[str, list[str]] = defaultdict(list)
+    for p, word in swaps:
+        left[word].append(p.text)
+    parts, at = [], 0
+    for found in pattern.finditer(text):
+        if not left[found[0]]:
+            return None
+        parts += [text[at : found.start()], left[found[0]].pop(0)]
+        at = found.end()
+    return None if any(left.values()) else "".join([*parts, text[at:]])
+
+
+def ways_to_ask(require: Require | None) -> list[Way]:
+    """All that may fail, the best first."""
+    marks = (("**", "**"), ('"', '"'), ("(", ")"))
+    names, links = ("{name}", "{value}", "{count}", "{time}", "{error}"), ("{url}", "{docs_url}")
+    numbers = ("17", "23", "38", "46", "59", "64", "71", "82", "93")
+    return [
+        AsItIs(),
+        *([Required(require)] if require else []),
+        StandIns(names, links, marks, edge=r"[{}*]", require=require),
+        StandIns(numbers, (), marks[1:], edge=r"\d", require=require),
+    ]
+
+
+class BySentence(Way):
+    """Each sentence by itself, in the first way that leads to a translation: one that is difficult spoils no other."""
+
+    def __init__(self, ways: list[Way]):
+        self.ways = ways
+
+    def suits(self, line: Line) -> bool:
+        return len(self.sentences(line)) > 1
+
+    def sentences(self, line: Line) -> list[tuple[Line, str]]:
+        """Each with what comes after it; none where a placeholder goes over a sentence's end."""
+        parts = [(Line(part.text, line.codes), part.glue) for part in sentences(line.text) if part.text]
+        found = [p.text for sentence, _ in parts for p in sentence.placeholders]
+        return parts if found == [p.text for p in line.placeholders] else []
+
+    def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
+        split = [self.sentences(line) for line in lines]
+        every = dict.fromkeys(sentence for some in split for sentence, _ in some)
+        found = answered(list(every), ask, self.ways)
+        return [self.joined(line, some, found) for line, some in zip(lines, split, strict=True)]
+
+    def joined(self, line: Line, parts: list[tuple[Line, str]], found: dict[Line, Translation]) -> Translation | None:
+        text = "".join(found[sentence].text + glue for sentence, glue in parts)
+        replies = [found[sentence] for sentence, _ in parts]
+        return in_one(1, line.text, text, replies) if line.is_kept_in(text) else None
+
+
+class InPieces(Asking):
+    """What stands between the placeholders, each stretch of words by itself; they stay where they are."""
+
+    def questions(self, line: Line) -> list[str]:
+        return [words for words, _ in self.stretches(line) if words]
+
+    def stretches(self, line: Line) -> Iterator[tuple[str, str]]:
+        """Words to be translated, if any, and what follows them as it is, in turns."""
+        at = 0
+        for start, end in [*((p.start, p.end) for p in line.placeholders), (len(line.text), len(line.text))]:
+            between = line.text[at:start]
+            words = _WORDS.search(between)
+            if words and any(map(str.isalpha, words[0])):
+                yield "", between[: words.start()]
+                yield words[0], between[words.end() :] + line.text[start:end]
+            else:
+                yield "", between + line.text[start:end]
+            at = end
+
+    def answer(self, line: Line, replies: list[Translation]) -> Translation:
+        asked, parts, damaged = iter(replies), [], False
+        for words, rest in self.stretches(line):
+            reply = next(asked).text if words else ""
+            spoilt = bool(words) and bool(find(reply) or not reply)
+            damaged |= spoilt
+            parts += [words if spoilt else _ended_alike(reply, words), rest]
+        text = "".join(parts)
+        if not line.is_kept_in(text):
+            text, damaged = line.text, True
+        return in_one(1, line.text, text, replies, UNTOUCHED if damaged else IN_PIECES)
+
+
+_WORDS = re.compile(r"\w.*\w|\w", re.DOTALL)
+
+
+def _ended_alike(reply: str, words: str) -> str:
+    """``reply`` without the full stop that a model likes to end on, since ``words`` never do."""
+    return reply.rstrip(".。!?！？…").rstrip() or reply
