@@ -19,6 +19,7 @@ from dragoman.decode.beam import Average, Beam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.translator import Translator
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import ORIGIN, RECORD, import_checkpoint
 from dragoman.interchange.vocabulary import Vocabulary
@@ -110,7 +111,9 @@ MODELS: dict[str, tuple[Make, Make]] = {
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
     ),
 }
-GENERATORS = tuple(MODELS)
+__all__ = ["Translator"]
+SPEAKERS = tuple(MODELS)
+"""Those that say something: their searches are compared as well."""
 CASES = [(name, size) for name in MODELS for size in (0, 1)]
 
 
@@ -181,6 +184,10 @@ class Pair:
     @property
     def translates(self) -> bool:
         return self.ours.cfg.encoder is not None
+
+    @property
+    def speaks(self) -> bool:
+        return hasattr(self.theirs, "generate") and self.name in SPEAKERS
 
     def texts(self, count: int, seed: int = 0, shortest: int = 2, longest: int = 9) -> list[Tensor]:
         """Random texts in their ids, without special ones."""

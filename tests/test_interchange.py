@@ -170,3 +170,81 @@ def test_a_run_is_never_overwritten(llama, tmp_path, capsys):
     assert main(["import", str(llama), "--run", str(tmp_path / "run")]) == 2
     assert "choose another --run name" in capsys.readouterr().err
     assert weights(tmp_path / "run") == before
+
+
+# ---- tokenizers of older folders -----------------------------------------------------------------------
+
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Der schnelle braune Fuchs springt über den faulen Hund.",
+    "Schöne Grüße aus Köln, wo ½ Liter 3,50 € kostet!",
+    "A translator of your own, with its quality measured.",
+    "Eine Übersetzerin, deren Güte gemessen ist.",
+    "Numbers such as 1984 and 2026 are cut into pieces.",
+]
+TEXTS = [*SENTENCES, "  two   spaces ", "ligatures \ufb01 and \uff37\uff29", "unknown 語 signs ß", "word", ""]
+
+
+@pytest.fixture(scope="module")
+def marian_folder(tmp_path_factory):
+    """As OPUS-MT has it: two SentencePiece models and one numbered vocabulary."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("marian")
+    lists = []
+    for name, size in (("source", 70), ("target", 90)):
+        (folder / "text").write_text("\n".join(SENTENCES * 4))
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(folder / "text"), model_prefix=str(folder / name), vocab_size=size, hard_vocab_limit=False,
+            minloglevel=2,
+        )  # fmt: skip
+        (folder / f"{name}.model").rename(folder / f"{name}.spm")
+        model = sentencepiece.SentencePieceProcessor(model_file=str(folder / f"{name}.spm"))
+        lists.append([model.id_to_piece(i) for i in range(3, model.get_piece_size())])
+    pieces = ["</s>", "<unk>", *dict.fromkeys(lists[0] + lists[1]), "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    last = len(pieces) - 1
+    special = {"eos_token_id": 0, "pad_token_id": last, "decoder_start_token_id": last, "vocab_size": len(pieces)}
+    model = transformers.MarianMTModel(transformers.MarianConfig(**foreign.SIDES | special)).eval()
+    model.save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "de"}))
+    return folder
+
+
+def test_marian_folders_are_read_as_marian_reads_them(marian_folder, tmp_path):
+    import_checkpoint(marian_folder, tmp_path / "run")
+    import sentencepiece
+
+    numbers = json.loads((marian_folder / "vocab.json").read_text())
+    model, source, target = foreign.load_model(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "origin" / "dragoman.json").read_text())
+    order = foreign.Vocabulary(**record["vocabulary"]).order()
+    for text in TEXTS:
+        for side, tokenizer in (("source", source), ("target", target)):
+            cut = sentencepiece.SentencePieceProcessor(model_file=str(marian_folder / f"{side}.spm"))
+            pieces = cut.encode(text, out_type=str)
+            numbered = [numbers.get(piece, numbers["<unk>"]) for piece in pieces]
+            assert order[tokenizer.encode(text)].tolist() == numbered, (side, text, pieces)
+            if text in SENTENCES and side == "target":
+                assert tokenizer.decode(tokenizer.encode(text)) == cut.decode(pieces)
+    assert len(foreign.Translator(model, source, target).translate(TEXTS)) == len(TEXTS)
+
+
+def test_gpt2_folders_with_merges_are_read_as_gpt2_reads_them(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    trained.train_from_iterator(SENTENCES, trainer)
+    config = foreign.GPT2 | {"vocab_size": 300, "bos_token_id": 0, "eos_token_id": 0}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**config)).save_pretrained(tmp_path / "folder")
+    trained.model.save(str(tmp_path / "folder"))
+    import_checkpoint(tmp_path / "folder", tmp_path / "run")
+    tokenizer = foreign.load_model(tmp_path / "run")[1]
+    order = foreign.Vocabulary(size=300, pad=None, bos=None, eos=0, start=0).order()
+    for text in TEXTS:
+        assert order[tokenizer.encode(text)].tolist() == trained.encode(text).ids
+        assert tokenizer.decode(tokenizer.encode(text)) == text

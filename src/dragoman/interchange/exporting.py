@@ -20,10 +20,11 @@ from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family, obstacle
+from dragoman.interchange.files import read_json
 from dragoman.interchange.importing import ORIGIN, RECORD, SMALL
 from dragoman.interchange.names import Pair, pairs
 from dragoman.interchange.tensors import Report, write_stream
-from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer, read_json
+from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
 from dragoman.model.families import ModelConfig
 from dragoman.model.position import Sinusoidal
 from dragoman.text.tokenizer import Tokenizer

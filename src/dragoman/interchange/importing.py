@@ -21,16 +21,19 @@ from dragoman.config import dump_yaml, to_dict, unknown
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family, Settings
+from dragoman.interchange.files import read_json
 from dragoman.interchange.names import Pair, pairs
 from dragoman.interchange.tensors import Report, Shards, write_stream
-from dragoman.interchange.vocabulary import Vocabulary, adapt_tokenizer, read_json, special_ids
+from dragoman.interchange.tokenizer import read_tokenizers
+from dragoman.interchange.vocabulary import Vocabulary, special_ids
 from dragoman.model.families import ModelConfig
 from dragoman.snapshot import Checkpoint, step_name
 
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "preprocessor_config.json", "modules.json", "1_Pooling/config.json",
+    "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
+    "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
 """Files that an export gives back as they were."""
 
@@ -53,14 +56,14 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     family = find_family(content, folder / "config.json")
     cfg = family.config(Settings(content, folder / "config.json"))
     vocabulary = special_ids(folder, content, cfg.vocab or 0, has_encoder=family.has_encoder)
-    tokenizer = adapt_tokenizer(folder / "tokenizer.json", vocabulary)
+    source_tokenizer, tokenizer = read_tokenizers(folder, vocabulary)
     cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, silent=vocabulary.silent)
     with Shards(folder) as shards:
         source = _Source(shards, family, cfg, vocabulary)
         try:
             run.parent.mkdir(parents=True, exist_ok=True)
             with durable.folder(run) as partial:
-                tokenizer.save(partial / JOINT)
+                RunDirectory(partial).write_tokenizers(source_tokenizer, tokenizer)
                 _keep_origin(folder, partial / ORIGIN, family, vocabulary)
                 _write(partial, source, cfg, progress)
         except OSError as error:
@@ -160,5 +163,5 @@ def _write(run: Path, source: _Source, cfg: ModelConfig, progress: Report | None
     weights = run / FOLDER / ".model.partial"
     listed = [(name, tuple(p.shape), source.dtype(name)) for name, p in source.parameters.items()]
     write_stream(weights, listed, source.__getitem__, {"aliases": json.dumps(source.aliases())}, progress)
-    Checkpoint(checkpoint).write({"model": weights}, {"step": 0}, config, beside=[run / JOINT])
+    Checkpoint(checkpoint).write({"model": weights}, {"step": 0}, config, beside=RunDirectory(run).tokenizer_files())
     durable.link(run / "last", f"{FOLDER}/{checkpoint.name}")

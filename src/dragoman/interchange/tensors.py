@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dragoman.errors import CheckpointError
-from dragoman.interchange.vocabulary import read_json
+from dragoman.interchange.files import read_json
 
 Report = Callable[[int, int], None]
 """Called with what is done and what there is to do."""

@@ -6,18 +6,17 @@ that it has no share in the softmax) and a copy of the row that they start from,
 V their vocabulary size, N the rows we add.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tokenizers
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.errors import ConfigError
+from dragoman.interchange.files import read_json
 from dragoman.model.transformer import SILENCE
 from dragoman.text.tokenizer import Tokenizer
 
@@ -135,93 +134,15 @@ def _first(value: Any, preferred: int | None) -> int:
 
 def _named_ids(folder: Path) -> dict[str, int]:
     """Ids of the special tokens that tokenizer_config.json names."""
-    names = read_json(folder / "tokenizer_config.json")
-    if not (folder / "tokenizer.json").is_file():
-        return {}
-    added = {token["content"]: token["id"] for token in read_json(folder / "tokenizer.json").get("added_tokens", [])}
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]"} | read_json(folder / "tokenizer_config.json")
+    tokens = read_json(folder / "tokenizer.json").get("added_tokens", [])
+    added = {token["content"]: token["id"] for token in tokens}
+    if not added and (folder / "vocab.txt").is_file():
+        added = {line: i for i, line in enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())}
     found = {}
     for role in ("pad", "bos", "eos", "cls", "sep"):
         token = names.get(f"{role}_token")
         token = token.get("content") if isinstance(token, dict) else token
-        if token in added:
+        if isinstance(token, str) and token in added:
             found[f"{role}_token_id"] = added[token]
     return found
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's mapping; empty if there is no such file.
-
-    Raises:
-        CheckpointError: not JSON, or no mapping.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a JSON mapping")
-    return content
-
-
-# ---- tokenizers ------------------------------------------------------------------------------------
-
-
-def adapt_tokenizer(path: Path, vocabulary: Vocabulary) -> Tokenizer:
-    """The tokenizer of ``path``, with as many entries as the model has rows and the three roles under our names.
-
-    Raises:
-        DataError: no such file, not one of the library's, or more entries than the vocabulary has rows.
-    """
-    content = read_json(path)
-    if not content:
-        raise DataError(
-            f"{path}: no such file: the text of this model cannot be told without its tokenizer; "
-            "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
-        )
-    if not isinstance(content.get("model"), dict):
-        raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
-    roles = zip(NAMES, (vocabulary.pad, vocabulary.bos, vocabulary.eos), strict=True)
-    _rename(content, {row: name for name, row in roles if row is not None}, path)
-    content["post_processor"] = None
-    try:
-        inner = tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises nothing more precise
-        raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: {error}") from None
-    entries = 1 + max(inner.get_vocab().values(), default=-1)
-    if entries > vocabulary.size:
-        raise DataError(
-            f"{path}: {entries} entries, but the model has {vocabulary.size} rows (vocab_size in config.json): "
-            "this tokenizer belongs to another model"
-        )
-    inner.add_tokens([f"⟨unused {i}⟩" for i in range(entries, vocabulary.size)])
-    inner.add_special_tokens(
-        [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.silent]
-    )
-    tokenizer = Tokenizer(inner)
-    if tokenizer.special_rows != vocabulary.special:
-        raise DataError(f"{path}: entry {vocabulary.eos}, which ends a text, is not in this tokenizer")
-    return tokenizer
-
-
-def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> None:
-    """Give the entries with these ids other names, wherever they stand."""
-    model = content.get("model", {})
-    vocab = model.get("vocab")
-    old: dict[str, str] = {}
-    for token in content.get("added_tokens", []):
-        if token["id"] in names:
-            old[token["content"]] = names[token["id"]]
-            token |= {"content": names[token["id"]], "special": True, "normalized": False}
-    if isinstance(vocab, dict):
-        old |= {name: names[i] for name, i in vocab.items() if i in names}
-        model["vocab"] = {old.get(name, name): i for name, i in vocab.items()}
-    elif isinstance(vocab, list):
-        old |= {row[0]: names[i] for i, row in enumerate(vocab) if i in names}
-        model["vocab"] = [[names.get(i, name), score] for i, (name, score) in enumerate(vocab)]
-    if model.get("unk_token") in old:
-        model["unk_token"] = old[model["unk_token"]]
-    if missing := set(names.values()) - set(old.values()):
-        ids = [i for i, name in names.items() if name in missing]
-        raise DataError(f"{path}: no entry {ids[0]}, which config.json names as a special token")

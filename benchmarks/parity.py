@@ -1,0 +1,96 @@
+"""Do imported checkpoints say what their own library says? Counted, a row a family.
+
+    python benchmarks/parity.py [--texts 20]
+
+Makes models of `transformers` with random weights (two sizes of each family, float32), imports them, and compares with
+them: the logits of texts in padded batches and token by token with a cache (to 1e-5), greedy and beam search token by
+token, and what import, export and import again give back, bit by bit. Writes ``results/parity.md`` beside this file and
+exits with 1 if anything differs.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+import foreign
+
+TOLERANCE = 1e-5
+
+
+class Count:
+    """So many of so many."""
+
+    def __init__(self) -> None:
+        self.good = self.all = 0
+
+    def add(self, good: int, everything: int) -> None:
+        self.good, self.all = self.good + good, self.all + everything
+
+    def __str__(self) -> str:
+        return f"{self.good} of {self.all}"
+
+
+def count(name: str, texts: int) -> tuple[list[Count], float]:
+    """Logits padded left, padded right, cached, greedy, beam 4, bits; and the largest difference of a logit."""
+    counts, worst = [Count() for _ in range(6)], 0.0
+    for size in (0, 1):
+        with tempfile.TemporaryDirectory() as folder:
+            pair = foreign.pair(name, size, Path(folder))
+            errors = [
+                foreign.logit_errors(pair, "left", texts),
+                foreign.logit_errors(pair, "right", texts),
+                foreign.cached_errors(pair, texts),
+            ]
+            for found, one in zip(errors, counts, strict=False):
+                one.add(sum(error < TOLERANCE for error in found), len(found))
+                worst = max(worst, *found)
+            if pair.speaks:
+                counts[3].add(*foreign.identical(pair, 1, texts))
+                counts[4].add(*foreign.identical(pair, 4, texts))
+            counts[5].add(int(foreign.comes_back(pair, Path(folder))), 1)
+    return counts, worst
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--texts", type=int, default=20)
+    arguments = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    began, table, wrong = time.monotonic(), [], 0
+    for name in foreign.MODELS:
+        counts, worst = count(name, arguments.texts)
+        wrong += sum(one.all - one.good for one in counts)
+        cells = [str(one) if one.all else "" for one in counts]
+        table.append(f"| {name} | {' | '.join(cells)} | {worst:.1e} |")
+        print(table[-1], flush=True)
+    lines = [
+        "# The same numbers and words as their own library",
+        "",
+        "Models of `transformers` with random weights, imported: logits of texts in a batch padded on the left and on",
+        "the right, and token by token with a cache, within 1e-5 of theirs for each text alone; greedy and beam search",
+        f"(4) identical token by token to `generate`, of the texts that it ends within {foreign.LONGEST} tokens; and",
+        "import, export, import again identical bit by bit, as are their own tensors. Two sizes each, float32.",
+        "",
+        f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}; {time.monotonic() - began:.0f} s.",
+        "",
+        "| family | padded left | padded right | cached | greedy | beam | bits | largest difference |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        *table,
+        "",
+    ]
+    (Path(__file__).parent / "results" / "parity.md").write_text("\n".join(lines))
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Small JSON files of a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dragoman.errors import CheckpointError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The file's mapping; empty if there is no such file.
+
+    Raises:
+        CheckpointError: not JSON, or no mapping.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a JSON mapping")
+    return content

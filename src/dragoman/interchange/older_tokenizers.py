@@ -1,0 +1,172 @@
+"""Tokenizers of folders from before tokenizer.json, as the content that one would have.
+
+vocab.json, merges.txt                 GPT-2, RoBERTa, BART
+vocab.txt                              BERT
+source.spm, target.spm, vocab.json     Marian: SentencePiece cuts, vocab.json numbers
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
+
+from dragoman.errors import DataError
+from dragoman.interchange.files import read_json
+
+Content = dict[str, Any]
+
+
+def contents(folder: Path) -> tuple[Content, Content, Path]:
+    """The source's and the target's tokenizer (one and the same, where there is one for both), and where from.
+
+    Raises:
+        DataError: no tokenizer in any form, or one that is damaged.
+    """
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        content = read_json(path)
+        if not isinstance(content.get("model"), dict):
+            raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: it has no 'model'")
+        return content, content, path
+    for name, make in (("source.spm", _marian), ("merges.txt", _byte_pairs), ("vocab.txt", _word_pieces)):
+        if (folder / name).is_file():
+            return *make(folder), folder / name
+    raise DataError(
+        f"{path}: no such file: the text of this model cannot be told without its tokenizer; "
+        "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+    )
+
+
+def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[Content, Content]:
+    """``inner`` as content, with the special tokens that the folder names."""
+    names = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
+    special = [token for key, token in names.items() if key.endswith("_token") and token]
+    texts = [token["content"] if isinstance(token, dict) else token for token in special]
+    inner.add_special_tokens([t for t in (*texts, *_USUAL) if isinstance(t, str) and inner.token_to_id(t) is not None])
+    content = json.loads(inner.to_str())
+    return content, content
+
+
+_USUAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "<|endoftext|>")
+
+
+def _byte_pairs(folder: Path) -> tuple[Content, Content]:
+    model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    inner = tokenizers.Tokenizer(model)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    return _twice(inner, folder)
+
+
+def _word_pieces(folder: Path) -> tuple[Content, Content]:
+    inner = tokenizers.Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
+    lowercase = bool(read_json(folder / "tokenizer_config.json").get("do_lower_case", True))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    return _twice(inner, folder)
+
+
+# ---- SentencePiece ---------------------------------------------------------------------------------
+
+
+def _marian(folder: Path) -> tuple[Content, Content]:
+    numbers: dict[str, int] = read_json(folder / "vocab.json")
+    if not numbers or not (folder / "target.spm").is_file():
+        raise DataError(f"{folder}: a Marian folder has source.spm, target.spm and vocab.json; one is missing")
+    names = sorted(numbers, key=numbers.__getitem__)
+    source, target = (read_pieces(folder / name) for name in ("source.spm", "target.spm"))
+    return _numbered(names, source, hide=True), _numbered(names, target, hide=False)
+
+
+def _numbered(names: list[str], pieces: "Pieces", *, hide: bool) -> Content:
+    """A tokenizer that cuts into ``pieces`` and numbers them by their place in ``names``.
+
+    A character that is no piece has its number all the same where it has one. Longer names that are no pieces (the
+    other language's) are never cut out: to ``hide`` them changes their spelling, which a side that is read, not
+    written, can bear.
+    """
+    scores = pieces.scores
+    lowest = min(scores.values(), default=0.0) - 10.0
+
+    def entry(name: str) -> tuple[str, float]:
+        if name in scores:
+            return name, scores[name]
+        return (f"⟨other {name}⟩" if hide and len(name) > 1 and name not in _USUAL else name), lowest
+
+    unknown = names.index("<unk>") if "<unk>" in names else None
+    inner = tokenizers.Tokenizer(models.Unigram([entry(name) for name in names], unk_id=unknown))
+    spaces = normalizers.Replace(Regex(" {2,}"), " ")
+    charsmap = [normalizers.Precompiled(pieces.charsmap)] if pieces.charsmap else []
+    inner.normalizer = normalizers.Sequence([*charsmap, normalizers.Strip(), spaces])
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    inner.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    inner.add_special_tokens([name for name in _USUAL if name in names])
+    return json.loads(inner.to_str())
+
+
+@dataclass(frozen=True)
+class Pieces:
+    scores: dict[str, float]
+    charsmap: bytes
+    """How characters are normalized, compiled."""
+
+
+def read_pieces(path: Path) -> Pieces:
+    """What a SentencePiece model holds that we need. It is a protocol buffer: pieces are field 1 (text 1, score 2, type
+    3), the normalizer is field 3 (characters 2), the trainer field 2 (kind 3).
+
+    Raises:
+        DataError: not such a file, or no unigram model.
+    """
+    scores, charsmap = {}, b""
+    try:
+        for field, value in _fields(path.read_bytes()):
+            if field == 1:
+                piece = dict(_fields(value))
+                if piece.get(3, 1) == 1:  # neither control nor unknown
+                    scores[piece[1].decode()] = piece.get(2, 0.0)
+            elif field == 3:
+                charsmap = dict(_fields(value)).get(2, b"")
+            elif field == 2 and dict(_fields(value)).get(3, 1) != 1:
+                raise DataError(f"{path}: a SentencePiece model of another kind than unigram: {_ADVICE}")
+    except (IndexError, struct.error, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+        raise DataError(f"{path}: not a SentencePiece model") from None
+    return Pieces(scores, charsmap)
+
+
+_ADVICE = "transformers writes a tokenizer.json with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer: bytes, whole numbers, or 32-bit floats."""
+    at = 0
+    while at < len(message):
+        key, at = _number(message, at)
+        match key & 7:
+            case 0:
+                value, at = _number(message, at)
+            case 1:
+                value, at = message[at : at + 8], at + 8
+            case 2:
+                size, at = _number(message, at)
+                value, at = message[at : at + size], at + size
+            case 5:
+                (value,), at = struct.unpack("<f", message[at : at + 4]), at + 4
+            case _:
+                raise IndexError
+        yield key >> 3, value
+
+
+def _number(message: bytes, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = message[at]
+        value, at, shift = value | (byte & 127) << shift, at + 1, shift + 7
+        if byte < 128:
+            return value, at
