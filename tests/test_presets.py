@@ -3,36 +3,180 @@
 import dataclasses
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from dragoman.config import differences, from_dict, to_dict
-from dragoman.model.transformer import TransformerConfig
+from dragoman.model.families import ModelConfig
 from dragoman.presets import PRESETS
 from dragoman.train.recipe import load
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def parameters(name, **sizes):
+def model(name):
+    """As configured, with the vocabulary of the preset's tokenizer."""
     plain = PRESETS[name]()
-    cfg = from_dict(TransformerConfig, plain["model"])
-    sizes = {"vocab": plain["tokenizer"]["vocab"]} | sizes
+    cfg = from_dict(ModelConfig, plain["model"])
+    return cfg.sized(vocab=plain["tokenizer"]["vocab"]) if "tokenizer" in plain else cfg
+
+
+@cache
+def parameters(name):
     with torch.device("meta"):
-        return sum(p.numel() for p in dataclasses.replace(cfg, **sizes).build().parameters())
+        return sum(p.numel() for p in model(name).build().parameters())
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_as_written_down(name):
-    run = to_dict(load({"preset": name, "data": {"train": []}}))
+    plain = PRESETS[name]()
+    run = to_dict(load({"preset": name, "data": {"train": []}})) if "task" in plain else plain
     text = json.dumps({"parameters": parameters(name), "run": run}, indent=1) + "\n"
     path = GOLDEN / f"{name}.json"
     if os.environ.get("UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert path.read_text() == text, "run UPDATE_GOLDEN=1 pytest and review the difference"
+
+
+# ---- counted elsewhere -----------------------------------------------------------------------------
+
+PUBLISHED = {  # what config.json says of each, where it differs from the default of its class in transformers
+    "gpt2": ("GPT2LMHeadModel", {}),
+    "llama-2-7b": ("LlamaForCausalLM", {}),
+    "llama-3-8b": (
+        "LlamaForCausalLM",
+        {"vocab_size": 128_256, "num_key_value_heads": 8, "intermediate_size": 14_336},
+    ),
+    "llama-3.2-1b": (
+        "LlamaForCausalLM",
+        {
+            "vocab_size": 128_256,
+            "hidden_size": 2048,
+            "num_hidden_layers": 16,
+            "num_key_value_heads": 8,
+            "intermediate_size": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen2-0.5b": (
+        "Qwen2ForCausalLM",
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 896,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "intermediate_size": 4864,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3-0.6b": (
+        "Qwen3ForCausalLM",
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 1024,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "intermediate_size": 3072,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "mistral-7b": ("MistralForCausalLM", {}),
+    "mixtral-8x7b": ("MixtralForCausalLM", {}),
+    "gemma-2-2b": ("Gemma2ForCausalLM", {}),
+    "gemma-3-1b": (
+        "Gemma3ForCausalLM",
+        {
+            "vocab_size": 262_144,
+            "hidden_size": 1152,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "intermediate_size": 6912,
+        },
+    ),
+    "t5-small": ("T5ForConditionalGeneration", {}),
+    "t5-1.1-small": (
+        "T5ForConditionalGeneration",
+        {
+            "num_layers": 8,
+            "num_heads": 6,
+            "d_ff": 1024,
+            "feed_forward_proj": "gated-gelu",
+        },
+    ),
+    "bart-base": (
+        "BartForConditionalGeneration",
+        {
+            "d_model": 768,
+            "encoder_layers": 6,
+            "decoder_layers": 6,
+            "encoder_attention_heads": 12,
+            "decoder_attention_heads": 12,
+            "encoder_ffn_dim": 3072,
+            "decoder_ffn_dim": 3072,
+        },
+    ),
+    "marian": (
+        "MarianMTModel",
+        {
+            "vocab_size": 58_101,
+            "pad_token_id": 58_100,
+            "decoder_start_token_id": 58_100,
+            "d_model": 512,
+            "encoder_layers": 6,
+            "decoder_layers": 6,
+            "encoder_attention_heads": 8,
+            "decoder_attention_heads": 8,
+            "encoder_ffn_dim": 2048,
+            "decoder_ffn_dim": 2048,
+            "max_position_embeddings": 512,
+        },
+    ),
+    "bert-base": ("BertForMaskedLM", {}),
+    "roberta-base": (
+        "RobertaForMaskedLM",
+        {"vocab_size": 50_265, "max_position_embeddings": 514, "type_vocab_size": 1},
+    ),
+    "vit-base": ("ViTForImageClassification", {"num_labels": 1000}),
+    "clip-vit-base-patch32": ("CLIPModel", {}),
+}
+
+
+def counted_by_transformers(name, architecture, options):
+    """With the bias on logits, which is no parameter there, and without sinusoids, which are. The class for T5 ties its
+    output to the embeddings until it loads a checkpoint of version 1.1, in which that stands apart."""
+    transformers = pytest.importorskip("transformers")
+    theirs = getattr(transformers, architecture)
+    with torch.device("meta"):
+        built = theirs(theirs.config_class(**options))
+    count = sum(p.numel() for n, p in built.named_parameters() if name != "marian" or "embed_pos" not in n)
+    count += built.lm_head.weight.numel() if name == "t5-1.1-small" else 0
+    return count + sum(b.numel() for n, b in built.named_buffers() if n == "final_logits_bias")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_model_has_as_many_parameters_as_transformers_says(name):
+    assert parameters(name) == counted_by_transformers(name, *PUBLISHED[name])
+
+
+@pytest.mark.parametrize("name", ["transformer-base", "transformer-big", "transformer-2026"])
+def test_a_decoder_alone_lacks_the_encoder_and_what_reads_it(name):
+    both, alone = model(name), model(f"{name}-lm")
+    with torch.device("meta"):
+        shapes, kept = ({n: t.shape for n, t in cfg.build().named_parameters()} for cfg in (both, alone))
+    reading = ("encoder.", "source_embed.")
+    assert kept == {n: s for n, s in shapes.items() if not n.startswith(reading) and ".cross" not in n}
+
+
+def test_the_fast_preset_reads_with_twelve_layers_and_writes_with_one():
+    cfg = model("transformer-fast")
+    assert (cfg.encoder.depth, cfg.decoder.depth) == (12, 1)
 
 
 @pytest.mark.parametrize("name, published", [("transformer-base", 65e6), ("transformer-big", 213e6)])

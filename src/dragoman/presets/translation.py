@@ -1,9 +1,6 @@
-"""Published architectures and recipes, one function each. A preset is where history's hyperparameters live.
+"""Transformers that translate, of 2017 and of today, with recipes to train them; and their decoders alone."""
 
-A preset is plain data that a run file is laid over: any line of it can be changed by itself.
-"""
-
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 from dragoman.config import to_dict
@@ -16,8 +13,7 @@ from dragoman.model.rotary import Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
-
-Plain = dict[str, Any]
+from dragoman.presets.plain import Plain, architecture
 
 # ---- architectures --------------------------------------------------------------------------------
 
@@ -83,6 +79,12 @@ def rewritten2026(
         dropout=dropout,
         init=Xavier(depth_scaled=True),
     )
+
+
+def decoder_only(model: TransformerConfig) -> TransformerConfig:
+    """The decoder by itself: a language model."""
+    pattern = tuple(dataclasses.replace(block, cross=None) for block in model.decoder.pattern)
+    return dataclasses.replace(model, encoder=None, decoder=dataclasses.replace(model.decoder, pattern=pattern))
 
 
 # ---- recipes --------------------------------------------------------------------------------------
@@ -161,10 +163,26 @@ def transformer_tiny() -> Plain:
     return _recipe2026(model, vocab=4000, peak=3e-3, steps=6000, warmup=300, batch_tokens=1024)
 
 
-PRESETS: dict[str, Callable[[], Plain]] = {
-    "transformer-base": transformer_base,
-    "transformer-big": transformer_big,
-    "transformer-2026": transformer_2026,
-    "transformer-small": transformer_small,
-    "transformer-tiny": transformer_tiny,
-}
+def transformer_fast() -> Plain:
+    """For fast translation (arXiv:2006.10369): twelve layers where a text is read at once, one where it is written
+    token by token."""
+    model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=1, encoder_depth=12)
+    return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
+
+
+# ---- decoders alone -------------------------------------------------------------------------------
+
+
+def transformer_base_lm() -> Plain:
+    """The decoder of the 2017 base model alone, a language model."""
+    return architecture(decoder_only(vaswani2017()), vocab=37_000)
+
+
+def transformer_big_lm() -> Plain:
+    """The decoder of the 2017 big model alone, a language model."""
+    return architecture(decoder_only(vaswani2017(dim=1024, heads=16, hidden=4096, dropout=0.3)), vocab=37_000)
+
+
+def transformer_2026_lm() -> Plain:
+    """The decoder of transformer-2026 alone, a language model."""
+    return architecture(decoder_only(rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=6)), vocab=32_000)

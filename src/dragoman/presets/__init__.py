@@ -1,0 +1,43 @@
+"""Published architectures and recipes, one function each. A preset is where history's hyperparameters live."""
+
+from collections.abc import Callable
+
+from dragoman.presets import encoders, language, text_to_text, translation
+from dragoman.presets.plain import Plain
+from dragoman.presets.translation import rewritten2026, vaswani2017
+
+__all__ = ["PRESETS", "Plain", "rewritten2026", "vaswani2017"]
+
+PRESETS: dict[str, Callable[[], Plain]] = {
+    # translation, with recipes
+    "transformer-base": translation.transformer_base,
+    "transformer-big": translation.transformer_big,
+    "transformer-2026": translation.transformer_2026,
+    "transformer-fast": translation.transformer_fast,
+    "transformer-small": translation.transformer_small,
+    "transformer-tiny": translation.transformer_tiny,
+    # language models
+    "transformer-base-lm": translation.transformer_base_lm,
+    "transformer-big-lm": translation.transformer_big_lm,
+    "transformer-2026-lm": translation.transformer_2026_lm,
+    "gpt2": language.gpt2,
+    "llama-2-7b": language.llama_2_7b,
+    "llama-3-8b": language.llama_3_8b,
+    "llama-3.2-1b": language.llama_3_2_1b,
+    "qwen2-0.5b": language.qwen2,
+    "qwen3-0.6b": language.qwen3,
+    "mistral-7b": language.mistral_7b,
+    "mixtral-8x7b": language.mixtral_8x7b,
+    "gemma-2-2b": language.gemma_2_2b,
+    "gemma-3-1b": language.gemma_3_1b,
+    # text to text
+    "t5-small": text_to_text.t5_small,
+    "t5-1.1-small": text_to_text.t5_1_1_small,
+    "bart-base": text_to_text.bart_base,
+    "marian": text_to_text.marian,
+    # encoders
+    "bert-base": encoders.bert_base,
+    "roberta-base": encoders.roberta_base,
+    "vit-base": encoders.vit_base,
+    "clip-vit-base-patch32": encoders.clip_vit_base_patch32,
+}
