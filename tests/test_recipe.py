@@ -1,5 +1,7 @@
 """A run file over its preset, the command line over both; mistakes are named with their place."""
 
+import re
+
 import pytest
 import tiny_run
 import torch
@@ -15,10 +17,26 @@ DATA = {"data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}}
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_a_whole_run_but_for_its_text(name):
+def test_every_preset_is_laid_under_a_run_file(name):
     cfg = load({"preset": name, **DATA})
     assert from_dict(RunConfig, to_dict(cfg)) == cfg
-    assert outline(cfg).max_length is None
+
+
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "task" in preset()])
+def test_a_preset_with_a_task_is_a_whole_run_but_for_its_text(name):
+    assert outline(load({"preset": name, **DATA})).max_length is None
+
+
+@pytest.mark.parametrize(
+    "preset, says",
+    [
+        ("bert-base", "model: encoder writes no text, which translation needs: use transformer"),
+        ("gpt2", "model.encoder: must be given for translation: a decoder alone reads no source"),
+    ],
+)
+def test_a_model_that_cannot_translate_is_refused_before_anything_is_begun(preset, says):
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        outline(load({"preset": preset, **DATA}))
 
 
 def test_the_file_lies_over_the_preset_and_the_command_line_over_both(tmp_path):

@@ -168,13 +168,15 @@ def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def writer(cfg: RunConfig) -> TransformerConfig:
-    """The model, which is to write text.
+    """The model, which is to read a source and to write text.
 
     Raises:
-        ConfigError: it is of a family that only reads.
+        ConfigError: it is of a family that does not, with its path.
     """
     if not isinstance(cfg.model, TransformerConfig):
-        raise ConfigError(f"model: {kind_of(type(cfg.model))} writes no text, which this task needs: use transformer")
+        raise ConfigError(f"model: {kind_of(type(cfg.model))} writes no text, which translation needs: use transformer")
+    if cfg.model.encoder is None:
+        raise ConfigError("model.encoder: must be given for translation: a decoder alone reads no source")
     return cfg.model
 
 
