@@ -14,6 +14,7 @@ from torch import nn
 import dragoman
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import to_dict
+from dragoman.decode import translator
 from dragoman.decode.beam import Beam, Gnmt
 from dragoman.decode.segment import segment
 from dragoman.decode.strategy import LengthLimit
@@ -287,6 +288,14 @@ def test_a_loaded_run_translates_as_its_model_does(run, beam):
     assert loaded == whole
     assert loaded[3].warnings and not loaded[1].text
     assert list(dragoman.Translator.load(path, "last").stream(given_texts, beam=beam)) == whole
+
+
+@pytest.mark.parametrize(("stated", "parts"), [({"max_characters": 12}, 3), ({"max_characters": None}, 1), ({}, 1)])
+def test_a_text_is_cut_where_the_texts_that_a_run_learnt_from_were(monkeypatch, stated, parts):
+    monkeypatch.setattr(translator, "load_model", lambda *_: (Parrot(len(BYTES)), BYTES, BYTES))
+    monkeypatch.setattr(translator, "run_config", lambda _: {"data": {"cleaning": stated}})
+    (found,) = Translator.load("run", device="cpu").translate(["One thing. And another. A third."])
+    assert found.warnings == (f"row 1: too long to be translated at once: cut into {parts} parts",) * (parts > 1)
 
 
 def test_a_device_that_is_not_there_is_a_mistake_of_the_user(run):

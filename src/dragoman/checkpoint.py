@@ -283,13 +283,26 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
     """
-    path = Path(path)
-    if path.resolve().parent.name == FOLDER:
-        path, which = path.resolve().parent.parent, path.resolve().name
-    run = RunDirectory.open(path)
+    run, which = _run_and_name(Path(path), which)
     content = run.load(which, ["model", "average"])
     model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
     if not isinstance(model, SequenceModel):
         raise CheckpointError(f"{run.path}: this model reads text and writes none: it cannot be used here")
     model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
     return model.eval(), *run.tokenizers()
+
+
+def run_config(path: str | Path) -> dict[str, Any]:
+    """The configuration of a run, given as in ``load_model``, as plain data.
+
+    Raises:
+        CheckpointError: no run there.
+    """
+    return _run_and_name(Path(path), "best")[0].config
+
+
+def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:
+    """The run at ``path`` and what to take of it, which ``path`` itself may say."""
+    if path.resolve().parent.name == FOLDER:
+        path, which = path.resolve().parent.parent, path.resolve().name
+    return RunDirectory.open(path), which

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.output import Format, Layout, write, write_file
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dragoman.decode.request import Request
@@ -65,6 +65,8 @@ def translate(
     from dragoman.model.cache import parse_cache
 
     document = documents.opened(text, source_language, target_language)
+    if document and (nbest > 1 or scores or prefix_column or format is not Format.text):
+        raise ConfigError(f"{text}: --nbest, --scores, --prefix-column and --format are for lines of text")
     typed = text is None and sys.stdin.isatty()
     lines = None if typed or document else _lines(text)
     layout = Layout(format=format, nbest=nbest, scores=scores, flag_below=flag_below)

@@ -1,12 +1,13 @@
 """Texts in, translations out: as many, in the same order, whatever the texts are."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
-from dragoman.checkpoint import load_model
+from dragoman.checkpoint import load_model, run_config
 from dragoman.decode.beam import Beam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
@@ -25,7 +26,7 @@ from dragoman.text.tokenizer import Tokenizer
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
 
 LONGEST = 1000
-"""Characters of a text taken at once, as many as cleaning leaves in a training text unless told otherwise."""
+"""Characters of a text taken at once, where no run tells how long its training texts were."""
 BATCH_TOKENS = 4096
 """Source tokens translated at a time, padding included, times the hypotheses of each."""
 CHUNK = 4096
@@ -37,8 +38,14 @@ CHUNK = 4096
 class Translator:
     """A trained model with its tokenizers."""
 
-    def __init__(self, model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer):
-        self.model = model
+    def __init__(
+        self, model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, longest: int = LONGEST
+    ):
+        """
+        Args:
+            longest: characters of a text taken at once: what is longer is translated in parts.
+        """
+        self.model, self.longest = model, longest
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
 
     @classmethod
@@ -55,10 +62,12 @@ class Translator:
             ConfigError: no such device.
         """
         model, source_tokenizer, target_tokenizer = load_model(run, which)
+        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
+        longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            return cls(model.to(device), source_tokenizer, target_tokenizer)
+            return cls(model.to(device), source_tokenizer, target_tokenizer, longest)
         except (RuntimeError, AssertionError) as error:
             raise ConfigError(f"device {device}: {str(error).splitlines()[0]}") from None
 
@@ -70,7 +79,7 @@ class Translator:
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
-        longest: int = LONGEST,
+        longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         progress: Progress | None = None,
     ) -> list[Translation]:
@@ -87,7 +96,8 @@ class Translator:
                 row or the batch: for other samples of a text ask for more, or take another seed.
             rules: what else may and may not be said, in any search.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
-            longest: characters of a text taken at once; a limit of the model itself holds besides.
+            longest: characters of a text taken at once; None for as many as a training text could have. A limit of the
+                model itself holds besides.
             cache: what attention layers keep of the past, and how; a text such as "paged:16+int8" is read by
                 ``model.cache.parse_cache``.
             progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
@@ -100,7 +110,9 @@ class Translator:
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        job = self._job(search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest)
+        job = self._job(
+            search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest or self.longest
+        )
         return job.translate(texts, 1, progress)
 
     def stream(
@@ -111,12 +123,14 @@ class Translator:
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         batch_tokens: int = BATCH_TOKENS,
-        longest: int = LONGEST,
+        longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        job = self._job(search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest)
+        job = self._job(
+            search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest or self.longest
+        )
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)
