@@ -339,3 +339,36 @@ def test_logits_come_for_every_token(shape=(3, 4, V)):
     model = build("plain")
     logits: Tensor = model(*batch(model, 3, 4, 2))
     assert logits.shape == shape
+
+
+# ---- what stands between hidden vectors and logits ---------------------------------------------------
+
+
+def logits_by_hand(model: Transformer, target: Tensor, source: Tensor | None) -> Tensor:
+    return model.hidden(target, source) @ model.output.weight.T
+
+
+def test_a_cap_on_logits_is_a_tanh_of_that_height():
+    model = build("capped logits")
+    target, source = batch(model, 2, 5, 4)
+    plain = logits_by_hand(model, target, source)
+    assert_equal(model(target, source), 1.5 * torch.tanh(plain / 1.5))
+    assert plain.abs().max() > 1.5 > model(target, source).abs().max()
+
+
+def test_a_scaled_output_is_divided_by_the_root_of_the_width():
+    cfg = MODELS["plain"].config("encoder-decoder")
+    plain, scaled = (build_from(dataclasses.replace(cfg, scale_output=scale)) for scale in (False, True))
+    given = batch(plain, 2, 5, 4)
+    assert_equal(scaled(*given), plain(*given) / D**0.5)
+
+
+@pytest.mark.parametrize("pad", [7, None])
+def test_padding_is_told_by_the_id_that_is_configured(pad):
+    cfg = MODELS["sinusoidal"].config("encoder-decoder")
+    model = build_from(dataclasses.replace(cfg, pad=pad))
+    source, target = torch.tensor([[3, 0, 5, 7, 7]]), torch.tensor([[4, 0, 2]])
+    keep = torch.tensor([[True, True, True, pad is None, pad is None]])
+    assert_equal(model(target, source), model(Tokens(target), Tokens(source, keep)))
+    state = model.start(source)
+    assert_equal(model.decode(target, state), model(target, source))

@@ -99,7 +99,7 @@ class SequenceModel(nn.Module, ABC):
     @abstractmethod
     def decode(self, tokens: Int[Tensor, "B T"] | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
         """Logits after each of ``tokens``, which follow those that ``state`` has seen; ``state`` moves on. A single id
-        is never padding."""
+        is never padding. Tokens that see ahead of themselves (visibility.Prefix) see as far as these go."""
 
     def forward(
         self, target: Int[Tensor, "B T"] | Tokens, source: Tensor | Tokens | Frames | None = None

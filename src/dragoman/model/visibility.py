@@ -44,7 +44,10 @@ class Causal:
 
 @config
 class Prefix:
-    """Causal, but tokens of field 0 are seen by all: a prompt read in both directions (T5's prefix LM)."""
+    """Causal, but tokens of field 0 are seen by all: a prompt read in both directions (T5's prefix LM).
+
+    While decoding, a prompt has to come in one piece: what came before its second half cannot see that any more.
+    """
 
     window = None
 
