@@ -13,6 +13,7 @@ COMMANDS = [
     "train",
     "translate",
     "evaluate",
+    "generate",
     "average",
     "demo",
     "score",

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.output import Format, Layout, write, write_file
+from dragoman.cli.searching import (
+    RuleOption,
+    SampleOption,
+    SearchOption,
+    SeedOption,
+    TemperatureOption,
+    TopPOption,
+    chosen_rules,
+    chosen_search,
+)
 from dragoman.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,6 +42,12 @@ def translate(
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
     nbest: Annotated[int, typer.Option(min=1, help="Translations of each text, best first; at most --beam.")] = 1,
+    sample: SampleOption = None,
+    temperature: TemperatureOption = None,
+    top_p: TopPOption = None,
+    seed: SeedOption = None,
+    search: SearchOption = None,
+    rule: RuleOption = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add columns: score and log-probability.")] = False,
     flag_below: Annotated[
         float | None,
@@ -69,15 +85,16 @@ def translate(
         raise ConfigError(f"{text}: --nbest, --scores, --prefix-column and --format are for lines of text")
     typed = text is None and sys.stdin.isatty()
     lines = None if typed or document else _lines(text)
-    layout = Layout(format=format, nbest=nbest, scores=scores, flag_below=flag_below)
-    search = Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam)
-    policy = parse_cache(cache)
+    sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
+    cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
+    if nbest > 1 and cfg.nbest != nbest:
+        raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
+    layout = Layout(format=format, nbest=cfg.nbest, scores=scores, flag_below=flag_below)
+    rules, policy = chosen_rules(rule), parse_cache(cache)
     translator = Translator.load(run, which=checkpoint, device=device)
 
-    def ask(
-        texts: list[str], search: "SearchConfig" = search, progress: "Progress | None" = None
-    ) -> "list[Translation]":
-        return translator.translate(texts, search=search, cache=policy, progress=progress)
+    def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":
+        return translator.translate(texts, search=search, rules=rules, cache=policy, progress=progress)
 
     def more(texts: list[str], _: object) -> "list[Translation]":
         """Several answers, for texts whose first one has lost a placeholder."""
@@ -90,7 +107,7 @@ def translate(
         _converse(lambda line: write(placeholders.stream([line], ask, require=more), sys.stdout, layout))
         return
     if prefix_column:
-        results = translator.stream(_with_prefixes(lines), search=search, cache=policy)
+        results = translator.stream(_with_prefixes(lines), search=cfg, rules=rules, cache=policy)
     else:
         results = placeholders.stream(lines, ask, require=more)
     if output is None:

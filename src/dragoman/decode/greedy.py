@@ -26,6 +26,10 @@ class Greedy:
     def size(self) -> int:
         return 1
 
+    @property
+    def nbest(self) -> int:
+        return 1
+
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / length
 

@@ -96,6 +96,10 @@ class Sample:
     def size(self) -> int:
         return self.samples
 
+    @property
+    def nbest(self) -> int:
+        return self.samples
+
     def score(self, log_prob: float, length: int) -> float:
         return log_prob / length
 

@@ -239,6 +239,10 @@ class Speculative:
         return 1 << 30
 
     @property
+    def nbest(self) -> int:
+        return self.search.nbest
+
+    @property
     def limit(self) -> LengthLimit:
         return self.search.limit
 

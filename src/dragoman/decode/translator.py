@@ -5,10 +5,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import torch
-
 from dragoman.checkpoint import load_model, run_config
 from dragoman.decode.beam import Beam
+from dragoman.decode.device import put
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.repetition import RuleConfig
@@ -16,7 +15,6 @@ from dragoman.decode.request import Request
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.errors import ConfigError
 from dragoman.model.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
@@ -64,12 +62,7 @@ class Translator:
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            return cls(model.to(device), source_tokenizer, target_tokenizer, longest)
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(f"device {device}: {str(error).splitlines()[0]}") from None
+        return cls(put(model, device), source_tokenizer, target_tokenizer, longest)
 
     def translate(
         self,

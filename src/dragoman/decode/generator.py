@@ -1,0 +1,224 @@
+"""Beginnings in, continuations out: text from a language model, whole or as it comes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dragoman.checkpoint import load_model
+from dragoman.decode.device import put
+from dragoman.decode.forced import batches_by_length
+from dragoman.decode.minimum_risk import MinimumBayesRisk
+from dragoman.decode.pieces import StopAt, TextStream
+from dragoman.decode.repetition import RuleConfig
+from dragoman.decode.rules import Begun, Rule
+from dragoman.decode.sample import Sample
+from dragoman.decode.search import SearchConfig, own_seeds, walk
+from dragoman.decode.strategy import Choice, Hypothesis, Strategy
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.cache import DEFAULT, parse_cache
+from dragoman.model.interface import SequenceModel, Tokens
+from dragoman.model.state import KVPolicy
+from dragoman.text.tokenizer import BOS, PAD, Tokenizer
+
+MAX_NEW_TOKENS = 256
+BATCH_TOKENS = 8192
+"""Tokens of prompts and continuations at a time, times the hypotheses of each."""
+
+Ended = Literal["end", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    text: str
+    """What follows the prompt, up to its end or to the first stop string."""
+    ended: Ended
+    """By itself, at a stop string, or at the limit of tokens."""
+    score: float
+    """What continuations are ranked by: the log-probability, corrected for length as the search was told to."""
+    log_prob: float
+    """Natural logarithm of its probability, its end included."""
+    tokens: tuple[int, ...]
+    """Ends with EOS."""
+    token_log_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    prompt: str
+    continuations: tuple[Continuation, ...]
+    """Best first, as many as the search was asked for."""
+
+    @property
+    def text(self) -> str:
+        return self.continuations[0].text
+
+
+class Generator:
+    """A language model with its tokenizer."""
+
+    def __init__(self, model: SequenceModel, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
+        try:
+            model.start(None)
+        except ValueError as error:
+            raise ConfigError(f"{error}: use `dragoman translate`, or Translator") from None
+
+    @classmethod
+    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto") -> "Generator":
+        """The language model that a run has trained; as ``Translator.load``.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, or a damaged one.
+            ConfigError: no such device; or a model that translates.
+        """
+        model, _, tokenizer = load_model(run, which)
+        return cls(put(model, device), tokenizer)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        search: SearchConfig | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        stop: Sequence[str] = (),
+        rules: Sequence[RuleConfig] = (),
+        seeds: Sequence[int] | None = None,
+        cache: str | KVPolicy = DEFAULT,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Generation]:
+        """Continue each prompt, in batches of like length; what a batch holds does not change a continuation.
+
+        Args:
+            prompts: beginnings, taken as they are; an empty one begins a text.
+            search: how to choose; by default one sample of the model's own distribution. Its ``limit`` does not count.
+            max_new_tokens: of each continuation, its end not counted; fewer where the model can read no more.
+            stop: a continuation ends before the first of these.
+            rules: what else may and may not be said; a prompt counts as said.
+            seeds: for each prompt a number that its samples depend on besides the seed of ``search``; without them the
+                prompt itself, so that equal prompts have equal samples.
+            cache: what attention layers keep of the past, as ``parse_cache`` reads it.
+            batch_tokens: tokens of prompts and continuations at a time, times the hypotheses of each.
+            progress: called with the prompts done and their number.
+
+        Raises:
+            DataError: a prompt that the model cannot read; the message names its row.
+            ConfigError: a search that needs to compare whole texts, or settings that make no sense.
+            CheckpointError: a model whose output is not numbers.
+        """
+        if isinstance(prompts, str):
+            raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
+        asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        rows = [asked.encoded(prompt, row) for row, prompt in enumerate(prompts, 1)]
+        found: list[Generation | None] = [None] * len(rows)
+        done, lengths = 0, [len(row) + max_new_tokens for row in rows]
+        for batch in batches_by_length(lengths, batch_tokens // asked.cfg.size):
+            own = None if seeds is None else [seeds[i] for i in batch]
+            for i, hypotheses in zip(batch, asked.results([rows[i] for i in batch], own), strict=True):
+                found[i] = Generation(prompts[i], tuple(asked.readable(rows[i], h) for h in hypotheses))
+            done += len(batch)
+            if progress:
+                progress(done, len(rows))
+        return [generation for generation in found if generation is not None]
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        search: SearchConfig | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        stop: Sequence[str] = (),
+        rules: Sequence[RuleConfig] = (),
+        seed: int | None = None,
+        cache: str | KVPolicy = DEFAULT,
+    ) -> Iterator[str]:
+        """The text of ``generate`` in pieces, each as soon as it is whole: never half a character.
+
+        Raises:
+            ConfigError: a search that keeps several hypotheses, whose text is not known until the end.
+        """
+        asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        if asked.beams > 1:
+            raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
+        row = asked.encoded(prompt, 1)
+        return self._pieces(asked, row, None if seed is None else [seed])
+
+    def _pieces(self, asked: "_Asked", row: list[int], seeds: list[int] | None) -> Iterator[str]:
+        text = TextStream(self.tokenizer, row, asked.stops)
+        _, choices = asked.walk([row], seeds)
+        for choice in choices:
+            if piece := text.add(int(choice.tokens[0])):
+                yield piece
+        if piece := text.rest():
+            yield piece
+
+
+class _Asked:
+    """How to continue; and the steps of doing so."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        cfg: SearchConfig,
+        most: int,
+        stops: tuple[str, ...],
+        rules: Sequence[RuleConfig],
+        cache: str | KVPolicy,
+    ):
+        if most < 1:
+            raise ConfigError(f"max_new_tokens: must be at least 1, got {most}")
+        if "" in stops:
+            raise ConfigError("stop: an empty text stands everywhere; give what a continuation must not contain")
+        if isinstance(cfg, MinimumBayesRisk):
+            raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
+        self.model, self.tokenizer = generator.model, generator.tokenizer
+        self.cfg, self.most, self.stops, self.rules = cfg, most, stops, rules
+        self.policy = parse_cache(cache) if isinstance(cache, str) else cache
+        self.device = next(generator.model.parameters()).device
+
+    @property
+    def beams(self) -> int:
+        return self.cfg.start([1], self.device, [0]).beams
+
+    def encoded(self, prompt: str, row: int) -> list[int]:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
+        ids, most = [BOS, *self.tokenizer.encode(prompt)], self.model.max_length
+        if most is not None and len(ids) > most:
+            raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {most}: shorten it")
+        return ids
+
+    def walk(self, rows: list[list[int]], seeds: Sequence[int] | None) -> tuple[Strategy, Iterator[Choice]]:
+        """A strategy for these prompts, and its choices as they are made."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows], device=self.device)
+        prompt = Tokens(ids, None if all(len(row) == longest for row in rows) else ids != PAD)
+        begun = Begun(ids)
+        rules: list[Rule] = [rule.start(begun) for rule in self.rules]
+        if self.stops:
+            rules.append(StopAt(self.stops, self.tokenizer, ids))
+        limits = [self.limit(len(row)) for row in rows]
+        strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
+        return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
+
+    def limit(self, length: int) -> int:
+        """Tokens of a continuation, its end included, which nobody reads any more."""
+        most = self.model.max_length
+        return 1 + (self.most if most is None else min(self.most, most - length))
+
+    def results(self, rows: list[list[int]], seeds: Sequence[int] | None) -> list[list[Hypothesis]]:
+        strategy, choices = self.walk(rows, seeds)
+        for _ in choices:
+            pass
+        return strategy.results()
+
+    def readable(self, row: list[int], found: Hypothesis) -> Continuation:
+        stream = TextStream(self.tokenizer, row, self.stops)
+        text = "".join(map(stream.add, found.tokens[:-1])) + stream.rest()
+        ended: Ended = "stop" if stream.stopped else "length" if found.cut else "end"
+        return Continuation(text, ended, found.score, found.log_prob, found.tokens, found.token_log_probs)
