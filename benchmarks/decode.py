@@ -1,0 +1,247 @@
+"""Decoding speed beside CTranslate2 and Hugging Face transformers: the same weights, one interleaved run.
+
+    OMP_NUM_THREADS=1 python benchmarks/decode.py [--rounds 5] [--size small|base]
+
+A post-norm encoder-decoder with random weights (small: 3 + 3 layers, width 256, feed-forward 1,024, 4 heads; base: 6 + 6,
+512, 2,048, 8; one vocabulary of 8,000) is written as a run, exported to both peers, and searched for 16 tokens from
+sources of 16, greedily and with beam 5, one sentence at a time and 64 together. No row of its output matrix lets a sentence
+end, so everyone makes 16 steps. One batch of each contestant follows one of the next; medians over the rounds, in
+sentences per CPU second. First-token latency is that of one sentence and one token.
+
+The outputs are compared: in float32, greedy tokens must be the peers' (all but near ties), and our best of a beam must be
+among the five of theirs.
+
+Expected: in float32 two thirds of a step are matrix products that everyone buys from the same kind of library, so a gain
+of a tenth to a third at 64 sentences; in whole numbers of 8 bits CTranslate2 scales the sums as they leave the product,
+which PyTorch cannot, so parity there. One sentence is bound by starting some hundred small operations from Python.
+
+Writes ``results/decode_SIZE.md`` beside this file.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from dragoman.checkpoint import RunDirectory, load_model
+from dragoman.config import to_dict
+from dragoman.decode.beam import Beam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.search import search
+from dragoman.decode.strategy import LengthLimit
+from dragoman.interchange.ctranslate2 import export_ctranslate2
+from dragoman.interchange.exporting import export_huggingface
+from dragoman.model.packed import Transposed, WholeNumbers, pack
+from dragoman.presets import vaswani2017
+from dragoman.text.tokenizer import EOS, Tokenizer, Words
+from dragoman.train.machine import keep_memory
+
+SIZES = {
+    "small": {"dim": 256, "heads": 4, "hidden": 1024, "depth": 3},
+    "base": {"dim": 512, "heads": 8, "hidden": 2048, "depth": 6},
+}
+VOCAB, LENGTH = 8000, 16
+WORK = [(64, 1), (64, 5), (1, 1), (1, 5)]
+"""Sentences together, and beam."""
+
+
+def write_run(folder: Path, size: str) -> None:
+    """A run with random weights, in which no sentence ends."""
+    tokenizer = Tokenizer.train(Words(vocab=VOCAB), [f"w{i}" for i in range(VOCAB)])
+    torch.manual_seed(1)
+    cfg = replace(vaswani2017(**SIZES[size]), vocab=len(tokenizer))
+    model = cfg.build()
+    with torch.no_grad():
+        model.embed.tokens.weight[: EOS + 1] = 0
+    run = RunDirectory.create(folder, {"model": to_dict(cfg)})
+    run.write_tokenizers(tokenizer, tokenizer)
+    run.save(1, tensors={"model": model.state_dict()}, progress={}, config={"model": to_dict(cfg)}, best=True)
+    run.close()
+
+
+def sources(count: int, number: int) -> torch.Tensor:
+    ids = torch.randint(300, VOCAB - 1, (count, LENGTH), generator=torch.Generator().manual_seed(number))
+    ids[:, -1] = EOS
+    return ids
+
+
+# ---- the contestants --------------------------------------------------------------------------------
+
+
+class Contestant(ABC):
+    @abstractmethod
+    def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
+        """For each sentence the tokens of its ``beam`` best, the best one first."""
+
+
+class Ours(Contestant):
+    def __init__(self, folder: Path, layout: type[torch.nn.Module]):
+        self.model = load_model(folder / "run")[0]
+        pack(self.model, layout)
+
+    def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
+        limit = LengthLimit(tokens=tokens)
+        cfg = Greedy(limit=limit) if beam == 1 else Beam(size=beam, nbest=beam, limit=limit)
+        return [[list(h.tokens) for h in some] for some in search(self.model, source, cfg)]
+
+
+class CTranslate2(Contestant):
+    def __init__(self, folder: Path, precision: str):
+        import ctranslate2
+
+        self.translator = ctranslate2.Translator(
+            str(folder / "ctranslate2"), device="cpu", intra_threads=1, inter_threads=1, compute_type=precision
+        )
+        self.tokens = json.loads((folder / "ctranslate2" / "shared_vocabulary.json").read_text())
+        self.ids = {token: i for i, token in enumerate(self.tokens)}
+
+    def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
+        rows = [[self.tokens[i] for i in row] for row in source.tolist()]
+        found = self.translator.translate_batch(
+            rows, beam_size=beam, num_hypotheses=beam, max_batch_size=0, max_decoding_length=tokens
+        )
+        return [[[self.ids[token] for token in h] for h in one.hypotheses] for one in found]
+
+
+class HuggingFace(Contestant):
+    def __init__(self, folder: Path):
+        from transformers import MarianMTModel
+
+        self.model = MarianMTModel.from_pretrained(folder / "huggingface").eval()
+        self.shift = json.loads((folder / "huggingface" / "config.json").read_text())
+
+    @torch.inference_mode()
+    def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
+        found = self.model.generate(
+            input_ids=source, num_beams=beam, num_return_sequences=beam, max_new_tokens=tokens, do_sample=False
+        )
+        return found[:, 1:].view(len(source), beam, -1).tolist()
+
+
+CONTESTANTS = {
+    "dragoman, float32": lambda folder: Ours(folder, Transposed),
+    "dragoman, int8": lambda folder: Ours(folder, WholeNumbers),
+    "CTranslate2, float32": lambda folder: CTranslate2(folder, "float32"),
+    "CTranslate2, int8": lambda folder: CTranslate2(folder, "int8"),
+    "Hugging Face, float32": HuggingFace,
+}
+
+
+# ---- what is measured -------------------------------------------------------------------------------
+
+
+def cpu_seconds(contestant: Contestant, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> float:
+    began = time.process_time()
+    contestant.search(source, beam, tokens)
+    return time.process_time() - began
+
+
+def speeds(contestants: dict[str, Contestant], rounds: int) -> dict[tuple[str, int, int], float]:
+    """Sentences per CPU second of each contestant, batch size and beam; and first tokens, for a beam of 0."""
+    seconds: dict[tuple[str, int, int], list[float]] = {}
+    for number in range(rounds + 1):
+        for batch, beam in [*WORK, (1, 0)]:
+            repeats = 1 if batch > 1 else 8
+            source = sources(batch, number)
+            for name, contestant in contestants.items():
+                taken = min(cpu_seconds(contestant, source, beam or 1, LENGTH if beam else 1) for _ in range(repeats))
+                if number:  # the first round warms up
+                    seconds.setdefault((name, batch, beam), []).append(taken)
+    return {key: key[1] / statistics.median(taken) for key, taken in seconds.items()}
+
+
+def agreement(contestants: dict[str, Contestant]) -> dict[str, tuple[float, float]]:
+    """Of 64 sentences, the share whose greedy tokens are ours in float32, and whose five best hold our best one."""
+    source, kept = sources(64, 99), LENGTH - 1  # our last token is an end that the limit forces
+    ours = contestants["dragoman, float32"]
+    greedy, best = ([some[0][:kept] for some in ours.search(source, beam)] for beam in (1, 5))
+    found = {}
+    for name, contestant in contestants.items():
+        same = [some[0][:kept] == mine for some, mine in zip(contestant.search(source, 1), greedy, strict=True)]
+        five = [
+            mine in [h[:kept] for h in some] for some, mine in zip(contestant.search(source, 5), best, strict=True)
+        ]
+        found[name] = sum(same) / len(same), sum(five) / len(five)
+    return found
+
+
+def peak_memory(name: str, folder: Path) -> float:
+    """Of a process that does nothing else, in MB, all libraries included."""
+    torch.set_num_threads(1)
+    contestant = CONTESTANTS[name](folder)
+    contestant.search(sources(64, 1), 5)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_run(folder / "run", arguments.size)
+        export_ctranslate2(folder / "run", folder / "ctranslate2")
+        export_huggingface(folder / "run", folder / "huggingface")
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            memory = {name: pool.apply(peak_memory, (name, folder)) for name in CONTESTANTS}
+        keep_memory()  # for everyone: a setting of the process
+        contestants = {name: build(folder) for name, build in CONTESTANTS.items()}
+        agreed = agreement(contestants)
+        for name in ("CTranslate2, float32", "Hugging Face, float32"):
+            assert min(agreed[name]) >= 0.95, f"{name} says something else: {agreed[name]}"
+        measured = speeds(contestants, arguments.rounds)
+    report(arguments.size, arguments.rounds, measured, agreed, memory)
+
+
+def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[str, float]) -> None:
+    parts = SIZES[size]
+    lines = [
+        f"# Decoding speed, {size}",
+        "",
+        f"{parts['depth']} + {parts['depth']} layers, width {parts['dim']}, feed-forward {parts['hidden']:,}, "
+        f"{parts['heads']} heads, vocabulary {VOCAB:,}, random weights; {LENGTH} tokens from sources of {LENGTH}; "
+        f"median of {rounds} interleaved rounds, in sentences per CPU second (times {LENGTH} for tokens). Agreement: greedy "
+        "tokens the same as dragoman's in float32 / dragoman's best of beam 5 among the five.",
+        "",
+        f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
+        f"torch {torch.__version__}.",
+        "",
+        "| | 64, greedy | 64, beam 5 | 1, greedy | 1, beam 5 | first token, ms | peak memory, MB | agreement |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name in CONTESTANTS:
+        rates = " | ".join(f"{measured[name, batch, beam]:,.0f}" for batch, beam in WORK)
+        same, five = agreed[name]
+        lines.append(
+            f"| {name} | {rates} | {1000 / measured[name, 1, 0]:.2f} | {memory[name]:,.0f} | {same:.0%} / {five:.0%} |"
+        )
+    text = "\n".join([*lines, ""])
+    print(text)
+    (Path(__file__).parent / "results" / f"decode_{size}.md").write_text(text)
+
+
+@cache
+def processor() -> str:
+    """Its model and what it multiplies with."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in fields.items()}
+    units = [unit for unit in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if unit in found.get("flags", "")]
+    return f"{found.get('model name', platform.machine())} ({', '.join(units)})"
+
+
+if __name__ == "__main__":
+    main()
