@@ -107,7 +107,7 @@ class CTranslate2(Contestant):
         self.ids = {token: i for i, token in enumerate(self.tokens)}
 
     def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
-        rows = [[self.tokens[i] for i in row] for row in source.tolist()]
+        rows = [[self.tokens[i] for i in row[:-1]] for row in source.tolist()]  # it adds the end itself
         found = self.translator.translate_batch(
             rows, beam_size=beam, num_hypotheses=beam, max_batch_size=0, max_decoding_length=tokens
         )
@@ -119,7 +119,6 @@ class HuggingFace(Contestant):
         from transformers import MarianMTModel
 
         self.model = MarianMTModel.from_pretrained(folder / "huggingface").eval()
-        self.shift = json.loads((folder / "huggingface" / "config.json").read_text())
 
     @torch.inference_mode()
     def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:

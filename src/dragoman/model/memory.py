@@ -36,7 +36,8 @@ class ProjectedMemory(Memory):
 
     def __init__(self, memory: Memory, attentions: Sequence[Attention], policy: KVPolicy):
         self.count, self.places = memory.sentences, memory.places
-        self.layers = [policy.keep(memory.read(i, attention)) for i, attention in enumerate(attentions)]
+        projected = (memory.read(i, attention) for i, attention in enumerate(attentions))
+        self.layers = [policy.keep(KV(kv.k.contiguous(), kv.v.contiguous())) for kv in projected]  # read at every step
 
     @property
     def sentences(self) -> int:
