@@ -27,6 +27,8 @@ TEXTS = st.text(
 WORDS = TEXTS.filter(lambda text: text.strip() and "\r" not in text)
 MARK = "MARK"
 
+MANY = settings(max_examples=max(300, settings.default.max_examples))
+
 
 def document(name: str, raw: bytes, **options) -> Document:
     kind = {"po": PoDocument, "xlf": XliffDocument, "tmx": TmxDocument}[name.rpartition(".")[2]]
@@ -46,7 +48,7 @@ def parsed(raw: bytes, name: str):
 # ---- nothing else changes -------------------------------------------------------------------------
 
 
-@settings(max_examples=300)
+@MANY
 @given(file=damaged())
 def test_filling_nothing_gives_the_same_bytes_of_any_file_that_can_be_read(file):
     name, raw = file

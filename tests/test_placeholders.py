@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.decode import placeholders
@@ -80,7 +80,6 @@ def test_what_is_kept_is_there_as_often_and_well_nested(source, target, good):
     assert kept(find(source), find(target)) is good
 
 
-@settings(max_examples=100)
 @given(st.text(st.sampled_from("{}<>/ab%s&;:$\\ \"'.(")))
 def test_places_are_in_order_and_hold_what_they_say(text):
     at = 0
@@ -98,7 +97,6 @@ TEXTS = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
 LINES = st.lists(st.sampled_from([*PIECES, "17", "23", "{name}", "{value}"]), max_size=8).map(" ".join).map(normalise)
 
 
-@settings(max_examples=100)
 @given(texts=st.lists(TEXTS, max_size=3), data=st.data())
 def test_whatever_the_model_answers_the_same_placeholders_come_out_well_nested(texts, data):
     def mangling(asked):
@@ -113,7 +111,6 @@ def test_whatever_the_model_answers_the_same_placeholders_come_out_well_nested(t
         assert re.match(r"\s*", text)[0] == re.match(r"\s*", answer.text)[0] or not text.strip()
 
 
-@settings(max_examples=100)
 @given(text=TEXTS)
 def test_a_model_that_copies_changes_nothing(text):
     assert translated(text, lambda t: t).text == text

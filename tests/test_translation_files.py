@@ -37,6 +37,8 @@ PLURAL = '"Plural-Forms: nplurals=2; plural=(n != 1);\\n"\n'
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(str.strip)
 STRINGS = st.text(st.sampled_from('aé\n\t"\\%& <>{}') | st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
+MANY = settings(max_examples=max(300, settings.default.max_examples))
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -437,7 +439,7 @@ def damaged(draw) -> tuple[str, bytes]:
     return name, content
 
 
-@settings(max_examples=300)
+@MANY
 @given(file=damaged())
 def test_a_damaged_file_gives_pairs_of_text_or_one_line_that_names_it(folder, file):
     name, content = file
@@ -449,7 +451,7 @@ def test_a_damaged_file_gives_pairs_of_text_or_one_line_that_names_it(folder, fi
         assert str(error).startswith(path) and "\n" not in str(error)
 
 
-@settings(max_examples=200)
+@MANY
 @given(content=st.binary(max_size=60), cut=st.integers(0, 200))
 def test_a_damaged_catalogue_gives_pairs_of_text_or_one_line_that_names_it(folder, content, cut):
     store = mo.mofile()

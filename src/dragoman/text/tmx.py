@@ -148,7 +148,7 @@ class TmxDocument(Document):
         pairs = [languages.of(entry) for entry in found]
         self.target = languages.target or languages.seen
         if found and self.target is None:
-            raise DataError(f"{name}: has no unit in two languages: say which language to add")
+            raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
         self.homes: list[tuple[Entry, Variant, Variant | None]] = []
         """Of each slot, its unit, the source in it, and the target if there is one."""
         for entry, pair in zip(found, pairs, strict=True):
