@@ -41,18 +41,21 @@ class Count:
 def count(name: str, texts: int) -> tuple[list[Count], float]:
     """Logits padded left, padded right, cached, greedy, beam 4, bits; and the largest difference of a logit."""
     counts, worst = [Count() for _ in range(6)], 0.0
-    for size in (0, 1):
+    for size in range(len((foreign.MODELS | foreign.ENCODERS)[name])):
         with tempfile.TemporaryDirectory() as folder:
             pair = foreign.pair(name, size, Path(folder))
-            errors = [
-                foreign.logit_errors(pair, "left", texts),
-                foreign.logit_errors(pair, "right", texts),
-                foreign.cached_errors(pair, texts),
-            ]
+            if name in foreign.MODELS:
+                errors = [
+                    foreign.logit_errors(pair, "left", texts),
+                    foreign.logit_errors(pair, "right", texts),
+                    foreign.cached_errors(pair, texts),
+                ]
+            else:
+                errors = [foreign.encoder_errors(pair, side, texts) for side in ("left", "right")]
             for found, one in zip(errors, counts, strict=False):
                 one.add(sum(error < TOLERANCE for error in found), len(found))
                 worst = max(worst, *found)
-            if pair.speaks:
+            if name in foreign.MODELS:
                 counts[3].add(*foreign.identical(pair, 1, texts))
                 counts[4].add(*foreign.identical(pair, 4, texts))
             counts[5].add(int(foreign.comes_back(pair, Path(folder))), 1)
@@ -66,7 +69,7 @@ def main() -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     began, table, wrong = time.monotonic(), [], 0
-    for name in foreign.MODELS:
+    for name in [*foreign.MODELS, *foreign.ENCODERS]:
         counts, worst = count(name, arguments.texts)
         wrong += sum(one.all - one.good for one in counts)
         cells = [str(one) if one.all else "" for one in counts]
@@ -78,7 +81,7 @@ def main() -> int:
         "Models of `transformers` with random weights, imported: logits of texts in a batch padded on the left and on",
         "the right, and token by token with a cache, within 1e-5 of theirs for each text alone; greedy and beam search",
         f"(4) identical token by token to `generate`, of the texts that it ends within {foreign.LONGEST} tokens; and",
-        "import, export, import again identical bit by bit, as are their own tensors. Two sizes each, float32.",
+        "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32.",
         "",
         f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {time.monotonic() - began:.0f} s.",

@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dragoman.checkpoint import load_model
+from dragoman.checkpoint import RunDirectory, load_model
+from dragoman.config import from_dict
 from dragoman.decode.beam import Average, Beam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import LengthLimit
-from dragoman.decode.translator import Translator
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import ORIGIN, RECORD, import_checkpoint
 from dragoman.interchange.vocabulary import Vocabulary
+from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel, Tokens
-from dragoman.model.transformer import Transformer
 
 Make = Callable[[Any], nn.Module]  # the argument is the module transformers
 LONGEST = 24
@@ -111,10 +111,35 @@ MODELS: dict[str, tuple[Make, Make]] = {
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
     ),
 }
-__all__ = ["Translator"]
-SPEAKERS = tuple(MODELS)
-"""Those that say something: their searches are compared as well."""
+BERT = {
+    "vocab_size": 31, "hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 29,
+    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 4, "eos_token_id": 7,
+}  # fmt: skip
+OTHER_BERT = BERT | {"hidden_size": 20, "num_attention_heads": 5, "hidden_act": "relu", "num_labels": 3}
+ROBERTA = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}
+VIT = {"hidden_size": 18, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 29, "image_size": 12,
+       "patch_size": 3}  # fmt: skip
+ENCODERS: dict[str, tuple[Make, ...]] = {
+    "BERT": (
+        lambda t: t.BertForMaskedLM(t.BertConfig(**BERT)),
+        lambda t: t.BertForSequenceClassification(t.BertConfig(**OTHER_BERT)),
+        lambda t: t.BertForTokenClassification(t.BertConfig(**OTHER_BERT)),
+        lambda t: t.BertForQuestionAnswering(t.BertConfig(**BERT)),
+        lambda t: t.BertModel(t.BertConfig(**OTHER_BERT), add_pooling_layer=False),
+    ),
+    "RoBERTa": (
+        lambda t: t.RobertaForMaskedLM(t.RobertaConfig(**BERT | ROBERTA)),
+        lambda t: t.RobertaForSequenceClassification(t.RobertaConfig(**OTHER_BERT | ROBERTA)),
+    ),
+    "ViT": (
+        lambda t: t.ViTForImageClassification(t.ViTConfig(**VIT, num_labels=5)),
+        lambda t: t.ViTForImageClassification(
+            t.ViTConfig(**VIT | {"num_channels": 1, "hidden_size": 20, "num_attention_heads": 5}, qkv_bias=False)
+        ),
+    ),
+}
 CASES = [(name, size) for name in MODELS for size in (0, 1)]
+ENCODER_CASES = [(name, size) for name, makes in ENCODERS.items() for size in range(len(makes))]
 
 
 def write_tokenizer(folder: Path, size: int) -> None:
@@ -135,7 +160,7 @@ def make_folder(name: str, size: int, folder: Path) -> nn.Module:
     import transformers
 
     torch.manual_seed(size)
-    model = MODELS[name][size](transformers).eval()
+    model = (MODELS | ENCODERS)[name][size](transformers).eval()
     if hasattr(model, "set_experts_implementation"):
         model.set_experts_implementation("eager")  # the fast one wants sizes that 4 divides
     with torch.no_grad():
@@ -143,9 +168,11 @@ def make_folder(name: str, size: int, folder: Path) -> nn.Module:
             parameter.add_(torch.randn_like(parameter) * 0.15)
         if hasattr(model, "final_logits_bias"):
             model.final_logits_bias.normal_()
-        make_ends_likely(model)
+        if name in MODELS:
+            make_ends_likely(model)
     model.save_pretrained(folder)
-    write_tokenizer(folder, model.config.vocab_size)
+    if hasattr(model.config, "vocab_size"):
+        write_tokenizer(folder, model.config.vocab_size)
     return model
 
 
@@ -168,7 +195,7 @@ class Pair:
 
     name: str
     theirs: Any
-    ours: Transformer
+    ours: Any
     folder: Path
     run: Path
 
@@ -184,10 +211,6 @@ class Pair:
     @property
     def translates(self) -> bool:
         return self.ours.cfg.encoder is not None
-
-    @property
-    def speaks(self) -> bool:
-        return hasattr(self.theirs, "generate") and self.name in SPEAKERS
 
     def texts(self, count: int, seed: int = 0, shortest: int = 2, longest: int = 9) -> list[Tensor]:
         """Random texts in their ids, without special ones."""
@@ -220,9 +243,15 @@ class Pair:
 def pair(name: str, size: int, path: Path) -> Pair:
     theirs = make_folder(name, size, path / "folder")
     import_checkpoint(path / "folder", path / "run")
-    model = load_model(path / "run")[0]
-    assert isinstance(model, Transformer)
+    model = load_model(path / "run")[0] if name in MODELS else load_encoder(path / "run")
     return Pair(name, theirs, model, path / "folder", path / "run")
+
+
+def load_encoder(run: Path) -> nn.Module:
+    content = RunDirectory.open(run).load("last")
+    model = from_dict(ModelConfig, content.config["model"]).build()
+    model.load_state_dict(content.tensors["model"])
+    return model.eval()
 
 
 # ---- what is compared --------------------------------------------------------------------------------
@@ -252,6 +281,29 @@ def logit_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
         float((pair.without_added(row[keep]) - pair.in_our_order(pair.reference(text, source))).abs().max())
         for row, keep, text, source in zip(got, batch.keep, texts, sources, strict=True)
     ]
+
+
+@torch.inference_mode()
+def encoder_errors(pair: Pair, side: str, count: int = 4) -> list[float]:
+    """For each text of a padded batch (or each image) the largest difference to their answer to that one alone."""
+    if pair.name == "ViT":
+        images = torch.randn(count, *(pair.ours.cfg.inputs.channels, *pair.ours.cfg.inputs.size))
+        wanted = torch.cat([pair.theirs(image[None]).logits for image in images])
+        return (pair.ours(images) - wanted).abs().amax(dim=1).tolist()
+    begin, end = torch.tensor([pair.vocabulary.bos]), torch.tensor([pair.vocabulary.eos])
+    texts = [torch.cat([begin, text, end]) for text in pair.texts(count)]
+    batch = padded([pair.inverse[text] for text in texts], side)
+    assert batch.keep is not None
+    got, found = pair.ours(batch), []
+    for row, keep, text in zip(got, batch.keep, texts, strict=True):
+        said = pair.theirs(input_ids=text[None])
+        want = said.get("logits", said.get("last_hidden_state"))
+        if want is None:
+            want = torch.stack([said.start_logits, said.end_logits], dim=-1)
+        want, row = want[0], row if row.dim() == 1 else row[keep]
+        want = pair.in_our_order(want) if want.shape[-1] == pair.vocabulary.size else want
+        found.append(float((row - want).abs().max()))
+    return found
 
 
 @torch.inference_mode()

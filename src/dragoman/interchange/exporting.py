@@ -19,17 +19,22 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, obstacle
+from dragoman.interchange.family import Family, Shape, obstacle, shape_of
 from dragoman.interchange.files import read_json
 from dragoman.interchange.importing import ORIGIN, RECORD, SMALL
 from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
+from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.heads import NoHead, Sentence
 from dragoman.model.position import Sinusoidal
+from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokenizer import Tokenizer
 
 Weights = Mapping[str, Tensor]
+Expressible = TransformerConfig | EncoderConfig
 
 
 def export_huggingface(
@@ -44,14 +49,17 @@ def export_huggingface(
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
     cfg, weights = weights_of(directory, which)
+    if not isinstance(cfg, TransformerConfig | EncoderConfig):
+        raise ConfigError("model.kind: two_towers cannot be said in a Hugging Face layout")
     family = choose_family(cfg, directory)
-    vocabulary = _vocabulary(directory, cfg)
-    if vocabulary is not None:
+    vocabulary = _vocabulary(directory)
+    if vocabulary is not None and vocabulary.bos is None:
         _check_beginning(weights, vocabulary, family)
-    if family.name == "marian":
+    if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = in_halves(cfg, weights)
     with durable.folder(folder) as partial:
-        _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, progress)
+        prefix = _prefix(directory, family, cfg)
+        _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
         if (directory.path / ORIGIN / RECORD).is_file():
             _give_back(directory.path / ORIGIN, partial)
         else:
@@ -74,7 +82,7 @@ def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, Weight
 # ---- which layout ----------------------------------------------------------------------------------
 
 
-def choose_family(cfg: ModelConfig, run: RunDirectory) -> Family:
+def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
     """The family that a model was imported from, or else the first that can express it.
 
     Raises:
@@ -83,10 +91,9 @@ def choose_family(cfg: ModelConfig, run: RunDirectory) -> Family:
     origin = read_json(run.path / ORIGIN / RECORD).get("family")
     found = []
     for family in FAMILIES:
-        if origin not in (None, family.name) or family.has_encoder != (getattr(cfg, "encoder", None) is not None):
+        if origin not in (None, family.name) or family.shape != shape_of(cfg):
             continue
-        cfg_there = as_theirs(cfg) if family.name == "marian" else cfg
-        hindrance = obstacle(family, cfg_there)
+        hindrance = obstacle(family, laid_out(cfg, family))
         if hindrance is None:
             return family
         found.append((family, hindrance))
@@ -97,15 +104,20 @@ def choose_family(cfg: ModelConfig, run: RunDirectory) -> Family:
     )
 
 
-def as_theirs(cfg: ModelConfig) -> ModelConfig:
-    """The 2017 model as Marian writes it: sines first, a bias on the logits (of zeros, where we have none)."""
+def laid_out(cfg: Expressible, family: Family) -> Expressible:
+    """The same model as the family writes it. Of Marian's: sines first, a bias on the logits (of zeros, where we have
+    none). Of a sentence encoder: without its head, which stands in another file."""
+    if isinstance(cfg, EncoderConfig):
+        return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, Sentence) else cfg
+    if family.name != "marian":
+        return cfg
     position = cfg.position
     if isinstance(position, Sinusoidal) and position.layout == "interleaved":
         position = dataclasses.replace(position, layout="halves")
     return dataclasses.replace(cfg, position=position, output_bias=True)
 
 
-def in_halves(cfg: ModelConfig, weights: Weights) -> Weights:
+def in_halves(cfg: TransformerConfig, weights: Weights) -> Weights:
     """The same model with its channels in another order: those that carry sines first, then those with cosines.
 
     Where sines and cosines alternate, nothing else says which channel is which, so every matrix that reads or writes
@@ -133,13 +145,22 @@ def in_halves(cfg: ModelConfig, weights: Weights) -> Weights:
     return found
 
 
+def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
+    """The part of names that is left out: where it was when the model came, and for encoders without a head."""
+    record = read_json(run.path / ORIGIN / RECORD)
+    bare = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | Sentence)
+    return "" if record.get("prefixed", not bare) else family.prefix
+
+
 # ---- what is written -------------------------------------------------------------------------------
 
 
-def _vocabulary(run: RunDirectory, cfg: ModelConfig) -> Vocabulary | None:
+def _vocabulary(run: RunDirectory) -> Vocabulary | None:
     record = read_json(run.path / ORIGIN / RECORD)
     if record:
         return Vocabulary(**record["vocabulary"]) if record["vocabulary"] else None
+    if not run.tokenizer_files():
+        return None  # a model that reads no text
     source, target = run.tokenizers()
     if source is not target:
         raise ConfigError(
@@ -152,7 +173,7 @@ def _check_beginning(weights: Weights, vocabulary: Vocabulary, family: Family) -
     """Where they begin with the token that ends (or pads) a text, both are one row there, and have to be equal here."""
     table = weights["embed.tokens.weight"]
     position = vocabulary.order().tolist().index(vocabulary.start)
-    if vocabulary.bos is None and not torch.equal(table[1], table[position]):
+    if not torch.equal(table[1], table[position]):
         raise ConfigError(
             f"model.silent: row 1 of embed.tokens.weight, which begins a text, has learned apart from row {position}; "
             f"the layout of {family.name} has one row for both"
@@ -162,15 +183,18 @@ def _check_beginning(weights: Weights, vocabulary: Vocabulary, family: Family) -
 def _write_weights(
     path: Path,
     family: Family,
-    cfg: ModelConfig,
+    cfg: Expressible,
     weights: Weights,
     vocabulary: Vocabulary | None,
+    left_out: str,
     progress: Report | None,
 ) -> None:
     with torch.device("meta"):
-        model = (as_theirs(cfg) if family.name == "marian" else cfg).build()
+        model = laid_out(cfg, family).build()
     parameters = dict(model.named_parameters())
-    by_name: dict[str, Pair] = {pair.theirs: pair for pair in pairs(model, family.table(cfg))}
+    by_name: dict[str, Pair] = {
+        pair.theirs.removeprefix(left_out): pair for pair in pairs(model, family.table(cfg), family.tables(cfg))
+    }
 
     def produce(name: str) -> Tensor:
         pair = by_name[name]
@@ -190,32 +214,37 @@ def _give_back(origin: Path, folder: Path) -> None:
             shutil.copyfile(origin / name, folder / name)
 
 
-def _describe(folder: Path, family: Family, cfg: ModelConfig, run: RunDirectory, vocabulary: Vocabulary | None) -> None:
+def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory, vocabulary: Vocabulary | None) -> None:
     """config.json and the tokenizer's files for a model that was trained here."""
-    said: dict[str, Any] = family.describe(cfg) | {
-        "architectures": [family.architectures[0]],
-        "model_type": family.model_type,
-    }
+    said: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
+    said |= family.describe(laid_out(cfg, family))
     if vocabulary is not None:
-        said |= _tokenizer(folder, run.tokenizers()[1], vocabulary, translates=family.has_encoder)
+        said |= _tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape)
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence):
+        write_sentence(folder, cfg.head, cfg.dim)
     _json(folder / "config.json", said)
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, translates: bool) -> dict[str, Any]:
+def _tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape) -> dict[str, Any]:
     """Write the tokenizer; return what config.json has to say of it."""
     tokenizer.save(folder / "tokenizer.json")
     content = read_json(folder / "tokenizer.json")
     by_id = {token["id"]: token["content"] for token in content["added_tokens"]}
     names = [by_id[i] for i in vocabulary.special]
     pad, bos, eos = vocabulary.special
-    ends: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": names[2], "type_id": 0}}]
-    begins: list[Any] = [{"SpecialToken": {"id": names[1], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    used, row = (names[2], eos) if translates else (names[1], bos)
+    template: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    used = {}
+    if shape != "encoder-decoder":
+        template.insert(0, {"SpecialToken": {"id": names[1], "type_id": 0}})
+        used[names[1]] = {"id": names[1], "ids": [bos], "tokens": [names[1]]}
+    if shape != "decoder":
+        template.append({"SpecialToken": {"id": names[2], "type_id": 0}})
+        used[names[2]] = {"id": names[2], "ids": [eos], "tokens": [names[2]]}
     content["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": ends if translates else begins,
+        "single": template,
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {used: {"id": used, "ids": [row], "tokens": [used]}},
+        "special_tokens": used,
     }
     _json(folder / "tokenizer.json", content)
     _json(
@@ -224,8 +253,9 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, tr
         | {f"{role}_token": name for role, name in zip(("pad", "bos", "eos"), names, strict=True)},
     )
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
-    ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if translates else {}
-    _json(folder / "generation_config.json", ids | {"suppress_tokens": [pad, bos]})
+    ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
+    if shape != "encoder":
+        _json(folder / "generation_config.json", ids | {"suppress_tokens": [pad, bos]})
     return ids
 
 

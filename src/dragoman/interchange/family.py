@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError
 from dragoman.interchange.names import Table
+from dragoman.interchange.vocabulary import TABLES
+from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation
 from dragoman.model.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
+from dragoman.model.transformer import TransformerConfig
 
 
 class Settings:
@@ -120,6 +123,21 @@ def their_rotary(rotary: Any) -> dict[str, Any]:
     return theta | {"rope_type": "default"}
 
 
+Shape = Literal["decoder", "encoder-decoder", "encoder"]
+
+
+def shape_of(cfg: ModelConfig) -> Shape | None:
+    """None for what no family here has."""
+    match cfg:
+        case TransformerConfig(encoder=None):
+            return "decoder"
+        case TransformerConfig():
+            return "encoder-decoder"
+        case EncoderConfig():
+            return "encoder"
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     name: str
@@ -129,7 +147,7 @@ class Family:
     model_type: str
     table: Callable[[Any], Table]
     """Their names and ours, for a configuration of ours."""
-    config: Callable[[Settings], ModelConfig]
+    config: Callable[[Settings], TransformerConfig | EncoderConfig]
     """Raises ConfigError for what we cannot do."""
     describe: Callable[[Any], dict[str, Any]]
     """The inverse: config.json for a configuration of ours. What it leaves out shows when it is read back."""
@@ -137,8 +155,9 @@ class Family:
     """Part of their names that some of their files leave out."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names under which their files may hold a tensor."""
-    has_encoder: bool = False
-    has_vocabulary: bool = True
+    shape: Shape = "decoder"
+    tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
+    """Our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
 
 
 # ---- can a family express a configuration? ----------------------------------------------------------
@@ -146,7 +165,7 @@ class Family:
 _NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "silent", "pad"})
 
 
-def obstacle(family: Family, cfg: ModelConfig) -> tuple[str, Any, Any] | None:
+def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:
     """The first place, ours and theirs, where ``cfg`` is not what its description in this family says; None if it is
     all there."""
     try:

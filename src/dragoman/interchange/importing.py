@@ -16,17 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from dragoman import durable
-from dragoman.checkpoint import CONFIG, FOLDER, JOINT, RunDirectory
+from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
 from dragoman.config import dump_yaml, to_dict, unknown
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family, Settings
 from dragoman.interchange.files import read_json
 from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, Shards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import Vocabulary, special_ids
+from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.heads import NoHead
+from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
 ORIGIN, RECORD = "origin", "dragoman.json"
@@ -55,16 +59,20 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
     family = find_family(content, folder / "config.json")
     cfg = family.config(Settings(content, folder / "config.json"))
-    vocabulary = special_ids(folder, content, cfg.vocab or 0, has_encoder=family.has_encoder)
-    source_tokenizer, tokenizer = read_tokenizers(folder, vocabulary)
-    cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, silent=vocabulary.silent)
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
+        cfg = dataclasses.replace(cfg, head=sentence)
+    vocabulary = _vocabulary(folder, content, family, cfg)
+    tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary)
+    if vocabulary is not None and isinstance(cfg, TransformerConfig):
+        cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, silent=vocabulary.silent)
     with Shards(folder) as shards:
         source = _Source(shards, family, cfg, vocabulary)
         try:
             run.parent.mkdir(parents=True, exist_ok=True)
             with durable.folder(run) as partial:
-                RunDirectory(partial).write_tokenizers(source_tokenizer, tokenizer)
-                _keep_origin(folder, partial / ORIGIN, family, vocabulary)
+                if tokenizers is not None:
+                    RunDirectory(partial).write_tokenizers(*tokenizers)
+                _keep_origin(folder, partial / ORIGIN, source)
                 _write(partial, source, cfg, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
@@ -90,17 +98,34 @@ def find_family(content: dict[str, Any], where: Path) -> Family:
     raise ConfigError(unknown(f"{where}: architectures", named[0] if named else content.get("model_type"), known))
 
 
+def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> Vocabulary | None:
+    """None for a model that reads no text.
+
+    Raises:
+        ConfigError: an encoder without special tokens that differ from one another.
+    """
+    if not family.tables(cfg):
+        return None
+    found = special_ids(folder, content, content.get("vocab_size", 0), translates=family.shape == "encoder-decoder")
+    if family.shape == "encoder" and found.added:
+        raise ConfigError(
+            f"{folder / 'config.json'}: padding, beginning and end of a text ({content.get('pad_token_id')}, "
+            f"{found.start}, {found.eos}) must be three tokens; tokenizer_config.json may name them"
+        )
+    return found
+
+
 class _Source:
     """Our tensors, one at a time, from theirs. All names and shapes are compared before the first is read."""
 
     def __init__(self, shards: Shards, family: Family, cfg: ModelConfig, vocabulary: Vocabulary | None):
-        self.shards, self.vocabulary = shards, vocabulary
+        self.shards, self.family, self.vocabulary = shards, family, vocabulary
         with torch.device("meta"):
             self.model: nn.Module = cfg.build()
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[Pair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and the name under which that is stored."""
-        for pair in pairs(self.model, family.table(cfg)):
+        for pair in pairs(self.model, family.table(cfg), family.tables(cfg)):
             stored = _stored_name(pair, shards, family)
             _check_shape(pair, stored, self)
             self.where |= dict.fromkeys(pair.ours, (pair, stored))
@@ -108,6 +133,12 @@ class _Source:
     def __getitem__(self, name: str) -> Tensor:
         pair, stored = self.where[name]
         return pair.read(self.shards[stored], name, self.parameters, self.vocabulary)
+
+    @property
+    def prefixed(self) -> bool:
+        """Whether they write the family's prefix before names."""
+        prefix = self.family.prefix
+        return not prefix or any(stored.startswith(prefix) for _, stored in self.where.values())
 
     def dtype(self, name: str) -> torch.dtype:
         return self.shards.dtype(self.where[name][1])
@@ -141,20 +172,24 @@ def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _keep_origin(folder: Path, origin: Path, family: Family, vocabulary: Vocabulary) -> None:
+def _keep_origin(folder: Path, origin: Path, source: _Source) -> None:
     origin.mkdir()
     for name in SMALL:
         if (folder / name).is_file():
             (origin / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, origin / name)
-    record = {"family": family.name, "vocabulary": vocabulary.to_dict()}
+    vocabulary = source.vocabulary
+    record = {
+        "family": source.family.name,
+        "prefixed": source.prefixed,
+        "vocabulary": vocabulary and vocabulary.to_dict(),
+    }
     (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _write(run: Path, source: _Source, cfg: ModelConfig, progress: Report | None) -> None:
     config = {
         "kind": "run",
-        "tokenizer": {"kind": "loaded", "path": JOINT},
         "model": to_dict(cfg),
     }
     (run / CONFIG).write_text(dump_yaml(config), encoding="utf-8")

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from dragoman.interchange.vocabulary import Vocabulary
 
 _PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{j}": r"(?P<j>\d+)", "{leaf}": r"(?P<leaf>weight|bias)"}
-VOCABULARY = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output.weight", "output.bias"})
-"""Our tensors with one row for each entry of the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,14 @@ class Pair:
     theirs: str
     ours: tuple[str, ...]
     form: Form
+    of_vocabulary: bool
+    """Whether it has a row for each entry of the vocabulary."""
 
     def shape(self, parameters: Mapping[str, Tensor], vocabulary: Vocabulary | None) -> tuple[int, ...]:
         """What theirs must have for a model of ours with these ``parameters``."""
         shapes = [parameters[name].shape for name in self.ours]
         rows = sum(shape[0] for shape in shapes)
-        if vocabulary is not None and self.ours[0] in VOCABULARY:
+        if vocabulary is not None and self.of_vocabulary:
             rows = vocabulary.size
         full = (rows, *shapes[0][1:])
         if self.form.transposed:
@@ -60,7 +60,7 @@ class Pair:
         """Our tensor ``name``, which is one of ``ours``."""
         if self.form.transposed:
             theirs = theirs.T
-        if name in VOCABULARY and vocabulary is not None:
+        if self.of_vocabulary and vocabulary is not None:
             return vocabulary.read(theirs.reshape(vocabulary.size, *parameters[name].shape[1:]), name)
         start = 0
         for other in self.ours:
@@ -73,14 +73,15 @@ class Pair:
     def write(self, ours: Sequence[Tensor], vocabulary: Vocabulary | None) -> Tensor:
         """Their tensor from ``ours``, in the order of ``self.ours``."""
         whole = ours[0] if len(ours) == 1 else torch.cat(list(ours))
-        if self.ours[0] in VOCABULARY and vocabulary is not None:
+        if self.of_vocabulary and vocabulary is not None:
             whole = vocabulary.write(whole)
         whole = whole.T if self.form.transposed else whole
         return (whole if self.form.shape is None else whole.reshape(self.form.shape)).contiguous()
 
 
-def pairs(model: nn.Module, table: Table) -> list[Pair]:
-    """Every tensor of theirs that the ``model`` needs, in the order of its parameters."""
+def pairs(model: nn.Module, table: Table, of_vocabulary: frozenset[str]) -> list[Pair]:
+    """Every tensor of theirs that the ``model`` needs, in the order of its parameters; of ours those in
+    ``of_vocabulary`` have a row for each entry of it."""
     rows = [(theirs, form if isinstance(form, Form) else Form((form,))) for theirs, form in table.items()]
     patterns = [(_pattern(ours), theirs, form) for theirs, form in rows for ours in form.ours]
     found: dict[str, Pair] = {}
@@ -89,7 +90,8 @@ def pairs(model: nn.Module, table: Table) -> list[Pair]:
             if matched := pattern.fullmatch(name):
                 place = matched.groupdict()
                 their_name = theirs.format(**place)
-                found.setdefault(their_name, Pair(their_name, tuple(ours.format(**place) for ours in form.ours), form))
+                names = tuple(ours.format(**place) for ours in form.ours)
+                found.setdefault(their_name, Pair(their_name, names, form, names[0] in of_vocabulary))
                 break
         else:
             raise KeyError(f"no row of the table stands for {name}")

@@ -83,6 +83,10 @@ class Vocabulary:
         return asdict(self)
 
 
+TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output.weight", "output.bias"})
+"""The tensors of a Transformer with a row for each entry of the vocabulary."""
+
+
 def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
     """That of a model we trained: every role has its row."""
     pad, bos, eos = tokenizer.special_rows
@@ -92,7 +96,7 @@ def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
 # ---- what a Hugging Face folder says of its special tokens ------------------------------------------
 
 
-def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, has_encoder: bool) -> Vocabulary:
+def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, translates: bool) -> Vocabulary:
     """The roles as the configuration files of ``folder`` tell them, the more particular file first.
 
     Raises:
@@ -112,7 +116,7 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, has_encod
     if eos is None:
         raise ConfigError(f"{folder / 'config.json'}: eos_token_id: must be given, to know where a text ends")
     bos = find("bos_token_id", "cls_token_id")
-    if has_encoder:
+    if translates:
         start = find("decoder_start_token_id")
         start = start if start is not None else bos if bos is not None else pad
     else:

@@ -2,6 +2,7 @@
 
 from dragoman.interchange.families import (
     bart,
+    bert,
     gemma2,
     gemma3,
     gpt2,
@@ -11,7 +12,9 @@ from dragoman.interchange.families import (
     mixtral,
     qwen2,
     qwen3,
+    roberta,
     t5,
+    vit,
 )
 from dragoman.interchange.family import Family
 
@@ -27,5 +30,8 @@ FAMILIES: tuple[Family, ...] = (
     marian.FAMILY,
     bart.FAMILY,
     t5.FAMILY,
+    bert.FAMILY,
+    roberta.FAMILY,
+    vit.FAMILY,
 )
 """In the order in which an export tries them."""

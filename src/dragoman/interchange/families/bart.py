@@ -30,5 +30,5 @@ FAMILY = Family(
     describe=marian.describe,
     prefix="model.",
     aliases=marian.ALIASES,
-    has_encoder=True,
+    shape="encoder-decoder",
 )

@@ -110,5 +110,5 @@ FAMILY = Family(
     describe=describe,
     prefix="model.",
     aliases=ALIASES,
-    has_encoder=True,
+    shape="encoder-decoder",
 )

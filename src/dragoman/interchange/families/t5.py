@@ -125,5 +125,5 @@ FAMILY = Family(
     config=config,
     describe=describe,
     aliases={"shared.weight": ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")},
-    has_encoder=True,
+    shape="encoder-decoder",
 )

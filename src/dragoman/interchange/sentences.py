@@ -1,0 +1,58 @@
+"""Sentence encoders as the sentence-transformers library keeps them: modules.json beside the model, pooling below.
+
+modules.json            what follows one another: the model, a pooling, perhaps a normalization
+1_Pooling/config.json   how one vector is made of many
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dragoman.errors import ConfigError
+from dragoman.interchange.files import read_json
+from dragoman.model.heads import First, Mean, Pooling, Sentence
+
+POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": Mean(), "pooling_mode_cls_token": First()}
+_KINDS = "sentence_transformers.models."
+
+
+def read_sentence(folder: Path) -> Sentence | None:
+    """The head of a sentence encoder; None for a folder that says nothing of one.
+
+    Raises:
+        ConfigError: another pooling than the mean or the first token, or modules that we do not have.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    kinds = [module["type"].rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+    if unknown := set(kinds) - {"Transformer", "Pooling", "Normalize"}:
+        raise ConfigError(f"{path}: modules of type {', '.join(sorted(unknown))} are not supported")
+    pooling = folder / "1_Pooling" / "config.json"
+    modes = [key for key, used in read_json(pooling).items() if key.startswith("pooling_mode") and used is True]
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise ConfigError(
+            f"{pooling}: {', '.join(modes) or 'no pooling'} is not supported; known: {', '.join(POOLINGS)}"
+        )
+    return Sentence(pooling=POOLINGS[modes[0]], normalize="Normalize" in kinds)
+
+
+def write_sentence(folder: Path, head: Sentence, dim: int) -> None:
+    """The inverse.
+
+    Raises:
+        ConfigError: a projection, or a pooling that has no name there.
+    """
+    modes = {key: pooling == head.pooling for key, pooling in POOLINGS.items()}
+    if head.size is not None or not any(modes.values()):
+        raise ConfigError("model.head: only the mean or the first token, without a projection, has a name there")
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if head.normalize else [])]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [{"idx": i, "name": str(i), "path": paths[i], "type": _KINDS + kind} for i, kind in enumerate(kinds)]
+    (folder / "1_Pooling").mkdir()
+    _write(folder / "modules.json", modules)
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim} | modes)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
