@@ -80,6 +80,8 @@ def obstacles(cfg: TransformerConfig) -> Iterator[str]:
         yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
     if not isinstance(cfg.embedding_norm, NoNorm | LayerNorm):
         yield f"model.embedding_norm: {_kind(cfg.embedding_norm)}"
+    if cfg.source is not None:
+        yield "model.source: a source that is no text"
     if cfg.logit_cap is not None:
         yield "model.logit_cap: capped logits"
 
