@@ -12,13 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Annotated
+from typing import Annotated, Generic, Protocol, TypeVar
 
 from pydantic import Field
 
 from dragoman.config import config
 from dragoman.errors import DataError
-from dragoman.text.lines import Pair
 
 GRAM = 4
 """Letters in the substrings that near duplicates are told by."""
@@ -36,16 +35,29 @@ class HoldOut:
     """Another seed holds out other pairs."""
 
 
+class TwoSided(Protocol):
+    """A pair, or what has one text to be told apart by, on both sides."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+
+P = TypeVar("P", bound=TwoSided)
+
+
 @dataclass(frozen=True)
-class Split:
-    train: list[Pair]
-    valid: list[Pair]
-    test: list[Pair]
+class Split(Generic[P]):
+    train: list[P]
+    valid: list[P]
+    test: list[P]
     removed: dict[str, int]
     """Why ("same source", "near source", "same target", "near target") -> pairs that this kept out of training."""
 
 
-def hold_out(pairs: Sequence[Pair], cfg: HoldOut) -> Split:
+def hold_out(pairs: Sequence[P], cfg: HoldOut) -> Split[P]:
     """Split ``pairs``: no source or target of training is like one held out, none of validation like one of test.
 
     Which pairs are held out depends on their text and the seed alone: those whose source has the lowest hash. So the
@@ -76,9 +88,9 @@ def hold_out(pairs: Sequence[Pair], cfg: HoldOut) -> Split:
     return Split(train, valid, test, removed)
 
 
-def _candidates(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
     """One pair for each different source, in the order of their hashes."""
-    first: dict[str, tuple[bytes, Pair]] = {}
+    first: dict[str, tuple[bytes, P]] = {}
     for pair in pairs:
         key = letters(pair.source)
         mine = (_hash(seed, pair.source, pair.target), pair)
@@ -102,11 +114,11 @@ class Overlap:
     """Pairs of training."""
     seen: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     """Why -> pairs of training that are like one of the test set."""
-    examples: dict[str, list[Pair]] = field(default_factory=lambda: {why: [] for why in REASONS})
+    examples: dict[str, list[TwoSided]] = field(default_factory=lambda: {why: [] for why in REASONS})
     """Why -> the first such pairs of training."""
 
 
-def overlap(train: Iterable[Pair], test: Sequence[Pair], near: float | None = 0.8) -> Overlap:
+def overlap(train: Iterable[TwoSided], test: Sequence[TwoSided], near: float | None = 0.8) -> Overlap:
     """Count the pairs of ``train`` that are like one of ``test``."""
     report = Overlap()
     for _ in without_overlap(train, test, near, report):
@@ -115,8 +127,8 @@ def overlap(train: Iterable[Pair], test: Sequence[Pair], near: float | None = 0.
 
 
 def without_overlap(
-    train: Iterable[Pair], test: Sequence[Pair], near: float | None = 0.8, report: Overlap | None = None
-) -> Iterator[Pair]:
+    train: Iterable[P], test: Sequence[TwoSided], near: float | None = 0.8, report: Overlap | None = None
+) -> Iterator[P]:
     """The pairs of ``train`` that are like none of ``test``; ``report`` is filled as they go by."""
     report = Overlap() if report is None else report
     tested = Likeness(test, near)
@@ -138,11 +150,11 @@ REASONS: tuple[str, ...] = ("same source", "near source", "same target", "near t
 class Likeness:
     """Tells whether a pair is like one of the ``held``: its source like a held source, or target like a held target."""
 
-    def __init__(self, held: Sequence[Pair], near: float | None):
+    def __init__(self, held: Sequence[TwoSided], near: float | None):
         self.sources = _Index([pair.source for pair in held], near)
         self.targets = _Index([pair.target for pair in held], near)
 
-    def why(self, pair: Pair) -> str | None:
+    def why(self, pair: TwoSided) -> str | None:
         """One of ``REASONS``, or None where the pair is like none."""
         if like := self.sources.like(pair.source):
             return f"{like} source"

@@ -1,0 +1,187 @@
+"""Rows of text for a language model: which pieces of which documents a row holds, as a function of (seed, step) alone.
+
+The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens is read at ``begin`` to
+``begin + n - 1`` and answered by what follows each of them. Either a row is packed with whole documents and parts of
+long ones, which do not see each other (``Packed``), or it is a stretch of the stream (``Stretches``). Every token is
+learned from once an epoch; only what is less than a row at the ends of the stream may be left out.
+
+N pieces or documents, R rows of an epoch, B rows of a batch, T length of a row, P pieces of a row.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dragoman.errors import DataError
+from dragoman.text.store import Column
+
+IGNORE = -1
+"""What stands among targets where nothing is learned."""
+
+Row = Int[np.ndarray, "P 2"]
+"""Where each piece of a row begins in the stream, and its length."""
+
+
+class TextBatch(NamedTuple):
+    """Rows of text as tensors."""
+
+    ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    """The id that follows each; ``IGNORE`` where there is none, or none to be learned."""
+    segment: Int[Tensor, "B T"] | None
+    """Which piece of the row; None where each row is one piece."""
+
+    def to(self, device: torch.device | str) -> "TextBatch":
+        return TextBatch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # pyright: ignore[reportArgumentType]
+
+
+def collate(text: Column, rows: Sequence[Row], counted: Column | None = None) -> TextBatch:
+    """The pieces of these rows. ``counted`` says of each id of ``text`` whether it is to be learned: 1 or 0."""
+    T = max(int(row[:, 1].sum()) for row in rows)
+    packed = any(len(row) > 1 for row in rows)
+    ids, targets = np.zeros((len(rows), T), np.int64), np.full((len(rows), T), IGNORE, np.int64)
+    segment = np.zeros_like(ids)
+    for b, row in enumerate(rows):
+        at = 0
+        for number, (begin, length) in enumerate(row):
+            ids[b, at : at + length] = text.ids[begin : begin + length]
+            answer = text.ids[begin + 1 : begin + length + 1].astype(np.int64)
+            if counted is not None:
+                answer = np.where(counted.ids[begin + 1 : begin + length + 1] == 1, answer, IGNORE)
+            targets[b, at : at + length] = answer
+            segment[b, at : at + length] = number
+            at += length
+        segment[b, at:] = len(row)  # padding keeps to itself
+    return TextBatch(*map(torch.from_numpy, (ids, targets)), torch.from_numpy(segment) if packed else None)
+
+
+# ---- which rows there are -------------------------------------------------------------------------
+
+
+class Layout(ABC):
+    """How the text lies in the rows of each epoch."""
+
+    count: int
+    """Rows of an epoch."""
+    cells: int
+    """Positions of an epoch that are not padding."""
+
+    @abstractmethod
+    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+        """The rows of an epoch, in order; ``draw`` shifts or mixes what is in them."""
+
+
+class Stretches(Layout):
+    """A row is the next ``context`` tokens, whatever documents they belong to. Each epoch begins elsewhere."""
+
+    def __init__(self, text: Column, context: int):
+        self.tokens, self.context = len(text.ids) - 1, context
+        self.count = max(1, (self.tokens - context + 1) // context)
+        self.cells = min(self.tokens, self.count * context)
+
+    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+        room = self.tokens - self.cells
+        if draw is None:  # in order and whole
+            begins = np.arange(0, self.tokens, self.context)
+        else:
+            begins = int(draw.random_raw() % min(self.context, room + 1)) + self.context * np.arange(self.count)
+        lengths = np.minimum(self.context, self.tokens - begins)
+        return list(np.stack([begins, lengths], axis=1)[:, None, :])
+
+
+class Packed(Layout):
+    """A row is as many documents as fit, best fit first (Ding et al., arXiv:2404.10830): only documents longer than a
+    row are cut. Each epoch puts other documents of the same lengths together."""
+
+    def __init__(self, text: Column, context: int):
+        self.pieces = _pieces(text, context)  # (N, 2)
+        self.descending = np.sort(self.pieces[:, 1])[::-1]
+        self.bins = _best_fit(self.descending.tolist(), context)
+        self.count, self.cells = len(self.bins), int(self.descending.sum())
+
+    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+        tie = np.arange(len(self.pieces)) if draw is None else draw.random_raw(len(self.pieces))
+        ordered = self.pieces[np.lexsort((tie, -self.pieces[:, 1]))]
+        return [ordered[members] for members in self.bins]
+
+
+def _pieces(text: Column, context: int) -> Int[np.ndarray, "N 2"]:
+    """Documents, those that are longer than ``context`` in parts."""
+    lengths = text.lengths.astype(np.int64) - 1  # the last id is only answered with
+    parts = -(-lengths // context)
+    document = np.repeat(np.arange(len(lengths)), parts)
+    part = np.arange(len(document)) - np.repeat(np.cumsum(parts) - parts, parts)
+    begin = text.starts[document] + part * context
+    return np.stack([begin, np.minimum(context, lengths[document] - part * context)], axis=1)
+
+
+def _best_fit(descending: list[int], size: int) -> list[list[int]]:
+    """Bins of ``size`` with the indices of what lies in each: every length goes where it leaves the least room."""
+    bins: list[list[int]] = []
+    by_room: dict[int, list[int]] = {}
+    rooms: list[int] = []  # those that some bin has left, ascending
+    for i, length in enumerate(descending):
+        at = bisect_left(rooms, length)
+        if at == len(rooms):
+            room, chosen = size, len(bins)
+            bins.append([])
+        else:
+            room = rooms[at]
+            chosen = by_room[room].pop()
+            if not by_room[room]:
+                del by_room[room], rooms[at]
+        bins[chosen].append(i)
+        if left := room - length:
+            if left not in by_room:
+                by_room[left] = []
+                insort(rooms, left)
+            by_room[left].append(chosen)
+    return bins
+
+
+# ---- which rows a step has ------------------------------------------------------------------------
+
+
+class RowBatches:
+    """The batches of every step: ``rows`` of them each, ``accumulate`` a step; an epoch's last has what is left."""
+
+    def __init__(self, layout: Layout, rows: int, seed: int, accumulate: int = 1):
+        if not layout.cells:
+            raise DataError("no text to learn from")
+        self.layout, self.size, self.seed, self.accumulate = layout, max(1, rows), seed, accumulate
+        self.batches = math.ceil(layout.count / self.size)
+        self.steps_per_epoch = math.ceil(self.batches / accumulate)
+        self._epoch: tuple[int, list[Row]] | None = None
+
+    def at(self, step: int) -> list[list[Row]]:
+        """The rows of each of the step's batches. Steps count from 0."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, self._plan(epoch)
+        rows = self._epoch[1]
+        first, last = index * self.accumulate, min((index + 1) * self.accumulate, self.batches)
+        return [rows[i * self.size : (i + 1) * self.size] for i in range(first, last)]
+
+    def in_order(self) -> list[list[Row]]:
+        """All of the text, the same each time."""
+        rows = self.layout.rows(None)
+        return [rows[i : i + self.size] for i in range(0, len(rows), self.size)]
+
+    @property
+    def padding_share(self) -> float:
+        """Of rows as long as the longest."""
+        rows = self.layout.rows(None)
+        longest = max(int(row[:, 1].sum()) for row in rows)
+        return 1 - sum(int(row[:, 1].sum()) for row in rows) / (longest * len(rows))
+
+    def _plan(self, epoch: int) -> list[Row]:
+        draw = np.random.PCG64([self.seed, epoch])  # numpy promises that this stream stays what it is
+        rows = self.layout.rows(draw)
+        return [rows[i] for i in np.argsort(draw.random_raw(len(rows)), kind="stable")]

@@ -1,0 +1,183 @@
+"""Rows of ids on disk, in columns: written once, then mapped into memory, so that their number does not matter.
+
+A folder holds, for each column, its ids end to end (``text.ids``) and where each row begins in them (``text.starts``),
+and ``manifest.json`` with what is known of the whole and each file's size and checksum. It appears whole or not at all.
+
+N rows, B of them in a batch, L the longest there.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from dragoman import durable
+from dragoman.errors import DataError
+from dragoman.text.tokenizer import PAD
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+# ---- reading --------------------------------------------------------------------------------------
+
+
+class Column:
+    """N rows of ids, mapped."""
+
+    def __init__(self, folder: Path, name: str, dtype: str):
+        self.ids = _map(folder / f"{name}.ids", np.dtype(dtype))
+        self.starts = _map(folder / f"{name}.starts", np.dtype("<i8"))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @cached_property
+    def lengths(self) -> Int[np.ndarray, "N"]:
+        return np.diff(self.starts).astype(np.int32)
+
+    def __getitem__(self, i: int) -> Int[np.ndarray, "L"]:
+        i = range(len(self))[i]  # counts from the end too, and refuses what is not there
+        return np.array(self.ids[self.starts[i] : self.starts[i + 1]], np.int64)
+
+    def padded(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
+        """The ids of these rows, filled up with padding."""
+        starts, ends = self.starts[rows], self.starts[rows + 1]
+        at = starts[:, None] + np.arange((ends - starts).max())  # (B, L)
+        inside = at < ends[:, None]
+        return np.where(inside, self.ids[np.where(inside, at, 0)], PAD).astype(np.int64)
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)  # nothing cannot be mapped
+
+
+class Store:
+    """Columns of ids and the ``facts`` that came with them. ``building`` writes one, ``open`` maps it."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]):
+        self.folder = folder
+        self.facts = {name: value for name, value in manifest.items() if name not in ("format", "dtype", "files")}
+        self.columns = {name: Column(folder, name, dtype) for name, dtype in manifest["dtype"].items()}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Store":
+        """
+        Raises:
+            DataError: as ``opened``.
+        """
+        return opened(Path(folder), cls)
+
+
+T = TypeVar("T")
+
+
+def opened(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
+    """What ``read`` makes of the folder and its manifest, after comparing each file with its checksum.
+
+    Raises:
+        DataError: no corpus there, one of another format, or a damaged file, by name.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest["format"] != FORMAT:
+            raise DataError(f"{folder}: a corpus of format {manifest['format']}, not {FORMAT}: build it again")
+        for name, described in manifest["files"].items():
+            if _describe(folder / name) != described:
+                raise DataError(f"{folder / name}: damaged (size or checksum differ from {MANIFEST}): build it again")
+        return read(folder, manifest)
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: no such file: {folder} is not a whole corpus, build it again") from None
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{folder / MANIFEST}: damaged: build the corpus again") from None
+
+
+# ---- writing --------------------------------------------------------------------------------------
+
+
+class Builder:
+    """Appends rows to each column, and gathers ``facts`` for the manifest."""
+
+    def __init__(self, columns: Mapping[str, "_Writer"]):
+        self.columns = columns
+        self.facts: dict[str, Any] = {}
+        self.manifest: dict[str, Any] = {}
+        """Whole once the block has ended."""
+
+    def write(self, **rows: Sequence[Sequence[int]]) -> None:
+        """As many rows for each column."""
+        for name, of_column in rows.items():
+            self.columns[name].write(of_column)
+
+
+@contextmanager
+def building(folder: Path, sizes: Mapping[str, int]) -> Iterator[Builder]:
+    """A store to fill in a block: columns by name, and how many different ids each may hold. One that was there is
+    replaced when the new one is complete.
+
+    Raises:
+        DataError: the folder holds something else, or cannot be written.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise DataError(f"{folder}: exists and is not a corpus: choose another name, or remove it")
+    try:
+        with durable.folder(folder) as partial:
+            with ExitStack() as stack:
+                builder = Builder(
+                    {name: stack.enter_context(_Writer(partial, name, size)) for name, size in sizes.items()}
+                )
+                yield builder
+            builder.manifest = {
+                "format": FORMAT,
+                **builder.facts,
+                "dtype": {name: writer.dtype.str for name, writer in builder.columns.items()},
+                "files": {path.name: _describe(path) for path in sorted(partial.iterdir())},
+            }
+            durable.write(partial / MANIFEST, json.dumps(builder.manifest, indent=1).encode())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from None
+
+
+class _Writer:
+    """Appends the rows of one column to its two files."""
+
+    def __init__(self, folder: Path, name: str, size: int):
+        self.end = 0
+        self.dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
+        self.ids = (folder / f"{name}.ids").open("wb")
+        self.starts = (folder / f"{name}.starts").open("wb")
+        self.starts.write(np.zeros(1, "<i8").tobytes())
+
+    def write(self, rows: Sequence[Sequence[int]]) -> None:
+        ends = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
+        self.starts.write(ends.tobytes())
+        self.end = int(ends[-1]) if len(rows) else self.end
+        self.ids.write(np.fromiter(chain.from_iterable(rows), self.dtype).tobytes())
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ids.close()
+        self.starts.close()
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
