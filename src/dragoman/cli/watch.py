@@ -65,13 +65,7 @@ class Screen:
         self.live.console.print(text, soft_wrap=True)
 
     def started(self, e: Started) -> None:
-        vocabulary = (
-            f"{e.target_vocab:,}" if e.source_vocab == e.target_vocab else f"{e.source_vocab:,} + {e.target_vocab:,}"
-        )
-        self.say(
-            f"{e.train_pairs:,} pairs to train on, {e.valid_pairs:,} to validate, {e.test_pairs:,} to test; "
-            f"vocabulary {vocabulary}; {e.parameters / 1e6:.2f}M parameters; {e.device}, {e.precision}"
-        )
+        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters; {e.device}, {e.precision}")
         per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
         self.say(
             f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"
@@ -94,7 +88,7 @@ class Screen:
             self.say(figures)
 
     def validated(self, e: Validated) -> None:
-        scores = "".join(f"  {name} {value:.1f}" for name, value in e.scores.items())
+        scores = "".join(f"  {name} {value:.{1 if value >= 10 else 3}f}" for name, value in e.scores.items())
         best = "  [green]best so far[/green]" if e.best else ""
         self.say(
             f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}"

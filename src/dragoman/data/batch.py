@@ -10,7 +10,6 @@ N pairs, B of them in a batch, S and T the longest source and target there.
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -72,7 +71,7 @@ class Batches:
             self._epoch = epoch, self._plan(epoch)
         return self._epoch[1][index * self.accumulate : (index + 1) * self.accumulate]
 
-    @cached_property
+    @property
     def padding_share(self) -> float:
         """The part of all positions, source and target, that is padding. Measured on the first epoch."""
         stored = sum(len(rows) * int(self.lengths[rows].max(axis=0).sum()) for rows in self._plan(0))

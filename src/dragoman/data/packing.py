@@ -1,7 +1,7 @@
 """Rows of text for a language model: which pieces of which documents a row holds, as a function of (seed, step) alone.
 
-The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens is read at ``begin`` to
-``begin + n - 1`` and answered by what follows each of them. Either a row is packed with whole documents and parts of
+The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens is read from ``begin``
+on and answered by what follows each of them. Either a row is packed with whole documents and parts of
 long ones, which do not see each other (``Packed``), or it is a stretch of the stream (``Stretches``). Every token is
 learned from once an epoch; only what is less than a row at the ends of the stream may be left out.
 
@@ -59,7 +59,8 @@ def collate(text: Column, rows: Sequence[Row], counted: Column | None = None) ->
             segment[b, at : at + length] = number
             at += length
         segment[b, at:] = len(row)  # padding keeps to itself
-    return TextBatch(*map(torch.from_numpy, (ids, targets)), torch.from_numpy(segment) if packed else None)
+    segments = torch.from_numpy(segment) if packed else None
+    return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), segments)
 
 
 # ---- which rows there are -------------------------------------------------------------------------

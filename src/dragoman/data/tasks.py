@@ -6,12 +6,13 @@ B batch, S source length, T target length, D width, V vocabulary, N tokens.
 from typing import Annotated
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from dragoman.config import config
+from dragoman.config import OneOf, config
 from dragoman.data.batch import Batch
-from dragoman.model.interface import PAD, SequenceModel
+from dragoman.data.packing import IGNORE, TextBatch
+from dragoman.model.interface import PAD, SequenceModel, Tokens
 from dragoman.model.loss import linear_cross_entropy
 from dragoman.model.moe import auxiliary_loss
 
@@ -36,15 +37,52 @@ class Translation:
         return _cross_entropy(model, batch, 0.0)
 
 
+@config
+class LanguageModelling:
+    """Each token from those before it in its document."""
+
+    context: PositiveInt = 512
+    """Longest row of text, in tokens."""
+    across_documents: bool = False
+    """Rows are stretches of the text as it stands, and a token sees all of its row; otherwise no token sees another
+    document's, and only documents longer than a row are cut."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the probability that is spread evenly over the vocabulary."""
+
+    def loss(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Cross-entropy and, with mixtures of experts, what keeps them balanced: sum over tokens, and their number."""
+        summed, count = _next_tokens(model, batch, self.label_smoothing)
+        return summed + auxiliary_loss(model) * count, count
+
+    def surprise(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Plain negative log-likelihood."""
+        return _next_tokens(model, batch, 0.0)
+
+
+Task = Annotated[Translation | LanguageModelling, OneOf(usual="translation")]
+
+# ---- cross-entropy --------------------------------------------------------------------------------
+
+
 def _cross_entropy(model: SequenceModel, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-    hidden, targets = model.hidden(batch.target_in, batch.source).flatten(0, 1), batch.target_out.flatten()
+    return _answered(model, model.hidden(batch.target_in, batch.source), batch.target_out, PAD, smoothing)
+
+
+def _next_tokens(model: SequenceModel, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
+    hidden = model.hidden(Tokens(batch.ids, segment=batch.segment))
+    return _answered(model, hidden, batch.targets, IGNORE, smoothing)
+
+
+def _answered(
+    model: SequenceModel, hidden: Float[Tensor, "B T D"], targets: Tensor, ignore: int, smoothing: float
+) -> tuple[Tensor, Tensor]:
     summed = linear_cross_entropy(
-        hidden,
+        hidden.flatten(0, 1),
         model.output.weight,
         model.output.bias,
-        targets,
+        targets.flatten(),
         smoothing=smoothing,
-        ignore=PAD,
+        ignore=ignore,
         cap=model.logit_cap,
     )
-    return summed, (targets != PAD).sum().float()
+    return summed, (targets != ignore).sum().float()

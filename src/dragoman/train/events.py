@@ -15,11 +15,8 @@ class Preparing:
 class Started:
     """Everything is ready, and learning begins or goes on."""
 
-    train_pairs: int
-    valid_pairs: int
-    test_pairs: int
-    source_vocab: int
-    target_vocab: int
+    summary: str
+    """What there is to learn from, in words."""
     parameters: int
     steps_per_epoch: int
     padding_share: float
@@ -39,12 +36,12 @@ class Learned:
     step: int
     total: int | None
     loss: float | None
-    """Mean over target tokens, smoothing included; None if every step was skipped."""
+    """Mean over what is learned (target tokens, labels), smoothing included; None if every step was skipped."""
     lr: float
     grad_norm: float | None
     """Mean over steps, before clipping."""
     tokens: int
-    """Target tokens learned from since the run began."""
+    """Tokens (or labels) learned from since the run began."""
     padding: float
     """Share of padding in these batches."""
     skipped: int
@@ -52,7 +49,7 @@ class Learned:
     seconds: float
     """Time spent learning since the run began."""
     tokens_per_second: float
-    """Source and target tokens, padding not counted."""
+    """Tokens read, on either side, padding not counted."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -62,7 +59,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Sample:
-    """One fixed sentence of the validation set, as the model translates it now."""
+    """One fixed example of the validation set, and what the model makes of it now."""
 
     source: str
     reference: str
@@ -73,12 +70,12 @@ class Sample:
 class Validated:
     step: int
     loss: float
-    """Mean negative log-likelihood of a target token, without smoothing: the logarithm of the perplexity."""
+    """Mean negative log-likelihood of what is to be said, without smoothing: the logarithm of the perplexity."""
     perplexity: float
     best: bool
     """The lowest loss so far."""
     scores: dict[str, float]
-    """BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
+    """The task's own figures, such as BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
     samples: list[Sample]
 
 

@@ -13,13 +13,14 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
-from dragoman.data.tasks import Translation
+from dragoman.data.tasks import Task, Translation
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.clean import Cleaning
+from dragoman.text.documents import Texts
 from dragoman.text.formats import PairSource
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
@@ -56,6 +57,8 @@ Budget = Annotated[Steps | Epochs | Minutes, OneOf()]
 
 @config
 class DataConfig:
+    """Pairs of sentences, for translation."""
+
     train: tuple[PairSource, ...]
     """Read one after the other."""
     cleaning: Cleaning = Cleaning()
@@ -68,6 +71,10 @@ class DataConfig:
     """Only for the final figures."""
     overlap: Literal["drop", "keep"] = "drop"
     """What to do with training pairs that are like one of a given validation or test set."""
+
+
+Data = Annotated[DataConfig | Texts, OneOf(usual="data")]
+"""Which kind a task takes, its lesson says (``lesson.py``)."""
 
 
 @config
@@ -86,7 +93,7 @@ class TrainConfig:
     schedule: Schedule = Cosine(peak=1e-3)
     """Learning rate by step."""
     batch_tokens: PositiveInt = 4096
-    """Target tokens (or source tokens, if they are more) in a batch, padding included."""
+    """Tokens in a batch, padding included; of pairs, those of the larger side."""
     accumulate: PositiveInt = 1
     """Batches whose gradients are summed before each step, for large batches in little memory."""
     clip: PositiveFloat | None = 1.0
@@ -108,7 +115,7 @@ class TrainConfig:
     patience: PositiveInt | None = None
     """Validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5
-    """Validation sentences that are translated at each validation."""
+    """Validation examples that are answered and shown at each validation."""
     scored: NonNegativeInt = 0
     """Validation sentences that are translated and scored (BLEU, chrF) at each validation; takes time, 0 for none."""
     give_up_after: PositiveInt = 10
@@ -121,8 +128,8 @@ class TrainConfig:
 
 @config
 class RunConfig:
-    task: Translation = Translation()
-    data: DataConfig
+    task: Task = Translation()
+    data: Data
     tokenizer: TokenizerConfig = Bpe(vocab=8000)
     """Trained on both sides together, unless the target has its own."""
     target_tokenizer: TokenizerConfig | None = None
@@ -205,12 +212,13 @@ def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
             raise ConfigError(
                 f"model.{name}: {given} given, but the tokenizer has {found} entries: leave it out, it is filled in"
             )
+    return settled(dataclasses.replace(cfg, model=model.sized(vocab=vocab, source_vocab=source_vocab)), model.dim)
+
+
+def settled(cfg: RunConfig, dim: int) -> RunConfig:
+    """``cfg`` with what the width ``dim`` and the machine decide."""
     schedule = cfg.train.schedule
     if isinstance(schedule, Noam) and schedule.dim is None:
-        schedule = dataclasses.replace(schedule, dim=model.dim)
+        schedule = dataclasses.replace(schedule, dim=dim)
     precision = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
-    return dataclasses.replace(
-        cfg,
-        model=model.sized(vocab=vocab, source_vocab=source_vocab),
-        train=dataclasses.replace(cfg.train, schedule=schedule, precision=precision),
-    )
+    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, schedule=schedule, precision=precision))

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import override, to_dict
-from dragoman.data.batch import Batch, Batches, collate
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
 from dragoman.model.tower import Tower
@@ -28,12 +28,13 @@ from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.interrupt import Interrupts
 from dragoman.train.journal import Journal
+from dragoman.train.lesson import FOLDER, Lesson
+from dragoman.train.lessons import lesson_for
 from dragoman.train.machine import autocast, choose_device, keep_memory
 from dragoman.train.optimize import load_state_tensors, state_tensors
-from dragoman.train.prepare import FOLDER, Prepared, prepare, prepared
 from dragoman.train.progress import Progress, Window
-from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps, outline, writer
-from dragoman.train.validate import Validator
+from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps
+from dragoman.train.validate import look
 
 
 class Run:
@@ -57,7 +58,7 @@ class Run:
         """
         try:
             yield from self.prepare()
-            yield self.set_up(prepared(self.directory))
+            yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
             for path, old, new in self.changes:
                 line = {"kind": "change", "step": self.progress.step, "path": path, "from": old, "to": new}
                 self.metrics.append(line)
@@ -88,44 +89,39 @@ class Run:
         """Make the token stores, if they are not there. A new run that fails at this leaves nothing behind."""
         new = not self.directory.checkpoints() and not (self.directory.path / FOLDER).exists()
         try:
-            yield from prepare(self.cfg, self.directory)
+            yield from lesson_for(self.cfg).prepare(self.cfg, self.directory)
         except BaseException:
             if new:
                 self.directory.discard()
             raise
 
-    def set_up(self, data: Prepared) -> Started:
-        self.cfg = data.fill(self.cfg)
+    def set_up(self, lesson: Lesson) -> Started:
+        self.cfg = lesson.fill(self.cfg)
         self.directory.write_config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
         self.device = choose_device(train.device)
         keep_memory()
         torch.manual_seed(train.seed)
-        self.model = writer(self.cfg).build().to(self.device)
+        self.model = self.cfg.model.build().to(self.device)
         for module in self.model.modules():
             if isinstance(module, Tower):
                 module.recompute = train.recompute
         self.optimizer = train.optimizer.build(self.model)
         self.restore()
-        self.corpus = data.train
-        self.batches = Batches(data.train.lengths, train.batch_tokens, train.seed, train.accumulate)
+        self.lesson, self.plan = lesson, lesson.plan(self.cfg)
         precision = autocast(train.precision, self.device)
         self.rules = loop.Rules(
             seed=train.seed, clip=train.clip, give_up_after=train.give_up_after, precision=precision
         )
-        self.validator = Validator(self.cfg, data, self.device, precision)
+        self.examination = lesson.examination(self.cfg, self.device)
         if self.progress.total is None:
             self.progress.total = self.fixed_total()
         self.rewind()
         return Started(
-            train_pairs=len(data.train),
-            valid_pairs=len(data.valid),
-            test_pairs=len(data.test_pairs),
-            source_vocab=len(data.source_tokenizer),
-            target_vocab=len(data.target_tokenizer),
+            summary=lesson.summary,
             parameters=sum(p.numel() for p in self.model.parameters()),
-            steps_per_epoch=self.batches.steps_per_epoch,
-            padding_share=self.batches.padding_share,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            padding_share=self.plan.padding_share,
             device=str(self.device),
             precision=train.precision,
             step=self.progress.step,
@@ -156,7 +152,7 @@ class Run:
             case Steps(steps=steps):
                 return steps
             case Epochs(epochs=epochs):
-                return math.ceil(epochs * self.batches.steps_per_epoch)
+                return math.ceil(epochs * self.plan.steps_per_epoch)
             case Minutes():
                 return None
 
@@ -194,13 +190,12 @@ class Run:
                 return
             yield from self.step(steps)
 
-    def batch(self, step: int) -> list[Batch]:
-        window, lengths = self.progress.window, self.corpus.lengths
-        micro_batches = self.batches.at(step)
+    def batch(self, step: int) -> list[Any]:
+        window, micro_batches = self.progress.window, self.plan.at(step)
         for rows in micro_batches:
-            window.real += int(lengths[rows].sum())
-            window.cells += int(len(rows) * lengths[rows].max(axis=0).sum())
-        return [collate(self.corpus, rows).to(self.device) for rows in micro_batches]
+            real, cells = self.lesson.size(rows)
+            window.real, window.cells = window.real + real, window.cells + cells
+        return [self.lesson.batch(rows).to(self.device) for rows in micro_batches]
 
     def step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, window, began = self.progress, self.progress.window, time.perf_counter()
@@ -247,13 +242,13 @@ class Run:
     def validation_due(self) -> bool:
         step = self.progress.step
         now = step % self.cfg.train.validate_every == 0 or step == self.progress.total
-        return now and self.progress.validated < step and len(self.validator.batches) > 0
+        return now and self.progress.validated < step and self.examination.questions > 0
 
     def validate(self, interrupts: Interrupts) -> Validated | None:
         """None if a signal came meanwhile: then nothing is counted, and the resumed run validates here first."""
         progress = self.progress
         with self.average.applied() if self.average else nullcontext():
-            seen = self.validator.look(self.model, stop=lambda: interrupts.asked is not None)
+            seen = look(self.model, self.examination, self.rules.precision, stop=lambda: interrupts.asked is not None)
         if seen is None:
             return None
         best = progress.best_loss is None or seen.loss < progress.best_loss
@@ -309,7 +304,7 @@ def start(cfg: RunConfig, path: str | Path) -> Run:
         ConfigError: sizes that do not fit one another, or no such device: before anything is written.
         CheckpointError: there is something at ``path`` already.
     """
-    outline(cfg)
+    lesson_for(cfg).check(cfg)
     choose_device(cfg.train.device)
     return Run(cfg, RunDirectory.create(path, cfg))
 

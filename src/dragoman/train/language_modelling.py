@@ -1,0 +1,183 @@
+"""Language modelling as a lesson: documents tokenized into one stream; the validation text's bits, and continuations.
+
+runs/NAME/data/   train/   valid/ (token stores)   report.json
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.data.packing import Layout, Packed, Row, RowBatches, Stretches, TextBatch, collate
+from dragoman.data.tasks import LanguageModelling
+from dragoman.decode.sample import Sample as Sampling
+from dragoman.decode.search import walk
+from dragoman.errors import ConfigError
+from dragoman.model.interface import SequenceModel
+from dragoman.model.transformer import TransformerConfig
+from dragoman.text.documents import Document, Texts
+from dragoman.text.store import Builder, Column, Store, building, chunks
+from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.train.events import Notice, Preparing, Sample
+from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
+from dragoman.train.recipe import RunConfig, fill, outline, writer
+
+CHUNK = 1000
+"""Documents in memory while they are encoded."""
+SHOWN = 64
+"""Most tokens of a continuation that is shown."""
+
+
+class LanguageLesson(Lesson):
+    learns_from, model = Texts, TransformerConfig
+
+    def __init__(self, cfg: RunConfig, run: RunDirectory):
+        self.task = _task(cfg)
+        self.tokenizer, _ = run.tokenizers()
+        self.train, self.valid = (Store.open(run.path / FOLDER / name) for name in ("train", "valid"))
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> SequenceModel:
+        if writer(cfg).encoder is not None:
+            raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
+        model, context = outline(cfg), _task(cfg).context
+        if model.max_length is not None and model.max_length < context:
+            raise ConfigError(f"task.context: {context} tokens, and model.position is made for {model.max_length}")
+        return model
+
+    @classmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        if not (run.path / FOLDER).is_dir():
+            yield from _prepare(cfg, run)
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> "LanguageLesson":
+        return cls(cfg, run)
+
+    def fill(self, cfg: RunConfig) -> RunConfig:
+        return fill(cfg, vocab=len(self.tokenizer), source_vocab=None)
+
+    @property
+    def summary(self) -> str:
+        train, valid = self.train.facts, self.valid.facts
+        return (
+            f"{train['tokens']:,} tokens in {_documents(train['documents'])} to train on, {valid['tokens']:,} to "
+            f"validate; vocabulary {len(self.tokenizer):,}"
+        )
+
+    def plan(self, cfg: RunConfig) -> RowBatches:
+        return self.batches(cfg, self.train, cfg.train.accumulate)
+
+    def batches(self, cfg: RunConfig, store: Store, accumulate: int = 1) -> RowBatches:
+        layout: type[Layout] = Stretches if self.task.across_documents else Packed
+        rows = cfg.train.batch_tokens // self.task.context
+        return RowBatches(layout(store.columns["text"], self.task.context), rows, cfg.train.seed, accumulate)
+
+    def batch(self, rows: Sequence[Row]) -> TextBatch:
+        return batch_of(self.train, rows)
+
+    def size(self, rows: Sequence[Row]) -> tuple[int, int]:
+        lengths = [int(row[:, 1].sum()) for row in rows]
+        return sum(lengths), len(rows) * max(lengths)
+
+    def examination(self, cfg: RunConfig, device: torch.device) -> "Continuing":
+        return Continuing(self, cfg, device)
+
+
+def batch_of(store: Store, rows: Sequence[Row]) -> TextBatch:
+    return collate(store.columns["text"], rows, store.columns.get("counted"))
+
+
+def _task(cfg: RunConfig) -> LanguageModelling:
+    assert isinstance(cfg.task, LanguageModelling), "the lesson was chosen by it"
+    return cfg.task
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document{'s' if count != 1 else ''}"
+
+
+# ---- preparing ------------------------------------------------------------------------------------
+
+
+def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+    assert isinstance(cfg.data, Texts), "checked before a run begins"
+    yield Preparing("reading")
+    train, valid, removed = cfg.data.split()
+    if removed:
+        yield Notice(f"documents removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
+    yield Preparing("training the tokenizer")
+    tokenizer = Tokenizer.train(cfg.tokenizer, (document.text for document in train))
+    run.write_tokenizers(tokenizer, tokenizer)
+    yield Preparing("storing the tokens")
+    table: list[tuple[str, int]] = [(f"documents removed: {why}", n) for why, n in removed.items()]
+    with durable.folder(run.path / FOLDER) as folder:
+        for name, use, documents in (("train", "training", train), ("valid", "validation", valid)):
+            with building(folder / name, {"text": len(tokenizer)}) as store:
+                store_documents(store, documents, tokenizer)
+            table += [(f"{what} for {use}", store.facts[what]) for what in ("documents", "tokens", "characters")]
+        durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
+
+
+def store_documents(store: Builder, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+    """Each from bos to eos, and how much there is in all."""
+    facts = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
+    for chunk in chunks(documents, CHUNK):
+        rows = [[BOS, *ids, EOS] for ids in tokenizer.encode_batch([document.text for document in chunk])]
+        store.write(text=rows)
+        facts["documents"] += len(rows)
+        facts["tokens"] += sum(map(len, rows))
+        facts["characters"] += sum(len(document.text) for document in chunk)
+        facts["bytes"] += sum(len(document.text.encode()) for document in chunk)
+    store.facts |= facts
+
+
+# ---- examining ------------------------------------------------------------------------------------
+
+
+class Continuing(Examination):
+    """The loss on all of the validation text, also in bits; and how the model would go on at some places in it."""
+
+    def __init__(self, lesson: LanguageLesson, cfg: RunConfig, device: torch.device):
+        self.lesson, self.cfg, self.device = lesson, cfg, device
+        self.batches = lesson.batches(cfg, lesson.valid).in_order()
+        self.questions = len(self.batches)
+
+    def look(self, model: SequenceModel, stop: Callable[[], bool]) -> Seen | None:
+        batches = (batch_of(self.lesson.valid, rows).to(self.device) for rows in self.batches)
+        loss = mean_surprise(lambda batch: self.cfg.task.surprise(model, batch), batches, stop)
+        return None if loss is None or stop() else Seen(loss, self.bits(loss), list(self.continuations(model)))
+
+    def bits(self, loss: float) -> dict[str, float]:
+        facts = self.lesson.valid.facts
+        if "bytes" not in facts:
+            return {}
+        total = loss / math.log(2) * sum(int(row[:, 1].sum()) for rows in self.batches for row in rows)
+        return {"bits/byte": total / facts["bytes"], "bits/character": total / facts["characters"]}
+
+    def continuations(self, model: SequenceModel) -> Iterator[Sample]:
+        text, tokenizer, count = self.lesson.valid.columns["text"], self.lesson.tokenizer, self.cfg.train.samples
+        length = min(SHOWN, max(1, self.lesson.task.context // 2))
+        prompt = min(length, 32)
+        for number, begin in enumerate(_places(text, count)):
+            ids = np.array(text.ids[begin : begin + prompt], np.int64)
+            if EOS in ids:
+                ids = ids[: ids.tolist().index(EOS)]
+            answer = text.ids[begin + len(ids) : begin + len(ids) + length].tolist()
+            answer = answer[: answer.index(EOS)] if EOS in answer else answer
+            strategy = Sampling().start([length], self.device, [number])
+            for _ in walk(model, None, torch.from_numpy(ids)[None].to(self.device), strategy):
+                pass
+            output = strategy.results()[0][0].tokens
+            yield Sample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
+
+
+def _places(text: Column, count: int) -> list[int]:
+    """Where documents begin, and more places between if there are too few of them."""
+    if len(text) >= count:
+        return text.starts[np.linspace(0, len(text) - 1, count).astype(int)].tolist() if count else []
+    return [int(place) for place in np.linspace(0, len(text.ids), count, endpoint=False)]

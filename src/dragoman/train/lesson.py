@@ -1,0 +1,151 @@
+"""What a task brings to a run: its text made ready in the run directory, the batches of each step, and its examination.
+
+``Run`` knows no task; it asks the lesson. A further task is a file with a ``Lesson`` and a line in ``lessons.py``.
+
+    runs/NAME/data/   what the lesson has prepared, and report.json: what was read, kept and left out
+
+The folder takes its name when all of it is there, so a run that died while preparing begins anew.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of
+from dragoman.errors import ConfigError
+from dragoman.train.events import Notice, Preparing, Sample
+from dragoman.train.loop import Diverged
+from dragoman.train.recipe import RunConfig
+
+FOLDER = "data"
+
+
+class Plan(Protocol):
+    """Which rows each step learns from: a function of text, seed and step alone."""
+
+    steps_per_epoch: int
+
+    @property
+    def padding_share(self) -> float:
+        """Of the positions that the model computes on, how many are padding."""
+        ...
+
+    def at(self, step: int) -> Sequence[Any]:
+        """What ``Lesson.batch`` makes each of the step's micro-batches of. Steps count from 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a model does on the validation set."""
+
+    loss: float
+    """What the best checkpoint is chosen by."""
+    scores: dict[str, float]
+    samples: list[Sample]
+
+
+class Lesson(ABC):
+    """A task's data, ready to be learned from. ``prepare`` makes what ``open`` finds."""
+
+    learns_from: type
+    """The kind of ``data`` that the task takes."""
+    model: type
+    """The family of models that it takes."""
+
+    @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        """Look for what does not fit, before anything is begun.
+
+        Raises:
+            ConfigError: another kind of data or model than the task takes, or sizes that do not fit one another.
+        """
+        task = cfg.task.kind  # pyright: ignore[reportAttributeAccessIssue]
+        for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, cls.model)):
+            if not isinstance(given, wanted):
+                raise ConfigError(f"{name}: {task} takes {kind_of(wanted)}, not {kind_of(type(given))}")
+        cls.outline(cfg)
+
+    @classmethod
+    @abstractmethod
+    def outline(cls, cfg: RunConfig) -> nn.Module:
+        """The model in shape alone, without memory for its weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another, with the path.
+        """
+
+    @classmethod
+    @abstractmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        """Do what has not been done yet; a line for each stage.
+
+        Raises:
+            DataError: text that cannot be read, or too little of it left.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> "Lesson":
+        """What ``prepare`` has left in the run directory."""
+
+    @abstractmethod
+    def fill(self, cfg: RunConfig) -> RunConfig:
+        """``cfg`` with all that only the data can tell."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> str:
+        """How much there is, for the line that a run begins with."""
+
+    @abstractmethod
+    def plan(self, cfg: RunConfig) -> Plan: ...
+
+    @abstractmethod
+    def batch(self, rows: Any) -> Any:
+        """The tensors of a micro-batch, with ``to(device)``."""
+
+    @abstractmethod
+    def size(self, rows: Any) -> tuple[int, int]:
+        """Positions of the micro-batch that are not padding, and all of them."""
+
+    @abstractmethod
+    def examination(self, cfg: RunConfig, device: torch.device) -> "Examination": ...
+
+
+class Examination(ABC):
+    """The same questions each time; none of them changes the model."""
+
+    questions: int
+    """Batches; 0 where there is nothing to validate with."""
+
+    @abstractmethod
+    def look(self, model: Any, stop: Callable[[], bool]) -> Seen | None:
+        """None if ``stop`` said so meanwhile."""
+
+
+def mean_surprise(surprise: Callable[[Any], tuple[Any, Any]], batches: Any, stop: Callable[[], bool]) -> float | None:
+    """Over all tokens of all ``batches``; None if ``stop`` said so meanwhile.
+
+    Raises:
+        Diverged: it is not a number.
+    """
+    summed, count = 0.0, 0.0
+    for batch in batches:
+        if stop():
+            return None
+        s, n = surprise(batch)
+        summed, count = summed + s.item(), count + n.item()
+    return finite(summed / max(count, 1.0))
+
+
+def finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise Diverged(f"the validation loss is {loss}: lower the learning rate, or train in float32")
+    return loss

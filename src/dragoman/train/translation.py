@@ -1,0 +1,210 @@
+"""Translation as a lesson: pairs cleaned, split and tokenized; validation sentences translated and scored.
+
+runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl (text)   report.json (what was removed)
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.data.batch import Batch, Batches, collate
+from dragoman.decode.translator import Translator
+from dragoman.errors import DataError
+from dragoman.model.interface import SequenceModel
+from dragoman.model.transformer import TransformerConfig
+from dragoman.text.clean import CleanReport, clean
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.formats import JsonLines, Pair, read_pairs
+from dragoman.text.split import Overlap, Split, hold_out, without_overlap
+from dragoman.text.tokenizer import Tokenizer
+from dragoman.train.events import Notice, Preparing, Sample
+from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
+from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
+
+
+class TranslationLesson(Lesson):
+    learns_from, model = DataConfig, TransformerConfig
+
+    def __init__(self, run: RunDirectory):
+        self.source_tokenizer, self.target_tokenizer = run.tokenizers()
+        folder = run.path / FOLDER
+        self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
+        self.valid_pairs, self.test_pairs = (_read(folder / f"{name}.jsonl") for name in ("valid", "test"))
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> SequenceModel:
+        return outline(cfg)
+
+    @classmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        return _prepare(cfg, run)
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> "TranslationLesson":
+        return cls(run)
+
+    def fill(self, cfg: RunConfig) -> RunConfig:
+        joint = self.source_tokenizer is self.target_tokenizer
+        return fill(cfg, vocab=len(self.target_tokenizer), source_vocab=None if joint else len(self.source_tokenizer))
+
+    @property
+    def summary(self) -> str:
+        source, target = len(self.source_tokenizer), len(self.target_tokenizer)
+        vocabulary = f"{target:,}" if source == target else f"{source:,} + {target:,}"
+        pairs = (
+            f"{len(self.train):,} pairs to train on, {len(self.valid):,} to validate, {len(self.test_pairs):,} to test"
+        )
+        return f"{pairs}; vocabulary {vocabulary}"
+
+    def plan(self, cfg: RunConfig) -> Batches:
+        return Batches(self.train.lengths, cfg.train.batch_tokens, cfg.train.seed, cfg.train.accumulate)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return collate(self.train, rows)
+
+    def size(self, rows: np.ndarray) -> tuple[int, int]:
+        lengths = self.train.lengths[rows]
+        return int(lengths.sum()), int(len(rows) * lengths.max(axis=0).sum())
+
+    def examination(self, cfg: RunConfig, device: torch.device) -> "Translating":
+        return Translating(self, cfg, device)
+
+
+# ---- preparing ------------------------------------------------------------------------------------
+
+
+def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+    if (run.path / FOLDER).is_dir():
+        return
+    yield Preparing("reading and cleaning")
+    report: dict[str, Any] = {}
+    split = _split(_pairs(cfg), report)
+    yield from map(Notice, report.pop("lines"))
+    yield Preparing("training the tokenizer")
+    source, target = _train_tokenizers(cfg, split.train)
+    run.write_tokenizers(source, target)
+    yield Preparing("storing the tokens")
+    longest = outline(cfg).max_length
+    report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
+    with durable.folder(run.path / FOLDER) as folder:
+        for name, pairs in (("train", split.train), ("valid", split.valid)):
+            corpus = ParallelCorpus.build(folder / name, pairs, source, target, longest=longest)
+            report[f"{name} pairs too long for the model"] = corpus.left_out
+            if corpus.left_out:
+                yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
+        for name, pairs in (("valid", split.valid), ("test", split.test)):
+            lines = (json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs)
+            durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+        durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
+
+
+def _pairs(cfg: RunConfig) -> DataConfig:
+    assert isinstance(cfg.data, DataConfig), "checked before a run begins"
+    return cfg.data
+
+
+def _read(path: Path) -> list[Pair]:
+    return list(read_pairs(JsonLines(path=str(path)))) if path.stat().st_size else []
+
+
+# ---- text -----------------------------------------------------------------------------------------
+
+
+def _split(cfg: DataConfig, report: dict[str, Any]) -> Split:
+    """Training, validation and test pairs; what was removed on the way goes into ``report``."""
+    cleaned = CleanReport()
+    pairs = list(clean(itertools.chain.from_iterable(map(read_pairs, cfg.train)), cfg.cleaning, cleaned))
+    report["cleaning"] = dataclasses.asdict(cleaned)
+    report["lines"] = [f"cleaning: {cleaned}"]
+    if not pairs:
+        raise DataError(
+            f"no training pairs are left of {cleaned.read:,} ({cleaned}): relax data.cleaning, or look at the text"
+        )
+    valid, test = (None if source is None else list(read_pairs(source)) for source in (cfg.valid, cfg.test))
+    if given := [*(test or ()), *(valid or ())]:
+        pairs = _without(pairs, given, cfg, report)
+    counts = dataclasses.replace(
+        cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
+    )
+    split = hold_out(pairs, counts)
+    report["held_out"] = split.removed
+    if counts.valid or counts.test:
+        alike = sum(split.removed.values())
+        report["lines"].append(
+            f"held out: {len(split.valid):,} for validation, {len(split.test):,} for test; {alike:,} like them removed"
+        )
+    return dataclasses.replace(
+        split, valid=split.valid if valid is None else valid, test=split.test if test is None else test
+    )
+
+
+def _without(pairs: list[Pair], given: list[Pair], cfg: DataConfig, report: dict[str, Any]) -> list[Pair]:
+    overlap = Overlap()
+    apart = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
+    report["overlap"] = dataclasses.asdict(overlap)
+    verb = {"drop": "removed", "keep": "kept"}[cfg.overlap]
+    report["lines"].append(
+        f"training pairs like one of the validation or test set: {len(pairs) - len(apart):,}, {verb}"
+    )
+    return apart if cfg.overlap == "drop" else pairs
+
+
+def _train_tokenizers(cfg: RunConfig, pairs: list[Pair]) -> tuple[Tokenizer, Tokenizer]:
+    if cfg.target_tokenizer is None:
+        joint = Tokenizer.train(cfg.tokenizer, itertools.chain.from_iterable(pairs))
+        return joint, joint
+    source = Tokenizer.train(cfg.tokenizer, (pair.source for pair in pairs))
+    return source, Tokenizer.train(cfg.target_tokenizer, (pair.target for pair in pairs))
+
+
+# ---- examining ------------------------------------------------------------------------------------
+
+
+class Translating(Examination):
+    """The loss on all validation pairs; some of them translated and, if asked for, scored."""
+
+    def __init__(self, lesson: TranslationLesson, cfg: RunConfig, device: torch.device):
+        self.lesson, self.cfg, self.device = lesson, cfg, device
+        self.batches = list(in_order(lesson.valid.lengths, cfg.train.batch_tokens))
+        self.questions = len(self.batches)
+
+    def look(self, model: SequenceModel, stop: Callable[[], bool]) -> Seen | None:
+        batches = (collate(self.lesson.valid, rows).to(self.device) for rows in self.batches)
+        loss = mean_surprise(lambda batch: self.cfg.task.surprise(model, batch), batches, stop)
+        return None if loss is None or stop() else Seen(loss, *self.translations(model))
+
+    def translations(self, model: SequenceModel) -> tuple[dict[str, float], list[Sample]]:
+        shown, scored = self.cfg.train.samples, self.cfg.train.scored
+        pairs = self.lesson.valid_pairs[: max(shown, scored)]
+        if not pairs:
+            return {}, []
+        sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        translator = Translator(model, self.lesson.source_tokenizer, self.lesson.target_tokenizer)
+        outputs = [translation.text for translation in translator.translate(sources, beam=1)]
+        samples = [Sample(*row) for row in zip(sources, references, outputs, strict=True)][:shown]
+        if not scored:
+            return {}, samples
+        outputs, references = outputs[:scored], references[:scored]
+        bleu, chrf = sacrebleu.corpus_bleu(outputs, [references]), sacrebleu.corpus_chrf(outputs, [references])
+        return {"BLEU": bleu.score, "chrF": chrf.score}, samples
+
+
+def in_order(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """All rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
+    order = np.argsort(lengths.max(axis=1), kind="stable")
+    start = 0
+    for i, longest in enumerate(lengths.max(axis=1)[order], start=1):
+        if (i - start) * longest > tokens and i - 1 > start:
+            yield order[start : i - 1]
+            start = i - 1
+    if start < len(order):
+        yield order[start:]
