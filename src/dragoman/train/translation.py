@@ -60,10 +60,8 @@ class TranslationLesson(Lesson):
     def summary(self) -> str:
         source, target = len(self.source_tokenizer), len(self.target_tokenizer)
         vocabulary = f"{target:,}" if source == target else f"{source:,} + {target:,}"
-        pairs = (
-            f"{len(self.train):,} pairs to train on, {len(self.valid):,} to validate, {len(self.test_pairs):,} to test"
-        )
-        return f"{pairs}; vocabulary {vocabulary}"
+        train, valid, test = map(len, (self.train, self.valid, self.test_pairs))
+        return f"{train:,} pairs to train on, {valid:,} to validate, {test:,} to test; vocabulary {vocabulary}"
 
     def plan(self, cfg: RunConfig) -> Batches:
         return Batches(self.train.lengths, cfg.train.batch_tokens, cfg.train.seed, cfg.train.accumulate)
