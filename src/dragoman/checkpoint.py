@@ -17,14 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
 from dragoman.model.families import ModelConfig
-from dragoman.model.interface import SequenceModel
+from dragoman.model.interface import EncoderModel, SequenceModel
 from dragoman.snapshot import Checkpoint, Damaged, step_name
 from dragoman.text.tokenizer import Tokenizer
 
@@ -283,13 +283,22 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
     """
-    run, which = _run_and_name(Path(path), which)
-    content = run.load(which, ["model", "average"])
-    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    run, model, _ = _load(path, which)
     if not isinstance(model, SequenceModel):
         raise CheckpointError(f"{run.path}: this model reads text and writes none: it cannot be used here")
-    model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
-    return model.eval(), *run.tokenizers()
+    return model, *run.tokenizers()
+
+
+def load_reader(path: str | Path, which: str | int = "best") -> tuple[EncoderModel, Tokenizer, dict[str, Any]]:
+    """The model of a run that says something of whole texts, with its tokenizer and the run's configuration.
+
+    Raises:
+        CheckpointError: as ``RunDirectory.load``; or a model that writes text.
+    """
+    run, model, config = _load(path, which)
+    if not isinstance(model, EncoderModel) or not run.tokenizer_files():
+        raise CheckpointError(f"{run.path}: its model says nothing of whole texts: it cannot be used here")
+    return model, run.tokenizers()[0], config
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
@@ -299,6 +308,14 @@ def run_config(path: str | Path) -> dict[str, Any]:
         CheckpointError: no run there.
     """
     return _run_and_name(Path(path), "best")[0].config
+
+
+def _load(path: str | Path, which: str | int) -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
+    run, which = _run_and_name(Path(path), which)
+    content = run.load(which, ["model", "average"])
+    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
+    return run, model.eval(), content.config
 
 
 def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:

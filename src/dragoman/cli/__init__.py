@@ -5,7 +5,19 @@ import sys
 
 import typer
 
-from dragoman.cli import average, configuration, demo, evaluate, export, generate, import_, score, train, translate
+from dragoman.cli import (
+    average,
+    classify,
+    configuration,
+    demo,
+    evaluate,
+    export,
+    generate,
+    import_,
+    score,
+    train,
+    translate,
+)
 from dragoman.errors import UserError
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
@@ -24,6 +36,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("classify")(classify.classify)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
 app.command("average")(average.average)

@@ -1,4 +1,4 @@
-"""dragoman evaluate: how well a run translates."""
+"""dragoman evaluate: how well a run does what it was trained for."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,8 @@ def evaluate(
     pairs: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PAIRS]", help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET; default: the run's own test set."
+            metavar="[TEST_SET]",
+            help="A .tsv, .csv or .jsonl file; for translation, or SOURCE,TARGET; default: the run's own test set.",
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
@@ -24,7 +25,15 @@ def evaluate(
         str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
     ] = None,
 ) -> None:
-    """Translate a test set and score it, with signatures and intervals, and by source length; outputs are kept."""
+    """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
+    Classifiers: accuracy, F1, who is taken for whom, and a baseline."""
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.cli import evaluate_classifier
+
+    if RunDirectory.open(run).config.get("task", {}).get("kind") == "classification":
+        found = evaluate_classifier.evaluated(run, pairs, checkpoint=checkpoint, device=device, name=name)
+        evaluate_classifier.show(found)
+        return
     show(evaluated(run, pairs, beam=beam, checkpoint=checkpoint, device=device, name=name))
 
 

@@ -3,7 +3,7 @@
 The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens is read from ``begin``
 on and answered by what follows each of them. Either a row is packed with whole documents and parts of
 long ones, which do not see each other (``Packed``), or it is a stretch of the stream (``Stretches``). Every token is
-learned from once an epoch; only what is less than a row at the ends of the stream may be left out.
+learned from once an epoch, but for less than two rows of a stretched stream, at its ends.
 
 N pieces or documents, R rows of an epoch, B rows of a batch, T length of a row, P pieces of a row.
 """
@@ -25,8 +25,8 @@ from dragoman.text.store import Column
 IGNORE = -1
 """What stands among targets where nothing is learned."""
 
-Row = Int[np.ndarray, "P 2"]
-"""Where each piece of a row begins in the stream, and its length."""
+Row = Int[np.ndarray, "_ 2"]
+"""P pieces: where each piece of a row begins in the stream, and its length."""
 
 
 class TextBatch(NamedTuple):

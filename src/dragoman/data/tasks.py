@@ -1,18 +1,20 @@
-"""What a model is trained to do: from a batch to a summed loss and the number of tokens it was summed over.
+"""What a model is trained to do: from a batch to a summed loss and the number of tokens (or labels) summed over.
 
 B batch, S source length, T target length, D width, V vocabulary, N tokens.
 """
 
 from typing import Annotated
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.data.batch import Batch
+from dragoman.data.labels import LabelledBatch
 from dragoman.data.packing import IGNORE, TextBatch
-from dragoman.model.interface import PAD, SequenceModel, Tokens
+from dragoman.model.interface import PAD, EncoderModel, SequenceModel, Tokens
 from dragoman.model.loss import linear_cross_entropy
 from dragoman.model.moe import auxiliary_loss
 
@@ -59,7 +61,23 @@ class LanguageModelling:
         return _next_tokens(model, batch, 0.0)
 
 
-Task = Annotated[Translation | LanguageModelling, OneOf(usual="translation")]
+@config
+class Classification:
+    """The label of a text."""
+
+    labels: tuple[str, ...] | None = None
+    """In the order of the model's classes; None for those of the training text."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the probability that is spread evenly over the labels."""
+
+    def loss(self, model: EncoderModel, batch: LabelledBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Cross-entropy: sum over texts, and their number."""
+        logits = model(batch.ids).float()
+        summed = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.label_smoothing)
+        return summed + auxiliary_loss(model) * len(logits), summed.new_tensor(len(logits))
+
+
+Task = Annotated[Translation | LanguageModelling | Classification, OneOf(usual="translation")]
 
 # ---- cross-entropy --------------------------------------------------------------------------------
 

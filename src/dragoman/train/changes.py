@@ -1,5 +1,6 @@
 """What a resumed run may change of its configuration, and what it may not."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,15 @@ FREE = (
 DELIBERATE = ("task", "train")
 """Settings that do, and that one may still want to change in the middle of a run."""
 
-_DECIDED = ("model.vocab", "model.source_vocab", "train.schedule.dim", "train.precision")
+_DECIDED = (
+    "model.head.classes",
+    "model.inputs.vocab",
+    "model.source_vocab",
+    "model.vocab",
+    "task.labels",
+    "train.precision",
+    "train.schedule.dim",
+)
 """Settings that a run file may leave open (None or "auto") and that the run then decides once and for all."""
 
 Change = tuple[str, Any, Any]
@@ -42,7 +51,7 @@ def changed(
     """
     for path, old, new in differences(had, wanted):
         if path in _DECIDED and new in (None, "auto"):
-            wanted = override(wanted, f"{path}={'null' if old is None else old}")
+            wanted = override(wanted, f"{path}={json.dumps(old)}")
     cfg = from_dict(RunConfig, wanted, where=where)
     changes = differences(had, to_dict(cfg))
     refused = [change for change in changes if not _within(change, (*FREE, *DELIBERATE) if deliberate else FREE)]

@@ -149,7 +149,7 @@ class Continuing(Examination):
 
     def look(self, model: SequenceModel, stop: Callable[[], bool]) -> Seen | None:
         batches = (batch_of(self.lesson.valid, rows).to(self.device) for rows in self.batches)
-        loss = mean_surprise(lambda batch: self.cfg.task.surprise(model, batch), batches, stop)
+        loss = mean_surprise(lambda batch: self.lesson.task.surprise(model, batch), batches, stop)
         return None if loss is None or stop() else Seen(loss, self.bits(loss), list(self.continuations(model)))
 
     def bits(self, loss: float) -> dict[str, float]:
@@ -169,8 +169,9 @@ class Continuing(Examination):
                 ids = ids[: ids.tolist().index(EOS)]
             answer = text.ids[begin + len(ids) : begin + len(ids) + length].tolist()
             answer = answer[: answer.index(EOS)] if EOS in answer else answer
-            strategy = Sampling().start([length], self.device, [number])
-            for _ in walk(model, None, torch.from_numpy(ids)[None].to(self.device), strategy):
+            sampling = Sampling()
+            strategy = sampling.start([length], self.device, [number])
+            for _ in walk(model, None, torch.from_numpy(ids)[None].to(self.device), sampling, strategy):
                 pass
             output = strategy.results()[0][0].tokens
             yield Sample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))

@@ -22,6 +22,7 @@ from dragoman.presets import PRESETS
 from dragoman.text.clean import Cleaning
 from dragoman.text.documents import Texts
 from dragoman.text.formats import PairSource
+from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.machine import Device, Precision, choose_device, choose_precision
@@ -73,7 +74,7 @@ class DataConfig:
     """What to do with training pairs that are like one of a given validation or test set."""
 
 
-Data = Annotated[DataConfig | Texts, OneOf(usual="data")]
+Data = Annotated[DataConfig | Texts | LabelledTexts, OneOf(usual="data")]
 """Which kind a task takes, its lesson says (``lesson.py``)."""
 
 

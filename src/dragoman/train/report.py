@@ -118,7 +118,7 @@ def _samples(looks: Sequence[Row]) -> str:
             f'<div class="card"><p class="source" dir="auto">{source}</p><table>{body}'
             f'<tr class="reference"><th>reference</th><td dir="auto">{reference}</td></tr></table></div>'
         )
-    return f'<h2>Translations over time</h2><div class="cards">{"".join(cards)}</div>'
+    return f'<h2>Answers over time</h2><div class="cards">{"".join(cards)}</div>'
 
 
 def _scores(run: RunDirectory) -> str:
@@ -127,8 +127,11 @@ def _scores(run: RunDirectory) -> str:
     for path in sorted(run.path.glob("evaluations/*/scores.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = "".join(map(_score, found["scores"].values()))
+        if baseline := found.get("baseline"):
+            rows += '<tr><th class="note" colspan="4">a baseline: logistic regression on a bag of words</th></tr>'
+            rows += "".join(map(_score, baseline.values()))
         name = html.escape(path.parent.name)
-        tables.append(f"<h3>{name}, {found['sentences']:,} sentences</h3><table>{rows}</table>")
+        tables.append(f"<h3>{name}, {found['sentences']:,} sentences</h3><table>{rows}</table>{_confusion(found)}")
     return f"<h2>Final figures</h2>{''.join(tables)}" if tables else ""
 
 
@@ -139,18 +142,35 @@ def _score(score: Row) -> str:
     return f'<tr><th>{name}</th><td>{figures}<td class="note">{signature}</td></tr>'
 
 
+def _confusion(found: Row) -> str:
+    """Who is taken for whom, where labels were given."""
+    if "confusion" not in found:
+        return ""
+    labels = [html.escape(label) for label in found["labels"]]
+    head = "".join(f"<th>{label}</th>" for label in labels)
+    rows = "".join(
+        f"<tr><th>{label}</th>{''.join(f'<td>{count:,}</td>' for count in row)}</tr>"
+        for label, row in zip(labels, found["confusion"], strict=True)
+    )
+    return f"<table><tr><th>label, taken for:</th>{head}</tr>{rows}</table>"
+
+
 def _preparation(run: RunDirectory) -> str:
     """What was removed from the text, and why."""
     path = run.path / "data" / "report.json"
     if not path.exists():
         return ""
     report = json.loads(path.read_text(encoding="utf-8"))
+    rows = _of_pairs(report) if "cleaning" in report else report["table"]
+    body = "".join(f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in rows)
+    return f"<h2>Text</h2><table>{body}</table>"
+
+
+def _of_pairs(report: Row) -> list[tuple[str, int]]:
     cleaning = report["cleaning"]
     rows = [("pairs read", cleaning["read"])]
     rows += [(f"removed: {rule}", count) for rule, count in cleaning["removed"].items() if count]
     rows += [(f"held apart: {why} as one held out", count) for why, count in report["held_out"].items() if count]
     overlap = report.get("overlap", {}).get("seen", {})
     rows += [(f"overlap with given sets: {why}", count) for why, count in overlap.items() if count]
-    rows += [(f"kept for {use}", count) for use, count in report["pairs"].items()]
-    body = "".join(f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in rows)
-    return f"<h2>Text</h2><table>{body}</table>"
+    return rows + [(f"kept for {use}", count) for use, count in report["pairs"].items()]

@@ -17,6 +17,7 @@ import torch
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.batch import Batch, Batches, collate
+from dragoman.data.tasks import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.model.interface import SequenceModel
@@ -171,13 +172,14 @@ class Translating(Examination):
     """The loss on all validation pairs; some of them translated and, if asked for, scored."""
 
     def __init__(self, lesson: TranslationLesson, cfg: RunConfig, device: torch.device):
-        self.lesson, self.cfg, self.device = lesson, cfg, device
+        assert isinstance(cfg.task, Translation), "the lesson was chosen by it"
+        self.lesson, self.cfg, self.task, self.device = lesson, cfg, cfg.task, device
         self.batches = list(in_order(lesson.valid.lengths, cfg.train.batch_tokens))
         self.questions = len(self.batches)
 
     def look(self, model: SequenceModel, stop: Callable[[], bool]) -> Seen | None:
         batches = (collate(self.lesson.valid, rows).to(self.device) for rows in self.batches)
-        loss = mean_surprise(lambda batch: self.cfg.task.surprise(model, batch), batches, stop)
+        loss = mean_surprise(lambda batch: self.task.surprise(model, batch), batches, stop)
         return None if loss is None or stop() else Seen(loss, *self.translations(model))
 
     def translations(self, model: SequenceModel) -> tuple[dict[str, float], list[Sample]]:

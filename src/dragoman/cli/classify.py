@@ -1,0 +1,51 @@
+"""dragoman classify: a label for each text, and how sure the model is."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.output import Format
+from dragoman.cli.terminal import tracked
+
+if TYPE_CHECKING:
+    from dragoman.decode.classifier import Classified
+
+
+def classify(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
+    ] = Format.text,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Label each line of a file, or a sentence: the label, a tab, and its probability."""
+    from dragoman.decode.classifier import Classifier
+
+    lines = list(given_lines(text))
+    classifier = Classifier.load(run, which=checkpoint, device=device)
+    with tracked("classifying", len(lines)) as progress:
+        found = classifier.classify(lines, progress)
+    write_lines(_as_json(found) if format is Format.json else _as_text(found), output)
+
+
+def _as_text(found: "Sequence[Classified]") -> Iterator[str]:
+    for one in found:
+        yield f"{one.label}\t{one.probability:.4f}"
+
+
+def _as_json(found: "Sequence[Classified]") -> Iterator[str]:
+    for row, one in enumerate(found, 1):
+        record = {"row": row, "text": one.text, "label": one.label, "probabilities": one.probabilities}
+        yield json.dumps(record, ensure_ascii=False)
