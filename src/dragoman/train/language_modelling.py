@@ -24,7 +24,7 @@ from dragoman.text.store import Builder, Column, Store, building, chunks
 from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
-from dragoman.train.recipe import RunConfig, fill, outline, writer
+from dragoman.train.recipe import RunConfig, fill, outline
 
 CHUNK = 1000
 """Documents in memory while they are encoded."""
@@ -42,8 +42,6 @@ class LanguageLesson(Lesson):
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> SequenceModel:
-        if writer(cfg).encoder is not None:
-            raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
         model, context = outline(cfg), _task(cfg).context
         if model.max_length is not None and model.max_length < context:
             raise ConfigError(f"task.context: {context} tokens, and model.position is made for {model.max_length}")

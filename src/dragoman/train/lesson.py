@@ -66,9 +66,9 @@ class Lesson(ABC):
         Raises:
             ConfigError: another kind of data or model than the task takes, or sizes that do not fit one another.
         """
-        task = cfg.task.kind  # pyright: ignore[reportAttributeAccessIssue]
         for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, cls.model)):
             if not isinstance(given, wanted):
+                task = kind_of(type(cfg.task))
                 raise ConfigError(f"{name}: {task} takes {kind_of(wanted)}, not {kind_of(type(given))}")
         cls.outline(cfg)
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
-from dragoman.data.tasks import Task, Translation
+from dragoman.data.tasks import LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
@@ -176,15 +176,14 @@ def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def writer(cfg: RunConfig) -> TransformerConfig:
-    """The model, which is to read a source and to write text.
+    """The model, which is to write text.
 
     Raises:
-        ConfigError: it is of a family that does not, with its path.
+        ConfigError: it is of a family that does not.
     """
     if not isinstance(cfg.model, TransformerConfig):
-        raise ConfigError(f"model: {kind_of(type(cfg.model))} writes no text, which translation needs: use transformer")
-    if cfg.model.encoder is None:
-        raise ConfigError("model.encoder: must be given for translation: a decoder alone reads no source")
+        task, model = kind_of(type(cfg.task)), kind_of(type(cfg.model))
+        raise ConfigError(f"model: {model} writes no text, which {task} needs: use transformer")
     return cfg.model
 
 
@@ -192,9 +191,13 @@ def outline(cfg: RunConfig) -> SequenceModel:
     """The model in shape alone, without memory for its weights: shows what does not fit before anything is begun.
 
     Raises:
-        ConfigError: sizes that do not fit one another, with the path.
+        ConfigError: sizes that do not fit one another, or a task that the model is not made for, with the path.
     """
     model = writer(cfg)
+    if isinstance(cfg.task, Translation) and model.encoder is None:
+        raise ConfigError("model.encoder: must be given for translation: a decoder alone reads no source")
+    if isinstance(cfg.task, LanguageModelling) and model.encoder is not None:
+        raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
     vocab = model.vocab or 1000  # any number, while there is no tokenizer to tell
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
     with torch.device("meta"):
