@@ -17,6 +17,7 @@ from dragoman.cli import (
     score,
     train,
     translate,
+    verify,
 )
 from dragoman.errors import UserError
 
@@ -39,6 +40,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("classify")(classify.classify)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
+app.command("verify")(verify.verify)
 app.command("average")(average.average)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
