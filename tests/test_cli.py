@@ -17,6 +17,7 @@ COMMANDS = [
     "average",
     "demo",
     "score",
+    "verify",
     "config",
     "config show",
     "config schema",

@@ -62,7 +62,7 @@ def _rows(
     from dragoman.text.lines import read_lines
     from dragoman.text.tokenizer import EOS
 
-    own = run / "data" / "test.jsonl"
+    own, most = run / "data" / "test.jsonl", translator.model.max_length
     if text is not None:
         given = [line for line in islice(read_lines(text), sentences) if line.strip()]
         if not given:
@@ -70,8 +70,7 @@ def _rows(
     elif own.is_file():
         given = [pair.source for pair in islice(read_pairs(JsonLines(path=str(own))), sentences)]
     else:
-        return None, random_rows(len(translator.source_tokenizer), sentences)
-    most = translator.model.max_length
+        return None, random_rows(len(translator.source_tokenizer), sentences, most)
     rows = [[*ids, EOS] for ids in translator.source_tokenizer.encode_batch(given)]
     fit = [(line, row) for line, row in zip(given, rows, strict=True) if most is None or len(row) <= most]
     return [line for line, _ in fit], [row for _, row in fit]

@@ -111,10 +111,10 @@ def answered(verifier: "Verifier", progress: Progress | None = None) -> Iterator
         yield check
 
 
-def random_rows(vocabulary: int, count: int) -> list[list[int]]:
+def random_rows(vocabulary: int, count: int, longest: int | None = None) -> list[list[int]]:
     """Sources of 2 to 30 random tokens, for who has no text; the same ones every time."""
-    draw = random.Random(0)
-    return [[*(draw.randrange(EOS + 1, vocabulary) for _ in range(draw.randint(1, 29))), EOS] for _ in range(count)]
+    draw, most = random.Random(0), min(longest or 30, 30) - 1
+    return [[*(draw.randrange(EOS + 1, vocabulary) for _ in range(draw.randint(1, most))), EOS] for _ in range(count)]
 
 
 # ---- asking ---------------------------------------------------------------------------------------

@@ -1,0 +1,238 @@
+"""dragoman verify: whole models pass, and each row of its table fails when what it is about is broken."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.cli import main
+from dragoman.config import to_dict
+from dragoman.decode import verify as verifying
+from dragoman.decode.beginning import ForcedBeginning
+from dragoman.decode.verify import Check, Verifier, answered, random_rows
+from dragoman.model import attention, tower
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.layout import Buffers, Joined
+from dragoman.model.mlp import FeedForward
+from dragoman.model.norm import LayerNorm
+from dragoman.model.paged import Pool
+from dragoman.model.position import Learned
+from dragoman.model.storage import Float32
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import Transformer, TransformerConfig
+from dragoman.model.visibility import Causal, Full, Sight
+from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+
+BYTES = Tokenizer.train(Bytes(), [])
+ROWS = [[*b"abcdefghi"[i:], *b"012345678"[:i], EOS] for i in range(0, 8, 2)]  # of equal length: nothing is padded
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    """Never trained, and with weights so large that what it says depends on all that it reads."""
+    part = BlockConfig(
+        mixer=AttentionConfig(heads=2, visibility=Causal()), mlp=FeedForward(hidden=24), norm=LayerNorm()
+    )
+    seeing_all = AttentionConfig(heads=2, visibility=Full())
+    cfg = TransformerConfig(
+        vocab=len(BYTES),
+        dim=16,
+        encoder=TowerConfig(depth=1, pattern=(replace(part, mixer=seeing_all),)),
+        decoder=TowerConfig(depth=1, pattern=(replace(part, cross=seeing_all),), final_norm=LayerNorm()),
+        position=Learned(length=12),
+    )
+    torch.manual_seed(0)
+    built = cfg.build().eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    return built
+
+
+@pytest.fixture(scope="module")
+def run(model, tmp_path_factory):
+    plain = {"model": to_dict(model.cfg)}
+    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "x", plain)
+    run.write_tokenizers(BYTES, BYTES)
+    run.save(1, tensors={"model": model.state_dict()}, progress={}, config=plain, best=True)
+    run.close()
+    return run.path
+
+
+def asked(model, names=None, **options) -> dict[tuple[str, str], Check]:
+    """The rows of the table whose names contain one of ``names``."""
+    verifier = Verifier(model, BYTES, ROWS, beam=3, batch=3, **options)
+    chosen = [q for q in verifier.questions() if names is None or any(name in q.name for name in names)]
+    verifier.questions = lambda: chosen
+    return {(check.name, check.searched): check for check in answered(verifier)}
+
+
+def failed(checks: dict[tuple[str, str], Check]) -> set[str]:
+    return {name for (name, _), check in checks.items() if not check.passed}
+
+
+def test_a_whole_model_passes_and_says_different_things(model):
+    checks = asked(model)
+    assert failed(checks) == set()
+    exact = [check for check in checks.values() if check.exact]
+    assert len(exact) > 20 and all(check.of == len(ROWS) for check in exact)
+    answers = {h.tokens for h in Verifier(model, BYTES, ROWS).reference("greedy")}
+    assert len(answers) > 1
+
+
+def test_rounding_caches_are_counted_and_not_judged(model):
+    checks = asked(model, ["int4", "window:32:4"])
+    assert not checks["cache int4", "logits"].exact
+    assert checks["cache int4", "logits"].same == 0
+    assert checks["cache int4", "logits"].passed
+    assert checks["cache int4", "greedy"].difference > 0
+
+
+def test_what_rounds_is_judged_where_it_is_exact(model):
+    with_window = replace(
+        model.cfg.decoder.pattern[0], mixer=AttentionConfig(heads=2, visibility=Causal(window=8, sinks=1))
+    )
+    narrow = replace(model.cfg, decoder=replace(model.cfg.decoder, pattern=(with_window,))).build()
+    assert Verifier(narrow, BYTES, ROWS).is_exact("window:32:4")
+    assert not Verifier(model, BYTES, ROWS).is_exact("window:32:4")
+    assert Verifier(narrow.bfloat16(), BYTES, ROWS).is_exact("bfloat16")
+
+
+# ---- each row can fail ----------------------------------------------------------------------------
+
+
+def test_a_batch_whose_sentences_are_mixed_up_is_found(model, monkeypatch):
+    start = Transformer.start
+
+    def mixed(self, source, *arguments):
+        state = start(self, source, *arguments)
+        state.memory.select(torch.arange(len(source)).flip(0))
+        return state
+
+    monkeypatch.setattr(Transformer, "start", mixed)
+    names = {"in batches of 3", "in another order", "with 13 more columns of padding"}
+    assert failed(asked(model, names)) == names
+
+
+def test_a_kernel_that_leaks_padding_is_found(model, monkeypatch):
+    monkeypatch.setattr(tower, "look_across", lambda visibility, q, k: Sight())
+    assert failed(asked(model, ["batches", "padding", "order"])) == {"with 13 more columns of padding"}
+
+
+def test_a_kernel_that_computes_something_else_is_found(model, monkeypatch):
+    fused = attention.fused
+    monkeypatch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
+    assert failed(asked(model, ["written out", "batches"])) == {"attention written out"}
+
+
+def forgetful(extend):
+    def forgets(self, new, lasting):
+        seen = extend(self, new, lasting)
+        return tuple(torch.cat([torch.zeros_like(part[:2]), part[2:]]) if len(part) > 4 else part for part in seen)
+
+    return forgets
+
+
+def test_a_cache_that_forgets_is_found(model, monkeypatch):
+    monkeypatch.setattr(Buffers, "extend", forgetful(Buffers.extend))
+    checks = asked(model, ["cache pre", "cache paged:3"])
+    assert failed(checks) == {"cache preallocated", "cache preallocated:1"}
+    first = checks["cache preallocated", "greedy"].failure
+    assert first and first.wanted != first.got and 1 <= first.row <= len(ROWS)
+
+
+def test_pages_that_are_mixed_up_are_found(model, monkeypatch):
+    read = Pool.read
+    monkeypatch.setattr(Pool, "read", lambda self, slots: read(self, slots.flip(1)))
+    assert failed(asked(model, ["cache pre", "cache paged:3", "without"])) == {"cache paged:3"}
+
+
+def test_a_precision_that_is_not_what_it_says_is_found(model, monkeypatch):
+    monkeypatch.setattr(Float32, "read", lambda self, parts, channels, dtype: parts[0] + 0.5)
+    assert failed(asked(model, ["cache grow", "cache pre"])) == {"cache growing+float32"}
+
+
+def test_a_reference_that_forgets_is_found(model, monkeypatch):
+    monkeypatch.setattr(Joined, "extend", forgetful(Joined.extend))
+    assert {"without a cache", "cache growing"} <= failed(asked(model, ["without", "growing"]))
+
+
+def test_a_beginning_that_is_not_kept_is_found(model, monkeypatch):
+    monkeypatch.setattr(ForcedBeginning, "apply", lambda self, logits: logits.roll(1, dims=1))
+    assert failed(asked(model, ["forced", "batches"])) == {"beginnings forced"}
+
+
+def test_scores_that_are_not_the_models_are_found(model, monkeypatch):
+    read = verifying.token_log_probs
+    wrong = lambda *arguments: [tuple(p + 0.01 for p in row) for row in read(*arguments)]  # noqa: E731
+    monkeypatch.setattr(verifying, "token_log_probs", wrong)
+    checks = asked(model, ["n-best"])
+    assert failed(checks) == {"n-best lists"}
+    assert checks["n-best lists", "scores"].failure.difference == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_compiler_that_changes_the_answer_is_found(model, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda forward: lambda *arguments: forward(*arguments) + 0.1)
+    assert failed(asked(model, ["compiled"], compiled=True)) == {"compiled"}
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(model, monkeypatch):
+    def no_compiler(forward):
+        raise RuntimeError("no C++ compiler\nis installed")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    (check,) = asked(model, ["compiled"], compiled=True).values()
+    assert check.passed and check.skipped == "no C++ compiler"
+
+
+@pytest.mark.slow
+def test_a_compiled_model_answers_as_it_does(model):
+    pytest.importorskip("torch._inductor")
+    (check,) = asked(model, ["compiled"], compiled=True).values()
+    assert check.skipped or (check.same == check.of > 0)
+
+
+# ---- the command ----------------------------------------------------------------------------------
+
+FEW = ["--sentences", "2", "--beam", "1"]
+
+
+def test_the_command_passes_and_prints_counts(run, capsys):
+    assert main(["verify", str(run), *FEW]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 2" in out and "differs" not in out
+    assert re.search(r"\b(\d+) of \1 hold", out)
+
+
+def test_the_command_fails_and_shows_the_first_sentence(run, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(Pool, "read", lambda self, slots: tuple(0.5 * part[slots] for part in self.parts))
+    text = tmp_path / "some.txt"
+    text.write_text("hello you\nand you\n\n")
+    assert main(["verify", str(run), *FEW, "--text", str(text)]) == 1
+    captured = capsys.readouterr()
+    assert "cache paged:16, greedy: sentence 1 ('hello you'): the reference says" in captured.err.replace("\n", " ")
+    assert "differs" in captured.out
+
+
+def test_json_has_an_object_for_each_row(run, capsys):
+    assert main(["verify", str(run), *FEW, "--format", "json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(row["passed"] for row in rows)
+    assert {"name", "searched", "same", "of", "exact", "difference", "failure", "skipped"} <= rows[0].keys()
+
+
+def test_a_text_without_text_is_a_mistake_of_the_user(run, tmp_path, capsys):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n\n")
+    assert main(["verify", str(run), "--text", str(empty)]) == 2
+    assert capsys.readouterr().err == f"dragoman: {empty}: no text in it\n"
+    assert main(["verify", str(tmp_path / "nowhere")]) == 2
+
+
+def test_random_sentences_are_the_same_ones_every_time():
+    assert random_rows(300, 20) == random_rows(300, 20)
+    assert all(row[-1] == EOS and 2 <= len(row) <= 30 and min(row[:-1]) > EOS for row in random_rows(300, 200))
+    assert max(map(len, random_rows(300, 50, longest=8))) == 8
