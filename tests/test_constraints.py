@@ -114,5 +114,5 @@ def test_prefixes_that_cannot_be_said_are_refused_with_their_row():
     with pytest.raises(DataError, match=r"row 2: prefix_ids: 999 is no token"):
         translator.translate(["low", Request("low", prefix_ids=(999,))])
     translator.model.max_length = 8
-    with pytest.raises(DataError, match="row 1: a prefix of 10 bytes is too long for a model that takes 8 tokens"):
+    with pytest.raises(DataError, match="row 1: its prefix and terms take up to 10 tokens, the model takes 8"):
         translator.translate([Request("low", "x" * 10)])

@@ -60,6 +60,13 @@ def translate(
     cache: Annotated[
         str, typer.Option(help="What decoding keeps, and how: for example paged:16+int8, window:64:4 or growing.")
     ] = "preallocated",
+    terms: Annotated[
+        Path | None,
+        typer.Option(help="A glossary: a .tsv or .csv with columns source, target (a|b for alternatives), forbidden."),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may hold; may be repeated.")
+    ] = None,
     redo: Annotated[
         bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
     ] = False,
@@ -76,6 +83,7 @@ def translate(
     from dragoman.cli import document as documents
     from dragoman.decode import placeholders
     from dragoman.decode.beam import Beam
+    from dragoman.decode.glossary import Glossary
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
     from dragoman.model.cache import parse_cache
@@ -90,11 +98,12 @@ def translate(
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, flag_below=flag_below)
-    rules, policy = chosen_rules(rule), parse_cache(cache)
+    glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
+    how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary}
     translator = Translator.load(run, which=checkpoint, device=device)
 
     def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":
-        return translator.translate(texts, search=search, rules=rules, cache=policy, progress=progress)
+        return translator.translate(texts, search=search, progress=progress, **how)
 
     def more(texts: list[str], _: object) -> "list[Translation]":
         """Several answers, for texts whose first one has lost a placeholder."""
@@ -107,7 +116,7 @@ def translate(
         _converse(lambda line: write(placeholders.stream([line], ask, require=more), sys.stdout, layout))
         return
     if prefix_column:
-        results = translator.stream(_with_prefixes(lines), search=cfg, rules=rules, cache=policy)
+        results = translator.stream(_with_prefixes(lines), search=cfg, **how)
     else:
         results = placeholders.stream(lines, ask, require=more)
     if output is None:

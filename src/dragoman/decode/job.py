@@ -1,16 +1,18 @@
 """From texts to translations: cut into parts, in batches of like length, and joined again in their order."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from dragoman.decode.beginning import Beginning, ForcedBeginning
+from dragoman.decode.constrained import STAGES
+from dragoman.decode.demands import Demands
 from dragoman.decode.forced import batches_by_length, padded
+from dragoman.decode.glossary import Glossary
 from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
-from dragoman.decode.rules import Begun, Rule
+from dragoman.decode.rules import Begun
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.segment import Part, segment
 from dragoman.decode.strategy import Hypothesis
@@ -38,13 +40,14 @@ class Job:
         *,
         cfg: SearchConfig,
         rules: Sequence[RuleConfig] = (),
+        glossary: Glossary | None = None,
         batch_tokens: int,
         longest: int,
         policy: KVPolicy = DEFAULT,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
-        self.cfg, self.general, self.batch_tokens, self.longest = cfg, rules, batch_tokens, longest
-        self.policy = policy
+        self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
+        self.batch_tokens, self.longest = batch_tokens, longest
         self.device = next(model.parameters()).device
 
     def translate(
@@ -74,17 +77,15 @@ class Job:
         return segment(tidy, self.fits) if tidy else []
 
     def asked(self, request: Request, part: Part, row: int, *, first: bool) -> Request:
-        """What is asked of a part of a text: only its first one begins as the whole is to begin."""
-        asked = replace(request, text=part.text) if first else Request(part.text)
+        """What is asked of a part of a text: the first one begins as the whole is to begin, and holds its terms."""
+        asked = replace(request, text=part.text) if first else Request(part.text, forbidden=request.forbidden)
+        if self.glossary is not None:
+            required, forbidden = self.glossary.of(part.text)
+            asked = replace(asked, required=asked.required + required, forbidden=asked.forbidden + forbidden)
         try:
-            beginning = self.beginning(asked)
+            self.demands.check(asked, self.model.max_length)
         except ConfigError as error:
-            raise DataError(f"row {row}: prefix {error}") from None
-        if unknown := [i for i in beginning.ids if not EOS <= i < len(self.target_tokenizer)]:
-            raise DataError(f"row {row}: prefix_ids: {unknown[0]} is no token of the target vocabulary")
-        tokens, most = len(beginning.ids) + len(beginning.rest), self.model.max_length
-        if most is not None and tokens >= most:
-            raise DataError(f"row {row}: a prefix of {tokens} bytes is too long for a model that takes {most} tokens")
+            raise DataError(f"row {row}: {error}") from None
         return asked
 
     def fits(self, text: str) -> bool:
@@ -98,11 +99,12 @@ class Job:
         rows = [[*ids, EOS] for ids in self.source_tokenizer.encode_batch([request.text for request in asked])]
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
-        for batch in batches_by_length([len(row) for row in rows], self.batch_tokens // self.cfg.size):
+        for batch in self.batches([len(row) for row in rows], asked):
             source = padded([rows[i] for i in batch], self.device)
             begun = Begun(source.new_full((len(batch), 1), BOS), source)
-            rules = [*(rule.start(begun) for rule in self.general), *self.rules([asked[i] for i in batch])]
-            results = search(self.model, source, self.cfg, self.policy, rules)
+            cfg, rules = self.demands.start([asked[i] for i in batch], self.cfg, self.device)
+            rules = [*(rule.start(begun) for rule in self.general), *rules]
+            results = search(self.model, source, cfg, self.policy, rules)
             for i, candidates in zip(batch, self.readable(results), strict=True):
                 found[i] = candidates
             done += len(batch)
@@ -110,16 +112,19 @@ class Job:
                 progress(done, len(rows))
         return found
 
-    def rules(self, asked: Sequence[Request]) -> list[Rule]:
-        beginnings = [self.beginning(request) for request in asked]
-        return [ForcedBeginning(beginnings, self.vocabulary, self.device)] if any(beginnings) else []
-
-    def beginning(self, request: Request) -> Beginning:
-        return Beginning(request.prefix_ids, self.vocabulary.spelt(request.prefix) if request.prefix else b"")
+    def batches(self, lengths: list[int], asked: list[Request]) -> Iterator[list[int]]:
+        """Together those of which equally many terms are required: each needs a wider beam the more there are. And by
+        themselves those of which none are asked."""
+        kinds = [(bool(request.required or request.forbidden), len(request.required)) for request in asked]
+        for kind in sorted(set(kinds)):
+            some = [i for i in range(len(asked)) if kinds[i] == kind]
+            most = self.batch_tokens // (self.cfg.size * (STAGES * kind[1] + 1))
+            for batch in batches_by_length([lengths[i] for i in some], most):
+                yield [some[i] for i in batch]
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.target_tokenizer)
+    def demands(self) -> Demands:
+        return Demands(Vocabulary(self.target_tokenizer))
 
     def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
         hypotheses = [h for some in results for h in some]

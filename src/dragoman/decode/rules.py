@@ -34,6 +34,10 @@ class Rule(ABC):
     needs: Sequence[int] | None = None
     """Tokens that each sentence must be allowed for the rule to be kept, its end apart; None for none."""
 
+    def begin(self, limits: Sequence[int]) -> None:
+        """Before the first step: the most tokens that each sentence can have, its end included."""
+        return
+
     @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """The logits to choose by. ``logits`` itself must stay as it is; it may be what is returned."""
@@ -69,6 +73,10 @@ class Rules(Rule):
         self.rules = list(rules)
         needs = [rule.needs for rule in self.rules if rule.needs is not None]
         self.needs = [sum(some) for some in zip(*needs, strict=True)] if needs else None
+
+    def begin(self, limits: Sequence[int]) -> None:
+        for rule in self.rules:
+            rule.begin(limits)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         for rule in self.rules:

@@ -53,8 +53,10 @@ def search(
         CheckpointError: the model's logits are not numbers.
     """
     longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
-    needs = Rules(rules).needs or [0] * len(lengths)
+    rule = Rules(rules)
+    needs = rule.needs or [0] * len(lengths)
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
+    rule.begin(limits)
     strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
     prompt = source.new_full((len(source), 1), BOS)
     for _ in walk(model, source, prompt, cfg, strategy, policy, rules):

@@ -8,6 +8,7 @@ from pathlib import Path
 from dragoman.checkpoint import load_model, run_config
 from dragoman.decode.beam import Beam
 from dragoman.decode.device import put
+from dragoman.decode.glossary import Glossary
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.repetition import RuleConfig
@@ -71,6 +72,7 @@ class Translator:
         beam: int = 5,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
+        glossary: Glossary | None = None,
         batch_tokens: int = BATCH_TOKENS,
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
@@ -88,6 +90,7 @@ class Translator:
             search: a search in full, instead of ``beam``. Samples depend on its seed and on the text alone, not on the
                 row or the batch: for other samples of a text ask for more, or take another seed.
             rules: what else may and may not be said, in any search.
+            glossary: terms that translations are to hold, and others that they are not.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
             longest: characters of a text taken at once; None for as many as a training text could have. A limit of the
                 model itself holds besides.
@@ -96,16 +99,20 @@ class Translator:
             progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
 
         Raises:
-            DataError: half of a surrogate pair in a text, which no tokenizer can take, or a prefix that the vocabulary
-                cannot express; the message names the row.
+            DataError: half of a surrogate pair in a text, which no tokenizer can take, a prefix or a term that the
+                vocabulary cannot express, or demands that contradict each other; the message names the row.
             ConfigError: a cache that is not known, or does not fit the model.
             CheckpointError: a model whose output is not numbers.
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        job = self._job(
-            search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest or self.longest
-        )
+        options = {
+            "rules": rules,
+            "glossary": glossary,
+            "batch_tokens": batch_tokens,
+            "longest": longest or self.longest,
+        }
+        job = self._job(search or of_size(beam), cache, **options)
         return job.translate(texts, 1, progress)
 
     def stream(
@@ -115,15 +122,20 @@ class Translator:
         beam: int = 5,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
+        glossary: Glossary | None = None,
         batch_tokens: int = BATCH_TOKENS,
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        job = self._job(
-            search or of_size(beam), cache, rules=rules, batch_tokens=batch_tokens, longest=longest or self.longest
-        )
+        options = {
+            "rules": rules,
+            "glossary": glossary,
+            "batch_tokens": batch_tokens,
+            "longest": longest or self.longest,
+        }
+        job = self._job(search or of_size(beam), cache, **options)
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)

@@ -3,11 +3,14 @@
 A text has many tokenisations, and a constraint on what is said must hold for all of them; so constraints are about
 bytes.
 
-V vocabulary.
+V vocabulary, L bytes of the longest token.
 """
 
 from bisect import bisect_left
 from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int, UInt8
 
 from dragoman.errors import ConfigError
 from dragoman.text.clean import normalise
@@ -35,6 +38,20 @@ class Vocabulary:
 
     def spelling(self, token: int) -> bytes:
         return self.spellings[token]
+
+    def __contains__(self, spelt: bytes) -> bool:
+        """Whether some token spells this."""
+        return spelt in self._by_bytes
+
+    @cached_property
+    def matrix(self) -> tuple[UInt8[np.ndarray, "V L"], Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
+        """The bytes of each token, how many they are, and its id; the longest tokens first. Special ones have none."""
+        lengths = np.array([len(spelt) if token > EOS else 0 for token, spelt in enumerate(self.spellings)])
+        order = np.argsort(-lengths, kind="stable")
+        rows = np.zeros((len(lengths), lengths.max()), dtype=np.uint8)
+        for i, token in enumerate(order.tolist()):
+            rows[i, : lengths[token]] = np.frombuffer(self.spellings[token], dtype=np.uint8)[: lengths[token]]
+        return rows, lengths[order], order
 
     def towards(self, rest: bytes) -> list[int]:
         """The tokens that spell the beginning of ``rest``, or all of it and more."""

@@ -90,7 +90,7 @@ Row = tuple[int, Sequence[str]]
 
 
 def _read_table(cfg: Table) -> Iterator[Pair]:
-    rows, names = _rows(cfg.path), None
+    rows, names = table_rows(cfg.path), None
     if cfg.header or isinstance(cfg.source, str) or isinstance(cfg.target, str):
         _, names = next(rows, (0, ()))
     source, target = (_column(cfg, column, names) for column in (cfg.source, cfg.target))
@@ -115,7 +115,7 @@ def _hint(path: str) -> str:
     return " (a tab stands between columns)" if extension(path) == ".tsv" else ""
 
 
-def _rows(path: str) -> Iterator[Row]:
+def table_rows(path: str) -> Iterator[Row]:
     """The rows of a table; empty lines between them are skipped."""
     if (split := _SPLITTERS.get(extension(path))) is None:
         raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz or .zst")
@@ -238,7 +238,7 @@ def guess_source(path: str) -> PairSource:
     if comma and not Path(path).exists():
         return TextFiles(source=first.strip(), target=second.strip())
     if extension(path) in _SPLITTERS:
-        _, names = next(_rows(path), (0, ()))
+        _, names = next(table_rows(path), (0, ()))
         named = {"source", "target"} <= set(names)
         return Table(path=path, source="source", target="target") if named else Table(path=path)
     if kind := _KINDS.get(extension(path)):
