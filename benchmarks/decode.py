@@ -2,23 +2,24 @@
 
     OMP_NUM_THREADS=1 python benchmarks/decode.py [--rounds 5] [--size small|base]
 
-A post-norm encoder-decoder with random weights (small: 3 + 3 layers, width 256, feed-forward 1,024, 4 heads; base: 6 + 6,
-512, 2,048, 8; one vocabulary of 8,000) is written as a run, exported to both peers, and searched for 16 tokens from
-sources of 16, greedily and with beam 5, one sentence at a time and 64 together. No row of its output matrix lets a sentence
-end, so everyone makes 16 steps. One batch of each contestant follows one of the next; medians over the rounds, in
-sentences per CPU second. First-token latency is that of one sentence and one token.
+A post-norm encoder-decoder with random weights (small: 3 + 3 layers, width 256, feed-forward 1,024, 4 heads; base:
+6 + 6, 512, 2,048, 8; one vocabulary of 8,000) is written as a run, exported to both peers, and searched for 16 tokens
+from sources of 16, greedily and with beam 5, one sentence at a time and 64 together. No row of its output matrix lets a
+sentence end, so everyone makes 16 steps. One batch of each contestant follows one of the next; medians over the rounds,
+in sentences per CPU second. First-token latency is that of one sentence and one token.
 
-The outputs are compared: in float32, greedy tokens must be the peers' (all but near ties), and our best of a beam must be
-among the five of theirs.
+The outputs are compared: in float32, greedy tokens must be the peers' (all but near ties), and our best of a beam must
+be among the five of theirs.
 
-Expected: in float32 two thirds of a step are matrix products that everyone buys from the same kind of library, so a gain
-of a tenth to a third at 64 sentences; in whole numbers of 8 bits CTranslate2 scales the sums as they leave the product,
-which PyTorch cannot, so parity there. One sentence is bound by starting some hundred small operations from Python.
+Expected: in float32 two thirds of a step are matrix products that everyone buys from the same kind of library, so a
+gain of a tenth to a third at 64 sentences; in whole numbers of 8 bits CTranslate2 scales the sums as they leave the
+product, which PyTorch cannot, so parity there. One sentence is bound by starting some hundred small operations.
 
 Writes ``results/decode_SIZE.md`` beside this file.
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import platform
@@ -42,10 +43,10 @@ from dragoman.decode.search import search
 from dragoman.decode.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
+from dragoman.machine import keep_memory
 from dragoman.model.packed import Transposed, WholeNumbers, pack
 from dragoman.presets import vaswani2017
 from dragoman.text.tokenizer import EOS, Tokenizer, Words
-from dragoman.train.machine import keep_memory
 
 SIZES = {
     "small": {"dim": 256, "heads": 4, "hidden": 1024, "depth": 3},
@@ -168,19 +169,22 @@ def agreement(contestants: dict[str, Contestant]) -> dict[str, tuple[float, floa
     found = {}
     for name, contestant in contestants.items():
         same = [some[0][:kept] == mine for some, mine in zip(contestant.search(source, 1), greedy, strict=True)]
-        five = [
-            mine in [h[:kept] for h in some] for some, mine in zip(contestant.search(source, 5), best, strict=True)
-        ]
+        five = [mine in [h[:kept] for h in some] for some, mine in zip(contestant.search(source, 5), best, strict=True)]
         found[name] = sum(same) / len(same), sum(five) / len(five)
     return found
 
 
 def peak_memory(name: str, folder: Path) -> float:
-    """Of a process that does nothing else, in MB, all libraries included."""
+    """What a process of its own takes for loading and searching 64 sentences with beam 5, in MB, libraries left out."""
     torch.set_num_threads(1)
+    CONTESTANTS[name](folder).search(sources(1, 1), 1)  # loads libraries, and is thrown away
+    gc.collect()
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     contestant = CONTESTANTS[name](folder)
     contestant.search(sources(64, 1), 5)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return (int(peak.split()[1]) * 1024 - before) / 1e6
 
 
 def main() -> None:
@@ -212,8 +216,8 @@ def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[st
         "",
         f"{parts['depth']} + {parts['depth']} layers, width {parts['dim']}, feed-forward {parts['hidden']:,}, "
         f"{parts['heads']} heads, vocabulary {VOCAB:,}, random weights; {LENGTH} tokens from sources of {LENGTH}; "
-        f"median of {rounds} interleaved rounds, in sentences per CPU second (times {LENGTH} for tokens). Agreement: greedy "
-        "tokens the same as dragoman's in float32 / dragoman's best of beam 5 among the five.",
+        f"median of {rounds} interleaved rounds, in sentences per CPU second (times {LENGTH} for tokens). Agreement: "
+        "greedy tokens the same as dragoman's in float32 / dragoman's best of beam 5 among the five.",
         "",
         f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
         f"torch {torch.__version__}.",
@@ -238,7 +242,9 @@ def processor() -> str:
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     fields = dict(line.split(":", 1) for line in info.split("\n\n")[0].splitlines() if ":" in line)
     found = {key.strip(): value.strip() for key, value in fields.items()}
-    units = [unit for unit in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if unit in found.get("flags", "")]
+    units = [
+        unit for unit in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile") if unit in found.get("flags", "")
+    ]
     return f"{found.get('model name', platform.machine())} ({', '.join(units)})"
 
 

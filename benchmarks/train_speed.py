@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from dragoman.data.batch import Batch
 from dragoman.data.tasks import Translation
+from dragoman.machine import keep_memory
 from dragoman.presets import rewritten2026, vaswani2017
-from dragoman.train.machine import keep_memory
 
 DIM, HIDDEN, HEADS, DEPTH, VOCAB, TOKENS = 256, 1024, 4, 3, 8000, 4096
 

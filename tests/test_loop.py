@@ -11,12 +11,12 @@ from dragoman.config import from_dict
 from dragoman.data.batch import Batch
 from dragoman.data.tasks import Translation
 from dragoman.errors import CheckpointError
+from dragoman.machine import autocast
 from dragoman.model.families import ModelConfig
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
 from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
-from dragoman.train.machine import autocast
 from dragoman.train.optimize import Adam, AdamW, load_state_tensors, state_tensors
 
 V = 20

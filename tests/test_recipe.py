@@ -8,8 +8,8 @@ import torch
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError
+from dragoman.machine import choose_device, choose_precision
 from dragoman.presets import PRESETS
-from dragoman.train.machine import choose_device, choose_precision
 from dragoman.train.recipe import RunConfig, fill, load, outline
 from dragoman.train.schedule import Noam
 

@@ -29,6 +29,7 @@ from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.model.visibility import Causal, Full
 from dragoman.text.clean import normalise
+from dragoman.text.lines import Pair
 from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
 
 
@@ -285,9 +286,11 @@ def test_a_loaded_run_translates_as_its_model_does(run, beam):
     loaded, whole = (
         t.translate(given_texts, beam=beam) for t in (Translator.load(path), Translator(model, BYTES, BYTES))
     )
-    assert loaded == whole
+    assert [t.text for t in loaded] == [t.text for t in whole]
+    assert [t.candidates[0].tokens for t in loaded] == [t.candidates[0].tokens for t in whole]
+    assert [t.score for t in loaded] == pytest.approx([t.score for t in whole], abs=1e-5)  # laid out in another order
     assert loaded[3].warnings and not loaded[1].text
-    assert list(dragoman.Translator.load(path, "last").stream(given_texts, beam=beam)) == whole
+    assert list(dragoman.Translator.load(path, "last").stream(given_texts, beam=beam)) == loaded
 
 
 @pytest.mark.parametrize(("stated", "parts"), [({"max_characters": 12}, 3), ({"max_characters": None}, 1), ({}, 1)])
@@ -322,3 +325,22 @@ def test_an_uncalibrated_confidence_is_the_mean_probability_of_a_token():
     best = found.candidates[0]
     assert 0 < found.confidence <= 1 and empty.confidence == 1
     assert found.confidence == pytest.approx(math.prod(map(math.exp, best.token_log_probs)) ** (1 / len(best.tokens)))
+
+
+# ---- precision --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_run_translates_in_fewer_bits(run, precision):
+    exact, rough = Translator.load(run[0], precision="float32"), Translator.load(run[0], precision=precision)
+    scored = [translator.score([Pair("a b c", "b c")])[0].log_prob for translator in (exact, rough)]
+    assert scored[0] != scored[1]
+    assert scored[0] == pytest.approx(scored[1], rel=0.02)
+    assert len(rough.translate(["a b c", "", "c"])) == 3
+
+
+def test_a_precision_that_is_not_known_is_a_mistake_of_the_user(run):
+    with pytest.raises(ConfigError, match=r"precision: no 'int9' here\. Did you mean 'int8'\?"):
+        Translator.load(run[0], precision="int9")
+    with pytest.raises(ConfigError, match="int8 is for CPUs, and this is meta"):
+        Translator.load(run[0], precision="int8", device="meta")

@@ -43,7 +43,7 @@ def demo(
         "community (Apache-2.0, https://www.home-assistant.io)"
     )
     _train(to, minutes, folder)
-    evaluation = evaluated(folder, None, beam=5, checkpoint="best", device="auto", name=None)
+    evaluation = evaluated(folder, None)
     say(f"\n[bold]{len(evaluation.outputs):,} held-out strings[/bold], none of them like one that was trained on")
     show(evaluation)
     _shortfall(to, evaluation)

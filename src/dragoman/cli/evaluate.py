@@ -21,6 +21,9 @@ def evaluate(
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
+    ] = "auto",
     name: Annotated[
         str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
     ] = None,
@@ -34,12 +37,12 @@ def evaluate(
         found = evaluate_classifier.evaluated(run, pairs, checkpoint=checkpoint, device=device, name=name)
         evaluate_classifier.show(found)
         return
-    show(evaluated(run, pairs, beam=beam, checkpoint=checkpoint, device=device, name=name))
+    options = {"which": checkpoint, "device": device, "precision": precision}
+    show(evaluated(run, pairs, beam=beam, name=name, **options))
 
 
-def evaluated(
-    run: Path, pairs: str | None, *, beam: int, checkpoint: str, device: str, name: str | None
-) -> "Evaluation":
+def evaluated(run: Path, pairs: str | None, *, beam: int = 5, name: str | None = None, **options: str) -> "Evaluation":
+    """``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
@@ -50,7 +53,7 @@ def evaluated(
     directory = RunDirectory.open(run)  # a run that is not there is told as one
     source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "test.jsonl"))
     test = list(read_pairs(source))
-    translator = Translator.load(run, which=checkpoint, device=device)
+    translator = Translator.load(run, **options)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
         evaluation = evaluate(translator, test, folder=folder, beam=beam, progress=progress)

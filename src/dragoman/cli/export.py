@@ -1,13 +1,13 @@
 """dragoman export: a run in the layout that other programs open."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     huggingface = "huggingface"
     ctranslate2 = "ctranslate2"
 

@@ -76,6 +76,9 @@ def translate(
     ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
+    ] = "auto",
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
@@ -100,7 +103,7 @@ def translate(
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary}
-    translator = Translator.load(run, which=checkpoint, device=device)
+    translator = Translator.load(run, which=checkpoint, device=device, precision=precision)
 
     def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":
         return translator.translate(texts, search=search, progress=progress, **how)

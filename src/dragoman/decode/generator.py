@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 
 from dragoman.checkpoint import load_model
-from dragoman.decode.device import put
 from dragoman.decode.forced import batches_by_length
 from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.pieces import StopAt, TextStream
+from dragoman.decode.precision import made_ready
 from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.rules import Begun, Rule
 from dragoman.decode.sample import Sample
@@ -75,7 +75,7 @@ class Generator:
             ConfigError: no such device; or a model that translates.
         """
         model, _, tokenizer = load_model(run, which)
-        return cls(put(model, device), tokenizer)
+        return cls(made_ready(model, device), tokenizer)
 
     def generate(
         self,

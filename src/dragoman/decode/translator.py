@@ -7,10 +7,10 @@ from pathlib import Path
 
 from dragoman.checkpoint import load_model, run_config
 from dragoman.decode.beam import Beam
-from dragoman.decode.device import put
 from dragoman.decode.glossary import Glossary
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
+from dragoman.decode.precision import made_ready
 from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
 from dragoman.decode.scoring import ScoredPair, score_pairs
@@ -48,22 +48,25 @@ class Translator:
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
 
     @classmethod
-    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto") -> "Translator":
+    def load(
+        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+    ) -> "Translator":
         """The translator that a run has trained.
 
         Args:
             run: a run directory, or one of its checkpoints.
             which: ``best``, ``last``, a step, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
+            precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
 
         Raises:
             CheckpointError: no such run or checkpoint, or a damaged one.
-            ConfigError: no such device.
+            ConfigError: no such device or precision.
         """
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        return cls(put(model, device), source_tokenizer, target_tokenizer, longest)
+        return cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest)
 
     def translate(
         self,

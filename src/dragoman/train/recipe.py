@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.tasks import LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
+from dragoman.machine import Device, Precision, choose_device, choose_precision
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
@@ -25,7 +26,6 @@ from dragoman.text.formats import PairSource
 from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
-from dragoman.train.machine import Device, Precision, choose_device, choose_precision
 from dragoman.train.optimize import AdamW, Optimizer
 from dragoman.train.schedule import Cosine, Noam, Schedule
 

@@ -20,6 +20,7 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import override, to_dict
 from dragoman.errors import CheckpointError
+from dragoman.machine import autocast, choose_device, keep_memory
 from dragoman.migrations import Content
 from dragoman.model.tower import Tower
 from dragoman.train import loop, report
@@ -30,7 +31,6 @@ from dragoman.train.interrupt import Interrupts
 from dragoman.train.journal import Journal
 from dragoman.train.lesson import FOLDER, Lesson
 from dragoman.train.lessons import lesson_for
-from dragoman.train.machine import autocast, choose_device, keep_memory
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps

@@ -1,4 +1,4 @@
-"""What the run is computed on, and in which precision."""
+"""What is computed on, in which precision, and how the memory for it is kept."""
 
 import ctypes
 import sys
