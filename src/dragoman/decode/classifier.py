@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dragoman.checkpoint import load_reader
 from dragoman.data.labels import encode, padded
-from dragoman.decode.device import put
 from dragoman.decode.forced import batches_by_length
+from dragoman.decode.precision import made_ready
 from dragoman.errors import CheckpointError
 from dragoman.model.interface import EncoderModel
 from dragoman.text.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ class Reader:
             ConfigError: no such device.
         """
         model, tokenizer, config = load_reader(run, which)
-        return cls(put(model, device), tokenizer, config)
+        return cls(made_ready(model, device), tokenizer, config)
 
     @torch.inference_mode()
     def answers(self, texts: Sequence[str], progress: Progress | None = None) -> Float[Tensor, "B K"]:

@@ -35,7 +35,7 @@ def token_log_probs(
         batch_tokens: tokens of both sides read at a time, padding included.
         progress: called with the rows done and their number.
     """
-    device, training = next(model.parameters()).device, model.training
+    device, training = model.device, model.training
     found: list[tuple[float, ...]] = [()] * len(targets)
     done = 0
     model.eval()

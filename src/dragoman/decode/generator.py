@@ -177,7 +177,7 @@ class _Asked:
         self.model, self.tokenizer = generator.model, generator.tokenizer
         self.cfg, self.most, self.stops, self.rules = cfg, most, stops, rules
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
-        self.device = next(generator.model.parameters()).device
+        self.device = generator.model.device
 
     @property
     def beams(self) -> int:

@@ -48,7 +48,7 @@ class Job:
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest = batch_tokens, longest
-        self.device = next(model.parameters()).device
+        self.device = model.device
 
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None

@@ -3,14 +3,14 @@
 from typing import Literal, TypeVar, cast, get_args
 
 import torch
+from torch import nn
 
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, keep_memory
-from dragoman.model.interface import SequenceModel
 from dragoman.model.packed import Transposed, WholeNumbers, pack
 
-Model = TypeVar("Model", bound=SequenceModel)
+Model = TypeVar("Model", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 
 

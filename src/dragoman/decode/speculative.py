@@ -207,7 +207,7 @@ class DraftModel:
         self, model: SequenceModel, source: Ids | None, policy: KVPolicy, strategy: Strategy, most: int
     ) -> Guesser:
         path = RunDirectory.open(self.run).find(self.checkpoint).path.resolve()
-        draft = _loaded(path, next(model.parameters()).device)
+        draft = _loaded(path, model.device)
         ours, theirs = model.output.out_features, draft.output.out_features
         if ours != theirs:
             raise ConfigError(

@@ -3,6 +3,7 @@
 B batch, T target length, S source length, D width, V target vocabulary, N sentences, R rows.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 
 import torch
@@ -75,6 +76,11 @@ class SequenceModel(nn.Module, ABC):
     """Hidden vectors to logits, but for ``logit_cap``."""
     logit_cap: float | None = None
     """Logits become cap tanh(logits / cap); None for as they are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @property
     @abstractmethod

@@ -83,16 +83,25 @@ class PackedGated(nn.Module):
 # ---- layouts --------------------------------------------------------------------------------------
 
 
-class Transposed(nn.Module):
-    """x W + b in the precision of the model."""
+class PackedLinear(nn.Module):
+    """Several layers that read the same input, as one."""
 
-    weight: Float[Tensor, "K N"]
+    weight: Tensor
+    """(K, N)."""
     bias: Float[Tensor, " N"] | None
 
     def __init__(self, parts: Sequence[nn.Linear]):
         super().__init__()
-        self.register_buffer("weight", torch.cat([part.weight.detach() for part in parts]).t().contiguous())
+        self.in_features, self.out_features = parts[0].in_features, sum(part.out_features for part in parts)
         self.register_buffer("bias", _biases(parts))
+
+
+class Transposed(PackedLinear):
+    """x W + b in the precision of the model."""
+
+    def __init__(self, parts: Sequence[nn.Linear]):
+        super().__init__(parts)
+        self.register_buffer("weight", torch.cat([part.weight.detach() for part in parts]).t().contiguous())
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         y = x @ self.weight
@@ -105,24 +114,20 @@ TINY = 1e-20
 """Keeps rows of zeros from dividing by zero."""
 
 
-class WholeNumbers(nn.Module):
+class WholeNumbers(PackedLinear):
     """x W + b with 8 bits for each weight, scaled by output, and 8 for each input as it comes by, scaled by row.
 
     Sums of whole numbers are exact: what a row gives does not depend on the rows beside it, to the bit.
     """
 
-    weight: Tensor
-    """(K, N), int8."""
     scale: Float[Tensor, " N"]
-    bias: Float[Tensor, " N"] | None
 
     def __init__(self, parts: Sequence[nn.Linear]):
-        super().__init__()
+        super().__init__(parts)
         weight = torch.cat([part.weight.detach() for part in parts]).float()
         scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
         self.register_buffer("scale", scale / MOST)
-        self.register_buffer("bias", _biases(parts))
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         rows = x.flatten(0, -2)
