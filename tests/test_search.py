@@ -203,7 +203,7 @@ def test_greedy_is_the_argmax_loop_one_at_a_time_without_a_cache(vocab, build):
         tokens, log_probs = greedy_one_at_a_time(model, alone(source), 9)
         assert list(found.tokens) == tokens
         assert found.token_log_probs == pytest.approx(log_probs, abs=1e-5)
-        assert found.log_prob == pytest.approx(sum(log_probs), abs=1e-5)
+        assert found.log_prob == pytest.approx(sum(log_probs), abs=1e-4)
         assert found.score == pytest.approx(found.log_prob / len(tokens))
 
 

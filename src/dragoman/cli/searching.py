@@ -24,7 +24,9 @@ RuleOption = Annotated[
         metavar="KIND", help="What may not be said, any number of them: 'no_repeat: {tokens: 3}', repetition_penalty."
     ),
 ]
-SampleOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="Draw N answers at random; equal ones are shown once.")]
+SampleOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Draw N answers at random; equal ones are shown once.")
+]
 TemperatureOption = Annotated[float | None, typer.Option(help="Sampling: below 1 less is risked, above 1 more.")]
 TopKOption = Annotated[int | None, typer.Option(help="Sampling: only from the likeliest K tokens.")]
 TopPOption = Annotated[float | None, typer.Option(help="Sampling: only from the likeliest tokens that make up P.")]
