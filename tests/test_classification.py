@@ -279,3 +279,14 @@ def test_evaluating_on_labels_that_training_never_saw_is_one_line_and_exit_code_
     assert main(["evaluate", str(run[0]), str(tmp_path / "test.tsv")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "example 1 has the label 'unsure'" in err
+
+
+def test_embed_writes_a_vector_of_length_1_for_each_line(run, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("the film was great\nso dull\nso dull\n")
+    assert main(["embed", str(run[0]), str(tmp_path / "texts.txt"), "-o", str(tmp_path / "v.npy")]) == 0
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (3, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert main(["embed", str(run[0]), "so dull"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["text"] == "so dull" and np.allclose(record["vector"], vectors[1], atol=1e-5)
+    assert np.allclose(vectors[1], vectors[2], atol=1e-6) and not np.allclose(vectors[0], vectors[1], atol=1e-2)

@@ -18,9 +18,11 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def model(name):
-    """As configured, with the vocabulary of the preset's tokenizer."""
+    """As configured, with the vocabulary of the preset's tokenizer, and two classes where the data tell how many."""
     plain = PRESETS[name]()
     cfg = from_dict(ModelConfig, plain["model"])
+    if plain.get("task", {}).get("kind") == "classification":
+        cfg = cfg.sized(classes=2)
     return cfg.sized(vocab=plain["tokenizer"]["vocab"]) if "tokenizer" in plain else cfg
 
 
@@ -208,3 +210,13 @@ def test_each_choice_of_2026_can_be_undone_by_itself(change):
     assert changed
     with torch.device("meta"):
         dataclasses.replace(after.model, vocab=100).build()
+
+
+@pytest.mark.parametrize(("name", "vocab"), [("lm-small", 8000), ("lm-tiny", 259)])
+def test_small_language_models_of_both_ages_have_as_many_parameters(name, vocab):
+    with torch.device("meta"):
+        of_now, of_2019 = (
+            sum(p.numel() for p in model(preset).sized(vocab=vocab).build().parameters())
+            for preset in (name, f"{name}-2019")
+        )
+    assert 0.99 < of_now / of_2019 <= 1

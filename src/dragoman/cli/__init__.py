@@ -10,6 +10,7 @@ from dragoman.cli import (
     classify,
     configuration,
     demo,
+    embed,
     evaluate,
     export,
     generate,
@@ -38,6 +39,7 @@ app.command("train")(train.train)
 app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("classify")(classify.classify)
+app.command("embed")(embed.embed)
 app.command("score")(score.score)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)

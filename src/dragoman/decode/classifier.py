@@ -17,7 +17,7 @@ from dragoman.data.labels import encode, padded
 from dragoman.decode.forced import batches_by_length
 from dragoman.decode.precision import made_ready
 from dragoman.errors import CheckpointError
-from dragoman.model.interface import EncoderModel
+from dragoman.model.interface import EncoderModel, Tokens
 from dragoman.text.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -62,13 +62,13 @@ class Reader:
 
     @torch.inference_mode()
     def answers(self, texts: Sequence[str], progress: Progress | None = None) -> Float[Tensor, "B K"]:
-        """What the model's head makes of each text, in their order, read in batches of like length."""
+        """What ``answer`` makes of each text, in their order, read in batches of like length."""
         rows = encode(self.tokenizer, texts, self.longest)
         device = next(self.model.parameters()).device
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         done = 0
         for batch in batches_by_length([len(row) for row in rows], BATCH_TOKENS):
-            answers = self.model(padded([rows[i] for i in batch]).to(device)).float().cpu()
+            answers = self.answer(padded([rows[i] for i in batch]).to(device)).float().cpu()
             for i, answer in zip(batch, answers, strict=True):
                 found[i] = answer
             done += len(batch)
@@ -76,8 +76,14 @@ class Reader:
                 progress(done, len(rows))
         return torch.stack(found) if found else torch.empty(0, 0)
 
+    def answer(self, inputs: Tensor | Tokens) -> Tensor:
+        """What the model's head makes of a batch."""
+        return self.model(inputs)
+
 
 class Classifier(Reader):
+    """A model that tells the label of a text."""
+
     def __init__(self, model: EncoderModel, tokenizer: Tokenizer, config: dict[str, Any]):
         super().__init__(model, tokenizer, config)
         labels = config.get("task", {}).get("labels")

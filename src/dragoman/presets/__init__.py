@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, text_to_text, translation
+from dragoman.presets import encoders, language, small, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -16,6 +16,13 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "transformer-fast": translation.transformer_fast,
     "transformer-small": translation.transformer_small,
     "transformer-tiny": translation.transformer_tiny,
+    # language models and classifiers, with recipes
+    "lm-small": small.lm_small,
+    "lm-small-2019": small.lm_small_2019,
+    "lm-tiny": small.lm_tiny,
+    "lm-tiny-2019": small.lm_tiny_2019,
+    "classifier-small": small.classifier_small,
+    "classifier-tiny": small.classifier_tiny,
     # language models
     "transformer-base-lm": translation.transformer_base_lm,
     "transformer-big-lm": translation.transformer_big_lm,

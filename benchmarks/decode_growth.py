@@ -1,0 +1,120 @@
+"""Does the cost of decoding grow as it should? Of a token by how many came before, and by how many are made at once.
+
+    OMP_NUM_THREADS=1 python benchmarks/decode_growth.py
+
+A model of 3 + 3 layers, width 256, with random weights, is told random tokens one by one. With a cache a token should
+cost the same wherever it stands, but for what attention over a longer past takes, which a window takes away; without
+one, each token reads all before it anew. Rows made together should cost as much as their number. CPU microseconds, one
+thread; writes ``results/decode_growth.md`` beside this file.
+"""
+
+import platform
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from caches import processor
+
+from dragoman.config import from_dict, merge
+from dragoman.machine import keep_memory
+from dragoman.model.cache import parse_cache
+from dragoman.model.interface import SequenceModel
+from dragoman.model.transformer import TransformerConfig
+from dragoman.presets import PRESETS
+from dragoman.text.tokenizer import BOS
+
+VOCAB, SOURCE = 8000, 16
+PLACES = (50, 100, 200, 500, 1000, 2000)
+AROUND = 20  # tokens timed at each place
+UNCACHED_TO = 500
+BATCHES = (1, 4, 16, 64, 256)
+
+
+def small() -> SequenceModel:
+    three = {"vocab": VOCAB, "encoder": {"depth": 3}, "decoder": {"depth": 3}}
+    return from_dict(TransformerConfig, merge(PRESETS["transformer-small"]()["model"], three)).build().eval()
+
+
+def tokens(rows: int, length: int) -> torch.Tensor:
+    return torch.randint(BOS + 2, VOCAB, (rows, length))
+
+
+def by_place(model: SequenceModel, cache: str) -> dict[int, float]:
+    """Microseconds of a token that follows so many."""
+    state, said, spent = model.start(tokens(1, SOURCE), parse_cache(cache)), tokens(1, PLACES[-1] + 1), []
+    for token in said.split(1, dim=1):
+        began = time.process_time_ns()
+        model.decode(token, state)
+        spent.append((time.process_time_ns() - began) / 1e3)
+    return {place: statistics.median(spent[place - AROUND : place]) for place in PLACES}
+
+
+def uncached(model: SequenceModel) -> dict[int, float]:
+    found, source = {}, tokens(1, SOURCE)
+    for place in PLACES:
+        if place <= UNCACHED_TO:
+            said, spent = tokens(1, place), []
+            for _ in range(5):
+                began = time.process_time_ns()
+                model(said, source)
+                spent.append((time.process_time_ns() - began) / 1e3)
+            found[place] = statistics.median(spent)
+    return found
+
+
+def by_batch(model: SequenceModel, cache: str, length: int = 32) -> dict[int, float]:
+    """Microseconds of a step of so many rows, on average over a text."""
+    found = {}
+    for rows in BATCHES:
+        rounds = []
+        for _ in range(3):
+            state, said = model.start(tokens(rows, SOURCE), parse_cache(cache)), tokens(rows, length)
+            began = time.process_time_ns()
+            for token in said.split(1, dim=1):
+                model.decode(token, state)
+            rounds.append((time.process_time_ns() - began) / 1e3 / length)
+        found[rows] = statistics.median(rounds)
+    return found
+
+
+@torch.inference_mode()
+def main() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    keep_memory()
+    model = small()
+    model.decode(tokens(1, 1), model.start(tokens(1, SOURCE)))
+    places = {"preallocated": by_place(model, "preallocated"), "growing": by_place(model, "growing")}
+    places |= {"window:64:4": by_place(model, "window:64:4"), "none": uncached(model)}
+    batches = by_batch(model, "preallocated")
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        "# How the cost of decoding grows",
+        "",
+        f"{date.today()}; {processor()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}; "
+        f"`transformer-small` with 3 + 3 layers and {parameters:,} random parameters, float32; CPU microseconds.",
+        "",
+        f"A token after so many others (one row; median of {AROUND} tokens):",
+        "",
+        f"| cache | {' | '.join(f'{place:,}' for place in PLACES)} |",
+        "|---|" + "---:|" * len(PLACES),
+        *(
+            f"| {name} | " + " | ".join(f"{found[p]:,.0f}" if p in found else "" for p in PLACES) + " |"
+            for name, found in places.items()
+        ),
+        "",
+        "A step of so many rows (mean over 32 tokens), and a token of it:",
+        "",
+        "| rows | step | token |",
+        "|---:|---:|---:|",
+        *(f"| {rows} | {spent:,.0f} | {spent / rows:,.0f} |" for rows, spent in batches.items()),
+        "",
+    ]
+    print("\n".join(lines))
+    (Path(__file__).parent / "results" / "decode_growth.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
