@@ -122,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
-    translator = Translator.load(arguments.run, device="cpu")
+    translator = Translator.load(arguments.run, device="cpu", precision="float32")
     pairs = list(read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl"))))[: arguments.sentences]
     rows = [[*ids, EOS] for ids in translator.source_tokenizer.encode_batch([pair.source for pair in pairs])]
     parameters = sum(p.numel() for p in translator.model.parameters())

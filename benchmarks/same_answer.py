@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dragoman.decode.translator import Translator
+from dragoman.checkpoint import load_model
 from dragoman.decode.verify import Check, Verifier, answered
 from dragoman.text.formats import JsonLines, read_pairs
 from dragoman.text.tokenizer import EOS
@@ -32,21 +32,21 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--sentences", type=int, default=1000)
     arguments = parser.parse_args()
-    translator = Translator.load(arguments.run)
+    model, tokenizer, target_tokenizer = load_model(arguments.run)
     pairs = list(read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl"))))[: arguments.sentences]
-    rows = [[*ids, EOS] for ids in translator.source_tokenizer.encode_batch([pair.source for pair in pairs])]
+    rows = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.source for pair in pairs])]
     began, checks = time.monotonic(), []
-    for check in answered(Verifier(translator.model, translator.target_tokenizer, rows, batch=64)):
+    for check in answered(Verifier(model, target_tokenizer, rows, batch=64)):
         checks.append(check)
         print(line(check), flush=True)
-    parameters = sum(p.numel() for p in translator.model.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     lines = [
         "# The same answer every way",
         "",
         "Compared with one sentence at a time and the cache that concatenates: translations identical token by token",
         "(the difference is the mean of how far their scores lie apart), logits of all tokens within 1e-5 of the",
-        "largest, and scores that one forward finds again (the difference is the largest). float32. Caches that",
-        "round are counted and not judged.",
+        "largest, and scores that one forward finds again (the difference is the largest). float32. Caches",
+        "and precisions that round are counted and not judged.",
         "",
         f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; "

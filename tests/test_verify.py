@@ -13,7 +13,7 @@ from dragoman.config import to_dict
 from dragoman.decode import verify as verifying
 from dragoman.decode.beginning import ForcedBeginning
 from dragoman.decode.verify import Check, Verifier, answered, random_rows
-from dragoman.model import attention, tower
+from dragoman.model import attention, packed, tower
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.layout import Buffers, Joined
 from dragoman.model.mlp import FeedForward
@@ -134,6 +134,12 @@ def forgetful(extend):
         return tuple(torch.cat([torch.zeros_like(part[:2]), part[2:]]) if len(part) > 4 else part for part in seen)
 
     return forgets
+
+
+def test_weights_laid_out_wrongly_are_found(model, monkeypatch):
+    read = packed.Transposed.forward
+    monkeypatch.setattr(packed.Transposed, "forward", lambda self, x: 1.5 * read(self, x))
+    assert failed(asked(model, ["run in", "batches"])) == {"run in float32"}
 
 
 def test_a_cache_that_forgets_is_found(model, monkeypatch):

@@ -32,11 +32,14 @@ def verify(
 
     Exit code 1 when one differs that must not. Caches that keep fewer bits are counted, not judged.
     """
+    from dragoman.checkpoint import load_model
     from dragoman.cli.terminal import tracked
+    from dragoman.decode.precision import on_device
     from dragoman.decode.translator import Translator
     from dragoman.decode.verify import Verifier, answered
 
-    translator = Translator.load(run, which=checkpoint, device=device)
+    model, source, target = load_model(run, checkpoint)
+    translator = Translator(on_device(model, device), source, target)  # as it was trained: nothing is laid out anew
     given, rows = _rows(translator, run, text, sentences)
     verifier = Verifier(translator.model, translator.target_tokenizer, rows, beam=beam, batch=batch, compiled=compiled)
     with tracked("verifying", len(verifier.questions())) as progress:

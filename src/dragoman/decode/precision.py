@@ -28,17 +28,25 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     """
     if precision not in get_args(DecodingPrecision):
         raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        model.to(place)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device}: {str(error).splitlines()[0]}") from None
+    place = next(on_device(model, device).parameters()).device
     if precision == "int8" and place.type != "cpu":
-        raise ConfigError(f"precision: int8 is for CPUs, and this is {device}: use bfloat16, or device cpu")
+        raise ConfigError(f"precision: int8 is for CPUs, and this is {place}: use bfloat16, or device cpu")
     if precision != "int8" and choose_precision(cast(Precision, precision), place) == "bfloat16":
         model.bfloat16()
     pack(model, WholeNumbers if precision == "int8" else Transposed)
     keep_memory()
     return model
+
+
+def on_device(model: Model, device: str) -> Model:
+    """``model`` itself, there, and else as it was.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device}: {str(error).splitlines()[0]}") from None

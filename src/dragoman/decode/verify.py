@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple, TypeVar
@@ -24,6 +25,7 @@ from dragoman.decode.beam import Beam
 from dragoman.decode.beginning import Beginning, ForcedBeginning
 from dragoman.decode.forced import padded, shifted, token_log_probs
 from dragoman.decode.greedy import Greedy
+from dragoman.decode.precision import made_ready
 from dragoman.decode.ranking import first_largest
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import Hypothesis
@@ -46,6 +48,8 @@ REFERENCE = parse_cache("growing")
 CACHES = ["preallocated", "preallocated:1", "paged:16", "paged:3", "growing+float32", "window:32:4"]
 CACHES += ["bfloat16", "float8", "int8", "int4", "paged:16+int8"]
 """Whichever of them are exact for the model are judged; of the others it is told how often they agree."""
+PRECISIONS = ["float32", "bfloat16", "int8"]
+"""In which translation runs a model, its weights laid out anew; in its own it must say the same."""
 PADDING = 13
 """Columns added where padding is to make no difference."""
 COMPILED = 4
@@ -150,6 +154,7 @@ class Verifier:
             self.searches[f"beam {beam}"] = Beam(size=beam)
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
+        self.made_ready = cache(lambda precision: made_ready(deepcopy(model), str(self.device), precision))
         self.reference = cache(lambda searched: self.answers(self.searches[searched], policy=REFERENCE, batch=1))
 
     def questions(self) -> list[Question]:
@@ -166,6 +171,7 @@ class Verifier:
                 Question(name, searched, partial(self.compare, name, searched, ask)) for name, ask in ways.items()
             ]
             found += [Question(f"cache {text}", searched, partial(self.cached, text, searched)) for text in CACHES]
+            found += [Question(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS]
         for name, ask in {"without a cache": self.uncached, "beginnings forced": self.forced}.items():
             found.append(Question(name, "greedy", partial(self.compare, name, "greedy", ask)))
         found += [Question(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
@@ -183,12 +189,13 @@ class Verifier:
         policy: Cache = DEFAULT,
         batch: int | None = None,
         extra: int = 0,
+        model: SequenceModel | None = None,
     ) -> list[Hypothesis]:
         """The best translation of each row; ``extra`` columns of padding are added."""
         found, rows = [], self.rows if rows is None else rows
         for some in _batches(rows, batch or self.batch):
             source = F.pad(padded(some, self.device), (0, extra), value=PAD)
-            found += search(self.model, source, cfg, policy)
+            found += search(model or self.model, source, cfg, policy)
         return [hypotheses[0] for hypotheses in found]
 
     def shuffled(self, cfg: SearchConfig) -> list[Hypothesis]:
@@ -249,6 +256,15 @@ class Verifier:
             return self.compare(f"cache {text}", searched, ask, self.is_exact(text))
         except ConfigError as unfit:
             return self.skipped(f"cache {text}", searched, unfit)
+
+    def run_in(self, precision: str, searched: str) -> Check:
+        """As ``Translator`` runs the model."""
+        exact = getattr(torch, precision) == self.dtype
+        try:
+            ask = partial(self.answers, self.searches[searched], model=self.made_ready(precision))
+        except ConfigError as unfit:
+            return self.skipped(f"run in {precision}", searched, unfit)
+        return self.compare(f"run in {precision}", searched, ask, exact)
 
     def logits(self, text: str) -> Check:
         """Of the greedy answers, told token by token, against one forward over all of them."""
