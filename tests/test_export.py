@@ -3,6 +3,8 @@ way."""
 
 import dataclasses
 import re
+import subprocess
+import sys
 
 import foreign
 import pytest
@@ -227,3 +229,58 @@ def test_a_beginning_that_learned_apart_from_the_end_is_not_lost(tmp_path, capsy
     run.close()
     assert main(["export", str(pair.run), "--to", "huggingface", "-o", str(tmp_path / "again")]) == 2
     assert "row 1 of embed.tokens.weight, which begins a text, has learned apart" in capsys.readouterr().err
+
+
+# ---- ONNX ------------------------------------------------------------------------------------------
+
+
+def export_in_another_process(run, folder) -> None:
+    """Where nobody checks shapes: while a model is traced they are symbols."""
+    command = [sys.executable, "-m", "dragoman", "export", str(run), "--to", "onnx", "-o", str(folder)]
+    subprocess.run(command, check=True)
+
+
+@pytest.mark.slow
+def test_onnx_steps_say_the_same(tmp_path):
+    """Token by token from a past without columns on; batch and lengths are others than those of the example."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    small = rewritten2026(dim=8, heads=2, kv_heads=1, hidden=8, depth=1, dropout=0.0)
+    run = save(small, tmp_path / "run")
+    export_in_another_process(run.path, tmp_path / "graphs")
+    encoder, step = (runtime.InferenceSession(tmp_path / "graphs" / f"{name}.onnx") for name in ("encoder", "step"))
+    model, tokenizer, _ = load_model(run.path)
+    source = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([*tokenizer.encode(text), EOS]) for text in TEXTS], batch_first=True
+    )
+    keep = source != 0
+    (memory,) = encoder.run(None, {"ids": source.numpy(), "keep": keep.numpy()})
+    past, token, target = memory[:, :, :, :, :0], torch.ones(len(TEXTS), 1, dtype=torch.long), []
+    for _ in range(5):
+        target.append(token)
+        given = {"token": token.numpy(), "past": past, "memory": memory, "keep": keep.numpy()}
+        logits, past = step.run(None, given)
+        want = model(torch.cat(target, dim=1), source)[:, -1]
+        torch.testing.assert_close(torch.from_numpy(logits), want.detach(), rtol=0, atol=1e-5)
+        token = want.argmax(dim=1, keepdim=True)
+
+
+@pytest.mark.slow
+def test_onnx_encoders_say_the_same(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    pair = foreign.pair("BERT", 0, tmp_path)
+    export_in_another_process(pair.run, tmp_path / "graphs")
+    session = runtime.InferenceSession(tmp_path / "graphs" / "model.onnx")
+    batch = foreign.padded([pair.inverse[text] for text in pair.texts(3)], "right")
+    (got,) = session.run(None, {"ids": batch.ids.numpy(), "keep": batch.keep.numpy()})
+    want = pair.ours(batch)[batch.keep].detach()
+    torch.testing.assert_close(torch.from_numpy(got)[batch.keep], want, rtol=0, atol=1e-5)
+
+
+def test_onnx_refuses_what_forgets(tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+    run = save(changed(MODERN, visibility=Causal(window=4)), tmp_path / "run")
+    assert main(["export", str(run.path), "--to", "onnx", "-o", str(tmp_path / "graphs")]) == 2
+    assert "model.decoder.pattern.0.mixer.visibility.window" in capsys.readouterr().err
+    assert not (tmp_path / "graphs").exists()

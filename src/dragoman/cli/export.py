@@ -10,6 +10,7 @@ import typer
 class Format(StrEnum):
     huggingface = "huggingface"
     ctranslate2 = "ctranslate2"
+    onnx = "onnx"
 
 
 def export(
@@ -30,6 +31,10 @@ def export(
 
         family = export_huggingface(run, folder, checkpoint)
         print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")
+    elif to is Format.onnx:
+        from dragoman.interchange.onnx import export_onnx
+
+        print(f"{folder}: {', '.join(export_onnx(run, folder, checkpoint))}")
     else:
         from dragoman.interchange.ctranslate2 import export_ctranslate2
 

@@ -90,7 +90,7 @@ class Attention(nn.Module):
 
     def read(self, x: Float[Tensor, "B T D"], view: View, source: KV) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to an encoded source of N sentences; rows of ``x`` come in groups of B / N, one each."""
-        (B, T, _), N = x.shape, len(source.k)
+        (B, T, _), N = x.shape, source.k.shape[0]
         if B == N:
             return self.attend(self.query(x), source, view)
         side_by_side = x.reshape(N, B // N * T, -1)  # the beams of a sentence: its keys are read once for all of them
@@ -168,6 +168,8 @@ def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
     """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
     texts, which costs a layer up to half its time, knows no dropout, and takes half again as long, or twice, over the
     few queries of a decoding step. Otherwise it is as fast or faster."""
+    if torch.compiler.is_exporting():
+        return False  # one graph for all lengths
     if q.device.type != "cpu":
         return False
     if torch.is_grad_enabled() and q.requires_grad:

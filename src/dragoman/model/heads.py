@@ -53,7 +53,7 @@ Pooling = Annotated[First | Last | Mean, OneOf()]
 
 
 def _pick(x: Float[Tensor, "B T D"], index: Tensor) -> Float[Tensor, "B D"]:
-    return x[torch.arange(len(x), device=x.device), index]
+    return x[torch.arange(x.shape[0], device=x.device), index]
 
 
 # ---- the choices -----------------------------------------------------------------------------------

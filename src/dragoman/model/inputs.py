@@ -161,7 +161,7 @@ class PatchEmbedding(Reader):
     def forward(self, images: Float[Tensor, "B C height width"], places: Places) -> Float[Tensor, "B T D"]:
         x = self.project(self.patches(images))
         if self.before:
-            x = torch.cat([self.class_token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         return self.dropout(self.norm(self.position(x, places)))
 
     def patches(self, images: Float[Tensor, "B C height width"]) -> Float[Tensor, "B N CPP"]:

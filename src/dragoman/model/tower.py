@@ -164,7 +164,7 @@ class Tower(nn.Module):
     def views_across(self, x: Tensor, new: Places, memory: Memory | None) -> Sequence[View | None]:
         if memory is None:
             return [None] * len(self.blocks)
-        new = new.abreast(memory.sentences, len(x) // memory.sentences)
+        new = new.abreast(memory.sentences, x.shape[0] // memory.sentences)
         choices = [block.cross.cfg.visibility for block in self.blocks]
         made = {v: View(look_across(v, new, memory.places), Relation(), None, None) for v in set(choices)}
         return [made[choice] for choice in choices]

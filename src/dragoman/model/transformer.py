@@ -170,7 +170,7 @@ class Transformer(SequenceModel):
         assert isinstance(state, TransformerState)
         if not isinstance(tokens, Tokens):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens, wait=True)
-        state.rows = len(tokens.ids)
+        state.rows = tokens.ids.shape[0]
         places = self.place(tokens, state.tower)
         x = self.decoder(self.embed(tokens.ids, places), places, state.tower, places.keep, state.memory)
         return self.logits(self.scaled(x))

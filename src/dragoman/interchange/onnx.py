@@ -1,0 +1,230 @@
+"""A run as ONNX graphs: an encoder whole, a decoder one step at a time.
+
+    encoder.onnx   encoder-decoder   ids (B, S), keep (B, S)                    -> memory (L, 2, B, G, S, C)
+    step.onnx                        token (B, 1), past (L, 2, B, G, K, C)       -> logits (B, V), past with K + 1
+                                     and, with an encoder, memory and keep
+    model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> what its head says
+
+``keep`` is False on padding. Texts begin with BOS, and the first step's past has K = 0; ids are ours.
+
+B batch, S source length, T length, K tokens before, L layers, G key/value heads, C channels of one head, V vocabulary.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.errors import ConfigError
+from dragoman.interchange.exporting import check_free, weights_of
+from dragoman.model.attention import Attention
+from dragoman.model.encoder import Encoder
+from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.memory import ProjectedMemory, TransformerState
+from dragoman.model.places import Places, Tokens
+from dragoman.model.state import KV, KVState, TowerState, stateless
+from dragoman.model.transformer import Transformer
+
+Cache = Float[Tensor, "L 2 B G K C"]
+
+
+def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best") -> list[str]:
+    """Write the folder with the graphs and our tokenizers; the names of the graphs.
+
+    Raises:
+        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        ConfigError: a model that cannot be a graph (the message names the path), or the packages are not installed.
+    """
+    directory, folder = RunDirectory.open(run), Path(folder)
+    check_free(folder)
+    _check_installed()
+    cfg, weights = weights_of(directory, which)
+    model = cfg.build()
+    model.load_state_dict(weights)
+    model = model.eval().float()
+    graphs = _graphs(model)
+    with durable.folder(folder) as partial:
+        for name, (module, inputs) in graphs.items():
+            _write(partial / name, module, inputs)
+        for path in directory.tokenizer_files():
+            (partial / path.name).write_bytes(path.read_bytes())
+    return list(graphs)
+
+
+def _check_installed() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is not installed: pip install 'dragoman[onnx]'") from None
+
+
+Example = dict[str, tuple[Tensor, dict[int, str]]]
+"""Input name -> an example of it, and the names of the dimensions that may differ."""
+
+
+def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, Example]]:
+    text: Example = {
+        "ids": (torch.full((2, 5), 3), {0: "batch", 1: "length"}),
+        "keep": (torch.ones(2, 5, dtype=torch.bool), {0: "batch", 1: "length"}),
+    }
+    if isinstance(model, Encoder):
+        if isinstance(model.cfg.inputs, TokenInput):
+            return {"model.onnx": (Reading(model), text)}
+        if isinstance(model.cfg.inputs, PatchInput):
+            images = torch.zeros(2, model.cfg.inputs.channels, *model.cfg.inputs.size)
+            return {"model.onnx": (model, {"inputs": (images, {0: "batch"})})}
+    if not isinstance(model, Transformer):
+        raise ConfigError("model.kind: only transformers and encoders of text and images become graphs")
+    if model.cfg.source is not None:
+        raise ConfigError("model.source: a source that is no text does not become a graph")
+    _check_caches(model)
+    steps: Example = {
+        "token": (torch.full((2, 1), 3), {0: "batch"}),
+        "past": (_example(model, 3), {2: "batch", 4: "before"}),
+    }
+    if model.cfg.encoder is None:
+        return {"step.onnx": (Step(model), steps)}
+    steps |= {"memory": (_example(model, 5), {2: "batch", 4: "length"}), "keep": text["keep"]}
+    return {"encoder.onnx": (Encoding(model), text), "step.onnx": (TranslatingStep(model), steps)}
+
+
+def _check_caches(model: Transformer) -> None:
+    for i, block in enumerate(model.cfg.decoder.pattern):
+        path = f"model.decoder.pattern.{i}.mixer"
+        if block.mixer.visibility.window is not None:
+            raise ConfigError(f"{path}.visibility.window: a step that forgets does not become a graph")
+    shapes = {_sizes(block.mixer) for block in model.decoder.blocks}
+    if model.cfg.encoder is not None:
+        shapes |= {_sizes(block.cross) for block in model.decoder.blocks}
+    if len(shapes) > 1:
+        raise ConfigError("model.decoder.pattern: layers with key/value heads of other sizes do not become a graph")
+
+
+def _sizes(attention: Attention) -> tuple[int, int]:
+    return attention.cfg.kv_heads or attention.cfg.heads, attention.head_dim
+
+
+def _example(model: Transformer, length: int) -> Tensor:
+    G, C = _sizes(model.decoder.blocks[0].mixer)
+    return torch.zeros(len(model.decoder.blocks), 2, 2, G, length, C)
+
+
+# ---- the graphs as modules -------------------------------------------------------------------------
+
+
+class Reading(nn.Module):
+    """An encoder of text, which is told where padding is."""
+
+    def __init__(self, model: Encoder):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Int[Tensor, "B T"], keep: Bool[Tensor, "B T"]) -> Tensor:
+        return self.model(Tokens(ids, keep))
+
+
+class Encoding(nn.Module):
+    """A source as the decoder's layers read it: their keys and values, projected once."""
+
+    def __init__(self, model: Transformer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Cache:
+        memory = self.model.encode(Tokens(ids, keep))
+        assert memory is not None
+        return torch.stack([torch.stack(memory.read(i, b.cross)) for i, b in enumerate(self.model.decoder.blocks)])
+
+
+class Step(nn.Module):
+    """The next token's logits, and the past with this one."""
+
+    def __init__(self, model: Transformer):
+        super().__init__()
+        self.model = model
+
+    def forward(self, token: Int[Tensor, "B 1"], past: Cache) -> tuple[Float[Tensor, "B V"], Cache]:
+        return self.step(token, past, None)
+
+    def step(self, token: Tensor, past: Tensor, memory: "HandedMemory | None") -> tuple[Tensor, Tensor]:
+        layers = [Handed(KV(*layer)) for layer in past]
+        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds], stateless)
+        before = Places(torch.arange(past.shape[4], device=past.device)[None])
+        tower.length, tower.newest = past.shape[4], Places(torch.full((1, 1), past.shape[4] - 1))
+        tower.seen = dict.fromkeys(tower.seen, before)
+        logits = self.model.decode(token, TransformerState(tower, memory))
+        return logits[:, -1], torch.stack([torch.stack(layer.kv) for layer in layers])
+
+
+class TranslatingStep(Step):
+    """The same, with the source's keys and values."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, token: Int[Tensor, "B 1"], past: Cache, memory: Cache, keep: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B V"], Cache]:
+        return self.step(token, past, HandedMemory(memory, keep))
+
+
+class Handed(KVState):
+    """Keys and values that are handed in, and out again with the new ones."""
+
+    def __init__(self, kv: KV):
+        self.kv = kv
+
+    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
+        self.kv = KV(torch.cat([self.kv.k, new.k], dim=2), torch.cat([self.kv.v, new.v], dim=2))
+        return self.kv
+
+    def reorder(self, rows: Tensor) -> None:
+        raise NotImplementedError("whoever runs a graph reorders the past itself")
+
+    def rewind(self, tokens: int) -> None:
+        raise NotImplementedError("whoever runs a graph keeps the past it may go back to")
+
+    @property
+    def nbytes(self) -> int:
+        return self.kv.k.nbytes + self.kv.v.nbytes
+
+
+class HandedMemory(ProjectedMemory):
+    """The source's keys and values of every layer, handed in."""
+
+    def __init__(self, layers: Cache, keep: Bool[Tensor, "B S"]):
+        self.count, self.places = layers.shape[2], Places(keep.long().cumsum(dim=1) - 1, keep)
+        self.handed = layers
+
+    def read(self, layer: int, attention: Attention) -> KV:
+        return KV(*self.handed[layer])
+
+
+# ---- writing ---------------------------------------------------------------------------------------
+
+
+def _write(path: Path, module: nn.Module, inputs: Example) -> None:
+    outputs = {"encoder.onnx": ["memory"], "step.onnx": ["logits", "past_with_token"], "model.onnx": ["said"]}
+    names = sorted({name for _, free in inputs.values() for name in free.values()})
+    dimensions = {name: torch.export.Dim(name) for name in names}
+    shapes: dict[str, Any] = {
+        name: {i: dimensions[free] for i, free in dynamic.items()} for name, (_, dynamic) in inputs.items()
+    }
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own, about itself
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and about packages that it can do without
+        program = torch.onnx.export(
+            module,
+            tuple(example for example, _ in inputs.values()),
+            input_names=list(inputs),
+            output_names=outputs[path.name],
+            dynamic_shapes=shapes,
+            dynamo=True,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path, external_data=False)
