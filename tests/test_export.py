@@ -265,19 +265,6 @@ def test_onnx_steps_say_the_same(tmp_path):
         token = want.argmax(dim=1, keepdim=True)
 
 
-@pytest.mark.slow
-def test_onnx_encoders_say_the_same(tmp_path):
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    pair = foreign.pair("BERT", 0, tmp_path)
-    export_in_another_process(pair.run, tmp_path / "graphs")
-    session = runtime.InferenceSession(tmp_path / "graphs" / "model.onnx")
-    batch = foreign.padded([pair.inverse[text] for text in pair.texts(3)], "right")
-    (got,) = session.run(None, {"ids": batch.ids.numpy(), "keep": batch.keep.numpy()})
-    want = pair.ours(batch)[batch.keep].detach()
-    torch.testing.assert_close(torch.from_numpy(got)[batch.keep], want, rtol=0, atol=1e-5)
-
-
 def test_onnx_refuses_what_forgets(tmp_path, capsys):
     pytest.importorskip("onnxscript")
     run = save(changed(MODERN, visibility=Causal(window=4)), tmp_path / "run")

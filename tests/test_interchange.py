@@ -288,3 +288,13 @@ def test_sentence_vectors_of_all_minilm_are_those_of_its_reference(tmp_path):
     got = model(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True))
     torch.testing.assert_close(got, want, rtol=0, atol=2e-6)
     assert got[0] @ got[1] > 0.1 > got[0] @ got[2]
+
+
+def test_commands_open_what_was_imported(tmp_path, capsys):
+    for name, number, command in (("GPT-2", 0, "generate"), ("BERT", 1, "classify"), ("Marian", 0, "translate")):
+        folder, run = tmp_path / f"{command}-folder", tmp_path / command
+        foreign.make_folder(name, number, folder)
+        assert main(["import", str(folder), "--run", str(run)]) == 0
+        capsys.readouterr()
+        assert main([command, str(run), "w11 w12"]) == 0
+        assert capsys.readouterr().out

@@ -20,7 +20,11 @@ from dragoman.text.tokenizer import EOS, Tokenizer
 class Vocabulary:
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
-        self.spellings = tokenizer.spellings
+
+    @property
+    def spellings(self) -> list[bytes]:
+        """Raises ConfigError for a tokenizer made elsewhere that is not spelt in bytes, but not before it is needed."""
+        return self.tokenizer.spellings
 
     def spelt(self, text: str) -> bytes:
         """The bytes of the tokens of ``text``, normalised; before them a space where the tokenizer puts one. White

@@ -29,7 +29,7 @@ from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import Vocabulary, special_ids
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import NoHead
+from dragoman.model.heads import Classification, NoHead
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -73,7 +73,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
                 if tokenizers is not None:
                     RunDirectory(partial).write_tokenizers(*tokenizers)
                 _keep_origin(folder, partial / ORIGIN, source)
-                _write(partial, source, cfg, progress)
+                _write(partial, source, {"kind": "run"} | _task(cfg, content) | {"model": to_dict(cfg)}, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
     return RunDirectory.open(run)
@@ -187,11 +187,15 @@ def _keep_origin(folder: Path, origin: Path, source: _Source) -> None:
     (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _write(run: Path, source: _Source, cfg: ModelConfig, progress: Report | None) -> None:
-    config = {
-        "kind": "run",
-        "model": to_dict(cfg),
-    }
+def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
+    """What the model was trained to do, where that says more than the model: the names of its classes."""
+    if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Classification)):
+        return {}
+    names = content.get("id2label") or {str(i): f"LABEL_{i}" for i in range(cfg.head.classes or 0)}
+    return {"task": {"kind": "classification", "labels": [names[i] for i in sorted(names, key=int)]}}
+
+
+def _write(run: Path, source: _Source, config: dict[str, Any], progress: Report | None) -> None:
     (run / CONFIG).write_text(dump_yaml(config), encoding="utf-8")
     checkpoint = run / FOLDER / step_name(0)
     checkpoint.mkdir(parents=True)
