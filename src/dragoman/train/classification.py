@@ -121,7 +121,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory, longest: int | None) -> Iterator
     split, labels, table = data.split()
     yield Notice("; ".join(f"{what} {count:,}" for what, count in table))
     yield Preparing("training the tokenizer")
-    tokenizer = Tokenizer.train(cfg.tokenizer, (example.text for example in split.train))
+    texts = (example.text for example in split.train)
+    tokenizer = cfg.init.tokenizers()[0] if cfg.init else Tokenizer.train(cfg.tokenizer, texts)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     with durable.folder(run.path / FOLDER) as folder:
@@ -164,7 +165,8 @@ class Labelling(Examination):
         guessed = logits.argmax(dim=1)
         matrix = confusion(true.numpy(), guessed.numpy(), len(self.lesson.labels))
         scores = {"accuracy": 100 * accuracy(matrix), "macro F1": 100 * macro_f1(matrix)}
-        return Seen(loss, scores, self.samples(dict(zip(order.tolist(), guessed.tolist(), strict=True))))
+        samples = self.samples(dict(zip(order.tolist(), guessed.tolist(), strict=True)))
+        return Seen(loss, scores, samples, cost=1 - accuracy(matrix))
 
     def samples(self, guessed: dict[int, int]) -> list[Sample]:
         labels, store, tokenizer = self.lesson.labels, self.lesson.valid, self.lesson.tokenizer

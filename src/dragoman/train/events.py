@@ -73,10 +73,12 @@ class Validated:
     """Mean negative log-likelihood of what is to be said, without smoothing: the logarithm of the perplexity."""
     perplexity: float
     best: bool
-    """The lowest loss so far."""
+    """The lowest cost so far."""
     scores: dict[str, float]
     """The task's own figures, such as BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
     samples: list[Sample]
+    cost: float
+    """What the best checkpoint is chosen by: the loss, or the share of wrong labels."""
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     if removed:
         yield Notice(f"documents removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
     yield Preparing("training the tokenizer")
-    tokenizer = Tokenizer.train(cfg.tokenizer, (document.text for document in train))
+    texts = (document.text for document in train)
+    tokenizer = cfg.init.tokenizers()[1] if cfg.init else Tokenizer.train(cfg.tokenizer, texts)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     table: list[tuple[str, int]] = [(f"documents removed: {why}", n) for why, n in removed.items()]

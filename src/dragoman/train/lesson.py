@@ -46,9 +46,10 @@ class Seen:
     """How a model does on the validation set."""
 
     loss: float
-    """What the best checkpoint is chosen by."""
     scores: dict[str, float]
     samples: list[Sample]
+    cost: float | None = None
+    """What the best checkpoint is chosen by, the lower the better; None for the loss."""
 
 
 class Lesson(ABC):

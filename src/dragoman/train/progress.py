@@ -31,6 +31,7 @@ class Progress(loop.Progress):
     validated: int = 0
     """Step of the last validation."""
     best_loss: float | None = None
+    """Or whatever else the best checkpoint is chosen by."""
     best_step: int | None = None
     stale: int = 0
     """Validations since the best one."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.tasks import LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
@@ -26,6 +27,7 @@ from dragoman.text.formats import PairSource
 from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
+from dragoman.train.beginning import Init
 from dragoman.train.optimize import AdamW, Optimizer
 from dragoman.train.schedule import Cosine, Noam, Schedule
 
@@ -131,6 +133,8 @@ class TrainConfig:
 class RunConfig:
     task: Task = Translation()
     data: Data
+    init: Init | None = None
+    """What to begin with; None for weights at random."""
     tokenizer: TokenizerConfig = Bpe(vocab=8000)
     """Trained on both sides together, unless the target has its own."""
     target_tokenizer: TokenizerConfig | None = None
@@ -154,11 +158,19 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         raise ConfigError(f"{where}: expected a mapping of settings, such as 'preset: transformer-small'")
     preset = given.pop("preset", None)
     data = merge(_preset(preset, where), given) if preset is not None else given
+    if isinstance(init := data.get("init"), dict) and "run" in init:
+        data = merge(_earlier(init["run"]), data)
     if overrides:
         data = _spelled_out(data)
     for assignment in overrides:
         data = override(data, assignment)
     return from_dict(RunConfig, data, where=where)
+
+
+def _earlier(run: str) -> dict[str, Any]:
+    """What a run hands on to one that begins with its weights."""
+    config = run_config(run)
+    return {name: config[name] for name in ("task", "tokenizer", "target_tokenizer", "model") if name in config}
 
 
 def _preset(name: Any, where: str) -> dict[str, Any]:

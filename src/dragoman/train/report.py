@@ -53,7 +53,7 @@ def _summary(train: Sequence[Row]) -> str:
 def _tiles(train: Sequence[Row], valid: Sequence[Row]) -> str:
     tiles: list[tuple[str, str, str]] = []
     if valid:
-        best = min(valid, key=lambda row: row["loss"])
+        best = min(valid, key=lambda row: row.get("cost", row["loss"]))
         when = f"at step {best['step']:,}, the best"
         tiles.append(("validation perplexity", f"{best['perplexity']:.2f}", when))
         tiles += [(f"validation {name}", f"{value:.1f}", when) for name, value in best["scores"].items()]

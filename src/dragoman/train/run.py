@@ -106,6 +106,10 @@ class Run:
         for module in self.model.modules():
             if isinstance(module, Tower):
                 module.recompute = train.recompute
+        if self.cfg.init:
+            self.cfg.init.freeze(self.model)
+            if not self.content:
+                self.cfg.init.fill(self.model)
         self.optimizer = train.optimizer.build(self.model)
         self.restore()
         self.lesson, self.plan = lesson, lesson.plan(self.cfg)
@@ -251,11 +255,13 @@ class Run:
             seen = look(self.model, self.examination, self.rules.precision, stop=lambda: interrupts.asked is not None)
         if seen is None:
             return None
-        best = progress.best_loss is None or seen.loss < progress.best_loss
+        cost = seen.loss if seen.cost is None else seen.cost
+        best = progress.best_loss is None or cost < progress.best_loss
         progress.validated, progress.stale = progress.step, 0 if best else progress.stale + 1
         if best:
-            progress.best_loss, progress.best_step = seen.loss, progress.step
-        validated = Validated(progress.step, seen.loss, math.exp(min(seen.loss, 700)), best, seen.scores, seen.samples)
+            progress.best_loss, progress.best_step = cost, progress.step
+        perplexity = math.exp(min(seen.loss, 700))
+        validated = Validated(progress.step, seen.loss, perplexity, best, seen.scores, seen.samples, cost)
         row = dataclasses.asdict(validated)
         self.samples.append({"step": progress.step, "samples": row.pop("samples")})
         self.metrics.append({"kind": "valid"} | row)

@@ -89,7 +89,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     split = _split(_pairs(cfg), report)
     yield from map(Notice, report.pop("lines"))
     yield Preparing("training the tokenizer")
-    source, target = _train_tokenizers(cfg, split.train)
+    source, target = cfg.init.tokenizers() if cfg.init else _train_tokenizers(cfg, split.train)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length

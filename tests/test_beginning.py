@@ -1,0 +1,95 @@
+"""Fine-tuning: a run that begins with another's weights, all or parts of them; what does not fit is named."""
+
+import os
+
+import pytest
+import tiny_run
+import torch
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import merge, to_dict
+from dragoman.errors import CheckpointError, ConfigError
+from dragoman.train import recipe
+from dragoman.train.run import resume, start
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_disk():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)  # these tests stop runs, not machines
+        yield
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """A finished run, and the text it was trained on."""
+    folder = tmp_path_factory.mktemp("earlier")
+    pairs = tiny_run.write_pairs(folder / "pairs.tsv")
+    list(start(tiny_run.config(pairs, average=None), folder / "run").events())
+    return folder / "run", pairs
+
+
+def config(earlier, change=None, **init):
+    run, pairs = earlier
+    plain = to_dict(tiny_run.config(pairs, average=None, validate_every=100, budget={"kind": "steps", "steps": 4}))
+    plain = {"data": plain["data"], "train": plain["train"], "init": {"run": str(run), "checkpoint": "last"} | init}
+    return recipe.load(merge(plain, change or {}))
+
+
+def weights(path, which="last"):
+    return RunDirectory.open(path).load(which).tensors["model"]
+
+
+def test_a_fine_tuned_run_begins_where_the_other_ended_and_keeps_what_is_frozen(earlier, tmp_path):
+    cfg = config(earlier, frozen=["encoder.*", "*embed*"])
+    list(start(cfg, tmp_path / "run").events())
+    before, after = weights(earlier[0]), weights(tmp_path / "run")
+    for name in before:
+        same = torch.equal(before[name], after[name])
+        assert same == (name.startswith("encoder.") or "embed" in name or name == "output.weight"), name
+        assert torch.allclose(before[name], after[name], atol=0.1), "four small steps lead nowhere else"
+    optimizer = RunDirectory.open(tmp_path / "run").load("last").tensors["optimizer"]
+    assert not [name for name in optimizer if name.startswith("encoder.")]
+
+
+def test_a_fine_tuned_run_that_was_stopped_comes_to_the_same_end_to_the_bit(earlier, tmp_path):
+    cfg = config(earlier, {"train": {"save_every": 2}}, frozen=["encoder.*"])
+    list(start(cfg, tmp_path / "whole").events())
+    events = start(cfg, tmp_path / "stopped").events()
+    assert any(getattr(event, "path", None) for event in events)
+    events.close()
+    list(resume(tmp_path / "stopped").events())
+    assert tiny_run.outcome(tmp_path / "stopped") == tiny_run.outcome(tmp_path / "whole")
+
+
+def test_what_is_new_begins_anew(earlier, tmp_path):
+    other = {
+        "model": {"decoder": {"pattern": [merge(tiny_run.MODEL["decoder"]["pattern"][0], {"mlp": {"hidden": 24}})]}}
+    }
+    list(start(config(earlier, other, new=["decoder.*mlp*"]), tmp_path / "run").events())
+    shapes = {tuple(t.shape) for name, t in weights(tmp_path / "run").items() if "mlp" in name and "decoder" in name}
+    assert (24, 8) in shapes
+
+
+@pytest.mark.parametrize(
+    ("change", "init", "says"),
+    [
+        (
+            {"model": {"dim": 16}},
+            {},
+            r"init: '[\w.]+' has the shape \([\d, ]+\) in .*run and \([\d, ]+\) in this model",
+        ),
+        ({"model": {"output_bias": True}}, {}, r"init: .*run has no 'output\.bias': add it to init\.new"),
+        ({}, {"frozen": ["decodr.*"]}, r"init\.frozen: 'decodr\.\*' is no weight of this model; there are"),
+        ({}, {"frozen": ["*"]}, r"init\.frozen: nothing is left to train"),
+    ],
+    ids=["shape", "missing", "typo", "everything"],
+)
+def test_what_does_not_fit_is_named(earlier, tmp_path, change, init, says):
+    with pytest.raises(ConfigError, match=says):
+        list(start(config(earlier, change, **init), tmp_path / "run").events())
+
+
+def test_beginning_with_a_run_that_is_not_there_is_told_as_one(earlier):
+    with pytest.raises(CheckpointError, match="no such run directory"):
+        config(earlier, {"init": {"run": "runs/nowhere"}})
