@@ -82,8 +82,8 @@ def main() -> int:
         "Models of `transformers` with random weights, imported: logits of texts in a batch padded on the left and on",
         "the right, and token by token with a cache, within 1e-5 of theirs for each text alone; greedy and beam search",
         f"(4) identical token by token to `generate`, of the texts that it ends within {foreign.LONGEST} tokens; and",
-        "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32. Images (ViT) stand in the",
-        "first column; nothing is padded there.",
+        "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32.",
+        "Images (ViT) stand in the first column; nothing is padded there.",
         "",
         f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}; {time.monotonic() - began:.0f} s.",
