@@ -197,7 +197,6 @@ def test_without_a_compiler_it_says_so_and_goes_on(model, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler's own modules as it loads them
 def test_a_compiled_model_answers_as_it_does(model):
-    pytest.importorskip("torch._inductor")
     (check,) = asked(model, ["compiled"], compiled=True).values()
     assert check.skipped or (check.same == check.of > 0)
 
