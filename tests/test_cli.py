@@ -17,6 +17,7 @@ COMMANDS = [
     "average",
     "demo",
     "score",
+    "calibrate",
     "verify",
     "config",
     "config show",

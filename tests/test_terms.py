@@ -4,11 +4,13 @@ import re
 import unicodedata
 
 import pytest
+import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_constraints import TOKENIZERS, untrained
 from test_search import Recurrent, sources
+from tokenizers.models import WordLevel
 
 from dragoman.cli import main
 from dragoman.decode.beam import Beam, NoPenalty
@@ -27,7 +29,7 @@ from dragoman.decode.vocabulary import Vocabulary
 from dragoman.decode.way import NEVER, WayOut
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import EOS, Tokenizer, Words
+from dragoman.text.tokenizer import EOS, Tokenizer
 
 VOCABULARIES = {name: Vocabulary(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 TIGHT = LengthLimit(tokens=8, ratio=0.0, extra=8)
@@ -314,11 +316,8 @@ def test_a_glossary_without_its_columns_is_one_line(tmp_path, capsys, content, s
     assert out == "" and err.startswith(f"dragoman: {table}{said}") and err.count("\n") == 1
 
 
-def test_a_tokenizer_without_bytes_cannot_be_held_to_terms():
-    from tokenizers import Tokenizer as Inner
-    from tokenizers.models import WordLevel
-
-    foreign = Tokenizer(Inner(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, "low": 3}, unk_token="low")))
+def test_a_tokenizer_without_bytes_translates_but_cannot_be_held_to_terms():
+    foreign = Tokenizer(tokenizers.Tokenizer(WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, "low": 3}, unk_token="low")))
+    assert len(untrained(foreign).translate(["low"], search=Greedy(limit=TIGHT))) == 1
     with pytest.raises((ConfigError, DataError), match="not spelt in bytes"):
         untrained(foreign).translate([Request("low", forbidden=("low",))])
-    assert Words(vocab=260).kind == "words"

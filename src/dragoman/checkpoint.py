@@ -310,6 +310,12 @@ def run_config(path: str | Path) -> dict[str, Any]:
     return _run_and_name(Path(path), "best")[0].config
 
 
+def run_folder(path: str | Path) -> Path:
+    """The directory of a run, given as in ``load_model``; it may not be there."""
+    whole = Path(path).resolve()
+    return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
+
+
 def _load(path: str | Path, which: str | int) -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
     run, which = _run_and_name(Path(path), which)
     content = run.load(which, ["model", "average"])

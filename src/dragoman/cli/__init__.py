@@ -7,6 +7,7 @@ import typer
 
 from dragoman.cli import (
     average,
+    calibrate,
     classify,
     configuration,
     demo,
@@ -41,6 +42,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("classify")(classify.classify)
 app.command("embed")(embed.embed)
 app.command("score")(score.score)
+app.command("calibrate")(calibrate.calibrate)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
 app.command("average")(average.average)

@@ -45,6 +45,8 @@ class Layout:
         yield candidate.text
         if self.scores:
             yield from (f"{candidate.score:.6f}", f"{candidate.log_prob:.6f}")
+        if self.alignments:
+            yield " ".join(f"{source}-{target}" for source, target in candidate.alignment or ())
         if self.flag_below is not None:
             best = candidate is translation.candidates[0]
             yield f"{translation.confidence:.4f}" if best else ""

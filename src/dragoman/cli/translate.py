@@ -49,6 +49,10 @@ def translate(
     search: SearchOption = None,
     rule: RuleOption = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add columns: score and log-probability.")] = False,
+    alignments: Annotated[
+        bool,
+        typer.Option("--alignments", help="Add a column: words that belong together, as 0-0 1-2 (source-target)."),
+    ] = False,
     flag_below: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="P", help="Add columns: confidence, and 'review' where it is below P."),
@@ -92,17 +96,19 @@ def translate(
     from dragoman.model.cache import parse_cache
 
     document = documents.opened(text, source_language, target_language)
-    if document and (nbest > 1 or scores or prefix_column or format is not Format.text):
-        raise ConfigError(f"{text}: --nbest, --scores, --prefix-column and --format are for lines of text")
+    if document and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
+        raise ConfigError(
+            f"{text}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
+        )
     typed = text is None and sys.stdin.isatty()
     lines = None if typed or document else _lines(text)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
-    layout = Layout(format=format, nbest=cfg.nbest, scores=scores, flag_below=flag_below)
+    layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
-    how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary}
+    how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
     translator = Translator.load(run, which=checkpoint, device=device, precision=precision)
 
     def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":

@@ -27,6 +27,8 @@ class Demands:
     def check(self, request: Request, most: int | None) -> None:
         """Raise ConfigError where what is asked cannot be, in ``most`` tokens or at all."""
         beginning, terms = self.beginning(request), _terms(request)
+        if not (beginning or terms):
+            return
         if unknown := [i for i in beginning.ids if not EOS <= i < len(self.vocabulary.spellings)]:
             raise ConfigError(f"prefix_ids: {unknown[0]} is no token of the target vocabulary")
         needed = len(beginning.ids) + len(beginning.rest)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from dragoman.decode.alignment import Aligner, Links
+from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constrained import STAGES
 from dragoman.decode.demands import Demands
 from dragoman.decode.forced import batches_by_length, padded
@@ -44,11 +46,15 @@ class Job:
         batch_tokens: int,
         longest: int,
         policy: KVPolicy = DEFAULT,
+        calibration: Calibration = NONE,
+        alignments: bool = False,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest = batch_tokens, longest
-        self.device = model.device
+        self.device, self.calibration = model.device, calibration
+        sides = source_tokenizer, target_tokenizer
+        self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
 
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
@@ -106,7 +112,7 @@ class Job:
             rules = [*(rule.start(begun) for rule in self.general), *rules]
             results = search(self.model, source, cfg, self.policy, rules)
             for i, candidates in zip(batch, self.readable(results), strict=True):
-                found[i] = candidates
+                found[i] = self.aligned(rows[i], candidates)
             done += len(batch)
             if progress:
                 progress(done, len(rows))
@@ -137,6 +143,12 @@ class Job:
             for some in results
         ]
 
+    def aligned(self, source: list[int], candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        if self.aligner is None:
+            return candidates
+        alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
+        return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
+
     def joined(self, row: int, source: str, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> Translation:
         if not parts:
             return Translation(row, source, (Candidate("", 0.0, 0.0, (), (), cut=False),))
@@ -146,7 +158,9 @@ class Job:
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
         if answers[0][0].cut:
             warnings.append(f"row {row}: the translation was ended by force at the length limit")
-        return Translation(row, source, answers[0], tuple(warnings), answers[0][0].mean_probability)
+        judge, best = self.calibration.confidence, answers[0][0]
+        confidence = judge.of(source, best) if judge else best.mean_probability
+        return Translation(row, source, answers[0], tuple(warnings), confidence)
 
     def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
@@ -158,7 +172,20 @@ class Job:
             tokens=tokens,
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             cut=any(c.cut for c in best),
+            alignment=_end_to_end(parts, best) if self.aligner else None,
         )
+
+
+def _end_to_end(parts: list[Part], best: list[Candidate]) -> Links:
+    """The links of the whole: words are counted on from part to part, those that a part's end cuts counted once."""
+    source = target = 0
+    links: list[tuple[int, int]] = []
+    for part, candidate in zip(parts, best, strict=True):
+        links += [(s + source, t + target) for s, t in candidate.alignment or ()]
+        apart = bool(part.glue)
+        source, target = source + len(part.text.split()), target + len(candidate.text.split())
+        source, target = source - (not apart), target - (not apart and bool(candidate.text))
+    return tuple(dict.fromkeys(links))
 
 
 def _distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:

@@ -18,6 +18,9 @@ class Candidate:
     token_log_probs: tuple[float, ...]
     cut: bool
     """The length limit ended it; the model would have gone on."""
+    alignment: tuple[tuple[int, int], ...] | None = None
+    """(word of the source, word of ``text``), counted from 0, words being what stands between spaces; None where it was
+    not asked for."""
 
     @property
     def mean_probability(self) -> float:
@@ -37,8 +40,8 @@ class Translation:
     warnings: tuple[str, ...] = ()
     """What its reader should know, each naming the row."""
     confidence: float = 1.0
-    """0 to 1, of the best candidate: how likely it needs no correction where the run has been calibrated; else its
-    ``mean_probability``, which ranks sentences but promises no frequency."""
+    """0 to 1, of the best candidate: how likely it is to be good where the run has been calibrated (``dragoman
+    calibrate``); else its ``mean_probability``, which ranks sentences but promises no frequency."""
 
     @property
     def text(self) -> str:

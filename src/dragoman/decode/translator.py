@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dragoman.checkpoint import load_model, run_config
+from dragoman.checkpoint import load_model, run_config, run_folder
 from dragoman.decode.beam import Beam
+from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.glossary import Glossary
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
@@ -46,6 +47,7 @@ class Translator:
         """
         self.model, self.longest = model, longest
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+        self.calibration = NONE
 
     @classmethod
     def load(
@@ -66,7 +68,9 @@ class Translator:
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        return cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest)
+        translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest)
+        translator.calibration = Calibration.read(run_folder(run))
+        return translator
 
     def translate(
         self,
@@ -76,6 +80,7 @@ class Translator:
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
+        alignments: bool = False,
         batch_tokens: int = BATCH_TOKENS,
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
@@ -94,6 +99,7 @@ class Translator:
                 row or the batch: for other samples of a text ask for more, or take another seed.
             rules: what else may and may not be said, in any search.
             glossary: terms that translations are to hold, and others that they are not.
+            alignments: link the words of each candidate to those of its source.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
             longest: characters of a text taken at once; None for as many as a training text could have. A limit of the
                 model itself holds besides.
@@ -109,13 +115,8 @@ class Translator:
         """
         if isinstance(texts, str):
             raise TypeError("texts: a list of strings is wanted, for one text [text]")
-        options = {
-            "rules": rules,
-            "glossary": glossary,
-            "batch_tokens": batch_tokens,
-            "longest": longest or self.longest,
-        }
-        job = self._job(search or of_size(beam), cache, **options)
+        options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
         return job.translate(texts, 1, progress)
 
     def stream(
@@ -126,28 +127,24 @@ class Translator:
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
+        alignments: bool = False,
         batch_tokens: int = BATCH_TOKENS,
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
     ) -> Iterator[Translation]:
         """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
-        options = {
-            "rules": rules,
-            "glossary": glossary,
-            "batch_tokens": batch_tokens,
-            "longest": longest or self.longest,
-        }
-        job = self._job(search or of_size(beam), cache, **options)
+        options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
+        job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
         texts, row = iter(texts), 1
         while some := list(itertools.islice(texts, chunk)):
             yield from job.translate(some, row)
             row += len(some)
 
-    def _job(self, cfg: SearchConfig, cache: str | KVPolicy, **options) -> Job:
+    def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
-        return Job(self.model, *sides, cfg=cfg, policy=policy, **options)
+        return Job(self.model, *sides, cfg=cfg, policy=policy, calibration=self.calibration, longest=longest, **options)
 
     def score(
         self, pairs: Sequence[Pair], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None

@@ -1,0 +1,45 @@
+"""dragoman calibrate: when to trust a run's translations, learnt from some whose references are known."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    pairs: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAIRS]", help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET; default: the run's validation set."
+        ),
+    ] = None,
+    good: Annotated[float, typer.Option(min=0, max=100, help="chrF from which a sentence counts as good.")] = 70.0,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step, as when translating later.")] = 5,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Learn how confident to be of a translation and which attention heads align words; kept in the run's directory."""
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.cli.terminal import tracked
+    from dragoman.decode.translator import Translator
+    from dragoman.evaluate.calibrate import calibrate
+    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+
+    directory = RunDirectory.open(run)  # a run that is not there is told as one
+    known = guess_source(pairs) if pairs else JsonLines(path=str(directory.path / "data" / "valid.jsonl"))
+    given, held_out = list(read_pairs(known)), directory.path / "data" / "test.jsonl"
+    test = list(read_pairs(JsonLines(path=str(held_out)))) if held_out.exists() and not pairs else []
+    translator = Translator.load(run, which=checkpoint, device=device)
+    with tracked("translating", len(given)) as progress:
+        found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
+    found.calibration.write(directory.path)
+    measured = f"{len(test):,} test sentences" if test else "half of them, not fitted on"
+    print(f"confidence: fitted on {len(given):,} sentences, measured on {measured}")
+    print(f"  good (chrF {good:g} or more): {found.good:.1%}")
+    print(f"  expected calibration error: {found.error_before:.3f} before, {found.error_after:.3f} now")
+    if found.alignment_error is None:
+        print("alignments: too few words in common to learn from; all heads of the last two layers are used")
+    else:
+        heads = ", ".join(f"{layer + 1}.{head + 1}" for layer, head in found.calibration.heads.heads)
+        print(f"alignments: heads {heads} (layer.head); error rate {found.alignment_error:.1%} on words in common")

@@ -1,0 +1,178 @@
+"""Which word of the source each word of a translation comes from, read from where the decoder looks.
+
+Some heads of the attention across to the source look at the word that is being translated, others elsewhere. Which do
+is found out once for a run, on words that both sides of a pair have in common (names, numbers), or on alignments made
+by hand; see ``learn``.
+
+B sentences of a batch, H heads of a layer, S source tokens, T target tokens, W source words, U target words, n heads.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.config import config
+from dragoman.decode.forced import batches_by_length, padded, shifted
+from dragoman.errors import ConfigError
+from dragoman.model.interface import SequenceModel
+from dragoman.text.tokenizer import Tokenizer
+
+Links = tuple[tuple[int, int], ...]
+"""(word of the source, word of the translation), counted from 0, ordered by the latter; words are what stands between
+spaces."""
+
+
+Ids = tuple[Sequence[int], Sequence[int]]
+"""A pair in ids."""
+
+
+@config
+class Heads:
+    """Where to look. With none, at all heads of the last two layers."""
+
+    heads: tuple[tuple[int, int], ...] = ()
+    """(layer, head), counted from 0."""
+
+    def of(self, weights: Sequence[Float[Tensor, "B H T S"]]) -> list[Float[Tensor, "B T S"]]:
+        """What the chosen heads look at, of the weights of each layer."""
+        chosen = self.heads or [
+            (len(weights) - i, h) for i in (2, 1) if i <= len(weights) for h in range(weights[-i].shape[1])
+        ]
+        return [weights[layer][:, head] for layer, head in chosen]
+
+
+class Aligner:
+    def __init__(
+        self, model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, heads: Heads | None = None
+    ):
+        self.model, self.heads = model, heads or Heads()
+        self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+        if not taps(model):
+            raise ConfigError("this model does not attend to a source: there is nothing to align by")
+
+    def align(self, pairs: Sequence[Ids], batch_tokens: int = 4096) -> list[Links]:
+        """The links of each pair of source and target ids, both with their EOS."""
+        found: list[Links] = [()] * len(pairs)
+        for rows, weights in self.looks(pairs, batch_tokens):
+            mean = torch.stack(self.heads.of(weights)).mean(dim=0).float().cpu().numpy()
+            for row, looks in zip(rows, mean, strict=True):
+                found[row] = links(self.by_words(pairs[row], looks[None])[0])
+        return found
+
+    def looks(self, pairs: Sequence[Ids], batch_tokens: int) -> Iterator[tuple[list[int], list[Tensor]]]:
+        """Rows, and of each layer where its heads look while each of their tokens is said (B, H, T, S)."""
+        device, training = self.model.device, self.model.training
+        self.model.eval()
+        try:
+            for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
+                source, target = (padded([pairs[row][side] for row in rows], device) for side in (0, 1))
+                with torch.inference_mode(), listening(self.model) as weights:
+                    self.model.hidden(shifted(target), source)
+                yield rows, weights
+        finally:
+            self.model.train(training)
+
+    def by_words(self, pair: Ids, looks: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
+        """How much the tokens of each target word look at those of each source word, in all."""
+        sides = zip((self.source_tokenizer, self.target_tokenizer), pair, strict=True)
+        source, target = (_membership(_words(tokenizer, ids)) for tokenizer, ids in sides)
+        return target @ looks[:, : target.shape[1], : source.shape[1]] @ source.T
+
+
+def links(looks: Float[np.ndarray, "U W"]) -> Links:
+    """Each target word with the source word that it looks at most."""
+    return tuple((int(row.argmax()), word) for word, row in enumerate(looks)) if looks.size else ()
+
+
+def _membership(words: Sequence[int]) -> Float[np.ndarray, "W S"]:
+    """1 where a token belongs to a word."""
+    return (np.arange(max(words, default=-1) + 1)[:, None] == np.array(words)[None]).astype(np.float32)
+
+
+def _words(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    """Of each token the number of the word it belongs to; -1 for a space or a special token."""
+    numbers, word, inside = [], -1, False
+    for token in ids:
+        mine = -1
+        for byte in tokenizer.spelling(token):
+            if byte <= 0x20:
+                inside = False
+                continue
+            word, inside = word + (not inside), True
+            mine = word if mine < 0 else mine
+        numbers.append(mine)
+    return numbers
+
+
+# ---- listening -------------------------------------------------------------------------------------
+
+
+def taps(model: nn.Module) -> list[nn.Module]:
+    """Where the attention weights of each decoder layer to the source can be heard, the first layer first."""
+    return [module for name, module in model.named_modules() if name.endswith(".cross.weights")]
+
+
+@contextmanager
+def listening(model: nn.Module) -> Iterator[list[Float[Tensor, "B H T S"]]]:
+    """The weights of each layer, as they are computed; hooks are gone afterwards."""
+    heard: list[Tensor] = []
+
+    def hear(_: nn.Module, __: object, weights: Tensor) -> None:
+        heard.append(weights)
+
+    hooks = [tap.register_forward_hook(hear) for tap in taps(model)]
+    try:
+        yield heard
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# ---- which heads -----------------------------------------------------------------------------------
+
+
+def anchors(source: str, target: str) -> Links:
+    """Words that both sides have in common, once each: names, numbers, codes."""
+    sides = source.split(), target.split()
+    once = [{word: i for i, word in enumerate(side) if side.count(word) == 1} for side in sides]
+    return tuple((once[0][word], i) for word, i in once[1].items() if word in once[0])
+
+
+def error_rate(found: Iterable[Links], gold: Iterable[Links]) -> float:
+    """Alignment error rate (Och & Ney 2003, section 5), over the target words that the gold alignments are about."""
+    wrong = total = 0
+    for some, right in zip(found, gold, strict=True):
+        about = {word for _, word in right}
+        made = {link for link in some if link[1] in about}
+        wrong += len(made) + len(right) - 2 * len(made & set(right))
+        total += len(made) + len(right)
+    return wrong / max(1, total)
+
+
+def learn(aligner: Aligner, pairs: Sequence[Ids], gold: Sequence[Links]) -> tuple[Heads, float]:
+    """The heads whose mean has the lowest error rate on ``gold``, and that rate: those of the best layer, of which then
+    heads are left out, or others taken in, one at a time and as long as it helps."""
+    by_head: list[tuple[int, Float[np.ndarray, "n U W"]]] = []
+    shape: list[int] = []
+    for rows, weights in aligner.looks(pairs, 4096):
+        shape = [layer.shape[1] for layer in weights]
+        for row, looks in zip(rows, torch.cat(weights, dim=1).float().cpu().numpy(), strict=True):
+            by_head.append((row, aligner.by_words(pairs[row], looks)))
+    known = [(layer, head) for layer, heads in enumerate(shape) for head in range(heads)]
+
+    def rate(chosen: frozenset[int]) -> float:
+        found = [links(looks[sorted(chosen)].mean(axis=0)) for _, looks in by_head]
+        return error_rate(found, [gold[row] for row, _ in by_head])
+
+    layers = [frozenset(i for i, (layer, _) in enumerate(known) if layer == one) for one in range(len(shape))]
+    best, chosen = min(((rate(some), some) for some in layers), key=lambda found: found[0])
+    while True:
+        others = [chosen ^ {i} for i in range(len(known)) if chosen != {i}]
+        lower, some = min(((rate(some), some) for some in others), key=lambda found: found[0], default=(best, chosen))
+        if lower >= best:
+            return Heads(heads=tuple(known[i] for i in sorted(chosen))), best
+        best, chosen = lower, some

@@ -1,0 +1,48 @@
+"""What a run has learnt about its own translations after training: when to trust them, and which heads align words.
+
+Kept in the run directory as ``calibration.json``.
+"""
+
+import json
+from pathlib import Path
+
+from dragoman import durable
+from dragoman.config import config, from_dict, to_dict
+from dragoman.decode.alignment import Heads
+from dragoman.decode.confidence import FEATURES, Confidence
+from dragoman.errors import CheckpointError, ConfigError
+
+NAME = "calibration.json"
+
+
+@config
+class Calibration:
+    confidence: Confidence | None = None
+    """None: the geometric mean of the tokens' probabilities."""
+    heads: Heads = Heads()
+
+    @classmethod
+    def read(cls, run: Path) -> "Calibration":
+        """That of a run; what stands for none where it has not been calibrated.
+
+        Raises:
+            CheckpointError: a file that is damaged or of another version.
+        """
+        path = run / NAME
+        if not path.exists():
+            return cls()
+        try:
+            calibration = from_dict(cls, json.loads(path.read_bytes()))
+        except (OSError, ValueError, ConfigError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be used ({error}): remove it, or make it with dragoman calibrate"
+            ) from None
+        if calibration.confidence and len(calibration.confidence.weights) != len(FEATURES):
+            raise CheckpointError(f"{path}: of another version: make it anew with dragoman calibrate")
+        return calibration
+
+    def write(self, run: Path) -> None:
+        durable.replace(run / NAME, (json.dumps(to_dict(self), indent=1) + "\n").encode())
+
+
+NONE = Calibration()

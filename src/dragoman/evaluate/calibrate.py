@@ -1,0 +1,121 @@
+"""Calibration: from translations whose references are known to how far others can be trusted.
+
+N sentences, F features, M bins.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dragoman.decode.alignment import Aligner, Heads, anchors, learn
+from dragoman.decode.calibration import Calibration
+from dragoman.decode.confidence import Confidence, features
+from dragoman.decode.search import SearchConfig
+from dragoman.decode.translation import Translation
+from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.errors import DataError
+from dragoman.evaluate.metrics import METRICS
+from dragoman.text.clean import normalise
+from dragoman.text.lines import Pair
+from dragoman.text.tokenizer import EOS
+
+LEAST = 50
+"""Sentences below which nothing is learnt."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    calibration: Calibration
+    good: float
+    """Share of the test sentences that are good."""
+    error_before: float
+    """Expected calibration error on the test sentences of the mean token probability."""
+    error_after: float
+    """The same, calibrated."""
+    alignment_error: float | None
+    """Of the chosen heads, on words that both sides have in common; None where there are too few."""
+
+
+def calibrate(
+    translator: Translator,
+    pairs: Sequence[Pair],
+    test: Sequence[Pair] = (),
+    *,
+    good: float = 70.0,
+    beam: int = 5,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Learn from ``pairs``, which the model was not trained on, and measure on ``test``.
+
+    Args:
+        good: chrF from which a sentence counts as good.
+        test: others; without them the errors are those of fitting on the even rows and measuring on the odd ones.
+
+    Raises:
+        DataError: fewer than ``LEAST`` pairs.
+    """
+    if len(pairs) < LEAST:
+        raise DataError(f"{len(pairs)} pairs are too few to calibrate on: {LEAST} at least")
+    search = of_size(beam)
+    seen, right = _judged(translator, pairs, good, search, progress)
+    if test:
+        new, new_right = _judged(translator, test, good, search, progress)
+        judge = fitted(seen, right, good)
+    else:
+        judge, new, new_right = fitted(seen[::2], right[::2], good), seen[1::2], right[1::2]
+    plain = np.array([t.candidates[0].mean_probability for t in new])
+    sure = np.array([judge.of(t.source, t.candidates[0]) for t in new])
+    heads, error = _heads(translator, pairs)
+    return Calibrated(
+        Calibration(confidence=fitted(seen, right, good), heads=heads),
+        float(new_right.mean()),
+        calibration_error(plain, new_right),
+        calibration_error(sure, new_right),
+        error,
+    )
+
+
+def _judged(
+    translator: Translator, pairs: Sequence[Pair], good: float, search: SearchConfig, progress: Progress | None
+) -> tuple[list[Translation], Bool[np.ndarray, " N"]]:
+    """Translations, and which of them are good."""
+    found = translator.translate([pair.source for pair in pairs], search=search, progress=progress)
+    metric = METRICS["chrf"]
+    counts = metric.counts([t.text for t in found], [pair.target for pair in pairs])
+    return found, np.array([metric.value(row) >= good for row in counts])
+
+
+def fitted(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: float) -> Confidence:
+    """Logistic regression by Newton's method, its weights held small by a normal prior of variance 10."""
+    x = np.array([[*features(t.source, t.candidates[0]), 1.0] for t in found])
+    weights, prior = np.zeros(x.shape[1]), np.diag([0.1] * (x.shape[1] - 1) + [1e-4])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-(x @ weights)))
+        slope = x.T @ (right - p) - prior @ weights
+        step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + prior, slope)
+        weights = weights + step / max(1.0, np.abs(step).max() / 2)
+        if np.abs(step).max() < 1e-9:
+            break
+    return Confidence(weights=tuple(weights[:-1].tolist()), bias=float(weights[-1]), good=good, sentences=len(found))
+
+
+def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = 10) -> float:
+    """Expected calibration error (Naeini et al. 2015): how far confidence and success are apart, in bins of equally
+    many sentences, by their size."""
+    parts = np.array_split(np.argsort(sure, kind="stable"), bins)
+    return float(
+        sum(abs(sure[part].mean() - right[part].mean()) * len(part) for part in parts if len(part)) / len(sure)
+    )
+
+
+def _heads(translator: Translator, pairs: Sequence[Pair]) -> tuple[Heads, float | None]:
+    """The heads that link best the words that both sides have in common."""
+    tidy = [(normalise(pair.source), normalise(pair.target)) for pair in pairs]
+    known = [(pair, gold) for pair in tidy if (gold := anchors(*pair))]
+    if sum(len(gold) for _, gold in known) < LEAST:
+        return Heads(), None
+    sides = translator.source_tokenizer, translator.target_tokenizer
+    ids = [([*sides[0].encode(source), EOS], [*sides[1].encode(target), EOS]) for (source, target), _ in known]
+    return learn(Aligner(translator.model, *sides), ids, [gold for _, gold in known])
