@@ -1,11 +1,17 @@
 """Cleaning: each rule removes what it names and nothing else, and the report accounts for every pair."""
 
+import math
+import random
+import statistics
 import unicodedata
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.config import from_dict
+from dragoman.errors import ConfigError
 from dragoman.text.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
 from dragoman.text.lines import Pair
 
@@ -30,6 +36,11 @@ OBJECTIONS = [
     ("markup", {"markup": "drop"}, Pair("A <b>bold</b> word", "Ein fettes Wort")),
     ("markup", {"markup": "drop"}, Pair("Read [this](page)", "Das hier lesen")),
     ("markup", {"markup": "drop"}, Pair("Press **Submit**", "Absenden drücken")),
+    ("number mismatch", {"numbers": "drop"}, Pair("Wait 5 minutes", "Warten Sie 15 Minuten")),
+    ("number mismatch", {"numbers": "drop"}, Pair("Version 2 of the file", "Eine Fassung der Datei")),
+    ("script", {"source_scripts": ("latin",)}, Pair("Это по-русски", "Das ist Russisch")),
+    ("script", {"target_scripts": ("latin", "greek")}, Pair("This is Japanese", "これは日本語です")),
+    ("conflict", {"conflicts": "drop_rarer"}, Pair(PLAIN.source, "Ein schlichter Satz.")),
     ("duplicate", {}, PLAIN),
     ("duplicate", {}, Pair(PLAIN.source + " ", PLAIN.target.replace(" ", "\u00a0"))),
 ]
@@ -55,6 +66,68 @@ FINE = [
 @pytest.mark.parametrize("pair", FINE)
 def test_ordinary_sentences_stay_under_every_rule(pair):
     assert list(clean([pair], Cleaning(markup="drop"))) == [pair]
+
+
+SAME_NUMBERS = [
+    Pair("It costs 1,000.50 in 2024.", "2024 kostet es 1.000,50 viel"),
+    Pair("10 000 people", "10,000 Menschen"),
+    Pair("Page ٣", "Seite 3"),
+    Pair("Chapter 07", "Kapitel 7"),
+    Pair("no number", "keine Zahl"),
+]
+
+
+@pytest.mark.parametrize("pair", SAME_NUMBERS)
+def test_numbers_are_the_same_however_they_are_written(pair):
+    assert list(clean([pair], Cleaning(numbers="drop"))) == [pair]
+
+
+def test_a_few_foreign_letters_and_no_letters_at_all_stay_under_the_script_rule():
+    pairs = [Pair("The letter я and café", "Der Buchstabe я und Café"), Pair("100 %", "100 Prozent")]
+    assert list(clean(pairs, Cleaning(source_scripts=("latin",), target_scripts=("latin",)))) == pairs
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_the_fitted_ratio_is_measured_by_the_text_itself(factor):
+    pick = random.Random(3)
+    sizes = [pick.randint(20, 60) for _ in range(300)]
+    pairs = [Pair("s" * n + str(i), "t" * (factor * n + pick.randint(-4, 4))) for i, n in enumerate(sizes)]
+    odd = Pair("s" * 40, "t" * (120 // factor))
+    logs = [math.log((len(b) + 10) / (len(a) + 10)) for a, b in [*pairs, odd]]
+    mean, deviation = statistics.fmean(logs), statistics.pstdev(logs)
+    usual = [p for p, value in zip([*pairs, odd], logs, strict=True) if abs(value - mean) <= 3 * deviation]
+    assert list(clean([*pairs, odd], Cleaning(max_deviations=3.0))) == usual
+    assert odd not in usual and len(usual) > 290
+
+
+def test_pairs_of_one_and_the_same_ratio_are_none_of_them_unusual():
+    pairs = [Pair(f"source {i:02}", f"target {i:02}") for i in range(40)]
+    assert list(clean(pairs, Cleaning(max_deviations=1e-6))) == pairs
+
+
+FEW = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")).map(lambda pair: Pair(*pair)))
+
+
+@given(pairs=FEW, duplicates=st.sampled_from(["drop", "keep"]))
+def test_conflicts_are_settled_as_by_counting_in_memory(pairs, duplicates):
+    given_to = {source: Counter(p.target for p in pairs if p.source == source) for source, _ in pairs}
+    for how, stays in {
+        "drop": lambda pair: len(given_to[pair.source]) == 1,
+        "drop_rarer": lambda pair: given_to[pair.source].most_common(1)[0][0] == pair.target,
+    }.items():
+        kept = [pair for pair in pairs if stays(pair)]
+        kept = list(dict.fromkeys(kept)) if duplicates == "drop" else kept
+        assert list(clean(iter(pairs), Cleaning(conflicts=how, duplicates=duplicates))) == kept
+
+
+@given(pairs=FEW)
+def test_what_is_remembered_on_disk_answers_as_a_set_in_memory(pairs):
+    assert list(clean(iter(pairs), Cleaning())) == list(dict.fromkeys(pairs))
+
+
+def test_a_script_that_is_none_is_refused_with_the_likely_one():
+    with pytest.raises(ConfigError, match=r"source_scripts.*no 'latn' here. Did you mean 'latin'"):
+        from_dict(Cleaning, {"source_scripts": ["latn"]})
 
 
 def test_every_rule_can_be_switched_off():

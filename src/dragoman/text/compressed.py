@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import zstandard
 
@@ -101,3 +101,25 @@ class _Zstd(io.RawIOBase):
     def close(self) -> None:
         self.file.close()
         super().close()
+
+
+# ---- writing --------------------------------------------------------------------------------------
+
+
+class Writable(Protocol):
+    def write(self, content: bytes, /) -> int: ...
+
+
+@contextmanager
+def creating(path: Path, name: str | Path) -> Iterator[Writable]:
+    """A new file ``path`` to fill with bytes, compressed as ``name`` says: the same bytes give the same file."""
+    ending = Path(name).suffix.lower()
+    with path.open("wb") as file:
+        if ending == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressing:
+                yield compressing
+        elif ending == ".zst":
+            with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as compressing:
+                yield compressing
+        else:
+            yield file

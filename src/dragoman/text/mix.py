@@ -1,0 +1,91 @@
+"""Several sources mixed into one: how many pairs of each, which ones, and in what order, all from the seed.
+
+A source with weight w and n pairs gets a share in proportion to w n^(1/T) (Arivazhagan et al. 2019, section 4.2, for
+w = 1): T = 1 takes from each as much as it has, a higher temperature favours the small, infinity treats all alike.
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
+
+from pydantic import Field
+
+from dragoman.config import config
+from dragoman.errors import ConfigError
+from dragoman.text.lines import Pair
+
+
+@config
+class Mixing:
+    weights: tuple[float, ...] = ()
+    """One for each source; none given, 1 for each."""
+    temperature: Annotated[float, Field(ge=1)] = 1.0
+    """From 1 up."""
+    pairs: Annotated[int, Field(ge=1)] | None = None
+    """Pairs in the mixture; None for as many as the sources with a weight have together."""
+    seed: int = 1
+
+
+def portions(sizes: Sequence[int], cfg: Mixing) -> list[int]:
+    """How many pairs to take of each source: the shares of the total, rounded so that they add up to it.
+
+    Raises:
+        ConfigError: weights that are negative, not finite, all zero, or not one for each source.
+    """
+    weights = cfg.weights or (1.0,) * len(sizes)
+    if len(weights) != len(sizes):
+        raise ConfigError(f"mixing.weights: {len(weights)} weights for {len(sizes)} sources: give one for each")
+    for weight in weights:
+        if not math.isfinite(weight) or weight < 0:
+            raise ConfigError(f"mixing.weights: {weight} is no weight: give 0 or more")
+    if not any(weights):
+        raise ConfigError("mixing.weights: all are zero, so there is nothing to take: give one source more than 0")
+    largest = max(weights)  # near the smallest and the largest numbers there are, products would vanish or overflow
+    shares = [weight / largest * size ** (1 / cfg.temperature) for weight, size in zip(weights, sizes, strict=True)]
+    total = cfg.pairs or sum(size for weight, size in zip(weights, sizes, strict=True) if weight)
+    exact = [total * share / math.fsum(shares) for share in shares]
+    taken = [math.floor(share) for share in exact]
+    by_rest = sorted(range(len(sizes)), key=lambda i: (taken[i] - exact[i], i))
+    for i in by_rest[: total - sum(taken)]:
+        taken[i] += 1
+    return taken
+
+
+def mix(
+    sources: Sequence[Callable[[], Iterator[Pair]]], sizes: Sequence[int], cfg: Mixing
+) -> Iterator[tuple[int, Pair]]:
+    """Pairs with the number of the source each is from, in memory that does not grow with them.
+
+    Each source keeps its order. Of one that gives more than it has, every pair comes equally often, but for a remainder
+    that is drawn without repetition; which source comes next is drawn in proportion to what each has still to give.
+
+    Raises:
+        ConfigError: as ``portions``.
+    """
+    left = portions(sizes, cfg)
+    streams = [
+        _repeated(source, size, portion, random.Random(f"{cfg.seed} {i}"))
+        for i, (source, size, portion) in enumerate(zip(sources, sizes, left, strict=True))
+    ]
+    pick = random.Random(cfg.seed)
+    for remaining in range(sum(left), 0, -1):
+        at = pick.randrange(remaining)
+        chosen = 0
+        while at >= left[chosen]:
+            at -= left[chosen]
+            chosen += 1
+        left[chosen] -= 1
+        yield chosen, next(streams[chosen])
+
+
+def _repeated(source: Callable[[], Iterator[Pair]], size: int, portion: int, pick: random.Random) -> Iterator[Pair]:
+    for _ in range(portion // size):
+        yield from source()
+    wanted = portion % size
+    for i, pair in enumerate(source() if wanted else ()):
+        if pick.randrange(size - i) < wanted:  # selection sampling, Knuth, volume 2, algorithm 3.4.2 S
+            wanted -= 1
+            yield pair
+        if not wanted:
+            return
