@@ -10,6 +10,7 @@ from dragoman.cli import (
     calibrate,
     classify,
     configuration,
+    data,
     demo,
     embed,
     evaluate,
@@ -49,6 +50,7 @@ app.command("average")(average.average)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
+app.add_typer(data.app, name="data")
 app.add_typer(configuration.app, name="config")
 
 

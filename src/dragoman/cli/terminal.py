@@ -25,8 +25,11 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def tracked(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on standard error while the block runs: call what is yielded with (done, total)."""
+def tracked(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left on standard error while the block runs: call what is yielded with (done, total).
+
+    Without a total it only counts.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,0 +1,110 @@
+"""Peak memory of cleaning a generated corpus, by its size: what must be remembered is on disk, so it should not grow.
+
+    python benchmarks/clean_memory.py [--pairs 10000 1000000 10000000] [--ways duplicates whole dedupe]
+
+Each measurement is a process of its own, which generates the pairs as it reads them, one in twenty a repetition of an
+earlier one. Ways: ``duplicates`` is the default cleaning; ``whole`` also has the rules that must see the whole text
+first (fitted ratio, conflicts); ``stats`` and ``dedupe`` are those commands; ``set`` remembers pairs in a Python set of
+hashes, for comparison. Results are in ``results/clean_memory.md`` beside this file.
+"""
+
+import argparse
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+from dragoman.text.clean import Cleaning, clean, normalise
+from dragoman.text.dedupe import Deduplication, dedupe
+from dragoman.text.lines import Pair
+from dragoman.text.remembered import hashed
+from dragoman.text.summary import summarise
+
+SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sta", "tre", "vil", "won", "xy", "zu")
+REPEATED = 20
+"""One pair in so many came before."""
+
+
+def generated(count: int) -> Iterator[Pair]:
+    """Sentences of 6 to 14 words, the same in every run; every ``REPEATED``th is the one half as far in."""
+    for i in range(count):
+        yield _pair(i // 2 if i % REPEATED == REPEATED - 1 else i)
+
+
+def _pair(number: int) -> Pair:
+    pick = random.Random(number)
+    words = ["".join(pick.choices(SYLLABLES, k=pick.randint(1, 4))) for _ in range(pick.randint(6, 14))]
+    return Pair(f"{' '.join(words)}.", f"{' '.join(reversed(words))} {number % 7}.")
+
+
+def with_a_set(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    seen: set[int] = set()
+    for pair in pairs:
+        tidy = Pair(normalise(pair.source), normalise(pair.target))
+        if (key := hashed(*tidy)) not in seen:
+            seen.add(key)
+            yield tidy
+
+
+def count(pairs: Iterator[Pair]) -> int:
+    return sum(1 for _ in pairs)
+
+
+WAYS: dict[str, Callable[[Iterator[Pair]], int]] = {
+    "generate": count,
+    "duplicates": lambda pairs: count(clean(pairs, Cleaning())),
+    "whole": lambda pairs: count(clean(pairs, Cleaning(max_deviations=3.0, conflicts="drop_rarer"))),
+    "stats": lambda pairs: summarise(pairs).pairs,
+    "dedupe": lambda pairs: count(dedupe(pairs, Deduplication())),
+    "set": lambda pairs: count(with_a_set(pairs)),
+}
+
+
+def measured(way: str, pairs: int) -> str:
+    """The row of the table, made in a fresh process."""
+    command = [sys.executable, __file__, "--one", way, str(pairs)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def measure(way: str, pairs: int) -> str:
+    began = time.process_time()
+    kept = WAYS[way](generated(pairs))
+    seconds = time.process_time() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    return f"| {way} | {pairs:,} | {kept:,} | {peak:.0f} | {seconds:.1f} | {1e6 * seconds / pairs:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 1_000_000])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--one", nargs=2, metavar=("WAY", "PAIRS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(measure(given.one[0], int(given.one[1])))
+        return
+    lines = [
+        "# Memory of cleaning",
+        "",
+        f"{date.today()}, {platform.machine()}, Python {platform.python_version()}. Peak resident memory of the whole "
+        "process; CPU seconds, in which those of `generate` are contained.",
+        "",
+        "| way | pairs | kept | peak MiB | CPU s | µs a pair |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    print("\n".join(lines), flush=True)
+    for pairs in given.pairs:
+        for way in given.ways:
+            lines.append(measured(way, pairs))
+            print(lines[-1], flush=True)
+    results = Path(__file__).parent / "results" / "clean_memory.md"
+    results.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

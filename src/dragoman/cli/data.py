@@ -1,0 +1,196 @@
+"""dragoman data: look at parallel text, clean it, split it, rid it of duplicates, mix it."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from dragoman.cli import sources
+from dragoman.cli.output import Format
+from dragoman.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from dragoman.text.lines import Pair
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Look at parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help=sources.HELP)]
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Settings; see the documentation.")
+]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help="A .tsv or .jsonl file, plain, .gz or .zst, or SOURCE,TARGET.")
+]
+Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.")]
+
+
+@app.command()
+def stats(
+    source: Source,
+    format: Annotated[Format, typer.Option(help="text: tables; json: all figures.")] = Format.text,
+) -> None:
+    """What a text is like: lengths, ratios, duplicates, copies, characters and scripts."""
+    from dragoman.cli import data_tables
+    from dragoman.cli.terminal import tracked
+    from dragoman.text.summary import summarise
+
+    with tracked("reading", None) as progress:
+        summary = summarise(sources.followed(sources.pairs_of(source), progress))
+    if format is Format.json:
+        print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
+    else:
+        data_tables.show_summary(summary)
+
+
+@app.command()
+def clean(source: Source, output: Output, settings: Settings = None, report: Report = None) -> None:
+    """Remove what no translator should learn from, and say what each rule removed, with examples.
+
+    Settings are those of data.cleaning in run files, such as max_ratio=3 numbers=drop target_scripts=[latin].
+    """
+    from dragoman.cli import data_tables
+    from dragoman.text.clean import Cleaning, CleanReport, clean
+
+    cleaned = CleanReport()
+    cfg = _configured(Cleaning, settings)
+    _transform(source, output, lambda pairs: clean(pairs, cfg, cleaned), cleaned)
+    data_tables.show_removed(cleaned, cleaned.removed, {r: [(p,) for p in e] for r, e in cleaned.examples.items()})
+    _write_report(report, cleaned)
+
+
+@app.command()
+def dedupe(source: Source, output: Output, settings: Settings = None, report: Report = None) -> None:
+    """Keep the first of pairs that are the same, or nearly.
+
+    Settings: near=0.8 (similarity of letters, 0.3 to 1, or null for exact duplicates alone), by=pair, source or target.
+    """
+    from dragoman.cli import data_tables
+    from dragoman.text.dedupe import Deduplication, DuplicateReport, dedupe
+
+    found = DuplicateReport()
+    cfg = _configured(Deduplication, settings)
+    _transform(source, output, lambda pairs: dedupe(pairs, cfg, found), found)
+    data_tables.show_removed(found, found.removed, found.examples)
+    _write_report(report, found)
+
+
+@app.command()
+def split(
+    source: Source,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for train, valid and test.")],
+    settings: Settings = None,
+    ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
+    report: Report = None,
+) -> None:
+    """Hold out test and validation pairs, and keep everything like them out of training. Holds the text in memory.
+
+    Settings are those of data.hold_out in run files: test=1000 valid=500 near=0.8 seed=1.
+    """
+    from dragoman import durable
+    from dragoman.cli import data_tables
+    from dragoman.cli.terminal import tracked
+    from dragoman.text.split import HoldOut, hold_out
+    from dragoman.text.writing import check_output, write_pairs
+
+    cfg = _configured(HoldOut, settings)
+    check_output(f"train{ending}")
+    if output.exists():
+        raise ConfigError(f"{output}: exists: name a folder that does not, or remove it first")
+    with tracked("reading", None) as progress:
+        pairs = list(sources.followed(sources.pairs_of(source), progress))
+    parts = hold_out(pairs, cfg)
+    sizes = {}
+    with durable.folder(output) as folder:
+        for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
+            if part:  # a file without pairs is none that could be read
+                sizes[name] = write_pairs(part, folder / f"{name}{ending}")
+    data_tables.show_split(len(pairs), sizes, parts.removed)
+    _write_report(report, {"read": len(pairs), "pairs": sizes, "removed": parts.removed})
+
+
+@app.command()
+def mix(
+    given: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"Two or more. {sources.HELP}")],
+    output: Output,
+    weights: Annotated[
+        str | None, typer.Option(help="One for each source, as in 1,2,0.5; default: 1 for each.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="From 1 up: shares go by weight times size^(1/temperature); higher favours the small.")
+    ] = 1.0,
+    pairs: Annotated[int | None, typer.Option(help="Pairs in the mixture; default: as many as there are.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed draws and orders differently.")] = 1,
+    report: Report = None,
+) -> None:
+    """Mix several sources by weight and temperature: the same mixture from the same seed."""
+    from dragoman.cli import data_tables
+    from dragoman.cli.terminal import tracked
+    from dragoman.config import from_dict
+    from dragoman.text.mix import Mixing, mix, portions
+    from dragoman.text.writing import check_output, write_pairs
+
+    settings = {"weights": _numbers(weights), "temperature": temperature, "pairs": pairs, "seed": seed}
+    cfg = from_dict(Mixing, settings, where="mixing")
+    check_output(output)
+    portions([1] * len(given), cfg)  # tells of weights that are none before reading anything
+    with tracked("counting", None) as progress:
+        sizes = [sum(1 for _ in sources.followed(sources.pairs_of(source), progress)) for source in given]
+    taken = portions(sizes, cfg)
+    with tracked("mixing", sum(taken)) as progress:
+        mixed = (pair for _, pair in mix([partial(sources.pairs_of, source) for source in given], sizes, cfg))
+        write_pairs(sources.followed(mixed, progress), output)
+    data_tables.show_mixture(given, sizes, taken)
+    rows = [{"source": s, "pairs": n, "taken": k} for s, n, k in zip(given, sizes, taken, strict=True)]
+    _write_report(report, {"sources": rows, "pairs": sum(taken), "seed": seed})
+
+
+# ---- what they share ------------------------------------------------------------------------------
+
+
+def _configured(kind: type[T], settings: list[str] | None) -> T:
+    from dragoman.config import from_dict, kind_of, override, to_dict
+
+    plain = to_dict(kind())
+    for setting in settings or []:
+        plain = override(plain, setting)
+    return from_dict(kind, plain, where=kind_of(kind))
+
+
+def _transform(source: str, output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object) -> None:
+    """Read, ``change`` and write; ``report``, which ``change`` fills, tells why nothing is left if nothing is."""
+    from dragoman.cli.terminal import tracked
+    from dragoman.text.writing import check_output, write_pairs
+
+    def something(pairs: "Iterable[Pair]") -> "Iterator[Pair]":
+        left = False
+        for pair in pairs:
+            left = True
+            yield pair
+        if not left:
+            raise DataError(f"{source}: nothing is left ({report}): relax the rules, or look at the text")
+
+    check_output(output)
+    with tracked("reading", None) as progress:
+        write_pairs(something(change(sources.followed(sources.pairs_of(source), progress))), output)
+
+
+def _numbers(text: str | None) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise ConfigError(f"--weights {text}: numbers with commas between expected, as in 1,2,0.5") from None
+
+
+def _write_report(path: Path | None, report: Any) -> None:
+    import dataclasses
+
+    from dragoman.durable import replace
+
+    if path is not None:
+        plain = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report  # pyright: ignore
+        replace(path, (json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode())
