@@ -290,3 +290,14 @@ def test_embed_writes_a_vector_of_length_1_for_each_line(run, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     assert record["text"] == "so dull" and np.allclose(record["vector"], vectors[1], atol=1e-5)
     assert np.allclose(vectors[1], vectors[2], atol=1e-6) and not np.allclose(vectors[0], vectors[1], atol=1e-2)
+
+
+def test_another_classifier_may_begin_with_this_one_for_labels_of_its_own(table, run, tmp_path):
+    lines = [line for line in table.read_text().splitlines() if not line.endswith("odd")]
+    (tmp_path / "two.tsv").write_text("\n".join(lines) + "\n")
+    plain = recipe.to_dict(config(tmp_path / "two.tsv"))
+    init = {"run": str(run[0]), "new": ["head.output.*"]}
+    change = {"task": {"labels": None}, "model": {"head": {"classes": None}}, "init": init}
+    list(start(recipe.load({"data": plain["data"], "train": plain["train"]} | change), tmp_path / "run").events())
+    model, _, now = load_reader(tmp_path / "run")
+    assert now["task"]["labels"] == ["bad", "good"] and model.head.output.out_features == 2
