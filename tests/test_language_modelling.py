@@ -219,10 +219,27 @@ def test_what_repeats_is_learned_and_counted_in_bits(tmp_path):
     )
 
 
+def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
+    (tmp_path / "p.tsv").write_text("".join(f"say {x}{y}\t{y}{x}!\n" for x in "abcdefgh" for y in "ijklmnop"))
+    plain = recipe.to_dict(config(tmp_path / "p.tsv", budget={"kind": "steps", "steps": 4}))
+    source = {"kind": "table", "path": str(tmp_path / "p.tsv")}
+    data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 8, "test": 0, "near": None}}
+    run = start(recipe.load(plain | {"data": data}), tmp_path / "run")
+    seen = [event for event in run.events() if isinstance(event, Validated)][-1]
+    lesson = run.lesson
+    for row in range(10):
+        text, counted = (lesson.train.columns[name][row] for name in ("text", "counted"))
+        prompt, answer = lesson.tokenizer.decode(text[counted == 0]), lesson.tokenizer.decode(text[counted == 1])
+        assert prompt == f"say {answer[1]}{answer[0]}\n" and answer.endswith("!") and text[-1] == EOS
+    sample = seen.samples[0]
+    assert sample.source.startswith("say ") and sample.source.endswith("\n") and sample.reference.endswith("!")
+    assert "bits/byte" not in seen.scores
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data": {"kind": "data", "train": []}}, "data: language_modelling takes texts, not data"),
+        ({"data": {"kind": "data", "train": []}}, "data: language_modelling takes texts or instructions, not data"),
         (
             {"model": {"position": {"kind": "learned", "length": 8}}},
             r"task\.context: 16 tokens, and model\.position .* 8",

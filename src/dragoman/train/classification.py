@@ -34,7 +34,7 @@ CHUNK = 10_000
 
 
 class ClassificationLesson(Lesson):
-    learns_from, model = LabelledTexts, EncoderConfig
+    learns_from, model = (LabelledTexts,), EncoderConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.tokenizer, _ = run.tokenizers()

@@ -3,9 +3,11 @@
 runs/NAME/data/   train/   valid/ (token stores)   report.json
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.documents import Document, Texts
-from dragoman.text.store import Builder, Column, Store, building, chunks
+from dragoman.text.instructions import Instructions
+from dragoman.text.lines import Pair
+from dragoman.text.store import Column, Store, building, chunks
 from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
@@ -33,7 +37,7 @@ SHOWN = 64
 
 
 class LanguageLesson(Lesson):
-    learns_from, model = Texts, TransformerConfig
+    learns_from, model = (Texts, Instructions), TransformerConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.task = _task(cfg)
@@ -103,36 +107,57 @@ def _documents(count: int) -> str:
 
 
 def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
-    assert isinstance(cfg.data, Texts), "checked before a run begins"
+    data = cfg.data
+    assert isinstance(data, Texts | Instructions), "checked before a run begins"
     yield Preparing("reading")
-    train, valid, removed = cfg.data.split()
+    train, valid, removed = data.split()
     if removed:
-        yield Notice(f"documents removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
+        yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
     yield Preparing("training the tokenizer")
-    texts = (document.text for document in train)
+    texts = itertools.chain.from_iterable(train)  # of a document its text, of a pair both
     tokenizer = cfg.init.tokenizers()[1] if cfg.init else Tokenizer.train(cfg.tokenizer, texts)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
-    table: list[tuple[str, int]] = [(f"documents removed: {why}", n) for why, n in removed.items()]
+    table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
     with durable.folder(run.path / FOLDER) as folder:
-        for name, use, documents in (("train", "training", train), ("valid", "validation", valid)):
-            with building(folder / name, {"text": len(tokenizer)}) as store:
-                store_documents(store, documents, tokenizer)
-            table += [(f"{what} for {use}", store.facts[what]) for what in ("documents", "tokens", "characters")]
+        for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
+            if isinstance(data, Texts):
+                facts = store_documents(folder / name, some, tokenizer)
+            else:
+                facts = store_answers(folder / name, some, tokenizer, data.between)
+            table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
 
-def store_documents(store: Builder, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
-    """Each from bos to eos, and how much there is in all."""
-    facts = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
-    for chunk in chunks(documents, CHUNK):
-        rows = [[BOS, *ids, EOS] for ids in tokenizer.encode_batch([document.text for document in chunk])]
-        store.write(text=rows)
-        facts["documents"] += len(rows)
-        facts["tokens"] += sum(map(len, rows))
-        facts["characters"] += sum(len(document.text) for document in chunk)
-        facts["bytes"] += sum(len(document.text.encode()) for document in chunk)
-    store.facts |= facts
+def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
+    """Each from bos to eos; how much there is in all."""
+    facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
+    with building(folder, {"text": len(tokenizer)}) as store:
+        for chunk in chunks(documents, CHUNK):
+            rows = [[BOS, *ids, EOS] for ids in tokenizer.encode_batch([document.text for document in chunk])]
+            store.write(text=rows)
+            facts["documents"] += len(rows)
+            facts["tokens"] += sum(map(len, rows))
+            facts["characters"] += sum(len(document.text) for document in chunk)
+            facts["bytes"] += sum(len(document.text.encode()) for document in chunk)
+        store.facts |= facts
+    return facts
+
+
+def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, between: str) -> dict[str, int]:
+    """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
+    facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
+    with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
+        for chunk in chunks(pairs, CHUNK):
+            asked = [[BOS, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
+            answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]
+            both = list(zip(asked, answers, strict=True))
+            rows = [a + b for a, b in both]
+            store.write(text=rows, counted=[[0] * len(a) + [1] * len(b) for a, b in both])
+            facts["documents"] += len(rows)
+            facts["tokens"] += sum(map(len, rows))
+        store.facts |= facts
+    return facts
 
 
 # ---- examining ------------------------------------------------------------------------------------
@@ -163,7 +188,7 @@ class Continuing(Examination):
         length = min(SHOWN, max(1, self.lesson.task.context // 2))
         prompt = min(length, 32)
         for number, begin in enumerate(_places(text, count)):
-            ids = np.array(text.ids[begin : begin + prompt], np.int64)
+            ids = np.array(text.ids[begin : begin + self.asked(begin, prompt)], np.int64)
             if EOS in ids:
                 ids = ids[: ids.tolist().index(EOS)]
             answer = text.ids[begin + len(ids) : begin + len(ids) + length].tolist()
@@ -174,6 +199,13 @@ class Continuing(Examination):
                 pass
             output = strategy.results()[0][0].tokens
             yield Sample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
+
+    def asked(self, begin: int, usual: int) -> int:
+        """Tokens of the prompt that begins there: where only answers are learned, all before the answer."""
+        counted = self.lesson.valid.columns.get("counted")
+        if counted is None:
+            return usual
+        return max(1, min(int(counted.ids[begin:].argmax()), self.lesson.task.context - 1))
 
 
 def _places(text: Column, count: int) -> list[int]:

@@ -55,8 +55,8 @@ class Seen:
 class Lesson(ABC):
     """A task's data, ready to be learned from. ``prepare`` makes what ``open`` finds."""
 
-    learns_from: type
-    """The kind of ``data`` that the task takes."""
+    learns_from: tuple[type, ...]
+    """The kinds of ``data`` that the task takes."""
     model: type
     """The family of models that it takes."""
 
@@ -67,10 +67,10 @@ class Lesson(ABC):
         Raises:
             ConfigError: another kind of data or model than the task takes, or sizes that do not fit one another.
         """
-        for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, cls.model)):
+        for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, (cls.model,))):
             if not isinstance(given, wanted):
-                task = kind_of(type(cfg.task))
-                raise ConfigError(f"{name}: {task} takes {kind_of(wanted)}, not {kind_of(type(given))}")
+                task, kinds = kind_of(type(cfg.task)), " or ".join(map(kind_of, wanted))
+                raise ConfigError(f"{name}: {task} takes {kinds}, not {kind_of(type(given))}")
         cls.outline(cfg)
 
     @classmethod

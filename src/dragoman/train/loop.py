@@ -97,6 +97,7 @@ def train_step(
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     total, count, norm = torch.stack([*torch.stack(sums).sum(0), norm]).tolist()  # the step's only wait for a GPU
+    count = max(count, 1.0)  # rows of nothing but prompts teach nothing
     norm /= count
     finite = math.isfinite(total) and math.isfinite(norm)
     if finite:

@@ -24,6 +24,7 @@ from dragoman.presets import PRESETS
 from dragoman.text.clean import Cleaning
 from dragoman.text.documents import Texts
 from dragoman.text.formats import PairSource
+from dragoman.text.instructions import Instructions
 from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
@@ -76,7 +77,7 @@ class DataConfig:
     """What to do with training pairs that are like one of a given validation or test set."""
 
 
-Data = Annotated[DataConfig | Texts | LabelledTexts, OneOf(usual="data")]
+Data = Annotated[DataConfig | Texts | Instructions | LabelledTexts, OneOf(usual="data")]
 """Which kind a task takes, its lesson says (``lesson.py``)."""
 
 

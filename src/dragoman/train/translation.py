@@ -33,7 +33,7 @@ from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 
 class TranslationLesson(Lesson):
-    learns_from, model = DataConfig, TransformerConfig
+    learns_from, model = (DataConfig,), TransformerConfig
 
     def __init__(self, run: RunDirectory):
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
