@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,9 @@ def _documents(count: int) -> str:
 def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     data = cfg.data
     assert isinstance(data, Texts | Instructions), "checked before a run begins"
+    between = data.between if isinstance(data, Instructions) else None
+    write: Callable[..., dict[str, int]]
+    write = store_documents if between is None else partial(store_answers, between=between)
     yield Preparing("reading")
     train, valid, removed = data.split()
     if removed:
@@ -121,10 +125,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
     with durable.folder(run.path / FOLDER) as folder:
         for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
-            if isinstance(data, Texts):
-                facts = store_documents(folder / name, some, tokenizer)
-            else:
-                facts = store_answers(folder / name, some, tokenizer, data.between)
+            facts = write(folder / name, some, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
@@ -144,7 +145,7 @@ def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Toke
     return facts
 
 
-def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, between: str) -> dict[str, int]:
+def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, between: str) -> dict[str, int]:
     """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
     with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
