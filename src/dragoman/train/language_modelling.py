@@ -110,9 +110,6 @@ def _documents(count: int) -> str:
 def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     data = cfg.data
     assert isinstance(data, Texts | Instructions), "checked before a run begins"
-    between = data.between if isinstance(data, Instructions) else None
-    write: Callable[..., dict[str, int]]
-    write = store_documents if between is None else partial(store_answers, between=between)
     yield Preparing("reading")
     train, valid, removed = data.split()
     if removed:
@@ -125,9 +122,13 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
     with durable.folder(run.path / FOLDER) as folder:
         for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
-            facts = write(folder / name, some, tokenizer)
+            facts = _way_to_store(data)(folder / name, some, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
+
+
+def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
+    return partial(store_answers, between=data.between) if isinstance(data, Instructions) else store_documents
 
 
 def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
