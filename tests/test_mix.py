@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, DataError
 from dragoman.text.lines import Pair
 from dragoman.text.mix import Mixing, mix, portions
 
@@ -71,3 +71,8 @@ def test_sources_are_interleaved_and_not_read_ahead():
 def test_weights_that_are_none_are_refused(weights, message):
     with pytest.raises(ConfigError, match=message):
         portions([3, 4], Mixing(weights=weights))
+
+
+def test_a_source_that_shrinks_while_it_is_mixed_is_told():
+    with pytest.raises(DataError, match="source 2 had 30 pairs and now has fewer"):
+        list(mix(sources_of([7, 20]), [7, 30], Mixing()))

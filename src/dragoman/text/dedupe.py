@@ -12,7 +12,6 @@ Bands and texts that stay are on disk (``remembered.py``). The signatures are co
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Annotated, Literal
 
 import numpy as np
@@ -102,10 +101,11 @@ class Neighbours:
         assert cfg.near is not None
         self.cfg, self.near, self.memory, self.kept = cfg, cfg.near, memory, 0
         self.sign = _signer(cfg.seed)
-        self.rows = band_rows(cfg.near)
         memory.execute("CREATE TABLE stayed (number INTEGER PRIMARY KEY, source TEXT, target TEXT)")
         memory.execute("CREATE TABLE bands (band INTEGER, number INTEGER, PRIMARY KEY (band, number)) WITHOUT ROWID")
-        count = HASHES // self.rows
+        rows = band_rows(cfg.near)
+        count = HASHES // rows
+        self.weights = np.random.default_rng(cfg.seed).integers(2**63, size=(count, rows), dtype=np.uint64) * 2 + 1
         self.candidates = (
             "SELECT number, source, target FROM stayed WHERE number IN "
             f"(SELECT number FROM bands WHERE band IN ({', '.join('?' * count)})) ORDER BY number"
@@ -125,12 +125,11 @@ class Neighbours:
         return None
 
     def _bands(self, mine: frozenset[str]) -> list[int]:
-        signature = np.array(self.sign(sorted(mine)), np.uint32)
-        bands = signature[: len(signature) // self.rows * self.rows].reshape(-1, self.rows)
-        return [
-            int.from_bytes(blake2b(bytes([i]) + band.tobytes(), digest_size=8).digest(), "little", signed=True)
-            for i, band in enumerate(bands)
-        ]
+        """A key for each band of the signature: the same numbers in the same band have the same key."""
+        count, rows = self.weights.shape
+        signature = np.array(self.sign(sorted(mine))[: count * rows], np.uint64)
+        keys = (signature.reshape(count, rows) * self.weights).sum(axis=1)  # modulo 2^64; a collision costs a look
+        return keys.view(np.int64).tolist()
 
 
 def shingles(texts: Iterable[str]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dragoman.config import config
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, DataError
 from dragoman.text.lines import Pair
 
 
@@ -62,6 +62,7 @@ def mix(
 
     Raises:
         ConfigError: as ``portions``.
+        DataError: a source with fewer pairs than its size says.
     """
     left = portions(sizes, cfg)
     streams = [
@@ -76,7 +77,9 @@ def mix(
             at -= left[chosen]
             chosen += 1
         left[chosen] -= 1
-        yield chosen, next(streams[chosen])
+        if (pair := next(streams[chosen], None)) is None:
+            raise DataError(f"source {chosen + 1} had {sizes[chosen]:,} pairs and now has fewer: it changed on the way")
+        yield chosen, pair
 
 
 def _repeated(source: Callable[[], Iterator[Pair]], size: int, portion: int, pick: random.Random) -> Iterator[Pair]:

@@ -67,9 +67,9 @@ class Translations:
         )
 
     def of(self, source: str) -> list[int]:
-        """The hashes of the targets, the most frequent first, of equally frequent ones the earliest."""
+        """The hashes of its targets, the most frequent first, of equally frequent ones the earliest; two at most."""
         rows = self.memory.execute(
-            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first", (hashed(source),)
+            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first LIMIT 2", (hashed(source),)
         )
         return [target for (target,) in rows]
 

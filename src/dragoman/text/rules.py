@@ -10,6 +10,7 @@ import sqlite3
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -151,17 +152,22 @@ def _repeated(memory: sqlite3.Connection) -> Predicate:
     return lambda pair: seen.before(hashed(*pair))
 
 
+SOURCES = 1024
+"""Sources whose answer is at hand: one with thousands of targets is sorted once, not once for each."""
+
+
 class Conflicts(Learner):
     """Objects to pairs whose source has several targets: to all of them, or only to the rarer ones."""
 
     def __init__(self, memory: sqlite3.Connection, only_rarer: bool):
         self.translations, self.only_rarer = Translations(memory), only_rarer
+        self.targets = lru_cache(SOURCES)(self.translations.of)  # asked only when all is learnt
 
     def learn(self, pair: Pair) -> None:
         self.translations.add(pair)
 
     def __call__(self, pair: Pair) -> bool:
-        targets = self.translations.of(pair.source)
+        targets = self.targets(pair.source)
         return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
 
 
