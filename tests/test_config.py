@@ -332,5 +332,7 @@ def test_a_mapping_without_a_kind_is_of_the_usual_one_where_there_is_one():
 def test_presets_are_plain_data_that_a_configuration_reads():
     for make in presets.PRESETS.values():
         model = make()["model"]
-        assert to_dict(from_dict(TransformerConfig, model)) == model
-        assert {block.mixer.visibility for block in from_dict(TransformerConfig, model).decoder.pattern} == {Causal()}
+        cfg = from_dict(ModelConfig, model)
+        assert to_dict(cfg) == model
+        if isinstance(cfg, TransformerConfig):
+            assert all(isinstance(block.mixer.visibility, Causal) for block in cfg.decoder.pattern)
