@@ -2,15 +2,18 @@
 
 import pytest
 import torch
-from test_search import Recurrent, each_family, next_log_probs, sources
+from test_search import Recurrent, each_family, next_log_probs, sources, transformer
 
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.beam import Beam
+from dragoman.decode.beam import Beam, Gnmt
+from dragoman.decode.coverage import CoveringBeam
 from dragoman.decode.diverse import DiverseBeam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.listening import listening, taps
 from dragoman.decode.search import SearchConfig, search
 from dragoman.decode.strategy import LengthLimit
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import EOS, PAD
+from dragoman.text.tokenizer import BOS, EOS, PAD
 
 SHORT = LengthLimit(tokens=7, ratio=0.0, extra=7)
 
@@ -86,3 +89,67 @@ def test_groups_must_divide_the_beam():
         DiverseBeam(groups=4)
     cfg = DiverseBeam(size=8, groups=2)
     assert from_dict(SearchConfig, to_dict(cfg)) == cfg and cfg.kind == "diverse_beam"
+
+
+# ---- source left untranslated ----------------------------------------------------------------------
+
+
+def coverage(model, source, tokens):
+    """Attention to each source token, mean over all heads, summed over the steps, heard in one forward."""
+    heard = []
+    with torch.no_grad(), listening(taps(model), heard):
+        model(torch.tensor([[BOS, *tokens[:-1]]]), source)
+    return torch.stack(heard).mean(dim=(0, 2))[0].sum(dim=0)
+
+
+def test_scores_are_equation_14_with_the_attention_of_one_forward_pass():
+    model, batch = transformer(40), sources(40, 6)
+    cfg = CoveringBeam(size=4, nbest=3, beta=0.7, penalty=Gnmt(), limit=SHORT)
+    for source, found in zip(batch, search(model, batch, cfg), strict=True):
+        assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+        for h in found:
+            penalty = coverage(model, alone(source), h.tokens).clamp(max=1.0).log().sum().item()
+            expected = h.log_prob / Gnmt().divisor(len(h.tokens)) + 0.7 * penalty
+            assert h.score == pytest.approx(expected, abs=1e-4)
+
+
+def test_without_weight_coverage_changes_nothing_and_with_much_of_it_translations_cover_more():
+    model, batch = transformer(40, seed=1), sources(40, 10)
+    plain = search(model, batch, Beam(size=5, nbest=2, stop="certain", limit=SHORT))
+    assert search(model, batch, CoveringBeam(size=5, nbest=2, stop="certain", beta=0.0, limit=SHORT)) == plain
+    covering = search(model, batch, CoveringBeam(size=5, stop="certain", beta=20.0, limit=SHORT))
+
+    def covered(found):
+        pairs = zip(batch, found, strict=True)
+        return sum(coverage(model, alone(s), some[0].tokens).clamp(max=1.0).log().sum().item() for s, some in pairs)
+
+    assert covered(covering) > covered(plain)
+
+
+def test_coverage_is_the_same_alone_and_in_a_batch():
+    model, batch = transformer(40, seed=2), sources(40, 8)
+    cfg = CoveringBeam(size=3, beta=1.0, limit=SHORT)
+    for source, [found] in zip(batch, search(model, batch, cfg), strict=True):
+        [[single]] = search(model, alone(source), cfg)
+        assert single.tokens == found.tokens and single.score == pytest.approx(found.score, abs=1e-5)
+
+
+def test_coverage_needs_attention_and_a_penalty_that_is_one():
+    with pytest.raises(ConfigError, match="covering_beam: this model does not attend to a source"):
+        search(Recurrent(9), sources(9, 2), CoveringBeam())
+    with pytest.raises(ConfigError, match="beta: a coverage penalty must not be negative"):
+        CoveringBeam(beta=-1.0)
+
+
+# ---- ties ------------------------------------------------------------------------------------------
+
+
+def test_exact_ties_fall_the_same_way_in_every_batch():
+    """Each token has a twin further on in the vocabulary, which scores the same in each step, whatever was said."""
+    model, batch = transformer(300), sources(300, 10)
+    with torch.no_grad():
+        for table in (model.output.weight, model.embed.tokens.weight):
+            table[152:300] = table[4:152]
+    for cfg in (Beam(size=4, nbest=4, limit=SHORT), Greedy(limit=SHORT)):
+        for source, found in zip(batch, search(model, batch, cfg), strict=True):
+            assert [h.tokens for h in search(model, alone(source), cfg)[0]] == [h.tokens for h in found]

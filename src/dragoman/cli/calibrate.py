@@ -41,5 +41,6 @@ def calibrate(
     if found.alignment_error is None:
         print("alignments: too few words in common to learn from; all heads of the last two layers are used")
     else:
-        heads = ", ".join(f"{layer + 1}.{head + 1}" for layer, head in found.calibration.heads.heads)
-        print(f"alignments: heads {heads} (layer.head); error rate {found.alignment_error:.1%} on words in common")
+        chosen = ", ".join(f"{layer + 1}.{head + 1}" for layer, head in found.calibration.heads.heads)
+        heads = f"heads {chosen} (layer.head)" if chosen else "all heads of the last two layers, as good as any others"
+        print(f"alignments: {heads}; error rate {found.alignment_error:.1%} on words in common")

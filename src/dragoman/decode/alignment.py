@@ -8,15 +8,15 @@ B sentences of a batch, H heads of a layer, S source tokens, T target tokens, W 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.forced import batches_by_length, padded, shifted
+from dragoman.decode.listening import listening, taps
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import Tokenizer
@@ -70,7 +70,8 @@ class Aligner:
         try:
             for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
                 source, target = (padded([pairs[row][side] for row in rows], device) for side in (0, 1))
-                with torch.inference_mode(), listening(self.model) as weights:
+                weights: list[Tensor] = []
+                with torch.inference_mode(), listening(taps(self.model), weights):
                     self.model.hidden(shifted(target), source)
                 yield rows, weights
         finally:
@@ -106,30 +107,6 @@ def _words(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
             mine = word if mine < 0 else mine
         numbers.append(mine)
     return numbers
-
-
-# ---- listening -------------------------------------------------------------------------------------
-
-
-def taps(model: nn.Module) -> list[nn.Module]:
-    """Where the attention weights of each decoder layer to the source can be heard, the first layer first."""
-    return [module for name, module in model.named_modules() if name.endswith(".cross.weights")]
-
-
-@contextmanager
-def listening(model: nn.Module) -> Iterator[list[Float[Tensor, "B H T S"]]]:
-    """The weights of each layer, as they are computed; hooks are gone afterwards."""
-    heard: list[Tensor] = []
-
-    def hear(_: nn.Module, __: object, weights: Tensor) -> None:
-        heard.append(weights)
-
-    hooks = [tap.register_forward_hook(hear) for tap in taps(model)]
-    try:
-        yield heard
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # ---- which heads -----------------------------------------------------------------------------------

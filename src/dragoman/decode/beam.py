@@ -175,7 +175,8 @@ class BeamStrategy(Strategy):
         """Note which of the K best candidates of each group end."""
         total, ends, parent, cut = (field[:, :, : self.each].flatten(1) for field in (found.score, ends, parent, cut))
         real = ends & (total > -torch.inf)
-        score = total / self.cfg.penalty.divisor(self.length)
+        beam = found.beam[:, :, : self.each].flatten(1)
+        score = total / self.cfg.penalty.divisor(self.length) + self.bonus(beam)
         self.trail.ended.append(Ended(real, self.sentence[:, None].expand_as(real), parent, total, score, cut))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
@@ -192,6 +193,7 @@ class BeamStrategy(Strategy):
         left, moved = torch.stack([(~done).sum(), moved]).tolist()  # the one wait for the device
         if left == 0:
             return None
+        self.follow(beam)
         keep = None
         if left < len(done):
             keep = done.int().argsort(stable=True)[:left]
@@ -200,6 +202,14 @@ class BeamStrategy(Strategy):
         self.trail.grown.append(Grown(parent.flatten(), token.flatten(), self.total.flatten()))
         rows = (beam + K * torch.arange(left, device=beam.device)[:, None]).flatten() if moved and not first else None
         return Choice(keep, rows, token.flatten())
+
+    def bonus(self, beam: Int[Tensor, "N C"]) -> Float[Tensor, "N C"] | float:
+        """What is added to the score of translations that end now, by the hypothesis each goes on from; never more than
+        nothing."""
+        return 0.0
+
+    def follow(self, beam: Int[Tensor, "N K"]) -> None:
+        """Each hypothesis goes on from this one of its sentence."""
 
     def keep(self, sentences: Int[Tensor, " n"]) -> None:
         """Forget all others."""

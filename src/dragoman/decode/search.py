@@ -14,6 +14,7 @@ from torch import Tensor
 from dragoman.config import OneOf
 from dragoman.decode.beam import Beam
 from dragoman.decode.chance import key
+from dragoman.decode.coverage import CoveringBeam
 from dragoman.decode.diverse import DiverseBeam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.minimum_risk import MinimumBayesRisk
@@ -27,7 +28,7 @@ from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
 from dragoman.text.tokenizer import BOS, PAD
 
-SearchConfig = Annotated[Greedy | Beam | DiverseBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
+SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
 
 
 @torch.inference_mode()
@@ -88,7 +89,10 @@ def walk(
         return choice
 
     try:
-        with torch.inference_mode():  # never while others run: a generator's context would be theirs as well
+        with (
+            torch.inference_mode(),
+            strategy.watching(model, source),
+        ):  # never while others run: a generator's context would be theirs as well
             if isinstance(cfg, Speculative):
                 reader = cfg.reader(model, source, policy, strategy)
             else:
@@ -96,7 +100,7 @@ def walk(
             choice = choose(reader.first(prompt))
         while choice:
             yield choice
-            with torch.inference_mode():
+            with torch.inference_mode(), strategy.watching(model, source):
                 choice = choose(reader.next(choice))
     finally:
         model.train(training)

@@ -5,6 +5,7 @@ N sentences still being translated, W hypotheses of each, R = N x W rows, V voca
 
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from dragoman.config import config
 from dragoman.decode.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import EOS
 
 
@@ -73,6 +75,10 @@ class Strategy(ABC):
         ``ranked`` are the same as rules have changed them, or the same: tokens are chosen by these, and the
         log-probabilities in ``results`` are those of ``logits``.
         """
+
+    def watching(self, model: SequenceModel, source: Int[Tensor, "B S"] | None) -> AbstractContextManager[object]:
+        """What is to be in force while the model reads a step's tokens and the strategy takes the logits."""
+        return nullcontext()
 
     def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
         """What a row would say, were these the logits ``ahead`` steps after the next one; changes nothing."""

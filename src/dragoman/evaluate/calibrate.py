@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dragoman.decode.alignment import Aligner, Heads, anchors, learn
+from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.search import SearchConfig
@@ -35,7 +35,8 @@ class Calibrated:
     error_after: float
     """The same, calibrated."""
     alignment_error: float | None
-    """Of the chosen heads, on words that both sides have in common; None where there are too few."""
+    """Of the chosen heads, on words that both sides have in common, other pairs' than they were learnt on; None where
+    there are too few."""
 
 
 def calibrate(
@@ -111,11 +112,19 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
 
 
 def _heads(translator: Translator, pairs: Sequence[Pair]) -> tuple[Heads, float | None]:
-    """The heads that link best the words that both sides have in common."""
+    """The heads that link best the words that both sides have in common, and their error rate: learnt on every other
+    pair, and taken if on the rest they do better, by a standard error, than those that are used without learning."""
     tidy = [(normalise(pair.source), normalise(pair.target)) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(*pair))]
     if sum(len(gold) for _, gold in known) < LEAST:
         return Heads(), None
     sides = translator.source_tokenizer, translator.target_tokenizer
     ids = [([*sides[0].encode(source), EOS], [*sides[1].encode(target), EOS]) for (source, target), _ in known]
-    return learn(Aligner(translator.model, *sides), ids, [gold for _, gold in known])
+    aligner, gold = Aligner(translator.model, *sides), [gold for _, gold in known]
+    learnt, _ = learn(aligner, ids[::2], gold[::2])
+    aligner.heads = Heads()
+    before = error_rate(aligner.align(ids[1::2]), gold[1::2])
+    aligner.heads = learnt
+    after = error_rate(aligner.align(ids[1::2]), gold[1::2])
+    chance = (before * (1 - before) / max(1, sum(map(len, gold[1::2])))) ** 0.5
+    return (learnt, after) if after < before - chance else (Heads(), before)
