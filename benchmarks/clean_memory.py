@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from hashlib import blake2b
 from pathlib import Path
 
 from dragoman.text.clean import Cleaning, clean, normalise
@@ -26,6 +27,7 @@ from dragoman.text.remembered import hashed
 from dragoman.text.summary import summarise
 
 SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sta", "tre", "vil", "won", "xy", "zu")
+WORDS = ["".join(random.Random(i).choices(SYLLABLES, k=1 + i % 4)) for i in range(2**12)]
 REPEATED = 20
 """One pair in so many came before."""
 
@@ -37,8 +39,8 @@ def generated(count: int) -> Iterator[Pair]:
 
 
 def _pair(number: int) -> Pair:
-    pick = random.Random(number)
-    words = ["".join(pick.choices(SYLLABLES, k=pick.randint(1, 4))) for _ in range(pick.randint(6, 14))]
+    chance = blake2b(number.to_bytes(8, "little"), digest_size=29).digest()
+    words = [WORDS[chance[2 * i] << 4 | chance[2 * i + 1] >> 4] for i in range(6 + chance[-1] % 9)]
     return Pair(f"{' '.join(words)}.", f"{' '.join(reversed(words))} {number % 7}.")
 
 

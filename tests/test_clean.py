@@ -3,6 +3,7 @@
 import math
 import random
 import statistics
+import tracemalloc
 import unicodedata
 from collections import Counter
 
@@ -159,6 +160,20 @@ def test_cleaning_reads_no_further_than_it_is_asked():
     cleaned = clean((asked.append(i) or Pair(f"s{i}", f"t{i}") for i in range(9)), Cleaning())
     next(cleaned), next(cleaned)
     assert asked == [0, 1]
+
+
+def test_memory_does_not_grow_with_the_pairs():
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        pairs = (Pair(f"source {i % 4000}", f"target {i}") for i in range(count))
+        kept = sum(1 for _ in clean(pairs, Cleaning(max_deviations=5.0, conflicts="drop_rarer")))
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept == min(count, 4000)
+        return highest
+
+    peak(2000)  # what is filled once and stays
+    assert peak(10_000) < peak(2000) + 150_000  # a hash each in a set would take half a million bytes more
 
 
 def test_the_report_is_one_line_with_the_harshest_rule_first():

@@ -48,7 +48,7 @@ def show_removed(
             screen.print(f"[dim]{rule}:[/dim] {escape(first)}", soft_wrap=True)
             for other in others:
                 screen.print(f"[dim]  is like[/dim] {escape(other)}", soft_wrap=True)
-    screen.print(str(report))
+    screen.print(str(report), soft_wrap=True, markup=False)
 
 
 def _shortened(pair: "Pair") -> str:
