@@ -29,6 +29,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention_kernels.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loss_chunks.py
+	$(BIN)/python benchmarks/clean_memory.py
 	test -d runs/demo-$(TO) || $(BIN)/dragoman demo --to $(TO)
 	$(BIN)/python benchmarks/same_answer.py runs/demo-$(TO)
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.config import from_dict
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, DataError
 from dragoman.text.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
 from dragoman.text.lines import Pair
+from dragoman.text.remembered import Seen, remembering
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
 PLAIN = Pair("A plain sentence.", "Ein einfacher Satz.")
@@ -174,6 +175,15 @@ def test_memory_does_not_grow_with_the_pairs():
 
     peak(2000)  # what is filled once and stays
     assert peak(10_000) < peak(2000) + 150_000  # a hash each in a set would take half a million bytes more
+
+
+def test_a_full_disk_is_told_with_what_to_do():
+    message = "temporary file: database or disk is full: make room, or let TMPDIR"
+    with pytest.raises(DataError, match=message), remembering() as memory:
+        seen = Seen(memory)
+        memory.execute("PRAGMA max_page_count = 4")
+        for key in range(100_000):
+            seen.before(key)
 
 
 def test_the_report_is_one_line_with_the_harshest_rule_first():

@@ -143,6 +143,10 @@ MISTAKES = {
     "too few to hold out": (["split", "CORPUS", "-o", "parts"], "are too few to hold out 1,000 for test"),
     "weights all zero": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "0,0"], "all are zero"),
     "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: numbers with"),
+    "a weight that is no number": (
+        ["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "nan,1"],
+        "nan is no weight",
+    ),
     "fewer weights than sources": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "1"], "1 weights for 2"),
     "a temperature below 1": (["mix", "CORPUS", "-o", "o.tsv", "--temperature", "0"], "mixing.temperature: must be"),
 }
