@@ -105,8 +105,8 @@ def report(run: str, texts: int, rounds: int, seconds: dict, said: dict) -> None
         "# Translating real text",
         "",
         f"{run}, its {texts:,} held-out texts, in batches of {BATCH} and (the first {ALONE}) one by one; texts per CPU "
-        f"second, median of {rounds} interleaved rounds. The same: share of texts, of all in batches, whose translation "
-        "is that of dragoman in float32, greedy / beam 5 (length penalties and stop rules differ between the two).",
+        f"second, median of {rounds} interleaved rounds. The same: share of the texts in batches whose translation is "
+        "that of dragoman in float32, greedy / beam 5 (length penalties and stop rules differ between the two).",
         "",
         f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
         f"torch {torch.__version__}.",

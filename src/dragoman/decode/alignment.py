@@ -65,17 +65,13 @@ class Aligner:
 
     def looks(self, pairs: Sequence[Ids], batch_tokens: int) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Rows, and of each layer where its heads look while each of their tokens is said (B, H, T, S)."""
-        device, training = self.model.device, self.model.training
-        self.model.eval()
-        try:
+        with self.model.without_dropout():
             for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
-                source, target = (padded([pairs[row][side] for row in rows], device) for side in (0, 1))
+                source, target = (padded([pairs[row][side] for row in rows], self.model.device) for side in (0, 1))
                 weights: list[Tensor] = []
                 with torch.inference_mode(), listening(taps(self.model), weights):
                     self.model.hidden(shifted(target), source)
                 yield rows, weights
-        finally:
-            self.model.train(training)
 
     def by_words(self, pair: Ids, looks: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
         """How much the tokens of each target word look at those of each source word, in all."""

@@ -35,20 +35,16 @@ def token_log_probs(
         batch_tokens: tokens of both sides read at a time, padding included.
         progress: called with the rows done and their number.
     """
-    device, training = model.device, model.training
     found: list[tuple[float, ...]] = [()] * len(targets)
     done = 0
-    model.eval()
-    try:
+    with model.without_dropout():
         for rows in batches_by_length([len(s) + len(t) for s, t in zip(sources, targets, strict=True)], batch_tokens):
-            source, target = (padded([side[i] for i in rows], device) for side in (sources, targets))
+            source, target = (padded([side[i] for i in rows], model.device) for side in (sources, targets))
             for i, values in zip(rows, _of_batch(model, source, target).cpu(), strict=True):
                 found[i] = tuple(values[: len(targets[i])].tolist())
             done += len(rows)
             if progress:
                 progress(done, len(targets))
-    finally:
-        model.train(training)
     return found
 
 

@@ -79,8 +79,7 @@ def walk(
 
     ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
     """
-    training, rule = model.training, Rules(rules)
-    model.eval()
+    rule = Rules(rules)
 
     def choose(logits: Tensor) -> Choice | None:
         choice = strategy.step(logits, rule.apply(logits))
@@ -88,11 +87,9 @@ def walk(
             rule.follow(choice)
         return choice
 
-    try:
-        with (
-            torch.inference_mode(),
-            strategy.watching(model, source),
-        ):  # never while others run: a generator's context would be theirs as well
+    with model.without_dropout():
+        # never inference mode while others run: a generator's context would be theirs as well
+        with torch.inference_mode(), strategy.watching(model, source):
             if isinstance(cfg, Speculative):
                 reader = cfg.reader(model, source, policy, strategy)
             else:
@@ -102,8 +99,6 @@ def walk(
             yield choice
             with torch.inference_mode(), strategy.watching(model, source):
                 choice = choose(reader.next(choice))
-    finally:
-        model.train(training)
 
 
 def own_seeds(ids: Int[Tensor, "B T"]) -> list[int]:

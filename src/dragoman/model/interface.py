@@ -5,6 +5,8 @@ B batch, T target length, S source length, D width, V target vocabulary, N sente
 
 import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,6 +78,18 @@ class SequenceModel(nn.Module, ABC):
     """Hidden vectors to logits, but for ``logit_cap``."""
     logit_cap: float | None = None
     """Logits become cap tanh(logits / cap); None for as they are."""
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """In evaluation mode inside the block; as it was after it."""
+        training = self.training
+        if training:  # a walk over all modules, which for one short text is a tenth of the work
+            self.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.train()
 
     @property
     def device(self) -> torch.device:
