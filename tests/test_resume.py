@@ -173,7 +173,7 @@ import sys, time, tiny_run
 from pathlib import Path
 from dragoman.train import loop, run
 quick = loop._account
-loop._account = lambda *given: (time.sleep(60 if given[1].step == 5 else 0), quick(*given))[1]
+loop._account = lambda *given: (time.sleep(600 if given[1].step == 5 else 0), quick(*given))[1]
 for event in run.start(tiny_run.config(Path(sys.argv[1])), sys.argv[2]).events():
     print(type(event).__name__, flush=True)
 """
@@ -189,7 +189,7 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(pairs, path
         time.sleep(0.5)
         assert process.poll() is None, "the first one waits for the step"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) != 0
+        assert process.wait(timeout=120) != 0
     assert RunDirectory.open(path).find("last").step == 4
     assert isinstance(next(iter(resume(path).events())), Started)
 
