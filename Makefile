@@ -32,6 +32,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/clean_memory.py
 	test -d runs/demo-$(TO) || $(BIN)/dragoman demo --to $(TO)
 	$(BIN)/python benchmarks/same_answer.py runs/demo-$(TO)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/translate.py runs/demo-$(TO)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/caches.py runs/demo-$(TO)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode_growth.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build src/*.egg-info
