@@ -385,7 +385,9 @@ def test_a_document_that_cannot_be_read_is_one_line_and_nothing_is_written(
 def test_what_is_for_lines_of_text_is_refused_for_a_document(shouting, tmp_path, capsys):
     (tmp_path / "a.po").write_text(PO)
     assert main(["translate", "run", str(tmp_path / "a.po"), "--nbest", "2"]) == 2
-    assert "--nbest, --scores, --prefix-column and --format are for lines of text" in capsys.readouterr().err
+    assert (
+        "--nbest, --scores, --alignments, --prefix-column and --format are for lines of text" in capsys.readouterr().err
+    )
 
 
 def test_documents_are_opened_by_their_names(tmp_path):

@@ -179,8 +179,10 @@ for event in run.start(tiny_run.config(Path(sys.argv[1])), sys.argv[2]).events()
 """
 
 
-def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(pairs, path):
-    command = [sys.executable, "-c", SLOW, str(pairs), str(path)]
+@pytest.mark.parametrize("before", ["default", "ignored"])
+def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(before, pairs, path):
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" if before == "ignored" else ""
+    command = [sys.executable, "-c", ignoring + SLOW, str(pairs), str(path)]
     with subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert any(line == "Validated\n" for line in process.stdout), "at step 4"
@@ -189,7 +191,10 @@ def test_the_second_ctrl_c_leaves_at_once_and_the_run_can_be_resumed(pairs, path
         time.sleep(0.5)
         assert process.poll() is None, "the first one waits for the step"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) != 0
+        try:
+            assert process.wait(timeout=60) != 0
+        finally:
+            process.kill()
     assert RunDirectory.open(path).find("last").step == 4
     assert isinstance(next(iter(resume(path).events())), Started)
 

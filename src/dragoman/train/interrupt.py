@@ -25,13 +25,11 @@ class Interrupts:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(number).name
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        for known, handler in self.before.items():  # a shell's background jobs start with Ctrl-C ignored; we heed it
+            signal.signal(known, signal.SIG_DFL if handler is signal.SIG_IGN else handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
