@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from variants import VARIANTS, V, batch, build
 
 from dragoman.model.packed import MOST, Transposed, WholeNumbers, pack
 from dragoman.model.places import Tokens
-from tests.variants import VARIANTS, V, batch, build
 
 
 @pytest.mark.parametrize("shape", ["encoder-decoder", "decoder-only"])
