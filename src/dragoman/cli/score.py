@@ -4,10 +4,11 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.lines import write_lines
 from dragoman.cli.output import Format
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def score(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.scoring import perplexity
     from dragoman.decode.translator import Translator
-    from dragoman.durable import replace_with
     from dragoman.text.formats import guess_source, read_pairs
 
     given = list(read_pairs(guess_source(pairs)))
@@ -39,10 +39,7 @@ def score(
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
     lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)
-    if output is None:
-        _write(lines, sys.stdout)
-    else:
-        replace_with(output, lambda partial: _write_file(lines, partial))
+    write_lines(lines, output)
     tokens = sum(len(pair.tokens) for pair in scored)
     print(f"{len(scored):,} pairs, {tokens:,} tokens: perplexity {perplexity(scored):.4g}", file=sys.stderr)
 
@@ -65,13 +62,3 @@ def _as_json(scored: "Sequence[ScoredPair]", tokenizer: "Tokenizer") -> Iterator
             "token_log_probs": pair.token_log_probs,
         }
         yield json.dumps(record, ensure_ascii=False)
-
-
-def _write_file(lines: Iterator[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        _write(lines, file)
-
-
-def _write(lines: Iterator[str], file: TextIO) -> None:
-    for line in lines:
-        print(line, file=file)

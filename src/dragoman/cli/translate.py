@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.lines import given_lines
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
     RuleOption,
@@ -19,7 +20,7 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
-from dragoman.errors import ConfigError, DataError
+from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.decode.request import Request
@@ -101,7 +102,7 @@ def translate(
             f"{text}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
         )
     typed = text is None and sys.stdin.isatty()
-    lines = None if typed or document else _lines(text)
+    lines = None if typed or document else given_lines(text)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
     if nbest > 1 and cfg.nbest != nbest:
@@ -132,18 +133,6 @@ def translate(
         write(results, sys.stdout, layout)
     else:
         replace_with(output, lambda partial: write_file(results, partial, layout))
-
-
-def _lines(text: str | None) -> Iterable[str]:
-    from dragoman.text.lines import decode_lines, read_lines
-
-    if text is None:
-        return decode_lines(sys.stdin.buffer, "standard input")
-    if Path(text).is_file():
-        return read_lines(text)
-    if text.endswith((".txt", ".gz", ".zst")) or ("/" in text and " " not in text):
-        raise DataError(f"{text}: no such file")
-    return [text]
 
 
 def _with_prefixes(lines: Iterable[str]) -> "Iterator[Request]":
