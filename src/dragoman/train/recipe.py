@@ -78,7 +78,7 @@ class DataConfig:
 
 
 Data = Annotated[DataConfig | Texts | Instructions | LabelledTexts, OneOf(usual="data")]
-"""Which kind a task takes, its lesson says (``lesson.py``)."""
+"""Which kind a task takes, its lesson says (``lessons/``)."""
 
 
 @config

@@ -29,8 +29,8 @@ from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.interrupt import Interrupts
 from dragoman.train.journal import Journal
-from dragoman.train.lesson import FOLDER, Lesson
 from dragoman.train.lessons import lesson_for
+from dragoman.train.lessons.lesson import FOLDER, Lesson
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps

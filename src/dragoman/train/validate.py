@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dragoman.train.lesson import Examination, Seen
+from dragoman.train.lessons.lesson import Examination, Seen
 
 
 def look(

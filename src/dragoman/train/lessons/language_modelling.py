@@ -28,7 +28,7 @@ from dragoman.text.lines import Pair
 from dragoman.text.store import Column, Store, building, chunks
 from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
 from dragoman.train.recipe import RunConfig, fill, outline
 
 CHUNK = 1000

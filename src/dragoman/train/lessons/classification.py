@@ -25,9 +25,9 @@ from dragoman.text.labelled import LabelledText, LabelledTexts
 from dragoman.text.store import Store, building, chunks
 from dragoman.text.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, finite
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, finite
+from dragoman.train.lessons.translation import in_order
 from dragoman.train.recipe import RunConfig, settled
-from dragoman.train.translation import in_order
 
 CHUNK = 10_000
 """Texts in memory while they are encoded."""

@@ -1,6 +1,6 @@
 """What a task brings to a run: its text made ready in the run directory, the batches of each step, and its examination.
 
-``Run`` knows no task; it asks the lesson. A further task is a file with a ``Lesson`` and a line in ``lessons.py``.
+``Run`` knows no task; it asks the lesson. A further task is a file with a ``Lesson`` and a line in ``__init__.py``.
 
     runs/NAME/data/   what the lesson has prepared, and report.json: what was read, kept and left out
 

@@ -28,7 +28,7 @@ from dragoman.text.formats import JsonLines, Pair, read_pairs
 from dragoman.text.split import Overlap, Split, hold_out, without_overlap
 from dragoman.text.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
 from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 
