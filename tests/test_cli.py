@@ -1,5 +1,6 @@
 """The command line as its users meet it: what it prints, what it returns, and what it leaves alone."""
 
+import json
 import random
 import re
 import subprocess
@@ -101,6 +102,14 @@ def test_evaluation_prints_scores_with_signatures_and_keeps_outputs(run, capsys)
     assert len((run / "evaluations" / "test" / "translations.txt").read_text().splitlines()) == 20
 
 
+def test_evaluation_takes_a_search_in_full_and_metrics_by_name(run, capsys):
+    options = ["--search", "beam: {size: 2, stop: first}", "--metric", "ter", "--metric", "bleu_lowercase_as_given"]
+    assert main(["evaluate", str(run), *options, "--name", "own"]) == 0
+    assert "TER" in (out := said(capsys)[0]) and "chrF" not in out
+    kept = json.loads((run / "evaluations" / "own" / "scores.json").read_text())
+    assert kept["search"]["size"] == 2 and list(kept["scores"]) == ["ter", "bleu_lowercase_as_given"]
+
+
 def test_a_longer_budget_goes_on_where_the_run_stopped(run, capsys):
     assert main(["train", str(run), "--resume", "train.budget={kind: steps, steps: 410}"]) == 0
     assert "going on after step 400" in said(capsys)[0]
@@ -141,6 +150,7 @@ MISTAKES = {
     "no such checkpoint": (["translate", "RUN", "abc", "--checkpoint", "step-999999"], "step-999999"),
     "a missing input file": (["translate", "RUN", "absent.txt"], "absent.txt: no such file"),
     "a missing test set": (["evaluate", "RUN", "absent.tsv"], "absent.tsv: no such file"),
+    "an unknown metric": (["evaluate", "RUN", "--metric", "blue"], "no 'blue' here. Did you mean 'bleu'?"),
     "a row with one column": (["evaluate", "RUN", "ONE_COLUMN"], ":2: "),
 }  # fmt: skip
 

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.searching import SearchOption, chosen_search
+
 if TYPE_CHECKING:
+    from dragoman.decode.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
 
 
@@ -19,6 +22,15 @@ def evaluate(
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
+    search: SearchOption = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help="For translation, may be repeated: bleu, chrf, ter, exact_match, bleu_lowercase_tokenized, "
+            "bleu_lowercase_as_given (text that comes in tokens); default: all but ter and the last.",
+        ),
+    ] = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[
@@ -38,15 +50,25 @@ def evaluate(
         evaluate_classifier.show(found)
         return
     options = {"which": checkpoint, "device": device, "precision": precision}
-    show(evaluated(run, pairs, beam=beam, name=name, **options))
+    how = chosen_search(search)
+    show(evaluated(run, pairs, beam=beam, search=how, metrics=metric, name=name, **options))
 
 
-def evaluated(run: Path, pairs: str | None, *, beam: int = 5, name: str | None = None, **options: str) -> "Evaluation":
+def evaluated(
+    run: Path,
+    pairs: str | None,
+    *,
+    beam: int = 5,
+    search: "SearchConfig | None" = None,
+    metrics: list[str] | None = None,
+    name: str | None = None,
+    **options: str,
+) -> "Evaluation":
     """``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
-    from dragoman.evaluate.evaluation import evaluate
+    from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.text.formats import JsonLines, guess_source, read_pairs
     from dragoman.train import report
 
@@ -56,7 +78,9 @@ def evaluated(run: Path, pairs: str | None, *, beam: int = 5, name: str | None =
     translator = Translator.load(run, **options)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
-        evaluation = evaluate(translator, test, folder=folder, beam=beam, progress=progress)
+        evaluation = evaluate(
+            translator, test, folder=folder, beam=beam, search=search, metrics=metrics or USUAL, progress=progress
+        )
     report.write(directory)  # which shows the figures of every evaluation
     return evaluation
 

@@ -18,6 +18,8 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Score, score_of
 from dragoman.text.lines import Pair
 
+USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
+"""The metrics that are asked for where nobody says."""
 LENGTHS = (5, 10, 20, 30, 50)
 """Bucket ends, in words of the source."""
 
@@ -73,7 +75,7 @@ def evaluate(
     folder: str | Path | None = None,
     beam: int = 5,
     search: SearchConfig | None = None,
-    metrics: Sequence[str] = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match"),
+    metrics: Sequence[str] = USUAL,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Translate the sources of ``pairs`` and score what comes out against their targets.
