@@ -29,32 +29,9 @@ from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
+from dragoman.train.budget import Budget, Steps
 from dragoman.train.optimize import AdamW, Optimizer
 from dragoman.train.schedule import Cosine, Noam, Schedule
-
-# ---- how long -------------------------------------------------------------------------------------
-
-
-@config
-class Steps:
-    steps: PositiveInt
-    """Optimizer steps."""
-
-
-@config
-class Epochs:
-    epochs: PositiveFloat
-    """Passes over the training text."""
-
-
-@config
-class Minutes:
-    minutes: PositiveFloat
-    """Time spent learning; preparing, validating and saving come on top. The number of steps is fixed once, from the
-    speed of the first twenty-fifth, so two such runs differ in length. For runs that are equal, give steps."""
-
-
-Budget = Annotated[Steps | Epochs | Minutes, OneOf()]
 
 # ---- the tree -------------------------------------------------------------------------------------
 

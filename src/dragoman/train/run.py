@@ -5,7 +5,6 @@ checkpoint holds: a resumed run therefore does what the uninterrupted one would 
 many threads as before: their number decides in which order sums are made).
 """
 
-import dataclasses
 import errno
 import functools
 import math
@@ -23,17 +22,17 @@ from dragoman.errors import CheckpointError
 from dragoman.machine import autocast, choose_device, keep_memory
 from dragoman.migrations import Content
 from dragoman.model.tower import Tower
-from dragoman.train import loop, report
+from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.interrupt import Interrupts
-from dragoman.train.journal import Journal
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.lesson import FOLDER, Lesson
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.progress import Progress, Window
-from dragoman.train.recipe import Epochs, Minutes, RunConfig, Steps
+from dragoman.train.recipe import RunConfig
+from dragoman.train.record import Record
 from dragoman.train.validate import look
 
 
@@ -46,7 +45,7 @@ class Run:
         self.cfg, self.directory, self.content, self.changes = cfg, directory, content, changes
         self.progress = Progress.from_dict(content.progress) if content else Progress()
         self.saved = (self.progress.step, self.progress.validated)
-        self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
+        self.record = Record(directory)
 
     def events(self) -> Iterator[Event]:
         """Everything that happens from here to the end of the run.
@@ -59,10 +58,9 @@ class Run:
         try:
             yield from self.prepare()
             yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
-            for path, old, new in self.changes:
-                line = {"kind": "change", "step": self.progress.step, "path": path, "from": old, "to": new}
-                self.metrics.append(line)
-                yield Notice(f"changed: {path} from {old!r} to {new!r}")
+            for change in self.changes:
+                self.record.change(self.progress.step, change)
+                yield Notice("changed: {} from {!r} to {!r}".format(*change))
             with Interrupts() as interrupts:
                 yield from self.learn(interrupts)
         except loop.Diverged as error:
@@ -97,7 +95,7 @@ class Run:
 
     def set_up(self, lesson: Lesson) -> Started:
         self.cfg = lesson.fill(self.cfg)
-        self.directory.write_config(self.cfg)
+        self.record.config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
         self.device = choose_device(train.device)
         keep_memory()
@@ -119,8 +117,8 @@ class Run:
         )
         self.examination = lesson.examination(self.cfg, self.device)
         if self.progress.total is None:
-            self.progress.total = self.fixed_total()
-        self.rewind()
+            self.progress.total = train.budget.total(self.plan.steps_per_epoch)
+        self.record.rewind(self.progress)
         return Started(
             summary=lesson.summary,
             parameters=sum(p.numel() for p in self.model.parameters()),
@@ -143,28 +141,6 @@ class Run:
         if self.average and "average" in tensors:
             self.average.load(self.model, tensors["average"])
         self.content = None  # as large as model and optimizer together
-
-    def rewind(self) -> None:
-        """Drop what the journals say of steps and validations after the checkpoint."""
-        step, validated = self.progress.step, self.progress.validated
-        self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
-        self.samples.rewind(lambda line: line["step"] <= validated)
-
-    def fixed_total(self) -> int | None:
-        """Steps in the budget; None for minutes, until ``measured_total``."""
-        match self.cfg.train.budget:
-            case Steps(steps=steps):
-                return steps
-            case Epochs(epochs=epochs):
-                return math.ceil(epochs * self.plan.steps_per_epoch)
-            case Minutes():
-                return None
-
-    def measured_total(self) -> int | None:
-        """Steps that fit into a budget of minutes, once a twenty-fifth of it is spent and has told the speed."""
-        assert isinstance(self.cfg.train.budget, Minutes)
-        budget, p = 60 * self.cfg.train.budget.minutes, self.progress
-        return max(p.step, round(budget * p.step / p.seconds)) if p.step >= 10 and p.seconds >= budget / 25 else None
 
     # ---- learning ---------------------------------------------------------------------------------
 
@@ -189,7 +165,7 @@ class Run:
             ):
                 yield self.save(best=improved)
             if end:
-                report.write(self.directory)
+                self.record.page()
                 yield end
                 return
             yield from self.step(steps)
@@ -215,7 +191,7 @@ class Run:
         else:
             window.steps, window.tokens = window.steps + 1, window.tokens + done.tokens
             window.loss, window.grad_norm = window.loss + done.loss * done.tokens, window.grad_norm + done.grad_norm
-        if progress.total is None and (total := self.measured_total()):
+        if progress.total is None and (total := self.cfg.train.budget.measured(progress.step, progress.seconds)):
             progress.total = total
             yield Notice(
                 f"{total:,} steps fit into the budget at {progress.step / progress.seconds:.2f} steps a second"
@@ -238,7 +214,7 @@ class Run:
             tokens_per_second=window.real / window.seconds,
         )
         progress.window = Window()
-        self.metrics.append({"kind": "train"} | dataclasses.asdict(learned))
+        self.record.learned(learned)
         return learned
 
     # ---- validating -------------------------------------------------------------------------------
@@ -262,26 +238,18 @@ class Run:
             progress.best_loss, progress.best_step = cost, progress.step
         perplexity = math.exp(min(seen.loss, 700))
         validated = Validated(progress.step, seen.loss, perplexity, best, seen.scores, seen.samples, cost)
-        row = dataclasses.asdict(validated)
-        self.samples.append({"step": progress.step, "samples": row.pop("samples")})
-        self.metrics.append({"kind": "valid"} | row)
-        report.write(self.directory)
+        self.record.validated(validated)
         return validated
 
     # ---- saving and stopping ----------------------------------------------------------------------
 
     def save(self, *, best: bool) -> Saved:
-        step = self.progress.step
         tensors = {"model": self.model.state_dict(), "optimizer": state_tensors(self.optimizer, self.model)}
         if self.average:
             tensors["average"] = self.average.tensors(self.model)
-        self.metrics.flush()
-        self.samples.flush()
-        progress = dataclasses.asdict(self.progress)
-        written = self.directory.save(step, tensors=tensors, progress=progress, config=self.plain_config, best=best)
-        self.saved = (step, self.progress.validated)
-        self.directory.prune(keep=self.cfg.train.keep.last, every=self.cfg.train.keep.every)
-        return Saved(step, written.path, best)
+        saved = self.record.save(self.progress, tensors, self.plain_config, self.cfg.train.keep, best=best)
+        self.saved = (self.progress.step, self.progress.validated)
+        return saved
 
     def end(self, interrupts: Interrupts) -> Finished | None:
         progress, train = self.progress, self.cfg.train

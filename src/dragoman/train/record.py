@@ -1,0 +1,67 @@
+"""What a run leaves in its directory while it goes: checkpoints, journals, and the page that shows them.
+
+Journals and checkpoints agree: what a journal says of steps after the checkpoint is dropped when the run goes on there.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.train import report
+from dragoman.train.changes import Change
+from dragoman.train.events import Learned, Saved, Validated
+from dragoman.train.journal import Journal
+from dragoman.train.progress import Progress
+from dragoman.train.recipe import Keep, RunConfig
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
+
+
+class Record:
+    """Everything but the data and the tokenizers, which the lesson prepares."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory = directory
+        self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
+
+    def config(self, cfg: RunConfig) -> None:
+        self.directory.write_config(cfg)
+
+    def rewind(self, progress: Progress) -> None:
+        """Drop what the journals say of steps and validations after the checkpoint."""
+        step, validated = progress.step, progress.validated
+        self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
+        self.samples.rewind(lambda line: line["step"] <= validated)
+
+    def change(self, step: int, change: Change) -> None:
+        path, old, new = change
+        self.metrics.append({"kind": "change", "step": step, "path": path, "from": old, "to": new})
+
+    def learned(self, seen: Learned) -> None:
+        self.metrics.append({"kind": "train"} | dataclasses.asdict(seen))
+
+    def validated(self, seen: Validated) -> None:
+        row = dataclasses.asdict(seen)
+        self.samples.append({"step": seen.step, "samples": row.pop("samples")})
+        self.metrics.append({"kind": "valid"} | row)
+        self.page()
+
+    def page(self) -> None:
+        report.write(self.directory)
+
+    def save(self, progress: Progress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool) -> Saved:
+        """Write a checkpoint, and remove those that need not be kept.
+
+        Raises:
+            CheckpointError: it cannot be written; all others are as they were.
+        """
+        self.metrics.flush()
+        self.samples.flush()
+        written = self.directory.save(
+            progress.step, tensors=tensors, progress=dataclasses.asdict(progress), config=config, best=best
+        )
+        self.directory.prune(keep=keep.last, every=keep.every)
+        return Saved(progress.step, written.path, best)
