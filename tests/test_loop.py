@@ -17,7 +17,7 @@ from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
 from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
-from dragoman.train.optimize import Adam, AdamW, load_state_tensors, state_tensors
+from dragoman.train.optimize import Adam, state_tensors
 
 V = 20
 TASK = Translation()
@@ -201,43 +201,6 @@ def test_a_mixture_of_experts_adds_its_balance_for_every_token():
     balance = auxiliary_loss(plain)
     torch.testing.assert_close(with_balance, cross_entropy(plain, b, 0.1) + balance * count)
     assert balance > 0
-
-
-# ---- optimizers -----------------------------------------------------------------------------------
-
-
-def test_only_matrices_decay_and_no_embedding():
-    module = model()
-    groups = {g["weight_decay"]: {id(p) for p in g["params"]} for g in AdamW(decay=0.1).build(module).param_groups}
-    names = {name: id(p) for name, p in module.named_parameters()}
-    decaying = {name for name, p in names.items() if p in groups[0.1]}
-    assert "decoder.blocks.0.mlp.up.weight" in decaying
-    assert not [name for name in decaying if "embed" in name or "norm" in name or "bias" in name or "residual" in name]
-    assert len(groups[0.1]) + len(groups[0.0]) == len(names)
-
-
-@pytest.mark.parametrize("choice", [Adam(), AdamW()], ids=lambda choice: choice.kind)
-def test_an_optimizer_goes_on_from_its_saved_tensors_to_the_bit(choice):
-    whole, first, second = model(), model(), model()
-    optimizer, progress = choice.build(whole), Progress()
-    for number in range(4):
-        step(whole, [batch(number)], progress, optimizer=optimizer)
-    optimizer, progress = choice.build(first), Progress()
-    for number in range(2):
-        step(first, [batch(number)], progress, optimizer=optimizer)
-    saved = {name: value.clone() for name, value in state_tensors(optimizer, first).items()}
-    second.load_state_dict(first.state_dict())
-    optimizer = choice.build(second)
-    load_state_tensors(optimizer, second, saved)
-    for number in range(2, 4):
-        step(second, [batch(number)], progress, optimizer=optimizer)
-    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(second).items())
-
-
-def test_optimizer_state_of_another_model_is_refused_by_name():
-    module = model()
-    with pytest.raises(CheckpointError, match=r"'encoder.old.weight', which the model does not have"):
-        load_state_tensors(Adam().build(module), module, {"encoder.old.weight:exp_avg": torch.zeros(1)})
 
 
 # ---- averages -------------------------------------------------------------------------------------
