@@ -73,6 +73,21 @@ def test_special_tokens_are_0_1_2_and_vanish_in_decoding(tokenizer):
     assert tokenizer.decode(np.array(ids)) == "The light"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_marks_stand_for_no_text_and_no_text_becomes_one(kind, tmp_path):
+    marked, plain = Tokenizer.train(KINDS[kind], TEXTS, ["⟨mask⟩", "⟨2de⟩"]), TRAINED[kind]
+    ids = marked.mark("⟨mask⟩"), marked.mark("[MASK]", "⟨2de⟩")
+    assert sorted(ids) == [len(plain), len(plain) + 1] and len(marked) == len(plain) + 2
+    text = "Turn on ⟨mask⟩"
+    assert not set(marked.encode(text)) & set(ids) and marked.decode(marked.encode(text)) == text
+    assert marked.encode(TEXTS[0]) == plain.encode(TEXTS[0])
+    assert marked.decode([*marked.encode("Turn"), *ids]) == "Turn" and marked.spelling(ids[0]) == b""
+    marked.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").mark("⟨2de⟩") == ids[1]
+    with pytest.raises(ConfigError, match="tokenizer: has no ⟨mask⟩"):
+        plain.mark("⟨mask⟩", "<mask>")
+
+
 def test_any_ids_decode_to_some_text(tokenizer):
     for i in range(len(tokenizer)):
         assert isinstance(tokenizer.decode([i]), str)

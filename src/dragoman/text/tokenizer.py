@@ -4,7 +4,7 @@ What is trained here works on UTF-8 bytes (written as the 256 printable symbols 
 decoding gives back every text to the character. A space is put before the text and taken off again, so that the first
 word is the same token as inside a sentence. The special tokens are spelt with ⟨⟩, which no token made of bytes can be;
 typed by a person they are text like any other. Padding is 0, the beginning of a sentence 1, its end 2, in every
-vocabulary.
+vocabulary. Further ones, marks, stand for no text either: what hides a word, which language is asked for.
 """
 
 import os
@@ -98,8 +98,9 @@ class Tokenizer:
         self._same = bool((self._theirs[:-1] < self._theirs[1:]).all())
 
     @classmethod
-    def train(cls, cfg: TokenizerConfig, texts: Iterable[str]) -> "Tokenizer":
-        """A tokenizer for ``texts``; the same texts in the same order give the same file to the byte.
+    def train(cls, cfg: TokenizerConfig, texts: Iterable[str], marks: Sequence[str] = ()) -> "Tokenizer":
+        """A tokenizer for ``texts``; the same texts in the same order give the same file to the byte. It has ``marks``,
+        such as ⟨mask⟩, besides the tokens that ``cfg`` asks for.
 
         Raises:
             ConfigError: a vocabulary larger than the texts yield.
@@ -107,7 +108,7 @@ class Tokenizer:
         """
         match cfg:
             case Loaded():
-                return cls.load(cfg.path)
+                inner = cls.load(cfg.path)._inner
             case Bpe():
                 inner = _train_bpe(cfg.vocab, texts)
             case Unigram():
@@ -120,6 +121,7 @@ class Tokenizer:
                 inner = _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
             case _:
                 assert_never(cfg)
+        inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
         return cls(inner)
 
     @classmethod
@@ -154,12 +156,29 @@ class Tokenizer:
         theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
         return self._inner.decode_batch(theirs, skip_special_tokens=True)
 
+    def mark(self, *names: str) -> int:
+        """The id of a mark, by any of the ``names`` it may go by, such as ⟨mask⟩, [MASK] and <mask>.
+
+        Raises:
+            ConfigError: the tokenizer has none of them.
+        """
+        for name in names:
+            if (found := self._marks.get(name)) is not None:
+                return int(self._ours[found])
+        raise ConfigError(f"tokenizer: has no {names[0]}: train one with the run, or load one that has it")
+
+    @cached_property
+    def _marks(self) -> dict[str, int]:
+        """The library's ids of what stands for no text, by name."""
+        added = self._inner.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special}
+
     def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
         """Each token by itself, for people: the space before a word stays, half of a character is a question mark."""
         return [spelt.decode(errors="replace") for spelt in map(self.spelling, ids)]
 
     def spelling(self, token: SupportsInt) -> bytes:
-        """The UTF-8 bytes that a token stands for; none for a special one. Those of a text's tokens, end to end, spell
+        """The UTF-8 bytes that a token stands for; none for a mark. Those of a text's tokens, end to end, spell
         it, but for the space before the first word where the tokenizer puts one.
 
         Raises:
@@ -169,7 +188,7 @@ class Tokenizer:
 
     @cached_property
     def spellings(self) -> list[bytes]:
-        return spellings(self._inner, self._theirs.tolist(), special=len(_SPECIALS))
+        return spellings(self._inner, self._theirs.tolist(), silent=set(self._marks.values()))
 
     def __len__(self) -> int:
         """Size of the vocabulary."""
