@@ -5,11 +5,13 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from tiny_run import outcome
 
 from dragoman.checkpoint import load_model, load_reader
 from dragoman.cli import main
-from dragoman.data.labels import accuracy, confusion, macro_f1
+from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
+from dragoman.data.tasks import Classification
 from dragoman.decode.classifier import Classifier
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords
@@ -157,6 +159,22 @@ def test_figures_agree_with_their_definitions():
     assert macro_f1(matrix) == pytest.approx(expected)
     sides = [[f"l{i}" for i in side] for side in (guessed, true)]
     assert score(MacroF1(), *sides).value == pytest.approx(100 * expected)
+
+
+def test_r_drop_is_two_passes_and_what_they_disagree_on(run):
+    model, _, _ = load_reader(run[0])
+    batch = LabelledBatch(torch.randint(3, 300, (6, 5)), torch.arange(6) % 3)
+    task, once = Classification(r_drop=0.5), Classification().loss(model, batch)
+    torch.testing.assert_close(task.loss(model, batch), once)  # without dropout they agree
+    model.train()
+    torch.manual_seed(3)
+    summed, count = task.loss(model, batch)
+    torch.manual_seed(3)
+    one, two = model(batch.ids.repeat(2, 1)).double().log_softmax(-1).chunk(2)
+    plain = sum(-x.gather(1, batch.labels[:, None]).sum() for x in (one, two)) / 2
+    apart = ((one.exp() - two.exp()) * (one - two)).sum()
+    torch.testing.assert_close(summed.double(), plain + 0.5 / 4 * apart, rtol=1e-5, atol=1e-5)
+    assert count == 6 and apart > 0
 
 
 def test_the_baseline_learns_words_but_no_order_beyond_neighbours(table):

@@ -13,6 +13,7 @@ from dragoman.data.tasks import Translation
 from dragoman.errors import CheckpointError
 from dragoman.machine import autocast
 from dragoman.model.families import ModelConfig
+from dragoman.model.loss import plain_r_drop
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
@@ -181,6 +182,22 @@ def test_the_loss_is_label_smoothed_cross_entropy_summed_over_real_tokens():
         summed, count = ask(module, b)
         torch.testing.assert_close(summed, cross_entropy(module, b, smoothing))
         assert count == (b.target_out != 0).sum()
+
+
+def test_r_drop_is_two_passes_and_what_they_disagree_on():
+    module, b = model(), batch()
+    summed, count = Translation(r_drop=5.0).loss(silent(module), b)
+    assert count == (b.target_out != 0).sum()
+    torch.testing.assert_close(summed, TASK.loss(module, b)[0])  # without dropout they agree
+    module.train()
+    torch.manual_seed(3)
+    summed, _ = Translation(r_drop=5.0).loss(module, b)
+    torch.manual_seed(3)
+    hidden = module.hidden(b.target_in.repeat(2, 1), b.source.repeat(2, 1))
+    one, two = (half.flatten(0, 1) for half in hidden.chunk(2))
+    ends = module.output.weight, module.output.bias
+    expected = plain_r_drop(one, two, *ends, b.target_out.flatten(), alpha=5.0, smoothing=0.1)
+    torch.testing.assert_close(summed, expected)
 
 
 def test_padding_adds_nothing_to_the_loss():

@@ -8,7 +8,7 @@ from torch import Tensor
 from variants import assert_equal
 
 from dragoman.model import loss as loss_module
-from dragoman.model.loss import linear_cross_entropy, plain_cross_entropy
+from dragoman.model.loss import linear_cross_entropy, linear_r_drop, plain_cross_entropy, plain_r_drop
 
 N, D, V = 23, 6, 11
 
@@ -149,7 +149,9 @@ def test_the_logits_of_all_tokens_never_exist_at_once():
             return out
 
     with Watch():
-        linear_cross_entropy(hidden, weight.requires_grad_(), None, torch.randint(1, vocabulary, (rows,)))
+        targets = torch.randint(1, vocabulary, (rows,))
+        linear_cross_entropy(hidden, weight.requires_grad_(), None, targets)
+        linear_r_drop(hidden[:512], hidden[512:1024], weight, None, targets[:512], alpha=5.0)
     assert largest <= loss_module.CHUNK_BYTES < rows * vocabulary * 4 / 10
 
 
@@ -158,3 +160,57 @@ def test_inputs_are_left_as_they_were():
     before = copy.deepcopy(given)
     linear_cross_entropy(*given, smoothing=0.1).backward()
     assert all(torch.equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+# ---- R-Drop ---------------------------------------------------------------------------------------
+
+
+def passes(dtype: torch.dtype = torch.float64, *, bias: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    one, weight, bias_, _ = inputs(dtype, bias=bias)
+    two = (one + 0.3 * torch.randn_like(one)).detach().requires_grad_()
+    return one, two, weight, bias_
+
+
+@pytest.mark.parametrize("cap", [None, 1.5], ids=["", "capped"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_chunked_r_drop_is_plain(chunk_rows, smoothing, bias, cap):
+    given, targets = passes(bias=bias), inputs()[3]
+    options = {"alpha": 5.0, "smoothing": smoothing, "cap": cap}
+    wanted = [t for t in given if t is not None]
+    ours, theirs = (
+        [value := f(*given, targets, **options), *torch.autograd.grad(value * 0.37, wanted)]
+        for f in (linear_r_drop, plain_r_drop)
+    )
+    assert_equal(ours, theirs)
+
+
+def test_gradients_of_r_drop_are_right(chunk_rows):
+    one, two, weight, bias = passes()
+    few = [t.detach().requires_grad_() for t in (one[:5], two[:5], weight, bias)]
+    targets = inputs()[3][:5]
+    assert torch.autograd.gradcheck(lambda *t: linear_r_drop(*t, targets, alpha=5.0, smoothing=0.1), few)
+
+
+def test_it_is_half_of_the_papers_equation():
+    one, two, weight, bias = passes()
+    targets = inputs()[3]
+    real = targets != 0
+    log_p, log_q = ((h @ weight.T + bias).log_softmax(-1)[real] for h in (one, two))
+    kl = torch.nn.functional.kl_div
+    both = kl(log_q, log_p, reduction="sum", log_target=True) + kl(log_p, log_q, reduction="sum", log_target=True)
+    nll = -sum(x.gather(1, targets[real, None]).sum() for x in (log_p, log_q))
+    assert_equal(linear_r_drop(one, two, weight, bias, targets, alpha=5.0), (nll + 5.0 / 2 * both) / 2)
+
+
+def test_two_equal_passes_cost_what_one_does(chunk_rows):
+    hidden, weight, bias, targets = inputs()
+    assert_equal(
+        linear_r_drop(hidden, hidden, weight, bias, targets, alpha=5.0, smoothing=0.1),
+        linear_cross_entropy(hidden, weight, bias, targets, smoothing=0.1),
+    )
+
+
+def test_r_drop_of_nothing_but_ignored_tokens_is_zero():
+    one, two, weight, bias = passes()
+    assert linear_r_drop(one, two, weight, bias, torch.zeros(N, dtype=torch.long), alpha=5.0) == 0

@@ -8,7 +8,8 @@ N tokens, D width, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +41,35 @@ def linear_cross_entropy(
     real = (targets != ignore).nonzero().squeeze(1)
     if len(real) < len(targets):
         hidden, targets = hidden.index_select(0, real), targets.index_select(0, real)
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    with torch.autocast(hidden.device.type, enabled=False):
-        return _LinearCrossEntropy.apply(hidden, weight, bias, targets, smoothing, cap, torch.is_grad_enabled())
+    return _in_chunks(hidden, weight, bias, targets, CrossEntropy(smoothing), cap)
+
+
+def linear_r_drop(
+    one: Float[Tensor, "N D"],
+    two: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " N"],
+    *,
+    alpha: float,
+    smoothing: float = 0.0,
+    ignore: int = 0,
+    cap: float | None = None,
+) -> Float[Tensor, ""]:
+    """Sum over tokens of what two passes with different dropout lose on average, and of their disagreement:
+
+        (loss(one) + loss(two)) / 2 + alpha / 4 (KL(p_one || p_two) + KL(p_two || p_one))
+
+    which is half of equation 4 of R-Drop (Liang et al., arXiv:2106.14448), so that it compares with the loss of one
+    pass. All else as in ``linear_cross_entropy``.
+    """
+    real = (targets != ignore).nonzero().squeeze(1)
+    pairs = torch.stack([one, two], dim=1).index_select(0, real).flatten(0, 1)
+    targets = targets.index_select(0, real).repeat_interleave(2)
+    return _in_chunks(pairs, weight, bias, targets, Agreement(smoothing, alpha), cap)
+
+
+# ---- the slow twins -------------------------------------------------------------------------------
 
 
 def plain_cross_entropy(
@@ -64,11 +89,104 @@ def plain_cross_entropy(
     return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
 
 
+def plain_r_drop(
+    one: Tensor,
+    two: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    alpha: float,
+    smoothing: float = 0.0,
+    ignore: int = 0,
+    cap: float | None = None,
+) -> Tensor:
+    """The slow twin of ``linear_r_drop``."""
+    options: dict[str, Any] = {"smoothing": smoothing, "ignore": ignore, "cap": cap}
+    losses = [plain_cross_entropy(h, weight, bias, targets, **options) for h in (one, two)]
+    logits = [_exactly(F.linear(h[targets != ignore], weight, bias)) for h in (one, two)]
+    if cap is not None:
+        logits = [cap * torch.tanh(x / cap) for x in logits]
+    return sum(losses) / 2 + alpha / 4 * disagreement(*logits)
+
+
+def disagreement(one: Float[Tensor, "N V"], two: Float[Tensor, "N V"]) -> Float[Tensor, ""]:
+    """Sum over rows of KL(p || q) + KL(q || p), where p and q are the softmax of these logits."""
+    log_p, log_q = one.log_softmax(dim=-1), two.log_softmax(dim=-1)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
+
+
 def _exactly(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+# ---- what a chunk of logits costs -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    smoothing: float
+    rows: ClassVar[int] = 1
+    """Rows that belong together, and so to one chunk."""
+
+    def __call__(
+        self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        """The sum over rows and, when ``learning``, its gradient by the logits, which stay as they are."""
+        average = logits.mean(dim=1) if self.smoothing else 0.0
+        picked = logits.gather(1, targets).squeeze(1)
+        log_p = F.log_softmax(logits, dim=1)
+        log_norm = picked - log_p.gather(1, targets).squeeze(1)
+        summed = (log_norm - (1 - self.smoothing) * picked - self.smoothing * average).sum()
+        if not learning:
+            return summed, None
+        gradient = log_p.exp_()  # softmax - q, in the place of the log-probabilities
+        if self.smoothing:
+            gradient -= self.smoothing / logits.shape[1]
+        return summed, gradient.scatter_add_(1, targets, gradient.new_full((), self.smoothing - 1).expand_as(targets))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two passes, whose rows for a token follow one another."""
+
+    smoothing: float
+    alpha: float
+    rows: ClassVar[int] = 2
+
+    def __call__(
+        self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        summed, gradient = CrossEntropy(self.smoothing)(logits, targets, learning)
+        log_p, log_q = F.log_softmax(logits, dim=1).unflatten(0, (-1, 2)).unbind(1)
+        apart, p, q = log_p - log_q, log_p.exp(), log_q.exp()
+        p_to_q, q_to_p = (p * apart).sum(dim=1, keepdim=True), -(q * apart).sum(dim=1, keepdim=True)
+        if gradient is not None:
+            by_p, by_q = gradient.mul_(0.5).unflatten(0, (-1, 2)).unbind(1)
+            by_p.add_(p * (apart - p_to_q) + p - q, alpha=self.alpha / 4)
+            by_q.add_(q * (-apart - q_to_p) + q - p, alpha=self.alpha / 4)
+        return summed / 2 + self.alpha / 4 * (p_to_q + q_to_p).sum(), gradient
+
+
+# ---- chunk by chunk -------------------------------------------------------------------------------
+
+
+def _in_chunks(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    criterion: CrossEntropy | Agreement,
+    cap: float | None,
+) -> Tensor:
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _InChunks.apply(hidden, weight, bias, targets, criterion, cap, torch.is_grad_enabled())
+
+
+class _InChunks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -76,29 +194,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        smoothing: float,
+        criterion: CrossEntropy | Agreement,
         cap: float | None,
         learning: bool,
     ) -> Tensor:
         grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad) if learning else None
         loss = _exactly(hidden.new_zeros(()))
-        rows = max(1, CHUNK_BYTES // (4 * len(weight)))
-        spread = smoothing / len(weight)
+        rows = max(1, CHUNK_BYTES // (4 * len(weight) * criterion.rows)) * criterion.rows
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
             logits = _exactly(h @ weight.T if bias is None else torch.addmm(bias, h, weight.T))
             if cap is not None:
                 logits.div_(cap).tanh_().mul_(cap)
-            average = logits.mean(dim=1) if smoothing else 0.0
-            picked = logits.gather(1, y).squeeze(1)
-            log_p = F.log_softmax(logits, dim=1)
-            log_norm = picked - log_p.gather(1, y).squeeze(1)
-            loss += (log_norm - (1 - smoothing) * picked - smoothing * average).sum()
-            if grads is not None:  # softmax - q, in the place of the log-probabilities
-                gradient = log_p.exp_()
-                if smoothing:
-                    gradient -= spread
-                gradient.scatter_add_(1, y, gradient.new_full((), smoothing - 1).expand_as(y))
+            summed, gradient = criterion(logits, y, learning)
+            loss += summed
+            if grads is not None and gradient is not None:
                 if cap is not None:
                     gradient.mul_(1 - (logits / cap).square_())  # the derivative of tanh
                 grads.add(start, h, gradient.to(weight.dtype))
@@ -109,7 +219,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        grads = (None if t is None else t * upstream.to(t.dtype) for t in ctx.saved_tensors)
+        grads = (None if t is None else (_exactly(t) * upstream).to(t.dtype) for t in ctx.saved_tensors)
         return (*grads, None, None, None, None)
 
 

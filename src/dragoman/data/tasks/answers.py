@@ -1,13 +1,13 @@
 """The cross-entropy of what a model that writes was to say.
 
-B batch, T length, D width.
+B batch, T length, D width; twice is 2 B.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.model.interface import SequenceModel
-from dragoman.model.loss import linear_cross_entropy
+from dragoman.model.loss import linear_cross_entropy, linear_r_drop
 
 
 def answered(
@@ -19,6 +19,31 @@ def answered(
         model.output.weight,
         model.output.bias,
         targets.flatten(),
+        smoothing=smoothing,
+        ignore=ignore,
+        cap=model.logit_cap,
+    )
+    return summed, (targets != ignore).sum().float()
+
+
+def answered_twice(
+    model: SequenceModel,
+    hidden: Float[Tensor, "twice T D"],
+    targets: Tensor,
+    ignore: int,
+    smoothing: float,
+    alpha: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The mean of two passes, the second below the first, and ``alpha`` times their disagreement: see
+    ``linear_r_drop``. The number of tokens is that of one pass."""
+    one, two = (half.flatten(0, 1) for half in hidden.chunk(2))
+    summed = linear_r_drop(
+        one,
+        two,
+        model.output.weight,
+        model.output.bias,
+        targets.flatten(),
+        alpha=alpha,
         smoothing=smoothing,
         ignore=ignore,
         cap=model.logit_cap,

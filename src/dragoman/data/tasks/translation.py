@@ -5,13 +5,14 @@ B batch, S source length, T target length, D width, V vocabulary.
 
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from dragoman.config import config
 from dragoman.data.batch import Batch
-from dragoman.data.tasks.answers import answered
+from dragoman.data.tasks.answers import answered, answered_twice
 from dragoman.model.interface import PAD, SequenceModel
 from dragoman.model.moe import auxiliary_loss
 
@@ -22,13 +23,20 @@ class Translation:
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the probability that is spread evenly over the vocabulary (2017: 0.1)."""
+    r_drop: NonNegativeFloat = 0.0
+    """Weight of the disagreement between two passes with different dropout (R-Drop, Liang et al., arXiv:2106.14448:
+    5), for twice the time and memory a step; 0 for one pass."""
 
     def loss(self, model: SequenceModel, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """What training lowers: smoothed cross-entropy and, with mixtures of experts, what keeps them balanced.
 
         Returns the sum over the batch's target tokens and their number.
         """
-        summed, count = _cross_entropy(model, batch, self.label_smoothing)
+        if self.r_drop:
+            hidden = model.hidden(*(torch.cat([ids, ids]) for ids in (batch.target_in, batch.source)))
+            summed, count = answered_twice(model, hidden, batch.target_out, PAD, self.label_smoothing, self.r_drop)
+        else:
+            summed, count = _cross_entropy(model, batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 
     def surprise(self, model: SequenceModel, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
