@@ -17,7 +17,7 @@ from dragoman.model.loss import plain_r_drop
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
-from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
+from dragoman.train.loop import Diverged, Part, Progress, Rules, seed_of, train_step, whole
 from dragoman.train.optimize import Adam, state_tensors
 
 V = 20
@@ -52,7 +52,7 @@ def cut(whole, *places):
 def step(module, micro_batches, progress=None, *, loss=TASK.loss, optimizer=None, **rules):
     optimizer = optimizer or Adam().build(module)
     rules = Rules(**{"seed": 1, "clip": None} | rules)
-    return train_step(module, loss, micro_batches, optimizer, progress or Progress(), lr=1e-3, rules=rules)
+    return train_step(module, loss, whole(micro_batches), optimizer, progress or Progress(), lr=1e-3, rules=rules)
 
 
 def gradients(module):
@@ -109,8 +109,17 @@ def test_a_step_is_a_function_of_seed_and_step_whatever_was_drawn_before():
     assert not same(here, learn(Progress(step=5), 2, draws=0))
 
 
-def test_neighbouring_steps_and_seeds_draw_unlike_numbers():
-    seeds = {seed_of(seed, number) % 2**32 for seed in range(30) for number in range(300)}
+def test_a_micro_batch_draws_by_its_place_whatever_else_is_learned_from_before_it():
+    both, alone = model(), model()
+    for module, places in ((both, [0, 1]), (alone, [1])):
+        parts = [Part(batch(place), (place,), weight=float(place)) for place in places]
+        train_step(module, TASK.loss, parts, Adam().build(module), Progress(), lr=1e-3, rules=Rules(seed=1, clip=None))
+    for name, gradient in gradients(alone).items():
+        torch.testing.assert_close(gradients(both)[name], gradient)
+
+
+def test_neighbouring_steps_places_and_seeds_draw_unlike_numbers():
+    seeds = {seed_of(seed, step, place) % 2**32 for seed in range(30) for step in range(100) for place in range(3)}
     assert len(seeds) == 9000  # torch's generator looks at the lower half alone
 
 

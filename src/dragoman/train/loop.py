@@ -1,21 +1,23 @@
 """One step of learning, and the loop that repeats it.
 
-Everything random in a step is drawn from a generator seeded with (seed, step), and the data is a function of the step.
-So a run that starts again at step n goes on exactly as it would have, and needs to remember weights, optimizer and n.
+Everything random in a step is drawn from a generator seeded with (seed, step, place in the step), and the data is a
+function of the step. So a run that starts again at step n goes on exactly as it would have, and needs to remember
+weights, optimizer and n; and who learns from which part of a step, of several processes, makes no difference.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dragoman.errors import UserError
+from dragoman.train.exchange import Exchange
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, batch) -> (summed loss, number of tokens it was summed over)."""
@@ -23,6 +25,21 @@ Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 
 class Diverged(UserError, ArithmeticError):
     """Step after step without a finite gradient: going on would only burn time."""
+
+
+class Part(NamedTuple):
+    """What is learned from at once: a micro-batch of the step or, where processes share one, a piece of it."""
+
+    batch: Any
+    place: tuple[int, ...]
+    """Which of the step's micro-batches, and which piece of that: its random numbers are drawn by this."""
+    weight: float = 1.0
+    """0 for one that another process learns from, and that this one only keeps pace with."""
+
+
+def whole(batches: Iterable[Any]) -> list[Part]:
+    """A step's micro-batches, none of them shared."""
+    return [Part(batch, (number,)) for number, batch in enumerate(batches)]
 
 
 @dataclass
@@ -64,39 +81,37 @@ class Rules:
     """Steps in a row without a finite gradient after which there is no point in going on."""
     precision: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     """Entered around each loss: autocast, or nothing."""
+    exchange: Exchange = field(default_factory=Exchange)
+    """With the other processes that learn from parts of the same step."""
 
 
-def seed_of(seed: int, step: int) -> int:
-    """A seed for one step, unlike those of its neighbours in every bit."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {step}".encode(), digest_size=8).digest(), "little")
+def seed_of(*numbers: int) -> int:
+    """A seed for (seed, step, place in the step), unlike those of its neighbours in every bit."""
+    text = " ".join(map(str, numbers))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def train_step(
     model: nn.Module,
     loss: Loss,
-    micro_batches: Sequence[Any],
+    parts: Sequence[Part],
     optimizer: Optimizer,
     progress: Progress,
     *,
     lr: float,
     rules: Rules,
 ) -> StepReport:
-    """Learn from ``micro_batches`` as if they were one batch.
+    """Learn from ``parts``, and from those of the other processes, as if they were one batch.
 
     Raises:
         Diverged: this is the last of ``rules.give_up_after`` steps in a row without a finite gradient.
     """
-    torch.manual_seed(seed_of(rules.seed, progress.step))
     optimizer.zero_grad(set_to_none=True)
-    sums = []
-    for batch in micro_batches:
-        with rules.precision():
-            summed, count = loss(model, batch)
-        summed.backward()
-        sums.append(torch.stack([summed.detach().float(), count.float()]))
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    total, count, norm = torch.stack([*torch.stack(sums).sum(0), norm]).tolist()  # the step's only wait for a GPU
+    sums = torch.stack([_learn(model, loss, part, progress.step, rules) for part in parts]).sum(0)
+    sums = rules.exchange.add_up(model, sums)
+    gradients = rules.exchange.gradients(model)
+    norm = rules.exchange.norm(gradients)
+    total, count, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
     count = max(count, 1.0)  # rows of nothing but prompts teach nothing
     norm /= count
     finite = math.isfinite(total) and math.isfinite(norm)
@@ -108,6 +123,15 @@ def train_step(
             group["lr"] = lr
         optimizer.step()
     return _account(progress, StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite), rules)
+
+
+def _learn(model: nn.Module, loss: Loss, part: Part, step: int, rules: Rules) -> Tensor:
+    """Add the gradient of a part; its summed loss, and the number of tokens summed over."""
+    torch.manual_seed(seed_of(rules.seed, step, *part.place))
+    with rules.precision():
+        summed, count = loss(model, part.batch)
+    (summed if part.weight == 1 else summed * part.weight).backward()
+    return torch.stack([summed.detach().float(), count.float()]) * part.weight
 
 
 def _account(progress: Progress, report: StepReport, rules: Rules) -> StepReport:
@@ -127,7 +151,7 @@ def _account(progress: Progress, report: StepReport, rules: Rules) -> StepReport
 def train(
     model: nn.Module,
     loss: Loss,
-    batches: Callable[[int], Sequence[Any]],
+    parts: Callable[[int], Sequence[Part]],
     optimizer: Optimizer,
     progress: Progress,
     *,
@@ -136,9 +160,9 @@ def train(
 ) -> Iterator[StepReport]:
     """A report for each step, without end. The caller logs, evaluates, saves and stops; this only learns.
 
-    ``batches(i)``, the micro-batches of a step counted from 0, is a function of ``i`` alone, so resuming needs no data
+    ``parts(i)``, what is learned from in a step counted from 0, is a function of ``i`` alone, so resuming needs no data
     cursor. ``lr`` takes the step counted from 1, as schedules are written.
     """
     while True:
         step = progress.step
-        yield train_step(model, loss, batches(step), optimizer, progress, lr=lr(step + 1), rules=rules)
+        yield train_step(model, loss, parts(step), optimizer, progress, lr=lr(step + 1), rules=rules)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -148,7 +147,7 @@ class Run:
         steps = loop.train(
             self.model,
             self.cfg.task.loss,
-            self.batch,
+            self.parts,
             self.optimizer,
             self.progress,
             lr=lambda step: self.cfg.train.schedule.rate(step, self.progress.total),
@@ -170,18 +169,16 @@ class Run:
                 return
             yield from self.step(steps)
 
-    def batch(self, step: int) -> list[Any]:
-        window, micro_batches = self.progress.window, self.plan.at(step)
-        for rows in micro_batches:
-            real, cells = self.lesson.size(rows)
-            window.real, window.cells = window.real + real, window.cells + cells
-        return [self.lesson.batch(rows).to(self.device) for rows in micro_batches]
+    def parts(self, step: int) -> list[loop.Part]:
+        return loop.whole(self.lesson.batch(rows).to(self.device) for rows in self.plan.at(step))
 
     def step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, window, began = self.progress, self.progress.window, time.perf_counter()
         done = next(steps)
         if self.average and not done.skipped:
             self.average.update(done.step)
+        for real, cells in map(self.lesson.size, self.plan.at(done.step - 1)):
+            window.real, window.cells = window.real + real, window.cells + cells
         seconds = time.perf_counter() - began
         progress.seconds, window.seconds = progress.seconds + seconds, window.seconds + seconds
         if done.skipped:
