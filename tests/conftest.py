@@ -5,6 +5,7 @@ many more of them, and is how new counterexamples are found; each then becomes a
 """
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -14,6 +15,8 @@ install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "bea
 
 import torch  # noqa: E402
 
+from dragoman import machine  # noqa: E402
+
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
@@ -22,3 +25,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def any_machine() -> Iterator[None]:
+    """What is left to be measured comes out as on a plain CPU: tests compare in float32 wherever they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "product_seconds", lambda: {"torch": 1.0})
+        yield

@@ -6,9 +6,11 @@ import pytest
 import tiny_run
 import torch
 
+from dragoman import machine
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError
-from dragoman.machine import choose_device, choose_precision
+from dragoman.machine import choose_device, choose_precision, choose_products
+from dragoman.machine import product_seconds as really_measured
 from dragoman.presets import PRESETS
 from dragoman.train.lessons import lesson_for
 from dragoman.train.recipe import RunConfig, fill, load, outline
@@ -117,11 +119,36 @@ def test_two_vocabularies_cannot_share_one_matrix():
 # ---- the machine ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("has", "chosen"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_precision_is_bfloat16_where_a_cpu_has_matrix_units_for_it(monkeypatch, has, chosen):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has, raising=False)
-    assert choose_precision("auto", torch.device("cpu")) == chosen
-    assert choose_precision("float32", torch.device("cpu")) == "float32"
+@pytest.mark.parametrize(
+    ("seconds", "precision", "products"),
+    [
+        ({"torch": 4, "onednn": 2, "bfloat16": 1}, "bfloat16", "onednn"),
+        ({"torch": 4, "onednn": 2, "bfloat16": 1.9}, "float32", "onednn"),
+        ({"torch": 4, "onednn": 4, "bfloat16": 20}, "float32", "torch"),
+        ({"torch": 4, "bfloat16": 1}, "bfloat16", "torch"),
+    ],
+)
+def test_auto_is_what_a_cpu_multiplies_faster_by_a_fifth(monkeypatch, seconds, precision, products):
+    monkeypatch.setattr(machine, "product_seconds", lambda: seconds)
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == precision and choose_precision("float32", cpu) == "float32"
+    assert choose_products("auto", cpu, "float32") == products and choose_products("torch", cpu, "float32") == "torch"
+    assert (
+        choose_products("auto", cpu, "bfloat16") == choose_products("auto", torch.device("cuda"), "float32") == "torch"
+    )
+
+
+def test_what_is_measured_draws_no_random_numbers_of_the_run():
+    before = torch.get_rng_state()
+    seconds = really_measured()
+    assert seconds["torch"] > 0 and seconds["bfloat16"] > 0 and torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_library_that_is_not_there_is_an_error_and_auto_does_without(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert choose_products("auto", torch.device("cpu"), "float32") == "torch"
+    with pytest.raises(ConfigError, match=r"train\.products: onednn, but this torch was built without it"):
+        choose_products("onednn", torch.device("cpu"), "float32")
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_auto_does_without(monkeypatch):

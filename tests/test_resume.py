@@ -11,12 +11,13 @@ import pytest
 import tiny_run
 from tiny_run import outcome, rows
 
-from dragoman import durable
+from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
 from dragoman.data.tasks import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.train.changes import changed
 from dragoman.train.events import Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.loop import Diverged
 from dragoman.train.run import resume, start
@@ -57,9 +58,9 @@ def quick_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # these tests stop processes, not machines
 
 
-def begun(pairs, path):
+def begun(pairs, path, **train):
     """A run that was stopped after its first checkpoint."""
-    events = start(tiny_run.config(pairs), path).events()
+    events = start(tiny_run.config(pairs, **train), path).events()
     assert any(isinstance(event, Saved) for event in events)
     events.close()
 
@@ -216,6 +217,30 @@ def test_the_same_run_file_goes_on_whatever_it_left_open(whole, pairs, path):
     begun(pairs, path)
     list(resume(path, cfg=tiny_run.config(pairs, precision="auto")).events())
     assert outcome(path) == whole[1]
+
+
+def test_who_multiplies_is_decided_once_whatever_a_resumed_run_would_measure(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "product_seconds", lambda: {"torch": 2.0, "onednn": 1.0})
+    list(start(tiny_run.config(pairs, products="auto"), tmp_path / "whole").events())
+    begun(pairs, tmp_path / "stopped", products="auto")
+    assert RunDirectory.open(tmp_path / "stopped").config["train"]["products"] == "onednn"
+    monkeypatch.setattr(machine, "product_seconds", lambda: {"torch": 1.0, "onednn": 2.0})
+    list(resume(tmp_path / "stopped", cfg=tiny_run.config(pairs, products="auto")).events())
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def test_a_run_of_before_goes_on_multiplying_as_it_did(pairs, path):
+    begun(pairs, path)
+    old = migrations.Content(config=RunDirectory.open(path).config, progress={}, tensors={})
+    del old.config["train"]["products"]
+    had = migrations.migrate(old, 1, "here").config
+    assert changed(had, old.config, deliberate=False, where="here")[0].train.products == "torch"
+
+
+def test_a_setting_that_its_version_did_not_know_has_its_default(pairs, path):
+    plain = to_dict(tiny_run.config(pairs))
+    older = {**plain, "train": {k: v for k, v in plain["train"].items() if k != "patience"}}
+    assert changed(older, plain, deliberate=False, where="here") == (tiny_run.config(pairs), [])
 
 
 def test_what_changes_no_weight_may_change(whole, pairs, path):

@@ -62,6 +62,7 @@ def config(pairs: Path, **train) -> recipe.RunConfig:
                 "keep": {"last": 100},
                 "samples": 2,
                 "precision": "float32",
+                "products": "torch",
             }
             | train,
         }

@@ -1,17 +1,23 @@
 """What is computed on, in which precision, and how the memory for it is kept."""
 
 import ctypes
+import functools
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from dragoman.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Products = Literal["auto", "torch", "onednn"]
+"""Whose products of float32 matrices a CPU runs: torch's choice (MKL, as a rule), or oneDNN's, which it brings too."""
 
 
 def choose_device(wanted: Device) -> torch.device:
@@ -26,16 +32,74 @@ def choose_device(wanted: Device) -> torch.device:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """``auto`` becomes bfloat16 where matrix units multiply it: on GPUs that have them, on CPUs with AMX tiles."""
+    """``auto`` becomes bfloat16 where it is multiplied faster: on GPUs that have units for it, on CPUs as measured."""
     if wanted != "auto":
         return wanted
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _has_amx()
-    return "bfloat16" if fast else "float32"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if _pays("bfloat16", over=("torch", "onednn")) else "float32"
 
 
-def _has_amx() -> bool:
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(ask and ask())
+def choose_products(wanted: Products, device: torch.device, precision: Precision) -> Products:
+    """``auto`` becomes oneDNN where a CPU is measured to multiply float32 faster with it: MKL leaves half the speed of
+    a CPU unused that is not of its maker.
+
+    Raises:
+        ConfigError: oneDNN is asked for, and this torch was built without it.
+    """
+    if wanted == "onednn" and not torch.backends.mkldnn.is_available():
+        raise ConfigError("train.products: onednn, but this torch was built without it: use torch or auto")
+    if wanted != "auto":
+        return wanted
+    here = device.type == "cpu" and precision == "float32"
+    return "onednn" if here and _pays("onednn", over=("torch",)) else "torch"
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight^T + bias, as ``F.linear``, by oneDNN. Takes transposed tensors as they are. Knows no derivative."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+# ---- measured ---------------------------------------------------------------------------------------
+
+PAYS = 1.2
+"""Times as fast a product must be for another precision or library to be worth it."""
+
+
+def _pays(name: str, *, over: tuple[str, ...]) -> bool:
+    seconds = product_seconds()
+    return name in seconds and PAYS * seconds[name] < min(seconds[other] for other in over if other in seconds)
+
+
+@functools.cache
+def product_seconds() -> dict[str, float]:
+    """What one matrix product takes on the CPU, in either library and precision: measured once, in milliseconds."""
+    x, weight = torch.ones(256, 512), torch.ones(512, 512)  # no random numbers: those belong to the run
+    y, thin = x.bfloat16(), weight.bfloat16()
+    candidates: dict[str, Callable[[], Tensor]] = {
+        "torch": lambda: F.linear(x, weight),
+        "bfloat16": lambda: F.linear(y, thin),
+    }
+    if torch.backends.mkldnn.is_available():
+        candidates["onednn"] = lambda: onednn_linear(x, weight)
+    with torch.inference_mode():
+        return fastest(candidates)
+
+
+def fastest(candidates: Mapping[str, Callable[[], object]], rounds: int = 8) -> dict[str, float]:
+    """The shortest time of each in seconds, of ``rounds`` in turn: so that what else the machine does falls on all."""
+    seconds = dict.fromkeys(candidates, float("inf"))
+    for candidate in candidates.values():
+        candidate()  # the first time it prepares
+    for _ in range(rounds):
+        for name, candidate in candidates.items():
+            began = time.perf_counter()
+            candidate()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return seconds
+
+
+# ---- entered, and kept ------------------------------------------------------------------------------
 
 
 def autocast(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -6,14 +6,14 @@ loading.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from dragoman.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,15 @@ class Content:
     """Tensors by part (``model``, ``optimizer``, ``average``) and name; only the parts that were asked for."""
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {}
+def _products(content: Content) -> Content:
+    """Format 2 says who multiplies; before, torch's own choice was the only one, and such a run goes on with it."""
+    config = content.config
+    if "train" in config:
+        config = config | {"train": {"products": "torch"} | config["train"]}
+    return replace(content, config=config)
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products}
 """Format N -> the function that makes format N+1 of it."""
 
 

@@ -27,4 +27,4 @@ class Embedder(Reader):
     def answer(self, inputs: Tensor | Tokens) -> Float[Tensor, "B E"]:
         if isinstance(getattr(self.model.head, "cfg", None), Sentence):
             return self.model(inputs)
-        return F.normalize(Mean().pool(*self.model.encode(inputs)), dim=-1)
+        return F.normalize(Mean().pool(*self.model.encode(inputs)).float(), dim=-1)

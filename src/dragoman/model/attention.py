@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
+from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.position import NoPosition, RelativePosition
 from dragoman.model.relation import Relation, RelativeScheme
@@ -74,10 +75,10 @@ class Attention(nn.Module):
         if H % G:
             raise ConfigError(f"kv_heads: {G} key/value heads do not divide {H} query heads")
         self.cfg, self.head_dim = cfg, C
-        self.q = nn.Linear(dim, H * C, bias=cfg.bias)
-        self.k = nn.Linear(dim, G * C, bias=cfg.bias)
-        self.v = nn.Linear(dim, G * C, bias=cfg.bias)
-        self.out = nn.Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
+        self.q = Linear(dim, H * C, bias=cfg.bias)
+        self.k = Linear(dim, G * C, bias=cfg.bias)
+        self.v = Linear(dim, G * C, bias=cfg.bias)
+        self.out = Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
         self.q_norm, self.k_norm = cfg.qk_norm.build(C), cfg.qk_norm.build(C)
         self.scorer = cfg.scorer.build(H, C)
         self.weights = nn.Identity()  # tap: (B, H, Q, K), seen only while something listens

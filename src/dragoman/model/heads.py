@@ -15,6 +15,7 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout, Share
 from dragoman.model.inputs import Embedding, Reader
+from dragoman.model.linear import Linear
 from dragoman.model.mlp import ACTIVATIONS, Activation
 from dragoman.model.norm import LayerNorm, Norm
 
@@ -160,8 +161,8 @@ class HeadLayer(nn.Module):
 class MaskedLanguageLayer(HeadLayer):
     def __init__(self, cfg: MaskedLanguage, dim: int, reader: Embedding):
         super().__init__()
-        self.dense, self.activation, self.norm = nn.Linear(dim, dim), ACTIVATIONS[cfg.activation], cfg.norm.build(dim)
-        self.output = nn.Linear(dim, reader.tokens.num_embeddings)
+        self.dense, self.activation, self.norm = Linear(dim, dim), ACTIVATIONS[cfg.activation], cfg.norm.build(dim)
+        self.output = Linear(dim, reader.tokens.num_embeddings)
         self.tied = cfg.tied
 
     def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B T V"]:
@@ -177,8 +178,8 @@ class ClassificationLayer(HeadLayer):
         super().__init__()
         self.cfg = cfg
         if cfg.activation:
-            self.dense = nn.Linear(dim, dim)
-        self.dropout, self.output = Dropout(cfg.dropout), nn.Linear(dim, classes)
+            self.dense = Linear(dim, dim)
+        self.dropout, self.output = Dropout(cfg.dropout), Linear(dim, classes)
 
     def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B K"]:
         pooled = self.cfg.pooling.pool(x, keep)
@@ -190,7 +191,7 @@ class ClassificationLayer(HeadLayer):
 class TaggingLayer(HeadLayer):
     def __init__(self, dim: int, classes: int, dropout: float):
         super().__init__()
-        self.dropout, self.output = Dropout(dropout), nn.Linear(dim, classes)
+        self.dropout, self.output = Dropout(dropout), Linear(dim, classes)
 
     def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B T K"]:
         return self.output(self.dropout(x))
@@ -200,8 +201,9 @@ class SentenceLayer(HeadLayer):
     def __init__(self, cfg: Sentence, dim: int):
         super().__init__()
         self.cfg = cfg
-        self.output = nn.Linear(dim, cfg.size, bias=False) if cfg.size else nn.Identity()
+        self.output = Linear(dim, cfg.size, bias=False) if cfg.size else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B E"]:
         vector = self.output(self.cfg.pooling.pool(x, keep))
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # whose length is 1 to the last digit
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector

@@ -16,6 +16,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.dropout import Dropout, Share
 from dragoman.model.grid import GridPosition, LearnedGrid
 from dragoman.model.init import Init, initialize, initialize_embedding
+from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
 from dragoman.model.position import AbsolutePosition, NoEmbedding
@@ -137,7 +138,7 @@ class PatchEmbedding(Reader):
         super().__init__()
         self.cfg, self.before = cfg, int(cfg.class_token)
         self.rows, self.columns = (side // cfg.patch for side in cfg.size)
-        self.project = nn.Linear(cfg.channels * cfg.patch**2, dim, bias=cfg.bias)
+        self.project = Linear(cfg.channels * cfg.patch**2, dim, bias=cfg.bias)
         if cfg.class_token:
             self.class_token = nn.Parameter(torch.zeros(dim))
         self.position = cfg.position.build(dim, self.rows * self.columns, self.before)
@@ -175,7 +176,7 @@ class FrameEmbedding(Reader):
     def __init__(self, cfg: FrameInput, dim: int):
         super().__init__()
         self.cfg, self.length = cfg, cfg.position.length
-        self.project = nn.Linear(cfg.channels, dim, bias=cfg.bias)
+        self.project = Linear(cfg.channels, dim, bias=cfg.bias)
         self.position = cfg.position.build(dim)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.model.cache import DEFAULT
+from dragoman.model.linear import Linear
 from dragoman.model.places import PAD, Frames, Tokens
 from dragoman.model.state import KVPolicy
 
@@ -74,7 +75,7 @@ class SequenceModel(nn.Module, ABC):
     """Predicts each next token of a target, given those before it and, for most, a source: ids (B, S) or whatever else
     an ``EncoderModel`` may be given."""
 
-    output: nn.Linear
+    output: Linear
     """Hidden vectors to logits, but for ``logit_cap``."""
     logit_cap: float | None = None
     """Logits become cap tanh(logits / cap); None for as they are."""

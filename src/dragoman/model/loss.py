@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dragoman.model.linear import Product, plain
+
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
 
@@ -30,10 +32,11 @@ def linear_cross_entropy(
     smoothing: float = 0.0,
     ignore: int = 0,
     cap: float | None = None,
+    product: Product = plain,
 ) -> Float[Tensor, ""]:
     """Sum over tokens of -sum_v q(v) log softmax(hidden weight^T + bias)(v), skipping targets equal to ``ignore``.
 
-    With ``cap`` the softmax is that of cap tanh(logits / cap).
+    With ``cap`` the softmax is that of cap tanh(logits / cap). ``product`` multiplies, as in linear layers.
 
     q puts 1 - ``smoothing`` on the target and spreads ``smoothing`` evenly over the vocabulary
     (Szegedy et al., arXiv:1512.00567), as the 2017 recipe does with 0.1.
@@ -41,7 +44,7 @@ def linear_cross_entropy(
     real = (targets != ignore).nonzero().squeeze(1)
     if len(real) < len(targets):
         hidden, targets = hidden.index_select(0, real), targets.index_select(0, real)
-    return _in_chunks(hidden, weight, bias, targets, CrossEntropy(smoothing), cap)
+    return _in_chunks(hidden, weight, bias, targets, CrossEntropy(smoothing), cap, product)
 
 
 def linear_r_drop(
@@ -55,6 +58,7 @@ def linear_r_drop(
     smoothing: float = 0.0,
     ignore: int = 0,
     cap: float | None = None,
+    product: Product = plain,
 ) -> Float[Tensor, ""]:
     """Sum over tokens of what two passes with different dropout lose on average, and of their disagreement:
 
@@ -66,7 +70,7 @@ def linear_r_drop(
     real = (targets != ignore).nonzero().squeeze(1)
     pairs = torch.stack([one, two], dim=1).index_select(0, real).flatten(0, 1)
     targets = targets.index_select(0, real).repeat_interleave(2)
-    return _in_chunks(pairs, weight, bias, targets, Agreement(smoothing, alpha), cap)
+    return _in_chunks(pairs, weight, bias, targets, Agreement(smoothing, alpha), cap, product)
 
 
 # ---- the slow twins -------------------------------------------------------------------------------
@@ -134,13 +138,13 @@ class CrossEntropy:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
         """The sum over rows and, when ``learning``, its gradient by the logits, which stay as they are."""
         average = logits.mean(dim=1) if self.smoothing else 0.0
-        picked = logits.gather(1, targets).squeeze(1)
-        log_p = F.log_softmax(logits, dim=1)
-        log_norm = picked - log_p.gather(1, targets).squeeze(1)
+        picked, largest = logits.gather(1, targets).squeeze(1), logits.amax(dim=1)
+        p = logits.softmax(dim=1)
+        log_norm = largest - p.amax(dim=1).log_()  # by the likeliest entry, whose p is at least 1 / V
         summed = (log_norm - (1 - self.smoothing) * picked - self.smoothing * average).sum()
         if not learning:
             return summed, None
-        gradient = log_p.exp_()  # softmax - q, in the place of the log-probabilities
+        gradient = p  # softmax - q, in the place of the probabilities
         if self.smoothing:
             gradient -= self.smoothing / logits.shape[1]
         return summed, gradient.scatter_add_(1, targets, gradient.new_full((), self.smoothing - 1).expand_as(targets))
@@ -178,12 +182,13 @@ def _in_chunks(
     targets: Tensor,
     criterion: CrossEntropy | Agreement,
     cap: float | None,
+    product: Product,
 ) -> Tensor:
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
-        return _InChunks.apply(hidden, weight, bias, targets, criterion, cap, torch.is_grad_enabled())
+        return _InChunks.apply(hidden, weight, bias, targets, criterion, cap, product, torch.is_grad_enabled())
 
 
 class _InChunks(torch.autograd.Function):
@@ -196,14 +201,15 @@ class _InChunks(torch.autograd.Function):
         targets: Tensor,
         criterion: CrossEntropy | Agreement,
         cap: float | None,
+        product: Product,
         learning: bool,
     ) -> Tensor:
-        grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad) if learning else None
+        grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad, product) if learning else None
         loss = _exactly(hidden.new_zeros(()))
         rows = max(1, CHUNK_BYTES // (4 * len(weight) * criterion.rows)) * criterion.rows
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = _exactly(h @ weight.T if bias is None else torch.addmm(bias, h, weight.T))
+            logits = _exactly(product(h, weight, bias))
             if cap is not None:
                 logits.div_(cap).tanh_().mul_(cap)
             summed, gradient = criterion(logits, y, learning)
@@ -220,24 +226,22 @@ class _InChunks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grads = (None if t is None else (_exactly(t) * upstream).to(t.dtype) for t in ctx.saved_tensors)
-        return (*grads, None, None, None, None)
+        return (*grads, None, None, None, None, None)
 
 
 class _Gradients:
     """By hidden vectors, weight and bias, gathered while the chunks pass; None for what is not wanted."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]):
-        exact, self.source = torch.promote_types(weight.dtype, torch.float32), weight
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool], product: Product):
+        exact, self.source, self.product = torch.promote_types(weight.dtype, torch.float32), weight, product
         self.hidden = torch.empty_like(hidden) if wanted[0] else None
         self.weight = torch.zeros_like(weight, dtype=exact) if wanted[1] else None
         self.bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wanted[2] else None
 
     def add(self, start: int, h: Tensor, gradient: Float[Tensor, "N V"]) -> None:
         if self.hidden is not None:
-            torch.mm(gradient, self.source, out=self.hidden[start : start + len(h)])
-        if self.weight is not None and self.weight.dtype == gradient.dtype:
-            self.weight.addmm_(gradient.T, h)
-        elif self.weight is not None:
-            self.weight += gradient.T @ h
+            self.hidden[start : start + len(h)] = self.product(gradient, self.source.t(), None)
+        if self.weight is not None:
+            self.weight += self.product(gradient.t(), h.t(), None)
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.model.dropout import Dropout, Share
+from dragoman.model.linear import Linear
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh"]
 """gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick x sigmoid(1.702 x) (CLIP). Swish is
@@ -60,7 +61,7 @@ class Gated:
 class FeedForwardLayer(nn.Module):
     def __init__(self, cfg: FeedForward, dim: int):
         super().__init__()
-        self.up, self.out = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(cfg.hidden, dim, cfg.bias)
+        self.up, self.out = Linear(dim, cfg.hidden, cfg.bias), Linear(cfg.hidden, dim, cfg.bias)
         self.activation, self.dropout = ACTIVATIONS[cfg.activation], Dropout(cfg.dropout)
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
@@ -70,8 +71,8 @@ class FeedForwardLayer(nn.Module):
 class GatedLayer(nn.Module):
     def __init__(self, cfg: Gated, dim: int):
         super().__init__()
-        self.gate, self.up = nn.Linear(dim, cfg.hidden, cfg.bias), nn.Linear(dim, cfg.hidden, cfg.bias)
-        self.out = nn.Linear(cfg.hidden, dim, cfg.bias)
+        self.gate, self.up = Linear(dim, cfg.hidden, cfg.bias), Linear(dim, cfg.hidden, cfg.bias)
+        self.out = Linear(cfg.hidden, dim, cfg.bias)
         self.activation, self.dropout = ACTIVATIONS[cfg.activation], Dropout(cfg.dropout)
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
+from dragoman.model.linear import Linear
 from dragoman.model.mlp import FeedForward, Gated
 
 Expert = Annotated[FeedForward | Gated, OneOf()]
@@ -51,7 +52,7 @@ class MixtureLayer(nn.Module):
     def __init__(self, cfg: Mixture, dim: int):
         super().__init__()
         self.cfg = cfg
-        self.router = nn.Linear(dim, cfg.experts, bias=False)
+        self.router = Linear(dim, cfg.experts, bias=False)
         self.experts = nn.ModuleList(cfg.expert.build(dim) for _ in range(cfg.experts))
         self.shared = nn.ModuleList(cfg.expert.build(dim) for _ in range(cfg.shared))
 

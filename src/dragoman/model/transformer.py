@@ -26,6 +26,7 @@ from dragoman.model.inputs import (
     within,
 )
 from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.model.linear import Linear
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
 from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
@@ -107,7 +108,7 @@ class Transformer(SequenceModel):
         _check_cross(cfg)
         depths = Depths(cfg.encoder.depth if cfg.encoder else 0, cfg.decoder.depth)
         self.embed = Embedding(cfg.tokens(cfg.vocab), cfg.vocab, cfg.dim)
-        self.output = nn.Linear(cfg.dim, cfg.vocab, bias=cfg.output_bias)
+        self.output = Linear(cfg.dim, cfg.vocab, bias=cfg.output_bias)
         initialize(self.output, cfg.init, cfg.dim)
         if cfg.encoder:
             self.source_embed = _source_reader(cfg, cfg.source_vocab or cfg.vocab)

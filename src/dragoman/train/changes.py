@@ -32,6 +32,7 @@ _DECIDED = (
     "model.vocab",
     "task.labels",
     "train.precision",
+    "train.products",
     "train.schedule.dim",
 )
 """Settings that a run file may leave open (None or "auto") and that the run then decides once and for all."""
@@ -46,9 +47,10 @@ def changed(
     """The configuration to go on with, and how it differs from what the run ``had``.
 
     Raises:
-        ConfigError: ``wanted`` is no configuration of a run.
+        ConfigError: ``had`` or ``wanted`` is no configuration of a run.
         CheckpointError: something differs that must not; the message lists all of it with both values.
     """
+    had = to_dict(from_dict(RunConfig, had, where=where))  # what its version did not know yet has its default
     for path, old, new in differences(had, wanted):
         if path in _DECIDED and new in (None, "auto"):
             wanted = override(wanted, f"{path}={json.dumps(old)}")

@@ -16,7 +16,7 @@ from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.tasks import LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
-from dragoman.machine import Device, Precision, choose_device, choose_precision
+from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
@@ -80,7 +80,10 @@ class TrainConfig:
     clip: PositiveFloat | None = 1.0
     """Longest gradient; None for no limit."""
     precision: Precision = "auto"
-    """auto: bfloat16 where the machine multiplies it in hardware, else float32. Weights are float32 in any case."""
+    """auto: bfloat16 where the machine multiplies it faster, else float32. Weights are float32 in any case."""
+    products: Products = "auto"
+    """Whose products of float32 matrices a CPU runs: torch's own or oneDNN's, which differ in the last bits. auto:
+    whichever is measured to be faster when the run begins."""
     recompute: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -214,5 +217,8 @@ def settled(cfg: RunConfig, dim: int) -> RunConfig:
     schedule = cfg.train.schedule
     if isinstance(schedule, Noam) and schedule.dim is None:
         schedule = dataclasses.replace(schedule, dim=dim)
-    precision = choose_precision(cfg.train.precision, choose_device(cfg.train.device))
-    return dataclasses.replace(cfg, train=dataclasses.replace(cfg.train, schedule=schedule, precision=precision))
+    device = choose_device(cfg.train.device)
+    precision = choose_precision(cfg.train.precision, device)
+    products = choose_products(cfg.train.products, device, precision)
+    train = dataclasses.replace(cfg.train, schedule=schedule, precision=precision, products=products)
+    return dataclasses.replace(cfg, train=train)

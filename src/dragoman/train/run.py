@@ -20,6 +20,7 @@ from dragoman.config import override, to_dict
 from dragoman.errors import CheckpointError
 from dragoman.machine import autocast, choose_device, keep_memory
 from dragoman.migrations import Content
+from dragoman.model.linear import multiply_by
 from dragoman.model.tower import Tower
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
@@ -100,6 +101,7 @@ class Run:
         keep_memory()
         torch.manual_seed(train.seed)
         self.model = self.cfg.model.build().to(self.device)
+        multiply_by(self.model, train.products)
         for module in self.model.modules():
             if isinstance(module, Tower):
                 module.recompute = train.recompute

@@ -22,6 +22,7 @@ def answered(
         smoothing=smoothing,
         ignore=ignore,
         cap=model.logit_cap,
+        product=model.output.product,
     )
     return summed, (targets != ignore).sum().float()
 
@@ -47,5 +48,6 @@ def answered_twice(
         smoothing=smoothing,
         ignore=ignore,
         cap=model.logit_cap,
+        product=model.output.product,
     )
     return summed, (targets != ignore).sum().float()
