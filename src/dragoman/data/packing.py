@@ -67,7 +67,8 @@ def collate(text: Column, rows: Sequence[Row], counted: Column | None = None) ->
 
 
 class Layout(ABC):
-    """How the text lies in the rows of each epoch."""
+    """How the text lies in the rows of each epoch. The last ``spare`` ids of what is read in one go are not read: where
+    each token is answered by the one that follows, the last one is only answered with."""
 
     count: int
     """Rows of an epoch."""
@@ -82,8 +83,8 @@ class Layout(ABC):
 class Stretches(Layout):
     """A row is the next ``context`` tokens, whatever documents they belong to. Each epoch begins elsewhere."""
 
-    def __init__(self, text: Column, context: int):
-        self.tokens, self.context = len(text.ids) - 1, context
+    def __init__(self, text: Column, context: int, spare: int = 1):
+        self.tokens, self.context = len(text.ids) - spare, context
         self.count = max(1, (self.tokens - context + 1) // context)
         self.cells = min(self.tokens, self.count * context)
 
@@ -101,8 +102,8 @@ class Packed(Layout):
     """A row is as many documents as fit, best fit first (Ding et al., arXiv:2404.10830): only documents longer than a
     row are cut. Each epoch puts other documents of the same lengths together."""
 
-    def __init__(self, text: Column, context: int):
-        self.pieces = _pieces(text, context)  # (N, 2)
+    def __init__(self, text: Column, context: int, spare: int = 1):
+        self.pieces = pieces(text, context, spare)  # (N, 2)
         self.descending = np.sort(self.pieces[:, 1])[::-1]
         self.bins = _best_fit(self.descending.tolist(), context)
         self.count, self.cells = len(self.bins), int(self.descending.sum())
@@ -113,9 +114,9 @@ class Packed(Layout):
         return [ordered[members] for members in self.bins]
 
 
-def _pieces(text: Column, context: int) -> Int[np.ndarray, "N 2"]:
+def pieces(text: Column, context: int, spare: int) -> Int[np.ndarray, "N 2"]:
     """Documents, those that are longer than ``context`` in parts."""
-    lengths = text.lengths.astype(np.int64) - 1  # the last id is only answered with
+    lengths = text.lengths.astype(np.int64) - spare
     parts = -(-lengths // context)
     document = np.repeat(np.arange(len(lengths)), parts)
     part = np.arange(len(document)) - np.repeat(np.cumsum(parts) - parts, parts)

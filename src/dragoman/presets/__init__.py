@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, small, text_to_text, translation
+from dragoman.presets import encoders, language, pretraining, small, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -23,6 +23,9 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lm-tiny-2019": small.lm_tiny_2019,
     "classifier-small": small.classifier_small,
     "classifier-tiny": small.classifier_tiny,
+    # to be fine-tuned, with recipes
+    "encoder-small": pretraining.encoder_small,
+    "denoiser-small": pretraining.denoiser_small,
     # language models
     "transformer-base-lm": translation.transformer_base_lm,
     "transformer-big-lm": translation.transformer_big_lm,

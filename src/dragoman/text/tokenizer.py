@@ -167,6 +167,11 @@ class Tokenizer:
                 return int(self._ours[found])
         raise ConfigError(f"tokenizer: has no {names[0]}: train one with the run, or load one that has it")
 
+    @property
+    def marks(self) -> set[int]:
+        """The ids of all that stands for no text: padding, beginning and end too."""
+        return {int(self._ours[i]) for i in self._marks.values()}
+
     @cached_property
     def _marks(self) -> dict[str, int]:
         """The library's ids of what stands for no text, by name."""

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
-from dragoman.data.tasks import LanguageModelling, Task, Translation
+from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products
 from dragoman.model.families import ModelConfig
@@ -187,8 +187,9 @@ def outline(cfg: RunConfig) -> SequenceModel:
         ConfigError: sizes that do not fit one another, or a task that the model is not made for, with the path.
     """
     model = writer(cfg)
-    if isinstance(cfg.task, Translation) and model.encoder is None:
-        raise ConfigError("model.encoder: must be given for translation: a decoder alone reads no source")
+    if isinstance(cfg.task, Translation | Denoising) and model.encoder is None:
+        task = kind_of(type(cfg.task))
+        raise ConfigError(f"model.encoder: must be given for {task}: a decoder alone reads no source")
     if isinstance(cfg.task, LanguageModelling) and model.encoder is not None:
         raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
     vocab = model.vocab or 1000  # any number, while there is no tokenizer to tell

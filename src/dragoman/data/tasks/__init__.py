@@ -8,8 +8,12 @@ from typing import Annotated
 from dragoman.config import OneOf
 from dragoman.data.tasks.classification import Classification
 from dragoman.data.tasks.language_modelling import LanguageModelling
+from dragoman.data.tasks.pretraining import Denoising, MaskedLanguageModelling
 from dragoman.data.tasks.translation import Translation
 
-__all__ = ["Classification", "LanguageModelling", "Task", "Translation"]
+__all__ = ["Classification", "Denoising", "LanguageModelling", "MaskedLanguageModelling", "Task", "Translation"]
 
-Task = Annotated[Translation | LanguageModelling | Classification, OneOf(usual="translation")]
+Task = Annotated[
+    Classification | Denoising | LanguageModelling | MaskedLanguageModelling | Translation,
+    OneOf(usual="translation"),
+]

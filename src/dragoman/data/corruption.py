@@ -1,0 +1,220 @@
+"""Texts with parts of them hidden, and what was there: what a model learns from that has nothing but text.
+
+Each corruption is a config class with ``corrupt``, a function of a text's ids and a stream of random numbers alone.
+
+N ids of a text, S and T of what is read and what is to be written.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+
+import numpy as np
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveFloat
+
+from dragoman.config import OneOf, config
+from dragoman.data.packing import IGNORE
+from dragoman.text.tokenizer import EOS, Tokenizer
+
+Ids = Int[np.ndarray, "_"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+MASK = ("⟨mask⟩", "[MASK]", "<mask>")
+"""The names that tokenizers have for what stands in the place of something hidden; the first is ours."""
+SENTENCE_ENDS = (b".", b"!", b"?")
+
+
+def gap(number: int) -> tuple[str, str]:
+    """The names of the mark of the so manieth gap; the first is ours, the second T5's."""
+    return f"⟨gap {number}⟩", f"<extra_id_{number}>"
+
+
+class Draw:
+    """Random numbers: a function of ``seed``, the same in every version of numpy."""
+
+    def __init__(self, seed: Sequence[int]):
+        self.raw = np.random.PCG64(list(seed)).random_raw  # numpy promises that this stream stays what it is
+
+    def uniform(self, count: int) -> Float[np.ndarray, "_"]:
+        """From 0 to 1, without 1."""
+        return (self.raw(count) >> np.uint64(11)) * 2.0**-53
+
+    def order(self, count: int) -> Ids:
+        """0 to ``count`` - 1 in any order."""
+        return np.argsort(self.raw(count), kind="stable")
+
+    def parts(self, total: int, count: int, least: int) -> Ids:
+        """``count`` numbers of at least ``least`` (0 or 1) whose sum is ``total``; each way to do so as likely."""
+        room = total + (1 - least) * count  # ones and twos in the place of zeros and ones
+        cuts = np.sort(self.order(room - 1)[: count - 1]) + 1
+        return np.diff(np.concatenate([[0], cuts, [room]])) - (1 - least)
+
+
+# ---- words behind masks, for encoders ---------------------------------------------------------------
+
+
+@config
+class Masking:
+    """BERT's: of the chosen tokens most become a mask, some another token, and some stay (Devlin et al.,
+    arXiv:1810.04805, section 3.1)."""
+
+    share: Part = 0.15
+    """Of the tokens, those that are to be found out."""
+    masked: Share = 0.8
+    """Of these, become a mask."""
+    exchanged: Share = 0.1
+    """Of these, become any other token; the rest stays as it is."""
+
+    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+        """What is read, and what is to be found out there: ``IGNORE`` at all other places."""
+        words = np.flatnonzero(vocabulary.is_text[ids])
+        chosen = words[draw.order(len(words))[: max(1, round(self.share * len(words)))]]
+        read, targets = ids.copy(), np.full_like(ids, IGNORE)
+        targets[chosen] = ids[chosen]
+        fate, other = draw.uniform(len(chosen)), draw.uniform(len(chosen))
+        read[chosen[fate < self.masked]] = vocabulary.mask
+        exchanged = (fate >= self.masked) & (fate < self.masked + self.exchanged)
+        read[chosen[exchanged]] = vocabulary.text[(other[exchanged] * len(vocabulary.text)).astype(int)]
+        return read, targets
+
+
+# ---- spans, for models that read and write ----------------------------------------------------------
+
+
+@config
+class SpanCorruption:
+    """T5's: each hidden span becomes a mark of its own, and the spans are to be written, each after its mark (Raffel et
+    al., arXiv:1910.10683, section 3.1.4). As in their code no mark follows the last span; unlike there, it need not
+    stand at the end of the text."""
+
+    share: Part = 0.15
+    """Of the tokens, those that are hidden."""
+    span: Annotated[float, Field(ge=1)] = 3.0
+    """Mean number of tokens in a row that are hidden together."""
+
+    def gaps(self, longest: int) -> int:
+        """The most that a text of up to ``longest`` tokens has."""
+        return self._spans(longest)[1]
+
+    def lengths(self, n: Ids) -> tuple[Ids, Ids]:
+        """Of what is read and of what is written, eos included, of texts of ``n`` tokens."""
+        hidden, spans = np.array([self._spans(int(one)) for one in n], int).reshape(-1, 2).T
+        return n - hidden + spans + 1, hidden + spans + 1
+
+    def _spans(self, n: int) -> tuple[int, int]:
+        """How many tokens are hidden, and in how many spans. A text of one token is hidden whole."""
+        hidden = min(max(round(n * self.share), 1), max(n - 1, 1))
+        return hidden, min(max(round(hidden / self.span), 1), max(n - hidden, 1))
+
+    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+        """What is read, and what is to be written; both without eos."""
+        hidden, spans = self._spans(len(ids))
+        gone, seen = draw.parts(hidden, spans, least=1), draw.parts(len(ids) - hidden + 2, spans + 1, least=1)
+        seen[[0, -1]] -= 1  # nothing need stand before the first span, or after the last
+        at = int(seen[0])
+        read, written = [ids[:at]], []
+        for mark, lost, kept in zip(vocabulary.gaps[:spans], gone, seen[1:], strict=True):
+            read += [[mark], ids[at + lost : at + lost + kept]]
+            written += [[mark], ids[at : at + lost]]
+            at += int(lost + kept)
+        return np.concatenate(read).astype(np.int64), np.concatenate(written).astype(np.int64)
+
+
+@config
+class TextInfilling:
+    """BART's: each hidden span, of any length and none, becomes one mask, sentences change places, and the whole text
+    is to be written (Lewis et al., arXiv:1910.13461, section 2.2)."""
+
+    share: Part = 0.3
+    """Of the tokens, those that are hidden."""
+    span: PositiveFloat = 3.0
+    """Mean number of tokens in a span; Poisson's distribution."""
+    permute: bool = True
+    """Whether sentences change places."""
+
+    def lengths(self, n: Ids) -> tuple[Ids, Ids]:
+        """Of what is read, on average, and of what is written, eos included, of texts of ``n`` tokens."""
+        hidden = (self.share * n).astype(int)
+        return n - hidden + np.ceil(hidden / self.span).astype(int) + 1, n + 1
+
+    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+        """What is read, and what is to be written; both without eos."""
+        read = self._permuted(ids, draw, vocabulary) if self.permute else ids
+        gone = self._spans(round(self.share * len(ids)), draw)
+        if not len(gone):
+            return read, ids
+        kept = draw.parts(len(ids) - int(gone.sum()), len(gone) + 1, least=0)
+        parts, at = [read[: kept[0]]], int(kept[0])
+        for lost, seen in zip(gone, kept[1:], strict=True):
+            parts += [[vocabulary.mask], read[at + lost : at + lost + seen]]
+            at += int(lost + seen)
+        return np.concatenate(parts).astype(np.int64), ids
+
+    def _spans(self, hidden: int, draw: Draw) -> Ids:
+        """Lengths of spans that hide so many tokens together: drawn one by one, the last one cut to what is left."""
+        lengths = poisson(self.span, draw.uniform(8 + int(4 * hidden / self.span)))
+        ends = np.cumsum(lengths)
+        last = int(np.searchsorted(ends, hidden))
+        if hidden == 0 or last == len(ends):
+            return np.array([hidden] * (hidden > 0), int)
+        lengths[last] -= ends[last] - hidden
+        return lengths[: last + 1]
+
+    def _permuted(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> Ids:
+        sentences = np.split(ids, np.flatnonzero(vocabulary.ends_sentence[ids[:-1]]) + 1)
+        return np.concatenate([sentences[i] for i in draw.order(len(sentences))])
+
+
+Corruption = Annotated[SpanCorruption | TextInfilling, OneOf()]
+
+
+def poisson(mean: float, uniform: Float[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+    """Numbers distributed so, from uniform ones."""
+    counts = np.arange(int(10 + 10 * mean))
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
+    chance = np.exp(counts * np.log(mean) - mean - log_factorial)
+    return np.searchsorted(np.cumsum(chance), uniform, side="right")
+
+
+# ---- what a tokenizer has for it --------------------------------------------------------------------
+
+
+class Vocabulary:
+    """What a corruption needs to know of a tokenizer.
+
+    Raises:
+        ConfigError: it lacks a mark that the corruption needs.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, corruption: Masking | Corruption, longest: int):
+        self.is_text = np.ones(len(tokenizer), bool)
+        self.is_text[list(tokenizer.marks)] = False
+        self.text = np.flatnonzero(self.is_text)
+        self.ends_sentence = np.zeros(len(tokenizer), bool)
+        if isinstance(corruption, SpanCorruption):
+            self.gaps = np.array([tokenizer.mark(*gap(i)) for i in range(corruption.gaps(longest))])
+            return
+        self.mask = tokenizer.mark(*MASK)
+        if isinstance(corruption, TextInfilling) and corruption.permute:
+            self.ends_sentence = np.array([piece.rstrip().endswith(SENTENCE_ENDS) for piece in tokenizer.spellings])
+
+
+def marks(corruption: Masking | Corruption, longest: int) -> list[str]:
+    """What a tokenizer must have, by our names, for texts of up to ``longest`` tokens."""
+    if isinstance(corruption, SpanCorruption):
+        return [gap(i)[0] for i in range(corruption.gaps(longest))]
+    return [MASK[0]]
+
+
+def corrupted(
+    texts: Iterable[Ids], draws: Iterable[Draw], corruption: Corruption, vocabulary: Vocabulary
+) -> tuple[list[Ids], list[Ids]]:
+    """What is read of each text and what is to be written, both ending with eos; each by random numbers of its own."""
+    read, written = [], []
+    for ids, draw in zip(texts, draws, strict=True):
+        text = ids[vocabulary.is_text[ids]]
+        seen, gone = corruption.corrupt(text, draw, vocabulary) if len(text) else (text, text)
+        read.append(np.append(seen, EOS))
+        written.append(np.append(gone, EOS))
+    return read, written

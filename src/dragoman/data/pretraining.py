@@ -1,0 +1,104 @@
+"""Batches of corrupted text: corrupted anew in every epoch, as a function of (seed, step, place in the text) alone.
+
+B batch, T length, S what is read, N texts.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from dragoman.data.batch import Batch, Batches
+from dragoman.data.corruption import Corruption, Draw, Ids, Masking, Vocabulary, corrupted
+from dragoman.data.packing import IGNORE, Row, RowBatches, TextBatch, pieces
+from dragoman.text.store import Column
+from dragoman.text.tokenizer import BOS, PAD
+
+
+class Rows(NamedTuple):
+    """Rows of text, and the step that decides what of them is hidden."""
+
+    rows: Sequence[Row]
+    step: int
+
+
+class Pieces:
+    """Each document, or part of a long one, as a row of its own; rows of like length stand together.
+
+    ``tokens`` bounds what is read and what is written of a batch, whichever is more.
+    """
+
+    def __init__(self, text: Column, context: int, corruption: Corruption, tokens: int, seed: int, accumulate: int = 1):
+        self.pieces = pieces(text, context, spare=0)
+        lengths = np.stack(corruption.lengths(self.pieces[:, 1]), axis=1)
+        self.batches = Batches(lengths, tokens, seed, accumulate)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+
+    @property
+    def padding_share(self) -> float:
+        return self.batches.padding_share
+
+    def at(self, step: int) -> list[list[Row]]:
+        return [self._rows(batch) for batch in self.batches.at(step)]
+
+    def in_order(self) -> list[list[Row]]:
+        """All of the text, the same each time."""
+        first_epoch = range(self.steps_per_epoch)
+        return [self._rows(batch) for step in first_epoch for batch in self.batches.at(step)]
+
+    def _rows(self, batch: Ids) -> list[Row]:
+        return [self.pieces[i : i + 1] for i in batch]
+
+
+class Anew:
+    """The rows of another plan, with the step at which they are read."""
+
+    def __init__(self, plan: RowBatches | Pieces):
+        self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
+
+    @property
+    def padding_share(self) -> float:
+        return self.plan.padding_share
+
+    def at(self, step: int) -> list[Rows]:
+        return [Rows(rows, step) for rows in self.plan.at(step)]
+
+
+def mask(text: Column, rows: Rows, seed: int, masking: Masking, vocabulary: Vocabulary) -> TextBatch:
+    """Rows of packed pieces; targets are ``IGNORE`` but where something was chosen."""
+    T = max(int(row[:, 1].sum()) for row in rows.rows)
+    ids, targets = np.full((len(rows.rows), T), PAD, np.int64), np.full((len(rows.rows), T), IGNORE, np.int64)
+    segment = np.zeros_like(ids)
+    for b, row in enumerate(rows.rows):
+        at = 0
+        for number, (whole, draw) in enumerate(_drawn(text, row, seed, rows.step)):
+            here = slice(at, at + len(whole))
+            ids[b, here], targets[b, here] = masking.corrupt(whole, draw, vocabulary)
+            segment[b, here] = number
+            at += len(whole)
+        segment[b, at:] = len(row)  # padding keeps to itself
+    packed = any(len(row) > 1 for row in rows.rows)
+    return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segment) if packed else None)
+
+
+def hide(text: Column, rows: Rows, seed: int, corruption: Corruption, vocabulary: Vocabulary) -> Batch:
+    """Each row as a source to read and a target to write."""
+    texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
+    source, target_out = map(_padded, corrupted(texts, draws, corruption, vocabulary))
+    target_in = np.full_like(target_out, BOS)
+    target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
+    return Batch(*map(torch.from_numpy, (source, target_in, target_out)))
+
+
+def _drawn(text: Column, row: Row, seed: int, step: int) -> Iterator[tuple[Ids, Draw]]:
+    for begin, length in row.tolist():
+        yield np.array(text.ids[begin : begin + length], np.int64), Draw([seed, step, begin])
+
+
+def _padded(rows: Sequence[Ids]) -> Int[np.ndarray, "B S"]:
+    found = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
+    for row, ids in zip(found, rows, strict=True):
+        row[: len(ids)] = ids
+    return found
