@@ -73,7 +73,7 @@ def test_an_override_may_be_what_the_file_lacks():
         ({"train": {"budget": {"kind": "steps", "steps": 0}}}, r"train\.budget\.steps"),
         ({"train": {"batch_tokens": "many"}}, r"train\.batch_tokens: expected a whole number"),
         ({"train": {"average": 1.0}}, r"train\.average"),
-        ({"train": {"precision": "float16"}}, r"train\.precision: no 'float16' here"),
+        ({"train": {"precision": "float61"}}, r"train\.precision: no 'float61' here\. Did you mean 'float16'"),
         ({"data": {}}, r"data\.train: must be given"),
     ],
     ids=lambda value: str(value)[:40],

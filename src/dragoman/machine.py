@@ -15,7 +15,7 @@ from torch import Tensor
 from dragoman.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Products = Literal["auto", "torch", "onednn"]
 """Whose products of float32 matrices a CPU runs: torch's choice (MKL, as a rule), or oneDNN's, which it brings too."""
 
@@ -32,7 +32,13 @@ def choose_device(wanted: Device) -> torch.device:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Precision:
-    """``auto`` becomes bfloat16 where it is multiplied faster: on GPUs that have units for it, on CPUs as measured."""
+    """``auto`` becomes bfloat16 where it is multiplied faster: on GPUs that have units for it, on CPUs as measured.
+
+    Raises:
+        ConfigError: float16 on a CPU, where nothing is faster in it.
+    """
+    if wanted == "float16" and device.type == "cpu":
+        raise ConfigError("train.precision: float16 is for GPUs, and this is a CPU: use auto, bfloat16 or float32")
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -107,7 +113,7 @@ def autocast(precision: Precision, device: torch.device) -> Callable[[], Abstrac
     assert precision != "auto", "chosen when the run is resolved"
     if precision == "float32":
         return nullcontext
-    return lambda: torch.autocast(device.type, torch.bfloat16)
+    return lambda: torch.autocast(device.type, getattr(torch, precision))
 
 
 def keep_memory() -> None:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from dragoman.errors import UserError
 from dragoman.train.exchange import Exchange
+from dragoman.train.scaling import Unscaled
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, batch) -> (summed loss, number of tokens it was summed over)."""
@@ -53,6 +54,10 @@ class Progress:
     skipped: int = 0
     """Steps that changed nothing because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
+    scale: float | None = None
+    """What the next step's loss is multiplied by (``scaling.py``); None where that has not begun."""
+    scale_steps: int = 0
+    """Steps since the scale changed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Rules:
     """Entered around each loss: autocast, or nothing."""
     exchange: Exchange = field(default_factory=Exchange)
     """With the other processes that learn from parts of the same step."""
+    scaling: Unscaled = field(default_factory=Unscaled)
 
 
 def seed_of(*numbers: int) -> int:
@@ -107,30 +113,32 @@ def train_step(
         Diverged: this is the last of ``rules.give_up_after`` steps in a row without a finite gradient.
     """
     optimizer.zero_grad(set_to_none=True)
-    sums = torch.stack([_learn(model, loss, part, progress.step, rules) for part in parts]).sum(0)
+    scale = progress.scale or rules.scaling.first
+    sums = torch.stack([_learn(model, loss, part, progress.step, scale, rules) for part in parts]).sum(0)
     sums = rules.exchange.add_up(model, sums)
     gradients = rules.exchange.gradients(model)
     norm = rules.exchange.norm(gradients)
     total, count, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
     count = max(count, 1.0)  # rows of nothing but prompts teach nothing
-    norm /= count
+    norm /= count * scale
     finite = math.isfinite(total) and math.isfinite(norm)
     if finite:
         shorten = min(1.0, rules.clip / (norm + 1e-6)) if rules.clip else 1.0
         # one division, after all micro-batches: accumulating does not change the gradient
-        torch._foreach_mul_(gradients, shorten / count)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(gradients, shorten / (count * scale))  # pyright: ignore[reportPrivateImportUsage]
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
+    progress.scale, progress.scale_steps = rules.scaling.after(scale, progress.scale_steps, finite)
     return _account(progress, StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite), rules)
 
 
-def _learn(model: nn.Module, loss: Loss, part: Part, step: int, rules: Rules) -> Tensor:
-    """Add the gradient of a part; its summed loss, and the number of tokens summed over."""
+def _learn(model: nn.Module, loss: Loss, part: Part, step: int, scale: float, rules: Rules) -> Tensor:
+    """Add the gradient of a part, ``scale`` times it; its summed loss, and the number of tokens summed over."""
     torch.manual_seed(seed_of(rules.seed, step, *part.place))
     with rules.precision():
         summed, count = loss(model, part.batch)
-    (summed if part.weight == 1 else summed * part.weight).backward()
+    summed.backward(torch.full_like(summed, part.weight * scale))
     return torch.stack([summed.detach().float(), count.float()]) * part.weight
 
 

@@ -18,7 +18,7 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import override, to_dict
 from dragoman.errors import CheckpointError
-from dragoman.machine import autocast, choose_device, keep_memory
+from dragoman.machine import autocast, choose_device, choose_precision, keep_memory
 from dragoman.migrations import Content
 from dragoman.model.linear import multiply_by
 from dragoman.model.tower import Tower
@@ -33,6 +33,7 @@ from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import RunConfig
 from dragoman.train.record import Record
+from dragoman.train.scaling import scaling_for
 from dragoman.train.validate import look
 
 
@@ -114,7 +115,11 @@ class Run:
         self.lesson, self.plan = lesson, lesson.plan(self.cfg)
         precision = autocast(train.precision, self.device)
         self.rules = loop.Rules(
-            seed=train.seed, clip=train.clip, give_up_after=train.give_up_after, precision=precision
+            seed=train.seed,
+            clip=train.clip,
+            give_up_after=train.give_up_after,
+            precision=precision,
+            scaling=scaling_for(train.precision),
         )
         self.examination = lesson.examination(self.cfg, self.device)
         if self.progress.total is None:
@@ -184,9 +189,9 @@ class Run:
         seconds = time.perf_counter() - began
         progress.seconds, window.seconds = progress.seconds + seconds, window.seconds + seconds
         if done.skipped:
-            yield Notice(
-                f"step {done.step}: loss {done.loss:.4g}, gradient norm {done.grad_norm:.4g}: not finite, step skipped"
-            )
+            figures = f"loss {done.loss:.4g}, gradient norm {done.grad_norm:.4g}"
+            now = f"; the loss scale is now {progress.scale:g}" if progress.scale else ""
+            yield Notice(f"step {done.step}: {figures}: not finite, step skipped{now}")
         else:
             window.steps, window.tokens = window.steps + 1, window.tokens + done.tokens
             window.loss, window.grad_norm = window.loss + done.loss * done.tokens, window.grad_norm + done.grad_norm
@@ -278,7 +283,7 @@ def start(cfg: RunConfig, path: str | Path) -> Run:
         CheckpointError: there is something at ``path`` already.
     """
     lesson_for(cfg).check(cfg)
-    choose_device(cfg.train.device)
+    choose_precision(cfg.train.precision, choose_device(cfg.train.device))
     return Run(cfg, RunDirectory.create(path, cfg))
 
 
