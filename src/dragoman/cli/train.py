@@ -39,6 +39,12 @@ def train(
     deliberate: Annotated[
         bool, typer.Option("--deliberate", help="With --resume: allow changes that make it another training.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the run's directory.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time of a few steps goes, and keep a trace of them.")
+    ] = False,
 ) -> None:
     """Train a model: from a run file, or straight from parallel text.
 
@@ -49,7 +55,10 @@ def train(
     dragoman train runs/my-run --resume
     """
     from dragoman.cli.watch import watch
+    from dragoman.train.board import summary_writer
 
+    if tensorboard:
+        summary_writer()  # told before anything is begun
     settings = [word for word in what or [] if "=" in word and not Path(word).exists()]
     names = [word for word in what or [] if word not in settings]
     if len(names) > 1:
@@ -57,9 +66,10 @@ def train(
     if resume:
         if not names:
             raise ConfigError("--resume: name the directory of the run, as in: dragoman train runs/my-run --resume")
-        finished = watch(_resumed(names[0], run, settings, checkpoint, deliberate))
+        going = _resumed(names[0], run, settings, checkpoint, deliberate)
     else:
-        finished = watch(_started(names[0] if names else None, pairs or [], preset, run, settings))
+        going = _started(names[0] if names else None, pairs or [], preset, run, settings)
+    finished = watch(going, tensorboard=tensorboard, profile=profile)
     raise typer.Exit(0 if finished.complete else 130)
 
 

@@ -13,11 +13,20 @@ if TYPE_CHECKING:
 
 QUIET = 15.0
 """Seconds between lines of progress where nobody watches them move."""
+SHOWN = 200
+"""Characters of a sample."""
 
 
-def watch(run: "Run") -> Finished:
+def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Finished:
     """Make the run happen and show it; what it says when it stops."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    from dragoman.train.board import Board
+    from dragoman.train.profile import Profile
+
+    boards = [Board(run.directory.path)] if tensorboard else []
+    if profile:
+        run.profile = Profile(run.directory.path)
 
     columns = (
         SpinnerColumn(),
@@ -30,6 +39,8 @@ def watch(run: "Run") -> Finished:
         screen = Screen(run, live)
         for event in run.events():
             screen.show(event)
+            for board in boards:
+                board.show(event)
             if isinstance(event, Finished):
                 return event
     raise AssertionError("a run ends with Finished")
@@ -94,7 +105,12 @@ class Screen:
             f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}"
         )
         for sample in e.samples:
-            self.say(f"    [dim]{_plain(sample.source)}[/dim] → {_plain(sample.output)}")
+            self.say(f"    [dim]{_plain(_short(sample.source))}[/dim] → {_plain(_short(sample.output))}")
+
+
+def _short(text: str) -> str:
+    """Of a long text the beginning; samples.jsonl has all of it."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _number(value: float | None, form: str) -> str:

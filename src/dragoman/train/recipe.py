@@ -96,6 +96,9 @@ class TrainConfig:
     """Steps that a line of metrics.jsonl sums up."""
     keep: Keep = Keep()
     """Checkpoints that stay."""
+    best_by: str | None = None
+    """What the best checkpoint is chosen by: loss, or a figure of the task's in percent (BLEU or chrF of the ``scored``
+    sentences; accuracy or macro F1). None for accuracy where labels are told, else for the loss."""
     patience: PositiveInt | None = None
     """Validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5

@@ -9,13 +9,13 @@ import errno
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 
-from dragoman.checkpoint import RunDirectory
+from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.config import override, to_dict
 from dragoman.errors import CheckpointError
 from dragoman.machine import autocast, choose_device, choose_precision, keep_memory
@@ -26,10 +26,11 @@ from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
-from dragoman.train.interrupt import Interrupts
+from dragoman.train.interrupt import Interrupts, sigterm_as_ctrl_c
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.lesson import FOLDER, Lesson
 from dragoman.train.optimize import load_state_tensors, state_tensors
+from dragoman.train.profile import NoProfile
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import RunConfig
 from dragoman.train.record import Record
@@ -47,6 +48,7 @@ class Run:
         self.progress = Progress.from_dict(content.progress) if content else Progress()
         self.saved = (self.progress.step, self.progress.validated)
         self.record = Record(directory)
+        self.profile = NoProfile()
 
     def events(self) -> Iterator[Event]:
         """Everything that happens from here to the end of the run.
@@ -57,8 +59,8 @@ class Run:
             CheckpointError: the disk is full; what was saved before is as it was.
         """
         try:
-            yield from self.prepare()
-            yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
+            if not (yield from self.begin()):
+                return
             for change in self.changes:
                 self.record.change(self.progress.step, change)
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
@@ -83,6 +85,19 @@ class Run:
         return f"{name} is good; to go on from there with other settings: {command}"
 
     # ---- setting up -------------------------------------------------------------------------------
+
+    def begin(self) -> Generator[Event, None, bool]:
+        """Everything before the first step; False if a signal came meanwhile."""
+        try:
+            with sigterm_as_ctrl_c():
+                yield from self.prepare()
+                yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
+            return True
+        except KeyboardInterrupt:
+            resume = f"go on with: dragoman train {self.directory.path} --resume"
+            left = resume if (self.directory.path / CONFIG).exists() else "nothing is left of it"
+            yield Finished(self.progress.step, f"stopped before the first step; {left}", False)
+            return False
 
     def prepare(self) -> Iterator[Event]:
         """Make the token stores, if they are not there. A new run that fails at this leaves nothing behind."""
@@ -172,9 +187,11 @@ class Run:
                 yield self.save(best=improved)
             if end:
                 self.record.page()
+                yield from self.profile.end()
                 yield end
                 return
             yield from self.step(steps)
+            yield from self.profile.after_step()
 
     def parts(self, step: int) -> list[loop.Part]:
         return loop.whole(self.lesson.batch(rows).to(self.device) for rows in self.plan.at(step))
@@ -235,7 +252,7 @@ class Run:
             seen = look(self.model, self.examination, self.rules.precision, stop=lambda: interrupts.asked is not None)
         if seen is None:
             return None
-        cost = seen.loss if seen.cost is None else seen.cost
+        cost = seen.by(self.cfg.train.best_by)
         best = progress.best_loss is None or cost < progress.best_loss
         progress.validated, progress.stale = progress.step, 0 if best else progress.stale + 1
         if best:
@@ -319,6 +336,9 @@ def resume(
             directory.rewind(directory.find(checkpoint), content.progress["best_step"])
         if content and any(change[0].startswith("train.budget") for change in changes):
             content.progress["total"] = None  # to be worked out anew
+        if content and any(change[0] == "train.best_by" for change in changes):
+            content.progress.update(best_loss=None, stale=0)  # a figure of another kind
+        lesson_for(new_cfg).check(new_cfg)
         return Run(new_cfg, directory, content=content, changes=changes)
     except BaseException:
         directory.close()

@@ -35,6 +35,7 @@ CHUNK = 10_000
 
 class ClassificationLesson(Lesson):
     learns_from, model = (LabelledTexts,), EncoderConfig
+    scores = ("accuracy", "macro F1")
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.tokenizer, _ = run.tokenizers()

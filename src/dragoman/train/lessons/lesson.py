@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import kind_of
+from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.loop import Diverged
@@ -51,6 +51,12 @@ class Seen:
     cost: float | None = None
     """What the best checkpoint is chosen by, the lower the better; None for the loss."""
 
+    def by(self, best_by: str | None) -> float:
+        """The same, as ``train.best_by`` has it."""
+        if best_by is None:
+            return self.loss if self.cost is None else self.cost
+        return self.loss if best_by == "loss" else 1 - self.scores[best_by] / 100
+
 
 class Lesson(ABC):
     """A task's data, ready to be learned from. ``prepare`` makes what ``open`` finds."""
@@ -59,18 +65,24 @@ class Lesson(ABC):
     """The kinds of ``data`` that the task takes."""
     model: type
     """The family of models that it takes."""
+    scores: tuple[str, ...] = ()
+    """Figures in percent, the higher the better, that ``train.best_by`` may name."""
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
         """Look for what does not fit, before anything is begun.
 
         Raises:
-            ConfigError: another kind of data or model than the task takes, or sizes that do not fit one another.
+            ConfigError: another kind of data or model than the task takes, sizes that do not fit one another, or a
+                figure that the task does not have.
         """
         for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, (cls.model,))):
             if not isinstance(given, wanted):
                 task, kinds = kind_of(type(cfg.task)), " or ".join(map(kind_of, wanted))
                 raise ConfigError(f"{name}: {task} takes {kinds}, not {kind_of(type(given))}")
+        known = ("loss", *cls.scores)
+        if cfg.train.best_by not in (None, *known):
+            raise ConfigError(unknown("train.best_by", cfg.train.best_by, known))
         cls.outline(cfg)
 
     @classmethod

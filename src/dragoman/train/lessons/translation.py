@@ -19,7 +19,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.data.batch import Batch, Batches, collate
 from dragoman.data.tasks import Translation
 from dragoman.decode.translator import Translator
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.clean import CleanReport, clean
@@ -34,12 +34,19 @@ from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 class TranslationLesson(Lesson):
     learns_from, model = (DataConfig,), TransformerConfig
+    scores = ("BLEU", "chrF")
 
     def __init__(self, run: RunDirectory):
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
         self.valid_pairs, self.test_pairs = (_read(folder / f"{name}.jsonl") for name in ("valid", "test"))
+
+    @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        super().check(cfg)
+        if cfg.train.best_by in cls.scores and not cfg.train.scored:
+            raise ConfigError(f"train.best_by: {cfg.train.best_by} is of translations: set train.scored to how many")
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> SequenceModel:
