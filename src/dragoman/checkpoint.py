@@ -98,6 +98,19 @@ class RunDirectory:
                 f"{self.path}: another process is training here: wait for it, or stop it first"
             ) from None
 
+    def is_being_written(self) -> bool:
+        """Whether some process holds the run at this moment."""
+        import fcntl
+
+        try:
+            with (self.path / LOCK).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
     def _mend(self) -> None:
         """Remove what a crash left behind, and move the link that it kept from being moved."""
         durable.sweep(self.path)

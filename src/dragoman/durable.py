@@ -32,7 +32,7 @@ def replace(path: Path, content: bytes) -> None:
 
 def replace_with(path: Path, produce: Callable[[Path], None]) -> None:
     """As ``replace``, for content that ``produce`` writes to the path it is given."""
-    partial = _hidden(path, "partial")
+    partial = _hidden(path, f"{os.getpid()}.partial")  # two processes may write the same report
     try:
         produce(partial)
         flush(partial)

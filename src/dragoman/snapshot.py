@@ -94,6 +94,10 @@ class Checkpoint:
             raise Damaged(f"{path}: damaged, its checksum differs")
         return sealed
 
+    def seal(self) -> str:
+        """A checksum of all of it; raises Damaged as ``manifest`` does."""
+        return _seal(self.manifest())
+
     def verify(self) -> dict[str, Any]:
         """Compare every file with the manifest, and return that.
 

@@ -1,7 +1,7 @@
 """dragoman evaluate: how well a run does what it was trained for."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,19 +39,33 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            help="Score every checkpoint while another process trains, until that ends; default: the validation set.",
+        ),
+    ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
     Classifiers: accuracy, F1, who is taken for whom, and a baseline."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_classifier
+    from dragoman.cli import follow as following
 
     if RunDirectory.open(run).config.get("task", {}).get("kind") == "classification":
+        if follow:
+            following.follow(run, pairs, name=name, examine=following.classifying(run, pairs, device=device))
+            return
         found = evaluate_classifier.evaluated(run, pairs, checkpoint=checkpoint, device=device, name=name)
         evaluate_classifier.show(found)
         return
-    options = {"which": checkpoint, "device": device, "precision": precision}
-    how = chosen_search(search)
-    show(evaluated(run, pairs, beam=beam, search=how, metrics=metric, name=name, **options))
+    how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric}
+    options: dict[str, Any] = {"device": device, "precision": precision}
+    if follow:
+        following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
+        return
+    show(evaluated(run, pairs, name=name, **how, which=checkpoint, **options))
 
 
 def evaluated(

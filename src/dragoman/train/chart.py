@@ -1,6 +1,6 @@
 """A line chart as inline SVG: no script needed to see it, none from elsewhere to point at it.
 
-Colours come from the page (``.line-0``, ``.line-1``, ``.grid``, ``.label``), so that it can be light or dark.
+Colours come from the page (``.line-0`` to ``.line-3``, ``.grid``, ``.label``), so that it can be light or dark.
 """
 
 import html
@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+COLOURS = 4
+"""Lines of a chart at most: the page has no more colours."""
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 26
 Number = float | int

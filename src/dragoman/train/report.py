@@ -13,7 +13,7 @@ from typing import Any
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
-from dragoman.train.chart import Line, draw, short
+from dragoman.train.chart import COLOURS, Line, draw, short
 from dragoman.train.journal import Journal
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ def write(run: RunDirectory) -> None:
         title=html.escape(run.path.name),
         summary=_summary(train),
         tiles=_tiles(train, valid),
-        charts=_charts(train, valid),
+        charts=_charts(train, valid) + _followed(run),
         scores=_scores(run),
         samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
         preparation=_preparation(run),
@@ -91,6 +91,18 @@ def _charts(train: Sequence[Row], valid: Sequence[Row]) -> str:
     if names:
         flat = [row | row["scores"] for row in valid]
         charts.insert(1, draw("Validation scores", [_line(name, flat, name, dots=True) for name in names]))
+    return "".join(charts)
+
+
+def _followed(run: RunDirectory) -> str:
+    """Scores of every checkpoint, where ``dragoman evaluate --follow`` has left them."""
+    charts = []
+    for path in sorted(run.path.glob("evaluations/*.jsonl")):
+        by_step = {row["step"]: row["scores"] for row in Journal(path).lines()}  # of two for a step, the later one
+        rows = [{"step": step} | by_step[step] for step in sorted(by_step)]
+        names = [name for name in (rows[-1] if rows else ()) if name != "step"]
+        title = f"{path.stem}: scores of every checkpoint"
+        charts.append(draw(title, [_line(name, rows, name, dots=True) for name in names[:COLOURS]]))
     return "".join(charts)
 
 

@@ -1,0 +1,66 @@
+"""dragoman evaluate --follow: each checkpoint of a run, while another process trains it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dragoman.decode.search import SearchConfig
+
+Examine = Callable[[Path], dict[str, float]]
+
+
+def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) -> None:
+    """Print a line for each checkpoint and, at the end, which was best by the first figure."""
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.cli.terminal import console
+    from dragoman.train import report
+    from dragoman.train.follow import Followed, journal
+    from dragoman.train.follow import follow as followed
+
+    directory = RunDirectory.open(run)
+    name = name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "valid")
+    lines = journal(directory, name)
+    for seen in followed(directory, examine, lines):
+        scores = "".join(f"  {metric} {value:.1f}" for metric, value in seen.scores.items())
+        console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
+    report.write(directory)
+    everything = [Followed(**line) for line in lines.lines()]
+    if everything:
+        metric = next(iter(everything[-1].scores))
+        best = max(everything, key=lambda seen: seen.scores.get(metric, 0.0))
+        print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.1f})")
+    else:
+        print(f"{run}: no checkpoint, and nobody trains here: begin with `dragoman train`")
+
+
+def translating(
+    run: Path, pairs: str | None, *, beam: int, search: "SearchConfig | None", metrics: list[str] | None, **options: str
+) -> Examine:
+    """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
+    from dragoman.decode.translator import Translator
+    from dragoman.evaluate.evaluation import USUAL, evaluate
+    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+
+    def examine(checkpoint: Path) -> dict[str, float]:
+        source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "valid.jsonl"))
+        translator = Translator.load(checkpoint, **options)
+        found = evaluate(translator, read_pairs(source), beam=beam, search=search, metrics=metrics or USUAL)
+        return {score.name: score.value for score in found.scores.values()}
+
+    return examine
+
+
+def classifying(run: Path, examples: str | None, *, device: str) -> Examine:
+    """Accuracy and F1. Default: the run's validation texts."""
+    from dragoman.decode.classifier import Classifier
+    from dragoman.evaluate.classification import evaluate
+    from dragoman.text.labelled import LabelledLines, guess_labelled, read_labelled
+
+    def examine(checkpoint: Path) -> dict[str, float]:
+        classifier = Classifier.load(checkpoint, device=device)
+        source = guess_labelled(examples) if examples else LabelledLines(path=str(run / "data" / "valid.jsonl"))
+        found = evaluate(classifier, read_labelled(source, classifier.labels))
+        return {score.name: score.value for score in found.scores.values()}
+
+    return examine

@@ -1,0 +1,75 @@
+"""Every checkpoint of a run evaluated while the run goes on, in a process of its own: learning waits for nothing.
+
+    runs/NAME/evaluations/valid.jsonl   a line a checkpoint: step, seal, scores
+
+This process alone writes that journal, and none of the run's own; the report reads both. A follower that was stopped
+goes on where it was: what has a line is not evaluated again, unless it has been trained anew since.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.errors import CheckpointError
+from dragoman.snapshot import Checkpoint, Damaged
+from dragoman.train.journal import Journal
+
+PAUSE = 2.0
+"""Seconds between looks for a new checkpoint."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    step: int
+    seal: str
+    """Checksum of the checkpoint: two of the same step differ in it."""
+    scores: dict[str, float]
+
+
+def journal(run: RunDirectory, name: str) -> Journal:
+    (run.path / "evaluations").mkdir(exist_ok=True)
+    return Journal(run.path / "evaluations" / f"{name}.jsonl")
+
+
+def follow(
+    run: RunDirectory,
+    examine: Callable[[Path], dict[str, float]],
+    lines: Journal,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Followed]:
+    """Evaluate with ``examine``, newest first, until all checkpoints have a line and nobody trains any more.
+
+    Raises:
+        CheckpointError: a damaged checkpoint, that nobody has removed meanwhile.
+    """
+    done = {line["seal"] for line in lines.lines()}
+    while True:
+        training = run.is_being_written()  # asked first: what is written until then is seen below
+        waiting = [(c, seal) for c in run.checkpoints() if (seal := _seal(c)) and seal not in done]
+        if not waiting and not training:
+            return
+        if not waiting:
+            sleep(PAUSE)
+            continue
+        checkpoint, seal = waiting[-1]
+        done.add(seal)
+        try:
+            scores = examine(checkpoint.path)
+        except CheckpointError:
+            if checkpoint.path.exists():
+                raise
+            continue  # pruned while it was read
+        found = Followed(checkpoint.step or 0, seal, scores)
+        lines.append(asdict(found))
+        yield found
+
+
+def _seal(checkpoint: Checkpoint) -> str | None:
+    """None for one that is being removed."""
+    try:
+        return checkpoint.seal()
+    except Damaged:
+        return None
