@@ -151,15 +151,38 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
     if bias is not None:
         scores = scores + bias
     mask = view.sight.dense(Q, K, q.device)
-    if mask is not None:  # the lowest finite number, not -inf: a row that sees nothing must become zeros, not NaN
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1)
+    if mask is not None:
+        scores = scores + hiding(mask, scores.dtype)
+    weights = softmax(scores)
     if mask is not None and not view.sight.causal:
-        weights = weights * mask.any(dim=-1, keepdim=True)
+        weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
     weights = dropout(attention.weights(weights), attention.share)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     of_distances = view.relation.values(weights)
     return heads if of_distances is None else heads + of_distances
+
+
+def hiding(mask: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
+    """What is added to scores: the lowest finite number where nothing is seen, not -inf, for a row that sees nothing
+    must become zeros, not NaN."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+VECTOR = 16
+"""Numbers that a CPU's vector unit takes at once in float32, at most."""
+
+
+def softmax(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
+    """Over keys. PyTorch's kernels for CPUs go through rows shorter than a vector one number at a time, which takes ten
+    times as long forward and back: so rows are filled up, and those in bfloat16 become float32."""
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    if torch.compiler.is_compiling() or scores.device.type != "cpu":
+        return scores.softmax(dim=-1)
+    K, long_enough = scores.shape[-1], VECTOR * exact.itemsize // scores.dtype.itemsize
+    if K >= long_enough:
+        return scores.softmax(dim=-1)
+    wide = F.pad(scores.to(exact), (0, max(0, VECTOR - K)), value=float("-inf"))
+    return wide.softmax(dim=-1)[..., :K].to(scores.dtype)
 
 
 FEW_QUERIES = 8

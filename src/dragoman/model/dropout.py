@@ -41,4 +41,5 @@ def _mask(x: Tensor, share: float) -> Tensor:
     """0 with probability ``share``, else 1 / (1 - share), in the shape and type of ``x``; from the global generator."""
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in -2^15 .. 2^15 - 1
-    return (bits >= round(share * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - share))
+    # in place, for 1 and 0 as whole numbers: PyTorch's kernels for CPUs make and convert booleans one at a time
+    return bits.ge_(round(share * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - share))
