@@ -178,11 +178,11 @@ def softmax(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
     exact = torch.promote_types(scores.dtype, torch.float32)
     if torch.compiler.is_compiling() or scores.device.type != "cpu":
         return scores.softmax(dim=-1)
-    K, long_enough = scores.shape[-1], VECTOR * exact.itemsize // scores.dtype.itemsize
-    if K >= long_enough:
+    keys, long_enough = scores.shape[-1], VECTOR * exact.itemsize // scores.dtype.itemsize
+    if keys >= long_enough:
         return scores.softmax(dim=-1)
-    wide = F.pad(scores.to(exact), (0, max(0, VECTOR - K)), value=float("-inf"))
-    return wide.softmax(dim=-1)[..., :K].to(scores.dtype)
+    wide = F.pad(scores.to(exact), (0, max(0, VECTOR - keys)), value=float("-inf"))
+    return wide.softmax(dim=-1)[..., :keys].to(scores.dtype)
 
 
 FEW_QUERIES = 8
