@@ -34,19 +34,27 @@ from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
 
 
 class Position(DecodingState):
-    def __init__(self, source):
-        self.source, self.length = source, 0
-
     length = nbytes = 0
 
+    def __init__(self, source):
+        self.source, self.at = source, torch.zeros(len(source), 1, dtype=torch.long)
+
     def expand(self, beams):
-        self.beams, self.source = beams, self.source.repeat_interleave(beams, dim=0)
+        self.beams = beams
+        self.source, self.at = (t.repeat_interleave(beams, dim=0) for t in (self.source, self.at))
 
     def reorder(self, rows):
-        self.source = self.source[rows]
+        self.source, self.at = self.source[rows], self.at[rows]
 
     def select(self, sentences):
-        self.source = self.source.unflatten(0, (-1, self.beams))[sentences].flatten(0, 1)
+        self.source, self.at = (
+            t.unflatten(0, (-1, self.beams))[sentences].flatten(0, 1) for t in (self.source, self.at)
+        )
+
+    def join(self, other):
+        longest = max(len(self.source[0]), len(other.source[0]))
+        sources = [nn.functional.pad(s.source, (0, longest - len(s.source[0])), value=EOS) for s in (self, other)]
+        self.source, self.at = torch.cat(sources), torch.cat([self.at, other.at])
 
 
 class Parrot(SequenceModel):
@@ -69,8 +77,8 @@ class Parrot(SequenceModel):
         return Position(source)
 
     def decode(self, tokens, state):
-        said = state.source[:, min(state.length, state.source.shape[1] - 1)].clamp(min=EOS)
-        state.length += 1
+        said = state.source.gather(1, state.at.clamp(max=state.source.shape[1] - 1))[:, 0].clamp(min=EOS)
+        state.at += 1
         return 9.0 * nn.functional.one_hot(said, self.output.out_features)[:, None].float()
 
 

@@ -103,6 +103,9 @@ class Beam:
 
 # ---- the search -----------------------------------------------------------------------------------
 
+_OF_SENTENCES = ("sentence", "limit", "length", "total", "finished", "best")
+"""What a strategy holds of each sentence under way."""
+
 
 class BeamStrategy(Strategy):
     """The beam in G groups of K, each of which goes on with its own best: one group here, more for who overrides
@@ -111,21 +114,22 @@ class BeamStrategy(Strategy):
     def __init__(self, cfg: Beam, limits: Sequence[int], device: torch.device, *, groups: int = 1, each: int = 0):
         self.cfg, self.sentences, self.groups, self.each = cfg, len(limits), groups, each or cfg.size
         self.beams = groups * self.each
-        self.length, self.earliest = 0, min(limits)
-        self.limit = torch.tensor(limits, device=device)  # (N,)
+        self.steps, self.earliest = 0, min(limits)
+        self.limit = torch.tensor(limits, device=device)  # (N,): tokens at which it is ended
+        self.length = torch.zeros_like(self.limit)  # (N,): tokens said
+        self.divisors = torch.tensor([cfg.penalty.divisor(n) for n in range(max(limits) + 1)], device=device)
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its place in the batch
         self.total = torch.zeros(len(limits), 1, device=device)  # (N, W): log-probability of each beginning
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
         self.best = torch.full((len(limits), cfg.nbest), -torch.inf, device=device)  # (N, nbest): their best scores
-        self.last_divisor = torch.tensor([cfg.penalty.divisor(n) for n in limits], device=device)  # (N,): at the limit
-        self.trail = Trail()
+        self.trail = Trail(len(limits))
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
-        self.length += 1
+        self.steps, self.length = self.steps + 1, self.length + 1
         N, W = self.total.shape
         found = self.propose(logits, ranked)
         cut = torch.zeros_like(found.token, dtype=torch.bool)
-        if self.length >= self.earliest:
+        if self.steps >= self.earliest:
             found, cut = self.cut(found, logits, ranked)
         parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
         ends = found.token == EOS
@@ -176,7 +180,7 @@ class BeamStrategy(Strategy):
         total, ends, parent, cut = (field[:, :, : self.each].flatten(1) for field in (found.score, ends, parent, cut))
         real = ends & (total > -torch.inf)
         beam = found.beam[:, :, : self.each].flatten(1)
-        score = total / self.cfg.penalty.divisor(self.length) + self.bonus(beam)
+        score = total / self.divisors[self.length][:, None] + self.bonus(beam)
         self.trail.ended.append(Ended(real, self.sentence[:, None].expand_as(real), parent, total, score, cut))
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
@@ -213,17 +217,26 @@ class BeamStrategy(Strategy):
 
     def keep(self, sentences: Int[Tensor, " n"]) -> None:
         """Forget all others."""
-        self.sentence, self.limit, self.total = self.sentence[sentences], self.limit[sentences], self.total[sentences]
-        self.finished, self.best = self.finished[sentences], self.best[sentences]
-        self.last_divisor = self.last_divisor[sentences]
+        for name in _OF_SENTENCES:
+            setattr(self, name, getattr(self, name)[sentences])
+
+    def join(self, other: Strategy) -> None:
+        assert isinstance(other, BeamStrategy)
+        self.trail.join(other.trail)
+        self.earliest = min(self.earliest, other.earliest + self.steps - other.steps)
+        self.divisors = max(self.divisors, other.divisors, key=len)
+        other.sentence = other.sentence + self.sentences
+        self.sentences += other.sentences
+        for name in _OF_SENTENCES:
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
 
     def ahead(self) -> Float[Tensor, " N"]:
         """The score of the best beginning, as if it ended here."""
-        return self.total.amax(dim=1) / self.cfg.penalty.divisor(self.length)
+        return self.total.amax(dim=1) / self.divisors[self.length]
 
     def within_reach(self) -> Float[Tensor, " N"]:
         """A score that no beginning can surpass: log-probabilities only fall, and no divisor exceeds the limit's."""
-        return self.total.amax(dim=1) / self.last_divisor
+        return self.total.amax(dim=1) / self.divisors[self.limit]
 
     def results(self) -> list[list[Hypothesis]]:
-        return self.trail.trace(self.sentences, self.cfg.nbest)
+        return self.trail.trace(self.cfg.nbest)

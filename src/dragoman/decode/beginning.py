@@ -62,10 +62,17 @@ class ForcedBeginning(Rule):
         return [known[number] for number in self.memory.rows.tolist()]
 
     def follow(self, choice: Choice) -> None:
+        self.memory.follow(choice)
         if not self.under_way:
             return
-        self.memory.follow(choice)
         after = [b.after(token, self.vocabulary) for b, token in zip(self.now(), choice.tokens.tolist(), strict=True)]
         numbers = [self.numbers.setdefault(beginning, len(self.numbers)) for beginning in after]
         self.memory.rows = torch.tensor(numbers, device=choice.tokens.device)
         self.under_way = any(after)
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, ForcedBeginning)
+        theirs = [self.numbers.setdefault(beginning, len(self.numbers)) for beginning in other.now()]
+        other.memory.rows = torch.tensor(theirs, device=self.memory.rows.device)
+        self.memory.join(other.memory)
+        self.under_way = self.under_way or other.under_way

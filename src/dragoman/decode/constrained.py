@@ -162,7 +162,7 @@ class BankedStrategy(BeamStrategy):
         """Once the model would have ended a sentence, only beginnings that hold all terms are worth waiting for."""
         complete = self.total[:, -self.each :].amax(dim=1)
         best = torch.where(self.ripe, complete, self.total.amax(dim=1))
-        return best / self.cfg.penalty.divisor(self.length)
+        return best / self.divisors[self.length]
 
     def keep(self, sentences: Int[Tensor, " n"]) -> None:
         super().keep(sentences)

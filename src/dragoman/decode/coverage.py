@@ -47,7 +47,7 @@ class CoveringStrategy(BeamStrategy):
     def watching(self, model: SequenceModel, source: Int[Tensor, "B S"] | None) -> AbstractContextManager[object]:
         if source is None or not taps(model):
             raise ConfigError("covering_beam: this model does not attend to a source: use beam")
-        if self.length == 0:
+        if self.steps == 0:
             self.source, self.paid = source != PAD, source.new_zeros(len(source), 1, source.shape[1]).float()
         self.heard: list[Tensor] = []
         return listening(taps(model), self.heard)

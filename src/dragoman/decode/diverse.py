@@ -62,5 +62,5 @@ class DiverseStrategy(BeamStrategy):
 
     def results(self) -> list[list[Hypothesis]]:
         """The best of all groups; two of them may have said the same, which counts once."""
-        found = self.trail.trace(self.sentences, self.cfg.size)
+        found = self.trail.trace(self.cfg.size)
         return [list({h.tokens: h for h in reversed(some)}.values())[::-1][: self.cfg.nbest] for some in found]

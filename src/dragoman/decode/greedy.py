@@ -41,17 +41,17 @@ class GreedyStrategy(Strategy):
     """One hypothesis a sentence."""
 
     def __init__(self, cfg: Greedy, limits: Sequence[int], device: torch.device):
-        self.cfg = cfg
-        self.length, self.earliest = 0, min(limits)
-        self.limit = torch.tensor(limits, device=device)  # (N,)
+        self.cfg, self.sentences = cfg, len(limits)
+        self.steps, self.earliest = 0, min(limits)
+        self.limit = torch.tensor(limits, device=device)  # (N,): the step at which it is ended
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its row in the batch
         self.said: list[Said] = []
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
-        self.length += 1
+        self.steps += 1
         wanted = token = self.guess(ranked, 0)
-        if self.length >= self.earliest:
-            token = wanted.masked_fill(self.limit <= self.length, EOS)
+        if self.steps >= self.earliest:
+            token = wanted.masked_fill(self.limit <= self.steps, EOS)
         log_prob = logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)
         self.said.append(
             Said(self.sentence, token, log_prob, token != wanted, torch.ones_like(token, dtype=torch.bool))
@@ -66,6 +66,15 @@ class GreedyStrategy(Strategy):
         keep = over.int().argsort(stable=True)[:left]
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
+
+    def join(self, other: Strategy) -> None:
+        assert isinstance(other, GreedyStrategy)
+        later = self.steps - other.steps
+        self.earliest = min(self.earliest, other.earliest + later)
+        self.limit = torch.cat([self.limit, other.limit + later])
+        self.sentence = torch.cat([self.sentence, other.sentence + self.sentences])
+        self.said += [said._replace(row=said.row + self.sentences) for said in other.said]
+        self.sentences += other.sentences
 
     def results(self) -> list[list[Hypothesis]]:
         return [[hypothesis] for hypothesis in spelt(self.said, self.cfg.score)]

@@ -5,17 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
+from torch import Tensor
+
 from dragoman.decode.alignment import Aligner, Links
+from dragoman.decode.batching import search_all
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constrained import STAGES
 from dragoman.decode.demands import Demands
-from dragoman.decode.forced import batches_by_length, padded
 from dragoman.decode.glossary import Glossary
 from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
-from dragoman.decode.rules import Begun
-from dragoman.decode.search import SearchConfig, search
+from dragoman.decode.rules import Begun, Rule
+from dragoman.decode.search import SearchConfig
 from dragoman.decode.segment import Part, segment
 from dragoman.decode.strategy import Hypothesis
 from dragoman.decode.translation import Candidate, Translation
@@ -29,6 +31,9 @@ from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
+
+LOT = 4096
+"""Texts searched in one go: until its end, all that was said in any beam is kept."""
 
 
 class Job:
@@ -101,32 +106,37 @@ class Job:
         return len(self.source_tokenizer.encode(text)) < most  # one place is for EOS
 
     def answers(self, asked: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
-        """The translations of each text, translated in batches of like length, the longest first."""
+        """The translations of each text, in its place."""
         rows = [[*ids, EOS] for ids in self.source_tokenizer.encode_batch([request.text for request in asked])]
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
-        for batch in self.batches([len(row) for row in rows], asked):
-            source = padded([rows[i] for i in batch], self.device)
-            begun = Begun(source.new_full((len(batch), 1), BOS), source)
-            cfg, rules = self.demands.start([asked[i] for i in batch], self.cfg, self.device)
-            rules = [*(rule.start(begun) for rule in self.general), *rules]
-            results = search(self.model, source, cfg, self.policy, rules)
-            for i, candidates in zip(batch, self.readable(results), strict=True):
+        for lot, room in self.lots(asked):
+
+            def started(numbers: list[int], source: Tensor, lot: list[int] = lot) -> tuple[SearchConfig, list[Rule]]:
+                begun = Begun(source.new_full((len(source), 1), BOS), source)
+                cfg, rules = self.demands.start([asked[lot[i]] for i in numbers], self.cfg, self.device)
+                return cfg, [*(rule.start(begun) for rule in self.general), *rules]
+
+            def tell(now: int, before: int = done) -> None:
+                if progress:
+                    progress(before + now, len(rows))
+
+            results = search_all(self.model, [rows[i] for i in lot], started, room, self.policy, progress=tell)
+            for i, candidates in zip(lot, self.readable(results), strict=True):
                 found[i] = self.aligned(rows[i], candidates)
-            done += len(batch)
-            if progress:
-                progress(done, len(rows))
+            done += len(lot)
         return found
 
-    def batches(self, lengths: list[int], asked: list[Request]) -> Iterator[list[int]]:
-        """Together those of which equally many terms are required: each needs a wider beam the more there are. And by
-        themselves those of which none are asked."""
-        kinds = [(bool(request.required or request.forbidden), len(request.required)) for request in asked]
+    def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
+        """Together those of which the like is asked, with room for so many source tokens at a time: equally many
+        required terms, for each needs a wider beam the more there are; and by themselves those that may say what they
+        like, or begin as they like."""
+        kinds = [(bool(r.required or r.forbidden), len(r.required), bool(r.prefix or r.prefix_ids)) for r in asked]
         for kind in sorted(set(kinds)):
             some = [i for i in range(len(asked)) if kinds[i] == kind]
-            most = self.batch_tokens // (self.cfg.size * (STAGES * kind[1] + 1))
-            for batch in batches_by_length([lengths[i] for i in some], most):
-                yield [some[i] for i in batch]
+            room = self.batch_tokens // (self.cfg.size * (STAGES * kind[1] + 1))
+            for start in range(0, len(some), LOT):
+                yield some[start : start + LOT], room
 
     @cached_property
     def demands(self) -> Demands:

@@ -27,6 +27,12 @@ class Reader:
         arrange(self.state, choice, self.beams)
         return self.model.decode(choice.tokens[:, None], self.state)[:, -1]
 
+    def join(self, other: "Reader", choice: Choice, of_other: Choice) -> None:
+        """Take in the rows of ``other`` behind these; both go on as chosen."""
+        arrange(self.state, choice, self.beams)
+        arrange(other.state, of_other, other.beams)
+        self.state.join(other.state)
+
 
 def arrange(state: DecodingState, choice: Choice, beams: int) -> None:
     """Keep, multiply and reorder the rows of ``state`` as ``choice`` says."""

@@ -65,6 +65,10 @@ class Repetition(Rule):
     def follow(self, choice: Choice) -> None:
         _say(self.said, choice)
 
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, Repetition)
+        self.said.join(other.said)
+
 
 class Counts(Rule):
     def __init__(self, cfg: CountPenalty, begun: Begun):
@@ -77,6 +81,10 @@ class Counts(Rule):
 
     def follow(self, choice: Choice) -> None:
         _say(self.said, choice)
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, Counts)
+        self.said.join(other.said)
 
 
 class NoSecondTime(Rule):
@@ -97,6 +105,10 @@ class NoSecondTime(Rule):
     def follow(self, choice: Choice) -> None:
         _say(self.said, choice)
 
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, NoSecondTime)
+        self.said.join(other.said)
+
 
 def _say(said: RowMemory, choice: Choice) -> None:
     said.follow(choice)
@@ -113,7 +125,7 @@ class MinimumLength:
     tokens: NonNegativeInt
 
     def start(self, begun: Begun) -> Rule:
-        return NotYet(self.tokens)
+        return NotYet(self.tokens, len(begun.prompt), begun.prompt.device)
 
 
 @config
@@ -128,16 +140,25 @@ class Forbidden:
 
 
 class NotYet(Rule):
-    def __init__(self, tokens: int):
-        self.missing = tokens
+    def __init__(self, tokens: int, rows: int, device: torch.device):
+        self.most = tokens  # that any row has to say yet
+        self.missing = RowMemory(torch.full((rows,), tokens, device=device))
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        if self.missing <= 0:
+        if self.most <= 0:
             return logits
-        return logits.index_fill(1, torch.tensor([EOS], device=logits.device), -torch.inf)
+        ranked = logits.clone()
+        ranked[:, EOS] = logits[:, EOS].masked_fill(self.missing.rows > 0, -torch.inf)
+        return ranked
 
     def follow(self, choice: Choice) -> None:
-        self.missing -= 1
+        self.missing.follow(choice)
+        self.most, self.missing.rows = self.most - 1, self.missing.rows - 1
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, NotYet)
+        self.missing.join(other.missing)
+        self.most = max(self.most, other.most)
 
 
 class Never(Rule):
@@ -148,6 +169,9 @@ class Never(Rule):
         return logits.index_fill(1, self.tokens[self.tokens < logits.shape[1]], -torch.inf)
 
     def follow(self, choice: Choice) -> None:
+        pass
+
+    def join(self, other: Rule) -> None:
         pass
 
 

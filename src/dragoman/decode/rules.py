@@ -13,10 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from dragoman.decode.strategy import Choice
+from dragoman.text.tokenizer import PAD
 
 
 class Begun(NamedTuple):
@@ -42,6 +45,10 @@ class Rule(ABC):
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """The logits to choose by. ``logits`` itself must stay as it is; it may be what is returned."""
 
+    def join(self, other: "Rule") -> None:
+        """Take in the rows of ``other``, which is the same rule for other sentences, behind these."""
+        raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
+
     @abstractmethod
     def follow(self, choice: Choice) -> None:
         """The batch goes on like this: keep the rows of ``choice.keep``, reorder them, note their newest tokens.
@@ -65,6 +72,15 @@ class RowMemory:
         if choice.rows is not None:
             self.rows = self.rows[choice.rows]
 
+    def join(self, other: "RowMemory") -> None:
+        """Rows of tokens that are shorter are padded in front."""
+        assert self.beams == other.beams
+        rows = [self.rows, other.rows]
+        if self.rows.dim() > 1:
+            longest = max(r.shape[1] for r in rows)
+            rows = [F.pad(r, (longest - r.shape[1], 0), value=PAD) for r in rows]
+        self.rows = torch.cat(rows)
+
 
 class Rules(Rule):
     """Several, one after the other; none of them is one too."""
@@ -86,3 +102,8 @@ class Rules(Rule):
     def follow(self, choice: Choice) -> None:
         for rule in self.rules:
             rule.follow(choice)
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, Rules)
+        for mine, theirs in zip(self.rules, other.rules, strict=True):
+            mine.join(theirs)

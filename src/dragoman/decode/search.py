@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf
@@ -53,16 +53,11 @@ def search(
     Raises:
         CheckpointError: the model's logits are not numbers.
     """
-    longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
-    rule = Rules(rules)
-    needs = rule.needs or [0] * len(lengths)
-    limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
-    rule.begin(limits)
-    strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
-    prompt = source.new_full((len(source), 1), BOS)
-    for _ in walk(model, source, prompt, cfg, strategy, policy, rules):
-        pass
-    return strategy.results()
+    batch = begin(model, source, cfg, policy, rules, seeds)
+    with model.without_dropout():
+        while batch.step():
+            pass
+    return batch.strategy.results()
 
 
 def walk(
@@ -79,26 +74,75 @@ def walk(
 
     ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
     """
-    rule = Rules(rules)
-
-    def choose(logits: Tensor) -> Choice | None:
-        choice = strategy.step(logits, rule.apply(logits))
-        if choice:
-            rule.follow(choice)
-        return choice
-
+    batch = Batch(model, source, prompt, cfg, strategy, policy, rules)
     with model.without_dropout():
-        # never inference mode while others run: a generator's context would be theirs as well
-        with torch.inference_mode(), strategy.watching(model, source):
-            if isinstance(cfg, Speculative):
-                reader = cfg.reader(model, source, policy, strategy)
-            else:
-                reader = Reader(model, source, policy, strategy.beams)
-            choice = choose(reader.first(prompt))
-        while choice:
+        while choice := batch.step():
             yield choice
-            with torch.inference_mode(), strategy.watching(model, source):
-                choice = choose(reader.next(choice))
+
+
+def begin(
+    model: SequenceModel,
+    source: Int[Tensor, "B S"],
+    cfg: SearchConfig,
+    policy: KVPolicy = DEFAULT,
+    rules: Sequence[Rule] = (),
+    seeds: Sequence[int] | None = None,
+) -> "Batch":
+    """A batch that has not made a step, as ``search`` describes it."""
+    longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
+    rule = Rules(rules)
+    needs = rule.needs or [0] * len(lengths)
+    limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
+    rule.begin(limits)
+    strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
+    return Batch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
+
+
+class Batch:
+    """Sentences that are searched together: what the model remembers of them, and who chooses how they go on."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        source: Int[Tensor, "B S"] | None,
+        prompt: Int[Tensor, "B P"] | Tokens,
+        cfg: SearchConfig,
+        strategy: Strategy,
+        policy: KVPolicy,
+        rules: Sequence[Rule],
+    ):
+        self.model, self.source, self.prompt, self.policy = model, source, prompt, policy
+        self.cfg, self.strategy, self.rule = cfg, strategy, Rules(rules)
+        self.choice: Choice | None = None
+        """How it goes on; None before the first step and after the last."""
+
+    def step(self) -> Choice | None:
+        """Let the model read what was chosen, and choose anew; None once every sentence has its hypotheses."""
+        # never inference mode while others run: a generator's context would be theirs as well
+        with torch.inference_mode(), self.strategy.watching(self.model, self.source):
+            logits = self.begun() if self.choice is None else self.reader.next(self.choice)
+            self.choice = self.strategy.step(logits, self.rule.apply(logits))
+            if self.choice:
+                self.rule.follow(self.choice)
+        return self.choice
+
+    def begun(self) -> Float[Tensor, "B V"]:
+        if isinstance(self.cfg, Speculative):
+            self.reader = self.cfg.reader(self.model, self.source, self.policy, self.strategy)
+        else:
+            self.reader = Reader(self.model, self.source, self.policy, self.strategy.beams)
+        return self.reader.first(self.prompt)
+
+    def join(self, other: "Batch") -> None:
+        """Take in the sentences of ``other``, behind these and those before them, as if all had made their last step
+        together; both are under way."""
+        assert self.choice is not None and other.choice is not None
+        with torch.inference_mode():
+            tokens = torch.cat([self.choice.tokens, other.choice.tokens])
+            self.reader.join(other.reader, self.choice, other.choice)
+            self.strategy.join(other.strategy)
+            self.rule.join(other.rule)
+            self.choice = Choice(None, None, tokens)
 
 
 def own_seeds(ids: Int[Tensor, "B T"]) -> list[int]:

@@ -67,6 +67,8 @@ class Strategy(ABC):
 
     beams: int = 1
     """Rows of each sentence, from the second step on; at the first it has one."""
+    sentence: Int[Tensor, " N"]
+    """Those under way, by their number in the batch; only strategies that let others ``join`` tell."""
 
     @abstractmethod
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
@@ -83,6 +85,11 @@ class Strategy(ABC):
     def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
         """What a row would say, were these the logits ``ahead`` steps after the next one; changes nothing."""
         return first_largest(logits[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
+
+    def join(self, other: "Strategy") -> None:
+        """Take in the sentences of ``other``, behind these and those before them, as if both had made their last step
+        together; they need not have made as many."""
+        raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:

@@ -4,7 +4,7 @@ Copying the beginnings of all hypotheses at each step is so avoided, and so is a
 N sentences, K hypotheses of each, R rows, n answers, T steps.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -38,12 +38,25 @@ class Ended(NamedTuple):
 
 
 class Trail:
-    def __init__(self) -> None:
+    def __init__(self, sentences: int) -> None:
+        self.begun = [0] * sentences
+        """For each sentence, how many steps had been made before its first."""
         self.grown: list[Grown] = []
         self.ended: list[Ended] = []
 
-    def trace(self, sentences: int, nbest: int) -> list[list[Hypothesis]]:
+    def join(self, other: "Trail") -> None:
+        """Take in the sentences of ``other``, behind these; the last steps of both become one."""
+        later = len(self.ended) - len(other.ended)
+        theirs = [e._replace(sentence=e.sentence + len(self.begun)) for e in other.ended]
+        self.begun = [b - min(later, 0) for b in self.begun] + [b + max(later, 0) for b in other.begun]
+        rows = [0] * -min(later, 0) + [len(g.parent) for g in self.grown]  # here, after each step
+        before = [0, *rows][max(later, 0) :]  # and before each of those of ``other``
+        self.ended = _side_by_side(self.ended, [_after(e, n) for e, n in zip(theirs, before, strict=False)])
+        self.grown = _side_by_side(self.grown, [_after(g, n) for g, n in zip(other.grown, before, strict=False)])
+
+    def trace(self, nbest: int) -> list[list[Hypothesis]]:
         """The ``nbest`` of each sentence by score; of equals the one that ended first."""
+        sentences, begun = len(self.begun), np.array(self.begun)
         step = np.repeat(np.arange(len(self.ended)), [e.real.numel() for e in self.ended])
         real, sentence, parent, total, score, cut = _joined(self.ended)
         ranked = np.lexsort((-score, sentence, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
@@ -52,10 +65,11 @@ class Trail:
             raise not_numbers() if np.isnan(total).any() else nothing_allowed()
         chosen = ranked[np.arange(len(ranked)) - starts[sentence[ranked]] < nbest]
 
-        tokens, totals = self._walk_back(step[chosen], parent[chosen], total[chosen])
+        first = begun[sentence[chosen]]
+        tokens, totals = self._walk_back(first, step[chosen], parent[chosen], total[chosen])
         results: list[list[Hypothesis]] = [[] for _ in range(sentences)]
         for i, which in enumerate(chosen):
-            length = int(step[which]) + 1
+            length = int(step[which] - first[i]) + 1
             results[sentence[which]].append(
                 Hypothesis(
                     tokens=tuple(tokens[i, :length].tolist()),
@@ -67,21 +81,39 @@ class Trail:
             )
         return results
 
-    def _walk_back(self, step: np.ndarray, row: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n, T) and log-probabilities up to each of them (n, T + 1) of the answers that ended at ``step``."""
-        n, T = len(step), int(step.max()) + 1
+    def _walk_back(
+        self, first: np.ndarray, last: np.ndarray, row: np.ndarray, total: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens (n, T) and log-probabilities up to each of them (n, T + 1) of answers, by their first step and their
+        last."""
+        n, T = len(last), int((last - first).max()) + 1
         tokens, totals = np.full((n, T), EOS), np.zeros((n, T + 1), dtype=np.float64)
-        totals[np.arange(n), step + 1] = total
+        totals[np.arange(n), last - first + 1] = total
         if T == 1:
             return tokens, totals
         sizes = np.cumsum([0, *(len(g.parent) for g in self.grown)])
         parents, said, reached = _joined(self.grown)
-        for t in range(T - 2, -1, -1):
-            before = step > t
-            at = sizes[t] + row[before]
-            tokens[before, t], totals[before, t + 1] = said[at], reached[at]
-            row[before] = parents[at]
+        for t in range(last.max() - 1, -1, -1):
+            (under_way,) = np.nonzero((first <= t) & (t < last))
+            at, place = sizes[t] + row[under_way], t - first[under_way]
+            tokens[under_way, place], totals[under_way, place + 1] = said[at], reached[at]
+            row[under_way] = parents[at]
         return tokens, totals
+
+
+Record = TypeVar("Record", Grown, Ended)
+
+
+def _after(record: Record, rows: int) -> Record:
+    """The same where so many rows come before those it speaks of."""
+    return record._replace(parent=record.parent + rows)
+
+
+def _side_by_side(a: list[Record], b: list[Record]) -> list[Record]:
+    """Those of both, the last ones with each other."""
+    n = min(len(a), len(b))
+    pairs = zip(a[len(a) - n :], b[len(b) - n :], strict=True)
+    return a[: len(a) - n] + b[: len(b) - n] + [type(x)(*map(torch.cat, zip(x, y, strict=True))) for x, y in pairs]
 
 
 def _joined(records: list[Grown] | list[Ended]) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.places import Places, Tokens
-from dragoman.model.state import KV, KVState, TowerState, stateless
+from dragoman.model.state import KV, KVState, LayerState, TowerState, stateless
 from dragoman.model.transformer import Transformer
 
 Cache = Float[Tensor, "L 2 B G K C"]
@@ -184,6 +184,9 @@ class Handed(KVState):
 
     def reorder(self, rows: Tensor) -> None:
         raise NotImplementedError("whoever runs a graph reorders the past itself")
+
+    def join(self, other: LayerState) -> None:
+        raise NotImplementedError("whoever runs a graph puts rows together itself")
 
     def rewind(self, tokens: int) -> None:
         raise NotImplementedError("whoever runs a graph keeps the past it may go back to")

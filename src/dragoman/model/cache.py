@@ -18,7 +18,7 @@ from dragoman.config import OneOf, config, from_dict, kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.model.layout import Buffers, Joined, Layout
 from dragoman.model.paged import Pages, Pool
-from dragoman.model.state import KVPolicy, KVState
+from dragoman.model.state import KVPolicy, KVState, LayerState
 from dragoman.model.storage import (
     KV,
     AnyStorage,
@@ -192,6 +192,13 @@ class KVCache(KVState):
 
     def reorder(self, rows: Tensor) -> None:
         self.layout.reorder(rows)
+
+    def forget(self, lasting: Tensor) -> None:
+        self.layout.forget(lasting)
+
+    def join(self, other: LayerState) -> None:
+        assert isinstance(other, KVCache)
+        self.layout.join(other.layout)
 
     def rewind(self, tokens: int) -> None:
         self.layout.rewind(tokens)

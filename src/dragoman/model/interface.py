@@ -52,6 +52,11 @@ class DecodingState(ABC):
     def select(self, sentences: Int[Tensor, " N"]) -> None:
         """Keep these sentences, in this order, with all their rows."""
 
+    @abstractmethod
+    def join(self, other: "DecodingState") -> None:
+        """Take in the sentences of ``other``, behind these, as if all had been one batch. They may have seen another
+        number of tokens, but some; and both have as many ``beams``. ``other`` is used up."""
+
     def allow_rewind(self, tokens: int) -> None:
         """From now on remember what it takes to ``rewind`` up to so many tokens."""
         raise _cannot_rewind(self)

@@ -51,6 +51,22 @@ class ProjectedMemory(Memory):
         self.places = self.places.rows(sentences)
         self.layers = [kv.rows(sentences) for kv in self.layers]
 
+    def join(self, other: "ProjectedMemory") -> None:
+        """Take in the sources of ``other``, behind these; who is shorter is padded."""
+        self.shorten()
+        longest = max(memory.places.pos.shape[1] for memory in (self, other))
+        mine, theirs = (m.places.padded(behind=longest - m.places.pos.shape[1]) for m in (self, other))
+        self.places = mine.above(theirs, self.count, other.count)
+        self.layers = [a.above(b) for a, b in zip(self.layers, other.layers, strict=True)]
+        self.count += other.count
+
+    def shorten(self) -> None:
+        """Leave out columns at the end that are padding to everyone."""
+        if self.places.keep is not None:
+            length = int(self.places.keep.any(dim=0).nonzero().max()) + 1
+            self.places = self.places.columns(slice(None, length))
+            self.layers = [kv.shortened(length) for kv in self.layers]
+
     @property
     def nbytes(self) -> int:
         return self.places.nbytes + sum(kv.nbytes for kv in self.layers)
@@ -78,6 +94,7 @@ class TransformerState(DecodingState):
         if self.tower.last is not None:
             rows = torch.arange(self.rows, device=self.tower.last.pos.device)
             self.tower.reorder(rows.repeat_interleave(beams))
+        self.rows *= beams
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         self.tower.reorder(rows)
@@ -91,5 +108,13 @@ class TransformerState(DecodingState):
     def select(self, sentences: Int[Tensor, " N"]) -> None:
         beams = torch.arange(self.beams, device=sentences.device)
         self.tower.reorder((sentences[:, None] * self.beams + beams).flatten())
+        self.rows = len(sentences) * self.beams
         if self.memory is not None:
             self.memory.select(sentences)
+
+    def join(self, other: DecodingState) -> None:
+        assert isinstance(other, TransformerState) and self.beams == other.beams
+        self.tower.join(other.tower, self.rows, other.rows)
+        self.rows += other.rows
+        if self.memory is not None and other.memory is not None:
+            self.memory.join(other.memory)

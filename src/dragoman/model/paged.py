@@ -61,6 +61,10 @@ class Pool:
             whole = part.view(-1, self.tokens, *part.shape[1:])
             whole[to] = whole[pages]
 
+    def clear(self, pages: Int[Tensor, " P"]) -> None:
+        for part in self.parts:
+            part.view(-1, self.tokens, *part.shape[1:])[pages] = 0
+
     def write(self, slots: Int[Tensor, "T R"], new: Parts) -> None:
         for part, fresh in zip(self.parts, new, strict=True):
             part.index_copy_(0, slots.flatten(), fresh.detach().flatten(0, 1))
@@ -89,18 +93,17 @@ class Pages(Layout):
         missing = -(-(self.end + T) // n) - table.shape[1]
         self.table = torch.cat([table, self.pool.take(R * missing, new).view(R, missing)], dim=1)
         fresh = torch.arange(self.end, self.end + T, device=device)
-        self.pool.write(self.slots(fresh), new)
+        self.pool.write(self.slots(fresh, self.table), new)
         self.columns = torch.cat([self.columns.to(device), fresh])
         self.end += T
-        seen = self.pool.read(self.slots(self.columns))
+        seen = self.pool.read(self.slots(self.columns, self.table))
         if lasting is not None:
             self.forget(lasting)
         return seen
 
-    def slots(self, columns: Int[Tensor, " K"]) -> Int[Tensor, "K R"]:
+    def slots(self, columns: Int[Tensor, " K"], table: Int[Tensor, "R P"]) -> Int[Tensor, "K R"]:
         n = self.pool.tokens
-        assert self.table is not None
-        return (self.table[:, columns // n] * n + columns % n).T
+        return (table[:, columns // n] * n + columns % n).T
 
     def own_last_page(self, like: Parts) -> Int[Tensor, "R P"]:
         """The table, in which whoever will write to a page is its only user."""
@@ -123,7 +126,7 @@ class Pages(Layout):
         return table
 
     def forget(self, lasting: Int[Tensor, " K"]) -> None:
-        """All columns but these, and the pages that hold none of the others."""
+        """All columns but these, and the pages that hold none of them."""
         self.columns = self.columns[lasting]
         self.keep_pages(torch.cat([self.columns // self.pool.tokens, self.columns.new_tensor(self.partial())]))
 
@@ -148,6 +151,40 @@ class Pages(Layout):
             table = self.table.index_select(0, rows)
             self.pool.change(table, self.table)
             self.table = table
+
+    def join(self, other: Layout) -> None:
+        """A page of zeros stands for all of those that ``other`` does not have, and its columns move to where these
+        stand."""
+        assert isinstance(other, Pages)
+        assert self.table is not None and other.table is not None
+        new = other.pool.read(other.slots(other.columns, other.table))
+        self.pad(len(other.columns) - len(self.columns), new)
+        last, n = self.columns[len(self.columns) - len(other.columns) :], self.pool.tokens
+        (R, before), P = (len(other.table), int(last[0]) // n), self.table.shape[1]
+        fresh = self.pool.take(R * (P - before), new)
+        self.pool.clear(fresh)
+        table = torch.cat([self.blanks(R, before, new), fresh.view(R, P - before)], dim=1)
+        self.pool.write(self.slots(last, table), new)
+        self.table = torch.cat([self.table, table])
+
+    def pad(self, columns: int, like: Parts) -> None:
+        """So many columns of zeros in front."""
+        if columns > 0 and self.table is not None:
+            n = self.pool.tokens
+            pages = -(-columns // n)
+            self.table = torch.cat([self.blanks(len(self.table), pages, like), self.table], dim=1)
+            front = torch.arange(pages * n - columns, pages * n, device=self.columns.device)
+            self.columns, self.end = torch.cat([front, self.columns + pages * n]), self.end + pages * n
+
+    def blanks(self, rows: int, pages: int, like: Parts) -> Int[Tensor, "R P"]:
+        """A page of zeros, for all of these."""
+        if not pages:
+            return torch.zeros(rows, 0, dtype=torch.int64, device=like[0].device)
+        page = self.pool.take(1, like)
+        self.pool.clear(page)
+        table = page.expand(rows, pages)
+        self.pool.change(table, page)
+        return table
 
     def rewind(self, tokens: int) -> None:
         kept = len(self.columns) - tokens

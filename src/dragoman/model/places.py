@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -75,6 +76,30 @@ class Places(NamedTuple):
     def abreast(self, sentences: int, beams: int) -> "Places":
         """The ``beams`` rows of each sentence side by side in one: (N beams, T) -> (N, beams T)."""
         return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
+
+    def padded(self, front: int = 0, behind: int = 0) -> "Places":
+        """With so many columns more, which nobody sees."""
+        if not (front or behind):
+            return self
+        wide = self._each(lambda t: torch.cat([t[:, :1].expand(-1, front), t, t[:, -1:].expand(-1, behind)], dim=1))
+        wide.pos[:, :front] = -1
+        keep = torch.ones_like(self.pos, dtype=torch.bool) if self.keep is None else self.keep
+        return wide._replace(keep=F.pad(keep, (front, behind)))
+
+    def above(self, below: "Places", rows: int, rows_below: int) -> "Places":
+        """The rows of both, these first, of as many columns; so many rows each."""
+        joined = []
+        for name, a, b in zip(self._fields, self, below, strict=True):
+            if a is None and b is None:
+                joined.append(None)
+                continue
+            assert name == "keep" or (a is not None and b is not None), (
+                f"{name}: said of one batch and not of the other"
+            )
+            a, b = (torch.ones_like(self.pos[:1], dtype=torch.bool) if t is None else t for t in (a, b))
+            shared = len(a) == len(b) == 1 and torch.equal(a, b)
+            joined.append(a if shared else torch.cat([a.expand(rows, -1), b.expand(rows_below, -1)]))
+        return Places(*joined)
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,11 @@ class LayerState(ABC):
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         """Keep these batch rows, in this order; a row may be named more than once."""
 
+    @abstractmethod
+    def join(self, other: "LayerState") -> None:
+        """Take in the rows of ``other``, behind these: the newest tokens of both stand side by side. Where one has
+        nothing beside what the other remembers there may be anything finite, for nobody looks at it."""
+
     def rewind(self, tokens: int) -> None:
         """Forget the newest ``tokens``, as if they had never come.
 
@@ -51,6 +56,10 @@ class KVState(LayerState):
     def extend(self, new: KV, lasting: Int[Tensor, " K"] | None = None) -> KV:
         """Remember ``new``; return all that may be attended to, ``new`` at its end. ``lasting`` tells which columns of
         it can still be seen later: the others may be forgotten. None: all of them can."""
+
+    def forget(self, lasting: Int[Tensor, " K"]) -> None:
+        """All but these columns, which alone can still be seen."""
+        raise NotImplementedError(f"{type(self).__name__} forgets nothing")
 
 
 class KVPolicy(ABC):
@@ -77,7 +86,13 @@ class Stateless(KVState):
     def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
         return new
 
+    def forget(self, lasting: Tensor) -> None:
+        pass
+
     def reorder(self, rows: Tensor) -> None:
+        pass
+
+    def join(self, other: LayerState) -> None:
         pass
 
     def rewind(self, tokens: int) -> None:
@@ -112,15 +127,15 @@ class Seen(NamedTuple):
 class TowerState:
     """What a stack of layers remembers: the state of each, and where the tokens stand that they can still see."""
 
-    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility], policy: KVPolicy):
-        self.layers, self.policy = list(layers), policy
+    def __init__(self, layers: Sequence[KVState], visibilities: Iterable[Visibility], policy: KVPolicy):
+        self.layers, self.visibilities, self.policy = list(layers), list(visibilities), policy
         self.length = 0
         """Tokens seen so far."""
         self.spare = 0
         """How many of them ``rewind`` may take back: what windows no longer show, they keep for so many tokens more."""
         self.newest: Places | None = None
         """Where the last ``spare`` + 1 of them stand."""
-        self.seen: dict[Visibility, Places | None] = dict.fromkeys(visibilities)
+        self.seen: dict[Visibility, Places | None] = dict.fromkeys(self.visibilities)
 
     def advance(self, new: Places) -> dict[Visibility, Seen]:
         """Take note of ``new``; tell what layers of each visibility will see."""
@@ -161,6 +176,36 @@ class TowerState:
             layer.reorder(rows)
         self.newest = self.newest and self.newest.rows(rows)
         self.seen = {visibility: places and places.rows(rows) for visibility, places in self.seen.items()}
+
+    def join(self, other: "TowerState", rows: int, rows_of_other: int) -> None:
+        """Take in the rows of ``other`` behind these, with what they remember, as if all had been one batch: their
+        newest tokens stand side by side, and in front who remembers fewer is padded."""
+        for state in (self, other):
+            state.forget_unseen()
+        assert self.newest is not None and other.newest is not None
+        for visibility, mine in self.seen.items():
+            theirs = other.seen[visibility]
+            assert mine is not None and theirs is not None
+            longest = max(mine.pos.shape[1], theirs.pos.shape[1])
+            a, b = (places.padded(front=longest - places.pos.shape[1]) for places in (mine, theirs))
+            self.seen[visibility] = a.above(b, rows, rows_of_other)
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.join(theirs)
+        self.newest = self.newest.above(other.newest, rows, rows_of_other)
+        self.length = max(self.length, other.length)
+
+    def forget_unseen(self) -> None:
+        """Columns that are padding in every row: what rows remembered that have left."""
+        assert self.newest is not None, "nothing has been seen"
+        self.length = int(self.newest.pos.max()) + 1
+        lasting: dict[Visibility, Tensor] = {}
+        for visibility, places in self.seen.items():
+            if places is not None and places.keep is not None and not (real := places.keep.any(dim=0)).all():
+                lasting[visibility] = real.nonzero().squeeze(1)
+                self.seen[visibility] = places.columns(lasting[visibility])
+        for layer, visibility in zip(self.layers, self.visibilities, strict=True):
+            if visibility in lasting:
+                layer.forget(lasting[visibility])
 
     @property
     def nbytes(self) -> int:

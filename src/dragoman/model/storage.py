@@ -174,6 +174,20 @@ class Stored:
         k, v = (tuple(part.index_select(0, chosen) for part in parts) for parts in (self.k, self.v))
         return replace(self, k=k, v=v)
 
+    def above(self, below: "Stored") -> "Stored":
+        """The rows of both, these first; the shorter ones are padded at the end, with zeros."""
+        length = max(self.k[0].shape[2], below.k[0].shape[2])
+
+        def joined(a: Tensor, b: Tensor) -> Tensor:
+            return torch.cat([F.pad(t, (0, 0, 0, length - t.shape[2])) for t in (a, b)])
+
+        k, v = (tuple(map(joined, *both)) for both in ((self.k, below.k), (self.v, below.v)))
+        return replace(self, k=k, v=v)
+
+    def shortened(self, length: int) -> "Stored":
+        k, v = (tuple(part[:, :, :length] for part in parts) for parts in (self.k, self.v))
+        return replace(self, k=k, v=v)
+
     @property
     def nbytes(self) -> int:
         return sum(part.nbytes for part in (*self.k, *self.v))

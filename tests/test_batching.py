@@ -1,0 +1,241 @@
+"""Batches of which much is done are put together: nobody's answer changes, and there are fewer steps."""
+
+import gc
+
+import pytest
+import torch
+from test_search import FAMILIES, Recurrent, limit, sources, transformer
+from variants import ALONE, VARIANTS, assert_equal, batch, build, ids
+
+from dragoman.config import from_dict
+from dragoman.decode import search as searching
+from dragoman.decode.batching import JOINING, search_all
+from dragoman.decode.beam import Beam, Gnmt
+from dragoman.decode.beginning import Beginning, ForcedBeginning
+from dragoman.decode.coverage import CoveringBeam
+from dragoman.decode.diverse import DiverseBeam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.repetition import RuleConfig
+from dragoman.decode.rules import Begun
+from dragoman.decode.sample import Sample
+from dragoman.decode.search import search
+from dragoman.decode.vocabulary import Vocabulary
+from dragoman.model.cache import Cache, Growing, Paged, Preallocated, SharedPages, parse_cache
+from dragoman.model.paged import Pool
+from dragoman.model.storage import Unchanged
+from dragoman.text.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
+
+# ---- answers ---------------------------------------------------------------------------------------
+
+SEARCHES = {
+    "greedy": Greedy(limit=limit(12)),
+    "beam": Beam(size=4, nbest=3, limit=limit(12)),
+    "gnmt, certain": Beam(size=3, nbest=2, stop="certain", penalty=Gnmt(), limit=limit(12)),
+    "first": Beam(size=2, stop="first", limit=limit(12)),
+    "diverse": DiverseBeam(size=4, groups=2, nbest=2, limit=limit(12)),
+}
+CACHES = ["growing", "preallocated:2", "paged:3", "paged:3+float32", "window:3:1", "int8"]
+ROOM = 40  # of 2 to 6 tokens each: room for about ten
+
+
+def rows_of(sources):
+    return [[i for i in row if i != PAD] for row in sources.tolist()]
+
+
+def ends_at_all_lengths(model):
+    """So that of a batch some are done soon, and others run on."""
+    with torch.no_grad():
+        model.output.weight[EOS] *= 1.5
+    return model
+
+
+def texts(count, vocab=60):
+    return sources(vocab, count, seed=3)
+
+
+def plainly(cfg):
+    return lambda numbers, source: (cfg, [])
+
+
+def said(found):
+    return [[h.tokens for h in some] for some in found]
+
+
+@pytest.fixture
+def joins(monkeypatch):
+    """How many steps the batches had made, each time that two were put together."""
+    made, plain = [], searching.Batch.join
+
+    def join(self, other):
+        made.append((self.strategy.steps, other.strategy.steps))
+        plain(self, other)
+
+    monkeypatch.setattr(searching.Batch, "join", join)
+    return made
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", SEARCHES)
+def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone(name, family, joins):
+    model, batch, cfg = ends_at_all_lengths(FAMILIES[family](60)), texts(40), SEARCHES[name]
+    rows = rows_of(batch)
+    found = search_all(model, rows, plainly(cfg), ROOM)
+    assert len(joins) > 1
+    shrinking = search_all(model, rows, plainly(cfg), ROOM, share=0.0)
+    alone = [search(model, torch.tensor([row]), cfg)[0] for row in rows]
+    assert said(found) == said(shrinking) == said(alone)
+    for some, others in zip(found, alone, strict=True):
+        for h, other in zip(some, others, strict=True):
+            assert h.cut == other.cut
+            assert (h.score, *h.token_log_probs) == pytest.approx((other.score, *other.token_log_probs), abs=2e-5)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_every_cache_takes_in_rows_of_another_age(name, cache, joins):
+    model, rows, cfg = ends_at_all_lengths(transformer(60)), rows_of(texts(30)), SEARCHES[name]
+    found, shrinking = (
+        search_all(model, rows, plainly(cfg), ROOM, parse_cache(cache), share=share) for share in (0.5, 0.0)
+    )
+    assert any(a != b for a, b in joins)
+    assert said(found) == said(shrinking)
+
+
+RULES = [
+    {"kind": "repetition_penalty", "factor": 3.0},
+    {"kind": "count_penalty", "presence": 2.0, "frequency": 1.0},
+    {"kind": "no_repeat", "tokens": 2},
+    {"kind": "minimum_length", "tokens": 4},
+    {"kind": "forbidden", "tokens": (5, 9, 11)},
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["kind"])
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_rules_follow_rows_of_every_age(name, rule, joins):
+    model, batch, cfg = ends_at_all_lengths(Recurrent(60)), texts(40), SEARCHES[name]
+    rule = from_dict(RuleConfig, rule)
+
+    def asked(numbers, source):
+        return cfg, [rule.start(Begun(source.new_full((len(source), 1), BOS), source))]
+
+    rows = rows_of(batch)
+    found = search_all(model, rows, asked, ROOM)
+    assert joins
+    assert said(found) == said(search_all(model, rows, asked, ROOM, share=0.0)) != said(search(model, batch, cfg))
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam"])
+def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
+    tokenizer = Tokenizer.train(Bytes(), [])
+    model, batch = ends_at_all_lengths(Recurrent(len(tokenizer), sharpness=0.7)), texts(40)
+    begins = [Beginning(tuple(range(10, 10 + i % 6)), b"ab"[: i % 3]) for i in range(40)]
+    vocabulary = Vocabulary(tokenizer)
+
+    def asked(numbers, source):
+        return SEARCHES[name], [ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)]
+
+    found = search_all(model, rows_of(batch), asked, ROOM)
+    assert joins
+    assert said(found) == said(search_all(model, rows_of(batch), asked, ROOM, share=0.0))
+    for [first, *_], beginning in zip(found, begins, strict=True):
+        assert first.tokens[: len(beginning.ids)] == beginning.ids
+
+
+@pytest.mark.parametrize("cfg", [Sample(samples=2, limit=limit(9)), CoveringBeam(size=3, limit=limit(9))])
+def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
+    model, rows = ends_at_all_lengths(transformer(60)), rows_of(texts(20))
+    assert type(cfg) not in JOINING
+    found = search_all(model, rows, plainly(cfg), ROOM)
+    assert not joins and said(found) == said([search(model, torch.tensor([row]), cfg)[0] for row in rows])
+
+
+# ---- steps -----------------------------------------------------------------------------------------
+
+
+def steps(model, rows, share):
+    counted, plain = [], model.decode
+    model.decode = lambda tokens, state: counted.append(len(tokens)) or plain(tokens, state)
+    search_all(model, rows, plainly(SEARCHES["greedy"]), ROOM, share=share)
+    model.decode = plain
+    return len(counted), sum(counted)
+
+
+def test_there_are_fewer_steps_and_no_more_rows():
+    model, rows = ends_at_all_lengths(Recurrent(60)), rows_of(texts(200))
+    together, shrinking = steps(model, rows, 0.5), steps(model, rows, 0.0)
+    assert together[0] < 0.8 * shrinking[0] and together[1] == shrinking[1]
+
+
+def test_sentences_that_end_together_are_never_put_together(joins):
+    model, rows = Recurrent(60), rows_of(texts(60))
+    model.output.bias.data[EOS] = -50.0  # all of them run to the limit
+    assert steps(model, rows, 0.5) == steps(model, rows, 0.0)
+    assert not joins
+
+
+def test_progress_counts_what_is_done():
+    calls = []
+    search_all(Recurrent(60), rows_of(texts(50)), plainly(SEARCHES["beam"]), ROOM, progress=calls.append)
+    assert calls == sorted(calls) and calls[-1] == 50 and len(set(calls)) > 5
+    assert search_all(Recurrent(60), [], plainly(SEARCHES["beam"]), ROOM) == []
+
+
+# ---- states ----------------------------------------------------------------------------------------
+
+EXACT = [Cache(arrangement=Growing()), Cache(arrangement=Preallocated(tokens=4)), Cache(arrangement=Paged(tokens=3))]
+JOINED = [*((name, "encoder-decoder") for name in VARIANTS), *ALONE]
+
+
+@pytest.mark.parametrize(("variant", "shape"), JOINED)
+@pytest.mark.parametrize("policy", EXACT, ids=str)
+@torch.no_grad()
+def test_rows_of_states_that_were_joined_go_on_as_they_would_have(variant, shape, policy):
+    """Three states of other ages and source lengths, the younger before the older and behind; then some rows leave, the
+    oldest among them, and another state joins."""
+    model = build(variant, shape)
+    texts, states = [], []
+    for rows, length, width in ((2, 4, 5), (3, 9, 3), (1, 2, 6), (2, 3, 4)):
+        target, source = batch(model, rows, length, width)
+        state = model.start(source, policy)
+        model.decode(target, state)
+        states.append(state)
+        texts += zip(target, [None] * rows if source is None else source, strict=True)
+
+    def say(state, texts):
+        new = ids(len(texts), 1)
+        texts = [(torch.cat([row, token]), source) for (row, source), token in zip(texts, new, strict=True)]
+        want = [model(row[None], None if s is None else s[None])[0, -1] for row, s in texts]
+        assert_equal(model.decode(new, state)[:, 0], torch.stack(want))
+        return texts
+
+    first, second, third, fourth = states
+    first.join(second)
+    first.join(third)
+    going = say(first, say(first, texts[:6]))
+    first.select(torch.tensor([5, 0]))
+    going = say(first, [going[5], going[0]])
+    first.join(fourth)
+    for _ in range(3):
+        going = say(first, going if len(going) == 4 else going + texts[6:])
+    assert first.length == max(len(row) for row, _ in going)
+
+
+@torch.no_grad()
+def test_pages_that_were_joined_go_back_to_the_pool():
+    pool, model = Pool(2), build("plain", "decoder-only")
+    states = []
+    for rows, length in ((2, 7), (3, 2), (1, 12)):
+        states.append(model.start(None, SharedPages(pool, Unchanged())))
+        model.decode(ids(rows, length), states[-1])
+    first, *others = states
+    for other in others:
+        first.join(other)
+    del states, others, other
+    gc.collect()
+    model.decode(ids(6, 1), first)
+    held = torch.cat([layer.layout.table.flatten() for layer in first.tower.layers])
+    assert torch.equal(pool.users, torch.bincount(held, minlength=len(pool.users)))
+    del first
+    gc.collect()
+    assert pool.used == 0
