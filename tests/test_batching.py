@@ -16,11 +16,11 @@ from dragoman.decode.coverage import CoveringBeam
 from dragoman.decode.diverse import DiverseBeam
 from dragoman.decode.greedy import Greedy
 from dragoman.decode.repetition import RuleConfig
-from dragoman.decode.rules import Begun
+from dragoman.decode.rules import Begun, RowMemory, Rule
 from dragoman.decode.sample import Sample
 from dragoman.decode.search import search
 from dragoman.decode.vocabulary import Vocabulary
-from dragoman.model.cache import Cache, Growing, Paged, Preallocated, SharedPages, parse_cache
+from dragoman.model.cache import SharedPages, parse_cache
 from dragoman.model.paged import Pool
 from dragoman.model.storage import Unchanged
 from dragoman.text.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
@@ -34,7 +34,7 @@ SEARCHES = {
     "first": Beam(size=2, stop="first", limit=limit(12)),
     "diverse": DiverseBeam(size=4, groups=2, nbest=2, limit=limit(12)),
 }
-CACHES = ["growing", "preallocated:2", "paged:3", "paged:3+float32", "window:3:1", "int8"]
+CACHES = ["growing", "preallocated:2", "paged:3", "window:3:1", "paged:3+int8"]
 ROOM = 40  # of 2 to 6 tokens each: room for about ten
 
 
@@ -42,19 +42,34 @@ def rows_of(sources):
     return [[i for i in row if i != PAD] for row in sources.tolist()]
 
 
-def ends_at_all_lengths(model):
-    """So that of a batch some are done soon, and others run on."""
-    with torch.no_grad():
-        model.output.weight[EOS] *= 1.5
-    return model
+class Patience(Rule):
+    """A sentence is as good as over once it has some number of tokens, so that of a batch some are soon done and others
+    run on."""
+
+    def __init__(self, source):
+        self.left = RowMemory(source.sum(dim=1) % 11)
+
+    def apply(self, logits):
+        return logits.index_add(1, torch.tensor([EOS]), 100.0 * (self.left.rows <= 0)[:, None])
+
+    def follow(self, choice):
+        self.left.follow(choice)
+        self.left.rows = self.left.rows - 1
+
+    def join(self, other):
+        self.left.join(other.left)
 
 
 def texts(count, vocab=60):
     return sources(vocab, count, seed=3)
 
 
-def plainly(cfg):
-    return lambda numbers, source: (cfg, [])
+def asked(cfg):
+    return lambda numbers, source: (cfg, [Patience(source)])
+
+
+def one_by_one(model, rows, cfg):
+    return [search(model, s := torch.tensor([row]), cfg, rules=[Patience(s)])[0] for row in rows]
 
 
 def said(found):
@@ -77,14 +92,14 @@ def joins(monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", SEARCHES)
 def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone(name, family, joins):
-    model, batch, cfg = ends_at_all_lengths(FAMILIES[family](60)), texts(40), SEARCHES[name]
-    rows = rows_of(batch)
-    found = search_all(model, rows, plainly(cfg), ROOM)
+    model, rows, cfg = FAMILIES[family](60), rows_of(texts(40)), SEARCHES[name]
+    found = search_all(model, rows, asked(cfg), ROOM)
     assert len(joins) > 1
-    shrinking = search_all(model, rows, plainly(cfg), ROOM, share=0.0)
-    alone = [search(model, torch.tensor([row]), cfg)[0] for row in rows]
-    assert said(found) == said(shrinking) == said(alone)
-    for some, others in zip(found, alone, strict=True):
+    shrinking = search_all(model, rows, asked(cfg), ROOM, share=0.0)
+    assert said(found) == said(shrinking)
+    alone = one_by_one(model, rows[:8], cfg)
+    assert said(found[:8]) == said(alone)
+    for some, others in zip(found, alone, strict=False):
         for h, other in zip(some, others, strict=True):
             assert h.cut == other.cut
             assert (h.score, *h.token_log_probs) == pytest.approx((other.score, *other.token_log_probs), abs=2e-5)
@@ -93,9 +108,9 @@ def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone
 @pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("name", ["greedy", "beam"])
 def test_every_cache_takes_in_rows_of_another_age(name, cache, joins):
-    model, rows, cfg = ends_at_all_lengths(transformer(60)), rows_of(texts(30)), SEARCHES[name]
+    model, rows, cfg = transformer(60), rows_of(texts(30)), SEARCHES[name]
     found, shrinking = (
-        search_all(model, rows, plainly(cfg), ROOM, parse_cache(cache), share=share) for share in (0.5, 0.0)
+        search_all(model, rows, asked(cfg), ROOM, parse_cache(cache), share=share) for share in (0.5, 0.0)
     )
     assert any(a != b for a, b in joins)
     assert said(found) == said(shrinking)
@@ -113,41 +128,41 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["kind"])
 @pytest.mark.parametrize("name", ["greedy", "beam"])
 def test_rules_follow_rows_of_every_age(name, rule, joins):
-    model, batch, cfg = ends_at_all_lengths(Recurrent(60)), texts(40), SEARCHES[name]
+    model, rows, cfg = Recurrent(60), rows_of(texts(40)), SEARCHES[name]
     rule = from_dict(RuleConfig, rule)
 
-    def asked(numbers, source):
-        return cfg, [rule.start(Begun(source.new_full((len(source), 1), BOS), source))]
+    def ruled(numbers, source):
+        return cfg, [rule.start(Begun(source.new_full((len(source), 1), BOS), source)), Patience(source)]
 
-    rows = rows_of(batch)
-    found = search_all(model, rows, asked, ROOM)
+    found = search_all(model, rows, ruled, ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows, asked, ROOM, share=0.0)) != said(search(model, batch, cfg))
+    assert said(found) == said(search_all(model, rows, ruled, ROOM, share=0.0)) != said(one_by_one(model, rows, cfg))
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam"])
 def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
     tokenizer = Tokenizer.train(Bytes(), [])
-    model, batch = ends_at_all_lengths(Recurrent(len(tokenizer), sharpness=0.7)), texts(40)
+    model, rows = Recurrent(len(tokenizer), sharpness=0.7), rows_of(texts(40))
     begins = [Beginning(tuple(range(10, 10 + i % 6)), b"ab"[: i % 3]) for i in range(40)]
     vocabulary = Vocabulary(tokenizer)
 
-    def asked(numbers, source):
-        return SEARCHES[name], [ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)]
+    def begun(numbers, source):
+        forced = ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)
+        return SEARCHES[name], [Patience(source), forced]
 
-    found = search_all(model, rows_of(batch), asked, ROOM)
+    found = search_all(model, rows, begun, ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows_of(batch), asked, ROOM, share=0.0))
+    assert said(found) == said(search_all(model, rows, begun, ROOM, share=0.0))
     for [first, *_], beginning in zip(found, begins, strict=True):
         assert first.tokens[: len(beginning.ids)] == beginning.ids
 
 
 @pytest.mark.parametrize("cfg", [Sample(samples=2, limit=limit(9)), CoveringBeam(size=3, limit=limit(9))])
 def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
-    model, rows = ends_at_all_lengths(transformer(60)), rows_of(texts(20))
+    model, rows = transformer(60), rows_of(texts(12))
     assert type(cfg) not in JOINING
-    found = search_all(model, rows, plainly(cfg), ROOM)
-    assert not joins and said(found) == said([search(model, torch.tensor([row]), cfg)[0] for row in rows])
+    found = search_all(model, rows, asked(cfg), ROOM // 2)
+    assert not joins and said(found) == said(one_by_one(model, rows, cfg))
 
 
 # ---- steps -----------------------------------------------------------------------------------------
@@ -156,48 +171,50 @@ def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
 def steps(model, rows, share):
     counted, plain = [], model.decode
     model.decode = lambda tokens, state: counted.append(len(tokens)) or plain(tokens, state)
-    search_all(model, rows, plainly(SEARCHES["greedy"]), ROOM, share=share)
+    search_all(model, rows, asked(SEARCHES["greedy"]), ROOM, share=share)
     model.decode = plain
     return len(counted), sum(counted)
 
 
 def test_there_are_fewer_steps_and_no_more_rows():
-    model, rows = ends_at_all_lengths(Recurrent(60)), rows_of(texts(200))
+    model, rows = Recurrent(60), rows_of(texts(200))
     together, shrinking = steps(model, rows, 0.5), steps(model, rows, 0.0)
     assert together[0] < 0.8 * shrinking[0] and together[1] == shrinking[1]
 
 
 def test_sentences_that_end_together_are_never_put_together(joins):
-    model, rows = Recurrent(60), rows_of(texts(60))
-    model.output.bias.data[EOS] = -50.0  # all of them run to the limit
+    model, rows = Recurrent(60), [[7, 9, EOS]] * 60
     assert steps(model, rows, 0.5) == steps(model, rows, 0.0)
     assert not joins
 
 
 def test_progress_counts_what_is_done():
     calls = []
-    search_all(Recurrent(60), rows_of(texts(50)), plainly(SEARCHES["beam"]), ROOM, progress=calls.append)
+    search_all(Recurrent(60), rows_of(texts(50)), asked(SEARCHES["beam"]), ROOM, progress=calls.append)
     assert calls == sorted(calls) and calls[-1] == 50 and len(set(calls)) > 5
-    assert search_all(Recurrent(60), [], plainly(SEARCHES["beam"]), ROOM) == []
+    assert search_all(Recurrent(60), [], asked(SEARCHES["beam"]), ROOM) == []
 
 
 # ---- states ----------------------------------------------------------------------------------------
 
-EXACT = [Cache(arrangement=Growing()), Cache(arrangement=Preallocated(tokens=4)), Cache(arrangement=Paged(tokens=3))]
-JOINED = [*((name, "encoder-decoder") for name in VARIANTS), *ALONE]
+JOINED = [(name, "encoder-decoder", "growing") for name in VARIANTS] + [(*alone, "paged:3") for alone in ALONE]
+JOINED += [
+    (name, "encoder-decoder", cache)
+    for name in ("plain", "window, sinks", "rotary dynamic")
+    for cache in ("preallocated:4", "paged:3")
+]
 
 
-@pytest.mark.parametrize(("variant", "shape"), JOINED)
-@pytest.mark.parametrize("policy", EXACT, ids=str)
+@pytest.mark.parametrize(("variant", "shape", "cache"), JOINED)
 @torch.no_grad()
-def test_rows_of_states_that_were_joined_go_on_as_they_would_have(variant, shape, policy):
+def test_rows_of_states_that_were_joined_go_on_as_they_would_have(variant, shape, cache):
     """Three states of other ages and source lengths, the younger before the older and behind; then some rows leave, the
     oldest among them, and another state joins."""
     model = build(variant, shape)
     texts, states = [], []
     for rows, length, width in ((2, 4, 5), (3, 9, 3), (1, 2, 6), (2, 3, 4)):
         target, source = batch(model, rows, length, width)
-        state = model.start(source, policy)
+        state = model.start(source, parse_cache(cache))
         model.decode(target, state)
         states.append(state)
         texts += zip(target, [None] * rows if source is None else source, strict=True)

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dragoman.decode.batching import search_all
 from dragoman.decode.beam import Beam
 from dragoman.decode.beginning import Beginning, ForcedBeginning
 from dragoman.decode.forced import padded, shifted, token_log_probs
@@ -164,6 +165,7 @@ class Verifier:
             ways = {
                 f"in batches of {self.batch}": partial(self.answers, cfg),
                 "in another order": partial(self.shuffled, cfg),
+                "batches put together": partial(self.put_together, cfg),
                 f"with {PADDING} more columns of padding": partial(self.answers, cfg, extra=PADDING),
                 "attention written out": partial(self.written_out, cfg),
             }
@@ -203,6 +205,11 @@ class Verifier:
         random.Random(0).shuffle(order)
         moved = self.answers(cfg, rows=[self.rows[i] for i in order])
         return [answer for _, answer in sorted(zip(order, moved, strict=True), key=lambda pair: pair[0])]
+
+    def put_together(self, cfg: SearchConfig) -> list[Hypothesis]:
+        """In small batches, of which those that are half done go on together."""
+        room = max(1, self.batch // 4) * max(map(len, self.rows))
+        return [hypotheses[0] for hypotheses in search_all(self.model, self.rows, lambda *_: (cfg, []), room)]
 
     def written_out(self, cfg: SearchConfig) -> list[Hypothesis]:
         with listening(self.model):
