@@ -1,8 +1,11 @@
 """Cleaning: each rule removes what it names and nothing else, and the report accounts for every pair."""
 
 import math
+import os
 import random
+import signal
 import statistics
+import sys
 import tracemalloc
 import unicodedata
 from collections import Counter
@@ -13,9 +16,11 @@ from hypothesis import strategies as st
 
 from dragoman.config import from_dict
 from dragoman.errors import ConfigError, DataError
+from dragoman.text import languages
 from dragoman.text.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
 from dragoman.text.lines import Pair
 from dragoman.text.remembered import Seen, remembering
+from dragoman.text.workers import CHUNK, shared
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
 PLAIN = Pair("A plain sentence.", "Ein einfacher Satz.")
@@ -42,6 +47,8 @@ OBJECTIONS = [
     ("number mismatch", {"numbers": "drop"}, Pair("Version 2 of the file", "Eine Fassung der Datei")),
     ("script", {"source_scripts": ("latin",)}, Pair("Это по-русски", "Das ist Russisch")),
     ("script", {"target_scripts": ("latin", "greek")}, Pair("This is Japanese", "これは日本語です")),
+    ("language", {"source_language": "en"}, Pair("Dies ist ganz sicher ein Satz auf Deutsch.", "Ein Satz auf Deutsch")),
+    ("language", {"target_language": "de"}, Pair("A sentence", "This is most certainly a sentence in English.")),
     ("conflict", {"conflicts": "drop_rarer"}, Pair(PLAIN.source, "Ein schlichter Satz.")),
     ("duplicate", {}, PLAIN),
     ("duplicate", {}, Pair(PLAIN.source + " ", PLAIN.target.replace(" ", "\u00a0"))),
@@ -190,3 +197,53 @@ def test_the_report_is_one_line_with_the_harshest_rule_first():
     report = CleanReport()
     list(clean([Pair("a", "a"), PLAIN, PLAIN, PLAIN, Pair("", "")], Cleaning(), report))
     assert str(report) == "1 of 5 pairs kept; removed: duplicate 2, empty 1, copy 1"
+
+
+# ---- several processes, several languages ------------------------------------------------------------
+
+
+def test_workers_remove_what_one_process_removes():
+    pairs = [Pair(f"Sentence {i % 90}", f"Satz {i % 90 if i % 3 else i}" + "!" * (i % 2)) for i in range(5000)]
+    cfg = Cleaning(numbers="drop", max_deviations=2.0, conflicts="drop_rarer")
+    alone, shared = CleanReport(), CleanReport()
+    left = list(clean(pairs, cfg, alone))
+    assert list(clean(iter(pairs), cfg, shared, workers=2)) == left and shared == alone
+    assert alone.removed["number mismatch"] and alone.removed["duplicate"]
+
+
+def test_no_more_is_read_than_the_workers_are_busy_with():
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield Pair(f"Sentence {read}", f"Satz {read}")
+
+    cleaned = clean(endless(), Cleaning(), workers=2)
+    assert next(cleaned) == Pair("Sentence 1", "Satz 1") and read <= 4 * CHUNK
+    cleaned.close()
+
+
+def die(items: list[int]) -> list[int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return items
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    with pytest.raises(DataError, match=r"a worker process was ended from outside.*: ask for fewer workers, or 1"):
+        list(shared(range(10), die, 2))
+
+
+def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list():
+    short = [Pair("OK", "OK!"), Pair("Turn on", "An"), Pair("12:30", "12.30"), Pair("Wi-Fi", "WLAN")]
+    assert list(clean(short, Cleaning(source_language="en", target_language="de"))) == short
+    with pytest.raises(ConfigError, match=r"no language 'english' .* known are .*, en, .*"):
+        list(clean(short, Cleaning(source_language="english")))
+
+
+def test_languages_need_their_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    languages._identifier.cache_clear()
+    with pytest.raises(ConfigError, match=r"needs py3langid: pip install 'dragoman\[language\]'"):
+        languages.spoken("a text")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.text.dedupe import HASHES, Deduplication, DuplicateReport, band_rows, dedupe, shingles
+from dragoman.text.dedupe import HASHES, Deduplication, DuplicateReport, band_shape, dedupe, shingles
 from dragoman.text.lines import Pair
 from dragoman.text.split import jaccard
 
@@ -61,8 +61,14 @@ def test_of_exact_duplicates_the_first_stays_as_it_was(pairs, by):
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 0.7, 0.8, 0.9, 0.99, 1.0])
 def test_texts_at_the_limit_are_missed_one_time_in_a_hundred_at_most(limit):
-    rows = band_rows(limit)
-    assert (1 - limit**rows) ** (HASHES // rows) <= 0.01 or rows == 1
+    count, rows = band_shape(limit)
+    assert ((1 - limit**rows) ** count <= 0.01 or rows == 1) and count == HASHES // rows
+
+
+def test_workers_find_what_one_process_finds():
+    pairs, alone, shared = corpus(1200), DuplicateReport(), DuplicateReport()
+    left = list(dedupe(pairs, Deduplication(), alone))
+    assert list(dedupe(pairs, Deduplication(), shared, workers=2)) == left and shared == alone
 
 
 def test_the_report_is_one_line():

@@ -26,6 +26,9 @@ Settings = Annotated[
 Output = Annotated[
     str, typer.Option("--output", "-o", help="A .tsv or .jsonl file, plain, .gz or .zst, or SOURCE,TARGET.")
 ]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that share the work; 0: one for each core. The outcome is the same.")
+]
 Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.")]
 
 
@@ -48,33 +51,40 @@ def stats(
 
 
 @app.command()
-def clean(source: Source, output: Output, settings: Settings = None, report: Report = None) -> None:
+def clean(
+    source: Source, output: Output, settings: Settings = None, report: Report = None, workers: Workers = 1
+) -> None:
     """Remove what no translator should learn from, and say what each rule removed, with examples.
 
-    Settings are those of data.cleaning in run files, such as max_ratio=3 numbers=drop target_scripts=[latin].
+    Settings are those of data.cleaning in run files, such as max_ratio=3 numbers=drop target_scripts=[latin]. With
+    source_language=en, the slowest rule, --workers pays.
     """
     from dragoman.cli import data_tables
     from dragoman.text.clean import Cleaning, CleanReport, clean
+    from dragoman.text.workers import cores
 
     cleaned = CleanReport()
     cfg = _configured(Cleaning, settings)
-    _transform(source, output, lambda pairs: clean(pairs, cfg, cleaned), cleaned)
+    _transform(source, output, lambda pairs: clean(pairs, cfg, cleaned, workers=workers or cores()), cleaned)
     data_tables.show_removed(cleaned, cleaned.removed, {r: [(p,) for p in e] for r, e in cleaned.examples.items()})
     _write_report(report, cleaned)
 
 
 @app.command()
-def dedupe(source: Source, output: Output, settings: Settings = None, report: Report = None) -> None:
+def dedupe(
+    source: Source, output: Output, settings: Settings = None, report: Report = None, workers: Workers = 1
+) -> None:
     """Keep the first of pairs that are the same, or nearly.
 
     Settings: near=0.8 (similarity of letters, 0.3 to 1, or null for exact duplicates alone), by=pair, source or target.
     """
     from dragoman.cli import data_tables
     from dragoman.text.dedupe import Deduplication, DuplicateReport, dedupe
+    from dragoman.text.workers import cores
 
     found = DuplicateReport()
     cfg = _configured(Deduplication, settings)
-    _transform(source, output, lambda pairs: dedupe(pairs, cfg, found), found)
+    _transform(source, output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or cores()), found)
     data_tables.show_removed(found, found.removed, found.examples)
     _write_report(report, found)
 

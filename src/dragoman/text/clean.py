@@ -8,10 +8,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 from dragoman.text.lines import Pair
 from dragoman.text.remembered import laid_aside, remembering
-from dragoman.text.rules import Cleaning, Learner, Rule, rules_in_force
+from dragoman.text.rules import Cleaning, Learner, Rule, rules_alone, rules_that_remember
+from dragoman.text.workers import shared
 
 __all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "normalise"]
 
@@ -32,6 +35,11 @@ class CleanReport:
     examples: dict[str, list[Pair]] = field(default_factory=dict)
     """Rule -> the first pairs it removed."""
 
+    def remove(self, rule: str, pair: Pair) -> None:
+        self.removed[rule] += 1
+        if len(self.examples[rule]) < EXAMPLES:
+            self.examples[rule].append(pair)
+
     def __str__(self) -> str:
         """One line; names the rules that removed something, the harshest first."""
         worst = sorted(((n, rule) for rule, n in self.removed.items() if n), key=lambda row: -row[0])
@@ -39,8 +47,11 @@ class CleanReport:
         return f"{self.kept:,} of {self.read:,} pairs kept" + (f"; removed: {by_rule}" if by_rule else "")
 
 
-def clean(pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport | None = None) -> Iterator[Pair]:
-    """The pairs that no rule objects to, normalised, in their order; ``report`` is filled as they go by.
+def clean(
+    pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport | None = None, *, workers: int = 1
+) -> Iterator[Pair]:
+    """The pairs that no rule objects to, normalised, in their order; ``report`` is filled as they go by. Rules that
+    need to know nothing but a pair are asked by ``workers`` processes; the outcome is the same with any number.
 
     It reads no further than it is asked, unless a rule must learn from the whole text (``max_deviations``,
     ``conflicts``): then it reads all before the first pair comes.
@@ -50,34 +61,60 @@ def clean(pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport | None = Non
     """
     report = CleanReport() if report is None else report
     with remembering() as memory:
-        rules = rules_in_force(cfg, memory)
-        for name, _ in rules:
+        alone, rules = rules_alone(cfg), rules_that_remember(cfg, memory)
+        for name, _ in (*alone, *rules):
             report.removed[name], report.examples[name] = 0, []
         learners = [rule.objects for rule in rules if isinstance(rule.objects, Learner)]
-        alone = next((i for i, rule in enumerate(rules) if rule.objects in learners), len(rules))
-        left = _sift(_normalised(pairs, report), rules[:alone], report)
+        left = _sift(pairs, cfg, report, workers)
         if not learners:
-            yield from _counted(left, report)
+            yield from _kept(left, rules, report)
             return
         with laid_aside(_shown(left, learners)) as again:
-            yield from _counted(_sift(again, rules[alone:], report), report)
+            yield from _kept(again, rules, report)
 
 
-def _normalised(pairs: Iterable[Pair], report: CleanReport) -> Iterator[Pair]:
-    for pair in pairs:
+class Judged(NamedTuple):
+    pair: Pair
+    """Normalised."""
+    changed: bool
+    """By normalisation."""
+    removed_by: str | None
+
+
+def judge(cfg: Cleaning, pairs: Iterable[Pair]) -> list[Judged]:
+    """What the rules say that know nothing but the pair."""
+    rules = _rules(cfg)
+    return [_judged(pair, rules) for pair in pairs]
+
+
+_rules = lru_cache(1)(rules_alone)
+
+
+def _judged(pair: Pair, rules: Sequence[Rule]) -> Judged:
+    tidy = Pair(normalise(pair.source), normalise(pair.target))
+    return Judged(tidy, tidy != pair, _objection(tidy, rules))
+
+
+def _objection(pair: Pair, rules: Sequence[Rule]) -> str | None:
+    return next((name for name, objects in rules if objects(pair)), None)
+
+
+def _sift(pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[Pair]:
+    for pair, changed, why in shared(pairs, partial(judge, cfg), workers):
         report.read += 1
-        tidy = Pair(normalise(pair.source), normalise(pair.target))
-        report.normalised += tidy != pair
-        yield tidy
-
-
-def _sift(pairs: Iterable[Pair], rules: Sequence[Rule], report: CleanReport) -> Iterator[Pair]:
-    for pair in pairs:
-        if name := next((name for name, objects in rules if objects(pair)), None):
-            report.removed[name] += 1
-            if len(report.examples[name]) < EXAMPLES:
-                report.examples[name].append(pair)
+        report.normalised += changed
+        if why:
+            report.remove(why, pair)
         else:
+            yield pair
+
+
+def _kept(pairs: Iterable[Pair], rules: Sequence[Rule], report: CleanReport) -> Iterator[Pair]:
+    for pair in pairs:
+        if why := _objection(pair, rules):
+            report.remove(why, pair)
+        else:
+            report.kept += 1
             yield pair
 
 
@@ -85,12 +122,6 @@ def _shown(pairs: Iterable[Pair], learners: Sequence[Learner]) -> Iterator[Pair]
     for pair in pairs:
         for learner in learners:
             learner.learn(pair)
-        yield pair
-
-
-def _counted(pairs: Iterable[Pair], report: CleanReport) -> Iterator[Pair]:
-    for pair in pairs:
-        report.kept += 1
         yield pair
 
 

@@ -12,7 +12,8 @@ Bands and texts that stay are on disk (``remembered.py``). The signatures are co
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from functools import lru_cache, partial
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +24,7 @@ from dragoman.text.clean import EXAMPLES, normalise
 from dragoman.text.lines import Pair
 from dragoman.text.remembered import Seen, hashed, remembering
 from dragoman.text.split import grams, jaccard, letters
+from dragoman.text.workers import shared
 
 HASHES = 128
 MISSED = 0.01
@@ -54,10 +56,13 @@ class DuplicateReport:
         return f"{self.kept:,} of {self.read:,} pairs kept" + (f"; removed: {removed}" if removed else "")
 
 
-def dedupe(pairs: Iterable[Pair], cfg: Deduplication, report: DuplicateReport | None = None) -> Iterator[Pair]:
+def dedupe(
+    pairs: Iterable[Pair], cfg: Deduplication, report: DuplicateReport | None = None, *, workers: int = 1
+) -> Iterator[Pair]:
     """The pairs that are like none before them that stayed, as they were, in their order.
 
-    White space and the way that accents are composed make no difference, even to exact duplicates.
+    White space and the way that accents are composed make no difference, even to exact duplicates. Signatures are
+    computed by ``workers`` processes; the outcome is the same with any number.
 
     Raises:
         ConfigError: rensa is not installed.
@@ -69,12 +74,11 @@ def dedupe(pairs: Iterable[Pair], cfg: Deduplication, report: DuplicateReport | 
         near = Neighbours(memory, cfg) if cfg.near is not None else None
         reasons = ["exact", "near"] if near else ["exact"]
         report.removed, report.examples = dict.fromkeys(reasons, 0), {why: [] for why in reasons}
-        for pair in pairs:
+        for pair, tidy, bands in shared(pairs, partial(sign, cfg), workers):
             report.read += 1
-            tidy = Pair(normalise(pair.source), normalise(pair.target))
             if exact.before(hashed(*_compared(tidy, cfg))):
                 _remove(report, "exact", pair, pair)
-            elif near and (other := near.of(tidy)):
+            elif near and (other := near.of(tidy, bands)):
                 _remove(report, "near", pair, other)
             else:
                 report.kept += 1
@@ -91,6 +95,38 @@ def _compared(pair: Pair, cfg: Deduplication) -> tuple[str, ...]:
     return {"pair": tuple(pair), "source": (pair.source,), "target": (pair.target,)}[cfg.by]
 
 
+# ---- signatures -----------------------------------------------------------------------------------
+
+
+class Signed(NamedTuple):
+    pair: Pair
+    tidy: Pair
+    """Normalised."""
+    bands: list[int]
+    """A key for each band of the signature: the same numbers in the same band have the same key. None at all
+    where only exact duplicates are wanted."""
+
+
+def sign(cfg: Deduplication, pairs: Iterable[Pair]) -> list[Signed]:
+    bands = _bands(cfg) if cfg.near is not None else lambda tidy: []
+    tidied = ((pair, Pair(normalise(pair.source), normalise(pair.target))) for pair in pairs)
+    return [Signed(pair, tidy, bands(tidy)) for pair, tidy in tidied]
+
+
+@lru_cache(1)
+def _bands(cfg: Deduplication) -> Callable[[Pair], list[int]]:
+    assert cfg.near is not None
+    signature_of, (count, rows) = _signer(cfg.seed), band_shape(cfg.near)
+    weights = np.random.default_rng(cfg.seed).integers(2**63, size=(count, rows), dtype=np.uint64) * 2 + 1
+
+    def bands(tidy: Pair) -> list[int]:
+        signature = np.array(signature_of(sorted(shingles(_compared(tidy, cfg))))[: count * rows], np.uint64)
+        keys = (signature.reshape(count, rows) * weights).sum(axis=1)  # modulo 2^64; a collision costs a look
+        return keys.view(np.int64).tolist()
+
+    return bands
+
+
 # ---- near ones ------------------------------------------------------------------------------------
 
 
@@ -100,36 +136,23 @@ class Neighbours:
     def __init__(self, memory: sqlite3.Connection, cfg: Deduplication):
         assert cfg.near is not None
         self.cfg, self.near, self.memory, self.kept = cfg, cfg.near, memory, 0
-        self.sign = _signer(cfg.seed)
         memory.execute("CREATE TABLE stayed (number INTEGER PRIMARY KEY, source TEXT, target TEXT)")
         memory.execute("CREATE TABLE bands (band INTEGER, number INTEGER, PRIMARY KEY (band, number)) WITHOUT ROWID")
-        rows = band_rows(cfg.near)
-        count = HASHES // rows
-        self.weights = np.random.default_rng(cfg.seed).integers(2**63, size=(count, rows), dtype=np.uint64) * 2 + 1
         self.candidates = (
             "SELECT number, source, target FROM stayed WHERE number IN "
-            f"(SELECT number FROM bands WHERE band IN ({', '.join('?' * count)})) ORDER BY number"
+            f"(SELECT number FROM bands WHERE band IN ({', '.join('?' * band_shape(cfg.near)[0])})) ORDER BY number"
         )
 
-    def of(self, pair: Pair) -> Pair | None:
+    def of(self, pair: Pair, bands: list[int]) -> Pair | None:
         """The first that ``pair`` is near to; where there is none, None, and ``pair`` stays."""
-        mine = shingles(_compared(pair, self.cfg))
-        bands = self._bands(mine)
         for _, source, target in self.memory.execute(self.candidates, bands):
             other = Pair(source, target)
-            if jaccard(mine, shingles(_compared(other, self.cfg))) >= self.near:
+            if jaccard(*(shingles(_compared(one, self.cfg)) for one in (pair, other))) >= self.near:
                 return other
         self.kept += 1
         self.memory.execute("INSERT INTO stayed VALUES (?, ?, ?)", (self.kept, *pair))
         self.memory.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(band, self.kept) for band in bands])
         return None
-
-    def _bands(self, mine: frozenset[str]) -> list[int]:
-        """A key for each band of the signature: the same numbers in the same band have the same key."""
-        count, rows = self.weights.shape
-        signature = np.array(self.sign(sorted(mine))[: count * rows], np.uint64)
-        keys = (signature.reshape(count, rows) * self.weights).sum(axis=1)  # modulo 2^64; a collision costs a look
-        return keys.view(np.int64).tolist()
 
 
 def shingles(texts: Iterable[str]) -> frozenset[str]:
@@ -137,9 +160,11 @@ def shingles(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(f"{i}{gram}" for i, text in enumerate(texts) for gram in grams(letters(text)))
 
 
-def band_rows(near: float) -> int:
-    """The largest r for which texts of similarity ``near`` share a band of r with probability 1 - MISSED."""
-    return max(r for r in range(1, HASHES + 1) if r == 1 or (1 - near**r) ** (HASHES // r) <= MISSED)
+def band_shape(near: float) -> tuple[int, int]:
+    """How many bands of r numbers there are: r is the largest for which texts of similarity ``near`` share a band with
+    probability 1 - MISSED."""
+    rows = max(r for r in range(1, HASHES + 1) if r == 1 or (1 - near**r) ** (HASHES // r) <= MISSED)
+    return HASHES // rows, rows
 
 
 def _signer(seed: int) -> Callable[[list[str]], list[int]]:

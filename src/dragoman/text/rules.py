@@ -16,6 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from dragoman.config import config
+from dragoman.text.languages import speaks_another
 from dragoman.text.lines import Pair
 from dragoman.text.remembered import Seen, Translations, hashed
 from dragoman.text.scripts import Script, script_of
@@ -47,6 +48,11 @@ class Cleaning:
     """Scripts such as [latin]: half of a source's letters must be of these; none given, any."""
     target_scripts: tuple[Script, ...] = ()
     """The same for targets, such as [hiragana, katakana, cjk]."""
+    source_language: str | None = None
+    """Two letters such as en: sources that are surely in another language are removed; None for any. Needs
+    ``dragoman[language]``."""
+    target_language: str | None = None
+    """The same for targets."""
 
 
 Predicate = Callable[[Pair], bool]
@@ -68,11 +74,10 @@ class Learner(ABC):
     def __call__(self, pair: Pair) -> bool: ...
 
 
-def rules_in_force(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]:
-    """The rules that ``cfg`` asks for, in the order they are asked; those that learn stand behind those that do not,
-    but for the last."""
+def rules_alone(cfg: Cleaning) -> list[Rule]:
+    """The rules that ``cfg`` asks for and that know nothing but the pair, in the order they are asked."""
     characters, words, ratio, markup = cfg.max_characters, cfg.max_words, cfg.max_ratio, cfg.markup == "drop"
-    table: list[tuple[str, bool, Callable[[], Predicate]]] = [
+    return _in_force(
         # rule            in force                    objects to
         ("empty", True, lambda: _empty),
         ("too long", bool(characters or words), lambda: _overlong(characters, words)),
@@ -84,10 +89,20 @@ def rules_in_force(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]:
         ("markup", markup, lambda: _holds(_MARKUP)),
         ("number mismatch", cfg.numbers == "drop", lambda: _other_numbers),
         ("script", bool(cfg.source_scripts or cfg.target_scripts), lambda: _foreign(cfg)),
+        ("language", bool(cfg.source_language or cfg.target_language), lambda: _other_language(cfg)),
+    )
+
+
+def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]:
+    """Those that ask what else there is in the text; they are asked after the others, of what those leave."""
+    return _in_force(
         ("unusual length ratio", cfg.max_deviations is not None, lambda: FittedRatio(cfg.max_deviations or 0)),
         ("conflict", cfg.conflicts != "keep", lambda: Conflicts(memory, cfg.conflicts == "drop_rarer")),
         ("duplicate", cfg.duplicates == "drop", lambda: _repeated(memory)),  # last: what is removed is not remembered
-    ]
+    )
+
+
+def _in_force(*table: tuple[str, bool, Callable[[], Predicate]]) -> list[Rule]:
     return [Rule(name, make()) for name, in_force, make in table if in_force]
 
 
@@ -171,7 +186,7 @@ class Conflicts(Learner):
         return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
 
 
-# ---- numbers and scripts --------------------------------------------------------------------------
+# ---- numbers, scripts and languages --------------------------------------------------------------------------
 
 
 def numbers(text: str) -> list[str]:
@@ -199,6 +214,14 @@ def _mostly_not(allowed: Iterable[str], text: str) -> bool:
         return False
     letters = [script for script in map(script_of, text) if script]
     return 2 * sum(script in allowed for script in letters) < len(letters)
+
+
+def _other_language(cfg: Cleaning) -> Predicate:
+    def other(language: str | None) -> Callable[[str], bool]:
+        return speaks_another(language) if language else lambda text: False
+
+    source, target = other(cfg.source_language), other(cfg.target_language)
+    return lambda pair: source(pair.source) or target(pair.target)
 
 
 # ---- what text files of programs hold -------------------------------------------------------------

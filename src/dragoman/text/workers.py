@@ -1,0 +1,60 @@
+"""Work on a stream in several processes: results come in the order of what they were made of, few at a time."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain
+from typing import TypeVar
+
+from dragoman.errors import DataError
+from dragoman.text.store import chunks
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+CHUNK = 2000
+"""Items that go to a process at a time: sending them costs less than a tenth of work worth sharing."""
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def shared(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int) -> Iterator[B]:
+    """``work``, done by ``workers`` processes on chunks of ``items``; by this process itself, item by item, if 1.
+
+    No more chunks are read than the processes are busy with, twice over: memory does not grow with the stream.
+
+    Raises:
+        DataError: a process was ended from outside.
+    """
+    if workers <= 1:
+        yield from chain.from_iterable(work([item]) for item in items)
+        return
+    parts = chunks(items, CHUNK)
+    waiting: deque[Future[list[B]]] = deque()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_signals) as pool:
+        try:
+            for part in parts:
+                waiting.append(pool.submit(work, part))
+                if len(waiting) >= 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                "a worker process was ended from outside, for want of memory perhaps: ask for fewer workers, or 1"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_signals() -> None:
+    """Ctrl-C is for the process that asked."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
