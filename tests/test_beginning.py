@@ -80,7 +80,11 @@ def test_what_is_new_begins_anew(earlier, tmp_path):
             r"init: '[\w.]+' has the shape \([\d, ]+\) in .*run and \([\d, ]+\) in this model",
         ),
         ({"model": {"output_bias": True}}, {}, r"init: .*run has no 'output\.bias': add it to init\.new"),
-        ({}, {"frozen": ["decodr.*"]}, r"init\.frozen: 'decodr\.\*' is no weight of this model; there are"),
+        (
+            {},
+            {"frozen": ["decodr.*"]},
+            r"init\.frozen: 'decodr\.\*' is no weight of this model; did you mean 'decoder\.\*'\? there are",
+        ),
         ({}, {"frozen": ["*"]}, r"init\.frozen: nothing is left to train"),
     ],
     ids=["shape", "missing", "typo", "everything"],

@@ -1,14 +1,12 @@
 """Beginning with the weights of an earlier run or import instead of anew: fine-tuning, of all or of parts."""
 
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
-
 import torch
 from torch import nn
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import config
 from dragoman.errors import ConfigError
+from dragoman.model.names import check_patterns, matches
 from dragoman.text.tokenizer import Tokenizer
 
 
@@ -38,7 +36,7 @@ class Init:
         content = RunDirectory.open(self.run).load(self.checkpoint, ["model", "average"])
         given = content.tensors["model"] | content.tensors.get("average", {})
         for name, tensor in model.state_dict().items():
-            if _matches(name, self.new):
+            if matches(name, self.new):
                 continue
             if name not in given:
                 raise ConfigError(f"init: {self.run} has no {name!r}: add it to init.new if it is to begin anew")
@@ -56,19 +54,8 @@ class Init:
             ConfigError: a pattern that is the name of no weight, or nothing left to train.
         """
         parameters = dict(model.named_parameters())
-        for pattern in self.frozen:
-            if not any(fnmatchcase(name, pattern) for name in parameters):
-                raise ConfigError(f"init.frozen: {pattern!r} is no weight of this model; there are {_some(parameters)}")
+        check_patterns(self.frozen, parameters, where="init.frozen")
         for name, parameter in parameters.items():
-            parameter.requires_grad_(not _matches(name, self.frozen))
+            parameter.requires_grad_(not matches(name, self.frozen))
         if not any(parameter.requires_grad for parameter in parameters.values()):
             raise ConfigError("init.frozen: nothing is left to train: freeze less")
-
-
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -127,7 +127,7 @@ def train_step(
         # one division, after all micro-batches: accumulating does not change the gradient
         torch._foreach_mul_(gradients, shorten / (count * scale))  # pyright: ignore[reportPrivateImportUsage]
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("share", 1.0)
         optimizer.step()
     progress.scale, progress.scale_steps = rules.scaling.after(scale, progress.scale_steps, finite)
     return _account(progress, StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite), rules)

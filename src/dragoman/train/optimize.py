@@ -136,9 +136,10 @@ class Together(torch.optim.Optimizer):
     def __init__(self, *parts: torch.optim.Optimizer):
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share()
+        self.gather()
 
-    def _share(self) -> None:
+    def gather(self) -> None:
+        """Take in the groups and the state that the parts have by now."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
         self.state = defaultdict(dict, {p: state for part in self.parts for p, state in part.state.items()})
         for part in self.parts:
@@ -155,7 +156,7 @@ class Together(torch.optim.Optimizer):
             numbers = {number for group in own for number in group["params"]}
             state = {number: state for number, state in state_dict["state"].items() if number in numbers}
             part.load_state_dict({"state": state, "param_groups": own})
-        self._share()
+        self.gather()
 
 
 # ---- in the checkpoint ---------------------------------------------------------------------------

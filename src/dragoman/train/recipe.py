@@ -31,6 +31,7 @@ from dragoman.text.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
 from dragoman.train.optimize import AdamW, Optimizer
+from dragoman.train.rates import Rates, Uniform
 from dragoman.train.schedule import Cosine, Noam, Schedule
 
 # ---- the tree -------------------------------------------------------------------------------------
@@ -73,6 +74,8 @@ class TrainConfig:
     optimizer: Optimizer = AdamW()
     schedule: Schedule = Cosine(peak=1e-3)
     """Learning rate by step."""
+    rates: Rates = Uniform()
+    """Where parts of the model learn faster or slower than the schedule says."""
     batch_tokens: PositiveInt = 4096
     """Tokens in a batch, padding included; of pairs, those of the larger side."""
     accumulate: PositiveInt = 1

@@ -32,6 +32,7 @@ from dragoman.train.lessons.lesson import FOLDER, Lesson
 from dragoman.train.optimize import load_state_tensors, state_tensors
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import Progress, Window
+from dragoman.train.rates import share_out
 from dragoman.train.recipe import RunConfig
 from dragoman.train.record import Record
 from dragoman.train.scaling import scaling_for
@@ -126,6 +127,7 @@ class Run:
             if not self.content:
                 self.cfg.init.fill(self.model)
         self.optimizer = train.optimizer.build(self.model)
+        share_out(self.optimizer, train.rates.shares(self.model))
         self.restore()
         self.lesson, self.plan = lesson, lesson.plan(self.cfg)
         precision = autocast(train.precision, self.device)

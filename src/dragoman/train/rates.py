@@ -1,0 +1,82 @@
+"""Learning rates that differ from part to part of a model, as shares of the schedule's: discriminative fine-tuning."""
+
+from collections import defaultdict
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import nn
+
+from dragoman.config import OneOf, config
+from dragoman.model.inputs import Reader
+from dragoman.model.names import check_patterns, matches
+from dragoman.model.tower import Tower
+from dragoman.train.optimize import Together
+
+Shares = dict[nn.Parameter, float]
+"""Of the schedule's learning rate; 1 for what is not in it."""
+
+
+@config
+class Uniform:
+    """One rate for all."""
+
+    def shares(self, model: nn.Module) -> Shares:
+        return {}
+
+
+@config
+class ByName:
+    """Such as ``{"embed.*": 0.1, "decoder.blocks.0.*": 0.3}``."""
+
+    factors: dict[str, PositiveFloat]
+    """Names of weights, with * for any text -> share of the schedule's rate. The first that fits a weight counts."""
+
+    def shares(self, model: nn.Module) -> Shares:
+        """Raises ConfigError for a name that no weight has."""
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        check_patterns(self.factors, parameters, where="train.rates")
+        shares: Shares = {}
+        for pattern, factor in self.factors.items():
+            for name, parameter in parameters.items():
+                if matches(name, [pattern]):
+                    shares.setdefault(parameter, factor)
+        return shares
+
+
+@config
+class Layerwise:
+    """The nearer to the input, the slower: layer i of N learns at decay^(N - 1 - i) of the rate, embeddings at decay^N
+    (Howard & Ruder, arXiv:1801.06146; as Clark et al., arXiv:2003.10555, have it)."""
+
+    decay: Annotated[float, Field(gt=0, le=1)]
+
+    def shares(self, model: nn.Module) -> Shares:
+        towers = [module for module in model.modules() if isinstance(module, Tower)]
+        deepest = max((len(tower.blocks) for tower in towers), default=0)
+        readers = [module for module in model.modules() if isinstance(module, Reader)]
+        found = {p: self.decay**deepest for reader in readers for p in reader.parameters()}
+        for tower in towers:
+            for i, block in enumerate(tower.blocks):
+                found |= dict.fromkeys(block.parameters(), self.decay ** (len(tower.blocks) - 1 - i))
+        return found
+
+
+Rates = Annotated[Uniform | ByName | Layerwise, OneOf(usual="by_name")]
+
+
+def share_out(optimizer: torch.optim.Optimizer, shares: Shares) -> None:
+    """Cut the parameter groups so that each has one share, its ``share``, by which the loop multiplies the rate."""
+    if isinstance(optimizer, Together):
+        for one in optimizer.parts:
+            share_out(one, shares)
+        optimizer.gather()
+        return
+    optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _cut(group, shares)]
+
+
+def _cut(group: dict[str, Any], shares: Shares) -> list[dict[str, Any]]:
+    parts: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for parameter in group["params"]:
+        parts[shares.get(parameter, 1.0)].append(parameter)
+    return [group | {"params": parameters, "share": share} for share, parameters in parts.items()]
