@@ -2,6 +2,7 @@
 
     runs/NAME/
       config.yaml   tokenizer.json (or source.tokenizer.json and target.tokenizer.json)
+      base.safetensors (where adapters learn: the weights that do not; checkpoints then hold the others)
       metrics.jsonl   samples.jsonl   report.html
       checkpoints/step-000500/   model.safetensors   optimizer.safetensors   average.safetensors (a moving average)
                                  config.json   progress.json   manifest.json (format; size and hash of all the others)
@@ -11,6 +12,7 @@ A checkpoint takes its name in one rename, after every byte of it is on the disk
 the newest one is the last. Nothing in it is pickled.
 """
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -25,11 +27,13 @@ from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import EncoderModel, SequenceModel
-from dragoman.snapshot import Checkpoint, Damaged, step_name
+from dragoman.model.lora import Lora, fold
+from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokenizer import Tokenizer
 
 CONFIG, LOCK, FOLDER = "config.yaml", ".lock", "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"
+BASE = "base.safetensors"
 
 
 # ---- the run --------------------------------------------------------------------------------------
@@ -122,7 +126,7 @@ class RunDirectory:
     def discard(self) -> None:
         """Remove a run that came to nothing: what came before any checkpoint, and the folder if that empties it."""
         self.close()
-        for name in (CONFIG, JOINT, SOURCE, TARGET, LOCK):
+        for name in (CONFIG, JOINT, SOURCE, TARGET, BASE, LOCK):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
@@ -151,6 +155,20 @@ class RunDirectory:
 
     def tokenizer_files(self) -> list[Path]:
         return [path for path in (self.path / name for name in (JOINT, SOURCE, TARGET)) if path.exists()]
+
+    def write_base(self, tensors: Mapping[str, Tensor]) -> None:
+        """Weights that do not change, once for all checkpoints."""
+        durable.replace(self.path / BASE, encode(tensors))
+
+    @property
+    def base(self) -> dict[str, Tensor]:
+        """Weights that do not change; none where every checkpoint holds all."""
+        return read_tensors(self.path / BASE) if (self.path / BASE).exists() else {}
+
+    @property
+    def beside(self) -> list[Path]:
+        """What no checkpoint is of use without."""
+        return [*self.tokenizer_files(), *([self.path / BASE] if (self.path / BASE).exists() else [])]
 
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
         """The source's and the target's; the same object if the run has one for both."""
@@ -186,7 +204,7 @@ class RunDirectory:
         needed = sum(t.nbytes for part in tensors.values() for t in part.values())
         try:
             with durable.folder(path) as partial:
-                Checkpoint(partial).write(tensors, progress, config, beside=self.tokenizer_files())
+                Checkpoint(partial).write(tensors, progress, config, beside=self.beside)
             if isinstance(step, int):
                 durable.link(self.path / "last", f"{FOLDER}/{path.name}")
             if best:
@@ -243,6 +261,24 @@ class RunDirectory:
                 f"use the newest intact one with --checkpoint {intact}" if intact else "no other checkpoint is intact"
             )
             raise CheckpointError(f"{damage}: {remedy}") from None
+
+    def weights(self, which: str | int = "last", parts: Iterable[str] = ("model", "average")) -> Content:
+        """The checkpoint ``which`` with all weights of the model under ``model``: its moving average, if it has one and
+        ``parts`` say so, with adapters folded in.
+
+        Raises:
+            CheckpointError: as ``load``.
+        """
+        content = self.load(which, parts)
+        own = content.tensors["model"] | content.tensors.get("average", {})
+        if (self.path / BASE).exists():
+            own = fold(self.base | own, from_dict(Lora, content.config["init"]["lora"], where=str(self.path)))
+        return dataclasses.replace(content, tensors={"model": own})
+
+    def shapes(self, which: str | int = "last") -> dict[str, tuple[int, ...]]:
+        """Of the weights that ``weights`` gives, without reading them, and so without verifying them."""
+        files = [self.path / BASE, self.find(which).path / "model.safetensors"]
+        return {name: shape for file in files if file.exists() for name, shape in read_shapes(file).items()}
 
     def prune(self, *, keep: int, every: int | None = None) -> None:
         """Remove checkpoints, except the newest ``keep``, those at multiples of ``every`` steps, and the best.
@@ -331,9 +367,9 @@ def run_folder(path: str | Path) -> Path:
 
 def _load(path: str | Path, which: str | int) -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
     run, which = _run_and_name(Path(path), which)
-    content = run.load(which, ["model", "average"])
+    content = run.weights(which)
     model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
-    model.load_state_dict(content.tensors["model"] | content.tensors.get("average", {}))
+    model.load_state_dict(content.tensors["model"])
     return run, model.eval(), content.config
 
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Checkpoint:
                 files[f"{part}.safetensors"] = _describe_file(named)
                 os.rename(named, self.path / f"{part}.safetensors")
             else:
-                write(f"{part}.safetensors", _encode(named))
+                write(f"{part}.safetensors", encode(named))
         write("config.json", _json(config))
         write("progress.json", _json(progress))
         manifest = {
@@ -74,7 +75,7 @@ class Checkpoint:
             "dragoman": version("dragoman"),
             "parts": list(tensors),
             "files": files,
-            "beside": {path.name: _describe(path.read_bytes()) for path in beside},
+            "beside": {path.name: _describe_unchanged(path, path.stat().st_mtime_ns) for path in beside},
         }
         durable.write(self.path / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
 
@@ -119,7 +120,7 @@ class Checkpoint:
         content = Content(
             config=json.loads((self.path / "config.json").read_bytes()),
             progress=json.loads((self.path / "progress.json").read_bytes()),
-            tensors={part: _read(self.path / f"{part}.safetensors") for part in wanted},
+            tensors={part: read_tensors(self.path / f"{part}.safetensors") for part in wanted},
         )
         return migrate(content, manifest["format"], str(self.path))
 
@@ -146,7 +147,13 @@ def _describe_file(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _encode(tensors: Mapping[str, Tensor]) -> bytes:
+@lru_cache(maxsize=8)
+def _describe_unchanged(path: Path, modified: int) -> dict[str, Any]:
+    """Of a file that is beside many checkpoints, and may be large: read once, as long as it is not ``modified``."""
+    return _describe_file(path)
+
+
+def encode(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as safetensors; of those that are one and the same, such as tied weights, one is kept and all names."""
     kept, first, aliases = {}, {}, {}
     for name, tensor in tensors.items():
@@ -160,11 +167,20 @@ def _encode(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(kept, {"aliases": json.dumps(aliases)})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Undo ``encode``, from a file."""
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
     return tensors | {alias: tensors[name] for alias, name in aliases.items()}
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors in a file that ``encode`` made."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, not a dict
+        aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
+    return shapes | {alias: shapes[name] for alias, name in aliases.items()}
 
 
 def _json(value: Any) -> bytes:

@@ -74,9 +74,8 @@ def check_free(folder: Path) -> None:
 
 def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, Weights]:
     """The configuration of a run's model and the weights that decode: the moving average where there is one."""
-    content = run.load(which, ["model", "average"])
-    cfg = from_dict(ModelConfig, content.config["model"], where=str(run.path))
-    return cfg, content.tensors["model"] | content.tensors.get("average", {})
+    content = run.weights(which)
+    return from_dict(ModelConfig, content.config["model"], where=str(run.path)), content.tensors["model"]
 
 
 # ---- which layout ----------------------------------------------------------------------------------

@@ -115,6 +115,17 @@ def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: Mode
     return found
 
 
+def origin_vocabulary(run: RunDirectory) -> Vocabulary | None:
+    """Where the roles stand in the vocabulary that a run was imported with; None for a run that was not.
+
+    It has grown by as many rows as the run's tokenizer has grown by."""
+    said = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
+    if said is None:
+        return None
+    found = Vocabulary(**said)
+    return dataclasses.replace(found, size=len(run.tokenizers()[1]) - found.added)
+
+
 class _Source:
     """Our tensors, one at a time, from theirs. All names and shapes are compared before the first is read."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.files import read_json
@@ -85,6 +85,21 @@ class Vocabulary:
 
 TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output.weight", "output.bias"})
 """The tensors of a Transformer with a row for each entry of the vocabulary."""
+
+
+def share_beginning(model: nn.Module, vocabulary: Vocabulary) -> None:
+    """Let the row that a text begins with, a copy of another one (elsewhere both are one), learn as one with it: both get
+    the sum of their gradients, and so stay equal to the bit."""
+    table = model.get_parameter("embed.tokens.weight")
+    if table.requires_grad:
+        both = [1, vocabulary.order().tolist().index(vocabulary.start)]
+
+        def shared(gradient: Tensor) -> Tensor:
+            gradient = gradient.clone()
+            gradient[both] = gradient[both].sum(dim=0)
+            return gradient
+
+        table.register_hook(shared)
 
 
 def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:

@@ -210,6 +210,15 @@ class Tokenizer:
         pad, bos, eos = self._theirs[:3].tolist()
         return pad, bos, eos
 
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's, whose ids are in the order that it was given them."""
+        return self._inner
+
+    def ours(self, ids: Iterable[int]) -> list[int]:
+        """Our ids for those of the library."""
+        return self._translate(self._ours, list(ids))
+
     def _translate(self, table: np.ndarray, ids: list[int]) -> list[int]:
         return ids if self._same else table[np.asarray(ids, int)].tolist()
 

@@ -12,7 +12,7 @@ from dragoman.snapshot import Checkpoint
 
 
 class MovingAverage:
-    """average <- decay average + (1 - decay) weights, in float32, over all parameters of a model.
+    """average <- decay average + (1 - decay) weights, in float32, over all parameters of a model that learn.
 
     Early on the weights change fast and the starting point is noise, so the decay grows with the steps seen:
     min(decay, (1 + n) / (10 + n)).
@@ -20,7 +20,8 @@ class MovingAverage:
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
-        self.averages = {p: p.detach().to(torch.float32, copy=True) for p in model.parameters()}
+        learning = (p for p in model.parameters() if p.requires_grad)
+        self.averages = {p: p.detach().to(torch.float32, copy=True) for p in learning}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -46,12 +47,14 @@ class MovingAverage:
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The average under the names of ``model.state_dict()``; a tied weight appears under each of its names."""
-        return {name: self.averages[p] for name, p in model.named_parameters(remove_duplicate=False)}
+        every = model.named_parameters(remove_duplicate=False)
+        return {name: self.averages[p] for name, p in every if p in self.averages}
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         """Undo ``tensors``."""
         for name, parameter in model.named_parameters():
-            self.averages[parameter].copy_(tensors[name])
+            if parameter in self.averages:
+                self.averages[parameter].copy_(tensors[name])
 
 
 def average_checkpoints(run: RunDirectory, last: int = 5) -> Checkpoint:
@@ -67,10 +70,10 @@ def average_checkpoints(run: RunDirectory, last: int = 5) -> Checkpoint:
         raise CheckpointError(
             f"{run.path}: {len(checkpoints)} checkpoints where {last} are to be averaged: raise train.keep.last"
         )
-    newest = run.load("last", ["model"])
+    newest = run.weights("last", ["model"])
     total: dict[str, Tensor] = {}
     for checkpoint in checkpoints:  # one at a time, so that memory does not grow with their number
-        for name, value in run.load(checkpoint.path.name, ["model"]).tensors["model"].items():
+        for name, value in run.weights(checkpoint.path.name, ["model"]).tensors["model"].items():
             total[name] = total[name] + value.double() if name in total else value.double()
     own = {v.data_ptr(): (total[n] / last).to(v.dtype) for n, v in newest.tensors["model"].items()}
     mean = {name: own[value.data_ptr()] for name, value in newest.tensors["model"].items()}  # what was tied stays tied

@@ -35,7 +35,7 @@ def draw(title: str, lines: Sequence[Line], *, from_zero: bool = False) -> str:
     name = html.escape(title)
     if not thin:
         return f'<figure class="chart"><figcaption>{name}</figcaption><p class="empty">nothing yet</p></figure>'
-    x_ticks = _ticks(0, max(max(line.x) for line in thin), 5)
+    x_ticks = _ticks(0, max(1, *(max(line.x) for line in thin)), 5)
     values = [y for line in thin for y in line.y]
     y_ticks = _ticks(*_span([0.0, *values] if from_zero else values), 4)
     scale = _Scale(x_ticks[-1], y_ticks[0], y_ticks[-1])

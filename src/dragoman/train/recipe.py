@@ -23,6 +23,7 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.clean import Cleaning
 from dragoman.text.documents import Texts
+from dragoman.text.extension import Kept
 from dragoman.text.formats import PairSource
 from dragoman.text.instructions import Instructions
 from dragoman.text.labelled import LabelledTexts
@@ -151,13 +152,39 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         data = _spelled_out(data)
     for assignment in overrides:
         data = override(data, assignment)
-    return from_dict(RunConfig, data, where=where)
+    cfg = from_dict(RunConfig, data, where=where)
+    if cfg.init is None:
+        return cfg
+    _check_tokenizers(cfg, cfg.init)
+    return cfg if isinstance(cfg.init.vocabulary, Kept) else from_dict(RunConfig, _without_sizes(to_dict(cfg)))
 
 
 def _earlier(run: str) -> dict[str, Any]:
     """What a run hands on to one that begins with its weights."""
     config = run_config(run)
     return {name: config[name] for name in ("task", "tokenizer", "target_tokenizer", "model") if name in config}
+
+
+def _without_sizes(data: dict[str, Any]) -> dict[str, Any]:
+    """A run whose vocabulary grows: how large it will be, only the text tells."""
+    for holder in (data["model"], data["model"].get("inputs", {})):
+        holder |= {name: None for name in ("vocab", "source_vocab") if name in holder}
+    return data
+
+
+def _check_tokenizers(cfg: RunConfig, init: Init) -> None:
+    """
+    Raises:
+        ConfigError: the run file asks for other tokenizers than those of the run it begins with.
+    """
+    config = run_config(init.run)
+    usual = {field.name: field.default for field in dataclasses.fields(RunConfig)}
+    for name in ("tokenizer", "target_tokenizer"):
+        if to_dict(getattr(cfg, name)) != config.get(name, to_dict(usual[name])):
+            raise ConfigError(
+                f"{name}: what begins with {init.run} has its tokenizers: leave this out (and a preset that says "
+                "it), or add pieces to them with init.vocabulary"
+            )
 
 
 def _preset(name: Any, where: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dragoman.errors import CheckpointError
 from dragoman.machine import autocast, choose_device, choose_precision, keep_memory
 from dragoman.migrations import Content
 from dragoman.model.linear import multiply_by
+from dragoman.model.lora import learned
 from dragoman.model.tower import Tower
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
@@ -123,9 +124,7 @@ class Run:
             if isinstance(module, Tower):
                 module.recompute = train.recompute
         if self.cfg.init:
-            self.cfg.init.freeze(self.model)
-            if not self.content:
-                self.cfg.init.fill(self.model)
+            self.cfg.init.begin(self.model, self.directory, anew=self.content is None)
         self.optimizer = train.optimizer.build(self.model)
         share_out(self.optimizer, train.rates.shares(self.model))
         self.restore()
@@ -157,7 +156,7 @@ class Run:
         """Weights, optimizer and moving average as the checkpoint has them, if there is one."""
         tensors = self.content.tensors if self.content else {}
         if tensors:
-            self.model.load_state_dict(tensors["model"])
+            self.model.load_state_dict(self.directory.base | tensors["model"])
             load_state_tensors(self.optimizer, self.model, tensors["optimizer"])
         decay = self.cfg.train.average
         self.average = MovingAverage(self.model, decay) if decay else None
@@ -183,9 +182,8 @@ class Run:
                 improved = seen.best
                 yield seen
             end = self.end(interrupts)
-            if self.saved != (step := self.progress.step, self.progress.validated) and (
-                end or improved or step % self.cfg.train.save_every == 0
-            ):
+            new = self.saved != (step := self.progress.step, self.progress.validated)
+            if improved or (new and (end or step % self.cfg.train.save_every == 0)):
                 yield self.save(best=improved)
             if end:
                 self.record.page()
@@ -245,7 +243,8 @@ class Run:
     def validation_due(self) -> bool:
         step = self.progress.step
         now = step % self.cfg.train.validate_every == 0 or step == self.progress.total
-        return now and self.progress.validated < step and self.examination.questions > 0
+        new = self.progress.validated < step or (self.cfg.init is not None and self.progress.best_step is None)
+        return now and new and self.examination.questions > 0
 
     def validate(self, interrupts: Interrupts) -> Validated | None:
         """None if a signal came meanwhile: then nothing is counted, and the resumed run validates here first."""
@@ -267,7 +266,7 @@ class Run:
     # ---- saving and stopping ----------------------------------------------------------------------
 
     def save(self, *, best: bool) -> Saved:
-        tensors = {"model": self.model.state_dict(), "optimizer": state_tensors(self.optimizer, self.model)}
+        tensors = {"model": learned(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
         if self.average:
             tensors["average"] = self.average.tensors(self.model)
         saved = self.record.save(self.progress, tensors, self.plain_config, self.cfg.train.keep, best=best)

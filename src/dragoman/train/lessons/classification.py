@@ -25,7 +25,7 @@ from dragoman.text.labelled import LabelledText, LabelledTexts
 from dragoman.text.store import Store, building, chunks
 from dragoman.text.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, finite
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, earlier_tokenizers, finite
 from dragoman.train.lessons.translation import in_order
 from dragoman.train.recipe import RunConfig, settled
 
@@ -123,7 +123,10 @@ def _prepare(cfg: RunConfig, run: RunDirectory, longest: int | None) -> Iterator
     yield Notice("; ".join(f"{what} {count:,}" for what, count in table))
     yield Preparing("training the tokenizer")
     texts = (example.text for example in split.train)
-    tokenizer = cfg.init.tokenizers()[0] if cfg.init else Tokenizer.train(cfg.tokenizer, texts)
+    if cfg.init:
+        tokenizer = (yield from earlier_tokenizers(cfg.init, texts))[0]
+    else:
+        tokenizer = Tokenizer.train(cfg.tokenizer, texts)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     with durable.folder(run.path / FOLDER) as folder:

@@ -9,7 +9,7 @@ The folder takes its name when all of it is there, so a run that died while prep
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,11 +19,16 @@ from torch import nn
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
+from dragoman.text.extension import tokens_per_text
+from dragoman.text.tokenizer import Tokenizer
+from dragoman.train.beginning import Init
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.loop import Diverged
 from dragoman.train.recipe import RunConfig
 
 FOLDER = "data"
+SHOWN = 1000
+"""Texts of each side by which a vocabulary that has grown is compared with what it was."""
 
 
 class Plan(Protocol):
@@ -83,7 +88,9 @@ class Lesson(ABC):
         known = ("loss", *cls.scores)
         if cfg.train.best_by not in (None, *known):
             raise ConfigError(unknown("train.best_by", cfg.train.best_by, known))
-        cls.outline(cfg)
+        model = cls.outline(cfg)
+        if cfg.init:
+            cfg.init.check(model)
 
     @classmethod
     @abstractmethod
@@ -141,6 +148,40 @@ class Examination(ABC):
     @abstractmethod
     def look(self, model: Any, stop: Callable[[], bool]) -> Seen | None:
         """None if ``stop`` said so meanwhile."""
+
+
+def earlier_tokenizers(
+    init: Init, sources: Iterable[str], targets: Iterable[str] = ()
+) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
+    """Those of the run that this one begins with, which learn from the texts if they are to grow; a line says what that
+    does for the first few of these."""
+    sides = [_Remembering(sources), _Remembering(targets)]
+    made = init.tokenizers(*sides)
+    for old, new in zip(RunDirectory.open(init.run).tokenizers(), made, strict=True):
+        if len(new) > len(old):
+            joint = made[0] is made[1]
+            some = [text for side in (sides if joint else [sides[made.index(new)]]) for text in side.first]
+            before, after = tokens_per_text(old, some), tokens_per_text(new, some)
+            yield Notice(
+                f"vocabulary: {len(old):,} -> {len(new):,} entries; tokens in one of these texts "
+                f"{before:.1f} -> {after:.1f}"
+            )
+            if joint:
+                break
+    return made
+
+
+class _Remembering:
+    """Texts that pass by, and the first few of them."""
+
+    def __init__(self, texts: Iterable[str]):
+        self.texts, self.first = texts, list[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            if len(self.first) < SHOWN:
+                self.first.append(text)
+            yield text
 
 
 def mean_surprise(surprise: Callable[[Any], tuple[Any, Any]], batches: Any, stop: Callable[[], bool]) -> float | None:

@@ -18,7 +18,7 @@ from dragoman.text.lines import Pair
 from dragoman.text.store import Store, building, chunks
 from dragoman.text.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing
-from dragoman.train.lessons.lesson import FOLDER, Lesson
+from dragoman.train.lessons.lesson import FOLDER, Lesson, earlier_tokenizers
 from dragoman.train.recipe import RunConfig
 
 CHUNK = 1000
@@ -72,7 +72,10 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
         yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
     yield Preparing("training the tokenizer")
     texts = itertools.chain.from_iterable(train)  # of a document its text, of a pair both
-    tokenizer = cfg.init.tokenizers()[1] if cfg.init else Tokenizer.train(cfg.tokenizer, texts, marks)
+    if cfg.init:
+        tokenizer = (yield from earlier_tokenizers(cfg.init, texts))[1]
+    else:
+        tokenizer = Tokenizer.train(cfg.tokenizer, texts, marks)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]

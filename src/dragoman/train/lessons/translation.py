@@ -28,7 +28,7 @@ from dragoman.text.formats import JsonLines, Pair, read_pairs
 from dragoman.text.split import Overlap, Split, hold_out, without_overlap
 from dragoman.text.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, mean_surprise
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, earlier_tokenizers, mean_surprise
 from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 
@@ -96,7 +96,11 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     split = _split(_pairs(cfg), report)
     yield from map(Notice, report.pop("lines"))
     yield Preparing("training the tokenizer")
-    source, target = cfg.init.tokenizers() if cfg.init else _train_tokenizers(cfg, split.train)
+    if cfg.init:
+        sources, targets = ((pair[side] for pair in split.train) for side in (0, 1))
+        source, target = yield from earlier_tokenizers(cfg.init, sources, targets)
+    else:
+        source, target = _train_tokenizers(cfg, split.train)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length

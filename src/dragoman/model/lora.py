@@ -1,0 +1,137 @@
+"""Low-rank adapters: a change of a matrix as the product of two small ones, and nothing else learns (Hu et al.,
+arXiv:2106.09685).
+
+    y = x W^T + scale dropout(x) A^T B^T        W stays, A (R x K) begins at random, B (N x R) at zero
+
+They stand around the linear layers of a model that is built, which does not know. Folded in, W + scale B A, nothing is
+left of them.
+
+K inputs, N outputs, R rank of one layer.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dragoman.config import config
+from dragoman.errors import ConfigError
+from dragoman.model.dropout import Dropout, Share
+from dragoman.model.names import check_patterns, matches
+
+DOWN, UP = "lora_down", "lora_up"
+"""What A and B are called beside ``weight``."""
+
+Scaling = Literal["lora", "rslora"]
+
+#                                    of alpha and the rank
+_SCALES: dict[Scaling, Callable[[float, int], float]] = {
+    "lora": lambda alpha, rank: alpha / rank,  # Hu et al. 2021, section 4.1
+    "rslora": lambda alpha, rank: alpha / math.sqrt(rank),  # Kalajdzievski, arXiv:2312.03732
+}
+
+
+@config
+class Lora:
+    rank: PositiveInt = 8
+    """Of each change."""
+    alpha: PositiveFloat = 16.0
+    """Changes count alpha / rank times, so that another rank needs no other learning rate."""
+    scaling: Scaling = "lora"
+    """rslora: alpha / sqrt(rank) times, which lets large ranks learn as fast as small ones."""
+    dropout: Share = 0.0
+    """On what goes into an adapter."""
+    targets: tuple[str, ...] = ("*.q", "*.v")
+    """Linear layers that get one, by name, with * for any text: queries and values as in the paper, * for all."""
+    whole: tuple[str, ...] = ()
+    """Weights that learn in full beside the adapters, such as embed.*; those that begin anew always do."""
+
+    @property
+    def scale(self) -> float:
+        return _SCALES[self.scaling](self.alpha, self.rank)
+
+    def chosen(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """The layers of ``model`` that ``targets`` name.
+
+        Raises:
+            ConfigError: a name that no such layer has, or a rank larger than a layer's matrix.
+        """
+        layers = adaptable(model)
+        check_patterns(self.targets, layers, where="init.lora.targets", what="linear layer")
+        found = {name: layer for name, layer in layers.items() if matches(name, self.targets)}
+        for name, layer in found.items():
+            if self.rank > (most := min(layer.weight.shape)):
+                size = " x ".join(map(str, layer.weight.shape))
+                raise ConfigError(f"init.lora.rank: {self.rank} for {name}, which is {size}: at most {most}")
+        return found
+
+    def adapt(self, model: nn.Module, also: tuple[str, ...] = ()) -> None:
+        """Put adapters around the ``targets`` of ``model``; they, what is ``whole`` and what is named ``also`` are all that
+        learns from here on.
+
+        Raises:
+            ConfigError: see ``chosen``; a name in ``whole`` that no weight has.
+        """
+        chosen = self.chosen(model)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        check_patterns(self.whole, parameters, where="init.lora.whole")
+        whole = {p for name, p in parameters.items() if matches(name, (*self.whole, *also))}
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter in whole)
+        for name, layer in chosen.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, Adapted(layer, self))
+
+
+class Adapted(nn.Linear):
+    """A linear layer, its own weight and bias, and the change beside them."""
+
+    def __init__(self, layer: nn.Linear, cfg: Lora):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+        self.scale, self.dropout = cfg.scale, Dropout(cfg.dropout)
+        self.lora_down = nn.Parameter(layer.weight.new_empty(cfg.rank, layer.in_features))
+        self.lora_up = nn.Parameter(layer.weight.new_zeros(layer.out_features, cfg.rank))
+        nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))  # as the authors' code has it
+
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+        change = F.linear(F.linear(self.dropout(x), self.lora_down), self.lora_up)
+        return F.linear(x, self.weight, self.bias) + self.scale * change
+
+
+def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
+    """Linear layers by name, but for those whose matrix is used elsewhere: the output layer, whose product is taken
+    with the loss, and one that an embedding shares."""
+    embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != "output" and module.weight not in embeddings
+    }
+
+
+def learned(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint has to hold of ``model``: all weights; of one with adapters those that learn."""
+    weights = model.state_dict()
+    if not any(isinstance(module, Adapted) for module in model.modules()):
+        return weights
+    learning = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    return {name: value for name, value in weights.items() if name in learning}
+
+
+def fold(weights: Mapping[str, Tensor], cfg: Lora) -> dict[str, Tensor]:
+    """The weights of a model without adapters that says the same: W + scale B A, in float32 at least."""
+    folded = {name: value for name, value in weights.items() if name.rpartition(".")[2] not in (DOWN, UP)}
+    for name, down in weights.items():
+        layer, _, leaf = name.rpartition(".")
+        if leaf == DOWN:
+            weight, up = folded[f"{layer}.weight"], weights[f"{layer}.{UP}"]
+            exact = torch.promote_types(torch.promote_types(weight.dtype, up.dtype), torch.float32)
+            folded[f"{layer}.weight"] = weight.to(exact) + cfg.scale * (up.to(exact) @ down.to(exact))
+    return folded
