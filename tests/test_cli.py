@@ -16,6 +16,7 @@ COMMANDS = [
     "evaluate",
     "generate",
     "average",
+    "merge",
     "demo",
     "score",
     "calibrate",

@@ -10,6 +10,7 @@ import variants
 from torch import nn
 
 from dragoman.checkpoint import BASE, RunDirectory, load_model
+from dragoman.cli import main
 from dragoman.config import from_dict, merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.families import ModelConfig
@@ -51,7 +52,11 @@ def layer(cfg, inputs=6, outputs=4):
 
 
 def test_gradients_are_those_of_the_formula():
-    adapted, x, upstream = shaken(layer(Lora(rank=3, alpha=6.0))), torch.randn(5, 6).double(), torch.randn(5, 4).double()
+    adapted, x, upstream = (
+        shaken(layer(Lora(rank=3, alpha=6.0))),
+        torch.randn(5, 6).double(),
+        torch.randn(5, 4).double(),
+    )
     adapted(x).backward(upstream)
     a, b = adapted.lora_down, adapted.lora_up
     torch.testing.assert_close(b.grad, 2 * upstream.T @ (x @ a.T), **EXACT)
@@ -199,3 +204,21 @@ def test_a_mistake_leaves_nothing_behind(earlier, tmp_path):
     with pytest.raises(ConfigError, match=r"init\.lora\.rank: 9 for"):
         start(config(earlier, rank=9), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# ---- merged ---------------------------------------------------------------------------------------
+
+
+def test_a_merged_run_says_the_same_and_needs_no_other(adapted, tmp_path, capsys):
+    shutil.copytree(adapted, tmp_path / "run", symlinks=True)
+    assert main(["merge", str(tmp_path / "run"), "--checkpoint", "last"]) == 0
+    assert "run-merged: a run without adapters" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run")
+    merged = tmp_path / "run-merged"
+    assert not (merged / BASE).exists()
+    ids = torch.randint(3, 200, (2, 7))
+    before, after = load_model(adapted, "last")[0], load_model(merged)[0]
+    torch.testing.assert_close(after(ids, ids), before(ids, ids), atol=1e-5, rtol=0)
+    assert main(["evaluate", str(merged), "--beam", "1"]) == 0, "the test set has come along"
+    assert main(["merge", str(merged)]) == 2
+    assert "has no adapters" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from dragoman.cli import (
     export,
     generate,
     import_,
+    merge,
     score,
     train,
     translate,
@@ -47,6 +48,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
 app.command("average")(average.average)
+app.command("merge")(merge.merge)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("export")(export.export)

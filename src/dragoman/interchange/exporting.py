@@ -5,7 +5,6 @@ here takes the layout of the first family that can express its configuration.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,19 +18,19 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, Shape, obstacle, shape_of
-from dragoman.interchange.files import read_json
-from dragoman.interchange.importing import ORIGIN, RECORD, SMALL
+from dragoman.interchange.family import Family, Settings, alike, obstacle, shape_of
+from dragoman.interchange.files import read_json, write_json
+from dragoman.interchange.importing import ORIGIN, RECORD, SMALL, labels_of, origin_vocabulary
 from dragoman.interchange.names import Pair, pairs
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
+from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, Sentence
 from dragoman.model.position import Sinusoidal
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.tokenizer import Tokenizer
 
 Weights = Mapping[str, Tensor]
 Expressible = TransformerConfig | EncoderConfig
@@ -60,7 +59,7 @@ def export_huggingface(
     with durable.folder(folder) as partial:
         prefix = _prefix(directory, family, cfg)
         _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
-        if (directory.path / ORIGIN / RECORD).is_file():
+        if _is_as_it_came(directory, family, cfg, vocabulary):
             _give_back(directory.path / ORIGIN, partial)
         else:
             _describe(partial, family, cfg, directory, vocabulary)
@@ -155,11 +154,10 @@ def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
 
 
 def _vocabulary(run: RunDirectory) -> Vocabulary | None:
-    record = read_json(run.path / ORIGIN / RECORD)
-    if record:
-        return Vocabulary(**record["vocabulary"]) if record["vocabulary"] else None
     if not run.tokenizer_files():
         return None  # a model that reads no text
+    if vocabulary := origin_vocabulary(run):
+        return vocabulary
     source, target = run.tokenizers()
     if source is not target:
         raise ConfigError(
@@ -206,6 +204,25 @@ def _write_weights(
     write_stream(path, listed, produce, {"format": "pt"}, progress)
 
 
+def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabulary: Vocabulary | None) -> bool:
+    """Whether the small files of the folder that a run goes back to still describe it: its configuration, vocabulary
+    and labels are none other by now."""
+    origin = run.path / ORIGIN
+    if not (origin / RECORD).is_file():
+        return False
+    content, said = read_json(origin / "config.json"), read_json(origin / RECORD)["vocabulary"]
+    return (
+        said == (vocabulary and vocabulary.to_dict())
+        and alike(laid_out(cfg, family), family.config(Settings(content)))
+        and _labels(run) == (labels_of(cfg, content) or None)
+    )
+
+
+def _labels(run: RunDirectory) -> list[str] | None:
+    """The names of the classes, where the run's task has some."""
+    return (run.config.get("task") or {}).get("labels")
+
+
 def _give_back(origin: Path, folder: Path) -> None:
     for name in SMALL:
         if (origin / name).is_file():
@@ -218,45 +235,10 @@ def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory,
     said: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
     said |= family.describe(laid_out(cfg, family))
     if vocabulary is not None:
-        said |= _tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape)
+        said |= {"vocab_size": vocabulary.size}
+        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape)
+    if labels := _labels(run):
+        said |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence):
         write_sentence(folder, cfg.head, cfg.dim)
-    _json(folder / "config.json", said)
-
-
-def _tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape) -> dict[str, Any]:
-    """Write the tokenizer; return what config.json has to say of it."""
-    tokenizer.save(folder / "tokenizer.json")
-    content = read_json(folder / "tokenizer.json")
-    by_id = {token["id"]: token["content"] for token in content["added_tokens"]}
-    names = [by_id[i] for i in vocabulary.special]
-    pad, bos, eos = vocabulary.special
-    template: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}]
-    used = {}
-    if shape != "encoder-decoder":
-        template.insert(0, {"SpecialToken": {"id": names[1], "type_id": 0}})
-        used[names[1]] = {"id": names[1], "ids": [bos], "tokens": [names[1]]}
-    if shape != "decoder":
-        template.append({"SpecialToken": {"id": names[2], "type_id": 0}})
-        used[names[2]] = {"id": names[2], "ids": [eos], "tokens": [names[2]]}
-    content["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": template,
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": used,
-    }
-    _json(folder / "tokenizer.json", content)
-    _json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast"}
-        | {f"{role}_token": name for role, name in zip(("pad", "bos", "eos"), names, strict=True)},
-    )
-    ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
-    ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
-    if shape != "encoder":
-        _json(folder / "generation_config.json", ids | {"suppress_tokens": [pad, bos]})
-    return ids
-
-
-def _json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", said)

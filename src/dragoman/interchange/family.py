@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dragoman.config import to_dict
 from dragoman.errors import ConfigError
 from dragoman.interchange.names import Table
-from dragoman.interchange.vocabulary import TABLES
+from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation
@@ -123,9 +123,6 @@ def their_rotary(rotary: Any) -> dict[str, Any]:
     return theta | {"rope_type": "default"}
 
 
-Shape = Literal["decoder", "encoder-decoder", "encoder"]
-
-
 def shape_of(cfg: ModelConfig) -> Shape | None:
     """None for what no family here has."""
     match cfg:
@@ -177,6 +174,11 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
         if ours.get(path) != theirs.get(path):
             return path, ours.get(path), theirs.get(path)
     return None
+
+
+def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:
+    """Whether models of these configurations have the same weights and say the same, but for the vocabulary's size."""
+    return _plain(a, a.dim) == _plain(b, b.dim)
 
 
 def _plain(value: Any, dim: int) -> Any:

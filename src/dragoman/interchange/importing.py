@@ -198,12 +198,18 @@ def _keep_origin(folder: Path, origin: Path, source: _Source) -> None:
     (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
+def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
+    """The names of the classes that a config.json gives to a classifier; none for another model."""
+    if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Classification)):
+        return []
+    names = content.get("id2label") or {str(i): f"LABEL_{i}" for i in range(cfg.head.classes or 0)}
+    return [names[i] for i in sorted(names, key=int)]
+
+
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
     """What the model was trained to do, where that says more than the model: the names of its classes."""
-    if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Classification)):
-        return {}
-    names = content.get("id2label") or {str(i): f"LABEL_{i}" for i in range(cfg.head.classes or 0)}
-    return {"task": {"kind": "classification", "labels": [names[i] for i in sorted(names, key=int)]}}
+    labels = labels_of(cfg, content)
+    return {"task": {"kind": "classification", "labels": labels}} if labels else {}
 
 
 def _write(run: Path, source: _Source, config: dict[str, Any], progress: Report | None) -> None:

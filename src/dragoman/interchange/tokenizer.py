@@ -1,15 +1,18 @@
-"""Their tokenizers as ours: the three special roles under our names, as many entries as the model has rows."""
+"""Their tokenizers as ours, the three special roles under our names and as many entries as the model has rows; and ours
+as theirs."""
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from dragoman.errors import DataError
+from dragoman.interchange.files import write_json
 from dragoman.interchange.older_tokenizers import contents
-from dragoman.interchange.vocabulary import NAMES, Vocabulary
+from dragoman.interchange.vocabulary import NAMES, Shape, Vocabulary
 from dragoman.text.tokenizer import Tokenizer
 
 
@@ -74,3 +77,58 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> None:
     if missing := set(names.values()) - set(old.values()):
         ids = [i for i, name in names.items() if name in missing]
         raise DataError(f"{path}: no entry {ids[0]}, which config.json names as a special token")
+
+
+# ---- out -------------------------------------------------------------------------------------------
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape) -> dict[str, Any]:
+    """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name."""
+    content = json.loads(tokenizer.inner.to_str())
+    has = (vocabulary.pad, vocabulary.bos, vocabulary.eos)
+    _take_out(content, [row for row in tokenizer.special_rows if row not in has])
+    by_id = {token["id"]: token["content"] for token in content["added_tokens"]}
+    bos, eos = vocabulary.start, vocabulary.eos
+    pad = eos if vocabulary.pad is None else vocabulary.pad
+    names = [by_id[i] for i in (pad, bos, eos)]
+    template: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    used = {}
+    if shape != "encoder-decoder":
+        template.insert(0, {"SpecialToken": {"id": names[1], "type_id": 0}})
+        used[names[1]] = {"id": names[1], "ids": [bos], "tokens": [names[1]]}
+    if shape != "decoder":
+        template.append({"SpecialToken": {"id": names[2], "type_id": 0}})
+        used[names[2]] = {"id": names[2], "ids": [eos], "tokens": [names[2]]}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": template,
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": used,
+    }
+    write_json(folder / "tokenizer.json", content)
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast"}
+        | {f"{role}_token": name for role, name in zip(("pad", "bos", "eos"), names, strict=True)},
+    )
+    ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
+    ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
+    if shape != "encoder":
+        unsaid = sorted({pad, bos} - {eos}) or None
+        write_json(folder / "generation_config.json", ids | {"suppress_tokens": unsaid})
+    return ids
+
+
+def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:
+    """Remove the entries with these ids, of rows that we added; those behind them move up."""
+
+    def moved(i: int) -> int:
+        return i - sum(row < i for row in rows)
+
+    vocab = content["model"]["vocab"]
+    if isinstance(vocab, list):
+        content["model"]["vocab"] = [entry for i, entry in enumerate(vocab) if i not in rows]
+    else:
+        content["model"]["vocab"] = {name: moved(i) for name, i in vocab.items() if i not in rows}
+    kept = [token for token in content["added_tokens"] if token["id"] not in rows]
+    content["added_tokens"] = [token | {"id": moved(token["id"])} for token in kept]

@@ -9,7 +9,7 @@ V their vocabulary size, N the rows we add.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from dragoman.interchange.files import read_json
 from dragoman.model.transformer import SILENCE
 from dragoman.text.tokenizer import Tokenizer
 
+Shape = Literal["decoder", "encoder-decoder", "encoder"]
+"""What a family's models are made of."""
 NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
 
 
@@ -88,8 +90,8 @@ TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output
 
 
 def share_beginning(model: nn.Module, vocabulary: Vocabulary) -> None:
-    """Let the row that a text begins with, a copy of another one (elsewhere both are one), learn as one with it: both get
-    the sum of their gradients, and so stay equal to the bit."""
+    """Let the row that a text begins with, a copy of another one (elsewhere both are one), learn as one with it: both
+    get the sum of their gradients, and so stay equal to the bit."""
     table = model.get_parameter("embed.tokens.weight")
     if table.requires_grad:
         both = [1, vocabulary.order().tolist().index(vocabulary.start)]

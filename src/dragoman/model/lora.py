@@ -71,8 +71,8 @@ class Lora:
         return found
 
     def adapt(self, model: nn.Module, also: tuple[str, ...] = ()) -> None:
-        """Put adapters around the ``targets`` of ``model``; they, what is ``whole`` and what is named ``also`` are all that
-        learns from here on.
+        """Put adapters around the ``targets`` of ``model``; they, what is ``whole`` and what is named ``also`` are all
+        that learns from here on.
 
         Raises:
             ConfigError: see ``chosen``; a name in ``whole`` that no weight has.
@@ -100,7 +100,7 @@ class Adapted(nn.Linear):
         self.lora_up = nn.Parameter(layer.weight.new_zeros(layer.out_features, cfg.rank))
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))  # as the authors' code has it
 
-    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:
+    def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         change = F.linear(F.linear(self.dropout(x), self.lora_down), self.lora_up)
         return F.linear(x, self.weight, self.bias) + self.scale * change
 

@@ -1,10 +1,11 @@
 """Further pieces for a tokenizer that is in use: a new domain or language in fewer tokens, every old id as it was.
 
-Pieces are joined of those that stood side by side in the new text, the most frequent pair first: byte-pair encoding goes
-on where it ended. They come last in every decision, so a text is cut as before but for the places where such pieces
-meet, which become one; text without them keeps its ids. Unigram does the same through scores: a joined piece has the
-sum of its parts' and a trifle more, so that it wins where they would have stood, and nowhere else. Vocabularies of whole
-words (also WordPiece, whose words may begin with a new one and then are cut in other ways) get the most frequent words.
+Pieces are joined of those that stood side by side in the new text, the most frequent pair first: byte-pair encoding
+goes on where it ended. They come last in every decision, so a text is cut as before but for the places where such
+pieces meet, which become one; text without them keeps its ids. Unigram does the same through scores: a joined piece has
+the sum of its parts' and a trifle more, so that it wins where they would have stood, and nowhere else. Vocabularies of
+whole words get the most frequent further words; of WordPiece too, where a word that begins with a new one is then cut
+in another way.
 """
 
 import json

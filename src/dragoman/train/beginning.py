@@ -1,4 +1,4 @@
-"""Beginning with the weights of an earlier run or import instead of anew: fine-tuning, of all, of parts, of adapters."""
+"""Beginning with the weights of an earlier run or import: fine-tuning, of all, of parts, of adapters."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,8 +77,8 @@ class Init:
         and into the directory of the ``run`` what that has to keep of the earlier one.
 
         Raises:
-            ConfigError: a weight that is not there or has another shape, and is not to begin anew; a pattern that is the
-                name of no weight; nothing left to learn.
+            ConfigError: a weight that is not there or has another shape, and is not to begin anew; a pattern that is
+                the name of no weight; nothing left to learn.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         if anew:
@@ -133,8 +133,8 @@ class Init:
 
     def _misfit(self, name: str, theirs: Sequence[int], ours: Sequence[int]) -> ConfigError:
         return ConfigError(
-            f"init: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make the model "
-            "alike, or add it to init.new if it is to begin anew"
+            f"init: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make the "
+            "model alike, or add it to init.new if it is to begin anew"
         )
 
 

@@ -1,0 +1,20 @@
+"""dragoman merge: adapters folded into the weights they learned on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    run: Annotated[Path, typer.Argument(help="The directory of a run that trained adapters (init.lora).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run directory to make; default: RUN-merged.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+) -> None:
+    """Write a run whose weights have the adapters folded in: the same answers, and nothing but a model."""
+    from dragoman.train.merging import merge_adapters
+
+    merged = merge_adapters(run, output or run.resolve().with_name(f"{run.resolve().name}-merged"), checkpoint)
+    print(f"{merged.path}: a run without adapters, which needs {run} no longer")

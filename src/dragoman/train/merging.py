@@ -1,0 +1,47 @@
+"""A run of adapters as one without: the weights with the adapters folded in, in a run directory of its own."""
+
+import shutil
+from pathlib import Path
+
+from dragoman import durable
+from dragoman.checkpoint import BASE, RunDirectory
+from dragoman.errors import CheckpointError
+from dragoman.interchange.importing import ORIGIN
+from dragoman.train.lessons.lesson import FOLDER
+
+
+def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best") -> RunDirectory:
+    """Make the run directory ``merged``: one checkpoint of weights alone, which every command opens without ``run``.
+
+    The texts to validate and test with come along, and what an export needs.
+
+    Raises:
+        CheckpointError: a run without adapters, one that cannot be read, or something at ``merged`` already.
+    """
+    earlier, merged = RunDirectory.open(run), Path(merged)
+    if not (earlier.path / BASE).exists():
+        raise CheckpointError(f"{run}: has no adapters: its checkpoints are whole already")
+    if merged.exists():
+        raise CheckpointError(f"{merged}: exists already: choose another folder with -o")
+    content = earlier.weights(which)
+    config = content.config | {"init": content.config["init"] | {"lora": None}}
+    try:
+        merged.parent.mkdir(parents=True, exist_ok=True)
+        with durable.folder(merged) as partial:
+            made = RunDirectory(partial)
+            made.write_config(config)
+            for file in (*earlier.tokenizer_files(), *_small(earlier.path / FOLDER), *_small(earlier.path / ORIGIN)):
+                target = partial / file.relative_to(earlier.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+            made.save(content.progress["step"], tensors=content.tensors, progress=content.progress, config=config)
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or merged}: cannot create the run: {error.strerror}") from None
+    return RunDirectory.open(merged)
+
+
+def _small(folder: Path) -> list[Path]:
+    """Its files in JSON and whatever else is no token store."""
+    return (
+        [path for path in folder.rglob("*") if path.is_file()] if folder.name == ORIGIN else [*folder.glob("*.json*")]
+    )
