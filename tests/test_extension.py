@@ -10,7 +10,15 @@ from dragoman.text.tokenizer import Bpe, Bytes, Characters, Tokenizer, Unigram, 
 
 OLD = [f"the {size} dog sees {count} small houses by the river" for size in ("big", "red") for count in range(60)]
 NEW = [f"Konfiguration des Gerätes {i} fehlgeschlagen: Schlüssel prüfen" for i in range(60)]
-STRANGE = ["", " ", "  two  spaces ", "naïve 漢字 🙂", "line\nbreak", "⟨pad⟩ </s> [CLS]", "Gerätekonfigurationsschlüssel"]
+STRANGE = [
+    "",
+    " ",
+    "  two  spaces ",
+    "naïve 漢字 🙂",
+    "line\nbreak",
+    "⟨pad⟩ </s> [CLS]",
+    "Gerätekonfigurationsschlüssel",
+]
 CHOICES = [Bpe(vocab=300), Unigram(vocab=300), Words(vocab=270), Characters()]
 
 
