@@ -76,7 +76,8 @@ class Screen:
         self.live.console.print(text, soft_wrap=True)
 
     def started(self, e: Started) -> None:
-        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters; {e.device}, {e.precision}")
+        some = f", of which {e.learning / 1e6:.2f}M learn" if e.learning < e.parameters else ""
+        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{some}; {e.device}, {e.precision}")
         per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
         self.say(
             f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout, Share
+from dragoman.model.linear import Linear, plain
 from dragoman.model.names import check_patterns, matches
 
 DOWN, UP = "lora_down", "lora_up"
@@ -88,21 +88,22 @@ class Lora:
             setattr(model.get_submodule(parent), leaf, Adapted(layer, self))
 
 
-class Adapted(nn.Linear):
+class Adapted(Linear):
     """A linear layer, its own weight and bias, and the change beside them."""
 
     def __init__(self, layer: nn.Linear, cfg: Lora):
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
+        self.product = layer.product if isinstance(layer, Linear) else plain
         self.scale, self.dropout = cfg.scale, Dropout(cfg.dropout)
         self.lora_down = nn.Parameter(layer.weight.new_empty(cfg.rank, layer.in_features))
         self.lora_up = nn.Parameter(layer.weight.new_zeros(layer.out_features, cfg.rank))
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))  # as the authors' code has it
 
     def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        change = F.linear(F.linear(self.dropout(x), self.lora_down), self.lora_up)
-        return F.linear(x, self.weight, self.bias) + self.scale * change
+        change = self.product(self.product(self.dropout(x), self.lora_down, None), self.lora_up, None)
+        return super().forward(x) + self.scale * change
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:

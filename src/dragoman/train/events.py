@@ -18,6 +18,8 @@ class Started:
     summary: str
     """What there is to learn from, in words."""
     parameters: int
+    learning: int
+    """Of the parameters, those that learn."""
     steps_per_epoch: int
     padding_share: float
     """Of the tokens that the model computes on, how many are padding."""

@@ -144,6 +144,7 @@ class Run:
         return Started(
             summary=lesson.summary,
             parameters=sum(p.numel() for p in self.model.parameters()),
+            learning=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             steps_per_epoch=self.plan.steps_per_epoch,
             padding_share=self.plan.padding_share,
             device=str(self.device),
