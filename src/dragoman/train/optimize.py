@@ -76,7 +76,8 @@ class AdamW:
 class Muon:
     """Hidden matrices by momentum made orthogonal (Jordan et al. 2024); embeddings, norms, biases and output by AdamW.
 
-    An update of a matrix is as large as AdamW's would be (Liu et al., arXiv:2502.16982), so one schedule is for both.
+    An update of a matrix is as large as AdamW's would be (Liu et al., arXiv:2502.16982), so one schedule is for both;
+    its peak may be a few times AdamW's.
     """
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -105,7 +106,7 @@ class Adafactor:
     """Memory of a row and a column where Adam keeps two matrices (Shazeer & Stern, arXiv:1804.04235).
 
     The learning rate is a share of each tensor's own size (the root mean square of its entries), and never more than
-    step^-1/2: peaks are ten times those of AdamW, such as 1e-2 or 3e-2.
+    step^-1/2: peaks are many times those of AdamW, such as 1e-1.
     """
 
     beta2_decay: Annotated[float, Field(le=0)] = -0.8

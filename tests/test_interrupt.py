@@ -1,0 +1,50 @@
+"""A signal before the first step: a new run leaves nothing, one that is prepared goes on later."""
+
+import signal
+
+import pytest
+import tiny_run
+from tiny_run import outcome
+
+from dragoman.cli import main
+from dragoman.train.events import Finished
+from dragoman.train.lessons import translation
+from dragoman.train.run import resume, start
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return tiny_run.write_pairs(tmp_path / "pairs.tsv")
+
+
+def interrupted(monkeypatch, owner, name, number):
+    """``owner.name`` is interrupted when it is called."""
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given, **more: (signal.raise_signal(number), real(*given, **more))[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_while_preparing_leaves_nothing_of_a_new_run(pairs, tmp_path, monkeypatch, number):
+    before = signal.getsignal(number)
+    interrupted(monkeypatch, translation, "_train_tokenizers", number)
+    *_, end = start(tiny_run.config(pairs), tmp_path / "run").events()
+    assert end == Finished(0, "stopped before the first step; nothing is left of it", False)
+    assert not (tmp_path / "run").exists() and signal.getsignal(number) == before
+
+
+def test_a_signal_after_preparing_leaves_a_run_that_goes_on(pairs, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupted(patch, translation.TranslationLesson, "plan", signal.SIGTERM)
+        *_, end = start(tiny_run.config(pairs), path).events()
+    assert end.reason == f"stopped before the first step; go on with: dragoman train {path} --resume"
+    list(resume(path).events())
+    list(start(tiny_run.config(pairs), tmp_path / "whole").events())
+    assert outcome(path) == outcome(tmp_path / "whole")
+
+
+def test_the_command_ends_as_after_any_interruption(pairs, tmp_path, monkeypatch, capsys):
+    interrupted(monkeypatch, translation, "_train_tokenizers", signal.SIGTERM)
+    few = "data.hold_out={test: 3, valid: 10, near: null}"
+    assert main(["train", "--pairs", str(pairs), "--run", str(tmp_path / "run"), few]) == 130
+    assert "Stopped before the first step; nothing is left of it." in capsys.readouterr().out
