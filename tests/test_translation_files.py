@@ -408,6 +408,15 @@ def test_parquet_that_holds_no_text_or_is_none_is_refused(tmp_path):
         assert "not Parquet, or damaged" in refusal(tmp_path / "b.parquet", content)
 
 
+def test_parquet_with_checksums_tells_a_changed_byte(tmp_path):
+    columns = pyarrow.table({"source": ["first text", "second text"], "target": ["erster Text", "zweiter Text"]})
+    parquet.write_table(columns, tmp_path / "a.parquet", compression="none", write_page_checksum=True)
+    content = (tmp_path / "a.parquet").read_bytes()
+    at = content.index(b"second text")
+    changed = content[:at] + b"S" + content[at + 1 :]
+    assert "damaged" in refusal(tmp_path / "b.parquet", changed)
+
+
 def test_parquet_without_its_library_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r"a\.parquet: Parquet needs pyarrow: pip install 'dragoman\[parquet\]'"):

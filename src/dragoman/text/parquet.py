@@ -38,7 +38,7 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair]:
     except ImportError:
         raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
     try:
-        with parquet.ParquetFile(cfg.path) as file:
+        with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
             for name in (cfg.source, cfg.target):
                 _check_column(file.schema_arrow, name, cfg.path)
             row = 0
