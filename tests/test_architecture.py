@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "dragoman"
 ROOMS = [
     {"errors"},
-    {"config", "durable", "machine"},
+    {"config", "durable", "machine", "native"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},
     {"snapshot"},

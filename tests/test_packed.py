@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.model.packed import MOST, Transposed, WholeNumbers, pack
+from dragoman.model.layouts import MOST, Transposed, WholeNumbers
+from dragoman.model.packed import pack
 from dragoman.model.places import Tokens
 
 

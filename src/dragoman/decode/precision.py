@@ -1,5 +1,9 @@
-"""A trained model made ready to run: where, and in which numbers; chosen by the machine unless told otherwise."""
+"""A trained model made ready to run: where, in which numbers, and by whose kernels; chosen by the machine unless told
+otherwise."""
 
+import logging
+import time
+from functools import cache
 from typing import Literal, TypeVar, cast, get_args
 
 import torch
@@ -8,19 +12,28 @@ from torch import nn
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, keep_memory
-from dragoman.model.packed import Transposed, WholeNumbers, pack
+from dragoman.model.layouts import Numbers, Panels, Transposed, WholeNumbers, panels
+from dragoman.model.native import NativeTransformer, Unknown
+from dragoman.model.packed import pack
+from dragoman.model.transformer import Transformer
+from dragoman.native.library import library, unavailable
 
 Model = TypeVar("Model", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
+log = logging.getLogger(__name__)
 
 
 def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> Model:
-    """``model`` itself, on a device, with its weights laid out for decoding. Nothing learns after this.
+    """``model``, or one made of its parts, on a device, laid out for decoding. Nothing learns after this, and ``model``
+    itself is used up.
+
+    On CPUs a translator or language model runs by kernels of our own, where there is a C compiler to build them, and
+    where they know what it is made of (``model/native.py``); else by PyTorch's. Which it is, is logged.
 
     Args:
         model: as it was trained.
         device: as torch names it; ``auto`` is the GPU if there is one.
-        precision: ``auto`` is bfloat16 where matrix units multiply it, else float32. ``int8`` is products of whole
+        precision: ``auto`` is bfloat16 where its products are faster here, else float32. ``int8`` is products of whole
             numbers of 8 bits, with scales by output and by row, and all else in float32: for CPUs.
 
     Raises:
@@ -31,11 +44,53 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     place = next(on_device(model, device).parameters()).device
     if precision == "int8" and place.type != "cpu":
         raise ConfigError(f"precision: int8 is for CPUs, and this is {place}: use bfloat16, or device cpu")
-    if precision != "int8" and choose_precision(cast(Precision, precision), place) == "bfloat16":
-        model.bfloat16()
-    pack(model, WholeNumbers if precision == "int8" else Transposed)
     keep_memory()
+    why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
+    if why_not is None and isinstance(model, Transformer) and model.embed.tokens.weight.dtype == torch.float32:
+        numbers = chosen_numbers() if precision == "auto" else cast(Numbers, precision)
+        return cast(Model, by_kernels(model, numbers))
+    return by_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
+
+
+def by_kernels(model: Transformer, numbers: Numbers) -> Transformer:
+    pack(model, panels(numbers))
+    try:
+        model = NativeTransformer(model)
+    except Unknown as part:
+        log.info("decoding in %s: products by kernels of our own, steps by PyTorch, for %s", numbers, part)
+    else:
+        log.info("decoding in %s by kernels of our own", numbers)
     return model
+
+
+def by_pytorch(model: Model, place: torch.device, precision: str, why: str) -> Model:
+    if precision != "int8" and (precision := choose_precision(cast(Precision, precision), place)) == "bfloat16":
+        model.bfloat16()
+    log.info("decoding in %s by PyTorch: %s", precision, why)
+    pack(model, WholeNumbers if precision == "int8" else Transposed)
+    return model
+
+
+@cache
+def chosen_numbers() -> Numbers:
+    """bfloat16 if both one row and 64 of them are multiplied faster so than in float32, here and now: in milliseconds,
+    once for each process. Whole numbers are faster still, and are never chosen unasked: they round more."""
+    if not library().multiplies_bfloat16:
+        return "float32"
+    seconds = {numbers: [seconds_of_product(numbers, rows) for rows in (1, 64)] for numbers in get_args(Numbers)[:2]}
+    gains = [slow / fast for slow, fast in zip(seconds["float32"], seconds["bfloat16"], strict=True)]
+    log.info("bfloat16 products take 1/%.1f of float32's time for one row, 1/%.1f for 64", *gains)
+    return "bfloat16" if min(gains) > 1 else "float32"
+
+
+def seconds_of_product(numbers: Numbers, rows: int, width: int = 512) -> float:
+    """The least of several."""
+    layer, x, taken = Panels([nn.Linear(width, 4 * width)], numbers), torch.ones(rows, width), []
+    for _ in range(10):
+        began = time.perf_counter()
+        layer(x)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
 
 
 def on_device(model: Model, device: str) -> Model:

@@ -2,7 +2,8 @@
 
 ``torch.topk`` over all tokens can cost more than a small decoder does. Here one pass takes the maximum of each chunk of
 tokens, and only the chunks that can hold a winner are looked into. Equal scores rank by hypothesis, then by token, on
-every device and in every batch, which ``torch.topk`` does not promise.
+every device and in every batch, which ``torch.topk`` does not promise. On CPUs the same is done by kernels of our own
+(``native/vocabulary.c``), without storing anything between; what stands here is their slow twin, and for all else.
 
 B sentences, W hypotheses of each, V vocabulary, R rows, N scores of a row, K winners, n chunks of w tokens.
 """
@@ -13,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from dragoman.native.library import available, library
 
 _CHUNK = 64  # w; 32 to 256 cost the same within a fifth
 _SMALL = 1 << 15  # scores below which one argmax is cheaper than two smaller ones
@@ -32,6 +35,10 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
 
     ``highest``: the highest logit of each row, for who has it.
     """
+    if _by_kernels(logits) and logits.is_contiguous():
+        found = torch.empty(len(logits))
+        library().partition(logits.data_ptr(), *logits.shape, found.data_ptr())
+        return found
     highest = (logits.amax(dim=1) if highest is None else highest).float()[:, None]
     rows = max(1, _IN_CACHE // logits.shape[1])
     sums = [(x - top).exp_().sum(dim=1) for x, top in zip(logits.split(rows), highest.split(rows), strict=True)]
@@ -40,6 +47,10 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
 
 def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
     """argmax, the first of equals."""
+    if _by_kernels(rows):
+        found = torch.empty(len(rows), dtype=torch.long)
+        library().largest(rows.data_ptr(), *rows.shape, rows.stride(0), found.data_ptr())
+        return found
     if rows.numel() < _SMALL:
         return rows.argmax(dim=1)
     start = _chunk_maxima(rows).argmax(dim=1, keepdim=True) * _CHUNK
@@ -66,6 +77,12 @@ def best_continuations(
     softmax's divisor, where it is that of other logits than these.
     """
     B, W, V = logits.shape
+    if _by_kernels(logits) and all(t is None or t.is_contiguous() for t in (logits, total, partition)):
+        found = Best(total.new_empty(B, count), *(torch.empty(B, count, dtype=torch.long) for _ in range(2)))
+        known = None if partition is None else partition.data_ptr()
+        numbers, places = (B, W, V, count, first), (field.data_ptr() for field in found)
+        library().continuations(logits.data_ptr(), total.data_ptr(), known, *numbers, *places)
+        return found
     maxima = _chunk_maxima(logits[:, :, first:].flatten(0, 1)).float()  # (R, n)
     if partition is None:
         highest = torch.cat([maxima, logits[:, :, :first].flatten(0, 1)], dim=1).amax(dim=1)
@@ -100,3 +117,7 @@ def _keys(scores: Float[Tensor, "B N"], index: Int[Tensor, "... N"]) -> Int[Tens
     bits = scores.float().view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # read as integers, negative floats run backwards: turn them round
     return (ordered.long() << 32) - index
+
+
+def _by_kernels(logits: Tensor) -> bool:
+    return logits.dtype == torch.float32 and logits.is_cpu and logits.stride(-1) == 1 and available()

@@ -135,7 +135,9 @@ class SequenceModel(nn.Module, ABC):
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores of each entry of the vocabulary."""
-        logits = self.output(hidden)
+        return self.capped(self.output(hidden))
+
+    def capped(self, logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
 

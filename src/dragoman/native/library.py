@@ -1,0 +1,123 @@
+"""The kernels as a library: built from the C files beside this one, once for each machine, and kept in a cache.
+
+``-march=native`` lets the compiler use what the processor has (AVX-512, bfloat16 products, whole-number products), so a
+library is for this kind of processor: its name holds a hash of the sources, the compiler and the processor.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCES = ("attention.h", "numbers.h", "products.h", "tower.c", "vocabulary.c")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+SWITCH = "DRAGOMAN_KERNELS"
+"""Environment variable: ``off`` for PyTorch's kernels alone."""
+PATIENCE = 120
+"""Seconds that the compiler may take; it needs four."""
+
+
+class Unavailable(Exception):
+    """There are no kernels here; the message says why."""
+
+
+class Library:
+    """What the C files export. Tensors are handed over as addresses: contiguous, on the CPU, of the type in C."""
+
+    def __init__(self, path: Path):
+        whole, address, number = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64
+        self.linear = _typed(whole.linear, address, address, number, address)
+        self.run = _typed(whole.run, address, address, address, address, number, address)
+        self.partition = _typed(whole.partition, address, number, number, address)
+        self.largest = _typed(whole.largest, address, number, number, number, address)
+        self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
+        self._threads = _typed(whole.set_threads, number)
+        self.panel: int = whole.panel()
+        """Outputs whose weights stand side by side."""
+        self.multiplies_bfloat16 = bool(whole.multiplies_bfloat16())
+        """In one instruction; otherwise numbers are widened first."""
+        self.multiplies_whole_numbers = bool(whole.multiplies_whole_numbers())
+
+    def follow_threads(self) -> None:
+        """As many as PyTorch uses."""
+        self._threads(torch.get_num_threads())
+
+
+def _typed(function, *arguments: type):
+    function.argtypes, function.restype = arguments, None
+    return function
+
+
+@cache
+def library() -> Library:
+    """Built, if it was not yet, and loaded.
+
+    Raises:
+        Unavailable: switched off, no compiler, or one that cannot build it.
+    """
+    if os.environ.get(SWITCH, "on") == "off":
+        raise Unavailable(f"{SWITCH} is off")
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        raise Unavailable("there is no C compiler")
+    path = _cache() / f"kernels-{_fingerprint(compiler)}.so"
+    try:
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # others may be building it, too
+                _build(compiler, Path(folder) / path.name)
+                os.replace(Path(folder) / path.name, path)
+        return Library(path)
+    except (OSError, AttributeError) as error:
+        raise Unavailable(f"the kernels in {path.parent} cannot be used: {error}") from None
+
+
+def available() -> bool:
+    return unavailable() is None
+
+
+def unavailable() -> str | None:
+    """Why there are no kernels here; None where there are."""
+    try:
+        library()
+    except Unavailable as why:
+        return str(why)
+    return None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dragoman"
+
+
+def _fingerprint(compiler: str) -> str:
+    parts = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=PATIENCE).stdout
+    return hashlib.sha256(b"\0".join([*parts, repr(FLAGS).encode(), version, _processor()])).hexdigest()[:16]
+
+
+def _processor() -> bytes:
+    """What decides which instructions there are."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return "\n".join(next((line for line in lines if line.startswith(k)), "") for k in ("model name", "flags")).encode()
+
+
+def _build(compiler: str, to: Path) -> None:
+    sources = [str(Path(__file__).parent / name) for name in SOURCES if name.endswith(".c")]
+    command = [compiler, *FLAGS, *sources, "-o", str(to), "-lm"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{compiler} took more than {PATIENCE} s") from None
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+        raise Unavailable(f"{compiler} cannot build them: {told[0]}")

@@ -1,0 +1,41 @@
+/* What all kernels count with. Written with the compiler's vectors, so that any processor runs it; only the products of
+   bfloat16 and of whole numbers ask for instructions by name, where there are some. */
+
+#pragma once
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+enum { V = 16, MOST = 12 }; /* numbers of a register; rows of a block: 24 sums, and room for what is multiplied */
+#else
+enum { V = 8, MOST = 6 };
+#endif
+enum { P = 2 * V, SUMS = 2 * MOST, CHUNK = 240 }; /* CHUNK rows stay in the cache while the weights come by */
+
+typedef float Vector __attribute__((vector_size(4 * V), aligned(4)));
+typedef int32_t Whole __attribute__((vector_size(4 * V), aligned(4)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
+
+INLINE float exponential(float x) { /* within 2 units in the last place; nothing below exp(-87) */
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float n = rintf(x * 1.44269504f);
+    const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    float e = 1.98756915e-4f;
+    e = e * r + 1.39819995e-3f;
+    e = e * r + 8.33345205e-3f;
+    e = e * r + 4.16657962e-2f;
+    e = e * r + 1.66666657e-1f;
+    e = e * r + 5.00000000e-1f;
+    e = e * r * r + r + 1.0f;
+    union { int32_t bits; float number; } power = {((int32_t)n + 127) << 23};
+    return e * power.number;
+}

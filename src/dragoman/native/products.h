@@ -1,0 +1,185 @@
+/* Products of few rows with large matrices: y = x W + b, weights in panels of P outputs.
+
+   A panel holds its weights in the order in which they are read: for each input (or pair of inputs in bfloat16, or four
+   in whole numbers of 8 bits) those of P outputs side by side. Every output of every row is summed over its inputs in
+   the same order whatever the number of rows, so a row's answer does not depend on the rows beside it, to the bit.
+
+   n rows, K inputs, N outputs. */
+
+#include "numbers.h"
+
+enum { FLOAT32, BFLOAT16, INT8 };
+
+typedef struct {
+    const void *weight;
+    const float *scale;     /* INT8: of each output, divided by 127 */
+    const int32_t *excess;  /* INT8: 128 times the sum of each output's weights, for inputs are stored as x + 128 */
+    const float *bias;      /* or NULL */
+    int64_t kind, K, N;
+} Linear;
+
+/* ---- blocks: M rows by Q panels ------------------------------------------------------------------ */
+
+INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, const float *w, Vector *to) {
+    Vector sum[SUMS] = {{0}};
+    for (int64_t k = 0; k < K; k++)
+#pragma GCC unroll 4
+        for (int q = 0; q < Q; q++) {
+            const Vector *at = (const Vector *)(w + (q * K + k) * P);
+            const Vector w0 = at[0], w1 = at[1];
+#pragma GCC unroll 12
+            for (int m = 0; m < M; m++) {
+                sum[(m * Q + q) * 2] += w0 * x[m * K + k];
+                sum[(m * Q + q) * 2 + 1] += w1 * x[m * K + k];
+            }
+        }
+#pragma GCC unroll 24
+    for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];
+}
+
+INLINE Vector add_pair(Vector sum, Whole w, uint32_t pair) {
+#ifdef __AVX512BF16__
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
+#else
+    union { uint32_t bits; float number; } low = {pair << 16}, high = {pair & 0xffff0000u};
+    return sum + (Vector)(w << 16) * low.number + (Vector)(w & (int32_t)0xffff0000) * high.number;
+#endif
+}
+
+INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
+#if defined(__AVX512VNNI__)
+    return (Whole)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32((int)four), (__m512i)w);
+#elif defined(__AVXVNNI__)
+    return (Whole)_mm256_dpbusd_avx_epi32((__m256i)sum, _mm256_set1_epi32((int)four), (__m256i)w);
+#else
+    for (int i = 0; i < 4; i++) sum += (w << (24 - 8 * i) >> 24) * (int32_t)(four >> (8 * i) & 255);
+    return sum;
+#endif
+}
+
+/* x and w in words of 32 bits: two numbers in bfloat16, or four of 8 bits; K counts words. */
+#define SUMS_OF_WORDS(name, Sum, add)                                                                                 \
+    INLINE void name(const int M, const int Q, const uint32_t *x, int64_t K, const int32_t *w, Sum *to) {             \
+        Sum sum[SUMS] = {{0}};                                                                                        \
+        for (int64_t k = 0; k < K; k++)                                                                               \
+            _Pragma("GCC unroll 4") for (int q = 0; q < Q; q++) {                                                     \
+                const Whole *at = (const Whole *)(w + (q * K + k) * P);                                               \
+                const Whole w0 = at[0], w1 = at[1];                                                                   \
+                _Pragma("GCC unroll 12") for (int m = 0; m < M; m++) {                                                \
+                    sum[(m * Q + q) * 2] = add(sum[(m * Q + q) * 2], w0, x[m * K + k]);                               \
+                    sum[(m * Q + q) * 2 + 1] = add(sum[(m * Q + q) * 2 + 1], w1, x[m * K + k]);                       \
+                }                                                                                                     \
+            }                                                                                                         \
+        _Pragma("GCC unroll 24") for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];                                  \
+    }
+SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
+SUMS_OF_WORDS(sums_int8, Whole, add_four)
+
+/* What stands between exact sums and the answer: kept apart from the sums, which are to stay in registers. */
+static void finish(const Linear *l, const int M, const int outputs, const void *sums, const float *size, int64_t first, float *y) {
+    for (int m = 0; m < M; m++)
+        for (int j = 0; j < outputs; j += V) {
+            const int64_t output = first + j, left = l->N - output; /* scale and excess are as long as the panels */
+            const int at = m * outputs + j;
+            Vector sum = *(const Vector *)((const float *)sums + at);
+            if (l->kind == INT8) {
+                const Whole exact = *(const Whole *)((const int32_t *)sums + at) - *(const Whole *)(l->excess + output);
+                sum = __builtin_convertvector(exact, Vector) * size[m] * *(const Vector *)(l->scale + output);
+            }
+            float *to = y + m * l->N + output;
+            if (left >= V)
+                *(Vector *)to = l->bias ? sum + *(const Vector *)(l->bias + output) : sum;
+            else
+                for (int64_t i = 0; i < left; i++) to[i] = sum[i] + (l->bias ? l->bias[output + i] : 0);
+        }
+}
+
+/* M rows from x on, Q panels from the given one on; size: INT8, of each row its largest number. */
+INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
+                  float *y) {
+    Vector sums[SUMS];
+    const int64_t words = kind == FLOAT32 ? l->K : kind == BFLOAT16 ? (l->K + 1) / 2 : (l->K + 3) / 4;
+    const int32_t *w = (const int32_t *)l->weight + panel * words * P;
+    if (kind == FLOAT32)
+        sums_float32(M, Q, x, words, (const float *)w, sums);
+    else if (kind == BFLOAT16)
+        sums_bfloat16(M, Q, x, words, w, sums);
+    else
+        sums_int8(M, Q, x, words, w, (Whole *)sums);
+    finish(l, M, Q * P, sums, size, panel * P, y);
+}
+
+/* Few rows go over several panels at once: a processor adds to eight sums as fast as to one. */
+#define ROWS(M, Q)                                                                                                    \
+    case M:                                                                                                           \
+        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, size, p, y);                                             \
+        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, size, p, y);                                            \
+        break;
+
+#ifdef __AVX512F__
+#define REST ROWS(6, 1) ROWS(7, 1) ROWS(8, 1) ROWS(9, 1) ROWS(10, 1) ROWS(11, 1) ROWS(12, 1)
+#else
+#define REST ROWS(6, 1)
+#endif
+#define OF_KIND(name, kind)                                                                                           \
+    static void name(const Linear *l, int M, const void *x, const float *size, int64_t p, int64_t end, float *y) {    \
+        enum { KIND = kind };                                                                                         \
+        switch (M) { ROWS(1, 4) ROWS(2, 2) ROWS(3, 2) ROWS(4, 1) ROWS(5, 1) REST }                                    \
+    }
+OF_KIND(rows_float32, FLOAT32)
+OF_KIND(rows_bfloat16, BFLOAT16)
+OF_KIND(rows_int8, INT8)
+
+/* ---- inputs as the weights are: 16 bits, or 8 with a scale for each row -------------------------------- */
+
+static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
+    for (int64_t k = 0; k < K; k++) {
+        uint32_t bits;
+        memcpy(&bits, x + k, 4);
+        to[k] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to the nearest, halves to even */
+    }
+    if (K % 2) to[K] = 0;
+}
+
+static float to_int8(const float *x, int64_t K, uint8_t *to) {
+    float size = 1e-20f;
+#pragma omp simd reduction(max : size)
+    for (int64_t k = 0; k < K; k++) size = fabsf(x[k]) > size ? fabsf(x[k]) : size;
+    const float factor = 127.0f / size;
+    for (int64_t k = 0; k < K; k++) to[k] = (uint8_t)((int32_t)rintf(x[k] * factor) + 128);
+    for (int64_t k = K; k % 4; k++) to[k] = 0; /* meets weights of 0 */
+    return size;
+}
+
+/* ---- the product --------------------------------------------------------------------------------- */
+
+void linear(const Linear *l, const float *x, int64_t n, float *y) {
+    const int64_t panels = (l->N + P - 1) / P, bytes = l->kind == BFLOAT16 ? (l->K + 1) / 2 * 4 : (l->K + 3) / 4 * 4;
+    uint8_t *inputs = l->kind == FLOAT32 ? NULL : room(n * bytes);
+    float *size = l->kind == INT8 ? room(n * sizeof(float)) : NULL;
+    const int64_t stride = inputs ? bytes : l->K * 4;
+    if (l->kind == BFLOAT16)
+        for (int64_t i = 0; i < n; i++) to_bfloat16(x + i * l->K, l->K, (uint16_t *)(inputs + i * bytes));
+    else if (l->kind == INT8)
+        for (int64_t i = 0; i < n; i++) size[i] = to_int8(x + i * l->K, l->K, inputs + i * bytes);
+    const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
+    void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, float *) =
+        l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
+
+    const int64_t step = n <= 3 ? 4 : 1, chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + MOST - 1) / MOST;
+    const int most = (int)((chunk + blocks - 1) / blocks); /* rows of a block, about as many in each */
+    for (int64_t from = 0; from < n; from += CHUNK) {
+        const int64_t to = from + CHUNK < n ? from + CHUNK : n;
+#pragma omp parallel for schedule(static) if (n * l->K * l->N > 1 << 17)
+        for (int64_t p = 0; p < panels; p += step) {
+            const int64_t end = p + step < panels ? p + step : panels;
+            for (int64_t i = from; i < to;) {
+                const int M = to - i >= most ? most : (int)(to - i);
+                multiply(l, M, rows + i * stride, size ? size + i : NULL, p, end, y + i * l->N);
+                i += M;
+            }
+        }
+    }
+    free(inputs);
+    free(size);
+}

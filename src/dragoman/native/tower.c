@@ -1,0 +1,310 @@
+/* A stack of Transformer blocks over tokens of many texts at once, each token with the keys and values its own text has
+   so far. One call is one step of decoding, the reading of prompts, or the encoding of sources.
+
+   Keys and values lie in slots, one for each token read, in the order of reading. A table says for every row which slots
+   hold its past: rows that part ways after a common past share its slots, so a beam search moves no keys, only entries
+   of its table. What a row computes never depends on the other rows, to the bit.
+
+   n tokens, D width, H query heads, G key/value heads (G divides H), C channels of one head. */
+
+#include <omp.h>
+
+#include "attention.h"
+#include "products.h"
+
+enum { NO_NORM, LAYER_NORM, RMS_NORM };
+enum { RELU, GELU, GELU_TANH, GELU_QUICK, SILU, TANH };
+enum { NO_ROTATION, HALVES, NEIGHBOURS };
+
+typedef struct {
+    const float *weight, *bias; /* bias or NULL */
+    int64_t kind;
+    double eps;
+} Norm;
+
+typedef struct {
+    Norm before, output, after;
+    double carry;
+} Residual;
+
+typedef struct {
+    Linear inputs; /* queries, keys and values side by side; across, queries alone */
+    Linear out;
+    Norm q_norm, k_norm;
+    double scale;
+    int64_t H, G, C;
+    int64_t window;      /* tokens visible, the current one included; 0 for all */
+    int64_t rotation, turning; /* how many channels of a head turn */
+    const float *waves;  /* for each position the cosines, then the sines, of its pairs */
+} Attention;
+
+typedef struct {
+    Attention self, cross;
+    Linear up, down; /* up: where it is gated, the gates come first */
+    int64_t activation, gated, crossed;
+    Residual self_residual, cross_residual, mlp_residual;
+} Block;
+
+typedef struct {
+    const float *embedding;
+    const float *positions; /* added to embeddings, a row for each position; or NULL */
+    double scale;           /* of embeddings */
+    Norm embedding_norm, final_norm;
+    const Block *blocks;
+    int64_t depth, D, causal;
+    int64_t narrow; /* keys and values are bfloat16 */
+    Linear output; /* N = 0: the hidden vectors themselves are the answer */
+} Model;
+
+typedef struct {
+    int32_t *table;  /* (rows, room): slots of each row's tokens */
+    int32_t *length; /* tokens of each row so far */
+    int64_t room, used; /* slots in use */
+    void **kv;       /* for each layer (slots, 2, G C), of float32 or bfloat16 */
+    void **source;   /* for each layer (source tokens, 2, G C), or NULL */
+    const int32_t *first, *count; /* of each sentence: where its source begins, and its tokens */
+    int64_t beams;
+} State;
+
+/* ---- small things, row by row --------------------------------------------------------------------- */
+
+static void normalize(const Norm *norm, const float *x, int64_t D, float *to) {
+    float mean = 0, square = 0;
+    if (norm->kind == NO_NORM) {
+        if (to != x) memcpy(to, x, D * sizeof(float));
+        return;
+    }
+    if (norm->kind == LAYER_NORM) {
+#pragma omp simd reduction(+ : mean)
+        for (int64_t i = 0; i < D; i++) mean += x[i];
+        mean /= D;
+    }
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < D; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / sqrtf(square / D + (float)norm->eps);
+    if (norm->bias)
+        for (int64_t i = 0; i < D; i++) to[i] = (x[i] - mean) * scale * norm->weight[i] + norm->bias[i];
+    else
+        for (int64_t i = 0; i < D; i++) to[i] = (x[i] - mean) * scale * norm->weight[i];
+}
+
+/* x becomes after(carry x + output(y)). */
+static void add(const Residual *residual, int64_t n, int64_t D, float *y, float *x) {
+    const float carry = (float)residual->carry;
+#pragma omp parallel for if (n * D > 1 << 15)
+    for (int64_t i = 0; i < n; i++) {
+        float *to = x + i * D, *from = y + i * D;
+        normalize(&residual->output, from, D, from);
+        for (int64_t d = 0; d < D; d++) to[d] = carry * to[d] + from[d];
+        normalize(&residual->after, to, D, to);
+    }
+}
+
+static const float *before(const Residual *residual, int64_t n, int64_t D, const float *x, float *buffer) {
+    if (residual->before.kind == NO_NORM) return x;
+#pragma omp parallel for if (n * D > 1 << 15)
+    for (int64_t i = 0; i < n; i++) normalize(&residual->before, x + i * D, D, buffer + i * D);
+    return buffer;
+}
+
+INLINE float squashed(float x) { /* tanh; exponentials of opposite signs never overflow here */
+    const float e = exponential(-2.0f * fabsf(x)), size = (1.0f - e) / (1.0f + e);
+    return x < 0 ? -size : size;
+}
+
+INLINE float activated(float x, const int64_t kind) {
+    switch (kind) {
+        case RELU: return x > 0 ? x : 0;
+        case GELU: return 0.5f * x * (1.0f + erff(x * 0.707106781f));
+        case GELU_TANH: return 0.5f * x * (1.0f + squashed(0.797884561f * (x + 0.044715f * x * x * x)));
+        case GELU_QUICK: return x / (1.0f + exponential(-1.702f * x));
+        case SILU: return x / (1.0f + exponential(-x));
+        default: return squashed(x);
+    }
+}
+
+/* In place; a gated row shrinks to half: (gate, x) becomes act(gate) x at its beginning. */
+INLINE void activate_as(const int64_t kind, int gated, int64_t F, const float *x, float *to) {
+    if (gated)
+        for (int64_t i = 0; i < F; i++) to[i] = activated(x[i], kind) * x[F + i];
+    else
+        for (int64_t i = 0; i < F; i++) to[i] = activated(x[i], kind);
+}
+
+static void activate(const Block *b, int64_t n, const float *x, float *to) {
+    const int64_t N = b->up.N, F = b->gated ? N / 2 : N;
+#pragma omp parallel for if (n * F > 1 << 15)
+    for (int64_t i = 0; i < n; i++) switch (b->activation) {
+            case RELU: activate_as(RELU, b->gated, F, x + i * N, to + i * F); break;
+            case GELU: activate_as(GELU, b->gated, F, x + i * N, to + i * F); break;
+            case GELU_TANH: activate_as(GELU_TANH, b->gated, F, x + i * N, to + i * F); break;
+            case GELU_QUICK: activate_as(GELU_QUICK, b->gated, F, x + i * N, to + i * F); break;
+            case SILU: activate_as(SILU, b->gated, F, x + i * N, to + i * F); break;
+            default: activate_as(TANH, b->gated, F, x + i * N, to + i * F);
+        }
+}
+
+static void rotate(const Attention *a, int64_t position, float *x) {
+    const int64_t pairs = a->turning / 2, apart = a->rotation == HALVES ? pairs : 1, stride = a->rotation == HALVES ? 1 : 2;
+    const float *cosine = a->waves + position * a->turning, *sine = cosine + pairs;
+    for (int64_t i = 0; i < pairs; i++) {
+        const float first = x[i * stride], second = x[i * stride + apart];
+        x[i * stride] = first * cosine[i] - second * sine[i];
+        x[i * stride + apart] = second * cosine[i] + first * sine[i];
+    }
+}
+
+/* Of one token: heads from x on, each normed and turned. */
+static void prepare(const Attention *a, const Norm *norm, int64_t heads, int64_t position, float *x) {
+    for (int64_t h = 0; h < heads; h++) {
+        if (norm->kind != NO_NORM) normalize(norm, x + h * a->C, a->C, x + h * a->C);
+        if (a->rotation != NO_ROTATION) rotate(a, position, x + h * a->C);
+    }
+}
+
+/* ---- a block -------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t n, longest;     /* most keys that a token sees */
+    const int32_t *row;
+    int32_t *position, *slot, *seen;
+    float *wide, *narrow;   /* room for what layers hand on */
+} Tokens;
+
+static void keep(const float *kv, int64_t count, int64_t slot, int narrow, void *to) {
+    if (narrow)
+        to_bfloat16(kv, count, (uint16_t *)to + slot * count);
+    else
+        memcpy((float *)to + slot * count, kv, count * sizeof(float));
+}
+
+static void attend_to_self(const Attention *a, const Model *m, const State *s, void *kv, const Tokens *t, const float *x, float *to) {
+    const int64_t queries = a->H * a->C, wide = 2 * a->G * a->C;
+    linear(&a->inputs, x, t->n, t->wide);
+    for (int64_t i = 0; i < t->n; i++) {
+        float *q = t->wide + i * (queries + wide);
+        prepare(a, &a->q_norm, a->H, t->position[i], q);
+        prepare(a, &a->k_norm, a->G, t->position[i], q + queries);
+        keep(q + queries, wide, t->slot[i], (int)m->narrow, kv);
+    }
+#pragma omp parallel if (t->n * t->longest > 64)
+    {
+        float *weight = room((t->longest + V) * sizeof(float));
+#pragma omp for
+        for (int64_t i = 0; i < t->n; i++) {
+            const int64_t hidden = a->window && t->seen[i] > a->window ? t->seen[i] - a->window : 0;
+            const Past past = {kv, s->table + t->row[i] * s->room + hidden, 0, wide};
+            attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, t->wide + i * (queries + wide), &past,
+                   t->seen[i] - hidden, weight, t->narrow + i * queries);
+        }
+        free(weight);
+    }
+    linear(&a->out, t->narrow, t->n, to);
+}
+
+static void attend_across(const Attention *a, const Model *m, const State *s, const void *kv, const Tokens *t, const float *x,
+                          float *to) {
+    const int64_t queries = a->H * a->C;
+    linear(&a->inputs, x, t->n, t->wide);
+#pragma omp parallel if (t->n * t->longest > 64)
+    {
+        float *weight = room((t->longest + V) * sizeof(float));
+#pragma omp for
+        for (int64_t i = 0; i < t->n; i++) {
+            const int64_t sentence = t->row[i] / s->beams;
+            const Past past = {kv, NULL, s->first[sentence], 2 * a->G * a->C};
+            prepare(a, &a->q_norm, a->H, 0, t->wide + i * queries);
+            attend(a->C, (int)m->narrow, a->H, a->G, (float)a->scale, t->wide + i * queries, &past, s->count[sentence], weight,
+                   t->narrow + i * queries);
+        }
+        free(weight);
+    }
+    linear(&a->out, t->narrow, t->n, to);
+}
+
+static void pass(const Model *m, int64_t layer, const State *s, const Tokens *t, float *x, float *y, float *normed) {
+    const Block *b = m->blocks + layer;
+    const int64_t D = m->D, n = t->n;
+    attend_to_self(&b->self, m, s, s->kv[layer], t, before(&b->self_residual, n, D, x, normed), y);
+    add(&b->self_residual, n, D, y, x);
+    if (b->crossed) {
+        attend_across(&b->cross, m, s, s->source[layer], t, before(&b->cross_residual, n, D, x, normed), y);
+        add(&b->cross_residual, n, D, y, x);
+    }
+    linear(&b->up, before(&b->mlp_residual, n, D, x, normed), n, t->wide);
+    activate(b, n, t->wide, t->narrow);
+    linear(&b->down, t->narrow, n, y);
+    add(&b->mlp_residual, n, D, y, x);
+}
+
+/* ---- all of them ---------------------------------------------------------------------------------- */
+
+/* Where tokens stand, which go on from what their rows have seen; the state moves on. */
+static void place(const Model *m, State *s, Tokens *t) {
+    for (int64_t i = 0; i < t->n; i++) {
+        const int64_t row = t->row[i];
+        t->position[i] = s->length[row]++;
+        t->slot[i] = s->table[row * s->room + t->position[i]] = (int32_t)s->used++;
+    }
+    for (int64_t i = 0; i < t->n; i++) {
+        t->seen[i] = m->causal ? t->position[i] + 1 : s->length[t->row[i]];
+        t->longest = t->seen[i] > t->longest ? t->seen[i] : t->longest;
+        if (s->source && s->count[t->row[i] / s->beams] > t->longest) t->longest = s->count[t->row[i] / s->beams];
+    }
+}
+
+static void embed(const Model *m, const Tokens *t, const int64_t *ids, float *x) {
+    for (int64_t i = 0; i < t->n; i++) {
+        const float *vector = m->embedding + ids[i] * m->D, scale = (float)m->scale;
+        const float *position = m->positions ? m->positions + t->position[i] * m->D : NULL;
+        float *to = x + i * m->D;
+        for (int64_t d = 0; d < m->D; d++) to[d] = vector[d] * scale + (position ? position[d] : 0);
+        normalize(&m->embedding_norm, to, m->D, to);
+    }
+}
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Read the tokens ids, which belong to these rows, in order where several belong to one. Answers: logits (n, N), or the
+   hidden vectors (n, D). */
+void run(const Model *m, State *s, const int64_t *ids, const int32_t *rows, int64_t n, float *answers) {
+    int64_t wide = 1, narrow = 1;
+    for (int64_t i = 0; i < m->depth; i++) {
+        const Block *b = m->blocks + i;
+        wide = larger(wide, larger(b->self.inputs.N, larger(b->up.N, b->crossed ? b->cross.inputs.N : 0)));
+        narrow = larger(narrow, larger(b->self.out.K, larger(b->down.K, b->crossed ? b->cross.out.K : 0)));
+    }
+    int32_t *numbers = room(3 * n * sizeof(int32_t));
+    float *x = room(n * (3 * m->D + wide + narrow) * sizeof(float)), *y = x + n * m->D, *normed = y + n * m->D;
+    Tokens t = {n, 0, rows, numbers, numbers + n, numbers + 2 * n, normed + n * m->D, normed + n * (m->D + wide)};
+    place(m, s, &t);
+    embed(m, &t, ids, x);
+    for (int64_t layer = 0; layer < m->depth; layer++) pass(m, layer, s, &t, x, y, normed);
+    float *hidden = m->output.N ? normed : answers;
+    for (int64_t i = 0; i < n; i++) normalize(&m->final_norm, x + i * m->D, m->D, hidden + i * m->D);
+    if (m->output.N) linear(&m->output, hidden, n, answers);
+    free(x);
+    free(numbers);
+}
+
+/* ---- what the machine can do ------------------------------------------------------------------------ */
+
+void set_threads(int64_t threads) { omp_set_num_threads((int)threads); }
+
+int64_t panel(void) { return P; }
+
+int64_t multiplies_bfloat16(void) {
+#ifdef __AVX512BF16__
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+int64_t multiplies_whole_numbers(void) {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+    return 1;
+#else
+    return 0;
+#endif
+}

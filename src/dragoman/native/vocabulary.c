@@ -1,0 +1,110 @@
+/* What a search asks of the logits of a step, in one pass over them or two; see decode/ranking.py, which holds the same in
+   PyTorch.
+
+   R rows, V vocabulary; B sentences, W hypotheses of each, K winners. */
+
+#include "numbers.h"
+
+enum { STRETCH = 64 };
+
+static float highest_of(const float *x, int64_t count) {
+    float highest = -INFINITY;
+#pragma omp simd reduction(max : highest)
+    for (int64_t i = 0; i < count; i++) highest = x[i] > highest ? x[i] : highest;
+    return highest;
+}
+
+/* log sum exp of a row; not a number where one of them is none, or none is finite. The highest of each stretch of the row
+   is written to ``tops``, if that is given. One pass over memory: a stretch is in the cache when it is read again. */
+static float partition_of(const float *x, int64_t V, float *tops) {
+    float highest = -INFINITY, sum = 0;
+    int bad = 0;
+    for (int64_t from = 0; from < V; from += STRETCH, x += STRETCH) {
+        const int64_t count = V - from < STRETCH ? V - from : STRETCH;
+        const float top = highest_of(x, count);
+        float more = 0;
+        if (tops) tops[from / STRETCH] = top;
+        if (top > highest) {
+            sum *= exponential(highest - top);
+            highest = top;
+        }
+#pragma omp simd reduction(+ : more) reduction(| : bad)
+        for (int64_t i = 0; i < count; i++) {
+            const float less = x[i] - highest;
+            bad |= less != less;
+            more += less < -87.0f ? 0.0f : exponential(less);
+        }
+        sum += more;
+    }
+    return bad || !(highest > -INFINITY) ? NAN : logf(sum) + highest;
+}
+
+void partition(const float *logits, int64_t R, int64_t V, float *to) {
+#pragma omp parallel for if (R * V > 1 << 16)
+    for (int64_t r = 0; r < R; r++) to[r] = partition_of(logits + r * V, V, NULL);
+}
+
+/* Of each row of N numbers, so far apart, the place of the highest, the lowest place of equals. */
+void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to) {
+#pragma omp parallel for if (R * N > 1 << 16)
+    for (int64_t r = 0; r < R; r++) {
+        const float *x = rows + r * apart;
+        float highest = -INFINITY;
+        int64_t at = 0;
+        for (int64_t from = 0; from < N; from += STRETCH) {
+            const float top = highest_of(x + from, N - from < STRETCH ? N - from : STRETCH);
+            if (top > highest) highest = top, at = from;
+        }
+        while (at < N - 1 && x[at] != highest) at++;
+        to[r] = at;
+    }
+}
+
+typedef struct {
+    float score;
+    int64_t beam, token;
+} Candidate;
+
+/* Behind all that score no less. */
+static void insert(Candidate *list, int64_t K, Candidate new) {
+    int64_t at = K - 1;
+    for (; at > 0 && new.score > list[at - 1].score; at--) list[at] = list[at - 1];
+    list[at] = new;
+}
+
+static void look_through(const float *x, const float *tops, int64_t V, int64_t first, float offset, int64_t beam,
+                         Candidate *list, int64_t K) {
+    for (int64_t from = 0; from < V; from += STRETCH) {
+        const int64_t to = from + STRETCH < V ? from + STRETCH : V;
+        if (!(tops[from / STRETCH] + offset > list[K - 1].score)) continue;
+        for (int64_t token = from > first ? from : first; token < to; token++) {
+            const Candidate new = {x[token] + offset, beam, token};
+            if (new.score > list[K - 1].score) insert(list, K, new);
+        }
+    }
+}
+
+/* The K highest of total + log softmax of each sentence, over the tokens from first on; scores of minus infinity where
+   there are fewer, and of no number where a row has none. partition: of each row, or NULL for that of these logits. */
+void continuations(const float *logits, const float *total, const float *partition, int64_t B, int64_t W, int64_t V, int64_t K,
+                   int64_t first, float *score, int64_t *beam, int64_t *token) {
+#pragma omp parallel for if (B * W * V > 1 << 16)
+    for (int64_t b = 0; b < B; b++) {
+        Candidate *list = room(K * sizeof(Candidate));
+        float *tops = room((V / STRETCH + 1) * sizeof(float));
+        for (int64_t k = 0; k < K; k++) list[k] = (Candidate){-INFINITY, 0, 0};
+        int bad = 0;
+        for (int64_t r = b * W; r < (b + 1) * W; r++) {
+            const float own = partition_of(logits + r * V, V, tops), offset = total[r] - (partition ? partition[r] : own);
+            bad |= offset != offset;
+            look_through(logits + r * V, tops, V, first, offset, r - b * W, list, K);
+        }
+        for (int64_t k = 0; k < K; k++) {
+            score[b * K + k] = bad ? NAN : list[k].score;
+            beam[b * K + k] = list[k].beam;
+            token[b * K + k] = list[k].token;
+        }
+        free(list);
+        free(tops);
+    }
+}

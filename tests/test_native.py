@@ -1,0 +1,250 @@
+"""Kernels of our own say what PyTorch says; a row's answer is its own, to the bit; without kernels PyTorch runs."""
+
+import copy
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from variants import VARIANTS, V, batch, build
+
+from dragoman.decode.beam import Beam
+from dragoman.decode.greedy import Greedy
+from dragoman.decode.precision import chosen_numbers, made_ready
+from dragoman.decode.search import search
+from dragoman.errors import DataError
+from dragoman.model.cache import parse_cache
+from dragoman.model.layouts import Panels, WholeNumbers, panels
+from dragoman.model.native import NativeTransformer, Unknown
+from dragoman.model.packed import pack
+from dragoman.model.places import Tokens
+from dragoman.model.slots import Slots
+from dragoman.native import library as native
+
+pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
+CLOSE = {"float32": 2e-5, "bfloat16": 0.1, "int8": 0.25}
+FOREIGN = (
+    "rotary dynamic",
+    "alibi",
+    "t5",
+    "shaw",
+    "sinks",
+    "capped dot",
+    "dot",
+    "multiplicative",
+    "additive",
+    "mixture",
+)
+KNOWN = [name for name in VARIANTS if not name.startswith(FOREIGN) and "sinks" not in name and name != "scaled output"]
+
+
+def native_of(plain, numbers="float32"):
+    packed = copy.deepcopy(plain)
+    pack(packed, panels(numbers))
+    return NativeTransformer(packed)
+
+
+def apart(got, wanted):
+    return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+# ---- products --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", CLOSE)
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (3, 37, 70), (13, 64, 32), (64, 129, 33)])
+@torch.no_grad()
+def test_panels_multiply_as_pytorch_does(numbers, rows, inputs, outputs):
+    parts = [nn.Linear(inputs, outputs), nn.Linear(inputs, 5, bias=False)]
+    x = torch.randn(rows, 2, inputs)
+    wanted = torch.cat([part(x) for part in parts], dim=-1)
+    assert apart(Panels(parts, numbers)(x), wanted) <= {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.05}[numbers]
+
+
+@pytest.mark.parametrize("numbers", CLOSE)
+def test_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit(numbers):
+    layer, x = Panels([nn.Linear(300, 100)], numbers), torch.randn(500, 300)
+    together = layer(x)
+    for i, some in enumerate(x.split([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 409])):
+        start = i * (i + 1) // 2
+        assert torch.equal(layer(some), together[start : start + len(some)])
+
+
+def test_whole_numbers_are_those_of_pytorch():
+    parts, x = [nn.Linear(40, 24), nn.Linear(40, 9)], torch.randn(20, 40) * torch.logspace(-6, 6, 20)[:, None]
+    torch.testing.assert_close(Panels(parts, "int8")(x), WholeNumbers(parts)(x), rtol=1e-6, atol=1e-6)
+
+
+def test_a_copy_of_a_layer_has_weights_of_its_own():
+    layer, x = Panels([nn.Linear(8, 4)]), torch.randn(2, 8)
+    before = layer(x)
+    other = copy.deepcopy(layer)
+    layer.weight.zero_()
+    assert torch.equal(other(x), before) and not torch.equal(layer(x), before)
+
+
+# ---- whole steps -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["encoder-decoder", "decoder-only"])
+@pytest.mark.parametrize("name", KNOWN)
+@torch.no_grad()
+def test_a_step_is_what_pytorch_makes_of_it(name, shape):
+    plain = build(name, shape).float()
+    target, source = batch(plain, 3, 6, 5)
+    for numbers, most in CLOSE.items():
+        model = native_of(plain, numbers)
+        state, slow = model.start(source), plain.start(source)
+        assert isinstance(state, Slots)
+        for tokens in target.split([1, 1, 2, 2], dim=1):
+            got, wanted = model.decode(tokens, state), plain.decode(tokens, slow)
+            keep = (tokens != 0) | (tokens.shape[1] == 1)
+            assert apart(got[keep], wanted[keep]) < most, (numbers, state.length)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS.keys() - set(KNOWN)))
+def test_what_the_kernels_do_not_know_is_named_and_runs_by_pytorch(name, caplog):
+    plain = build(name).float()
+    with pytest.raises(Unknown):
+        native_of(plain)
+    target, source = batch(plain, 3, 6, 5)
+    with torch.no_grad(), caplog.at_level(logging.INFO):
+        assert apart(made_ready(copy.deepcopy(plain), "cpu", "float32")(target, source), plain(target, source)) < 2e-5
+    assert "steps by PyTorch" in caplog.text
+
+
+# ---- searches: rows that part, leave, and are taken back ---------------------------------------------
+
+
+def rows_of(count, longest=9):
+    rows = torch.randint(3, V, (count, longest))
+    for i, row in enumerate(rows):
+        row[2 + i % (longest - 1) :] = 0
+    return rows
+
+
+@pytest.mark.parametrize("cfg", [Greedy(), Beam(size=4, nbest=4)], ids=["greedy", "beam"])
+@pytest.mark.parametrize("name", ["plain", "rotary, gqa, qk norm", "sinusoidal"])
+def test_a_search_finds_what_it_finds_by_pytorch(name, cfg):
+    plain, source = build(name).float(), rows_of(20)
+    for wanted, got in zip(search(plain, source, cfg), search(native_of(plain), source, cfg), strict=True):
+        assert [h.tokens for h in got] == [h.tokens for h in wanted]
+
+
+@pytest.mark.parametrize("numbers", CLOSE)
+def test_an_answer_is_the_same_alone_in_a_batch_and_with_padding_to_the_bit(numbers):
+    model, source, cfg = native_of(build("plain").float(), numbers), rows_of(12), Beam(size=3, nbest=3)
+    together = search(model, torch.nn.functional.pad(source, (0, 7)), cfg)
+    for row, wanted in zip(source, together, strict=True):
+        (alone,) = search(model, row[None, : int((row != 0).sum())], cfg)
+        assert alone == wanted
+
+
+def test_slots_that_no_row_knows_are_used_again():
+    model, tokens = native_of(build("plain", "decoder-only").float()), torch.randint(3, V, (4, 1))
+    state = model.start(None)
+    for step in range(100):
+        model.decode(tokens, state)
+        if step == 20:
+            state.select(torch.tensor([2]))
+            tokens = tokens[2:3]
+    whole = model.start(None)
+    wanted = model.decode(tokens.expand(1, 101), whole)[:, -1]
+    assert len(state.pool.layers[0]) <= 256
+    assert torch.equal(model.decode(tokens, state)[:, -1], wanted)
+
+
+def test_states_that_join_go_on_as_if_they_had_been_one():
+    model, source = native_of(build("rotary").float()), rows_of(5)
+    first, second = model.start(source[:3]), model.start(source[3:])
+    a, b, c = torch.randint(3, V, (3, 1)), torch.randint(3, V, (3, 1)), torch.randint(3, V, (2, 1))
+    apart_first, apart_second = model.start(source[:3]), model.start(source[3:])
+    model.decode(a, first), model.decode(a, apart_first)
+    model.decode(b, first), model.decode(b, apart_first)
+    model.decode(c, second), model.decode(c, apart_second)
+    first.join(second)
+    got = model.decode(torch.cat([a, c]), first)
+    assert torch.equal(got, torch.cat([model.decode(a, apart_first), model.decode(c, apart_second)]))
+    first.select(torch.tensor([4, 0]))
+    apart_second.select(torch.tensor([1]))
+    assert torch.equal(model.decode(c, first)[:1], model.decode(c[:1], apart_second))
+
+
+def test_tokens_are_taken_back():
+    model = native_of(build("rotary", "decoder-only").float())
+    state, straight = model.start(None), model.start(None)
+    state.allow_rewind(3)
+    text = torch.randint(3, V, (2, 6))
+    model.decode(Tokens(text[:, :2]), state)
+    model.decode(Tokens(text[:, :3], torch.tensor([[True] * 3, [False, True, True]])), state)
+    state.rewind(3)
+    got = model.decode(Tokens(text[:, 2:]), state)
+    assert torch.equal(got, model.decode(Tokens(text), straight)[:, 2:])
+
+
+def test_a_prompt_padded_in_front_is_read_as_without_padding():
+    model = native_of(build("rotary", "decoder-only").float())
+    ids = torch.randint(3, V, (1, 5))
+    padded = Tokens(torch.nn.functional.pad(ids, (2, 0)), torch.tensor([[False] * 2 + [True] * 5]))
+    assert torch.equal(model.decode(padded, model.start(None))[:, 2:], model.decode(Tokens(ids), model.start(None)))
+
+
+def test_a_text_longer_than_learned_positions_is_an_error():
+    model = native_of(build("learned", "decoder-only").float())
+    state = model.start(None)
+    model.decode(Tokens(torch.full((1, 24), 3)), state)
+    with pytest.raises(DataError, match="25 tokens"):
+        model.decode(torch.tensor([[3]]), state)
+
+
+def test_who_asks_for_another_cache_or_listens_gets_pytorch():
+    model, source = native_of(build("plain").float()), rows_of(2)
+    assert not isinstance(model.start(source, parse_cache("growing")), Slots)
+    hook = model.decoder.blocks[0].cross.weights.register_forward_hook(lambda *_: None)
+    assert not isinstance(model.start(source), Slots)
+    hook.remove()
+    assert isinstance(model.start(source), Slots)
+
+
+def test_everything_held_is_counted():
+    model = native_of(build("plain").float())
+    state = model.start(rows_of(2))
+    model.decode(torch.tensor([[3], [4]]), state)
+    assert state.nbytes >= sum(layer.nbytes for layer in (*state.pool.layers, *state.source.layers))
+
+
+# ---- where there are none ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [({native.SWITCH: "off"}, "DRAGOMAN_KERNELS is off"), ({"PATH": "", "CC": ""}, "there is no C compiler")],
+)
+def test_without_kernels_it_is_said_why(environment, why):
+    code = "from dragoman.native.library import unavailable; print(unavailable())"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == why
+
+
+def test_a_compiler_that_fails_is_an_answer(tmp_path, monkeypatch):
+    bad = tmp_path / "cc"
+    bad.write_text("#!/bin/sh\necho 'x.c:1: error: no such thing' >&2\nexit 1\n")
+    bad.chmod(0o755)
+    monkeypatch.setenv("CC", str(bad))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(native.Unavailable, match=r"cannot build them: x\.c:1: error: no such thing"):
+        native.library.__wrapped__()
+    assert not list((tmp_path / "dragoman").iterdir())
+
+
+def test_numbers_are_chosen_by_measurement(caplog):
+    chosen_numbers.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert chosen_numbers() in ("float32", "bfloat16")
+    if native.library().multiplies_bfloat16:
+        assert "of float32's time for one row" in caplog.text
