@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/lm_decode.py [--rounds 3]
 
 A LLaMA of 42 million parameters with random weights (8 layers, width 512, 8 heads, feed-forward 1,408, vocabulary
-32,000, output tied) is written as a run, exported to both peers, and goes on greedily from a prompt of 4 tokens for 200,
-one text at a time. Medians over the rounds, in tokens per CPU second; and how many of the 200 tokens are those of dragoman
-in float32, up to the first that is not.
+32,000, output tied) is written as a run, exported to both peers, and goes on greedily from a prompt of 4 tokens for
+200, one text at a time. Medians over the rounds, in tokens per CPU second; and how many of the 200 tokens are those of
+dragoman in float32, up to the first that is not.
 
 Expected: a token reads every weight once, 168 MB in float32, 84 in bfloat16, 42 in 8 bits; at the 20 GB a second or so
 that one core gets from memory that is 120, 240 and 480 tokens a second, for everyone who does nothing else.
@@ -138,7 +138,7 @@ def main() -> None:
         contestants = {name: build(folder) for name, build in CONTESTANTS.items()}
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         said: dict[str, list[int]] = {}
-        for name, contestant in contestants.items():
+        for contestant in contestants.values():
             contestant.write(8)  # warms up
         for _ in range(arguments.rounds):
             for name, contestant in contestants.items():
