@@ -100,6 +100,7 @@ class LinearStruct(ctypes.Structure):
 class Panels(PackedLinear):
     """x W + b by the kernels in ``native/``: a row's answer does not depend on the rows beside it, to the bit."""
 
+    numbers: Numbers
     scale: Tensor
     excess: Tensor
 

@@ -231,7 +231,7 @@ class NativeTransformer(Transformer):
             Unknown: something in it that the kernels cannot do.
         """
         nn.Module.__init__(self)
-        self.__dict__.update(whole.__dict__)
+        self.__setstate__(vars(whole))  # all its parts
         self.watched = list(whole.modules())
         if whole.cfg.scale_output:
             raise Unknown("scaled hidden vectors")

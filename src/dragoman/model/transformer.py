@@ -161,7 +161,7 @@ class Transformer(SequenceModel):
     def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
 
-    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> TransformerState:
+    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
         memory = self.encode(source)
         if memory is not None:
             memory = ProjectedMemory(memory, [block.cross for block in self.decoder.blocks], policy)
