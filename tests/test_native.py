@@ -41,6 +41,10 @@ FOREIGN = (
 KNOWN = [name for name in VARIANTS if not name.startswith(FOREIGN) and "sinks" not in name and name != "scaled output"]
 
 
+def in_float32(*which):
+    return copy.deepcopy(build(*which)).float()
+
+
 def native_of(plain, numbers="float32"):
     packed = copy.deepcopy(plain)
     pack(packed, panels(numbers))
@@ -93,7 +97,7 @@ def test_a_copy_of_a_layer_has_weights_of_its_own():
 @pytest.mark.parametrize("name", KNOWN)
 @torch.no_grad()
 def test_a_step_is_what_pytorch_makes_of_it(name, shape):
-    plain = build(name, shape).float()
+    plain = in_float32(name, shape)
     target, source = batch(plain, 3, 6, 5)
     for numbers, most in CLOSE.items():
         model = native_of(plain, numbers)
@@ -107,7 +111,7 @@ def test_a_step_is_what_pytorch_makes_of_it(name, shape):
 
 @pytest.mark.parametrize("name", sorted(VARIANTS.keys() - set(KNOWN)))
 def test_what_the_kernels_do_not_know_is_named_and_runs_by_pytorch(name, caplog):
-    plain = build(name).float()
+    plain = in_float32(name)
     with pytest.raises(Unknown):
         native_of(plain)
     target, source = batch(plain, 3, 6, 5)
@@ -129,14 +133,14 @@ def rows_of(count, longest=9):
 @pytest.mark.parametrize("cfg", [Greedy(), Beam(size=4, nbest=4)], ids=["greedy", "beam"])
 @pytest.mark.parametrize("name", ["plain", "rotary, gqa, qk norm", "sinusoidal"])
 def test_a_search_finds_what_it_finds_by_pytorch(name, cfg):
-    plain, source = build(name).float(), rows_of(20)
+    plain, source = in_float32(name), rows_of(20)
     for wanted, got in zip(search(plain, source, cfg), search(native_of(plain), source, cfg), strict=True):
         assert [h.tokens for h in got] == [h.tokens for h in wanted]
 
 
 @pytest.mark.parametrize("numbers", CLOSE)
 def test_an_answer_is_the_same_alone_in_a_batch_and_with_padding_to_the_bit(numbers):
-    model, source, cfg = native_of(build("plain").float(), numbers), rows_of(12), Beam(size=3, nbest=3)
+    model, source, cfg = native_of(in_float32("plain"), numbers), rows_of(12), Beam(size=3, nbest=3)
     together = search(model, torch.nn.functional.pad(source, (0, 7)), cfg)
     for row, wanted in zip(source, together, strict=True):
         (alone,) = search(model, row[None, : int((row != 0).sum())], cfg)
@@ -144,7 +148,7 @@ def test_an_answer_is_the_same_alone_in_a_batch_and_with_padding_to_the_bit(numb
 
 
 def test_slots_that_no_row_knows_are_used_again():
-    model, tokens = native_of(build("plain", "decoder-only").float()), torch.randint(3, V, (4, 1))
+    model, tokens = native_of(in_float32("plain", "decoder-only")), torch.randint(3, V, (4, 1))
     state = model.start(None)
     for step in range(100):
         model.decode(tokens, state)
@@ -158,7 +162,7 @@ def test_slots_that_no_row_knows_are_used_again():
 
 
 def test_states_that_join_go_on_as_if_they_had_been_one():
-    model, source = native_of(build("rotary").float()), rows_of(5)
+    model, source = native_of(in_float32("rotary")), rows_of(5)
     first, second = model.start(source[:3]), model.start(source[3:])
     a, b, c = torch.randint(3, V, (3, 1)), torch.randint(3, V, (3, 1)), torch.randint(3, V, (2, 1))
     apart_first, apart_second = model.start(source[:3]), model.start(source[3:])
@@ -174,7 +178,7 @@ def test_states_that_join_go_on_as_if_they_had_been_one():
 
 
 def test_tokens_are_taken_back():
-    model = native_of(build("rotary", "decoder-only").float())
+    model = native_of(in_float32("rotary", "decoder-only"))
     state, straight = model.start(None), model.start(None)
     state.allow_rewind(3)
     text = torch.randint(3, V, (2, 6))
@@ -186,14 +190,14 @@ def test_tokens_are_taken_back():
 
 
 def test_a_prompt_padded_in_front_is_read_as_without_padding():
-    model = native_of(build("rotary", "decoder-only").float())
+    model = native_of(in_float32("rotary", "decoder-only"))
     ids = torch.randint(3, V, (1, 5))
     padded = Tokens(torch.nn.functional.pad(ids, (2, 0)), torch.tensor([[False] * 2 + [True] * 5]))
     assert torch.equal(model.decode(padded, model.start(None))[:, 2:], model.decode(Tokens(ids), model.start(None)))
 
 
 def test_a_text_longer_than_learned_positions_is_an_error():
-    model = native_of(build("learned", "decoder-only").float())
+    model = native_of(in_float32("learned", "decoder-only"))
     state = model.start(None)
     model.decode(Tokens(torch.full((1, 24), 3)), state)
     with pytest.raises(DataError, match="25 tokens"):
@@ -201,7 +205,7 @@ def test_a_text_longer_than_learned_positions_is_an_error():
 
 
 def test_who_asks_for_another_cache_or_listens_gets_pytorch():
-    model, source = native_of(build("plain").float()), rows_of(2)
+    model, source = native_of(in_float32("plain")), rows_of(2)
     assert not isinstance(model.start(source, parse_cache("growing")), Slots)
     hook = model.decoder.blocks[0].cross.weights.register_forward_hook(lambda *_: None)
     assert not isinstance(model.start(source), Slots)
@@ -210,7 +214,7 @@ def test_who_asks_for_another_cache_or_listens_gets_pytorch():
 
 
 def test_everything_held_is_counted():
-    model = native_of(build("plain").float())
+    model = native_of(in_float32("plain"))
     state = model.start(rows_of(2))
     model.decode(torch.tensor([[3], [4]]), state)
     assert state.nbytes >= sum(layer.nbytes for layer in (*state.pool.layers, *state.source.layers))
