@@ -1,0 +1,95 @@
+"""A translator learns a new domain: what it gains there, and what it forgets of the old one.
+
+    python benchmarks/domain_adaptation.py FOLDER --train OLD.en,OLD.de --valid ... --test ... [--to de]
+
+The old domain is yours (captions, news); the new one is the interface strings of Home Assistant, which travel in its
+package on PyPI. One small translator learns the old domain; from there the same number of steps is made in several
+ways, and each is scored on both test sets. Runs stay in FOLDER, and one that was stopped goes on. Prints a table in
+Markdown.
+"""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import sacrebleu
+
+from dragoman import Translator
+from dragoman.config import load_yaml, to_dict
+from dragoman.text.formats import guess_source, read_pairs
+from dragoman.text.lines import Pair
+from dragoman.train import recipe
+from dragoman.train.run import resume, start
+
+RECIPE = Path(recipe.__file__).parents[1] / "recipes" / "home-assistant.yaml"
+WAYS: dict[str, tuple[bool, float, dict[str, Any]]] = {
+    #                                 mix in  peak   besides the earlier run
+    "all weights": (False, 1.5e-3, {}),
+    "adapters of rank 16": (False, 4e-3, {"lora": {"rank": 16, "alpha": 32.0, "targets": ["*"]}}),
+    "all weights, old text mixed in": (True, 1.5e-3, {}),
+    "the same, 1,000 further pieces": (True, 1.5e-3, {"vocabulary": {"kind": "extended", "by": 1000}}),
+}
+
+
+def learn(path: Path, plain: dict[str, Any]) -> float:
+    """Train the run at ``path``, as far as it has not been; CPU seconds."""
+    began = time.process_time()
+    for _ in (resume(path) if path.exists() else start(recipe.load(plain), path)).events():
+        pass
+    return time.process_time() - began
+
+
+def scores(run: Path, pairs: list[Pair]) -> str:
+    """BLEU and chrF of greedy translations."""
+    said = [t.text for t in Translator.load(run, which="last").translate([p.source for p in pairs], beam=1)]
+    references = [[pair.target for pair in pairs]]
+    return f"{sacrebleu.corpus_bleu(said, references).score:.1f} / {sacrebleu.corpus_chrf(said, references).score:.1f}"
+
+
+def settings(steps: int, peak: float) -> dict[str, Any]:
+    return {
+        "budget": {"kind": "steps", "steps": steps},
+        "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": max(1, steps // 10), "decay": 0.5},
+        "batch_tokens": 1024,
+        "average": 0.999,
+        "validate_every": max(1, steps // 4),
+        "samples": 0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    for name in ("train", "valid", "test"):
+        parser.add_argument(f"--{name}", required=True, help="pairs of the old domain, as dragoman train takes them")
+    parser.add_argument("--to", default="de", help="target language, as Home Assistant names it")
+    parser.add_argument("--steps", type=int, default=400, help="of each adaptation")
+    parser.add_argument("--base-steps", type=int, default=2500)
+    parser.add_argument("--sentences", type=int, default=200, help="of each test set that are scored")
+    args = parser.parse_args()
+
+    old = {name: to_dict(guess_source(getattr(args, name))) for name in ("train", "valid", "test")}
+    new = load_yaml(RECIPE)["data"]
+    new["train"][0]["target"] = f"*/translations/{args.to}.json"
+    base = args.folder / "base"
+    given = {"train": [old["train"]], "valid": old["valid"], "test": old["test"]}
+    first = {"preset": "transformer-tiny", "data": given, "train": settings(args.base_steps, 3e-3)}
+    runs = {"before": (base, learn(base, first))}
+    for number, (name, (mixed, peak, more)) in enumerate(WAYS.items()):
+        data = new | {"train": [*new["train"], *([old["train"]] if mixed else [])]}
+        path = args.folder / f"way-{number}"
+        plain = {"init": {"run": str(base)} | more, "data": data, "train": settings(args.steps, peak)}
+        runs[name] = path, learn(path, plain)
+
+    tests = {"old": list(read_pairs(guess_source(args.test)))}
+    tests["new"] = list(read_pairs(guess_source(str(args.folder / "way-0" / "data" / "test.jsonl"))))
+    some = {name: list(itertools.islice(pairs, args.sentences)) for name, pairs in tests.items()}
+    print("| what learned | old domain, BLEU / chrF | new domain, BLEU / chrF | CPU minutes |\n|---|---:|---:|---:|")
+    for name, (path, seconds) in runs.items():
+        print(f"| {name} | {scores(path, some['old'])} | {scores(path, some['new'])} | {seconds / 60:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
