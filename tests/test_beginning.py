@@ -7,8 +7,10 @@ import tiny_run
 import torch
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.cli import main
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.text.extension import parts
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
@@ -97,3 +99,65 @@ def test_what_does_not_fit_is_named(earlier, tmp_path, change, init, says):
 def test_beginning_with_a_run_that_is_not_there_is_told_as_one(earlier):
     with pytest.raises(CheckpointError, match="no such run directory"):
         config(earlier, {"init": {"run": "runs/nowhere"}})
+
+
+# ---- what composes --------------------------------------------------------------------------------
+
+
+def test_the_first_validation_is_of_the_earlier_model_and_stays_the_best_if_nothing_is_better(earlier, tmp_path):
+    worse = {"train": {"schedule": {"kind": "cosine", "peak": 3.0, "warmup": 1}, "validate_every": 1, "patience": 2}}
+    events = list(start(config(earlier, worse), tmp_path / "run").events())
+    assert [event.step for event in events if hasattr(event, "perplexity")] == [0, 1, 2]
+    assert "no better validation since step 0, 2 validations ago" in events[-1].reason
+    best = weights(tmp_path / "run", "best")
+    assert all(torch.equal(value, best[name]) for name, value in weights(earlier[0]).items())
+
+
+def test_frozen_weights_neither_decay_nor_have_a_memory_nor_an_average(earlier, tmp_path):
+    decaying = {"train": {"optimizer": {"kind": "adam_w", "decay": 0.5}, "average": 0.9, "save_every": 2}}
+    cfg = config(earlier, decaying, frozen=["decoder.*"])
+    list(start(cfg, tmp_path / "run").events())
+    tensors = RunDirectory.open(tmp_path / "run").load("last").tensors
+    for part in ("optimizer", "average"):
+        assert tensors[part] and not any(name.startswith("decoder.") for name in tensors[part])
+    before = weights(earlier[0])
+    assert all(torch.equal(value, before[n]) for n, value in tensors["model"].items() if n.startswith("decoder."))
+
+
+# ---- more vocabulary ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_pieces(tmp_path_factory):
+    """A run whose tokenizer is made of pieces."""
+    folder = tmp_path_factory.mktemp("pieces")
+    pairs = tiny_run.write_pairs(folder / "pairs.tsv")
+    plain = to_dict(tiny_run.config(pairs, average=None)) | {"tokenizer": {"kind": "bpe", "vocab": 270}}
+    list(start(recipe.load(plain), folder / "run").events())
+    return folder / "run", pairs
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "targets": ["*"], "whole": ["embed.*"]}], ids=["all", "lora"])
+def test_rows_of_further_pieces_begin_as_the_mean_of_their_parts(with_pieces, tmp_path, lora):
+    cfg = config(with_pieces, {"train": {"validate_every": 4}}, vocabulary={"kind": "extended", "by": 4}, lora=lora)
+    events = list(start(cfg, tmp_path / "run").events())
+    assert any("vocabulary: 270 -> 274 entries; tokens in one of these" in getattr(e, "text", "") for e in events)
+    run, before = RunDirectory.open(tmp_path / "run"), weights(with_pieces[0])["embed.tokens.weight"]
+    first = run.weights(0).tensors["model"]["embed.tokens.weight"]
+    assert torch.equal(first[:270], before)
+    made = parts(RunDirectory.open(with_pieces[0]).tokenizers()[0], run.tokenizers()[0])
+    torch.testing.assert_close(first[270:], torch.stack([before[ids].mean(dim=0) for ids in made]))
+    after = run.weights("last").tensors["model"]["embed.tokens.weight"]
+    assert not torch.equal(after[270:], first[270:]), "they learn"
+    assert main(["translate", str(tmp_path / "run"), "the red dog", "--beam", "1"]) == 0
+
+
+def test_another_tokenizer_than_the_earlier_runs_is_refused(earlier):
+    with pytest.raises(ConfigError, match=r"^tokenizer: what begins with .*run has its tokenizers: leave this out"):
+        config(earlier, {"tokenizer": {"kind": "bpe", "vocab": 300}})
+
+
+def test_a_vocabulary_too_large_for_the_texts_leaves_nothing_behind(with_pieces, tmp_path):
+    with pytest.raises(ConfigError, match=r"init\.vocabulary: by=9000, but the text yields only \d+ further pieces"):
+        list(start(config(with_pieces, vocabulary={"kind": "extended", "by": 9000}), tmp_path / "run").events())
+    assert not (tmp_path / "run").exists()
