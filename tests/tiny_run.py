@@ -10,7 +10,7 @@ from dragoman.config import merge
 from dragoman.train import recipe
 
 WORDS = ["the", "a", "one", "two", "red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small"]
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "utilisation")
 
 
 def write_pairs(path: Path, count: int = 210) -> Path:

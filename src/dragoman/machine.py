@@ -92,6 +92,22 @@ def product_seconds() -> dict[str, float]:
         return fastest(candidates)
 
 
+def peak(precision: Precision, products: Products, device: torch.device) -> float:
+    """Floating-point operations a second of one large product, as a run in this precision multiplies on this device."""
+    gpu = device.type == "cuda"
+    size, dtype = 8192 if gpu else 1024, torch.bfloat16 if precision == "bfloat16" else torch.float32
+    x = torch.ones(size, size, dtype=dtype, device=device)
+    product = onednn_linear if products == "onednn" and not gpu and dtype == torch.float32 else F.linear
+
+    def multiply() -> None:
+        product(x, x)
+        if gpu:
+            torch.cuda.synchronize(device)
+
+    with torch.inference_mode():
+        return 2 * size**3 / fastest({"product": multiply}, rounds=4)["product"]
+
+
 def fastest(candidates: Mapping[str, Callable[[], object]], rounds: int = 8) -> dict[str, float]:
     """The shortest time of each in seconds, of ``rounds`` in turn: so that what else the machine does falls on all."""
     seconds = dict.fromkeys(candidates, float("inf"))

@@ -90,6 +90,7 @@ class Screen:
         figures = (
             f"step {e.step:,}" + (f" of {e.total:,}" if e.total else "") + f"  loss {_number(e.loss, '.3f')}"
             f"  {e.tokens_per_second:,.0f} tokens/s"
+            + ("" if e.utilisation is None else f"  {100 * e.utilisation:.0f}% MFU")
             + (f"  {duration(left)} left" if left is not None else "")
             + (f"  [red]{e.skipped} skipped[/red]" if e.skipped else "")
             + f"  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"  # last: narrow terminals cut it off

@@ -41,6 +41,8 @@ def linear_cross_entropy(
     q puts 1 - ``smoothing`` on the target and spreads ``smoothing`` evenly over the vocabulary
     (Szegedy et al., arXiv:1512.00567), as the 2017 recipe does with 0.1.
     """
+    if hidden.is_meta:  # shapes alone do not tell which tokens are real: every token counts
+        return plain_cross_entropy(hidden, weight, bias, targets, smoothing=smoothing, ignore=ignore, cap=cap)
     real = (targets != ignore).nonzero().squeeze(1)
     if len(real) < len(targets):
         hidden, targets = hidden.index_select(0, real), targets.index_select(0, real)
@@ -67,6 +69,9 @@ def linear_r_drop(
     which is half of equation 4 of R-Drop (Liang et al., arXiv:2106.14448), so that it compares with the loss of one
     pass. All else as in ``linear_cross_entropy``.
     """
+    if one.is_meta:
+        both, twice = torch.cat([one, two]), targets.repeat(2)
+        return plain_cross_entropy(both, weight, bias, twice, smoothing=smoothing, ignore=ignore, cap=cap) / 2
     real = (targets != ignore).nonzero().squeeze(1)
     pairs = torch.stack([one, two], dim=1).index_select(0, real).flatten(0, 1)
     targets = targets.index_select(0, real).repeat_interleave(2)

@@ -52,6 +52,8 @@ class Learned:
     """Time spent learning since the run began."""
     tokens_per_second: float
     """Tokens read, on either side, padding not counted."""
+    utilisation: float | None
+    """Share of the machine's peak that went into these tokens (utilisation.py); None where that is not known."""
 
     @property
     def seconds_left(self) -> float | None:

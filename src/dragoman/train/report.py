@@ -62,6 +62,9 @@ def _tiles(train: Sequence[Row], valid: Sequence[Row]) -> str:
         speed = statistics.median(row["tokens_per_second"] for row in train)
         tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} target tokens"))
         tiles.append(("tokens a second", f"{speed:,.0f}", "source and target"))
+        if used := [row["utilisation"] for row in train if row.get("utilisation") is not None]:
+            share = f"{100 * statistics.median(used):.0f}%"
+            tiles.append(("model FLOP utilisation", share, "of this machine's peak, by products of real tokens"))
         tiles.append(("padding", f"{100 * statistics.fmean(row['padding'] for row in train):.1f}%", "of all positions"))
         if now["skipped"]:
             tiles.append(("skipped steps", f"{now['skipped']:,}", "loss or gradient not finite"))
@@ -80,11 +83,13 @@ def _duration(seconds: float) -> str:
 def _charts(train: Sequence[Row], valid: Sequence[Row]) -> str:
     loss = [_line("training, smoothed targets", train, "loss"), _line("validation, plain", valid, "loss", dots=True)]
     percent = [row | {"padding": 100 * row["padding"]} for row in train]
+    used = [row | {"utilisation": 100 * row["utilisation"]} for row in train if row.get("utilisation") is not None]
     charts = [
         draw("Loss per target token", loss),
         draw("Learning rate", [_line("learning rate", train, "lr")]),
         draw("Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], from_zero=True),
         draw("Tokens a second", [_line("tokens a second", train, "tokens_per_second")], from_zero=True),
+        draw("Model FLOP utilisation, %", [_line("utilisation", used, "utilisation")], from_zero=True),
         draw("Padding, % of positions", [_line("padding", percent, "padding")], from_zero=True),
     ]
     names = sorted({name for row in valid for name in row["scores"]})

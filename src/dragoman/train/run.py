@@ -23,7 +23,7 @@ from dragoman.migrations import Content
 from dragoman.model.linear import multiply_by
 from dragoman.model.lora import learned
 from dragoman.model.tower import Tower
-from dragoman.train import loop
+from dragoman.train import loop, utilisation
 from dragoman.train.average import MovingAverage
 from dragoman.train.changes import Change, changed
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
@@ -137,6 +137,7 @@ class Run:
             precision=precision,
             scaling=scaling_for(train.precision),
         )
+        self.utilisation = utilisation.measure(self.cfg, lesson, self.plan, self.device)
         self.examination = lesson.examination(self.cfg, self.device)
         if self.progress.total is None:
             self.progress.total = train.budget.total(self.plan.steps_per_epoch)
@@ -234,6 +235,7 @@ class Run:
             skipped=progress.skipped,
             seconds=progress.seconds,
             tokens_per_second=window.real / window.seconds,
+            utilisation=self.utilisation and self.utilisation.share(window.real, window.seconds),
         )
         progress.window = Window()
         self.record.learned(learned)

@@ -1,0 +1,47 @@
+"""How much of what the machine can multiply a run makes use of: model FLOP utilisation (Chowdhery et al.,
+arXiv:2204.02311, appendix B). Both sides of the fraction are found by running, not by formulas kept beside the model:
+what a batch takes is counted where there are shapes only, what the machine can do is one large product, timed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dragoman.machine import peak
+from dragoman.train.lessons.lesson import Lesson, Plan
+from dragoman.train.recipe import RunConfig
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    flops: float
+    """Of the matrix products that learning from one position takes, forward and backward; a product and its sum are
+    two operations. Nothing that is computed twice to save memory counts twice."""
+    peak: float
+    """Of a large product in the run's precision, a second."""
+
+    def share(self, positions: int, seconds: float) -> float:
+        """Of the peak, that went into positions that are not padding."""
+        return positions * self.flops / (seconds * self.peak)
+
+
+def measure(cfg: RunConfig, lesson: Lesson, plan: Plan, device: torch.device) -> Utilisation | None:
+    """For a run as ``lesson`` fills it, by the first batch of its ``plan``; None where shapes alone do not tell, as
+    for a model whose work depends on what it reads."""
+    rows = plan.at(0)[0]
+    _, cells = lesson.size(rows)
+    flops = _flops(cfg, lesson, rows)
+    return None if not flops else Utilisation(flops / cells, peak(cfg.train.precision, cfg.train.products, device))
+
+
+def _flops(cfg: RunConfig, lesson: Lesson, rows: Any) -> int | None:
+    model: Any = lesson.outline(cfg).train()
+    batch = lesson.batch(rows).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        try:
+            cfg.task.loss(model, batch)[0].backward()
+        except (NotImplementedError, RuntimeError):  # what torch says of shapes that depend on values
+            return None
+    return counter.get_total_flops()
