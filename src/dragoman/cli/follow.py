@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dragoman.decode.search import SearchConfig
@@ -21,6 +21,8 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     directory = RunDirectory.open(run)
     name = name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "valid")
     lines = journal(directory, name)
+    if directory.is_being_written():
+        console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
     for seen in followed(directory, examine, lines):
         scores = "".join(f"  {metric} {value:.1f}" for metric, value in seen.scores.items())
         console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
@@ -38,14 +40,17 @@ def translating(
     run: Path, pairs: str | None, *, beam: int, search: "SearchConfig | None", metrics: list[str] | None, **options: str
 ) -> Examine:
     """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
+    from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.text.formats import JsonLines, guess_source, read_pairs
 
     def examine(checkpoint: Path) -> dict[str, float]:
-        source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "valid.jsonl"))
+        test = list(read_pairs(guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "valid.jsonl"))))
         translator = Translator.load(checkpoint, **options)
-        found = evaluate(translator, read_pairs(source), beam=beam, search=search, metrics=metrics or USUAL)
+        how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
+        with tracked(checkpoint.name, len(test)) as progress:
+            found = evaluate(translator, test, **how, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 
     return examine
@@ -53,6 +58,7 @@ def translating(
 
 def classifying(run: Path, examples: str | None, *, device: str) -> Examine:
     """Accuracy and F1. Default: the run's validation texts."""
+    from dragoman.cli.terminal import tracked
     from dragoman.decode.classifier import Classifier
     from dragoman.evaluate.classification import evaluate
     from dragoman.text.labelled import LabelledLines, guess_labelled, read_labelled
@@ -60,7 +66,9 @@ def classifying(run: Path, examples: str | None, *, device: str) -> Examine:
     def examine(checkpoint: Path) -> dict[str, float]:
         classifier = Classifier.load(checkpoint, device=device)
         source = guess_labelled(examples) if examples else LabelledLines(path=str(run / "data" / "valid.jsonl"))
-        found = evaluate(classifier, read_labelled(source, classifier.labels))
+        test = read_labelled(source, classifier.labels)
+        with tracked(checkpoint.name, len(test)) as progress:
+            found = evaluate(classifier, test, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 
     return examine
