@@ -24,12 +24,13 @@ def calibrate(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
-    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+    from dragoman.text.formats import guess_source, read_pairs
+    from dragoman.text.held_out import read_held_out
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
-    known = guess_source(pairs) if pairs else JsonLines(path=str(directory.path / "data" / "valid.jsonl"))
-    given, held_out = list(read_pairs(known)), directory.path / "data" / "test.jsonl"
-    test = list(read_pairs(JsonLines(path=str(held_out)))) if held_out.exists() and not pairs else []
+    valid, held_out = (directory.path / "data" / f"{name}.jsonl" for name in ("valid", "test"))
+    given = list(read_pairs(guess_source(pairs))) if pairs else read_held_out(valid)
+    test = read_held_out(held_out) if held_out.exists() and not pairs else []
     translator = Translator.load(run, which=checkpoint, device=device)
     with tracked("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)

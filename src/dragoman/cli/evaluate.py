@@ -1,11 +1,12 @@
 """dragoman evaluate: how well a run does what it was trained for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.searching import SearchOption, chosen_search
+from dragoman.cli.searching import SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
     from dragoman.decode.search import SearchConfig
@@ -31,6 +32,7 @@ def evaluate(
             "bleu_lowercase_as_given (text that comes in tokens); default: all but ter and the last.",
         ),
     ] = None,
+    tag: TagOption = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[
@@ -60,7 +62,7 @@ def evaluate(
         found = evaluate_classifier.evaluated(run, pairs, checkpoint=checkpoint, device=device, name=name)
         evaluate_classifier.show(found)
         return
-    how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric}
+    how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     options: dict[str, Any] = {"device": device, "precision": precision}
     if follow:
         following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
@@ -75,6 +77,7 @@ def evaluated(
     beam: int = 5,
     search: "SearchConfig | None" = None,
     metrics: list[str] | None = None,
+    tags: Sequence[str] = (),
     name: str | None = None,
     **options: str,
 ) -> "Evaluation":
@@ -83,12 +86,11 @@ def evaluated(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
-    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+    from dragoman.text.held_out import read_held_out, tagged_pairs
     from dragoman.train import report
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
-    source = guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "test.jsonl"))
-    test = list(read_pairs(source))
+    test = tagged_pairs(pairs, tags) if pairs else read_held_out(run / "data" / "test.jsonl")
     translator = Translator.load(run, **options)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))

@@ -1,6 +1,6 @@
 """dragoman evaluate --follow: each checkpoint of a run, while another process trains it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +37,23 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
 
 
 def translating(
-    run: Path, pairs: str | None, *, beam: int, search: "SearchConfig | None", metrics: list[str] | None, **options: str
+    run: Path,
+    pairs: str | None,
+    *,
+    beam: int,
+    search: "SearchConfig | None",
+    metrics: list[str] | None,
+    tags: Sequence[str],
+    **options: str,
 ) -> Examine:
     """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
-    from dragoman.text.formats import JsonLines, guess_source, read_pairs
+    from dragoman.text.held_out import read_held_out, tagged_pairs
 
     def examine(checkpoint: Path) -> dict[str, float]:
-        test = list(read_pairs(guess_source(pairs) if pairs else JsonLines(path=str(run / "data" / "valid.jsonl"))))
+        test = tagged_pairs(pairs, tags) if pairs else read_held_out(run / "data" / "valid.jsonl")
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         with tracked(checkpoint.name, len(test)) as progress:

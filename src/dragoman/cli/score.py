@@ -10,6 +10,7 @@ import typer
 
 from dragoman.cli.lines import write_lines
 from dragoman.cli.output import Format
+from dragoman.cli.searching import TagOption
 
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
@@ -25,6 +26,7 @@ def score(
     format: Annotated[
         Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
     ] = Format.text,
+    tag: TagOption = None,
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
@@ -32,9 +34,9 @@ def score(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.scoring import perplexity
     from dragoman.decode.translator import Translator
-    from dragoman.text.formats import guess_source, read_pairs
+    from dragoman.text.held_out import tagged_pairs
 
-    given = list(read_pairs(guess_source(pairs)))
+    given = tagged_pairs(pairs, tag or [])
     translator = Translator.load(run, which=checkpoint, device=device)
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)

@@ -18,6 +18,12 @@ SearchOption = Annotated[
         help="How to search, in full: greedy, 'beam: {size: 8}', 'sample: {typical: 0.9}', speculative, ...",
     ),
 ]
+TagOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TAG", help="To stand before each source, as 2de did in training (see tags); may be repeated."
+    ),
+]
 RuleOption = Annotated[
     list[str] | None,
     typer.Option(

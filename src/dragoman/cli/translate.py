@@ -1,7 +1,7 @@
 """dragoman translate: text in, text out, line for line."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from dragoman.cli.searching import (
     SampleOption,
     SearchOption,
     SeedOption,
+    TagOption,
     TemperatureOption,
     TopPOption,
     chosen_rules,
@@ -23,7 +24,6 @@ from dragoman.cli.searching import (
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.request import Request
     from dragoman.decode.search import SearchConfig
     from dragoman.decode.translation import Translation
     from dragoman.decode.translator import Progress
@@ -72,6 +72,7 @@ def translate(
     forbid: Annotated[
         list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may hold; may be repeated.")
     ] = None,
+    tag: TagOption = None,
     redo: Annotated[
         bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
     ] = False,
@@ -92,6 +93,7 @@ def translate(
     from dragoman.decode import placeholders
     from dragoman.decode.beam import Beam
     from dragoman.decode.glossary import Glossary
+    from dragoman.decode.request import Request
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
     from dragoman.model.cache import parse_cache
@@ -112,8 +114,14 @@ def translate(
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
     translator = Translator.load(run, which=checkpoint, device=device, precision=precision)
 
+    tags = tuple(tag or ())
+    translator.check_tags(tags)
+
+    def wanted(text: str, prefix: str = "") -> "Request":
+        return Request(text, prefix, tags=tags)
+
     def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":
-        return translator.translate(texts, search=search, progress=progress, **how)
+        return translator.translate([wanted(text) for text in texts], search=search, progress=progress, **how)
 
     def more(texts: list[str], _: object) -> "list[Translation]":
         """Several answers, for texts whose first one has lost a placeholder."""
@@ -126,21 +134,13 @@ def translate(
         _converse(lambda line: write(placeholders.stream([line], ask, require=more), sys.stdout, layout))
         return
     if prefix_column:
-        results = translator.stream(_with_prefixes(lines), search=cfg, **how)
+        results = translator.stream((wanted(*line.split("\t", 1)) for line in lines), search=cfg, **how)
     else:
         results = placeholders.stream(lines, ask, require=more)
     if output is None:
         write(results, sys.stdout, layout)
     else:
         replace_with(output, lambda partial: write_file(results, partial, layout))
-
-
-def _with_prefixes(lines: Iterable[str]) -> "Iterator[Request]":
-    from dragoman.decode.request import Request
-
-    for line in lines:
-        text, _, prefix = line.partition("\t")
-        yield Request(text, prefix)
 
 
 def _converse(answer: Callable[[str], None]) -> None:

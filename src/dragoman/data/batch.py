@@ -9,13 +9,13 @@ N pairs, B of them in a batch, S and T the longest source and target there.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 from torch import Tensor
 
 from dragoman.errors import ConfigError, DataError
@@ -58,8 +58,7 @@ class Batches:
         if not len(lengths):
             raise DataError("no pairs to make batches of")
         self.lengths, self.seed, self.accumulate = lengths, seed, accumulate
-        self.larger = lengths.max(axis=1)
-        sizes = _even(list(_sizes(np.sort(self.larger), tokens)), accumulate)
+        sizes = _even(list(sizes_within(tokens, np.sort(lengths.max(axis=1)))), accumulate)
         self.cuts = np.cumsum([0, *sizes])
         self.steps_per_epoch = math.ceil(len(sizes) / accumulate)
         self._epoch: tuple[int, list[np.ndarray]] | None = None
@@ -74,22 +73,32 @@ class Batches:
     @property
     def padding_share(self) -> float:
         """The part of all positions, source and target, that is padding. Measured on the first epoch."""
-        stored = sum(len(rows) * int(self.lengths[rows].max(axis=0).sum()) for rows in self._plan(0))
-        return 1 - int(self.lengths.sum()) / stored
+        return padding_share(self.lengths, self._plan(0))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         """The rows of every batch of an epoch, in their order."""
         raw = np.random.PCG64([self.seed, epoch]).random_raw  # numpy promises that this stream stays what it is
-        jitter = raw(len(self.lengths)) / 2.0**63 - 1  # -1 to 1
-        leaning = np.subtract(*self.lengths.T) + jitter
-        # back and forth, so that a batch that spans two lengths finds alike where they meet
-        snake = np.where(self.larger % 2, leaning, -leaning)
-        order = np.lexsort((snake, self.larger))
+        order = by_length(self.lengths, raw(len(self.lengths)))
         batches = [order[begin:end] for begin, end in pairwise(self.cuts)]
         return [batches[i] for i in np.argsort(raw(len(batches)), kind="stable")]
 
 
-def _sizes(ascending: Int[np.ndarray, "N"], tokens: int) -> Iterator[int]:
+def padding_share(lengths: Int[np.ndarray, "N 2"], batches: Iterable[np.ndarray]) -> float:
+    """The part of all positions of ``batches``, source and target, that is padding."""
+    sizes = [(int(lengths[rows].sum()), len(rows) * int(lengths[rows].max(axis=0).sum())) for rows in batches]
+    return 1 - sum(real for real, _ in sizes) / sum(cells for _, cells in sizes)
+
+
+def by_length(lengths: Int[np.ndarray, "N 2"], noise: UInt64[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
+    """An order in which neighbours are about equally long on both sides; ``noise`` decides among those that are."""
+    larger, jitter = lengths.max(axis=1), noise / 2.0**63 - 1  # -1 to 1
+    leaning = np.subtract(*lengths.T) + jitter
+    # back and forth, so that a batch that spans two lengths finds alike where they meet
+    snake = np.where(larger % 2, leaning, -leaning)
+    return np.lexsort((snake, larger))
+
+
+def sizes_within(tokens: int, ascending: Int[np.ndarray, "N"]) -> Iterator[int]:
     """How many pairs each batch takes: as many as fit, shortest first."""
     begin = 0
     while begin < len(ascending):
@@ -103,6 +112,10 @@ def _sizes(ascending: Int[np.ndarray, "N"], tokens: int) -> Iterator[int]:
 def _even(sizes: list[int], multiple: int) -> list[int]:
     """``sizes`` with the largest halved until their number is a multiple, or until all are 1."""
     while len(sizes) % multiple and max(sizes) > 1:
-        at = sizes.index(max(sizes))
-        sizes[at : at + 1] = [sizes[at] - sizes[at] // 2, sizes[at] // 2]
+        halve_largest(sizes)
     return sizes
+
+
+def halve_largest(sizes: list[int]) -> None:
+    at = sizes.index(max(sizes))
+    sizes[at : at + 1] = [sizes[at] - sizes[at] // 2, sizes[at] // 2]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from torch import Tensor
 
@@ -65,7 +65,7 @@ class Job:
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
     ) -> list[Translation]:
         requests = [Request(one) if isinstance(one, str) else one for one in given]
-        parts = [self.parts(request.text, row) for row, request in enumerate(requests, first_row)]
+        parts = [self.parts(request, row) for row, request in enumerate(requests, first_row)]
         asked = [
             [self.asked(request, part, row, first=i == 0) for i, part in enumerate(some)]
             for row, (request, some) in enumerate(zip(requests, parts, strict=True), first_row)
@@ -77,19 +77,24 @@ class Job:
             for row, (request, some, wanted) in enumerate(zip(requests, parts, asked, strict=True), first_row)
         ]
 
-    def parts(self, text: str, row: int) -> list[Part]:
+    def parts(self, request: Request, row: int) -> list[Part]:
         """What is translated of a text: all of it at once, if it is not too long; nothing, if it says nothing."""
+        text = request.text
         if half := _SURROGATE.search(text):
             raise DataError(
                 f"row {row}: character {half.start() + 1} is \\u{ord(half[0]):04x}, half of a surrogate pair: "
                 "read the text as UTF-8 (or UTF-16), without the error handler 'surrogateescape'"
             )
         tidy = normalise(text)
-        return segment(tidy, self.fits) if tidy else []
+        return segment(tidy, partial(self.fits, len(request.tags))) if tidy else []
 
     def asked(self, request: Request, part: Part, row: int, *, first: bool) -> Request:
         """What is asked of a part of a text: the first one begins as the whole is to begin, and holds its terms."""
-        asked = replace(request, text=part.text) if first else Request(part.text, forbidden=request.forbidden)
+        asked = (
+            replace(request, text=part.text)
+            if first
+            else Request(part.text, forbidden=request.forbidden, tags=request.tags)
+        )
         if self.glossary is not None:
             required, forbidden = self.glossary.of(part.text)
             asked = replace(asked, required=asked.required + required, forbidden=asked.forbidden + forbidden)
@@ -99,15 +104,16 @@ class Job:
             raise DataError(f"row {row}: {error}") from None
         return asked
 
-    def fits(self, text: str) -> bool:
+    def fits(self, tags: int, text: str) -> bool:
         most = self.model.max_length
         if len(text) > self.longest or most is None:
             return len(text) <= self.longest
-        return len(self.source_tokenizer.encode(text)) < most  # one place is for EOS
+        return tags + len(self.source_tokenizer.encode(text)) < most  # one place is for EOS
 
     def answers(self, asked: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
         """The translations of each text, in its place."""
-        rows = [[*ids, EOS] for ids in self.source_tokenizer.encode_batch([request.text for request in asked])]
+        rows = self.source_tokenizer.encode_batch([request.text for request in asked])
+        rows = [[*self.tags(request), *ids, EOS] for request, ids in zip(asked, rows, strict=True)]
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
         for lot, room in self.lots(asked):
@@ -126,6 +132,9 @@ class Job:
                 found[i] = self.aligned(rows[i], candidates)
             done += len(lot)
         return found
+
+    def tags(self, request: Request) -> list[int]:
+        return [self.source_tokenizer.tag(tag) for tag in request.tags]
 
     def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
         """Together those of which the like is asked, with room for so many source tokens at a time: equally many

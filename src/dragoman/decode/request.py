@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dragoman.text.lines import Pair, Sourced
+
 Alternatives = tuple[str, ...]
 """Of which one will do: a term and its inflected forms."""
 
@@ -20,3 +22,10 @@ class Request:
     """Terms that it contains, as whole words; see ``constrained``."""
     forbidden: tuple[str, ...] = ()
     """Terms that it does not contain."""
+    tags: tuple[str, ...] = ()
+    """Those of a source of the training text, such as 2de: they stand before the text as they did there."""
+
+
+def request_for(pair: Pair | Sourced) -> Request:
+    """The translation of a pair's source, as a model that has learnt from such pairs is asked for it."""
+    return Request(pair.source, tags=tuple(pair.tags.split()) if isinstance(pair, Sourced) else ())

@@ -9,7 +9,8 @@ from dragoman.decode.strategy import not_numbers
 from dragoman.errors import DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.clean import normalise
-from dragoman.text.lines import Pair
+from dragoman.text.corpus import source_rows
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokenizer import EOS, Tokenizer
 
 
@@ -37,10 +38,14 @@ def perplexity(scored: Sequence[ScoredPair]) -> float:
 
 
 def score_pairs(
-    model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, pairs: Sequence[Pair], **options
+    model: SequenceModel,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    pairs: Sequence[Pair | Sourced],
+    **options,
 ) -> list[ScoredPair]:
     """As ``Translator.score``."""
-    sources = _ids(source_tokenizer, [pair.source for pair in pairs])
+    sources = source_rows(source_tokenizer, [pair._replace(source=normalise(pair.source)) for pair in pairs])
     targets = _ids(target_tokenizer, [pair.target for pair in pairs])
     _check_lengths("source", sources, model.max_length)
     _check_lengths("target", targets, model.max_length)

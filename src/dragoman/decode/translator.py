@@ -20,7 +20,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
@@ -72,6 +72,14 @@ class Translator:
         translator.calibration = Calibration.read(run_folder(run))
         return translator
 
+    def check_tags(self, tags: Iterable[str]) -> None:
+        """
+        Raises:
+            ConfigError: a tag that no source of the run's training text had; the message lists those that there are.
+        """
+        for tag in tags:
+            self.source_tokenizer.tag(tag)
+
     def translate(
         self,
         texts: Sequence[str | Request],
@@ -110,7 +118,7 @@ class Translator:
         Raises:
             DataError: half of a surrogate pair in a text, which no tokenizer can take, a prefix or a term that the
                 vocabulary cannot express, or demands that contradict each other; the message names the row.
-            ConfigError: a cache that is not known, or does not fit the model.
+            ConfigError: a cache that is not known, or does not fit the model, or a tag that the run has not learnt.
             CheckpointError: a model whose output is not numbers.
         """
         if isinstance(texts, str):
@@ -147,7 +155,7 @@ class Translator:
         return Job(self.model, *sides, cfg=cfg, policy=policy, calibration=self.calibration, longest=longest, **options)
 
     def score(
-        self, pairs: Sequence[Pair], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
+        self, pairs: Sequence[Pair | Sourced], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
     ) -> list[ScoredPair]:
         """How likely the model finds each target as the translation of its source; in their order.
 

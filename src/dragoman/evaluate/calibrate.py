@@ -12,13 +12,15 @@ from jaxtyping import Bool, Float
 from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
+from dragoman.decode.request import request_for
 from dragoman.decode.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.text.clean import normalise
-from dragoman.text.lines import Pair
+from dragoman.text.corpus import source_rows
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokenizer import EOS
 
 LEAST = 50
@@ -41,8 +43,8 @@ class Calibrated:
 
 def calibrate(
     translator: Translator,
-    pairs: Sequence[Pair],
-    test: Sequence[Pair] = (),
+    pairs: Sequence[Pair | Sourced],
+    test: Sequence[Pair | Sourced] = (),
     *,
     good: float = 70.0,
     beam: int = 5,
@@ -79,10 +81,14 @@ def calibrate(
 
 
 def _judged(
-    translator: Translator, pairs: Sequence[Pair], good: float, search: SearchConfig, progress: Progress | None
+    translator: Translator,
+    pairs: Sequence[Pair | Sourced],
+    good: float,
+    search: SearchConfig,
+    progress: Progress | None,
 ) -> tuple[list[Translation], Bool[np.ndarray, " N"]]:
     """Translations, and which of them are good."""
-    found = translator.translate([pair.source for pair in pairs], search=search, progress=progress)
+    found = translator.translate(list(map(request_for, pairs)), search=search, progress=progress)
     metric = METRICS["chrf"]
     counts = metric.counts([t.text for t in found], [pair.target for pair in pairs])
     return found, np.array([metric.value(row) >= good for row in counts])
@@ -111,15 +117,16 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
     )
 
 
-def _heads(translator: Translator, pairs: Sequence[Pair]) -> tuple[Heads, float | None]:
+def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[Heads, float | None]:
     """The heads that link best the words that both sides have in common, and their error rate: learnt on every other
     pair, and taken if on the rest they do better, by a standard error, than those that are used without learning."""
-    tidy = [(normalise(pair.source), normalise(pair.target)) for pair in pairs]
-    known = [(pair, gold) for pair in tidy if (gold := anchors(*pair))]
+    tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
+    known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:
         return Heads(), None
     sides = translator.source_tokenizer, translator.target_tokenizer
-    ids = [([*sides[0].encode(source), EOS], [*sides[1].encode(target), EOS]) for (source, target), _ in known]
+    sources = source_rows(sides[0], [pair for pair, _ in known])
+    ids = [(source, [*sides[1].encode(pair.target), EOS]) for source, (pair, _) in zip(sources, known, strict=True)]
     aligner, gold = Aligner(translator.model, *sides), [gold for _, gold in known]
     learnt, _ = learn(aligner, ids[::2], gold[::2])
     aligner.heads = Heads()

@@ -12,11 +12,12 @@ import numpy as np
 
 from dragoman import durable
 from dragoman.config import to_dict, unknown
+from dragoman.decode.request import request_for
 from dragoman.decode.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Score, score_of
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, Sourced
 
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
 """The metrics that are asked for where nobody says."""
@@ -70,7 +71,7 @@ class Evaluation:
 
 def evaluate(
     translator: Translator,
-    pairs: Iterable[Pair],
+    pairs: Iterable[Pair | Sourced],
     *,
     folder: str | Path | None = None,
     beam: int = 5,
@@ -100,7 +101,7 @@ def evaluate(
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
     began = time.monotonic()
-    translations = translator.translate([pair.source for pair in pairs], search=cfg, progress=progress)
+    translations = translator.translate(list(map(request_for, pairs)), search=cfg, progress=progress)
     seconds = time.monotonic() - began
     outputs = tuple(
         Output(pair.source, t.text, pair.target, t.score, t.warnings)

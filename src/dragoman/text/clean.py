@@ -9,14 +9,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
-from dragoman.text.lines import Pair
+from dragoman.text.lines import AnyPair, Pair, TwoSided
 from dragoman.text.remembered import laid_aside, remembering
 from dragoman.text.rules import Cleaning, Learner, Rule, rules_alone, rules_that_remember
 from dragoman.text.workers import shared
 
-__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "normalise"]
+__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "added_up", "clean", "normalise"]
 
 EXAMPLES = 3
 """Pairs that the report shows for each rule."""
@@ -35,10 +35,10 @@ class CleanReport:
     examples: dict[str, list[Pair]] = field(default_factory=dict)
     """Rule -> the first pairs it removed."""
 
-    def remove(self, rule: str, pair: Pair) -> None:
+    def remove(self, rule: str, pair: TwoSided) -> None:
         self.removed[rule] += 1
         if len(self.examples[rule]) < EXAMPLES:
-            self.examples[rule].append(pair)
+            self.examples[rule].append(Pair(pair.source, pair.target))
 
     def __str__(self) -> str:
         """One line; names the rules that removed something, the harshest first."""
@@ -47,9 +47,20 @@ class CleanReport:
         return f"{self.kept:,} of {self.read:,} pairs kept" + (f"; removed: {by_rule}" if by_rule else "")
 
 
+def added_up(reports: Sequence[CleanReport]) -> CleanReport:
+    """What several cleanings by the same rules did together."""
+    read, kept, normalised = (sum(getattr(one, name) for one in reports) for name in ("read", "kept", "normalised"))
+    whole = CleanReport(read, kept, normalised)
+    for one in reports:
+        for rule, count in one.removed.items():
+            whole.removed[rule] = whole.removed.get(rule, 0) + count
+            whole.examples[rule] = [*whole.examples.get(rule, ()), *one.examples[rule]][:EXAMPLES]
+    return whole
+
+
 def clean(
-    pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport | None = None, *, workers: int = 1
-) -> Iterator[Pair]:
+    pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport | None = None, *, workers: int = 1
+) -> Iterator[AnyPair]:
     """The pairs that no rule objects to, normalised, in their order; ``report`` is filled as they go by. Rules that
     need to know nothing but a pair are asked by ``workers`` processes; the outcome is the same with any number.
 
@@ -73,15 +84,15 @@ def clean(
             yield from _kept(again, rules, report)
 
 
-class Judged(NamedTuple):
-    pair: Pair
+class Judged(NamedTuple, Generic[AnyPair]):
+    pair: AnyPair
     """Normalised."""
     changed: bool
     """By normalisation."""
     removed_by: str | None
 
 
-def judge(cfg: Cleaning, pairs: Iterable[Pair]) -> list[Judged]:
+def judge(cfg: Cleaning, pairs: Iterable[AnyPair]) -> list[Judged[AnyPair]]:
     """What the rules say that know nothing but the pair."""
     rules = _rules(cfg)
     return [_judged(pair, rules) for pair in pairs]
@@ -90,16 +101,16 @@ def judge(cfg: Cleaning, pairs: Iterable[Pair]) -> list[Judged]:
 _rules = lru_cache(1)(rules_alone)
 
 
-def _judged(pair: Pair, rules: Sequence[Rule]) -> Judged:
-    tidy = Pair(normalise(pair.source), normalise(pair.target))
+def _judged(pair: AnyPair, rules: Sequence[Rule]) -> Judged[AnyPair]:
+    tidy = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
     return Judged(tidy, tidy != pair, _objection(tidy, rules))
 
 
-def _objection(pair: Pair, rules: Sequence[Rule]) -> str | None:
+def _objection(pair: TwoSided, rules: Sequence[Rule]) -> str | None:
     return next((name for name, objects in rules if objects(pair)), None)
 
 
-def _sift(pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[Pair]:
+def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[AnyPair]:
     for pair, changed, why in shared(pairs, partial(judge, cfg), workers):
         report.read += 1
         report.normalised += changed
@@ -109,7 +120,7 @@ def _sift(pairs: Iterable[Pair], cfg: Cleaning, report: CleanReport, workers: in
             yield pair
 
 
-def _kept(pairs: Iterable[Pair], rules: Sequence[Rule], report: CleanReport) -> Iterator[Pair]:
+def _kept(pairs: Iterable[AnyPair], rules: Sequence[Rule], report: CleanReport) -> Iterator[AnyPair]:
     for pair in pairs:
         if why := _objection(pair, rules):
             report.remove(why, pair)
@@ -118,7 +129,7 @@ def _kept(pairs: Iterable[Pair], rules: Sequence[Rule], report: CleanReport) -> 
             yield pair
 
 
-def _shown(pairs: Iterable[Pair], learners: Sequence[Learner]) -> Iterator[Pair]:
+def _shown(pairs: Iterable[AnyPair], learners: Sequence[Learner]) -> Iterator[AnyPair]:
     for pair in pairs:
         for learner in learners:
             learner.learn(pair)

@@ -5,15 +5,16 @@ Every sentence ends in eos.
 N pairs, B of them in a batch, S and T the longest source and target there.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from dragoman.text.lines import Pair
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.store import Column, building, chunks, opened
 from dragoman.text.tokenizer import EOS, Tokenizer
 
@@ -31,39 +32,46 @@ class ParallelCorpus:
         self.folder = folder
         self.left_out: int = manifest["left_out"]
         """Pairs that were too long to be stored."""
+        self.sources: dict[str, int] = manifest.get("sources", {})
+        """How many pairs are from each source, in the order they stand in; empty where none was told."""
         self.source, self.target = (Column(folder, side, manifest["dtype"][side]) for side in ("source", "target"))
 
     @classmethod
     def build(
         cls,
         folder: str | Path,
-        pairs: Iterable[Pair],
+        pairs: Iterable[Pair | Sourced],
         source_tokenizer: Tokenizer,
         target_tokenizer: Tokenizer,
         *,
         longest: int | None = None,
+        grouped: bool = False,
         progress: Progress | None = None,
     ) -> "ParallelCorpus":
-        """Encode ``pairs`` into ``folder``, a chunk at a time; pairs with a side of more than ``longest`` ids, eos
-        included, are left out and counted. A corpus that was there is replaced when the new one is complete.
+        """Encode ``pairs`` into ``folder``, a chunk at a time, each source behind its tags; pairs with a side of more
+        than ``longest`` ids, eos included, are left out and counted. Of ``grouped`` pairs those of each source stand
+        together, and are found by it. A corpus that was there is replaced when the new one is complete.
 
         Raises:
             DataError: the folder holds something else, or cannot be written.
         """
         folder, done, stored = Path(folder), 0, 0
+        sources: dict[str, int] = {}
         total = len(pairs) if isinstance(pairs, list | tuple) else 0
         with building(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
             for chunk in chunks(pairs, CHUNK):
                 sides = (
-                    _ended(source_tokenizer, [pair.source for pair in chunk]),
+                    source_rows(source_tokenizer, chunk),
                     _ended(target_tokenizer, [pair.target for pair in chunk]),
                 )
-                rows = [row for row in zip(*sides, strict=True) if longest is None or max(map(len, row)) <= longest]
-                store.write(source=[row[0] for row in rows], target=[row[1] for row in rows])
-                done, stored = done + len(chunk), stored + len(rows)
+                fit = [longest is None or max(map(len, row)) <= longest for row in zip(*sides, strict=True)]
+                store.write(source=list(compress(sides[0], fit)), target=list(compress(sides[1], fit)))
+                if grouped:
+                    _count(compress(chunk, fit), sources)
+                done, stored = done + len(chunk), stored + sum(fit)
                 if progress:
                     progress(done, total)
-            store.facts = {"pairs": stored, "left_out": done - stored}
+            store.facts = {"pairs": stored, "left_out": done - stored, "sources": sources}
         return cls(folder, store.manifest)
 
     @classmethod
@@ -78,6 +86,27 @@ class ParallelCorpus:
     def __len__(self) -> int:
         return len(self.source)
 
+    def origins(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        """Which source, counted in the order of ``sources``, each of these pairs is from."""
+        return np.searchsorted(self._ends, rows, side="right")
+
+    @cached_property
+    def _ends(self) -> Int[np.ndarray, "sources"]:
+        return np.cumsum(list(self.sources.values()), dtype=np.int64)
+
+    def tokens(self) -> dict[str, dict[str, int]]:
+        """How many pairs are from each source, and how many tokens they have on either side."""
+        rows = zip(self.sources.items(), self.rows_of(list(self.sources)), strict=True)
+        return {
+            name: {"pairs": size, "tokens": int(self.lengths[where.start : where.stop].sum())}
+            for (name, size), where in rows
+        }
+
+    def rows_of(self, sources: Sequence[str]) -> list[range]:
+        """Where the pairs of each of these sources stand; none for one of which no pair is left."""
+        ends = dict(zip(self.sources, self._ends.tolist(), strict=True))
+        return [range(ends[name] - self.sources[name], ends[name]) if name in ends else range(0) for name in sources]
+
     @cached_property
     def lengths(self) -> Int[np.ndarray, "N 2"]:
         """Tokens of each source and target, eos included, as int32."""
@@ -90,6 +119,20 @@ class ParallelCorpus:
     def padded(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B T"]]:
         """The ids of these pairs, one a row, filled up with padding."""
         return self.source.padded(rows), self.target.padded(rows)
+
+
+def _count(pairs: Iterable[Pair | Sourced], sources: dict[str, int]) -> None:
+    for pair in pairs:
+        if isinstance(pair, Sourced):
+            assert pair.origin not in sources or pair.origin == next(reversed(sources)), "pairs of a source in a row"
+            sources[pair.origin] = sources.get(pair.origin, 0) + 1
+
+
+def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced]) -> list[list[int]]:
+    """The ids of each source: its tags, its text, eos."""
+    before = [[tokenizer.tag(tag) for tag in pair.tags.split()] if isinstance(pair, Sourced) else [] for pair in pairs]
+    rows = _ended(tokenizer, [pair.source for pair in pairs])
+    return [[*tags, *row] for tags, row in zip(before, rows, strict=True)]
 
 
 def _ended(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

@@ -5,6 +5,7 @@ never guessed at: what cannot be read as it stands is an error that names the fi
 """
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,15 +26,20 @@ __all__ = [
     "JsonLines",
     "Keyed",
     "Pair",
+    "PairFile",
     "PairSource",
     "Parquet",
+    "Part",
     "Table",
     "TextFiles",
     "Tmx",
     "Xliff",
     "guess_source",
+    "held_out_from",
+    "names_of",
     "read_lines",
     "read_pairs",
+    "tags_of",
 ]
 
 # ---- two text files -------------------------------------------------------------------------------
@@ -177,7 +183,23 @@ def _field(record: Any, key: str, where: str) -> str:
 
 # ---- all of them ----------------------------------------------------------------------------------
 
-PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+
+
+@config
+class Part:
+    name: str | None = None
+    """What mixtures and reports call it; None for the name of its file."""
+    pairs: PairFile
+    """Where they are."""
+    tags: tuple[str, ...] = ()
+    """Words that stand before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
+    back-translation); dragoman translate --tag puts them there."""
+    hold_out: bool = True
+    """Whether pairs of it may be held out for validation and test: false for text that a machine has translated."""
+
+
+PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
 
 
 def read_pairs(source: PairSource) -> Iterator[Pair]:
@@ -197,6 +219,8 @@ def read_pairs(source: PairSource) -> Iterator[Pair]:
 
 def _reader(source: PairSource) -> Iterator[Pair]:
     match source:
+        case Part():
+            return _reader(source.pairs)
         case TextFiles():
             return _read_text_files(source)
         case Table():
@@ -217,12 +241,51 @@ def _reader(source: PairSource) -> Iterator[Pair]:
 
 def _name(source: PairSource) -> str:
     match source:
+        case Part():
+            return _name(source.pairs)
         case TextFiles():
             return f"{source.source}, {source.target}"
         case Keyed():
             return source.root
         case _:
             return source.path
+
+
+def names_of(sources: Sequence[PairSource]) -> list[str]:
+    """What each source goes by: the name it was given, or its file's up to the first dot; in either case followed by a
+    number from the second on that would go by the same.
+
+    Raises:
+        ConfigError: a name given twice, or one that is empty or holds a tab or line end.
+    """
+    given = [source.name for source in sources if isinstance(source, Part) and source.name is not None]
+    for name in given:
+        if not name.strip() or not name.isprintable():
+            raise ConfigError(f"data.train: {name!r} is no name for a source: use letters and digits")
+        if given.count(name) > 1:
+            raise ConfigError(f"data.train: two sources are named {name!r}: give each a name of its own")
+    names: list[str] = []
+    for source in sources:
+        own = source.name if isinstance(source, Part) else None
+        names.append(own if own is not None else _free(_short_name(source), {*given, *names}))
+    return names
+
+
+def tags_of(source: PairSource) -> tuple[str, ...]:
+    return source.tags if isinstance(source, Part) else ()
+
+
+def held_out_from(source: PairSource) -> bool:
+    return source.hold_out if isinstance(source, Part) else True
+
+
+def _short_name(source: PairSource) -> str:
+    return Path(_name(source).partition(",")[0]).name.partition(".")[0] or "source"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def guess_source(path: str) -> PairSource:

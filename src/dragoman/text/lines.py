@@ -10,10 +10,20 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
+
+
+class TwoSided(Protocol):
+    """A pair, or what has one text to be told apart by, on both sides."""
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
 
 
 class Pair(NamedTuple):
@@ -21,6 +31,24 @@ class Pair(NamedTuple):
 
     source: str
     target: str
+
+
+class Sourced(NamedTuple):
+    """A pair that knows which of several sources it is from."""
+
+    source: str
+    target: str
+    origin: str
+    """The name of that source."""
+    tags: str = ""
+    """Those of the source, with spaces between."""
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.source, self.target)
+
+
+AnyPair = TypeVar("AnyPair", Pair, Sourced)
 
 
 def read_lines(path: str | Path) -> Iterator[str]:

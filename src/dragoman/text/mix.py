@@ -6,12 +6,12 @@ w = 1): T = 1 takes from each as much as it has, a higher temperature favours th
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from dragoman.config import config
+from dragoman.config import at, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.lines import Pair
 
@@ -36,20 +36,35 @@ def portions(sizes: Sequence[int], cfg: Mixing) -> list[int]:
     weights = cfg.weights or (1.0,) * len(sizes)
     if len(weights) != len(sizes):
         raise ConfigError(f"mixing.weights: {len(weights)} weights for {len(sizes)} sources: give one for each")
-    for weight in weights:
-        if not math.isfinite(weight) or weight < 0:
-            raise ConfigError(f"mixing.weights: {weight} is no weight: give 0 or more")
-    if not any(weights):
-        raise ConfigError("mixing.weights: all are zero, so there is nothing to take: give one source more than 0")
-    largest = max(weights)  # near the smallest and the largest numbers there are, products would vanish or overflow
-    shares = [weight / largest * size ** (1 / cfg.temperature) for weight, size in zip(weights, sizes, strict=True)]
+    with at("mixing"):
+        check_weights(weights)
     total = cfg.pairs or sum(size for weight, size in zip(weights, sizes, strict=True) if weight)
-    exact = [total * share / math.fsum(shares) for share in shares]
+    exact = [total * share for share in shares(sizes, weights, cfg.temperature)]
     taken = [math.floor(share) for share in exact]
     by_rest = sorted(range(len(sizes)), key=lambda i: (taken[i] - exact[i], i))
     for i in by_rest[: total - sum(taken)]:
         taken[i] += 1
     return taken
+
+
+def check_weights(weights: Iterable[float]) -> None:
+    """
+    Raises:
+        ConfigError: one that is negative or not finite, or none that is more than zero.
+    """
+    weights = list(weights)
+    for weight in weights:
+        if not math.isfinite(weight) or weight < 0:
+            raise ConfigError(f"weights: {weight} is no weight: give 0 or more")
+    if not any(weights):
+        raise ConfigError("weights: all are zero, so there is nothing to take: give one source more than 0")
+
+
+def shares(sizes: Sequence[int], weights: Sequence[float], temperature: float) -> list[float]:
+    """What part of the whole each source gives; together 1."""
+    largest = max(weights)  # near the smallest and the largest numbers there are, products would vanish or overflow
+    terms = [weight / largest * size ** (1 / temperature) for weight, size in zip(weights, sizes, strict=True)]
+    return [term / math.fsum(terms) for term in terms]
 
 
 def mix(

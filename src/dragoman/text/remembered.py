@@ -9,10 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from hashlib import blake2b
+from itertools import chain
 from tempfile import TemporaryFile
 
 from dragoman.errors import DataError
-from dragoman.text.lines import Pair
+from dragoman.text.lines import AnyPair, TwoSided
 
 CACHE = 8 * 2**20
 
@@ -59,7 +60,7 @@ class Translations:
         )
         self.memory, self.pairs = memory, 0
 
-    def add(self, pair: Pair) -> None:
+    def add(self, pair: TwoSided) -> None:
         self.pairs += 1
         self.memory.execute(
             "INSERT INTO translations VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1",
@@ -75,7 +76,7 @@ class Translations:
 
 
 @contextmanager
-def laid_aside(pairs: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
+def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
     """All ``pairs``, read to the end at once and kept in a temporary file, to be taken from there in their order.
 
     They must be normalised: without tabs and line ends.
@@ -84,10 +85,14 @@ def laid_aside(pairs: Iterable[Pair]) -> Iterator[Iterator[Pair]]:
         DataError: the disk is full.
     """
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as file:
+        pairs = iter(pairs)
+        if (first := next(pairs, None)) is None:
+            yield iter(())
+            return
         with _told(OSError):
-            file.writelines(f"{pair.source}\t{pair.target}\n" for pair in pairs)
+            file.writelines("\t".join(pair) + "\n" for pair in chain([first], pairs))
             file.seek(0)
-        yield (Pair(*line[:-1].split("\t")) for line in file)
+        yield (first._make(line[:-1].split("\t")) for line in file)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dragoman.config import config
 from dragoman.text.languages import speaks_another
-from dragoman.text.lines import Pair
+from dragoman.text.lines import TwoSided
 from dragoman.text.remembered import Seen, Translations, hashed
 from dragoman.text.scripts import Script, script_of
 
@@ -55,7 +55,7 @@ class Cleaning:
     """The same for targets."""
 
 
-Predicate = Callable[[Pair], bool]
+Predicate = Callable[[TwoSided], bool]
 """Whether to remove a pair."""
 
 
@@ -68,10 +68,10 @@ class Learner(ABC):
     """A predicate that must have seen all pairs before it is asked about one."""
 
     @abstractmethod
-    def learn(self, pair: Pair) -> None: ...
+    def learn(self, pair: TwoSided) -> None: ...
 
     @abstractmethod
-    def __call__(self, pair: Pair) -> bool: ...
+    def __call__(self, pair: TwoSided) -> bool: ...
 
 
 def rules_alone(cfg: Cleaning) -> list[Rule]:
@@ -109,7 +109,7 @@ def _in_force(*table: tuple[str, bool, Callable[[], Predicate]]) -> list[Rule]:
 # ---- lengths --------------------------------------------------------------------------------------
 
 
-def _empty(pair: Pair) -> bool:
+def _empty(pair: TwoSided) -> bool:
     return not (pair.source and pair.target)
 
 
@@ -122,12 +122,12 @@ def _overlong(characters: int | None, words: int | None) -> Predicate:
     return lambda pair: too_long(pair.source) or too_long(pair.target)
 
 
-def _ratio(pair: Pair) -> float:
+def _ratio(pair: TwoSided) -> float:
     shorter, longer = sorted((len(pair.source) + 10, len(pair.target) + 10))
     return longer / shorter
 
 
-def log_ratio(pair: Pair) -> float:
+def log_ratio(pair: TwoSided) -> float:
     """ln((target + 10) / (source + 10)), in characters."""
     return math.log((len(pair.target) + 10) / (len(pair.source) + 10))
 
@@ -139,14 +139,14 @@ class FittedRatio(Learner):
         self.most = most
         self.pairs, self.mean, self.squares = 0, 0.0, 0.0
 
-    def learn(self, pair: Pair) -> None:
+    def learn(self, pair: TwoSided) -> None:
         self.pairs += 1  # Welford 1962: a running mean, and the sum of squares about it
         value = log_ratio(pair)
         off = value - self.mean
         self.mean += off / self.pairs
         self.squares += off * (value - self.mean)
 
-    def __call__(self, pair: Pair) -> bool:
+    def __call__(self, pair: TwoSided) -> bool:
         deviation = math.sqrt(self.squares / self.pairs)
         return abs(log_ratio(pair) - self.mean) > self.most * deviation + 1e-9  # of equal ones rounding removes none
 
@@ -154,17 +154,17 @@ class FittedRatio(Learner):
 # ---- what came before, and what comes besides -----------------------------------------------------
 
 
-def is_copy(pair: Pair) -> bool:
+def is_copy(pair: TwoSided) -> bool:
     return pair.source == pair.target or pair.source.casefold() == pair.target.casefold()
 
 
-def _one_word_copy(pair: Pair) -> bool:
+def _one_word_copy(pair: TwoSided) -> bool:
     return " " not in pair.source and is_copy(pair)
 
 
 def _repeated(memory: sqlite3.Connection) -> Predicate:
     seen = Seen(memory)
-    return lambda pair: seen.before(hashed(*pair))
+    return lambda pair: seen.before(hashed(pair.source, pair.target))
 
 
 SOURCES = 1024
@@ -178,10 +178,10 @@ class Conflicts(Learner):
         self.translations, self.only_rarer = Translations(memory), only_rarer
         self.targets = lru_cache(SOURCES)(self.translations.of)  # asked only when all is learnt
 
-    def learn(self, pair: Pair) -> None:
+    def learn(self, pair: TwoSided) -> None:
         self.translations.add(pair)
 
-    def __call__(self, pair: Pair) -> bool:
+    def __call__(self, pair: TwoSided) -> bool:
         targets = self.targets(pair.source)
         return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
 
@@ -200,7 +200,7 @@ def numbers(text: str) -> list[str]:
 _NUMBER = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
 
 
-def _other_numbers(pair: Pair) -> bool:
+def _other_numbers(pair: TwoSided) -> bool:
     return numbers(pair.source) != numbers(pair.target)
 
 

@@ -9,15 +9,16 @@ a member in their short beginnings. So only rare substrings are looked up, and n
 import math
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Annotated, Generic, Protocol, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import Field
 
 from dragoman.config import config
 from dragoman.errors import DataError
+from dragoman.text.lines import TwoSided
 
 GRAM = 4
 """Letters in the substrings that near duplicates are told by."""
@@ -35,16 +36,6 @@ class HoldOut:
     """Another seed holds out other pairs."""
 
 
-class TwoSided(Protocol):
-    """A pair, or what has one text to be told apart by, on both sides."""
-
-    @property
-    def source(self) -> str: ...
-
-    @property
-    def target(self) -> str: ...
-
-
 P = TypeVar("P", bound=TwoSided)
 
 
@@ -57,8 +48,9 @@ class Split(Generic[P]):
     """Why ("same source", "near source", "same target", "near target") -> pairs that this kept out of training."""
 
 
-def hold_out(pairs: Sequence[P], cfg: HoldOut) -> Split[P]:
-    """Split ``pairs``: no source or target of training is like one held out, none of validation like one of test.
+def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> Split[P]:
+    """Split ``pairs``: no source or target of training is like one held out, none of validation like one of test. Only
+    those that ``may`` be are held out.
 
     Which pairs are held out depends on their text and the seed alone: those whose source has the lowest hash. So the
     order of the pairs does not change the test set, and pairs that are added later change little of it.
@@ -66,7 +58,7 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut) -> Split[P]:
     Raises:
         DataError: too few pairs to leave any for training.
     """
-    candidates = _candidates(pairs, cfg.seed)
+    candidates = _candidates(filter(may, pairs), cfg.seed)
     test = candidates[: cfg.test]
     tested = Likeness(test, cfg.near)
     fresh = (pair for pair in candidates[cfg.test :] if tested.why(pair) is None)

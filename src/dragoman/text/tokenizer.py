@@ -8,6 +8,7 @@ vocabulary. Further ones, marks, stand for no text either: what hides a word, wh
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -34,6 +35,20 @@ _ROLES = {  # what files call them; the first is ours, given to a role that a fi
 _SPECIALS = [names[0] for names in _ROLES.values()]
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 _SMALLEST = len(_SPECIALS) + len(_BYTES)
+
+_TAG = "⟨tag "
+
+
+def tag_mark(name: str) -> str:
+    """How the mark of a tag is spelt.
+
+    Raises:
+        ConfigError: it is no word of letters, digits, - and _.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ConfigError(f"tag: {name!r} is none: write letters, digits, - and _, as in 2de or bt")
+    return f"{_TAG}{name}⟩"
+
 
 # ---- choices --------------------------------------------------------------------------------------
 
@@ -155,6 +170,22 @@ class Tokenizer:
     def decode_batch(self, rows: Iterable[Iterable[SupportsInt]]) -> list[str]:
         theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
         return self._inner.decode_batch(theirs, skip_special_tokens=True)
+
+    def tag(self, name: str) -> int:
+        """The id of the mark that a tag, such as 2de, stands as before a text.
+
+        Raises:
+            ConfigError: the tokenizer has none of that name.
+        """
+        if (found := self._marks.get(tag_mark(name))) is None:
+            known = ", ".join(self.tags) or "none, because no source of its training text had one"
+            raise ConfigError(f"tag: no {name!r} here. Known: {known}.")
+        return int(self._ours[found])
+
+    @property
+    def tags(self) -> list[str]:
+        """All that there are."""
+        return sorted(mark[len(_TAG) : -1] for mark in self._marks if mark.startswith(_TAG))
 
     def mark(self, *names: str) -> int:
         """The id of a mark, by any of the ``names`` it may go by, such as ⟨mask⟩, [MASK] and <mask>.

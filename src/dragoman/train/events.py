@@ -48,6 +48,8 @@ class Learned:
     """Share of padding in these batches."""
     skipped: int
     """Steps skipped since the run began, because loss or gradient was not finite."""
+    sources: dict[str, int]
+    """Tokens of each source, on either side, read since the run began; empty where the lesson tells no sources."""
     seconds: float
     """Time spent learning since the run began."""
     tokens_per_second: float

@@ -1,5 +1,6 @@
 """All that a run knows besides tensors: small enough to read in the checkpoint's ``progress.json``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,13 @@ class Progress(loop.Progress):
     best_step: int | None = None
     stale: int = 0
     """Validations since the best one."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Tokens of each source, on either side, read since the run began."""
     window: Window = field(default_factory=Window)
+
+    def count(self, tokens: Mapping[str, int]) -> None:
+        for name, number in tokens.items():
+            self.sources[name] = self.sources.get(name, 0) + number
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Progress":

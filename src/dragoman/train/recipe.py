@@ -14,6 +14,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
+from dragoman.data.mixture import Concatenate, Mixture
+from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products
@@ -44,6 +46,10 @@ class DataConfig:
 
     train: tuple[PairSource, ...]
     """Read one after the other."""
+    mixture: Mixture = Concatenate()
+    """How much of each of them is learned from."""
+    order: Order = Shuffled()
+    """Which pairs come when."""
     cleaning: Cleaning = Cleaning()
     """Rules for the training text; validation and test sets that are given stay as they are."""
     hold_out: HoldOut = HoldOut()

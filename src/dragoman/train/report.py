@@ -34,7 +34,7 @@ def write(run: RunDirectory) -> None:
         charts=_charts(train, valid) + _followed(run),
         scores=_scores(run),
         samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
-        preparation=_preparation(run),
+        preparation=_preparation(run, train),
         config=html.escape((run.path / CONFIG).read_text(encoding="utf-8")),
     )
     durable.replace(run.path / "report.html", page.encode())
@@ -172,15 +172,37 @@ def _confusion(found: Row) -> str:
     return f"<table><tr><th>label, taken for:</th>{head}</tr>{rows}</table>"
 
 
-def _preparation(run: RunDirectory) -> str:
-    """What was removed from the text, and why."""
+def _preparation(run: RunDirectory, train: Sequence[Row]) -> str:
+    """What was removed from the text, and why; and how much of each source was learned from."""
     path = run.path / "data" / "report.json"
     if not path.exists():
         return ""
     report = json.loads(path.read_text(encoding="utf-8"))
     rows = _of_pairs(report) if "cleaning" in report else report["table"]
     body = "".join(f"<tr><th>{html.escape(name)}</th><td>{count:,}</td></tr>" for name, count in rows)
-    return f"<h2>Text</h2><table>{body}</table>"
+    return f"<h2>Text</h2><table>{body}</table>{_sources(report.get('sources', {}), train)}"
+
+
+def _sources(stored: dict[str, Row], train: Sequence[Row]) -> str:
+    """Of each of several sources, what there is and how much of it was seen."""
+    if len(stored) < 2:
+        return ""
+    seen = train[-1].get("sources", {}) if train else {}
+    together = sum(seen.values()) or 1
+    rows = ""
+    for name, there in stored.items():
+        tokens = seen.get(name, 0)
+        times = tokens / max(there["tokens"], 1)
+        figures = (
+            f"{there['pairs']:,}",
+            f"{there['tokens']:,}",
+            f"{tokens:,}",
+            f"{tokens / together:.1%}",
+            f"{times:.2f}",
+        )
+        rows += f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{figure}</td>' for figure in figures)}</tr>"
+    head = "".join(f"<th>{name}</th>" for name in ("source", "pairs", "tokens", "tokens seen", "share", "times"))
+    return f"<h2>Sources</h2><table><tr>{head}</tr>{rows}</table>"
 
 
 def _of_pairs(report: Row) -> list[tuple[str, int]]:

@@ -203,8 +203,10 @@ class Run:
         done = next(steps)
         if self.average and not done.skipped:
             self.average.update(done.step)
-        for real, cells in map(self.lesson.size, self.plan.at(done.step - 1)):
+        for rows in self.plan.at(done.step - 1):
+            real, cells = self.lesson.size(rows)
             window.real, window.cells = window.real + real, window.cells + cells
+            progress.count(self.lesson.origins(rows))
         seconds = time.perf_counter() - began
         progress.seconds, window.seconds = progress.seconds + seconds, window.seconds + seconds
         if done.skipped:
@@ -233,6 +235,7 @@ class Run:
             tokens=progress.tokens,
             padding=1 - window.real / window.cells,
             skipped=progress.skipped,
+            sources=dict(progress.sources),
             seconds=progress.seconds,
             tokens_per_second=window.real / window.seconds,
             utilisation=self.utilisation and self.utilisation.share(window.real, window.seconds),

@@ -135,6 +135,10 @@ class Lesson(ABC):
     def size(self, rows: Any) -> tuple[int, int]:
         """Positions of the micro-batch that are not padding, and all of them."""
 
+    def origins(self, rows: Any) -> dict[str, int]:
+        """How many of the micro-batch's tokens, on either side, are from each source, where there are several."""
+        return {}
+
     @abstractmethod
     def examination(self, cfg: RunConfig, device: torch.device) -> "Examination": ...
 

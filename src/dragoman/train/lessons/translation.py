@@ -4,10 +4,8 @@ runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl (tex
 """
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,19 +14,23 @@ import torch
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.data.batch import Batch, Batches, collate
+from dragoman.data.batch import Batch, collate
 from dragoman.data.tasks import Translation
+from dragoman.decode.request import Request
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.clean import CleanReport, clean
+from dragoman.text.clean import CleanReport, added_up, clean
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats import JsonLines, Pair, read_pairs
+from dragoman.text.formats import PairSource, held_out_from, names_of, read_pairs, tags_of
+from dragoman.text.held_out import held_out_line, read_held_out
+from dragoman.text.lines import Sourced
 from dragoman.text.split import Overlap, Split, hold_out, without_overlap
 from dragoman.text.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, earlier_tokenizers, mean_surprise
+from dragoman.train.lessons import drawing
+from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Plan, Seen, earlier_tokenizers, mean_surprise
 from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 
@@ -40,11 +42,12 @@ class TranslationLesson(Lesson):
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
-        self.valid_pairs, self.test_pairs = (_read(folder / f"{name}.jsonl") for name in ("valid", "test"))
+        self.valid_pairs, self.test_pairs = (read_held_out(folder / f"{name}.jsonl") for name in ("valid", "test"))
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
         super().check(cfg)
+        drawing.check(cfg, _pairs(cfg))
         if cfg.train.best_by in cls.scores and not cfg.train.scored:
             raise ConfigError(f"train.best_by: {cfg.train.best_by} is of translations: set train.scored to how many")
 
@@ -71,8 +74,8 @@ class TranslationLesson(Lesson):
         train, valid, test = map(len, (self.train, self.valid, self.test_pairs))
         return f"{train:,} pairs to train on, {valid:,} to validate, {test:,} to test; vocabulary {vocabulary}"
 
-    def plan(self, cfg: RunConfig) -> Batches:
-        return Batches(self.train.lengths, cfg.train.batch_tokens, cfg.train.seed, cfg.train.accumulate)
+    def plan(self, cfg: RunConfig) -> Plan:
+        return drawing.plan(cfg, _pairs(cfg), self.train)
 
     def batch(self, rows: np.ndarray) -> Batch:
         return collate(self.train, rows)
@@ -80,6 +83,13 @@ class TranslationLesson(Lesson):
     def size(self, rows: np.ndarray) -> tuple[int, int]:
         lengths = self.train.lengths[rows]
         return int(lengths.sum()), int(len(rows) * lengths.max(axis=0).sum())
+
+    def origins(self, rows: np.ndarray) -> dict[str, int]:
+        if len(self.train.sources) < 2:
+            return {}
+        which, tokens = self.train.origins(rows), self.train.lengths[rows].sum(axis=1)
+        counts = np.bincount(which, tokens, minlength=len(self.train.sources))
+        return {name: int(count) for name, count in zip(self.train.sources, counts, strict=True)}
 
     def examination(self, cfg: RunConfig, device: torch.device) -> "Translating":
         return Translating(self, cfg, device)
@@ -101,19 +111,24 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         source, target = yield from earlier_tokenizers(cfg.init, sources, targets)
     else:
         source, target = _train_tokenizers(cfg, split.train)
+    drawing.check_tags(_pairs(cfg), source)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length
     report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
     with durable.folder(run.path / FOLDER) as folder:
         for name, pairs in (("train", split.train), ("valid", split.valid)):
-            corpus = ParallelCorpus.build(folder / name, pairs, source, target, longest=longest)
+            corpus = ParallelCorpus.build(
+                folder / name, pairs, source, target, longest=longest, grouped=name == "train"
+            )
             report[f"{name} pairs too long for the model"] = corpus.left_out
+            if name == "train":
+                drawing.check_left(_pairs(cfg), corpus.sources)
+                report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
         for name, pairs in (("valid", split.valid), ("test", split.test)):
-            lines = (json.dumps(pair._asdict(), ensure_ascii=False) + "\n" for pair in pairs)
-            durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+            durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
 
 
@@ -122,30 +137,26 @@ def _pairs(cfg: RunConfig) -> DataConfig:
     return cfg.data
 
 
-def _read(path: Path) -> list[Pair]:
-    return list(read_pairs(JsonLines(path=str(path)))) if path.stat().st_size else []
-
-
 # ---- text -----------------------------------------------------------------------------------------
 
 
-def _split(cfg: DataConfig, report: dict[str, Any]) -> Split:
+def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     """Training, validation and test pairs; what was removed on the way goes into ``report``."""
-    cleaned = CleanReport()
-    pairs = list(clean(itertools.chain.from_iterable(map(read_pairs, cfg.train)), cfg.cleaning, cleaned))
+    pairs, cleaned = _cleaned(cfg)
     report["cleaning"] = dataclasses.asdict(cleaned)
     report["lines"] = [f"cleaning: {cleaned}"]
     if not pairs:
         raise DataError(
             f"no training pairs are left of {cleaned.read:,} ({cleaned}): relax data.cleaning, or look at the text"
         )
-    valid, test = (None if source is None else list(read_pairs(source)) for source in (cfg.valid, cfg.test))
+    valid, test = (None if source is None else list(_sourced([("", source)])) for source in (cfg.valid, cfg.test))
     if given := [*(test or ()), *(valid or ())]:
         pairs = _without(pairs, given, cfg, report)
+    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if held_out_from(source)}
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
     )
-    split = hold_out(pairs, counts)
+    split = hold_out(pairs, counts, may=lambda pair: pair.origin in may)
     report["held_out"] = split.removed
     if counts.valid or counts.test:
         alike = sum(split.removed.values())
@@ -157,7 +168,25 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split:
     )
 
 
-def _without(pairs: list[Pair], given: list[Pair], cfg: DataConfig, report: dict[str, Any]) -> list[Pair]:
+def _cleaned(cfg: DataConfig) -> tuple[list[Sourced], CleanReport]:
+    """Sources with the same tags are cleaned as one text: what is a duplicate, a conflict or an unusual length is a
+    question about translations into the same language."""
+    pairs, reports = [], []
+    sourced = list(zip(names_of(cfg.train), cfg.train, strict=True))
+    for tags in dict.fromkeys(tags_of(source) for source in cfg.train):
+        reports.append(CleanReport())
+        some = [(name, source) for name, source in sourced if tags_of(source) == tags]
+        pairs += clean(_sourced(some), cfg.cleaning, reports[-1])
+    return pairs, added_up(reports)
+
+
+def _sourced(sources: Sequence[tuple[str, PairSource]]) -> Iterator[Sourced]:
+    for name, source in sources:
+        for pair in read_pairs(source):
+            yield Sourced(*pair, name, " ".join(tags_of(source)))
+
+
+def _without(pairs: list[Sourced], given: list[Sourced], cfg: DataConfig, report: dict[str, Any]) -> list[Sourced]:
     overlap = Overlap()
     apart = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
     report["overlap"] = dataclasses.asdict(overlap)
@@ -168,11 +197,12 @@ def _without(pairs: list[Pair], given: list[Pair], cfg: DataConfig, report: dict
     return apart if cfg.overlap == "drop" else pairs
 
 
-def _train_tokenizers(cfg: RunConfig, pairs: list[Pair]) -> tuple[Tokenizer, Tokenizer]:
+def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> tuple[Tokenizer, Tokenizer]:
+    marks = drawing.marks(_pairs(cfg))
     if cfg.target_tokenizer is None:
-        joint = Tokenizer.train(cfg.tokenizer, itertools.chain.from_iterable(pairs))
+        joint = Tokenizer.train(cfg.tokenizer, (text for pair in pairs for text in pair.pair), marks)
         return joint, joint
-    source = Tokenizer.train(cfg.tokenizer, (pair.source for pair in pairs))
+    source = Tokenizer.train(cfg.tokenizer, (pair.source for pair in pairs), marks)
     return source, Tokenizer.train(cfg.target_tokenizer, (pair.target for pair in pairs))
 
 
@@ -199,8 +229,9 @@ class Translating(Examination):
         if not pairs:
             return {}, []
         sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        asked = [Request(pair.source, tags=tuple(pair.tags.split())) for pair in pairs]
         translator = Translator(model, self.lesson.source_tokenizer, self.lesson.target_tokenizer)
-        outputs = [translation.text for translation in translator.translate(sources, beam=1)]
+        outputs = [translation.text for translation in translator.translate(asked, beam=1)]
         samples = [Sample(*row) for row in zip(sources, references, outputs, strict=True)][:shown]
         if not scored:
             return {}, samples

@@ -1,0 +1,114 @@
+"""How much of each of several sources a run learns from: a choice of ``data.mixture``.
+
+A share is a part of the pairs that are drawn; the shares of all sources add up to 1. A small source with a large share
+comes again and again, every pair of it equally often (``rounds.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field
+
+from dragoman.config import OneOf, at, config, unknown
+from dragoman.errors import ConfigError
+from dragoman.text.mix import check_weights, shares
+
+Sizes = Mapping[str, int]
+"""The sources, by name, with the pairs each has."""
+
+
+@config
+class Concatenate:
+    """Every pair once an epoch, whichever source it is from."""
+
+    def check(self, names: Sequence[str]) -> None:
+        pass
+
+    def used(self, name: str) -> bool:
+        return True
+
+    def shares(self, sizes: Sizes, done: float) -> list[float]:
+        return shares(list(sizes.values()), [1.0] * len(sizes), 1.0)
+
+
+@config
+class Temperature:
+    """In proportion to size^(1/temperature) (Arivazhagan et al., arXiv:1907.05019, section 4.2)."""
+
+    temperature: Annotated[float, Field(ge=1)] = 5.0
+    """1 takes from each as much as it has; the higher, the more the small sources count."""
+
+    def check(self, names: Sequence[str]) -> None:
+        pass
+
+    def used(self, name: str) -> bool:
+        return True
+
+    def shares(self, sizes: Sizes, done: float) -> list[float]:
+        return shares(list(sizes.values()), [1.0] * len(sizes), self.temperature)
+
+
+@config
+class Weights:
+    """In proportion to a weight, whatever the sources' sizes."""
+
+    weights: dict[str, float]
+    """One for each source, by its name; 0 leaves it out."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """
+        Raises:
+            ConfigError: a source without a weight, a weight of no source, one that is negative, or nothing but zeros.
+        """
+        for name in self.weights:
+            if name not in names:
+                raise ConfigError(unknown("weights", name, names))
+        for name in names:
+            if name not in self.weights:
+                raise ConfigError(f"weights: none for {name!r}: give each source one, or 0 to leave it out")
+        check_weights(self.weights.values())
+
+    def used(self, name: str) -> bool:
+        return self.weights[name] > 0
+
+    def shares(self, sizes: Sizes, done: float) -> list[float]:
+        return shares([1] * len(sizes), [self.weights[name] for name in sizes], 1.0)
+
+
+@config
+class Stage:
+    begins: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the run after which these weights hold: 0 for its beginning, 0.5 for its second half."""
+    weights: dict[str, float]
+    """One for each source, by its name; 0 leaves it out until a later stage."""
+
+
+@config
+class Stages:
+    """Weights that change while the run goes on: such as general text first and one's own at the end."""
+
+    stages: tuple[Stage, ...]
+    """In their order; the first begins at 0."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """
+        Raises:
+            ConfigError: stages that do not begin one after the other from 0 on, or weights that are none.
+        """
+        begins = [stage.begins for stage in self.stages]
+        if begins[:1] != [0] or any(after <= before for before, after in pairwise(begins)):
+            raise ConfigError(f"stages: begin at {begins}: the first at 0, each later one after the one before it")
+        for i, stage in enumerate(self.stages):
+            with at(f"stages.{i}"):
+                Weights(weights=stage.weights).check(names)
+
+    def used(self, name: str) -> bool:
+        return any(stage.weights[name] > 0 for stage in self.stages)
+
+    def shares(self, sizes: Sizes, done: float) -> list[float]:
+        now = max((stage for stage in self.stages if stage.begins <= done), key=lambda stage: stage.begins)
+        return Weights(weights=now.weights).shares(sizes, done)
+
+
+Mixture = Annotated[Concatenate | Temperature | Weights | Stages, OneOf()]

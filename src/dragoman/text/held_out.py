@@ -1,0 +1,36 @@
+"""The pairs that a run holds out, as it keeps them: JSON lines that know the tags of their source."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from dragoman.errors import DataError
+from dragoman.text.formats import guess_source, read_pairs
+from dragoman.text.lines import Sourced, parse_json, read_lines
+
+
+def held_out_line(pair: Sourced) -> str:
+    tags = {"tags": pair.tags.split()} if pair.tags else {}
+    return json.dumps(pair.pair._asdict() | tags, ensure_ascii=False) + "\n"
+
+
+def read_held_out(path: Path) -> list[Sourced]:
+    """What ``held_out_line`` has written; nothing where no pair was held out.
+
+    Raises:
+        DataError: no such file, or a line that was not written so.
+    """
+    return [_pair(line, f"{path}:{number}") for number, line in enumerate(read_lines(path), 1)]
+
+
+def _pair(line: str, where: str) -> Sourced:
+    try:
+        row = parse_json(line, where)
+        return Sourced(row["source"], row["target"], "", " ".join(row.get("tags", ())))
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{where}: not a pair as runs hold them out: write source and target, perhaps tags") from None
+
+
+def tagged_pairs(path: str, tags: Sequence[str]) -> list[Sourced]:
+    """The pairs of a file known by its name, as from a source with these tags."""
+    return [Sourced(*pair, "", " ".join(tags)) for pair in read_pairs(guess_source(path))]
