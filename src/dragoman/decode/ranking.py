@@ -39,10 +39,11 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
         found = torch.empty(len(logits))
         library().partition(logits.data_ptr(), *logits.shape, found.data_ptr())
         return found
-    highest = (logits.amax(dim=1) if highest is None else highest).float()[:, None]
+    highest = (logits.amax(dim=1) if highest is None else highest).float()
     rows = max(1, _IN_CACHE // logits.shape[1])
-    sums = [(x - top).exp_().sum(dim=1) for x, top in zip(logits.split(rows), highest.split(rows), strict=True)]
-    return torch.cat(sums).log_() + highest[:, 0]
+    # PyTorch's log_softmax takes half the time of its exp alone, on CPUs
+    likeliest = [x.log_softmax(dim=1, dtype=torch.float32).amax(dim=1) for x in logits.split(rows)]
+    return highest - torch.cat(likeliest)
 
 
 def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:

@@ -27,7 +27,7 @@ __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_
 
 LONGEST = 1000
 """Characters of a text taken at once, where no run tells how long its training texts were."""
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 8192
 """Source tokens translated at a time, padding included, times the hypotheses of each."""
 CHUNK = 4096
 """Texts read at a time from a stream, and translated in batches of like length."""
