@@ -106,7 +106,7 @@ class Adafactor:
     """Memory of a row and a column where Adam keeps two matrices (Shazeer & Stern, arXiv:1804.04235).
 
     The learning rate is a share of each tensor's own size (the root mean square of its entries), and never more than
-    step^-1/2: peaks are many times those of AdamW, such as 1e-1.
+    step^-1/2: peaks are many times those of AdamW, such as 5e-2.
     """
 
     beta2_decay: Annotated[float, Field(le=0)] = -0.8
