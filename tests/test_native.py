@@ -177,6 +177,21 @@ def test_states_that_join_go_on_as_if_they_had_been_one():
     assert torch.equal(model.decode(c, first)[:1], model.decode(c[:1], apart_second))
 
 
+@torch.no_grad()
+def test_who_joins_may_have_seen_more_than_there_is_room_for():
+    model, source = native_of(in_float32("plain")), rows_of(2)
+    young, old, alone = model.start(source[:1]), model.start(source[1:]), model.start(source[1:])
+    text = torch.randint(3, V, (1, 70))
+    model.decode(text[:, :1], young)
+    for token in text[:, :32].split(1, dim=1):
+        model.decode(token, old), model.decode(token, alone)
+    young.join(old)
+    for token in text[:, 32:].split(1, dim=1):
+        got = model.decode(token.expand(2, 1), young)
+        assert torch.equal(got[1:], model.decode(token, alone))
+    assert young.length == 70
+
+
 def test_tokens_are_taken_back():
     model = native_of(in_float32("rotary", "decoder-only"))
     state, straight = model.start(None), model.start(None)

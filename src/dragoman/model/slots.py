@@ -219,6 +219,7 @@ class Slots(DecodingState):
         theirs = torch.zeros(len(other.table), self.table.shape[1], dtype=torch.int32)
         theirs[:, : other.table.shape[1]] = other.table + self.pool.used
         self.pool.append(other.pool)
+        self.columns = max(self.columns, other.columns)
         self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
         if self.source is not None and other.source is not None:
             self.make_room_for_sources(other.source.used)
