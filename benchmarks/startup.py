@@ -1,0 +1,82 @@
+"""How long until something happens: help, import, and the first step of a training.
+
+    OMP_NUM_THREADS=1 python benchmarks/startup.py [PAIRS]
+
+Each in a process of its own, the best of a few, in CPU seconds (so that what else the machine does counts little) and
+in seconds by the clock. PAIRS as ``dragoman train --pairs`` takes them; without, 29,000 made-up pairs of 4 to 30 words,
+the size of Multi30k. The first step comes after reading, cleaning, training a tokenizer of 8,000 entries, and storing the
+tokens.
+
+Expected: help within half a second, ``import dragoman`` within 1.5, the first step within 10.
+
+Writes ``results/startup.md`` beside this file.
+"""
+
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+COMMAND = [sys.executable, "-m", "dragoman"]
+
+
+def seconds(command: list[str], rounds: int) -> tuple[float, float]:
+    """CPU and clock, of the round that took least CPU."""
+    taken = []
+    for _ in range(rounds):
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        after, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - began
+        taken.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, clock))
+    return min(taken)
+
+
+def made_up(path: Path) -> str:
+    """Words by rank as Zipf has them, translated word by word."""
+    draw = random.Random(1)
+    words = ["".join(draw.choices("abcdefghiklmnoprstu", k=draw.randint(2, 9))) for _ in range(12_000)]
+    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(29_000):
+            sentence = draw.choices(words, weights, k=draw.randint(4, 30))
+            file.write(f"{' '.join(sentence)}\t{' '.join(word[::-1] for word in sentence)}\n")
+    return str(path)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = sys.argv[1] if len(sys.argv) > 1 else made_up(Path(folder) / "pairs.tsv")
+        train = [*COMMAND, "train", "--pairs", pairs, "--preset", "transformer-tiny", "--run", f"{folder}/run"]
+        once = ["train.budget={kind: steps, steps: 1}", "train.validate_every=1000000", "data.hold_out.valid=0"]
+        rows = [
+            ("dragoman --help", *seconds([*COMMAND, "--help"], 5), 0.5),
+            ("import dragoman", *seconds([sys.executable, "-c", "import dragoman"], 5), 1.5),
+            ("import torch alone", *seconds([sys.executable, "-c", "import torch"], 5), None),
+            ("dragoman train, first step made and saved", *seconds([*train, *once], 1), 10),
+        ]
+    lines = [
+        "# Start-up",
+        "",
+        f"{date.today()}; {platform.processor() or platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} "
+        f"thread(s), Python {platform.python_version()}, torch {torch.__version__}.",
+        "",
+        "| what | CPU seconds | by the clock | wanted |",
+        "|---|---:|---:|---:|",
+    ]
+    for what, cpu, clock, wanted in rows:
+        lines.append(f"| {what} | {cpu:.2f} | {clock:.2f} | {'' if wanted is None else f'{wanted:.1f}'} |")
+    text = "\n".join([*lines, ""])
+    print(text)
+    (Path(__file__).parent / "results" / "startup.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Peak resident memory of training beside the peers, and what takes it.
+
+    OMP_NUM_THREADS=1 python benchmarks/train_memory.py
+
+Three steps of each contestant of ``train_speed.py`` in its base setting, each in a process of its own: the highest
+resident size that the system has seen, less that before the model was built. Then the share of each part of ours:
+weights, gradients and the optimizer's memory by adding up tensors, what is kept for the backward pass by looking at every tensor
+that autograd saves, and one chunk of logits.
+
+Expected: less than the peers by the logits, which are never stored: 4,096 x 8,000 numbers, two or three times.
+
+Writes ``results/train_memory.md`` beside this file.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from train_speed import BASE, CONTESTANTS, contestant, even
+
+from dragoman.machine import keep_memory
+from dragoman.model.loss import CHUNK_BYTES
+
+MB = 1e6
+
+
+def resident() -> float:
+    """The highest so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+
+
+def one(name: str, precision: str) -> float:
+    """In this process: what learning takes on top of what was there before."""
+    keep_memory()
+    batches, before = even(BASE, 3), resident()
+    racer = contestant(name, BASE, precision)
+    for batch in batches:
+        racer.step(batch, counted=False)
+    return resident() - before
+
+
+def in_a_process(name: str, precision: str) -> float:
+    command = [sys.executable, __file__, name, precision]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def parts(precision: str) -> dict[str, float]:
+    """Of our 2017 model, in MB."""
+    racer, saved = contestant("dragoman, 2017", BASE, precision), dict[int, int]()
+    weights = {p.untyped_storage().data_ptr() for p in racer.model.parameters()}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        racer.step(even(BASE, 1)[0], counted=False)
+    parameters = sum(p.nbytes for p in racer.model.parameters())
+    state = sum(t.nbytes for s in racer.optimizer.state.values() for t in s.values())
+    found = {
+        "weights": parameters,
+        "gradients": parameters,
+        "optimizer": state,
+        "kept for the backward pass": sum(saved.values()),
+    }
+    return {name: size / MB for name, size in (found | {"a chunk of logits": CHUNK_BYTES}).items()}
+
+
+def main() -> None:
+    if len(sys.argv) == 3:
+        print(one(*sys.argv[1:]))
+        return
+    lines = [
+        "# Memory of training",
+        "",
+        f"{BASE}; batches of {BASE.tokens:,} target tokens, 32 a sentence. {date.today()}; "
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.",
+        "",
+        "| library | float32, MB | bfloat16, MB |",
+        "|---|---:|---:|",
+    ]
+    for name in CONTESTANTS:
+        sizes = [in_a_process(name, precision) for precision in ("float32", "bfloat16")]
+        lines.append(f"| {name} | {sizes[0]:,.0f} | {sizes[1]:,.0f} |")
+        print(lines[-1], flush=True)
+    lines += ["", "Of ours, 2017:", "", "| part | float32, MB | bfloat16, MB |", "|---|---:|---:|"]
+    exact, rough = parts("float32"), parts("bfloat16")
+    lines += [f"| {name} | {exact[name]:,.0f} | {rough[name]:,.0f} |" for name in exact]
+    text = "\n".join([*lines, ""])
+    print(text)
+    (Path(__file__).parent / "results" / "train_memory.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
