@@ -4,8 +4,7 @@
 
 Each in a process of its own, the best of a few, in CPU seconds (so that what else the machine does counts little) and
 in seconds by the clock. PAIRS as ``dragoman train --pairs`` takes them; without, 29,000 made-up pairs of 4 to 30 words,
-the size of Multi30k. The first step comes after reading, cleaning, training a tokenizer of 8,000 entries, and storing the
-tokens.
+the size of Multi30k. The first step comes after reading, cleaning, training a tokenizer of 8,000 entries, and storing.
 
 Expected: help within half a second, ``import dragoman`` within 1.5, the first step within 10.
 

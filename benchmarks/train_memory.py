@@ -4,8 +4,8 @@
 
 Three steps of each contestant of ``train_speed.py`` in its base setting, each in a process of its own: the highest
 resident size that the system has seen, less that before the model was built. Then the share of each part of ours:
-weights, gradients and the optimizer's memory by adding up tensors, what is kept for the backward pass by looking at every tensor
-that autograd saves, and one chunk of logits.
+weights, gradients and the optimizer's memory by adding up tensors, what is kept for the backward pass by looking at
+every tensor that autograd saves, and one chunk of logits.
 
 Expected: less than the peers by the logits, which are never stored: 4,096 x 8,000 numbers, two or three times.
 
