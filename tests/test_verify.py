@@ -15,7 +15,7 @@ from dragoman.config import to_dict
 from dragoman.decode import verify as verifying
 from dragoman.decode.beginning import ForcedBeginning
 from dragoman.decode.verify import Check, Verifier, answered, random_rows
-from dragoman.model import attention, layouts, tower
+from dragoman.model import attention, layouts, slots, tower
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.layout import Buffers, Joined
 from dragoman.model.mlp import FeedForward
@@ -140,8 +140,9 @@ def forgetful(extend):
 
 
 def test_weights_laid_out_wrongly_are_found(model, monkeypatch):
-    read = layouts.Transposed.forward
-    monkeypatch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * read(self, x))
+    by_pytorch, by_kernels = layouts.Transposed.forward, slots.Slots.read
+    monkeypatch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * by_pytorch(self, x))
+    monkeypatch.setattr(slots.Slots, "read", lambda *given: by_kernels(*given).roll(1, dims=-1))
     assert failed(asked(model, ["run in", "batches"])) == {"run in float32"}
 
 
