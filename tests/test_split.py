@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dragoman.errors import DataError
 from dragoman.text.lines import Pair
-from dragoman.text.split import HoldOut, grams, hold_out, jaccard, letters, overlap, without_overlap
+from dragoman.text.split import Hardness, HoldOut, grams, hold_out, jaccard, letters, overlap, without_overlap
 
 WORDS = ["light", "Light", "the", "a", "turn", "on", "off", "7", "device", "deVice!", "is", "configured", "已", "नमस्ते"]
 SENTENCE = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)
@@ -105,3 +105,26 @@ def test_letters_keep_the_marks_of_every_script():
     assert letters("\uff26ull-Width 3") == "fullwidth"
     assert letters("कि") != letters("की")
     assert letters("100 %") != letters("200 %")  # without letters, all of it counts
+
+
+def test_hard_pairs_are_the_longest_of_the_rarest_words_and_kept_apart():
+    pairs = many(300)
+    plain, split = hold_out(pairs, HoldOut(test=20, valid=10)), hold_out(pairs, HoldOut(test=20, valid=10, hard=8))
+    assert split.test == plain.test and split.valid == plain.valid, "the other sets stay what they are"
+    hardness = Hardness(pair.source for pair in pairs)
+    assert len(split.hard) == 8
+    assert min(hardness.of(p.source) for p in split.hard) >= max(hardness.of(p.source) for p in split.train)
+    assert not any(overlap(split.train, split.hard).seen.values())
+    assert not any(overlap(split.hard, [*split.test, *split.valid]).seen.values())
+    assert hold_out(random.Random(1).sample(pairs, 300), HoldOut(test=20, valid=10, hard=8)).hard == split.hard
+
+
+def test_a_rare_word_is_harder_than_a_frequent_one_and_more_words_than_fewer():
+    hardness = Hardness(["the light", "the Light", "the lamp"])
+    assert hardness.of("the") < hardness.of("light") < hardness.of("lamp") < hardness.of("the lamp")
+    assert hardness.of("never seen") >= hardness.of("lamp lamp")
+
+
+def test_too_few_pairs_for_a_hard_set_are_told():
+    with pytest.raises(DataError, match="15 for test, 3 as hard ones and 5 for validation"):
+        hold_out(many(20), HoldOut(test=15, valid=5, hard=3))

@@ -92,14 +92,14 @@ def dedupe(
 @app.command()
 def split(
     source: Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for train, valid and test.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.")],
     settings: Settings = None,
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
     report: Report = None,
 ) -> None:
     """Hold out test and validation pairs, and keep everything like them out of training. Holds the text in memory.
 
-    Settings are those of data.hold_out in run files: test=1000 valid=500 near=0.8 seed=1.
+    Settings are those of data.hold_out in run files: test=1000 valid=500 hard=0 near=0.8 seed=1.
     """
     from dragoman import durable
     from dragoman.cli import data_tables
@@ -116,7 +116,7 @@ def split(
     parts = hold_out(pairs, cfg)
     sizes = {}
     with durable.folder(output) as folder:
-        for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
+        for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test), ("hard", parts.hard)):
             if part:  # a file without pairs is none that could be read
                 sizes[name] = write_pairs(part, folder / f"{name}{ending}")
     data_tables.show_split(len(pairs), sizes, parts.removed)

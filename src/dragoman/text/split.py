@@ -30,6 +30,8 @@ class HoldOut:
     """Pairs held out for the final figures."""
     valid: Annotated[int, Field(ge=0)] = 500
     """Pairs held out to choose checkpoints by."""
+    hard: Annotated[int, Field(ge=0)] = 0
+    """Pairs held out as a test set of their own: the hardest, longest and of the rarest words (see ``Hardness``)."""
     near: Annotated[float, Field(gt=0, le=1)] | None = 0.8
     """Similarity from which a text counts as a near duplicate, 0 to 1; None for exact duplicates alone."""
     seed: int = 1
@@ -46,6 +48,8 @@ class Split(Generic[P]):
     test: list[P]
     removed: dict[str, int]
     """Why ("same source", "near source", "same target", "near target") -> pairs that this kept out of training."""
+    hard: list[P] = field(default_factory=list)
+    """The hardest first."""
 
 
 def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> Split[P]:
@@ -53,7 +57,8 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
     those that ``may`` be are held out.
 
     Which pairs are held out depends on their text and the seed alone: those whose source has the lowest hash. So the
-    order of the pairs does not change the test set, and pairs that are added later change little of it.
+    order of the pairs does not change the test set, and pairs that are added later change little of it. The hard set is
+    taken from what is left.
 
     Raises:
         DataError: too few pairs to leave any for training.
@@ -63,7 +68,8 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
     tested = Likeness(test, cfg.near)
     fresh = (pair for pair in candidates[cfg.test :] if tested.why(pair) is None)
     valid = [pair for pair, _ in zip(fresh, range(cfg.valid), strict=False)]
-    held = Likeness([*test, *valid], cfg.near)
+    hard = _hardest(candidates, Likeness([*test, *valid], cfg.near), cfg.hard) if cfg.hard else []
+    held = Likeness([*test, *valid, *hard], cfg.near)
     removed = dict.fromkeys(REASONS, 0)
     train = []
     for pair in pairs:
@@ -71,13 +77,15 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
             removed[why] += 1
         else:
             train.append(pair)
-    if not train or len(test) < cfg.test or len(valid) < cfg.valid:
+    if not train or (len(test), len(valid), len(hard)) < (cfg.test, cfg.valid, cfg.hard):
+        more = f", {cfg.hard:,} as hard ones" if cfg.hard else ""
         raise DataError(
             f"{len(pairs):,} pairs with {len(candidates):,} different sources are too few to hold out {cfg.test:,} for "
-            f"test and {cfg.valid:,} for validation and train on the rest: hold out fewer (data.hold_out), or give more"
+            f"test{more} and {cfg.valid:,} for validation and train on the rest: hold out fewer (data.hold_out), or "
+            "give more"
         )
-    removed["same source"] -= len(test) + len(valid)  # these are the held-out pairs themselves
-    return Split(train, valid, test, removed)
+    removed["same source"] -= len(test) + len(valid) + len(hard)  # these are the held-out pairs themselves
+    return Split(train, valid, test, removed, hard)
 
 
 def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
@@ -89,6 +97,25 @@ def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
         if key not in first or mine < first[key]:
             first[key] = mine
     return [first[key][1] for key in sorted(first, key=lambda key: _hash(seed, key))]
+
+
+def _hardest(candidates: Sequence[P], held: "Likeness", count: int) -> list[P]:
+    hardness = Hardness(pair.source for pair in candidates)
+    hardest_first = sorted(candidates, key=lambda pair: -hardness.of(pair.source))  # ties: by their hashes
+    fresh = (pair for pair in hardest_first if held.why(pair) is None)
+    return [pair for pair, _ in zip(fresh, range(count), strict=False)]
+
+
+class Hardness:
+    """How surprising the words of a text are together: minus the sum of the logarithms of their shares in ``texts``,
+    case apart (the sentence rarity of Platanios et al., arXiv:1903.09848, equation 3, on words)."""
+
+    def __init__(self, texts: Iterable[str]):
+        self.counts = Counter(word for text in texts for word in text.casefold().split())
+        self.total = max(self.counts.total(), 1)
+
+    def of(self, text: str) -> float:
+        return sum(math.log(self.total / max(self.counts[word], 1)) for word in text.casefold().split())
 
 
 def _hash(seed: int, *texts: str) -> bytes:

@@ -1,6 +1,6 @@
 """Translation as a lesson: pairs cleaned, split and tokenized; validation sentences translated and scored.
 
-runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl (text)   report.json (what was removed)
+runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   hard.jsonl (text)   report.json
 """
 
 import dataclasses
@@ -116,6 +116,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length
     report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
+    if split.hard:
+        report["pairs"]["hard test"] = len(split.hard)
     with durable.folder(run.path / FOLDER) as folder:
         for name, pairs in (("train", split.train), ("valid", split.valid)):
             corpus = ParallelCorpus.build(
@@ -127,7 +129,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
-        for name, pairs in (("valid", split.valid), ("test", split.test)):
+        for name, pairs in (("valid", split.valid), ("test", split.test), ("hard", split.hard)):
             durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
         durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
 
@@ -158,10 +160,11 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     )
     split = hold_out(pairs, counts, may=lambda pair: pair.origin in may)
     report["held_out"] = split.removed
-    if counts.valid or counts.test:
-        alike = sum(split.removed.values())
+    if counts.valid or counts.test or counts.hard:
+        alike, hard = sum(split.removed.values()), f", the {len(split.hard):,} hardest apart" if split.hard else ""
         report["lines"].append(
-            f"held out: {len(split.valid):,} for validation, {len(split.test):,} for test; {alike:,} like them removed"
+            f"held out: {len(split.valid):,} for validation, {len(split.test):,} for test{hard}; {alike:,} like them "
+            "removed"
         )
     return dataclasses.replace(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test
