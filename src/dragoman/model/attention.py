@@ -163,9 +163,9 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
 
 
 def hiding(mask: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
-    """What is added to scores: the lowest finite number where nothing is seen, not -inf, for a row that sees nothing
-    must become zeros, not NaN."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+    """What is added to scores: where nothing is seen half the lowest number, so that the sum stays finite: a row that
+    sees nothing must become zeros, not NaN."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min / 2)
 
 
 VECTOR = 16
