@@ -83,8 +83,9 @@ def available() -> bool:
     return unavailable() is None
 
 
+@cache
 def unavailable() -> str | None:
-    """Why there are no kernels here; None where there are."""
+    """Why there are no kernels here; None where there are. Asked once: a search asks at every step."""
     try:
         library()
     except Unavailable as why:
