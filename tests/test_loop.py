@@ -17,8 +17,9 @@ from dragoman.model.loss import plain_r_drop
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
-from dragoman.train.loop import Diverged, Part, Progress, Rules, seed_of, train_step, whole
+from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
 from dragoman.train.optimize import Adam, state_tensors
+from dragoman.train.part import Part, whole
 
 V = 20
 TASK = Translation()

@@ -8,8 +8,9 @@ from tiny_run import outcome
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
-from dragoman.train.loop import Progress, Rules, train_step, whole
+from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
+from dragoman.train.part import whole
 from dragoman.train.run import resume, start
 
 ALL = [Adam(), AdamW(), Muon(), Adafactor()]

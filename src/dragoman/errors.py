@@ -18,3 +18,12 @@ class DataError(UserError, ValueError):
 
 class CheckpointError(UserError):
     """A run directory or checkpoint that is missing, damaged, of another format, or not to be overwritten."""
+
+
+class ProcessLost(UserError):
+    """Another of several processes is gone, so that this one cannot go on."""
+
+    def __init__(self, message: str, *, told: bool = False):
+        super().__init__(message)
+        self.told = told
+        """Another process says why, so that this one may leave without a word."""

@@ -23,7 +23,7 @@ from dragoman.cli import (
     translate,
     verify,
 )
-from dragoman.errors import UserError
+from dragoman.errors import ProcessLost, UserError
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
 # second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with
@@ -62,6 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         app(arguments)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except ProcessLost as lost:
+        if not lost.told:
+            print(f"dragoman: {lost}", file=sys.stderr)
+        return 2
     except UserError as mistake:
         print(f"dragoman: {mistake}", file=sys.stderr)
         return 2

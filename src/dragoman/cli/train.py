@@ -1,14 +1,19 @@
 """dragoman train: a run, from its text to its last checkpoint."""
 
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, ProcessLost
+from dragoman.train.launch import STOPPED, in_a_group, launch
 
 if TYPE_CHECKING:
-    from dragoman.train.run import Run
+    from dragoman.train.processes import Alone
+    from dragoman.train.running import Run
 
 
 def train(
@@ -45,6 +50,9 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time of a few steps goes, and keep a trace of them.")
     ] = False,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that learn together, each on a GPU or a share of the cores.")
+    ] = 1,
 ) -> None:
     """Train a model: from a run file, or straight from parallel text.
 
@@ -54,43 +62,75 @@ def train(
 
     dragoman train runs/my-run --resume
     """
-    from dragoman.cli.watch import watch
-    from dragoman.train.board import summary_writer
-
     if tensorboard:
+        from dragoman.train.board import summary_writer
+
         summary_writer()  # told before anything is begun
     settings = [word for word in what or [] if "=" in word and not Path(word).exists()]
     names = [word for word in what or [] if word not in settings]
     if len(names) > 1:
         raise ConfigError(f"{names[1]}: one run file or run at a time; settings are written PATH=VALUE")
-    if resume:
-        if not names:
-            raise ConfigError("--resume: name the directory of the run, as in: dragoman train runs/my-run --resume")
-        going = _resumed(names[0], run, settings, checkpoint, deliberate)
-    else:
-        going = _started(names[0] if names else None, pairs or [], preset, run, settings)
-    finished = watch(going, tensorboard=tensorboard, profile=profile)
-    raise typer.Exit(0 if finished.complete else 130)
+    if resume and not names:
+        raise ConfigError("--resume: name the directory of the run, as in: dragoman train runs/my-run --resume")
+    name = names[0] if names else None
+    if name is None and not pairs:
+        raise ConfigError("nothing to train on: name a run file, or give parallel text with --pairs")
+    directory = run or _default_directory(name or (pairs or [""])[0])
+
+    def begun(team: "Alone") -> "Run":
+        if resume:
+            return _resumed(str(name), directory, settings, checkpoint, deliberate, team)
+        return _started(name, pairs or [], preset, directory, settings, team)
+
+    together = processes == 1 or in_a_group()
+    raise typer.Exit(
+        _watched(begun, tensorboard=tensorboard, profile=profile)
+        if together
+        else _launched(processes, name or "", directory)
+    )
 
 
-def _resumed(name: str, run: Path | None, settings: list[str], checkpoint: str, deliberate: bool) -> "Run":
+def _launched(count: int, name: str, directory: Path) -> int:
+    """This command once more, as so many processes."""
+    codes = launch([sys.executable, "-m", "dragoman", *sys.argv[1:]], count)
+    failed = [code for code in codes if code not in (0, STOPPED)]
+    if told := [code for code in failed if code > 0]:
+        return max(told)
+    if failed:
+        killed = ", ".join(f"process {i} by {signal.Signals(-code).name}" for i, code in enumerate(codes) if code < 0)
+        again = f"dragoman train {name if Path(name).is_dir() else directory} --resume --processes {count}"
+        raise ProcessLost(f"killed: {killed}. What was saved is good; go on with: {again}")
+    return max(codes)
+
+
+def _watched(begun: "Callable[[Alone], Run]", *, tensorboard: bool, profile: bool) -> int:
+    from dragoman.cli.watch import attend, watch
+    from dragoman.train.processes import together
+    from dragoman.train.run import follow
+
+    with together() as team:
+        finished = watch(begun(team), tensorboard=tensorboard, profile=profile) if team.first else attend(follow(team))
+    return 0 if finished.complete else STOPPED
+
+
+def _resumed(name: str, run: Path, settings: list[str], checkpoint: str, deliberate: bool, team: "Alone") -> "Run":
     from dragoman.train.recipe import load
     from dragoman.train.run import resume
 
     if Path(name).is_dir():
-        return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate)
+        return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, team=team)
     cfg = load(name, settings)  # a run file: the run it started goes on, if the file still says the same
-    return resume(run or _default_directory(name), cfg=cfg, checkpoint=checkpoint, deliberate=deliberate)
+    return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, team=team)
 
 
-def _started(name: str | None, pairs: list[str], preset: str | None, run: Path | None, settings: list[str]) -> "Run":
+def _started(
+    name: str | None, pairs: list[str], preset: str | None, run: Path, settings: list[str], team: "Alone"
+) -> "Run":
     from dragoman.config import load_yaml, merge, to_dict
     from dragoman.text.formats import guess_source
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 
-    if name is None and not pairs:
-        raise ConfigError("nothing to train on: name a run file, or give parallel text with --pairs")
     if name is not None and Path(name).is_dir():
         raise ConfigError(f"{name} is a directory: to go on with the run there, add --resume")
     given: dict[str, Any] = load_yaml(Path(name)) if name else {"preset": "transformer-small"}
@@ -98,7 +138,7 @@ def _started(name: str | None, pairs: list[str], preset: str | None, run: Path |
         given = {**given, "preset": preset}
     if pairs:
         given = merge(given, {"data": {"train": [to_dict(guess_source(p)) for p in pairs]}})
-    return start(load(given, settings), run or _default_directory(name or pairs[0]))
+    return start(load(given, settings), run, team=team)
 
 
 def _default_directory(name: str) -> Path:

@@ -9,7 +9,7 @@ from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, S
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from dragoman.train.run import Run
+    from dragoman.train.running import Run
 
 QUIET = 15.0
 """Seconds between lines of progress where nobody watches them move."""
@@ -46,6 +46,14 @@ def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Fi
     raise AssertionError("a run ends with Finished")
 
 
+def attend(run: "Run") -> Finished:
+    """Make the run happen where another process shows it."""
+    for event in run.events():
+        if isinstance(event, Finished):
+            return event
+    raise AssertionError("a run ends with Finished")
+
+
 class Screen:
     """Knows how each event looks."""
 
@@ -77,7 +85,8 @@ class Screen:
 
     def started(self, e: Started) -> None:
         some = f", of which {e.learning / 1e6:.2f}M learn" if e.learning < e.parameters else ""
-        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{some}; {e.device}, {e.precision}")
+        together = f", {e.processes} processes" if e.processes > 1 else ""
+        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{some}; {e.device}, {e.precision}{together}")
         per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
         self.say(
             f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"

@@ -13,6 +13,8 @@ FREE = (
     "train.device",
     "train.give_up_after",
     "train.keep",
+    "train.on_memory",
+    "train.parallel",
     "train.patience",
     "train.report_every",
     "train.samples",

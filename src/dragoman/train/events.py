@@ -29,6 +29,7 @@ class Started:
     """Steps made before: 0, or where the run goes on."""
     total: int | None
     """Steps of the whole run; None while a budget of minutes measures its speed."""
+    processes: int = 1
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ weights, optimizer and n; and who learns from which part of a step, of several p
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 
 from dragoman.errors import UserError
 from dragoman.train.exchange import Exchange
+from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
+from dragoman.train.part import Part
 from dragoman.train.scaling import Unscaled
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
@@ -26,21 +28,6 @@ Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 
 class Diverged(UserError, ArithmeticError):
     """Step after step without a finite gradient: going on would only burn time."""
-
-
-class Part(NamedTuple):
-    """What is learned from at once: a micro-batch of the step or, where processes share one, a piece of it."""
-
-    batch: Any
-    place: tuple[int, ...]
-    """Which of the step's micro-batches, and which piece of that: its random numbers are drawn by this."""
-    weight: float = 1.0
-    """0 for one that another process learns from, and that this one only keeps pace with."""
-
-
-def whole(batches: Iterable[Any]) -> list[Part]:
-    """A step's micro-batches, none of them shared."""
-    return [Part(batch, (number,)) for number, batch in enumerate(batches)]
 
 
 @dataclass
@@ -73,6 +60,8 @@ class StepReport:
     """Target tokens in the step."""
     skipped: bool
     """Loss or gradient was not finite, so nothing was changed."""
+    retries: int = 0
+    """How often a process began the step anew, in smaller pieces, because memory did not suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +78,8 @@ class Rules:
     exchange: Exchange = field(default_factory=Exchange)
     """With the other processes that learn from parts of the same step."""
     scaling: Unscaled = field(default_factory=Unscaled)
+    on_memory: OnMemory = field(default_factory=Stop)
+    """What to do about a part that does not fit into memory."""
 
 
 def seed_of(*numbers: int) -> int:
@@ -111,14 +102,14 @@ def train_step(
 
     Raises:
         Diverged: this is the last of ``rules.give_up_after`` steps in a row without a finite gradient.
+        OutOfMemory: a part does not fit; nothing was changed.
     """
     optimizer.zero_grad(set_to_none=True)
     scale = progress.scale or rules.scaling.first
-    sums = torch.stack([_learn(model, loss, part, progress.step, scale, rules) for part in parts]).sum(0)
-    sums = rules.exchange.add_up(model, sums)
+    sums = rules.exchange.add_up(model, _gradient(model, loss, parts, optimizer, progress.step, scale, rules))
     gradients = rules.exchange.gradients(model)
     norm = rules.exchange.norm(gradients)
-    total, count, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
+    total, count, retries, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
     count = max(count, 1.0)  # rows of nothing but prompts teach nothing
     norm /= count * scale
     finite = math.isfinite(total) and math.isfinite(norm)
@@ -130,7 +121,32 @@ def train_step(
             group["lr"] = lr * group.get("share", 1.0)
         optimizer.step()
     progress.scale, progress.scale_steps = rules.scaling.after(scale, progress.scale_steps, finite)
-    return _account(progress, StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite), rules)
+    report = StepReport(progress.step + 1, total / count, norm, lr, int(count), not finite, int(retries))
+    return _account(progress, report, rules)
+
+
+def _gradient(
+    model: nn.Module, loss: Loss, parts: Sequence[Part], optimizer: Optimizer, step: int, scale: float, rules: Rules
+) -> Tensor:
+    """Of ``scale`` times the sum over all ``parts``; that sum, the number of tokens, and how many attempts failed."""
+    retries = 0
+    while True:
+        sums, failed = [], None
+        for part in parts:
+            try:
+                sums.append(_learn(model, loss, part, step, scale, rules))
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = part
+                break
+        if failed is None:
+            total = torch.stack(sums).sum(0)
+            return torch.cat([total, total.new_tensor([retries])])
+        optimizer.zero_grad(set_to_none=True)  # only here: the error held on to what was computed
+        if failed.batch[0].is_cuda:
+            torch.cuda.empty_cache()
+        parts, retries = rules.on_memory.smaller(parts, failed), retries + 1
 
 
 def _learn(model: nn.Module, loss: Loss, part: Part, step: int, scale: float, rules: Rules) -> Tensor:

@@ -33,7 +33,9 @@ from dragoman.text.split import HoldOut
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
+from dragoman.train.memory import OnMemory, Split
 from dragoman.train.optimize import AdamW, Optimizer
+from dragoman.train.parallel import Parallel, Replicated
 from dragoman.train.rates import Rates, Uniform
 from dragoman.train.schedule import Cosine, Noam, Schedule
 
@@ -94,6 +96,10 @@ class TrainConfig:
     products: Products = "auto"
     """Whose products of float32 matrices a CPU runs: torch's own or oneDNN's, which differ in the last bits. auto:
     whichever is measured to be faster when the run begins."""
+    on_memory: OnMemory = Split()
+    """What to do about a batch that does not fit into memory."""
+    parallel: Parallel = Replicated()
+    """What each of several processes has of the model; how many there are changes no step."""
     recompute: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
     average: Annotated[float, Field(gt=0, lt=1)] | None = None

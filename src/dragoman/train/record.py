@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.snapshot import step_name
 from dragoman.train import report
 from dragoman.train.changes import Change
 from dragoman.train.events import Learned, Saved, Validated
@@ -20,18 +21,45 @@ from dragoman.train.recipe import Keep, RunConfig
 Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
-class Record:
-    """Everything but the data and the tokenizers, which the lesson prepares."""
+class Unrecorded:
+    """What a process leaves that is not the first of several: nothing."""
 
     def __init__(self, directory: RunDirectory):
         self.directory = directory
+
+    def config(self, cfg: RunConfig) -> None: ...
+
+    def rewind(self, progress: Progress) -> None:
+        """Drop what the journals say of steps and validations after the checkpoint."""
+
+    def change(self, step: int, change: Change) -> None: ...
+
+    def learned(self, seen: Learned) -> None: ...
+
+    def validated(self, seen: Validated) -> None: ...
+
+    def page(self) -> None: ...
+
+    def save(self, progress: Progress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool) -> Saved:
+        """Write a checkpoint, and remove those that need not be kept.
+
+        Raises:
+            CheckpointError: it cannot be written; all others are as they were.
+        """
+        return Saved(progress.step, self.directory.folder / step_name(progress.step), best)
+
+
+class Record(Unrecorded):
+    """Everything but the data and the tokenizers, which the lesson prepares."""
+
+    def __init__(self, directory: RunDirectory):
+        super().__init__(directory)
         self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
 
     def config(self, cfg: RunConfig) -> None:
         self.directory.write_config(cfg)
 
     def rewind(self, progress: Progress) -> None:
-        """Drop what the journals say of steps and validations after the checkpoint."""
         step, validated = progress.step, progress.validated
         self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
         self.samples.rewind(lambda line: line["step"] <= validated)
@@ -53,11 +81,6 @@ class Record:
         report.write(self.directory)
 
     def save(self, progress: Progress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool) -> Saved:
-        """Write a checkpoint, and remove those that need not be kept.
-
-        Raises:
-            CheckpointError: it cannot be written; all others are as they were.
-        """
         self.metrics.flush()
         self.samples.flush()
         written = self.directory.save(

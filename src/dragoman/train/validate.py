@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dragoman.train.lessons.lesson import Examination, Seen
+from dragoman.train.memory import OutOfMemory, is_out_of_memory
 
 
 def look(
@@ -20,10 +21,15 @@ def look(
 
     Raises:
         Diverged: the loss is not a number.
+        OutOfMemory: memory does not suffice for that.
     """
     model.eval()
     try:
         with torch.inference_mode(), precision():
             return examination.look(model, stop)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory("out of memory in the validation before it") from None
     finally:
         model.train()

@@ -1,0 +1,160 @@
+"""One process and two on the same steps: the same loss, the speed, and what talking costs; and does prefetching pay?
+
+    python benchmarks/parallel.py [--rounds 3]
+
+A 3 + 3 layer encoder-decoder (width 256, vocabulary 8,000, 8.5 million weights, dropout 0.1) learns from steps of two
+micro-batches of 2,048 tokens, in float32, one thread a process: alone, as two replicas, and as two shards. The three
+follow one another in each round; medians over rounds of the steps after the first. The share of talking is the wall
+time in the exchange (of shards: it is spread over forward and backward pass, and not told apart). The time for making
+batches from the memory-mapped store is told as a share of the step of one process: what prefetching could save.
+
+Expected: on two free cores 1.9 times the tokens a second for replicas (one message of 34 MB a step), less for shards,
+which put weights together four times a step; batches in well under a hundredth of a step.
+
+Writes ``results/parallel.md`` beside this file.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from dragoman.data.batch import Batches, collate
+from dragoman.data.tasks import Translation
+from dragoman.machine import keep_memory
+from dragoman.presets import vaswani2017
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.lines import Pair
+from dragoman.text.tokenizer import Bytes, Tokenizer
+from dragoman.train.launch import launch
+from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.optimize import Adam
+from dragoman.train.parallel import Replicated, Sharded
+from dragoman.train.part import shared_out
+from dragoman.train.processes import together
+
+STEPS, TOKENS = 4, 2048
+WAYS = {"one process": (1, Replicated()), "two replicas": (2, Replicated()), "two shards": (2, Sharded())}
+
+
+def store(folder: Path) -> None:
+    """Sentences of 10 to 60 bytes."""
+    draw = torch.Generator().manual_seed(1)
+    pairs = []
+    for _ in range(2000):
+        letters = torch.randint(97, 123, (2, int(torch.randint(10, 60, (), generator=draw))), generator=draw)
+        pairs.append(Pair(*("".join(map(chr, row.tolist())) for row in letters)))
+    tokenizer = Tokenizer.train(Bytes(), [])
+    ParallelCorpus.build(folder, pairs, tokenizer, tokenizer, longest=None)
+
+
+def worker(way: str, folder: Path) -> None:
+    """Make the steps; the first process tells losses and seconds on standard output."""
+    torch.set_num_threads(1)
+    keep_memory()
+    with together() as team:
+        torch.manual_seed(1)
+        corpus = ParallelCorpus.open(folder)
+        plan, task = Batches(corpus.lengths, TOKENS, 1, 2), Translation()
+        model = replace(vaswani2017(dim=256, heads=4, hidden=1024, depth=3), vocab=8000).build()
+        exchange = WAYS[way][1].build(team)
+        exchange.place(model, torch.device("cpu"))
+        optimizer, progress, told = Adam().build(model), Progress(), []
+        talking, add_up = [0.0], exchange.add_up
+
+        def timed(*given: Any) -> Any:
+            began = time.perf_counter()
+            sums = add_up(*given)
+            talking[0] += time.perf_counter() - began
+            return sums
+
+        exchange.add_up = timed
+        for number in range(STEPS):
+            began, talking[0] = time.perf_counter(), 0.0
+            rows = plan.at(number)
+            parts = [
+                part._replace(batch=collate(corpus, part.batch)) for part in shared_out(rows, team.count)[team.rank]
+            ]
+            made = time.perf_counter() - began
+            rules = Rules(seed=1, exchange=exchange)
+            report = train_step(model, task.loss, parts, optimizer, progress, lr=1e-4, rules=rules)
+            seconds = time.perf_counter() - began
+            told.append({"loss": report.loss, "tokens": report.tokens, "seconds": seconds, "talking": talking[0]})
+            told[-1]["made"] = made
+        if team.first:
+            print(json.dumps(told))
+
+
+def measured(way: str, folder: Path) -> list[dict[str, float]]:
+    command = [sys.executable, __file__, "--way", way, "--store", str(folder)]
+    if WAYS[way][0] == 1:
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryFile("w+") as out:
+        kept = os.dup(1)
+        os.dup2(out.fileno(), 1)
+        try:
+            codes = launch(command, WAYS[way][0])
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+        assert codes == [0, 0], codes
+        out.seek(0)
+        return json.loads(out.read())
+
+
+def main(rounds: int) -> None:
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    last = {}
+    with tempfile.TemporaryDirectory() as place:
+        store(Path(place) / "store")
+        for _ in range(rounds):
+            for way in WAYS:
+                steps = measured(way, Path(place) / "store")
+                last[way] = steps[-1]["loss"]
+                found[way] += steps[1:]
+    speed = {way: statistics.median(s["tokens"] / s["seconds"] for s in steps) for way, steps in found.items()}
+    lines = [
+        "# One process and two on the same steps",
+        "",
+        f"{date.today()}; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, torch {torch.__version__}; one thread a process; {rounds} rounds.",
+        "",
+        f"| | loss after {STEPS} steps | target tokens a second | of one | share of the step spent talking |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for way, steps in found.items():
+        share = statistics.median(s["talking"] / s["seconds"] for s in steps)
+        told = "" if way == "one process" else f"{100 * share:.1f}%" if way == "two replicas" else "not told apart"
+        lines.append(
+            f"| {way} | {last[way]:.6f} | {speed[way]:,.0f} | {speed[way] / speed['one process']:.2f} | {told} |"
+        )
+    made = statistics.median(s["made"] / s["seconds"] for s in found["one process"])
+    lines += ["", f"Making the batches of a step takes {100 * made:.2f}% of it: what prefetching could save on a CPU."]
+    text = "\n".join(lines) + "\n"
+    (Path(__file__).parent / "results" / "parallel.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=list(WAYS))
+    parser.add_argument("--store", type=Path)
+    given = parser.parse_args()
+    if given.way:
+        worker(given.way, given.store)
+    else:
+        main(given.rounds)

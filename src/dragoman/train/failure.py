@@ -1,0 +1,56 @@
+"""What ends a run before its time, and how its user goes on from there."""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.errors import CheckpointError, UserError
+from dragoman.train.loop import Diverged
+from dragoman.train.memory import OutOfMemory, is_out_of_memory
+from dragoman.train.processes import Alone
+from dragoman.train.recipe import TrainConfig
+
+
+@dataclass(frozen=True)
+class Failure:
+    error: Callable[[str], UserError]
+    """Makes what is raised of its text."""
+    what: str
+    settings: str = ""
+    """What to change when going on."""
+    sound: bool = False
+    """The weights are those after the last step, and worth saving."""
+
+    def told(self, directory: RunDirectory, team: Alone) -> UserError:
+        """With how to go on from what is saved."""
+        command = f"dragoman train {directory.path} --resume{team.option}"
+        if self.settings:
+            command += f" --deliberate {self.settings}"
+        if checkpoints := directory.checkpoints():
+            name = checkpoints[-1].path.name
+            return self.error(f"{self.what}. {name} is good; to go on from there: {command}")
+        settings = f", with {self.settings}" if self.settings else ""
+        return self.error(f"{self.what}. Nothing was saved yet: remove {directory.path} and start again{settings}")
+
+
+def failure(error: Exception, step: int, train: TrainConfig, directory: RunDirectory, team: Alone) -> Failure | None:
+    """What ``error`` means, after ``step`` steps; None if it speaks for itself or is a defect of ours."""
+    if isinstance(error, Diverged):
+        return Failure(Diverged, str(error), "train.schedule.peak=...")
+    if isinstance(error, OutOfMemory):
+        settings = fitting(train) if error.divisible else "train.recompute=true"
+        return Failure(OutOfMemory, f"step {step + 1}: {error}", settings, sound=True)
+    if is_out_of_memory(error):
+        return Failure(OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", fitting(train))
+    if team.lost(error):
+        return Failure(team.loss, f"step {step + 1} is not finished", sound=True)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or directory.path
+        return Failure(lambda _: CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume"), "")
+    return None
+
+
+def fitting(train: TrainConfig) -> str:
+    """Batches of half the size, twice as many a step."""
+    return f"train.batch_tokens={max(1, train.batch_tokens // 2)} train.accumulate={2 * train.accumulate}"

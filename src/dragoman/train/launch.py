@@ -1,0 +1,97 @@
+"""Starting several processes of one command on this machine, as torchrun does, and seeing all of them out.
+
+Each is in a session of its own, so that Ctrl-C reaches this process alone, which hands it on once. Should this process
+be killed, the others are sent SIGTERM by the system (Linux). They meet in a file: no port is needed.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+MEETING = "DRAGOMAN_MEETING"
+"""In the environment: the file in which the processes of one machine find one another."""
+STOPPED = 130
+"""Exit code of a process that was asked to stop and has saved."""
+GRACE, LAST_GRACE = 60.0, 10.0
+"""Seconds that the others have to leave by themselves once one has failed, and then to heed SIGTERM."""
+
+
+def in_a_group() -> bool:
+    """Whether this process is one of several that ``launch``, torchrun or a person has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def launch(command: Sequence[str], count: int) -> list[int]:
+    """Run ``command`` as ``count`` processes; their exit codes, negative for the signal that killed one.
+
+    If one fails, the others must leave as well: by themselves, or else they are made to.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        processes: list[subprocess.Popen[bytes]] = []
+
+        def hand_on(number: int, frame: FrameType | None) -> None:
+            for process in processes:
+                process.send_signal(number)
+
+        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            for rank in range(count):
+                environment = os.environ | _environment(rank, count, Path(folder) / "meeting")
+                processes.append(
+                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_tied_to(os.getpid()))
+                )
+            return _see_out(processes)
+        finally:
+            for process in processes:
+                process.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _environment(rank: int, count: int, meeting: Path) -> dict[str, str]:
+    """What torchrun would set, and a share of the cores for each."""
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    loopback = "lo" if sys.platform == "linux" else "lo0"  # whatever the machine's name resolves to
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        MEETING: str(meeting),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", loopback),
+    }
+
+
+def _tied_to(parent: int) -> Callable[[], None]:
+    def tie() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+            if os.getppid() != parent:  # it died meanwhile
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return tie
+
+
+def _see_out(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    failed_at, asked = None, False
+    while any(process.poll() is None for process in processes):
+        if failed_at is None and any(process.returncode not in (None, 0, STOPPED) for process in processes):
+            failed_at = time.monotonic()
+        waited = 0.0 if failed_at is None else time.monotonic() - failed_at
+        if waited > GRACE and not asked:
+            asked = True
+            for process in processes:
+                process.terminate()
+        if waited > GRACE + LAST_GRACE:
+            for process in processes:
+                process.kill()
+        time.sleep(0.05)
+    return [process.returncode for process in processes]

@@ -1,0 +1,118 @@
+"""A run for which memory does not suffice saves, names the batch, and says which setting goes on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_run
+from tiny_run import outcome
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import dump_yaml
+from dragoman.data.tasks import Translation
+from dragoman.train.events import Notice
+from dragoman.train.memory import OutOfMemory
+from dragoman.train.run import resume, start
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return tiny_run.write_pairs(tmp_path_factory.mktemp("text") / "pairs.tsv")
+
+
+def full(monkeypatch, what, calls):
+    """Memory is exhausted from so many ``calls`` of the task's ``what`` on."""
+    ask, seen = getattr(Translation, what), []
+
+    def exhausted(self, model, batch):
+        seen.append(batch)
+        if len(seen) >= calls:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+        return ask(self, model, batch)
+
+    monkeypatch.setattr(Translation, what, exhausted)
+
+
+def test_the_last_finished_step_is_saved_and_the_command_that_goes_on_goes_on(pairs, tmp_path, monkeypatch):
+    whole, path = tmp_path / "whole", tmp_path / "run"
+    list(start(tiny_run.config(pairs), whole).events())
+    with monkeypatch.context() as patch:
+        full(patch, "loss", calls=10)
+        with pytest.raises(OutOfMemory) as told:
+            list(start(tiny_run.config(pairs, on_memory="stop"), path).events())
+    message = str(told.value)
+    assert message.startswith("step 5: out of memory on a batch of ") and " rows of " in message
+    assert "step-000004 is good" in message
+    command = f"dragoman train {path} --resume --deliberate train.batch_tokens=200 train.accumulate=4"
+    assert message.endswith(command)
+    assert RunDirectory.open(path).find("last").step == 4
+    list(resume(path, overrides=["train.on_memory=split"]).events())
+    assert outcome(path)["tensors"] == outcome(whole)["tensors"], "nothing of the step that failed was kept"
+
+
+def test_the_settings_that_are_told_make_steps_of_the_same_size(pairs, tmp_path):
+    list(start(tiny_run.config(pairs), tmp_path / "run").events())
+    before = RunDirectory.open(tmp_path / "run").load("last").progress["tokens"]
+    settings = ["train.batch_tokens=200", "train.accumulate=4", "train.budget.steps=24"]
+    list(resume(tmp_path / "run", overrides=settings, deliberate=True).events())
+    after = RunDirectory.open(tmp_path / "run").load("last").progress["tokens"]
+    assert after / before == pytest.approx(2, rel=0.2)
+
+
+def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp_path, monkeypatch):
+    ask = Translation.loss
+
+    def small(self, model, batch):
+        if len(batch.source) > 5 and not batch.source.is_meta:  # these are counted, not computed
+            raise MemoryError
+        return ask(self, model, batch)
+
+    monkeypatch.setattr(Translation, "loss", small)
+    events = list(start(tiny_run.config(pairs), tmp_path / "run").events())
+    notices = [event.text for event in events if isinstance(event, Notice) and "out of memory" in event.text]
+    assert notices[0] == (
+        "step 1: out of memory, made in smaller pieces; batches that fit: train.batch_tokens=200 train.accumulate=4"
+    )
+    assert events[-1].step == 12
+
+
+def test_a_validation_without_memory_saves_too(pairs, tmp_path, monkeypatch):
+    full(monkeypatch, "surprise", calls=2)
+    with pytest.raises(OutOfMemory, match=r"step 5: out of memory in the validation before it.*step-000004 is good"):
+        list(start(tiny_run.config(pairs, batch_tokens=100), tmp_path / "run").events())
+
+
+REAL = """
+import resource, sys, tiny_run
+from pathlib import Path
+from dragoman.cli import main
+from dragoman.train import loop
+
+learn = loop._learn
+def limited(model, loss, part, step, rules):
+    if step == 3:  # by now all that is needed is there; room for little more
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
+        try:
+            return learn(model, loss, part, step, rules)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return learn(model, loss, part, step, rules)
+loop._learn = limited
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit to memory as Linux knows it")
+@pytest.mark.slow
+def test_a_real_lack_of_memory_is_one_line_and_exit_2(pairs, tmp_path):
+    cfg = tiny_run.config(pairs, on_memory="stop", batch_tokens=8000, accumulate=1, validate_every=100)
+    (tmp_path / "run.yaml").write_text(dump_yaml(cfg))
+    wide = ["model.dim=256", "model.*.pattern.*.mlp.hidden=4096"]
+    command = [sys.executable, "-c", REAL, "train", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "run"), *wide]
+    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1 and "step 4: out of memory on a batch of" in ended.stderr
+    assert "step-000003 is good" in ended.stderr
+    assert RunDirectory.open(tmp_path / "run").find("last").step == 3

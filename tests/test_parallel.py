@@ -1,0 +1,277 @@
+"""Two processes learn what one does, and however one of them ends, all do, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from tiny_run import outcome, rows
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import dump_yaml
+from dragoman.errors import ConfigError
+from dragoman.train.launch import launch
+from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon
+from dragoman.train.parallel import Replicated, Sharded, check
+from dragoman.train.run import resume, start
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="processes talk through gloo")
+HERE = Path(__file__).parent
+LONG = 300
+"""Seconds that a busy machine may take for what takes some."""
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return tiny_run.write_pairs(tmp_path_factory.mktemp("text") / "pairs.tsv")
+
+
+@pytest.fixture(scope="module")
+def whole(pairs, tmp_path_factory):
+    """What one process comes to."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    list(start(tiny_run.config(pairs), path).events())
+    return outcome(path)
+
+
+def run_file(pairs, folder, **train):
+    (folder / "run.yaml").write_text(dump_yaml(tiny_run.config(pairs, **train)))
+    return str(folder / "run.yaml")
+
+
+def command(*arguments, module="dragoman"):
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def environment(**more):
+    return os.environ | {"OMP_NUM_THREADS": "1", "DRAGOMAN_TIMEOUT": str(LONG)} | more
+
+
+@contextmanager
+def running(arguments):
+    """A command in the background; none of its processes is left behind."""
+    with subprocess.Popen(
+        arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+
+
+def wait_for(condition, process):
+    for _ in range(LONG * 20):
+        if found := condition():
+            return found
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    raise AssertionError("it took too long")
+
+
+def children(process):
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(number) for number in found]
+
+
+def equal_but_for_rounding(path, whole):
+    """Moments are means of gradients: near where these are. (Of weights whose gradient is 0, Adam makes noise.)"""
+    found = outcome(path)
+    assert found["metrics"][-1]["loss"] == pytest.approx(whole["metrics"][-1]["loss"], rel=1e-4)
+    assert found["progress"]["tokens"] == whole["progress"]["tokens"]
+    assert found["tensors"].keys() == whole["tensors"].keys()
+    for name, value in whole["tensors"].items():
+        if name.endswith(":exp_avg"):
+            torch.testing.assert_close(torch.tensor(found["tensors"][name]), torch.tensor(value), atol=1e-5, rtol=1e-3)
+
+
+# ---- gradients ------------------------------------------------------------------------------------
+
+GRADIENTS = """
+import torch
+from test_loop import batch, cut, model, silent
+from dragoman.data.tasks import Translation
+from dragoman.train.average import MovingAverage
+from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.optimize import AdamW, load_state_tensors, state_tensors
+from dragoman.train.parallel import Replicated, Sharded
+from dragoman.train.part import shared_out, whole
+from dragoman.train.processes import together
+
+class Rows(list):  # a batch, to be cut by rows
+    def __getitem__(self, some):
+        return Rows(super().__getitem__(some))
+    def batch(self):
+        return type(batch())(*(torch.cat(tensors) for tensors in zip(*self)))
+
+def step(module, parts, exchange):
+    optimizer = AdamW().build(module)
+    rules = Rules(seed=1, clip=0.5, exchange=exchange)
+    return optimizer, train_step(module, Translation().loss, parts, optimizer, Progress(), lr=1e-3, rules=rules)
+
+with together() as team:
+    steps = {"a micro-batch each": [6, 4], "cut by rows": [6], "one too many": [6, 4, 5], "a single row": [1]}
+    for way in (Replicated(), Sharded()):
+        for name, sizes in steps.items():
+            data = [Rows(cut(batch(i, rows), *range(1, rows))) for i, rows in enumerate(sizes)]
+            one, many = silent(model().double()), silent(model().double())
+            expected = step(one, whole(rows.batch() for rows in data), type(Replicated().build(team)).__mro__[1]())[1]
+            exchange = way.build(team)
+            exchange.place(many, torch.device("cpu"))
+            mine = [part._replace(batch=part.batch.batch()) for part in shared_out(data, team.count)[team.rank]]
+            optimizer, found = step(many, mine, exchange)
+            torch.testing.assert_close((found.loss, found.grad_norm), (expected.loss, expected.grad_norm))
+            assert found.tokens == expected.tokens
+            pairs = zip(many.parameters(), one.parameters(), strict=True)
+            worst = max((exchange.full(many, {"g": p.grad})["g"] - q.grad).abs().max() for p, q in pairs)
+            assert worst < 1e-6, (way, name, worst)
+        average = MovingAverage(many, 0.5)  # what is saved and read again is what was there
+        saved = exchange.full(many, state_tensors(optimizer, many)), exchange.full(many, average.tensors(many))
+        load_state_tensors(optimizer, many, exchange.share(many, saved[0]))
+        average.load(many, exchange.share(many, saved[1]))
+        again = exchange.full(many, state_tensors(optimizer, many)), exchange.full(many, average.tensors(many))
+        assert all(torch.equal(a[k], b[k]) for a, b in zip(saved, again) for k in a)
+        names = dict(many.named_parameters(remove_duplicate=False))
+        assert saved[1]["output.weight"] is saved[1]["embed.tokens.weight"] or way == Replicated()
+        assert all(tensor.shape == names[name].shape for name, tensor in saved[1].items())
+"""
+
+
+@pytest.mark.slow
+def test_gradients_of_two_processes_equal_those_of_one_to_1e_6(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert launch([sys.executable, "-W", "error::UserWarning", "-c", GRADIENTS], 2) == [0, 0]
+
+
+# ---- runs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the processes of a process")
+def test_two_processes_heed_sigterm_and_one_goes_on(pairs, tmp_path):
+    path = tmp_path / "run"
+    longer = run_file(pairs, tmp_path, budget={"kind": "steps", "steps": 1_000_000}, report_every=1)
+    with running(command("train", longer, "--run", path, "--processes", 2)) as process:
+        wait_for(lambda: (path / "last").exists(), process)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=LONG)
+    assert process.returncode == 130 and err == ""
+    assert "2 processes" in out and "Stopped by SIGTERM, all is saved" in out
+    assert f"dragoman train {path} --resume --processes 2" in out.replace("\n", "")
+    step = RunDirectory.open(path).find("last").step
+    more = [f"train.budget.steps={step + 2}"]
+    assert list(resume(path, overrides=more).events())[-1].step == step + 2
+    assert [row["step"] for row in rows(path / "metrics.jsonl") if row["kind"] == "train"] == list(range(1, step + 3))
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_same_as_one(pairs, whole, tmp_path):
+    path = tmp_path / "run"
+    ended = subprocess.run(
+        command("train", run_file(pairs, tmp_path), "--run", path, "--processes", 2),
+        env=environment(), capture_output=True, text=True, timeout=LONG,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    equal_but_for_rounding(path, whole)
+
+
+@pytest.mark.slow
+def test_shards_begun_by_torchrun_go_on_in_one_process(pairs, tmp_path):
+    path = tmp_path / "run"
+    begun = run_file(pairs, tmp_path, parallel="sharded", budget={"kind": "steps", "steps": 6})
+    arguments = ["--standalone", "--nproc-per-node", 2, "-m", "--", "dragoman", "train", begun, "--run", path]
+    ended = subprocess.run(
+        command(*arguments, module="torch.distributed.run"),
+        env=environment(), capture_output=True, text=True, timeout=LONG,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((path / "last" / "progress.json").read_text())["step"] == 6
+    list(resume(path, overrides=["train.parallel=replicated", "train.budget.steps=12"]).events())
+    assert RunDirectory.open(path).find("last").step == 12
+
+
+# ---- ends -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the processes of a process")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_a_process_is_killed_the_other_saves_and_says_how_to_go_on(victim, pairs, tmp_path):
+    path = tmp_path / "run"
+    forever = run_file(pairs, tmp_path, budget={"kind": "steps", "steps": 1_000_000}, report_every=1)
+    with running(command("train", forever, "--run", path, "--processes", 2)) as process:
+        wait_for(lambda: (path / "last").exists(), process)
+        os.kill(children(process)[victim], signal.SIGKILL)
+        _, err = process.communicate(timeout=LONG)
+    assert process.returncode == 2
+    assert err.count("\n") == 1 and err.startswith("dragoman: one of 2 processes is gone")
+    last = RunDirectory.open(path).find("last")
+    assert f"{last.path.name} is good; to go on from there: dragoman train {path} --resume --processes 2" in err
+    assert list(resume(path, overrides=[f"train.budget.steps={last.step + 1}"]).events())[-1].complete
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_once_and_ends_all(pairs, tmp_path):
+    wrong = ["model.dim=9", "--run", tmp_path / "run"]
+    ended = subprocess.run(
+        command("train", run_file(pairs, tmp_path), "--processes", 2, *wrong),
+        env=environment(), capture_output=True, text=True, timeout=LONG,
+    )  # fmt: skip
+    assert ended.returncode == 2 and not (tmp_path / "run").exists()
+    assert ended.stderr.count("\n") == 1 and ended.stderr.startswith("dragoman: model.")
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_find_one_another_say_so(pairs, tmp_path):
+    alone = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "DRAGOMAN_TIMEOUT": "2"}
+    ended = subprocess.run(
+        command("train", run_file(pairs, tmp_path), "--run", tmp_path / "run"),
+        env=environment(**alone), capture_output=True, text=True, timeout=LONG,
+    )  # fmt: skip
+    assert ended.returncode == 2 and not (tmp_path / "run").exists()
+    line = ended.stderr.strip().splitlines()[-1]
+    assert line.startswith("dragoman: process 1 of 2 does not find the others at 127.0.0.1:9 (")
+
+
+def test_processes_killed_without_a_word_are_reported_by_their_signals():
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert launch([sys.executable, "-S", "-c", kill], 2) == [-9, -9]
+
+
+def test_shards_are_for_optimizers_that_take_each_weight_by_itself():
+    for optimizer in (Adam(), AdamW(), Muon(), Adafactor()):
+        check(Replicated(), optimizer)
+    check(Sharded(), Adam())
+    for optimizer in (Muon(), Adafactor()):
+        with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adamw; \w+ looks at whole"):
+            check(Sharded(), optimizer)
+
+
+NOT_A_NUMBER = """
+import sys
+from dragoman.cli import main
+from dragoman.data.tasks import Translation
+ask = Translation.loss
+Translation.loss = lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1])
+sys.exit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.slow
+def test_what_all_processes_come_to_is_said_by_one(pairs, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file = run_file(pairs, tmp_path, give_up_after=2)
+    assert launch([sys.executable, "-c", NOT_A_NUMBER, file, "--run", str(tmp_path / "run")], 2) == [2, 2]
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("dragoman: step 2: loss nan")
