@@ -27,15 +27,21 @@ explore: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/kill_resume.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_train.py
+	$(BIN)/python benchmarks/startup.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention_kernels.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loss_chunks.py
 	$(BIN)/python benchmarks/clean_memory.py
+	$(BIN)/python benchmarks/fuzz_readers.py
 	test -d runs/demo-$(TO) || $(BIN)/dragoman demo --to $(TO)
 	$(BIN)/python benchmarks/same_answer.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/translate.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/caches.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode_growth.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_decode.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optimizers.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parity.py
 
 clean:
