@@ -17,13 +17,13 @@ from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords
 from dragoman.evaluate.classification import MacroF1, evaluate
 from dragoman.evaluate.metrics import score
+from dragoman.text.apart import in_order
 from dragoman.text.labelled import (
     LabelFirst,
     LabelledLines,
     LabelledTable,
     LabelledText,
     guess_labelled,
-    in_order,
     read_labelled,
 )
 from dragoman.train import recipe
@@ -170,7 +170,7 @@ def test_r_drop_is_two_passes_and_what_they_disagree_on(run):
     torch.manual_seed(3)
     summed, count = task.loss(model, batch)
     torch.manual_seed(3)
-    one, two = model(batch.ids.repeat(2, 1)).double().log_softmax(-1).chunk(2)
+    one, two = model(batch.inputs.repeat(2, 1)).double().log_softmax(-1).chunk(2)
     plain = sum(-x.gather(1, batch.labels[:, None]).sum() for x in (one, two)) / 2
     apart = ((one.exp() - two.exp()) * (one - two)).sum()
     torch.testing.assert_close(summed.double(), plain + 0.5 / 4 * apart, rtol=1e-5, atol=1e-5)
@@ -179,13 +179,13 @@ def test_r_drop_is_two_passes_and_what_they_disagree_on(run):
 
 def test_the_baseline_learns_words_but_no_order_beyond_neighbours(table):
     examples = read_labelled(LabelledTable(path=str(table)))
-    baseline = BagOfWords(examples[:180], sorted(WORDS))
+    baseline = BagOfWords([e.text for e in examples[:180]], [e.label for e in examples[:180]], sorted(WORDS))
     right = sum(
         g == e.label for g, e in zip(baseline.guess([e.text for e in examples[180:]]), examples[180:], strict=True)
     )
     assert right > 0.95 * 60
-    far = [LabelledText(f"{a} x x x {b}", label) for a, b, label in [("p", "q", "1"), ("q", "p", "0")] * 20]
-    guesses = BagOfWords(far, ["0", "1"]).guess(["p y y y q", "q y y y p"])
+    far = [f"{a} x x x {b}" for a, b in [("p", "q"), ("q", "p")] * 20]
+    guesses = BagOfWords(far, ["1", "0"] * 20, ["0", "1"]).guess(["p y y y q", "q y y y p"])
     assert guesses[0] == guesses[1]
 
 
@@ -250,9 +250,9 @@ def test_training_texts_like_one_of_a_given_test_set_are_dropped(table, tmp_path
     given = table.read_text().splitlines()[:6]
     (tmp_path / "test.tsv").write_text("\n".join(given) + "\n")
     data = {"test": {"kind": "labelled_table", "path": str(tmp_path / "test.tsv")}}
-    split, _, kept = config(table, data).data.split()
-    assert ("removed: same as one held apart", 5) in kept
-    assert not {e.text for e in split.test} & {e.text for e in split.train}
+    found = config(table, data).data.split()
+    assert ("removed: same as one held apart", 5) in found.table
+    assert not {e.text for e in found.split.test} & {e.text for e in found.split.train}
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,10 @@ def test_training_texts_like_one_of_a_given_test_set_are_dropped(table, tmp_path
     [
         ({"model": MODEL | {"head": "masked_language"}}, "model.head: classification takes a head of the kind"),
         ({"model": {"dim": 8, "decoder": {"depth": 1, "pattern": [BLOCK]}}}, "model: classification takes encoder"),
-        ({"data": {"kind": "texts", "files": ["a"]}}, "data: classification takes labelled_texts, not texts"),
+        (
+            {"data": {"kind": "texts", "files": ["a"]}},
+            "data: classification takes labelled_texts or labelled_arrays, not texts",
+        ),
     ],
     ids=["head", "model", "data"],
 )

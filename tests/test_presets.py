@@ -21,7 +21,7 @@ def model(name):
     """As configured, with the vocabulary of the preset's tokenizer, and two classes where the data tell how many."""
     plain = PRESETS[name]()
     cfg = from_dict(ModelConfig, plain["model"])
-    if plain.get("task", {}).get("kind") == "classification":
+    if plain.get("task", {}).get("kind") in ("classification", "tagging"):
         cfg = cfg.sized(classes=2)
     return cfg.sized(vocab=plain["tokenizer"]["vocab"]) if "tokenizer" in plain else cfg
 

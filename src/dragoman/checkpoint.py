@@ -25,8 +25,11 @@ from dragoman import durable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
+from dragoman.model.contrastive import TwoTowers
+from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
-from dragoman.model.interface import EncoderModel, SequenceModel
+from dragoman.model.inputs import TokenInput
+from dragoman.model.interface import SequenceModel
 from dragoman.model.lora import Lora, fold
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokenizer import Tokenizer
@@ -338,16 +341,23 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     return model, *run.tokenizers()
 
 
-def load_reader(path: str | Path, which: str | int = "best") -> tuple[EncoderModel, Tokenizer, dict[str, Any]]:
-    """The model of a run that says something of whole texts, with its tokenizer and the run's configuration.
+def load_reader(
+    path: str | Path, which: str | int = "best", *, tower: str = "first"
+) -> tuple[Encoder, Tokenizer | None, dict[str, Any]]:
+    """The model of a run that reads whole inputs, its tokenizer if it reads texts, and the run's configuration. Of two
+    towers, the ``first`` or the ``second``.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes text.
     """
     run, model, config = _load(path, which)
-    if not isinstance(model, EncoderModel) or not run.tokenizer_files():
-        raise CheckpointError(f"{run.path}: its model says nothing of whole texts: it cannot be used here")
-    return model, run.tokenizers()[0], config
+    if isinstance(model, TwoTowers):
+        model = model.second if tower == "second" else model.first
+    elif tower != "first":
+        raise CheckpointError(f"{run.path}: its model is no pair of towers: there is no second one")
+    if not isinstance(model, Encoder):
+        raise CheckpointError(f"{run.path}: its model reads texts in order to write: it cannot be used here")
+    return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 
 def run_config(path: str | Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dragoman.cli import (
     import_,
     merge,
     score,
+    tag,
     train,
     translate,
     verify,
@@ -42,6 +43,7 @@ app.command("train")(train.train)
 app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("classify")(classify.classify)
+app.command("tag")(tag.tag)
 app.command("embed")(embed.embed)
 app.command("score")(score.score)
 app.command("calibrate")(calibrate.calibrate)

@@ -1,4 +1,4 @@
-"""dragoman classify: a label for each text, and how sure the model is."""
+"""dragoman classify: a label for each text or image, and how sure the model is."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import given_inputs, write_lines
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -19,7 +19,11 @@ def classify(
     run: Annotated[Path, typer.Argument(help="The directory of a run.")],
     text: Annotated[
         str | None,
-        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
+        typer.Argument(
+            metavar="[FILE | SENTENCE]",
+            help="A text file or one sentence; default: standard input. For images: a file, or a folder of them; an "
+            "array in a .npy file for these and for frames.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
@@ -30,13 +34,13 @@ def classify(
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Label each line of a file, or a sentence: the label, a tab, and its probability."""
+    """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
     from dragoman.decode.classifier import Classifier
 
-    lines = list(given_lines(text))
     classifier = Classifier.load(run, which=checkpoint, device=device)
-    with tracked("classifying", len(lines)) as progress:
-        found = classifier.classify(lines, progress)
+    given, places = given_inputs(text, classifier.material)
+    with tracked("classifying", len(given)) as progress:
+        found = classifier.classify(given, progress, places)
     write_lines(_as_json(found) if format is Format.json else _as_text(found), output)
 
 

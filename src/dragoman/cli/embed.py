@@ -1,4 +1,4 @@
-"""dragoman embed: a vector for each text."""
+"""dragoman embed: a vector for each text or image."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import given_inputs, write_lines
 from dragoman.cli.terminal import tracked
 
 
 def embed(
-    run: Annotated[Path, typer.Argument(help="The directory of a run whose model reads texts.")],
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
     text: Annotated[
         str | None,
         typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
@@ -20,19 +20,24 @@ def embed(
         Path | None,
         typer.Option("--output", "-o", help="A .npy file for an array with a row a text, else JSON lines."),
     ] = None,
+    tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
     checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Turn each line of a file, or a sentence, into a vector: as JSON lines, or as an array in a .npy file."""
+    """Turn each line of a file, a sentence, or images into vectors: as JSON lines, or as an array in a .npy file."""
+    from dragoman.config import unknown
     from dragoman.decode.embedder import Embedder
     from dragoman.durable import replace_with
+    from dragoman.errors import ConfigError
 
-    lines = list(given_lines(text))
-    embedder = Embedder.load(run, which=checkpoint, device=device)
-    with tracked("reading", len(lines)) as progress:
-        vectors = embedder.embed(lines, progress).numpy()
+    if tower not in ("first", "second"):
+        raise ConfigError(unknown("--tower", tower, ("first", "second")))
+    embedder = Embedder.load(run, which=checkpoint, device=device, tower=tower)
+    given, places = given_inputs(text, embedder.material)
+    with tracked("reading", len(given)) as progress:
+        vectors = embedder.embed(given, progress, places).numpy()
     if output is None or output.suffix != ".npy":
-        rows = zip(lines, vectors.tolist(), strict=True)
+        rows = zip(places, vectors.tolist(), strict=True)
         write_lines((json.dumps({"text": text, "vector": row}, ensure_ascii=False) for text, row in rows), output)
         return
 

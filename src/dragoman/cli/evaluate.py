@@ -19,7 +19,8 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="[TEST_SET]",
-            help="A .tsv, .csv or .jsonl file; for translation, or SOURCE,TARGET; default: the run's own test set.",
+            help="A file as the task has them: pairs, labelled texts, a folder of images, ...; "
+            "default: the run's own test set.",
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
@@ -50,17 +51,18 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
-    Classifiers: accuracy, F1, who is taken for whom, and a baseline."""
+    Models that read and write nothing: the figures of their task, with those of a baseline beside."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli import evaluate_classifier
+    from dragoman.cli import evaluate_reader
     from dragoman.cli import follow as following
+    from dragoman.evaluate.examiners import EXAMINERS
 
-    if RunDirectory.open(run).config.get("task", {}).get("kind") == "classification":
+    if examiner := EXAMINERS.get(RunDirectory.open(run).config.get("task", {}).get("kind", "")):
         if follow:
-            following.follow(run, pairs, name=name, examine=following.classifying(run, pairs, device=device))
+            following.follow(run, pairs, name=name, examine=following.reading(examiner, pairs, device=device))
             return
-        found = evaluate_classifier.evaluated(run, pairs, checkpoint=checkpoint, device=device, name=name)
-        evaluate_classifier.show(found)
+        found = evaluate_reader.evaluated(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
+        evaluate_reader.show(found)
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     options: dict[str, Any] = {"device": device, "precision": precision}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dragoman.decode.search import SearchConfig
+    from dragoman.evaluate.outcome import Examiner
 
 Examine = Callable[[Path], dict[str, float]]
 
@@ -63,19 +64,15 @@ def translating(
     return examine
 
 
-def classifying(run: Path, examples: str | None, *, device: str) -> Examine:
-    """Accuracy and F1. Default: the run's validation texts."""
+def reading(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
+    """The figures of a model that reads and writes nothing. Default: the run's validation set."""
     from dragoman.cli.terminal import tracked
-    from dragoman.decode.classifier import Classifier
-    from dragoman.evaluate.classification import evaluate
-    from dragoman.text.labelled import LabelledLines, guess_labelled, read_labelled
 
     def examine(checkpoint: Path) -> dict[str, float]:
-        classifier = Classifier.load(checkpoint, device=device)
-        source = guess_labelled(examples) if examples else LabelledLines(path=str(run / "data" / "valid.jsonl"))
-        test = read_labelled(source, classifier.labels)
-        with tracked(checkpoint.name, len(test)) as progress:
-            found = evaluate(classifier, test, progress=progress)
+        examined = examiner(checkpoint, device=device)
+        examples = examined.examples(named, kept="valid")
+        with tracked(checkpoint.name, len(examples)) as progress:
+            found = examined.examine(examples, baseline=False, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 
     return examine

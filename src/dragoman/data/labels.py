@@ -1,45 +1,56 @@
-"""Texts and their labels as tensors, and how well labels that were guessed agree with those that are true.
+"""Examples and their labels as tensors, and how well labels that were guessed agree with those that are true.
 
 N examples, B of them in a batch, T the longest there, K labels.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dragoman.data.form import Form, alone
+from dragoman.data.material import Material, moved
+from dragoman.model.places import Frames
 from dragoman.text.store import Store
-from dragoman.text.tokenizer import BOS, EOS, PAD, Tokenizer
 
 
 class LabelledBatch(NamedTuple):
-    ids: Int[Tensor, "B T"]
-    """From bos to eos, then padding."""
+    inputs: Tensor | Frames
+    """Ids, images or frames."""
     labels: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
-        return LabelledBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return LabelledBatch(moved(self.inputs, device), self.labels.to(device, non_blocking=True))
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[list[int]]:
-    """Each text from bos to eos, at most ``longest`` ids of it."""
-    return [[BOS, *ids[: longest - 2], EOS] for ids in tokenizer.encode_batch(texts)]
+class Labelled(Form):
+    """Examples with ``given``, ``label`` and ``where``; a column of what the model reads and one of labels."""
+
+    def __init__(self, material: Material, labels: Sequence[str]):
+        self.material, self.labels = material, list(labels)
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        return {"given": self.material.numbers, "label": len(self.labels)}
+
+    def columns(self, examples: Sequence[Any]) -> dict[str, list[Any]]:
+        given = self.material.rows([e.given for e in examples], [e.where for e in examples])
+        return {"given": given, "label": [[self.labels.index(e.label)] for e in examples]}
+
+    def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
+        return alone(self.material.positions(store.columns["given"].lengths))
+
+    def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> LabelledBatch:
+        given = self.material.collate([store.columns["given"].stored(int(i)) for i in rows])
+        return LabelledBatch(given, torch.from_numpy(true_labels(store)[rows]))
 
 
-def padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "B T"]:
-    ids = torch.full((len(rows), max(map(len, rows))), PAD)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    return ids
-
-
-def collate(store: Store, rows: Int[np.ndarray, "B"]) -> LabelledBatch:
-    """The examples of these rows of a store with the columns text and label."""
-    text, label = store.columns["text"], store.columns["label"]
-    return LabelledBatch(torch.from_numpy(text.padded(rows)), torch.from_numpy(label.padded(rows)[:, 0]))
+def true_labels(store: Store) -> Int[np.ndarray, " N"]:
+    """Of all rows: each has one."""
+    return np.asarray(store.columns["label"].ids, np.int64)
 
 
 # ---- agreement ------------------------------------------------------------------------------------

@@ -1,30 +1,34 @@
-"""Texts as vectors: close ones mean alike, as far as the model knows.
+"""Texts, images or frames as vectors: close ones mean alike, as far as the model knows.
 
-B texts, E width of a vector.
+B examples, E width of a vector.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.classifier import Progress, Reader
+from dragoman.decode.input_reader import InputReader, Progress
 from dragoman.model.heads import Mean, Sentence
-from dragoman.model.places import Tokens
+from dragoman.model.places import Frames
 
 
-class Embedder(Reader):
-    """Any model that reads texts. One trained for vectors gives its own; of another, the mean of the tokens' hidden
-    vectors is taken, brought to length 1."""
+class Embedder(InputReader):
+    """Any model that reads whole inputs. One trained for vectors gives its own; of another, the mean of the tokens'
+    hidden vectors is taken, brought to length 1."""
 
-    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Float[Tensor, "B E"]:
-        """A vector for each text, in their order."""
-        return self.answers(texts, progress)
+    def embed(
+        self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
+    ) -> Float[Tensor, "B E"]:
+        """A vector for each, in their order."""
+        found = self.answers(given, progress, places)
+        return torch.stack(found) if found else torch.empty(0, 0)
 
     @torch.inference_mode()
-    def answer(self, inputs: Tensor | Tokens) -> Float[Tensor, "B E"]:
-        if isinstance(getattr(self.model.head, "cfg", None), Sentence):
+    def answer(self, inputs: Tensor | Frames) -> Float[Tensor, "B E"]:
+        if isinstance(self.model.cfg.head, Sentence):
             return self.model(inputs)
         return F.normalize(Mean().pool(*self.model.encode(inputs)).float(), dim=-1)

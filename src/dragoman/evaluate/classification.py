@@ -1,23 +1,26 @@
 """A classifier on a test set: accuracy and F1 with intervals, who is taken for whom, and what a baseline does.
 
-N texts, K labels.
+N examples, K labels.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dragoman import durable
-from dragoman.data.labels import confusion, f1
-from dragoman.decode.classifier import Classified, Classifier, Progress
+from dragoman.data.arrays import LabelledArray, guess_arrays, read_arrays
+from dragoman.data.labels import confusion, f1, true_labels
+from dragoman.data.material import Ids, Images
+from dragoman.decode.classifier import Classifier
+from dragoman.decode.input_reader import Progress
 from dragoman.errors import DataError
-from dragoman.evaluate.baseline import BagOfWords
+from dragoman.evaluate.baseline import BagOfWords, LogisticRegression, Numbers
 from dragoman.evaluate.metrics import Metric, Score, score_of
-from dragoman.text.labelled import LabelledText
+from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.text.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
+from dragoman.text.store import Store
 
 
 class Accuracy(Metric):
@@ -48,67 +51,107 @@ class MacroF1(Metric):
 
 METRICS: dict[str, Metric] = {"accuracy": Accuracy(), "macro_f1": MacroF1()}
 
-
-@dataclass(frozen=True)
-class ClassificationEvaluation:
-    labels: tuple[str, ...]
-    scores: dict[str, Score]
-    baseline: dict[str, Score]
-    """Of logistic regression on words and pairs of words; empty where there was no training text at hand."""
-    confusion: tuple[tuple[int, ...], ...]
-    """How often each label (row) was taken for each (column)."""
-    by_label: dict[str, float]
-    """F1 of each label, in percent."""
-    outputs: tuple[Classified, ...]
-    references: tuple[str, ...]
-
-    def save(self, folder: str | Path) -> None:
-        """Write scores.json and outputs.jsonl, all or nothing; what stood there before gives way."""
-        summary = dataclasses.asdict(self) | {"sentences": len(self.outputs)}
-        del summary["outputs"], summary["references"]
-        lines = (
-            json.dumps(dataclasses.asdict(output) | {"reference": reference}, ensure_ascii=False) + "\n"
-            for output, reference in zip(self.outputs, self.references, strict=True)
-        )
-        with durable.folder(Path(folder)) as new:
-            durable.write(new / "scores.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
-            durable.write(new / "outputs.jsonl", "".join(lines).encode())
+Labelled = LabelledText | LabelledArray
 
 
 def evaluate(
     classifier: Classifier,
-    examples: Sequence[LabelledText],
+    examples: Sequence[Labelled],
     *,
-    train: Sequence[LabelledText] = (),
+    train: Sequence[Labelled] = (),
     folder: str | Path | None = None,
     progress: Progress | None = None,
-) -> ClassificationEvaluation:
+) -> Outcome:
     """Classify ``examples`` and compare with their labels; ``train`` is what the baseline learns from.
 
     Raises:
-        DataError: no examples.
+        DataError: no examples, or one that the model cannot read.
     """
     if not examples:
-        raise DataError("nothing to evaluate on: the test set has no texts")
-    outputs = classifier.classify([example.text for example in examples], progress)
-    guessed, true = [output.label for output in outputs], [example.label for example in examples]
-    baseline = BagOfWords(train, classifier.labels).guess([e.text for e in examples]) if train else None
-    index = {label: i for i, label in enumerate(classifier.labels)}
-    matrix = confusion(np.array([index[t] for t in true]), np.array([index[g] for g in guessed]), len(index))
-    each = f1(matrix.diagonal().astype(float), matrix.sum(0).astype(float), matrix.sum(1).astype(float))
-    evaluation = ClassificationEvaluation(
-        labels=classifier.labels,
+        raise DataError("nothing to evaluate on: the test set has no examples")
+    given, true = [example.given for example in examples], [example.label for example in examples]
+    names = [e.text if isinstance(e, LabelledText) else e.where for e in examples]
+    outputs = classifier.classify(given, progress, names)
+    guessed = [output.label for output in outputs]
+    baseline = _baseline(classifier, train) if train else None
+    outcome = Outcome(
         scores=_scores(guessed, true),
-        baseline=_scores(baseline, true) if baseline else {},
-        confusion=tuple(tuple(row) for row in matrix.tolist()),
-        by_label={label: 100 * float(x) for label, x in zip(classifier.labels, each, strict=True) if np.isfinite(x)},
-        outputs=tuple(outputs),
-        references=tuple(true),
+        baseline=_scores(baseline.guess(_read(classifier, examples)), true) if baseline else {},
+        baseline_name=baseline.name if baseline else "",
+        outputs=tuple(asdict(o) | {"reference": t} for o, t in zip(outputs, true, strict=True)),
+        details=_by_label(classifier.labels, guessed, true),
     )
     if folder is not None:
-        evaluation.save(folder)
-    return evaluation
+        outcome.save(folder)
+    return outcome
+
+
+def _by_label(labels: Sequence[str], guessed: Sequence[str], true: Sequence[str]) -> dict[str, Any]:
+    """How often each label (row) was taken for each (column), and F1 of each label, in percent."""
+    index = {label: i for i, label in enumerate(labels)}
+    matrix = confusion(np.array([index[t] for t in true]), np.array([index[g] for g in guessed]), len(index))
+    each = f1(matrix.diagonal().astype(float), matrix.sum(0).astype(float), matrix.sum(1).astype(float))
+    known = {label: 100 * float(x) for label, x in zip(labels, each, strict=True) if np.isfinite(x)}
+    return {"labels": list(labels), "confusion": matrix.tolist(), "by_label": known}
 
 
 def _scores(guessed: Sequence[str], true: Sequence[str]) -> dict[str, Score]:
     return {name: score_of(metric, metric.counts(guessed, true)) for name, metric in METRICS.items()}
+
+
+# ---- the baseline ---------------------------------------------------------------------------------
+
+
+def _baseline(classifier: Classifier, train: Sequence[Labelled]) -> LogisticRegression:
+    given, true = _read(classifier, train), [example.label for example in train]
+    if isinstance(classifier.material, Ids):
+        return BagOfWords(given, true, classifier.labels)
+    return Numbers(given, true, classifier.labels, over_time=not isinstance(classifier.material, Images))
+
+
+def _read(classifier: Classifier, examples: Sequence[Labelled]) -> list[Any]:
+    """Texts as they are; image files and arrays as the model reads them."""
+    given, material = [example.given for example in examples], classifier.material
+    if isinstance(material, Ids):
+        return given
+    return [material.restored(row) for row in material.rows(given, [example.where for example in examples])]
+
+
+# ---- a run ----------------------------------------------------------------------------------------
+
+
+class ClassificationExaminer(Examiner):
+    verb = "classifying"
+
+    def load(self, run: str | Path, which: str, device: str) -> None:
+        self.classifier = Classifier.load(run, which, device=device)
+        self.texts = isinstance(self.classifier.material, Ids)
+
+    def examples(self, named: str | None, kept: str = "test") -> Sequence[Labelled]:
+        labels = self.classifier.labels
+        if not self.texts:
+            return read_arrays(guess_arrays(named), labels) if named else self.stored(kept)
+        source = guess_labelled(named) if named else LabelledLines(path=str(self.data / f"{kept}.jsonl"))
+        return read_labelled(source, labels)
+
+    def stored(self, name: str) -> list[Labelled]:
+        """What the run keeps under ``name``; nothing, if that is gone."""
+        if not (self.data / name).is_dir():
+            return []
+        store, labels = Store.open(self.data / name), self.classifier.labels
+        given = (self.classifier.material.restored(store.columns["given"].stored(i)) for i in range(len(store)))
+        rows = enumerate(zip(given, true_labels(store), strict=True), 1)
+        if self.texts:
+            return [LabelledText(text, labels[i]) for _, (text, i) in rows]
+        return [LabelledArray(array, labels[i], f"{name} example {number}", "") for number, (array, i) in rows]
+
+    def examine(
+        self,
+        examples: Sequence[Labelled],
+        *,
+        baseline: bool = True,
+        folder: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        train = self.stored("train") if baseline else []
+        return evaluate(self.classifier, examples, train=train, folder=folder, progress=progress)

@@ -9,6 +9,7 @@ N sentences, Q counts of each.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sacrebleu.metrics.base import Metric as SacrebleuMetric
@@ -40,8 +41,8 @@ class Metric(ABC):
     signature: str
 
     @abstractmethod
-    def counts(self, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """(N, Q) counts, one row a sentence."""
+    def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
+        """(N, Q) counts, one row a sentence; of texts, unless the metric says otherwise."""
 
     @abstractmethod
     def value(self, counts: np.ndarray) -> float:

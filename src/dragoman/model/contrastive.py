@@ -59,7 +59,11 @@ class TwoTowers(nn.Module):
 
     def forward(self, first: Tensor | Tokens | Frames, second: Tensor | Tokens | Frames) -> Float[Tensor, "B B2"]:
         """How similar each of ``first`` is to each of ``second``: logits."""
-        return self.log_scale.exp().clamp(max=LARGEST_SCALE) * self.first(first) @ self.second(second).T
+        return self.scale() * self.first(first) @ self.second(second).T
+
+    def scale(self) -> Float[Tensor, ""]:
+        """What similarities are multiplied by."""
+        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
 
 
 def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

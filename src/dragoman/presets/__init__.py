@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, pretraining, small, text_to_text, translation
+from dragoman.presets import encoders, language, pretraining, readers, small, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -16,13 +16,18 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "transformer-fast": translation.transformer_fast,
     "transformer-small": translation.transformer_small,
     "transformer-tiny": translation.transformer_tiny,
-    # language models and classifiers, with recipes
+    # language models, with recipes
     "lm-small": small.lm_small,
     "lm-small-2019": small.lm_small_2019,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
-    "classifier-small": small.classifier_small,
-    "classifier-tiny": small.classifier_tiny,
+    # models that read and write nothing, with recipes
+    "classifier-small": readers.classifier_small,
+    "classifier-tiny": readers.classifier_tiny,
+    "clip-tiny": readers.clip_tiny,
+    "tagger-small": readers.tagger_small,
+    "towers-small": readers.towers_small,
+    "vit-tiny": readers.vit_tiny,
     # to be fine-tuned, with recipes
     "encoder-small": pretraining.encoder_small,
     "denoiser-small": pretraining.denoiser_small,

@@ -1,18 +1,15 @@
-"""Small language models and classifiers with recipes, for one's own text on one's own machine."""
+"""Small language models with recipes, for one's own text on one's own machine."""
 
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, Mean
 from dragoman.model.init import Gpt2Init, Xavier
-from dragoman.model.inputs import TokenInput
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.position import Learned
 from dragoman.model.rotary import Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
+from dragoman.model.visibility import Causal
 from dragoman.presets.plain import Plain
 
 # ---- language models --------------------------------------------------------------------------------
@@ -96,45 +93,3 @@ def lm_tiny_2019() -> Plain:
     """lm-tiny as it would have been built in 2019, with as many parameters."""
     model = of_2019(dim=128, depth=4, heads=4, length=64, dropout=0.0)
     return _language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_cosine(1e-3, 100))
-
-
-# ---- classifiers ------------------------------------------------------------------------------------
-
-
-def _classifier(*, dim: int, depth: int, heads: int, hidden: int, dropout: float, vocab: int, epochs: float) -> Plain:
-    block = BlockConfig(
-        mixer=AttentionConfig(heads=heads, position=Rotary(), visibility=Full(), dropout=dropout),
-        mlp=Gated(hidden=hidden, dropout=dropout),
-        norm=RmsNorm(),
-        dropout=dropout,
-    )
-    model = EncoderConfig(
-        dim=dim,
-        inputs=TokenInput(scale=True, dropout=dropout),
-        tower=TowerConfig(depth=depth, pattern=(block,), final_norm=RmsNorm()),
-        head=Classification(pooling=Mean(), dropout=dropout),
-        init=Xavier(depth_scaled=True),
-    )
-    return {
-        "task": {"kind": "classification", "label_smoothing": 0.1},
-        "tokenizer": {"kind": "bpe", "vocab": vocab},
-        "model": to_dict(model),
-        "train": {
-            "budget": {"kind": "epochs", "epochs": epochs},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
-            "schedule": {"kind": "cosine", "peak": 1e-3, "warmup": 50},
-            "batch_tokens": 1024,
-            "validate_every": 100,
-            "save_every": 100,
-        },
-    }
-
-
-def classifier_small() -> Plain:
-    """A classifier for some ten thousand texts or more."""
-    return _classifier(dim=128, depth=3, heads=4, hidden=344, dropout=0.2, vocab=8000, epochs=4)
-
-
-def classifier_tiny() -> Plain:
-    """A classifier for some thousand texts; a minute or two."""
-    return _classifier(dim=128, depth=1, heads=4, hidden=256, dropout=0.3, vocab=4000, epochs=20)

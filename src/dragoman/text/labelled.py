@@ -1,21 +1,36 @@
 """Texts with a label each, in tables, JSON lines, or lines that begin with the label."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
 
 from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
 from dragoman.text.compressed import extension
 from dragoman.text.formats import Table, read_pairs
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.split import HoldOut, Overlap, Split, hold_out, without_overlap
+from dragoman.text.split import HoldOut
 
 
 class LabelledText(NamedTuple):
     text: str
     label: str
+
+    @property
+    def given(self) -> str:
+        """What the model reads."""
+        return self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a tokenizer learns from."""
+        return (self.text,)
+
+    @property
+    def where(self) -> str:
+        return repr(self.text[:60])
 
     @property
     def source(self) -> str:
@@ -96,11 +111,7 @@ def read_labelled(source: LabelledSource, known: Sequence[str] | None = None) ->
     for number, example in enumerate(source.read(), 1):
         if not example.label:
             raise DataError(f"{source.path}: example {number} has no label: {example.text[:60]!r}")
-        if known is not None and example.label not in known:
-            raise DataError(
-                f"{source.path}: example {number} has the label {example.label!r}, which training never saw: "
-                f"it knows {', '.join(known)}"
-            )
+        check_known(example.label, known, f"{source.path}: example {number}")
         if example.text.strip():
             examples.append(example)
     if not examples:
@@ -140,14 +151,13 @@ class LabelledTexts:
     """Only for the final figures; without it, some of the training text is held out."""
     hold_out: HoldOut = HoldOut(test=500, valid=500)
     """How many examples of the training text become test and validation set, where none is given above."""
-    overlap: Literal["drop", "keep"] = "drop"
+    overlap: Overlapping = "drop"
     """What to do with training texts that are like one of a given validation or test set."""
     longest: PositiveInt = 256
     """Tokens of a text that are read; what follows is cut off."""
 
-    def split(self) -> tuple[Split[LabelledText], list[str], list[tuple[str, int]]]:
-        """Examples, the labels in their order, and what was removed on the way.
-
+    def split(self) -> Examples[LabelledText]:
+        """
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.
         """
@@ -155,34 +165,7 @@ class LabelledTexts:
         labels = in_order({example.label for example in examples})
         if len(labels) < 2:
             raise DataError(f"{self.train[0].path}: all texts have the label {labels[0]!r}: nothing to learn")
-        given = [None if source is None else read_labelled(source, labels) for source in (self.valid, self.test)]
-        table = [("texts read", len(examples))]
-        if (apart := [example for some in given for example in some or ()]) and self.overlap == "drop":
-            seen = Overlap()
-            examples = list(without_overlap(examples, apart, self.hold_out.near, seen))
-            table += [
-                (f"removed: {why.removesuffix(' source')} as one held apart", n) for why, n in seen.seen.items() if n
-            ]
-        counts = HoldOut(
-            valid=self.hold_out.valid if given[0] is None else 0,
-            test=self.hold_out.test if given[1] is None else 0,
-            near=self.hold_out.near,
-            seed=self.hold_out.seed,
-        )
-        split = hold_out(examples, counts) if counts.valid or counts.test else Split(examples, [], [], {})
-        table += [
-            (f"removed: {why.removesuffix(' source')} as one held out", n) for why, n in split.removed.items() if n
-        ]
-        valid = split.valid if given[0] is None else given[0]
-        test = split.test if given[1] is None else given[1]
-        table += [("kept for training", len(split.train)), ("for validation", len(valid)), ("for test", len(test))]
-        if lost := set(labels) - {example.label for example in split.train}:
-            raise DataError(
-                f"data: no training text is left with the label {min(lost)!r}: hold out fewer, or give more"
-            )
-        return Split(split.train, valid, test, {}), labels, table
-
-
-def in_order(labels: Iterable[str]) -> list[str]:
-    """Numbers by their value, other labels by the alphabet."""
-    return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+        valid, test = (None if source is None else read_labelled(source, labels) for source in (self.valid, self.test))
+        found = set_apart(examples, valid, test, self.hold_out, self.overlap, {"labels": labels})
+        check_kept(labels, (example.label for example in found.split.train))
+        return found

@@ -1,4 +1,4 @@
-"""Rows of ids on disk, in columns: written once, then mapped into memory, so that their number does not matter.
+"""Rows of ids or other numbers on disk, in columns: written once, then mapped into memory, however many there are.
 
 A folder holds, for each column, its ids end to end (``text.ids``) and where each row begins in them (``text.starts``),
 and ``manifest.json`` with what is known of the whole and each file's size and checksum. It appears whole or not at all.
@@ -25,6 +25,8 @@ from dragoman.text.tokenizer import PAD
 FORMAT = 1
 MANIFEST = "manifest.json"
 
+Row = Sequence[int] | np.ndarray
+
 # ---- reading --------------------------------------------------------------------------------------
 
 
@@ -46,6 +48,10 @@ class Column:
         i = range(len(self))[i]  # counts from the end too, and refuses what is not there
         return np.array(self.ids[self.starts[i] : self.starts[i + 1]], np.int64)
 
+    def stored(self, i: int) -> np.ndarray:
+        """Row ``i`` as it lies there, in its own type."""
+        return np.array(self.ids[self.starts[i] : self.starts[i + 1]])
+
     def padded(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
         """The ids of these rows, filled up with padding."""
         starts, ends = self.starts[rows], self.starts[rows + 1]
@@ -65,6 +71,9 @@ class Store:
         self.folder = folder
         self.facts = {name: value for name, value in manifest.items() if name not in ("format", "dtype", "files")}
         self.columns = {name: Column(folder, name, dtype) for name, dtype in manifest["dtype"].items()}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -114,16 +123,16 @@ class Builder:
         self.manifest: dict[str, Any] = {}
         """Whole once the block has ended."""
 
-    def write(self, **rows: Sequence[Sequence[int]]) -> None:
+    def write(self, **rows: Sequence[Row]) -> None:
         """As many rows for each column."""
         for name, of_column in rows.items():
             self.columns[name].write(of_column)
 
 
 @contextmanager
-def building(folder: Path, sizes: Mapping[str, int]) -> Iterator[Builder]:
-    """A store to fill in a block: columns by name, and how many different ids each may hold. One that was there is
-    replaced when the new one is complete.
+def building(folder: Path, sizes: Mapping[str, int | str]) -> Iterator[Builder]:
+    """A store to fill in a block: columns by name, and how many different ids each may hold, or the type of its numbers
+    as numpy writes it. One that was there is replaced when the new one is complete.
 
     Raises:
         DataError: the folder holds something else, or cannot be written.
@@ -151,18 +160,21 @@ def building(folder: Path, sizes: Mapping[str, int]) -> Iterator[Builder]:
 class _Writer:
     """Appends the rows of one column to its two files."""
 
-    def __init__(self, folder: Path, name: str, size: int):
+    def __init__(self, folder: Path, name: str, size: int | str):
         self.end = 0
-        self.dtype = np.dtype("<u2" if size <= 1 << 16 else "<u4")
+        self.dtype = np.dtype(size if isinstance(size, str) else "<u2" if size <= 1 << 16 else "<u4")
         self.ids = (folder / f"{name}.ids").open("wb")
         self.starts = (folder / f"{name}.starts").open("wb")
         self.starts.write(np.zeros(1, "<i8").tobytes())
 
-    def write(self, rows: Sequence[Sequence[int]]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         ends = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.starts.write(ends.tobytes())
         self.end = int(ends[-1]) if len(rows) else self.end
-        self.ids.write(np.fromiter(chain.from_iterable(rows), self.dtype).tobytes())
+        if rows and isinstance(rows[0], np.ndarray):
+            self.ids.write(np.concatenate(rows).astype(self.dtype).tobytes())
+        else:
+            self.ids.write(np.fromiter(chain.from_iterable(rows), self.dtype).tobytes())
 
     def __enter__(self) -> "_Writer":
         return self

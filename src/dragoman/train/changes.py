@@ -28,8 +28,10 @@ DELIBERATE = ("task", "train")
 """Settings that do, and that one may still want to change in the middle of a run."""
 
 _DECIDED = (
+    "model.first.inputs.vocab",
     "model.head.classes",
     "model.inputs.vocab",
+    "model.second.inputs.vocab",
     "model.source_vocab",
     "model.vocab",
     "task.labels",

@@ -14,6 +14,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
+from dragoman.data.arrays import LabelledArrays
+from dragoman.data.captions import CaptionedImages
 from dragoman.data.mixture import Concatenate, Mixture
 from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
@@ -30,6 +32,7 @@ from dragoman.text.formats import PairSource
 from dragoman.text.instructions import Instructions
 from dragoman.text.labelled import LabelledTexts
 from dragoman.text.split import HoldOut
+from dragoman.text.tagged import TaggedTexts
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
@@ -64,7 +67,10 @@ class DataConfig:
     """What to do with training pairs that are like one of a given validation or test set."""
 
 
-Data = Annotated[DataConfig | Texts | Instructions | LabelledTexts, OneOf(usual="data")]
+Data = Annotated[
+    CaptionedImages | DataConfig | Instructions | LabelledArrays | LabelledTexts | TaggedTexts | Texts,
+    OneOf(usual="data"),
+]
 """Which kind a task takes, its lesson says (``lessons/``)."""
 
 

@@ -145,7 +145,8 @@ def _scores(run: RunDirectory) -> str:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = "".join(map(_score, found["scores"].values()))
         if baseline := found.get("baseline"):
-            rows += '<tr><th class="note" colspan="4">a baseline: logistic regression on a bag of words</th></tr>'
+            who = html.escape(found["baseline_name"])
+            rows += f'<tr><th class="note" colspan="4">a baseline: {who}</th></tr>'
             rows += "".join(map(_score, baseline.values()))
         name = html.escape(path.parent.name)
         tables.append(f"<h3>{name}, {found['sentences']:,} sentences</h3><table>{rows}</table>{_confusion(found)}")

@@ -7,13 +7,24 @@ from typing import Annotated
 
 from dragoman.config import OneOf
 from dragoman.data.tasks.classification import Classification
+from dragoman.data.tasks.contrastive import Contrastive
 from dragoman.data.tasks.language_modelling import LanguageModelling
 from dragoman.data.tasks.pretraining import Denoising, MaskedLanguageModelling
+from dragoman.data.tasks.tagging import Tagging
 from dragoman.data.tasks.translation import Translation
 
-__all__ = ["Classification", "Denoising", "LanguageModelling", "MaskedLanguageModelling", "Task", "Translation"]
+__all__ = [
+    "Classification",
+    "Contrastive",
+    "Denoising",
+    "LanguageModelling",
+    "MaskedLanguageModelling",
+    "Tagging",
+    "Task",
+    "Translation",
+]
 
 Task = Annotated[
-    Classification | Denoising | LanguageModelling | MaskedLanguageModelling | Translation,
+    Classification | Contrastive | Denoising | LanguageModelling | MaskedLanguageModelling | Tagging | Translation,
     OneOf(usual="translation"),
 ]

@@ -1,4 +1,4 @@
-"""Classification: the label of a text."""
+"""Classification: the label of a text, an image, or a sequence of frames."""
 
 from typing import Annotated
 
@@ -8,7 +8,9 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from dragoman.config import config
+from dragoman.data.augment import Augment, NoAugment
 from dragoman.data.labels import LabelledBatch
+from dragoman.data.material import repeated
 from dragoman.model.interface import EncoderModel
 from dragoman.model.loss import disagreement
 from dragoman.model.moe import auxiliary_loss
@@ -16,21 +18,23 @@ from dragoman.model.moe import auxiliary_loss
 
 @config
 class Classification:
-    """The label of a text."""
+    """The label of a text, an image, or a sequence of frames."""
 
     labels: tuple[str, ...] | None = None
-    """In the order of the model's classes; None for those of the training text."""
+    """In the order of the model's classes; None for those of the training examples."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the probability that is spread evenly over the labels."""
     r_drop: NonNegativeFloat = 0.0
     """Weight of the disagreement between two passes with different dropout (R-Drop, Liang et al., arXiv:2106.14448:
     0.1 to 1), for twice the time and memory a step; 0 for one pass."""
+    augment: Augment = NoAugment()
+    """How images are changed anew at each step, to be learned from in many ways."""
 
     def loss(self, model: EncoderModel, batch: LabelledBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy: sum over texts, and their number."""
-        ids, labels = batch.ids, batch.labels
+        """Cross-entropy: sum over examples, and their number."""
+        inputs, labels = self.augment.of(batch.inputs), batch.labels
         passes = 2 if self.r_drop else 1
-        logits = model(ids.repeat(passes, 1)).float()
+        logits = model(repeated(inputs, passes)).float()
         options = {"reduction": "sum", "label_smoothing": self.label_smoothing}
         summed = F.cross_entropy(logits, labels.repeat(passes), **options) / passes
         if self.r_drop:

@@ -1,0 +1,57 @@
+"""dragoman evaluate, of a run whose model reads and writes nothing: its figures, and a baseline's beside."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dragoman.evaluate.outcome import Examiner, Outcome
+
+MOST_LABELS = 12
+"""More than so many make a table too wide for a terminal; it is in scores.json."""
+
+
+def evaluated(
+    examiner: "type[Examiner]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
+) -> "Outcome":
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.cli.terminal import tracked
+    from dragoman.train import report
+
+    examined = examiner(run, checkpoint, device=device)
+    examples = examined.examples(named)
+    folder = run / "evaluations" / (name or (Path(named).name.partition(".")[0] if named else "test"))
+    with tracked(examined.verb, len(examples)) as progress:
+        outcome = examined.examine(examples, folder=folder, progress=progress)
+    report.write(RunDirectory.open(run))
+    return outcome
+
+
+def show(outcome: "Outcome") -> None:
+    from dragoman.cli.terminal import console
+
+    table = _table("", "metric", "score", "95% interval", right=("score", "95% interval"))
+    for who, scores in (("model", outcome.scores), (outcome.baseline_name, outcome.baseline)):
+        for score in scores.values():
+            low, high = score.interval
+            table.add_row(who, score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}")
+    console().print(table)
+    if "confusion" in outcome.details and len(outcome.details["labels"]) <= MOST_LABELS:
+        console().print()
+        console().print(_confusion(**outcome.details))
+
+
+def _confusion(labels: list[str], confusion: list[list[int]], by_label: dict[str, float]) -> Any:
+    table = _table("label, taken for:", *labels, "F1", right=(*labels, "F1"))
+    for label, row in zip(labels, confusion, strict=True):
+        found = by_label.get(label)
+        table.add_row(label, *(f"{count:,}" for count in row), "-" if found is None else f"{found:.1f}")
+    return table
+
+
+def _table(*headings: str, right: tuple[str, ...]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
+    return table

@@ -1,0 +1,54 @@
+"""dragoman tag: a label for each word."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.output import Format
+from dragoman.cli.terminal import tracked
+
+if TYPE_CHECKING:
+    from dragoman.decode.tagger import TaggedWords
+
+
+def tag(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
+    ] = Format.text,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Label each word of a sentence, or of each line of a file. Words are what stands between spaces: a word, a tab and
+    its label in each line, and an empty line after each sentence."""
+    from dragoman.decode.tagger import Tagger
+
+    sentences = [line.split() for line in given_lines(text)]
+    tagger = Tagger.load(run, which=checkpoint, device=device)
+    with tracked("tagging", len(sentences)) as progress:
+        found = tagger.tag(sentences, progress)
+    write_lines(_as_json(found) if format is Format.json else _as_columns(found), output)
+
+
+def _as_columns(found: "Sequence[TaggedWords]") -> Iterator[str]:
+    for sentence in found:
+        for token, label in zip(sentence.tokens, sentence.labels, strict=True):
+            yield f"{token}\t{label}"
+        yield ""
+
+
+def _as_json(found: "Sequence[TaggedWords]") -> Iterator[str]:
+    for row, one in enumerate(found, 1):
+        record = {"row": row, "tokens": one.tokens, "labels": one.labels, "probabilities": one.probabilities}
+        yield json.dumps(record, ensure_ascii=False)

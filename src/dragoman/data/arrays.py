@@ -1,0 +1,269 @@
+"""Images and float frames with a label each: folders of image files, arrays in .npz and Parquet files, and the digits
+that come with scikit-learn.
+
+N examples, H x W pixels, T frames of C numbers.
+"""
+
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import PositiveInt
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.compressed import read_bytes
+from dragoman.text.split import HoldOut
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+
+
+class LabelledArray(NamedTuple):
+    given: Any
+    """An array, or an image file: its path or its bytes."""
+    label: str
+    where: str
+    """What to call it where it is at fault."""
+    source: str
+    """A digest in letters: what it is told apart by when some are held out."""
+
+    @property
+    def target(self) -> str:
+        return self.source
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return ()
+
+
+def digest(content: bytes) -> str:
+    """In letters, since these are what texts are told apart by."""
+    return blake2b(content, digest_size=16).hexdigest().translate(_LETTERS)
+
+
+_LETTERS = str.maketrans("0123456789", "ghijklmnop")
+
+
+def _of_array(array: np.ndarray, label: Any, where: str) -> LabelledArray:
+    return LabelledArray(array, str(label), where, digest(repr(array.shape).encode() + array.tobytes()))
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+@config
+class ImageFolder:
+    path: str
+    """A folder with a folder for each label, in which the image files lie."""
+
+    def read(self) -> Iterator[LabelledArray]:
+        if not Path(self.path).is_dir():
+            raise DataError(f"{self.path}: no such folder")
+        for folder in sorted(path for path in Path(self.path).iterdir() if path.is_dir()):
+            for path in image_files(folder):
+                yield LabelledArray(path, folder.name, str(path), digest(read_bytes(path)))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All below ``folder``, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
+
+
+@config
+class Arrays:
+    path: str
+    """A .npz file, as numpy.savez writes it."""
+    inputs: str = "x"
+    """Name of the array of images (N x H x W or N x H x W x channels) or of frames (N x T x C)."""
+    labels: str = "y"
+    """Name of the array of N labels, whole numbers or texts."""
+    lengths: str | None = None
+    """Name of an array that says how many frames of each example are real; None for all of them."""
+
+    def read(self) -> Iterator[LabelledArray]:
+        inputs, labels = (self._array(name) for name in (self.inputs, self.labels))
+        if labels.shape != inputs.shape[:1] or labels.dtype.kind not in "iuUb":
+            raise DataError(
+                f"{self.path}: {self.labels!r} must hold a whole number or a text for each of the {len(inputs):,} "
+                f"examples; it is {labels.dtype} of shape {labels.shape}"
+            )
+        lengths = self._array(self.lengths) if self.lengths else None
+        for i, (array, label) in enumerate(zip(inputs, labels, strict=True)):
+            yield _of_array(array if lengths is None else array[: lengths[i]], label, f"{self.path}: example {i + 1}")
+
+    def _array(self, name: str) -> np.ndarray:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                if name not in file:
+                    raise DataError(f"{self.path}: no array {name!r} among {', '.join(map(repr, file)) or 'none'}")
+                return np.atleast_1d(file[name])
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file") from None
+        except (OSError, TypeError, AttributeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{self.path}: not a .npz file of plain arrays, or damaged: {str(error).splitlines()[0]}"
+            ) from None
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, whose first dimension is that of examples.
+
+    Raises:
+        DataError: no such file, or one that holds something else.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a .npy file of plain numbers, or damaged: {error}") from None
+    if not isinstance(array, np.ndarray) or array.ndim < 3:
+        raise DataError(f"{path}: must hold one array, of N images or N rows of frames")
+    return array
+
+
+@config
+class ArrayTable:
+    path: str
+    """A .parquet file."""
+    inputs: str = "image"
+    """Column of the images or frames: nested lists of numbers, or image files (their bytes, or a struct with bytes)."""
+    labels: str = "label"
+    """Column of the labels."""
+
+    def read(self) -> Iterator[LabelledArray]:
+        for number, (cell, label) in enumerate(self._cells(), 1):
+            where = f"{self.path}: row {number}"
+            cell = cell.get("bytes") if isinstance(cell, dict) else cell
+            if isinstance(cell, bytes):
+                yield LabelledArray(cell, str(label), where, digest(cell))
+            else:
+                yield _of_array(_numbers(cell, where), label, where)
+
+    def _cells(self) -> Iterator[tuple[Any, Any]]:
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError:
+            raise ConfigError(f"{self.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
+        try:
+            with parquet.ParquetFile(self.path) as file:
+                for name in (self.inputs, self.labels):
+                    if name not in file.schema_arrow.names:
+                        raise DataError(f"{self.path}: no column {name!r} among {', '.join(file.schema_arrow.names)}")
+                for batch in file.iter_batches(1024, columns=[self.inputs, self.labels]):
+                    yield from zip(*(batch.column(n).to_pylist() for n in (self.inputs, self.labels)), strict=True)
+        except FileNotFoundError:
+            raise DataError(f"{self.path}: no such file") from None
+        except (arrow.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: not Parquet, or damaged: {str(error).splitlines()[0]}") from None
+
+
+def _numbers(cell: Any, where: str) -> np.ndarray:
+    try:
+        array = np.array(cell)
+    except ValueError:
+        array = np.array(None)
+    if array.dtype.kind not in "iuf" or array.ndim < 2:
+        raise DataError(f"{where}: neither an image file nor nested lists of numbers, all of one length")
+    small = array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 255
+    return array.astype(np.uint8) if small else array
+
+
+@config
+class Digits:
+    """1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
+
+    def read(self) -> Iterator[LabelledArray]:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError:
+            raise ConfigError("digits: come with scikit-learn: pip install 'dragoman[digits]'") from None
+        found: Any = load_digits()
+        images = np.round(found.images * (255 / 16)).astype(np.uint8)  # they have 17 shades
+        for i, (image, label) in enumerate(zip(images, found.target, strict=True)):
+            yield _of_array(image, label, f"digit {i + 1}")
+
+
+ArraySource = Annotated[ImageFolder | Arrays | ArrayTable | Digits, OneOf()]
+
+
+def name_of(source: ArraySource) -> str:
+    return "digits" if isinstance(source, Digits) else source.path
+
+
+def read_arrays(source: ArraySource, known: Sequence[str] | None = None) -> list[LabelledArray]:
+    """
+    Raises:
+        DataError: a file that cannot be read or holds no example, or a label that is not ``known``.
+    """
+    examples = list(source.read())
+    if not examples:
+        raise DataError(f"{name_of(source)}: no labelled image or array in it")
+    for example in examples:
+        check_known(example.label, known, example.where)
+    return examples
+
+
+def guess_arrays(path: str) -> ArraySource:
+    """What ``path`` must be by its name.
+
+    Raises:
+        ConfigError: the name does not tell.
+    """
+    if Path(path).is_dir():
+        return ImageFolder(path=path)
+    match Path(path).suffix.lower():
+        case ".npz":
+            return Arrays(path=path)
+        case ".parquet":
+            return ArrayTable(path=path)
+    raise ConfigError(f"{path}: its name does not tell what it is: name a folder of images, a .npz or a .parquet file")
+
+
+# ---- a run's examples -----------------------------------------------------------------------------
+
+
+@config
+class LabelledArrays:
+    """Images or float frames, as the model's inputs are."""
+
+    train: tuple[ArraySource, ...]
+    """Read one after the other."""
+    valid: ArraySource | None = None
+    """Chooses the best checkpoint; without it, some of the training examples are held out."""
+    test: ArraySource | None = None
+    """Only for the final figures; without it, some of the training examples are held out."""
+    hold_out: HoldOut = HoldOut(test=500, valid=500, near=None)
+    """How many training examples become test and validation set, where none is given above."""
+    overlap: Overlapping = "drop"
+    """What to do with training examples that are the same as one of a given validation or test set."""
+    longest: PositiveInt | None = None
+    """Frames of an example that are read; None for all."""
+    other_sizes: Literal["refuse", "resize"] = "refuse"
+    """What to do with image files of another size than the model's."""
+
+    def split(self) -> Examples[LabelledArray]:
+        """
+        Raises:
+            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+        """
+        examples = [example for source in self.train for example in read_arrays(source)]
+        labels = in_order({example.label for example in examples})
+        if len(labels) < 2:
+            raise DataError(f"{name_of(self.train[0])}: all examples have the label {labels[0]!r}: nothing to learn")
+        valid, test = (None if source is None else read_arrays(source, labels) for source in (self.valid, self.test))
+        facts = {"labels": labels, "numbers": "<f4" if _has_floats(examples) else "|u1"}
+        found = set_apart(examples, valid, test, self.hold_out, self.overlap, facts)
+        check_kept(labels, (example.label for example in found.split.train))
+        return found
+
+
+def _has_floats(examples: Iterable[LabelledArray]) -> bool:
+    return any(isinstance(e.given, np.ndarray) and e.given.dtype.kind == "f" for e in examples)

@@ -1,0 +1,83 @@
+"""Pairs of things that belong together, as tensors, and how well each finds its partner among all.
+
+N pairs, B of them in a batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dragoman.data.captions import CaptionedImage
+from dragoman.data.form import Form
+from dragoman.data.material import Images, Material, moved
+from dragoman.model.places import Frames
+from dragoman.text.lines import Pair
+from dragoman.text.store import Store
+
+
+class MatchedBatch(NamedTuple):
+    first: Tensor | Frames
+    second: Tensor | Frames
+    """Row i belongs to row i of the first."""
+
+    def to(self, device: torch.device | str) -> "MatchedBatch":
+        return MatchedBatch(moved(self.first, device), moved(self.second, device))
+
+
+class Matched(Form):
+    """Pairs of texts, or texts with images: a column for each tower."""
+
+    def __init__(self, first: Material, second: Material):
+        self.materials = {"first": first, "second": second}
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        return {name: material.numbers for name, material in self.materials.items()}
+
+    def columns(self, examples: Sequence[Pair | CaptionedImage]) -> dict[str, list[Any]]:
+        return {
+            name: material.rows([side(example, name, material) for example in examples], list(map(place, examples)))
+            for name, material in self.materials.items()
+        }
+
+    def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
+        sides = (material.positions(store.columns[name].lengths) for name, material in self.materials.items())
+        return np.stack(list(sides), axis=1)
+
+    def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> MatchedBatch:
+        return MatchedBatch(
+            *(
+                material.collate([store.columns[name].stored(int(i)) for i in rows])
+                for name, material in self.materials.items()
+            )
+        )
+
+
+def side(example: Pair | CaptionedImage, name: str, material: Material) -> Any:
+    """What the tower of this name reads: of two texts the source or the target, of others what it can."""
+    if isinstance(example, Pair):
+        return example.source if name == "first" else example.target
+    return example.image if isinstance(material, Images) else example.caption
+
+
+def place(example: Pair | CaptionedImage) -> str:
+    return repr(example.source[:60]) if isinstance(example, Pair) else example.where
+
+
+def ranks(similarity: Float[np.ndarray, "N N"]) -> Int[np.ndarray, " N"]:
+    """At which place, counted from 1, each row finds its partner, the column of the same number. What is as similar as
+    the partner stands before it: nothing is won by finding all alike."""
+    return (similarity >= similarity.diagonal()[:, None]).sum(axis=1)
+
+
+def recall(found: Int[np.ndarray, " N"], within: int) -> float:
+    """Share of partners that are among the first ``within``."""
+    return float((found <= within).mean())
+
+
+def mean_reciprocal_rank(found: Int[np.ndarray, " N"]) -> float:
+    return float((1 / found).mean())

@@ -1,0 +1,239 @@
+"""What an encoder reads, from what people give: texts, images or float frames, as rows of numbers and as tensors.
+
+One class for each kind of input in ``model/inputs.py``; training and use go the same way.
+
+N examples, B of them in a batch, T length, C channels.
+"""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
+from dragoman.model.places import PAD, Frames
+from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+
+LONGEST = 512
+"""Ids of a text that are read where neither the run nor its model says."""
+
+
+class Material(ABC):
+    """One kind of input."""
+
+    what: str
+    """What a person calls it."""
+
+    @property
+    @abstractmethod
+    def numbers(self) -> int | str:
+        """What a column of a store that holds such rows is made for: see ``store.building``."""
+
+    @abstractmethod
+    def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
+        """The numbers of each example, flat.
+
+        Raises:
+            DataError: something that the model cannot read; the message opens with its place.
+        """
+
+    @abstractmethod
+    def restored(self, row: np.ndarray) -> Any:
+        """An example again, from its row."""
+
+    @abstractmethod
+    def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        """How many vectors the model computes for rows of so many numbers."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[np.ndarray]) -> Tensor | Frames:
+        """What the model is given."""
+
+
+class Ids(Material):
+    """Texts, from bos to eos."""
+
+    what = "texts"
+
+    def __init__(self, tokenizer: Tokenizer, longest: int):
+        self.tokenizer, self.longest = tokenizer, longest
+
+    @property
+    def numbers(self) -> int:
+        return len(self.tokenizer)
+
+    def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([BOS, *ids[: self.longest - 2], EOS], np.int64) for ids in self.tokenizer.encode_batch(given)]
+
+    def restored(self, row: np.ndarray) -> str:
+        return self.tokenizer.decode(row)
+
+    def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        return lengths
+
+    def collate(self, rows: Sequence[np.ndarray]) -> Int[Tensor, "B T"]:
+        return padded(rows)
+
+
+def moved(inputs: Tensor | Frames, device: torch.device | str) -> Tensor | Frames:
+    """The same on ``device``."""
+    return _each(inputs, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def repeated(inputs: Tensor | Frames, times: int) -> Tensor | Frames:
+    """The whole batch ``times`` over, one below the other."""
+    return inputs if times == 1 else _each(inputs, lambda tensor: torch.cat([tensor] * times))
+
+
+def _each(inputs: Tensor | Frames, change: Callable[[Tensor], Tensor]) -> Tensor | Frames:
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return Frames(change(inputs.values), None if inputs.keep is None else change(inputs.keep))
+
+
+def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
+    """Rows of ids side by side, filled up with ``value``."""
+    ids = np.full((len(rows), max(map(len, rows))), value, np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return torch.from_numpy(ids)
+
+
+class Images(Material):
+    """Images as arrays, height x width or height x width x channels, or as files: their paths, or their bytes.
+
+    Whole numbers from 0 to 255 become -1 to 1, as ViT has it; float arrays are taken as they are. Files are converted
+    to the channels that the model reads and, if ``resize`` says so, to its size.
+    """
+
+    what = "images"
+
+    def __init__(self, cfg: PatchInput, *, resize: bool = False, numbers: str = "|u1"):
+        self.cfg, self.resize, self._numbers = cfg, resize, numbers
+        self.shape = (cfg.channels, *cfg.size)
+
+    @property
+    def numbers(self) -> str:
+        return self._numbers
+
+    def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
+        return [self._row(image, place) for image, place in zip(given, places, strict=True)]
+
+    def _row(self, image: np.ndarray | bytes | Path, place: str) -> np.ndarray:
+        array = image if isinstance(image, np.ndarray) else self._opened(image, place)
+        array = array[:, :, None] if array.ndim == 2 else array
+        C, H, W = self.shape
+        if array.shape != (H, W, C):
+            got, wanted = (" x ".join(map(str, shape)) for shape in (array.shape, (H, W, C)))
+            raise DataError(
+                f"{place}: an image of {got} (height, width, channels), and the model reads {wanted}: change the size "
+                "in model.inputs, or resize images with data.other_sizes=resize"
+            )
+        if array.dtype != np.uint8 and array.dtype.kind != "f":
+            raise DataError(
+                f"{place}: an image of {array.dtype}: must be whole numbers from 0 to 255 (uint8) or floats"
+            )
+        flat = np.ascontiguousarray(array.transpose(2, 0, 1)).ravel()
+        return flat if flat.dtype == np.uint8 else flat.astype(np.float32)
+
+    def _opened(self, image: bytes | Path, place: str) -> np.ndarray:
+        modes = {1: "L", 3: "RGB", 4: "RGBA"}
+        C, H, W = self.shape
+        if C not in modes:
+            raise ConfigError(f"model.inputs.channels: image files have 1, 3 or 4, not {C}")
+        try:
+            from PIL import Image
+        except ImportError:
+            raise ConfigError(f"{place}: image files need Pillow: pip install 'dragoman[images]'") from None
+        try:
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+                converted = opened.convert(modes[C])
+        except FileNotFoundError:
+            raise DataError(f"{place}: no such file") from None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"{place}: not an image that can be read: {error}") from None
+        if self.resize and converted.size != (W, H):
+            converted = converted.resize((W, H), Image.Resampling.BILINEAR)
+        return np.array(converted)
+
+    def restored(self, row: np.ndarray) -> np.ndarray:
+        return row.reshape(self.shape).transpose(1, 2, 0)
+
+    def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        H, W = self.cfg.size
+        patches = H * W // self.cfg.patch**2 + int(self.cfg.class_token)
+        return np.full_like(lengths, patches)
+
+    def collate(self, rows: Sequence[np.ndarray]) -> Float[Tensor, "B C height width"]:
+        images = torch.from_numpy(np.stack(rows)).view(len(rows), *self.shape)
+        return images / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+class Measurements(Material):
+    """Float frames as arrays, length x channels."""
+
+    what = "frames"
+
+    def __init__(self, cfg: FrameInput, longest: int):
+        self.channels, self.longest = cfg.channels, longest
+
+    @property
+    def numbers(self) -> str:
+        return "<f4"
+
+    def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
+        return [self._row(frames, place) for frames, place in zip(given, places, strict=True)]
+
+    def _row(self, frames: Any, place: str) -> np.ndarray:
+        if not isinstance(frames, np.ndarray) or frames.dtype.kind not in "fiu":
+            raise DataError(f"{place}: the model reads frames, arrays of numbers, and this is none")
+        if frames.ndim != 2 or frames.shape[1] != self.channels or not len(frames):
+            got = " x ".join(map(str, frames.shape))
+            raise DataError(f"{place}: an array of {got}, and the model reads length x {self.channels}")
+        return np.ascontiguousarray(frames[: self.longest], np.float32).ravel()
+
+    def restored(self, row: np.ndarray) -> np.ndarray:
+        return row.reshape(-1, self.channels)
+
+    def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+        return lengths // self.channels
+
+    def collate(self, rows: Sequence[np.ndarray]) -> Frames:
+        lengths = [len(row) // self.channels for row in rows]
+        values = torch.zeros(len(rows), max(lengths), self.channels)
+        for i, row in enumerate(rows):
+            values[i, : lengths[i]] = torch.from_numpy(row.reshape(-1, self.channels))
+        keep = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        return Frames(values, None if bool(keep.all()) else keep)
+
+
+def material_of(
+    inputs: Input, tokenizer: Tokenizer | None, *, longest: int | None, resize: bool = False, numbers: str = "|u1"
+) -> Material:
+    """What ``inputs`` reads. ``longest`` bounds texts and frames, ``numbers`` is how images are to be kept.
+
+    Raises:
+        ConfigError: texts, and no tokenizer.
+    """
+    longest = min(filter(None, (longest, _length(inputs))), default=LONGEST)
+    match inputs:
+        case TokenInput():
+            if tokenizer is None:
+                raise ConfigError("model.inputs: this model reads ids, and there is no tokenizer to make them")
+            return Ids(tokenizer, longest)
+        case PatchInput():
+            return Images(inputs, resize=resize, numbers=numbers)
+        case FrameInput():
+            return Measurements(inputs, longest)
+
+
+def _length(inputs: Input) -> int | None:
+    """The longest text or row of frames that it can place."""
+    return None if isinstance(inputs, PatchInput) else inputs.position.length

@@ -1,0 +1,79 @@
+"""A trained model that reads whole inputs, texts or images or frames, and what it makes of each.
+
+B examples.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dragoman.checkpoint import load_reader
+from dragoman.data.material import material_of, moved
+from dragoman.decode.forced import batches_by_length
+from dragoman.decode.precision import made_ready
+from dragoman.model.encoder import Encoder
+from dragoman.model.places import Frames
+from dragoman.text.tokenizer import Tokenizer
+
+BATCH_TOKENS = 8192
+"""Positions computed at a time, padding included."""
+Progress = Callable[[int, int], None]
+
+
+class InputReader:
+    def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        data = config.get("data", {})
+        self.material = material_of(
+            model.cfg.inputs, tokenizer, longest=data.get("longest"), resize=data.get("other_sizes") == "resize"
+        )
+
+    @classmethod
+    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto", tower: str = "first"):
+        """
+        Args:
+            run: a run directory, or one of its checkpoints.
+            which: ``best``, ``last``, a step, or the name of a checkpoint.
+            device: as torch names it; ``auto`` is the GPU if there is one.
+            tower: ``first`` or ``second``, of a run that has two.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
+            ConfigError: no such device.
+        """
+        model, tokenizer, config = load_reader(run, which, tower=tower)
+        return cls(made_ready(model, device), tokenizer, config)
+
+    def answers(
+        self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
+    ) -> list[Tensor]:
+        """What ``answer`` makes of each text, image or array, in their order.
+
+        Raises:
+            DataError: one that the model cannot read, called by its entry in ``places``.
+        """
+        places = [f"example {i + 1}" for i in range(len(given))] if places is None else places
+        return self.of_rows(self.material.rows(given, places), progress)
+
+    @torch.inference_mode()
+    def of_rows(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:
+        """As ``answers``, of what ``material`` has made; read in batches of like length."""
+        device = next(self.model.parameters()).device
+        found: list[Tensor] = [torch.empty(0)] * len(rows)
+        lengths, done = self.material.positions(np.array([len(row) for row in rows], np.int64)), 0
+        for batch in batches_by_length(lengths.tolist(), BATCH_TOKENS):
+            answers = self.answer(moved(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
+            for i, answer in zip(batch, answers, strict=True):
+                found[i] = answer
+            done += len(batch)
+            if progress:
+                progress(done, len(rows))
+        return found
+
+    def answer(self, inputs: Tensor | Frames) -> Tensor:
+        """What the model's head makes of a batch."""
+        return self.model(inputs)

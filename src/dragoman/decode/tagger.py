@@ -1,0 +1,55 @@
+"""A trained tagger: words in, a label for each out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dragoman.data.tags import Part, parts
+from dragoman.decode.input_reader import InputReader, Progress
+from dragoman.errors import CheckpointError
+from dragoman.model.encoder import Encoder
+from dragoman.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    tokens: tuple[str, ...]
+    labels: tuple[str, ...]
+    """The likeliest of each."""
+    probabilities: tuple[float, ...]
+    """Of these labels."""
+
+
+class Tagger(InputReader):
+    """A model that tells the label of each word."""
+
+    def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
+        super().__init__(model, tokenizer, config)
+        task = config.get("task", {})
+        if not task.get("labels") or task.get("kind") != "tagging":
+            raise CheckpointError("this run's model was not trained to tag: start one with task: tagging")
+        self.labels: tuple[str, ...] = tuple(task["labels"])
+
+    def tag(self, sentences: Sequence[Sequence[str]], progress: Progress | None = None) -> list[TaggedWords]:
+        """The labels of each sentence's words, in their order; as many as there are words."""
+        assert self.tokenizer, "a tagger reads texts"
+        longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
+        cut = [list(parts(self.tokenizer, words, longest)) for words in sentences]
+        rows = [np.array(part.ids) for of_sentence in cut for part in of_sentence]
+        answers = iter(self.of_rows(rows, progress))
+        return [
+            self._joined(words, [(part, next(answers)) for part in of_sentence])
+            for words, of_sentence in zip(sentences, cut, strict=True)
+        ]
+
+    def _joined(self, words: Sequence[str], read: Sequence[tuple[Part, Tensor]]) -> TaggedWords:
+        if not words:
+            return TaggedWords((), (), ())
+        found = torch.cat([logits[part.first] for part, logits in read]).softmax(dim=1)
+        best = found.max(dim=1)
+        labels = tuple(self.labels[i] for i in best.indices.tolist())
+        return TaggedWords(tuple(words), labels, tuple(best.values.tolist()))

@@ -1,0 +1,326 @@
+"""Images and float frames that are classified: from folders, arrays and tables to labels; mistakes name their place."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_reader import BLOCK, config, quick_disk, trained  # noqa: F401 (a fixture)
+from tiny_run import outcome
+
+from dragoman.cli import main
+from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
+from dragoman.data.augment import ShiftAndFlip
+from dragoman.data.material import Images, Measurements
+from dragoman.decode.classifier import Classifier
+from dragoman.errors import ConfigError, DataError
+from dragoman.evaluate.baseline import Numbers
+from dragoman.model.inputs import FrameInput, PatchInput
+from dragoman.train.events import Saved
+from dragoman.train.run import resume, start
+
+Image = pytest.importorskip("PIL.Image")
+
+HEAD = {"kind": "classification", "pooling": "mean"}
+PATCHES = {"kind": "patch_input", "size": [8, 8], "patch": 4, "channels": 1, "class_token": False}
+QUARTERS = [(slice(0, 4), slice(0, 4)), (slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4)), (slice(4, 8),) * 2]
+POSITIONS = {  # in the inputs, inside attention
+    "learned": ("learned_grid", "no_position"),
+    "sinusoidal": ("sinusoidal_grid", "no_position"),
+    "rotary": ("no_grid", "rotary_grid"),
+}
+
+
+def bright_quarters(count=160, seed=1):
+    """Noise, and one quarter brighter: the label says which."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(4, size=count)
+    images = draw.integers(0, 80, (count, 8, 8), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[QUARTERS[label]] += 150
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("arrays") / "quarters.npz"
+    images, labels = bright_quarters()
+    np.savez(path, x=images, y=labels)
+    return path
+
+
+def run_config(path, *, steps=45, positions="learned", task="classification", data=None, **train):
+    added, inside = POSITIONS.get(positions, ("no_grid", "no_position"))
+    block = BLOCK | {"mixer": {"heads": 2, "position": inside, "visibility": "full"}}
+    model = {"inputs": PATCHES | {"position": added}, "tower": {"pattern": [block]}, "head": HEAD}
+    held = {"test": 30, "valid": 30, "near": None}
+    data = {"kind": "labelled_arrays", "train": [{"kind": "arrays", "path": str(path)}], "hold_out": held} | (
+        data or {}
+    )
+    return config(task, data, model, steps, batch_tokens=80, **train)
+
+
+@pytest.fixture(scope="module")
+def run(archive, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    trained(run_config(archive), path)
+    return path
+
+
+# ---- learning -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_where_something_is_can_be_learned_with_positions_of_every_kind(positions, archive, tmp_path):
+    _, seen = trained(run_config(archive, positions=positions), tmp_path / "run")
+    assert seen.scores["accuracy"] > 90
+
+
+def test_where_something_is_cannot_be_learned_without_positions(archive, tmp_path):
+    _, seen = trained(run_config(archive, positions="none"), tmp_path / "run")
+    assert seen.scores["accuracy"] < 60
+
+
+def test_a_run_with_images_changed_at_random_is_resumed_to_the_bit(archive, tmp_path):
+    cfg = run_config(archive, steps=12, task={"kind": "classification", "augment": "shift_and_flip"}, validate_every=4)
+    list(start(cfg, tmp_path / "whole").events())
+    stopped = start(cfg, tmp_path / "stopped").events()
+    assert any(isinstance(event, Saved) and event.step == 6 for event in stopped)
+    stopped.close()
+    list(resume(tmp_path / "stopped", cfg=cfg).events())
+    assert outcome(tmp_path / "stopped") == outcome(tmp_path / "whole")
+
+
+def test_frames_go_through_the_same_lesson(tmp_path):
+    draw = np.random.default_rng(2)
+    labels = draw.integers(2, size=120)
+    frames = draw.normal(size=(120, 6, 3)).astype(np.float32)
+    frames[:, :, 0] += np.where(labels == 1, 3.0, -3.0)[:, None]
+    np.savez(tmp_path / "frames.npz", x=frames, y=np.array(["low", "high"])[labels], n=draw.integers(2, 7, 120))
+    data = {
+        "kind": "labelled_arrays",
+        "train": [{"kind": "arrays", "path": str(tmp_path / "frames.npz"), "lengths": "n"}],
+        "hold_out": {"test": 20, "valid": 20, "near": None},
+    }
+    model = {"inputs": {"kind": "frame_input", "channels": 3}, "head": HEAD}
+    _, seen = trained(config("classification", data, model, 30, batch_tokens=100), tmp_path / "run")
+    assert seen.scores["accuracy"] > 90
+    classifier = Classifier.load(tmp_path / "run")
+    some = [frames[0], frames[1, :3]]
+    for one, together in zip(some, classifier.classify(some), strict=True):
+        assert classifier.classify([one])[0].probability == pytest.approx(together.probability, abs=1e-5)
+
+
+def test_evaluation_reads_the_kept_test_set_and_has_logistic_regression_beside(run, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "logistic regression on pixels" in out and "taken for" in out
+    kept = json.loads((run / "evaluations" / "test" / "scores.json").read_text())
+    assert kept["sentences"] == 30 and kept["scores"]["accuracy"]["value"] > 90
+
+
+def test_the_baseline_on_numbers_is_the_logistic_regression_of_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    images, labels = bright_quarters(60)
+    ours = Numbers(list(images), [str(label) for label in labels], ["0", "1", "2", "3"], over_time=False)
+    theirs = linear_model.LogisticRegression(tol=1e-8, max_iter=1000).fit(ours.features(list(images)).numpy(), labels)
+    new, _ = bright_quarters(20, seed=2)
+    features = ours.features(list(new))
+    expected = torch.from_numpy(theirs.predict_proba(features.numpy())).float()
+    torch.testing.assert_close(ours.logits(features).softmax(dim=1), expected, atol=2e-3, rtol=0)
+
+
+# ---- what is read ---------------------------------------------------------------------------------
+
+
+def png(array, mode=None, kind="PNG"):
+    content = io.BytesIO()
+    Image.fromarray(array, mode).save(content, kind)
+    return content.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images, labels = bright_quarters(40)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (tmp_path / "images" / f"quarter {label}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / f"quarter {label}" / f"{i:02}.png").write_bytes(png(image))
+    return tmp_path / "images"
+
+
+def test_a_folder_of_files_and_an_archive_of_arrays_say_the_same(folder, tmp_path):
+    images, labels = bright_quarters(40)
+    np.savez(tmp_path / "a.npz", x=images, y=[f"quarter {label}" for label in labels])
+    material = Images(PatchInput(size=(8, 8), patch=4, channels=1))
+
+    def rows(source):
+        found = read_arrays(source)
+        read = material.rows([e.given for e in found], [e.where for e in found])
+        return sorted((e.label, tuple(row.tolist())) for e, row in zip(found, read, strict=True))
+
+    assert guess_arrays(str(folder)) == ImageFolder(path=str(folder))
+    assert rows(ImageFolder(path=str(folder))) == rows(Arrays(path=str(tmp_path / "a.npz")))
+
+
+def test_a_table_may_hold_numbers_or_files(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    images, labels = bright_quarters(5)
+    columns = {"image": [image.tolist() for image in images], "label": labels}
+    parquet.write_table(arrow.table(columns), tmp_path / "numbers.parquet")
+    columns = {"image": [{"bytes": png(image)} for image in images], "label": labels}
+    parquet.write_table(arrow.table(columns), tmp_path / "files.parquet")
+    material = Images(PatchInput(size=(8, 8), patch=4, channels=1))
+    for name in ("numbers", "files"):
+        found = read_arrays(ArrayTable(path=str(tmp_path / f"{name}.parquet")))
+        rows = material.rows([e.given for e in found], [e.where for e in found])
+        np.testing.assert_array_equal(np.stack(rows).reshape(images.shape), images)
+    with pytest.raises(DataError, match=r"files\.parquet: no column 'picture' among image, label"):
+        read_arrays(ArrayTable(path=str(tmp_path / "files.parquet"), inputs="picture"))
+
+
+def test_shades_become_minus_one_to_one_and_floats_stay_as_they_are():
+    material = Images(PatchInput(size=(1, 2), patch=1, channels=1))
+    shades, floats = np.array([[0, 255]], np.uint8), np.array([[0.25, 7.0]])
+    assert material.collate(material.rows([shades], ["a"])).tolist() == [[[[-1.0, 1.0]]]]
+    assert material.collate(material.rows([floats], ["a"])).tolist() == [[[[0.25, 7.0]]]]
+
+
+def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
+    colour = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    material = Images(PatchInput(size=(4, 6), patch=2))
+    of_array, of_file = material.rows([colour, png(colour)], ["a", "b"])
+    np.testing.assert_array_equal(of_array, of_file)
+    np.testing.assert_array_equal(of_array.reshape(3, 4, 6), colour.transpose(2, 0, 1))
+    np.testing.assert_array_equal(material.restored(of_array), colour)
+    grey = material.rows([png(colour[:, :, 0])], ["c"])[0].reshape(3, 4, 6)
+    assert (grey == colour[:, :, 0]).all()
+
+
+def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():
+    material = Measurements(FrameInput(channels=2), longest=3)
+    long, short = np.arange(10.0).reshape(5, 2), np.array([[7, 8]])
+    rows = material.rows([long, short], ["a", "b"])
+    values, keep = material.collate(rows)
+    assert values.shape == (2, 3, 2) and keep.tolist() == [[True] * 3, [True, False, False]]
+    np.testing.assert_array_equal(material.restored(rows[0]), long[:3])
+    assert material.positions(np.array([len(row) for row in rows])).tolist() == [3, 1]
+
+
+def test_the_digits_of_scikit_learn_are_at_hand():
+    pytest.importorskip("sklearn")
+    found = read_arrays(Digits())
+    assert len(found) == 1797 and {e.label for e in found} == set("0123456789")
+    assert found[0].given.shape == (8, 8) and found[0].given.dtype == np.uint8 and found[0].given.max() == 239
+
+
+# ---- changed at random ----------------------------------------------------------------------------
+
+
+def test_every_image_is_moved_by_its_own_few_pixels():
+    images = torch.arange(36.0).view(1, 1, 6, 6).repeat(200, 1, 1, 1)
+    moved = ShiftAndFlip(pixels=1).of(images)
+    inner = {tuple(image[0, 1:-1, 1:-1].flatten().tolist()) for image in moved}
+    wide = torch.nn.functional.pad(images[:1], (1, 1, 1, 1), mode="replicate")[0, 0]
+    crops = {tuple(wide[r : r + 6, c : c + 6][1:-1, 1:-1].flatten().tolist()) for r in range(3) for c in range(3)}
+    assert inner == crops
+
+
+def test_half_of_the_images_are_mirrored_and_the_draws_follow_the_seed():
+    images = torch.randn(400, 2, 4, 4)
+    changed = ShiftAndFlip(pixels=0, flip=True).of(images)
+    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(changed, images, strict=True)]
+    kept = [torch.equal(new, old) for new, old in zip(changed, images, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True)) and 150 < sum(mirrored) < 250
+    torch.manual_seed(5)
+    one = ShiftAndFlip(pixels=1, flip=True).of(images)
+    torch.manual_seed(5)
+    assert torch.equal(one, ShiftAndFlip(pixels=1, flip=True).of(images))
+
+
+# ---- the command line -----------------------------------------------------------------------------
+
+
+def test_classify_takes_an_image_a_folder_and_an_array(run, folder, tmp_path, capsys):
+    files = sorted(folder.rglob("*.png"))
+    assert main(["classify", str(run), str(files[0])]) == 0
+    label, probability = capsys.readouterr().out.strip().split("\t")
+    assert label == files[0].parent.name[-1] and 0 < float(probability) <= 1
+    assert main(["classify", str(run), str(folder), "--format", "json"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["text"] for record in records] == [str(file) for file in files]
+    np.save(tmp_path / "a.npy", np.stack([np.array(Image.open(file)) for file in files]))
+    assert main(["classify", str(run), str(tmp_path / "a.npy"), "--format", "json"]) == 0
+    again = [json.loads(line)["probabilities"] for line in capsys.readouterr().out.splitlines()]
+    assert again == [record["probabilities"] for record in records]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("broken.png", b"\x89PNG\r\n\x1a\nnot really", r"broken\.png: not an image that can be read"),
+        ("large.png", png(np.zeros((9, 8), np.uint8)), r"large\.png: an image of 9 x 8 x 1 .* reads 8 x 8 x 1"),
+        ("missing.png", None, r"missing\.png: no such file"),
+        ("broken.npy", b"what", r"broken\.npy: not a \.npy file"),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_one_line_and_exit_code_2(run, name, content, says, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["classify", str(run), str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    with pytest.raises(DataError, match=says):
+        raise DataError(err)
+
+
+def test_images_of_other_sizes_are_refused_or_resized_as_the_run_says(folder, tmp_path):
+    odd = folder / "quarter 0" / "odd.png"
+    odd.write_bytes(png(np.zeros((12, 10), np.uint8)))
+    held = {"test": 5, "valid": 5, "near": None}
+    data = {"train": [{"kind": "image_folder", "path": str(folder)}], "hold_out": held}
+    with pytest.raises(DataError, match=r"odd\.png: an image of 12 x 10 x 1 .* data\.other_sizes=resize"):
+        list(start(run_config(None, data=data), tmp_path / "refused").events())
+    assert not (tmp_path / "refused").exists()
+    list(start(run_config(None, steps=1, data=data | {"other_sizes": "resize"}), tmp_path / "run").events())
+    assert Classifier.load(tmp_path / "run").classify([odd], places=[str(odd)])[0].label
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": np.zeros((3, 8, 8))}, r"a\.npz: no array 'y' among 'x'"),
+        ({"x": np.zeros((3, 8, 8)), "y": np.zeros(2, int)}, r"a\.npz: 'y' must hold a whole number or a text for each"),
+        ({"x": np.array([None, None]), "y": np.zeros(2, int)}, r"a\.npz: not a \.npz file of plain arrays"),
+    ],
+    ids=["no labels", "too few labels", "objects"],
+)
+def test_arrays_that_do_not_fit_are_named(arrays, says, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=says):
+        read_arrays(Arrays(path=str(tmp_path / "a.npz")))
+
+
+def test_a_label_of_an_image_that_training_never_saw_is_refused_with_its_place(archive, tmp_path):
+    np.savez(tmp_path / "test.npz", x=np.zeros((2, 8, 8), np.uint8), y=[0, 9])
+    data = {"test": {"kind": "arrays", "path": str(tmp_path / "test.npz")}}
+    says = r"test\.npz: example 2 has the label '9', which training never saw: it knows 0, 1, 2, 3"
+    with pytest.raises(DataError, match=says):
+        list(start(run_config(archive, data=data), tmp_path / "run").events())
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(DataError, match="no labelled image or array in it"):
+        read_arrays(ImageFolder(path=str(tmp_path)))
+    with pytest.raises(DataError, match="no such folder"):
+        read_arrays(ImageFolder(path=str(tmp_path / "nowhere")))
+
+
+def test_texts_are_not_read_by_patches_and_only_images_are_moved(archive):
+    with pytest.raises(ConfigError, match=r"model\.inputs: labelled_texts are read by inputs of the kind token_input"):
+        data = {"kind": "labelled_texts", "train": [{"kind": "label_first", "path": "a.txt"}]}
+        start(config("classification", data, {"inputs": PATCHES, "head": HEAD}), "nowhere")
+    with pytest.raises(ConfigError, match=r"task\.augment: changes images, and model\.inputs reads none"):
+        task = {"kind": "classification", "augment": "shift_and_flip"}
+        data = {"kind": "labelled_arrays", "train": [{"kind": "arrays", "path": str(archive)}]}
+        start(config(task, data, {"inputs": {"kind": "frame_input", "channels": 2}, "head": HEAD}), "nowhere")

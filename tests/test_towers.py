@@ -1,0 +1,133 @@
+"""Two towers: from pairs of texts, or images with captions, to vectors that are close where things belong together."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_reader import MODEL, config, quick_disk, trained  # noqa: F401 (a fixture)
+
+from dragoman.cli import main
+from dragoman.data.captions import CaptionTable
+from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
+from dragoman.decode.embedder import Embedder
+from dragoman.errors import ConfigError, DataError
+from dragoman.evaluate.retrieval import TfIdf, scores
+from dragoman.train.run import start
+
+WORDS = ["red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small", "old"]
+HEAD = {"kind": "sentence", "size": 16}
+TEXTS = {"kind": "two_towers", "first": MODEL | {"dim": 32, "head": HEAD}}
+
+
+def write_pairs(path, count=150):
+    """Each second says the words of the first backwards."""
+    draw = np.random.default_rng(1)
+    lines = []
+    for number in range(count):
+        words = [str(word) for word in draw.choice(WORDS, 3, replace=False)] + [f"n{number}"]
+        lines.append(" ".join(words[:3]) + "\t" + " ".join(word[::-1] for word in words[:3]))
+    path.write_text("\n".join(sorted(set(lines))) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("text") / "pairs.tsv")
+
+
+def run_config(path, steps=12, model=TEXTS, data=None, **train):
+    held = {"test": 20, "valid": 20, "near": None}
+    data = data or {"kind": "data", "train": [{"kind": "table", "path": str(path)}], "hold_out": held}
+    return config("contrastive", data, model, steps, vocab=290, **train)
+
+
+@pytest.fixture(scope="module")
+def run(pairs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    _, seen = trained(run_config(pairs, steps=60), path)
+    assert seen.scores["recall@1"] > 50
+    return path
+
+
+def test_partners_are_found_and_the_baseline_that_shares_no_word_finds_few(run, capsys):
+    assert main(["evaluate", str(run)]) == 0
+    assert "tf-idf" in capsys.readouterr().out
+    kept = json.loads((run / "evaluations" / "test" / "scores.json").read_text())
+    assert kept["scores"]["MRR"]["value"] > kept["baseline"]["MRR"]["value"] + 20
+    assert kept["sentences"] == 20 and kept["scores"]["recall@5 back"]["value"] > 70
+
+
+def test_vectors_have_length_1_and_are_alike_alone_and_among_others(run, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("red house dog\nbig cat\n")
+    assert (
+        main(["embed", str(run), str(tmp_path / "texts.txt"), "--tower", "second", "-o", str(tmp_path / "v.npy")]) == 0
+    )
+    vectors = np.load(tmp_path / "v.npy")
+    assert vectors.shape == (2, 16) and np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    alone = Embedder.load(run, tower="second").embed(["big cat"]).numpy()
+    assert np.allclose(alone[0], vectors[1], atol=1e-5)
+    assert main(["embed", str(run), "a", "--tower", "third"]) == 2
+    assert "Known: first, second" in capsys.readouterr().err
+
+
+def test_captions_and_images_are_learned_together(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    draw, rows = np.random.default_rng(1), []
+    for number in range(90):
+        kind = int(draw.integers(3))
+        colours = draw.integers(0, 60, (4, 4, 3), dtype=np.uint8)
+        colours[:, :, kind] += 180
+        image.fromarray(colours).save(tmp_path / f"{number}.png")
+        rows.append(
+            f"{number}.png\ta {['red', 'green', 'blue'][kind]} one {chr(97 + number // 10)}{chr(97 + number % 10)}"
+        )
+    (tmp_path / "captions.tsv").write_text("\n".join(rows) + "\n")
+    inputs = {"kind": "patch_input", "size": [4, 4], "patch": 2, "class_token": False, "position": "no_grid"}
+    block = {**MODEL["tower"]["pattern"][0], "mixer": {"heads": 2, "visibility": "full"}}
+    images = MODEL | {"inputs": inputs, "tower": {"depth": 1, "pattern": [block]}, "head": HEAD}
+    model = {"kind": "two_towers", "first": MODEL | {"head": HEAD}, "second": images}
+    held = {"test": 10, "valid": 20, "near": None}
+    table = {"kind": "caption_table", "path": str(tmp_path / "captions.tsv")}
+    data = {"kind": "captioned_images", "train": [table], "hold_out": held}
+    _, seen = trained(run_config(None, 40, model, data), tmp_path / "run")
+    assert seen.scores["recall@5"] > 40  # among 20, of three colours
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert main(["embed", str(tmp_path / "run"), str(tmp_path / "0.png"), "--tower", "second"]) == 0
+    (tmp_path / "captions.tsv").write_text("gone.png\ta caption\n")
+    with pytest.raises(DataError, match=r"captions\.tsv: row 1: .*gone\.png: no such image file"):
+        list(CaptionTable(path=str(tmp_path / "captions.tsv")).read())
+
+
+def test_figures_agree_with_their_definitions_and_ties_win_nothing():
+    similarity = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.6], [0.1, 0.3, 0.2]])
+    found = ranks(similarity)
+    assert found.tolist() == [1, 3, 2]
+    assert recall(found, 1) == 1 / 3 and mean_reciprocal_rank(found) == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
+    assert scores(similarity)["recall@1"].value == pytest.approx(100 / 3)
+    assert ranks(np.zeros((4, 4))).tolist() == [4] * 4
+
+
+def test_the_baseline_has_the_weights_of_scikit_learn():
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    from dragoman.evaluate.retrieval import _features
+
+    train, first, second = ["a red house", "a dog", "the red car"], ["a red dog", "car"], ["red red", "the dog"]
+    theirs = text.TfidfVectorizer(analyzer=_features).fit(train)
+    expected = (theirs.transform(first) @ theirs.transform(second).T).toarray()
+    np.testing.assert_allclose(TfIdf(train).similarity(first, second), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": MODEL | {"head": HEAD}}, "model: contrastive takes two_towers, not encoder"),
+        ({"target_tokenizer": "bytes"}, "target_tokenizer: two towers share one tokenizer"),
+        ({"data": {"kind": "captioned_images", "train": []}}, "model: captioned_images need a tower .* patch_input"),
+    ],
+    ids=["model", "tokenizer", "data"],
+)
+def test_what_does_not_fit_is_named_before_anything_is_written(pairs, tmp_path, change, says):
+    from dragoman.train import recipe
+
+    with pytest.raises(ConfigError, match=says):
+        start(recipe.load(recipe.to_dict(run_config(pairs)) | change), tmp_path / "run")
