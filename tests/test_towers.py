@@ -35,10 +35,10 @@ def pairs(tmp_path_factory):
     return write_pairs(tmp_path_factory.mktemp("text") / "pairs.tsv")
 
 
-def run_config(path, steps=12, model=TEXTS, data=None, **train):
+def run_config(path, steps=12, model=TEXTS, data=None, vocab=290, **train):
     held = {"test": 20, "valid": 20, "near": None}
     data = data or {"kind": "data", "train": [{"kind": "table", "path": str(path)}], "hold_out": held}
-    return config("contrastive", data, model, steps, vocab=290, **train)
+    return config("contrastive", data, model, steps, vocab=vocab, **train)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_captions_and_images_are_learned_together(tmp_path):
     held = {"test": 10, "valid": 20, "near": None}
     table = {"kind": "caption_table", "path": str(tmp_path / "captions.tsv")}
     data = {"kind": "captioned_images", "train": [table], "hold_out": held}
-    _, seen = trained(run_config(None, 40, model, data), tmp_path / "run")
+    _, seen = trained(run_config(None, 40, model, data, vocab=270), tmp_path / "run")
     assert seen.scores["recall@5"] > 40  # among 20, of three colours
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert main(["embed", str(tmp_path / "run"), str(tmp_path / "0.png"), "--tower", "second"]) == 0

@@ -36,7 +36,7 @@ class ContrastiveLesson(ReadingLesson):
     form: Matched
 
     @classmethod
-    def outline(cls, cfg: RunConfig) -> TwoTowers:
+    def check_inputs(cls, cfg: RunConfig) -> None:
         kinds = sorted(type(tower.inputs).__name__ for tower in _both(cfg))
         captions = isinstance(cfg.data, CaptionedImages)
         if kinds != [t.__name__ for t in ((PatchInput, TokenInput) if captions else (TokenInput, TokenInput))]:
@@ -49,6 +49,9 @@ class ContrastiveLesson(ReadingLesson):
             raise ConfigError("target_tokenizer: two towers share one tokenizer: leave it out")
         if isinstance(cfg.data, DataConfig) and (cfg.data.mixture, cfg.data.order) != (Concatenate(), Shuffled()):
             raise ConfigError("data: two towers learn from their sources one after the other: no mixture, no order")
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> TwoTowers:
         with torch.device("meta"):
             return _towers(cfg).sized(vocab=_vocab(cfg) or 1000).build()
 

@@ -54,15 +54,25 @@ class ReadingLesson(Lesson):
     # ---- before a run -----------------------------------------------------------------------------
 
     @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        super().check(cfg)
+        cls.check_inputs(cfg)
+
+    @classmethod
+    def check_inputs(cls, cfg: RunConfig) -> None:
+        """
+        Raises:
+            ConfigError: a model that reads something else than the data are.
+        """
+        if not isinstance(encoder(cfg).inputs, wanted := cls.inputs_of(cfg)):
+            kinds = " or ".join(map(kind_of, wanted))
+            raise ConfigError(f"model.inputs: {kind_of(type(cfg.data))} are read by inputs of the kind {kinds}")
+
+    @classmethod
     def outline(cls, cfg: RunConfig) -> nn.Module:
         model, task = encoder(cfg), kind_of(type(cfg.task))
         if not isinstance(model.head, cls.head):
             raise ConfigError(f"model.head: {task} takes a head of the kind {kind_of(cls.head)}")
-        if not isinstance(model.inputs, cls.inputs_of(cfg)):
-            raise ConfigError(
-                f"model.inputs: {kind_of(type(cfg.data))} are read by inputs of the kind "
-                f"{' or '.join(map(kind_of, cls.inputs_of(cfg)))}"
-            )
         with torch.device("meta"):
             vocab, classes = (getattr(model.inputs, "vocab", None), getattr(model.head, "classes", None))
             return model.sized(vocab=vocab or 1000, classes=classes or 2).build()
