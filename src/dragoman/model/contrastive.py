@@ -57,6 +57,11 @@ class TwoTowers(nn.Module):
             self.second = self.first
         self.log_scale = nn.Parameter(torch.tensor(-math.log(cfg.temperature)))
 
+    @property
+    def max_length(self) -> int | None:
+        """Longest text that both can take; None for no limit."""
+        return min(filter(None, (self.first.max_length, self.second.max_length)), default=None)
+
     def forward(self, first: Tensor | Tokens | Frames, second: Tensor | Tokens | Frames) -> Float[Tensor, "B B2"]:
         """How similar each of ``first`` is to each of ``second``: logits."""
         return self.scale() * self.first(first) @ self.second(second).T
