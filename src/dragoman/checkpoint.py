@@ -360,6 +360,16 @@ def load_reader(
     return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 
+def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
+    """The checkpoint that ``load_model`` would read.
+
+    Raises:
+        CheckpointError: no such run or checkpoint.
+    """
+    run, which = _run_and_name(Path(path), which)
+    return run.find(which)
+
+
 def run_config(path: str | Path) -> dict[str, Any]:
     """The configuration of a run, given as in ``load_model``, as plain data.
 

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from dragoman.cli import (
+    augment,
     average,
     calibrate,
     classify,
@@ -55,6 +56,7 @@ app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
 app.add_typer(data.app, name="data")
+app.add_typer(augment.app, name="augment")
 app.add_typer(configuration.app, name="config")
 
 

@@ -52,6 +52,19 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     return by_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
 
 
+def settled(device: str, precision: str) -> tuple[str, str]:
+    """What ``auto`` comes to here and now, so that it can be written down and asked for again.
+
+    Raises:
+        ConfigError: no such device.
+    """
+    place = place_named(device)
+    if precision == "auto":
+        by_ours = place.type == "cpu" and unavailable() is None
+        precision = chosen_numbers() if by_ours else choose_precision("auto", place)
+    return str(place), precision
+
+
 def by_kernels(model: Transformer, numbers: Numbers) -> Transformer:
     pack(model, panels(numbers))
     try:
@@ -99,9 +112,17 @@ def on_device(model: Model, device: str) -> Model:
     Raises:
         ConfigError: no such device.
     """
+    return model.to(place_named(device))
+
+
+def place_named(device: str) -> torch.device:
+    """
+    Raises:
+        ConfigError: no such device.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return model.to(torch.device(device))
+        return torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device}: {str(error).splitlines()[0]}") from None

@@ -21,10 +21,8 @@ def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
         ConfigError: a name that does not tell the format, or a folder that is not there.
         DataError: a text that the format cannot hold, such as a tab in a .tsv.
     """
+    check_output(output)
     names, write = _way_to_write(str(output))
-    for name in names:
-        if not Path(name).parent.is_dir():
-            raise ConfigError(f"{name}: there is no folder {Path(name).parent}: make it first")
     written = 0
 
     def produce(partial: dict[str, Path]) -> None:
@@ -41,9 +39,11 @@ def check_output(output: str | Path) -> None:
     """Find out before the work whether ``write_pairs`` can write to that name.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: a name that does not tell the format, or a folder that is not there.
     """
-    _way_to_write(str(output))
+    for name in _way_to_write(str(output))[0]:
+        if not Path(name).parent.is_dir():
+            raise ConfigError(f"{name}: there is no folder {Path(name).parent}: make it first")
 
 
 Write = Callable[[Iterable[Pair], list[str], list[Writable]], int]

@@ -1,0 +1,83 @@
+"""dragoman augment: more pairs to train on, translated by a run from text in one language."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragoman.cli.searching import (
+    RuleOption,
+    SampleOption,
+    SearchOption,
+    SeedOption,
+    TagOption,
+    TemperatureOption,
+    TopPOption,
+    chosen_rules,
+    chosen_search,
+)
+
+app = typer.Typer(help="Make more pairs to train on, from text in one language.", no_args_is_help=True)
+
+
+def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
+    """The command that makes pairs in that ``way`` (a function of ``decode/augment.py``)."""
+
+    def command(
+        run: Annotated[Path, typer.Argument(metavar=metavar, help=which_run)],
+        text: Annotated[Path, typer.Argument(help="A text file, a sentence a line, plain, .gz or .zst.")],
+        output: Annotated[
+            Path,
+            typer.Option("--output", "-o", help="A .tsv or .jsonl file (or that and .gz or .zst), or SOURCE,TARGET."),
+        ],
+        beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
+        sample: SampleOption = None,
+        temperature: TemperatureOption = None,
+        top_p: TopPOption = None,
+        seed: SeedOption = None,
+        search: SearchOption = None,
+        rule: RuleOption = None,
+        tag: TagOption = None,
+        checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+        device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+        precision: Annotated[
+            str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
+        ] = "auto",
+    ) -> None:
+        from dragoman.cli.terminal import tracked
+        from dragoman.decode import augment
+        from dragoman.decode.translator import of_size
+
+        sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
+        augmentation = augment.Augmentation(
+            run,
+            getattr(augment, way),
+            search=chosen_search(search, **sampling) or of_size(beam),
+            rules=chosen_rules(rule),
+            tags=tuple(tag or ()),
+            which=checkpoint,
+            device=device,
+            precision=precision,
+        )
+        try:
+            with tracked("translating", None) as progress:
+                print(augmentation.apply(text, output, progress=progress))
+        except KeyboardInterrupt:
+            print(f"dragoman: stopped: the same command goes on, from what is in {output}.partial", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return command
+
+
+app.command(
+    "back-translate",
+    help="Pairs (translation, original): text in your target language becomes targets, whose sources a run of the "
+    "other direction makes up. The same command goes on with what was stopped.",
+)(_making("back_translated", "REVERSE_RUN", "A run that translates the other way round."))
+app.command(
+    "distill",
+    help="Pairs (original, translation): what a large run says becomes targets for a small one to learn. The same "
+    "command goes on with what was stopped.",
+)(_making("distilled", "RUN", "The directory of a run."))
