@@ -16,6 +16,7 @@ ROOMS = [
     {"checkpoint"},
     {"interchange", "decode"},
     {"train", "evaluate"},
+    {"compare"},
     {"cli"},
     {"__main__"},
 ]  # from the ground up: a room imports from itself and from lower floors

@@ -21,6 +21,7 @@ COMMANDS = [
     "score",
     "calibrate",
     "verify",
+    "weigh",
     "data",
     "data stats",
     "data clean",

@@ -24,6 +24,7 @@ from dragoman.cli import (
     train,
     translate,
     verify,
+    weigh,
 )
 from dragoman.errors import ProcessLost, UserError
 
@@ -52,6 +53,7 @@ app.command("generate")(generate.generate)
 app.command("verify")(verify.verify)
 app.command("average")(average.average)
 app.command("merge")(merge.merge)
+app.command("weigh")(weigh.weigh)
 app.command("demo")(demo.demo)
 app.command("import")(import_.import_)
 app.command("export")(export.export)

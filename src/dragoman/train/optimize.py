@@ -29,9 +29,14 @@ def decaying(model: nn.Module, parameters: Iterable[nn.Parameter], decay: float)
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Those between embeddings and output: each maps hidden vectors to hidden vectors."""
+    return [p for p in hidden(model) if p.ndim == 2]
+
+
+def hidden(model: nn.Module) -> list[nn.Parameter]:
+    """All but the embeddings and the output: N of Kaplan et al. (arXiv:2001.08361) counts these."""
     ends = [module for name, module in model.named_modules() if name in ("output", "head")]
     outside = _embeddings(model) | {p for module in ends for p in module.parameters()}
-    return [p for p in model.parameters() if p.ndim == 2 and p not in outside]
+    return [p for p in model.parameters() if p not in outside]
 
 
 def _embeddings(model: nn.Module) -> set[Tensor]:

@@ -30,10 +30,15 @@ class Utilisation:
 def measure(cfg: RunConfig, lesson: Lesson, plan: Plan, device: torch.device) -> Utilisation | None:
     """For a run as ``lesson`` fills it, by the first batch of its ``plan``; None where shapes alone do not tell, as
     for a model whose work depends on what it reads."""
+    flops = per_position(cfg, lesson, plan)
+    return None if flops is None else Utilisation(flops, peak(cfg.train.precision, cfg.train.products, device))
+
+
+def per_position(cfg: RunConfig, lesson: Lesson, plan: Plan) -> float | None:
+    """Operations of ``Utilisation.flops``, without timing anything; None where shapes alone do not tell."""
     rows = plan.at(0)[0]
-    _, cells = lesson.size(rows)
     flops = _flops(cfg, lesson, rows)
-    return None if not flops else Utilisation(flops / cells, peak(cfg.train.precision, cfg.train.products, device))
+    return flops / lesson.size(rows)[1] if flops else None
 
 
 def _flops(cfg: RunConfig, lesson: Lesson, rows: Any) -> int | None:

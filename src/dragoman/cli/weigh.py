@@ -1,0 +1,176 @@
+"""dragoman weigh: which weights the sources of a run should have."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dragoman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from dragoman.compare.weigh import Ended, Planned, Told, Tried, Weighed
+
+
+def weigh(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN_FILE [PATH=VALUE]...",
+            help="A run file (YAML) with several sources; then settings to change, such as train.batch_tokens=2048.",
+        ),
+    ],
+    steps: Annotated[int | None, typer.Option(help="Length of a trial in steps.")] = None,
+    flops: Annotated[
+        float | None,
+        typer.Option(help="Length of a trial as 6 x parameters (without embeddings) x tokens, such as 1e13."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Times that each trial is made: at least 2, to know how sure it is.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Rounds; each goes on from the weights that the one before found.")] = 1,
+    step: Annotated[
+        float, typer.Option(help="What a weight is multiplied by, and the most that one changes by in a round.")
+    ] = 1.5,
+    out: Annotated[
+        Path | None, typer.Option(help="Where all of it goes; default: runs/, the name of the file, and -weigh.")
+    ] = None,
+) -> None:
+    """Find the weights of a run's sources: raise each in turn, in short trials, and see what validation gains.
+
+    dragoman weigh my-run.yaml --steps 500
+
+    dragoman weigh my-run.yaml --flops 1e14 --seeds 3 --rounds 2
+
+    The same command goes on with a search that was stopped.
+    """
+    from dragoman.cli.terminal import console
+    from dragoman.compare.plan import Weighing
+    from dragoman.compare.weigh import Ended, Search, Weighed
+    from dragoman.config import from_dict
+    from dragoman.train.recipe import load
+
+    if (steps is None) == (flops is None):
+        raise ConfigError("how long is a trial? give either --steps or --flops")
+    budget = {"kind": "updates", "steps": steps} if flops is None else {"kind": "compute", "flops": flops}
+    asked: dict[str, Any] = {"budget": budget, "seeds": seeds, "rounds": rounds, "step": step}
+    run_file, *settings = what
+    how, cfg = from_dict(Weighing, asked, where="weigh"), load(run_file, settings)
+    search = Search(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
+    weights: dict[str, float] = {}
+    with _live() as live:
+        screen = Screen(search.path, live)
+        for event in search.events():
+            screen.show(event)
+            if isinstance(event, Weighed):
+                weights = event.weights
+            if isinstance(event, Ended) and not event.complete:
+                raise typer.Exit(130)
+    console().print(
+        f"[bold]{search.path}[/bold]: weights.yaml, report.json; to train with these weights:", soft_wrap=True
+    )
+    console().print(_command(what, weights), soft_wrap=True, markup=False)
+
+
+def _command(what: list[str], weights: dict[str, float]) -> str:
+    """``dragoman train`` with what was found, to be pasted into a shell."""
+    import json
+
+    given = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {weight:g}" for name, weight in weights.items())
+    return shlex.join(["dragoman", "train", *what, f"data.mixture={{kind: weights, weights: {{{given}}}}}"])
+
+
+def _live() -> "Progress":
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    from dragoman.cli.terminal import console
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[figures]}"),
+    )
+    return Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
+
+
+class Screen:
+    """Knows how each event looks."""
+
+    def __init__(self, path: Path, live: "Progress"):
+        self.path, self.live = path, live
+        self.bar = live.add_task("preparing", total=None, figures="")
+
+    def show(self, event: "Told") -> None:
+        from dragoman.cli.terminal import duration
+        from dragoman.compare.weigh import Ended, Planned, Tried, Trying, Weighed
+        from dragoman.train.events import Notice, Preparing
+
+        match event:
+            case Preparing(stage):
+                self.live.update(self.bar, description=stage)
+                if self.live.disable:
+                    self.say(f"{stage} ...")
+            case Notice(text):
+                self.say(text)
+            case Planned():
+                self.planned(event)
+            case Trying(name, number, trials, done, left):
+                figures = f"trial {number} of {trials}  {name}  {duration(left)} left"
+                self.live.update(self.bar, description="trials", completed=number - 1 + done, figures=figures)
+            case Tried():
+                self.tried(event)
+            case Weighed():
+                self.weighed(event)
+            case Ended():
+                self.ended(event)
+
+    def say(self, text: str) -> None:
+        self.live.console.print(text, soft_wrap=True, markup=False)
+
+    def planned(self, e: "Planned") -> None:
+        from dragoman.cli.terminal import duration
+
+        plan = e.plan
+        tokens = plan.tokens_per_step * plan.steps
+        self.say(
+            f"a trial: {plan.steps:,} steps = {tokens:,.0f} tokens, {plan.flops(tokens):.3g} FLOPs "
+            f"(6 x {plan.parameters:,} parameters without embeddings x tokens)"
+        )
+        before = f", {e.done} of them made before" if e.done else ""
+        self.say(f"{e.trials} trials{before}: about {duration(e.seconds)}, at {plan.pace.step:.3g} s a step")
+        self.live.update(self.bar, description="trials", total=e.trials, completed=e.done)
+
+    def tried(self, e: "Tried") -> None:
+        from dragoman.cli.terminal import duration
+
+        more = "made before" if e.before else f"{duration(e.seconds_left)} left"
+        self.say(f"{e.number:>3} of {e.trials}  validation loss {e.outcome.loss:.4f}  {e.name}  {more}")
+
+    def weighed(self, e: "Weighed") -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for i, column in enumerate((f"round {e.round}", "weight", "gain", "+-", "", "new weight", "tokens a trial")):
+            table.add_column(column, justify="right" if i else "left")
+        for name, source in e.sources.items():
+            gain, mark = source.gain, "" if source.gain.certain else "[dim]uncertain[/dim]"
+            figures = (f"{source.before:.4f}", f"{gain.mean:+.4f}", f"{gain.error:.4f}", mark, f"{source.after:.4f}")
+            table.add_row(escape(name), *figures, f"{source.tokens:,.0f}")
+        self.live.console.print(table)
+
+    def ended(self, e: "Ended") -> None:
+        from dragoman.cli.terminal import duration
+
+        if not e.complete:
+            self.say(f"Stopped; {e.reason}.")
+            return
+        self.say(f"{e.reason[0].upper()}{e.reason[1:]}.")
+        if cost := e.cost:
+            counted = "" if cost.counted is None else f"; {cost.counted:.3g} counted in all products"
+            self.say(f"learning took {duration(cost.seconds)}, predicted {duration(cost.predicted_seconds)}")
+            self.say(
+                f"6ND: {cost.flops:.3g}, predicted {cost.predicted_flops:.3g}; a trial {cost.least:.3g} to "
+                f"{cost.most:.3g}{counted}"
+            )
