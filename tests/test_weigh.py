@@ -179,8 +179,8 @@ STEPS = ["--steps", "5"]
 MISTAKES = {
     "no length": ([], "how long is a trial? give either --steps or --flops"),
     "both lengths": ([*STEPS, "--flops", "1e9"], "how long is a trial? give either --steps or --flops"),
-    "one seed": ([*STEPS, "--seeds", "1"], "weigh: seeds: "),
-    "no factor": ([*STEPS, "--step", "1"], "weigh: step: "),
+    "one seed": ([*STEPS, "--seeds", "1"], "seeds: must be greater than or equal to 2, got 1"),
+    "no factor": ([*STEPS, "--step", "1"], "step: must be greater than 1"),
     "too small": (["--flops", "10"], "--flops: less than one step, which takes "),
     "one source": ([*STEPS, "data.train=[{kind: table, path: like.tsv}]"], "data.train: like is the only source"),
     "zeros": ([*STEPS, "data.mixture={kind: weights, weights: {like: 0, noise: 0}}"], "weights: all are zero"),

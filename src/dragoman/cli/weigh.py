@@ -55,7 +55,7 @@ def weigh(
     budget = {"kind": "updates", "steps": steps} if flops is None else {"kind": "compute", "flops": flops}
     asked: dict[str, Any] = {"budget": budget, "seeds": seeds, "rounds": rounds, "step": step}
     run_file, *settings = what
-    how, cfg = from_dict(Weighing, asked, where="weigh"), load(run_file, settings)
+    how, cfg = from_dict(Weighing, asked), load(run_file, settings)
     search = Search(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
     weights: dict[str, float] = {}
     with _live() as live:
