@@ -6,6 +6,7 @@ import sys
 import typer
 
 from dragoman.cli import (
+    answer,
     augment,
     average,
     calibrate,
@@ -46,6 +47,7 @@ app.command("translate")(translate.translate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("classify")(classify.classify)
 app.command("tag")(tag.tag)
+app.command("answer")(answer.answer)
 app.command("embed")(embed.embed)
 app.command("score")(score.score)
 app.command("calibrate")(calibrate.calibrate)

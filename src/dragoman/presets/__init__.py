@@ -25,6 +25,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
     "clip-tiny": readers.clip_tiny,
+    "reader-small": readers.reader_small,
     "tagger-small": readers.tagger_small,
     "towers-small": readers.towers_small,
     "vit-tiny": readers.vit_tiny,

@@ -6,7 +6,7 @@ from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, Head, Mean, Sentence, Tagging
+from dragoman.model.heads import Classification, Head, Mean, Sentence, Spans, Tagging
 from dragoman.model.init import Xavier
 from dragoman.model.inputs import Input, PatchInput, TokenInput
 from dragoman.model.mlp import Gated
@@ -92,6 +92,14 @@ def tagger_small() -> Plain:
     inputs = TokenInput(scale=True, dropout=0.1)
     model = reader(inputs, Tagging(dropout=0.1), dim=128, depth=3, hidden=344, dropout=0.1)
     return recipe({"kind": "tagging", "label_smoothing": 0.1}, model, vocab=8000, epochs=4, tokens=2048)
+
+
+def reader_small() -> Plain:
+    """Answers to questions as spans of a text, for some ten thousand questions or more; better to begin with the
+    weights of an encoder that has read more text."""
+    inputs = TokenInput(scale=True, dropout=0.1, types=2)
+    model = reader(inputs, Spans(dropout=0.1), dim=128, depth=4, hidden=344, dropout=0.1)
+    return recipe({"kind": "question_answering"}, model, vocab=8000, epochs=6, tokens=4096)
 
 
 def vit_tiny() -> Plain:

@@ -164,6 +164,12 @@ class Tokenizer:
         encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._translate(self._ours, one.ids) for one in encoded]
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids, and of each its first character in ``text`` and the one after its last: the space before a word is
+        part of it, and tokens that are parts of one character have that character's both."""
+        encoded = self._inner.encode(text, add_special_tokens=False)
+        return self._translate(self._ours, encoded.ids), encoded.offsets
+
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         return self.decode_batch([ids])[0]
 

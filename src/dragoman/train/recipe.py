@@ -31,6 +31,7 @@ from dragoman.text.extension import Kept
 from dragoman.text.formats import PairSource
 from dragoman.text.instructions import Instructions
 from dragoman.text.labelled import LabelledTexts
+from dragoman.text.questions import Questions
 from dragoman.text.split import HoldOut
 from dragoman.text.tagged import TaggedTexts
 from dragoman.text.tokenizer import Bpe, TokenizerConfig
@@ -68,7 +69,7 @@ class DataConfig:
 
 
 Data = Annotated[
-    CaptionedImages | DataConfig | Instructions | LabelledArrays | LabelledTexts | TaggedTexts | Texts,
+    CaptionedImages | DataConfig | Instructions | LabelledArrays | LabelledTexts | Questions | TaggedTexts | Texts,
     OneOf(usual="data"),
 ]
 """Which kind a task takes, its lesson says (``lessons/``)."""
@@ -120,7 +121,8 @@ class TrainConfig:
     """Checkpoints that stay."""
     best_by: str | None = None
     """What the best checkpoint is chosen by: loss, or a figure of the task's in percent (BLEU or chrF of the ``scored``
-    sentences; accuracy or macro F1). None for accuracy where labels are told, else for the loss."""
+    sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are told, for F1 of answers, else for the
+    loss."""
     patience: PositiveInt | None = None
     """Validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5

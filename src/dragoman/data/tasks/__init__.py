@@ -10,6 +10,7 @@ from dragoman.data.tasks.classification import Classification
 from dragoman.data.tasks.contrastive import Contrastive
 from dragoman.data.tasks.language_modelling import LanguageModelling
 from dragoman.data.tasks.pretraining import Denoising, MaskedLanguageModelling
+from dragoman.data.tasks.question_answering import QuestionAnswering
 from dragoman.data.tasks.tagging import Tagging
 from dragoman.data.tasks.translation import Translation
 
@@ -19,12 +20,20 @@ __all__ = [
     "Denoising",
     "LanguageModelling",
     "MaskedLanguageModelling",
+    "QuestionAnswering",
     "Tagging",
     "Task",
     "Translation",
 ]
 
 Task = Annotated[
-    Classification | Contrastive | Denoising | LanguageModelling | MaskedLanguageModelling | Tagging | Translation,
+    Classification
+    | Contrastive
+    | Denoising
+    | LanguageModelling
+    | MaskedLanguageModelling
+    | QuestionAnswering
+    | Tagging
+    | Translation,
     OneOf(usual="translation"),
 ]

@@ -6,6 +6,7 @@ from dragoman.data.tasks import (
     Denoising,
     LanguageModelling,
     MaskedLanguageModelling,
+    QuestionAnswering,
     Tagging,
     Translation,
 )
@@ -14,6 +15,7 @@ from dragoman.train.lessons.contrastive import ContrastiveLesson
 from dragoman.train.lessons.language_modelling import LanguageLesson
 from dragoman.train.lessons.lesson import Lesson
 from dragoman.train.lessons.pretraining import DenoisingLesson, MaskedLesson
+from dragoman.train.lessons.question_answering import AnsweringLesson
 from dragoman.train.lessons.tagging import TaggingLesson
 from dragoman.train.lessons.translation import TranslationLesson
 from dragoman.train.recipe import RunConfig
@@ -24,6 +26,7 @@ LESSONS: dict[type, type[Lesson]] = {
     Denoising: DenoisingLesson,
     LanguageModelling: LanguageLesson,
     MaskedLanguageModelling: MaskedLesson,
+    QuestionAnswering: AnsweringLesson,
     Tagging: TaggingLesson,
     Translation: TranslationLesson,
 }

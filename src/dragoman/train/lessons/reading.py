@@ -143,8 +143,13 @@ class ReadingLesson(Lesson):
     def keep(cls, folder: Path, form: Form, split: Split[Any]) -> None:
         """What is examined with, as it was given."""
         for name, examples in (("valid", split.valid), ("test", split.test)):
-            lines = (json.dumps(example._asdict(), ensure_ascii=False) + "\n" for example in examples)
+            lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
             durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+
+    @classmethod
+    def record(cls, example: Any) -> dict[str, Any]:
+        """An example as a line of JSON, which can be read again."""
+        return example._asdict()
 
     # ---- learning ---------------------------------------------------------------------------------
 

@@ -1,0 +1,209 @@
+"""Questions with their contexts as tensors, and answers as spans of tokens.
+
+A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]). A context that is too long
+is read in several rows, windows that overlap. Position 0 stands for no answer.
+
+B batch, T length, N rows, Q questions.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dragoman.data.form import Form, alone
+from dragoman.data.material import padded
+from dragoman.errors import ConfigError
+from dragoman.model.places import PAD, Tokens, as_tokens
+from dragoman.text.questions import Answer, Question
+from dragoman.text.store import Store
+from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+
+FRAME = 3
+"""Tokens of a row besides question and context."""
+
+
+class SpanBatch(NamedTuple):
+    ids: Int[Tensor, "B T"]
+    spans: Int[Tensor, "B 2"]
+    """First and last token of the answer; 0 and 0 where the row holds none."""
+
+    def to(self, device: torch.device | str) -> "SpanBatch":
+        return SpanBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+def as_fields(ids: Int[Tensor, "B T"]) -> Tokens:
+    """What the model is given: the question is field 0, the context field 1, as BERT tells its two sentences apart."""
+    ends = (ids == EOS).int()
+    return as_tokens(ids, PAD)._replace(field=(ends.cumsum(dim=1) - ends).clamp(max=1).long())
+
+
+def selectable(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
+    """Where answers may start and end: in the context, and at position 0."""
+    ends = ids == EOS
+    inside = (ends.cumsum(dim=1) == 1) & ~ends
+    inside[:, 0] = True
+    return inside
+
+
+# ---- rows -----------------------------------------------------------------------------------------
+
+
+class Window(NamedTuple):
+    """Part of a context, read with the question."""
+
+    ids: list[int]
+    begin: int
+    """Where in ``ids`` the context begins."""
+    offsets: list[tuple[int, int]]
+    """Of each of its tokens there: its first character in the context, and the one after its last."""
+
+    def characters(self, first: int, last: int) -> tuple[int, int]:
+        """The first character of token ``first`` of the row, and the one after the last of ``last``."""
+        return self.offsets[first - self.begin][0], self.offsets[last - self.begin][1]
+
+
+class Layout(NamedTuple):
+    """How much is read at a time."""
+
+    longest: int
+    """Tokens of a row."""
+    question: int
+    """Tokens of a question; what follows is cut off."""
+    stride: int
+    """Tokens from one window's beginning to the next."""
+
+    def check(self) -> "Layout":
+        """
+        Raises:
+            ConfigError: a question may leave no place for its context.
+        """
+        if self.longest < self.question + FRAME + 1:
+            raise ConfigError(
+                f"data.longest: {self.longest} tokens, and a question alone may have {self.question} "
+                f"(data.longest_question): it must be at least {self.question + FRAME + 1}"
+            )
+        return self
+
+
+def windows(
+    question: Sequence[int], context: Sequence[int], offsets: Sequence[tuple[int, int]], layout: Layout
+) -> Iterator[Window]:
+    """The rows of a question; one where the context is short enough."""
+    head = [BOS, *question[: layout.question], EOS]
+    room = layout.longest - len(head) - 1
+    step, start = min(layout.stride, room), 0
+    while True:
+        part = slice(start, start + room)
+        yield Window([*head, *context[part], EOS], len(head), list(offsets[part]))
+        if start + room >= len(context):
+            return
+        start += step
+
+
+def span_of(answer: Answer, window: Window) -> tuple[int, int]:
+    """First and last token that cover ``answer``; 0 and 0 where the window does not hold all of it."""
+    begin, end = answer.start, answer.start + len(answer.text)
+    if not window.offsets or window.offsets[0][0] > begin or window.offsets[-1][1] < end:
+        return 0, 0
+    inside = [i for i, (first, after) in enumerate(window.offsets) if first < end and after > begin]
+    return (window.begin + inside[0], window.begin + inside[-1]) if inside else (0, 0)
+
+
+class Asked(Form):
+    """A row for each window of a question; a column of ids, and one of the answer's first and last token."""
+
+    def __init__(self, tokenizer: Tokenizer, layout: Layout):
+        self.tokenizer, self.layout = tokenizer, layout.check()
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        return {"text": len(self.tokenizer), "span": "<i4"}
+
+    def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[Window]]:
+        """Those of each context and question."""
+        contexts, questions = zip(*asked, strict=True) if asked else ((), ())
+        read: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+        for context, question in zip(contexts, self.tokenizer.encode_batch(list(questions)), strict=True):
+            if context not in read:
+                read = {context: self.tokenizer.encode_with_offsets(context)}  # questions on one stand together
+            yield list(windows(question, *read[context], self.layout))
+
+    def columns(self, examples: Sequence[Question]) -> dict[str, list[list[int]]]:
+        texts, spans = [], []
+        cut = self.windows([(example.context, example.question) for example in examples])
+        for example, found in zip(examples, cut, strict=True):
+            texts += [window.ids for window in found]
+            spans += [list(span_of(example.answers[0], window)) if example.answers else [0, 0] for window in found]
+        return {"text": texts, "span": spans}
+
+    def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
+        return alone(store.columns["text"].lengths)
+
+    def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> SpanBatch:
+        ids, spans = (padded([store.columns[name][int(i)] for i in rows]) for name in ("text", "span"))
+        return SpanBatch(ids, spans)
+
+
+# ---- the best span --------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """The best answer of a row."""
+
+    first: int
+    last: int
+    """Tokens; 0 where the row has no context at all."""
+    score: float
+    """The sum of both logits."""
+    none: float
+    """That of no answer."""
+    probability: float
+    """Of this start and this end, among all of the row."""
+
+
+def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int) -> Found:
+    """The span of at most ``longest`` tokens of the context, its end not before its start, with the largest sum of
+    logits."""
+    allowed = selectable(ids[None])[0]
+    logits = logits.double().masked_fill(~allowed[:, None], -torch.inf)
+    none = float(logits[0].sum())
+    inside = allowed.nonzero()[1:, 0]
+    if not len(inside):
+        return Found(0, 0, -np.inf, none, 0.0)
+    begin = int(inside[0])
+    start, end = logits[inside].unbind(dim=1)
+    pairs = (start[:, None] + end[None, :]).masked_fill(~_ordered(len(inside), longest, logits.device), -torch.inf)
+    best = int(pairs.argmax())
+    first, last = divmod(best, len(inside))
+    sure = logits.log_softmax(dim=0)
+    probability = (sure[begin + first, 0] + sure[begin + last, 1]).exp()
+    return Found(begin + first, begin + last, float(pairs.flatten()[best]), none, float(probability))
+
+
+def _ordered(tokens: int, longest: int, device: torch.device) -> Bool[Tensor, "T T"]:
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu().tril(longest - 1)
+
+
+class Said(NamedTuple):
+    text: str
+    """Nothing where the context holds no answer."""
+    start: int | None
+    """Its first character in the context."""
+    probability: float
+    """Of its start and end, in its window; or of no answer, against that of the best span."""
+
+
+def said(context: str, found: Sequence[tuple[Window, Found]], *, unanswerable: bool) -> Said:
+    """The best answer of all windows; none, where ``unanswerable`` allows it and a window's logits of no answer are
+    above those of any span in each (Devlin et al., arXiv:1810.04805, section 4.3)."""
+    window, best = max(found, key=lambda one: one[1].score)
+    none = min(one.none for _, one in found)
+    if best.last == 0 or (unanswerable and none > best.score):
+        return Said("", None, float(1 / (1 + np.exp(best.score - none))))
+    begin, end = window.characters(best.first, best.last)
+    text = context[begin:end]
+    return Said(text.strip(), begin + len(text) - len(text.lstrip()), best.probability)

@@ -1,0 +1,63 @@
+"""A trained reader: a context and a question in, the part of the context that answers it out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, said
+from dragoman.decode.input_reader import InputReader, Progress
+from dragoman.errors import CheckpointError
+from dragoman.model.encoder import Encoder
+from dragoman.model.places import Frames
+from dragoman.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Answered:
+    question: str
+    answer: str
+    """Nothing where the context holds none."""
+    start: int | None
+    """Its first character in the context; None without one."""
+    probability: float
+    """Of this start and this end, in the part of the context that holds them; or of no answer, against that of the best
+    span."""
+
+
+class Answerer(InputReader):
+    """A model that finds the answer to a question in a text."""
+
+    def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
+        super().__init__(model, tokenizer, config)
+        task, data = config.get("task", {}), config.get("data", {})
+        if task.get("kind") != "question_answering" or tokenizer is None:
+            raise CheckpointError(
+                "this run's model was not trained to answer questions: start one with task: question_answering"
+            )
+        longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
+        self.form = Asked(tokenizer, Layout(longest, data["longest_question"], data["stride"]))
+        self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
+
+    def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
+        """The answer to each context and question, in their order."""
+        cut = list(self.form.windows(asked))
+        rows = [np.array(window.ids) for of_question in cut for window in of_question]
+        logits = iter(self.of_rows(rows, progress))
+        return [
+            self._answered(context, question, [(window, next(logits)) for window in of_question])
+            for (context, question), of_question in zip(asked, cut, strict=True)
+        ]
+
+    def _answered(self, context: str, question: str, read: Sequence[tuple[Window, Tensor]]) -> Answered:
+        found = [
+            (window, best_span(logits[: len(window.ids)], logits.new_tensor(window.ids).long(), self.longest_answer))
+            for window, logits in read
+        ]
+        return Answered(question, *said(context, found, unanswerable=self.unanswerable))
+
+    def answer(self, inputs: Tensor | Frames) -> Tensor:
+        assert isinstance(inputs, Tensor), "ids are read"
+        return self.model(as_fields(inputs))

@@ -1,0 +1,106 @@
+"""A reader on a test set: SQuAD's exact match and F1, and what a baseline does: the sentence most like the question."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from dragoman.data import answers as answering
+from dragoman.decode.answerer import Answerer
+from dragoman.decode.input_reader import Progress
+from dragoman.errors import DataError
+from dragoman.evaluate.metrics import Metric, Score, score_of
+from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.text.questions import Question, QuestionLines, guess_questions, read_questions
+
+SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of the answers given"
+
+
+class Agreement(Metric):
+    """The mean over questions of a measure, in percent. Of answers, and for each those that are right."""
+
+    def __init__(self, name: str, measure: Callable[[str, str], float]):
+        self.name, self.measure, self.signature = name, measure, SIGNATURE
+
+    def counts(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+        pairs = zip(outputs, references, strict=True)
+        return np.array([[answering.best(self.measure, *pair), 1] for pair in pairs], np.float64)
+
+    def value(self, counts: np.ndarray) -> float:
+        return float(100 * counts[0] / max(counts[1], 1))
+
+
+METRICS: dict[str, Metric] = {
+    "exact_match": Agreement("exact match", answering.exact),
+    "f1": Agreement("F1", answering.f1),
+}
+
+# ---- the baseline ---------------------------------------------------------------------------------
+
+BASELINE = "the sentence with most words of the question"
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def likest_sentence(context: str, question: str) -> str:
+    """The first of those sentences of ``context`` that share most different words with ``question``."""
+    asked = set(answering.words(question))
+    return max(_BETWEEN_SENTENCES.split(context), key=lambda sentence: len(asked & set(answering.words(sentence))))
+
+
+# ---- a run ----------------------------------------------------------------------------------------
+
+
+def evaluate(
+    answerer: Answerer,
+    examples: Sequence[Question],
+    *,
+    baseline: bool = True,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Ask the ``examples`` and compare with their answers.
+
+    Raises:
+        DataError: no examples.
+    """
+    if not examples:
+        raise DataError("nothing to evaluate on: the test set has no questions")
+    found = answerer.ask([(one.context, one.question) for one in examples], progress)
+    right = [[answer.text for answer in one.answers] for one in examples]
+    simple = [likest_sentence(one.context, one.question) for one in examples] if baseline else []
+    outcome = Outcome(
+        scores=_scores([one.answer for one in found], right),
+        baseline=_scores(simple, right) if baseline else {},
+        baseline_name=BASELINE if baseline else "",
+        outputs=tuple(asdict(one) | {"reference": texts} for one, texts in zip(found, right, strict=True)),
+    )
+    if folder is not None:
+        outcome.save(folder)
+    return outcome
+
+
+def _scores(guessed: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str, Score]:
+    return {name: score_of(metric, metric.counts(guessed, right)) for name, metric in METRICS.items()}
+
+
+class AnsweringExaminer(Examiner):
+    verb = "answering"
+
+    def load(self, run: str | Path, which: str, device: str) -> None:
+        self.answerer = Answerer.load(run, which, device=device)
+
+    def examples(self, named: str | None, kept: str = "test") -> list[Question]:
+        source = guess_questions(named) if named else QuestionLines(path=str(self.data / f"{kept}.jsonl"))
+        return read_questions(source)
+
+    def examine(
+        self,
+        examples: Sequence[Question],
+        *,
+        baseline: bool = True,
+        folder: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        return evaluate(self.answerer, examples, baseline=baseline, folder=folder, progress=progress)
