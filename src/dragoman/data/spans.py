@@ -58,8 +58,17 @@ class Window(NamedTuple):
     ids: list[int]
     begin: int
     """Where in ``ids`` the context begins."""
+    skipped: int
+    """Tokens of the context before it."""
     offsets: list[tuple[int, int]]
     """Of each of its tokens there: its first character in the context, and the one after its last."""
+
+    def span(self, tokens: range) -> tuple[int, int]:
+        """The first and the last of these tokens of the context in the row; 0 and 0 where it does not hold them all: of
+        a character that is read in several tokens, one alone is no part of an answer."""
+        if not tokens or tokens[0] < self.skipped or tokens[-1] >= self.skipped + len(self.offsets):
+            return 0, 0
+        return self.begin + tokens[0] - self.skipped, self.begin + tokens[-1] - self.skipped
 
     def characters(self, first: int, last: int) -> tuple[int, int]:
         """The first character of token ``first`` of the row, and the one after the last of ``last``."""
@@ -98,19 +107,21 @@ def windows(
     step, start = min(layout.stride, room), 0
     while True:
         part = slice(start, start + room)
-        yield Window([*head, *context[part], EOS], len(head), list(offsets[part]))
+        yield Window([*head, *context[part], EOS], len(head), start, list(offsets[part]))
         if start + room >= len(context):
             return
         start += step
 
 
-def span_of(answer: Answer, window: Window) -> tuple[int, int]:
-    """First and last token that cover ``answer``; 0 and 0 where the window does not hold all of it."""
+def tokens_of(answer: Answer, offsets: Sequence[tuple[int, int]]) -> range:
+    """Those of the context that cover ``answer``."""
     begin, end = answer.start, answer.start + len(answer.text)
-    if not window.offsets or window.offsets[0][0] > begin or window.offsets[-1][1] < end:
-        return 0, 0
-    inside = [i for i, (first, after) in enumerate(window.offsets) if first < end and after > begin]
-    return (window.begin + inside[0], window.begin + inside[-1]) if inside else (0, 0)
+    inside = [i for i, (first, after) in enumerate(offsets) if first < end and after > begin]
+    return range(inside[0], inside[-1] + 1) if inside else range(0)
+
+
+Encoded = tuple[list[int], list[tuple[int, int]]]
+"""Ids, and the offsets of each."""
 
 
 class Asked(Form):
@@ -125,19 +136,26 @@ class Asked(Form):
 
     def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[Window]]:
         """Those of each context and question."""
-        contexts, questions = zip(*asked, strict=True) if asked else ((), ())
-        read: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
-        for context, question in zip(contexts, self.tokenizer.encode_batch(list(questions)), strict=True):
-            if context not in read:
-                read = {context: self.tokenizer.encode_with_offsets(context)}  # questions on one stand together
-            yield list(windows(question, *read[context], self.layout))
+        for question, (ids, offsets) in self._read(asked):
+            yield list(windows(question, ids, offsets, self.layout))
+
+    def _read(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
+        """The ids of each question, and its context."""
+        questions = self.tokenizer.encode_batch([question for _, question in asked])
+        before, read = None, ([], [])
+        for (context, _), question in zip(asked, questions, strict=True):
+            if context != before:  # questions on one stand together
+                before, read = context, self.tokenizer.encode_with_offsets(context)
+            yield question, read
 
     def columns(self, examples: Sequence[Question]) -> dict[str, list[list[int]]]:
         texts, spans = [], []
-        cut = self.windows([(example.context, example.question) for example in examples])
-        for example, found in zip(examples, cut, strict=True):
-            texts += [window.ids for window in found]
-            spans += [list(span_of(example.answers[0], window)) if example.answers else [0, 0] for window in found]
+        read = self._read([(example.context, example.question) for example in examples])
+        for example, (question, (ids, offsets)) in zip(examples, read, strict=True):
+            tokens = tokens_of(example.answers[0], offsets) if example.answers else range(0)
+            for window in windows(question, ids, offsets, self.layout):
+                texts.append(window.ids)
+                spans.append(list(window.span(tokens)))
         return {"text": texts, "span": spans}
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:

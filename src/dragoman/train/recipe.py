@@ -121,8 +121,8 @@ class TrainConfig:
     """Checkpoints that stay."""
     best_by: str | None = None
     """What the best checkpoint is chosen by: loss, or a figure of the task's in percent (BLEU or chrF of the ``scored``
-    sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are told, for F1 of answers, else for the
-    loss."""
+    sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are told, for F1 of answers,
+    else for the loss."""
     patience: PositiveInt | None = None
     """Validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5
