@@ -25,10 +25,9 @@ class AnsweringLesson(ReadingLesson):
     form: Asked
 
     @classmethod
-    def outline(cls, cfg: RunConfig) -> torch.nn.Module:
-        model = super().outline(cfg)
+    def check(cls, cfg: RunConfig) -> None:
+        super().check(cfg)
         layout_of(cfg).check()
-        return model
 
     @classmethod
     def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> Asked:
