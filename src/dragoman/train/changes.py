@@ -35,6 +35,7 @@ _DECIDED = (
     "model.source_vocab",
     "model.vocab",
     "task.labels",
+    "task.unanswerable",
     "train.precision",
     "train.products",
     "train.schedule.dim",
