@@ -31,6 +31,13 @@ class Question(NamedTuple):
         """What a tokenizer learns from."""
         return (self.context, self.question)
 
+    @property
+    def source(self) -> str:
+        """What it is told apart by when some are held out."""
+        return self.context
+
+    target = source
+
     def record(self) -> dict[str, Any]:
         """As ``QuestionLines`` reads it."""
         return self._asdict() | {"answers": [answer._asdict() for answer in self.answers]}
