@@ -30,6 +30,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_memory.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_train.py
 	$(BIN)/python benchmarks/startup.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/parallel.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attention_kernels.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/loss_chunks.py
 	$(BIN)/python benchmarks/clean_memory.py
