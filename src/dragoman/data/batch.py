@@ -38,7 +38,11 @@ class Batch(NamedTuple):
 
 def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> Batch:
     """The pairs of these rows."""
-    source, target_out = corpus.padded(rows)
+    return as_batch(*corpus.padded(rows))
+
+
+def as_batch(source: Int[np.ndarray, "B S"], target_out: Int[np.ndarray, "B T"]) -> Batch:
+    """Padded rows, each ending in eos, with what the decoder reads in order to say the target."""
     target_in = np.full_like(target_out, BOS)
     target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
     return Batch(*map(torch.from_numpy, (source, target_in, target_out)))

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from dragoman.data.batch import Batch, Batches
+from dragoman.data.batch import Batch, Batches, as_batch
 from dragoman.data.corruption import Corruption, Draw, Ids, Masking, Vocabulary, corrupted
 from dragoman.data.packing import IGNORE, Row, RowBatches, TextBatch, pieces
 from dragoman.text.store import Column
-from dragoman.text.tokenizer import BOS, PAD
+from dragoman.text.tokenizer import PAD
 
 
 class Rows(NamedTuple):
@@ -86,10 +86,7 @@ def mask(text: Column, rows: Rows, seed: int, masking: Masking, vocabulary: Voca
 def hide(text: Column, rows: Rows, seed: int, corruption: Corruption, vocabulary: Vocabulary) -> Batch:
     """Each row as a source to read and a target to write."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
-    source, target_out = map(_padded, corrupted(texts, draws, corruption, vocabulary))
-    target_in = np.full_like(target_out, BOS)
-    target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
-    return Batch(*map(torch.from_numpy, (source, target_in, target_out)))
+    return as_batch(*map(_padded, corrupted(texts, draws, corruption, vocabulary)))
 
 
 def _drawn(text: Column, row: Row, seed: int, step: int) -> Iterator[tuple[Ids, Draw]]:
