@@ -19,8 +19,9 @@ class Known(Translator):
     def __init__(self, outputs):
         self.outputs, self.asked = outputs, {}
 
-    def translate(self, texts, **how):
+    def translate(self, requests, **how):
         self.asked = how
+        texts = [request.text for request in requests]
         return [
             Translation(
                 row, text, (Candidate(self.outputs[text], -1.5, -3.0, (2,), (-3.0,), cut=False),), (f"row {row}",)
