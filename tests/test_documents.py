@@ -335,8 +335,11 @@ def shouting(monkeypatch):
     """A run whose translations are their sources in capitals."""
 
     class Shouting:
-        def translate(self, texts, *, progress=None, **_):
-            return upper(texts, progress, confidence=lambda text: 0.1 if "doubt" in text else 0.9)
+        def check_tags(self, tags):
+            assert not tags
+
+        def translate(self, requests, *, progress=None, **_):
+            return upper([request.text for request in requests], progress, confidence=lambda text: 0.1 if "doubt" in text else 0.9)
 
     monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
 

@@ -351,8 +351,9 @@ def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, mon
     calls = []
 
     def poisoned(self, model, batch):
-        calls.append(batch)
         summed, count = ask(self, model, batch)
+        if not summed.is_meta:  # there the operations of a step are counted
+            calls.append(batch)
         return summed * (float("nan") if len(calls) > 14 else 1), count
 
     monkeypatch.setattr(Translation, "loss", poisoned)
