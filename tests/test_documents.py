@@ -339,7 +339,11 @@ def shouting(monkeypatch):
             assert not tags
 
         def translate(self, requests, *, progress=None, **_):
-            return upper([request.text for request in requests], progress, confidence=lambda text: 0.1 if "doubt" in text else 0.9)
+            return upper(
+                [request.text for request in requests],
+                progress,
+                confidence=lambda text: 0.1 if "doubt" in text else 0.9,
+            )
 
     monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
 

@@ -73,7 +73,8 @@ def resume(
             content.progress["total"] = None  # to be worked out anew
         if content and any(change[0] == "train.best_by" for change in changes):
             content.progress.update(best_loss=None, stale=0)  # a figure of another kind
-        lesson_for(new_cfg).check(new_cfg)
+        # the run that this one began with may be gone: its weights are in the checkpoint
+        lesson_for(new_cfg).check(dataclasses.replace(new_cfg, init=None) if content else new_cfg)
         return _announced(Run(new_cfg, directory, content=content, changes=changes, team=team))
     except BaseException:
         directory.close()
