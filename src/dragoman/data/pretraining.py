@@ -4,7 +4,7 @@ B batch, T length, S what is read, N texts.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Int
 from dragoman.data.batch import Batch, Batches, as_batch
 from dragoman.data.corruption import Corruption, Draw, Ids, Masking, Vocabulary, corrupted
 from dragoman.data.packing import IGNORE, Row, RowBatches, TextBatch, pieces
+from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
 from dragoman.text.tokenizer import PAD
 
@@ -20,7 +21,8 @@ from dragoman.text.tokenizer import PAD
 class Rows(NamedTuple):
     """Rows of text, and the step that decides what of them is hidden."""
 
-    rows: Sequence[Row]
+    rows: Any
+    """As the plan has them: of texts a sequence of ``Row``, of pairs their numbers."""
     step: int
 
 
@@ -55,7 +57,7 @@ class Pieces:
 class Anew:
     """The rows of another plan, with the step at which they are read."""
 
-    def __init__(self, plan: RowBatches | Pieces):
+    def __init__(self, plan: RowBatches | Pieces | Batches | Rounds):
         self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
 
     @property
@@ -86,7 +88,7 @@ def mask(text: Column, rows: Rows, seed: int, masking: Masking, vocabulary: Voca
 def hide(text: Column, rows: Rows, seed: int, corruption: Corruption, vocabulary: Vocabulary) -> Batch:
     """Each row as a source to read and a target to write."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
-    return as_batch(*map(_padded, corrupted(texts, draws, corruption, vocabulary)))
+    return as_batch(*map(padded, corrupted(texts, draws, corruption, vocabulary)))
 
 
 def _drawn(text: Column, row: Row, seed: int, step: int) -> Iterator[tuple[Ids, Draw]]:
@@ -94,7 +96,7 @@ def _drawn(text: Column, row: Row, seed: int, step: int) -> Iterator[tuple[Ids, 
         yield np.array(text.ids[begin : begin + length], np.int64), Draw([seed, step, begin])
 
 
-def _padded(rows: Sequence[Ids]) -> Int[np.ndarray, "B S"]:
+def padded(rows: Sequence[Ids]) -> Int[np.ndarray, "B S"]:
     found = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
     for row, ids in zip(found, rows, strict=True):
         row[: len(ids)] = ids

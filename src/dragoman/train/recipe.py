@@ -17,6 +17,7 @@ from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge,
 from dragoman.data.arrays import LabelledArrays
 from dragoman.data.captions import CaptionedImages
 from dragoman.data.mixture import Concatenate, Mixture
+from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
@@ -56,6 +57,8 @@ class DataConfig:
     """How much of each of them is learned from."""
     order: Order = Shuffled()
     """Which pairs come when."""
+    noise: Noise = NoNoise()
+    """What is done to sources while training."""
     cleaning: Cleaning = Cleaning()
     """Rules for the training text; validation and test sets that are given stay as they are."""
     hold_out: HoldOut = HoldOut()

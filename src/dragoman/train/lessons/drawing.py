@@ -4,6 +4,7 @@ import numpy as np
 
 from dragoman.config import at, kind_of
 from dragoman.data.batch import Batches
+from dragoman.data.corruption import MASK
 from dragoman.data.mixture import Concatenate, Stages
 from dragoman.data.order import EasyFirst, Shuffled
 from dragoman.data.rounds import Rounds
@@ -48,14 +49,17 @@ def check_left(data: DataConfig, left: dict[str, int]) -> None:
 
 def marks(data: DataConfig) -> list[str]:
     """What tokenizers of the source need besides text."""
-    return [tag_mark(tag) for tag in _tags(data)]
+    return [*map(tag_mark, _tags(data)), *data.noise.marks]
 
 
-def check_tags(data: DataConfig, tokenizer: Tokenizer) -> None:
+def check_marks(data: DataConfig, tokenizer: Tokenizer) -> None:
     """
     Raises:
-        ConfigError: a tag that the tokenizer lacks, since it was trained before.
+        ConfigError: a tag, or the mark of noise, that the tokenizer lacks, since it was trained before.
     """
+    with at("data.noise"):
+        if data.noise.marks:
+            tokenizer.mark(*MASK)
     with at("data.train"):
         for tag in _tags(data):
             tokenizer.tag(tag)

@@ -15,6 +15,7 @@ import torch
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.batch import Batch, collate
+from dragoman.data.pretraining import Anew, Rows
 from dragoman.data.tasks import Translation
 from dragoman.decode.request import Request
 from dragoman.decode.translator import Translator
@@ -38,7 +39,8 @@ class TranslationLesson(Lesson):
     learns_from, model = (DataConfig,), TransformerConfig
     scores = ("BLEU", "chrF")
 
-    def __init__(self, run: RunDirectory):
+    def __init__(self, cfg: RunConfig, run: RunDirectory):
+        self.noise, self.seed = _pairs(cfg).noise, cfg.train.seed
         self.source_tokenizer, self.target_tokenizer = run.tokenizers()
         folder = run.path / FOLDER
         self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
@@ -61,7 +63,7 @@ class TranslationLesson(Lesson):
 
     @classmethod
     def open(cls, cfg: RunConfig, run: RunDirectory) -> "TranslationLesson":
-        return cls(run)
+        return cls(cfg, run)
 
     def fill(self, cfg: RunConfig) -> RunConfig:
         joint = self.source_tokenizer is self.target_tokenizer
@@ -75,19 +77,20 @@ class TranslationLesson(Lesson):
         return f"{train:,} pairs to train on, {valid:,} to validate, {test:,} to test; vocabulary {vocabulary}"
 
     def plan(self, cfg: RunConfig) -> Plan:
-        return drawing.plan(cfg, _pairs(cfg), self.train)
+        return Anew(drawing.plan(cfg, _pairs(cfg), self.train))
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        return collate(self.train, rows)
+    def batch(self, rows: Rows) -> Batch:
+        return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
 
-    def size(self, rows: np.ndarray) -> tuple[int, int]:
-        lengths = self.train.lengths[rows]
-        return int(lengths.sum()), int(len(rows) * lengths.max(axis=0).sum())
+    def size(self, rows: Rows) -> tuple[int, int]:
+        """Without noise, which may drop some."""
+        lengths = self.train.lengths[rows.rows]
+        return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
-    def origins(self, rows: np.ndarray) -> dict[str, int]:
+    def origins(self, rows: Rows) -> dict[str, int]:
         if len(self.train.sources) < 2:
             return {}
-        which, tokens = self.train.origins(rows), self.train.lengths[rows].sum(axis=1)
+        which, tokens = self.train.origins(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
         counts = np.bincount(which, tokens, minlength=len(self.train.sources))
         return {name: int(count) for name, count in zip(self.train.sources, counts, strict=True)}
 
@@ -111,7 +114,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         source, target = yield from earlier_tokenizers(cfg.init, sources, targets)
     else:
         source, target = _train_tokenizers(cfg, split.train)
-    drawing.check_tags(_pairs(cfg), source)
+    drawing.check_marks(_pairs(cfg), source)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
     longest = outline(cfg).max_length
