@@ -18,6 +18,7 @@ from dragoman.text.lines import Sourced
 from dragoman.text.tokenizer import EOS, PAD, Bytes, Tokenizer, tag_mark
 from dragoman.train import recipe
 from dragoman.train.lessons.drawing import check_marks
+from dragoman.train.part import shared_out
 from dragoman.train.run import resume, start
 
 MASKED = Tokenizer.train(Bytes(), [], [tag_mark("bt"), MASK[0]])
@@ -58,6 +59,12 @@ def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(
         != noisy.source.tolist()
         != batch(WordNoise(), seed=2).source.tolist()
     )
+
+
+def test_rows_can_be_shared_out_among_processes():
+    parts = shared_out([Rows(np.arange(5), 7)], 2)
+    assert [[part.batch.rows.tolist() for part in mine] for mine in parts] == [[[0, 1, 2]], [[3, 4]]]
+    assert all(part.batch.step == 7 for mine in parts for part in mine)
 
 
 def test_a_run_resumed_equals_one_that_was_not(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def test_what_is_counted_on_shapes_is_what_a_real_batch_multiplies(run):
         layer.register_forward_hook(lambda *given: by_layers.append(multiplied(*given)))
     model(batch.target_in, batch.source)
     C, H = 4, 2
-    B, S, T = len(rows.rows), batch.source.shape[1], batch.target_in.shape[1]
+    B, S, T = len(rows), batch.source.shape[1], batch.target_in.shape[1]
     attention = sum(3 * 2 * 2 * B * H * q * k * C for q, k in ((S, S), (T, T), (T, S)))  # scores and their values
     counted = utilisation.measure(cfg, lesson, run.plan, torch.device("cpu"))
     assert counted and counted.flops * lesson.size(rows)[1] == pytest.approx(sum(by_layers) + attention, rel=0.2)

@@ -4,7 +4,8 @@ B batch, T length, S what is read, N texts.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,20 @@ from dragoman.text.store import Column
 from dragoman.text.tokenizer import PAD
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Rows of text, and the step that decides what of them is hidden."""
 
     rows: Any
     """As the plan has them: of texts a sequence of ``Row``, of pairs their numbers."""
     step: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: slice) -> "Rows":
+        """Some of them, as they are in the whole."""
+        return Rows(self.rows[some], self.step)
 
 
 class Pieces:
