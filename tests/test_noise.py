@@ -64,7 +64,7 @@ def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(
 def test_rows_can_be_shared_out_among_processes():
     parts = shared_out([Rows(np.arange(5), 7)], 2)
     shared = [[part.batch.rows.tolist() for part in mine] for mine in parts]
-    assert sum((rows for mine in shared for rows in mine), []) == [0, 1, 2, 3, 4] and all(shared)
+    assert [row for mine in shared for rows in mine for row in rows] == [0, 1, 2, 3, 4] and all(shared)
     assert all(part.batch.step == 7 for mine in parts for part in mine)
 
 
