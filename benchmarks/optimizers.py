@@ -29,8 +29,9 @@ from dragoman.config import from_dict
 from dragoman.machine import autocast, keep_memory
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.translation import TranslationLesson
-from dragoman.train.loop import Progress, Rules, train_step, whole
+from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adafactor, AdamW, Muon, Optimizer, state_tensors
+from dragoman.train.part import whole
 from dragoman.train.recipe import RunConfig
 from dragoman.train.schedule import Cosine
 from dragoman.train.validate import look

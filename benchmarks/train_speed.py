@@ -43,6 +43,7 @@ from dragoman.model.linear import multiply_by
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.train import loop
 from dragoman.train.optimize import Adam
+from dragoman.train.part import whole
 
 Loss = Callable[[Batch], Tensor]
 """Summed over target tokens."""
@@ -230,7 +231,7 @@ class Dragoman(Contestant):
         self.rules = loop.Rules(seed=1, clip=1.0, precision=self.precision)
 
     def learn(self, batch: Batch, tokens: int) -> float:
-        parts, task = loop.whole([batch]), Translation()
+        parts, task = whole([batch]), Translation()
         return loop.train_step(
             self.model, task.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
         ).loss

@@ -84,21 +84,22 @@ def test_a_validation_without_memory_saves_too(pairs, tmp_path, monkeypatch):
 
 
 REAL = """
-import resource, sys, tiny_run
+import ctypes, resource, sys, tiny_run
 from pathlib import Path
 from dragoman.cli import main
 from dragoman.train import loop
 
 learn = loop._learn
-def limited(model, loss, part, step, rules):
-    if step == 3:  # by now all that is needed is there; room for little more
+def limited(model, loss, part, step, *rest):
+    if step == 3:  # what earlier steps have left behind goes back first; then there is room for little more
+        ctypes.CDLL(None).malloc_trim(0)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
         try:
-            return learn(model, loss, part, step, rules)
+            return learn(model, loss, part, step, *rest)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return learn(model, loss, part, step, rules)
+    return learn(model, loss, part, step, *rest)
 loop._learn = limited
 sys.exit(main(sys.argv[1:]))
 """
