@@ -1,15 +1,10 @@
 """A run for which memory does not suffice saves, names the batch, and says which setting goes on."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import tiny_run
 from tiny_run import outcome
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import dump_yaml
 from dragoman.data.tasks import Translation
 from dragoman.train.events import Notice
 from dragoman.train.memory import OutOfMemory
@@ -81,39 +76,3 @@ def test_a_validation_without_memory_saves_too(pairs, tmp_path, monkeypatch):
     full(monkeypatch, "surprise", calls=2)
     with pytest.raises(OutOfMemory, match=r"step 5: out of memory in the validation before it.*step-000004 is good"):
         list(start(tiny_run.config(pairs, batch_tokens=100), tmp_path / "run").events())
-
-
-REAL = """
-import ctypes, resource, sys, tiny_run
-from pathlib import Path
-from dragoman.cli import main
-from dragoman.train import loop
-
-learn = loop._learn
-def limited(model, loss, part, step, *rest):
-    if step == 3:  # what earlier steps have left behind goes back first; then there is room for little more
-        ctypes.CDLL(None).malloc_trim(0)
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (8 << 20), resource.RLIM_INFINITY))
-        try:
-            return learn(model, loss, part, step, *rest)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return learn(model, loss, part, step, *rest)
-loop._learn = limited
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="sets a limit to memory as Linux knows it")
-@pytest.mark.slow
-def test_a_real_lack_of_memory_is_one_line_and_exit_2(pairs, tmp_path):
-    cfg = tiny_run.config(pairs, on_memory="stop", batch_tokens=8000, accumulate=1, validate_every=100)
-    (tmp_path / "run.yaml").write_text(dump_yaml(cfg))
-    wide = ["model.dim=256", "model.*.pattern.*.mlp.hidden=4096"]
-    command = [sys.executable, "-c", REAL, "train", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "run"), *wide]
-    ended = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1 and "step 4: out of memory on a batch of" in ended.stderr
-    assert "step-000003 is good" in ended.stderr
-    assert RunDirectory.open(tmp_path / "run").find("last").step == 3
