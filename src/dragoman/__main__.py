@@ -1,7 +1,5 @@
 """``python -m dragoman`` is the ``dragoman`` command."""
 
-import sys
+from dragoman.cli import command
 
-from dragoman.cli import main
-
-sys.exit(main())
+command()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -28,6 +29,7 @@ from dragoman.cli import (
     weigh,
 )
 from dragoman.errors import ProcessLost, UserError
+from dragoman.train.launch import in_a_group, leave
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
 # second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with
@@ -78,3 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"dragoman: {mistake}", file=sys.stderr)
         return 2
     return 0
+
+
+def command() -> NoReturn:
+    """What a shell calls: ``main`` with its exit code."""
+    code = main()
+    if in_a_group():
+        leave(code)
+    sys.exit(code)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 MEETING = "DRAGOMAN_MEETING"
 """In the environment: the file in which the processes of one machine find one another."""
@@ -26,6 +27,17 @@ GRACE, LAST_GRACE = 60.0, 10.0
 def in_a_group() -> bool:
     """Whether this process is one of several that ``launch``, torchrun or a person has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, one of several, at once.
+
+    A thread of gloo may still be letting go of its last tensor. Should Python be taking itself down meanwhile, that
+    thread aborts the process, and whoever started it sees a failure where all is done.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def launch(command: Sequence[str], count: int) -> list[int]:
