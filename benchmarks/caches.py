@@ -19,10 +19,10 @@ from typing import TypeVar
 
 import torch
 
-from dragoman.decode.beam import Beam
 from dragoman.decode.forced import batches_by_length, padded
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.search import search
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
 from dragoman.decode.translator import Translator
 from dragoman.machine import keep_memory
 from dragoman.model.cache import parse_cache

@@ -38,11 +38,11 @@ import torch
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
-from dragoman.decode.beam import Beam
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.precision import made_ready
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.machine import keep_memory

@@ -30,7 +30,7 @@ from decode import processor
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
 from dragoman.decode.precision import made_ready
-from dragoman.decode.ranking import first_largest
+from dragoman.decode.search.ranking import first_largest
 from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.machine import keep_memory

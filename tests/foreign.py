@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import from_dict
-from dragoman.decode.beam import Average, Beam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.search import SearchConfig, search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Average, Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import ORIGIN, RECORD, import_checkpoint
 from dragoman.interchange.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ from dragoman.config import to_dict
 from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn, links
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import FEATURES, Confidence
-from dragoman.decode.listening import listening, taps
+from dragoman.decode.search.listening import listening, taps
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError

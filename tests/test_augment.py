@@ -11,7 +11,7 @@ from dragoman import cli
 from dragoman.config import dump_yaml, load_yaml, merge, to_dict
 from dragoman.decode import augment
 from dragoman.decode.augment import Augmentation, back_translated, distilled
-from dragoman.decode.sample import Sample
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats import guess_source, read_pairs

@@ -8,18 +8,18 @@ from test_search import FAMILIES, Recurrent, limit, sources, transformer
 from variants import ALONE, VARIANTS, assert_equal, batch, build, ids
 
 from dragoman.config import from_dict
-from dragoman.decode import search as searching
-from dragoman.decode.batching import JOINING, search_all
-from dragoman.decode.beam import Beam, Gnmt
-from dragoman.decode.beginning import Beginning, ForcedBeginning
-from dragoman.decode.coverage import CoveringBeam
-from dragoman.decode.diverse import DiverseBeam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.repetition import RuleConfig
-from dragoman.decode.rules import Begun, RowMemory, Rule
-from dragoman.decode.sample import Sample
-from dragoman.decode.search import search
-from dragoman.decode.vocabulary import Vocabulary
+from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
+from dragoman.decode.rules.repetition import RuleConfig
+from dragoman.decode.rules.rules import Begun, RowMemory, Rule
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.search import search as searching
+from dragoman.decode.search.batching import JOINING, search_all
+from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.coverage import CoveringBeam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import search
 from dragoman.model.cache import SharedPages, parse_cache
 from dragoman.model.paged import Pool
 from dragoman.model.storage import Unchanged

@@ -5,13 +5,13 @@ import torch
 from test_search import Recurrent, each_family, next_log_probs, sources, transformer
 
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.beam import Beam, Gnmt
-from dragoman.decode.coverage import CoveringBeam
-from dragoman.decode.diverse import DiverseBeam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.listening import listening, taps
-from dragoman.decode.search import SearchConfig, search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.coverage import CoveringBeam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.listening import listening, taps
+from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
 from dragoman.text.tokenizer import BOS, EOS, PAD
 

@@ -11,10 +11,10 @@ from variants import ALONE, H, Variant, assert_equal, batch, build, build_from, 
 from variants import PARTS as VARIANT_PARTS
 
 from dragoman.cli import main
-from dragoman.decode.beam import Beam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.cache import (

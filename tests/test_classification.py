@@ -12,7 +12,7 @@ from dragoman.checkpoint import load_model, load_reader
 from dragoman.cli import main
 from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
 from dragoman.data.tasks import Classification
-from dragoman.decode.classifier import Classifier
+from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords
 from dragoman.evaluate.classification import MacroF1, evaluate

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from test_search import Recurrent, sources
 from test_translator import parrot
 
-from dragoman.decode.beam import Beam
-from dragoman.decode.beginning import Beginning, ForcedBeginning
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.request import Request
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
-from dragoman.decode.vocabulary import Vocabulary
 from dragoman.errors import DataError
 from dragoman.text.tokenizer import Bpe, Bytes, Tokenizer, Words
 

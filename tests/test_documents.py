@@ -11,7 +11,7 @@ from translate.storage import factory, pypo
 from translate.storage.xliff2 import Xliff2File
 
 from dragoman.cli import main
-from dragoman.decode.document import CHUNK, translate_document
+from dragoman.decode.documents.document import CHUNK, translate_document
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError

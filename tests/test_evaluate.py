@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from dragoman.decode.beam import Beam
-from dragoman.decode.greedy import Greedy
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.translator import Candidate, Translation, Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.evaluation import evaluate

@@ -13,9 +13,9 @@ import torch
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.cli import main
 from dragoman.config import to_dict
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint

@@ -12,14 +12,14 @@ from test_speculative import transformer as translating
 from torch import nn
 
 from dragoman.cli import main
-from dragoman.decode.beam import Beam
 from dragoman.decode.generator import Generator
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.pieces import TextStream
-from dragoman.decode.repetition import NoRepeat
-from dragoman.decode.sample import Sample
-from dragoman.decode.speculative import Speculative
+from dragoman.decode.rules.repetition import NoRepeat
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.speculative import Speculative
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward

@@ -13,7 +13,7 @@ from dragoman.cli import main
 from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
 from dragoman.data.augment import ShiftAndFlip
 from dragoman.data.material import Images, Measurements
-from dragoman.decode.classifier import Classifier
+from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import Numbers
 from dragoman.model.inputs import FrameInput, PatchInput

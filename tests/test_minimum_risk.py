@@ -8,9 +8,9 @@ from sacrebleu.metrics.chrf import CHRF
 from test_translator import BYTES, parrot
 
 from dragoman.config import from_dict
-from dragoman.decode.minimum_risk import Chrf, MinimumBayesRisk
-from dragoman.decode.repetition import Forbidden
-from dragoman.decode.sample import Sample
+from dragoman.decode.rules.repetition import Forbidden
+from dragoman.decode.search.minimum_risk import Chrf, MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.translation import Candidate
 from dragoman.errors import ConfigError
 

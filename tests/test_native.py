@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.decode.beam import Beam
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.precision import chosen_numbers, made_ready
-from dragoman.decode.search import search
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
 from dragoman.errors import DataError
 from dragoman.model.cache import parse_cache
 from dragoman.model.layouts import Panels, WholeNumbers, panels

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.decode import placeholders
+from dragoman.decode.documents import placeholders
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.clean import normalise
 from dragoman.text.placeholders import Role, find, kept

@@ -30,8 +30,8 @@ from dragoman.data.spans import (
 )
 from dragoman.data.spans import windows as cut
 from dragoman.data.tasks.question_answering import span_loss
-from dragoman.decode.answerer import Answerer
-from dragoman.decode.tagger import Tagger
+from dragoman.decode.readers.answerer import Answerer
+from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.question_answering import evaluate, likest_sentence
 from dragoman.text.questions import Answer, Question, QuestionLines, Questions, Squad, guess_questions, read_questions

@@ -7,14 +7,21 @@ from test_search import Constant, Recurrent, alone, limit, sources, transformer
 from transformers.generation import logits_process as theirs
 
 from dragoman.config import from_dict
-from dragoman.decode import chance
-from dragoman.decode.beam import Beam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.repetition import CountPenalty, Forbidden, MinimumLength, NoRepeat, RepetitionPenalty, RuleConfig
-from dragoman.decode.rules import Begun
-from dragoman.decode.sample import Sample, keep_min_p, keep_top_k, keep_top_p, keep_typical, warm
-from dragoman.decode.search import SearchConfig, search
-from dragoman.decode.strategy import Choice
+from dragoman.decode.rules.repetition import (
+    CountPenalty,
+    Forbidden,
+    MinimumLength,
+    NoRepeat,
+    RepetitionPenalty,
+    RuleConfig,
+)
+from dragoman.decode.rules.rules import Begun
+from dragoman.decode.search import chance
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample, keep_min_p, keep_top_k, keep_top_p, keep_typical, warm
+from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
 from dragoman.text.tokenizer import BOS, EOS, PAD
 

@@ -11,11 +11,11 @@ from tiny_run import config as tiny_config
 from tiny_run import write_pairs
 
 from dragoman.cli import main
-from dragoman.decode.beam import Beam
 from dragoman.decode.forced import token_log_probs
 from dragoman.decode.scoring import perplexity
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
 from dragoman.text.lines import Pair

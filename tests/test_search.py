@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.beam import Average, Beam, Gnmt, NoPenalty
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.ranking import best, best_continuations, first_largest, log_partition
-from dragoman.decode.sample import Sample
-from dragoman.decode.search import SearchConfig, search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.beam import Average, Beam, Gnmt, NoPenalty
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.ranking import best, best_continuations, first_largest, log_partition
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.cache import Cache, Growing

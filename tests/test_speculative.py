@@ -9,12 +9,12 @@ from variants import build
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.repetition import NoRepeat, RepetitionPenalty
-from dragoman.decode.sample import Sample
-from dragoman.decode.search import SearchConfig, own_seeds, search
-from dragoman.decode.speculative import Ahead, Draft, DraftModel, Guesser, LookUp, PromptLookup, Speculative
-from dragoman.decode.strategy import Choice
+from dragoman.decode.rules.repetition import NoRepeat, RepetitionPenalty
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchConfig, own_seeds, search
+from dragoman.decode.search.speculative import Ahead, Draft, DraftModel, Guesser, LookUp, PromptLookup, Speculative
+from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.model.cache import DEFAULT, Cache, Growing, Paged

@@ -10,8 +10,8 @@ from tiny_run import outcome
 
 from dragoman.cli import main
 from dragoman.data.tags import IGNORE, Tagged, mark_spans, parts, spans
-from dragoman.decode.classifier import Classifier
-from dragoman.decode.tagger import Tagger
+from dragoman.decode.readers.classifier import Classifier
+from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.metrics import score
 from dragoman.evaluate.tagging import MostFrequentLabel, SpanF1, WordAccuracy, WordMacroF1, evaluate

@@ -13,20 +13,20 @@ from test_search import Recurrent, sources
 from tokenizers.models import WordLevel
 
 from dragoman.cli import main
-from dragoman.decode.beam import Beam, NoPenalty
-from dragoman.decode.characters import ALPHABETIC, APART, INDIC, NEXT, READINGS, SPACE, group, read
-from dragoman.decode.constrained import BankedBeam, TermRule
-from dragoman.decode.diverse import DiverseBeam
-from dragoman.decode.glossary import Entry, Glossary
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.request import Request
-from dragoman.decode.sample import Sample
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
-from dragoman.decode.terms import Automaton, Terms
+from dragoman.decode.rules.characters import ALPHABETIC, APART, INDIC, NEXT, READINGS, SPACE, group, read
+from dragoman.decode.rules.constrained import BankedBeam, TermRule
+from dragoman.decode.rules.glossary import Entry, Glossary
+from dragoman.decode.rules.terms import Automaton, Terms
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.rules.way import NEVER, WayOut
+from dragoman.decode.search.beam import Beam, NoPenalty
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
-from dragoman.decode.vocabulary import Vocabulary
-from dragoman.decode.way import NEVER, WayOut
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.clean import normalise
 from dragoman.text.tokenizer import EOS, Tokenizer

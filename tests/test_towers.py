@@ -9,7 +9,7 @@ from tiny_reader import MODEL, config, quick_disk, trained  # noqa: F401 (a fixt
 from dragoman.cli import main
 from dragoman.data.captions import CaptionTable
 from dragoman.data.matches import mean_reciprocal_rank, ranks, recall
-from dragoman.decode.embedder import Embedder
+from dragoman.decode.readers.embedder import Embedder
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.retrieval import TfIdf, scores
 from dragoman.train.run import start

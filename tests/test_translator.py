@@ -15,9 +15,9 @@ import dragoman
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import to_dict
 from dragoman.decode import translator
-from dragoman.decode.beam import Beam, Gnmt
-from dragoman.decode.segment import segment
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.documents.segment import segment
+from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.attention import AttentionConfig

@@ -13,7 +13,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import to_dict
 from dragoman.decode import verify as verifying
-from dragoman.decode.beginning import ForcedBeginning
+from dragoman.decode.rules.beginning import ForcedBeginning
 from dragoman.decode.verify import Check, Verifier, answered, random_rows
 from dragoman.model import attention, layouts, slots, tower
 from dragoman.model.attention import AttentionConfig

@@ -12,7 +12,7 @@ from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
-    from dragoman.decode.answerer import Answered
+    from dragoman.decode.readers.answerer import Answered
 
 
 def answer(
@@ -42,7 +42,7 @@ def answer(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Answer questions by parts of a text."""
-    from dragoman.decode.answerer import Answerer
+    from dragoman.decode.readers.answerer import Answerer
 
     asked = list(_of_records(text)) if context is None else list(_on(context, text))
     answerer = Answerer.load(run, which=checkpoint, device=device)

@@ -12,7 +12,7 @@ from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
-    from dragoman.decode.classifier import Classified
+    from dragoman.decode.readers.classifier import Classified
 
 
 def classify(
@@ -35,7 +35,7 @@ def classify(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
-    from dragoman.decode.classifier import Classifier
+    from dragoman.decode.readers.classifier import Classifier
 
     classifier = Classifier.load(run, which=checkpoint, device=device)
     given, places = given_inputs(text, classifier.material)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from dragoman.errors import DataError
 
 if TYPE_CHECKING:
+    from dragoman.decode.documents.ways import Require
     from dragoman.decode.translation import Translation
-    from dragoman.decode.ways import Require
     from dragoman.text.slots import Document
 
 
@@ -37,7 +37,7 @@ def fill(
 ) -> None:
     """Translate what is missing, and write the document; what is to be said goes to standard error."""
     from dragoman.cli.terminal import tracked
-    from dragoman.decode.document import translate_document
+    from dragoman.decode.documents.document import translate_document
     from dragoman.durable import replace
 
     with tracked("translating", len(document.slots)) as progress:

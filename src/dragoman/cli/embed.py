@@ -26,7 +26,7 @@ def embed(
 ) -> None:
     """Turn each line of a file, a sentence, or images into vectors: as JSON lines, or as an array in a .npy file."""
     from dragoman.config import unknown
-    from dragoman.decode.embedder import Embedder
+    from dragoman.decode.readers.embedder import Embedder
     from dragoman.durable import replace_with
     from dragoman.errors import ConfigError
 

@@ -9,7 +9,7 @@ import typer
 from dragoman.cli.searching import SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
-    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.outcome import Examiner
 
 Examine = Callable[[Path], dict[str, float]]

@@ -8,8 +8,8 @@ import typer
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.repetition import RuleConfig
-    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.rules.repetition import RuleConfig
+    from dragoman.decode.search.search import SearchConfig
 
 SearchOption = Annotated[
     str | None,
@@ -46,8 +46,8 @@ def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig
         ConfigError: no such search, a setting it does not have, or sampling settings beside another search.
     """
     from dragoman.config import from_dict, kind_of, to_dict
-    from dragoman.decode.sample import Sample
-    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.search.sample import Sample
+    from dragoman.decode.search.search import SearchConfig
 
     given = {name: value for name, value in sampling.items() if value is not None}
     cfg = None if search is None else from_dict(SearchConfig, _choice(search, "--search"), "--search")
@@ -62,7 +62,7 @@ def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig
 def chosen_rules(rules: Iterable[str] | None) -> "list[RuleConfig]":
     """Raises ConfigError: no such rule, or a setting it does not have."""
     from dragoman.config import from_dict
-    from dragoman.decode.repetition import RuleConfig
+    from dragoman.decode.rules.repetition import RuleConfig
 
     return [from_dict(RuleConfig, _choice(rule, "--rule"), "--rule") for rule in rules or ()]
 

@@ -12,7 +12,7 @@ from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
-    from dragoman.decode.tagger import TaggedWords
+    from dragoman.decode.readers.tagger import TaggedWords
 
 
 def tag(
@@ -32,7 +32,7 @@ def tag(
 ) -> None:
     """Label each word of a sentence, or of each line of a file. Words are what stands between spaces: a word, a tab and
     its label in each line, and an empty line after each sentence."""
-    from dragoman.decode.tagger import Tagger
+    from dragoman.decode.readers.tagger import Tagger
 
     sentences = [line.split() for line in given_lines(text)]
     tagger = Tagger.load(run, which=checkpoint, device=device)

@@ -24,7 +24,7 @@ from dragoman.cli.searching import (
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.search import SearchConfig
+    from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
     from dragoman.decode.translator import Progress
 
@@ -90,10 +90,10 @@ def translate(
 
     Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in."""
     from dragoman.cli import document as documents
-    from dragoman.decode import placeholders
-    from dragoman.decode.beam import Beam
-    from dragoman.decode.glossary import Glossary
+    from dragoman.decode.documents import placeholders
     from dragoman.decode.request import Request
+    from dragoman.decode.rules.glossary import Glossary
+    from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
     from dragoman.model.cache import parse_cache

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.forced import batches_by_length, padded, shifted
-from dragoman.decode.listening import listening, taps
+from dragoman.decode.search.listening import listening, taps
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import Tokenizer

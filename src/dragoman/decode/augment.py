@@ -12,15 +12,15 @@ from pathlib import Path
 
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
-from dragoman.decode import placeholders
+from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.ways import UNTOUCHED
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import settled
-from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
-from dragoman.decode.search import SearchConfig
+from dragoman.decode.rules.repetition import RuleConfig
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
-from dragoman.decode.ways import UNTOUCHED
 from dragoman.errors import DataError
 from dragoman.text.clean import normalise
 from dragoman.text.lines import Pair, read_lines

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.decode.ranking import log_partition
+from dragoman.decode.search.ranking import log_partition
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import BOS, PAD
 

@@ -9,14 +9,14 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.decode.forced import batches_by_length
-from dragoman.decode.minimum_risk import MinimumBayesRisk
 from dragoman.decode.pieces import StopAt, TextStream
 from dragoman.decode.precision import made_ready
-from dragoman.decode.repetition import RuleConfig
-from dragoman.decode.rules import Begun, Rule
-from dragoman.decode.sample import Sample
-from dragoman.decode.search import SearchConfig, own_seeds, walk
-from dragoman.decode.strategy import Choice, Hypothesis, Strategy
+from dragoman.decode.rules.repetition import RuleConfig
+from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchConfig, own_seeds, walk
+from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel, Tokens

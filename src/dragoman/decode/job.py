@@ -8,20 +8,20 @@ from functools import cached_property, partial
 from torch import Tensor
 
 from dragoman.decode.alignment import Aligner, Links
-from dragoman.decode.batching import search_all
 from dragoman.decode.calibration import NONE, Calibration
-from dragoman.decode.constrained import STAGES
-from dragoman.decode.demands import Demands
-from dragoman.decode.glossary import Glossary
-from dragoman.decode.minimum_risk import MinimumBayesRisk
-from dragoman.decode.repetition import RuleConfig
+from dragoman.decode.documents.segment import Part, segment
 from dragoman.decode.request import Request
-from dragoman.decode.rules import Begun, Rule
-from dragoman.decode.search import SearchConfig
-from dragoman.decode.segment import Part, segment
-from dragoman.decode.strategy import Hypothesis
+from dragoman.decode.rules.constrained import STAGES
+from dragoman.decode.rules.demands import Demands
+from dragoman.decode.rules.glossary import Glossary
+from dragoman.decode.rules.repetition import RuleConfig
+from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.search.batching import search_all
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.decode.vocabulary import Vocabulary
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.rules import RowMemory, Rule
-from dragoman.decode.strategy import Choice
+from dragoman.decode.rules.rules import RowMemory, Rule
+from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokenizer import EOS, Tokenizer
 
 _UNFINISHED = "\ufffd"

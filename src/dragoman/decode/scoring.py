@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dragoman.decode.forced import token_log_probs
-from dragoman.decode.strategy import not_numbers
+from dragoman.decode.search.strategy import not_numbers
 from dragoman.errors import DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.clean import normalise

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dragoman.checkpoint import load_model, run_config, run_folder
-from dragoman.decode.beam import Beam
 from dragoman.decode.calibration import NONE, Calibration
-from dragoman.decode.glossary import Glossary
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.precision import made_ready
-from dragoman.decode.repetition import RuleConfig
 from dragoman.decode.request import Request
+from dragoman.decode.rules.glossary import Glossary
+from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.scoring import ScoredPair, score_pairs
-from dragoman.decode.search import SearchConfig
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel

@@ -21,16 +21,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dragoman.decode.batching import search_all
-from dragoman.decode.beam import Beam
-from dragoman.decode.beginning import Beginning, ForcedBeginning
 from dragoman.decode.forced import padded, shifted, token_log_probs
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.precision import made_ready
-from dragoman.decode.ranking import first_largest
-from dragoman.decode.search import SearchConfig, search
-from dragoman.decode.strategy import Hypothesis
-from dragoman.decode.vocabulary import Vocabulary
+from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.search.batching import search_all
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.ranking import first_largest
+from dragoman.decode.search.search import SearchConfig, search
+from dragoman.decode.search.strategy import Hypothesis
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention
 from dragoman.model.cache import DEFAULT, Cache, parse_cache

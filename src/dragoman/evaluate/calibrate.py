@@ -13,7 +13,7 @@ from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.request import request_for
-from dragoman.decode.search import SearchConfig
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import DataError

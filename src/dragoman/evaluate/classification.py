@@ -13,8 +13,8 @@ import numpy as np
 from dragoman.data.arrays import LabelledArray, guess_arrays, read_arrays
 from dragoman.data.labels import confusion, f1, true_labels
 from dragoman.data.material import Ids, Images
-from dragoman.decode.classifier import Classifier
-from dragoman.decode.input_reader import Progress
+from dragoman.decode.readers.classifier import Classifier
+from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.baseline import BagOfWords, LogisticRegression, Numbers
 from dragoman.evaluate.metrics import Metric, Score, score_of

@@ -13,7 +13,7 @@ import numpy as np
 from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.request import request_for
-from dragoman.decode.search import SearchConfig
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Score, score_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from dragoman import durable
 from dragoman.checkpoint import run_folder
-from dragoman.decode.input_reader import Progress
+from dragoman.decode.readers.input_reader import Progress
 from dragoman.evaluate.metrics import Score
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from dragoman.data import answers as answering
-from dragoman.decode.answerer import Answerer
-from dragoman.decode.input_reader import Progress
+from dragoman.decode.readers.answerer import Answerer
+from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from dragoman.data.captions import CaptionedImage, CaptionTable
 from dragoman.data.matches import place, ranks, side
 from dragoman.data.material import Images
-from dragoman.decode.embedder import Embedder
-from dragoman.decode.input_reader import Progress
+from dragoman.decode.readers.embedder import Embedder
+from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome

@@ -13,8 +13,8 @@ import numpy as np
 
 from dragoman.data.labels import f1
 from dragoman.data.tags import mark_spans, spans
-from dragoman.decode.input_reader import Progress
-from dragoman.decode.tagger import Tagger
+from dragoman.decode.readers.input_reader import Progress
+from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome

@@ -9,8 +9,8 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.packing import Layout, Packed, Row, RowBatches, Stretches, TextBatch, collate
 from dragoman.data.tasks import LanguageModelling
-from dragoman.decode.sample import Sample as Sampling
-from dragoman.decode.search import walk
+from dragoman.decode.search.sample import Sample as Sampling
+from dragoman.decode.search.search import walk
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig

@@ -16,9 +16,9 @@ from dragoman.data.packing import IGNORE, Layout, Packed, RowBatches, Stretches,
 from dragoman.data.pretraining import Anew, Pieces, Rows, hide, mask
 from dragoman.data.tasks import Denoising, MaskedLanguageModelling
 from dragoman.data.tasks.pretraining import masked_features
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.search import search
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import search
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import MaskedLanguage

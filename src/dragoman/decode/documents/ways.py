@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dragoman.decode.segment import sentences
+from dragoman.decode.documents.segment import sentences
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.placeholders import Placeholder, Role, find, kept
 

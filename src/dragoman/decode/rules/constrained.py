@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.decode.beam import Beam, BeamStrategy
-from dragoman.decode.ranking import Best, best_continuations, first_largest, log_partition
-from dragoman.decode.rules import RowMemory, Rule
-from dragoman.decode.strategy import Choice
-from dragoman.decode.terms import Automaton, Terms
-from dragoman.decode.vocabulary import Vocabulary
-from dragoman.decode.way import NEVER, WayOut
+from dragoman.decode.rules.rules import RowMemory, Rule
+from dragoman.decode.rules.terms import Automaton, Terms
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.rules.way import NEVER, WayOut
+from dragoman.decode.search.beam import Beam, BeamStrategy
+from dragoman.decode.search.ranking import Best, best_continuations, first_largest, log_partition
+from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokenizer import EOS
 
 STAGES = 3

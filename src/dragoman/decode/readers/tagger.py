@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dragoman.data.tags import Part, parts
-from dragoman.decode.input_reader import InputReader, Progress
+from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
 from dragoman.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.input_reader import InputReader, Progress
+from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.model.heads import Mean, Sentence
 from dragoman.model.places import Frames
 

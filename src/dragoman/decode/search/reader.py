@@ -6,7 +6,7 @@ B sentences, R rows, V vocabulary, S source length, P prompt length.
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.decode.strategy import Choice
+from dragoman.decode.search.strategy import Choice
 from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
 

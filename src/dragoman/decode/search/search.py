@@ -12,17 +12,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf
-from dragoman.decode.beam import Beam
-from dragoman.decode.chance import key
-from dragoman.decode.coverage import CoveringBeam
-from dragoman.decode.diverse import DiverseBeam
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.minimum_risk import MinimumBayesRisk
-from dragoman.decode.reader import Reader
-from dragoman.decode.rules import Rule, Rules
-from dragoman.decode.sample import Sample
-from dragoman.decode.speculative import Speculative
-from dragoman.decode.strategy import Choice, Hypothesis, Strategy
+from dragoman.decode.rules.rules import Rule, Rules
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.chance import key
+from dragoman.decode.search.coverage import CoveringBeam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.reader import Reader
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.speculative import Speculative
+from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dragoman.decode import placeholders
+from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.ways import Ask, Require
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
-from dragoman.decode.ways import Ask, Require
 from dragoman.text.slots import Document, Filling
 
 AskAndTell = Callable[[list[str], Progress | None], list[Translation]]

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.beam import Beam, BeamStrategy
-from dragoman.decode.listening import listening, taps
-from dragoman.decode.strategy import Choice
+from dragoman.decode.search.beam import Beam, BeamStrategy
+from dragoman.decode.search.listening import listening, taps
+from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import PAD

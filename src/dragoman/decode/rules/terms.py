@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Int
 
-from dragoman.decode.characters import ALPHABETIC, APART, INDIC, LEADS, NEXT, READINGS, group
 from dragoman.decode.request import Alternatives
-from dragoman.decode.vocabulary import Vocabulary
+from dragoman.decode.rules.characters import ALPHABETIC, APART, INDIC, LEADS, NEXT, READINGS, group
+from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.errors import ConfigError
 from dragoman.text.clean import normalise
 

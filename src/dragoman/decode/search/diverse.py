@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.beam import Beam, BeamStrategy
-from dragoman.decode.ranking import Best, best_continuations, log_partition
-from dragoman.decode.strategy import Hypothesis
+from dragoman.decode.search.beam import Beam, BeamStrategy
+from dragoman.decode.search.ranking import Best, best_continuations, log_partition
+from dragoman.decode.search.strategy import Hypothesis
 from dragoman.errors import ConfigError
 from dragoman.text.tokenizer import EOS
 

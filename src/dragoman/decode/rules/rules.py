@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from dragoman.decode.strategy import Choice
+from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokenizer import PAD
 
 

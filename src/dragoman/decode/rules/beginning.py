@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.rules import RowMemory, Rule
-from dragoman.decode.strategy import Choice
-from dragoman.decode.vocabulary import Vocabulary
+from dragoman.decode.rules.rules import RowMemory, Rule
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.search.strategy import Choice
 
 
 class Beginning(NamedTuple):

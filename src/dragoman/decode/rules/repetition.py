@@ -13,8 +13,8 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.decode.rules import Begun, RowMemory, Rule
-from dragoman.decode.strategy import Choice
+from dragoman.decode.rules.rules import Begun, RowMemory, Rule
+from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokenizer import EOS
 
 # ---- saying the same again -------------------------------------------------------------------------

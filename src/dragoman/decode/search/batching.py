@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from dragoman.decode.beam import Beam
-from dragoman.decode.constrained import TermRule
-from dragoman.decode.diverse import DiverseBeam
 from dragoman.decode.forced import padded
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.rules import Rule
-from dragoman.decode.search import Batch, SearchConfig, begin
-from dragoman.decode.strategy import Hypothesis
+from dragoman.decode.rules.constrained import TermRule
+from dragoman.decode.rules.rules import Rule
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import Batch, SearchConfig, begin
+from dragoman.decode.search.strategy import Hypothesis
 from dragoman.model.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy

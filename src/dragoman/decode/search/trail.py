@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.decode.strategy import Hypothesis, not_numbers, nothing_allowed
+from dragoman.decode.search.strategy import Hypothesis, not_numbers, nothing_allowed
 from dragoman.text.tokenizer import EOS
 
 

@@ -5,16 +5,16 @@ from functools import lru_cache
 
 import torch
 
-from dragoman.decode.beam import Beam, Gnmt
-from dragoman.decode.beginning import Beginning, ForcedBeginning
-from dragoman.decode.constrained import BankedBeam, TermRule
-from dragoman.decode.greedy import Greedy
 from dragoman.decode.request import Request
-from dragoman.decode.rules import Rule
-from dragoman.decode.search import SearchConfig
-from dragoman.decode.terms import Automaton, Terms
-from dragoman.decode.vocabulary import Vocabulary
-from dragoman.decode.way import NEVER, WayOut
+from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
+from dragoman.decode.rules.constrained import BankedBeam, TermRule
+from dragoman.decode.rules.rules import Rule
+from dragoman.decode.rules.terms import Automaton, Terms
+from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.rules.way import NEVER, WayOut
+from dragoman.decode.search.beam import Beam, Gnmt
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import ConfigError
 from dragoman.text.tokenizer import EOS
 

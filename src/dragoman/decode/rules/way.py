@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 
-from dragoman.decode.terms import Automaton
+from dragoman.decode.rules.terms import Automaton
 
 NEVER = 2**30
 _OTHERS = b" x\x80\x90\xa0"  # bytes to end a character or a word with, or to go on with one that may not end yet

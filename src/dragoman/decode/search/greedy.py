@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.ranking import log_partition
-from dragoman.decode.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
+from dragoman.decode.search.ranking import log_partition
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
 from dragoman.text.tokenizer import EOS
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.ranking import first_largest
+from dragoman.decode.search.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokenizer import EOS

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, said
-from dragoman.decode.input_reader import InputReader, Progress
+from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
 from dragoman.model.places import Frames

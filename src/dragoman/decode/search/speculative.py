@@ -25,11 +25,11 @@ from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import OneOf, config
-from dragoman.decode.greedy import Greedy
-from dragoman.decode.reader import Reader, arrange
-from dragoman.decode.rules import RowMemory
-from dragoman.decode.sample import Sample
-from dragoman.decode.strategy import Choice, LengthLimit, Strategy
+from dragoman.decode.rules.rules import RowMemory
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.reader import Reader, arrange
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy

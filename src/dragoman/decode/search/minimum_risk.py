@@ -20,8 +20,8 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat, PositiveInt
 
 from dragoman.config import config
-from dragoman.decode.sample import Sample, SampleStrategy
-from dragoman.decode.strategy import LengthLimit
+from dragoman.decode.search.sample import Sample, SampleStrategy
+from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translation import Candidate
 
 

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.decode.ranking import Best, best, best_continuations, first_largest, log_partition
-from dragoman.decode.strategy import Choice, Hypothesis, LengthLimit, Strategy
-from dragoman.decode.trail import Ended, Grown, Trail
+from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, log_partition
+from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
+from dragoman.decode.search.trail import Ended, Grown, Trail
 from dragoman.errors import ConfigError
 from dragoman.text.tokenizer import EOS
 

@@ -1,0 +1,1 @@
+"""Texts that must survive being translated: long ones, placeholders, files of messages."""

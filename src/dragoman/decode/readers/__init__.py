@@ -1,0 +1,1 @@
+"""Models that read whole inputs and say something of each: labels, tags, spans, vectors."""

@@ -1,0 +1,1 @@
+"""What may be said next: by repetition, beginning, required and forbidden terms. Read ``rules.py`` first."""
