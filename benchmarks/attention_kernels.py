@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dragoman.model import attention as kernels
 from dragoman.model.attention import AttentionConfig, View
-from dragoman.model.relation import Relation
+from dragoman.model.positions.relation import Relation
+from dragoman.model.positions.visibility import Causal, Sight
 from dragoman.model.state import Stateless
-from dragoman.model.visibility import Causal, Sight
 
 TOKENS, WIDTH, HEADS = 4096, 256, 4
 

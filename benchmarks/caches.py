@@ -25,12 +25,12 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.decode.translator import Translator
 from dragoman.machine import keep_memory
-from dragoman.model.cache import parse_cache
+from dragoman.model.caches.cache import parse_cache
+from dragoman.model.caches.storage import KV
 from dragoman.model.interface import SequenceModel
-from dragoman.model.storage import KV
-from dragoman.model.visibility import Causal
-from dragoman.text.formats import JsonLines, read_pairs
-from dragoman.text.tokenizer import EOS
+from dragoman.model.positions.visibility import Causal
+from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.text.tokens.tokenizer import EOS
 
 CACHES = ["growing", "preallocated", "paged:16", "window:32:4", "bfloat16", "float8", "int8", "int4", "paged:16+int8"]
 LENGTHS = (16, 64)

@@ -19,11 +19,11 @@ from caches import processor
 
 from dragoman.config import from_dict, merge
 from dragoman.machine import keep_memory
-from dragoman.model.cache import parse_cache
+from dragoman.model.caches.cache import parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
-from dragoman.text.tokenizer import BOS
+from dragoman.text.tokens.tokenizer import BOS
 
 VOCAB, SOURCE = 8000, 16
 PLACES = (50, 100, 200, 500, 1000, 2000)

@@ -35,9 +35,9 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.machine import keep_memory
 from dragoman.model.mlp import Gated
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.rotary import Rotary
 from dragoman.presets.language import llama
-from dragoman.text.tokenizer import EOS, Tokenizer, Words
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer, Words
 
 VOCAB, PROMPT, TOKENS = 32_000, [501, 602, 703, 804], 200
 

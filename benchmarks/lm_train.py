@@ -32,12 +32,12 @@ from dragoman.data.tasks import LanguageModelling
 from dragoman.machine import autocast, choose_products, keep_memory, peak
 from dragoman.model.linear import multiply_by
 from dragoman.model.mlp import Gated
-from dragoman.model.position import Rotary
+from dragoman.model.positions.position import Rotary
 from dragoman.model.transformer import Transformer
 from dragoman.presets.language import llama
 from dragoman.train import loop
 from dragoman.train.optimize import AdamW
-from dragoman.train.part import whole
+from dragoman.train.together.part import whole
 
 DEPTH, DIM, HEADS, HIDDEN, VOCAB, ROWS, CONTEXT = 6, 384, 6, 1024, 8000, 16, 256
 CPU, TASK = torch.device("cpu"), LanguageModelling(context=CONTEXT)

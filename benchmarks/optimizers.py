@@ -31,9 +31,9 @@ from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.translation import TranslationLesson
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adafactor, AdamW, Muon, Optimizer, state_tensors
-from dragoman.train.part import whole
 from dragoman.train.recipe import RunConfig
 from dragoman.train.schedule import Cosine
+from dragoman.train.together.part import whole
 from dragoman.train.validate import look
 
 CONTESTANTS: list[tuple[Optimizer, tuple[float, ...]]] = [

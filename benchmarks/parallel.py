@@ -37,14 +37,14 @@ from dragoman.data.tasks import Translation
 from dragoman.machine import keep_memory
 from dragoman.presets import vaswani2017
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.lines import Pair
-from dragoman.text.tokenizer import Bytes, Tokenizer
-from dragoman.train.launch import launch
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adam
-from dragoman.train.parallel import Replicated, Sharded
-from dragoman.train.part import shared_out
-from dragoman.train.processes import together
+from dragoman.train.together.launch import launch
+from dragoman.train.together.parallel import Replicated, Sharded
+from dragoman.train.together.part import shared_out
+from dragoman.train.together.processes import together
 
 STEPS, TOKENS = 4, 2048
 WAYS = {"one process": (1, Replicated()), "two replicas": (2, Replicated()), "two shards": (2, Sharded())}

@@ -16,8 +16,8 @@ import torch
 
 from dragoman.checkpoint import load_model
 from dragoman.decode.verify import Check, Verifier, answered
-from dragoman.text.formats import JsonLines, read_pairs
-from dragoman.text.tokenizer import EOS
+from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.text.tokens.tokenizer import EOS
 
 
 def line(check: Check) -> str:

@@ -43,7 +43,7 @@ from dragoman.model.linear import multiply_by
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.train import loop
 from dragoman.train.optimize import Adam
-from dragoman.train.part import whole
+from dragoman.train.together.part import whole
 
 Loss = Callable[[Batch], Tensor]
 """Summed over target tokens."""

@@ -25,11 +25,11 @@ from dragoman.evaluate.calibrate import calibrate, calibration_error, fitted
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Sinusoidal
+from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Full
-from dragoman.text.lines import Pair
-from dragoman.text.tokenizer import BOS, EOS, PAD, Tokenizer, Words
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer, Words
 from dragoman.train.run import start
 
 NAMES = [a + b for a in "bdfgkl" for b in "aeiou"]

@@ -14,8 +14,8 @@ from dragoman.decode.augment import Augmentation, back_translated, distilled
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats import guess_source, read_pairs
-from dragoman.text.lines import Pair
+from dragoman.text.formats.formats import guess_source, read_pairs
+from dragoman.text.formats.lines import Pair
 from dragoman.text.unfinished import Unfinished, unfinished
 from dragoman.train import recipe
 from dragoman.train.run import start

@@ -20,10 +20,10 @@ from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
-from dragoman.model.cache import SharedPages, parse_cache
-from dragoman.model.paged import Pool
-from dragoman.model.storage import Unchanged
-from dragoman.text.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
+from dragoman.model.caches.cache import SharedPages, parse_cache
+from dragoman.model.caches.paged import Pool
+from dragoman.model.caches.storage import Unchanged
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
 
 # ---- answers ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dragoman.decode.search.listening import listening, taps
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import BOS, EOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
 SHORT = LengthLimit(tokens=7, ratio=0.0, extra=7)
 

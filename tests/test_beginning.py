@@ -10,7 +10,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.text.extension import parts
+from dragoman.text.tokens.extension import parts
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 

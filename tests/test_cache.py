@@ -17,7 +17,7 @@ from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.cache import (
+from dragoman.model.caches.cache import (
     Arrangement,
     Cache,
     Growing,
@@ -27,12 +27,12 @@ from dragoman.model.cache import (
     Window,
     parse_cache,
 )
-from dragoman.model.layout import Joined
-from dragoman.model.paged import Pages, Pool
-from dragoman.model.position import Alibi
-from dragoman.model.storage import KV, Bfloat16, Float8, Float32, Int4, Int8, Storage, Unchanged
-from dragoman.model.visibility import Causal, Prefix
-from dragoman.text.tokenizer import EOS, PAD
+from dragoman.model.caches.layout import Joined
+from dragoman.model.caches.paged import Pages, Pool
+from dragoman.model.caches.storage import KV, Bfloat16, Float8, Float32, Int4, Int8, Storage, Unchanged
+from dragoman.model.positions.position import Alibi
+from dragoman.model.positions.visibility import Causal, Prefix
+from dragoman.text.tokens.tokenizer import EOS, PAD
 
 STORAGES = [Unchanged(), Float32(), Bfloat16(), Float8(), Int8(), Int4()]
 ROUNDING = STORAGES[2:]

@@ -18,7 +18,7 @@ from dragoman.evaluate.baseline import BagOfWords
 from dragoman.evaluate.classification import MacroF1, evaluate
 from dragoman.evaluate.metrics import score
 from dragoman.text.apart import in_order
-from dragoman.text.labelled import (
+from dragoman.text.formats.labelled import (
     LabelFirst,
     LabelledLines,
     LabelledTable,

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from dragoman.config import from_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.text import languages
-from dragoman.text.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
-from dragoman.text.lines import Pair
-from dragoman.text.remembered import Seen, remembering
-from dragoman.text.workers import CHUNK, shared
+from dragoman.text.cleaning import languages
+from dragoman.text.cleaning.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
+from dragoman.text.cleaning.remembered import Seen, remembering
+from dragoman.text.cleaning.workers import CHUNK, shared
+from dragoman.text.formats.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
 PLAIN = Pair("A plain sentence.", "Ein einfacher Satz.")

@@ -28,10 +28,10 @@ from dragoman.errors import ConfigError, UserError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.norm import Norm
-from dragoman.model.position import NoPosition, Sinusoidal
-from dragoman.model.rotary import LinearScaling, Rotary
+from dragoman.model.positions.position import NoPosition, Sinusoidal
+from dragoman.model.positions.rotary import LinearScaling, Rotary
+from dragoman.model.positions.visibility import Causal, Structural
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Structural
 
 MODEL = to_dict(MODELS["rotary"].config("encoder-decoder"))
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from dragoman.errors import DataError
 from dragoman.text import corpus as module
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.lines import Pair
-from dragoman.text.tokenizer import EOS, PAD, Bytes, Tokenizer
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import EOS, PAD, Bytes, Tokenizer
 
 BYTES = Tokenizer.train(Bytes(), [])
 PAIRS = [Pair("one", "eins"), Pair("two", "zwei, drei"), Pair("", "leer"), Pair("über", "")]

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from dragoman.cli import main
-from dragoman.text.clean import Cleaning, clean
-from dragoman.text.formats import guess_source, read_pairs
-from dragoman.text.lines import Pair
+from dragoman.text.cleaning.clean import Cleaning, clean
+from dragoman.text.formats.formats import guess_source, read_pairs
+from dragoman.text.formats.lines import Pair
 
 PAIRS = [
     Pair("Turn on the light in the kitchen", "Licht in der Küche einschalten"),

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.text.dedupe import HASHES, Deduplication, DuplicateReport, band_shape, dedupe, shingles
-from dragoman.text.lines import Pair
-from dragoman.text.split import jaccard
+from dragoman.text.cleaning.dedupe import HASHES, Deduplication, DuplicateReport, band_shape, dedupe, shingles
+from dragoman.text.cleaning.split import jaccard
+from dragoman.text.formats.lines import Pair
 
 
 def corpus(count: int) -> list[Pair]:

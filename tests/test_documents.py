@@ -15,11 +15,11 @@ from dragoman.decode.documents.document import CHUNK, translate_document
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
-from dragoman.text.document import open_document
-from dragoman.text.po_document import PoDocument
-from dragoman.text.slots import Document, Filling, Slot
-from dragoman.text.tmx import TmxDocument
-from dragoman.text.xliff import XliffDocument
+from dragoman.text.filled.document import open_document
+from dragoman.text.filled.po_document import PoDocument
+from dragoman.text.filled.slots import Document, Filling, Slot
+from dragoman.text.formats.tmx import TmxDocument
+from dragoman.text.formats.xliff import XliffDocument
 
 TEXTS = st.text(
     st.sampled_from('aé\n\t"\\%& <>{}') | st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12

@@ -17,7 +17,6 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.grid import LearnedGrid, NoGrid, SinusoidalGrid
 from dragoman.model.heads import (
     Classification,
     First,
@@ -33,13 +32,14 @@ from dragoman.model.interface import EncoderModel, Frames, Tokens
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.places import Places
-from dragoman.model.position import Alibi, Learned, Sinusoidal, T5Bias
-from dragoman.model.rotary import Rotary, RotaryGrid
+from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.position import Alibi, Learned, Sinusoidal, T5Bias
+from dragoman.model.positions.rotary import Rotary, RotaryGrid
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.state import stateless
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
 
 V, C, T = 19, 5, 6
 

@@ -10,7 +10,7 @@ from dragoman.decode.translator import Candidate, Translation, Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.evaluation import evaluate
 from dragoman.evaluate.metrics import METRICS, score
-from dragoman.text.lines import Pair
+from dragoman.text.formats.lines import Pair
 
 
 class Known(Translator):

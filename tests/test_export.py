@@ -20,12 +20,12 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.position import Alibi, Learned
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import Alibi, Learned
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal
 from dragoman.presets import rewritten2026, vaswani2017
-from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

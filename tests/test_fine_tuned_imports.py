@@ -13,7 +13,7 @@ from dragoman.config import from_dict
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.model.families import ModelConfig
-from dragoman.text.tokenizer import BOS, EOS
+from dragoman.text.tokens.tokenizer import BOS, EOS
 from dragoman.train import recipe
 from dragoman.train.run import start
 

@@ -24,12 +24,12 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Learned
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal
-from dragoman.text.tokenizer import BOS, EOS, Bpe, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Bpe, Bytes, Tokenizer
 
 BYTES = Tokenizer.train(Bytes(), [])
 

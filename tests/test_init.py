@@ -11,11 +11,11 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm
-from dragoman.model.position import Sinusoidal
+from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Full
 
 D, H, V = 256, 4, 1000
 INITS = {"xavier": Xavier(), "1/sqrt(width)": InverseSqrtWidth(), "gpt-2": Gpt2Init()}

@@ -14,7 +14,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.interchange.importing import import_checkpoint
-from dragoman.text.tokenizer import BOS, EOS
+from dragoman.text.tokens.tokenizer import BOS, EOS
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

@@ -15,9 +15,9 @@ from dragoman.data.packing import IGNORE, Packed, RowBatches, Stretches, collate
 from dragoman.data.tasks import LanguageModelling
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.families import ModelConfig
-from dragoman.text.documents import BlankLines, Drawn, Marker, Tail, Texts
+from dragoman.text.formats.documents import BlankLines, Drawn, Marker, Tail, Texts
 from dragoman.text.store import Store, building
-from dragoman.text.tokenizer import BOS, EOS
+from dragoman.text.tokens.tokenizer import BOS, EOS
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Validated
 from dragoman.train.run import resume, start

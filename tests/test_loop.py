@@ -19,7 +19,7 @@ from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
 from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
 from dragoman.train.optimize import Adam, state_tensors
-from dragoman.train.part import Part, whole
+from dragoman.train.together.part import Part, whole
 
 V = 20
 TASK = Translation()

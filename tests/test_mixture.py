@@ -21,9 +21,9 @@ from dragoman.data.order import EasyFirst, Length, Rarity, Shuffled, surprise
 from dragoman.data.rounds import Rounds
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats import names_of
-from dragoman.text.lines import Sourced
-from dragoman.text.tokenizer import Bytes, Tokenizer
+from dragoman.text.formats.formats import names_of
+from dragoman.text.formats.lines import Sourced
+from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
 from dragoman.train.changes import changed
 from dragoman.train.events import Learned, Saved, Started
 from dragoman.train.run import resume, start

@@ -21,15 +21,15 @@ from variants import (
 )
 
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.cache import Cache, Growing, Paged, Preallocated
+from dragoman.model.caches.cache import Cache, Growing, Paged, Preallocated
 from dragoman.model.interface import PAD, Tokens
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Alibi
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import Alibi
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal, Prefix, Structural
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Prefix, Structural
 
 
 @pytest.fixture(autouse=True)

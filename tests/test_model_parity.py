@@ -11,14 +11,14 @@ from dragoman.model.interface import PAD, Tokens
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import Depths, LayerNorm, RmsNorm
-from dragoman.model.places import stand
-from dragoman.model.position import Sinusoidal
-from dragoman.model.relation import Relation
-from dragoman.model.rotary import LinearScaling, NoScaling, Rotary, Yarn
+from dragoman.model.positions.places import stand
+from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.positions.relation import Relation
+from dragoman.model.positions.rotary import LinearScaling, NoScaling, Rotary, Yarn
+from dragoman.model.positions.visibility import Causal, Full, look, look_across
 from dragoman.model.state import Stateless, stateless
 from dragoman.model.tower import Block, BlockConfig, Tower, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Full, look, look_across
 
 D, H, F = 24, 4, 40
 

@@ -11,9 +11,9 @@ from dragoman.model.interface import PAD, Tokens
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import auxiliary_loss
 from dragoman.model.norm import LayerNorm
+from dragoman.model.positions.visibility import Causal, Full, Prefix, Structural
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Full, Prefix, Structural
 
 
 def gradient_by_input(model: Transformer, target: Tensor | Tokens, source: Tensor | None, t: int) -> Tensor:

@@ -16,12 +16,12 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.errors import DataError
-from dragoman.model.cache import parse_cache
-from dragoman.model.layouts import Panels, WholeNumbers, panels
-from dragoman.model.native import NativeTransformer, Unknown
-from dragoman.model.packed import pack
-from dragoman.model.places import Tokens
-from dragoman.model.slots import Slots
+from dragoman.model.caches.cache import parse_cache
+from dragoman.model.kernels.layouts import Panels, WholeNumbers, panels
+from dragoman.model.kernels.native import NativeTransformer, Unknown
+from dragoman.model.kernels.packed import pack
+from dragoman.model.kernels.slots import Slots
+from dragoman.model.positions.places import Tokens
 from dragoman.native import library as native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")

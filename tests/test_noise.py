@@ -14,12 +14,12 @@ from dragoman.data.noise import NoNoise, WordNoise
 from dragoman.data.pretraining import Rows
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.lines import Sourced
-from dragoman.text.tokenizer import EOS, PAD, Bytes, Tokenizer, tag_mark
+from dragoman.text.formats.lines import Sourced
+from dragoman.text.tokens.tokenizer import EOS, PAD, Bytes, Tokenizer, tag_mark
 from dragoman.train import recipe
 from dragoman.train.lessons.drawing import check_marks
-from dragoman.train.part import shared_out
 from dragoman.train.run import resume, start
+from dragoman.train.together.part import shared_out
 
 MASKED = Tokenizer.train(Bytes(), [], [tag_mark("bt"), MASK[0]])
 

@@ -10,8 +10,8 @@ from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
-from dragoman.train.part import whole
 from dragoman.train.run import resume, start
+from dragoman.train.together.part import whole
 
 ALL = [Adam(), AdamW(), Muon(), Adafactor()]
 PEAKS = {"adam": 1e-2, "adam_w": 1e-2, "muon": 1e-2, "adafactor": 1e-1}

@@ -10,7 +10,7 @@ from test_loop import TASK, batch, cut, gradients, model, silent
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.memory import OutOfMemory, Split, Stop
 from dragoman.train.optimize import Adam, state_tensors
-from dragoman.train.part import Part, cells, halved, shared_out, size, whole
+from dragoman.train.together.part import Part, cells, halved, shared_out, size, whole
 
 # ---- processes ------------------------------------------------------------------------------------
 

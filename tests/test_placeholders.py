@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dragoman.decode.documents import placeholders
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.text.clean import normalise
+from dragoman.text.cleaning.clean import normalise
 from dragoman.text.placeholders import Role, find, kept
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from variants import assert_equal, ids
 
 from dragoman.errors import ConfigError
-from dragoman.model.places import Places, Tokens, stand
-from dragoman.model.position import (
+from dragoman.model.positions.places import Places, Tokens, stand
+from dragoman.model.positions.position import (
     Alibi,
     AlibiScheme,
     Learned,
@@ -20,7 +20,7 @@ from dragoman.model.position import (
     T5Bias,
     T5BiasScheme,
 )
-from dragoman.model.rotary import (
+from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
     LinearScaling,
     Llama3Scaling,

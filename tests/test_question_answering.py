@@ -34,10 +34,18 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.question_answering import evaluate, likest_sentence
-from dragoman.text.questions import Answer, Question, QuestionLines, Questions, Squad, guess_questions, read_questions
-from dragoman.text.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.questions import (
+    Answer,
+    Question,
+    QuestionLines,
+    Questions,
+    Squad,
+    guess_questions,
+    read_questions,
+)
 from dragoman.text.store import Store
-from dragoman.text.tokenizer import BOS, EOS, Bpe, Bytes, Characters, Tokenizer, Unigram, Words
+from dragoman.text.tokens.tokenizer import BOS, EOS, Bpe, Bytes, Characters, Tokenizer, Unigram, Words
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 

@@ -23,7 +23,7 @@ from dragoman.decode.search.sample import Sample, keep_min_p, keep_top_k, keep_t
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import BOS, EOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
 # ---- shaping ---------------------------------------------------------------------------------------
 

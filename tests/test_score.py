@@ -18,8 +18,8 @@ from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
-from dragoman.text.lines import Pair
-from dragoman.text.tokenizer import BOS, EOS, PAD, Bpe, Tokenizer
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bpe, Tokenizer
 from dragoman.train.run import start
 
 

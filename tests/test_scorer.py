@@ -7,8 +7,8 @@ from variants import assert_equal
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.norm import RmsNorm
+from dragoman.model.positions.visibility import Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
-from dragoman.model.visibility import Full
 
 H, G, C, Q, K = 4, 2, 6, 3, 5
 

@@ -17,16 +17,16 @@ from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.cache import Cache, Growing
+from dragoman.model.caches.cache import Cache, Growing
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import NoEmbedding, Sinusoidal
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import NoEmbedding, Sinusoidal
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
-from dragoman.text.tokenizer import BOS, EOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 
 
 class Remembered(DecodingState):

@@ -17,8 +17,8 @@ from dragoman.decode.search.speculative import Ahead, Draft, DraftModel, Guesser
 from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
-from dragoman.model.cache import DEFAULT, Cache, Growing, Paged
-from dragoman.text.tokenizer import BOS, EOS, Bytes, Tokenizer
+from dragoman.model.caches.cache import DEFAULT, Cache, Growing, Paged
+from dragoman.text.tokens.tokenizer import BOS, EOS, Bytes, Tokenizer
 
 SEARCHES = {
     "greedy": Greedy(limit=limit(11)),

@@ -15,9 +15,9 @@ from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.metrics import score
 from dragoman.evaluate.tagging import MostFrequentLabel, SpanF1, WordAccuracy, WordMacroF1, evaluate
+from dragoman.text.formats.tagged import TaggedColumns, TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
-from dragoman.text.tagged import TaggedColumns, TaggedLines, TaggedText, guess_tagged, read_tagged
-from dragoman.text.tokenizer import BOS, EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Bytes, Tokenizer
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 

@@ -14,8 +14,8 @@ from dragoman.decode.request import Request
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.lines import Pair, Sourced
-from dragoman.text.tokenizer import EOS, Bytes, Tokenizer, tag_mark
+from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer, tag_mark
 from dragoman.train.run import start
 
 

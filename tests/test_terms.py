@@ -28,8 +28,8 @@ from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 VOCABULARIES = {name: Vocabulary(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 TIGHT = LengthLimit(tokens=8, ratio=0.0, extra=8)

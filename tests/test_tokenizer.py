@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.tokenizer import (
+from dragoman.text.tokens.tokenizer import (
     BOS,
     EOS,
     PAD,
@@ -136,7 +136,7 @@ def test_a_vocabulary_without_room_for_the_bytes_is_refused():
 TRAIN = """
 import sys
 from dragoman.config import from_dict
-from dragoman.text.tokenizer import Tokenizer, TokenizerConfig
+from dragoman.text.tokens.tokenizer import Tokenizer, TokenizerConfig
 import json
 cfg, texts = json.loads(sys.stdin.read())
 Tokenizer.train(from_dict(TokenizerConfig, cfg), texts).save(sys.argv[1])
@@ -218,7 +218,7 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
 
 FORK = """
 import os
-from dragoman.text.tokenizer import Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
 tokenizer = Tokenizer.train(Bytes(), [])
 before = os.environ.get("TOKENIZERS_PARALLELISM")
 rows = tokenizer.encode_batch(["some text"] * 1000)

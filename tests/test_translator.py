@@ -24,13 +24,13 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
-from dragoman.text.clean import normalise
-from dragoman.text.lines import Pair
-from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
 
 
 class Position(DecodingState):

@@ -15,18 +15,19 @@ from dragoman.config import to_dict
 from dragoman.decode import verify as verifying
 from dragoman.decode.rules.beginning import ForcedBeginning
 from dragoman.decode.verify import Check, Verifier, answered, random_rows
-from dragoman.model import attention, layouts, slots, tower
+from dragoman.model import attention, tower
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.layout import Buffers, Joined
+from dragoman.model.caches.layout import Buffers, Joined
+from dragoman.model.caches.paged import Pool
+from dragoman.model.caches.storage import Float32
+from dragoman.model.kernels import layouts, slots
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.paged import Pool
-from dragoman.model.position import Learned
-from dragoman.model.storage import Float32
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.visibility import Causal, Full, Sight
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Full, Sight
-from dragoman.text.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
 
 BYTES = Tokenizer.train(Bytes(), [])
 FEW = ["--sentences", "2", "--beam", "1"]

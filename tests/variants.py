@@ -20,12 +20,12 @@ from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
-from dragoman.model.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.model.visibility import Causal, Full
 
 V, D, H = 29, 24, 4
 Shape = Literal["encoder-decoder", "decoder-only"]

@@ -32,7 +32,7 @@ from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
 from dragoman.model.lora import Lora, fold
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 CONFIG, LOCK, FOLDER = "config.yaml", ".lock", "checkpoints"
 JOINT, SOURCE, TARGET = "tokenizer.json", "source.tokenizer.json", "target.tokenizer.json"

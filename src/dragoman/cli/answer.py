@@ -54,7 +54,7 @@ def answer(
 
 def _on(path: Path, text: str | None) -> Iterator[tuple[str, str]]:
     from dragoman.errors import DataError
-    from dragoman.text.lines import read_lines
+    from dragoman.text.formats.lines import read_lines
 
     context = "\n".join(read_lines(path))
     if not context.strip():
@@ -64,8 +64,8 @@ def _on(path: Path, text: str | None) -> Iterator[tuple[str, str]]:
 
 def _of_records(text: str | None) -> Iterator[tuple[str, str]]:
     from dragoman.errors import DataError
-    from dragoman.text.lines import parse_json
-    from dragoman.text.questions import text_at
+    from dragoman.text.formats.lines import parse_json
+    from dragoman.text.formats.questions import text_at
 
     name = "standard input" if text is None else text
     if text is not None and not Path(text).is_file():

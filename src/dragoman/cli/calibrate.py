@@ -24,7 +24,7 @@ def calibrate(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
-    from dragoman.text.formats import guess_source, read_pairs
+    from dragoman.text.formats.formats import guess_source, read_pairs
     from dragoman.text.held_out import read_held_out
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one

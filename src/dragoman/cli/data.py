@@ -13,7 +13,7 @@ from dragoman.cli.output import Format
 from dragoman.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from dragoman.text.lines import Pair
+    from dragoman.text.formats.lines import Pair
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def stats(
     """What a text is like: lengths, ratios, duplicates, copies, characters and scripts."""
     from dragoman.cli import data_tables
     from dragoman.cli.terminal import tracked
-    from dragoman.text.summary import summarise
+    from dragoman.text.cleaning.summary import summarise
 
     with tracked("reading", None) as progress:
         summary = summarise(sources.followed(sources.pairs_of(source), progress))
@@ -60,8 +60,8 @@ def clean(
     source_language=en, the slowest rule, --workers pays.
     """
     from dragoman.cli import data_tables
-    from dragoman.text.clean import Cleaning, CleanReport, clean
-    from dragoman.text.workers import cores
+    from dragoman.text.cleaning.clean import Cleaning, CleanReport, clean
+    from dragoman.text.cleaning.workers import cores
 
     cleaned = CleanReport()
     cfg = _configured(Cleaning, settings)
@@ -79,8 +79,8 @@ def dedupe(
     Settings: near=0.8 (similarity of letters, 0.3 to 1, or null for exact duplicates alone), by=pair, source or target.
     """
     from dragoman.cli import data_tables
-    from dragoman.text.dedupe import Deduplication, DuplicateReport, dedupe
-    from dragoman.text.workers import cores
+    from dragoman.text.cleaning.dedupe import Deduplication, DuplicateReport, dedupe
+    from dragoman.text.cleaning.workers import cores
 
     found = DuplicateReport()
     cfg = _configured(Deduplication, settings)
@@ -104,8 +104,8 @@ def split(
     from dragoman import durable
     from dragoman.cli import data_tables
     from dragoman.cli.terminal import tracked
-    from dragoman.text.split import HoldOut, hold_out
-    from dragoman.text.writing import check_output, write_pairs
+    from dragoman.text.cleaning.split import HoldOut, hold_out
+    from dragoman.text.formats.writing import check_output, write_pairs
 
     cfg = _configured(HoldOut, settings)
     check_output(f"train{ending}")
@@ -141,8 +141,8 @@ def mix(
     from dragoman.cli import data_tables
     from dragoman.cli.terminal import tracked
     from dragoman.config import from_dict
+    from dragoman.text.formats.writing import check_output, write_pairs
     from dragoman.text.mix import Mixing, mix, portions
-    from dragoman.text.writing import check_output, write_pairs
 
     settings = {"weights": _numbers(weights), "temperature": temperature, "pairs": pairs, "seed": seed}
     cfg = from_dict(Mixing, settings, where="mixing")
@@ -174,7 +174,7 @@ def _configured(kind: type[T], settings: list[str] | None) -> T:
 def _transform(source: str, output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object) -> None:
     """Read, ``change`` and write; ``report``, which ``change`` fills, tells why nothing is left if nothing is."""
     from dragoman.cli.terminal import tracked
-    from dragoman.text.writing import check_output, write_pairs
+    from dragoman.text.formats.writing import check_output, write_pairs
 
     def something(pairs: "Iterable[Pair]") -> "Iterator[Pair]":
         left = False

@@ -9,8 +9,8 @@ from dragoman.cli.terminal import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dragoman.text.lines import Pair
-    from dragoman.text.summary import SideSummary, Summary
+    from dragoman.text.cleaning.summary import SideSummary, Summary
+    from dragoman.text.formats.lines import Pair
 
 BAR = 24
 """Characters in the longest bar of a histogram."""
@@ -76,7 +76,7 @@ def show_mixture(names: Sequence[str], sizes: Sequence[int], taken: Sequence[int
 
 
 def show_summary(summary: "Summary") -> None:
-    from dragoman.text.summary import percentile, total
+    from dragoman.text.cleaning.summary import percentile, total
 
     screen = console()
     counts = _table("", "source", "target")
@@ -113,7 +113,7 @@ def _pairs_table(summary: "Summary") -> "Table":
 
 
 def _lengths_table(summary: "Summary") -> "Table":
-    from dragoman.text.summary import histogram
+    from dragoman.text.cleaning.summary import histogram
 
     table = _table("words", "source", "", "target", "")
     bars = [{(low, high): count for low, high, count in histogram(s.words)} for s in (summary.source, summary.target)]
@@ -128,7 +128,7 @@ def _lengths_table(summary: "Summary") -> "Table":
 
 
 def _ratio_table(summary: "Summary") -> "Table":
-    from dragoman.text.summary import RATIOS
+    from dragoman.text.cleaning.summary import RATIOS
 
     table = _table("target / source, in characters", "pairs", "")
     table.columns[2].justify = "left"
@@ -173,7 +173,7 @@ def record(summary: "Summary") -> dict[str, Any]:
             "characters": dict(side.characters.most_common()),
         }
 
-    from dragoman.text.summary import RATIOS
+    from dragoman.text.cleaning.summary import RATIOS
 
     return {
         "pairs": summary.pairs,

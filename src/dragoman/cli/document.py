@@ -10,12 +10,12 @@ from dragoman.errors import DataError
 if TYPE_CHECKING:
     from dragoman.decode.documents.ways import Require
     from dragoman.decode.translation import Translation
-    from dragoman.text.slots import Document
+    from dragoman.text.filled.slots import Document
 
 
 def opened(text: str | None, source: str | None, target: str | None) -> "Document | None":
     """The document that an argument names; None if it is text, or a file of lines."""
-    from dragoman.text.document import KINDS, open_document
+    from dragoman.text.filled.document import KINDS, open_document
 
     if text is None or not text.lower().endswith((*KINDS, ".mo")):
         return None

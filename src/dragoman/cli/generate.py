@@ -53,7 +53,7 @@ def generate(
 ) -> None:
     """Continue a text with a language model, by sampling unless told otherwise."""
     from dragoman.decode.generator import Generator
-    from dragoman.text.lines import decode_lines
+    from dragoman.text.formats.lines import decode_lines
 
     if stream and (prompt is None or format is Format.json):
         raise ConfigError("--stream: writes the text of one prompt: give a prompt, and leave --format out")

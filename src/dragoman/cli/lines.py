@@ -17,7 +17,7 @@ def given_lines(text: str | None) -> Iterable[str]:
     Raises:
         DataError: what looks like the name of a file, and is none.
     """
-    from dragoman.text.lines import decode_lines, read_lines
+    from dragoman.text.formats.lines import decode_lines, read_lines
 
     if text is None:
         return decode_lines(sys.stdin.buffer, "standard input")

@@ -14,7 +14,7 @@ from dragoman.cli.searching import TagOption
 
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
-    from dragoman.text.tokenizer import Tokenizer
+    from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def score(

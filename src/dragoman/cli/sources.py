@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.text.formats import PairSource
-    from dragoman.text.lines import Pair
+    from dragoman.text.formats.formats import PairSource
+    from dragoman.text.formats.lines import Pair
 
 HELP = (
     "A .tsv, .csv, .jsonl, .parquet, .po, .mo, .xlf or .tmx file, plain, .gz or .zst; SOURCE,TARGET for two text "
@@ -26,7 +26,7 @@ def pairs_of(text: str) -> "Iterator[Pair]":
     """
     from itertools import chain
 
-    from dragoman.text.formats import read_pairs
+    from dragoman.text.formats.formats import read_pairs
 
     return chain.from_iterable(map(read_pairs, named_sources(text)))
 
@@ -35,7 +35,7 @@ def named_sources(text: str) -> "list[PairSource]":
     from pathlib import Path
 
     from dragoman.config import load_yaml
-    from dragoman.text.formats import guess_source
+    from dragoman.text.formats.formats import guess_source
 
     if text.lstrip().startswith(("{", "[")):
         return _written_out(load_yaml(text, where="source"), "source")
@@ -56,7 +56,7 @@ def _training_text(plain: Any, name: str) -> Any:
 
 def _written_out(plain: Any, where: str) -> "list[PairSource]":
     from dragoman.config import from_dict
-    from dragoman.text.formats import PairSource, guess_source
+    from dragoman.text.formats.formats import PairSource, guess_source
 
     if not isinstance(plain, list):
         plain = [plain]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dragoman.errors import ConfigError, ProcessLost
-from dragoman.train.launch import STOPPED, in_a_group, launch
+from dragoman.train.together.launch import STOPPED, in_a_group, launch
 
 if TYPE_CHECKING:
-    from dragoman.train.processes import Alone
     from dragoman.train.running import Run
+    from dragoman.train.together.processes import Alone
 
 
 def train(
@@ -105,8 +105,8 @@ def _launched(count: int, name: str, directory: Path) -> int:
 
 def _watched(begun: "Callable[[Alone], Run]", *, tensorboard: bool, profile: bool) -> int:
     from dragoman.cli.watch import attend, watch
-    from dragoman.train.processes import together
     from dragoman.train.run import follow
+    from dragoman.train.together.processes import together
 
     with together() as team:
         finished = watch(begun(team), tensorboard=tensorboard, profile=profile) if team.first else attend(follow(team))
@@ -127,7 +127,7 @@ def _started(
     name: str | None, pairs: list[str], preset: str | None, run: Path, settings: list[str], team: "Alone"
 ) -> "Run":
     from dragoman.config import load_yaml, merge, to_dict
-    from dragoman.text.formats import guess_source
+    from dragoman.text.formats.formats import guess_source
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 

@@ -96,7 +96,7 @@ def translate(
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.durable import replace_with
-    from dragoman.model.cache import parse_cache
+    from dragoman.model.caches.cache import parse_cache
 
     document = documents.opened(text, source_language, target_language)
     if document and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):

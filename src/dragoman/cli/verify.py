@@ -61,9 +61,9 @@ def _rows(
 
     from dragoman.decode.verify import random_rows
     from dragoman.errors import DataError
-    from dragoman.text.formats import JsonLines, read_pairs
-    from dragoman.text.lines import read_lines
-    from dragoman.text.tokenizer import EOS
+    from dragoman.text.formats.formats import JsonLines, read_pairs
+    from dragoman.text.formats.lines import read_lines
+    from dragoman.text.tokens.tokenizer import EOS
 
     own, most = run / "data" / "test.jsonl", translator.model.max_length
     if text is not None:

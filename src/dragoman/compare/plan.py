@@ -20,7 +20,7 @@ from dragoman.compare.trial import Pace, bare, measure, prepare
 from dragoman.config import OneOf, config, differences, from_dict, to_dict
 from dragoman.data.mixture import Stages, Weights
 from dragoman.errors import CheckpointError, ConfigError, DataError
-from dragoman.text.formats import names_of
+from dragoman.text.formats.formats import names_of
 from dragoman.train import utilisation
 from dragoman.train.events import Event, Notice
 from dragoman.train.lessons import drawing, lesson_for

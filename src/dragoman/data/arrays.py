@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
-from dragoman.text.compressed import read_bytes
-from dragoman.text.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.compressed import read_bytes
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 

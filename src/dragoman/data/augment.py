@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.model.places import Frames
+from dragoman.model.positions.places import Frames
 
 Images = Float[Tensor, "B channels height width"]
 

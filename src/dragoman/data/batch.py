@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.tokenizer import BOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, PAD
 
 
 class Batch(NamedTuple):

@@ -10,9 +10,9 @@ from dragoman.config import config
 from dragoman.data.arrays import digest
 from dragoman.errors import DataError
 from dragoman.text.apart import Examples, Overlapping, set_apart
-from dragoman.text.compressed import read_bytes
-from dragoman.text.formats import Table, read_pairs
-from dragoman.text.split import HoldOut
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.compressed import read_bytes
+from dragoman.text.formats.formats import Table, read_pairs
 
 
 class CaptionedImage(NamedTuple):

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat
 
 from dragoman.config import OneOf, config
 from dragoman.data.packing import IGNORE
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 Ids = Int[np.ndarray, "_"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.data.form import Form, alone
 from dragoman.data.material import Material, moved
-from dragoman.model.places import Frames
+from dragoman.model.positions.places import Frames
 from dragoman.text.store import Store
 
 

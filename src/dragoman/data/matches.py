@@ -14,8 +14,8 @@ from torch import Tensor
 from dragoman.data.captions import CaptionedImage
 from dragoman.data.form import Form
 from dragoman.data.material import Images, Material, moved
-from dragoman.model.places import Frames
-from dragoman.text.lines import Pair
+from dragoman.model.positions.places import Frames
+from dragoman.text.formats.lines import Pair
 from dragoman.text.store import Store
 
 

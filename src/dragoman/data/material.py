@@ -18,8 +18,8 @@ from torch import Tensor
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
-from dragoman.model.places import PAD, Frames
-from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.model.positions.places import PAD, Frames
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
 LONGEST = 512
 """Ids of a text that are read where neither the run nor its model says."""

@@ -18,7 +18,7 @@ from dragoman.data.batch import Batch, collate
 from dragoman.data.corruption import MASK, Draw, Ids
 from dragoman.data.pretraining import Rows, padded
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 Chance = Annotated[float, Field(ge=0, lt=1)]
 

@@ -16,7 +16,7 @@ from dragoman.data.corruption import Corruption, Draw, Ids, Masking, Vocabulary,
 from dragoman.data.packing import IGNORE, Row, RowBatches, TextBatch, pieces
 from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
-from dragoman.text.tokenizer import PAD
+from dragoman.text.tokens.tokenizer import PAD
 
 
 @dataclass(frozen=True)

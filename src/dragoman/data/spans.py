@@ -17,10 +17,10 @@ from torch import Tensor
 from dragoman.data.form import Form, alone
 from dragoman.data.material import padded
 from dragoman.errors import ConfigError
-from dragoman.model.places import PAD, Tokens, as_tokens
-from dragoman.text.questions import Answer, Question
+from dragoman.model.positions.places import PAD, Tokens, as_tokens
+from dragoman.text.formats.questions import Answer, Question
 from dragoman.text.store import Store
-from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
 FRAME = 3
 """Tokens of a row besides question and context."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dragoman.data.form import Form, alone
 from dragoman.data.material import padded
+from dragoman.text.formats.tagged import TaggedText
 from dragoman.text.store import Store
-from dragoman.text.tagged import TaggedText
-from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
 IGNORE = -1
 """What stands for a label where none is told."""

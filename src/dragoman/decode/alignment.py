@@ -19,7 +19,7 @@ from dragoman.decode.forced import batches_by_length, padded, shifted
 from dragoman.decode.search.listening import listening, taps
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]
 """(word of the source, word of the translation), counted from 0, ordered by the latter; words are what stands between

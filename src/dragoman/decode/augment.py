@@ -22,10 +22,10 @@ from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
-from dragoman.text.clean import normalise
-from dragoman.text.lines import Pair, read_lines
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.formats.lines import Pair, read_lines
+from dragoman.text.formats.writing import check_output, write_pairs
 from dragoman.text.unfinished import Made, Unfinished, unfinished
-from dragoman.text.writing import check_output, write_pairs
 
 LOT = 1024
 """Lines translated together: the most that an interruption costs."""

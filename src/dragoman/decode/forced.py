@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dragoman.decode.search.ranking import log_partition
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokenizer import BOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, PAD
 
 _AT_ONCE = 512
 """Positions whose logits are held at a time."""

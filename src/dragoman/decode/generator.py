@@ -18,10 +18,10 @@ from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, own_seeds, walk
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.cache import DEFAULT, parse_cache
+from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
-from dragoman.text.tokenizer import BOS, PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, PAD, Tokenizer
 
 MAX_NEW_TOKENS = 256
 BATCH_TOKENS = 8192

@@ -23,11 +23,11 @@ from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.cache import DEFAULT
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
-from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""

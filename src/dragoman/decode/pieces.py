@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dragoman.decode.rules.rules import RowMemory, Rule
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 _UNFINISHED = "\ufffd"
 """What a decoder says of bytes that are no character, or not yet one."""

@@ -12,9 +12,9 @@ from torch import nn
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, keep_memory
-from dragoman.model.layouts import Numbers, Panels, Transposed, WholeNumbers, panels
-from dragoman.model.native import NativeTransformer, Unknown
-from dragoman.model.packed import pack
+from dragoman.model.kernels.layouts import Numbers, Panels, Transposed, WholeNumbers, panels
+from dragoman.model.kernels.native import NativeTransformer, Unknown
+from dragoman.model.kernels.packed import pack
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library, unavailable
 
@@ -28,7 +28,7 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     itself is used up.
 
     On CPUs a translator or language model runs by kernels of our own, where there is a C compiler to build them, and
-    where they know what it is made of (``model/native.py``); else by PyTorch's. Which it is, is logged.
+    where they know what it is made of (``model/kernels/native.py``); else by PyTorch's. Which it is, is logged.
 
     Args:
         model: as it was trained.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.formats.lines import Pair, Sourced
 
 Alternatives = tuple[str, ...]
 """Of which one will do: a term and its inflected forms."""

@@ -8,10 +8,10 @@ from dragoman.decode.forced import token_log_probs
 from dragoman.decode.search.strategy import not_numbers
 from dragoman.errors import DataError
 from dragoman.model.interface import SequenceModel
-from dragoman.text.clean import normalise
+from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
-from dragoman.text.lines import Pair, Sourced
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.model.cache import DEFAULT, parse_cache
+from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
-from dragoman.text.lines import Pair, Sourced
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
 

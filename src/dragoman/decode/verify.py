@@ -33,10 +33,10 @@ from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention
-from dragoman.model.cache import DEFAULT, Cache, parse_cache
+from dragoman.model.caches.cache import DEFAULT, Cache, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
-from dragoman.text.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 
 Ids = tuple[int, ...]
 Rows = Sequence[Sequence[int]]

@@ -18,10 +18,10 @@ from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
-from dragoman.text.clean import normalise
+from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
-from dragoman.text.lines import Pair, Sourced
-from dragoman.text.tokenizer import EOS
+from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.tokens.tokenizer import EOS
 
 LEAST = 50
 """Sentences below which nothing is learnt."""

@@ -19,7 +19,7 @@ from dragoman.errors import DataError
 from dragoman.evaluate.baseline import BagOfWords, LogisticRegression, Numbers
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome
-from dragoman.text.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
+from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
 
 

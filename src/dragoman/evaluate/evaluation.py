@@ -17,7 +17,7 @@ from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Score, score_of
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.formats.lines import Pair, Sourced
 
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
 """The metrics that are asked for where nobody says."""

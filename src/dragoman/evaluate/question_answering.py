@@ -13,7 +13,7 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome
-from dragoman.text.questions import Question, QuestionLines, guess_questions, read_questions
+from dragoman.text.formats.questions import Question, QuestionLines, guess_questions, read_questions
 
 SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of the answers given"
 

@@ -21,8 +21,8 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome
-from dragoman.text.formats import JsonLines, guess_source, read_pairs
-from dragoman.text.lines import Pair
+from dragoman.text.formats.formats import JsonLines, guess_source, read_pairs
+from dragoman.text.formats.lines import Pair
 from dragoman.text.store import Store, chunks
 
 Matched = Pair | CaptionedImage

@@ -18,8 +18,8 @@ from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
-from dragoman.text.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 
 Labels = Sequence[str]
 

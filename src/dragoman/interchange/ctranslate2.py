@@ -22,13 +22,13 @@ from dragoman.interchange.vocabulary import NAMES
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
-from dragoman.model.rotary import NoScaling, Rotary
+from dragoman.model.positions.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
+from dragoman.model.positions.rotary import NoScaling, Rotary
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 ACTIVATIONS: dict[Activation, str] = {"relu": "RELU", "gelu": "GELU", "gelu_tanh": "GELUTanh", "silu": "SWISH",
                                       "gelu_quick": "GELUSigmoid"}  # fmt: skip

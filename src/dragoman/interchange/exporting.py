@@ -29,7 +29,7 @@ from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, Sentence
-from dragoman.model.position import Sinusoidal
+from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.transformer import TransformerConfig
 
 Weights = Mapping[str, Tensor]

@@ -12,7 +12,7 @@ from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation
-from dragoman.model.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
+from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.transformer import TransformerConfig
 
 

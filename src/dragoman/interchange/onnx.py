@@ -27,7 +27,7 @@ from dragoman.model.attention import Attention
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
-from dragoman.model.places import Places, Tokens
+from dragoman.model.positions.places import Places, Tokens
 from dragoman.model.state import KV, KVState, LayerState, TowerState, stateless
 from dragoman.model.transformer import Transformer
 

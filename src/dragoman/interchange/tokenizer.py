@@ -13,7 +13,7 @@ from dragoman.errors import DataError
 from dragoman.interchange.files import write_json
 from dragoman.interchange.older_tokenizers import contents
 from dragoman.interchange.vocabulary import NAMES, Shape, Vocabulary
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def read_tokenizers(folder: Path, vocabulary: Vocabulary) -> tuple[Tokenizer, Tokenizer]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dragoman.errors import ConfigError
 from dragoman.interchange.files import read_json
 from dragoman.model.transformer import SILENCE
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 Shape = Literal["decoder", "encoder-decoder", "encoder"]
 """What a family's models are made of."""

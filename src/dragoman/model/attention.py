@@ -17,11 +17,11 @@ from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
-from dragoman.model.position import NoPosition, RelativePosition
-from dragoman.model.relation import Relation, RelativeScheme
+from dragoman.model.positions.position import NoPosition, RelativePosition
+from dragoman.model.positions.relation import Relation, RelativeScheme
+from dragoman.model.positions.visibility import Sight, Visibility
 from dragoman.model.scorer import AnyScorer, ScaledDot
 from dragoman.model.state import KV, KVPolicy, KVState
-from dragoman.model.visibility import Sight, Visibility
 
 
 class View(NamedTuple):

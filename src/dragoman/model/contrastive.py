@@ -15,7 +15,7 @@ from dragoman.config import at, config
 from dragoman.errors import ConfigError
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.heads import Sentence
-from dragoman.model.places import Frames, Tokens
+from dragoman.model.positions.places import Frames, Tokens
 
 LARGEST_SCALE = 100.0
 

@@ -16,7 +16,7 @@ from dragoman.model.init import Init, Xavier, initialize
 from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_reader
 from dragoman.model.interface import EncoderModel
 from dragoman.model.norm import Depths
-from dragoman.model.places import Frames, Tokens
+from dragoman.model.positions.places import Frames, Tokens
 from dragoman.model.state import stateless
 from dragoman.model.tower import Tower, TowerConfig
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.dropout import Dropout, Share
-from dragoman.model.grid import GridPosition, LearnedGrid
 from dragoman.model.init import Init, initialize, initialize_embedding
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
-from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
-from dragoman.model.position import AbsolutePosition, NoEmbedding
+from dragoman.model.positions.grid import GridPosition, LearnedGrid
+from dragoman.model.positions.places import PAD, Frames, Places, Tokens, as_tokens, stand
+from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
 
 # ---- the choices -----------------------------------------------------------------------------------
 

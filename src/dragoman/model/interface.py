@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
-from dragoman.model.cache import DEFAULT
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.linear import Linear
-from dragoman.model.places import PAD, Frames, Tokens
+from dragoman.model.positions.places import PAD, Frames, Tokens
 from dragoman.model.state import KVPolicy
 
 __all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceModel", "Tokens"]

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.model.attention import Attention
+from dragoman.model.caches.storage import KV
 from dragoman.model.interface import DecodingState
-from dragoman.model.places import Places
+from dragoman.model.positions.places import Places
 from dragoman.model.state import KVPolicy, TowerState
-from dragoman.model.storage import KV
 
 
 class Memory:

@@ -15,9 +15,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.errors import ConfigError
-from dragoman.model.places import Places
-from dragoman.model.storage import KV, Stored, Unchanged
-from dragoman.model.visibility import Visibility, still_visible
+from dragoman.model.caches.storage import KV, Stored, Unchanged
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.visibility import Visibility, still_visible
 
 
 class LayerState(ABC):

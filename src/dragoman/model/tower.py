@@ -22,11 +22,11 @@ from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, Residual, ResidualScaling
-from dragoman.model.places import Places
-from dragoman.model.position import NoPosition
-from dragoman.model.relation import Relation, RelativeScheme
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.position import NoPosition
+from dragoman.model.positions.relation import Relation, RelativeScheme
+from dragoman.model.positions.visibility import Visibility, look, look_across
 from dragoman.model.state import KV, KVPolicy, LayerState, Seen, TowerState
-from dragoman.model.visibility import Visibility, look, look_across
 
 Mixer = AttentionConfig
 """How tokens exchange information; a further mixer joins here as a union."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
-from dragoman.model.cache import DEFAULT
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.dropout import Share
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
 from dragoman.model.inputs import (
@@ -29,11 +29,11 @@ from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.linear import Linear
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
-from dragoman.model.places import PAD, Frames, Places, Tokens, as_tokens, stand
-from dragoman.model.position import AbsolutePosition, NoEmbedding
+from dragoman.model.positions.places import PAD, Frames, Places, Tokens, as_tokens, stand
+from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
+from dragoman.model.positions.visibility import Causal
 from dragoman.model.state import KVPolicy, TowerState, stateless
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
-from dragoman.model.visibility import Causal
 
 __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerConfig"]
 

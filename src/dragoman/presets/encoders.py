@@ -8,9 +8,9 @@ from dragoman.model.init import Gpt2Init
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.mlp import Activation, FeedForward
 from dragoman.model.norm import LayerNorm, NoNorm, Placement
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
-from dragoman.model.visibility import Causal, Full
 from dragoman.presets.plain import Plain, architecture
 
 INIT = Gpt2Init(depth_scaled=False)

@@ -8,9 +8,9 @@ from dragoman.model.init import Xavier
 from dragoman.model.inputs import TokenInput
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
-from dragoman.model.visibility import Full
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026
 

@@ -11,10 +11,10 @@ from dragoman.model.init import Xavier
 from dragoman.model.inputs import Input, PatchInput, TokenInput
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
-from dragoman.model.position import NoPosition, RelativePosition
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import NoPosition, RelativePosition
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
-from dragoman.model.visibility import Full
 from dragoman.presets.plain import Plain
 
 

@@ -5,11 +5,11 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, Xavier
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.position import Learned
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal
 from dragoman.presets.plain import Plain
 
 # ---- language models --------------------------------------------------------------------------------

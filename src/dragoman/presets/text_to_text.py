@@ -6,11 +6,11 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.position import Learned, Sinusoidal, T5Bias
+from dragoman.model.positions.position import Learned, Sinusoidal, T5Bias
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Dot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
 from dragoman.presets.plain import Plain, architecture
 
 # ---- T5 ---------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Xavier
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
-from dragoman.model.position import Sinusoidal
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.position import Sinusoidal
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.model.visibility import Causal, Full
 from dragoman.presets.plain import Plain, architecture
 
 # ---- architectures --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Text: files to sentence pairs (formats), cleaned (clean), split (split), to ids (tokenizer), stored (corpus).
+"""Text: files to sentence pairs (formats), cleaned and held out (cleaning), to ids (tokens), stored (corpus.py).
 
 Knows nothing of models.
 """

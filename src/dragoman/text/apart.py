@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from dragoman.errors import DataError
-from dragoman.text.split import HoldOut, Overlap, Split, TwoSided, hold_out, without_overlap
+from dragoman.text.cleaning.split import HoldOut, Overlap, Split, TwoSided, hold_out, without_overlap
 
 P = TypeVar("P", bound=TwoSided)
 

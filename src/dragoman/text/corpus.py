@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dragoman.text.lines import Pair, Sourced
+from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.store import Column, building, chunks, opened
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 CHUNK = 10_000
 """Pairs in memory while building."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dragoman.errors import DataError
-from dragoman.text.formats import guess_source, read_pairs
-from dragoman.text.lines import Sourced, parse_json, read_lines
+from dragoman.text.formats.formats import guess_source, read_pairs
+from dragoman.text.formats.lines import Sourced, parse_json, read_lines
 
 
 def held_out_line(pair: Sourced) -> str:

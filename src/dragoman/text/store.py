@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from dragoman import durable
 from dragoman.errors import DataError
-from dragoman.text.tokenizer import PAD
+from dragoman.text.tokens.tokenizer import PAD
 
 FORMAT = 1
 MANIFEST = "manifest.json"

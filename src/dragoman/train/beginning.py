@@ -15,8 +15,8 @@ from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
 from dragoman.model.lora import Lora, learned
 from dragoman.model.names import check_patterns, matches
-from dragoman.text.extension import Kept, VocabularyConfig, parts
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.extension import Kept, VocabularyConfig, parts
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 TABLES = ("*tokens.weight", "output.*", "head.output.*")
 """Weights that may have a row for each entry of the vocabulary."""

@@ -8,8 +8,8 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError, UserError
 from dragoman.train.loop import Diverged
 from dragoman.train.memory import OutOfMemory, is_out_of_memory
-from dragoman.train.processes import Alone
 from dragoman.train.recipe import TrainConfig
+from dragoman.train.together.processes import Alone
 
 
 @dataclass(frozen=True)

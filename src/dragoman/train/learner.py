@@ -16,10 +16,10 @@ from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.memory import Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
-from dragoman.train.processes import Alone
 from dragoman.train.rates import share_out
 from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
+from dragoman.train.together.processes import Alone
 
 BEGUN = "begun"
 """What the first process tells the others: that its model has the weights that it begins with."""

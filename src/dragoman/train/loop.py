@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dragoman.errors import UserError
-from dragoman.train.exchange import Exchange
 from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
-from dragoman.train.part import Part
 from dragoman.train.scaling import Unscaled
+from dragoman.train.together.exchange import Exchange
+from dragoman.train.together.part import Part
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, batch) -> (summed loss, number of tokens it was summed over)."""

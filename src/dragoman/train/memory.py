@@ -7,7 +7,7 @@ import torch
 
 from dragoman.config import OneOf, config
 from dragoman.errors import UserError
-from dragoman.train.part import Part, cells, halved, size
+from dragoman.train.together.part import Part, cells, halved, size
 
 
 class OutOfMemory(UserError, MemoryError):

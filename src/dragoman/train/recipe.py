@@ -26,23 +26,23 @@ from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
-from dragoman.text.clean import Cleaning
-from dragoman.text.documents import Texts
-from dragoman.text.extension import Kept
-from dragoman.text.formats import PairSource
-from dragoman.text.instructions import Instructions
-from dragoman.text.labelled import LabelledTexts
-from dragoman.text.questions import Questions
-from dragoman.text.split import HoldOut
-from dragoman.text.tagged import TaggedTexts
-from dragoman.text.tokenizer import Bpe, TokenizerConfig
+from dragoman.text.cleaning.clean import Cleaning
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.documents import Texts
+from dragoman.text.formats.formats import PairSource
+from dragoman.text.formats.instructions import Instructions
+from dragoman.text.formats.labelled import LabelledTexts
+from dragoman.text.formats.questions import Questions
+from dragoman.text.formats.tagged import TaggedTexts
+from dragoman.text.tokens.extension import Kept
+from dragoman.text.tokens.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
 from dragoman.train.memory import OnMemory, Split
 from dragoman.train.optimize import AdamW, Optimizer
-from dragoman.train.parallel import Parallel, Replicated
 from dragoman.train.rates import Rates, Uniform
 from dragoman.train.schedule import Cosine, Noam, Schedule
+from dragoman.train.together.parallel import Parallel, Replicated
 
 # ---- the tree -------------------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ from dragoman.snapshot import step_name
 from dragoman.train.changes import changed
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.lesson import FOLDER
-from dragoman.train.parallel import check
-from dragoman.train.processes import ALONE, Alone
 from dragoman.train.recipe import RunConfig
 from dragoman.train.running import Run
+from dragoman.train.together.parallel import check
+from dragoman.train.together.processes import ALONE, Alone
 
 TOLD = "run"
 """What the first process tells the others: which run it is."""

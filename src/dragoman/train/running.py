@@ -26,12 +26,12 @@ from dragoman.train.interrupt import Interrupts, sigterm_as_ctrl_c
 from dragoman.train.learner import Learner
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.lesson import FOLDER, Lesson
-from dragoman.train.part import Part, pinned, shared_out
-from dragoman.train.processes import ALONE, Alone
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import RunConfig
 from dragoman.train.record import Record, Unrecorded
+from dragoman.train.together.part import Part, pinned, shared_out
+from dragoman.train.together.processes import ALONE, Alone
 from dragoman.train.validate import look
 
 PREPARED, FILLED = "prepared", "filled"

@@ -18,7 +18,7 @@ from dragoman.model.heads import MaskedLanguageLayer
 from dragoman.model.interface import PAD, EncoderModel, SequenceModel
 from dragoman.model.loss import linear_cross_entropy
 from dragoman.model.moe import auxiliary_loss
-from dragoman.model.places import as_tokens
+from dragoman.model.positions.places import as_tokens
 
 
 @config

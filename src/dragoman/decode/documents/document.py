@@ -8,7 +8,7 @@ from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.ways import Ask, Require
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
-from dragoman.text.slots import Document, Filling
+from dragoman.text.filled.slots import Document, Filling
 
 AskAndTell = Callable[[list[str], Progress | None], list[Translation]]
 """Translates texts, and tells what it is given how many are done."""

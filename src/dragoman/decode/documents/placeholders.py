@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
-from dragoman.text.clean import normalise
+from dragoman.text.cleaning.clean import normalise
 from dragoman.text.placeholders import find, kept
 
 CHUNK = 4096

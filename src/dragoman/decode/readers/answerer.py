@@ -11,8 +11,8 @@ from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, sai
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
-from dragoman.model.places import Frames
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.model.positions.places import Frames
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

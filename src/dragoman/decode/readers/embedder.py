@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.model.heads import Mean, Sentence
-from dragoman.model.places import Frames
+from dragoman.model.positions.places import Frames
 
 
 class Embedder(InputReader):

@@ -16,8 +16,8 @@ from dragoman.data.material import material_of, moved
 from dragoman.decode.forced import batches_by_length
 from dragoman.decode.precision import made_ready
 from dragoman.model.encoder import Encoder
-from dragoman.model.places import Frames
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.model.positions.places import Frames
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
 """Positions computed at a time, padding included."""

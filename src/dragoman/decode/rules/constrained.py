@@ -24,7 +24,7 @@ from dragoman.decode.rules.way import NEVER, WayOut
 from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.ranking import Best, best_continuations, first_largest, log_partition
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 STAGES = 3
 """Banks for each number of terms said: beginnings of a term are likelier than halves, and would crowd them out."""

@@ -16,7 +16,7 @@ from dragoman.decode.search.beam import Beam, Gnmt
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 
 class Demands:

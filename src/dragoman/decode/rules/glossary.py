@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dragoman.decode.request import Alternatives
 from dragoman.errors import DataError
-from dragoman.text.formats import table_rows
+from dragoman.text.formats.formats import table_rows
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dragoman.config import OneOf, config
 from dragoman.decode.rules.rules import Begun, RowMemory, Rule
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 # ---- saying the same again -------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokenizer import PAD
+from dragoman.text.tokens.tokenizer import PAD
 
 
 class Begun(NamedTuple):

@@ -17,7 +17,7 @@ from dragoman.decode.request import Alternatives
 from dragoman.decode.rules.characters import ALPHABETIC, APART, INDIC, LEADS, NEXT, READINGS, group
 from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.errors import ConfigError
-from dragoman.text.clean import normalise
+from dragoman.text.cleaning.clean import normalise
 
 MOST = 16
 """Terms that one translation can be made to hold."""

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from dragoman.errors import ConfigError
-from dragoman.text.clean import normalise
-from dragoman.text.tokenizer import EOS, Tokenizer
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 
 class Vocabulary:

@@ -28,7 +28,7 @@ from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import Batch, SearchConfig, begin
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.model.cache import DEFAULT
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
 

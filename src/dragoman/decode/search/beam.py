@@ -17,7 +17,7 @@ from dragoman.decode.search.ranking import Best, best, best_continuations, first
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
 from dragoman.decode.search.trail import Ended, Grown, Trail
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 # ---- length penalties: score = log-probability / divisor(tokens, the end included) -----------------
 

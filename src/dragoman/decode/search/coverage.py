@@ -17,7 +17,7 @@ from dragoman.decode.search.listening import listening, taps
 from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokenizer import PAD
+from dragoman.text.tokens.tokenizer import PAD
 
 
 @config

@@ -15,7 +15,7 @@ from dragoman.decode.search.beam import Beam, BeamStrategy
 from dragoman.decode.search.ranking import Best, best_continuations, log_partition
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.errors import ConfigError
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 
 @config

@@ -13,7 +13,7 @@ from torch import Tensor
 from dragoman.config import config
 from dragoman.decode.search.ranking import log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 
 @config

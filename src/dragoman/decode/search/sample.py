@@ -1,6 +1,6 @@
 """Sampling: each next token drawn from the model's distribution, or from the likelier part of it.
 
-The distribution is shaped in this order: rules (``rules/rules.py``), temperature, top-k, top-p, min-p, typical; each step
+The distribution is shaped in this order: rules (``decode/rules``), temperature, top-k, top-p, min-p, typical; each step
 sees what the one before has left. A sample is a function of the model, the source, the seed and its number among the
 samples of that source: batch, order and padding do not change it, and a text has the same samples wherever it stands.
 
@@ -21,7 +21,7 @@ from dragoman.decode.search.chance import draw, key
 from dragoman.decode.search.greedy import Said, spelt
 from dragoman.decode.search.ranking import log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 Share = Annotated[float, Field(gt=0, le=1)]
 

@@ -23,10 +23,10 @@ from dragoman.decode.search.reader import Reader
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
-from dragoman.model.cache import DEFAULT
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
-from dragoman.text.tokenizer import BOS, PAD
+from dragoman.text.tokens.tokenizer import BOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
 

@@ -33,7 +33,7 @@ from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.state import KVPolicy
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 Ids = Int[Tensor, "B T"] | Tokens
 

@@ -16,7 +16,7 @@ from dragoman.config import config
 from dragoman.decode.search.ranking import first_largest
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.decode.search.strategy import Hypothesis, not_numbers, nothing_allowed
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 
 
 class Grown(NamedTuple):

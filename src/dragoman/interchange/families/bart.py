@@ -4,7 +4,7 @@ from dragoman.interchange.families import marian
 from dragoman.interchange.family import Family, Settings
 from dragoman.interchange.names import Table
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
 from dragoman.model.transformer import TransformerConfig
 
 TABLE: Table = marian.TABLE | {

@@ -11,9 +11,9 @@ from dragoman.model.heads import Classification, Head, MaskedLanguage, NoHead, S
 from dragoman.model.inputs import TokenInput
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
-from dragoman.model.visibility import Full
 
 _OURS = "tower.blocks.{i}"
 

@@ -7,9 +7,9 @@ from dragoman.interchange.family import Family, Settings, their_activation
 from dragoman.interchange.names import Table
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import ZeroCenteredRmsNorm
+from dragoman.model.positions.visibility import Causal, Visibility
 from dragoman.model.scorer import AnyScorer, CappedDot, ScaledDot
 from dragoman.model.transformer import BlockConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Visibility
 
 TABLE: Table = (
     llama.ATTENTION

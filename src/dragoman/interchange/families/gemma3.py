@@ -4,7 +4,7 @@ from typing import Any
 
 from dragoman.interchange.families import gemma2, qwen2
 from dragoman.interchange.family import Family, Settings, their_rotary
-from dragoman.model.rotary import Rotary
+from dragoman.model.positions.rotary import Rotary
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 

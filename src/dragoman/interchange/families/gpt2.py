@@ -7,9 +7,9 @@ from dragoman.interchange.names import Form, Table
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
+from dragoman.model.positions.visibility import Causal
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Causal
 
 _BLOCK = "decoder.blocks.{i}."
 TABLE: Table = {

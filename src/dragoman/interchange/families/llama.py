@@ -10,8 +10,8 @@ from dragoman.interchange.names import Table
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import Norm, RmsNorm
+from dragoman.model.positions.visibility import Causal, Visibility
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Visibility
 
 ATTENTION: Table = {
     "model.embed_tokens.weight": "embed.tokens.weight",

@@ -7,9 +7,9 @@ from dragoman.interchange.names import Form, Table
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm, NoNorm
-from dragoman.model.position import AbsolutePosition, Sinusoidal
+from dragoman.model.positions.position import AbsolutePosition, Sinusoidal
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Full
 
 
 def _attention(theirs: str, ours: str) -> dict[str, str]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from dragoman.interchange.families import llama
 from dragoman.interchange.family import Family, Settings
+from dragoman.model.positions.visibility import Causal, Visibility
 from dragoman.model.transformer import BlockConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Visibility
 
 
 def sights(given: Settings) -> list[Visibility]:

@@ -6,7 +6,7 @@ from dragoman.interchange.families import bert
 from dragoman.interchange.family import Family, Settings
 from dragoman.interchange.names import Table
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.position import Learned
+from dragoman.model.positions.position import Learned
 
 HEADS: dict[str, Table] = {
     "masked_language": {

@@ -10,10 +10,10 @@ from dragoman.interchange.names import Table
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import RmsNorm
-from dragoman.model.position import NoPosition, T5Bias
+from dragoman.model.positions.position import NoPosition, T5Bias
+from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Dot
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.model.visibility import Causal, Full
 
 
 def _tower(side: str, mlp: int) -> dict[str, str]:

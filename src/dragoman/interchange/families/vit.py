@@ -11,8 +11,8 @@ from dragoman.model.heads import Classification, First, NoHead
 from dragoman.model.inputs import PatchInput
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
+from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
-from dragoman.model.visibility import Full
 
 _LAYER, _OURS = "vit.encoder.layer.{i}", "tower.blocks.{i}"
 

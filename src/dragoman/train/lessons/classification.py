@@ -19,9 +19,9 @@ from dragoman.errors import ConfigError
 from dragoman.model import heads
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.interface import EncoderModel
-from dragoman.text.labelled import LabelledTexts
-from dragoman.text.split import Split
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.cleaning.split import Split
+from dragoman.text.formats.labelled import LabelledTexts
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Sample
 from dragoman.train.lessons.reading import Reading, ReadingLesson, encoder
 from dragoman.train.recipe import RunConfig

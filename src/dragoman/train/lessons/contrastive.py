@@ -20,11 +20,11 @@ from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_l
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.text.apart import Examples, set_apart
-from dragoman.text.clean import CleanReport, clean
-from dragoman.text.formats import read_pairs
-from dragoman.text.lines import Pair
-from dragoman.text.split import Split
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.cleaning.clean import CleanReport, clean
+from dragoman.text.cleaning.split import Split
+from dragoman.text.formats.formats import read_pairs
+from dragoman.text.formats.lines import Pair
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Sample
 from dragoman.train.lessons.reading import Reading, ReadingLesson
 from dragoman.train.recipe import DataConfig, RunConfig

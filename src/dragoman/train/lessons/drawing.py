@@ -10,8 +10,8 @@ from dragoman.data.order import EasyFirst, Shuffled
 from dragoman.data.rounds import Rounds
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats import names_of, tags_of
-from dragoman.text.tokenizer import Tokenizer, tag_mark
+from dragoman.text.formats.formats import names_of, tags_of
+from dragoman.text.tokens.tokenizer import Tokenizer, tag_mark
 from dragoman.train.budget import Minutes
 from dragoman.train.recipe import DataConfig, RunConfig
 

@@ -14,10 +14,10 @@ from dragoman.decode.search.search import walk
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.documents import Texts
-from dragoman.text.instructions import Instructions
+from dragoman.text.formats.documents import Texts
+from dragoman.text.formats.instructions import Instructions
 from dragoman.text.store import Column, Store
-from dragoman.text.tokenizer import EOS
+from dragoman.text.tokens.tokenizer import EOS
 from dragoman.train.events import Sample
 from dragoman.train.lessons.lesson import Examination, Seen, mean_surprise
 from dragoman.train.lessons.texts import TextLesson

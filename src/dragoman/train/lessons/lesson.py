@@ -19,8 +19,8 @@ from torch import nn
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
-from dragoman.text.extension import tokens_per_text
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.extension import tokens_per_text
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.beginning import Init
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.loop import Diverged

@@ -25,9 +25,9 @@ from dragoman.model.heads import MaskedLanguage
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import EncoderModel, SequenceModel
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.documents import Texts
+from dragoman.text.formats.documents import Texts
 from dragoman.text.store import Store
-from dragoman.text.tokenizer import PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import PAD, Tokenizer
 from dragoman.train.events import Sample
 from dragoman.train.lessons.lesson import Examination, Seen, mean_surprise
 from dragoman.train.lessons.texts import TextLesson

@@ -12,8 +12,8 @@ from dragoman.data.spans import Asked, Found, Layout, Said, SpanBatch, as_fields
 from dragoman.data.tasks.question_answering import span_loss
 from dragoman.model import heads
 from dragoman.model.interface import EncoderModel
-from dragoman.text.questions import Question, QuestionLines, Questions, read_questions
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.formats.questions import Question, QuestionLines, Questions, read_questions
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Sample
 from dragoman.train.lessons.reading import Reading, ReadingLesson, encoder
 from dragoman.train.recipe import RunConfig

@@ -26,9 +26,9 @@ from dragoman.errors import ConfigError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.text.apart import Examples
-from dragoman.text.split import Split
+from dragoman.text.cleaning.split import Split
 from dragoman.text.store import Store
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, earlier_tokenizers, finite
 from dragoman.train.lessons.translation import in_order

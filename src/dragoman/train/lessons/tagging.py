@@ -12,8 +12,8 @@ from dragoman.data.tags import IGNORE, Tagged, TaggedBatch, mark_spans, spans
 from dragoman.data.tasks.tagging import word_loss
 from dragoman.model import heads
 from dragoman.model.interface import EncoderModel
-from dragoman.text.tagged import TaggedTexts
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.formats.tagged import TaggedTexts
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Sample
 from dragoman.train.lessons.reading import Reading, ReadingLesson, encoder
 from dragoman.train.recipe import RunConfig

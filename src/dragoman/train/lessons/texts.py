@@ -12,11 +12,11 @@ from typing import Self
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.text.documents import Document, Texts
-from dragoman.text.instructions import Instructions
-from dragoman.text.lines import Pair
+from dragoman.text.formats.documents import Document, Texts
+from dragoman.text.formats.instructions import Instructions
+from dragoman.text.formats.lines import Pair
 from dragoman.text.store import Store, building, chunks
-from dragoman.text.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.lessons.lesson import FOLDER, Lesson, earlier_tokenizers
 from dragoman.train.recipe import RunConfig

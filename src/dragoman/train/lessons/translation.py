@@ -22,13 +22,13 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.clean import CleanReport, added_up, clean
+from dragoman.text.cleaning.clean import CleanReport, added_up, clean
+from dragoman.text.cleaning.split import Overlap, Split, hold_out, without_overlap
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats import PairSource, held_out_from, names_of, read_pairs, tags_of
+from dragoman.text.formats.formats import PairSource, held_out_from, names_of, read_pairs, tags_of
+from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import held_out_line, read_held_out
-from dragoman.text.lines import Sourced
-from dragoman.text.split import Overlap, Split, hold_out, without_overlap
-from dragoman.text.tokenizer import Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.lessons import drawing
 from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Plan, Seen, earlier_tokenizers, mean_surprise

@@ -1,0 +1,208 @@
+"""What attention layers keep while decoding: numbers in some precision (``storage.py``), laid out in some way.
+
+Any arrangement goes with any storage: ``Cache(arrangement=Paged(tokens=16), storage=Int8())``, or ``paged:16+int8``.
+
+B batch, G key/value heads, T length, C channels of one head, K tokens remembered.
+"""
+
+import dataclasses
+import itertools
+from abc import ABC, abstractmethod
+from typing import Annotated, Any
+
+from jaxtyping import Int
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from dragoman.config import OneOf, config, from_dict, kind_of, unknown
+from dragoman.errors import ConfigError
+from dragoman.model.caches.layout import Buffers, Joined, Layout
+from dragoman.model.caches.paged import Pages, Pool
+from dragoman.model.caches.storage import (
+    KV,
+    AnyStorage,
+    Bfloat16,
+    Float8,
+    Float32,
+    Int4,
+    Int8,
+    Storage,
+    Stored,
+    Unchanged,
+)
+from dragoman.model.positions.visibility import Causal, Visibility
+from dragoman.model.state import KVPolicy, KVState, LayerState
+
+# ---- the choices ----------------------------------------------------------------------------------
+
+
+class Arrangement(ABC):
+    def narrowed(self, visibility: Visibility) -> Visibility:
+        """What tokens see of what their layer would let them see: as a rule, all of it."""
+        return visibility
+
+    @abstractmethod
+    def build(self) -> Layout: ...
+
+
+@config
+class Growing(Arrangement):
+    """Concatenate: the obvious way, and the reference for the others."""
+
+    def build(self) -> Layout:
+        return Joined()
+
+
+@config
+class Preallocated(Arrangement):
+    """Room to spare, written in place; when it is full, twice as much."""
+
+    tokens: PositiveInt = 32
+    """Room at first."""
+
+    def build(self) -> Layout:
+        return Buffers(self.tokens)
+
+
+@config
+class Window(Arrangement):
+    """Forget all but the last ``tokens`` and the first ``sinks`` (StreamingLLM, arXiv:2309.17453): memory and time no
+    longer grow. To a layer that was trained to see further it is an approximation. Positions stay those of the text."""
+
+    tokens: PositiveInt
+    """Tokens visible, the current one included."""
+    sinks: NonNegativeInt = 4
+
+    def narrowed(self, visibility: Visibility) -> Visibility:
+        if not isinstance(visibility, Causal):
+            raise ConfigError(
+                f"cache: a window fits layers that see the past, and this model has one of visibility "
+                f"{kind_of(type(visibility))}: use growing, preallocated or paged"
+            )
+        if visibility.window is not None and visibility.window <= self.tokens:
+            return visibility
+        return Causal(window=self.tokens, sinks=max(self.sinks, visibility.sinks))
+
+    def build(self) -> Layout:
+        return Buffers(min(32, self.tokens + self.sinks))
+
+
+@config
+class Paged(Arrangement):
+    """Pages that rows share until they part (vLLM, arXiv:2309.06180): beams store a common past once, and reordering
+    them moves no data."""
+
+    tokens: PositiveInt = 16
+    """Of one page."""
+
+    def build(self) -> Layout:
+        return Pages(Pool(self.tokens), private=True)
+
+
+AnyArrangement = Annotated[Growing | Preallocated | Window | Paged, OneOf()]
+
+
+@config
+class Cache(KVPolicy):
+    """The fastest exact one unless told otherwise; see benchmarks/caches.py."""
+
+    arrangement: AnyArrangement = Preallocated()
+    storage: AnyStorage = Unchanged()
+
+    def narrowed(self, visibility: Visibility) -> Visibility:
+        return self.arrangement.narrowed(visibility)
+
+    def new_state(self, visibility: Visibility) -> "KVCache":
+        return KVCache(self.storage, self.arrangement.build())
+
+    def keep(self, kv: KV) -> Stored:
+        return Stored.of(kv, self.storage)
+
+    def __str__(self) -> str:
+        """As ``parse_cache`` reads it."""
+        numbers = [str(getattr(self.arrangement, f.name)) for f in dataclasses.fields(self.arrangement)[1:]]
+        laid = ":".join([kind_of(type(self.arrangement)), *numbers])
+        return laid if isinstance(self.storage, Unchanged) else f"{laid}+{kind_of(type(self.storage))}"
+
+
+DEFAULT = Cache()
+
+
+class SharedPages(KVPolicy):
+    """Every layer and every state draws from one pool, which outlives them; for layers of like heads and channels."""
+
+    def __init__(self, pool: Pool, storage: Storage):
+        self.pool, self.storage = pool, storage
+
+    def new_state(self, visibility: Visibility) -> "KVCache":
+        return KVCache(self.storage, Pages(self.pool, private=False))
+
+    def keep(self, kv: KV) -> Stored:
+        return Stored.of(kv, self.storage)
+
+
+# ---- as a line of text ----------------------------------------------------------------------------
+
+_CHOICES = {
+    "arrangement": {kind_of(choice): choice for choice in (Growing, Preallocated, Window, Paged)},
+    "storage": {kind_of(choice): choice for choice in (Unchanged, Float32, Bfloat16, Float8, Int8, Int4)},
+}
+
+
+def parse_cache(text: str) -> Cache:
+    """``paged:16+int8``: an arrangement with its numbers, a storage, or both, joined by +.
+
+    Raises:
+        ConfigError: a name that is not known, or numbers that do not fit.
+    """
+    found = {}
+    for piece in text.strip().split("+"):
+        name, *numbers = piece.strip().split(":")
+        slot = next((slot for slot, known in _CHOICES.items() if name in known), None)
+        if slot is None:
+            raise ConfigError(unknown("cache", name, itertools.chain(*_CHOICES.values())))
+        if slot in found:
+            raise ConfigError(f"cache: {text!r} names more than one {slot}: keep one")
+        found[slot] = _numbered(name, _CHOICES[slot][name], numbers)
+    return Cache(**found)
+
+
+def _numbered(name: str, choice: type, numbers: list[str]) -> Any:
+    fields = [f.name for f in dataclasses.fields(choice)[1:]]
+    if len(numbers) > len(fields) or not all(number.isdecimal() for number in numbers):
+        takes = ":".join([name, *(field.upper() for field in fields)])
+        raise ConfigError(f"cache: {':'.join([name, *numbers])!r} does not fit: write {takes}, with whole numbers")
+    return from_dict(choice, dict(zip(fields, map(int, numbers), strict=False)), where=f"cache: {name}")
+
+
+# ---- the state of a layer --------------------------------------------------------------------------
+
+
+class KVCache(KVState):
+    """Everything that is read was stored, the newest tokens too: an answer never depends on the pieces it came in."""
+
+    def __init__(self, storage: Storage, layout: Layout):
+        self.storage, self.layout = storage, layout
+
+    def extend(self, new: KV, lasting: Int[Tensor, " K"] | None = None) -> KV:
+        k, v = self.storage.write(new.k), self.storage.write(new.v)
+        seen = self.layout.extend(tuple(part.permute(2, 0, 1, 3) for part in (*k, *v)), lasting)
+        seen = tuple(part.permute(1, 2, 0, 3) for part in seen)
+        return Stored(seen[: len(k)], seen[len(k) :], self.storage, new.k.shape[-1], new.k.dtype).read()
+
+    def reorder(self, rows: Tensor) -> None:
+        self.layout.reorder(rows)
+
+    def forget(self, lasting: Tensor) -> None:
+        self.layout.forget(lasting)
+
+    def join(self, other: LayerState) -> None:
+        assert isinstance(other, KVCache)
+        self.layout.join(other.layout)
+
+    def rewind(self, tokens: int) -> None:
+        self.layout.rewind(tokens)
+
+    @property
+    def nbytes(self) -> int:
+        return self.layout.nbytes

@@ -1,0 +1,1 @@
+"""Where tokens stand, how that enters attention, and who may see whom."""

@@ -1,0 +1,73 @@
+"""Where the patches of an image stand: positions with two coordinates.
+
+B batch, T length, D width, C channels of one head, P pairs of channels. A class token stands before the patches.
+"""
+
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.position import Sinusoidal, SinusoidalEmbedding
+
+# ---- added to the patches --------------------------------------------------------------------------
+
+
+@config
+class LearnedGrid:
+    """A trained vector for the class token and for each patch (Dosovitskiy et al., arXiv:2010.11929)."""
+
+    def build(self, dim: int, patches: int, before: int) -> nn.Module:
+        return LearnedGridEmbedding(before + patches, dim)
+
+
+@config
+class SinusoidalGrid:
+    """Half of the channels tell the row, half the column, each as ``sinusoidal`` does; nothing is added to the class
+    token (He et al., arXiv:2111.06377)."""
+
+    base: PositiveFloat = 10_000.0
+
+    def build(self, dim: int, patches: int, before: int) -> nn.Module:
+        if dim % 4:
+            raise ConfigError(f"position: two coordinates take pairs of channels each: 4 do not divide the width {dim}")
+        return SinusoidalGridEmbedding(self, dim, before)
+
+
+@config
+class NoGrid:
+    """Nothing is added: order enters inside attention, or not at all."""
+
+    def build(self, dim: int, patches: int, before: int) -> nn.Module:
+        return NoGridEmbedding()
+
+
+GridPosition = Annotated[LearnedGrid | SinusoidalGrid | NoGrid, OneOf()]
+
+
+class LearnedGridEmbedding(nn.Embedding):
+    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + super().forward(places.pos)
+
+
+class SinusoidalGridEmbedding(nn.Module):
+    def __init__(self, cfg: SinusoidalGrid, dim: int, before: int):
+        super().__init__()
+        self.before = before
+        self.coordinate = SinusoidalEmbedding(Sinusoidal(base=cfg.base, layout="halves"), dim // 2)
+
+    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:
+        assert places.row is not None and places.column is not None
+        waves = torch.cat([self.coordinate.waves(places.row), self.coordinate.waves(places.column)], dim=-1)
+        waves[:, : self.before] = 0
+        return x + waves.to(x.dtype)
+
+
+class NoGridEmbedding(nn.Module):
+    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:
+        return x

@@ -1,0 +1,228 @@
+"""Where order enters: added to the embeddings, or acting inside attention. (Rotation has a file of its own.)
+
+B batch, T length, D width, H heads, C channels of one head, Q/K query and key lengths; #B: B, or 1 for all rows.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.relation import Relation, RelativeScheme
+from dragoman.model.positions.rotary import Rotary, RotaryGrid
+
+# ---- absolute: x + embed(position) ----------------------------------------------------------------
+
+
+@config
+class Sinusoidal:
+    """Sines and cosines of geometrically spaced wavelengths, 2 pi to base * 2 pi (Vaswani et al. 2017, section 3.5)."""
+
+    base: PositiveFloat = 10_000.0
+    layout: Literal["interleaved", "halves"] = "interleaved"
+    """Sine and cosine of one wavelength side by side as in the paper, or all sines first as in Marian."""
+
+    length = None
+
+    def build(self, dim: int) -> nn.Module:
+        if dim % 2:
+            raise ConfigError(f"position: sinusoidal positions come in pairs of channels, and the width {dim} is odd")
+        return SinusoidalEmbedding(self, dim)
+
+
+@config
+class Learned:
+    """A trained vector for each position, and none beyond ``length``."""
+
+    length: PositiveInt
+    offset: NonNegativeInt = 0
+    """Rows of the table before that of position 0, which nobody uses: 2 in RoBERTa and BART."""
+
+    def build(self, dim: int) -> nn.Module:
+        return LearnedEmbedding(self.length, dim, self.offset)
+
+
+@config
+class NoEmbedding:
+    """Nothing is added: order enters inside attention, or not at all."""
+
+    length = None
+
+    def build(self, dim: int) -> nn.Module:
+        return Unplaced()
+
+
+AbsolutePosition = Annotated[Sinusoidal | Learned | NoEmbedding, OneOf()]
+
+
+class SinusoidalEmbedding(nn.Module):
+    def __init__(self, cfg: Sinusoidal, dim: int):
+        super().__init__()
+        self.cfg, self.dim = cfg, dim
+
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
+        return x + self.waves(pos).to(x.dtype)
+
+    def waves(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """PE of the paper, in float64: exact at position 10,000 too."""
+        index = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device)
+        angle = pos[..., None] * self.cfg.base ** (-index / self.dim)
+        return torch.stack([angle.sin(), angle.cos()], -1 if self.cfg.layout == "interleaved" else -2).flatten(-2)
+
+
+class LearnedEmbedding(nn.Embedding):
+    def __init__(self, length: int, dim: int, offset: int = 0):
+        super().__init__(offset + length, dim)
+        self.length, self.offset = length, offset
+
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + super().forward(pos.clamp(0, self.length - 1) + self.offset)  # only padding can stand outside
+
+
+class Unplaced(nn.Module):
+    def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
+        return x
+
+
+# ---- relative: rotate q and k, or add to the scores -----------------------------------------------
+
+
+@config
+class NoPosition:
+    shared = True
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        return RelativeScheme()
+
+
+@config
+class Alibi:
+    """Each head charges its own price per token of distance (Press et al., arXiv:2108.12409)."""
+
+    shared = True
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        return AlibiScheme(heads)
+
+
+@config
+class T5Bias:
+    """A learned bias per head and bucket of distance (Raffel et al., arXiv:1910.10683)."""
+
+    buckets: PositiveInt = 32
+    reach: PositiveInt = 128
+    """Distance from which all tokens share the last bucket."""
+    bidirectional: bool
+    """Whether half of the buckets are for keys ahead; in causal attention they would never be used."""
+    shared: bool = True
+    """One table for all layers of a tower, as in T5; False for one each."""
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        if self.reach <= (exact := self.buckets // (4 if self.bidirectional else 2)) or not exact:
+            raise ConfigError(f"position: {self.buckets} buckets hold distances up to {self.reach} one by one already")
+        return T5BiasScheme(self, heads)
+
+
+@config
+class Shaw:
+    """Learned vectors for clipped distances, added to keys and to values (Shaw et al., arXiv:1803.02155)."""
+
+    reach: PositiveInt = 16
+    """Distances are clipped to -reach..reach."""
+    on_values: bool = True
+    shared: bool = False
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        return ShawScheme(self, head_dim)
+
+
+RelativePosition = Annotated[NoPosition | Rotary | RotaryGrid | Alibi | T5Bias | Shaw, OneOf()]
+
+
+def distances(q: Places, k: Places) -> Int[Tensor, "B Q K"]:
+    """How far back each key stands from each query; negative for keys ahead."""
+    return q.pos[:, :, None] - k.pos[:, None, :]
+
+
+class Biased(Relation):
+    """A number per head, query and key, added to the scores."""
+
+    def __init__(self, table: Float[Tensor, "B H Q K"]):
+        self.table = table
+
+    def bias(self, q: Tensor, scale: float) -> Tensor:
+        return self.table.to(q.dtype)
+
+
+class AlibiScheme(RelativeScheme):
+    def __init__(self, heads: int):
+        super().__init__()
+        self.heads = heads
+
+    def slopes(self) -> list[float]:
+        """2^(-8/H), 2^(-16/H), ...; where H is no power of two, the paper's code interleaves the next power's."""
+        whole = 2 ** math.floor(math.log2(self.heads))
+        first = [2.0 ** (-8.0 * i / whole) for i in range(1, whole + 1)]
+        between = [2.0 ** (-4.0 * i / whole) for i in range(1, 2 * whole + 1, 2)]
+        return first + between[: self.heads - whole]
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        slope = torch.tensor(self.slopes(), dtype=dtype, device=q.pos.device)
+        return Biased(-slope[None, :, None, None] * distances(q, k).abs()[:, None])
+
+
+class T5BiasScheme(RelativeScheme):
+    """Near distances have a bucket each, far ones share buckets that widen geometrically up to ``reach``."""
+
+    def __init__(self, cfg: T5Bias, heads: int):
+        super().__init__()
+        self.cfg, self.table = cfg, nn.Embedding(cfg.buckets, heads)
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        return Biased(self.table(self.bucket(distances(q, k))).movedim(-1, 1))
+
+    def bucket(self, back: Int[Tensor, "B Q K"]) -> Int[Tensor, "B Q K"]:
+        buckets = self.cfg.buckets // 2 if self.cfg.bidirectional else self.cfg.buckets
+        ahead = buckets * (back < 0) if self.cfg.bidirectional else 0
+        near = back.abs() if self.cfg.bidirectional else back.clamp(min=0)
+        exact = buckets // 2
+        steps = torch.log(near.clamp(min=1).float() / exact) / math.log(self.cfg.reach / exact) * (buckets - exact)
+        far = (exact + steps.long()).clamp(max=buckets - 1)
+        return torch.where(near < exact, near, far) + ahead
+
+
+class ShawScheme(RelativeScheme):
+    def __init__(self, cfg: Shaw, head_dim: int):
+        super().__init__()
+        self.cfg = cfg
+        self.key_table = nn.Embedding(2 * cfg.reach + 1, head_dim)
+        self.value_table = nn.Embedding(2 * cfg.reach + 1, head_dim) if cfg.on_values else None
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        index = distances(q, k).clamp(-self.cfg.reach, self.cfg.reach) + self.cfg.reach
+        return ShawRelation(index, self.key_table.weight, self.value_table and self.value_table.weight)
+
+
+class ShawRelation(Relation):
+    """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
+
+    def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
+        self.index, self.key_table, self.value_table = index, key_table, value_table
+        self.fusable = value_table is None
+
+    def bias(self, q: Float[Tensor, "B H Q C"], scale: float) -> Float[Tensor, "B H Q K"]:
+        by_distance = scale * (q @ self.key_table.to(q.dtype).T)  # (B, H, Q, 2 reach + 1)
+        return by_distance.gather(-1, self.index[:, None].expand(*q.shape[:2], -1, -1))
+
+    def values(self, weights: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q C"] | None:
+        if self.value_table is None:
+            return None
+        by_distance = weights.new_zeros(*weights.shape[:3], len(self.value_table))
+        by_distance = by_distance.scatter_add(-1, self.index[:, None].expand_as(weights), weights)
+        return by_distance @ self.value_table.to(weights.dtype)

@@ -1,0 +1,240 @@
+"""Rotary positions: turn each pair of channels by position * frequency, so that q.k depends on distance only.
+
+B batch, T length, H heads, C channels of one head, R channels that turn (R <= C) in P pairs.
+Su et al., arXiv:2104.09864; scaling for texts longer than those trained on: arXiv:2306.15595, arXiv:2309.00071.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.model.positions.places import Places
+from dragoman.model.positions.relation import Relation, RelativeScheme
+
+# ---- how frequencies stretch -----------------------------------------------------------------------
+
+
+def frequencies(theta: float, channels: int) -> Float[Tensor, " P"]:
+    """theta^(-2i/R): one turn of pair i takes 2 pi / frequency tokens."""
+    return theta ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+
+
+@config
+class NoScaling:
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        return frequencies(theta, channels)
+
+
+@config
+class LinearScaling:
+    """Position interpolation: every position divided by ``factor`` (Chen et al., arXiv:2306.15595)."""
+
+    factor: PositiveFloat
+
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        return frequencies(theta, channels) / self.factor
+
+
+@config
+class NtkScaling:
+    """A larger base: the slowest pair is interpolated by ``factor``, the fastest hardly at all ("NTK-aware")."""
+
+    factor: PositiveFloat
+
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        return frequencies(theta * self.factor ** (channels / (channels - 2)), channels)
+
+
+@config
+class DynamicNtkScaling:
+    """NTK-aware with a factor that grows with the text: 1 up to the ``trained`` length.
+
+    The length that counts is each query's own (its position + 1), not the longest in the batch: so neither later tokens
+    nor other rows change an answer, and decoding with a cache equals one forward. Keys are remembered unrotated.
+    """
+
+    trained: PositiveInt
+    """Tokens the model was trained on."""
+    factor: PositiveFloat = 1.0
+
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        return frequencies(theta, channels)
+
+    def stretched(self, length: Int[Tensor, " B"], theta: float, channels: int) -> Float[Tensor, "B P"]:
+        growth = (self.factor * length / self.trained - (self.factor - 1)).clamp(min=1.0).double()
+        base = theta * growth ** (channels / (channels - 2))
+        index = torch.arange(0, channels, 2, dtype=torch.float64, device=length.device)
+        return base[:, None] ** (-index / channels)
+
+
+@config
+class Yarn:
+    """Interpolate slow pairs, keep fast ones, ramp between; sharpen attention (Peng et al., arXiv:2309.00071)."""
+
+    factor: PositiveFloat
+    trained: PositiveInt
+    """Tokens the model was trained on."""
+    fast: PositiveFloat = 32.0
+    """Pairs that turn more often than this over ``trained`` tokens are kept."""
+    slow: PositiveFloat = 1.0
+    """Pairs that turn less often than this are interpolated."""
+
+    @property
+    def magnitude(self) -> float:
+        """What queries and keys are multiplied by (section 3.4)."""
+        return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        def pair(turns: float) -> float:
+            return channels * math.log(self.trained / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+        low, high = max(math.floor(pair(self.fast)), 0), min(math.ceil(pair(self.slow)), channels - 1)
+        index = torch.arange(channels // 2, dtype=torch.float64)
+        keep = 1 - ((index - low) / max(high - low, 0.001)).clamp(0, 1)
+        freq = frequencies(theta, channels)
+        return freq * keep + freq / self.factor * (1 - keep)
+
+
+@config
+class Llama3Scaling:
+    """Slow pairs interpolated by ``factor``, fast ones kept, between the two a blend that is linear in the number of
+    turns (Llama 3.1, arXiv:2407.21783)."""
+
+    factor: PositiveFloat
+    trained: PositiveInt
+    """Tokens the model was trained on before it was stretched."""
+    fast: PositiveFloat = 4.0
+    """Pairs that turn more often than this over ``trained`` tokens are kept."""
+    slow: PositiveFloat = 1.0
+    """Pairs that turn less often than this are interpolated."""
+
+    magnitude = 1.0
+
+    def frequencies(self, theta: float, channels: int) -> Tensor:
+        freq = frequencies(theta, channels)
+        turns = self.trained * freq / (2 * math.pi)
+        keep = ((turns - self.slow) / (self.fast - self.slow)).clamp(0, 1)
+        return freq * keep + freq / self.factor * (1 - keep)
+
+
+RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn | Llama3Scaling, OneOf()]
+
+# ---- the choice and its layer ----------------------------------------------------------------------
+
+
+@config
+class Rotary:
+    theta: PositiveFloat = 10_000.0
+    """Wavelength base; larger reaches further."""
+    scaling: RotaryScaling = NoScaling()
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each head's channels that turns; the rest carries no position."""
+    pairs: Literal["halves", "neighbours"] = "halves"
+    """Which channels form a pair: i and i + P (LLaMA in Hugging Face layout), or 2i and 2i + 1 (the paper)."""
+
+    shared = True
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        channels = int(head_dim * self.fraction)
+        if channels < 2 or channels % 2:
+            raise ConfigError(f"position: rotary turns pairs of channels, and {channels} of {head_dim} are to turn")
+        if channels == 2 and isinstance(self.scaling, NtkScaling | DynamicNtkScaling):
+            raise ConfigError("position.scaling: each pair is to be stretched differently, and there is only one")
+        return RotaryScheme(self, channels)
+
+
+class RotaryScheme(RelativeScheme):
+    def __init__(self, cfg: Rotary, channels: int):
+        super().__init__()
+        self.cfg, self.channels = cfg, channels
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        if isinstance(self.cfg.scaling, DynamicNtkScaling):
+            return Stretching(self.cfg, self.cfg.scaling, self.channels, q, k, dtype)
+        freq = self.cfg.scaling.frequencies(self.cfg.theta, self.channels).to(q.pos.device)
+        return Rotation(self.cfg, q.pos[..., None] * freq, dtype)
+
+
+@config
+class RotaryGrid:
+    """Rotary positions in an image: the first half of the pairs turns by the row, the second by the column."""
+
+    theta: PositiveFloat = 10_000.0
+    """Wavelength base; larger reaches further."""
+
+    shared = True
+
+    def build(self, heads: int, head_dim: int) -> RelativeScheme:
+        if head_dim % 4:
+            raise ConfigError(f"position: two coordinates turn pairs of channels each: 4 do not divide {head_dim}")
+        return RotaryGridScheme(self, head_dim)
+
+
+class RotaryGridScheme(RelativeScheme):
+    def __init__(self, cfg: RotaryGrid, channels: int):
+        super().__init__()
+        self.cfg, self.channels = cfg, channels
+
+    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+        if q.row is None or q.column is None:
+            raise ConfigError("position: rotary_grid turns by rows and columns, and what is read here has none")
+        freq = frequencies(self.cfg.theta, self.channels // 2).to(q.pos.device)
+        angle = torch.cat([q.row[..., None] * freq, q.column[..., None] * freq], dim=-1)
+        return Rotation(Rotary(), angle, dtype)
+
+
+class Rotation(Relation):
+    """The sines and cosines of one forward."""
+
+    def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T P"], dtype: torch.dtype):
+        self.halves, magnitude = cfg.pairs == "halves", cfg.scaling.magnitude
+        cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, P)
+        self.cos, self.sin = self.join(cos, cos), self.join(-sin, sin)
+
+    def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
+        """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
+        R = self.cos.shape[-1]
+        turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
+        a, b = turning.chunk(2, dim=-1) if self.halves else (turning[..., 0::2], turning[..., 1::2])
+        turned = torch.addcmul(turning * self.cos, self.join(b, a), self.sin).to(x.dtype)
+        return torch.cat([turned, still], dim=-1) if still.shape[-1] else turned
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.cat([a, b], dim=-1) if self.halves else torch.stack([a, b], dim=-1).flatten(-2)
+
+
+class Stretching(Relation):
+    """Dynamic scaling: a query beyond the trained length sees all keys turned by frequencies of its own."""
+
+    def __init__(
+        self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Places, k: Places, dtype: torch.dtype
+    ):
+        self.cfg, self.scaling, self.channels, self.dtype = cfg, scaling, channels, dtype
+        self.q_pos, self.k_pos = q.pos, k.pos
+        within = (q.pos < scaling.trained).all(dim=0)
+        near = int(within.cumprod(dim=0).sum())  # leading queries, whose frequencies are the trained ones
+        self.sizes = [near] * (near > 0) + [1] * (len(within) - near)
+        self.fusable = len(self.sizes) == 1
+
+    def parts(self, q: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
+        groups = zip(q.split(self.sizes, dim=2), self.q_pos.split(self.sizes, dim=1), strict=True)
+        return [self.turned(queries, pos, k) for queries, pos in groups]
+
+    def turned(self, q: Tensor, pos: Int[Tensor, "B T"], k: Tensor) -> tuple[Tensor, Tensor]:
+        freq = self.scaling.stretched(pos[:, -1] + 1, self.cfg.theta, self.channels)[:, None]  # (B, 1, P)
+        turn_q, turn_k = (Rotation(self.cfg, p[..., None] * freq, self.dtype) for p in (pos, self.k_pos))
+        return turn_q.rotate(q), turn_k.rotate(k)

@@ -1,0 +1,252 @@
+"""The rules of cleaning: a setting, a line in the table, and what the rule objects to, all in this file.
+
+A rule is a function of a pair. Two of them must know the whole text before they judge any of it (``Learner``): they are
+shown every pair first.
+"""
+
+import math
+import re
+import sqlite3
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from dragoman.config import config
+from dragoman.text.cleaning.languages import speaks_another
+from dragoman.text.cleaning.remembered import Seen, Translations, hashed
+from dragoman.text.cleaning.scripts import Script, script_of
+from dragoman.text.formats.lines import TwoSided
+
+
+@config
+class Cleaning:
+    max_characters: Annotated[int, Field(ge=1)] | None = 1000
+    """Longest side allowed; None for any length."""
+    max_words: Annotated[int, Field(ge=1)] | None = 200
+    """The same, in words between spaces."""
+    max_ratio: Annotated[float, Field(ge=1)] | None = 4.0
+    """Longer side over shorter, in characters, 10 added to both so that short lines may differ more; None for any."""
+    max_deviations: Annotated[float, Field(gt=0)] | None = None
+    """How far the logarithm of that ratio, target over source, may lie from its mean in this text, in standard
+    deviations, such as 3; None for any. Languages whose texts differ in length are judged by their own measure."""
+    copies: Literal["drop", "drop_single_words", "keep"] = "drop"
+    """What to do with pairs whose two sides are the same but for case."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """What to do with a pair that came before."""
+    conflicts: Literal["drop", "drop_rarer", "keep"] = "keep"
+    """What to do with pairs whose source has other targets too: drop them all, or keep its most frequent target (of
+    equally frequent ones the first)."""
+    markup: Literal["drop", "keep"] = "keep"
+    """What to do with pairs that hold a placeholder such as {name} or %s, a link, or markup such as <b> or [a](b)."""
+    numbers: Literal["drop", "keep"] = "keep"
+    """What to do with pairs whose sides hold different numbers; 1,000.5 and 1.000,5 are the same one."""
+    source_scripts: tuple[Script, ...] = ()
+    """Scripts such as [latin]: half of a source's letters must be of these; none given, any."""
+    target_scripts: tuple[Script, ...] = ()
+    """The same for targets, such as [hiragana, katakana, cjk]."""
+    source_language: str | None = None
+    """Two letters such as en: sources that are surely in another language are removed; None for any. Needs
+    ``dragoman[language]``."""
+    target_language: str | None = None
+    """The same for targets."""
+
+
+Predicate = Callable[[TwoSided], bool]
+"""Whether to remove a pair."""
+
+
+class Rule(NamedTuple):
+    name: str
+    objects: Predicate
+
+
+class Learner(ABC):
+    """A predicate that must have seen all pairs before it is asked about one."""
+
+    @abstractmethod
+    def learn(self, pair: TwoSided) -> None: ...
+
+    @abstractmethod
+    def __call__(self, pair: TwoSided) -> bool: ...
+
+
+def rules_alone(cfg: Cleaning) -> list[Rule]:
+    """The rules that ``cfg`` asks for and that know nothing but the pair, in the order they are asked."""
+    characters, words, ratio, markup = cfg.max_characters, cfg.max_words, cfg.max_ratio, cfg.markup == "drop"
+    return _in_force(
+        # rule            in force                    objects to
+        ("empty", True, lambda: _empty),
+        ("too long", bool(characters or words), lambda: _overlong(characters, words)),
+        ("length ratio", ratio is not None, lambda: lambda pair: _ratio(pair) > (ratio or 0)),
+        ("copy", cfg.copies == "drop", lambda: is_copy),
+        ("one-word copy", cfg.copies == "drop_single_words", lambda: _one_word_copy),
+        ("placeholder", markup, lambda: _holds(_PLACEHOLDER)),
+        ("link", markup, lambda: _holds(_LINK)),
+        ("markup", markup, lambda: _holds(_MARKUP)),
+        ("number mismatch", cfg.numbers == "drop", lambda: _other_numbers),
+        ("script", bool(cfg.source_scripts or cfg.target_scripts), lambda: _foreign(cfg)),
+        ("language", bool(cfg.source_language or cfg.target_language), lambda: _other_language(cfg)),
+    )
+
+
+def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]:
+    """Those that ask what else there is in the text; they are asked after the others, of what those leave."""
+    return _in_force(
+        ("unusual length ratio", cfg.max_deviations is not None, lambda: FittedRatio(cfg.max_deviations or 0)),
+        ("conflict", cfg.conflicts != "keep", lambda: Conflicts(memory, cfg.conflicts == "drop_rarer")),
+        ("duplicate", cfg.duplicates == "drop", lambda: _repeated(memory)),  # last: what is removed is not remembered
+    )
+
+
+def _in_force(*table: tuple[str, bool, Callable[[], Predicate]]) -> list[Rule]:
+    return [Rule(name, make()) for name, in_force, make in table if in_force]
+
+
+# ---- lengths --------------------------------------------------------------------------------------
+
+
+def _empty(pair: TwoSided) -> bool:
+    return not (pair.source and pair.target)
+
+
+def _overlong(characters: int | None, words: int | None) -> Predicate:
+    def too_long(text: str) -> bool:
+        if characters and len(text) > characters:
+            return True
+        return bool(words) and len(text) > words and text.count(" ") >= words  # the first test is cheap, mostly enough
+
+    return lambda pair: too_long(pair.source) or too_long(pair.target)
+
+
+def _ratio(pair: TwoSided) -> float:
+    shorter, longer = sorted((len(pair.source) + 10, len(pair.target) + 10))
+    return longer / shorter
+
+
+def log_ratio(pair: TwoSided) -> float:
+    """ln((target + 10) / (source + 10)), in characters."""
+    return math.log((len(pair.target) + 10) / (len(pair.source) + 10))
+
+
+class FittedRatio(Learner):
+    """Objects to pairs whose ``log_ratio`` is more than ``most`` standard deviations from the mean of all."""
+
+    def __init__(self, most: float):
+        self.most = most
+        self.pairs, self.mean, self.squares = 0, 0.0, 0.0
+
+    def learn(self, pair: TwoSided) -> None:
+        self.pairs += 1  # Welford 1962: a running mean, and the sum of squares about it
+        value = log_ratio(pair)
+        off = value - self.mean
+        self.mean += off / self.pairs
+        self.squares += off * (value - self.mean)
+
+    def __call__(self, pair: TwoSided) -> bool:
+        deviation = math.sqrt(self.squares / self.pairs)
+        return abs(log_ratio(pair) - self.mean) > self.most * deviation + 1e-9  # of equal ones rounding removes none
+
+
+# ---- what came before, and what comes besides -----------------------------------------------------
+
+
+def is_copy(pair: TwoSided) -> bool:
+    return pair.source == pair.target or pair.source.casefold() == pair.target.casefold()
+
+
+def _one_word_copy(pair: TwoSided) -> bool:
+    return " " not in pair.source and is_copy(pair)
+
+
+def _repeated(memory: sqlite3.Connection) -> Predicate:
+    seen = Seen(memory)
+    return lambda pair: seen.before(hashed(pair.source, pair.target))
+
+
+SOURCES = 1024
+"""Sources whose answer is at hand: one with thousands of targets is sorted once, not once for each."""
+
+
+class Conflicts(Learner):
+    """Objects to pairs whose source has several targets: to all of them, or only to the rarer ones."""
+
+    def __init__(self, memory: sqlite3.Connection, only_rarer: bool):
+        self.translations, self.only_rarer = Translations(memory), only_rarer
+        self.targets = lru_cache(SOURCES)(self.translations.of)  # asked only when all is learnt
+
+    def learn(self, pair: TwoSided) -> None:
+        self.translations.add(pair)
+
+    def __call__(self, pair: TwoSided) -> bool:
+        targets = self.targets(pair.source)
+        return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
+
+
+# ---- numbers, scripts and languages --------------------------------------------------------------------------
+
+
+def numbers(text: str) -> list[str]:
+    """The numbers of ``text`` in ASCII digits alone, sorted: without signs, separators and leading zeros."""
+    if text.isascii() and not any(map(text.__contains__, "0123456789")):
+        return []
+    plain = ("".join(str(unicodedata.digit(c)) for c in found if c.isdecimal()) for found in _NUMBER.findall(text))
+    return sorted(digits.lstrip("0") for digits in plain)
+
+
+_NUMBER = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c]\d+|[ \u00a0\u202f]\d{3}(?!\d))*")
+
+
+def _other_numbers(pair: TwoSided) -> bool:
+    return numbers(pair.source) != numbers(pair.target)
+
+
+def _foreign(cfg: Cleaning) -> Predicate:
+    sources, targets = frozenset(cfg.source_scripts), frozenset(cfg.target_scripts)
+    return lambda pair: _mostly_not(sources, pair.source) or _mostly_not(targets, pair.target)
+
+
+def _mostly_not(allowed: Iterable[str], text: str) -> bool:
+    if not allowed:
+        return False
+    letters = [script for script in map(script_of, text) if script]
+    return 2 * sum(script in allowed for script in letters) < len(letters)
+
+
+def _other_language(cfg: Cleaning) -> Predicate:
+    def other(language: str | None) -> Callable[[str], bool]:
+        return speaks_another(language) if language else lambda text: False
+
+    source, target = other(cfg.source_language), other(cfg.target_language)
+    return lambda pair: source(pair.source) or target(pair.target)
+
+
+# ---- what text files of programs hold -------------------------------------------------------------
+
+
+def _holds(pattern: re.Pattern[str]) -> Predicate:
+    return lambda pair: bool(pattern.search(pair.source) or pattern.search(pair.target))
+
+
+_PLACEHOLDER = re.compile(
+    r"""
+      \{[^{}]*\}                                            # {name}, {0}, {{ template }}, inside of ICU plurals
+    | %(?:\([^)]*\)|\d+\$)?[-+0#]*\d*(?:\.\d+)?[sdiufxgc@]\b   # %s, %d, %1$s, %(name)s, %.2f
+    | \$\{?[A-Za-z_]\w*\}?\$?                               # $name, ${name}, $NAME$
+    | \[%[^\]]*%\]                                          # [%key:common::...%]
+    """,
+    re.VERBOSE,
+)
+_LINK = re.compile(r"\b(?:https?|ftp|mailto):\S|\bwww\.\w|\b\w[\w.+-]*@\w+\.\w", re.IGNORECASE)
+_MARKUP = re.compile(
+    r"""
+      </?[A-Za-z][^<>]*>                                    # <b>, </a>, <br />
+    | &(?:[A-Za-z]+|\#\d+|\#x[0-9A-Fa-f]+);                 # &nbsp;
+    | \[[^\]]*\]\([^)]*\)                                   # [text](link)
+    | \*\*|__|``?                                           # **bold**, __bold__, `code`
+    """,
+    re.VERBOSE,
+)

@@ -1,0 +1,117 @@
+"""What a text is like: counts, lengths, ratios, characters and scripts, gathered in one pass.
+
+Memory grows with the number of different characters and lengths, not of pairs; what came before is asked on disk.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.cleaning.remembered import Seen, hashed, remembering
+from dragoman.text.cleaning.rules import is_copy, log_ratio
+from dragoman.text.cleaning.scripts import script_of
+from dragoman.text.formats.lines import Pair
+
+RATIOS = (0.25, 0.5, 0.67, 0.8, 0.91, 1.1, 1.25, 1.5, 2.0, 4.0)
+"""Where one bar of the histogram of ratios ends and the next begins."""
+
+
+@dataclass
+class SideSummary:
+    different: int = 0
+    """Texts that differ from all before them."""
+    empty: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Characters in a text -> texts."""
+    words: Counter[int] = field(default_factory=Counter)
+    """Words between spaces -> texts."""
+    characters: Counter[str] = field(default_factory=Counter)
+
+    def scripts(self) -> Counter[str]:
+        """Script -> letters in it."""
+        found: Counter[str] = Counter()
+        for character, count in self.characters.items():
+            if script := script_of(character):
+                found[script] += count
+        return found
+
+    def add(self, text: str) -> None:
+        self.empty += not text
+        self.lengths[len(text)] += 1
+        self.words[len(text.split())] += 1
+        self.characters.update(text)
+
+
+@dataclass
+class Summary:
+    """Of normalised pairs: what cleaning would see."""
+
+    pairs: int = 0
+    untidy: int = 0
+    """Pairs that normalisation changes."""
+    duplicates: int = 0
+    """Pairs that came before."""
+    copies: int = 0
+    """Pairs whose sides are the same but for case, neither empty."""
+    conflicts: int = 0
+    """Pairs whose source came before with another target, the first time that this target comes."""
+    ratios: list[int] = field(default_factory=lambda: [0] * (len(RATIOS) + 1))
+    """Pairs by target length over source length, 10 added to both, between the ``RATIOS``."""
+    ratio: float = 1.0
+    """The geometric mean of that."""
+    deviation: float = 0.0
+    """The standard deviation of its logarithm."""
+    source: SideSummary = field(default_factory=SideSummary)
+    target: SideSummary = field(default_factory=SideSummary)
+
+
+def summarise(pairs: Iterable[Pair]) -> Summary:
+    summary, logs, squares = Summary(), 0.0, 0.0
+    with remembering() as memory:
+        seen, sources, targets = (Seen(memory, name) for name in ("pairs", "sources", "targets"))
+        for pair in pairs:
+            tidy = Pair(normalise(pair.source), normalise(pair.target))
+            summary.pairs += 1
+            summary.untidy += tidy != pair
+            repeated = seen.before(hashed(*tidy))
+            known_source = sources.before(hashed(tidy.source))
+            summary.duplicates += repeated
+            summary.conflicts += known_source and not repeated
+            summary.source.different += not known_source
+            summary.target.different += not targets.before(hashed(tidy.target))
+            summary.copies += bool(tidy.source) and is_copy(tidy)
+            summary.source.add(tidy.source)
+            summary.target.add(tidy.target)
+            value = log_ratio(tidy)
+            summary.ratios[sum(math.exp(value) >= edge for edge in RATIOS)] += 1
+            logs, squares = logs + value, squares + value * value
+    if summary.pairs:
+        mean = logs / summary.pairs
+        summary.ratio, summary.deviation = math.exp(mean), math.sqrt(max(0.0, squares / summary.pairs - mean * mean))
+    return summary
+
+
+def total(counts: Mapping[int, int]) -> int:
+    """The sum of all numbers, each as often as it was counted."""
+    return sum(number * times for number, times in counts.items())
+
+
+def percentile(counts: Mapping[int, int], share: float) -> int:
+    """The smallest number that at least that share (0 to 1) of those counted do not exceed; 0 of none."""
+    below, needed = 0, share * sum(counts.values())
+    for number in sorted(counts):
+        below += counts[number]
+        if below >= needed:
+            return number
+    return 0
+
+
+def histogram(counts: Mapping[int, int]) -> list[tuple[int, int, int]]:
+    """(from, to, counted) in bars that double: 0, 1, 2 to 3, 4 to 7, up to the largest number, none left out."""
+    bars: Counter[int] = Counter()
+    for number, times in counts.items():
+        bars[number.bit_length()] += times
+    bounds = [(0, 0), *((2 ** (bit - 1), 2**bit - 1) for bit in range(1, max(bars, default=0) + 1))]
+    return [(low, high, bars[bit]) for bit, (low, high) in enumerate(bounds)]

@@ -1,0 +1,1 @@
+"""Documents whose untranslated places are filled, and in which nothing else changes."""

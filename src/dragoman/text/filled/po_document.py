@@ -1,0 +1,161 @@
+"""A PO file to be translated: its untranslated entries are slots, and filling them changes nothing else in it."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from dragoman.errors import DataError
+from dragoman.text.filled import plurals
+from dragoman.text.filled.slots import Document, Edit, Filling, Slot, splice
+from dragoman.text.formats.po import Catalogue, Entry
+
+WIDTH = 79
+"""Columns of a line, where the file wraps its own strings."""
+
+
+class PoDocument(Document):
+    def __init__(self, raw: bytes, name: str, language: str | None = None):
+        """
+        Args:
+            language: of the translations, for how many plural forms there are where the file does not tell.
+
+        Raises:
+            DataError: it cannot be read as PO; the message names file and line.
+        """
+        super().__init__()
+        self.catalogue = Catalogue(raw, name)
+        self.rule = self.catalogue.plurals or plurals.of_language(language or "")
+        self.homes: list[tuple[Entry, int]] = []
+        """Entry and form of each slot."""
+        for entry in self.catalogue.entries:
+            for form in range(self.forms_of(entry)):
+                self.add(entry, form)
+
+    def forms_of(self, entry: Entry) -> int:
+        if entry.plural is None:
+            return 1
+        if self.rule is None:
+            if not self.notes:
+                self.notes.append(
+                    f"{self.catalogue.name}: no Plural-Forms in its header, so plurals get the forms they have"
+                )
+            return len(entry.forms)
+        if len(entry.forms) > self.rule.count:
+            self.notes.append(
+                f"{self.catalogue.name}:{entry.line}: has {len(entry.forms)} plural forms, the header allows "
+                f"{self.rule.count}: the others are left as they are"
+            )
+        return self.rule.count
+
+    def add(self, entry: Entry, form: int) -> None:
+        text = entry.source_of(form, self.rule)
+        if text.strip():
+            place = f"{self.catalogue.name}:{entry.line}" + (f" (plural form {form})" if entry.plural else "")
+            there = form < len(entry.forms) and bool(entry.forms[form].text)
+            self.slots.append(Slot(place, text, filled=there))
+            self.homes.append((entry, form))
+
+    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+        by_entry: dict[int, dict[int, Filling]] = defaultdict(dict)
+        entries = {id(entry): entry for entry, _ in self.homes}
+        for number, filling in fillings.items():
+            entry, form = self.homes[number]
+            by_entry[id(entry)][form] = filling
+        edits = [edit for key, forms in by_entry.items() for edit in self.edits(entries[key], forms)]
+        return self.encoded(splice(self.catalogue.text, edits), edits)
+
+    def edits(self, entry: Entry, fillings: Mapping[int, Filling]) -> Iterator[Edit]:
+        last = entry.forms[-1]
+        line_end = self.line_end_after(last.end)
+        wraps = _wraps(entry, self.catalogue.text)
+        added = ""
+        for form in range(max(*fillings, len(entry.forms) - 1) + 1):
+            text = fillings[form].text if form in fillings else ""
+            new = _quoted(text, len(f"msgstr[{form}] " if entry.plural else "msgstr "), wraps, line_end)
+            if form >= len(entry.forms):
+                added += f"{line_end}msgstr[{form}] {new}"
+            elif form in fillings:
+                yield Edit(entry.forms[form].spans[0][0], entry.forms[form].end, new)
+        if added:
+            yield Edit(last.end, last.end, added)
+        if any(filling.review for filling in fillings.values()):
+            yield from self.marked(entry, line_end)
+        else:
+            yield from self.unmarked(entry)
+
+    def marked(self, entry: Entry, line_end: str) -> Iterator[Edit]:
+        if entry.fuzzy:
+            return
+        if entry.flags:
+            yield Edit(at := entry.flags[0].start() + len("#,"), at, " fuzzy,")
+        else:
+            yield Edit(entry.start, entry.start, f"#, fuzzy{line_end}")
+
+    def unmarked(self, entry: Entry) -> Iterator[Edit]:
+        for comment in entry.flags:
+            kept = re.sub(r"(?<=,)[ \t]*fuzzy[ \t]*(,|(?=\r?$))", "", comment[0])
+            if kept.rstrip() == "#,":
+                yield Edit(comment.start(), comment.end() + 1, "")  # its line end too
+            elif kept != comment[0]:
+                yield Edit(*comment.span(), re.sub(r",(?=\r?$)", "", kept))
+
+    def line_end_after(self, at: int) -> str:
+        text = self.catalogue.text
+        end = text.find("\n", at)
+        end = text.rfind("\n", 0, at) if end < 0 else end
+        return "\r\n" if text[end - 1 : end] == "\r" else "\n"
+
+    def encoded(self, text: str, edits: list[Edit]) -> bytes:
+        charset = self.catalogue.charset
+        try:
+            return text.encode(charset)
+        except UnicodeEncodeError as error:
+            character = text[error.start]
+            raise DataError(
+                f"{self.catalogue.name}: {charset}, its encoding, has no {character!r}, which a translation needs: "
+                "convert the file with msgconv -t UTF-8"
+            ) from None
+
+
+# ---- strings as PO writes them --------------------------------------------------------------------
+
+
+def _wraps(entry: Entry, text: str) -> bool:
+    """Whether a string of the source is broken elsewhere than at its own line ends."""
+    for value in (entry.source, entry.plural):
+        pieces = [text[start + 1 : end - 1] for start, end in value.spans[:-1]] if value else []
+        if any(piece and not piece.endswith("\\n") for piece in pieces):
+            return True
+    return False
+
+
+def _quoted(text: str, used: int, wraps: bool, line_end: str) -> str:
+    """``text`` in quotes: on one line or, where it has line ends or is to be wrapped and too long, on several.
+
+    Args:
+        used: columns that the keyword takes on the first line.
+    """
+    lines = re.findall(r"[^\n]*\n|[^\n]+", text)
+    if len(lines) < 2 and not (wraps and used + len(_escaped(text)) + 2 > WIDTH):
+        return f'"{_escaped(text)}"'
+    if wraps:
+        lines = [piece for line in lines for piece in _folded(line)]
+    return line_end.join(['""', *(f'"{_escaped(line)}"' for line in lines)])
+
+
+def _folded(line: str) -> Iterator[str]:
+    piece = ""
+    for word in re.findall(r"\s*\S+\s*|\s+", line):
+        if piece and len(_escaped(piece + word.rstrip())) + 2 > WIDTH:
+            yield piece
+            piece = ""
+        piece += word
+    yield piece
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda found: _ESCAPES.get(found[0]) or f"\\{ord(found[0]):03o}", text)
+
+
+_ESCAPES = dict(zip('\\"\n\t\r\a\b\f\v', ("\\" + letter for letter in '\\"ntrabfv'), strict=True))
+_SPECIAL = re.compile(r'[\\"\x00-\x1f\x7f]')

@@ -1,0 +1,150 @@
+"""Plain text as documents: what a language model learns from, in files of text or of JSON lines."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, PositiveInt
+
+from dragoman.config import OneOf, config
+from dragoman.errors import DataError
+from dragoman.text.cleaning.split import HoldOut, hold_out
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.text.formats.lines import read_lines
+
+
+class Document(NamedTuple):
+    text: str
+
+    @property
+    def source(self) -> str:
+        """What it is told apart by when some are held out."""
+        return self.text
+
+    target = source
+
+
+@config
+class WholeFiles:
+    """A file is one document."""
+
+    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+        yield "\n".join(lines)
+
+
+@config
+class BlankLines:
+    """Empty lines stand between documents."""
+
+    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+        return _cut(lines, lambda line: not line.strip())
+
+
+@config
+class Marker:
+    """A line of its own, such as <|endoftext|>, stands between documents."""
+
+    text: str = "<|endoftext|>"
+
+    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+        return _cut(lines, lambda line: line.strip() == self.text)
+
+
+Cut = Annotated[WholeFiles | BlankLines | Marker, OneOf()]
+
+
+def _cut(lines: Iterable[str], between: Callable[[str], bool]) -> Iterator[str]:
+    document: list[str] = []
+    for line in lines:
+        if between(line):
+            yield "\n".join(document)
+            document = []
+        else:
+            document.append(line)
+    yield "\n".join(document)
+
+
+def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
+    """The documents of a file, plain, .gz or .zst; those that hold nothing are passed over. A .jsonl file has one in
+    each line, under ``key``.
+
+    Raises:
+        DataError: a file that is missing, damaged, or without a document.
+    """
+    if extension(path) in (".jsonl", ".ndjson"):
+        texts = (pair.source for pair in read_pairs(JsonLines(path=path, source=key, target=key)))
+    else:
+        texts = cut.cut(read_lines(path))
+    found = False
+    for text in texts:
+        if text.strip():
+            found = True
+            yield Document(text)
+    if not found:
+        raise DataError(f"{path}: no text in it")
+
+
+# ---- a run's text ---------------------------------------------------------------------------------
+
+
+@config
+class Tail:
+    """The end of all text, as it stands in the files: for text whose parts follow one another, such as a book."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Of the characters."""
+
+
+@config
+class Drawn:
+    """Documents drawn at random; what is like one of them is kept out of training."""
+
+    documents: PositiveInt = 200
+    near: Annotated[float, Field(gt=0, le=1)] | None = 0.8
+    """Similarity from which a document counts as a near duplicate, 0 to 1; None for exact duplicates alone."""
+    seed: int = 1
+    """Another one draws others."""
+
+
+@config
+class Texts:
+    files: tuple[str, ...]
+    """Text files, or .jsonl; plain, .gz or .zst."""
+    documents: Cut = WholeFiles()
+    """Where a text file is cut into documents."""
+    key: str = "text"
+    """Key of the text in JSON lines; a dot leads into an object."""
+    valid: tuple[str, ...] = ()
+    """Files to choose the best checkpoint by; without them some text is held out."""
+    hold_out: Annotated[Tail | Drawn, OneOf()] = Tail()
+    """What becomes the validation text where no files are given for it."""
+
+    def read(self, paths: Iterable[str]) -> Iterator[Document]:
+        for path in paths:
+            yield from read_documents(path, self.documents, self.key)
+
+    def split(self) -> tuple[list[Document], list[Document], dict[str, int]]:
+        """Documents to learn from, documents to validate with, and what else is worth a line of the report.
+
+        Raises:
+            DataError: a file that cannot be read, or too little text to hold any out.
+        """
+        documents = list(self.read(self.files))
+        if self.valid:
+            return documents, list(self.read(self.valid)), {}
+        if isinstance(self.hold_out, Tail):
+            return *_without_tail(documents, self.hold_out.share), {}
+        drawn = self.hold_out
+        split = hold_out(documents, HoldOut(test=0, valid=drawn.documents, near=drawn.near, seed=drawn.seed))
+        return split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}
+
+
+def _without_tail(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
+    """The document in which the tail begins is cut in two."""
+    left = int((1 - share) * sum(len(document.text) for document in documents))
+    for i, document in enumerate(documents):
+        if left < len(document.text):
+            halves = Document(document.text[:left]), Document(document.text[left:])
+            return [*documents[:i], *halves[: left > 0]], [halves[1], *documents[i + 1 :]]
+        left -= len(document.text)
+    raise AssertionError("a share below 1 leaves a tail")

@@ -1,0 +1,324 @@
+"""Parallel text in files, read as sentence pairs: text files, tables, JSON lines, and what translators keep.
+
+Each format is a config class and a generator, here or in a file of its own; the union at the foot lists them. A pair is
+never guessed at: what cannot be read as it stands is an error that names the file and the row.
+"""
+
+import csv
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.keyed import Keyed, read_keyed
+from dragoman.text.formats.lines import Pair, check_string, parse_json, read_lines
+from dragoman.text.formats.mo import read_mo
+from dragoman.text.formats.parquet import Parquet, read_parquet
+from dragoman.text.formats.po import Gettext, read_po
+from dragoman.text.formats.tmx import Tmx, read_tmx
+from dragoman.text.formats.xliff import Xliff, read_xliff
+
+__all__ = [
+    "Gettext",
+    "JsonLines",
+    "Keyed",
+    "Pair",
+    "PairFile",
+    "PairSource",
+    "Parquet",
+    "Part",
+    "Table",
+    "TextFiles",
+    "Tmx",
+    "Xliff",
+    "guess_source",
+    "held_out_from",
+    "names_of",
+    "read_lines",
+    "read_pairs",
+    "tags_of",
+]
+
+# ---- two text files -------------------------------------------------------------------------------
+
+
+@config
+class TextFiles:
+    source: str
+    """Text file with one sentence a line, plain, .gz or .zst."""
+    target: str
+    """Its translation, line for line."""
+
+
+def _read_text_files(cfg: TextFiles) -> Iterator[Pair]:
+    sources, targets, both = read_lines(cfg.source), read_lines(cfg.target), 0
+    for source in sources:
+        target = next(targets, None)
+        if target is None:
+            raise _unequal(cfg, both + 1 + _count(sources), both)
+        yield Pair(source, target)
+        both += 1
+    if extra := _count(targets):
+        raise _unequal(cfg, both, both + extra)
+
+
+def _unequal(cfg: TextFiles, sources: int, targets: int) -> DataError:
+    return DataError(
+        f"{cfg.source} has {sources:,} lines and {cfg.target} has {targets:,}: "
+        "line n of one must translate line n of the other, so find the missing line"
+    )
+
+
+def _count(lines: Iterator[str]) -> int:
+    return sum(1 for _ in lines)
+
+
+# ---- tables ---------------------------------------------------------------------------------------
+
+
+@config
+class Table:
+    path: str
+    """Tab-separated (.tsv, taken literally) or comma-separated (.csv, with quotes), plain, .gz or .zst."""
+    source: str | int = 0
+    """Column of the source: its name in the header row, or its number, counted from 0."""
+    target: str | int = 1
+    """Column of the target."""
+    header: bool = False
+    """Whether the first row only names the columns; a column given by name says so too."""
+
+
+Row = tuple[int, Sequence[str]]
+"""Line on which the row begins, counted from 1, and its fields."""
+
+
+def _read_table(cfg: Table) -> Iterator[Pair]:
+    rows, names = table_rows(cfg.path), None
+    if cfg.header or isinstance(cfg.source, str) or isinstance(cfg.target, str):
+        _, names = next(rows, (0, ()))
+    source, target = (_column(cfg, column, names) for column in (cfg.source, cfg.target))
+    needed = 1 + max(source, target)
+    for line, fields in rows:
+        if len(fields) < needed:
+            raise DataError(f"{cfg.path}:{line}: {needed} columns expected, {len(fields)} found{_hint(cfg.path)}")
+        yield Pair(fields[source], fields[target])
+
+
+def _column(cfg: Table, column: str | int, names: Sequence[str] | None) -> int:
+    if isinstance(column, int):
+        if column < 0:
+            raise ConfigError(f"{cfg.path}: column {column}: columns are counted from 0")
+        return column
+    if not names or column not in names:
+        raise DataError(f"{cfg.path}:1: no column {column!r} in the header: {', '.join(names or ()) or 'it is empty'}")
+    return names.index(column)
+
+
+def _hint(path: str) -> str:
+    return " (a tab stands between columns)" if extension(path) == ".tsv" else ""
+
+
+def table_rows(path: str) -> Iterator[Row]:
+    """The rows of a table; empty lines between them are skipped."""
+    if (split := _SPLITTERS.get(extension(path))) is None:
+        raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz or .zst")
+    return ((line, fields) for line, fields in split(path) if len(fields) > 1 or any(fields))
+
+
+def _tab_rows(path: str) -> Iterator[Row]:
+    for number, line in enumerate(read_lines(path), 1):
+        yield number, line.split("\t")
+
+
+def _comma_rows(path: str) -> Iterator[Row]:
+    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
+    begin = 1
+    try:
+        for fields in reader:
+            yield begin, fields
+            begin = reader.line_num + 1  # a quoted field may run over several lines
+    except csv.Error as error:
+        raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
+
+
+_SPLITTERS = {".tsv": _tab_rows, ".csv": _comma_rows}
+
+
+# ---- JSON lines -----------------------------------------------------------------------------------
+
+
+@config
+class JsonLines:
+    path: str
+    """One JSON object a line, plain, .gz or .zst."""
+    source: str = "source"
+    """Key of the source; a dot leads into an object, as in translation.en."""
+    target: str = "target"
+    """Key of the target."""
+
+
+def _read_json_lines(cfg: JsonLines) -> Iterator[Pair]:
+    for number, line in enumerate(read_lines(cfg.path), 1):
+        if line and not line.isspace():
+            where = f"{cfg.path}:{number}"
+            record = parse_json(line, where)
+            yield Pair(_field(record, cfg.source, where), _field(record, cfg.target, where))
+
+
+def _field(record: Any, key: str, where: str) -> str:
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a JSON object expected, such as {{{key!r}: ...}}, not {type(record).__name__}")
+    if key in record:
+        if not isinstance(record[key], str):
+            raise DataError(f"{where}: {key!r} is not a string but {type(record[key]).__name__}")
+        return check_string(record[key], f"{where}: {key!r}")
+    first, dot, rest = key.partition(".")
+    if dot and first in record:
+        return _field(record[first], rest, where)
+    raise DataError(f"{where}: no key {key!r} among {', '.join(map(repr, record)) or 'none'}")
+
+
+# ---- all of them ----------------------------------------------------------------------------------
+
+PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+
+
+@config
+class Part:
+    name: str | None = None
+    """What mixtures and reports call it; None for the name of its file."""
+    pairs: PairFile
+    """Where they are."""
+    tags: tuple[str, ...] = ()
+    """Words that stand before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
+    back-translation); dragoman translate --tag puts them there."""
+    hold_out: bool = True
+    """Whether pairs of it may be held out for validation and test: false for text that a machine has translated."""
+
+
+PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
+
+
+def read_pairs(source: PairSource) -> Iterator[Pair]:
+    """The sentence pairs of a source, in its order, as they stand in the files.
+
+    Raises:
+        DataError: a file that is missing, empty or damaged, or a row that cannot be read; the message names the place.
+        ConfigError: a source that cannot be what it says it is.
+    """
+    read = False
+    for pair in _reader(source):
+        read = True
+        yield pair
+    if not read:
+        raise DataError(f"{_name(source)}: no sentence pairs in it")
+
+
+def _reader(source: PairSource) -> Iterator[Pair]:
+    match source:
+        case Part():
+            return _reader(source.pairs)
+        case TextFiles():
+            return _read_text_files(source)
+        case Table():
+            return _read_table(source)
+        case JsonLines():
+            return _read_json_lines(source)
+        case Keyed():
+            return read_keyed(source)
+        case Parquet():
+            return read_parquet(source)
+        case Gettext():
+            return read_mo(source.path) if extension(source.path) == ".mo" else read_po(source.path)
+        case Xliff():
+            return read_xliff(source.path)
+        case Tmx():
+            return read_tmx(source)
+
+
+def _name(source: PairSource) -> str:
+    match source:
+        case Part():
+            return _name(source.pairs)
+        case TextFiles():
+            return f"{source.source}, {source.target}"
+        case Keyed():
+            return source.root
+        case _:
+            return source.path
+
+
+def names_of(sources: Sequence[PairSource]) -> list[str]:
+    """What each source goes by: the name it was given, or its file's up to the first dot; in either case followed by a
+    number from the second on that would go by the same.
+
+    Raises:
+        ConfigError: a name given twice, or one that is empty or holds a tab or line end.
+    """
+    given = [source.name for source in sources if isinstance(source, Part) and source.name is not None]
+    for name in given:
+        if not name.strip() or not name.isprintable():
+            raise ConfigError(f"data.train: {name!r} is no name for a source: use letters and digits")
+        if given.count(name) > 1:
+            raise ConfigError(f"data.train: two sources are named {name!r}: give each a name of its own")
+    names: list[str] = []
+    for source in sources:
+        own = source.name if isinstance(source, Part) else None
+        names.append(own if own is not None else _free(_short_name(source), {*given, *names}))
+    return names
+
+
+def tags_of(source: PairSource) -> tuple[str, ...]:
+    return source.tags if isinstance(source, Part) else ()
+
+
+def held_out_from(source: PairSource) -> bool:
+    return source.hold_out if isinstance(source, Part) else True
+
+
+def _short_name(source: PairSource) -> str:
+    return Path(_name(source).partition(",")[0]).name.partition(".")[0] or "source"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+
+
+def guess_source(path: str) -> PairSource:
+    """What ``path`` must be by its name: one file of a known kind, or two text files as in ``corpus.en,corpus.de``.
+
+    A table whose first row holds the words source and target is read by them.
+
+    Raises:
+        ConfigError: the name does not tell.
+        DataError: a table that cannot be opened.
+    """
+    first, comma, second = path.partition(",")
+    if comma and not Path(path).exists():
+        return TextFiles(source=first.strip(), target=second.strip())
+    if extension(path) in _SPLITTERS:
+        _, names = next(table_rows(path), (0, ()))
+        named = {"source", "target"} <= set(names)
+        return Table(path=path, source="source", target="target") if named else Table(path=path)
+    if kind := _KINDS.get(extension(path)):
+        return kind(path=path)
+    raise ConfigError(
+        f"{path}: its name does not tell what it is: name it {', '.join([*_SPLITTERS, *_KINDS])} "
+        "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
+    )
+
+
+_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".parquet": Parquet,
+    ".po": Gettext,
+    ".mo": Gettext,
+    ".xlf": Xliff,
+    ".xliff": Xliff,
+    ".tmx": Tmx,
+}

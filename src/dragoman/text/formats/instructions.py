@@ -1,0 +1,28 @@
+"""Prompts with the answers that a language model shall learn to give."""
+
+from dragoman.config import config
+from dragoman.text.cleaning.split import HoldOut, hold_out
+from dragoman.text.formats.formats import PairSource, read_pairs
+from dragoman.text.formats.lines import Pair
+
+
+@config
+class Instructions:
+    """Pairs of prompt and answer; only answers are learned."""
+
+    train: tuple[PairSource, ...]
+    """Sources of pairs, read one after the other: the source is the prompt, the target its answer."""
+    valid: PairSource | None = None
+    """Chooses the best checkpoint; without it, some of the training pairs are held out."""
+    hold_out: HoldOut = HoldOut(test=0, valid=200)
+    """How many pairs are held out where no validation pairs are given."""
+    between: str = "\n"
+    """What stands between prompt and answer, and ends what is typed when the model is asked."""
+
+    def split(self) -> tuple[list[Pair], list[Pair], dict[str, int]]:
+        """Pairs to learn from, pairs to validate with, and what else is worth a line of the report."""
+        pairs = [pair for source in self.train for pair in read_pairs(source)]
+        if self.valid is not None:
+            return pairs, list(read_pairs(self.valid)), {}
+        split = hold_out(pairs, self.hold_out)
+        return split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}

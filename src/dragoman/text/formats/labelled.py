@@ -1,0 +1,171 @@
+"""Texts with a label each, in tables, JSON lines, or lines that begin with the label."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
+
+from pydantic import PositiveInt
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.formats import Table, read_pairs
+from dragoman.text.formats.lines import check_string, parse_json, read_lines
+
+
+class LabelledText(NamedTuple):
+    text: str
+    label: str
+
+    @property
+    def given(self) -> str:
+        """What the model reads."""
+        return self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a tokenizer learns from."""
+        return (self.text,)
+
+    @property
+    def where(self) -> str:
+        return repr(self.text[:60])
+
+    @property
+    def source(self) -> str:
+        """What it is told apart by when some are held out: the label is no part of it."""
+        return self.text
+
+    target = source
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+@config
+class LabelledTable:
+    path: str
+    """Tab-separated (.tsv, taken literally) or comma-separated (.csv, with quotes), plain, .gz or .zst."""
+    text: str | int = "text"
+    """Column of the text: its name in the header row, or its number, counted from 0."""
+    label: str | int = "label"
+    """Column of the label."""
+    header: bool = False
+    """Whether the first row only names the columns; a column given by name says so too."""
+
+    def read(self) -> Iterator[LabelledText]:
+        for pair in read_pairs(Table(path=self.path, source=self.text, target=self.label, header=self.header)):
+            yield LabelledText(pair.source, pair.target.strip())
+
+
+@config
+class LabelledLines:
+    path: str
+    """One JSON object a line, plain, .gz or .zst."""
+    text: str = "text"
+    """Key of the text."""
+    label: str = "label"
+    """Key of the label: a text, a number, true or false."""
+
+    def read(self) -> Iterator[LabelledText]:
+        for number, line in enumerate(read_lines(self.path), 1):
+            if line and not line.isspace():
+                where = f"{self.path}:{number}"
+                record = parse_json(line, where)
+                for key, kinds in ((self.text, str), (self.label, (str, int, bool))):
+                    if not isinstance(record, dict) or not isinstance(record.get(key), kinds):
+                        raise DataError(
+                            f"{where}: expected an object with {self.text!r}: a text, {self.label!r}: its label"
+                        )
+                label = record[self.label]
+                label = str(label).lower() if isinstance(label, bool) else str(label)
+                yield LabelledText(check_string(record[self.text], where), label.strip())
+
+
+@config
+class LabelFirst:
+    path: str
+    """Text file, each line a label, a space or tab, and the text."""
+
+    def read(self) -> Iterator[LabelledText]:
+        for number, line in enumerate(read_lines(self.path), 1):
+            if line and not line.isspace():
+                label, *text = line.split(maxsplit=1)
+                if not text:
+                    raise DataError(f"{self.path}:{number}: a label and a text expected, only {label!r} found")
+                yield LabelledText(text[0], label)
+
+
+LabelledSource = Annotated[LabelledTable | LabelledLines | LabelFirst, OneOf()]
+
+
+def read_labelled(source: LabelledSource, known: Sequence[str] | None = None) -> list[LabelledText]:
+    """The examples of a file; those without text are passed over.
+
+    Raises:
+        DataError: a file that cannot be read or holds no example, a row without a label, or with one that is not
+            ``known``.
+    """
+    examples = []
+    for number, example in enumerate(source.read(), 1):
+        if not example.label:
+            raise DataError(f"{source.path}: example {number} has no label: {example.text[:60]!r}")
+        check_known(example.label, known, f"{source.path}: example {number}")
+        if example.text.strip():
+            examples.append(example)
+    if not examples:
+        raise DataError(f"{source.path}: no labelled text in it")
+    return examples
+
+
+def guess_labelled(path: str) -> LabelledSource:
+    """What ``path`` must be by its name. A table without the words text and label in its first row has the text in its
+    first column and the label in its second.
+
+    Raises:
+        ConfigError: the name does not tell.
+    """
+    match extension(path):
+        case ".tsv" | ".csv":
+            first = next(iter(read_pairs(Table(path=path, source=0, target=1))))
+            named = {"text", "label"} <= {first.source, first.target}
+            return LabelledTable(path=path) if named else LabelledTable(path=path, text=0, label=1)
+        case ".jsonl" | ".ndjson":
+            return LabelledLines(path=path)
+        case ".txt":
+            return LabelFirst(path=path)
+    raise ConfigError(f"{path}: its name does not tell what it is: name it .tsv, .csv, .jsonl, or .txt (label first)")
+
+
+# ---- a run's text ---------------------------------------------------------------------------------
+
+
+@config
+class LabelledTexts:
+    train: tuple[LabelledSource, ...]
+    """Read one after the other."""
+    valid: LabelledSource | None = None
+    """Chooses the best checkpoint; without it, some of the training text is held out."""
+    test: LabelledSource | None = None
+    """Only for the final figures; without it, some of the training text is held out."""
+    hold_out: HoldOut = HoldOut(test=500, valid=500)
+    """How many examples of the training text become test and validation set, where none is given above."""
+    overlap: Overlapping = "drop"
+    """What to do with training texts that are like one of a given validation or test set."""
+    longest: PositiveInt = 256
+    """Tokens of a text that are read; what follows is cut off."""
+
+    def split(self) -> Examples[LabelledText]:
+        """
+        Raises:
+            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+        """
+        examples = [example for source in self.train for example in read_labelled(source)]
+        labels = in_order({example.label for example in examples})
+        if len(labels) < 2:
+            raise DataError(f"{self.train[0].path}: all texts have the label {labels[0]!r}: nothing to learn")
+        valid, test = (None if source is None else read_labelled(source, labels) for source in (self.valid, self.test))
+        found = set_apart(examples, valid, test, self.hold_out, self.overlap, {"labels": labels})
+        check_kept(labels, (example.label for example in found.split.train))
+        return found

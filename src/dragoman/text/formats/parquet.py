@@ -1,0 +1,90 @@
+"""Parquet: columns of a large table, read a batch at a time. Needs the extra ``parquet``."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dragoman.config import config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.lines import Pair, check_string
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+BATCH = 8192
+"""Rows in memory."""
+
+
+@config
+class Parquet:
+    path: str
+    """A .parquet file."""
+    source: str = "source"
+    """Column of the source; a dot leads into a struct, as in translation.en."""
+    target: str = "target"
+    """Column of the target."""
+
+
+def read_parquet(cfg: Parquet) -> Iterator[Pair]:
+    """The pairs of two columns; where a cell is null, its text is empty.
+
+    Raises:
+        DataError: no such file, damaged, columns that are not there or hold no text, text that is none.
+        ConfigError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
+    try:
+        with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
+            for name in (cfg.source, cfg.target):
+                _check_column(file.schema_arrow, name, cfg.path)
+            row = 0
+            for batch in file.iter_batches(BATCH, columns=[cfg.source, cfg.target]):
+                sources, targets = (_cells(batch, name) for name in (cfg.source, cfg.target))
+                for source, target in zip(sources, targets, strict=True):
+                    row += 1
+                    where = f"{cfg.path}: row {row}"
+                    yield Pair(check_string(source or "", where), check_string(target or "", where))
+    except FileNotFoundError:
+        raise DataError(f"{cfg.path}: no such file") from None
+    except (arrow.ArrowException, UnicodeDecodeError) as error:
+        raise DataError(f"{cfg.path}: not Parquet, or damaged: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        reason = str(error.strerror or error).splitlines()[0]
+        raise DataError(f"{cfg.path}: cannot be read, or damaged: {reason}") from None
+
+
+def _check_column(schema: "pyarrow.Schema", name: str, path: str) -> None:
+    from pyarrow import types
+
+    columns = dict(_columns(schema))
+    if name not in columns:
+        raise DataError(f"{path}: no column {name!r} among {', '.join(map(repr, columns)) or 'none'}")
+    held = columns[name]
+    held = held.value_type if types.is_dictionary(held) else held
+    if not any(is_text(held) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
+        raise DataError(f"{path}: column {name!r} holds {held}, not text")
+
+
+def _columns(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name and type of every column, those inside structs by the path to them."""
+    from pyarrow import types
+
+    for field in fields:
+        if types.is_struct(field.type):
+            yield from _columns(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field.type
+
+
+def _cells(batch: "pyarrow.RecordBatch", name: str) -> list[str | None]:
+    if name in batch.schema.names:
+        return batch.column(name).to_pylist()
+    first, _, rest = name.partition(".")
+    cells: list[Any] = batch.column(first).to_pylist()
+    for key in rest.split("."):
+        cells = [None if cell is None else cell[key] for cell in cells]
+    return cells

@@ -1,0 +1,184 @@
+"""Sentences whose words have a label each: columns as in CoNLL's shared tasks, or JSON lines."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PositiveInt
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.lines import check_string, parse_json, read_lines
+
+
+class TaggedText(NamedTuple):
+    tokens: tuple[str, ...]
+    """Words, and what else has a label."""
+    labels: tuple[str, ...]
+    """As many."""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.tokens)
+
+    @property
+    def source(self) -> str:
+        """What it is told apart by when some are held out."""
+        return self.text
+
+    target = source
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a tokenizer learns from."""
+        return (self.text,)
+
+    @property
+    def where(self) -> str:
+        return repr(self.text[:60])
+
+
+class Placed(NamedTuple):
+    """An example and where it stands: the lines of its words, or its own."""
+
+    example: TaggedText
+    places: Sequence[str]
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+@config
+class TaggedColumns:
+    path: str
+    """Text file with a word and its label in each line, between tabs or spaces, and an empty line between sentences;
+    lines that begin with -DOCSTART- or, in files with tabs, with # are passed over. Plain, .gz or .zst."""
+    token: int = 0
+    """Column of the word, counted from 0; from the end where negative."""
+    label: int = -1
+    """Column of its label."""
+
+    def read(self) -> Iterator[Placed]:
+        words: list[tuple[str, str, str]] = []
+        for number, line in enumerate(chain(read_lines(self.path), [""]), 1):
+            if not line.strip():
+                if words:
+                    tokens, labels, places = zip(*words, strict=True)
+                    yield Placed(TaggedText(tokens, labels), places)
+                words = []
+            elif not line.startswith("-DOCSTART-") and not (line.startswith("#") and "\t" not in line):
+                where = f"{self.path}:{number}"
+                words.append((*self._word(line, where), where))
+
+    def _word(self, line: str, where: str) -> tuple[str, str]:
+        fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+        needed = max(column + 1 if column >= 0 else -column for column in (self.token, self.label))
+        if len(fields) < max(needed, 2):
+            raise DataError(
+                f"{where}: {max(needed, 2)} columns expected, a word and its label among them; found {line!r}"
+            )
+        token, label = fields[self.token], fields[self.label]
+        if not token or not label:
+            raise DataError(f"{where}: an empty {'label' if token else 'word'}: {line!r}")
+        return token, label
+
+
+@config
+class TaggedLines:
+    path: str
+    """One JSON object a line, plain, .gz or .zst."""
+    tokens: str = "tokens"
+    """Key of the list of words."""
+    labels: str = "labels"
+    """Key of the list of their labels, as long: texts or whole numbers."""
+
+    def read(self) -> Iterator[Placed]:
+        for number, line in enumerate(read_lines(self.path), 1):
+            if line and not line.isspace():
+                where = f"{self.path}:{number}"
+                record = parse_json(line, where)
+                tokens = tuple(check_string(token, where) for token in self._list(record, self.tokens, (str,), where))
+                labels = tuple(str(label) for label in self._list(record, self.labels, (str, int), where))
+                if len(tokens) != len(labels):
+                    raise DataError(f"{where}: {len(tokens)} words and {len(labels)} labels: each word needs its own")
+                if not all(token.strip() for token in tokens) or not all(label.strip() for label in labels):
+                    raise DataError(f"{where}: an empty word or label")
+                if tokens:
+                    yield Placed(TaggedText(tokens, labels), [where] * len(tokens))
+
+    def _list(self, record: Any, key: str, kinds: tuple[type, ...], where: str) -> list[Any]:
+        found = record.get(key) if isinstance(record, dict) else None
+        if not isinstance(found, list) or not all(isinstance(entry, kinds) for entry in found):
+            raise DataError(
+                f"{where}: expected an object with {self.tokens!r}: a list of words, {self.labels!r}: one of labels"
+            )
+        return found
+
+
+TaggedSource = Annotated[TaggedColumns | TaggedLines, OneOf()]
+
+
+def read_tagged(source: TaggedSource, known: Iterable[str] | None = None) -> list[TaggedText]:
+    """
+    Raises:
+        DataError: a file that cannot be read or holds no sentence, a word without a label, or with one that is not
+            ``known``.
+    """
+    examples, known = [], None if known is None else list(known)
+    for example, places in source.read():
+        for label, where in zip(example.labels, places, strict=True):
+            check_known(label, known, f"{where}: a word")
+        examples.append(example)
+    if not examples:
+        raise DataError(f"{source.path}: no sentence with labels in it")
+    return examples
+
+
+def guess_tagged(path: str) -> TaggedSource:
+    """What ``path`` must be by its name: JSON lines, or else columns.
+
+    Raises:
+        ConfigError: the name does not tell.
+    """
+    match extension(path):
+        case ".jsonl" | ".ndjson":
+            return TaggedLines(path=path)
+        case ".txt" | ".tsv" | ".conll" | ".iob" | ".bio":
+            return TaggedColumns(path=path)
+    raise ConfigError(f"{path}: its name does not tell what it is: name it .conll, .tsv, .txt or .jsonl")
+
+
+# ---- a run's examples -----------------------------------------------------------------------------
+
+
+@config
+class TaggedTexts:
+    train: tuple[TaggedSource, ...]
+    """Read one after the other."""
+    valid: TaggedSource | None = None
+    """Chooses the best checkpoint; without it, some of the training sentences are held out."""
+    test: TaggedSource | None = None
+    """Only for the final figures; without it, some of the training sentences are held out."""
+    hold_out: HoldOut = HoldOut(test=500, valid=500)
+    """How many training sentences become test and validation set, where none is given above."""
+    overlap: Overlapping = "drop"
+    """What to do with training sentences that are like one of a given validation or test set."""
+    longest: PositiveInt = 256
+    """Tokens of a sentence that are read together; a longer one is cut between words and read in parts."""
+
+    def split(self) -> Examples[TaggedText]:
+        """
+        Raises:
+            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+        """
+        examples = [example for source in self.train for example in read_tagged(source)]
+        labels = in_order({label for example in examples for label in example.labels})
+        if len(labels) < 2:
+            raise DataError(f"{self.train[0].path}: all words have the label {labels[0]!r}: nothing to learn")
+        valid, test = (None if source is None else read_tagged(source, labels) for source in (self.valid, self.test))
+        found = set_apart(examples, valid, test, self.hold_out, self.overlap, {"labels": labels})
+        check_kept(labels, (label for example in found.split.train for label in example.labels))
+        return found

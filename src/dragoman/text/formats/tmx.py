@@ -1,0 +1,183 @@
+"""TMX, translation memories: units with the same text in two languages or more."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+from xml.sax.saxutils import quoteattr
+
+from dragoman.config import config
+from dragoman.errors import DataError
+from dragoman.text.filled.slots import Document, Edit, Filling, Slot
+from dragoman.text.formats.compressed import open_bytes
+from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.markup import CHUNK, Element, Inline, Source, Unit, as_utf8, inline, units, written
+
+
+@config
+class Tmx:
+    path: str
+    """A .tmx file, plain, .gz or .zst; a unit that lacks one of the languages is passed over."""
+    source: str | None = None
+    """Language of the source, as in the file: ``en`` takes ``en-GB`` too, if there is no ``en``. None for the one that
+    the file declares its own."""
+    target: str | None = None
+    """Language of the target. None where the file has but one besides the source."""
+
+
+Variant = tuple[str, Element, Element]
+"""Language, ``tuv`` and ``seg``."""
+
+
+class Entry(NamedTuple):
+    unit: Unit
+    declared: str | None
+    """The language that the unit, or the file, says it was translated from."""
+    variants: list[Variant]
+
+    def variant(self, language: str) -> Variant | None:
+        """The first variant in a language: the very one, or one for a region of it, or for no region in particular."""
+        wanted = language.lower()
+        general = wanted.partition("-")[0]
+        ways = (wanted.__eq__, lambda name: name.startswith(f"{wanted}-"), general.__eq__)
+        return next((v for fits in ways for v in self.variants if fits(v[0].lower())), None)
+
+    def inline(self, segment: Element) -> Inline:
+        return inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
+
+
+def entries(pieces: Iterable[bytes], name: str) -> Iterator[Entry]:
+    """The units of a file in UTF-8, one at a time."""
+    declared = None
+    for unit in units(pieces, name, "tmx", "header", "tu"):
+        attributes = unit.element.attributes
+        if unit.element.name == "header":
+            declared = _language(attributes.get("srclang"))
+            continue
+        variants = []
+        for variant in unit.element.all("tuv"):
+            language = variant.attributes.get("xml:lang") or variant.attributes.get("lang")
+            segment = variant.find("seg")
+            if not language or segment is None:
+                lacks = "a <seg>" if language else "xml:lang"
+                raise DataError(f"{name}:{variant.line}: a <tuv> without {lacks}: add it, or remove the unit")
+            variants.append((language.replace("_", "-"), variant, segment))
+        yield Entry(unit, _language(attributes.get("srclang")) or declared, variants)
+
+
+def _language(declared: str | None) -> str | None:
+    return None if declared in (None, "", "*all*") else declared.replace("_", "-")
+
+
+class Languages:
+    """Which language is source and which is target: as asked for, or the only ones they can be."""
+
+    def __init__(self, name: str, source: str | None, target: str | None):
+        self.name = name
+        self.source, self.target = (language and language.replace("_", "-") for language in (source, target))
+        self.seen: str | None = None
+        """The target that was found so far."""
+
+    def of(self, entry: Entry) -> tuple[str, str] | None:
+        """The two languages in a unit; None if it lacks one that was not asked for."""
+        present = list(dict.fromkeys(language for language, *_ in entry.variants))
+        source = self.source or entry.declared
+        if source is None:
+            raise self.undecided("source", present, entry)
+        if self.target is not None:
+            return source, self.target
+        return (source, target) if (target := self.only_other(source, present, entry)) else None
+
+    def only_other(self, source: str, present: list[str], entry: Entry) -> str | None:
+        found = entry.variant(source)
+        others = [language for language in present if found is None or language != found[0]]
+        if found is None or not others:
+            return None
+        if len(others) > 1 or (self.seen and self.seen != others[0]):
+            raise self.undecided("target", list(dict.fromkeys([*filter(None, [self.seen]), *others])), entry)
+        self.seen = others[0]
+        return others[0]
+
+    def undecided(self, side: str, choices: list[str], entry: Entry) -> DataError:
+        there = ", ".join(choices) or "none"
+        return DataError(
+            f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {there}? Name it with {side!r}"
+        )
+
+
+def read_tmx(cfg: Tmx) -> Iterator[Pair]:
+    """The units that have both languages, tags in them written out.
+
+    Raises:
+        DataError: it cannot be read, or does not tell which languages to take; the message names file and line.
+    """
+    languages = Languages(cfg.path, cfg.source, cfg.target)
+    seen: dict[str, None] = {}
+    paired = False
+    with open_bytes(cfg.path) as file:
+        for entry in entries(as_utf8(iter(lambda: file.read(CHUNK), b""), cfg.path), cfg.path):
+            seen |= dict.fromkeys(language for language, *_ in entry.variants)
+            if pair := _pair(entry, languages.of(entry)):
+                paired = True
+                yield pair
+    if seen and not paired:
+        wanted = " and ".join(filter(None, [cfg.source, cfg.target])) or "two languages"
+        raise DataError(f"{cfg.path}: no unit has {wanted}; the languages in it: {', '.join(seen)}")
+
+
+def _pair(entry: Entry, languages: tuple[str, str] | None) -> Pair | None:
+    source, target = map(entry.variant, languages) if languages else (None, None)
+    if source is None or target is None:
+        return None
+    pair = Pair(entry.inline(source[2]).text, entry.inline(target[2]).text)
+    return pair if pair.source.strip() and pair.target.strip() else None
+
+
+# ---- as a document --------------------------------------------------------------------------------
+
+
+class TmxDocument(Document):
+    """Units that have a source and no target, or an empty one, are to be filled."""
+
+    def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
+        """Raises:
+        DataError: it cannot be read, or does not tell which languages to take; the message names file and line.
+        """
+        super().__init__()
+        self.source = Source(raw, name)
+        found = list(entries([self.source.utf8], name))
+        languages = Languages(name, source, target)
+        pairs = [languages.of(entry) for entry in found]
+        self.target = languages.target or languages.seen
+        if found and self.target is None:
+            raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
+        self.homes: list[tuple[Entry, Variant, Variant | None]] = []
+        """Of each slot, its unit, the source in it, and the target if there is one."""
+        for entry, pair in zip(found, pairs, strict=True):
+            original = entry.variant((pair or ("", ""))[0] or languages.source or entry.declared or "")
+            if original and (text := entry.inline(original[2])).text.strip():
+                there = entry.variant(self.target or "")
+                filled = bool(there and entry.inline(there[2]).text.strip())
+                self.slots.append(Slot(f"{name}:{original[2].line}", text.text, text.codes, filled))
+                self.homes.append((entry, original, there))
+
+    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+        return self.source.with_edits(self.edit(number, filling) for number, filling in fillings.items())
+
+    def edit(self, number: int, filling: Filling) -> Edit:
+        entry, (_, original, segment), there = self.homes[number]
+        content = written(filling.text, self.slots[number].codes)
+        if there is None:
+            start = entry.unit.element.start
+            gap, inner = (_gap(entry.unit.cut(start, at)) for at in (original.start, segment.start))
+            note = f'{inner}<prop type="x-needs-review">yes</prop>' if filling.review else ""
+            new = f"{gap}<tuv xml:lang={quoteattr(self.target or '')}>{note}{inner}<seg>{content}</seg>"
+            return Edit(original.end, original.end, f"{new}{_gap(entry.unit.cut(start, original.outside))}</tuv>")
+        _, variant, empty = there
+        note = '<prop type="x-needs-review">yes</prop>' if filling.review and not variant.find("prop") else ""
+        if empty.is_one_tag:
+            return Edit(empty.start, empty.end, f"{note}<seg>{content}</seg>")
+        return Edit(empty.start, empty.outside, f"{note}{entry.unit.cut(empty.start, empty.inside)}{content}")
+
+
+def _gap(before: str) -> str:
+    """The white space at the end."""
+    return before[len(before.rstrip()) :].replace("\r", "")

@@ -1,0 +1,117 @@
+"""Parallel text written to files that ``guess_source`` reads back, pair for pair: .tsv, .jsonl, or two text files.
+
+Names that end in .gz or .zst are compressed. A file is there whole or not at all.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from dragoman.durable import replace_with
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.compressed import Writable, creating, extension
+from dragoman.text.formats.lines import Pair
+
+
+def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
+    """Write them as they come and return how many they were; ``a.en,a.de`` stands for two text files.
+
+    Raises:
+        ConfigError: a name that does not tell the format, or a folder that is not there.
+        DataError: a text that the format cannot hold, such as a tab in a .tsv.
+    """
+    check_output(output)
+    names, write = _way_to_write(str(output))
+    written = 0
+
+    def produce(partial: dict[str, Path]) -> None:
+        nonlocal written
+        with ExitStack() as stack:
+            files = [stack.enter_context(creating(partial[name], name)) for name in names]
+            written = write(pairs, names, files)
+
+    _replace_all(names, produce)
+    return written
+
+
+def check_output(output: str | Path) -> None:
+    """Find out before the work whether ``write_pairs`` can write to that name.
+
+    Raises:
+        ConfigError: a name that does not tell the format, or a folder that is not there.
+    """
+    for name in _way_to_write(str(output))[0]:
+        if not Path(name).parent.is_dir():
+            raise ConfigError(f"{name}: there is no folder {Path(name).parent}: make it first")
+
+
+Write = Callable[[Iterable[Pair], list[str], list[Writable]], int]
+
+
+def _way_to_write(output: str) -> tuple[list[str], Write]:
+    first, comma, second = output.partition(",")
+    if comma:
+        if not (first.strip() and second.strip()) or first.strip() == second.strip():
+            raise ConfigError(f"{output}: two different text files expected, as in corpus.en,corpus.de")
+        return [first.strip(), second.strip()], _write_text_files
+    if write := _WAYS.get(extension(output)):
+        return [output], write
+    raise ConfigError(
+        f"{output}: its name does not tell how to write: name it {', '.join(_WAYS)} (or that and .gz or .zst), "
+        "or give two text files as in corpus.en,corpus.de"
+    )
+
+
+def _replace_all(names: list[str], produce: Callable[[dict[str, Path]], None], done: dict[str, Path] | None = None):
+    """``replace_with`` for several files that are written at the same time."""
+    done = done or {}
+    if not names:
+        produce(done)
+        return
+    name, *rest = names
+    replace_with(Path(name), lambda partial: _replace_all(rest, produce, done | {name: partial}))
+
+
+# ---- formats --------------------------------------------------------------------------------------
+
+
+def _write_table(pairs: Iterable[Pair], names: list[str], files: list[Writable]) -> int:
+    written = 0
+    for pair in pairs:
+        written += 1
+        if written == 1 and {"source", "target"} <= set(pair):
+            files[0].write(b"source\ttarget\n")  # else this pair would be read as the names of the columns
+        row = "\t".join(_line(text, "\t\n\r", names[0], written) for text in pair)
+        files[0].write(f"{row}\n".encode())
+    return written
+
+
+def _write_json_lines(pairs: Iterable[Pair], names: list[str], files: list[Writable]) -> int:
+    written = 0
+    for pair in pairs:
+        written += 1
+        files[0].write((json.dumps(pair._asdict(), ensure_ascii=False) + "\n").encode())
+    return written
+
+
+def _write_text_files(pairs: Iterable[Pair], names: list[str], files: list[Writable]) -> int:
+    written = 0
+    for pair in pairs:
+        written += 1
+        for text, name, file in zip(pair, names, files, strict=True):
+            file.write(_line(text, "\n\r", name, written).encode() + b"\n")
+    return written
+
+
+def _line(text: str, forbidden: str, name: str, row: int) -> str:
+    for character in forbidden:
+        if character in text:
+            what = "a tab" if character == "\t" else "a line end"
+            raise DataError(f"{name}:{row}: the text holds {what}: write .jsonl, or clean it first ({text[:40]!r})")
+    if row == 1 and text.startswith("\ufeff"):
+        return "\ufeff" + text  # the first is taken for a byte-order mark
+    return text
+
+
+_WAYS: dict[str, Write] = {".tsv": _write_table, ".jsonl": _write_json_lines, ".ndjson": _write_json_lines}

@@ -1,0 +1,378 @@
+"""Text to token ids and back, over Hugging Face `tokenizers`.
+
+What is trained here works on UTF-8 bytes (written as the 256 printable symbols of GPT-2): nothing is unknown, and
+decoding gives back every text to the character. A space is put before the text and taken off again, so that the first
+word is the same token as inside a sentence. The special tokens are spelt with ⟨⟩, which no token made of bytes can be;
+typed by a person they are text like any other. Padding is 0, the beginning of a sentence 1, its end 2, in every
+vocabulary. Further ones, marks, stand for no text either: what hides a word, which language is asked for.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, SupportsInt, assert_never
+
+import numpy as np
+import tokenizers
+from pydantic import Field
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.tokens.spelling import spellings
+from dragoman.text.tokens.unigram import train_unigram
+
+PAD, BOS, EOS = 0, 1, 2
+
+_ROLES = {  # what files call them; the first is ours, given to a role that a file has no token for
+    "pad": ("⟨pad⟩", "<pad>", "[PAD]", "<|pad|>", "<blank>"),
+    "bos": ("⟨bos⟩", "<s>", "<bos>", "[BOS]", "[CLS]", "<|startoftext|>", "<|begin_of_text|>"),
+    "eos": ("⟨eos⟩", "</s>", "<eos>", "[EOS]", "[SEP]", "<|endoftext|>", "<|end_of_text|>"),
+}
+_SPECIALS = [names[0] for names in _ROLES.values()]
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_SMALLEST = len(_SPECIALS) + len(_BYTES)
+
+_TAG = "⟨tag "
+
+
+def tag_mark(name: str) -> str:
+    """How the mark of a tag is spelt.
+
+    Raises:
+        ConfigError: it is no word of letters, digits, - and _.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ConfigError(f"tag: {name!r} is none: write letters, digits, - and _, as in 2de or bt")
+    return f"{_TAG}{name}⟩"
+
+
+# ---- choices --------------------------------------------------------------------------------------
+
+Size = Annotated[int, Field(ge=_SMALLEST)]
+"""Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Bpe:
+    vocab: Size
+    """Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Unigram:
+    vocab: Size
+    """Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Words:
+    vocab: Size
+    """Tokens in all: the most frequent words, and bytes to spell the others with."""
+
+
+@config
+class Characters:
+    vocab: Size | None = None
+    """Tokens in all: the most frequent characters, and bytes to spell the others with; None for all that occur."""
+
+
+@config
+class Bytes:
+    pass
+
+
+@config
+class Loaded:
+    path: str
+    """A JSON file of the `tokenizers` library, trained elsewhere."""
+
+
+TokenizerConfig = Annotated[Bpe | Unigram | Words | Characters | Bytes | Loaded, OneOf()]
+
+# ---- the tokenizer --------------------------------------------------------------------------------
+
+
+class Tokenizer:
+    """Turns text to ids and back; adds no special tokens when encoding, and drops them when decoding."""
+
+    pad, bos, eos = PAD, BOS, EOS
+
+    def __init__(self, inner: tokenizers.Tokenizer):
+        inner.no_padding()
+        inner.no_truncation()
+        inner.encode_special_tokens = True  # "</s>" in a sentence is text, not an instruction
+        theirs = _special_ids(inner)
+        rest = np.setdiff1d(np.arange(1 + max(inner.get_vocab().values())), theirs)
+        self._inner = inner
+        self._theirs = np.concatenate([theirs, rest])  # our id -> the library's: specials come first with us
+        self._ours = np.argsort(self._theirs)
+        self._same = bool((self._theirs[:-1] < self._theirs[1:]).all())
+
+    @classmethod
+    def train(cls, cfg: TokenizerConfig, texts: Iterable[str], marks: Sequence[str] = ()) -> "Tokenizer":
+        """A tokenizer for ``texts``; the same texts in the same order give the same file to the byte. It has ``marks``,
+        such as ⟨mask⟩, besides the tokens that ``cfg`` asks for.
+
+        Raises:
+            ConfigError: a vocabulary larger than the texts yield.
+            DataError: a file that cannot be loaded.
+        """
+        match cfg:
+            case Loaded():
+                inner = cls.load(cfg.path)._inner
+            case Bpe():
+                inner = _train_bpe(cfg.vocab, texts)
+            case Unigram():
+                inner = _train_unigram(cfg.vocab, texts)
+            case Words():
+                inner = _list_words(cfg.vocab, texts)
+            case Characters():
+                inner = _list_characters(cfg.vocab, texts)
+            case Bytes():
+                inner = _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
+            case _:
+                assert_never(cfg)
+        inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
+        return cls(inner)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Read what ``save`` wrote, or any file of the library. Special tokens are found by their usual names.
+
+        Raises:
+            DataError: no such file, or none of the library's.
+        """
+        try:
+            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except Exception as error:  # the library raises nothing more precise
+            raise DataError(f"{path}: not a tokenizer.json of the tokenizers library: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write one JSON file that other users of the library can load."""
+        Path(path).write_text(self._inner.to_str(), encoding="utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._translate(self._ours, one.ids) for one in encoded]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids, and of each its first character in ``text`` and the one after its last: the space before a word is
+        part of it, and tokens that are parts of one character have that character's both."""
+        encoded = self._inner.encode(text, add_special_tokens=False)
+        return self._translate(self._ours, encoded.ids), encoded.offsets
+
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
+        return self.decode_batch([ids])[0]
+
+    def decode_batch(self, rows: Iterable[Iterable[SupportsInt]]) -> list[str]:
+        theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
+        return self._inner.decode_batch(theirs, skip_special_tokens=True)
+
+    def tag(self, name: str) -> int:
+        """The id of the mark that a tag, such as 2de, stands as before a text.
+
+        Raises:
+            ConfigError: the tokenizer has none of that name.
+        """
+        if (found := self._marks.get(tag_mark(name))) is None:
+            known = ", ".join(self.tags) or "none, because no source of its training text had one"
+            raise ConfigError(f"tag: no {name!r} here. Known: {known}.")
+        return int(self._ours[found])
+
+    @property
+    def tags(self) -> list[str]:
+        """All that there are."""
+        return sorted(mark[len(_TAG) : -1] for mark in self._marks if mark.startswith(_TAG))
+
+    def mark(self, *names: str) -> int:
+        """The id of a mark, by any of the ``names`` it may go by, such as ⟨mask⟩, [MASK] and <mask>.
+
+        Raises:
+            ConfigError: the tokenizer has none of them.
+        """
+        for name in names:
+            if (found := self._marks.get(name)) is not None:
+                return int(self._ours[found])
+        raise ConfigError(f"tokenizer: has no {names[0]}: train one with the run, or load one that has it")
+
+    @property
+    def marks(self) -> set[int]:
+        """The ids of all that stands for no text: padding, beginning and end too."""
+        return {int(self._ours[i]) for i in self._marks.values()}
+
+    @cached_property
+    def _marks(self) -> dict[str, int]:
+        """The library's ids of what stands for no text, by name."""
+        added = self._inner.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items() if token.special}
+
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
+        """Each token by itself, for people: the space before a word stays, half of a character is a question mark."""
+        return [spelt.decode(errors="replace") for spelt in map(self.spelling, ids)]
+
+    def spelling(self, token: SupportsInt) -> bytes:
+        """The UTF-8 bytes that a token stands for; none for a mark. Those of a text's tokens, end to end, spell
+        it, but for the space before the first word where the tokenizer puts one.
+
+        Raises:
+            ConfigError: a tokenizer made elsewhere, whose tokens are not spelt in bytes.
+        """
+        return self.spellings[int(token)]
+
+    @cached_property
+    def spellings(self) -> list[bytes]:
+        return spellings(self._inner, self._theirs.tolist(), silent=set(self._marks.values()))
+
+    def __len__(self) -> int:
+        """Size of the vocabulary."""
+        return len(self._theirs)
+
+    def entries(self) -> list[str]:
+        """How the library writes each entry, in the order of our ids; ids that it does not use have a name of ours."""
+        names = {i: name for name, i in self._inner.get_vocab().items()}
+        return [names.get(int(i), f"⟨unused {i}⟩") for i in self._theirs]
+
+    @property
+    def special_rows(self) -> tuple[int, int, int]:
+        """The library's ids for padding, beginning and end: with it those need not stand first."""
+        pad, bos, eos = self._theirs[:3].tolist()
+        return pad, bos, eos
+
+    @property
+    def inner(self) -> tokenizers.Tokenizer:
+        """The library's, whose ids are in the order that it was given them."""
+        return self._inner
+
+    def ours(self, ids: Iterable[int]) -> list[int]:
+        """Our ids for those of the library."""
+        return self._translate(self._ours, list(ids))
+
+    def _translate(self, table: np.ndarray, ids: list[int]) -> list[int]:
+        return ids if self._same else table[np.asarray(ids, int)].tolist()
+
+
+def _special_ids(inner: tokenizers.Tokenizer) -> list[int]:
+    """The library's ids for padding, beginning and end, which from here on are special to it too."""
+    ids: list[int] = []
+    for ours, *usual in _ROLES.values():
+        name = next((name for name in (ours, *usual) if inner.token_to_id(name) not in (None, *ids)), ours)
+        inner.add_special_tokens([AddedToken(name, special=True, normalized=False)])
+        token = inner.token_to_id(name)
+        assert token is not None  # it was there, or has just been added
+        ids.append(token)
+    return ids
+
+
+# ---- training -------------------------------------------------------------------------------------
+
+PreTokenizer = pre_tokenizers.PreTokenizer
+
+
+def _in_words() -> PreTokenizer:
+    """GPT-2's: words with the space before them, numbers, runs of punctuation, runs of white space."""
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _in_characters() -> PreTokenizer:
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), _in_one_piece()])
+
+
+def _in_one_piece() -> PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def _byte_level(model: models.Model, cut: PreTokenizer, *, space: bool) -> tokenizers.Tokenizer:
+    """A tokenizer of text ``cut`` so; with ``space`` the first word is written like the others, a space before it."""
+    inner = tokenizers.Tokenizer(model)
+    inner.pre_tokenizer = cut
+    inner.decoder = decoders.ByteLevel()
+    if space:
+        inner.normalizer = normalizers.Prepend(" ")
+        inner.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    return inner
+
+
+def _train_bpe(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    inner = _byte_level(models.BPE(), _in_words(), space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,  # a pair of symbols that occurs once teaches nothing
+        special_tokens=_SPECIALS,
+        initial_alphabet=_BYTES,
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    _check_size(vocab, inner.get_vocab_size())
+    return inner
+
+
+def _train_unigram(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    pieces = train_unigram(_count_words(texts), vocab - len(_SPECIALS), _BYTES)
+    _check_size(vocab, len(_SPECIALS) + len(pieces))
+    return _byte_level(models.Unigram([*((name, 0.0) for name in _SPECIALS), *pieces]), _in_words(), space=True)
+
+
+def _list_words(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    return _byte_level(_list(_count_words(texts), vocab), _in_words(), space=True)
+
+
+def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    counts, cut = Counter[str](), _in_one_piece()
+    for text in texts:
+        counts.update(text)
+    symbols = Counter({cut.pre_tokenize_str(character)[0][0]: n for character, n in counts.items()})
+    return _byte_level(_list(symbols, vocab), _in_characters(), space=False)
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    """The words of the texts, in byte symbols, with their counts."""
+    cut = _in_words()
+    return Counter(word for text in texts if text for word, _ in cut.pre_tokenize_str(" " + text))
+
+
+def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
+    """A model of the most frequent of these and the bytes, without merges: what it lacks falls apart into bytes."""
+    longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
+    vocab = _SMALLEST + len(longer) if vocab is None else vocab
+    _check_size(vocab, _SMALLEST + len(longer))
+    listed = [*_SPECIALS, *_BYTES, *(token for _, token in longer[: vocab - _SMALLEST])]
+    return models.BPE({token: i for i, token in enumerate(listed)}, [], ignore_merges=True)
+
+
+def _check_size(wanted: int, found: int) -> None:
+    if found < wanted:
+        raise ConfigError(
+            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set vocab={found} or less"
+        )
+
+
+# ---- forks ----------------------------------------------------------------------------------------
+
+_SWITCH = "TOKENIZERS_PARALLELISM"
+
+
+def _before_fork() -> None:
+    """The library's threads do not survive a fork: unless the user decided, the child goes without, unwarned."""
+    global _switched
+    _switched = _SWITCH not in os.environ
+    if _switched:
+        os.environ[_SWITCH] = "false"
+
+
+def _after_fork_in_parent() -> None:
+    if _switched:
+        os.environ.pop(_SWITCH, None)
+
+
+_switched = False
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
