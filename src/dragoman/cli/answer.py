@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def answer(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     text: Annotated[
         str | None,
         typer.Argument(
@@ -28,9 +29,7 @@ def answer(
     context: Annotated[
         Path | None, typer.Option("--context", "-c", help="A text file, all of which the questions are asked on.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     format: Annotated[
         Format | None,
         typer.Option(
@@ -38,8 +37,8 @@ def answer(
             "Default: text with --context, else json."
         ),
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Answer questions by parts of a text."""
     from dragoman.decode.readers.answerer import Answerer

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption
 from dragoman.cli.searching import (
     RuleOption,
     SampleOption,
@@ -40,11 +41,9 @@ def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
         search: SearchOption = None,
         rule: RuleOption = None,
         tag: TagOption = None,
-        checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-        device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-        precision: Annotated[
-            str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
-        ] = "auto",
+        checkpoint: CheckpointOption = "best",
+        device: DeviceOption = "auto",
+        precision: PrecisionOption = "auto",
     ) -> None:
         from dragoman.cli.terminal import tracked
         from dragoman.decode import augment

@@ -1,14 +1,15 @@
 """dragoman average: one checkpoint out of several."""
 
 from contextlib import closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import RunArgument
+
 
 def average(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     last: Annotated[int, typer.Option(min=1, help="How many checkpoints, counted from the newest.")] = 5,
 ) -> None:
     """Average the weights of a run's last checkpoints, which often translate better than any one of them."""

@@ -1,13 +1,14 @@
 """dragoman calibrate: when to trust a run's translations, learnt from some whose references are known."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+
 
 def calibrate(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     pairs: Annotated[
         str | None,
         typer.Argument(
@@ -16,8 +17,8 @@ def calibrate(
     ] = None,
     good: Annotated[float, typer.Option(min=0, max=100, help="chrF from which a sentence counts as good.")] = 70.0,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step, as when translating later.")] = 5,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Learn how confident to be of a translation and which attention heads align words; kept in the run's directory."""
     from dragoman.checkpoint import RunDirectory

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.lines import given_inputs, write_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def classify(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     text: Annotated[
         str | None,
         typer.Argument(
@@ -25,14 +25,12 @@ def classify(
             "array in a .npy file for these and for frames.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     format: Annotated[
         Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
     ] = Format.text,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
     from dragoman.decode.readers.classifier import Classifier

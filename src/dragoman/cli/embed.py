@@ -7,22 +7,20 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.lines import given_inputs, write_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument, TextArgument
 from dragoman.cli.terminal import tracked
 
 
 def embed(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    text: Annotated[
-        str | None,
-        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
-    ] = None,
+    run: RunArgument,
+    text: TextArgument = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A .npy file for an array with a row a text, else JSON lines."),
     ] = None,
     tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Turn each line of a file, a sentence, or images into vectors: as JSON lines, or as an array in a .npy file."""
     from dragoman.config import unknown

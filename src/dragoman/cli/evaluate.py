@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption, RunArgument
 from dragoman.cli.searching import SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     pairs: Annotated[
         str | None,
         typer.Argument(
@@ -34,11 +35,9 @@ def evaluate(
         ),
     ] = None,
     tag: TagOption = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
-    ] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
     name: Annotated[
         str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
     ] = None,

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, RunArgument
+
 
 class Format(StrEnum):
     huggingface = "huggingface"
@@ -14,7 +16,7 @@ class Format(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     to: Annotated[Format, typer.Option(help="Whose layout.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The folder to make; default: the run's name and the format.")
@@ -22,7 +24,7 @@ def export(
     quantization: Annotated[
         str | None, typer.Option(help="Of CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    checkpoint: CheckpointOption = "best",
 ) -> None:
     """Write a run's model so that transformers, CTranslate2 or ONNX Runtime open it."""
     folder = output or Path(f"{run.resolve().name}-{to.value}")

@@ -5,11 +5,11 @@ import json
 import sys
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.searching import (
     RuleOption,
     SampleOption,
@@ -30,7 +30,7 @@ class Format(StrEnum):
 
 
 def generate(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     prompt: Annotated[
         str | None, typer.Argument(help="How the text begins; default: a prompt in each line of standard input.")
     ] = None,
@@ -48,8 +48,8 @@ def generate(
         Format, typer.Option(help="text: prompt and continuation; json: an object a line.")
     ] = Format.text,
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Continue a text with a language model, by sampling unless told otherwise."""
     from dragoman.decode.generator import Generator

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption
+
 
 def merge(
     run: Annotated[Path, typer.Argument(help="The directory of a run that trained adapters (init.lora).")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run directory to make; default: RUN-merged.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
+    checkpoint: CheckpointOption = "best",
 ) -> None:
     """Write a run whose weights have the adapters folded in: the same answers, and nothing but a model."""
     from dragoman.train.merging import merge_adapters

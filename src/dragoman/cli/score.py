@@ -3,12 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.lines import write_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.searching import TagOption
 
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     pairs: Annotated[str, typer.Argument(help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     format: Annotated[
         Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
     ] = Format.text,
     tag: TagOption = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Score given translations: log-probabilities of tokens and sentences, a line a pair; the perplexity at the end."""
     from dragoman.cli.terminal import tracked

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, TextArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -16,19 +16,14 @@ if TYPE_CHECKING:
 
 
 def tag(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
-    text: Annotated[
-        str | None,
-        typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
-    ] = None,
+    run: RunArgument,
+    text: TextArgument = None,
+    output: OutputOption = None,
     format: Annotated[
         Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
     ] = Format.text,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Label each word of a sentence, or of each line of a file. Words are what stands between spaces: a word, a tab and
     its label in each line, and an empty line after each sentence."""

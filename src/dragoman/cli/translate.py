@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
     RuleOption,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def translate(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     text: Annotated[
         str | None,
         typer.Argument(
@@ -38,9 +39,7 @@ def translate(
             help="A text file, a .po, .xlf or .tmx file, or one sentence; default: standard input.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")
-    ] = None,
+    output: OutputOption = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
     nbest: Annotated[int, typer.Option(min=1, help="Translations of each text, best first; at most --beam.")] = 1,
     sample: SampleOption = None,
@@ -80,11 +79,9 @@ def translate(
     target_language: Annotated[
         str | None, typer.Option(metavar="LANGUAGE", help="To be added to a .tmx file; for a .po file's plural forms.")
     ] = None,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
-    ] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 

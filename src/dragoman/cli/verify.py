@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.output import Format
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.")],
+    run: RunArgument,
     text: Annotated[
         Path | None, typer.Option(help="A text file; default: the run's own test set, without one random tokens.")
     ] = None,
@@ -25,8 +26,8 @@ def verify(
     batch: Annotated[int, typer.Option(min=1, help="Sentences translated at a time.")] = 32,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes minutes.")] = False,
     format: Annotated[Format, typer.Option(help="text: a table; json: an object a line.")] = Format.text,
-    checkpoint: Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")] = "best",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
 ) -> None:
     """Count how many answers are the same alone and in batches, padded, in another order, with every cache and kernel.
 

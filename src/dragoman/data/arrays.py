@@ -6,7 +6,9 @@ N examples, H x W pixels, T frames of C numbers.
 
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,7 +17,7 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.formats.compressed import read_bytes
 
@@ -254,15 +256,10 @@ class LabelledArrays:
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.
         """
-        examples = [example for source in self.train for example in read_arrays(source)]
-        labels = in_order({example.label for example in examples})
-        if len(labels) < 2:
-            raise DataError(f"{name_of(self.train[0])}: all examples have the label {labels[0]!r}: nothing to learn")
-        valid, test = (None if source is None else read_arrays(source, labels) for source in (self.valid, self.test))
-        facts = {"labels": labels, "numbers": "<f4" if _has_floats(examples) else "|u1"}
-        found = set_apart(examples, valid, test, self.hold_out, self.overlap, facts)
-        check_kept(labels, (example.label for example in found.split.train))
-        return found
+        sources = self.train, self.valid, self.test
+        found = set_apart_labelled(sources, read_arrays, lambda example: [example.label], self.hold_out, self.overlap)
+        floats = _has_floats(chain(found.split.train, found.split.valid, found.split.test))
+        return replace(found, facts={**found.facts, "numbers": "<f4" if floats else "|u1"})
 
 
 def _has_floats(examples: Iterable[LabelledArray]) -> bool:

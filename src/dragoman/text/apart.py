@@ -1,6 +1,6 @@
 """The examples of a run, whatever their kind: those to learn from, to validate and to test with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -8,6 +8,7 @@ from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut, Overlap, Split, TwoSided, hold_out, without_overlap
 
 P = TypeVar("P", bound=TwoSided)
+S = TypeVar("S")
 
 Overlapping = Literal["drop", "keep"]
 
@@ -58,6 +59,32 @@ def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
 # ---- labels ---------------------------------------------------------------------------------------
 
 
+def set_apart_labelled(
+    sources: tuple[Sequence[S], S | None, S | None],
+    read: Callable[[S, Sequence[str] | None], list[P]],
+    labels_of: Callable[[P], Iterable[str]],
+    held: HoldOut,
+    overlap: Overlapping,
+) -> Examples[P]:
+    """As ``set_apart``, of ``sources`` to train on, to validate and to test with, whose examples have labels. Those of
+    training, in their order, are a fact of it; ``read`` refuses others in the other two.
+
+    Raises:
+        DataError: a file that cannot be read, too few examples, all with one label, or a label that training never saw
+            or is left without.
+    """
+    train, *others = sources
+    examples = [example for source in train for example in read(source, None)]
+    labels = in_order({label for example in examples for label in labels_of(example)})
+    if len(labels) < 2:
+        raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
+    valid, test = (None if source is None else read(source, labels) for source in others)
+    found = set_apart(examples, valid, test, held, overlap, {"labels": labels})
+    if lost := set(labels) - {label for example in found.split.train for label in labels_of(example)}:
+        raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")
+    return found
+
+
 def in_order(labels: Iterable[str]) -> list[str]:
     """Numbers by their value, other labels by the alphabet."""
     return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
@@ -70,12 +97,3 @@ def check_known(label: str, known: Sequence[str] | None, where: str) -> None:
     """
     if known is not None and label not in known:
         raise DataError(f"{where} has the label {label!r}, which training never saw: it knows {', '.join(known)}")
-
-
-def check_kept(labels: Iterable[str], trained: Iterable[str]) -> None:
-    """
-    Raises:
-        DataError: a label is left with nothing to learn it from.
-    """
-    if lost := set(labels) - set(trained):
-        raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.formats import Table, read_pairs
@@ -161,11 +161,5 @@ class LabelledTexts:
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.
         """
-        examples = [example for source in self.train for example in read_labelled(source)]
-        labels = in_order({example.label for example in examples})
-        if len(labels) < 2:
-            raise DataError(f"{self.train[0].path}: all texts have the label {labels[0]!r}: nothing to learn")
-        valid, test = (None if source is None else read_labelled(source, labels) for source in (self.valid, self.test))
-        found = set_apart(examples, valid, test, self.hold_out, self.overlap, {"labels": labels})
-        check_kept(labels, (example.label for example in found.split.train))
-        return found
+        sources = self.train, self.valid, self.test
+        return set_apart_labelled(sources, read_labelled, lambda example: [example.label], self.hold_out, self.overlap)

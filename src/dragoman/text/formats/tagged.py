@@ -1,6 +1,6 @@
 """Sentences whose words have a label each: columns as in CoNLL's shared tasks, or JSON lines."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Annotated, Any, NamedTuple
 
@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_kept, check_known, in_order, set_apart
+from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.lines import check_string, parse_json, read_lines
@@ -121,13 +121,13 @@ class TaggedLines:
 TaggedSource = Annotated[TaggedColumns | TaggedLines, OneOf()]
 
 
-def read_tagged(source: TaggedSource, known: Iterable[str] | None = None) -> list[TaggedText]:
+def read_tagged(source: TaggedSource, known: Sequence[str] | None = None) -> list[TaggedText]:
     """
     Raises:
         DataError: a file that cannot be read or holds no sentence, a word without a label, or with one that is not
             ``known``.
     """
-    examples, known = [], None if known is None else list(known)
+    examples = []
     for example, places in source.read():
         for label, where in zip(example.labels, places, strict=True):
             check_known(label, known, f"{where}: a word")
@@ -174,11 +174,5 @@ class TaggedTexts:
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.
         """
-        examples = [example for source in self.train for example in read_tagged(source)]
-        labels = in_order({label for example in examples for label in example.labels})
-        if len(labels) < 2:
-            raise DataError(f"{self.train[0].path}: all words have the label {labels[0]!r}: nothing to learn")
-        valid, test = (None if source is None else read_tagged(source, labels) for source in (self.valid, self.test))
-        found = set_apart(examples, valid, test, self.hold_out, self.overlap, {"labels": labels})
-        check_kept(labels, (label for example in found.split.train for label in example.labels))
-        return found
+        sources = self.train, self.valid, self.test
+        return set_apart_labelled(sources, read_tagged, lambda example: example.labels, self.hold_out, self.overlap)
