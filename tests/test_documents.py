@@ -15,6 +15,7 @@ from dragoman.decode.documents.document import CHUNK, translate_document
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
+from dragoman.text.context import NO_CONTEXT
 from dragoman.text.filled.document import open_document
 from dragoman.text.filled.po_document import PoDocument
 from dragoman.text.filled.slots import Document, Filling, Slot
@@ -335,6 +336,8 @@ def shouting(monkeypatch):
     """A run whose translations are their sources in capitals."""
 
     class Shouting:
+        context = NO_CONTEXT
+
         def check_tags(self, tags):
             assert not tags
 

@@ -25,13 +25,11 @@ def calibrate(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
-    from dragoman.text.formats.formats import guess_source, read_pairs
-    from dragoman.text.held_out import read_held_out
+    from dragoman.evaluate.given import pairs_for
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
-    valid, held_out = (directory.path / "data" / f"{name}.jsonl" for name in ("valid", "test"))
-    given = list(read_pairs(guess_source(pairs))) if pairs else read_held_out(valid)
-    test = read_held_out(held_out) if held_out.exists() and not pairs else []
+    given = pairs_for(run, pairs, kept="valid")
+    test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     translator = Translator.load(run, which=checkpoint, device=device)
     with tracked("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)

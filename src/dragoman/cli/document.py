@@ -10,6 +10,7 @@ from dragoman.errors import DataError
 if TYPE_CHECKING:
     from dragoman.decode.documents.ways import Require
     from dragoman.decode.translation import Translation
+    from dragoman.text.context import NoContext, SentencesBefore
     from dragoman.text.filled.slots import Document
 
 
@@ -31,6 +32,7 @@ def fill(
     ask: Callable[..., "list[Translation]"],
     *,
     require: "Require",
+    context: "NoContext | SentencesBefore",
     output: Path | None,
     redo: bool,
     flag_below: float | None,
@@ -47,6 +49,7 @@ def fill(
             redo=redo,
             flag_below=flag_below,
             require=require,
+            context=context,
             progress=progress,
         )
     if output is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption, RunArgument
-from dragoman.cli.searching import SearchOption, TagOption, chosen_search
+from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
@@ -35,6 +35,7 @@ def evaluate(
         ),
     ] = None,
     tag: TagOption = None,
+    context: ContextOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -64,7 +65,7 @@ def evaluate(
         evaluate_reader.show(found)
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
-    options: dict[str, Any] = {"device": device, "precision": precision}
+    options: dict[str, Any] = {"device": device, "precision": precision, "context": context}
     if follow:
         following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
         return
@@ -80,18 +81,18 @@ def evaluated(
     metrics: list[str] | None = None,
     tags: Sequence[str] = (),
     name: str | None = None,
-    **options: str,
+    **options: Any,
 ) -> "Evaluation":
     """``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
-    from dragoman.text.held_out import read_held_out, tagged_pairs
+    from dragoman.evaluate.given import pairs_for
     from dragoman.train import report
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
-    test = tagged_pairs(pairs, tags) if pairs else read_held_out(run / "data" / "test.jsonl")
+    test = pairs_for(run, pairs, tags)
     translator = Translator.load(run, **options)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))

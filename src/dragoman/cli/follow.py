@@ -45,16 +45,16 @@ def translating(
     search: "SearchConfig | None",
     metrics: list[str] | None,
     tags: Sequence[str],
-    **options: str,
+    **options: Any,
 ) -> Examine:
     """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
-    from dragoman.text.held_out import read_held_out, tagged_pairs
+    from dragoman.evaluate.given import pairs_for
 
     def examine(checkpoint: Path) -> dict[str, float]:
-        test = tagged_pairs(pairs, tags) if pairs else read_held_out(run / "data" / "valid.jsonl")
+        test = pairs_for(run, pairs, tags, kept="valid")
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         with tracked(checkpoint.name, len(test)) as progress:

@@ -10,7 +10,7 @@ import typer
 from dragoman.cli.lines import write_lines
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
-from dragoman.cli.searching import TagOption
+from dragoman.cli.searching import ContextOption, TagOption
 
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
@@ -25,6 +25,7 @@ def score(
         Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
     ] = Format.text,
     tag: TagOption = None,
+    context: ContextOption = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -32,10 +33,10 @@ def score(
     from dragoman.cli.terminal import tracked
     from dragoman.decode.scoring import perplexity
     from dragoman.decode.translator import Translator
-    from dragoman.text.held_out import tagged_pairs
+    from dragoman.evaluate.given import pairs_for
 
-    given = tagged_pairs(pairs, tag or [])
-    translator = Translator.load(run, which=checkpoint, device=device)
+    given = pairs_for(run, pairs, tag or [])
+    translator = Translator.load(run, which=checkpoint, device=device, context=context)
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
     lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)

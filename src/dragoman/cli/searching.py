@@ -24,6 +24,14 @@ TagOption = Annotated[
         metavar="TAG", help="To stand before each source, as 2de did in training (see tags); may be repeated."
     ),
 ]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="K",
+        help="Sentences of the document read before each; default: as many as the run has learnt to (data.context).",
+    ),
+]
 RuleOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -1,8 +1,9 @@
 """dragoman translate: text in, text out, line for line."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from dragoman.cli.lines import given_lines
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
+    ContextOption,
     RuleOption,
     SampleOption,
     SearchOption,
@@ -25,6 +27,7 @@ from dragoman.cli.searching import (
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dragoman.decode.documents.ways import Question
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
     from dragoman.decode.translator import Progress
@@ -72,6 +75,7 @@ def translate(
         list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may hold; may be repeated.")
     ] = None,
     tag: TagOption = None,
+    context: ContextOption = None,
     redo: Annotated[
         bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
     ] = False,
@@ -85,10 +89,11 @@ def translate(
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
-    Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in."""
+    Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in. A run that
+    has learnt to reads each line with those before it; an empty line ends a document."""
     from dragoman.cli import document as documents
     from dragoman.decode.documents import placeholders
-    from dragoman.decode.request import Request
+    from dragoman.decode.request import as_request
     from dragoman.decode.rules.glossary import Glossary
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
@@ -109,40 +114,51 @@ def translate(
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    translator = Translator.load(run, which=checkpoint, device=device, precision=precision)
+    translator = Translator.load(run, which=checkpoint, device=device, precision=precision, context=context)
 
     tags = tuple(tag or ())
     translator.check_tags(tags)
 
-    def wanted(text: str, prefix: str = "") -> "Request":
-        return Request(text, prefix, tags=tags)
+    def ask(
+        questions: "list[Question]", search: "SearchConfig" = cfg, progress: "Progress | None" = None
+    ) -> "list[Translation]":
+        asked = [as_request(question, tags=tags) for question in questions]
+        return translator.translate(asked, search=search, progress=progress, **how)
 
-    def ask(texts: list[str], search: "SearchConfig" = cfg, progress: "Progress | None" = None) -> "list[Translation]":
-        return translator.translate([wanted(text) for text in texts], search=search, progress=progress, **how)
-
-    def more(texts: list[str], _: object) -> "list[Translation]":
+    def more(questions: "list[Question]", _: object) -> "list[Translation]":
         """Several answers, for texts whose first one has lost a placeholder."""
-        return ask(texts, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
+        return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 
+    reading = {"require": more, "context": translator.context}
     if document:
-        documents.fill(document, ask, require=more, output=output, redo=redo, flag_below=flag_below)
+        documents.fill(document, ask, output=output, redo=redo, flag_below=flag_below, **reading)
         return
     if lines is None:
-        _converse(lambda line: write(placeholders.stream([line], ask, require=more), sys.stdout, layout))
+        _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
         return
     if prefix_column:
-        results = translator.stream((wanted(*line.split("\t", 1)) for line in lines), search=cfg, **how)
+        texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
+        asked = translator.document(text for text, _ in texts)
+        begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
+        results = translator.stream(begun, search=cfg, **how)
     else:
-        results = placeholders.stream(lines, ask, require=more)
+        results = placeholders.stream(lines, ask, **reading)
     if output is None:
         write(results, sys.stdout, layout)
     else:
         replace_with(output, lambda partial: write_file(results, partial, layout))
 
 
-def _converse(answer: Callable[[str], None]) -> None:
+def _converse(answer: Callable[[Iterator[str]], None]) -> None:
     print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
-    with suppress(EOFError, KeyboardInterrupt):
-        while True:
-            answer(input("> "))
+    with suppress(KeyboardInterrupt):
+        answer(_typed())
     print(file=sys.stderr)
+
+
+def _typed() -> Iterator[str]:
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            return

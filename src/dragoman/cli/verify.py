@@ -33,14 +33,17 @@ def verify(
 
     Exit code 1 when one differs that must not. Caches that keep fewer bits are counted, not judged.
     """
-    from dragoman.checkpoint import load_model
+    from dragoman.checkpoint import load_model, run_config
     from dragoman.cli.terminal import tracked
     from dragoman.decode.precision import on_device
     from dragoman.decode.translator import Translator
     from dragoman.decode.verify import Verifier, answered
+    from dragoman.text.context import learnt
 
     model, source, target = load_model(run, checkpoint)
-    translator = Translator(on_device(model, device), source, target)  # as it was trained: nothing is laid out anew
+    context = learnt(run_config(run))
+    # as it was trained: nothing is laid out anew
+    translator = Translator(on_device(model, device), source, target, context=context)
     given, rows = _rows(translator, run, text, sentences)
     verifier = Verifier(translator.model, translator.target_tokenizer, rows, beam=beam, batch=batch, compiled=compiled)
     with tracked("verifying", len(verifier.questions())) as progress:
@@ -62,20 +65,22 @@ def _rows(
 
     from dragoman.decode.verify import random_rows
     from dragoman.errors import DataError
-    from dragoman.text.formats.formats import JsonLines, read_pairs
+    from dragoman.text.corpus import source_rows
     from dragoman.text.formats.lines import read_lines
-    from dragoman.text.tokens.tokenizer import EOS
+    from dragoman.text.held_out import read_held_out
 
     own, most = run / "data" / "test.jsonl", translator.model.max_length
     if text is not None:
-        given = [line for line in islice(read_lines(text), sentences) if line.strip()]
-        if not given:
+        lines = translator.document(islice(read_lines(text), sentences))
+        pairs = [asked.pair for asked in lines if asked.text.strip()]
+        if not pairs:
             raise DataError(f"{text}: no text in it")
     elif own.is_file():
-        given = [pair.source for pair in islice(read_pairs(JsonLines(path=str(own))), sentences)]
+        pairs = read_held_out(own)[:sentences]
     else:
         return None, random_rows(len(translator.source_tokenizer), sentences, most)
-    rows = [[*ids, EOS] for ids in translator.source_tokenizer.encode_batch(given)]
+    rows = source_rows(translator.source_tokenizer, pairs, most)
+    given = [pair.source for pair in pairs]
     fit = [(line, row) for line, row in zip(given, rows, strict=True) if most is None or len(row) <= most]
     return [line for line, _ in fit], [row for _, row in fit]
 

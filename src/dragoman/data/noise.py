@@ -7,6 +7,7 @@ of validation.
 N tokens of a source.
 """
 
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +18,7 @@ from dragoman.config import OneOf, config
 from dragoman.data.batch import Batch, collate
 from dragoman.data.corruption import MASK, Draw, Ids
 from dragoman.data.pretraining import Rows, padded
+from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
@@ -52,14 +54,18 @@ class WordNoise:
         return (MASK[0],) if self.blank else ()
 
     def batch(self, corpus: ParallelCorpus, rows: Rows, seed: int, tokenizer: Tokenizer) -> Batch:
-        """The pairs, their sources as a function of (seed, step, row) alone; tags stay."""
+        """The pairs, their sources as a function of (seed, step, row) alone; tags stay, and nothing leaves its sentence
+        where others are read before it."""
         blank = tokenizer.mark(*MASK) if self.blank else EOS
-        marks, sources = tokenizer.marks, []
+        marks, separator, sources = tokenizer.marks, tokenizer.find_mark(*SEPARATOR), []
         for row in rows.rows.tolist():
-            ids = np.array(corpus[row][0], np.int64)
+            ids, draw = np.array(corpus[row][0], np.int64), Draw([seed, rows.step, row])
             begin = next(i for i, one in enumerate(ids.tolist()) if one == EOS or one not in marks)
-            text = self.apply(ids[begin:-1], Draw([seed, rows.step, row]), blank)
-            sources.append(np.concatenate([ids[:begin], text, ids[-1:]]))
+            ends = [i for i, one in enumerate(ids.tolist()) if one == separator and i > begin]
+            parts = [ids[:begin]]
+            for start, end in pairwise([begin - 1, *ends, len(ids) - 1]):
+                parts += [self.apply(ids[start + 1 : end], draw, blank), ids[end : end + 1]]
+            sources.append(np.concatenate(parts))
         return collate(corpus, rows.rows)._replace(source=torch.from_numpy(padded(sources)))
 
     def apply(self, ids: Ids, draw: Draw, blank: int) -> Ids:

@@ -19,6 +19,7 @@ from dragoman.decode.forced import batches_by_length, padded, shifted
 from dragoman.decode.search.listening import listening, taps
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
+from dragoman.text.context import SEPARATOR
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Links = tuple[tuple[int, int], ...]
@@ -51,6 +52,7 @@ class Aligner:
     ):
         self.model, self.heads = model, heads or Heads()
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
+        self.separator = source_tokenizer.find_mark(*SEPARATOR)
         if not taps(model):
             raise ConfigError("this model does not attend to a source: there is nothing to align by")
 
@@ -75,9 +77,14 @@ class Aligner:
 
     def by_words(self, pair: Ids, looks: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
         """How much the tokens of each target word look at those of each source word, in all."""
-        sides = zip((self.source_tokenizer, self.target_tokenizer), pair, strict=True)
-        source, target = (_membership(_words(tokenizer, ids)) for tokenizer, ids in sides)
+        own = self.own(pair[0])
+        source = _membership([*[-1] * own, *_words(self.source_tokenizer, pair[0][own:])])
+        target = _membership(_words(self.target_tokenizer, pair[1]))
         return target @ looks[:, : target.shape[1], : source.shape[1]] @ source.T
+
+    def own(self, source: Sequence[int]) -> int:
+        """Where the text itself begins, behind what is read before it."""
+        return next((i for i in range(len(source), 0, -1) if source[i - 1] == self.separator), 0)
 
 
 def links(looks: Float[np.ndarray, "U W"]) -> Links:

@@ -13,17 +13,18 @@ from pathlib import Path
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.ways import UNTOUCHED
+from dragoman.decode.documents.ways import UNTOUCHED, Question
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import settled
-from dragoman.decode.request import Request
+from dragoman.decode.request import as_request
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.formats.lines import Pair, read_lines
+from dragoman.text.context import NoContext, SentencesBefore
+from dragoman.text.formats.lines import Before, Pair, read_lines
 from dragoman.text.formats.writing import check_output, write_pairs
 from dragoman.text.unfinished import Made, Unfinished, unfinished
 
@@ -32,8 +33,10 @@ LOT = 1024
 
 Making = Callable[[str, str], Pair]
 """Of an original and its translation."""
-Translate = Callable[[Sequence[str], Progress], list[Translation]]
-"""As many translations as texts, in their order."""
+Lines = list[tuple[str, Before]]
+"""Some lines of a text, with what the run reads of those before each."""
+Translate = Callable[[Lines, Progress], list[Translation]]
+"""As many translations as lines, in their order."""
 
 
 def back_translated(original: str, translation: str) -> Pair:
@@ -109,13 +112,14 @@ class Augmentation:
         if not total:
             raise DataError(f"{text}: no lines in it")
         with unfinished(output) as kept:
-            translate = self._ready(kept)
-            for lines in _lots(text, kept):
+            translate, context = self._ready(kept)
+            for lines in _lots(text, kept, context):
 
                 def tell(now: int, of: int, before: int = kept.lines, lot: int = len(lines)) -> None:
                     progress(before + lot * now // max(of, 1), total)
 
-                kept.append([_made(line, answer) for line, answer in zip(lines, translate(lines, tell), strict=True)])
+                answers = translate(lines, tell)
+                kept.append([_made(line, answer) for (line, _), answer in zip(lines, answers, strict=True)])
                 progress(kept.lines, total)
             done = self._finished(kept, output)
             kept.path.unlink()
@@ -123,8 +127,9 @@ class Augmentation:
             raise DataError(f"{text}: no pair came of it ({done}): see what dragoman translate makes of it")
         return done
 
-    def _ready(self, kept: Unfinished) -> Translate:
-        """The translator, and ``kept`` taken up: what is chosen by the machine stays as it was first chosen."""
+    def _ready(self, kept: Unfinished) -> tuple[Translate, NoContext | SentencesBefore]:
+        """The translator and the context it reads, and ``kept`` taken up: what is chosen by the machine stays as it was
+        first chosen."""
         before = kept.how or {}
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = settled(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
@@ -145,14 +150,15 @@ class Augmentation:
             LOT,
         )
 
-        def translate(lines: Sequence[str], progress: Progress) -> list[Translation]:
-            def ask(texts: list[str]) -> list[Translation]:
-                asked = [Request(text, tags=self.tags) for text in texts]
+        def translate(lines: Lines, progress: Progress) -> list[Translation]:
+            def ask(questions: list[Question]) -> list[Translation]:
+                asked = [as_request(question, tags=self.tags) for question in questions]
                 return translator.translate(asked, search=self.search, rules=self.rules, progress=progress)
 
-            return placeholders.translate(lines, ask, first_row=kept.lines + 1)
+            texts, contexts = [text for text, _ in lines], [before for _, before in lines]
+            return placeholders.translate(texts, ask, contexts=contexts, first_row=kept.lines + 1)
 
-        return translate
+        return translate, translator.context
 
     def _finished(self, kept: Unfinished, output: str | Path) -> Augmented:
         done = Augmented()
@@ -168,15 +174,15 @@ class Augmentation:
         return done
 
 
-def _lots(text: str | Path, kept: Unfinished) -> Iterator[list[str]]:
+def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefore) -> Iterator[Lines]:
     """The lines that are not done yet.
 
     Raises:
         DataError: those that are done are not those of the text.
     """
-    lines = map(normalise, read_lines(text))
+    lines = context.in_lines(map(normalise, read_lines(text)))
     for row, made in enumerate(kept, 1):
-        if next(lines, None) != made.text:
+        if next(lines, (None, ()))[0] != made.text:
             raise DataError(
                 f"{text}:{row}: is not what it was when {kept.path} was begun: remove that file to begin anew"
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from dragoman.decode.alignment import Aligner, Links
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.documents.segment import Part, segment
-from dragoman.decode.request import Request
+from dragoman.decode.request import Request, as_request
 from dragoman.decode.rules.constrained import STAGES
 from dragoman.decode.rules.demands import Demands
 from dragoman.decode.rules.glossary import Glossary
@@ -27,7 +27,9 @@ from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.corpus import source_rows
+from dragoman.text.tokens.tokenizer import BOS, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -53,21 +55,22 @@ class Job:
         policy: KVPolicy = DEFAULT,
         calibration: Calibration = NONE,
         alignments: bool = False,
+        context: NoContext | SentencesBefore = NO_CONTEXT,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest = batch_tokens, longest
-        self.device, self.calibration = model.device, calibration
+        self.device, self.calibration, self.context = model.device, calibration, context
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
 
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
     ) -> list[Translation]:
-        requests = [Request(one) if isinstance(one, str) else one for one in given]
+        requests = list(map(as_request, given))
         parts = [self.parts(request, row) for row, request in enumerate(requests, first_row)]
         asked = [
-            [self.asked(request, part, row, first=i == 0) for i, part in enumerate(some)]
+            self.asked(request, some, row)
             for row, (request, some) in enumerate(zip(requests, parts, strict=True), first_row)
         ]
         distinct = list(dict.fromkeys(request for some in asked for request in some))  # what recurs is done once
@@ -79,24 +82,31 @@ class Job:
 
     def parts(self, request: Request, row: int) -> list[Part]:
         """What is translated of a text: all of it at once, if it is not too long; nothing, if it says nothing."""
-        text = request.text
-        if half := _SURROGATE.search(text):
-            raise DataError(
-                f"row {row}: character {half.start() + 1} is \\u{ord(half[0]):04x}, half of a surrogate pair: "
-                "read the text as UTF-8 (or UTF-16), without the error handler 'surrogateescape'"
-            )
-        tidy = normalise(text)
+        for text in (*request.context, request.text):
+            if half := _SURROGATE.search(text):
+                raise DataError(
+                    f"row {row}: character {half.start() + 1} is \\u{ord(half[0]):04x}, half of a surrogate pair: "
+                    "read the text as UTF-8 (or UTF-16), without the error handler 'surrogateescape'"
+                )
+        self.context.check(request.context)
+        tidy = normalise(request.text)
         return segment(tidy, partial(self.fits, len(request.tags))) if tidy else []
 
-    def asked(self, request: Request, part: Part, row: int, *, first: bool) -> Request:
-        """What is asked of a part of a text: the first one begins as the whole is to begin, and holds its terms."""
-        asked = (
-            replace(request, text=part.text)
-            if first
-            else Request(part.text, forbidden=request.forbidden, tags=request.tags)
-        )
+    def asked(self, request: Request, parts: list[Part], row: int) -> list[Request]:
+        """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
+        further one has those before it as its context."""
+        found, before = list[Request](), list(request.context)
+        for part in parts:
+            context = self.context.chosen(before)
+            plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
+            found.append(self.with_terms(replace(plain, text=part.text, context=context), row))
+            before = [*context, part.text]
+        return found
+
+    def with_terms(self, asked: Request, row: int) -> Request:
+        """With those that the glossary has for its text."""
         if self.glossary is not None:
-            required, forbidden = self.glossary.of(part.text)
+            required, forbidden = self.glossary.of(asked.text)
             asked = replace(asked, required=asked.required + required, forbidden=asked.forbidden + forbidden)
         try:
             self.demands.check(asked, self.model.max_length)
@@ -112,8 +122,7 @@ class Job:
 
     def answers(self, asked: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
         """The translations of each text, in its place."""
-        rows = self.source_tokenizer.encode_batch([request.text for request in asked])
-        rows = [[*self.tags(request), *ids, EOS] for request, ids in zip(asked, rows, strict=True)]
+        rows = source_rows(self.source_tokenizer, [request.pair for request in asked], self.model.max_length)
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
         for lot, room in self.lots(asked):
@@ -132,9 +141,6 @@ class Job:
                 found[i] = self.aligned(rows[i], candidates)
             done += len(lot)
         return found
-
-    def tags(self, request: Request) -> list[int]:
-        return [self.source_tokenizer.tag(tag) for tag in request.tags]
 
     def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
         """Together those of which the like is asked, with room for so many source tokens at a time: equally many

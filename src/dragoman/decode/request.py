@@ -1,8 +1,9 @@
 """What a person may ask of one translation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.formats.lines import Before, Pair, Sourced
 
 Alternatives = tuple[str, ...]
 """Of which one will do: a term and its inflected forms."""
@@ -24,8 +25,23 @@ class Request:
     """Terms that it does not contain."""
     tags: tuple[str, ...] = ()
     """Those of a source of the training text, such as 2de: they stand before the text as they did there."""
+    context: Before = ()
+    """The sentences before the text in its document, the nearest last, for a run that has learnt to read some
+    (``data.context``): as many of them as it reads. They are not translated."""
+
+    @property
+    def pair(self) -> Sourced:
+        """What is read, as a pair whose translation is not known yet."""
+        return Sourced(self.text, "", "", " ".join(self.tags), self.context)
 
 
 def request_for(pair: Pair | Sourced) -> Request:
     """The translation of a pair's source, as a model that has learnt from such pairs is asked for it."""
-    return Request(pair.source, tags=tuple(pair.tags.split()) if isinstance(pair, Sourced) else ())
+    if not isinstance(pair, Sourced):
+        return Request(pair.source)
+    return Request(pair.source, tags=tuple(pair.tags.split()), context=pair.context)
+
+
+def as_request(text: str | Request, **wanted: Any) -> Request:
+    """The text, or the request with what is ``wanted`` besides."""
+    return replace(Request(text) if isinstance(text, str) else text, **wanted)

@@ -45,7 +45,8 @@ def score_pairs(
     **options,
 ) -> list[ScoredPair]:
     """As ``Translator.score``."""
-    sources = source_rows(source_tokenizer, [pair._replace(source=normalise(pair.source)) for pair in pairs])
+    tidy = [pair._replace(source=normalise(pair.source)) for pair in pairs]
+    sources = source_rows(source_tokenizer, tidy, model.max_length)
     targets = _ids(target_tokenizer, [pair.target for pair in pairs])
     _check_lengths("source", sources, model.max_length)
     _check_lengths("target", targets, model.max_length)

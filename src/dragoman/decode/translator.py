@@ -20,6 +20,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
 from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
 
@@ -39,19 +40,31 @@ class Translator:
     """A trained model with its tokenizers."""
 
     def __init__(
-        self, model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, longest: int = LONGEST
+        self,
+        model: SequenceModel,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        longest: int = LONGEST,
+        context: NoContext | SentencesBefore = NO_CONTEXT,
     ):
         """
         Args:
             longest: characters of a text taken at once: what is longer is translated in parts.
+            context: what it reads of a document before each text.
         """
-        self.model, self.longest = model, longest
+        self.model, self.longest, self.context = model, longest, context
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.calibration = NONE
 
     @classmethod
     def load(
-        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+        cls,
+        run: str | Path,
+        which: str | int = "best",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        context: int | None = None,
     ) -> "Translator":
         """The translator that a run has trained.
 
@@ -60,15 +73,18 @@ class Translator:
             which: ``best``, ``last``, a step, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
+            context: sentences that are read before each text at most; None for as many as in training.
 
         Raises:
             CheckpointError: no such run or checkpoint, or a damaged one.
-            ConfigError: no such device or precision.
+            ConfigError: no such device or precision, or more context than there was in training.
         """
+        config = run_config(run)
+        before = learnt(config).limited(context)
         model, source_tokenizer, target_tokenizer = load_model(run, which)
-        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
+        cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest)
+        translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest, before)
         translator.calibration = Calibration.read(run_folder(run))
         return translator
 
@@ -79,6 +95,11 @@ class Translator:
         """
         for tag in tags:
             self.source_tokenizer.tag(tag)
+
+    def document(self, lines: Iterable[str]) -> Iterator[Request]:
+        """Each line of a document as a request, with as many lines before it as the run has learnt to read; a line
+        that says nothing ends a document."""
+        return (Request(line, context=before) for line, before in self.context.in_lines(lines))
 
     def translate(
         self,
@@ -98,7 +119,8 @@ class Translator:
 
         White space and control characters, line ends among them, count as one space, as they did in training; a text of
         nothing else has the translation "". No translation holds a line end. A text that is too long is translated in
-        parts and says so in its ``warnings``.
+        parts and says so in its ``warnings``. A text is translated without regard to the others: what stands before it
+        in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
@@ -152,7 +174,8 @@ class Translator:
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
-        return Job(self.model, *sides, cfg=cfg, policy=policy, calibration=self.calibration, longest=longest, **options)
+        options |= {"calibration": self.calibration, "context": self.context}
+        return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
     def score(
         self, pairs: Sequence[Pair | Sourced], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
@@ -163,7 +186,7 @@ class Translator:
         log-probability of a translation that search found, in the tokens it was found in, is the same in both places.
 
         Args:
-            pairs: of source and target.
+            pairs: of source and target; a ``Sourced`` one may have tags and context.
             batch_tokens: tokens of both sides read at a time, padding included.
             progress: called with the pairs done and their number.
 
@@ -172,7 +195,15 @@ class Translator:
             CheckpointError: a model whose output is not numbers.
         """
         sides = self.source_tokenizer, self.target_tokenizer
-        return score_pairs(self.model, *sides, pairs, batch_tokens=batch_tokens, progress=progress)
+        return score_pairs(
+            self.model, *sides, list(map(self._read, pairs)), batch_tokens=batch_tokens, progress=progress
+        )
+
+    def _read(self, pair: Pair | Sourced) -> Pair | Sourced:
+        if not isinstance(pair, Sourced):
+            return pair
+        self.context.check(pair.context)
+        return pair._replace(context=self.context.chosen(pair.context))
 
 
 def of_size(beam: int) -> SearchConfig:

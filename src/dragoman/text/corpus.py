@@ -5,15 +5,17 @@ Every sentence ends in eos.
 N pairs, B of them in a batch, S and T the longest source and target there.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from dragoman.text.context import SEPARATOR, ids_before
 from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.store import Column, building, chunks, opened
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -48,9 +50,9 @@ class ParallelCorpus:
         grouped: bool = False,
         progress: Progress | None = None,
     ) -> "ParallelCorpus":
-        """Encode ``pairs`` into ``folder``, a chunk at a time, each source behind its tags; pairs with a side of more
-        than ``longest`` ids, eos included, are left out and counted. Of ``grouped`` pairs those of each source stand
-        together, and are found by it. A corpus that was there is replaced when the new one is complete.
+        """Encode ``pairs`` into ``folder``, a chunk at a time, each source behind its tags and its context; pairs with
+        a side of more than ``longest`` ids, eos included, are left out and counted. Of ``grouped`` pairs those of each
+        source stand together, and are found by it. A corpus that was there is replaced when the new one is complete.
 
         Raises:
             DataError: the folder holds something else, or cannot be written.
@@ -61,7 +63,7 @@ class ParallelCorpus:
         with building(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
             for chunk in chunks(pairs, CHUNK):
                 sides = (
-                    source_rows(source_tokenizer, chunk),
+                    source_rows(source_tokenizer, chunk, longest),
                     _ended(target_tokenizer, [pair.target for pair in chunk]),
                 )
                 fit = [longest is None or max(map(len, row)) <= longest for row in zip(*sides, strict=True)]
@@ -128,11 +130,22 @@ def _count(pairs: Iterable[Pair | Sourced], sources: dict[str, int]) -> None:
             sources[pair.origin] = sources.get(pair.origin, 0) + 1
 
 
-def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced]) -> list[list[int]]:
-    """The ids of each source: its tags, its text, eos."""
-    before = [[tokenizer.tag(tag) for tag in pair.tags.split()] if isinstance(pair, Sourced) else [] for pair in pairs]
-    rows = _ended(tokenizer, [pair.source for pair in pairs])
-    return [[*tags, *row] for tags, row in zip(before, rows, strict=True)]
+def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced], longest: int | None = None) -> list[list[int]]:
+    """The ids of each source: its tags, its context (of which no more is read than fits into ``longest``), its text,
+    eos."""
+    sourced = [pair if isinstance(pair, Sourced) else Sourced(*pair, "") for pair in pairs]
+    tags = [[tokenizer.tag(tag) for tag in pair.tags.split()] for pair in sourced]
+    rows = _ended(tokenizer, [pair.source for pair in sourced])
+    contexts = [pair.context for pair in sourced]
+    if not any(contexts):
+        return [[*tagged, *row] for tagged, row in zip(tags, rows, strict=True)]
+    separator, room = tokenizer.mark(*SEPARATOR), math.inf if longest is None else longest
+    distinct = list(dict.fromkeys(chain.from_iterable(contexts)))  # neighbours share most of theirs
+    encoded = dict(zip(distinct, tokenizer.encode_batch(distinct), strict=True))
+    return [
+        [*tagged, *ids_before([encoded[text] for text in before], separator, room - len(tagged) - len(row)), *row]
+        for tagged, before, row in zip(tags, contexts, rows, strict=True)
+    ]
 
 
 def _ended(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:

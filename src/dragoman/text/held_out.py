@@ -1,17 +1,20 @@
-"""The pairs that a run holds out, as it keeps them: JSON lines that know the tags of their source."""
+"""The pairs that a run holds out, as it keeps them: JSON lines that know the tags of their source and what stood before
+it in its document."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from dragoman.errors import DataError
-from dragoman.text.formats.formats import guess_source, read_pairs
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.formats.formats import guess_source
 from dragoman.text.formats.lines import Sourced, parse_json, read_lines
 
 
 def held_out_line(pair: Sourced) -> str:
     tags = {"tags": pair.tags.split()} if pair.tags else {}
-    return json.dumps(pair.pair._asdict() | tags, ensure_ascii=False) + "\n"
+    context = {"context": pair.context} if pair.context else {}
+    return json.dumps(pair.pair._asdict() | tags | context, ensure_ascii=False) + "\n"
 
 
 def read_held_out(path: Path) -> list[Sourced]:
@@ -26,11 +29,14 @@ def read_held_out(path: Path) -> list[Sourced]:
 def _pair(line: str, where: str) -> Sourced:
     try:
         row = parse_json(line, where)
-        return Sourced(row["source"], row["target"], "", " ".join(row.get("tags", ())))
+        tags, context = " ".join(row.get("tags", ())), tuple(map(str, row.get("context", ())))
+        return Sourced(row["source"], row["target"], "", tags, context)
     except (KeyError, TypeError, AttributeError):
-        raise DataError(f"{where}: not a pair as runs hold them out: write source and target, perhaps tags") from None
+        raise DataError(
+            f"{where}: not a pair as runs hold them out: write source and target, perhaps tags and context"
+        ) from None
 
 
-def tagged_pairs(path: str, tags: Sequence[str]) -> list[Sourced]:
+def tagged_pairs(path: str, tags: Sequence[str], context: NoContext | SentencesBefore = NO_CONTEXT) -> list[Sourced]:
     """The pairs of a file known by its name, as from a source with these tags."""
-    return [Sourced(*pair, "", " ".join(tags)) for pair in read_pairs(guess_source(path))]
+    return [Sourced(*pair, "", " ".join(tags), before) for pair, before in context.in_pairs(guess_source(path))]

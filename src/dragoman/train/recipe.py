@@ -28,6 +28,7 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.cleaning.clean import Cleaning
 from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.context import Context, NoContext
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.formats import PairSource
 from dragoman.text.formats.instructions import Instructions
@@ -57,6 +58,8 @@ class DataConfig:
     """How much of each of them is learned from."""
     order: Order = Shuffled()
     """Which pairs come when."""
+    context: Context = NoContext()
+    """What is read of the document before each source."""
     noise: Noise = NoNoise()
     """What is done to sources while training."""
     cleaning: Cleaning = Cleaning()

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.ways import Ask, Require
+from dragoman.decode.documents.ways import Ask, Question, Require
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.filled.slots import Document, Filling
 
-AskAndTell = Callable[[list[str], Progress | None], list[Translation]]
+AskAndTell = Callable[[list[Question], Progress | None], list[Translation]]
 """Translates texts, and tells what it is given how many are done."""
 CHUNK = 1024
 """Slots translated at a time."""
@@ -37,6 +38,7 @@ def translate_document(
     redo: bool = False,
     flag_below: float | None = None,
     require: Require | None = None,
+    context: NoContext | SentencesBefore = NO_CONTEXT,
     progress: Progress | None = None,
 ) -> Translated:
     """Fill the slots of a document that have no translation yet.
@@ -46,6 +48,7 @@ def translate_document(
         redo: also those that have one, unless it was approved.
         flag_below: confidence below which a translation is marked for review.
         require: see ``placeholders.translate``.
+        context: how much of the texts before it, whether they have a translation or not, is read with each.
         progress: called with how many slots are done, and of how many.
 
     Raises:
@@ -54,6 +57,7 @@ def translate_document(
     chosen = [i for i, slot in enumerate(document.slots) if not slot.filled or (redo and not slot.locked)]
     fillings: dict[int, Filling] = {}
     warnings = list(document.notes)
+    before = [before for _, before in context.in_lines(slot.text for slot in document.slots)]
     for start in range(0, len(chosen), CHUNK):
         some = chosen[start : start + CHUNK]
         slots = [document.slots[i] for i in some]
@@ -61,6 +65,7 @@ def translate_document(
             [slot.text for slot in slots],
             _reporting(ask, progress, start, len(some), len(chosen)),
             codes=[slot.codes for slot in slots],
+            contexts=[before[i] for i in some],
             require=require,
         )
         for i, slot, answer in zip(some, slots, answers, strict=True):

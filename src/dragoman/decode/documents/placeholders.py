@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
 from dragoman.text.cleaning.clean import normalise
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
+from dragoman.text.formats.lines import Before
 from dragoman.text.placeholders import find, kept
 
 CHUNK = 4096
@@ -25,6 +27,7 @@ def translate(
     ask: Ask,
     *,
     codes: Sequence[Sequence[str]] | None = None,
+    contexts: Sequence[Before] | None = None,
     require: Require | None = None,
     first_row: int = 1,
 ) -> list[Translation]:
@@ -33,6 +36,7 @@ def translate(
     Args:
         ask: translates; several candidates for a text are made use of.
         codes: pieces of each text that are placeholders whatever they look like.
+        contexts: what stands before each text in its document; ``ask`` gets such texts as requests.
         require: a second translator, asked for what the first has got wrong: one that is told what must come out, or
             that just offers more candidates.
         first_row: number of the first text.
@@ -41,8 +45,8 @@ def translate(
         A translation for each text. One that needed more than one question has a single candidate, the sum of the
         answers, the lowest of their confidences, and a warning if it was translated in pieces.
     """
-    given = codes or [()] * len(texts)
-    split = [_split(text, tuple(some)) for text, some in zip(texts, given, strict=True)]
+    given, before = codes or [()] * len(texts), contexts or [()] * len(texts)
+    split = [_split(text, tuple(some), context) for text, some, context in zip(texts, given, before, strict=True)]
     lines = list(dict.fromkeys(line for _, some in split for line in some if line))
     answers = answered(lines, ask, ways_to_ask(require))
     return [
@@ -52,13 +56,20 @@ def translate(
 
 
 def stream(
-    texts: Iterable[str], ask: Ask, *, require: Require | None = None, chunk: int = CHUNK
+    texts: Iterable[str],
+    ask: Ask,
+    *,
+    context: NoContext | SentencesBefore = NO_CONTEXT,
+    require: Require | None = None,
+    chunk: int = CHUNK,
 ) -> Iterator[Translation]:
-    """As ``translate``, for lines of text without end, whose white space counts as single spaces."""
-    texts, row = iter(texts), 1
-    while some := list(itertools.islice(texts, chunk)):
-        answers = translate([normalise(text) for text in some], ask, require=require, first_row=row)
-        yield from (dataclasses.replace(answer, source=text) for answer, text in zip(answers, some, strict=True))
+    """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
+    much of those before it as ``context`` says."""
+    lines, row = context.in_lines(texts), 1
+    while some := list(itertools.islice(lines, chunk)):
+        tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
+        answers = translate(tidy, ask, contexts=contexts, require=require, first_row=row)
+        yield from (dataclasses.replace(answer, source=text) for answer, (text, _) in zip(answers, some, strict=True))
         row += len(some)
 
 
@@ -68,16 +79,16 @@ def stream(
 _SPACE = re.compile(r"^\s+|\s+$|[ ]*[\t\n\r\f\v]\s*")
 
 
-def _split(text: str, codes: tuple[str, ...]) -> tuple[list[str], list[Line]]:
+def _split(text: str, codes: tuple[str, ...], context: Before) -> tuple[list[str], list[Line]]:
     """The white space that stays as it is, and the lines between: one more of them."""
     inside = [(p.start, p.end) for p in find(text, codes)]
     spaces, lines, at = [], [], 0
     for match in _SPACE.finditer(text):
         if not any(start < match.end() and match.start() < end for start, end in inside):
-            lines.append(Line(text[at : match.start()], codes))
+            lines.append(Line(text[at : match.start()], codes, context))
             spaces.append(match[0])
             at = match.end()
-    return spaces, [*lines, Line(text[at:], codes)]
+    return spaces, [*lines, Line(text[at:], codes, context)]
 
 
 def _assembled(

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dragoman.decode.documents.segment import sentences
+from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
+from dragoman.text.formats.lines import Before
 from dragoman.text.placeholders import Placeholder, Role, find, kept
 
-Ask = Callable[[list[str]], list[Translation]]
+Question = str | Request
+"""A text to be translated; a request, where it has a context."""
+Ask = Callable[[list[Question]], list[Translation]]
 """Translates texts: as many, in their order."""
-Require = Callable[[list[str], list[list[str]]], list[Translation]]
+Require = Callable[[list[Question], list[list[str]]], list[Translation]]
 """Translates texts so that each translation has the strings that are required of it."""
 
 IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
@@ -29,6 +33,8 @@ class Line:
 
     text: str
     codes: tuple[str, ...]
+    context: Before = ()
+    """What stands before it in its document."""
 
     def __bool__(self) -> bool:
         return bool(self.text)
@@ -103,14 +109,17 @@ class Asking(Way):
     """A way that asks something for each line, and makes its translation of the replies."""
 
     def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
-        questions = [self.questions(line) for line in lines]
+        questions = [
+            [Request(text, context=line.context) if line.context else text for text in self.questions(line)]
+            for line in lines
+        ]
         replies = iter(self.put(ask, list(itertools.chain.from_iterable(questions)), lines))
         return [
             self.answer(line, list(itertools.islice(replies, len(asked))))
             for line, asked in zip(lines, questions, strict=True)
         ]
 
-    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+    def put(self, ask: Ask, questions: list[Question], lines: list[Line]) -> list[Translation]:
         return ask(questions) if questions else []
 
     @abstractmethod
@@ -138,7 +147,7 @@ class Required(AsItIs):
     def __init__(self, require: Require):
         self.require = require
 
-    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+    def put(self, ask: Ask, questions: list[Question], lines: list[Line]) -> list[Translation]:
         return self.require(questions, [[p.text for p in line.placeholders] for line in lines])
 
 
@@ -193,7 +202,7 @@ class StandIns(Asking):
             at = p.end
         return ["".join([*parts, line.text[at:]])]
 
-    def put(self, ask: Ask, questions: list[str], lines: list[Line]) -> list[Translation]:
+    def put(self, ask: Ask, questions: list[Question], lines: list[Line]) -> list[Translation]:
         if self.require is None:
             return ask(questions)
         return self.require(questions, [[word for _, word in self.swaps(line)] for line in lines])
@@ -272,7 +281,7 @@ class BySentence(Way):
 
     def sentences(self, line: Line) -> list[tuple[Line, str]]:
         """Each with what comes after it; none where a placeholder goes over a sentence's end."""
-        parts = [(Line(part.text, line.codes), part.glue) for part in sentences(line.text) if part.text]
+        parts = [(dataclasses.replace(line, text=part.text), part.glue) for part in sentences(line.text) if part.text]
         found = [p.text for sentence, _ in parts for p in sentence.placeholders]
         return parts if found == [p.text for p in line.placeholders] else []
 

@@ -90,9 +90,9 @@ def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
             yield iter(())
             return
         with _told(OSError):
-            file.writelines("\t".join(pair) + "\n" for pair in chain([first], pairs))
+            file.writelines("\t".join(pair.fields()) + "\n" for pair in chain([first], pairs))
             file.seek(0)
-        yield (first._make(line[:-1].split("\t")) for line in file)
+        yield (first.of(line[:-1].split("\t")) for line in file)
 
 
 @contextmanager

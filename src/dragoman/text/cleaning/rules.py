@@ -19,7 +19,7 @@ from dragoman.config import config
 from dragoman.text.cleaning.languages import speaks_another
 from dragoman.text.cleaning.remembered import Seen, Translations, hashed
 from dragoman.text.cleaning.scripts import Script, script_of
-from dragoman.text.formats.lines import TwoSided
+from dragoman.text.formats.lines import Sourced, TwoSided
 
 
 @config
@@ -36,7 +36,7 @@ class Cleaning:
     copies: Literal["drop", "drop_single_words", "keep"] = "drop"
     """What to do with pairs whose two sides are the same but for case."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """What to do with a pair that came before."""
+    """What to do with a pair that came before; where sentences before it are read too, with the same ones."""
     conflicts: Literal["drop", "drop_rarer", "keep"] = "keep"
     """What to do with pairs whose source has other targets too: drop them all, or keep its most frequent target (of
     equally frequent ones the first)."""
@@ -164,7 +164,12 @@ def _one_word_copy(pair: TwoSided) -> bool:
 
 def _repeated(memory: sqlite3.Connection) -> Predicate:
     seen = Seen(memory)
-    return lambda pair: seen.before(hashed(pair.source, pair.target))
+
+    def came_before(pair: TwoSided) -> bool:
+        context = pair.context if isinstance(pair, Sourced) else ()
+        return seen.before(hashed(*context, pair.source, pair.target))
+
+    return came_before
 
 
 SOURCES = 1024

@@ -14,7 +14,7 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.keyed import Keyed, read_keyed
-from dragoman.text.formats.lines import Pair, check_string, parse_json, read_lines
+from dragoman.text.formats.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
 from dragoman.text.formats.po import Gettext, read_po
@@ -37,6 +37,7 @@ __all__ = [
     "guess_source",
     "held_out_from",
     "names_of",
+    "read_documents",
     "read_lines",
     "read_pairs",
     "tags_of",
@@ -53,7 +54,11 @@ class TextFiles:
     """Its translation, line for line."""
 
 
-def _read_text_files(cfg: TextFiles) -> Iterator[Pair]:
+Documents = Iterator[Pair | None]
+"""The pairs of a source, and None where a document ends; that empty lines end one need not be said."""
+
+
+def _read_text_files(cfg: TextFiles) -> Documents:
     sources, targets, both = read_lines(cfg.source), read_lines(cfg.target), 0
     for source in sources:
         target = next(targets, None)
@@ -89,21 +94,30 @@ class Table:
     """Column of the target."""
     header: bool = False
     """Whether the first row only names the columns; a column given by name says so too."""
+    document: str | int | None = None
+    """Column that says which document a row is of; None where empty lines tell documents apart, if anything does."""
 
 
 Row = tuple[int, Sequence[str]]
 """Line on which the row begins, counted from 1, and its fields."""
 
 
-def _read_table(cfg: Table) -> Iterator[Pair]:
-    rows, names = table_rows(cfg.path), None
-    if cfg.header or isinstance(cfg.source, str) or isinstance(cfg.target, str):
-        _, names = next(rows, (0, ()))
-    source, target = (_column(cfg, column, names) for column in (cfg.source, cfg.target))
-    needed = 1 + max(source, target)
-    for line, fields in rows:
+def _read_table(cfg: Table) -> Documents:
+    rows, names = _split(cfg.path), None
+    columns = [column for column in (cfg.source, cfg.target, cfg.document) if column is not None]
+    if cfg.header or any(isinstance(column, str) for column in columns):
+        _, names = next(filter(_says_something, rows), (0, ()))
+    source, target, *document = (_column(cfg, column, names) for column in columns)
+    needed, ends = 1 + max(source, target, *document), DocumentEnds()
+    for row in rows:
+        if not _says_something(row):
+            yield None
+            continue
+        line, fields = row
         if len(fields) < needed:
             raise DataError(f"{cfg.path}:{line}: {needed} columns expected, {len(fields)} found{_hint(cfg.path)}")
+        if document and ends.before(fields[document[0]]):
+            yield None
         yield Pair(fields[source], fields[target])
 
 
@@ -123,9 +137,17 @@ def _hint(path: str) -> str:
 
 def table_rows(path: str) -> Iterator[Row]:
     """The rows of a table; empty lines between them are skipped."""
+    return filter(_says_something, _split(path))
+
+
+def _says_something(row: Row) -> bool:
+    return len(row[1]) > 1 or any(row[1])
+
+
+def _split(path: str) -> Iterator[Row]:
     if (split := _SPLITTERS.get(extension(path))) is None:
         raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz or .zst")
-    return ((line, fields) for line, fields in split(path) if len(fields) > 1 or any(fields))
+    return split(path)
 
 
 def _tab_rows(path: str) -> Iterator[Row]:
@@ -158,26 +180,38 @@ class JsonLines:
     """Key of the source; a dot leads into an object, as in translation.en."""
     target: str = "target"
     """Key of the target."""
+    document: str | None = None
+    """Key of what says which document a row is of; None where empty lines tell documents apart, if anything does."""
 
 
-def _read_json_lines(cfg: JsonLines) -> Iterator[Pair]:
+def _read_json_lines(cfg: JsonLines) -> Documents:
+    ends = DocumentEnds()
     for number, line in enumerate(read_lines(cfg.path), 1):
-        if line and not line.isspace():
-            where = f"{cfg.path}:{number}"
-            record = parse_json(line, where)
-            yield Pair(_field(record, cfg.source, where), _field(record, cfg.target, where))
+        if not line or line.isspace():
+            yield None
+            continue
+        where = f"{cfg.path}:{number}"
+        record = parse_json(line, where)
+        if cfg.document is not None and ends.before(_value(record, cfg.document, where)):
+            yield None
+        yield Pair(_text(record, cfg.source, where), _text(record, cfg.target, where))
 
 
-def _field(record: Any, key: str, where: str) -> str:
+def _text(record: Any, key: str, where: str) -> str:
+    text = _value(record, key, where)
+    if not isinstance(text, str):
+        raise DataError(f"{where}: {key!r} is not a string but {type(text).__name__}")
+    return check_string(text, f"{where}: {key!r}")
+
+
+def _value(record: Any, key: str, where: str) -> Any:
     if not isinstance(record, dict):
         raise DataError(f"{where}: a JSON object expected, such as {{{key!r}: ...}}, not {type(record).__name__}")
     if key in record:
-        if not isinstance(record[key], str):
-            raise DataError(f"{where}: {key!r} is not a string but {type(record[key]).__name__}")
-        return check_string(record[key], f"{where}: {key!r}")
+        return record[key]
     first, dot, rest = key.partition(".")
     if dot and first in record:
-        return _field(record[first], rest, where)
+        return _value(record[first], rest, where)
     raise DataError(f"{where}: no key {key!r} among {', '.join(map(repr, record)) or 'none'}")
 
 
@@ -209,15 +243,24 @@ def read_pairs(source: PairSource) -> Iterator[Pair]:
         DataError: a file that is missing, empty or damaged, or a row that cannot be read; the message names the place.
         ConfigError: a source that cannot be what it says it is.
     """
+    return (pair for pair in read_documents(source) if pair is not None)
+
+
+def read_documents(source: PairSource) -> Documents:
+    """The same, and None where a document ends.
+
+    Raises:
+        DataError, ConfigError: as ``read_pairs``.
+    """
     read = False
     for pair in _reader(source):
-        read = True
+        read = read or pair is not None
         yield pair
     if not read:
         raise DataError(f"{_name(source)}: no sentence pairs in it")
 
 
-def _reader(source: PairSource) -> Iterator[Pair]:
+def _reader(source: PairSource) -> Documents:
     match source:
         case Part():
             return _reader(source.pairs)

@@ -31,8 +31,9 @@ class Keyed:
     """Checksum of the zip or wheel, verified whenever it is opened."""
 
 
-def read_keyed(cfg: Keyed) -> Iterator[Pair]:
-    """The pairs of strings with the same file and keys in both languages, ordered by file, then as in the source."""
+def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
+    """The pairs of strings with the same file and keys in both languages, ordered by file, then as in the source; None
+    after each file."""
     if cfg.source.count("*") != cfg.target.count("*"):
         raise ConfigError(f"{cfg.source!r} and {cfg.target!r}: give both patterns the same number of *")
     read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
@@ -42,6 +43,7 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair]:
             for keys, text in _read(files, source, read_source):
                 if keys in translations:
                     yield Pair(text, translations[keys])
+            yield None
 
 
 # ---- where the files lie --------------------------------------------------------------------------

@@ -8,7 +8,7 @@ programs split at.
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -32,6 +32,30 @@ class Pair(NamedTuple):
     source: str
     target: str
 
+    def fields(self) -> tuple[str, ...]:
+        """All of it as texts, from which ``of`` makes it again."""
+        return self
+
+    @classmethod
+    def of(cls, fields: Sequence[str]) -> "Pair":
+        return cls(*fields)
+
+
+class DocumentEnds:
+    """Tells where a document ends by what the rows say of theirs."""
+
+    def __init__(self) -> None:
+        self.now: Any = None
+
+    def before(self, document: Any) -> bool:
+        """Whether the row that says this is of another document than the one before it."""
+        before, self.now = self.now, document
+        return before != document
+
+
+Before = tuple[str, ...]
+"""Sentences that stand before one in its document, the nearest last."""
+
 
 class Sourced(NamedTuple):
     """A pair that knows which of several sources it is from."""
@@ -42,10 +66,21 @@ class Sourced(NamedTuple):
     """The name of that source."""
     tags: str = ""
     """Those of the source, with spaces between."""
+    context: Before = ()
+    """What is read before its source text (``text/context.py``), normalised."""
 
     @property
     def pair(self) -> Pair:
         return Pair(self.source, self.target)
+
+    def fields(self) -> tuple[str, ...]:
+        """All of it as texts, from which ``of`` makes it again."""
+        return (*self[:4], *self.context)
+
+    @classmethod
+    def of(cls, fields: Sequence[str]) -> "Sourced":
+        source, target, origin, tags, *context = fields
+        return cls(source, target, origin, tags, tuple(context))
 
 
 AnyPair = TypeVar("AnyPair", Pair, Sourced)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.lines import Pair, check_string
+from dragoman.text.formats.lines import DocumentEnds, Pair, check_string
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,10 +23,12 @@ class Parquet:
     """Column of the source; a dot leads into a struct, as in translation.en."""
     target: str = "target"
     """Column of the target."""
+    document: str | None = None
+    """Column that says which document a row is of; None where rows that are empty tell documents apart, if any do."""
 
 
-def read_parquet(cfg: Parquet) -> Iterator[Pair]:
-    """The pairs of two columns; where a cell is null, its text is empty.
+def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
+    """The pairs of two columns; where a cell is null, its text is empty. None where the document changes.
 
     Raises:
         DataError: no such file, damaged, columns that are not there or hold no text, text that is none.
@@ -39,14 +41,18 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair]:
         raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
     try:
         with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
+            held = dict(_columns(file.schema_arrow))
             for name in (cfg.source, cfg.target):
-                _check_column(file.schema_arrow, name, cfg.path)
-            row = 0
-            for batch in file.iter_batches(BATCH, columns=[cfg.source, cfg.target]):
-                sources, targets = (_cells(batch, name) for name in (cfg.source, cfg.target))
-                for source, target in zip(sources, targets, strict=True):
+                _check_text(_column(held, name, cfg.path), name, cfg.path)
+            names = [name for name in (cfg.source, cfg.target, cfg.document) if name is not None]
+            _column(held, names[-1], cfg.path)
+            row, ends = 0, DocumentEnds()
+            for batch in file.iter_batches(BATCH, columns=names):
+                for source, target, *document in zip(*(_cells(batch, name) for name in names), strict=True):
                     row += 1
                     where = f"{cfg.path}: row {row}"
+                    if ends.before(document):
+                        yield None
                     yield Pair(check_string(source or "", where), check_string(target or "", where))
     except FileNotFoundError:
         raise DataError(f"{cfg.path}: no such file") from None
@@ -57,13 +63,15 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair]:
         raise DataError(f"{cfg.path}: cannot be read, or damaged: {reason}") from None
 
 
-def _check_column(schema: "pyarrow.Schema", name: str, path: str) -> None:
-    from pyarrow import types
-
-    columns = dict(_columns(schema))
+def _column(columns: dict[str, Any], name: str, path: str) -> Any:
     if name not in columns:
         raise DataError(f"{path}: no column {name!r} among {', '.join(map(repr, columns)) or 'none'}")
-    held = columns[name]
+    return columns[name]
+
+
+def _check_text(held: Any, name: str, path: str) -> None:
+    from pyarrow import types
+
     held = held.value_type if types.is_dictionary(held) else held
     if not any(is_text(held) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
         raise DataError(f"{path}: column {name!r} holds {held}, not text")
@@ -80,7 +88,7 @@ def _columns(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, field.type
 
 
-def _cells(batch: "pyarrow.RecordBatch", name: str) -> list[str | None]:
+def _cells(batch: "pyarrow.RecordBatch", name: str) -> list[Any]:
     if name in batch.schema.names:
         return batch.column(name).to_pylist()
     first, _, rest = name.partition(".")

@@ -199,10 +199,13 @@ class Tokenizer:
         Raises:
             ConfigError: the tokenizer has none of them.
         """
-        for name in names:
-            if (found := self._marks.get(name)) is not None:
-                return int(self._ours[found])
-        raise ConfigError(f"tokenizer: has no {names[0]}: train one with the run, or load one that has it")
+        if (found := self.find_mark(*names)) is None:
+            raise ConfigError(f"tokenizer: has no {names[0]}: train one with the run, or load one that has it")
+        return found
+
+    def find_mark(self, *names: str) -> int | None:
+        """The same; None where the tokenizer has none of them."""
+        return next((int(self._ours[self._marks[name]]) for name in names if name in self._marks), None)
 
     @property
     def marks(self) -> set[int]:

@@ -9,6 +9,7 @@ from dragoman.data.mixture import Concatenate, Stages
 from dragoman.data.order import EasyFirst, Shuffled
 from dragoman.data.rounds import Rounds
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.formats import names_of, tags_of
 from dragoman.text.tokens.tokenizer import Tokenizer, tag_mark
@@ -49,14 +50,17 @@ def check_left(data: DataConfig, left: dict[str, int]) -> None:
 
 def marks(data: DataConfig) -> list[str]:
     """What tokenizers of the source need besides text."""
-    return [*map(tag_mark, _tags(data)), *data.noise.marks]
+    return [*map(tag_mark, _tags(data)), *data.context.marks, *data.noise.marks]
 
 
 def check_marks(data: DataConfig, tokenizer: Tokenizer) -> None:
     """
     Raises:
-        ConfigError: a tag, or the mark of noise, that the tokenizer lacks, since it was trained before.
+        ConfigError: a tag, a separator, or the mark of noise, that the tokenizer lacks, since it was trained before.
     """
+    with at("data.context"):
+        if data.context.marks:
+            tokenizer.mark(*SEPARATOR)
     with at("data.noise"):
         if data.noise.marks:
             tokenizer.mark(*MASK)

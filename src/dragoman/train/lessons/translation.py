@@ -17,15 +17,16 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.data.batch import Batch, collate
 from dragoman.data.pretraining import Anew, Rows
 from dragoman.data.tasks import Translation
-from dragoman.decode.request import Request
+from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.cleaning.clean import CleanReport, added_up, clean
 from dragoman.text.cleaning.split import Overlap, Split, hold_out, without_overlap
+from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.formats import PairSource, held_out_from, names_of, read_pairs, tags_of
+from dragoman.text.formats.formats import PairSource, held_out_from, names_of, tags_of
 from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -110,7 +111,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     yield from map(Notice, report.pop("lines"))
     yield Preparing("training the tokenizer")
     if cfg.init:
-        sources, targets = ((pair[side] for pair in split.train) for side in (0, 1))
+        sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))
         source, target = yield from earlier_tokenizers(cfg.init, sources, targets)
     else:
         source, target = _train_tokenizers(cfg, split.train)
@@ -154,7 +155,11 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
         raise DataError(
             f"no training pairs are left of {cleaned.read:,} ({cleaned}): relax data.cleaning, or look at the text"
         )
-    valid, test = (None if source is None else list(_sourced([("", source)])) for source in (cfg.valid, cfg.test))
+    if cfg.context.marks:
+        report["lines"].append(_with_context(pairs))
+    valid, test = (
+        None if source is None else list(_sourced([("", source)], cfg.context)) for source in (cfg.valid, cfg.test)
+    )
     if given := [*(test or ()), *(valid or ())]:
         pairs = _without(pairs, given, cfg, report)
     may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if held_out_from(source)}
@@ -174,6 +179,20 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     )
 
 
+def _with_context(pairs: list[Sourced]) -> str:
+    """
+    Raises:
+        DataError: none of them has any.
+    """
+    some = sum(bool(pair.context) for pair in pairs)
+    if not some:
+        raise DataError(
+            "data.context: no pair has a sentence before it: sources are to have their sentences in the order of "
+            "documents, with an empty line between two, or a column that tells them apart (document)"
+        )
+    return f"context: {some:,} of {len(pairs):,} pairs have sentences before them"
+
+
 def _cleaned(cfg: DataConfig) -> tuple[list[Sourced], CleanReport]:
     """Sources with the same tags are cleaned as one text: what is a duplicate, a conflict or an unusual length is a
     question about translations into the same language."""
@@ -182,14 +201,15 @@ def _cleaned(cfg: DataConfig) -> tuple[list[Sourced], CleanReport]:
     for tags in dict.fromkeys(tags_of(source) for source in cfg.train):
         reports.append(CleanReport())
         some = [(name, source) for name, source in sourced if tags_of(source) == tags]
-        pairs += clean(_sourced(some), cfg.cleaning, reports[-1])
+        pairs += clean(_sourced(some, cfg.context), cfg.cleaning, reports[-1])
     return pairs, added_up(reports)
 
 
-def _sourced(sources: Sequence[tuple[str, PairSource]]) -> Iterator[Sourced]:
+def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | SentencesBefore) -> Iterator[Sourced]:
     for name, source in sources:
-        for pair in read_pairs(source):
-            yield Sourced(*pair, name, " ".join(tags_of(source)))
+        tags = " ".join(tags_of(source))
+        for pair, before in context.in_pairs(source):
+            yield Sourced(*pair, name, tags, before)
 
 
 def _without(pairs: list[Sourced], given: list[Sourced], cfg: DataConfig, report: dict[str, Any]) -> list[Sourced]:
@@ -235,9 +255,9 @@ class Translating(Examination):
         if not pairs:
             return {}, []
         sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
-        asked = [Request(pair.source, tags=tuple(pair.tags.split())) for pair in pairs]
-        translator = Translator(model, self.lesson.source_tokenizer, self.lesson.target_tokenizer)
-        outputs = [translation.text for translation in translator.translate(asked, beam=1)]
+        sides = self.lesson.source_tokenizer, self.lesson.target_tokenizer
+        translator = Translator(model, *sides, context=_pairs(self.cfg).context)
+        outputs = [translation.text for translation in translator.translate(list(map(request_for, pairs)), beam=1)]
         samples = [Sample(*row) for row in zip(sources, references, outputs, strict=True)][:shown]
         if not scored:
             return {}, samples
