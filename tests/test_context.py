@@ -212,9 +212,11 @@ def learnt(folder, context):
     (folder / "test.tsv").write_text(lines(NOUNS))
     given = {"kind": "table", "path": str(folder / "test.tsv")}
     block = {"mixer": {"heads": 4}, "mlp": {"hidden": 64}, "dropout": 0.0}
-    model = merge(tiny_run.MODEL, {"dim": 32, "dropout": 0.0})
-    for tower in ("encoder", "decoder"):
-        model[tower]["pattern"] = [merge(one, block) for one in model[tower]["pattern"]]
+    towers = {
+        tower: {"pattern": [merge(one, block) for one in tiny_run.MODEL[tower]["pattern"]]}
+        for tower in ("encoder", "decoder")
+    }
+    model = merge(tiny_run.MODEL, {"dim": 32, "dropout": 0.0} | towers)
     plain = merge(
         to_dict(tiny_run.config(folder / "train.tsv")),
         {
