@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
+from dragoman.model.kernels import learning as kernels
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.position import NoPosition, RelativePosition
@@ -150,16 +151,24 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
     bias = view.relation.bias(q, attention.scorer.scale)
     if bias is not None:
         scores = scores + bias
-    mask = view.sight.dense(Q, K, q.device)
-    if mask is not None:
-        scores = scores + hiding(mask, scores.dtype)
-    weights = softmax(scores)
-    if mask is not None and not view.sight.causal:
-        weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
+    weights = over_seen(scores, view.sight)
     weights = dropout(attention.weights(weights), attention.share)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     of_distances = view.relation.values(weights)
     return heads if of_distances is None else heads + of_distances
+
+
+def over_seen(scores: Float[Tensor, "B H Q K"], sight: Sight) -> Float[Tensor, "B H Q K"]:
+    """softmax over the keys that a query sees; zeros where it sees none."""
+    mask = sight.dense(*scores.shape[-2:], scores.device)
+    if scores.dtype == torch.bfloat16 and kernels.take(scores):
+        return kernels.Softmax.apply(scores, mask)
+    if mask is not None:
+        scores = scores + hiding(mask, scores.dtype)
+    weights = softmax(scores)
+    if mask is not None and not sight.causal:
+        weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
+    return weights
 
 
 def hiding(mask: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:

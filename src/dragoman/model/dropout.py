@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from dragoman.model.kernels import learning as kernels
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 """Of the elements, those that dropout zeroes."""
 
@@ -34,6 +36,8 @@ def dropout(x: Tensor, share: float) -> Tensor:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, share)
+    if kernels.take_half(x):
+        return kernels.Dropout.apply(x, share)
     return x * _mask(x, share)
 
 

@@ -17,10 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dragoman.model.kernels import learning as kernels
 from dragoman.model.linear import Product, plain
 
 CHUNK_BYTES = 8 << 20
-"""Size of a chunk's logits: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
+"""Size of a chunk's logits in float32: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
+KERNEL_CHUNK_BYTES = 16 << 20
+"""The same in bfloat16 where a kernel goes over them once: the products of larger chunks are faster."""
 
 
 def linear_cross_entropy(
@@ -126,7 +129,12 @@ def disagreement(one: Float[Tensor, "N V"], two: Float[Tensor, "N V"]) -> Float[
 
 
 def _exactly(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.to(_exact(x))
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """What to sum numbers in that are like those of ``x``."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 # ---- what a chunk of logits costs -----------------------------------------------------------------
@@ -141,7 +149,10 @@ class CrossEntropy:
     def __call__(
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
-        """The sum over rows and, when ``learning``, its gradient by the logits, which stay as they are."""
+        """The sum over rows and, when ``learning``, its gradient by the logits, in their place if they are bfloat16."""
+        if logits.dtype == torch.bfloat16 and kernels.take(logits):
+            return kernels.cross_entropy(logits, targets, self.smoothing, learning), logits if learning else None
+        logits = _exactly(logits)
         average = logits.mean(dim=1) if self.smoothing else 0.0
         picked, largest = logits.gather(1, targets).squeeze(1), logits.amax(dim=1)
         p = logits.softmax(dim=1)
@@ -166,6 +177,7 @@ class Agreement:
     def __call__(
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        logits = _exactly(logits)
         summed, gradient = CrossEntropy(self.smoothing)(logits, targets, learning)
         log_p, log_q = F.log_softmax(logits, dim=1).unflatten(0, (-1, 2)).unbind(1)
         apart, p, q = log_p - log_q, log_p.exp(), log_q.exp()
@@ -189,11 +201,19 @@ def _in_chunks(
     cap: float | None,
     product: Product,
 ) -> Tensor:
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    hidden = hidden.to(dtype)
     with torch.autocast(hidden.device.type, enabled=False):
         return _InChunks.apply(hidden, weight, bias, targets, criterion, cap, product, torch.is_grad_enabled())
+
+
+def _chunk(weight: Float[Tensor, "V D"], criterion: CrossEntropy | Agreement, cap: float | None) -> int:
+    """Rows of a chunk."""
+    by_kernel = weight.dtype == torch.bfloat16 and criterion.rows == 1 and cap is None and kernels.take(weight)
+    size = KERNEL_CHUNK_BYTES // 2 if by_kernel else CHUNK_BYTES // 4
+    return max(1, size // (len(weight) * criterion.rows)) * criterion.rows
 
 
 class _InChunks(torch.autograd.Function):
@@ -209,14 +229,16 @@ class _InChunks(torch.autograd.Function):
         product: Product,
         learning: bool,
     ) -> Tensor:
-        grads = _Gradients(hidden, weight, bias, ctx.needs_input_grad, product) if learning else None
+        given = (hidden, weight, bias)  # the sum of the chunks' gradients stays as exact as the weight is
+        weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        grads = _Gradients(given, weight, ctx.needs_input_grad, product) if learning else None
         loss = _exactly(hidden.new_zeros(()))
-        rows = max(1, CHUNK_BYTES // (4 * len(weight) * criterion.rows)) * criterion.rows
+        rows = _chunk(weight, criterion, cap)
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = _exactly(product(h, weight, bias))
+            logits = product(h, weight, bias)
             if cap is not None:
-                logits.div_(cap).tanh_().mul_(cap)
+                logits = _exactly(logits).div_(cap).tanh_().mul_(cap)
             summed, gradient = criterion(logits, y, learning)
             loss += summed
             if grads is not None and gradient is not None:
@@ -230,23 +252,25 @@ class _InChunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        grads = (None if t is None else (_exactly(t) * upstream).to(t.dtype) for t in ctx.saved_tensors)
+        grads = (None if t is None else (t * upstream).to(t.dtype) for t in ctx.saved_tensors)
         return (*grads, None, None, None, None, None)
 
 
 class _Gradients:
     """By hidden vectors, weight and bias, gathered while the chunks pass; None for what is not wanted."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool], product: Product):
-        exact, self.source, self.product = torch.promote_types(weight.dtype, torch.float32), weight, product
+    def __init__(
+        self, given: tuple[Tensor, Tensor, Tensor | None], weight: Tensor, wanted: Sequence[bool], product: Product
+    ):
+        (hidden, exact, bias), self.source, self.product = given, weight, product
         self.hidden = torch.empty_like(hidden) if wanted[0] else None
-        self.weight = torch.zeros_like(weight, dtype=exact) if wanted[1] else None
-        self.bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wanted[2] else None
+        self.weight = torch.zeros_like(exact, dtype=_exact(exact)) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=_exact(bias)) if bias is not None and wanted[2] else None
 
     def add(self, start: int, h: Tensor, gradient: Float[Tensor, "N V"]) -> None:
         if self.hidden is not None:
             self.hidden[start : start + len(h)] = self.product(gradient, self.source.t(), None)
         if self.weight is not None:
-            self.weight += self.product(gradient.t(), h.t(), None)
+            kernels.accumulate(self.weight, self.product(gradient.t(), h.t(), None))
         if self.bias is not None:
             self.bias += gradient.sum(dim=0)

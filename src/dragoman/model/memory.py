@@ -12,6 +12,7 @@ from torch import Tensor
 from dragoman.model.attention import Attention
 from dragoman.model.caches.storage import KV
 from dragoman.model.interface import DecodingState
+from dragoman.model.kernels.learning import narrowed
 from dragoman.model.positions.places import Places
 from dragoman.model.state import KVPolicy, TowerState
 
@@ -20,7 +21,7 @@ class Memory:
     """An encoded source as training sees it: each cross-attention projects it as it comes by."""
 
     def __init__(self, x: Float[Tensor, "N S D"], places: Places):
-        self.x, self.places = x, places
+        self.x, self.places = narrowed(x), places
 
     @property
     def sentences(self) -> int:

@@ -14,14 +14,20 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.model.dropout import Dropout, Share
+from dragoman.model.kernels import learning as kernels
 from dragoman.model.linear import Linear
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh"]
 """gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick x sigmoid(1.702 x) (CLIP). Swish is
 silu."""
 
+
+def relu(x: Tensor) -> Tensor:
+    return kernels.Relu.apply(x) if x.requires_grad and kernels.take_half(x) else F.relu(x)
+
+
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
+    "relu": relu,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),
@@ -76,4 +82,7 @@ class GatedLayer(nn.Module):
         self.activation, self.dropout = ACTIVATIONS[cfg.activation], Dropout(cfg.dropout)
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
-        return self.out(self.dropout(self.activation(self.gate(x)) * self.up(x)))
+        gate, up = self.gate(x), self.up(x)
+        if self.activation is F.silu and kernels.take_half(gate, up):
+            return self.out(self.dropout(kernels.SiluGate.apply(gate, up)))
+        return self.out(self.dropout(self.activation(gate) * up))

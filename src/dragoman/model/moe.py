@@ -78,15 +78,15 @@ class MixtureLayer(nn.Module):
         load = torch.tensor(counts, dtype=share.dtype, device=share.device) / max(expert.numel(), 1)
         self.load, self.auxiliary = load, self.losses(logits, share, load) if self.training else None
         order = expert.flatten().argsort(stable=True)  # those of the first expert, in the order of the text, and so on
-        out = torch.zeros_like(x)
+        out = torch.zeros_like(x, dtype=share.dtype)  # several experts' answers are summed in float32
         for layer, takers in zip(self.experts, order.split(counts), strict=True):
             takers = self.admit(takers, len(x))
             token, slot = takers // self.cfg.active, takers % self.cfg.active
             if len(token):
-                out = out.index_add(0, token, (layer(x[token]) * weight[token, slot, None]).to(x.dtype))
+                out = out.index_add(0, token, (layer(x[token]) * weight[token, slot, None]).to(out.dtype))
         for layer in self.shared:
             out = out + layer(x)
-        return out
+        return out.to(x.dtype)
 
     def count(self, expert: Int[Tensor, "N A"]) -> list[int]:
         """Tokens that chose each expert; where there are shapes only, as many for each."""

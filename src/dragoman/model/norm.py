@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout
+from dragoman.model.kernels import learning as kernels
 
 # ---- the norms ------------------------------------------------------------------------------------
 
@@ -65,8 +66,12 @@ class RmsNormLayer(nn.Module):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
 
+    @property
+    def scale(self) -> Float[Tensor, " D"]:
+        return self.weight
+
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.scale, self.eps)
 
 
 class ZeroCenteredRmsNormLayer(nn.Module):
@@ -74,8 +79,19 @@ class ZeroCenteredRmsNormLayer(nn.Module):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
 
+    @property
+    def scale(self) -> Float[Tensor, " D"]:
+        return 1 + self.weight
+
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        return rms_norm(x, 1 + self.weight, self.eps)
+        return rms_norm(x, self.scale, self.eps)
+
+
+def narrow_rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
+    """The same in bfloat16, for products."""
+    if x.dtype == weight.dtype == torch.float32 and x.shape[-1] % kernels.REGISTER == 0 and kernels.take(x, weight):
+        return kernels.RmsNorm.apply(x, weight, eps)
+    return rms_norm(x, weight, eps).bfloat16()
 
 
 def rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
@@ -172,4 +188,11 @@ class Residual(nn.Module):
         self.dropout, self.carry = Dropout(dropout), carry
 
     def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
-        return self.after(torch.add(self.dropout(self.output(f(self.before(x)))), x, alpha=self.carry))
+        return self.after(torch.add(self.dropout(self.output(f(_for_products(self.before, x)))), x, alpha=self.carry))
+
+
+def _for_products(norm: nn.Module, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    """norm(x), which nothing but products read: in their precision at once."""
+    if kernels.narrows(x.device) and isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer):
+        return narrow_rms_norm(x, norm.scale, norm.eps)
+    return kernels.narrowed(norm(x))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("attention.h", "numbers.h", "products.h", "tower.c", "vocabulary.c")
+SOURCES = ("attention.h", "learning.c", "loss.c", "numbers.h", "products.h", "tower.c", "vocabulary.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
@@ -32,12 +32,23 @@ class Library:
     """What the C files export. Tensors are handed over as addresses: contiguous, on the CPU, of the type in C."""
 
     def __init__(self, path: Path):
-        whole, address, number = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64
+        whole, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
         self.linear = _typed(whole.linear, address, address, number, address)
         self.run = _typed(whole.run, address, address, address, address, number, address)
         self.partition = _typed(whole.partition, address, number, number, address)
         self.largest = _typed(whole.largest, address, number, number, number, address)
         self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
+        self.cross_entropy = _typed(whole.cross_entropy, address, address, number, number, real, number, address)
+        self.accumulate = _typed(whole.accumulate, address, number, address)
+        self.softmax = _typed(whole.softmax, address, address, *[number] * 6, address)
+        self.softmax_gradient = _typed(whole.softmax_gradient, address, address, number, number, address)
+        self.rms_norm = _typed(whole.rms_norm, address, address, number, number, real, address, address)
+        self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 4, number, number, address, address)
+        self.relu_gradient = _typed(whole.relu_gradient, address, address, number, address)
+        self.silu_gate = _typed(whole.silu_gate, address, address, number, address)
+        self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
+        self.dropout = _typed(whole.dropout, address, number, number, real, number, address)
+        self.rotate = _typed(whole.rotate, address, *[number] * 3, address, address, *[number] * 6)
         self._threads = _typed(whole.set_threads, number)
         self.panel: int = whole.panel()
         """Outputs whose weights stand side by side."""

@@ -21,6 +21,8 @@ enum { P = 2 * V, SUMS = 2 * MOST, CHUNK = 240 }; /* CHUNK rows stay in the cach
 typedef float Vector __attribute__((vector_size(4 * V), aligned(4)));
 typedef int32_t Whole __attribute__((vector_size(4 * V), aligned(4)));
 
+typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* as many numbers in bfloat16 */
+
 #define INLINE static inline __attribute__((always_inline))
 
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
@@ -38,4 +40,56 @@ INLINE float exponential(float x) { /* within 2 units in the last place; nothing
     e = e * r * r + r + 1.0f;
     union { int32_t bits; float number; } power = {((int32_t)n + 127) << 23};
     return e * power.number;
+}
+
+/* ---- as many at once as a register holds ------------------------------------------------------------- */
+
+INLINE Vector of_half(const uint16_t *x) {
+#ifdef __AVX512F__
+    const Whole wide = (Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+#else
+    const Whole wide = __builtin_convertvector(*(const Half *)x, Whole);
+#endif
+    return (Vector)(wide << 16);
+}
+
+INLINE void to_half(uint16_t *to, Vector x) { /* to the nearest, halves to even */
+    const Whole bits = (Whole)x, rounded = bits + 0x7fff + (bits >> 16 & 1);
+#ifdef __AVX512F__
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)(rounded >> 16)));
+#else
+    *(Half *)to = __builtin_convertvector(rounded >> 16, Half);
+#endif
+}
+
+INLINE Vector chosen(Whole where, Vector x, Vector otherwise) {
+    return (Vector)((where & (Whole)x) | (~where & (Whole)otherwise));
+}
+
+INLINE Vector exponential_each(Vector x) { /* as exponential; what is no number stays none */
+    const Vector zero = {0}, lowest = zero - 87.0f, highest = zero + 88.0f;
+    x = chosen(x < lowest, lowest, chosen(x > highest, highest, x));
+    const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest whole number */
+    const Vector n = shifted - 12582912.0f;
+    const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    Vector e = zero + 1.98756915e-4f;
+    e = e * r + 1.39819995e-3f;
+    e = e * r + 8.33345205e-3f;
+    e = e * r + 4.16657962e-2f;
+    e = e * r + 1.66666657e-1f;
+    e = e * r + 5.00000000e-1f;
+    e = e * r * r + r + 1.0f;
+    return e * (Vector)(((Whole)shifted << 23) + (127 << 23));
+}
+
+INLINE float sum_of(Vector x) {
+    float sum = 0;
+    for (int i = 0; i < V; i++) sum += x[i];
+    return sum;
+}
+
+INLINE float highest_in(Vector x) {
+    float highest = x[0];
+    for (int i = 1; i < V; i++) highest = x[i] > highest ? x[i] : highest;
+    return highest;
 }

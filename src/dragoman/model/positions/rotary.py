@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
+from dragoman.model.kernels import learning as kernels
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.relation import Relation, RelativeScheme
 
@@ -204,9 +205,12 @@ class Rotation(Relation):
         self.halves, magnitude = cfg.pairs == "halves", cfg.scaling.magnitude
         cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, P)
         self.cos, self.sin = self.join(cos, cos), self.join(-sin, sin)
+        self.waves = torch.cat([cos, sin], dim=-1)[:, 0]
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
+        if self.halves and kernels.rotates(x, self.waves):
+            return kernels.Rotate.apply(x, self.waves)
         R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
         a, b = turning.chunk(2, dim=-1) if self.halves else (turning[..., 0::2], turning[..., 1::2])

@@ -1,0 +1,227 @@
+"""Passes over memory between the products of a training step in bfloat16 on a CPU, by kernels in C (``native/``).
+
+PyTorch makes several passes of what can be one, over tensors that have left the cache by then, and further ones that
+convert between bfloat16 and float32. What each kernel computes stands in PyTorch where it is called, its slow twin,
+which also runs in float32, on GPUs and where there is no C compiler. The two differ by what PyTorch rounds in between.
+
+B batch, T length, H heads, C channels of one head, D width, N rows, V vocabulary.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dragoman.native.library import Library, available, library
+
+REGISTER = 16
+"""Numbers that the kernels take at once, at most: rows must be a multiple of it."""
+
+
+def take(*tensors: Tensor) -> bool:
+    """Whether the kernels can read these as they lie: dense, on the CPU, and real, not what a compiler traces with."""
+    plain = all(t.device.type == "cpu" and t.is_contiguous() and t.numel() for t in tensors)
+    return plain and not torch.compiler.is_compiling() and available()
+
+
+def take_half(*tensors: Tensor) -> bool:
+    """The same of bfloat16, in rows that fill the registers."""
+    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and take(*tensors)
+
+
+def narrows(device: torch.device) -> bool:
+    """Whether products there take bfloat16 now, whatever they are given."""
+    kind = device.type
+    return kind == "cpu" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
+def narrowed(x: Tensor) -> Tensor:
+    """As products take it: converted once, where otherwise each product that reads it converts it again."""
+    return x.bfloat16() if narrows(x.device) else x
+
+
+def _kernels() -> Library:
+    found = library()
+    found.follow_threads()
+    return found
+
+
+# ---- the loss ---------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], smoothing: float, learning: bool
+) -> Float[Tensor, ""]:
+    """Summed over rows. ``logits``, in bfloat16, become their own gradient when ``learning``. The slow twin is
+    ``loss.CrossEntropy``."""
+    losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
+    _kernels().cross_entropy(
+        logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
+    )
+    return losses.sum().float()
+
+
+def accumulate(total: Tensor, x: Tensor) -> None:
+    """total += x: float32 and, as a rule, bfloat16, which PyTorch makes a float32 copy of."""
+    if take_half(x) and total.dtype == torch.float32 and take(total):
+        _kernels().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
+    else:
+        total += x
+
+
+# ---- norm -------------------------------------------------------------------------------------------
+
+
+class RmsNorm(torch.autograd.Function):
+    """x / root mean square * weight: float32 in, bfloat16 out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
+        D = x.shape[-1]
+        y, scale = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(x.numel() // D)
+        _kernels().rms_norm(x.data_ptr(), weight.data_ptr(), len(scale), D, eps, y.data_ptr(), scale.data_ptr())
+        ctx.save_for_backward(x, weight, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, scale = ctx.saved_tensors
+        upstream, by_x, by_weight = upstream.contiguous(), torch.empty_like(x), torch.empty_like(weight)
+        _kernels().rms_norm_gradient(
+            *(t.data_ptr() for t in (upstream, x, weight, scale)),
+            len(scale), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr(),
+        )  # fmt: skip
+        return by_x, by_weight, None
+
+
+# ---- feed-forward -----------------------------------------------------------------------------------
+
+
+class Relu(torch.autograd.Function):
+    """max(x, 0)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp_min(0)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (y,) = ctx.saved_tensors
+        upstream, by_x = upstream.contiguous(), torch.empty_like(y)
+        _kernels().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
+        return by_x
+
+
+class SiluGate(torch.autograd.Function):
+    """silu(gate) * up."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        y = torch.empty_like(gate)
+        _kernels().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
+        ctx.save_for_backward(gate, up)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        gate, up = ctx.saved_tensors
+        upstream, by_gate, by_up = upstream.contiguous(), torch.empty_like(gate), torch.empty_like(up)
+        pointers = [t.data_ptr() for t in (upstream, gate, up)]
+        _kernels().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
+        return by_gate, by_up
+
+
+# ---- attention --------------------------------------------------------------------------------------
+
+
+class Softmax(torch.autograd.Function):
+    """Over the keys that a query sees; zeros where it sees none. The slow twin is ``attention.softmax``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Float[Tensor, "B H Q K"], seen: Bool[Tensor, "#B 1 #Q K"] | None
+    ) -> Float[Tensor, "B H Q K"]:
+        y, (B, _, Q, K) = torch.empty_like(scores), scores.shape
+        seen = None if seen is None else seen.expand(B, 1, Q, K)
+        if seen is not None and seen.stride(-1) != 1:
+            seen = seen.contiguous()
+        mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
+        _kernels().softmax(scores.data_ptr(), *mask, *scores.shape, y.data_ptr())
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (y,) = ctx.saved_tensors
+        upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
+        _kernels().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
+        return by_scores, None
+
+
+# ---- dropout ----------------------------------------------------------------------------------------
+
+
+class Dropout(torch.autograd.Function):
+    """Which elements are zeroed is a function of a seed and of their place: nothing is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+        ctx.share, ctx.seed = share, int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+        return _dropped(x, ctx.share, ctx.seed)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _dropped(upstream.contiguous(), ctx.share, ctx.seed), None
+
+
+def _dropped(x: Tensor, share: float, seed: int) -> Tensor:
+    y = torch.empty_like(x)
+    _kernels().dropout(x.data_ptr(), x.numel(), round(share * 2**16), 1 / (1 - share), seed, y.data_ptr())
+    return y
+
+
+# ---- rotary positions -------------------------------------------------------------------------------
+
+
+class Rotate(torch.autograd.Function):
+    """Turn the pairs of each head's halves, and lay the heads out one after the other, as attention reads them.
+
+    ``waves`` are the cosines and then the sines of C / 2 pairs, for all texts where B of it is 1.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "B H T C"], waves: Float[Tensor, "#B T C"]) -> Float[Tensor, "B H T C"]:
+        y = torch.empty(x.shape, dtype=x.dtype)
+        _rotate(x, y, waves, back=False)
+        ctx.save_for_backward(waves)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (waves,), (B, H, T, C) = ctx.saved_tensors, upstream.shape
+        by_x = upstream.new_empty(B, T, H, C).transpose(1, 2)  # as a linear layer, whose output this was, wants it
+        _rotate(by_x, upstream.contiguous(), waves, back=True)
+        return by_x, None
+
+
+def rotates(x: Float[Tensor, "B H T C"], waves: Float[Tensor, "#B T R"]) -> bool:
+    """Whether the kernel takes ``x``: all channels turn, stand together, and each half of them fills registers."""
+    fits = x.dtype == torch.bfloat16 and x.shape[-1] % (2 * REGISTER) == 0 and x.stride(-1) == 1
+    return fits and waves.shape[-1] == x.shape[-1] and waves.dtype == torch.float32 and take(waves)
+
+
+def _rotate(strided: Tensor, dense: Tensor, waves: Tensor, *, back: bool) -> None:
+    B, H, T, C = strided.shape
+    steps = (strided.stride(0), strided.stride(2), strided.stride(1))
+    own = len(waves) > 1
+    _kernels().rotate(strided.data_ptr(), *steps, dense.data_ptr(), waves.data_ptr(), own, back, B, T, H, C)

@@ -1,0 +1,202 @@
+/* Passes over memory of a training step, one each where PyTorch makes several: see model/kernels/learning.py, where what
+   they compute stands in PyTorch beside each.
+
+   uint16_t is bfloat16; sums are float. n numbers, or N rows of D numbers; n and D are multiples of V. */
+
+#include "numbers.h"
+
+enum { BLOCK = 128, LARGE = 1 << 16 }; /* rows whose gradients of a weight are summed first; numbers worth more threads */
+
+#define EACH(n) _Pragma("omp parallel for schedule(static) if (n > LARGE)") for (int64_t i = 0; i < n; i += V)
+
+INLINE Vector at(const float *x) { return *(const Vector *)x; }
+
+/* ---- root mean square norm: y = x s w, s = 1 / sqrt(mean x^2 + eps) ------------------------------------------ */
+
+void rms_norm(const float *x, const float *w, int64_t N, int64_t D, double eps, uint16_t *y, float *scale) {
+#pragma omp parallel for schedule(static) if (N * D > LARGE)
+    for (int64_t r = 0; r < N; r++) {
+        const float *row = x + r * D;
+        Vector squares = {0};
+        for (int64_t i = 0; i < D; i += V) squares += at(row + i) * at(row + i);
+        const float s = scale[r] = 1 / sqrtf(sum_of(squares) / D + (float)eps);
+        for (int64_t i = 0; i < D; i += V) to_half(y + r * D + i, at(row + i) * s * at(w + i));
+    }
+}
+
+/* By x and w, given that by y: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum dy u over rows. */
+void rms_norm_gradient(const uint16_t *dy, const float *x, const float *w, const float *scale, int64_t N, int64_t D, float *dx,
+                       float *dw) {
+    const int64_t blocks = (N + BLOCK - 1) / BLOCK;
+    float *sums = room(blocks * D * sizeof(float));
+    memset(sums, 0, blocks * D * sizeof(float));
+#pragma omp parallel for schedule(static) if (N * D > LARGE)
+    for (int64_t r = 0; r < N; r++) {
+        const uint16_t *up = dy + r * D;
+        const float *row = x + r * D, s = scale[r];
+        Vector along = {0};
+        for (int64_t i = 0; i < D; i += V) along += of_half(up + i) * at(w + i) * at(row + i);
+        const float mean = sum_of(along) * s / D;
+        for (int64_t i = 0; i < D; i += V)
+            *(Vector *)(dx + r * D + i) = s * (of_half(up + i) * at(w + i) - at(row + i) * s * mean);
+    }
+#pragma omp parallel for schedule(static) if (N * D > LARGE)
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t r = b * BLOCK; r < N && r < (b + 1) * BLOCK; r++)
+            for (int64_t i = 0; i < D; i += V)
+                *(Vector *)(sums + b * D + i) += of_half(dy + r * D + i) * at(x + r * D + i) * scale[r];
+    memset(dw, 0, D * sizeof(float));
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t i = 0; i < D; i += V) *(Vector *)(dw + i) += at(sums + b * D + i);
+    free(sums);
+}
+
+/* ---- feed-forward: max(x, 0), and silu(g) u with silu(g) = g / (1 + exp(-g)) ---------------------------------- */
+
+void relu_gradient(const uint16_t *dy, const uint16_t *y, int64_t n, uint16_t *dx) {
+    EACH(n) {
+        const Vector zero = {0}, out = of_half(y + i);
+        to_half(dx + i, chosen(out > zero, of_half(dy + i), zero));
+    }
+}
+
+void silu_gate(const uint16_t *gate, const uint16_t *up, int64_t n, uint16_t *y) {
+    EACH(n) {
+        const Vector g = of_half(gate + i);
+        to_half(y + i, g / (1 + exponential_each(-g)) * of_half(up + i));
+    }
+}
+
+void silu_gate_gradient(const uint16_t *dy, const uint16_t *gate, const uint16_t *up, int64_t n, uint16_t *dgate,
+                        uint16_t *dup) {
+    EACH(n) {
+        const Vector g = of_half(gate + i), d = of_half(dy + i), share = 1 / (1 + exponential_each(-g));
+        to_half(dup + i, d * g * share);
+        to_half(dgate + i, d * of_half(up + i) * share * (1 + g * (1 - share)));
+    }
+}
+
+/* ---- attention's weights: softmax over the keys that a query sees; zeros where it sees none ----------------------- */
+
+typedef uint8_t Bytes __attribute__((vector_size(V), aligned(1)));
+
+/* seen: a byte for each of K keys, or NULL for all of them. */
+static void softmax_of(const uint16_t *scores, const uint8_t *seen, int64_t K, float *x, uint16_t *y) {
+    Vector highest = {0}, total = {0};
+    highest -= INFINITY;
+    for (int64_t i = 0; i < K; i += V) {
+        const int64_t left = K - i;
+        uint16_t some[V];
+        uint8_t of_those[V] = {0};
+        const uint16_t *from = left < V ? memcpy(some, scores + i, left * sizeof(uint16_t)) : scores + i;
+        if (left < V) memset(of_those, 1, left);
+        if (left < V && seen) memcpy(of_those, seen + i, left);
+        Vector s = of_half(from);
+        const Vector never = {0};
+        if (seen || left < V)
+            s = chosen(__builtin_convertvector(*(const Bytes *)(left < V ? of_those : seen + i), Whole) != 0, s, never - INFINITY);
+        *(Vector *)(x + i) = s;
+        highest = chosen(s > highest, s, highest);
+    }
+    const float top = highest_in(highest);
+    if (top == -INFINITY) {
+        memset(y, 0, K * sizeof(uint16_t));
+        return;
+    }
+    for (int64_t i = 0; i < K; i += V) {
+        const Vector none = {0}, s = at(x + i);
+        total += *(Vector *)(x + i) = chosen(s == none - INFINITY, none, exponential_each(s - top));
+    }
+    const float factor = 1 / sum_of(total);
+    for (int64_t i = 0; i < K; i += V) {
+        uint16_t some[V];
+        to_half(K - i < V ? some : y + i, at(x + i) * factor);
+        if (K - i < V) memcpy(y + i, some, (K - i) * sizeof(uint16_t));
+    }
+}
+
+/* (B, H, Q, K); seen: from a text to the next step_B bytes, from a query to the next step_Q, the same for all heads. */
+void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_t step_Q, int64_t B, int64_t H, int64_t Q, int64_t K,
+             uint16_t *y) {
+#pragma omp parallel if (B * H * Q * K > LARGE)
+    {
+        float *x = room((K + V) * sizeof(float));
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < B * H * Q; r++)
+            softmax_of(scores + r * K, seen ? seen + r / (H * Q) * step_B + r % Q * step_Q : NULL, K, x, y + r * K);
+        free(x);
+    }
+}
+
+/* dx = y (dy - sum y dy), where the y, which were rounded, are made to sum to 1. */
+void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t K, uint16_t *dx) {
+    const int64_t whole = K / V * V;
+#pragma omp parallel for schedule(static) if (N * K > LARGE)
+    for (int64_t r = 0; r < N; r++) {
+        const uint16_t *a = dy + r * K, *b = y + r * K;
+        uint16_t last[3][V] = {{0}};
+        memcpy(last[0], a + whole, (K - whole) * sizeof(uint16_t));
+        memcpy(last[1], b + whole, (K - whole) * sizeof(uint16_t));
+        Vector total = of_half(last[1]), along = of_half(last[0]) * total;
+        for (int64_t i = 0; i < whole; i += V) {
+            total += of_half(b + i);
+            along += of_half(a + i) * of_half(b + i);
+        }
+        const float all = sum_of(total), sum = all > 0 ? sum_of(along) / all : 0;
+        for (int64_t i = 0; i < whole; i += V) to_half(dx + r * K + i, of_half(b + i) * (of_half(a + i) - sum));
+        to_half(last[2], of_half(last[1]) * (of_half(last[0]) - sum));
+        memcpy(dx + r * K + whole, last[2], (K - whole) * sizeof(uint16_t));
+    }
+}
+
+/* ---- dropout ---------------------------------------------------------------------------------------------------- */
+
+typedef uint32_t Bits __attribute__((vector_size(4 * V), aligned(4)));
+
+/* Sixteen bits twice for each place, from the seed and the place alone: so that what forward drew is drawn again backward.
+   The finish of MurmurHash3 (Austin Appleby), with half of the seed before it and half behind. */
+INLINE Bits drawn(Bits place, uint64_t seed) {
+    place = place * 0x9e3779b1u ^ (uint32_t)seed;
+    place = (place ^ place >> 16) * 0x85ebca6bu + (uint32_t)(seed >> 32);
+    place = (place ^ place >> 13) * 0xc2b2ae35u;
+    return place ^ place >> 16;
+}
+
+/* y = x / (1 - share) where a number below 2^16 that is drawn for it is not less than ``below``, else 0. */
+void dropout(const uint16_t *x, int64_t n, int64_t below, double factor, int64_t seed, uint16_t *y) {
+    Bits places;
+    for (int j = 0; j < V; j++) places[j] = j;
+#pragma omp parallel for schedule(static) if (n > LARGE)
+    for (int64_t i = 0; i < n; i += 2 * V) { /* two from each draw */
+        const Bits bits = drawn(places + (uint32_t)(i / 2), (uint64_t)seed);
+        const Vector zero = {0};
+        const Whole low = (Whole)(bits & 0xffff) >= (int32_t)below, high = (Whole)(bits >> 16) >= (int32_t)below;
+        to_half(y + i, chosen(low, of_half(x + i) * (float)factor, zero));
+        if (i + V < n) to_half(y + i + V, chosen(high, of_half(x + i + V) * (float)factor, zero));
+    }
+}
+
+/* ---- rotary positions: in each head (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of its C channels - */
+
+/* x: (B, T, H, C) with the given steps from one to the next, y: (B, H, T, C) dense, or the other way where ``back``, with
+   the turn undone. waves: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. */
+void rotate(uint16_t *x, int64_t step_B, int64_t step_T, int64_t step_H, uint16_t *y, const float *waves, int64_t own, int64_t back,
+            int64_t B, int64_t T, int64_t H, int64_t C) {
+    const int64_t half = C / 2;
+#pragma omp parallel for collapse(2) schedule(static) if (B * T * H * C > LARGE)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t t = 0; t < T; t++) {
+            const float *cosines = waves + (own ? b * T + t : t) * C, *sines = cosines + half;
+            for (int64_t h = 0; h < H; h++) {
+                uint16_t *strided = x + b * step_B + t * step_T + h * step_H, *dense = y + ((b * H + h) * T + t) * C;
+                const uint16_t *from = back ? dense : strided;
+                uint16_t *to = back ? strided : dense;
+                for (int64_t i = 0; i < half; i += V) {
+                    const Vector p = of_half(from + i), q = of_half(from + half + i), c = at(cosines + i);
+                    const Vector s = back ? -at(sines + i) : at(sines + i);
+                    to_half(to + i, p * c - q * s);
+                    to_half(to + half + i, q * c + p * s);
+                }
+            }
+        }
+}
