@@ -32,6 +32,16 @@ def test_a_signal_while_preparing_leaves_nothing_of_a_new_run(pairs, tmp_path, m
     assert not (tmp_path / "run").exists() and signal.getsignal(number) == before
 
 
+def test_ctrl_c_is_heeded_where_a_shell_had_it_ignored(pairs, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it is for what a script starts with &
+    try:
+        interrupted(monkeypatch, translation, "_train_tokenizers", signal.SIGINT)
+        *_, end = start(tiny_run.config(pairs), tmp_path / "run").events()
+        assert not end.complete and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_after_preparing_leaves_a_run_that_goes_on(pairs, tmp_path, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:

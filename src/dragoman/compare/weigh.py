@@ -24,7 +24,7 @@ from dragoman.compare.trial import Outcome, Trial, bare
 from dragoman.config import dump_yaml, to_dict
 from dragoman.data.mixture import Weights
 from dragoman.train.events import Event, Learned, Notice, Started
-from dragoman.train.interrupt import sigterm_as_ctrl_c
+from dragoman.train.interrupt import as_ctrl_c
 from dragoman.train.recipe import RunConfig
 
 REPORT, WEIGHTS = "report.json", "weights.yaml"
@@ -149,7 +149,7 @@ class Search:
             UserError: as ``plan`` and ``Run.events``; trials that are done stay so.
         """
         try:
-            with sigterm_as_ctrl_c():
+            with as_ctrl_c():
                 yield from self._search()
         except KeyboardInterrupt:
             yield Ended("the same command goes on" if self.path.exists() else "nothing is left of it", False)

@@ -11,16 +11,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """While entered, SIGTERM raises KeyboardInterrupt, as Ctrl-C does: what is half done can then be removed."""
+def as_ctrl_c() -> Iterator[None]:
+    """While entered, SIGTERM raises KeyboardInterrupt, as Ctrl-C does: what is half done can then be removed. So does
+    Ctrl-C where a shell had it ignored, as it has for jobs in the background."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interrupts:

@@ -33,7 +33,8 @@ class Profile(NoProfile):
         self.seen, self.done = 0, False
         self.gpu = torch.cuda.is_available()
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its lines stand between ours
-        self.profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])])
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])]
+        self.profiler = profile(activities=activities, acc_events=True)  # one cycle; torch 2.11 warns of losing others
 
     def after_step(self) -> Iterator[Notice]:
         self.seen += 1

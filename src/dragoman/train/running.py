@@ -22,7 +22,7 @@ from dragoman.train.ahead import Ahead
 from dragoman.train.changes import Change
 from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
 from dragoman.train.failure import Failure, failure, fitting
-from dragoman.train.interrupt import Interrupts, sigterm_as_ctrl_c
+from dragoman.train.interrupt import Interrupts, as_ctrl_c
 from dragoman.train.learner import Learner
 from dragoman.train.lessons import lesson_for
 from dragoman.train.lessons.lesson import FOLDER, Lesson
@@ -104,7 +104,7 @@ class Run:
     def begin(self) -> Generator[Event, None, bool]:
         """Everything before the first step; False if a signal came meanwhile."""
         try:
-            with sigterm_as_ctrl_c():
+            with as_ctrl_c():
                 yield from self.prepare()
                 yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
             return True
