@@ -36,6 +36,9 @@ from dragoman.train.together.launch import in_a_group, leave
 # this one 7.8 and 0.9, without spinning 5.0 and 2.7.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# How many products, each with code of its own for its sizes, oneDNN remembers: as lengths vary, the 1,024 that it would
+# come to take gigabytes (LOG.md), and those of the last few steps serve as well.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 app = typer.Typer(
     name="dragoman",
