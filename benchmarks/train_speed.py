@@ -16,7 +16,10 @@ this machine multiplies one large matrix.
 Expected: 1.3 times the best peer in float32, where products by oneDNN should tell on a CPU that MKL does not know; 1.5
 times the best peer's bfloat16.
 
-x-transformers is among them where it is installed (``pip install x-transformers``). Writes ``results/train_speed.md``.
+x-transformers and eole are among them where they are installed: ``pip install x-transformers``, and of eole its model
+alone, best into an environment of its own: ``pip install --no-deps eole pyonmttok torch-optimi configargparse``.
+
+Writes ``results/train_speed.md``.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,6 +181,32 @@ def x_transformers(s: Setting) -> tuple[nn.Module, Loss]:
     return model, loss
 
 
+def eole(s: Setting) -> tuple[nn.Module, Loss]:
+    """OpenNMT's successor, whose model wants a vocabulary and a run's settings, of which these are all it reads."""
+    from eole.config.models import TransformerModelConfig
+    from eole.constants import DefaultTokens
+    from eole.models.model import EncoderDecoderModel
+
+    cfg = TransformerModelConfig(
+        layers=s.depth, hidden_size=s.dim, word_vec_size=s.dim, heads=s.heads, transformer_ff=s.hidden,
+        share_embeddings=True, share_decoder_embeddings=True, generator_bias=False,
+        add_qkvbias=True, add_ffnbias=True, add_final_linear_bias=True,
+    )  # fmt: skip
+    words = {DefaultTokens.PAD: 0} | {str(i): i for i in range(1, s.vocab)}
+    vocabularies = {"src": words, "tgt": words, "specials": {}}
+    running = SimpleNamespace(dropout=[s.dropout], attention_dropout=[0.0], self_attn_backend="pytorch")
+    model = EncoderDecoderModel.build_blocks(cfg, vocabularies, running)
+    model.build_generator(cfg, running, vocabularies)
+    model.init_weights(SimpleNamespace(param_init_method="xavier_uniform"))
+
+    def loss(batch: Batch) -> Tensor:
+        # it drops the last column of the target
+        out = model(batch.source, F.pad(batch.target_in, (0, 1)), (batch.source != 0).sum(1))
+        return smoothed(model.generator(out.dec_out), batch.target_out)
+
+    return model, loss
+
+
 def smoothed(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=0, reduction="sum", label_smoothing=0.1
@@ -191,6 +221,8 @@ CONTESTANTS: dict[str, Callable[[Setting], tuple[nn.Module, Loss]]] = {
 }
 if importlib.util.find_spec("x_transformers"):
     CONTESTANTS["x-transformers"] = x_transformers
+if importlib.util.find_spec("eole"):
+    CONTESTANTS["eole"] = eole
 
 
 class Contestant:

@@ -160,9 +160,9 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
 
 def over_seen(scores: Float[Tensor, "B H Q K"], sight: Sight) -> Float[Tensor, "B H Q K"]:
     """softmax over the keys that a query sees; zeros where it sees none."""
-    mask = sight.dense(*scores.shape[-2:], scores.device)
     if scores.dtype == torch.bfloat16 and kernels.take(scores):
-        return kernels.Softmax.apply(scores, mask)
+        return kernels.Softmax.apply(scores, sight.mask, sight.causal)
+    mask = sight.dense(*scores.shape[-2:], scores.device)
     if mask is not None:
         scores = scores + hiding(mask, scores.dtype)
     weights = softmax(scores)

@@ -115,15 +115,19 @@ static void softmax_of(const uint16_t *scores, const uint8_t *seen, int64_t K, f
     }
 }
 
-/* (B, H, Q, K); seen: from a text to the next step_B bytes, from a query to the next step_Q, the same for all heads. */
-void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_t step_Q, int64_t B, int64_t H, int64_t Q, int64_t K,
-             uint16_t *y) {
+/* (B, H, Q, K); seen: from a text to the next step_B bytes, from a query to the next step_Q, the same for all heads; causal:
+   query i sees no key behind key i. */
+void softmax(const uint16_t *scores, const uint8_t *seen, int64_t step_B, int64_t step_Q, int64_t causal, int64_t B, int64_t H,
+             int64_t Q, int64_t K, uint16_t *y) {
 #pragma omp parallel if (B * H * Q * K > LARGE)
     {
         float *x = room((K + V) * sizeof(float));
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < B * H * Q; r++)
-            softmax_of(scores + r * K, seen ? seen + r / (H * Q) * step_B + r % Q * step_Q : NULL, K, x, y + r * K);
+        for (int64_t r = 0; r < B * H * Q; r++) {
+            const int64_t count = causal && r % Q < K ? r % Q + 1 : K;
+            softmax_of(scores + r * K, seen ? seen + r / (H * Q) * step_B + r % Q * step_Q : NULL, count, x, y + r * K);
+            memset(y + r * K + count, 0, (K - count) * sizeof(uint16_t));
+        }
         free(x);
     }
 }
@@ -135,8 +139,10 @@ void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t 
     for (int64_t r = 0; r < N; r++) {
         const uint16_t *a = dy + r * K, *b = y + r * K;
         uint16_t last[3][V] = {{0}};
-        memcpy(last[0], a + whole, (K - whole) * sizeof(uint16_t));
-        memcpy(last[1], b + whole, (K - whole) * sizeof(uint16_t));
+        if (whole < K) {
+            memcpy(last[0], a + whole, (K - whole) * sizeof(uint16_t));
+            memcpy(last[1], b + whole, (K - whole) * sizeof(uint16_t));
+        }
         Vector total = of_half(last[1]), along = of_half(last[0]) * total;
         for (int64_t i = 0; i < whole; i += V) {
             total += of_half(b + i);
@@ -144,8 +150,10 @@ void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t 
         }
         const float all = sum_of(total), sum = all > 0 ? sum_of(along) / all : 0;
         for (int64_t i = 0; i < whole; i += V) to_half(dx + r * K + i, of_half(b + i) * (of_half(a + i) - sum));
-        to_half(last[2], of_half(last[1]) * (of_half(last[0]) - sum));
-        memcpy(dx + r * K + whole, last[2], (K - whole) * sizeof(uint16_t));
+        if (whole < K) {
+            to_half(last[2], of_half(last[1]) * (of_half(last[0]) - sum));
+            memcpy(dx + r * K + whole, last[2], (K - whole) * sizeof(uint16_t));
+        }
     }
 }
 

@@ -40,7 +40,7 @@ class Library:
         self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
         self.cross_entropy = _typed(whole.cross_entropy, address, address, number, number, real, number, address)
         self.accumulate = _typed(whole.accumulate, address, number, address)
-        self.softmax = _typed(whole.softmax, address, address, *[number] * 6, address)
+        self.softmax = _typed(whole.softmax, address, address, *[number] * 7, address)
         self.softmax_gradient = _typed(whole.softmax_gradient, address, address, number, number, address)
         self.rms_norm = _typed(whole.rms_norm, address, address, number, number, real, address, address)
         self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 4, number, number, address, address)

@@ -142,28 +142,31 @@ class SiluGate(torch.autograd.Function):
 
 
 class Softmax(torch.autograd.Function):
-    """Over the keys that a query sees; zeros where it sees none. The slow twin is ``attention.softmax``."""
+    """Over the keys that a query sees; zeros where it sees none. The slow twin is in ``attention.over_seen``.
+
+    ``seen`` says which; None for all, or where ``causal`` for those up to a query's own place.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Float[Tensor, "B H Q K"], seen: Bool[Tensor, "#B 1 #Q K"] | None
+        ctx: Any, scores: Float[Tensor, "B H Q K"], seen: Bool[Tensor, "#B 1 #Q K"] | None, causal: bool
     ) -> Float[Tensor, "B H Q K"]:
         y, (B, _, Q, K) = torch.empty_like(scores), scores.shape
         seen = None if seen is None else seen.expand(B, 1, Q, K)
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
-        _kernels().softmax(scores.data_ptr(), *mask, *scores.shape, y.data_ptr())
+        _kernels().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
         _kernels().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
-        return by_scores, None
+        return by_scores, None, None
 
 
 # ---- dropout ----------------------------------------------------------------------------------------
