@@ -1,4 +1,4 @@
-"""How large should a chunk of logits be? ``loss.CHUNK_BYTES`` follows from this.
+"""How large should a chunk of logits be? ``chunks.CHUNK_BYTES`` follows from this.
 
     OMP_NUM_THREADS=1 python benchmarks/loss_chunks.py
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from dragoman.model import loss
+from dragoman.model import chunks, loss
 
 TOKENS, DIM, VOCAB = 4096, 256, 8000
 
@@ -42,7 +42,7 @@ def main() -> None:
         "|---|---|---|",
     ]
     for megabytes in (0.5, 1, 2, 4, 8, 16, 32, 128):
-        loss.CHUNK_BYTES = int(megabytes * 2**20)
+        chunks.CHUNK_BYTES = int(megabytes * 2**20)
         times = [milliseconds(loss.linear_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
         lines.append(f"| {megabytes} MB | {times[0]:.0f} | {times[1]:.0f} |")
         print(lines[-1])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from variants import assert_equal
 
-from dragoman.model import loss as loss_module
+from dragoman.model import chunks
 from dragoman.model.loss import linear_cross_entropy, linear_r_drop, plain_cross_entropy, plain_r_drop
 
 N, D, V = 23, 6, 11
@@ -15,7 +15,7 @@ N, D, V = 23, 6, 11
 
 @pytest.fixture(params=[1, 4, 1000], ids=["a row a chunk", "some chunks", "one chunk"])
 def chunk_rows(request, monkeypatch):
-    monkeypatch.setattr(loss_module, "CHUNK_BYTES", 4 * V * request.param)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4 * V * request.param)
 
 
 def inputs(dtype: torch.dtype = torch.float64, *, bias: bool = True) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
@@ -103,7 +103,7 @@ def test_gradients_reach_a_weight_that_is_used_elsewhere_too():
 
 
 def test_where_nothing_is_learned_no_gradient_is_computed(monkeypatch):
-    monkeypatch.setattr(loss_module, "_Gradients", None)  # would fail if it were called
+    monkeypatch.setattr(chunks, "_Gradients", None)  # would fail if it were called
     given = inputs()
     with torch.no_grad():
         assert_equal(linear_cross_entropy(*given), plain_cross_entropy(*given))
@@ -152,7 +152,7 @@ def test_the_logits_of_all_tokens_never_exist_at_once():
         targets = torch.randint(1, vocabulary, (rows,))
         linear_cross_entropy(hidden, weight.requires_grad_(), None, targets)
         linear_r_drop(hidden[:512], hidden[512:1024], weight, None, targets[:512], alpha=5.0)
-    assert largest <= loss_module.CHUNK_BYTES < rows * vocabulary * 4 / 10
+    assert largest <= chunks.CHUNK_BYTES < rows * vocabulary * 4 / 10
 
 
 def test_inputs_are_left_as_they_were():

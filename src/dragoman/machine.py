@@ -66,6 +66,11 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+def compiler_said(error: Exception) -> str:
+    """The one line of all that torch.compile raises that tells what is missing."""
+    return str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+
+
 # ---- measured ---------------------------------------------------------------------------------------
 
 PAYS = 1.2

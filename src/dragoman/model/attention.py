@@ -201,10 +201,9 @@ def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
     """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
     texts, which costs a layer up to half its time, knows no dropout, and takes half again as long, or twice, over the
     few queries of a decoding step. Otherwise it is as fast or faster."""
-    if torch.compiler.is_exporting():
-        return False  # one graph for all lengths
-    if q.device.type != "cpu":
+    if torch.compiler.is_exporting() or q.device.type != "cpu":
         return False
+    for_all_lengths = torch.compiler.is_compiling()  # one program, whatever they are
     if torch.is_grad_enabled() and q.requires_grad:
-        return share > 0 or (q.dtype == torch.bfloat16 and k.shape[2] <= 256)
-    return q.shape[2] <= FEW_QUERIES
+        return share > 0 or (q.dtype == torch.bfloat16 and (for_all_lengths or k.shape[2] <= 256))
+    return not for_all_lengths and q.shape[2] <= FEW_QUERIES

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -43,7 +44,17 @@ def dropout(x: Tensor, share: float) -> Tensor:
 
 def _mask(x: Tensor, share: float) -> Tensor:
     """0 with probability ``share``, else 1 / (1 - share), in the shape and type of ``x``; from the global generator."""
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = _draws((x.numel() + 3) // 4)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in -2^15 .. 2^15 - 1
     # in place, for 1 and 0 as whole numbers: PyTorch's kernels for CPUs make and convert booleans one at a time
     return bits.ge_(round(share * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - share))
+
+
+LOWEST = -(2**63)
+
+
+def _draws(count: int) -> Int[Tensor, " count"]:
+    """So many times 64 bits from the global generator."""
+    if torch.compiler.is_compiling():  # which knows not this, but the next: it draws the same, less its highest bit
+        return torch.randint(LOWEST, -LOWEST - 1, (count,)).bitwise_xor(LOWEST)
+    return torch.empty(count, dtype=torch.int64).random_(LOWEST, None)

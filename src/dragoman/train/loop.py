@@ -20,7 +20,7 @@ from dragoman.errors import UserError
 from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
 from dragoman.train.scaling import Unscaled
 from dragoman.train.together.exchange import Exchange
-from dragoman.train.together.part import Part
+from dragoman.train.together.part import Part, tensors
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, batch) -> (summed loss, number of tokens it was summed over)."""
@@ -144,7 +144,7 @@ def _gradient(
             total = torch.stack(sums).sum(0)
             return torch.cat([total, total.new_tensor([retries])])
         optimizer.zero_grad(set_to_none=True)  # only here: the error held on to what was computed
-        if failed.batch[0].is_cuda:
+        if next(tensors(failed.batch)).is_cuda:
             torch.cuda.empty_cache()
         parts, retries = rules.on_memory.smaller(parts, failed), retries + 1
 

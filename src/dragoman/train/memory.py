@@ -7,7 +7,7 @@ import torch
 
 from dragoman.config import OneOf, config
 from dragoman.errors import UserError
-from dragoman.train.together.part import Part, cells, halved, size
+from dragoman.train.together.part import Part, cells, halved, size, tensors
 
 
 class OutOfMemory(UserError, MemoryError):
@@ -45,7 +45,7 @@ class Split:
     the same, but for what dropout draws and for the balance of experts; where a single row does not fit, stop."""
 
     def smaller(self, parts: Sequence[Part], failed: Part) -> list[Part]:
-        if len(failed.batch[0]) < 2:
+        if len(next(tensors(failed.batch))) < 2:
             raise OutOfMemory(f"out of memory on {size(failed)}", divisible=False)
         limit = cells(failed)
         return [piece for part in parts for piece in (halved(part) if cells(part) >= limit else [part])]

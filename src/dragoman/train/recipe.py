@@ -39,6 +39,7 @@ from dragoman.text.tokens.extension import Kept
 from dragoman.text.tokens.tokenizer import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
+from dragoman.train.compiling import Compile, Off
 from dragoman.train.memory import OnMemory, Split
 from dragoman.train.optimize import AdamW, Optimizer
 from dragoman.train.rates import Rates, Uniform
@@ -113,6 +114,8 @@ class TrainConfig:
     """What to do about a batch that does not fit into memory."""
     parallel: Parallel = Replicated()
     """What each of several processes has of the model; how many there are changes no step."""
+    compile: Compile = Off()
+    """Whether a step's pass is made one program, before the first of them: see ``compiling.On``."""
     recompute: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
     average: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -31,7 +31,7 @@ def start(cfg: RunConfig, path: str | Path, *, team: Alone = ALONE) -> Run:
         CheckpointError: there is something at ``path`` already.
     """
     lesson_for(cfg).check(cfg)
-    check(cfg.train.parallel, cfg.train.optimizer)
+    _check(cfg)
     choose_precision(cfg.train.precision, team.device(cfg.train.device))
     return _announced(Run(cfg, RunDirectory.create(path, cfg), team=team))
 
@@ -65,7 +65,7 @@ def resume(
         begun = (directory.path / FOLDER).is_dir()  # what has no tokens yet may still become anything
         had = content.config if content else directory.config if begun else wanted
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
-        check(new_cfg.train.parallel, new_cfg.train.optimizer)
+        _check(new_cfg)
         team.device(new_cfg.train.device)
         if content and checkpoint != "last":
             directory.rewind(directory.find(checkpoint), content.progress["best_step"])
@@ -95,6 +95,15 @@ def follow(team: Alone) -> Run:
         content = directory.load(step_name(told["progress"]["step"]))
         content = dataclasses.replace(content, progress=told["progress"])
     return Run(from_dict(RunConfig, told["config"]), directory, content=content, team=team)
+
+
+def _check(cfg: RunConfig) -> None:
+    """
+    Raises:
+        ConfigError: settings of ``train`` that do not go together, or not with this model.
+    """
+    check(cfg.train.parallel, cfg.train.optimizer)
+    cfg.train.compile.check(cfg.train, cfg.model)
 
 
 def _announced(run: Run) -> Run:

@@ -34,6 +34,8 @@ from dragoman.train.together.part import Part, pinned, shared_out
 from dragoman.train.together.processes import ALONE, Alone
 from dragoman.train.validate import look
 
+EXAMPLES = 8
+"""Steps whose batches a program is compiled by."""
 PREPARED, FILLED = "prepared", "filled"
 """What the first process tells the others: that the data is there, and the whole configuration."""
 
@@ -106,7 +108,9 @@ class Run:
         try:
             with as_ctrl_c():
                 yield from self.prepare()
-                yield self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
+                started = self.set_up(lesson_for(self.cfg).open(self.cfg, self.directory))
+                yield from self.compile()
+                yield started
             return True
         except KeyboardInterrupt:
             resume = f"go on with: dragoman train {self.directory.path} --resume{self.team.option}"
@@ -135,6 +139,7 @@ class Run:
         self.learner = Learner(self.cfg, self.directory, self.content, self.team)
         self.content = None  # as large as model and optimizer together
         self.lesson, self.plan = lesson, lesson.plan(self.cfg)
+        self.loss = train.compile.build(self.cfg.task.loss, self.learner.device)
         self.prepared = Ahead(self.parts) if self.learner.device.type == "cuda" else self.parts
         self.utilisation = utilisation.measure(self.cfg, lesson, self.plan, self.learner.device)
         self.examination = lesson.examination(self.cfg, self.learner.device)
@@ -162,12 +167,18 @@ class Run:
         self.team.tell(FILLED, json.dumps(to_dict(cfg)))
         return cfg
 
+    def compile(self) -> Iterator[Event]:
+        """With the batches of the next few steps for examples."""
+        steps = range(self.progress.step, self.progress.step + EXAMPLES)
+        batches = (part.batch.to(self.learner.device) for step in steps for part in self.parts(step)[0])
+        yield from self.loss.prepare(self.learner.model, batches, self.learner.rules.precision)
+
     # ---- learning ---------------------------------------------------------------------------------
 
     def learn(self, interrupts: Interrupts) -> Iterator[Event]:
         steps = loop.train(
             self.learner.model,
-            self.cfg.task.loss,
+            self.loss,
             self.upload,
             self.learner.optimizer,
             self.progress,
@@ -204,6 +215,7 @@ class Run:
 
     def step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
         progress, window, began = self.progress, self.progress.window, time.perf_counter()
+        missed = self.loss.missed
         done = next(steps)
         if self.learner.average and not done.skipped:
             self.learner.average.update(done.step)
@@ -223,6 +235,11 @@ class Run:
         if done.retries:
             yield Notice(
                 f"step {done.step}: out of memory, made in smaller pieces; batches that fit: {fitting(self.cfg.train)}"
+            )
+        if self.loss.missed > missed and self.loss.missed.bit_count() == 1:  # once, twice, four times, ...
+            counted = f"{self.loss.missed} batch{'es' if self.loss.missed > 1 else ''} so far"
+            yield Notice(
+                f"step {done.step}: the compiled program does not take {counted}, which it is computed without"
             )
         if progress.total is None and (total := self.measured()):
             progress.total = total

@@ -5,6 +5,7 @@ B batch, T length, D width, V vocabulary, N masked tokens.
 
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor
@@ -40,16 +41,20 @@ class MaskedLanguageModelling:
         """The same without what keeps experts balanced."""
         head, vectors, targets = masked_features(model, batch)
         summed = linear_cross_entropy(vectors, head.output.weight, head.output.bias, targets, ignore=IGNORE)
-        return summed, summed.new_tensor(len(targets))
+        return summed, (targets != IGNORE).sum().float()
 
 
 def masked_features(model: EncoderModel, batch: TextBatch) -> tuple[MaskedLanguageLayer, Float[Tensor, "N D"], Tensor]:
-    """The head, what its output layer makes logits of, and the ids to be found: at the chosen tokens alone."""
+    """The head, what its output layer makes logits of, and the ids to be found: at the chosen tokens alone, or, in a
+    program that is compiled for any number of them, at all tokens, with ``IGNORE`` for the others."""
     head = model.head
     assert isinstance(head, MaskedLanguageLayer), "checked before a run begins"
     hidden, _ = model.encode(as_tokens(batch.ids)._replace(segment=batch.segment))
-    chosen = batch.targets.flatten() != IGNORE
-    return head, head.features(hidden.flatten(0, 1)[chosen]), batch.targets.flatten()[chosen]
+    vectors, targets = hidden.flatten(0, 1), batch.targets.flatten()
+    if not torch.compiler.is_compiling():
+        chosen = targets != IGNORE
+        vectors, targets = vectors[chosen], targets[chosen]
+    return head, head.features(vectors), targets
 
 
 @config

@@ -22,12 +22,15 @@ REGISTER = 16
 
 def take(*tensors: Tensor) -> bool:
     """Whether the kernels can read these as they lie: dense, on the CPU, and real, not what a compiler traces with."""
-    plain = all(t.device.type == "cpu" and t.is_contiguous() and t.numel() for t in tensors)
-    return plain and not torch.compiler.is_compiling() and available()
+    if torch.compiler.is_compiling():  # before anything is asked of their sizes, which a program is not to be made for
+        return False
+    return all(t.device.type == "cpu" and t.is_contiguous() and t.numel() for t in tensors) and available()
 
 
 def take_half(*tensors: Tensor) -> bool:
     """The same of bfloat16, in rows that fill the registers."""
+    if torch.compiler.is_compiling():
+        return False
     return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and take(*tensors)
 
 
@@ -55,7 +58,7 @@ def cross_entropy(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], smoothing: float, learning: bool
 ) -> Float[Tensor, ""]:
     """Summed over rows. ``logits``, in bfloat16, become their own gradient when ``learning``. The slow twin is
-    ``loss.CrossEntropy``."""
+    ``chunks.CrossEntropy``."""
     losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
     _kernels().cross_entropy(
         logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()

@@ -110,12 +110,15 @@ class Places(NamedTuple):
 
 
 def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait: bool = False) -> Tokens:
-    """Ids alone are padded on the right, with ``pad``; None: not at all. May ``wait`` for the device to know."""
+    """Ids alone are padded on the right, with ``pad``; None: not at all. May ``wait`` for the device to know whether
+    any are; a program that is compiled once for all batches does not ask."""
     if isinstance(given, Tokens):
         return given
     if pad is None:
         return Tokens(given)
     keep = given != pad
+    if torch.compiler.is_compiling():
+        return Tokens(given, keep)
     if (wait or keep.device.type == "cpu") and bool(keep.all()):
         return Tokens(given)
     return Tokens(given, keep)

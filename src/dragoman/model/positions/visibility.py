@@ -70,7 +70,7 @@ class Structural:
         if q.field is None or k.field is None:
             raise ValueError("structural visibility needs the field of each token: pass Tokens with field=...")
         known = max([len(self.sees), *(f + 1 for row in self.sees for f in row)])
-        if (largest := int(k.field.max())) >= known:
+        if not torch.compiler.is_compiling() and (largest := int(k.field.max())) >= known:
             raise ValueError(f"field {largest} of a token is not in 'sees', which knows fields 0 to {known - 1}")
         table = torch.zeros(known, known, dtype=torch.bool, device=q.pos.device)
         for i, row in enumerate(self.sees):
@@ -100,12 +100,17 @@ def look(visibility: Visibility, q: Places, k: Places) -> Sight:
     """Self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
     Q, K = q.pos.shape[1], k.pos.shape[1]
     if k.segment is None and k.keep is None:
-        to_the_start = isinstance(visibility, Causal) and (visibility.window is None or visibility.window >= K)
+        to_the_start = isinstance(visibility, Causal) and _reaches(visibility.window, K)
         if isinstance(visibility, Full) or (to_the_start and Q == 1):
             return Sight()
         if to_the_start and Q == K:
             return Sight(causal=True)
     return _masked(visibility, q, k)
+
+
+def _reaches(window: int | None, K: int) -> bool:
+    """Whether a window shows all of K tokens; not, where one program is compiled for every K."""
+    return window is None or (window >= K and not torch.compiler.is_compiling())
 
 
 def look_across(visibility: Visibility, q: Places, k: Places) -> Sight:

@@ -46,7 +46,7 @@ def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[Part]]:
 
 def halved(part: Part) -> list[Part]:
     """Two pieces with half of the rows each; one part, unchanged, where there is one row."""
-    rows = len(part.batch[0])
+    rows = len(next(tensors(part.batch)))
     if rows < 2:
         return [part]
     return [
@@ -62,18 +62,29 @@ def pinned(part: Part) -> Part:
 
 def cells(part: Part) -> int:
     """Elements of its largest tensor: rows times length."""
-    return max(tensor.numel() for tensor in part.batch if tensor is not None)
+    return max(tensor.numel() for tensor in tensors(part.batch))
 
 
 def size(part: Part) -> str:
     """Such as ``128 rows of 31 and 29 tokens``."""
-    lengths = dict.fromkeys(tensor.shape[1] for tensor in part.batch if tensor is not None and tensor.ndim == 2)
-    rows = len(part.batch[0])
+    found = list(tensors(part.batch))
+    lengths, rows = dict.fromkeys(tensor.shape[1] for tensor in found if tensor.ndim == 2), len(found[0])
     return f"{rows} row{'s' if rows != 1 else ''} of {' and '.join(map(str, lengths))} tokens"
 
 
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """Of a batch, those within its parts too: the first of all has its rows."""
+    for part in batch:
+        if isinstance(part, tuple):
+            yield from tensors(part)
+        elif part is not None:
+            yield part
+
+
 def _each(batch: Any, change: Any) -> Any:
-    return type(batch)(*(None if tensor is None else change(tensor) for tensor in batch))
+    if isinstance(batch, tuple):
+        return type(batch)(*(_each(part, change) for part in batch))
+    return None if batch is None else change(batch)
 
 
 def _cuts(rows: int, pieces: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,213 @@
+"""Losses and a run with ``train.compile=on``, told as lines of JSON, for ``test_compiling.py``.
+
+In a process of its own, because the compiler would trace the checks of shapes that are in force in tests.
+
+    python compiled.py FOLDER
+"""
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import tiny_run
+import torch
+from torch import Tensor, nn
+from torch._dynamo import lookup_backend
+
+from dragoman.data import tasks
+from dragoman.data.augment import ShiftAndFlip
+from dragoman.data.batch import Batch
+from dragoman.data.labels import LabelledBatch
+from dragoman.data.matches import MatchedBatch
+from dragoman.data.packing import TextBatch
+from dragoman.data.spans import SpanBatch
+from dragoman.data.tags import TaggedBatch
+from dragoman.model import heads
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.contrastive import TwoTowersConfig
+from dragoman.model.encoder import EncoderConfig
+from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
+from dragoman.model.linear import multiply_by
+from dragoman.model.lora import Lora
+from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
+from dragoman.model.positions.places import Frames
+from dragoman.model.positions.position import NoPosition
+from dragoman.model.positions.rotary import Rotary
+from dragoman.model.positions.visibility import Causal, Full
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
+from dragoman.train import compiling
+from dragoman.train.compiling import Compiled
+from dragoman.train.events import Preparing, Saved
+from dragoman.train.run import resume, start
+
+V, D = 30, 8
+SIZES = [(4, 6, 5), (5, 7, 7), (8, 3, 9), (2, 20, 4), (3, 4, 40)]
+"""Rows, and lengths of both sides."""
+
+# ---- models -----------------------------------------------------------------------------------------
+
+
+FULL, NOWHERE = Full(), NoPosition()
+
+
+def tower(visibility: Any = FULL, position: Any = NOWHERE, cross: bool = False, **block: Any) -> TowerConfig:
+    one = BlockConfig(
+        mixer=AttentionConfig(heads=2, visibility=visibility, position=position),
+        cross=AttentionConfig(heads=2, visibility=FULL) if cross else None,
+        **{"mlp": FeedForward(hidden=8), "norm": NoNorm(), "dropout": 0.1} | block,
+    )
+    return TowerConfig(depth=1, pattern=(one,))
+
+
+def writer() -> nn.Module:
+    modern = tower(Causal(window=6), position=Rotary(), mlp=Gated(hidden=8), norm=RmsNorm())
+    model = TransformerConfig(vocab=V, dim=D, decoder=modern).build()
+    multiply_by(model, "onednn")
+    return model
+
+
+def encoder(head: Any, inputs: Any = None) -> EncoderConfig:
+    return EncoderConfig(dim=D, inputs=inputs or TokenInput(vocab=V), tower=tower(dropout=0.0), head=head)
+
+
+def adapted() -> nn.Module:
+    sides = {"encoder": tower(norm=LayerNorm()), "decoder": tower(Causal(), cross=True, norm=LayerNorm())}
+    model = TransformerConfig(vocab=V, dim=D, dropout=0.1, **sides).build()
+    Lora(rank=2, dropout=0.3).adapt(model)
+    return model
+
+
+# ---- batches ----------------------------------------------------------------------------------------
+
+
+def ids(rows: int, length: int) -> Tensor:
+    """The last row is padded, in every other batch."""
+    found = torch.randint(3, V, (rows, length))
+    found[rows - 1, length - length // 3 * (length % 2) :] = 0
+    return found
+
+
+def pairs(rows: int, source: int, target: int) -> Batch:
+    out = ids(rows, target)
+    return Batch(ids(rows, source), torch.where(out == 0, 0, 1), out)
+
+
+def text(rows: int, length: int, packed: int) -> TextBatch:
+    read = ids(rows, length)
+    segment = torch.arange(length).expand(rows, -1) // packed if packed % 2 else None
+    return TextBatch(read, torch.where((read == 0) | (read % 3 == 0), -1, read), segment)
+
+
+def labels(rows: int) -> Tensor:
+    return torch.arange(rows) % 3
+
+
+CASES: dict[str, tuple[Any, Any, Any]] = {
+    "translation, R-Drop, adapters": (tasks.Translation(r_drop=2.0), adapted, pairs),
+    "language modelling": (tasks.LanguageModelling(), writer, text),
+    "masked language modelling": (
+        tasks.MaskedLanguageModelling(),
+        lambda: encoder(heads.MaskedLanguage()).build(),
+        text,
+    ),
+    "tagging": (
+        tasks.Tagging(),
+        lambda: encoder(heads.Tagging(classes=3)).build(),
+        lambda rows, length, _: TaggedBatch(ids(rows, length), torch.randint(-1, 3, (rows, length))),
+    ),
+    "question answering": (
+        tasks.QuestionAnswering(),
+        lambda: encoder(heads.Spans(), TokenInput(vocab=V, types=2)).build(),
+        lambda rows, length, _: SpanBatch(ids(rows, length), torch.zeros(rows, 2).long()),
+    ),
+    "classification of texts, R-Drop": (
+        tasks.Classification(r_drop=0.5),
+        lambda: encoder(heads.Classification(classes=3, dropout=0.2)).build(),
+        lambda rows, length, _: LabelledBatch(ids(rows, length), labels(rows)),
+    ),
+    "classification of images": (
+        tasks.Classification(augment=ShiftAndFlip(flip=True)),
+        lambda: encoder(heads.Classification(classes=3), PatchInput(size=(4, 4), patch=2)).build(),
+        lambda rows, *_: LabelledBatch(torch.randn(rows, 3, 4, 4), labels(rows)),
+    ),
+    "classification of frames": (
+        tasks.Classification(),
+        lambda: encoder(heads.Classification(classes=3, pooling=heads.Mean()), FrameInput(channels=5)).build(),
+        lambda rows, length, _: LabelledBatch(frames(rows, length), labels(rows)),
+    ),
+    "two towers": (
+        tasks.Contrastive(),
+        lambda: TwoTowersConfig(first=encoder(heads.Sentence())).build(),
+        lambda rows, source, target: MatchedBatch(ids(rows, source), ids(rows, target)),
+    ),
+}
+
+
+def frames(rows: int, length: int) -> Frames:
+    """Padded in every other batch, which the others do not mention."""
+    keep = (torch.arange(length) < length - 1).repeat(rows, 1) if length % 2 else None
+    return Frames(torch.randn(rows, length, 5), keep)
+
+
+# ---- what comes out ---------------------------------------------------------------------------------
+
+
+class Graphs:
+    """A backend that counts what it is given."""
+
+    def __init__(self, name: str):
+        self.made, self.name = 0, name
+
+    def __call__(self, graph: Any, inputs: Any, **_: Any) -> Any:
+        self.made += 1
+        return lookup_backend(self.name)(graph, inputs)
+
+
+def learned(loss: Any, model: nn.Module, batch: Any) -> list[Tensor]:
+    """The loss, the count, and the gradients."""
+    torch.manual_seed(1)
+    model.zero_grad()
+    summed, count = loss(model, batch)
+    summed.backward()
+    return [summed.detach(), count, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+def losses() -> Iterator[dict[str, Any]]:
+    for name, (task, build, make) in CASES.items():
+        torch.manual_seed(0)
+        model, batches = build(), [make(*size) for size in SIZES]
+        graphs = Graphs("aot_eager" if name == "language modelling" else "eager")  # the first takes longer to make
+        compiled = Compiled(task.loss, graphs)
+        list(compiled.prepare(model, batches, nullcontext))
+        found = [(learned(compiled, model, batch), learned(task.loss, model, batch)) for batch in batches]
+        apart = [(a - b).abs().max() / b.abs().max().clamp(min=1) for pair in found for a, b in zip(*pair, strict=True)]
+        row = {"name": name, "graphs": graphs.made, "missed": compiled.missed, "apart": float(max(apart))}
+        learned(compiled, model, make(1, 4, 4))
+        yield row | {"graphs after": graphs.made, "missed after": compiled.missed}
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """One that is compiled, stopped after its first checkpoint and resumed, beside one that is not."""
+    compiling.On.build = lambda self, loss, device: Compiled(loss, "eager")
+    pairs, os.fsync = tiny_run.write_pairs(folder / "pairs.tsv"), lambda handle: None
+    for _ in start(tiny_run.config(pairs), folder / "plain").events():
+        pass
+    events = start(tiny_run.config(pairs, compile="on"), folder / "compiled").events()
+    said = list(itertools.takewhile(lambda event: not isinstance(event, Saved), events))
+    events.close()
+    said += resume(folder / "compiled").events()
+    plain, compiled = (tiny_run.outcome(folder / name) for name in ("plain", "compiled"))
+    said = [event.stage if isinstance(event, Preparing) else getattr(event, "text", "") for event in said]
+    return {"name": "run", "said": said, "differs": [part for part in plain if plain[part] != compiled[part]]}
+
+
+if __name__ == "__main__":
+    for row in itertools.chain(losses(), [run(Path(sys.argv[1]))]):
+        print(json.dumps(row), flush=True)
