@@ -162,7 +162,7 @@ def over_seen(scores: Float[Tensor, "B H Q K"], sight: Sight) -> Float[Tensor, "
     """softmax over the keys that a query sees; zeros where it sees none."""
     if scores.dtype == torch.bfloat16 and kernels.take(scores):
         return kernels.Softmax.apply(scores, sight.mask, sight.causal)
-    mask = sight.dense(*scores.shape[-2:], scores.device)
+    mask = sight.dense(scores.shape[-2], scores.shape[-1], scores.device)
     if mask is not None:
         scores = scores + hiding(mask, scores.dtype)
     weights = softmax(scores)

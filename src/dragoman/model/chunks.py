@@ -207,8 +207,8 @@ def _as_one_operation(
     """How many tokens count, and so how many chunks there are, is not known when a program is compiled."""
     wanted = [t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, weight, bias)]
     alpha = criterion.alpha if isinstance(criterion, Agreement) else None
-    (library,) = (name for name, known in PRODUCTS.items() if known is product)
-    return _opaque(hidden, weight, bias, targets, criterion.smoothing, alpha, ignore, cap, library, wanted)[0]
+    number = [*PRODUCTS.values()].index(product)
+    return _opaque(hidden, weight, bias, targets, criterion.smoothing, alpha, ignore, cap, number, wanted)[0]
 
 
 @torch.library.custom_op("dragoman::loss_in_chunks", mutates_args=())
@@ -221,13 +221,14 @@ def _opaque(
     alpha: float | None,
     ignore: int,
     cap: float | None,
-    library: str,
+    number: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss, and its gradients by hidden vectors, weight and bias: empty where they are not wanted."""
+    """The loss, and its gradients by hidden vectors, weight and bias: empty where they are not wanted. ``number`` says
+    which of ``PRODUCTS`` multiplies."""
     criterion = CrossEntropy(smoothing) if alpha is None else Agreement(smoothing, alpha)
     real = (targets != ignore).nonzero().squeeze(1)
-    h, product = hidden.index_select(0, real), PRODUCTS[library]
+    h, product = hidden.index_select(0, real), [*PRODUCTS.values()][number]
     grads = _Gradients((h, weight, bias), wanted, product) if any(wanted) else None
     with torch.autocast(hidden.device.type, enabled=False):
         loss = _sum(h, weight, bias, targets.index_select(0, real), criterion, cap, product, grads)
@@ -235,11 +236,12 @@ def _opaque(
     if grads is None:
         return loss, empty, empty.clone(), empty.clone()
     by_hidden = empty if grads.hidden is None else torch.zeros_like(hidden).index_copy_(0, real, grads.hidden)
-    return loss, by_hidden, *(empty.clone() if t is None else t for t in (grads.weight, grads.bias))
+    by_weight, by_bias = (empty.clone() if t is None else t for t in (grads.weight, grads.bias))
+    return loss, by_hidden, by_weight, by_bias
 
 
 @_opaque.register_fake
-def _(hidden, weight, bias, targets, smoothing, alpha, ignore, cap, library, wanted):
+def _(hidden, weight, bias, targets, smoothing, alpha, ignore, cap, number, wanted):
     dtypes = (hidden.dtype, _exact(weight), _exact(weight))
     grads = (
         torch.empty_like(t, dtype=dtype) if want and t is not None else weight.new_empty(0)
