@@ -18,6 +18,7 @@ from dragoman.model.norm import narrow_rms_norm, rms_norm
 from dragoman.model.positions.places import Tokens, stand
 from dragoman.model.positions.rotary import Rotary, Rotation
 from dragoman.model.positions.visibility import Sight
+from dragoman.model.tower import Tower
 from dragoman.native import library as native
 from dragoman.presets import rewritten2026, vaswani2017
 
@@ -200,3 +201,28 @@ def test_a_model_learns_the_same(monkeypatch, name):
     whole = [torch.cat([t.flatten().double() for t in results]) for results in (ours, theirs, truth)]
     apart = [(results - whole[2]).norm() / whole[2].norm() for results in whole]
     assert 0 < apart[0] <= 1.1 * apart[1] < 0.05
+
+
+def test_computing_a_layer_again_draws_the_same_dropout():
+    model = replace(rewritten2026(dim=64, heads=2, kv_heads=1, hidden=64, depth=2, dropout=0.3), vocab=50).build()
+    ids, results = torch.randint(3, 50, (4, 9)), []
+    for again in (False, True):
+        for tower in (m for m in model.modules() if isinstance(m, Tower)):
+            tower.recompute = again
+        torch.manual_seed(7)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = Translation().loss(model, Batch(ids, ids, ids))
+        results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_the_number_of_threads_changes_no_bit():
+    x, weight, upstream, threads = torch.randn(700, 128), torch.randn(128), half(700, 128), torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(value_and_gradients(lambda x, w: kernels.RmsNorm.apply(x, w, 1e-6), [x, weight], upstream))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
