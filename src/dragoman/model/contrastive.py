@@ -76,7 +76,7 @@ def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""
     cross-entropies, and the number of pairs. Pair i is row i and column i (CLIP's figure 3)."""
     pairs = torch.arange(len(similarity), device=similarity.device)
     there, back = (F.cross_entropy(logits, pairs, reduction="sum") for logits in (similarity, similarity.T))
-    return (there + back) / 2, similarity.new_tensor(len(similarity))
+    return (there + back) / 2, similarity.new_full((), len(similarity))
 
 
 def _size(name: str, cfg: EncoderConfig) -> int:

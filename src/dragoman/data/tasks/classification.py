@@ -39,4 +39,4 @@ class Classification:
         summed = F.cross_entropy(logits, labels.repeat(passes), **options) / passes
         if self.r_drop:
             summed = summed + self.r_drop / 4 * disagreement(*logits.chunk(2))
-        return summed + auxiliary_loss(model) * len(labels), summed.new_tensor(len(labels))
+        return summed + auxiliary_loss(model) * len(labels), summed.new_full((), len(labels))

@@ -33,4 +33,4 @@ def span_loss(logits: Float[Tensor, "B T 2"], batch: SpanBatch) -> tuple[Float[T
     """Starts and ends outside the context have no probability, but those at position 0."""
     masked = logits.float().masked_fill(~selectable(batch.ids)[..., None], float("-inf"))
     summed = F.cross_entropy(masked.transpose(1, 2).flatten(0, 1), batch.spans.flatten(), reduction="sum")
-    return summed, summed.new_tensor(len(batch.ids))
+    return summed, summed.new_full((), len(batch.ids))
