@@ -6,12 +6,15 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 from html.parser import HTMLParser
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of
+from dragoman.data.tasks import Task
 from dragoman.evaluate.metrics import Score
 from dragoman.train import report
 from dragoman.train.chart import POINTS, Line, _ticks, draw, short
@@ -101,6 +104,30 @@ def test_curves_scores_and_samples_are_all_there(run):
     assert "2.72" in text and "at step 10, the best" in text and "41.5" in text
     assert "try 1<" in text and "try 39<" in text and text.count("try ") == report.MOMENTS
     assert text.count("step 10 of 100") == 1
+
+
+@pytest.mark.parametrize(
+    "task, learned, perplexity",
+    [
+        ("translation", "target token", True),
+        ("language_modelling", "token", True),
+        ("classification", "example", False),
+        ("tagging", "word", False),
+        ("question_answering", "text", False),
+        ("contrastive", "pair", False),
+    ],
+)
+def test_the_page_says_what_the_task_learns_from(run, task, learned, perplexity):
+    run.write_config({"task": {"kind": task}})
+    text = page(run, [train_row(5), valid_row(5)])
+    assert f"Loss per {learned}<" in text and f"45 {learned}s" in text
+    assert ("validation perplexity" in text, "validation loss" in text) == (perplexity, not perplexity)
+    assert ("target" in text) == (task == "translation")
+
+
+def test_every_task_is_known_to_it():
+    kinds = {kind_of(task) for task in get_args(get_args(Task)[0])}
+    assert report.LEARNED.keys() <= kinds
 
 
 def test_text_of_the_run_is_shown_and_never_obeyed(run):

@@ -186,12 +186,12 @@ def test_scores_that_are_not_the_models_are_found(model, monkeypatch):
 
 
 def test_a_compiler_that_changes_the_answer_is_found(model, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda forward: lambda *arguments: forward(*arguments) + 0.1)
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: lambda *arguments: forward(*arguments) + 0.1)
     assert failed(asked(model, ["compiled"], compiled=True)) == {"compiled"}
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(model, monkeypatch):
-    def no_compiler(forward):
+    def no_compiler(forward, **_):
         raise RuntimeError("no C++ compiler\nis installed")
 
     monkeypatch.setattr(torch, "compile", no_compiler)

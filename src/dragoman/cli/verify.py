@@ -24,7 +24,7 @@ def verify(
     sentences: Annotated[int, typer.Option(min=1, help="Taken from the text, at most.")] = 100,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 leaves it out.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Sentences translated at a time.")] = 32,
-    compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes minutes.")] = False,
+    compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes a minute.")] = False,
     format: Annotated[Format, typer.Option(help="text: a table; json: an object a line.")] = Format.text,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",

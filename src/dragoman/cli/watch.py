@@ -110,11 +110,14 @@ class Screen:
             self.say(figures)
 
     def validated(self, e: Validated) -> None:
+        from dragoman.config import kind_of
+        from dragoman.train.report import LEARNED, TOKENS
+
+        writes = LEARNED.get(kind_of(type(self.run.cfg.task)), TOKENS).writes
+        perplexity = f"  perplexity {e.perplexity:.2f}" if writes else ""
         scores = "".join(f"  {name} {value:.{1 if value >= 10 else 3}f}" for name, value in e.scores.items())
         best = "  [green]best so far[/green]" if e.best else ""
-        self.say(
-            f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}  perplexity {e.perplexity:.2f}{scores}{best}"
-        )
+        self.say(f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}{perplexity}{scores}{best}")
         for sample in e.samples:
             self.say(f"    [dim]{_plain(_short(sample.source))}[/dim] → {_plain(_short(sample.output))}")
 

@@ -7,7 +7,6 @@ Read ``Verifier.questions`` first.
 B sentences of a batch, S source length, T target length, V vocabulary.
 """
 
-import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from dragoman.decode.search.ranking import first_largest
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.errors import ConfigError
+from dragoman.machine import compiler_said
 from dragoman.model.attention import Attention
 from dragoman.model.caches.cache import DEFAULT, Cache, parse_cache
 from dragoman.model.interface import SequenceModel
@@ -134,7 +134,7 @@ class Verifier:
         rows: sources in ids, each with its EOS.
         beam: hypotheses kept in beam search; with 1 there is only greedy search.
         batch: sentences translated at a time, but in the reference.
-        compiled: compile the model, too, which takes minutes.
+        compiled: compile the model, too, which takes a minute.
     """
 
     def __init__(
@@ -288,9 +288,10 @@ class Verifier:
     def compare_logits(
         self, name: str, told: Callable[[Tensor, Tensor], Tensor], exact: bool, rows: int | None = None
     ) -> Check:
-        answers = [h.tokens for h in self.reference("greedy")][:rows]
+        """Of all sentences; or of so many ``rows``, in one batch."""
+        answers, batch = [h.tokens for h in self.reference("greedy")][:rows], rows or self.batch
         apart: list[float] = []
-        for some, said in zip(_batches(self.rows[:rows], self.batch), _batches(answers, self.batch), strict=True):
+        for some, said in zip(_batches(self.rows[:rows], batch), _batches(answers, batch), strict=True):
             source, target = padded(some, self.device), shifted(padded(said, self.device))
             wanted, got = self.model(target, source).double(), told(target, source).double()
             size = wanted.abs().amax(dim=2).clamp(min=1.0)
@@ -314,12 +315,12 @@ class Verifier:
 
     def compiled_forward(self) -> Check:
         if not self.compiled:
-            return self.skipped("compiled", "logits", "it takes minutes: ask for it")
-        logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # which tells of every place it cannot compile
-        try:
-            return self.compare_logits("compiled", torch.compile(self.model.forward), exact=True, rows=COMPILED)
-        except (RuntimeError, ImportError, OSError) as error:  # torch raises these where there is no compiler
-            return self.skipped("compiled", "logits", str(error).strip().splitlines()[0])
+            return self.skipped("compiled", "logits", "it takes a minute: ask for it")
+        try:  # one program for one batch: of another size it would be compiled anew
+            program = torch.compile(self.model.forward, fullgraph=True)
+            return self.compare_logits("compiled", program, exact=True, rows=COMPILED)
+        except (RuntimeError, ImportError, OSError) as error:  # torch raises these where it cannot compile
+            return self.skipped("compiled", "logits", compiler_said(error))
 
     def skipped(self, name: str, searched: str, why: object) -> Check:
         return Check(name, searched, 0, len(self.rows), exact=False, skipped=str(why))

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
@@ -17,8 +17,28 @@ from dragoman.train.chart import COLOURS, Line, draw, short
 from dragoman.train.journal import Journal
 
 Row = dict[str, Any]
+
+
+class Learned(NamedTuple):
+    """What a task's loss is a mean over."""
+
+    one: str
+    many: str
+    writes: bool = False
+    """Whether that are tokens of a text, of which the loss is the logarithm of a perplexity."""
+
+
+TOKENS = Learned("token", "tokens", writes=True)
+LEARNED = {
+    "classification": Learned("example", "examples"),
+    "contrastive": Learned("pair", "pairs"),
+    "question_answering": Learned("text", "texts"),
+    "tagging": Learned("word", "words"),
+    "translation": Learned("target token", "target tokens", writes=True),
+}
+"""By task; of others ``TOKENS``."""
 MOMENTS = 6
-"""Translations shown of each sample: the first, the last, and some between."""
+"""Answers shown of each sample: the first, the last, and some between."""
 
 
 def write(run: RunDirectory) -> None:
@@ -27,11 +47,12 @@ def write(run: RunDirectory) -> None:
     train = [row for row in metrics if row["kind"] == "train"]
     valid = [row for row in metrics if row["kind"] == "valid"]
     frame = Template(files("dragoman.train").joinpath("report.html").read_text(encoding="utf-8"))
+    says = LEARNED.get(run.config.get("task", {"kind": "translation"})["kind"], TOKENS)
     page = frame.substitute(
         title=html.escape(run.path.name),
         summary=_summary(train),
-        tiles=_tiles(train, valid),
-        charts=_charts(train, valid) + _followed(run),
+        tiles=_tiles(train, valid, says),
+        charts=_charts(train, valid, says) + _followed(run),
         scores=_scores(run),
         samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
         preparation=_preparation(run, train),
@@ -50,18 +71,19 @@ def _summary(train: Sequence[Row]) -> str:
     return f"step {step:,}" + (f" of {total:,}" if total else "")
 
 
-def _tiles(train: Sequence[Row], valid: Sequence[Row]) -> str:
+def _tiles(train: Sequence[Row], valid: Sequence[Row], says: Learned) -> str:
     tiles: list[tuple[str, str, str]] = []
     if valid:
         best = min(valid, key=lambda row: row.get("cost", row["loss"]))
         when = f"at step {best['step']:,}, the best"
-        tiles.append(("validation perplexity", f"{best['perplexity']:.2f}", when))
+        figure = f"{best['perplexity']:.2f}" if says.writes else f"{best['loss']:.3f}"
+        tiles.append((f"validation {'perplexity' if says.writes else 'loss'}", figure, when))
         tiles += [(f"validation {name}", f"{value:.1f}", when) for name, value in best["scores"].items()]
     if train:
         now = train[-1]
         speed = statistics.median(row["tokens_per_second"] for row in train)
-        tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} target tokens"))
-        tiles.append(("tokens a second", f"{speed:,.0f}", "source and target"))
+        tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} {says.many}"))
+        tiles.append(("tokens a second", f"{speed:,.0f}", "of all that is read"))
         if used := [row["utilisation"] for row in train if row.get("utilisation") is not None]:
             share = f"{100 * statistics.median(used):.0f}%"
             tiles.append(("model FLOP utilisation", share, "of this machine's peak, by products of real tokens"))
@@ -80,12 +102,12 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _charts(train: Sequence[Row], valid: Sequence[Row]) -> str:
-    loss = [_line("training, smoothed targets", train, "loss"), _line("validation, plain", valid, "loss", dots=True)]
+def _charts(train: Sequence[Row], valid: Sequence[Row], says: Learned) -> str:
+    loss = [_line("training", train, "loss"), _line("validation", valid, "loss", dots=True)]
     percent = [row | {"padding": 100 * row["padding"]} for row in train]
     used = [row | {"utilisation": 100 * row["utilisation"]} for row in train if row.get("utilisation") is not None]
     charts = [
-        draw("Loss per target token", loss),
+        draw(f"Loss per {says.one}", loss),
         draw("Learning rate", [_line("learning rate", train, "lr")]),
         draw("Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], from_zero=True),
         draw("Tokens a second", [_line("tokens a second", train, "tokens_per_second")], from_zero=True),
