@@ -63,7 +63,20 @@ def choose_products(wanted: Products, device: torch.device, precision: Precision
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias, as ``F.linear``, by oneDNN. Takes transposed tensors as they are. Knows no derivative."""
+    if torch.compiler.is_compiling():
+        return _opaque_linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@torch.library.custom_op("dragoman::onednn_linear", mutates_args=())
+def _opaque_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same to a compiler, which takes torch's own operation for one whose weight never changes."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@_opaque_linear.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 def compiler_said(error: Exception) -> str:

@@ -1,0 +1,107 @@
+"""A training step as one compiled program: what making it takes, and whether it pays on a CPU.
+
+    OMP_NUM_THREADS=1 python benchmarks/compile.py [--rounds 3] [--precision float32]
+
+The 3 + 3 layer encoder-decoder of ``train_speed.py``'s base setting (width 256, feed-forward 1,024, vocabulary 8,000,
+dropout 0.1), with ``train.compile`` off and on, in one precision. Steps of 1,024 target tokens of sentences of 8, 16,
+24, 32 and 48 tokens, which the program has not seen but for one; a step of one way follows a step of the other. Medians
+over rounds in target tokens per CPU second; the losses after the last step should be equal. A second compilation is one
+where the compiler finds its files of before.
+
+Expected: some minutes to compile; no gain in float32, where products are most of the step and stay what they are; less
+than nothing in bfloat16, where kernels of our own do by hand what the program would.
+
+Writes ``results/compile-PRECISION.md`` beside this file.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import nn
+from train_speed import BASE, CPU, even, ours
+
+from dragoman.data.tasks import Translation
+from dragoman.machine import autocast, choose_products, keep_memory
+from dragoman.model.linear import multiply_by
+from dragoman.train import loop
+from dragoman.train.compiling import Off, On, Uncompiled
+from dragoman.train.optimize import Adam
+from dragoman.train.together.part import whole
+
+LENGTHS = (8, 16, 24, 32, 48)
+
+
+class Way:
+    """A learner, with its own model."""
+
+    def __init__(self, loss: Uncompiled, precision: str):
+        torch.manual_seed(1)
+        self.model: nn.Module = ours(BASE)[0]
+        multiply_by(self.model, choose_products("auto", CPU, precision))
+        self.loss, self.optimizer, self.progress = loss, Adam().build(self.model), loop.Progress()
+        self.rules = loop.Rules(seed=1, precision=autocast(precision, CPU) if precision != "float32" else nullcontext)
+        self.speeds: list[float] = []
+
+    def step(self, batch) -> float:
+        began = time.process_time()
+        report = loop.train_step(
+            self.model, self.loss, whole([batch]), self.optimizer, self.progress, lr=3e-4, rules=self.rules
+        )
+        self.speeds.append(report.tokens / (time.process_time() - began))
+        return report.loss
+
+
+def main(rounds: int, precision: str) -> None:
+    keep_memory()
+    setting, task = replace(BASE, tokens=1024), Translation()
+    batches = [batch for length in LENGTHS for batch in even(setting, 1, length)]
+    ways = {"off": Way(Off().build(task.loss, CPU), precision), "on": Way(On().build(task.loss, CPU), precision)}
+    on, seconds = ways["on"], []
+    for _ in range(2):
+        began = time.perf_counter()
+        for event in on.loss.prepare(on.model, batches[3:4], on.rules.precision):
+            print(event)
+        seconds.append(time.perf_counter() - began)
+    losses = {}
+    for turn in range(rounds + 1):
+        for batch in batches:
+            for name, way in ways.items():
+                losses[name] = way.step(batch)
+        if turn == 0:
+            for way in ways.values():
+                way.speeds.clear()
+    lines = [
+        f"# A step as one compiled program, {precision}",
+        "",
+        f"{BASE}; batches of {setting.tokens:,} target tokens, {', '.join(map(str, LENGTHS))} a sentence.",
+        f"{date.today()}; {platform.processor() or platform.machine()}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} thread; {rounds} rounds.",
+        "",
+        "| train.compile | target tokens per CPU second | of off | loss after the last step |",
+        "|---|---:|---:|---:|",
+    ]
+    speeds = {name: statistics.median(way.speeds) for name, way in ways.items()}
+    lines += [f"| {name} | {v:,.0f} | {v / speeds['off']:.2f} | {losses[name]:.6f} |" for name, v in speeds.items()]
+    lines += [
+        "",
+        f"Made in {seconds[0]:.0f} s, and again in {seconds[1]:.0f} s with the compiler's files of before; "
+        f"{on.loss.missed} of {len(on.speeds) + len(batches)} batches missed.",
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    (Path(__file__).parent / "results" / f"compile-{precision}.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    given = parser.parse_args()
+    main(given.rounds, given.precision)
