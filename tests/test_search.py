@@ -11,7 +11,7 @@ from torch import nn
 from dragoman.config import from_dict, to_dict
 from dragoman.decode.search.beam import Average, Beam, Gnmt, NoPenalty
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.ranking import best, best_continuations, first_largest, log_partition
+from dragoman.decode.search.ranking import best, best_continuations, first_largest, likeliest, log_partition
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
@@ -465,6 +465,22 @@ def test_the_first_largest_is_the_first_largest(shape):
         -torch.arange(shape[1]).float().expand(*shape),
     ):
         assert torch.equal(first_largest(rows), rows.sort(dim=1, descending=True, stable=True).indices[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 64), (40, 1000), (9, 40_000), (40, 1025)])
+def test_the_likeliest_token_is_the_first_largest_that_may_be_said_among_all(shape):
+    for logits in (few_values(*shape), torch.randn(*shape) * 5, -torch.arange(shape[1]).float().expand(*shape)):
+        for first in (0, 2):
+            token, log_prob = likeliest(logits, first)
+            assert torch.equal(token, first_largest(logits[:, first:]) + first)
+            torch.testing.assert_close(log_prob, logits.log_softmax(dim=1).gather(1, token[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("damaged", [math.nan, math.inf])
+def test_a_damaged_logit_leaves_no_log_probability(damaged):
+    logits = torch.randn(3, 200)
+    logits[1, 150] = damaged
+    assert likeliest(logits, 2).log_prob.isfinite().tolist() == [True, False, True]
 
 
 def test_log_partition_is_logsumexp():

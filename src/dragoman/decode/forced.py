@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.decode.search.ranking import log_partition
+from dragoman.decode.search.ranking import log_prob_of
 from dragoman.model.interface import SequenceModel
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
@@ -72,5 +72,5 @@ def _of_batch(model: SequenceModel, source: Int[Tensor, "B S"], target: Int[Tens
     parts = []
     for some, ids in zip(hidden.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True):
         logits = model.logits(some)
-        parts.append(logits.gather(1, ids[:, None])[:, 0].float() - log_partition(logits))
+        parts.append(log_prob_of(logits, ids))
     return torch.cat(parts).view(target.shape)

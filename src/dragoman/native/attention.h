@@ -5,17 +5,8 @@
 
 #include "numbers.h"
 
-typedef uint16_t Narrow __attribute__((vector_size(2 * V), aligned(2)));
-
 /* Of V vectors, the sum of each. */
 INLINE Vector sums_of(Vector *x) {
-#if defined(__AVX512F__)
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
-#define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
-#else
-#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
-#define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
-#endif
 #pragma GCC unroll 4
     for (int half = V / 2; half; half /= 2)
 #pragma GCC unroll 8
@@ -24,13 +15,7 @@ INLINE Vector sums_of(Vector *x) {
 }
 
 INLINE Vector widened(const void *numbers, int64_t at, const int narrow) {
-    if (!narrow) return *(const Vector *)((const float *)numbers + at);
-    const uint16_t *from = (const uint16_t *)numbers + at;
-#ifdef __AVX512F__
-    return (Vector)((Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from)) << 16);
-#else
-    return (Vector)(__builtin_convertvector(*(const Narrow *)from, Whole) << 16);
-#endif
+    return narrow ? of_half((const uint16_t *)numbers + at) : *(const Vector *)((const float *)numbers + at);
 }
 
 INLINE float widened_one(const void *numbers, int64_t at, const int narrow) {
@@ -48,18 +33,37 @@ typedef struct {
 
 INLINE int64_t token_at(const Past *past, int64_t t) { return (past->slot ? past->slot[t] : past->first + t) * past->wide; }
 
+/* Numbers whose sum is q k. Where the processor multiplies pairs of bfloat16, queries are rounded as the keys are. */
+INLINE Vector product_of(const int64_t C, const int narrow, const float *q, const void *kv, int64_t at) {
+    Vector sum = {0};
+#ifdef __AVX512BF16__
+    if (narrow && C % P == 0) {
+        for (int64_t c = 0; c < C; c += P) {
+            const __m512bh pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(q + c + V), _mm512_loadu_ps(q + c));
+            sum = (Vector)_mm512_dpbf16_ps((__m512)sum, pairs, (__m512bh)_mm512_loadu_si512((const uint16_t *)kv + at + c));
+        }
+        return sum;
+    }
+#endif
+    for (int64_t c = 0; c < C; c += V) sum += *(const Vector *)(q + c) * widened(kv, at + c, narrow);
+    return sum;
+}
+
+/* Of so many tokens from one on; those behind the last are that one again. */
+INLINE Vector some_scores(const int64_t C, const int narrow, const int count, const float *q, const Past *past, int64_t head,
+                          int64_t from, int64_t T) {
+    Vector product[V] = {{0}};
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        product[i] = product_of(C, narrow, q, past->kv, token_at(past, from + i < T ? from + i : T - 1) + head * C);
+    return sums_of(product);
+}
+
 INLINE void scores(const int64_t C, const int narrow, const float *q, const Past *past, int64_t head, int64_t T, float scale,
                    float *weight) {
-    for (int64_t from = 0; from < T; from += V) {
-        Vector product[V];
-#pragma GCC unroll 16
-        for (int i = 0; i < V; i++) {
-            const int64_t at = token_at(past, from + i < T ? from + i : T - 1) + head * C;
-            product[i] = *(const Vector *)q * widened(past->kv, at, narrow);
-            for (int64_t c = V; c < C; c += V) product[i] += *(const Vector *)(q + c) * widened(past->kv, at + c, narrow);
-        }
-        *(Vector *)(weight + from) = sums_of(product) * scale;
-    }
+    int64_t from = 0;
+    for (; from + V / 2 < T; from += V) *(Vector *)(weight + from) = some_scores(C, narrow, V, q, past, head, from, T) * scale;
+    if (from < T) *(Vector *)(weight + from) = some_scores(C, narrow, V / 2, q, past, head, from, T) * scale;
 }
 
 INLINE void scores_of_odd_heads(const int64_t C, const int narrow, const float *q, const Past *past, int64_t head, int64_t T,
@@ -74,14 +78,17 @@ INLINE void scores_of_odd_heads(const int64_t C, const int narrow, const float *
 
 /* In place, in whole vectors. The weights' sum is what is returned; what lies behind the last of them adds nothing to it. */
 INLINE float exponentials(int64_t T, float *weight) {
-    const int64_t padded = (T + V - 1) / V * V;
-    float highest = -INFINITY, sum = 0;
-    for (int64_t t = T; t < padded; t++) weight[t] = -INFINITY;
-#pragma omp simd reduction(max : highest)
-    for (int64_t t = 0; t < padded; t++) highest = weight[t] > highest ? weight[t] : highest;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t t = 0; t < padded; t++) sum += weight[t] = exponential(weight[t] - highest);
-    return sum;
+    Vector *last = (Vector *)(weight + (T - 1) / V * V), top, sum = {0};
+    *last = chosen(LANES < (int32_t)(T - (T - 1) / V * V), *last, (Vector){0} - INFINITY);
+    top = *last;
+    for (int64_t t = 0; t + V < T; t += V) top = higher(top, *(const Vector *)(weight + t));
+    const float highest = highest_in(top);
+    for (int64_t t = 0; t < T; t += V) {
+#pragma omp simd
+        for (int i = 0; i < V; i++) weight[t + i] = exponential_below_1(weight[t + i] - highest);
+        sum += *(const Vector *)(weight + t);
+    }
+    return sum_of(sum);
 }
 
 INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t from, int64_t T, const float *weight, float share,
@@ -94,32 +101,39 @@ INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t f
     for (int j = 0; j < vectors; j++) ((Vector *)to)[j] = sum[j] * share;
 }
 
+/* Room for the weights of T tokens in H heads, in whole vectors, and for a share of each head. */
+static float *room_for_weights(int64_t H, int64_t T) { return room(H * (T + V) * sizeof(float)); }
+
+/* First all scores, then all exponentials, then all sums of values: while one head waits for a number, another goes on. */
 INLINE void attend_as(const int64_t C, const int narrow, int64_t H, int64_t G, float scale, const float *query, const Past *past,
                       int64_t T, float *weight, float *to) {
-    for (int64_t h = 0; h < H; h++, query += C, to += C) {
-        const int64_t head = h / (H / G), values = (G + head) * C;
-        int64_t c = 0;
-        if (T == 0) {
-            memset(to, 0, C * sizeof(float));
-            continue;
-        }
+    const int64_t padded = (T + V - 1) / V * V;
+    float *share = weight + H * padded;
+    if (T == 0) {
+        memset(to, 0, H * C * sizeof(float));
+        return;
+    }
+    for (int64_t h = 0; h < H; h++)
         if (C % V == 0)
-            scores(C, narrow, query, past, head, T, scale, weight);
+            scores(C, narrow, query + h * C, past, h / (H / G), T, scale, weight + h * padded);
         else
-            scores_of_odd_heads(C, narrow, query, past, head, T, scale, weight);
-        const float share = 1.0f / exponentials(T, weight);
-        for (; c + 4 * V <= C; c += 4 * V) mix(4, narrow, past, values + c, T, weight, share, to + c);
-        for (; c + 2 * V <= C; c += 2 * V) mix(2, narrow, past, values + c, T, weight, share, to + c);
-        for (; c + V <= C; c += V) mix(1, narrow, past, values + c, T, weight, share, to + c);
+            scores_of_odd_heads(C, narrow, query + h * C, past, h / (H / G), T, scale, weight + h * padded);
+    for (int64_t h = 0; h < H; h++) share[h] = 1.0f / exponentials(T, weight + h * padded);
+    for (int64_t h = 0; h < H; h++, weight += padded, to += C) {
+        const int64_t values = (G + h / (H / G)) * C;
+        int64_t c = 0;
+        for (; c + 4 * V <= C; c += 4 * V) mix(4, narrow, past, values + c, T, weight, share[h], to + c);
+        for (; c + 2 * V <= C; c += 2 * V) mix(2, narrow, past, values + c, T, weight, share[h], to + c);
+        for (; c + V <= C; c += V) mix(1, narrow, past, values + c, T, weight, share[h], to + c);
         for (; c < C; c++) {
             float sum = 0;
             for (int64_t t = 0; t < T; t++) sum += widened_one(past->kv, token_at(past, t) + values + c, narrow) * weight[t];
-            to[c] = sum * share;
+            to[c] = sum * share[h];
         }
     }
 }
 
-/* Heads of the usual sizes are compiled by themselves. weight: room for T numbers and a vector more. */
+/* Heads of the usual sizes are compiled by themselves. */
 #define OF_SIZE(C, narrow) attend_as(C, narrow, H, G, scale, query, past, T, weight, to)
 #define OF_NUMBERS(narrow)                                                                                            \
     if (C == 64)                                                                                                      \

@@ -37,6 +37,7 @@ class Library:
         self.run = _typed(whole.run, address, address, address, address, number, address)
         self.partition = _typed(whole.partition, address, number, number, address)
         self.largest = _typed(whole.largest, address, number, number, number, address)
+        self.likeliest = _typed(whole.likeliest, address, number, number, number, address, address)
         self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
         self.cross_entropy = _typed(whole.cross_entropy, address, address, number, number, real, number, address)
         self.accumulate = _typed(whole.accumulate, address, number, address)

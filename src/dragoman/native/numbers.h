@@ -27,9 +27,11 @@ typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* as man
 
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
 
-INLINE float exponential(float x) { /* within 2 units in the last place; nothing below exp(-87) */
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float n = rintf(x * 1.44269504f);
+INLINE float exponential_below_1(float x) { /* of x <= 0; within 2 units in the last place; nothing below exp(-87) */
+    const float shift = 12582912.0f; /* 1.5 * 2**23: what is added to it is rounded, and its lowest bits are a whole number */
+    x = x < -87.0f ? -87.0f : x;
+    union { uint32_t bits; float number; } power = {.number = x * 1.44269504f + shift};
+    const float n = power.number - shift;
     const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
     float e = 1.98756915e-4f;
     e = e * r + 1.39819995e-3f;
@@ -38,8 +40,12 @@ INLINE float exponential(float x) { /* within 2 units in the last place; nothing
     e = e * r + 1.66666657e-1f;
     e = e * r + 5.00000000e-1f;
     e = e * r * r + r + 1.0f;
-    union { int32_t bits; float number; } power = {((int32_t)n + 127) << 23};
+    power.bits = (power.bits + 127) << 23;
     return e * power.number;
+}
+
+INLINE float exponential(float x) { /* and nothing above exp(87) */
+    return x > 0 ? 1.0f / exponential_below_1(-x) : exponential_below_1(x);
 }
 
 /* ---- as many at once as a register holds ------------------------------------------------------------- */
@@ -82,14 +88,26 @@ INLINE Vector exponential_each(Vector x) { /* as exponential; what is no number 
     return e * (Vector)(((Whole)shifted << 23) + (127 << 23));
 }
 
+#if defined(__AVX512F__)
+#define LANES ((Whole){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
+#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#else
+#define LANES ((Whole){0, 1, 2, 3, 4, 5, 6, 7})
+#define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#endif
+
 INLINE float sum_of(Vector x) {
-    float sum = 0;
-    for (int i = 0; i < V; i++) sum += x[i];
-    return sum;
+#pragma GCC unroll 4
+    for (int half = V / 2; half; half /= 2) x = EVEN(x, x) + ODD(x, x);
+    return x[0];
 }
 
+INLINE Vector higher(Vector a, Vector b) { return chosen(a > b, a, b); }
+
 INLINE float highest_in(Vector x) {
-    float highest = x[0];
-    for (int i = 1; i < V; i++) highest = x[i] > highest ? x[i] : highest;
-    return highest;
+#pragma GCC unroll 4
+    for (int half = V / 2; half; half /= 2) x = higher(EVEN(x, x), ODD(x, x));
+    return x[0];
 }

@@ -18,11 +18,26 @@ typedef struct {
     int64_t kind, K, N;
 } Linear;
 
+/* Words of 32 bits that hold K inputs: one of them, two in bfloat16, or four of 8 bits. */
+INLINE int64_t words_of(int64_t kind, int64_t K) { return kind == FLOAT32 ? K : kind == BFLOAT16 ? (K + 1) / 2 : (K + 3) / 4; }
+
 /* ---- blocks: M rows by Q panels ------------------------------------------------------------------ */
 
-INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, const float *w, Vector *to) {
+/* Weights of the next panel, and how many bytes of them are brought into the cache at each step through this one. Otherwise
+   the first block of a panel would wait for its weights, and the others for nothing. */
+typedef struct {
+    const char *weight;
+    int64_t pace;
+} Next;
+
+INLINE void fetch(const int M, const Next *next, int64_t k) {
+    if (M > 5) __builtin_prefetch(next->weight + k * next->pace); /* few rows are one block: they read weights all the time */
+}
+
+INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, const float *w, const Next *next, Vector *to) {
     Vector sum[SUMS] = {{0}};
-    for (int64_t k = 0; k < K; k++)
+    for (int64_t k = 0; k < K; k++) {
+        fetch(M, next, k);
 #pragma GCC unroll 4
         for (int q = 0; q < Q; q++) {
             const Vector *at = (const Vector *)(w + (q * K + k) * P);
@@ -33,6 +48,7 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
                 sum[(m * Q + q) * 2 + 1] += w1 * x[m * K + k];
             }
         }
+    }
 #pragma GCC unroll 24
     for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];
 }
@@ -59,9 +75,11 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 
 /* x and w in words of 32 bits: two numbers in bfloat16, or four of 8 bits; K counts words. */
 #define SUMS_OF_WORDS(name, Sum, add)                                                                                 \
-    INLINE void name(const int M, const int Q, const uint32_t *x, int64_t K, const int32_t *w, Sum *to) {             \
+    INLINE void name(const int M, const int Q, const uint32_t *x, int64_t K, const int32_t *w, const Next *next,      \
+                     Sum *to) {                                                                                       \
         Sum sum[SUMS] = {{0}};                                                                                        \
-        for (int64_t k = 0; k < K; k++)                                                                               \
+        for (int64_t k = 0; k < K; k++) {                                                                             \
+            fetch(M, next, k);                                                                                        \
             _Pragma("GCC unroll 4") for (int q = 0; q < Q; q++) {                                                     \
                 const Whole *at = (const Whole *)(w + (q * K + k) * P);                                               \
                 const Whole w0 = at[0], w1 = at[1];                                                                   \
@@ -70,50 +88,54 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
                     sum[(m * Q + q) * 2 + 1] = add(sum[(m * Q + q) * 2 + 1], w1, x[m * K + k]);                       \
                 }                                                                                                     \
             }                                                                                                         \
+        }                                                                                                             \
         _Pragma("GCC unroll 24") for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];                                  \
     }
 SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
 SUMS_OF_WORDS(sums_int8, Whole, add_four)
 
 /* What stands between exact sums and the answer: kept apart from the sums, which are to stay in registers. */
-static void finish(const Linear *l, const int M, const int outputs, const void *sums, const float *size, int64_t first, float *y) {
-    for (int m = 0; m < M; m++)
-        for (int j = 0; j < outputs; j += V) {
-            const int64_t output = first + j, left = l->N - output; /* scale and excess are as long as the panels */
-            const int at = m * outputs + j;
-            Vector sum = *(const Vector *)((const float *)sums + at);
-            if (l->kind == INT8) {
-                const Whole exact = *(const Whole *)((const int32_t *)sums + at) - *(const Whole *)(l->excess + output);
-                sum = __builtin_convertvector(exact, Vector) * size[m] * *(const Vector *)(l->scale + output);
-            }
-            float *to = y + m * l->N + output;
+INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const float *size,
+                   int64_t first, float *y) {
+    for (int j = 0; j < outputs; j += V) {
+        const int64_t output = first + j, left = l->N - output; /* scale and excess are as long as the panels */
+        Vector bias = {0}, scale = {0};
+        Whole excess = {0};
+        if (left <= 0) return;
+        if (l->bias) memcpy(&bias, l->bias + output, (left < V ? left : V) * sizeof(float));
+        if (kind == INT8) scale = *(const Vector *)(l->scale + output), excess = *(const Whole *)(l->excess + output);
+        for (int m = 0; m < M; m++) {
+            Vector sum = sums[(m * outputs + j) / V];
+            if (kind == INT8) sum = __builtin_convertvector((Whole)sum - excess, Vector) * (size[m] * scale);
+            sum += bias;
             if (left >= V)
-                *(Vector *)to = l->bias ? sum + *(const Vector *)(l->bias + output) : sum;
+                *(Vector *)(y + m * l->N + output) = sum;
             else
-                for (int64_t i = 0; i < left; i++) to[i] = sum[i] + (l->bias ? l->bias[output + i] : 0);
+                memcpy(y + m * l->N + output, &sum, left * sizeof(float));
         }
+    }
 }
 
 /* M rows from x on, Q panels from the given one on; size: INT8, of each row its largest number. */
 INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
-                  float *y) {
+                  const Next *next, float *y) {
     Vector sums[SUMS];
-    const int64_t words = kind == FLOAT32 ? l->K : kind == BFLOAT16 ? (l->K + 1) / 2 : (l->K + 3) / 4;
+    const int64_t words = words_of(kind, l->K);
     const int32_t *w = (const int32_t *)l->weight + panel * words * P;
     if (kind == FLOAT32)
-        sums_float32(M, Q, x, words, (const float *)w, sums);
+        sums_float32(M, Q, x, words, (const float *)w, next, sums);
     else if (kind == BFLOAT16)
-        sums_bfloat16(M, Q, x, words, w, sums);
+        sums_bfloat16(M, Q, x, words, w, next, sums);
     else
-        sums_int8(M, Q, x, words, w, (Whole *)sums);
-    finish(l, M, Q * P, sums, size, panel * P, y);
+        sums_int8(M, Q, x, words, w, next, (Whole *)sums);
+    finish(l, kind, M, Q * P, sums, size, panel * P, y);
 }
 
 /* Few rows go over several panels at once: a processor adds to eight sums as fast as to one. */
 #define ROWS(M, Q)                                                                                                    \
     case M:                                                                                                           \
-        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, size, p, y);                                             \
-        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, size, p, y);                                            \
+        for (; p + Q <= end; p += Q) block(l, KIND, M, Q, x, size, p, next, y);                                       \
+        for (; Q > 1 && p < end; p++) block(l, KIND, M, 1, x, size, p, next, y);                                      \
         break;
 
 #ifdef __AVX512F__
@@ -122,7 +144,8 @@ INLINE void block(const Linear *l, const int kind, const int M, const int Q, con
 #define REST ROWS(6, 1)
 #endif
 #define OF_KIND(name, kind)                                                                                           \
-    static void name(const Linear *l, int M, const void *x, const float *size, int64_t p, int64_t end, float *y) {    \
+    static void name(const Linear *l, int M, const void *x, const float *size, int64_t p, int64_t end,                \
+                     const Next *next, float *y) {                                                                    \
         enum { KIND = kind };                                                                                         \
         switch (M) { ROWS(1, 4) ROWS(2, 2) ROWS(3, 2) ROWS(4, 1) ROWS(5, 1) REST }                                    \
     }
@@ -154,16 +177,15 @@ static float to_int8(const float *x, int64_t K, uint8_t *to) {
 /* ---- the product --------------------------------------------------------------------------------- */
 
 void linear(const Linear *l, const float *x, int64_t n, float *y) {
-    const int64_t panels = (l->N + P - 1) / P, bytes = l->kind == BFLOAT16 ? (l->K + 1) / 2 * 4 : (l->K + 3) / 4 * 4;
+    const int64_t panels = (l->N + P - 1) / P, words = words_of(l->kind, l->K), bytes = 4 * words;
     uint8_t *inputs = l->kind == FLOAT32 ? NULL : room(n * bytes);
     float *size = l->kind == INT8 ? room(n * sizeof(float)) : NULL;
-    const int64_t stride = inputs ? bytes : l->K * 4;
     if (l->kind == BFLOAT16)
         for (int64_t i = 0; i < n; i++) to_bfloat16(x + i * l->K, l->K, (uint16_t *)(inputs + i * bytes));
     else if (l->kind == INT8)
         for (int64_t i = 0; i < n; i++) size[i] = to_int8(x + i * l->K, l->K, inputs + i * bytes);
     const uint8_t *rows = inputs ? inputs : (const uint8_t *)x;
-    void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, float *) =
+    void (*multiply)(const Linear *, int, const void *, const float *, int64_t, int64_t, const Next *, float *) =
         l->kind == FLOAT32 ? rows_float32 : l->kind == BFLOAT16 ? rows_bfloat16 : rows_int8;
 
     const int64_t step = n <= 3 ? 4 : 1, chunk = n < CHUNK ? n : CHUNK, blocks = (chunk + MOST - 1) / MOST;
@@ -173,9 +195,12 @@ void linear(const Linear *l, const float *x, int64_t n, float *y) {
 #pragma omp parallel for schedule(static) if (n * l->K * l->N > 1 << 17)
         for (int64_t p = 0; p < panels; p += step) {
             const int64_t end = p + step < panels ? p + step : panels;
+            Next next = {(const char *)l->weight + end * bytes * P, 0};
             for (int64_t i = from; i < to;) {
                 const int M = to - i >= most ? most : (int)(to - i);
-                multiply(l, M, rows + i * stride, size ? size + i : NULL, p, end, y + i * l->N);
+                next.pace = 4 * P * M / (to - from);
+                multiply(l, M, rows + i * bytes, size ? size + i : NULL, p, end, &next, y + i * l->N);
+                next.weight += next.pace * words;
                 i += M;
             }
         }

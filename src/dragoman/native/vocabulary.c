@@ -1,4 +1,4 @@
-/* What a search asks of the logits of a step, in one pass over them or two; see decode/ranking.py, which holds the same in
+/* What a search asks of the logits of a step, in one pass over them or two; see decode/search/ranking.py, which holds the same in
    PyTorch.
 
    R rows, V vocabulary; B sentences, W hypotheses of each, K winners. */
@@ -18,30 +18,31 @@ static float highest_of(const float *x, int64_t count) {
    is written to ``tops``, if that is given. One pass over memory: a stretch is in the cache when it is read again. */
 static float partition_of(const float *x, int64_t V, float *tops) {
     float highest = -INFINITY, sum = 0;
-    int bad = 0;
     for (int64_t from = 0; from < V; from += STRETCH, x += STRETCH) {
         const int64_t count = V - from < STRETCH ? V - from : STRETCH;
         const float top = highest_of(x, count);
         float more = 0;
         if (tops) tops[from / STRETCH] = top;
         if (top > highest) {
-            sum *= exponential(highest - top);
+            sum *= exponential_below_1(highest - top);
             highest = top;
         }
-#pragma omp simd reduction(+ : more) reduction(| : bad)
-        for (int64_t i = 0; i < count; i++) {
-            const float less = x[i] - highest;
-            bad |= less != less;
-            more += less < -87.0f ? 0.0f : exponential(less);
-        }
+#pragma omp simd reduction(+ : more)
+        for (int64_t i = 0; i < count; i++) more += exponential_below_1(x[i] - highest);
         sum += more;
     }
-    return bad || !(highest > -INFINITY) ? NAN : logf(sum) + highest;
+    return logf(sum) + highest;
 }
 
 void partition(const float *logits, int64_t R, int64_t V, float *to) {
 #pragma omp parallel for if (R * V > 1 << 16)
     for (int64_t r = 0; r < R; r++) to[r] = partition_of(logits + r * V, V, NULL);
+}
+
+/* The first of these numbers that is the highest of them, from one on. */
+static int64_t place_of(float highest, const float *x, int64_t from, int64_t V) {
+    while (from < V - 1 && x[from] != highest) from++;
+    return from;
 }
 
 /* Of each row of N numbers, so far apart, the place of the highest, the lowest place of equals. */
@@ -55,8 +56,24 @@ void largest(const float *rows, int64_t R, int64_t N, int64_t apart, int64_t *to
             const float top = highest_of(x + from, N - from < STRETCH ? N - from : STRETCH);
             if (top > highest) highest = top, at = from;
         }
-        while (at < N - 1 && x[at] != highest) at++;
-        to[r] = at;
+        to[r] = place_of(highest, x, at, N);
+    }
+}
+
+/* Of each row the likeliest token from first on, the lowest of equals, and the logarithm of its probability among all. */
+void likeliest(const float *logits, int64_t R, int64_t V, int64_t first, int64_t *token, float *log_prob) {
+#pragma omp parallel for if (R * V > 1 << 16)
+    for (int64_t r = 0; r < R; r++) {
+        const float *x = logits + r * V;
+        float *tops = room((V / STRETCH + 1) * sizeof(float));
+        const float all = partition_of(x, V, tops);
+        int64_t best = 0;
+        tops[0] = highest_of(x + first, (V < STRETCH ? V : STRETCH) - first);
+        for (int64_t i = 1; i * STRETCH < V; i++)
+            if (tops[i] > tops[best]) best = i;
+        token[r] = place_of(tops[best], x, best ? best * STRETCH : first, V);
+        log_prob[r] = x[token[r]] - all;
+        free(tops);
     }
 }
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.ranking import log_partition
+from dragoman.decode.search.ranking import likeliest, log_prob_of
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy, not_numbers
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -49,16 +49,11 @@ class GreedyStrategy(Strategy):
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.steps += 1
-        wanted = token = self.guess(ranked, 0)
-        if self.steps >= self.earliest:
-            token = wanted.masked_fill(self.limit <= self.steps, EOS)
-        log_prob = logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)
-        self.said.append(
-            Said(self.sentence, token, log_prob, token != wanted, torch.ones_like(token, dtype=torch.bool))
-        )
-
+        said = self.chosen(logits, ranked)
+        self.said.append(said)
+        token = said.token
         over = token == EOS
-        left = int((~over).sum())  # the one wait for the device
+        left = len(over) - int(over.sum())  # the one wait for the device
         if left == 0:
             return None
         if left == len(over):
@@ -66,6 +61,14 @@ class GreedyStrategy(Strategy):
         keep = over.int().argsort(stable=True)[:left]
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
+
+    def chosen(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Said":
+        real = torch.ones_like(self.sentence, dtype=torch.bool)
+        if ranked is logits and self.steps < self.earliest:
+            return Said(self.sentence, *likeliest(logits, EOS), ~real, real)
+        wanted = self.guess(ranked, 0)
+        token = wanted.masked_fill(self.limit <= self.steps, EOS)
+        return Said(self.sentence, token, log_prob_of(logits, token), token != wanted, real)
 
     def join(self, other: Strategy) -> None:
         assert isinstance(other, GreedyStrategy)

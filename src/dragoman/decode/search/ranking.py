@@ -60,6 +60,26 @@ def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
     return index.gather(1, values.argmax(dim=1, keepdim=True))[:, 0]
 
 
+class Likeliest(NamedTuple):
+    token: Int[Tensor, " R"]
+    log_prob: Float[Tensor, " R"]
+
+
+def likeliest(logits: Float[Tensor, "R V"], first: int) -> Likeliest:
+    """The token with the highest logit from ``first`` on, the first of equals, and its log-probability among all."""
+    if _by_kernels(logits) and logits.is_contiguous():
+        found = Likeliest(torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits)))
+        library().likeliest(logits.data_ptr(), *logits.shape, first, *(field.data_ptr() for field in found))
+        return found
+    token = first_largest(logits[:, first:]) + first
+    return Likeliest(token, log_prob_of(logits, token))
+
+
+def log_prob_of(logits: Float[Tensor, "R V"], token: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
+    """Of one token of each row, in float32."""
+    return logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)
+
+
 def best(scores: Float[Tensor, "B N"], count: int) -> Int[Tensor, "B K"]:
     """Where the ``count`` highest of each row stand, best first; of equals the one that stands first."""
     return _keys(scores, torch.arange(scores.shape[1], device=scores.device)).topk(count, dim=1).indices
