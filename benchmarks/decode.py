@@ -64,8 +64,8 @@ LIMITS = {
     "base": (
         "What limits now (64 sentences, greedy, int8, sampled): products 70 percent, at about nine tenths of what the "
         "processor adds up; attention 14, most of it waiting for keys and values, which with the weights are 50 MB a "
-        "step and more than the cache holds; activations to 8 bits 3; the likeliest token 1; norms, sums and embeddings "
-        "5; Python and PyTorch's operations 5."
+        "step and more than the cache holds; activations to 8 bits 3; the likeliest token 1; norms, sums and "
+        "embeddings 5; Python and PyTorch's operations 5."
     ),
 }
 """Read off a profile; to be sampled again when kernels change."""
