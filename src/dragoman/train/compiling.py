@@ -146,7 +146,7 @@ class On:
     where it fuses what would be written to memory and read again."""
 
     def build(self, loss: Loss, device: torch.device) -> Uncompiled:
-        # on CPUs with torch's random numbers, so that in float32 both ways draw the same; GPUs are faster with their own
+        # on CPUs torch's random numbers, which in float32 both ways then draw alike; GPUs are faster with the program's
         return Compiled(loss, options={"fallback_random": device.type == "cpu"})
 
     def check(self, train: Any, model: Any) -> None:
