@@ -1,6 +1,6 @@
-"""Writing text one token at a time beside Hugging Face and CTranslate2: the same weights, one interleaved run.
+"""Writing text one token at a time beside Hugging Face, CTranslate2, llama.cpp: the same weights, one interleaved run.
 
-    OMP_NUM_THREADS=1 python benchmarks/lm_decode.py [--rounds 3]
+    OMP_NUM_THREADS=1 python benchmarks/lm_decode.py [--rounds 3] [--llama-python PYTHON]
 
 A LLaMA of 42 million parameters with random weights (8 layers, width 512, 8 heads, feed-forward 1,408, vocabulary
 32,000, output tied) is written as a run, exported to both peers, and goes on greedily from a prompt of 4 tokens for
@@ -10,6 +10,10 @@ dragoman in float32, up to the first that is not.
 Expected: a token reads every weight once, 168 MB in float32, 84 in bfloat16, 42 in 8 bits; at the 20 GB a second or so
 that one core gets from memory that is 120, 240 and 480 tokens a second, for everyone who does nothing else.
 
+``--llama-python`` is the Python of an environment with ``pip install llama-cpp-python gguf``, which builds llama.cpp
+for this processor; without it llama.cpp is left out. It is a process of its own (``llama_peer.py``) that counts its
+own CPU seconds.
+
 Writes ``results/lm_decode.md`` beside this file.
 """
 
@@ -17,6 +21,7 @@ import argparse
 import json
 import platform
 import statistics
+import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -64,6 +69,15 @@ class Contestant(ABC):
     def write(self, tokens: int) -> list[int]:
         """The likeliest ``tokens`` after the prompt."""
 
+    def timed(self, tokens: int) -> tuple[float, list[int]]:
+        """CPU seconds, and what was written."""
+        began = time.process_time()
+        said = self.write(tokens)
+        return time.process_time() - began, said
+
+    def close(self) -> None:
+        return
+
 
 class Ours(Contestant):
     def __init__(self, folder: Path, precision: str):
@@ -108,6 +122,26 @@ class CTranslate2(Contestant):
         return found[0].sequences_ids[0]
 
 
+class LlamaCpp(Contestant):
+    def __init__(self, folder: Path, python: str, numbers: str):
+        command = [python, str(Path(__file__).with_name("llama_peer.py")), str(folder / "huggingface"), numbers]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def timed(self, tokens: int) -> tuple[float, list[int]]:
+        assert self.process.stdin and self.process.stdout
+        print(tokens, file=self.process.stdin, flush=True)
+        seconds, said = json.loads(self.process.stdout.readline())
+        return seconds, said
+
+    def write(self, tokens: int) -> list[int]:
+        return self.timed(tokens)[1]
+
+    def close(self) -> None:
+        self.process.communicate(timeout=20)
+
+
 CONTESTANTS = {
     "dragoman, float32": lambda folder: Ours(folder, "float32"),
     "dragoman, bfloat16": lambda folder: Ours(folder, "bfloat16"),
@@ -127,6 +161,7 @@ def alike(a: list[int], b: list[int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llama-python", help="of an environment with llama-cpp-python and gguf")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()  # for everyone: a setting of the process
@@ -136,15 +171,19 @@ def main() -> None:
         export_ctranslate2(folder / "run", folder / "ctranslate2")
         export_huggingface(folder / "run", folder / "huggingface")
         contestants = {name: build(folder) for name, build in CONTESTANTS.items()}
+        if arguments.llama_python:
+            for numbers in ("float32", "bfloat16", "int8"):
+                contestants[f"llama.cpp, {numbers}"] = LlamaCpp(folder, arguments.llama_python, numbers)
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         said: dict[str, list[int]] = {}
         for contestant in contestants.values():
             contestant.write(8)  # warms up
         for _ in range(arguments.rounds):
             for name, contestant in contestants.items():
-                began = time.process_time()
-                said[name] = contestant.write(TOKENS)
-                seconds[name].append(time.process_time() - began)
+                taken, said[name] = contestant.timed(TOKENS)
+                seconds[name].append(taken)
+        for contestant in contestants.values():
+            contestant.close()
     lines = [
         "# Decoding speed of a language model",
         "",
