@@ -150,6 +150,12 @@ def test_a_second_translator_is_asked_with_what_must_come_out():
     assert answer.text == "an: {name}" and asked == [(["{name} is on"], [["{name}"]])]
 
 
+def test_of_a_second_translators_candidates_one_comes_out_so_that_a_line_stays_one_line():
+    several = ["{name} an", "an", "an: {name}"]
+    answer = translated("{name} is on", lambda t: "an", require=lambda texts, _: [said(1, t, *several) for t in texts])
+    assert [candidate.text for candidate in answer.candidates] == several[:1]
+
+
 def test_stand_ins_let_the_model_move_what_it_does_not_know():
     def knows_numbers(text):
         return re.sub(r"(\d+) on (\d+)", r"auf \2 \1", re.sub(r"%\w|{\w+}", "", text))

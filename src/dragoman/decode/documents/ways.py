@@ -142,13 +142,18 @@ class AsItIs(Asking):
 
 
 class Required(AsItIs):
-    """The text itself, to a translator that is told what must come out."""
+    """The text itself, to a translator that is told what must come out. However many candidates that offers, the first
+    of those that are left is the translation: nobody asked for more."""
 
     def __init__(self, require: Require):
         self.require = require
 
     def put(self, ask: Ask, questions: list[Question], lines: list[Line]) -> list[Translation]:
         return self.require(questions, [[p.text for p in line.placeholders] for line in lines])
+
+    def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
+        found = super().answer(line, replies)
+        return found and dataclasses.replace(found, candidates=found.candidates[:1])
 
 
 class StandIns(Asking):
