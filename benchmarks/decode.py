@@ -56,10 +56,10 @@ SIZES = {
 VOCAB, LENGTH = 8000, 16
 LIMITS = {
     "small": (
-        "What limits now (64 sentences, greedy, int8, sampled): products 56 percent, at about nine tenths of what the "
+        "What limits now (64 sentences, greedy, int8, sampled): products 56 percent, at about 85 percent of what the "
         "processor adds up; attention 13; the choice of the likeliest token with its log-probability 6; activations to "
-        "8 bits 4; norms, sums, embeddings and activation functions 6; Python and PyTorch's operations 13: 0.1 ms "
-        "of a step of 1.5, and as much again for beginning a batch and telling its answers."
+        "8 bits 4; norms, sums, embeddings and activation functions 6; Python and PyTorch's operations 13: 0.14 ms "
+        "of a step of 1.25, and as much again for beginning a batch and telling its answers."
     ),
     "base": (
         "What limits now (64 sentences, greedy, int8, sampled): products 70 percent, at about nine tenths of what the "
