@@ -3,6 +3,7 @@
 import gettext
 import gzip
 import itertools
+import struct
 import sys
 from pathlib import Path
 
@@ -213,6 +214,46 @@ def test_a_damaged_catalogue_is_refused(tmp_path):
     assert "damaged" in refusal(tmp_path / "a.mo", bytes(store)[:-2])
     assert "not a compiled gettext catalogue" in refusal(tmp_path / "a.mo", b"hello")
     assert "not a compiled gettext catalogue" in refusal(tmp_path / "a.mo", b"")
+
+
+def compiled(sources, targets, moved=None):
+    """A catalogue as the GNU manual lays it out; ``moved`` changes the table of lengths and places."""
+    strings, table, at = [*sources, *targets], [], 28 + 8 * len([*sources, *targets])
+    for text in strings:
+        table += [len(text), at]
+        at += len(text) + 1
+    table = moved(table) if moved else table
+    head = struct.pack("<7I", 0x950412DE, 0, len(sources), 28, 28 + 8 * len(sources), 0, 0)
+    return head + struct.pack(f"<{len(table)}I", *table) + b"".join(text + b"\0" for text in strings)
+
+
+THREE = [b"a", b"bc", b"bd"], [b"A", b"BC", b"BD"]
+
+
+@pytest.mark.parametrize(
+    ("moved", "said"),
+    [
+        (lambda t: [*t[:8], *t[6:8], *t[10:]], "the translation of entry 2 lies over the translation of entry 1"),
+        (lambda t: [*t[:4], *t[2:4], *t[6:]], "the source of entry 3 lies over the source of entry 2"),
+        (lambda t: [*t[:4], 2, 30, *t[6:]], "entry 3 does not end where it should"),
+        (lambda t: [*t[2:4], *t[:2], *t[4:]], "the source of entry 2 is not behind that of the one before"),
+        (lambda t: [*t[:6], 3, *t[7:]], "the translation of entry 1 does not end where it should"),
+        (lambda t: [*t[:6], *t[:2], *t[8:]], "the translation of entry 1 lies over the source of entry 1"),
+        (lambda t: [*t[:-1], 10**9], "the translation of entry 3 does not end where it should"),
+    ],
+)
+def test_a_catalogue_whose_table_leads_elsewhere_is_refused_with_its_entry(moved, said, tmp_path):
+    told = refusal(tmp_path / "a.mo", compiled(*THREE, moved))
+    assert said in told and "compile it again with msgfmt" in told
+
+
+def test_the_orders_of_catalogues_that_are_whole_are_read(tmp_path):
+    assert read(tmp_path / "a.mo", compiled(*THREE)) == [Pair("a", "A"), Pair("bc", "BC"), Pair("bd", "BD")]
+    by_text = [b"x\4a", b"a\4b", b"z\4b", b"c\0cs"], [b"A", b"B", b"B2", b"C\0CS"]  # as Babel writes contexts
+    assert len(read(tmp_path / "a.mo", compiled(*by_text))) == 5
+    empty = [b"", b"a"], [b"Content-Type: text/plain; charset=UTF-8\n", b""]
+    with pytest.raises(DataError, match="no sentence pairs"):
+        read(tmp_path / "a.mo", compiled(*empty))
 
 
 @pytest.mark.parametrize("field", list(plurals._USUAL))

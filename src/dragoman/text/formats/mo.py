@@ -1,12 +1,14 @@
 """gettext's compiled catalogues, read as they are laid out in the GNU manual: two tables of lengths and places.
 
 A source with its context before it (ended by EOT) and its plural after it (begun by NUL), and the forms of its
-translation with NUL between them.
+translation with NUL between them. The format has no checksum, but its rules tell most damage: a NUL stands behind each
+string, nothing lies over anything else, and the sources are in order, none of them twice.
 """
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 from dragoman.errors import DataError
@@ -16,6 +18,9 @@ from dragoman.text.formats.lines import Pair, check_string
 from dragoman.text.formats.po import Entry, Value
 
 MAGIC = 0x950412DE
+HEADER = 28
+"""Bytes before the tables, which a later minor revision of the format adds to."""
+AGAIN = "compile it again with msgfmt"
 
 
 class Message(NamedTuple):
@@ -25,13 +30,25 @@ class Message(NamedTuple):
     forms: list[bytes]
 
 
+class Place(NamedTuple):
+    """Where something lies in the file."""
+
+    start: int
+    length: int
+    what: str
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
 def read_mo(path: str) -> Iterator[Pair]:
     """The entries of a compiled catalogue, one pair for each plural form.
 
     Raises:
         DataError: it is damaged or none at all; the message names the file and the entry.
     """
-    messages = list(_messages(read_bytes(path), path))
+    messages = _messages(read_bytes(path), path)
     header = next((m.forms[0] for m in messages if not m.source and not m.context), b"")
     charset, rule = _header(header, path)
     for number, message in enumerate(messages, 1):
@@ -45,28 +62,64 @@ def read_mo(path: str) -> Iterator[Pair]:
                 yield Pair(source, text)
 
 
-def _messages(raw: bytes, name: str) -> Iterator[Message]:
+def _messages(raw: bytes, name: str) -> list[Message]:
+    sources, targets = _strings(raw, name)
+    messages = []
+    for source, target in zip(sources, targets, strict=True):
+        context, _, text = source.rpartition(b"\4")
+        text, has_plural, plural = text.partition(b"\0")
+        messages.append(Message(context, text, plural if has_plural else None, target.split(b"\0")))
+    _check_order(sources, messages, name)
+    return messages
+
+
+def _strings(raw: bytes, name: str) -> tuple[list[bytes], list[bytes]]:
+    """The sources and their translations, as they are stored."""
     order = next((order for order in "<>" if raw[:4] == struct.pack(f"{order}I", MAGIC)), None)
     if order is None:
         raise DataError(f"{name}: not a compiled gettext catalogue: does it want another name, such as .po?")
     try:
-        revision, count, sources, targets = struct.unpack_from(f"{order}4I", raw, 4)
+        revision, count, *starts, hashes, hashed_at = struct.unpack_from(f"{order}6I", raw, 4)
         if revision >> 16 > 1:
-            raise DataError(f"{name}: of the unknown format {revision >> 16}: compile it again with msgfmt")
-        for number in range(count):
-            source = _bytes_at(raw, *struct.unpack_from(f"{order}2I", raw, sources + 8 * number))
-            target = _bytes_at(raw, *struct.unpack_from(f"{order}2I", raw, targets + 8 * number))
-            context, _, source = source.rpartition(b"\4")
-            source, has_plural, plural = source.partition(b"\0")
-            yield Message(context, source, plural if has_plural else None, target.split(b"\0"))
-    except (struct.error, IndexError):
-        raise DataError(f"{name}: damaged: it ends before what it announces: compile it again with msgfmt") from None
+            raise DataError(f"{name}: of the unknown format {revision >> 16}: {AGAIN}")
+        tables = [struct.unpack_from(f"{order}{2 * count}I", raw, start) for start in starts]
+    except struct.error:
+        raise DataError(f"{name}: damaged: it ends before what it announces: {AGAIN}") from None
+    places = [
+        [Place(table[2 * i + 1], table[2 * i], f"the {side} of entry {i + 1}") for i in range(count)]
+        for side, table in zip(("source", "translation"), tables, strict=True)
+    ]
+    whole = [Place(0, HEADER, "the header"), Place(hashed_at, 4 * hashes, "the table of hashes")]
+    whole += [Place(start, 8 * count, "a table") for start in starts]
+    _check_places(raw, places[0] + places[1], whole, name)
+    sources, targets = ([raw[place.start : place.end] for place in some] for some in places)
+    return sources, targets
 
 
-def _bytes_at(raw: bytes, length: int, start: int) -> bytes:
-    if start + length > len(raw):
-        raise IndexError
-    return raw[start : start + length]
+def _check_places(raw: bytes, strings: Sequence[Place], others: Sequence[Place], name: str) -> None:
+    """
+    Raises:
+        DataError: a string that has no NUL behind it, or that lies over something else, even if in part.
+    """
+    for string in strings:
+        if raw[string.end : string.end + 1] != b"\0":
+            raise DataError(f"{name}: damaged: {string.what} does not end where it should: {AGAIN}")
+    lying = sorted(place for place in chain(strings, others) if place.length)
+    for before, after in pairwise(lying):
+        if after.start < before.end:
+            raise DataError(f"{name}: damaged: {after.what} lies over {before.what}: {AGAIN}")
+
+
+def _check_order(sources: Sequence[bytes], messages: Sequence[Message], name: str) -> None:
+    """
+    Raises:
+        DataError: sources that are not in the order of their bytes (or, as Babel writes them, of their texts, those of
+            one text by their contexts), or one that is there twice.
+    """
+    orders = [list(sources), [(m.source, m.context, m.plural or b"") for m in messages]]
+    wrong = [next((i for i, (a, b) in enumerate(pairwise(keys), 2) if a >= b), None) for keys in orders]
+    if all(wrong):
+        raise DataError(f"{name}: damaged: the source of entry {wrong[0]} is not behind that of the one before: {AGAIN}")
 
 
 def _header(header: bytes, name: str) -> tuple[str, plurals.Plurals | None]:
