@@ -37,6 +37,7 @@ __all__ = [
     "guess_source",
     "held_out_from",
     "names_of",
+    "prefix_of",
     "read_documents",
     "read_lines",
     "read_pairs",
@@ -229,6 +230,9 @@ class Part:
     tags: tuple[str, ...] = ()
     """Words that stand before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
     back-translation); dragoman translate --tag puts them there."""
+    prefix: str = ""
+    """Text before each source text, put there after cleaning, such as "translate English to German: " for a T5; in use
+    it is part of what is to be translated."""
     hold_out: bool = True
     """Whether pairs of it may be held out for validation and test: false for text that a machine has translated."""
 
@@ -316,6 +320,10 @@ def names_of(sources: Sequence[PairSource]) -> list[str]:
 
 def tags_of(source: PairSource) -> tuple[str, ...]:
     return source.tags if isinstance(source, Part) else ()
+
+
+def prefix_of(source: PairSource) -> str:
+    return source.prefix if isinstance(source, Part) else ""
 
 
 def held_out_from(source: PairSource) -> bool:

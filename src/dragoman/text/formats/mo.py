@@ -119,7 +119,9 @@ def _check_order(sources: Sequence[bytes], messages: Sequence[Message], name: st
     orders = [list(sources), [(m.source, m.context, m.plural or b"") for m in messages]]
     wrong = [next((i for i, (a, b) in enumerate(pairwise(keys), 2) if a >= b), None) for keys in orders]
     if all(wrong):
-        raise DataError(f"{name}: damaged: the source of entry {wrong[0]} is not behind that of the one before: {AGAIN}")
+        raise DataError(
+            f"{name}: damaged: the source of entry {wrong[0]} is not behind that of the one before: {AGAIN}"
+        )
 
 
 def _header(header: bytes, name: str) -> tuple[str, plurals.Plurals | None]:

@@ -5,7 +5,7 @@ runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   ha
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from dragoman.text.cleaning.clean import CleanReport, added_up, clean
 from dragoman.text.cleaning.split import Overlap, Split, hold_out, without_overlap
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.formats import PairSource, held_out_from, names_of, tags_of
+from dragoman.text.formats.formats import PairSource, held_out_from, names_of, prefix_of, tags_of
 from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -158,7 +158,8 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     if cfg.context.marks:
         report["lines"].append(_with_context(pairs))
     valid, test = (
-        None if source is None else list(_sourced([("", source)], cfg.context)) for source in (cfg.valid, cfg.test)
+        None if source is None else _prefixed(_sourced([("", source)], cfg.context), {"": source})
+        for source in (cfg.valid, cfg.test)
     )
     if given := [*(test or ()), *(valid or ())]:
         pairs = _without(pairs, given, cfg, report)
@@ -202,7 +203,13 @@ def _cleaned(cfg: DataConfig) -> tuple[list[Sourced], CleanReport]:
         reports.append(CleanReport())
         some = [(name, source) for name, source in sourced if tags_of(source) == tags]
         pairs += clean(_sourced(some, cfg.context), cfg.cleaning, reports[-1])
-    return pairs, added_up(reports)
+    return _prefixed(pairs, dict(sourced)), added_up(reports)
+
+
+def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> list[Sourced]:
+    """With what their source has before each text, which is no business of cleaning's."""
+    prefixes = {name: prefix_of(source) for name, source in sources.items()}
+    return [pair._replace(source=prefix + pair.source) if (prefix := prefixes[pair.origin]) else pair for pair in pairs]
 
 
 def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | SentencesBefore) -> Iterator[Sourced]:
