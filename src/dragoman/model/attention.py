@@ -4,6 +4,7 @@ B batch, T length, D model width, H query heads, G key/value heads (G divides H)
 Q/K query and key lengths, S source length, N sentences (B is a multiple: the beams of a search share a source).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
-from dragoman.model.kernels import learning as kernels
+from dragoman.model.kernels import heads as kernels
+from dragoman.model.kernels import learning
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.position import NoPosition, RelativePosition
@@ -116,10 +118,16 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, q: Float[Tensor, "B H Q C"], kv: KV, view: View) -> Float[Tensor, "B Q D"]:
+        return self.out(self.kernel(q, kv, view)(self, q, kv, view).transpose(1, 2).flatten(-2))
+
+    def kernel(self, q: Tensor, kv: KV, view: View) -> "Kernel":
+        """The fastest that can do what is asked for."""
         listened = bool(self.weights._forward_hooks)
-        fits = self.scorer.fusable and view.relation.fusable and not listened
-        kernel = fused if fits and not explicit_is_faster(q, kv.k, self.share) else explicit
-        return self.out(kernel(self, q, kv, view).transpose(1, 2).flatten(-2))
+        if listened or not (self.scorer.fusable and view.relation.fusable):
+            return explicit
+        if self.share == 0 and not view.relation.biased and kernels.attends(q, *kv):
+            return flash
+        return explicit if explicit_is_faster(q, kv.k, self.share) else fused
 
     @property
     def share(self) -> float:
@@ -127,7 +135,16 @@ class Attention(nn.Module):
         return self.cfg.dropout if self.training else 0.0
 
 
-# ---- kernels: a fast one and its slow twin ----------------------------------------------------------
+# ---- kernels: fast ones and their slow twin ---------------------------------------------------------
+
+Kernel = Callable[[Attention, Tensor, KV, View], Tensor]
+"""Queries (B, H, Q, C), keys and values -> what each query gathers (B, H, Q, C)."""
+
+
+def flash(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
+    """Ours, for training in bfloat16 on CPUs. Multiplies only what is seen, and never stores the weights."""
+    ((q, k),) = view.relation.parts(q, kv.k)
+    return kernels.Flash.apply(q, k, kv.v, *view.sight, attention.scorer.scale)
 
 
 def fused(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
@@ -160,8 +177,8 @@ def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tenso
 
 def over_seen(scores: Float[Tensor, "B H Q K"], sight: Sight) -> Float[Tensor, "B H Q K"]:
     """softmax over the keys that a query sees; zeros where it sees none."""
-    if scores.dtype == torch.bfloat16 and kernels.take(scores):
-        return kernels.Softmax.apply(scores, sight.mask, sight.causal)
+    if scores.dtype == torch.bfloat16 and learning.take(scores):
+        return learning.Softmax.apply(scores, sight.mask, sight.causal)
     mask = sight.dense(scores.shape[-2], scores.shape[-1], scores.device)
     if mask is not None:
         scores = scores + hiding(mask, scores.dtype)

@@ -3,6 +3,7 @@
 
    uint16_t is bfloat16; sums are float. n numbers, or N rows of D numbers; n and D are multiples of V. */
 
+#include "heads.h"
 #include "numbers.h"
 
 enum { BLOCK = 128, LARGE = 1 << 16 }; /* rows whose gradients of a weight are summed first; numbers worth more threads */
@@ -186,24 +187,22 @@ void dropout(const uint16_t *x, int64_t n, int64_t below, double factor, int64_t
 
 /* ---- rotary positions: in each head (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of its C channels - */
 
-/* x: (B, T, H, C) with the given steps from one to the next, y: (B, H, T, C) dense, or the other way where ``back``, with
-   the turn undone. waves: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. */
-void rotate(uint16_t *x, int64_t step_B, int64_t step_T, int64_t step_H, uint16_t *y, const float *waves, int64_t own, int64_t back,
-            int64_t B, int64_t T, int64_t H, int64_t C) {
+/* waves: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. Turned ``back``: undone. */
+void rotate(const Heads *from, const Heads *to, const float *waves, int64_t own, int64_t back, int64_t B, int64_t T, int64_t H,
+            int64_t C) {
     const int64_t half = C / 2;
 #pragma omp parallel for collapse(2) schedule(static) if (B * T * H * C > LARGE)
     for (int64_t b = 0; b < B; b++)
         for (int64_t t = 0; t < T; t++) {
             const float *cosines = waves + (own ? b * T + t : t) * C, *sines = cosines + half;
             for (int64_t h = 0; h < H; h++) {
-                uint16_t *strided = x + b * step_B + t * step_T + h * step_H, *dense = y + ((b * H + h) * T + t) * C;
-                const uint16_t *from = back ? dense : strided;
-                uint16_t *to = back ? strided : dense;
+                const uint16_t *x = head_of(from, b, h) + t * from->token;
+                uint16_t *y = head_of(to, b, h) + t * to->token;
                 for (int64_t i = 0; i < half; i += V) {
-                    const Vector p = of_half(from + i), q = of_half(from + half + i), c = at(cosines + i);
+                    const Vector p = of_half(x + i), q = of_half(x + half + i), c = at(cosines + i);
                     const Vector s = back ? -at(sines + i) : at(sines + i);
-                    to_half(to + i, p * c - q * s);
-                    to_half(to + half + i, q * c + p * s);
+                    to_half(y + i, p * c - q * s);
+                    to_half(y + half + i, q * c + p * s);
                 }
             }
         }

@@ -16,7 +16,17 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("attention.h", "learning.c", "loss.c", "numbers.h", "products.h", "tower.c", "vocabulary.c")
+SOURCES = (
+    "attention.h",
+    "flash.c",
+    "heads.h",
+    "learning.c",
+    "loss.c",
+    "numbers.h",
+    "products.h",
+    "tower.c",
+    "vocabulary.c",
+)
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
@@ -49,7 +59,9 @@ class Library:
         self.silu_gate = _typed(whole.silu_gate, address, address, number, address)
         self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
         self.dropout = _typed(whole.dropout, address, number, number, real, number, address)
-        self.rotate = _typed(whole.rotate, address, *[number] * 3, address, address, *[number] * 6)
+        self.rotate = _typed(whole.rotate, *[address] * 3, *[number] * 6)
+        self.flash = _typed(whole.flash, address)
+        self.flash_gradient = _typed(whole.flash_gradient, address)
         self._threads = _typed(whole.set_threads, number)
         self.panel: int = whole.panel()
         """Outputs whose weights stand side by side."""

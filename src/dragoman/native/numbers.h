@@ -50,21 +50,47 @@ INLINE float exponential(float x) { /* and nothing above exp(87) */
 
 /* ---- as many at once as a register holds ------------------------------------------------------------- */
 
-INLINE Vector of_half(const uint16_t *x) {
+INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word of its own */
 #ifdef __AVX512F__
-    const Whole wide = (Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+    return (Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
 #else
-    const Whole wide = __builtin_convertvector(*(const Half *)x, Whole);
+    return __builtin_convertvector(*(const Half *)x, Whole);
 #endif
-    return (Vector)(wide << 16);
 }
 
+INLINE Vector of_half(const uint16_t *x) { return (Vector)(words_of_halves(x) << 16); }
+
 INLINE void to_half(uint16_t *to, Vector x) { /* to the nearest, halves to even */
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh((__m512)x));
+#else
     const Whole bits = (Whole)x, rounded = bits + 0x7fff + (bits >> 16 & 1);
 #ifdef __AVX512F__
     _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)(rounded >> 16)));
 #else
     *(Half *)to = __builtin_convertvector(rounded >> 16, Half);
+#endif
+#endif
+}
+
+/* Of two, each in bfloat16, words of 32 bits. */
+INLINE Whole side_by_side(Vector low, Vector high) {
+#ifdef __AVX512BF16__
+    const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
+    return (Whole)a | (Whole)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)high)) << 16;
+#else
+    const Whole a = (Whole)low, b = (Whole)high;
+    return ((a + 0x7fff + (a >> 16 & 1)) >> 16 & 0xffff) | ((b + 0x7fff + (b >> 16 & 1)) & (int32_t)0xffff0000);
+#endif
+}
+
+/* sum + w x, and the same of a second number: a word holds two of them. */
+INLINE Vector add_pair(Vector sum, Whole w, uint32_t pair) {
+#ifdef __AVX512BF16__
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
+#else
+    union { uint32_t bits; float number; } low = {pair << 16}, high = {pair & 0xffff0000u};
+    return sum + (Vector)(w << 16) * low.number + (Vector)(w & (int32_t)0xffff0000) * high.number;
 #endif
 }
 
@@ -72,9 +98,26 @@ INLINE Vector chosen(Whole where, Vector x, Vector otherwise) {
     return (Vector)((where & (Whole)x) | (~where & (Whole)otherwise));
 }
 
+/* The second where either is no number. */
+INLINE Vector higher(Vector a, Vector b) {
+#ifdef __AVX512F__
+    return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return chosen(a > b, a, b);
+#endif
+}
+
+INLINE Vector lower(Vector a, Vector b) {
+#ifdef __AVX512F__
+    return (Vector)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return chosen(a < b, a, b);
+#endif
+}
+
 INLINE Vector exponential_each(Vector x) { /* as exponential; what is no number stays none */
-    const Vector zero = {0}, lowest = zero - 87.0f, highest = zero + 88.0f;
-    x = chosen(x < lowest, lowest, chosen(x > highest, highest, x));
+    const Vector zero = {0};
+    x = higher(zero - 87.0f, lower(zero + 88.0f, x));
     const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest whole number */
     const Vector n = shifted - 12582912.0f;
     const Vector r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
@@ -92,10 +135,14 @@ INLINE Vector exponential_each(Vector x) { /* as exponential; what is no number 
 #define LANES ((Whole){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
 #define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #else
 #define LANES ((Whole){0, 1, 2, 3, 4, 5, 6, 7})
 #define EVEN(a, b) __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define ODD(a, b) __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #endif
 
 INLINE float sum_of(Vector x) {
@@ -103,8 +150,6 @@ INLINE float sum_of(Vector x) {
     for (int half = V / 2; half; half /= 2) x = EVEN(x, x) + ODD(x, x);
     return x[0];
 }
-
-INLINE Vector higher(Vector a, Vector b) { return chosen(a > b, a, b); }
 
 INLINE float highest_in(Vector x) {
 #pragma GCC unroll 4

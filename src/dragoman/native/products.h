@@ -53,15 +53,6 @@ INLINE void sums_float32(const int M, const int Q, const float *x, int64_t K, co
     for (int i = 0; i < M * Q * 2; i++) to[i] = sum[i];
 }
 
-INLINE Vector add_pair(Vector sum, Whole w, uint32_t pair) {
-#ifdef __AVX512BF16__
-    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)w);
-#else
-    union { uint32_t bits; float number; } low = {pair << 16}, high = {pair & 0xffff0000u};
-    return sum + (Vector)(w << 16) * low.number + (Vector)(w & (int32_t)0xffff0000) * high.number;
-#endif
-}
-
 INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 #if defined(__AVX512VNNI__)
     return (Whole)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32((int)four), (__m512i)w);

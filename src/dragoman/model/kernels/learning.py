@@ -24,7 +24,14 @@ def take(*tensors: Tensor) -> bool:
     """Whether the kernels can read these as they lie: dense, on the CPU, and real, not what a compiler traces with."""
     if torch.compiler.is_compiling():  # before anything is asked of their sizes, which a program is not to be made for
         return False
-    return all(t.device.type == "cpu" and t.is_contiguous() and t.numel() for t in tensors) and available()
+    return all(t.is_contiguous() for t in tensors) and take_anywhere(*tensors)
+
+
+def take_anywhere(*tensors: Tensor) -> bool:
+    """The same by kernels that need them not to be dense."""
+    if torch.compiler.is_compiling():
+        return False
+    return all(t.device.type == "cpu" and t.numel() for t in tensors) and available()
 
 
 def take_half(*tensors: Tensor) -> bool:
@@ -45,7 +52,8 @@ def narrowed(x: Tensor) -> Tensor:
     return x.bfloat16() if narrows(x.device) else x
 
 
-def _kernels() -> Library:
+def ready() -> Library:
+    """The kernels, with as many threads as PyTorch uses."""
     found = library()
     found.follow_threads()
     return found
@@ -60,16 +68,14 @@ def cross_entropy(
     """Summed over rows. ``logits``, in bfloat16, become their own gradient when ``learning``. The slow twin is
     ``chunks.CrossEntropy``."""
     losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
-    _kernels().cross_entropy(
-        logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
-    )
+    ready().cross_entropy(logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr())
     return losses.sum().float()
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
     """total += x: float32 and, as a rule, bfloat16, which PyTorch makes a float32 copy of."""
     if take_half(x) and total.dtype == torch.float32 and take(total):
-        _kernels().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
+        ready().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
     else:
         total += x
 
@@ -84,7 +90,7 @@ class RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
         D = x.shape[-1]
         y, scale = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(x.numel() // D)
-        _kernels().rms_norm(x.data_ptr(), weight.data_ptr(), len(scale), D, eps, y.data_ptr(), scale.data_ptr())
+        ready().rms_norm(x.data_ptr(), weight.data_ptr(), len(scale), D, eps, y.data_ptr(), scale.data_ptr())
         ctx.save_for_backward(x, weight, scale)
         return y
 
@@ -93,7 +99,7 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, scale = ctx.saved_tensors
         upstream, by_x, by_weight = upstream.contiguous(), torch.empty_like(x), torch.empty_like(weight)
-        _kernels().rms_norm_gradient(
+        ready().rms_norm_gradient(
             *(t.data_ptr() for t in (upstream, x, weight, scale)),
             len(scale), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr(),
         )  # fmt: skip
@@ -117,7 +123,7 @@ class Relu(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_x = upstream.contiguous(), torch.empty_like(y)
-        _kernels().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
+        ready().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
         return by_x
 
 
@@ -127,7 +133,7 @@ class SiluGate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y = torch.empty_like(gate)
-        _kernels().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
+        ready().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
         ctx.save_for_backward(gate, up)
         return y
 
@@ -137,7 +143,7 @@ class SiluGate(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         upstream, by_gate, by_up = upstream.contiguous(), torch.empty_like(gate), torch.empty_like(up)
         pointers = [t.data_ptr() for t in (upstream, gate, up)]
-        _kernels().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
+        ready().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
         return by_gate, by_up
 
 
@@ -159,7 +165,7 @@ class Softmax(torch.autograd.Function):
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
-        _kernels().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
+        ready().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
         ctx.save_for_backward(y)
         return y
 
@@ -168,7 +174,7 @@ class Softmax(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
-        _kernels().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
+        ready().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
         return by_scores, None, None
 
 
@@ -191,43 +197,5 @@ class Dropout(torch.autograd.Function):
 
 def _dropped(x: Tensor, share: float, seed: int) -> Tensor:
     y = torch.empty_like(x)
-    _kernels().dropout(x.data_ptr(), x.numel(), round(share * 2**16), 1 / (1 - share), seed, y.data_ptr())
+    ready().dropout(x.data_ptr(), x.numel(), round(share * 2**16), 1 / (1 - share), seed, y.data_ptr())
     return y
-
-
-# ---- rotary positions -------------------------------------------------------------------------------
-
-
-class Rotate(torch.autograd.Function):
-    """Turn the pairs of each head's halves, and lay the heads out one after the other, as attention reads them.
-
-    ``waves`` are the cosines and then the sines of C / 2 pairs, for all texts where B of it is 1.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "B H T C"], waves: Float[Tensor, "#B T C"]) -> Float[Tensor, "B H T C"]:
-        y = torch.empty(x.shape, dtype=x.dtype)
-        _rotate(x, y, waves, back=False)
-        ctx.save_for_backward(waves)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (waves,), (B, H, T, C) = ctx.saved_tensors, upstream.shape
-        by_x = upstream.new_empty(B, T, H, C).transpose(1, 2)  # as a linear layer, whose output this was, wants it
-        _rotate(by_x, upstream.contiguous(), waves, back=True)
-        return by_x, None
-
-
-def rotates(x: Float[Tensor, "B H T C"], waves: Float[Tensor, "#B T R"]) -> bool:
-    """Whether the kernel takes ``x``: all channels turn, stand together, and each half of them fills registers."""
-    fits = x.dtype == torch.bfloat16 and x.shape[-1] % (2 * REGISTER) == 0 and x.stride(-1) == 1
-    return fits and waves.shape[-1] == x.shape[-1] and waves.dtype == torch.float32 and take(waves)
-
-
-def _rotate(strided: Tensor, dense: Tensor, waves: Tensor, *, back: bool) -> None:
-    B, H, T, C = strided.shape
-    steps = (strided.stride(0), strided.stride(2), strided.stride(1))
-    own = len(waves) > 1
-    _kernels().rotate(strided.data_ptr(), *steps, dense.data_ptr(), waves.data_ptr(), own, back, B, T, H, C)

@@ -153,6 +153,8 @@ def distances(q: Places, k: Places) -> Int[Tensor, "B Q K"]:
 class Biased(Relation):
     """A number per head, query and key, added to the scores."""
 
+    biased = True
+
     def __init__(self, table: Float[Tensor, "B H Q K"]):
         self.table = table
 
@@ -211,6 +213,8 @@ class ShawScheme(RelativeScheme):
 
 class ShawRelation(Relation):
     """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
+
+    biased = True
 
     def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
         self.index, self.key_table, self.value_table = index, key_table, value_table

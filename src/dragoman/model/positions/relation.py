@@ -15,6 +15,8 @@ class Relation:
 
     fusable = True
     """Whether a kernel can do it that takes one set of keys, adds a bias and never stores its weights."""
+    biased = False
+    """Whether ``bias`` returns anything."""
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """Queries and new keys, before the keys are remembered."""

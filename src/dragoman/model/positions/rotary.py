@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
-from dragoman.model.kernels import learning as kernels
+from dragoman.model.kernels import heads as kernels
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.relation import Relation, RelativeScheme
 
