@@ -47,7 +47,8 @@ from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.machine import keep_memory
 from dragoman.presets import vaswani2017
-from dragoman.text.tokens.tokenizer import EOS, Tokenizer, Words
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.training import Words
 
 SIZES = {
     "small": {"dim": 256, "heads": 4, "hidden": 1024, "depth": 3},

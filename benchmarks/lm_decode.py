@@ -42,7 +42,8 @@ from dragoman.machine import keep_memory
 from dragoman.model.mlp import Gated
 from dragoman.model.positions.rotary import Rotary
 from dragoman.presets.language import llama
-from dragoman.text.tokens.tokenizer import EOS, Tokenizer, Words
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.training import Words
 
 VOCAB, PROMPT, TOKENS = 32_000, [501, 602, 703, 804], 200
 

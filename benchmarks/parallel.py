@@ -38,7 +38,8 @@ from dragoman.machine import keep_memory
 from dragoman.presets import vaswani2017
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bytes
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import Adam
 from dragoman.train.together.launch import launch

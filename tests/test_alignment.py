@@ -29,7 +29,8 @@ from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer, Words
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Words
 from dragoman.train.run import start
 
 NAMES = [a + b for a in "bdfgkl" for b in "aeiou"]

@@ -14,7 +14,8 @@ from dragoman.data.batch import Batches, collate
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=60).map(np.array)
 SETTINGS = {

@@ -23,7 +23,8 @@ from dragoman.decode.search.search import search
 from dragoman.model.caches.cache import SharedPages, parse_cache
 from dragoman.model.caches.paged import Pool
 from dragoman.model.caches.storage import Unchanged
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 # ---- answers ---------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from dragoman import durable, migrations
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
 from dragoman.snapshot import MANIFEST, Checkpoint, Damaged, step_name
-from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 CONFIG = {"kind": "run", "train": {"seed": 1}}
 

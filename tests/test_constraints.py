@@ -16,7 +16,8 @@ from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
-from dragoman.text.tokens.tokenizer import Bpe, Bytes, Tokenizer, Words
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bpe, Bytes, Words
 
 TEXTS = ["the battery is low", "low battery: replace the batteries", "la batería está baja", "naïve café — 日本語"] * 20
 TOKENIZERS = {

@@ -27,7 +27,8 @@ from dragoman.text.filled.document import open_document
 from dragoman.text.formats.formats import JsonLines, Keyed, Parquet, Table, TextFiles
 from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.held_out import held_out_line, read_held_out
-from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer, tag_mark
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer, tag_mark
+from dragoman.text.tokens.training import Bytes
 from dragoman.train.run import start
 
 MARKED = Tokenizer.train(Bytes(), [], [tag_mark("bt"), SEPARATOR[0]])

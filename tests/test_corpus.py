@@ -12,7 +12,8 @@ from dragoman.errors import DataError
 from dragoman.text import corpus as module
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import EOS, PAD, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
 PAIRS = [Pair("one", "eins"), Pair("two", "zwei, drei"), Pair("", "leer"), Pair("über", "")]

@@ -25,7 +25,8 @@ from dragoman.model.positions.rotary import Rotary
 from dragoman.model.positions.visibility import Causal
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
-from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.set_verbosity_error()

@@ -6,7 +6,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.extension import extend, parts, tokens_per_text
-from dragoman.text.tokens.tokenizer import Bpe, Bytes, Characters, Tokenizer, Unigram, Words
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bpe, Bytes, Characters, Unigram, Words
 
 OLD = [f"the {size} dog sees {count} small houses by the river" for size in ("big", "red") for count in range(60)]
 NEW = [f"Konfiguration des Gerätes {i} fehlgeschlagen: Schlüssel prüfen" for i in range(60)]

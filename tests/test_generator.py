@@ -29,7 +29,8 @@ from dragoman.model.positions.rotary import Rotary
 from dragoman.model.positions.visibility import Causal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.tokens.tokenizer import BOS, EOS, Bpe, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.training import Bpe, Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
 

@@ -1,12 +1,15 @@
 """A signal before the first step: a new run leaves nothing, one that is prepared goes on later."""
 
+import os
 import signal
+from threading import Event
 
 import pytest
 import tiny_run
 from tiny_run import outcome
 
 from dragoman.cli import main
+from dragoman.text.tokens.training import train_interruptibly
 from dragoman.train.events import Finished
 from dragoman.train.lessons import translation
 from dragoman.train.run import resume, start
@@ -58,3 +61,28 @@ def test_the_command_ends_as_after_any_interruption(pairs, tmp_path, monkeypatch
     few = "data.hold_out={test: 3, valid: 10, near: null}"
     assert main(["train", "--pairs", str(pairs), "--run", str(tmp_path / "run"), few]) == 130
     assert "Stopped before the first step; nothing is left of it." in capsys.readouterr().out
+
+
+def test_ctrl_c_is_heard_while_the_library_learns_a_vocabulary():
+    """It does not look at signals itself, and may be at work for minutes."""
+    heard, read = Event(), []
+
+    class Library:
+        def train_from_iterator(self, chunks, trainer):
+            read.extend(text for chunk in chunks for text in chunk)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert heard.wait(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_interruptibly(Library(), None, (str(i) for i in range(2_500)))
+    heard.set()
+    assert read == [str(i) for i in range(2_500)]
+
+
+def test_what_fails_in_the_library_fails_here():
+    class Library:
+        def train_from_iterator(self, chunks, trainer):
+            raise OSError("of the library")
+
+    with pytest.raises(OSError, match="of the library"):
+        train_interruptibly(Library(), None, ["text"] * 20_000)

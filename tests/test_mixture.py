@@ -23,7 +23,8 @@ from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.formats import names_of
 from dragoman.text.formats.lines import Sourced
-from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bytes
 from dragoman.train.changes import changed
 from dragoman.train.events import Learned, Saved, Started
 from dragoman.train.run import resume, start

@@ -15,7 +15,8 @@ from dragoman.data.pretraining import Rows
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.lines import Sourced
-from dragoman.text.tokens.tokenizer import EOS, PAD, Bytes, Tokenizer, tag_mark
+from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer, tag_mark
+from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
 from dragoman.train.lessons.drawing import check_marks
 from dragoman.train.run import resume, start

@@ -27,7 +27,8 @@ from dragoman.data.pretraining import Anew, Pieces, Rows, hide, mask
 from dragoman.data.tasks import MaskedLanguageModelling
 from dragoman.errors import ConfigError
 from dragoman.text.store import Store, building
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Validated
 from dragoman.train.run import resume, start

@@ -45,7 +45,8 @@ from dragoman.text.formats.questions import (
     read_questions,
 )
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import BOS, EOS, Bpe, Bytes, Characters, Tokenizer, Unigram, Words
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.training import Bpe, Bytes, Characters, Unigram, Words
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 

@@ -19,7 +19,8 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Bpe, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bpe
 from dragoman.train.run import start
 
 

@@ -18,7 +18,8 @@ from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, Cache, Growing, Paged
-from dragoman.text.tokens.tokenizer import BOS, EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 SEARCHES = {
     "greedy": Greedy(limit=limit(11)),

@@ -17,7 +17,8 @@ from dragoman.evaluate.metrics import score
 from dragoman.evaluate.tagging import MostFrequentLabel, SpanF1, WordAccuracy, WordMacroF1, evaluate
 from dragoman.text.formats.tagged import TaggedColumns, TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import BOS, EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.training import Bytes
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 

@@ -15,7 +15,8 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.lines import Pair, Sourced
-from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer, tag_mark
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer, tag_mark
+from dragoman.text.tokens.training import Bytes
 from dragoman.train.run import start
 
 

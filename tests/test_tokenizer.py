@@ -16,19 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.tokens.tokenizer import (
-    BOS,
-    EOS,
-    PAD,
-    Bpe,
-    Bytes,
-    Characters,
-    Loaded,
-    Tokenizer,
-    TokenizerConfig,
-    Unigram,
-    Words,
-)
+from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
+from dragoman.text.tokens.training import Bpe, Bytes, Characters, Loaded, TokenizerConfig, Unigram, Words
 
 TEXTS = [
     "The device is already configured.",
@@ -136,7 +125,8 @@ def test_a_vocabulary_without_room_for_the_bytes_is_refused():
 TRAIN = """
 import sys
 from dragoman.config import from_dict
-from dragoman.text.tokens.tokenizer import Tokenizer, TokenizerConfig
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import TokenizerConfig
 import json
 cfg, texts = json.loads(sys.stdin.read())
 Tokenizer.train(from_dict(TokenizerConfig, cfg), texts).save(sys.argv[1])
@@ -218,7 +208,8 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path, content):
 
 FORK = """
 import os
-from dragoman.text.tokens.tokenizer import Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import Bytes
 tokenizer = Tokenizer.train(Bytes(), [])
 before = os.environ.get("TOKENIZERS_PARALLELISM")
 rows = tokenizer.encode_batch(["some text"] * 1000)

@@ -30,7 +30,8 @@ from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.lines import Pair
-from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 
 class Position(DecodingState):

@@ -27,7 +27,8 @@ from dragoman.model.positions.position import Learned
 from dragoman.model.positions.visibility import Causal, Full, Sight
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.text.tokens.tokenizer import EOS, Bytes, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
 FEW = ["--sentences", "2", "--beam", "1"]

@@ -29,7 +29,7 @@ from dragoman.cli import (
     weigh,
 )
 from dragoman.errors import ProcessLost, UserError
-from dragoman.train.together.launch import in_a_group, leave
+from dragoman.train.together.launch import STOPPED, in_a_group, leave
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
 # second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with
@@ -88,6 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
 def command() -> NoReturn:
     """What a shell calls: ``main`` with its exit code."""
     code = main()
-    if in_a_group():
+    if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot reach may be at work
         leave(code)
     sys.exit(code)

@@ -36,7 +36,7 @@ from dragoman.text.formats.labelled import LabelledTexts
 from dragoman.text.formats.questions import Questions
 from dragoman.text.formats.tagged import TaggedTexts
 from dragoman.text.tokens.extension import Kept
-from dragoman.text.tokens.tokenizer import Bpe, TokenizerConfig
+from dragoman.text.tokens.training import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
 from dragoman.train.compiling import Compile, Off

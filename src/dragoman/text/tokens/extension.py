@@ -21,6 +21,7 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.text.store import chunks
 from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import train_interruptibly
 
 CHUNK = 1000
 """Texts in memory while they are cut."""
@@ -146,7 +147,7 @@ def _join(model: Model, inner: tokenizers.Tokenizer, texts: Iterable[str], by: i
     learner = tokenizers.Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     wanted = len(names) + by + len(model.content["vocab"])  # more than enough: some pairs make an entry that is there
-    learner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=wanted, min_frequency=2, show_progress=False))
+    train_interruptibly(learner, trainers.BpeTrainer(vocab_size=wanted, min_frequency=2, show_progress=False), lines)
     found = 0
     for left, right in json.loads(learner.to_str())["model"]["merges"]:
         if found == by:

@@ -9,32 +9,26 @@ vocabulary. Further ones, marks, stand for no text either: what hides a word, wh
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, SupportsInt, assert_never
+from typing import SupportsInt
 
 import numpy as np
 import tokenizers
-from pydantic import Field
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken
 
-from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.tokens.spelling import spellings
-from dragoman.text.tokens.unigram import train_unigram
+from dragoman.text.tokens.training import SPECIALS, Loaded, TokenizerConfig, learn
 
 PAD, BOS, EOS = 0, 1, 2
 
-_ROLES = {  # what files call them; the first is ours, given to a role that a file has no token for
-    "pad": ("⟨pad⟩", "<pad>", "[PAD]", "<|pad|>", "<blank>"),
-    "bos": ("⟨bos⟩", "<s>", "<bos>", "[BOS]", "[CLS]", "<|startoftext|>", "<|begin_of_text|>"),
-    "eos": ("⟨eos⟩", "</s>", "<eos>", "[EOS]", "[SEP]", "<|endoftext|>", "<|end_of_text|>"),
-}
-_SPECIALS = [names[0] for names in _ROLES.values()]
-_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-_SMALLEST = len(_SPECIALS) + len(_BYTES)
+_USUAL = (  # what files call them; a role that a file has no token for gets ours
+    ("<pad>", "[PAD]", "<|pad|>", "<blank>"),
+    ("<s>", "<bos>", "[BOS]", "[CLS]", "<|startoftext|>", "<|begin_of_text|>"),
+    ("</s>", "<eos>", "[EOS]", "[SEP]", "<|endoftext|>", "<|end_of_text|>"),
+)
 
 _TAG = "⟨tag "
 
@@ -49,49 +43,6 @@ def tag_mark(name: str) -> str:
         raise ConfigError(f"tag: {name!r} is none: write letters, digits, - and _, as in 2de or bt")
     return f"{_TAG}{name}⟩"
 
-
-# ---- choices --------------------------------------------------------------------------------------
-
-Size = Annotated[int, Field(ge=_SMALLEST)]
-"""Tokens in all, the 3 special ones and the 256 bytes included."""
-
-
-@config
-class Bpe:
-    vocab: Size
-    """Tokens in all, the 3 special ones and the 256 bytes included."""
-
-
-@config
-class Unigram:
-    vocab: Size
-    """Tokens in all, the 3 special ones and the 256 bytes included."""
-
-
-@config
-class Words:
-    vocab: Size
-    """Tokens in all: the most frequent words, and bytes to spell the others with."""
-
-
-@config
-class Characters:
-    vocab: Size | None = None
-    """Tokens in all: the most frequent characters, and bytes to spell the others with; None for all that occur."""
-
-
-@config
-class Bytes:
-    pass
-
-
-@config
-class Loaded:
-    path: str
-    """A JSON file of the `tokenizers` library, trained elsewhere."""
-
-
-TokenizerConfig = Annotated[Bpe | Unigram | Words | Characters | Bytes | Loaded, OneOf()]
 
 # ---- the tokenizer --------------------------------------------------------------------------------
 
@@ -121,21 +72,7 @@ class Tokenizer:
             ConfigError: a vocabulary larger than the texts yield.
             DataError: a file that cannot be loaded.
         """
-        match cfg:
-            case Loaded():
-                inner = cls.load(cfg.path)._inner
-            case Bpe():
-                inner = _train_bpe(cfg.vocab, texts)
-            case Unigram():
-                inner = _train_unigram(cfg.vocab, texts)
-            case Words():
-                inner = _list_words(cfg.vocab, texts)
-            case Characters():
-                inner = _list_characters(cfg.vocab, texts)
-            case Bytes():
-                inner = _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
-            case _:
-                assert_never(cfg)
+        inner = cls.load(cfg.path)._inner if isinstance(cfg, Loaded) else learn(cfg, texts)
         inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
         return cls(inner)
 
@@ -266,96 +203,13 @@ class Tokenizer:
 def _special_ids(inner: tokenizers.Tokenizer) -> list[int]:
     """The library's ids for padding, beginning and end, which from here on are special to it too."""
     ids: list[int] = []
-    for ours, *usual in _ROLES.values():
+    for ours, usual in zip(SPECIALS, _USUAL, strict=True):
         name = next((name for name in (ours, *usual) if inner.token_to_id(name) not in (None, *ids)), ours)
         inner.add_special_tokens([AddedToken(name, special=True, normalized=False)])
         token = inner.token_to_id(name)
         assert token is not None  # it was there, or has just been added
         ids.append(token)
     return ids
-
-
-# ---- training -------------------------------------------------------------------------------------
-
-PreTokenizer = pre_tokenizers.PreTokenizer
-
-
-def _in_words() -> PreTokenizer:
-    """GPT-2's: words with the space before them, numbers, runs of punctuation, runs of white space."""
-    return pre_tokenizers.ByteLevel(add_prefix_space=False)
-
-
-def _in_characters() -> PreTokenizer:
-    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), _in_one_piece()])
-
-
-def _in_one_piece() -> PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-
-
-def _byte_level(model: models.Model, cut: PreTokenizer, *, space: bool) -> tokenizers.Tokenizer:
-    """A tokenizer of text ``cut`` so; with ``space`` the first word is written like the others, a space before it."""
-    inner = tokenizers.Tokenizer(model)
-    inner.pre_tokenizer = cut
-    inner.decoder = decoders.ByteLevel()
-    if space:
-        inner.normalizer = normalizers.Prepend(" ")
-        inner.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
-    return inner
-
-
-def _train_bpe(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    inner = _byte_level(models.BPE(), _in_words(), space=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab,
-        min_frequency=2,  # a pair of symbols that occurs once teaches nothing
-        special_tokens=_SPECIALS,
-        initial_alphabet=_BYTES,
-        show_progress=False,
-    )
-    inner.train_from_iterator(texts, trainer)
-    _check_size(vocab, inner.get_vocab_size())
-    return inner
-
-
-def _train_unigram(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    pieces = train_unigram(_count_words(texts), vocab - len(_SPECIALS), _BYTES)
-    _check_size(vocab, len(_SPECIALS) + len(pieces))
-    return _byte_level(models.Unigram([*((name, 0.0) for name in _SPECIALS), *pieces]), _in_words(), space=True)
-
-
-def _list_words(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    return _byte_level(_list(_count_words(texts), vocab), _in_words(), space=True)
-
-
-def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    counts, cut = Counter[str](), _in_one_piece()
-    for text in texts:
-        counts.update(text)
-    symbols = Counter({cut.pre_tokenize_str(character)[0][0]: n for character, n in counts.items()})
-    return _byte_level(_list(symbols, vocab), _in_characters(), space=False)
-
-
-def _count_words(texts: Iterable[str]) -> Counter[str]:
-    """The words of the texts, in byte symbols, with their counts."""
-    cut = _in_words()
-    return Counter(word for text in texts if text for word, _ in cut.pre_tokenize_str(" " + text))
-
-
-def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
-    """A model of the most frequent of these and the bytes, without merges: what it lacks falls apart into bytes."""
-    longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
-    vocab = _SMALLEST + len(longer) if vocab is None else vocab
-    _check_size(vocab, _SMALLEST + len(longer))
-    listed = [*_SPECIALS, *_BYTES, *(token for _, token in longer[: vocab - _SMALLEST])]
-    return models.BPE({token: i for i, token in enumerate(listed)}, [], ignore_merges=True)
-
-
-def _check_size(wanted: int, found: int) -> None:
-    if found < wanted:
-        raise ConfigError(
-            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set vocab={found} or less"
-        )
 
 
 # ---- forks ----------------------------------------------------------------------------------------

@@ -30,10 +30,11 @@ def in_a_group() -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, one of several, at once.
+    """End this process at once, other threads and all.
 
-    A thread of gloo may still be letting go of its last tensor. Should Python be taking itself down meanwhile, that
-    thread aborts the process, and whoever started it sees a failure where all is done.
+    A thread of gloo may still be letting go of its last tensor, or one of ``tokenizers`` learning a vocabulary that
+    nobody waits for. Should Python be taking itself down meanwhile, that thread aborts the process, and whoever started
+    it sees a failure where all is done.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,0 +1,198 @@
+"""Learning a vocabulary from text: the choices, and how each is made.
+
+All work on UTF-8 bytes, written as the 256 printable symbols of GPT-2, so that nothing is unknown.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from queue import Queue
+from threading import Thread
+from typing import Annotated, assert_never
+
+import tokenizers
+from pydantic import Field
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
+from dragoman.text.tokens.unigram import train_unigram
+
+SPECIALS = ["⟨pad⟩", "⟨bos⟩", "⟨eos⟩"]
+"""Padding, beginning and end of a text; no token made of bytes can be spelt so."""
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_SMALLEST = len(SPECIALS) + len(_BYTES)
+_CHUNK = 1_000
+"""Texts that are handed over at a time."""
+
+# ---- choices --------------------------------------------------------------------------------------
+
+Size = Annotated[int, Field(ge=_SMALLEST)]
+"""Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Bpe:
+    vocab: Size
+    """Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Unigram:
+    vocab: Size
+    """Tokens in all, the 3 special ones and the 256 bytes included."""
+
+
+@config
+class Words:
+    vocab: Size
+    """Tokens in all: the most frequent words, and bytes to spell the others with."""
+
+
+@config
+class Characters:
+    vocab: Size | None = None
+    """Tokens in all: the most frequent characters, and bytes to spell the others with; None for all that occur."""
+
+
+@config
+class Bytes:
+    pass
+
+
+@config
+class Loaded:
+    path: str
+    """A JSON file of the `tokenizers` library, trained elsewhere."""
+
+
+TokenizerConfig = Annotated[Bpe | Unigram | Words | Characters | Bytes | Loaded, OneOf()]
+
+
+def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    """The library's tokenizer for ``texts``; the same texts in the same order give the same file to the byte.
+
+    Raises:
+        ConfigError: a vocabulary larger than the texts yield.
+    """
+    match cfg:
+        case Bpe():
+            return _train_bpe(cfg.vocab, texts)
+        case Unigram():
+            return _train_unigram(cfg.vocab, texts)
+        case Words():
+            return _list_words(cfg.vocab, texts)
+        case Characters():
+            return _list_characters(cfg.vocab, texts)
+        case Bytes():
+            return _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
+        case _:
+            assert_never(cfg)
+
+
+# ---- cutting text into words ------------------------------------------------------------------------
+
+PreTokenizer = pre_tokenizers.PreTokenizer
+
+
+def _in_words() -> PreTokenizer:
+    """GPT-2's: words with the space before them, numbers, runs of punctuation, runs of white space."""
+    return pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+def _in_characters() -> PreTokenizer:
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), _in_one_piece()])
+
+
+def _in_one_piece() -> PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+
+def _byte_level(model: models.Model, cut: PreTokenizer, *, space: bool) -> tokenizers.Tokenizer:
+    """A tokenizer of text ``cut`` so; with ``space`` the first word is written like the others, a space before it."""
+    inner = tokenizers.Tokenizer(model)
+    inner.pre_tokenizer = cut
+    inner.decoder = decoders.ByteLevel()
+    if space:
+        inner.normalizer = normalizers.Prepend(" ")
+        inner.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    return inner
+
+
+def _train_bpe(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    inner = _byte_level(models.BPE(), _in_words(), space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        min_frequency=2,  # a pair of symbols that occurs once teaches nothing
+        special_tokens=SPECIALS,
+        initial_alphabet=_BYTES,
+        show_progress=False,
+    )
+    train_interruptibly(inner, trainer, texts)
+    _check_size(vocab, inner.get_vocab_size())
+    return inner
+
+
+def _train_unigram(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    pieces = train_unigram(_count_words(texts), vocab - len(SPECIALS), _BYTES)
+    _check_size(vocab, len(SPECIALS) + len(pieces))
+    return _byte_level(models.Unigram([*((name, 0.0) for name in SPECIALS), *pieces]), _in_words(), space=True)
+
+
+def _list_words(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    return _byte_level(_list(_count_words(texts), vocab), _in_words(), space=True)
+
+
+def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    counts, cut = Counter[str](), _in_one_piece()
+    for text in texts:
+        counts.update(text)
+    symbols = Counter({cut.pre_tokenize_str(character)[0][0]: n for character, n in counts.items()})
+    return _byte_level(_list(symbols, vocab), _in_characters(), space=False)
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    """The words of the texts, in byte symbols, with their counts."""
+    cut = _in_words()
+    return Counter(word for text in texts if text for word, _ in cut.pre_tokenize_str(" " + text))
+
+
+def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
+    """A model of the most frequent of these and the bytes, without merges: what it lacks falls apart into bytes."""
+    longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
+    vocab = _SMALLEST + len(longer) if vocab is None else vocab
+    _check_size(vocab, _SMALLEST + len(longer))
+    listed = [*SPECIALS, *_BYTES, *(token for _, token in longer[: vocab - _SMALLEST])]
+    return models.BPE({token: i for i, token in enumerate(listed)}, [], ignore_merges=True)
+
+
+def _check_size(wanted: int, found: int) -> None:
+    if found < wanted:
+        raise ConfigError(
+            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set vocab={found} or less"
+        )
+
+
+def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, texts: Iterable[str]) -> None:
+    """``inner.train_from_iterator``, in a thread of its own: it looks at no signal, and may take minutes. Ctrl-C is
+    heard here, and the thread is left to end with the process. The texts are read here: their files may be bound to
+    this thread."""
+    chunks: Queue[list[str] | None] = Queue(maxsize=4)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            inner.train_from_iterator(iter(chunks.get, None), trainer)
+        except BaseException as error:
+            failures.append(error)
+            for _ in iter(chunks.get, None):  # or the other thread waits for room
+                pass
+
+    thread, rest = Thread(target=work, daemon=True), iter(texts)
+    thread.start()
+    while chunk := list(islice(rest, _CHUNK)):
+        chunks.put(chunk)
+    chunks.put(None)
+    thread.join()
+    if failures:
+        raise failures[0]
