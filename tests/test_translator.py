@@ -21,6 +21,7 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.caches.cache import parse_cache
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
@@ -32,6 +33,7 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.lines import Pair
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
+from dragoman.train.recipe import load
 
 
 class Position(DecodingState):
@@ -348,6 +350,15 @@ def test_a_run_translates_in_fewer_bits(run, precision):
     assert scored[0] != scored[1]
     assert scored[0] == pytest.approx(scored[1], rel=0.02)
     assert len(rough.translate(["a b c", "", "c"])) == 3
+
+
+def test_precisions_and_caches_may_be_written_as_other_tools_write_them(run):
+    short, long = (Translator.load(run[0], precision=precision) for precision in ("bf16", "bfloat16"))
+    assert short.translate(["a b c"]) == long.translate(["a b c"])
+    assert parse_cache("paged:3+bf16") == parse_cache("paged:3+bfloat16")
+    data = {"train": [{"kind": "table", "path": "a.tsv"}]}
+    asked = {"preset": "transformer-tiny", "data": data, "train": {"precision": "bf16"}}
+    assert load(asked).train.precision == "bfloat16"
 
 
 def test_a_precision_that_is_not_known_is_a_mistake_of_the_user(run):

@@ -16,8 +16,14 @@ from dragoman.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp8": "float8"}
 Products = Literal["auto", "torch", "onednn"]
 """Whose products of float32 matrices a CPU runs: torch's choice (MKL, as a rule), or oneDNN's, which it brings too."""
+
+
+def spelt_out(numbers: Any) -> Any:
+    """bf16 and the like, as other tools write them, by the names we use; anything else as it is."""
+    return _SHORT.get(numbers, numbers) if isinstance(numbers, str) else numbers
 
 
 def choose_device(wanted: Device) -> torch.device:

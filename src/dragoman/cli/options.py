@@ -14,5 +14,5 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where
 CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[
-    str, typer.Option(help="float32, bfloat16, int8 (CPUs: fastest, nearly the same), or auto.")
+    str, typer.Option(help="float32, bfloat16 (or bf16), int8 (CPUs: fastest, nearly the same), or auto.")
 ]

@@ -11,7 +11,7 @@ from torch import nn
 
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
-from dragoman.machine import Precision, choose_precision, keep_memory
+from dragoman.machine import Precision, choose_precision, keep_memory, spelt_out
 from dragoman.model.kernels.layouts import Numbers, Panels, Transposed, WholeNumbers, panels
 from dragoman.model.kernels.native import NativeTransformer, Unknown
 from dragoman.model.kernels.packed import pack
@@ -39,6 +39,7 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     Raises:
         ConfigError: no such device or precision, or a precision that is not for this device.
     """
+    precision = spelt_out(precision)
     if precision not in get_args(DecodingPrecision):
         raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
     place = next(on_device(model, device).parameters()).device
@@ -58,7 +59,7 @@ def settled(device: str, precision: str) -> tuple[str, str]:
     Raises:
         ConfigError: no such device.
     """
-    place = place_named(device)
+    place, precision = place_named(device), spelt_out(precision)
     if precision == "auto":
         by_ours = place.type == "cpu" and unavailable() is None
         precision = chosen_numbers() if by_ours else choose_precision("auto", place)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
@@ -21,7 +21,7 @@ from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
-from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products
+from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
@@ -105,7 +105,7 @@ class TrainConfig:
     """Batches whose gradients are summed before each step, for large batches in little memory."""
     clip: PositiveFloat | None = 1.0
     """Longest gradient; None for no limit."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, BeforeValidator(spelt_out)] = "auto"
     """auto: bfloat16 where the machine multiplies it faster, else float32. Weights are float32 in any case."""
     products: Products = "auto"
     """Whose products of float32 matrices a CPU runs: torch's own or oneDNN's, which differ in the last bits. auto:

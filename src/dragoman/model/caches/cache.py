@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config, from_dict, kind_of, unknown
 from dragoman.errors import ConfigError
+from dragoman.machine import spelt_out
 from dragoman.model.caches.layout import Buffers, Joined, Layout
 from dragoman.model.caches.paged import Pages, Pool
 from dragoman.model.caches.storage import (
@@ -158,6 +159,7 @@ def parse_cache(text: str) -> Cache:
     found = {}
     for piece in text.strip().split("+"):
         name, *numbers = piece.strip().split(":")
+        name = spelt_out(name)
         slot = next((slot for slot, known in _CHOICES.items() if name in known), None)
         if slot is None:
             raise ConfigError(unknown("cache", name, itertools.chain(*_CHOICES.values())))
