@@ -1,70 +1,27 @@
 """Kernels of training in bfloat16: no further from float64 than PyTorch's own passes, forward and back."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from by_kernels import compare, half, needed, same_with_any_number_of_threads, value_and_gradients, without
 from torch import Tensor
 
 from dragoman.data.batch import Batch
 from dragoman.data.tasks import Translation
-from dragoman.model.attention import AttentionConfig, View, flash, over_seen
+from dragoman.model.attention import over_seen
 from dragoman.model.kernels import learning as kernels
 from dragoman.model.loss import linear_cross_entropy, plain_cross_entropy
 from dragoman.model.mlp import relu
 from dragoman.model.norm import narrow_rms_norm, rms_norm
 from dragoman.model.positions.places import Tokens, stand
-from dragoman.model.positions.position import Alibi
-from dragoman.model.positions.relation import Relation
 from dragoman.model.positions.rotary import Rotary, Rotation
-from dragoman.model.positions.visibility import Full, Sight
-from dragoman.model.state import KV
+from dragoman.model.positions.visibility import Sight
 from dragoman.model.tower import Tower
-from dragoman.native import library as native
 from dragoman.presets import rewritten2026, vaswani2017
 
-pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
-Function = Callable[..., Tensor]
-
-
-def half(*shape: int) -> Tensor:
-    return torch.randn(*shape).bfloat16()
-
-
-def value_and_gradients(function: Function, given: Sequence[Tensor], upstream: Tensor | None = None) -> list[Tensor]:
-    given = [t.detach().clone().requires_grad_() for t in given]
-    value = function(*given)
-    upstream = torch.ones_like(value) if upstream is None else upstream.to(value.dtype)
-    return [value, *torch.autograd.grad(value, given, upstream)]
-
-
-def no_further(ours: Sequence[Tensor], theirs: Sequence[Tensor], truth: Sequence[Tensor]) -> None:
-    for our, their, true in zip(ours, theirs, truth, strict=True):
-        assert our.shape == true.shape
-        rounding = torch.finfo(torch.bfloat16).eps / 4 * true.norm()
-        assert (our - true).norm() <= 1.1 * (their - true).norm() + rounding
-
-
-def without(monkeypatch, function: Callable[[], list[Tensor]]) -> list[Tensor]:
-    """As ``function`` comes out where there are no kernels."""
-    with monkeypatch.context() as patch:
-        patch.setattr(kernels, "available", lambda: False)
-        return function()
-
-
-def compare(monkeypatch, function: Function, *given: Tensor, exact: Function | None = None) -> list[Tensor]:
-    """``function`` by kernels beside the same by PyTorch and what it is in float64; the first."""
-    upstream = torch.randn_like(function(*given))
-    ran = []
-    with monkeypatch.context() as patch:
-        patch.setattr(kernels, "ready", lambda: ran.append(True) or native.library())
-        ours = value_and_gradients(function, given, upstream)
-    assert len(ran) >= 2, "no kernel ran, forward or back"
-    theirs = without(monkeypatch, lambda: value_and_gradients(function, given, upstream))
-    no_further(ours, theirs, value_and_gradients(exact or function, [t.double() for t in given], upstream))
-    return ours
+pytestmark = needed
 
 
 # ---- each pass ------------------------------------------------------------------------------------------
@@ -149,103 +106,6 @@ def test_a_logit_that_is_no_number_is_not_lost():
         assert not losses.isfinite() and logits[1].isfinite().all() and not logits[0].isfinite().all()
 
 
-# ---- attention ------------------------------------------------------------------------------------------
-
-
-def attending(sight: Sight, H: int, G: int, C: int) -> Function:
-    """From what three linear layers give, by whichever kernel is chosen for it."""
-    attention, view = (
-        AttentionConfig(heads=H, kv_heads=G, visibility=Full()).build(H * C),
-        View(sight, Relation(), None, None),
-    )
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(-1, (-1, C)).transpose(1, 2) for t in (q, k, v))
-        return attention.kernel(q, KV(k, v), view)(attention, q, KV(k, v), view).transpose(1, 2).flatten(-2)
-
-    return attend
-
-
-#            B  H  G  Q    K    C
-SHAPES = [
-    (2, 2, 2, 5, 5, 32),
-    (2, 4, 2, 33, 33, 64),
-    (1, 2, 1, 16, 40, 32),
-    (2, 6, 2, 70, 9, 96),
-    (1, 1, 1, 150, 150, 64),
-]
-
-
-def sights(B: int, Q: int, K: int) -> dict[str, Sight]:
-    keep, some = torch.rand(B, 1, 1, K) < 0.7, torch.rand(B, 1, Q, K) < 0.3
-    left, document = torch.arange(K) >= torch.arange(1, B + 1)[:, None], torch.arange(K) * 3 // K
-    keep[-1], some[0, 0, 0], some[-1, 0, -1] = False, False, False
-    made = {"all": Sight(), "padding": Sight(keep), "left": Sight(left[:, None, None]), "some": Sight(some)}
-    if Q == K:
-        apart = (document[:, None] == document) & torch.ones(K, K, dtype=torch.bool).tril()
-        made |= {"causal": Sight(causal=True), "documents": Sight(apart.expand(B, 1, K, K))}
-    return made
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_attention_over_the_keys_that_are_seen(monkeypatch, shape):
-    B, H, G, Q, K, C = shape
-    for sight in sights(B, Q, K).values():
-        given = (3 * half(B, Q, H * C), half(B, K, G * C), half(B, K, G * C))
-        heads = compare(monkeypatch, attending(sight, H, G, C), *given)[0].unflatten(-1, (H, C))
-        dense = sight.dense(Q, K, heads.device)
-        if dense is not None:
-            assert not heads[~dense.any(-1).expand(B, 1, Q)[:, 0]].any(), "who sees nothing gathers nothing"
-
-
-def test_attention_reads_heads_wherever_they_lie():
-    lying = [
-        torch.randn(2, 3, 7, 64).bfloat16(),
-        half(2, 7, 3, 128)[..., 32:96].transpose(1, 2),
-        half(2, 7, 3, 64).transpose(1, 2),
-    ]
-    attention, view = (
-        AttentionConfig(heads=3, visibility=Full()).build(192),
-        View(Sight(causal=True), Relation(), None, None),
-    )
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return flash(attention, q, KV(k, v), view)
-
-    upstream = half(2, 3, 64, 7).transpose(2, 3)
-    there = value_and_gradients(attend, lying, upstream)
-    here = value_and_gradients(attend, [t.contiguous() for t in lying], upstream.contiguous())
-    assert all(torch.equal(a, b) for a, b in zip(there, here, strict=True))
-
-
-def test_attention_keeps_nothing_of_the_size_of_its_weights():
-    kept = []
-    given = [half(1, 100, 64).requires_grad_() for _ in range(3)]
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        attending(Sight(causal=True), 2, 2, 32)(*given)
-    assert 0 < max(kept) <= given[0].numel() < 2 * 100 * 100
-
-
-def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
-    q, view = half(1, 2, 5, 32).requires_grad_(), View(Sight(), Relation(), None, None)
-    plain, dropping = (AttentionConfig(heads=2, visibility=Full(), dropout=p).build(64) for p in (0.0, 0.1))
-    places = stand(Tokens(torch.ones(1, 5, dtype=torch.long)))
-    biased = View(Sight(), Alibi().build(2, 32).relate(places, places, torch.float32), None, None)
-    assert plain.kernel(q, KV(q, q), view) is flash
-    assert dropping.kernel(q, KV(q, q), view) is not flash and plain.kernel(q, KV(q, q), biased) is not flash
-    plain.weights.register_forward_hook(lambda *given: None)
-    assert plain.kernel(q, KV(q, q), view) is not flash
-
-
-@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_not_lost(odd):
-    given = [half(2, 5, 32).abs() for _ in range(3)]
-    given[0][0, 3, 7] = odd
-    value, _, by_k, _ = value_and_gradients(attending(Sight(), 1, 1, 32), given)
-    assert not value[0, 3].isfinite().any() and value[0, :3].isfinite().all() and value[1].isfinite().all()
-    assert not by_k[0].isfinite().any() and by_k[1].isfinite().all()
-
-
 # ---- dropout --------------------------------------------------------------------------------------------
 
 
@@ -317,18 +177,7 @@ def test_computing_a_layer_again_draws_the_same_dropout():
 
 
 def test_the_number_of_threads_changes_no_bit():
-    x, weight, upstream, threads = torch.randn(700, 128), torch.randn(128), half(700, 128), torch.get_num_threads()
-    heads, gathered, attend = (
-        [half(3, 40, 64) for _ in range(3)],
-        half(3, 40, 64),
-        attending(Sight(causal=True), 2, 2, 32),
+    x, weight, upstream = torch.randn(700, 128), torch.randn(128), half(700, 128)
+    same_with_any_number_of_threads(
+        lambda: value_and_gradients(lambda x, w: kernels.RmsNorm.apply(x, w, 1e-6), [x, weight], upstream)
     )
-    results = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            normed = value_and_gradients(lambda x, w: kernels.RmsNorm.apply(x, w, 1e-6), [x, weight], upstream)
-            results.append([*normed, *value_and_gradients(attend, heads, gathered)])
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dragoman.model.kernels import learning as kernels
+from dragoman.model.kernels import products
 from dragoman.model.linear import PRODUCTS, Product
 
 CHUNK_BYTES = 8 << 20
@@ -185,6 +186,9 @@ class _Gradients:
             R = self.hidden.shape[1]
             by_hidden = self.product(gradient, weight.t(), None)
             self.hidden[start : start + len(h) // R] = by_hidden.unflatten(0, (-1, R))
+        if self.weight is not None and products.adds_gradients(self.weight, gradient, h):
+            products.add_gradient(gradient, h, self.weight, self.bias)
+            return
         if self.weight is not None:
             kernels.accumulate(self.weight, self.product(gradient.t(), h.t(), None))
         if self.bias is not None:

@@ -2,13 +2,13 @@
    arXiv:2205.14135): see model/kernels/heads.py.
 
    B texts, H query heads, G key/value heads (G divides H), Q queries, K keys, C channels of one head, a multiple of P.
-   Products take pairs of bfloat16 in words of 32 bits: pairs of channels as they lie, where channels are summed over, and
-   pairs of tokens laid side by side, where tokens are. On one side stand TILE rows, on the other a panel of P columns. */
+   Of what is multiplied (tiles.h), pairs are pairs of channels where channels are summed over, pairs of tokens where tokens
+   are. */
 
 #include "heads.h"
-#include "numbers.h"
+#include "tiles.h"
 
-enum { TILE = V / 2, SPAN = 64 }; /* rows of a product; most queries whose weights are kept going back */
+enum { SPAN = 64 }; /* most queries whose weights are kept going back */
 
 typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
 
@@ -26,29 +26,7 @@ typedef struct {
 /* From one head to the next of the same text, or the first of the next text. */
 INLINE int64_t ahead(const Heads *heads, int64_t h, int64_t H) { return h + 1 < H ? heads->head : heads->text - h * heads->head; }
 
-INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
-
 /* ---- what is multiplied ------------------------------------------------------------------------------- */
-
-/* Rows by a panel, over so many words; words of a row are ``step`` apart. Added to ``sums``, two vectors for each row. */
-INLINE void multiply(const int32_t *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
-    Vector sum[2 * TILE];
-#pragma GCC unroll 16
-    for (int i = 0; i < 2 * TILE; i++) sum[i] = sums[i];
-    for (int64_t k = 0; k < words; k++) {
-        const Whole w0 = *(const Whole *)(panel + k * P), w1 = *(const Whole *)(panel + k * P + V);
-#pragma GCC unroll 8
-        for (int m = 0; m < TILE; m++) {
-            const uint32_t pair = (uint32_t)rows[m * row + k * step];
-            sum[2 * m] = add_pair(sum[2 * m], w0, pair);
-            sum[2 * m + 1] = add_pair(sum[2 * m + 1], w1, pair);
-        }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 2 * TILE; i++) sums[i] = sum[i];
-}
 
 /* Half of each of two rows after the other's, number by number: done log2(V) times it transposes. */
 INLINE void interleave(const Whole *a, Whole *to) {
@@ -72,20 +50,6 @@ static void lay_across(const uint16_t *x, int64_t token, int64_t ahead, int64_t 
             const Whole *turned = V == 16 ? a : b;
 #pragma GCC unroll 16
             for (int i = 0; i < V; i++) *(Whole *)(to + (t / P * C / 2 + c + i) * P + t % P) = turned[i];
-        }
-}
-
-/* (T, C) -> panels of P channels, in each (space / 2, P) pairs of tokens, zeros behind token T. */
-static void lay_along(const uint16_t *x, int64_t token, int64_t ahead, int64_t T, int64_t C, int64_t space, int32_t *to) {
-    for (int64_t t = 0; t < space; t += 2)
-        for (int64_t c = 0; c < C; c += P) {
-            Whole low[2] = {{0}}, high[2] = {{0}};
-            for (int i = 0; i < 2; i++) {
-                const uint16_t *at = x + t * token + c + i * V;
-                if (t < T) low[i] = words_of_halves(at), __builtin_prefetch(at + ahead);
-                if (t + 1 < T) high[i] = words_of_halves(at + token), __builtin_prefetch(at + token + ahead);
-                *(Whole *)(to + (c / P * space / 2 + t / 2) * P + i * V) = low[i] | high[i] << 16;
-            }
         }
 }
 
@@ -203,7 +167,7 @@ void flash(const Attention *a) {
         for (int64_t b = 0; b < a->B; b++)
             for (int64_t g = 0; g < a->G; g++) {
                 lay_across(head_of(&a->k, b, g), a->k.token, ahead(&a->k, g, a->G), K, C, across);
-                lay_along(head_of(&a->v, b, g), a->v.token, ahead(&a->v, g, a->G), K, C, space, along);
+                lay_along(head_of(&a->v, b, g), a->v.token, ahead(&a->v, g, a->G), K, C, space, P, along);
                 for (int64_t i = 0; i < a->Q; i += TILE) {
                     const int64_t count = less(TILE, a->Q - i);
                     look(a, b, i, &sight);
@@ -296,8 +260,8 @@ static void go_back(const Attention *a, Desk *d, int64_t b, int64_t h, int64_t f
     uint16_t *dq = head_of(&a->dq, b, h) + first * a->dq.token;
     const float *log_sums = a->log_sums + (b * a->H + h) * a->Q + first;
     Range ranges[SPAN / TILE], all = {space, 0};
-    lay_along(q, a->q.token, ahead(&a->q, h, a->H), count, C, span, d->q_along);
-    lay_along(dy, a->y.token, ahead(&a->y, h, a->H), count, C, span, d->dy_along);
+    lay_along(q, a->q.token, ahead(&a->q, h, a->H), count, C, span, P, d->q_along);
+    lay_along(dy, a->y.token, ahead(&a->y, h, a->H), count, C, span, P, d->dy_along);
     for (int64_t i = 0; i < count; i += TILE) {
         const int64_t some = less(TILE, count - i);
         look(a, b, first + i, &d->sight);
@@ -358,7 +322,7 @@ void flash_gradient(const Attention *a) {
             for (int64_t g = 0; g < a->G; g++) {
                 lay_across(head_of(&a->k, b, g), a->k.token, ahead(&a->k, g, a->G), K, C, d.k_across);
                 lay_across(head_of(&a->v, b, g), a->v.token, ahead(&a->v, g, a->G), K, C, d.v_across);
-                lay_along(head_of(&a->k, b, g), a->k.token, 0, K, C, space, d.k_along);
+                lay_along(head_of(&a->k, b, g), a->k.token, 0, K, C, space, P, d.k_along);
                 memset(d.dk, 0, space * C * sizeof(float));
                 memset(d.dv, 0, space * C * sizeof(float));
                 for (int64_t h = g * each; h < (g + 1) * each; h++)

@@ -16,17 +16,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = (
-    "attention.h",
-    "flash.c",
-    "heads.h",
-    "learning.c",
-    "loss.c",
-    "numbers.h",
-    "products.h",
-    "tower.c",
-    "vocabulary.c",
-)
+SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]")))
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
@@ -60,6 +50,7 @@ class Library:
         self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
         self.dropout = _typed(whole.dropout, address, number, number, real, number, address)
         self.rotate = _typed(whole.rotate, *[address] * 3, *[number] * 6)
+        self.add_gradient = _typed(whole.add_gradient, address, address, number, number, number, address, address)
         self.flash = _typed(whole.flash, address)
         self.flash_gradient = _typed(whole.flash_gradient, address)
         self._threads = _typed(whole.set_threads, number)
@@ -67,6 +58,8 @@ class Library:
         """Outputs whose weights stand side by side."""
         self.multiplies_bfloat16 = bool(whole.multiplies_bfloat16())
         """In one instruction; otherwise numbers are widened first."""
+        self.multiplies_matrices = bool(whole.multiplies_matrices())
+        """In instructions that these kernels leave to oneDNN."""
         self.multiplies_whole_numbers = bool(whole.multiplies_whole_numbers())
 
     def follow_threads(self) -> None:

@@ -1,0 +1,68 @@
+"""Kernels of training beside PyTorch's own passes, for tests."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from dragoman.model.kernels import learning as kernels
+from dragoman.native import library as native
+
+Function = Callable[..., Tensor]
+needed = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
+
+
+def half(*shape: int) -> Tensor:
+    return torch.randn(*shape).bfloat16()
+
+
+def value_and_gradients(function: Function, given: Sequence[Tensor], upstream: Tensor | None = None) -> list[Tensor]:
+    given = [t.detach().clone().requires_grad_() for t in given]
+    value = function(*given)
+    upstream = torch.ones_like(value) if upstream is None else upstream.to(value.dtype)
+    return [value, *torch.autograd.grad(value, given, upstream)]
+
+
+def no_further(ours: Sequence[Tensor], theirs: Sequence[Tensor], truth: Sequence[Tensor]) -> None:
+    for our, their, true in zip(ours, theirs, truth, strict=True):
+        assert our.shape == true.shape
+        rounding = torch.finfo(torch.bfloat16).eps / 4 * true.norm()
+        assert (our - true).norm() <= 1.1 * (their - true).norm() + rounding
+
+
+def without(monkeypatch, function: Callable[[], list[Tensor]]) -> list[Tensor]:
+    """As ``function`` comes out where there are no kernels."""
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "available", lambda: False)
+        return function()
+
+
+def compare(
+    monkeypatch, function: Function, *given: Tensor, exact: Function | None = None, passes: int = 2
+) -> list[Tensor]:
+    """``function`` by kernels beside the same by PyTorch and what it is in float64; the first.
+
+    ``passes`` are by kernels: as a rule one forward and one back.
+    """
+    upstream = torch.randn_like(function(*given))
+    ran = []
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "ready", lambda: ran.append(True) or native.library())
+        ours = value_and_gradients(function, given, upstream)
+    assert len(ran) >= passes, "no kernel ran, forward or back"
+    theirs = without(monkeypatch, lambda: value_and_gradients(function, given, upstream))
+    no_further(ours, theirs, value_and_gradients(exact or function, [t.double() for t in given], upstream))
+    return ours
+
+
+def same_with_any_number_of_threads(function: Callable[[], Sequence[Tensor]]) -> None:
+    """To the bit."""
+    results, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(function())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
