@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from by_kernels import compare, half, needed, same_with_any_number_of_threads, value_and_gradients, without
+from by_kernels import compare, half, needed, value_and_gradients, without
 from torch import Tensor
 
 from dragoman.data.batch import Batch
@@ -14,7 +14,6 @@ from dragoman.model.attention import over_seen
 from dragoman.model.kernels import learning as kernels
 from dragoman.model.loss import linear_cross_entropy, plain_cross_entropy
 from dragoman.model.mlp import relu
-from dragoman.model.norm import narrow_rms_norm, rms_norm
 from dragoman.model.positions.places import Tokens, stand
 from dragoman.model.positions.rotary import Rotary, Rotation
 from dragoman.model.positions.visibility import Sight
@@ -25,16 +24,6 @@ pytestmark = needed
 
 
 # ---- each pass ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [1, 3, 300])  # gradients of a weight are summed in blocks of 128 rows
-@pytest.mark.parametrize("width", [16, 48, 256])
-def test_rms_norm(monkeypatch, rows, width):
-    def ours(x: Tensor, weight: Tensor) -> Tensor:
-        return narrow_rms_norm(x, weight, 1e-6)
-
-    x, weight = 3 * torch.randn(2, rows, width), torch.randn(width)
-    compare(monkeypatch, ours, x, weight, exact=lambda x, w: rms_norm(x, w, 1e-6))
 
 
 def test_silu_gate_is_right_for_numbers_of_any_size(monkeypatch):
@@ -174,10 +163,3 @@ def test_computing_a_layer_again_draws_the_same_dropout():
             loss, _ = Translation().loss(model, Batch(ids, ids, ids))
         results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_the_number_of_threads_changes_no_bit():
-    x, weight, upstream = torch.randn(700, 128), torch.randn(128), half(700, 128)
-    same_with_any_number_of_threads(
-        lambda: value_and_gradients(lambda x, w: kernels.RmsNorm.apply(x, w, 1e-6), [x, weight], upstream)
-    )

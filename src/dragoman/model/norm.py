@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout
-from dragoman.model.kernels import learning as kernels
+from dragoman.model.kernels import residual as kernels
+from dragoman.model.kernels.learning import narrowed
 
 # ---- the norms ------------------------------------------------------------------------------------
 
@@ -85,13 +86,6 @@ class ZeroCenteredRmsNormLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         return rms_norm(x, self.scale, self.eps)
-
-
-def narrow_rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
-    """The same in bfloat16, for products."""
-    if x.dtype == weight.dtype == torch.float32 and x.shape[-1] % kernels.REGISTER == 0 and kernels.take(x, weight):
-        return kernels.RmsNorm.apply(x, weight, eps)
-    return rms_norm(x, weight, eps).bfloat16()
 
 
 def rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
@@ -188,11 +182,23 @@ class Residual(nn.Module):
         self.dropout, self.carry = Dropout(dropout), carry
 
     def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
-        return self.after(torch.add(self.dropout(self.output(f(_for_products(self.before, x)))), x, alpha=self.carry))
+        x, read = self.read(x)
+        return self.add(x, self.output(f(read)))
 
+    def read(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"]]:
+        """``x``, and what ``f`` sees of it, in the precision of products: nothing else reads that."""
+        norm = self.before
+        if kernels.reads(x) and isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer):
+            return kernels.RmsNorm.apply(x, norm.scale, norm.eps)
+        if kernels.reads(x) and isinstance(norm, nn.Identity):
+            return kernels.Narrow.apply(x)
+        return x, narrowed(norm(x))
 
-def _for_products(norm: nn.Module, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-    """norm(x), which nothing but products read: in their precision at once."""
-    if kernels.narrows(x.device) and isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer):
-        return narrow_rms_norm(x, norm.scale, norm.eps)
-    return kernels.narrowed(norm(x))
+    def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """after(carry x + dropout(y))"""
+        norm, share = self.after, self.dropout.share if self.training else 0.0
+        if kernels.sums(x, y) and isinstance(norm, nn.LayerNorm):
+            return kernels.AddLayerNorm.apply(x, y, self.carry, share, norm.weight, norm.bias, norm.eps)
+        if kernels.sums(x, y):
+            return norm(kernels.Add.apply(x, y, self.carry, share))
+        return norm(torch.add(self.dropout(y), x, alpha=self.carry))

@@ -3,54 +3,10 @@
 
    uint16_t is bfloat16; sums are float. n numbers, or N rows of D numbers; n and D are multiples of V. */
 
+#include "dropout.h"
 #include "heads.h"
-#include "numbers.h"
-
-enum { BLOCK = 128, LARGE = 1 << 16 }; /* rows whose gradients of a weight are summed first; numbers worth more threads */
 
 #define EACH(n) _Pragma("omp parallel for schedule(static) if (n > LARGE)") for (int64_t i = 0; i < n; i += V)
-
-INLINE Vector at(const float *x) { return *(const Vector *)x; }
-
-/* ---- root mean square norm: y = x s w, s = 1 / sqrt(mean x^2 + eps) ------------------------------------------ */
-
-void rms_norm(const float *x, const float *w, int64_t N, int64_t D, double eps, uint16_t *y, float *scale) {
-#pragma omp parallel for schedule(static) if (N * D > LARGE)
-    for (int64_t r = 0; r < N; r++) {
-        const float *row = x + r * D;
-        Vector squares = {0};
-        for (int64_t i = 0; i < D; i += V) squares += at(row + i) * at(row + i);
-        const float s = scale[r] = 1 / sqrtf(sum_of(squares) / D + (float)eps);
-        for (int64_t i = 0; i < D; i += V) to_half(y + r * D + i, at(row + i) * s * at(w + i));
-    }
-}
-
-/* By x and w, given that by y: with g = dy w and u = x s, dx = s (g - u mean(g u)) and dw = sum dy u over rows. */
-void rms_norm_gradient(const uint16_t *dy, const float *x, const float *w, const float *scale, int64_t N, int64_t D, float *dx,
-                       float *dw) {
-    const int64_t blocks = (N + BLOCK - 1) / BLOCK;
-    float *sums = room(blocks * D * sizeof(float));
-    memset(sums, 0, blocks * D * sizeof(float));
-#pragma omp parallel for schedule(static) if (N * D > LARGE)
-    for (int64_t r = 0; r < N; r++) {
-        const uint16_t *up = dy + r * D;
-        const float *row = x + r * D, s = scale[r];
-        Vector along = {0};
-        for (int64_t i = 0; i < D; i += V) along += of_half(up + i) * at(w + i) * at(row + i);
-        const float mean = sum_of(along) * s / D;
-        for (int64_t i = 0; i < D; i += V)
-            *(Vector *)(dx + r * D + i) = s * (of_half(up + i) * at(w + i) - at(row + i) * s * mean);
-    }
-#pragma omp parallel for schedule(static) if (N * D > LARGE)
-    for (int64_t b = 0; b < blocks; b++)
-        for (int64_t r = b * BLOCK; r < N && r < (b + 1) * BLOCK; r++)
-            for (int64_t i = 0; i < D; i += V)
-                *(Vector *)(sums + b * D + i) += of_half(dy + r * D + i) * at(x + r * D + i) * scale[r];
-    memset(dw, 0, D * sizeof(float));
-    for (int64_t b = 0; b < blocks; b++)
-        for (int64_t i = 0; i < D; i += V) *(Vector *)(dw + i) += at(sums + b * D + i);
-    free(sums);
-}
 
 /* ---- feed-forward: max(x, 0), and silu(g) u with silu(g) = g / (1 + exp(-g)) ---------------------------------- */
 
@@ -160,28 +116,14 @@ void softmax_gradient(const uint16_t *dy, const uint16_t *y, int64_t N, int64_t 
 
 /* ---- dropout ---------------------------------------------------------------------------------------------------- */
 
-typedef uint32_t Bits __attribute__((vector_size(4 * V), aligned(4)));
-
-/* Sixteen bits twice for each place, from the seed and the place alone: so that what forward drew is drawn again backward.
-   The finish of MurmurHash3 (Austin Appleby), with half of the seed before it and half behind. */
-INLINE Bits drawn(Bits place, uint64_t seed) {
-    place = place * 0x9e3779b1u ^ (uint32_t)seed;
-    place = (place ^ place >> 16) * 0x85ebca6bu + (uint32_t)(seed >> 32);
-    place = (place ^ place >> 13) * 0xc2b2ae35u;
-    return place ^ place >> 16;
-}
-
-/* y = x / (1 - share) where a number below 2^16 that is drawn for it is not less than ``below``, else 0. */
-void dropout(const uint16_t *x, int64_t n, int64_t below, double factor, int64_t seed, uint16_t *y) {
-    Bits places;
-    for (int j = 0; j < V; j++) places[j] = j;
+void dropout(const uint16_t *x, int64_t n, const Dropout *d, uint16_t *y) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
-    for (int64_t i = 0; i < n; i += 2 * V) { /* two from each draw */
-        const Bits bits = drawn(places + (uint32_t)(i / 2), (uint64_t)seed);
+    for (int64_t i = 0; i < n; i += P) {
         const Vector zero = {0};
-        const Whole low = (Whole)(bits & 0xffff) >= (int32_t)below, high = (Whole)(bits >> 16) >= (int32_t)below;
-        to_half(y + i, chosen(low, of_half(x + i) * (float)factor, zero));
-        if (i + V < n) to_half(y + i + V, chosen(high, of_half(x + i + V) * (float)factor, zero));
+        Vector low = of_half(x + i), high = i + V < n ? of_half(x + i + V) : zero;
+        drop(d, i, &low, &high);
+        to_half(y + i, low);
+        if (i + V < n) to_half(y + i + V, high);
     }
 }
 

@@ -44,11 +44,20 @@ class Library:
         self.softmax = _typed(whole.softmax, address, address, *[number] * 7, address)
         self.softmax_gradient = _typed(whole.softmax_gradient, address, address, number, number, address)
         self.rms_norm = _typed(whole.rms_norm, address, address, number, number, real, address, address)
-        self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 4, number, number, address, address)
+        self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 5, number, number, address, address)
+        self.add_dropped = _typed(whole.add_dropped, address, address, number, real, address, address)
+        self.add_dropped_gradient = _typed(whole.add_dropped_gradient, address, number, address, address)
+        self.add_narrow = _typed(whole.add_narrow, address, address, number, address)
+        self.add_layer_norm = _typed(
+            whole.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
+        )
+        self.add_layer_norm_gradient = _typed(
+            whole.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
+        )
         self.relu_gradient = _typed(whole.relu_gradient, address, address, number, address)
         self.silu_gate = _typed(whole.silu_gate, address, address, number, address)
         self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
-        self.dropout = _typed(whole.dropout, address, number, number, real, number, address)
+        self.dropout = _typed(whole.dropout, address, number, address, address)
         self.rotate = _typed(whole.rotate, *[address] * 3, *[number] * 6)
         self.add_gradient = _typed(whole.add_gradient, address, address, number, number, number, address, address)
         self.flash = _typed(whole.flash, address)

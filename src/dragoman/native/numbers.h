@@ -23,6 +23,8 @@ typedef int32_t Whole __attribute__((vector_size(4 * V), aligned(4)));
 
 typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* as many numbers in bfloat16 */
 
+enum { LARGE = 1 << 16 }; /* numbers that are worth more threads */
+
 #define INLINE static inline __attribute__((always_inline))
 
 static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
@@ -57,6 +59,8 @@ INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word 
     return __builtin_convertvector(*(const Half *)x, Whole);
 #endif
 }
+
+INLINE Vector at(const float *x) { return *(const Vector *)x; }
 
 INLINE Vector of_half(const uint16_t *x) { return (Vector)(words_of_halves(x) << 16); }
 

@@ -7,6 +7,7 @@ which also runs in float32, on GPUs and where there is no C compiler. The two di
 B batch, T length, H heads, C channels of one head, D width, N rows, V vocabulary.
 """
 
+import ctypes
 from typing import Any
 
 import torch
@@ -78,32 +79,6 @@ def accumulate(total: Tensor, x: Tensor) -> None:
         ready().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
     else:
         total += x
-
-
-# ---- norm -------------------------------------------------------------------------------------------
-
-
-class RmsNorm(torch.autograd.Function):
-    """x / root mean square * weight: float32 in, bfloat16 out."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
-        D = x.shape[-1]
-        y, scale = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(x.numel() // D)
-        ready().rms_norm(x.data_ptr(), weight.data_ptr(), len(scale), D, eps, y.data_ptr(), scale.data_ptr())
-        ctx.save_for_backward(x, weight, scale)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight, scale = ctx.saved_tensors
-        upstream, by_x, by_weight = upstream.contiguous(), torch.empty_like(x), torch.empty_like(weight)
-        ready().rms_norm_gradient(
-            *(t.data_ptr() for t in (upstream, x, weight, scale)),
-            len(scale), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr(),
-        )  # fmt: skip
-        return by_x, by_weight, None
 
 
 # ---- feed-forward -----------------------------------------------------------------------------------
@@ -181,21 +156,33 @@ class Softmax(torch.autograd.Function):
 # ---- dropout ----------------------------------------------------------------------------------------
 
 
+class Drawn(ctypes.Structure):
+    """Which elements dropout zeroes is a function of a seed and of their place: nothing else is kept."""
+
+    _fields_ = [("seed", ctypes.c_int64), ("below", ctypes.c_int64), ("factor", ctypes.c_double)]
+
+    @classmethod
+    def of(cls, share: float) -> "Drawn":
+        """With a seed from the global generator; nothing is drawn from it where nothing is to be zeroed."""
+        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) if share else 0
+        return cls(seed, round(share * 2**16), 1 / (1 - share))
+
+
 class Dropout(torch.autograd.Function):
-    """Which elements are zeroed is a function of a seed and of their place: nothing is kept for the backward pass."""
+    """Zero a share of the elements, and scale the others."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
-        ctx.share, ctx.seed = share, int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
-        return _dropped(x, ctx.share, ctx.seed)
+        ctx.drawn = Drawn.of(share)
+        return _dropped(x, ctx.drawn)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _dropped(upstream.contiguous(), ctx.share, ctx.seed), None
+        return _dropped(upstream.contiguous(), ctx.drawn), None
 
 
-def _dropped(x: Tensor, share: float, seed: int) -> Tensor:
+def _dropped(x: Tensor, drawn: Drawn) -> Tensor:
     y = torch.empty_like(x)
-    ready().dropout(x.data_ptr(), x.numel(), round(share * 2**16), 1 / (1 - share), seed, y.data_ptr())
+    ready().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
     return y

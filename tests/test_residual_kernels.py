@@ -1,0 +1,105 @@
+"""Norm, dropout and residual sum of training steps in bfloat16: no further from float64 than PyTorch's own passes."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from by_kernels import Function, compare, half, needed, same_with_any_number_of_threads, value_and_gradients
+from torch import Tensor
+
+from dragoman.model.kernels import residual as kernels
+from dragoman.model.kernels.learning import Dropout
+from dragoman.model.norm import LayerNorm, NoNorm, Norm, Placement, Residual, RmsNorm, ZeroCenteredRmsNorm
+
+pytestmark = needed
+
+
+@dataclass(frozen=True)
+class Around:
+    norm: Norm
+    placement: Placement
+    carry: float = 1.0
+    passes: int = 3
+    """By kernels, forward and back."""
+
+    def __call__(self, x: Tensor, factors: Tensor, *weights: Tensor) -> Tensor:
+        """A residual around a product with ``factors``, its norms' weights and biases replaced by ``weights``."""
+        residual = Residual(self.norm, self.placement, x.shape[-1], 0.0, self.carry)
+        given = dict(zip((name for name, _ in residual.named_parameters()), weights, strict=True))
+        with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.float32):
+            return torch.func.functional_call(residual, given, (x, lambda read: read * factors.to(read.dtype)))
+
+    def weights(self, width: int) -> list[Tensor]:
+        named = Residual(self.norm, self.placement, width, 0.0).named_parameters()
+        return [torch.randn(width) / 10 + ("bias" not in name) for name, _ in named]
+
+
+AROUND = {
+    "2017": Around(LayerNorm(), "post"),
+    "without biases": Around(LayerNorm(bias=False), "post"),
+    "deep norm": Around(LayerNorm(), "post", carry=1.7),
+    "2026": Around(RmsNorm(), "pre", passes=4),
+    "gemma 1": Around(ZeroCenteredRmsNorm(), "pre", passes=4),
+    "gpt-2": Around(LayerNorm(), "pre", passes=2),
+    "rms behind": Around(RmsNorm(), "post"),
+    "no norm": Around(NoNorm(), "pre", carry=0.5),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize(
+    ("rows", "width"), [(1, 32), (3, 96), (300, 256)]
+)  # gradients of weights: in blocks of 128 rows
+def test_a_residual(monkeypatch, around, rows, width):
+    x, factors = 3 * torch.randn(2, rows, width) + 1, torch.randn(width)
+    compare(monkeypatch, around, x, factors, *around.weights(width), passes=around.passes)
+
+
+@pytest.mark.parametrize("around", [AROUND["2017"], AROUND["2026"]], ids=["2017", "2026"])
+def test_the_number_of_threads_changes_no_bit(around):
+    given, upstream = [torch.randn(2, 350, 128), torch.randn(128), *around.weights(128)], torch.randn(2, 350, 128)
+    same_with_any_number_of_threads(lambda: value_and_gradients(around, given, upstream))
+
+
+# ---- dropout --------------------------------------------------------------------------------------------
+
+
+def seeded(function: Function) -> Function:
+    def run(*given: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return function(*given)
+
+    return run
+
+
+def test_what_is_dropped_is_added_nowhere_and_gets_no_gradient():
+    x, y = torch.zeros(100, 96), torch.ones(100, 96).bfloat16()
+    value, by_x, by_y = value_and_gradients(seeded(lambda x, y: kernels.Add.apply(x, y, 1.0, 0.5)), [x, y])
+    assert torch.equal(value, by_y.float()) and set(value.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(value, seeded(lambda y: Dropout.apply(y, 0.5))(y).float()), "as dropout by itself draws"
+    assert (by_x == 1).all()
+
+
+def test_dropout_sum_and_norm_are_what_they_are_apart():
+    x, y, weight, bias = torch.randn(50, 96), half(50, 96), torch.randn(96), torch.randn(96)
+
+    def apart(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.layer_norm(kernels.Add.apply(x, y, 1.5, 0.3), (96,), weight, bias)
+
+    def at_once(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return kernels.AddLayerNorm.apply(x, y, 1.5, 0.3, weight, bias, 1e-5)
+
+    upstream = torch.randn(50, 96)
+    for one, other in zip(
+        *(value_and_gradients(seeded(f), [x, y, weight, bias], upstream) for f in (apart, at_once)), strict=True
+    ):
+        close = {"rtol": 1e-2, "atol": 1e-2} if one.dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+        torch.testing.assert_close(one, other, **close)
+
+
+def test_nothing_is_dropped_when_nothing_is_learned():
+    residual = Residual(LayerNorm(), "post", 32, 0.5).eval()
+    x = torch.randn(4, 7, 32)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        assert torch.equal(residual(x, torch.Tensor.clone), residual(x, torch.Tensor.clone))
