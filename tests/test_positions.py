@@ -56,6 +56,13 @@ def test_sinusoids_are_the_papers_formula():
             assert_equal(row[2 * i : 2 * i + 2].tolist(), [math.sin(angle), math.cos(angle)], 1e-12)
 
 
+def test_positions_that_texts_share_are_computed_once_and_the_same():
+    place, pos = Sinusoidal().build(16), torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 6], [90, 91, 92, 93]])
+    for some in (pos[:2], pos, pos[2:]):
+        x = torch.randn(len(some), 4, 16)
+        assert torch.equal(place(x, some), x + place.waves(some).float())
+
+
 def test_the_two_layouts_hold_the_same_waves():
     interleaved, halves = pe(12, 3, 9), pe(12, 3, 9, layout="halves")
     assert torch.equal(halves, torch.cat([interleaved[:, 0::2], interleaved[:, 1::2]], dim=1))
