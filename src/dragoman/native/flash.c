@@ -8,7 +8,7 @@
 #include "heads.h"
 #include "tiles.h"
 
-enum { SPAN = 64 }; /* most queries whose weights are kept going back */
+enum { TILE = V / 2, SPAN = 64 }; /* rows of a product; most queries whose weights are kept going back */
 
 typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
 
@@ -116,7 +116,7 @@ INLINE Whole seen_at(const int8_t *sight) {
 static void scores(const uint16_t *rows, const int32_t *panels, int64_t C, Range range, int64_t space, float factor, float *to) {
     for (int64_t j = range.from; j < range.to; j += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply((const int32_t *)rows, C / 2, 1, C / 2, panels + j * C / 2, sum);
+        multiply(TILE, (const int32_t *)rows, C / 2, 1, C / 2, panels + j * C / 2, sum);
         for (int m = 0; m < TILE; m++) {
             *(Vector *)(to + m * space + j) = sum[2 * m] * factor;
             *(Vector *)(to + m * space + j + V) = sum[2 * m + 1] * factor;
@@ -146,7 +146,7 @@ static void mix(const uint16_t *rows, const int32_t *panels, int64_t C, Range ra
                 int64_t count, uint16_t *to, int64_t token) {
     for (int64_t c = 0; c < C; c += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply((const int32_t *)(rows + range.from), space / 2, 1, (range.to - range.from) / 2,
+        multiply(TILE, (const int32_t *)(rows + range.from), space / 2, 1, (range.to - range.from) / 2,
                  panels + (c / P * space + range.from) / 2 * P, sum);
         for (int m = 0; m < count; m++) {
             to_half(to + m * token + c, sum[2 * m] * factor[m]);
@@ -234,7 +234,7 @@ static void gather(const int32_t *pairs, int64_t span, int64_t from, int64_t to,
             Vector sums[2 * TILE];
             float *at = sum + (j + half) * C + c;
             for (int m = 0; m < TILE; m++) sums[2 * m] = *(Vector *)(at + m * C), sums[2 * m + 1] = *(Vector *)(at + m * C + V);
-            multiply(pairs + j * span / 2 + from * V + half, 1, V, to - from, panels + (c / P * span / 2 + from) * P, sums);
+            multiply(TILE, pairs + j * span / 2 + from * V + half, 1, V, to - from, panels + (c / P * span / 2 + from) * P, sums);
             for (int m = 0; m < TILE; m++) *(Vector *)(at + m * C) = sums[2 * m], *(Vector *)(at + m * C + V) = sums[2 * m + 1];
         }
 }

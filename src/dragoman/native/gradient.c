@@ -5,25 +5,41 @@
 #include "tiles.h"
 
 enum { SOME = 256, OUTPUTS = 192, INPUTS = 512 }; /* rows, and sizes of a block of the gradient, that the cache holds */
+enum { WIDE = 4 * MOST };                         /* outputs of a panel, which four tiles share; OUTPUTS is a multiple */
 enum { AHEAD = 8 };                               /* rows from what is laid out to what is fetched */
 
-/* sums += the sum over rows of each of n outputs, which lie in panels of V. */
+/* sums += the sum over rows of each of n outputs, which lie in panels. */
 static void add_rows(const int32_t *panels, int64_t pairs, int64_t n, float *sums) {
     for (int64_t i = 0; i < n; i += V) {
+        const int32_t *at = panels + i / WIDE * WIDE * SOME / 2 + i % WIDE;
         Vector sum = *(Vector *)(sums + i);
-        for (int64_t r = 0; r < pairs; r++) sum = add_pair(sum, *(const Whole *)(panels + i * SOME / 2 + r * V), 0x3f803f80u); /* 1, 1 */
+        for (int64_t r = 0; r < pairs; r++) sum = add_pair(sum, *(const Whole *)(at + r * WIDE), 0x3f803f80u); /* 1, 1 */
         *(Vector *)(sums + i) = sum;
     }
 }
 
-/* A tile of the gradient, whose rows are K apart. */
-static void add_tile(const int32_t *dy, const int32_t *x, int64_t pairs, float *to, int64_t K) {
-    Vector sums[2 * TILE] = {{0}};
-#pragma GCC unroll 8
-    for (int m = 0; m < TILE; m++) __builtin_prefetch(to + m * K, 1), __builtin_prefetch(to + m * K + V, 1);
-    multiply(dy, 1, V, pairs, x, sums);
-#pragma GCC unroll 8
-    for (int m = 0; m < TILE; m++) *(Vector *)(to + m * K) += sums[2 * m], *(Vector *)(to + m * K + V) += sums[2 * m + 1];
+/* M rows by P columns of the gradient, whose rows are K apart. */
+INLINE void add_tile(const int M, const int32_t *dy, const int32_t *x, int64_t pairs, float *to, int64_t K) {
+    Vector sums[SUMS] = {{0}};
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) __builtin_prefetch(to + m * K, 1), __builtin_prefetch(to + m * K + V, 1);
+    multiply(M, dy, 1, WIDE, pairs, x, sums);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; m++) *(Vector *)(to + m * K) += sums[2 * m], *(Vector *)(to + m * K + V) += sums[2 * m + 1];
+}
+
+/* All tiles of a block, whose first number is ``to``. What is left of the last panel goes V / 2 outputs at a time. */
+static void add_block(const int32_t *outputs, const int32_t *inputs, int64_t pairs, int64_t wide, int64_t deep, float *to, int64_t K) {
+    for (int64_t i = 0; i < wide;) {
+        const int whole = wide - i / WIDE * WIDE >= WIDE;
+        const int32_t *dy = outputs + i / WIDE * WIDE * SOME / 2 + i % WIDE;
+        for (int64_t j = 0; j < deep; j += P)
+            if (whole)
+                add_tile(MOST, dy, inputs + j * SOME / 2, pairs, to + i * K + j, K);
+            else
+                add_tile(V / 2, dy, inputs + j * SOME / 2, pairs, to + i * K + j, K);
+        i += whole ? MOST : V / 2;
+    }
 }
 
 /* weight (N, K) += dy^T x, and bias (N), unless NULL, += the sum of dy over rows. */
@@ -33,19 +49,14 @@ void add_gradient(const uint16_t *dy, const uint16_t *x, int64_t R, int64_t N, i
         int32_t *outputs = room(SOME / 2 * OUTPUTS * sizeof(int32_t)), *inputs = room(SOME / 2 * INPUTS * sizeof(int32_t));
 #pragma omp for collapse(2) schedule(static)
         for (int64_t n = 0; n < N; n += OUTPUTS)
-            for (int64_t k = 0; k < K; k += INPUTS) {
-                const int64_t wide = less(OUTPUTS, N - n), deep = less(INPUTS, K - k);
+            for (int64_t k = 0; k < K; k += INPUTS)
                 for (int64_t r = 0; r < R; r += SOME) {
-                    const int64_t some = less(SOME, R - r), pairs = (some + 1) / 2;
-                    lay_along(dy + r * N + n, N, AHEAD * N, some, wide, SOME, V, outputs);
+                    const int64_t some = less(SOME, R - r), wide = less(OUTPUTS, N - n), deep = less(INPUTS, K - k);
+                    lay_along(dy + r * N + n, N, AHEAD * N, some, wide, SOME, WIDE, outputs);
                     lay_along(x + r * K + k, K, AHEAD * K, some, deep, SOME, P, inputs);
-                    if (bias && k == 0) add_rows(outputs, pairs, wide, bias + n);
-                    for (int64_t i = 0; i < wide; i += TILE)
-                        for (int64_t j = 0; j < deep; j += P)
-                            add_tile(outputs + i / V * V * SOME / 2 + i % V, inputs + j * SOME / 2, pairs,
-                                     weight + (n + i) * K + k + j, K);
+                    if (bias && k == 0) add_rows(outputs, (some + 1) / 2, wide, bias + n);
+                    add_block(outputs, inputs, (some + 1) / 2, wide, deep, weight + n * K + k, K);
                 }
-            }
         free(outputs), free(inputs);
     }
 }

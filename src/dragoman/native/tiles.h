@@ -1,4 +1,4 @@
-/* Products of bfloat16 whose sides both change from call to call, in tiles: TILE rows by a panel of P columns.
+/* Products of bfloat16 whose sides both change from call to call, in tiles: some rows by a panel of P columns.
 
    A word of 32 bits holds a pair of numbers that follow one another along what is summed over. In a row these lie side by
    side as they are; rows of which pairs are summed, one number from each, are laid out first. */
@@ -7,28 +7,27 @@
 
 #include "numbers.h"
 
-enum { TILE = V / 2 };
-
 INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
 
 INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* TILE rows by a panel, over so many words; words of a row are ``step`` apart. Added to ``sums``, two vectors for each row. */
-INLINE void multiply(const int32_t *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
-    Vector sum[2 * TILE];
-#pragma GCC unroll 16
-    for (int i = 0; i < 2 * TILE; i++) sum[i] = sums[i];
+/* M rows, at most MOST, by a panel, over so many words; words of a row are ``step`` apart. Added to ``sums``, two vectors for
+   each row. */
+INLINE void multiply(const int M, const int32_t *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
+    Vector sum[SUMS];
+#pragma GCC unroll 24
+    for (int i = 0; i < 2 * M; i++) sum[i] = sums[i];
     for (int64_t k = 0; k < words; k++) {
         const Whole w0 = *(const Whole *)(panel + k * P), w1 = *(const Whole *)(panel + k * P + V);
-#pragma GCC unroll 8
-        for (int m = 0; m < TILE; m++) {
+#pragma GCC unroll 12
+        for (int m = 0; m < M; m++) {
             const uint32_t pair = (uint32_t)rows[m * row + k * step];
             sum[2 * m] = add_pair(sum[2 * m], w0, pair);
             sum[2 * m + 1] = add_pair(sum[2 * m + 1], w1, pair);
         }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < 2 * TILE; i++) sums[i] = sum[i];
+#pragma GCC unroll 24
+    for (int i = 0; i < 2 * M; i++) sums[i] = sum[i];
 }
 
 /* (T, C), rows ``step`` apart -> panels of so many columns, in each (space / 2, panel) pairs of rows, zeros behind row T. What
