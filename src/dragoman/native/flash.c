@@ -10,8 +10,6 @@
 
 enum { TILE = V / 2, SPAN = 64 }; /* rows of a product; most queries whose weights are kept going back */
 
-typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
-
 typedef struct {
     Heads q, k, v, y; /* y: the output, or given that by y */
     float *log_sums;  /* (B, H, Q): of what is normalized by them */
@@ -65,7 +63,7 @@ static void lay_rows(const uint16_t *x, int64_t token, int64_t count, int64_t C,
 /* ---- who sees whom ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    int64_t from, to; /* keys, in whole panels, outside of which none of these queries sees any */
+    int64_t from, to; /* keys, in whole vectors, outside of which none of these queries sees any */
 } Range;
 
 /* Of TILE queries: -1 for each of up_to(K, P) keys that is seen, 0 for the others. */
@@ -90,33 +88,25 @@ static void look(const Attention *a, int64_t b, int64_t query, Sight *sight) {
     if (sight->text == b) return;
     sight->text = a->causal || a->seen_query ? -1 : b;
     for (int64_t m = 0; m < TILE; m++) look_from(a, b, query + m, space, sight->keys + m * space);
-    sight->range = (Range){0, up_to(a->causal ? less(a->K, last) : a->K, P)};
+    sight->range = (Range){0, up_to(a->causal ? less(a->K, last) : a->K, V)};
     if (!a->seen) return;
     Range seen = {sight->range.to, 0};
-    for (int64_t j = 0; j < sight->range.to; j += P) {
+    for (int64_t j = 0; j < sight->range.to; j += V) {
         uint64_t any = 0, some;
         for (int64_t m = 0; m < TILE; m++)
-            for (int64_t i = 0; i < P; i += 8) memcpy(&some, sight->keys + m * space + j + i, 8), any |= some;
-        if (any) seen = (Range){less(seen.from, j), j + P};
+            for (int64_t i = 0; i < V; i += 8) memcpy(&some, sight->keys + m * space + j + i, 8), any |= some;
+        if (any) seen = (Range){less(seen.from, j), j + V};
     }
     sight->range = seen;
-}
-
-INLINE Whole seen_at(const int8_t *sight) {
-#ifdef __AVX512F__
-    return (Whole)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)sight));
-#else
-    return __builtin_convertvector(*(const Bytes *)sight, Whole);
-#endif
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------ */
 
 /* Of TILE rows with the keys in range: (TILE, space). */
 static void scores(const uint16_t *rows, const int32_t *panels, int64_t C, Range range, int64_t space, float factor, float *to) {
-    for (int64_t j = range.from; j < range.to; j += P) {
+    for (int64_t j = range.from / P * P; j < range.to; j += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const int32_t *)rows, C / 2, 1, C / 2, panels + j * C / 2, sum);
+        multiply(TILE, (const Word *)rows, C / 2, 1, C / 2, panels + j * C / 2, sum);
         for (int m = 0; m < TILE; m++) {
             *(Vector *)(to + m * space + j) = sum[2 * m] * factor;
             *(Vector *)(to + m * space + j + V) = sum[2 * m + 1] * factor;
@@ -129,10 +119,10 @@ static float exponentials(const float *x, const int8_t *sight, Range range, uint
     const Vector none = {0}, never = none - INFINITY;
     Vector highest = never, total = {0};
     for (int64_t j = range.from; j < range.to; j += V)
-        highest = higher(chosen(seen_at(sight + j), *(const Vector *)(x + j), never), highest);
+        highest = higher(chosen(words_of_bytes(sight + j), *(const Vector *)(x + j), never), highest);
     const float largest = highest_in(highest), top = largest == -INFINITY ? 0 : largest;
     for (int64_t j = range.from; j < range.to; j += V) {
-        const Vector e = chosen(seen_at(sight + j), exponential_each(*(const Vector *)(x + j) - top), none);
+        const Vector e = chosen(words_of_bytes(sight + j), exponential_each(*(const Vector *)(x + j) - top), none);
         total += e;
         to_half(to + j, e);
     }
@@ -146,7 +136,7 @@ static void mix(const uint16_t *rows, const int32_t *panels, int64_t C, Range ra
                 int64_t count, uint16_t *to, int64_t token) {
     for (int64_t c = 0; c < C; c += P) {
         Vector sum[2 * TILE] = {{0}};
-        multiply(TILE, (const int32_t *)(rows + range.from), space / 2, 1, (range.to - range.from) / 2,
+        multiply(TILE, (const Word *)(rows + range.from), space / 2, 1, (range.to - range.from) / 2,
                  panels + (c / P * space + range.from) / 2 * P, sum);
         for (int m = 0; m < count; m++) {
             to_half(to + m * token + c, sum[2 * m] * factor[m]);
@@ -155,33 +145,45 @@ static void mix(const uint16_t *rows, const int32_t *panels, int64_t C, Range ra
     }
 }
 
+/* What one thread works in. */
+typedef struct {
+    int32_t *k_across, *v_along;
+    uint16_t *q_rows, *weights;
+    float *x;
+    Sight sight;
+} Place;
+
+/* TILE queries from the given one on. */
+static void attend_tile(const Attention *a, const Place *p, int64_t b, int64_t h, int64_t query) {
+    const int64_t C = a->C, space = up_to(a->K, P), count = less(TILE, a->Q - query);
+    float factor[TILE], *log_sums = a->log_sums + (b * a->H + h) * a->Q + query;
+    const Range range = p->sight.range;
+    lay_rows(head_of(&a->q, b, h) + query * a->q.token, a->q.token, count, C, p->q_rows);
+    scores(p->q_rows, p->k_across, C, range, space, (float)a->scale, p->x);
+    for (int64_t m = 0; m < count; m++) {
+        const int64_t row = m * space;
+        factor[m] = exponentials(p->x + row, p->sight.keys + row, range, p->weights + row, log_sums + m);
+    }
+    mix(p->weights, p->v_along, C, range, space, factor, count, head_of(&a->y, b, h) + query * a->y.token, a->y.token);
+}
+
 void flash(const Attention *a) {
-    const int64_t C = a->C, K = a->K, space = up_to(K, P), each = a->H / a->G;
+    const int64_t C = a->C, K = a->K, space = up_to(K, P), each = a->H / a->G, words = space * C / 2 * sizeof(int32_t);
 #pragma omp parallel
     {
-        int32_t *across = room(space * C / 2 * sizeof(int32_t)), *along = room(space * C / 2 * sizeof(int32_t));
-        uint16_t *rows = room(TILE * C * sizeof(uint16_t)), *weights = room(TILE * space * sizeof(uint16_t));
-        float *x = room(TILE * space * sizeof(float));
-        Sight sight = {.keys = room(TILE * space), .text = -1};
+        Place p = {room(words), room(words), room(TILE * C * sizeof(uint16_t)), room(TILE * space * sizeof(uint16_t)),
+                   room(TILE * space * sizeof(float)), {room(TILE * space), {0, 0}, -1}};
 #pragma omp for collapse(2) schedule(static)
         for (int64_t b = 0; b < a->B; b++)
             for (int64_t g = 0; g < a->G; g++) {
-                lay_across(head_of(&a->k, b, g), a->k.token, ahead(&a->k, g, a->G), K, C, across);
-                lay_along(head_of(&a->v, b, g), a->v.token, ahead(&a->v, g, a->G), K, C, space, P, along);
+                lay_across(head_of(&a->k, b, g), a->k.token, ahead(&a->k, g, a->G), K, C, p.k_across);
+                lay_along(head_of(&a->v, b, g), a->v.token, ahead(&a->v, g, a->G), K, C, space, P, p.v_along);
                 for (int64_t i = 0; i < a->Q; i += TILE) {
-                    const int64_t count = less(TILE, a->Q - i);
-                    look(a, b, i, &sight);
-                    for (int64_t h = g * each; h < (g + 1) * each; h++) {
-                        float factor[TILE], *log_sums = a->log_sums + (b * a->H + h) * a->Q + i;
-                        lay_rows(head_of(&a->q, b, h) + i * a->q.token, a->q.token, count, C, rows);
-                        scores(rows, across, C, sight.range, space, (float)a->scale, x);
-                        for (int64_t m = 0; m < count; m++)
-                            factor[m] = exponentials(x + m * space, sight.keys + m * space, sight.range, weights + m * space, log_sums + m);
-                        mix(weights, along, C, sight.range, space, factor, count, head_of(&a->y, b, h) + i * a->y.token, a->y.token);
-                    }
+                    look(a, b, i, &p.sight);
+                    for (int64_t h = g * each; h < (g + 1) * each; h++) attend_tile(a, &p, b, h, i);
                 }
             }
-        free(across), free(along), free(rows), free(weights), free(x), free(sight.keys);
+        free(p.k_across), free(p.v_along), free(p.q_rows), free(p.weights), free(p.x), free(p.sight.keys);
     }
 }
 
@@ -198,7 +200,7 @@ static float weigh(float *x, const float *by_weights, const int8_t *sight, Range
     Vector along = {0};
     for (int64_t j = range.from; j < range.to; j += V) {
         const Vector none = {0}, e = exponential_each(*(const Vector *)(x + j) - log_sum);
-        const Vector weight = *(Vector *)(x + j) = chosen(seen_at(sight + j), e, none);
+        const Vector weight = *(Vector *)(x + j) = chosen(words_of_bytes(sight + j), e, none);
         along += weight * *(const Vector *)(by_weights + j);
     }
     return sum_of(along);
@@ -244,7 +246,7 @@ static void give(const float *sum, int64_t T, int64_t C, uint16_t *to, int64_t t
         for (int64_t c = 0; c < C; c += V) to_half(to + t * token + c, *(const Vector *)(sum + t * C + c));
 }
 
-/* What one thread works in. */
+/* What one thread works in, going back. */
 typedef struct {
     int32_t *k_across, *v_across, *k_along, *q_along, *dy_along;
     uint16_t *q_rows, *dy_rows, *rows;
@@ -253,46 +255,58 @@ typedef struct {
     Pairs pairs;
 } Desk;
 
-/* From one query of a head on, as many as there is room for. */
-static void go_back(const Attention *a, Desk *d, int64_t b, int64_t h, int64_t first) {
-    const int64_t C = a->C, space = up_to(a->K, P), span = d->pairs.span, count = less(span, a->Q - first);
-    const uint16_t *q = head_of(&a->q, b, h) + first * a->q.token, *dy = head_of(&a->y, b, h) + first * a->y.token;
-    uint16_t *dq = head_of(&a->dq, b, h) + first * a->dq.token;
-    const float *log_sums = a->log_sums + (b * a->H + h) * a->Q + first;
-    Range ranges[SPAN / TILE], all = {space, 0};
-    lay_along(q, a->q.token, ahead(&a->q, h, a->H), count, C, span, P, d->q_along);
-    lay_along(dy, a->y.token, ahead(&a->y, h, a->H), count, C, span, P, d->dy_along);
-    for (int64_t i = 0; i < count; i += TILE) {
-        const int64_t some = less(TILE, count - i);
-        look(a, b, first + i, &d->sight);
-        const Range range = ranges[i / TILE] = d->sight.range;
-        if (range.from < range.to) all = (Range){less(all.from, range.from), range.to > all.to ? range.to : all.to};
-        lay_rows(q + i * a->q.token, a->q.token, some, C, d->q_rows);
-        lay_rows(dy + i * a->y.token, a->y.token, some, C, d->dy_rows);
-        scores(d->q_rows, d->k_across, C, range, space, (float)a->scale, d->x);
-        scores(d->dy_rows, d->v_across, C, range, space, 1, d->by_weights);
-        float along[TILE], one[TILE];
-        for (int64_t m = 0; m < TILE; m++) {
-            const float log_sum = m < some ? log_sums[i + m] : 0;
-            along[m] = weigh(d->x + m * space, d->by_weights + m * space, d->sight.keys + m * space, range, log_sum), one[m] = 1;
-        }
-        for (int64_t m = 0; m < TILE; m += 2)
-            pair_up(d->x + m * space, d->by_weights + m * space, space, along + m, range, (float)a->scale, d->rows + m * space,
-                    (i + m) / 2, d->pairs);
-        mix(d->rows, d->k_along, C, range, space, one, some, dq + i * a->dq.token, a->dq.token);
+/* TILE queries from the given one on, of which there are ``count``: their weights and what is given by their scores, laid out
+   at the given place; and what is given by themselves. */
+static void go_back_tile(const Attention *a, Desk *d, int64_t b, int64_t h, int64_t query, int64_t count, int64_t place) {
+    const int64_t C = a->C, space = up_to(a->K, P);
+    const float *log_sums = a->log_sums + (b * a->H + h) * a->Q + query;
+    float along[TILE], one[TILE];
+    look(a, b, query, &d->sight);
+    const Range range = d->sight.range;
+    lay_rows(head_of(&a->q, b, h) + query * a->q.token, a->q.token, count, C, d->q_rows);
+    lay_rows(head_of(&a->y, b, h) + query * a->y.token, a->y.token, count, C, d->dy_rows);
+    scores(d->q_rows, d->k_across, C, range, space, (float)a->scale, d->x);
+    scores(d->dy_rows, d->v_across, C, range, space, 1, d->by_weights);
+    for (int64_t m = 0; m < TILE; m++) {
+        const int64_t row = m * space;
+        along[m] = weigh(d->x + row, d->by_weights + row, d->sight.keys + row, range, m < count ? log_sums[m] : 0);
+        one[m] = 1;
     }
-    for (int64_t i = 0; i < count; i += TILE) {
-        const Range range = ranges[i / TILE];
-        clear(d->pairs, all.from, less(range.from, all.to), i / 2);
-        clear(d->pairs, range.to > all.from ? range.to : all.from, all.to, i / 2);
+    for (int64_t m = 0; m < TILE; m += 2)
+        pair_up(d->x + m * space, d->by_weights + m * space, space, along + m, range, (float)a->scale, d->rows + m * space,
+                (place + m) / 2, d->pairs);
+    mix(d->rows, d->k_along, C, range, space, one, count, head_of(&a->dq, b, h) + query * a->dq.token, a->dq.token);
+}
+
+/* What is given by the keys and values that any of some tiles see, each of which sees a range of them. */
+static void gather_all(const Desk *d, int64_t C, const Range *ranges, int64_t tiles) {
+    Range all = {INT64_MAX, 0};
+    for (int64_t i = 0; i < tiles; i++)
+        if (ranges[i].from < ranges[i].to) all = (Range){less(all.from, ranges[i].from), more(all.to, ranges[i].to)};
+    for (int64_t i = 0; i < tiles; i++) {
+        clear(d->pairs, all.from, less(ranges[i].from, all.to), i * TILE / 2);
+        clear(d->pairs, more(ranges[i].to, all.from), all.to, i * TILE / 2);
     }
     for (int64_t j = all.from; j < all.to; j += V) {
-        int64_t from = 0, to = up_to(count, TILE) / TILE; /* tiles that see any of these keys */
+        int64_t from = 0, to = tiles; /* those that see any of these keys, and some between them */
         while (from < to && (j < ranges[from].from || j >= ranges[from].to)) from++;
         while (to > from && (j < ranges[to - 1].from || j >= ranges[to - 1].to)) to--;
         gather(d->pairs.weights, d->pairs.span, from * TILE / 2, to * TILE / 2, d->dy_along, j, C, d->dv);
         gather(d->pairs.by_scores, d->pairs.span, from * TILE / 2, to * TILE / 2, d->q_along, j, C, d->dk);
     }
+}
+
+/* From one query of a head on, as many as there is room for. */
+static void go_back(const Attention *a, Desk *d, int64_t b, int64_t h, int64_t first) {
+    const int64_t span = d->pairs.span, count = less(span, a->Q - first);
+    Range ranges[SPAN / TILE];
+    lay_along(head_of(&a->q, b, h) + first * a->q.token, a->q.token, ahead(&a->q, h, a->H), count, a->C, span, P, d->q_along);
+    lay_along(head_of(&a->y, b, h) + first * a->y.token, a->y.token, ahead(&a->y, h, a->H), count, a->C, span, P, d->dy_along);
+    for (int64_t i = 0; i < count; i += TILE) {
+        go_back_tile(a, d, b, h, first + i, less(TILE, count - i), i);
+        ranges[i / TILE] = d->sight.range;
+    }
+    gather_all(d, a->C, ranges, up_to(count, TILE) / TILE);
 }
 
 static Desk desk(int64_t C, int64_t space, int64_t span) {

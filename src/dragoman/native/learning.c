@@ -35,8 +35,6 @@ void silu_gate_gradient(const uint16_t *dy, const uint16_t *gate, const uint16_t
 
 /* ---- attention's weights: softmax over the keys that a query sees; zeros where it sees none ----------------------- */
 
-typedef uint8_t Bytes __attribute__((vector_size(V), aligned(1)));
-
 /* seen: a byte for each of K keys, or NULL for all of them. */
 static void softmax_of(const uint16_t *scores, const uint8_t *seen, int64_t K, float *x, uint16_t *y) {
     Vector highest = {0}, total = {0};
@@ -51,7 +49,7 @@ static void softmax_of(const uint16_t *scores, const uint8_t *seen, int64_t K, f
         Vector s = of_half(from);
         const Vector never = {0};
         if (seen || left < V)
-            s = chosen(__builtin_convertvector(*(const Bytes *)(left < V ? of_those : seen + i), Whole) != 0, s, never - INFINITY);
+            s = chosen(words_of_bytes((const int8_t *)(left < V ? of_those : seen + i)) != 0, s, never - INFINITY);
         *(Vector *)(x + i) = s;
         highest = chosen(s > highest, s, highest);
     }

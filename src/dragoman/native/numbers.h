@@ -22,6 +22,7 @@ typedef float Vector __attribute__((vector_size(4 * V), aligned(4)));
 typedef int32_t Whole __attribute__((vector_size(4 * V), aligned(4)));
 
 typedef uint16_t Half __attribute__((vector_size(2 * V), aligned(2))); /* as many numbers in bfloat16 */
+typedef int8_t Bytes __attribute__((vector_size(V), aligned(1)));
 
 enum { LARGE = 1 << 16 }; /* numbers that are worth more threads */
 
@@ -57,6 +58,14 @@ INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word 
     return (Whole)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
 #else
     return __builtin_convertvector(*(const Half *)x, Whole);
+#endif
+}
+
+INLINE Whole words_of_bytes(const int8_t *x) { /* each in a word of its own */
+#ifdef __AVX512F__
+    return (Whole)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)x));
+#else
+    return __builtin_convertvector(*(const Bytes *)x, Whole);
 #endif
 }
 

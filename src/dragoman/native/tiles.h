@@ -7,13 +7,17 @@
 
 #include "numbers.h"
 
+typedef int32_t Word __attribute__((may_alias)); /* rows are also written number by number */
+
 INLINE int64_t less(int64_t a, int64_t b) { return a < b ? a : b; }
+
+INLINE int64_t more(int64_t a, int64_t b) { return a > b ? a : b; }
 
 INLINE int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 /* M rows, at most MOST, by a panel, over so many words; words of a row are ``step`` apart. Added to ``sums``, two vectors for
    each row. */
-INLINE void multiply(const int M, const int32_t *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
+INLINE void multiply(const int M, const Word *rows, int64_t row, int64_t step, int64_t words, const int32_t *panel, Vector *sums) {
     Vector sum[SUMS];
 #pragma GCC unroll 24
     for (int i = 0; i < 2 * M; i++) sum[i] = sums[i];
