@@ -5,45 +5,47 @@
 
 #include "numbers.h"
 
-/* A row in float32, filled up to whole registers by what has no share in the softmax; the largest of it, and the sum. */
-static float widened(const uint16_t *logits, int64_t N, float *to, float *sum) {
-    Vector highest = {0}, total = {0};
-    highest -= INFINITY;
-    int64_t i = 0;
-    for (; i + V <= N; i += V) {
+/* The V numbers from the last whole vector on, filled up by what has no share in the softmax. */
+static Vector rest(const uint16_t *logits, int64_t N) {
+    uint16_t some[V];
+    for (int64_t i = 0; i < V; i++) some[i] = N / V * V + i < N ? logits[N / V * V + i] : 0xff80; /* minus infinity */
+    return of_half(some);
+}
+
+/* The largest of a row, and the sum. */
+static float largest(const uint16_t *logits, int64_t N, float *sum) {
+    Vector highest = rest(logits, N), total = {0};
+    for (int64_t i = 0; i + V <= N; i += V) {
         const Vector x = of_half(logits + i);
-        *(Vector *)(to + i) = x;
-        highest = chosen(x > highest, x, highest);
+        highest = higher(x, highest);
         total += x;
     }
-    float top = highest_in(highest), rest = 0;
-    for (int64_t j = i; j < i + V; j++) { /* at least one number is filled in, and none of it is read but here */
-        const uint32_t bits = j < N ? (uint32_t)logits[j] << 16 : 0xff800000u; /* minus infinity */
-        memcpy(to + j, &bits, 4);
-        if (j < N) rest += to[j], top = to[j] > top ? to[j] : top;
+    *sum = sum_of(total);
+    for (int64_t i = N / V * V; i < N; i++) {
+        const uint32_t bits = (uint32_t)logits[i] << 16;
+        float x;
+        memcpy(&x, &bits, 4);
+        *sum += x;
     }
-    *sum = sum_of(total) + rest;
-    return top;
+    return highest_in(highest);
 }
 
 /* -sum_v q(v) log softmax(logits)(v), where q has 1 - smoothing on the target and the rest evenly everywhere. When learning,
    the row becomes softmax - q. */
 static double row(uint16_t *logits, int64_t target, int64_t N, float smoothing, int learning, float *x) {
-    float sum;
-    const float top = widened(logits, N, x, &sum), picked = x[target];
-    Vector total = {0};
-    for (int64_t i = 0; i < N; i += V) {
-        const Vector e = exponential_each(*(Vector *)(x + i) - top);
-        *(Vector *)(x + i) = e;
-        total += e;
-    }
+    float sum, picked;
+    const uint32_t bits = (uint32_t)logits[target] << 16;
+    memcpy(&picked, &bits, 4);
+    const float top = largest(logits, N, &sum);
+    Vector total = *(Vector *)(x + N / V * V) = exponential_each(rest(logits, N) - top);
+    for (int64_t i = 0; i + V <= N; i += V) total += *(Vector *)(x + i) = exponential_each(of_half(logits + i) - top);
     const float norm = sum_of(total), even = smoothing / N, factor = 1 / norm;
     if (learning) {
         x[target] -= (1 - smoothing) * norm;
         int64_t i = 0;
-        for (; i + V <= N; i += V) to_half(logits + i, *(Vector *)(x + i) * factor - even);
+        for (; i + V <= N; i += V) to_half(logits + i, at(x + i) * factor - even);
         uint16_t last[V];
-        to_half(last, *(Vector *)(x + i) * factor - even);
+        to_half(last, at(x + i) * factor - even);
         memcpy(logits + i, last, (N - i) * sizeof(uint16_t));
     }
     return (double)logf(norm) + top - (1 - smoothing) * picked - even * sum;
