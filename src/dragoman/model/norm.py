@@ -188,16 +188,16 @@ class Residual(nn.Module):
     def read(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"]]:
         """``x``, and what ``f`` sees of it, in the precision of products: nothing else reads that."""
         norm = self.before
-        if kernels.reads(x) and isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer):
-            return kernels.RmsNorm.apply(x, norm.scale, norm.eps)
-        if kernels.reads(x) and isinstance(norm, nn.Identity):
+        if isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer) and kernels.reads(x, scale := norm.scale):
+            return kernels.RmsNorm.apply(x, scale, norm.eps)
+        if isinstance(norm, nn.Identity) and kernels.reads(x):
             return kernels.Narrow.apply(x)
         return x, narrowed(norm(x))
 
     def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """after(carry x + dropout(y))"""
         norm, share = self.after, self.dropout.share if self.training else 0.0
-        if kernels.sums(x, y) and isinstance(norm, nn.LayerNorm):
+        if isinstance(norm, nn.LayerNorm) and kernels.sums(x, y, *norm.parameters()):
             return kernels.AddLayerNorm.apply(x, y, self.carry, share, norm.weight, norm.bias, norm.eps)
         if kernels.sums(x, y):
             return norm(kernels.Add.apply(x, y, self.carry, share))

@@ -22,9 +22,9 @@ from dragoman.model.kernels.learning import REGISTER, Drawn, narrows, take
 # ---- from the sum to a sublayer -----------------------------------------------------------------------
 
 
-def reads(x: Float[Tensor, "*N D"]) -> bool:
-    """Whether sublayers read bfloat16 now, and the kernels can make it of such sums."""
-    return narrows(x.device) and x.dtype == torch.float32 and x.shape[-1] % (2 * REGISTER) == 0 and take(x)
+def reads(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
+    """Whether sublayers read bfloat16 now, and the kernels can make it of such sums, by such a norm."""
+    return narrows(x.device) and _fit(x, *weights) and take(x, *weights)
 
 
 class Narrow(torch.autograd.Function):
@@ -71,10 +71,14 @@ class RmsNorm(torch.autograd.Function):
 # ---- from a sublayer to the sum -----------------------------------------------------------------------
 
 
-def sums(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"]) -> bool:
-    """Whether the kernels can add ``y``, which a sublayer gave, to ``x``."""
-    fit = x.dtype == torch.float32 and y.dtype == torch.bfloat16 and x.shape == y.shape
-    return fit and x.shape[-1] % (2 * REGISTER) == 0 and take(x, y)
+def sums(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
+    """Whether the kernels can add ``y``, which a sublayer gave, to ``x``, and norm the sum by these."""
+    return y.dtype == torch.bfloat16 and x.shape == y.shape and _fit(x, *weights) and take(x, y, *weights)
+
+
+def _fit(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
+    exact = all(t.dtype == torch.float32 for t in (x, *weights))
+    return not torch.compiler.is_compiling() and exact and x.shape[-1] % (2 * REGISTER) == 0
 
 
 class Add(torch.autograd.Function):
@@ -129,12 +133,12 @@ class AddLayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         total, mean, scale, weight = ctx.saved_tensors
-        upstream, by_x, (by_weight, by_bias) = (
+        upstream, by_x, by_y = (
             upstream.contiguous(),
             torch.empty_like(total),
-            weight.new_empty(2, len(weight)),
+            torch.empty_like(total, dtype=torch.bfloat16),
         )
-        by_y = torch.empty_like(total, dtype=torch.bfloat16)
+        by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
         learning.ready().add_layer_norm_gradient(
             *(t.data_ptr() for t in (upstream, total, mean, scale, weight)), ctx.carry, ctypes.byref(ctx.drawn),
             len(mean), len(weight), *(t.data_ptr() for t in (by_x, by_y, by_weight, by_bias)),
