@@ -12,14 +12,21 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import to_dict
-from dragoman.decode import verify as verifying
+from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.rules.beginning import ForcedBeginning
-from dragoman.decode.verify import Check, Verifier, answered, random_rows
+from dragoman.decode.search.ranking import log_prob_of
+from dragoman.decode.verify import asked as asking
+from dragoman.decode.verify.checks import Check, answered
+from dragoman.decode.verify.reading import ReadingVerifier, random_inputs
+from dragoman.decode.verify.writing import WritingVerifier, random_rows
 from dragoman.model import attention, tower
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.layout import Buffers, Joined
 from dragoman.model.caches.paged import Pool
 from dragoman.model.caches.storage import Float32
+from dragoman.model.encoder import Encoder, EncoderConfig
+from dragoman.model.heads import Classification
+from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.kernels import layouts, slots
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
@@ -27,7 +34,7 @@ from dragoman.model.positions.position import Learned
 from dragoman.model.positions.visibility import Causal, Full, Sight
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
-from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 
 BYTES = Tokenizer.train(Bytes(), [])
@@ -69,7 +76,7 @@ def run(model, tmp_path_factory):
 
 def asked(model, names=None, **options) -> dict[tuple[str, str], Check]:
     """The rows of the table whose names contain one of ``names``."""
-    verifier = Verifier(model, BYTES, ROWS, beam=3, batch=3, **options)
+    verifier = WritingVerifier(model, BYTES, ROWS, beam=3, batch=3, **options)
     chosen = [q for q in verifier.questions() if names is None or any(name in q.name for name in names)]
     verifier.questions = lambda: chosen
     return {(check.name, check.searched): check for check in answered(verifier)}
@@ -84,7 +91,7 @@ def test_a_whole_model_passes_and_says_different_things(model):
     assert failed(checks) == set()
     exact = [check for check in checks.values() if check.exact]
     assert len(exact) > 20 and all(check.of == len(ROWS) for check in exact)
-    answers = {h.tokens for h in Verifier(model, BYTES, ROWS).reference("greedy")}
+    answers = {h.tokens for h in WritingVerifier(model, BYTES, ROWS).reference("greedy")}
     assert len(answers) > 1
 
 
@@ -101,9 +108,9 @@ def test_what_rounds_is_judged_where_it_is_exact(model):
         model.cfg.decoder.pattern[0], mixer=AttentionConfig(heads=2, visibility=Causal(window=8, sinks=1))
     )
     narrow = replace(model.cfg, decoder=replace(model.cfg.decoder, pattern=(with_window,))).build()
-    assert Verifier(narrow, BYTES, ROWS).is_exact("window:32:4")
-    assert not Verifier(model, BYTES, ROWS).is_exact("window:32:4")
-    assert Verifier(narrow.bfloat16(), BYTES, ROWS).is_exact("bfloat16")
+    assert WritingVerifier(narrow, BYTES, ROWS).is_exact("window:32:4")
+    assert not WritingVerifier(model, BYTES, ROWS).is_exact("window:32:4")
+    assert WritingVerifier(narrow.bfloat16(), BYTES, ROWS).is_exact("bfloat16")
 
 
 # ---- each row can fail ----------------------------------------------------------------------------
@@ -178,9 +185,9 @@ def test_a_beginning_that_is_not_kept_is_found(model, monkeypatch):
 
 
 def test_scores_that_are_not_the_models_are_found(model, monkeypatch):
-    read = verifying.token_log_probs
+    read = asking.token_log_probs
     wrong = lambda *arguments: [tuple(p + 0.01 for p in row) for row in read(*arguments)]  # noqa: E731
-    monkeypatch.setattr(verifying, "token_log_probs", wrong)
+    monkeypatch.setattr(asking, "token_log_probs", wrong)
     checks = asked(model, ["n-best"])
     assert failed(checks) == {"n-best lists"}
     assert checks["n-best lists", "scores"].failure.difference == pytest.approx(0.01, rel=0.05)
@@ -209,6 +216,111 @@ def test_a_compiled_model_answers_as_it_does(run):
     assert row["skipped"] or row["same"] == row["of"] > 0
 
 
+# ---- models that continue texts, models that only read ----------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def language_model(model) -> Transformer:
+    part = replace(model.cfg.decoder.pattern[0], cross=None)
+    cfg = replace(model.cfg, encoder=None, decoder=replace(model.cfg.decoder, pattern=(part,)))
+    return shaken(replace(cfg, position=Learned(length=20)).build())
+
+
+INPUTS = {
+    "texts": TokenInput(vocab=len(BYTES), position=Learned(length=24)),
+    "images": PatchInput(size=(8, 12), patch=2, channels=1),
+    "frames": FrameInput(channels=3),
+}
+
+
+@pytest.fixture(scope="module", params=INPUTS)
+def classifier(model, request) -> Encoder:
+    inputs = INPUTS[request.param]
+    return shaken(EncoderConfig(inputs=inputs, dim=16, tower=model.cfg.encoder, head=Classification(classes=3)).build())
+
+
+def shaken(built):
+    """With weights so large that what it says depends on all that it reads."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    return built.eval()
+
+
+PROMPTS = [[BOS, *b"abcdefghi"[i:]] for i in range(0, 8, 2)]
+
+
+def continued(model, names=None, **options):
+    verifier = WritingVerifier(model, BYTES, PROMPTS, beam=3, batch=3, **options)
+    return chosen_of(verifier, names)
+
+
+def read(model, names=None, **options):
+    reader = InputReader(model, BYTES, {})  # which only those of texts need
+    return chosen_of(ReadingVerifier(reader, random_inputs(reader, 7), batch=3, **options), names)
+
+
+def chosen_of(verifier, names):
+    chosen = [q for q in verifier.questions() if names is None or any(name in q.name for name in names)]
+    verifier.questions = lambda: chosen
+    return {(check.name, check.searched): check for check in answered(verifier)}
+
+
+def test_a_language_model_passes_in_every_way_and_says_different_things(language_model):
+    checks = continued(language_model)
+    assert failed(checks) == set()
+    exact = [check for check in checks.values() if check.exact]
+    assert len(exact) > 20 and all(check.of == len(PROMPTS) for check in exact)
+    assert {"without a cache", "beginnings forced", "cache paged:3", "n-best lists"} <= {name for name, _ in checks}
+    answers = {h.tokens for h in WritingVerifier(language_model, BYTES, PROMPTS).reference("greedy")}
+    assert len(answers) > 1
+
+
+def test_each_way_to_continue_a_text_can_fail(language_model, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tower, "look", lambda visibility, q, k, *_: Sight())
+        assert "with 13 more columns of padding" in failed(continued(language_model, ["padding"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Joined, "extend", forgetful(Joined.extend))
+        assert "cache growing" in failed(continued(language_model, ["growing"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "log_prob_of", lambda logits, ids: log_prob_of(logits, ids) + 0.01)
+        assert failed(continued(language_model, ["n-best"])) == {"n-best lists"}
+
+
+def test_a_model_that_reads_passes_in_every_way(classifier):
+    checks = read(classifier)
+    assert failed(checks) == set()
+    exact = {name for (name, _), check in checks.items() if check.exact}
+    padded = {"with 13 more columns of padding"} if reads_a_sequence(classifier) else set()
+    assert exact == padded | {"in batches of 3", "in another order", "attention written out", "run in float32"}
+    assert all(check.of == 7 for check in checks.values())
+    assert 0 < checks["run in bfloat16", "outputs"].difference < 0.1
+
+
+def reads_a_sequence(classifier: Encoder) -> bool:
+    return not isinstance(classifier.cfg.inputs, PatchInput)
+
+
+def test_each_way_to_read_can_fail(classifier, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tower, "look", lambda *_: Sight())
+        names = {"with 13 more columns of padding", "in batches of 3"} if reads_a_sequence(classifier) else set()
+        assert failed(read(classifier, ["padding", "batches"])) == names
+    with monkeypatch.context() as patch:
+        fused = attention.fused
+        patch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
+        assert failed(read(classifier, ["written out"])) == {"attention written out"}
+    with monkeypatch.context() as patch:
+        as_it_is = layouts.Transposed.forward
+        patch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * as_it_is(self, x))
+        assert "run in float32" in failed(read(classifier, ["run in"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", lambda ask, **_: lambda *arguments: ask(*arguments) + 0.1)
+        assert failed(read(classifier, ["compiled"], compiled=True)) == {"compiled"}
+
+
 # ---- the command ----------------------------------------------------------------------------------
 
 
@@ -225,7 +337,7 @@ def test_the_command_fails_and_shows_the_first_sentence(run, monkeypatch, tmp_pa
     text.write_text("hello you\nand you\n\n")
     assert main(["verify", str(run), *FEW, "--text", str(text)]) == 1
     captured = capsys.readouterr()
-    assert "cache paged:16, greedy: sentence 1 ('hello you'): the reference says" in captured.err.replace("\n", " ")
+    assert "cache paged:16, greedy: example 1 ('hello you'): the reference says" in captured.err.replace("\n", " ")
     assert "differs" in captured.out
 
 

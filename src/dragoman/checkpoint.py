@@ -326,16 +326,24 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
 # ---- the model a run has trained ------------------------------------------------------------------
 
 
+def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
+    """As ``load_model``, whatever the model does: the run, its model, and its configuration."""
+    run, which = _run_and_name(Path(path), which)
+    content = run.weights(which)
+    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    model.load_state_dict(content.tensors["model"])
+    return run, model.eval(), content.config
+
+
 def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:
     """The model of a run in evaluation mode, with its source and target tokenizers.
 
-    ``path`` is a run directory, or one of its checkpoints. If the run keeps a moving average of its weights, the model
-    has that.
+    ``path`` is a run directory, or one of its checkpoints. Where a run keeps an average of its weights, that is taken.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
     """
-    run, model, _ = _load(path, which)
+    run, model, _ = load_any(path, which)
     if not isinstance(model, SequenceModel):
         raise CheckpointError(f"{run.path}: this model reads text and writes none: it cannot be used here")
     return model, *run.tokenizers()
@@ -350,7 +358,7 @@ def load_reader(
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes text.
     """
-    run, model, config = _load(path, which)
+    run, model, config = load_any(path, which)
     if isinstance(model, TwoTowers):
         model = model.second if tower == "second" else model.first
     elif tower != "first":
@@ -383,14 +391,6 @@ def run_folder(path: str | Path) -> Path:
     """The directory of a run, given as in ``load_model``; it may not be there."""
     whole = Path(path).resolve()
     return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
-
-
-def _load(path: str | Path, which: str | int) -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
-    run, which = _run_and_name(Path(path), which)
-    content = run.weights(which)
-    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
-    model.load_state_dict(content.tensors["model"])
-    return run, model.eval(), content.config
 
 
 def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:

@@ -3,6 +3,7 @@
 B batch, T length, D width, C channels.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from typing import Annotated
 
@@ -102,6 +103,11 @@ class Reader(nn.Module, ABC):
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
         """Raises DataError where this is not what the model reads."""
 
+    def converted(self, values: Tensor) -> Tensor:
+        """Float values in the numbers of the weights, whichever the model was made ready to run in."""
+        kept = itertools.chain(self.parameters(), self.buffers())
+        return values.to(next((tensor.dtype for tensor in kept if tensor.is_floating_point()), values.dtype))
+
 
 class Embedding(Reader):
     def __init__(self, cfg: TokenInput, vocab: int, dim: int):
@@ -160,7 +166,7 @@ class PatchEmbedding(Reader):
         return Places(torch.arange(row.shape[1], device=device)[None], row=row, column=column)
 
     def forward(self, images: Float[Tensor, "B C height width"], places: Places) -> Float[Tensor, "B T D"]:
-        x = self.project(self.patches(images))
+        x = self.project(self.patches(self.converted(images)))
         if self.before:
             x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         return self.dropout(self.norm(self.position(x, places)))
@@ -188,7 +194,7 @@ class FrameEmbedding(Reader):
         return self(values if keep is None else values.masked_fill(~keep[..., None], 0), places), places
 
     def forward(self, frames: Float[Tensor, "B T C"], places: Places) -> Float[Tensor, "B T D"]:
-        return self.dropout(self.norm(self.position(self.project(frames), places.pos)))
+        return self.dropout(self.norm(self.position(self.project(self.converted(frames)), places.pos)))
 
 
 def initialize_reader(reader: Reader, init: Init, dim: int) -> None:

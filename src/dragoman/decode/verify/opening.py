@@ -1,0 +1,142 @@
+"""A run, opened to be verified: its model, and examples to ask it.
+
+The examples are texts that a person gives, or else the run's own test or validation text, or else made up by chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dragoman.checkpoint import load_any, run_folder
+from dragoman.decode.precision import on_device
+from dragoman.decode.readers.answerer import Answerer
+from dragoman.decode.readers.input_reader import InputReader
+from dragoman.decode.verify.checks import Verifier
+from dragoman.decode.verify.reading import ReadingVerifier, random_inputs, rows_of
+from dragoman.decode.verify.writing import WritingVerifier, random_beginnings, random_rows, translates
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.contrastive import TwoTowers
+from dragoman.model.encoder import Encoder
+from dragoman.model.inputs import TokenInput
+from dragoman.model.interface import SequenceModel
+from dragoman.text.context import learnt
+from dragoman.text.corpus import source_rows
+from dragoman.text.formats.lines import Sourced, read_lines
+from dragoman.text.held_out import read_held_out
+from dragoman.text.store import Store
+from dragoman.text.tokens.tokenizer import BOS, Tokenizer
+
+BEGINNING = 16
+"""Tokens of a validation text that a model is to continue."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    verifier: Verifier
+    texts: Sequence[str]
+    """The examples, where they are texts that a person has written; else nothing."""
+    tokenizer: Tokenizer | None
+    """Of what the model writes; None where it writes nothing."""
+
+
+def open_run(
+    run: Path, which: str | int = "best", *, text: Path | None, examples: int, device: str, beam: int, **how: Any
+) -> list[Opened]:
+    """One, or one for each of two towers.
+
+    Args:
+        text: a file with a text a line; None for the run's own.
+        examples: as many are asked, at most.
+        beam: hypotheses kept in beam search, by models that write.
+        how: ``batch`` and ``compiled``, as ``WritingVerifier`` has them.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, or a damaged one.
+        ConfigError: no such device; or texts for a model that reads none.
+        DataError: no text in the file.
+    """
+    directory, model, config = load_any(run, which)
+    model = on_device(model, device)  # as it was trained: nothing is laid out anew
+    if isinstance(model, SequenceModel):
+        tokenizers = directory.tokenizers()
+        ask = _to_translate if translates(model) else _to_continue
+        texts, rows = ask(model, tokenizers[0], config, run_folder(run) / "data", text, examples)
+        return [Opened(WritingVerifier(model, tokenizers[1], rows, beam=beam, **how), texts, tokenizers[1])]
+    opened = []
+    for name, tower in _towers(model):
+        tokenizer = directory.tokenizers()[0] if isinstance(tower.cfg.inputs, TokenInput) else None
+        answers = config.get("task", {}).get("kind") == "question_answering"
+        reader = (Answerer if answers else InputReader)(tower, tokenizer, config)
+        texts, rows = _to_read(reader, text, examples)
+        opened.append(Opened(ReadingVerifier(reader, rows, searched=name, **how), texts, None))
+    return opened
+
+
+def _towers(model: nn.Module) -> list[tuple[str, Encoder]]:
+    """The models that read, and what is compared of each."""
+    if not isinstance(model, TwoTowers):
+        assert isinstance(model, Encoder)
+        return [("outputs", model)]
+    towers = [("first tower", model.first), ("second tower", model.second)]
+    return towers[:1] if model.first is model.second else towers
+
+
+Examples = tuple[list[str], list[list[int]]]
+"""Texts, or none, and ids."""
+
+
+def _to_translate(
+    model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
+) -> Examples:
+    most = model.max_length
+    if text is not None:
+        before = learnt(config)
+        pairs = [Sourced(line, "", "", context=context) for line, context in before.in_lines(_lines(text, count))]
+        pairs = [pair for pair in pairs if pair.source.strip()]
+    elif (data / "test.jsonl").is_file():
+        pairs = read_held_out(data / "test.jsonl")[:count]
+    else:
+        return [], random_rows(len(tokenizer), count, most)
+    rows = source_rows(tokenizer, pairs, most)
+    fit = [(p.source, row) for p, row in zip(pairs, rows, strict=True) if most is None or len(row) <= most]
+    return [source for source, _ in fit], [row for _, row in fit]
+
+
+def _to_continue(
+    model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
+) -> Examples:
+    most = max(1, (model.max_length or 2 * BEGINNING) // 2)  # the rest is for what the model says
+    if text is not None:
+        texts = [line for line in _lines(text, count) if line.strip()]
+        return texts, [[BOS, *ids][:most] for ids in tokenizer.encode_batch(texts)]
+    if (data / "valid").is_dir():
+        stored = Store.open(data / "valid").columns["text"]
+        rows = [stored[i].tolist()[: min(most, BEGINNING)] for i in range(min(count, len(stored)))]
+        return [], [row[:-1] if len(row) > 1 and row[-1] == tokenizer.eos else row for row in rows]
+    return [], random_beginnings(len(tokenizer), count, model.max_length)
+
+
+def _to_read(reader: InputReader, text: Path | None, count: int) -> tuple[list[str], list]:
+    if text is None:
+        return [], random_inputs(reader, count)
+    if reader.tokenizer is None:
+        raise ConfigError(
+            f"--text: this model reads {reader.material.what}: leave it out, and inputs are made by chance"
+        )
+    texts = [line for line in _lines(text, count) if line.strip()]
+    return texts, rows_of(reader, texts)
+
+
+def _lines(text: Path, count: int) -> list[str]:
+    """
+    Raises:
+        DataError: no such file, or none that says anything.
+    """
+    lines = list(islice(read_lines(text), count))
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{text}: no text in it")
+    return lines

@@ -1,0 +1,174 @@
+"""Does a model that only reads say the same of an input every way it can be given?
+
+The reference is one input at a time. What is compared is what the model's head makes of each: scores of labels, of
+tokens or of spans, vectors.
+
+B inputs of a batch, T tokens, patches or frames of one.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import cache, cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dragoman.data.material import Ids, Images, Measurements, moved
+from dragoman.data.spans import Window
+from dragoman.decode.precision import made_ready
+from dragoman.decode.readers.answerer import Answerer
+from dragoman.decode.readers.input_reader import InputReader
+from dragoman.decode.verify.checks import (
+    COMPILED,
+    PADDING,
+    PRECISIONS,
+    Check,
+    Question,
+    Verifier,
+    batches,
+    compiling,
+    shuffled,
+    tolerance,
+    within,
+    written_out,
+)
+from dragoman.decode.verify.writing import random_rows
+from dragoman.model.positions.places import PAD, Frames
+
+Rows = Sequence[np.ndarray]
+
+
+class ReadingVerifier(Verifier):
+    """A model that reads whole inputs, and those that it is given.
+
+    Args:
+        reader: the model with its tokenizer; it is left in evaluation mode.
+        rows: inputs as the model's material makes them; see ``rows_of`` and ``random_inputs``.
+        batch: inputs read at a time, but in the reference.
+        compiled: compile the model, too, which takes a minute.
+        searched: what the column of what is compared says.
+    """
+
+    def __init__(
+        self, reader: InputReader, rows: Rows, *, batch: int = 32, compiled: bool = False, searched: str = "outputs"
+    ):
+        reader.model.eval()
+        self.reader, self.rows, self.batch, self.compiled, self.searched = reader, rows, batch, compiled, searched
+        parameter = next(reader.model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.made_ready = cache(partial(_made_ready, reader, str(self.device)))
+
+    @property
+    def examples(self) -> int:
+        return len(self.rows)
+
+    def questions(self) -> list[Question]:
+        ways: dict[str, Callable[[], list[Tensor]]] = {
+            f"in batches of {self.batch}": self.outputs,
+            "in another order": partial(shuffled, self.rows, self.outputs),
+            f"with {PADDING} more columns of padding": partial(self.outputs, extra=PADDING),
+            "attention written out": self.written_out,
+        }
+        if isinstance(self.reader.material, Images):
+            del ways[f"with {PADDING} more columns of padding"]  # all have one size
+        asked: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in ways.items()}
+        asked |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
+        asked["compiled"] = self.compiled_forward
+        return [Question(name, self.searched, ask) for name, ask in asked.items()]
+
+    # ---- ways of asking ----
+
+    def outputs(
+        self,
+        rows: Rows | None = None,
+        *,
+        batch: int | None = None,
+        extra: int = 0,
+        answer: Callable[[Any], Tensor] | None = None,
+    ) -> list[Tensor]:
+        """What the model makes of each row, of padding nothing; ``extra`` columns of it are added."""
+        found, material = [], self.reader.material
+        for some in batches(self.rows if rows is None else rows, batch or self.batch):
+            inputs = moved(_wider(material.collate(some), extra), self.device)
+            lengths = material.positions(np.array([len(row) for row in some]))
+            told = (answer or self.reader.answer)(inputs).double()
+            found += [
+                of_one[:length] if of_one.dim() > 1 else of_one for of_one, length in zip(told, lengths, strict=True)
+            ]
+        return found
+
+    def written_out(self) -> list[Tensor]:
+        with written_out(self.reader.model):
+            return self.outputs()
+
+    # ---- comparing ----
+
+    @cached_property
+    def reference(self) -> list[Tensor]:
+        return self.outputs(batch=1)
+
+    def compare(self, name: str, ask: Callable[[], Sequence[Tensor]], exact: bool = True) -> Check:
+        got = ask()
+        apart = [_apart(w, g) for w, g in zip(self.reference[: len(got)], got, strict=True)]
+        return within(name, self.searched, [()] * len(got), apart, tolerance(self.dtype), exact)
+
+    def run_in(self, precision: str) -> Check:
+        """As ``InputReader.load`` runs the model."""
+        ask = partial(self.outputs, answer=self.made_ready(precision).answer)
+        return self.compare(f"run in {precision}", ask, exact=getattr(torch, precision) == self.dtype)
+
+    def compiled_forward(self) -> Check:
+        with compiling(self.compiled):  # one program for one batch: of another size it would be compiled anew
+            program = torch.compile(self.reader.answer)
+            ask = partial(self.outputs, self.rows[:COMPILED], batch=COMPILED, answer=program)
+            return self.compare("compiled", ask)
+
+
+def _made_ready(reader: InputReader, device: str, precision: str) -> InputReader:
+    return type(reader)(made_ready(deepcopy(reader.model), device, precision), reader.tokenizer, reader.config)
+
+
+def _apart(wanted: Tensor, got: Tensor) -> float:
+    """The largest difference, relative to the largest number, or to 1."""
+    difference = torch.where(wanted == got, 0.0, (wanted - got).abs())  # what is never chosen may be infinite in both
+    finite = wanted[wanted.isfinite()]
+    return float(difference.max() / max(1.0, float(finite.abs().max()) if len(finite) else 1.0))
+
+
+def _wider(inputs: Tensor | Frames, extra: int) -> Tensor | Frames:
+    if not extra:
+        return inputs
+    if isinstance(inputs, Tensor):
+        return F.pad(inputs, (0, extra), value=PAD)
+    keep = torch.ones(inputs.values.shape[:2], dtype=torch.bool) if inputs.keep is None else inputs.keep
+    return Frames(F.pad(inputs.values, (0, 0, 0, extra)), F.pad(keep, (0, extra), value=False))
+
+
+# ---- what is read ---------------------------------------------------------------------------------
+
+
+def rows_of(reader: InputReader, texts: Sequence[str]) -> list[np.ndarray]:
+    """Texts as the model reads them. One that answers questions is asked each text about itself."""
+    if isinstance(reader, Answerer):
+        windows: list[Window] = [of_text[0] for of_text in reader.form.windows([(text, text) for text in texts])]
+        return [np.array(window.ids) for window in windows]
+    return reader.material.rows(texts, [f"text {i}" for i in range(1, 1 + len(texts))])
+
+
+def random_inputs(reader: InputReader, count: int) -> list[np.ndarray]:
+    """Texts, images or frames made up by chance, for who has none; the same ones every time."""
+    material, draw = reader.material, np.random.default_rng(0)
+    if isinstance(material, Ids):
+        rows = random_rows(len(material.tokenizer), count, material.longest - 2)
+        return rows_of(reader, [material.tokenizer.decode(row) or "?" for row in rows])
+    if isinstance(material, Images):
+        channels, height, width = material.shape
+        given = [draw.standard_normal((height, width, channels)) for _ in range(count)]
+    else:
+        assert isinstance(material, Measurements)
+        lengths = draw.integers(2, min(30, material.longest), count, endpoint=True)
+        given = [draw.standard_normal((length, material.channels)) for length in lengths]
+    return material.rows(given, [f"input {i}" for i in range(1, 1 + count)])
