@@ -18,6 +18,7 @@ import torch
 from caches import processor
 
 from dragoman.config import from_dict, merge
+from dragoman.decode.precision import made_ready
 from dragoman.machine import keep_memory
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.interface import SequenceModel
@@ -30,6 +31,7 @@ PLACES = (50, 100, 200, 500, 1000, 2000)
 AROUND = 20  # tokens timed at each place
 UNCACHED_TO = 500
 BATCHES = (1, 4, 16, 64, 256)
+BY_KERNELS = "our kernels"
 
 
 def small() -> SequenceModel:
@@ -89,6 +91,10 @@ def main() -> None:
     places = {"preallocated": by_place(model, "preallocated"), "growing": by_place(model, "growing")}
     places |= {"window:64:4": by_place(model, "window:64:4"), "none": uncached(model)}
     batches = by_batch(model, "preallocated")
+    ready = made_ready(small(), "cpu", "float32")  # as ``translate`` and ``generate`` run it
+    ready.decode(tokens(1, 1), ready.start(tokens(1, SOURCE)))
+    places = {f"{BY_KERNELS}, preallocated": by_place(ready, "preallocated")} | places
+    by_kernels = by_batch(ready, "preallocated")
     parameters = sum(p.numel() for p in model.parameters())
     lines = [
         "# How the cost of decoding grows",
@@ -96,7 +102,7 @@ def main() -> None:
         f"{date.today()}; {processor()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}; "
         f"`transformer-small` with 3 + 3 layers and {parameters:,} random parameters, float32; CPU microseconds.",
         "",
-        f"A token after so many others (one row; median of {AROUND} tokens):",
+        f"A token after so many others (one row; median of {AROUND} tokens), by PyTorch where nothing else is said:",
         "",
         f"| cache | {' | '.join(f'{place:,}' for place in PLACES)} |",
         "|---|" + "---:|" * len(PLACES),
@@ -107,9 +113,12 @@ def main() -> None:
         "",
         "A step of so many rows (mean over 32 tokens), and a token of it:",
         "",
-        "| rows | step | token |",
-        "|---:|---:|---:|",
-        *(f"| {rows} | {spent:,.0f} | {spent / rows:,.0f} |" for rows, spent in batches.items()),
+        f"| rows | step, {BY_KERNELS} | token | step, PyTorch | token |",
+        "|---:|---:|---:|---:|---:|",
+        *(
+            f"| {n} | {by_kernels[n]:,.0f} | {by_kernels[n] / n:,.0f} | {batches[n]:,.0f} | {batches[n] / n:,.0f} |"
+            for n in BATCHES
+        ),
         "",
     ]
     print("\n".join(lines))
