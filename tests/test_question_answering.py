@@ -133,6 +133,13 @@ def test_of_a_context_longer_than_a_window_the_window_that_knows_answers(run, mo
         assert (said.answer, said.start) == ("#", context.index("#"))
 
 
+def test_a_reader_is_verified_on_texts_and_without_any(run, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("it is so#\n\nwho is it?\n")
+    for more in ([], ["--text", str(tmp_path / "texts.txt")]):
+        assert main(["verify", str(run), "--sentences", "6", *more]) == 0
+        assert "5 of 5 hold." in capsys.readouterr().out
+
+
 def test_a_reader_is_no_tagger_and_says_so(run):
     with pytest.raises(CheckpointError, match="not trained to tag"):
         Tagger.load(run)

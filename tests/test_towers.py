@@ -57,6 +57,11 @@ def test_partners_are_found_and_the_baseline_that_shares_no_word_finds_few(run, 
     assert kept["sentences"] == 20 and kept["scores"]["recall@5 back"]["value"] > 70
 
 
+def test_both_towers_are_verified(run, capsys):
+    assert main(["verify", str(run), "--sentences", "6"]) == 0
+    assert "hold." in capsys.readouterr().out
+
+
 def test_vectors_have_length_1_and_are_alike_alone_and_among_others(run, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("red house dog\nbig cat\n")
     assert (
