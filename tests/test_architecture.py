@@ -12,7 +12,7 @@ ROOMS = [
     {"config", "durable", "machine", "native"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},
-    {"snapshot"},
+    {"snapshot", "abilities"},
     {"checkpoint"},
     {"interchange", "decode"},
     {"train", "evaluate"},

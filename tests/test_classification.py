@@ -142,7 +142,7 @@ def test_texts_are_read_alike_alone_and_among_others(run):
 
 
 def test_a_classifier_is_no_translator_and_says_so(run):
-    with pytest.raises(CheckpointError, match="reads text and writes none"):
+    with pytest.raises(CheckpointError, match="tells the label of a whole input: use `dragoman classify`"):
         load_model(run[0])
 
 

@@ -295,6 +295,6 @@ def test_commands_open_what_was_imported(tmp_path, capsys):
         folder, run = tmp_path / f"{command}-folder", tmp_path / command
         foreign.make_folder(name, number, folder)
         assert main(["import", str(folder), "--run", str(run)]) == 0
-        capsys.readouterr()
+        assert f"try `dragoman {command} {run}`" in capsys.readouterr().out
         assert main([command, str(run), "w11 w12"]) == 0
         assert capsys.readouterr().out

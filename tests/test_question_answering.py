@@ -141,7 +141,7 @@ def test_a_reader_is_verified_on_texts_and_without_any(run, tmp_path, capsys):
 
 
 def test_a_reader_is_no_tagger_and_says_so(run):
-    with pytest.raises(CheckpointError, match="not trained to tag"):
+    with pytest.raises(CheckpointError, match="finds the answer to a question in a text: use `dragoman answer`"):
         Tagger.load(run)
 
 

@@ -97,7 +97,7 @@ def test_sentences_are_tagged_alike_alone_and_among_others_and_every_word_has_a_
 
 
 def test_a_tagger_is_no_classifier_and_says_so(run):
-    with pytest.raises(CheckpointError, match="not trained to classify"):
+    with pytest.raises(CheckpointError, match="tells the label of each word: use `dragoman tag`"):
         Classifier.load(run)
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dragoman import durable
+from dragoman.abilities import unable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content
@@ -345,7 +346,7 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     """
     run, model, _ = load_any(path, which)
     if not isinstance(model, SequenceModel):
-        raise CheckpointError(f"{run.path}: this model reads text and writes none: it cannot be used here")
+        raise unable(run.path, model)
     return model, *run.tokenizers()
 
 
@@ -364,7 +365,7 @@ def load_reader(
     elif tower != "first":
         raise CheckpointError(f"{run.path}: its model is no pair of towers: there is no second one")
     if not isinstance(model, Encoder):
-        raise CheckpointError(f"{run.path}: its model reads texts in order to write: it cannot be used here")
+        raise unable(run.path, model)
     return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 
@@ -379,11 +380,7 @@ def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
-    """The configuration of a run, given as in ``load_model``, as plain data.
-
-    Raises:
-        CheckpointError: no run there.
-    """
+    """The configuration of a run, given as in ``load_model``, as plain data; raises CheckpointError without one."""
     return _run_and_name(Path(path), "best")[0].config
 
 

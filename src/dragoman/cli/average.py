@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import RunArgument
+from dragoman.cli.options import OwnRunArgument
 
 
 def average(
-    run: RunArgument,
+    run: OwnRunArgument,
     last: Annotated[int, typer.Option(min=1, help="How many checkpoints, counted from the newest.")] = 5,
 ) -> None:
     """Average the weights of a run's last checkpoints, which often translate better than any one of them."""

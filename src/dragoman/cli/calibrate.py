@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument
 
 
 def calibrate(
-    run: RunArgument,
+    run: OwnRunArgument,
     pairs: Annotated[
         str | None,
         typer.Argument(

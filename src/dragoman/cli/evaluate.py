@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, PrecisionOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    run: RunArgument,
+    run: OwnRunArgument,
     pairs: Annotated[
         str | None,
         typer.Argument(
@@ -92,8 +92,8 @@ def evaluated(
     from dragoman.train import report
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
+    translator = Translator.load(run, **options)  # first: of a run that does something else, that is what to say
     test = pairs_for(run, pairs, tags)
-    translator = Translator.load(run, **options)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
         evaluation = evaluate(

@@ -35,8 +35,8 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    given = pairs_for(run, pairs, tag or [])
     translator = Translator.load(run, which=checkpoint, device=device, context=context)
+    given = pairs_for(run, pairs, tag or [])
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
     lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)

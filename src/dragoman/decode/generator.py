@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from dragoman.abilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.forced import batches_by_length
 from dragoman.decode.pieces import StopAt, TextStream
@@ -71,10 +72,11 @@ class Generator:
         """The language model that a run has trained; as ``Translator.load``.
 
         Raises:
-            CheckpointError: no such run or checkpoint, or a damaged one.
-            ConfigError: no such device; or a model that translates.
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
+            ConfigError: no such device.
         """
         model, _, tokenizer = load_model(run, which)
+        check(run, model, CONTINUES)
         return cls(made_ready(model, device), tokenizer)
 
     def generate(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from dragoman.abilities import TRANSLATES, check
 from dragoman.checkpoint import load_model, run_config, run_folder
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.job import Job, Progress
@@ -76,12 +77,13 @@ class Translator:
             context: sentences that are read before each text at most; None for as many as in training.
 
         Raises:
-            CheckpointError: no such run or checkpoint, or a damaged one.
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
             ConfigError: no such device or precision, or more context than there was in training.
         """
         config = run_config(run)
-        before = learnt(config).limited(context)
         model, source_tokenizer, target_tokenizer = load_model(run, which)
+        check(run, model, TRANSLATES)
+        before = learnt(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
         translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest, before)

@@ -7,7 +7,7 @@ the command line's ``PATH=VALUE`` over both; ``fill`` puts in what only the toke
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,7 +19,7 @@ from dragoman.data.captions import CaptionedImages
 from dragoman.data.mixture import Concatenate, Mixture
 from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
-from dragoman.data.tasks import Denoising, LanguageModelling, Task, Translation
+from dragoman.data.tasks import Contrastive, Denoising, LanguageModelling, Task, Translation
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
 from dragoman.model.families import ModelConfig
@@ -181,11 +181,25 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         data = _spelled_out(data)
     for assignment in overrides:
         data = override(data, assignment)
-    cfg = from_dict(RunConfig, data, where=where)
+    try:
+        cfg = from_dict(RunConfig, data, where=where)
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_other_kinds(data, str(error).removeprefix(f'{where}.'))}") from None
     if cfg.init is None:
         return cfg
     _check_tokenizers(cfg, cfg.init)
     return cfg if isinstance(cfg.init.vocabulary, Kept) else from_dict(RunConfig, _without_sizes(to_dict(cfg)))
+
+
+def _other_kinds(data: Mapping[str, Any], mistake: str) -> str:
+    """What to say besides of a mistake in ``data`` that has no kind, and so was read as pairs of sentences."""
+    task, given = data.get("task"), data.get("data")
+    kind = task.get("kind") if isinstance(task, dict) else task
+    pairs = (None, *map(kind_of, (Translation, Contrastive)))
+    if kind in pairs or not mistake.startswith("data.") or not isinstance(given, dict) or "kind" in given:
+        return ""
+    known = ", ".join(sorted(map(kind_of, get_args(get_args(Data)[0]))))
+    return f" Data without a kind are pairs of sentences, not for {kind}: set data.kind, to one of {known}."
 
 
 def _earlier(run: str) -> dict[str, Any]:

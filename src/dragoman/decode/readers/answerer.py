@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from dragoman.abilities import ANSWERS
 from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, said
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
@@ -29,6 +30,8 @@ class Answered:
 
 class Answerer(InputReader):
     """A model that finds the answer to a question in a text."""
+
+    ability = ANSWERS
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         super().__init__(model, tokenizer, config)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dragoman.abilities import CLASSIFIES
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
@@ -25,6 +26,8 @@ class Classified:
 
 class Classifier(InputReader):
     """A model that tells the label of an example."""
+
+    ability = CLASSIFIES
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         super().__init__(model, tokenizer, config)

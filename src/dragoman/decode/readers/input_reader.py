@@ -5,12 +5,13 @@ B examples.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dragoman.abilities import Ability, check
 from dragoman.checkpoint import load_reader
 from dragoman.data.material import material_of, moved
 from dragoman.decode.forced import batches_by_length
@@ -25,6 +26,9 @@ Progress = Callable[[int, int], None]
 
 
 class InputReader:
+    ability: ClassVar[Ability | None] = None
+    """What the model must be for; None where any will do."""
+
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         self.model, self.tokenizer, self.config = model, tokenizer, config
         data = config.get("data", {})
@@ -46,6 +50,8 @@ class InputReader:
             ConfigError: no such device.
         """
         model, tokenizer, config = load_reader(run, which, tower=tower)
+        if cls.ability:
+            check(run, model, cls.ability)
         return cls(made_ready(model, device), tokenizer, config)
 
     def answers(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dragoman.abilities import TAGS
 from dragoman.data.tags import Part, parts
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
@@ -26,6 +27,8 @@ class TaggedWords:
 
 class Tagger(InputReader):
     """A model that tells the label of each word."""
+
+    ability = TAGS
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         super().__init__(model, tokenizer, config)
