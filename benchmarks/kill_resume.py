@@ -37,7 +37,7 @@ from dragoman.train.recipe import RunConfig, load
 from dragoman.train.run import resume, start
 
 STEPS = 60
-TIMES = ("seconds", "tokens_per_second")
+TIMES = ("seconds", "tokens_per_second", "utilisation")
 CHANGES = ("open", "write", "fsync", "rename", "symlink", "mkdir", "unlink", "rmdir")
 """System calls of which one may be the last."""
 
