@@ -237,7 +237,7 @@ MISTAKES = {
     "nbest of a sample": (["translate", "TRANSLATOR", "a", "--sample", "3", "--nbest", "2"], "--nbest: is for --beam"),
     "streaming a beam": (["generate", "RUN", "a", "--stream", "--search", "beam"], "only greedy search and one sample"),
     "streaming a file": (["generate", "RUN", "--stream"], "--stream: writes the text of one prompt"),
-    "a translator": (["generate", "TRANSLATOR", "a"], "this model translates: it needs a source"),
+    "a translator": (["generate", "TRANSLATOR", "a"], "writes another: use `dragoman translate`"),
     "no run": (["generate", "absent", "a"], "absent: no such run directory"),
     "an empty stop": (["generate", "RUN", "a", "--stop", ""], "stop: an empty text stands everywhere"),
 }  # fmt: skip
