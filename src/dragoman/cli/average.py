@@ -18,4 +18,4 @@ def average(
 
     with closing(RunDirectory.open(run, write=True)) as directory:
         made = average_checkpoints(directory, last)
-    print(f"{made.path}\nuse it with: dragoman translate {run} --checkpoint {made.path.name}")
+    print(f"{made.path}\nevery command takes it with --checkpoint {made.path.name}")

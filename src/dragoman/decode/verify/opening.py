@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dragoman.checkpoint import load_any, run_folder
+from dragoman.checkpoint import load_any
 from dragoman.decode.precision import on_device
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import InputReader
@@ -64,7 +64,7 @@ def open_run(
     if isinstance(model, SequenceModel):
         tokenizers = directory.tokenizers()
         ask = _to_translate if translates(model) else _to_continue
-        texts, rows = ask(model, tokenizers[0], config, run_folder(run) / "data", text, examples)
+        texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
         return [Opened(WritingVerifier(model, tokenizers[1], rows, beam=beam, **how), texts, tokenizers[1])]
     opened = []
     for name, tower in _towers(model):
