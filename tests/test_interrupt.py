@@ -2,6 +2,7 @@
 
 import os
 import signal
+from itertools import islice
 from threading import Event
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_run import outcome
 from dragoman.cli import main
 from dragoman.text.tokens.training import train_interruptibly
 from dragoman.train.events import Finished
+from dragoman.train.interrupt import as_ctrl_c
 from dragoman.train.lessons import translation
 from dragoman.train.run import resume, start
 
@@ -73,15 +75,17 @@ def test_ctrl_c_is_heard_while_the_library_learns_a_vocabulary():
             os.kill(os.getpid(), signal.SIGINT)
             assert heard.wait(60)
 
-    with pytest.raises(KeyboardInterrupt):
+    with as_ctrl_c(), pytest.raises(KeyboardInterrupt):
         train_interruptibly(Library(), None, (str(i) for i in range(2_500)))
     heard.set()
     assert read == [str(i) for i in range(2_500)]
 
 
-def test_what_fails_in_the_library_fails_here():
+@pytest.mark.parametrize("chunks_read", [0, 3, 100])
+def test_what_fails_in_the_library_fails_here_however_much_it_has_read(chunks_read):
     class Library:
         def train_from_iterator(self, chunks, trainer):
+            list(islice(chunks, chunks_read))
             raise OSError("of the library")
 
     with pytest.raises(OSError, match="of the library"):

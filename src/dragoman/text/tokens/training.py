@@ -178,14 +178,15 @@ def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, 
     heard here, and the thread is left to end with the process. The texts are read here: their files may be bound to
     this thread."""
     chunks: Queue[list[str] | None] = Queue(maxsize=4)
+    handed_over = iter(chunks.get, None)
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            inner.train_from_iterator(iter(chunks.get, None), trainer)
+            inner.train_from_iterator(handed_over, trainer)
         except BaseException as error:
             failures.append(error)
-            for _ in iter(chunks.get, None):  # or the other thread waits for room
+            for _ in handed_over:  # or the other thread waits for room
                 pass
 
     thread, rest = Thread(target=work, daemon=True), iter(texts)
