@@ -184,22 +184,22 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     try:
         cfg = from_dict(RunConfig, data, where=where)
     except ConfigError as error:
-        raise ConfigError(f"{error}{_other_kinds(data, str(error).removeprefix(f'{where}.'))}") from None
+        raise ConfigError(_kind_missing(data, str(error), where) or str(error)) from None
     if cfg.init is None:
         return cfg
     _check_tokenizers(cfg, cfg.init)
     return cfg if isinstance(cfg.init.vocabulary, Kept) else from_dict(RunConfig, _without_sizes(to_dict(cfg)))
 
 
-def _other_kinds(data: Mapping[str, Any], mistake: str) -> str:
-    """What to say besides of a mistake in ``data`` that has no kind, and so was read as pairs of sentences."""
+def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | None:
+    """What to say instead of a mistake in ``data`` that has no kind, and so was read as pairs of sentences."""
     task, given = data.get("task"), data.get("data")
     kind = task.get("kind") if isinstance(task, dict) else task
-    pairs = (None, *map(kind_of, (Translation, Contrastive)))
-    if kind in pairs or not mistake.startswith("data.") or not isinstance(given, dict) or "kind" in given:
-        return ""
+    pairs, prefix = (None, *map(kind_of, (Translation, Contrastive))), f"{where}." if where else ""
+    if kind in pairs or not mistake.startswith(f"{prefix}data.") or not isinstance(given, dict) or "kind" in given:
+        return None
     known = ", ".join(sorted(map(kind_of, get_args(get_args(Data)[0]))))
-    return f" Data without a kind are pairs of sentences, not for {kind}: set data.kind, to one of {known}."
+    return f"{prefix}data: without a kind it is pairs of sentences, not for {kind}: set data.kind, to one of {known}"
 
 
 def _earlier(run: str) -> dict[str, Any]:
