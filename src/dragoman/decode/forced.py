@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.decode.search.ranking import log_prob_of
-from dragoman.model.interface import SequenceModel
+from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
 _AT_ONCE = 512
@@ -56,6 +56,13 @@ def shifted(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "B T"]:
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=device)
+
+
+def padded_in_front(rows: Sequence[Sequence[int]], device: torch.device, extra: int = 0) -> Tokens:
+    """So that all end in the last column, and go on from there; ``extra`` columns of padding are added."""
+    longest = extra + max(map(len, rows))
+    ids = torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows], device=device)
+    return Tokens(ids, None if all(len(row) == longest for row in rows) else ids != PAD)
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from dragoman.abilities import CONTINUES, check
 from dragoman.checkpoint import load_model
-from dragoman.decode.forced import batches_by_length
+from dragoman.decode.forced import batches_by_length, padded_in_front
 from dragoman.decode.pieces import StopAt, TextStream
 from dragoman.decode.precision import made_ready
 from dragoman.decode.rules.repetition import RuleConfig
@@ -20,9 +18,9 @@ from dragoman.decode.search.search import SearchConfig, own_seeds, walk
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
-from dragoman.model.interface import SequenceModel, Tokens
+from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
-from dragoman.text.tokens.tokenizer import BOS, PAD, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, Tokenizer
 
 MAX_NEW_TOKENS = 256
 BATCH_TOKENS = 8192
@@ -197,10 +195,8 @@ class _Asked:
 
     def walk(self, rows: list[list[int]], seeds: Sequence[int] | None) -> tuple[Strategy, Iterator[Choice]]:
         """A strategy for these prompts, and its choices as they are made."""
-        longest = max(map(len, rows))
-        ids = torch.tensor([[PAD] * (longest - len(row)) + row for row in rows], device=self.device)
-        prompt = Tokens(ids, None if all(len(row) == longest for row in rows) else ids != PAD)
-        begun = Begun(ids)
+        prompt = padded_in_front(rows, self.device)
+        ids, begun = prompt.ids, Begun(prompt.ids)
         rules: list[Rule] = [rule.start(begun) for rule in self.rules]
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.decode.forced import padded, shifted, token_log_probs
+from dragoman.decode.forced import padded, padded_in_front, shifted, token_log_probs
 from dragoman.decode.rules.rules import Rule, Rules
 from dragoman.decode.search.ranking import log_prob_of
-from dragoman.decode.search.search import Batch, SearchConfig, own_seeds, search
+from dragoman.decode.search.search import SearchConfig, own_seeds, search, walk
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.model.caches.cache import DEFAULT, Cache
 from dragoman.model.interface import SequenceModel, Tokens
@@ -111,27 +111,18 @@ class Beginnings(Asked):
         extra: int = 0,
         rules: Sequence[Rule] = (),
     ) -> list[list[Hypothesis]]:
-        prompt, limits = self.prompt(rows, extra), self.limits(model, rows, cfg)
+        prompt, limits = padded_in_front(rows, self.device, extra), self.limits(model, rows, cfg)
         Rules(rules).begin(limits)
         strategy = cfg.start(limits, self.device, own_seeds(prompt.ids))
-        batch = Batch(model, None, prompt, cfg, strategy, policy, rules)
-        with model.without_dropout():
-            while batch.step():
-                pass
+        for _ in walk(model, None, prompt, cfg, strategy, policy, rules):
+            pass
         return strategy.results()
-
-    def prompt(self, rows: Rows, extra: int = 0) -> Tokens:
-        """Padded in front, so that all end in the last column."""
-        longest = extra + max(map(len, rows))
-        ids = torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows], device=self.device)
-        keep = ids != PAD
-        return Tokens(ids, None if bool(keep.all()) else keep)
 
     def limits(self, model: SequenceModel, rows: Rows, cfg: SearchConfig) -> list[int]:
         return [1 + min(LONGEST, (model.max_length or MOST) - len(row)) for row in rows]
 
     def at_once(self, forward: Forward, rows: Rows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        prompt = self.prompt(rows).ids
+        prompt = padded_in_front(rows, self.device).ids
         ids = torch.cat([prompt, _unended(target)], dim=1)  # padded in front and behind
         return forward(Tokens(ids, ids != PAD), None)[:, prompt.shape[1] - 1 :]
 
@@ -139,7 +130,7 @@ class Beginnings(Asked):
         self, model: SequenceModel, rows: Rows, target: Int[Tensor, "B T"], policy: Cache
     ) -> Float[Tensor, "B T V"]:
         state = model.start(None, policy)
-        logits = [model.decode(self.prompt(rows), state)[:, -1:]]
+        logits = [model.decode(padded_in_front(rows, self.device), state)[:, -1:]]
         for ids in _unended(target).T[:, :, None]:
             logits.append(model.decode(Tokens(ids, ids != PAD), state))
         return torch.cat(logits, dim=1)
