@@ -16,6 +16,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT
+from dragoman.text.filled import plurals
 from dragoman.text.filled.document import open_document
 from dragoman.text.filled.po_document import PoDocument
 from dragoman.text.filled.slots import Document, Filling, Slot
@@ -74,7 +75,7 @@ QUOTED = st.sampled_from(
 
 @st.composite
 def untranslated_po(draw) -> str:
-    parts = [HEADER + '"Language: ru\\n"\n']
+    parts = [HEADER + '"Language: ru\\n"\n' + f'"Plural-Forms: {plurals.field_of("ru")}\\n"\n']
     for _ in range(draw(st.integers(0, 4))):
         parts += [line + "\n" for line in draw(COMMENTS)]
         parts += ['msgctxt "menu"\n'] * draw(st.integers(0, 1)) + [f"msgid {draw(QUOTED)}\n"]
@@ -201,7 +202,8 @@ def test_where_nothing_tells_the_plural_forms_those_that_are_there_are_filled():
     raw = (HEADER + PLURAL + PLURAL.replace("file", "row")).encode()
     doc = PoDocument(raw, "a.po")
     assert len(doc.slots) == 4 and doc.notes == [
-        "a.po: no Plural-Forms in its header, so plurals get the forms they have"
+        "a.po: no Plural-Forms in its header, so plurals get the forms they have: name the language with "
+        "--target-language to have them filled in"
     ]
     assert len(PoDocument(raw, "a.po", "ru").slots) == 6
 
@@ -360,7 +362,10 @@ def test_a_po_file_is_translated_from_the_command_line(shouting, tmp_path, capsy
     assert main(arguments) == 0
     expected = PO.replace('msgid "doubt %s"\nmsgstr ""', '#, fuzzy\nmsgid "doubt %s"\nmsgstr "DOUBT %s"')
     assert (tmp_path / "b.po").read_text() == expected and (tmp_path / "a.po").read_text() == PO
-    assert "1 translated, 1 of them marked for review; 1 were there and are as they were" in capsys.readouterr().err
+    assert (
+        "0 translated; 1 more filled in and marked for review; 1 were there and are as they were"
+        in capsys.readouterr().err
+    )
     assert main(["translate", "run", str(tmp_path / "a.po"), "--redo"]) == 0
     assert capsys.readouterr().out == PO.replace('""\n\nmsgid', '"DOUBT %s"\n\nmsgid').replace('"da"', '"THERE"')
 

@@ -256,7 +256,7 @@ def test_the_orders_of_catalogues_that_are_whole_are_read(tmp_path):
         read(tmp_path / "a.mo", compiled(*empty))
 
 
-@pytest.mark.parametrize("field", list(plurals._USUAL))
+@pytest.mark.parametrize("field", sorted(set(plurals._tables()[0].values())))
 def test_plural_rules_agree_with_pythons_gettext(field):
     ours, theirs = plurals.parse(field), gettext.c2py(field.partition("plural=")[2].rstrip(";"))
     assert [ours.form(n) for n in range(300)] == [theirs(n) for n in range(300)]

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragoman.errors import DataError
+from dragoman.errors import DataError, UserError
 
 if TYPE_CHECKING:
+    from dragoman.decode.documents.document import Translated
     from dragoman.decode.documents.ways import Require
     from dragoman.decode.translation import Translation
     from dragoman.text.context import NoContext, SentencesBefore
@@ -25,6 +27,19 @@ def opened(text: str | None, source: str | None, target: str | None) -> "Documen
             return None  # a sentence, after all
         raise DataError(f"{text}: no such file")
     return open_document(text, source=source, target=target)
+
+
+def language_of(run: Path, text: str | None) -> str | None:
+    """Return the language that a run translates into, where its cleaning names it and ``text`` is a document."""
+    from dragoman.checkpoint import run_config
+    from dragoman.text.filled.document import KINDS
+
+    if text is None or not text.lower().endswith(KINDS):
+        return None
+    with suppress(UserError):  # a run that is missing is reported when it is loaded
+        cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
+        return cleaning.get("target_language")
+    return None
 
 
 def fill(
@@ -59,5 +74,12 @@ def fill(
         replace(output, done.content)
     for warning in done.warnings:
         print(f"dragoman: {warning}", file=sys.stderr)
-    flagged = f", {done.flagged:,} of them marked for review" if flag_below is not None else ""
-    print(f"{done.filled:,} translated{flagged}; {done.left:,} were there and are as they were", file=sys.stderr)
+    print(_summary(done), file=sys.stderr)
+
+
+def _summary(done: "Translated") -> str:
+    """How many translations there are of each kind: only those that nothing speaks against count as translated."""
+    flagged = f"; {done.flagged:,} more filled in and marked for review" if done.flagged else ""
+    without = f"; {done.untranslated:,} left without a translation" if done.untranslated else ""
+    there = f"; {done.left:,} were there and are as they were"
+    return f"{done.filled - done.flagged:,} translated{flagged}{without}{there}"

@@ -28,7 +28,7 @@ class Layout:
     scores: bool = False
     alignments: bool = False
     flag_below: float | None = None
-    """Confidence below which a translation is marked for review."""
+    """Confidence below which a translation is marked for review; so is one that a warning names."""
 
     def lines(self, translation: "Translation") -> Iterator[str]:
         """Text has the columns that were asked for, in this order: row, text, score, log-probability, alignment,
@@ -59,12 +59,15 @@ class Layout:
         return first | {"confidence": translation.confidence} | review | given
 
     def flagged(self, translation: "Translation") -> bool:
+        return self.flag_below is not None and (self.is_unsure(translation) or bool(translation.warnings))
+
+    def is_unsure(self, translation: "Translation") -> bool:
         return self.flag_below is not None and translation.confidence < self.flag_below
 
     def remarks(self, translation: "Translation") -> Iterator[str]:
         """What its reader should know, apart from the text."""
         yield from translation.warnings
-        if self.flagged(translation):
+        if self.is_unsure(translation):
             yield (
                 f"row {translation.row}: to be reviewed: confidence {translation.confidence:.2f} "
                 f"is below {self.flag_below:g}"

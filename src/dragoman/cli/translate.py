@@ -81,7 +81,8 @@ def translate(
     ] = False,
     source_language: Annotated[str | None, typer.Option(metavar="LANGUAGE", help="Of a .tmx file's many.")] = None,
     target_language: Annotated[
-        str | None, typer.Option(metavar="LANGUAGE", help="To be added to a .tmx file; for a .po file's plural forms.")
+        str | None,
+        typer.Option(metavar="LANGUAGE", help="Of the translations in a .po, .xlf or .tmx file that does not say it."),
     ] = None,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -100,6 +101,7 @@ def translate(
     from dragoman.durable import replace_with
     from dragoman.model.caches.cache import parse_cache
 
+    target_language = target_language or documents.language_of(run, text)
     document = documents.opened(text, source_language, target_language)
     if document and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
         raise ConfigError(

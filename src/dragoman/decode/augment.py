@@ -13,6 +13,7 @@ from pathlib import Path
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
 from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.icu import ICU_KEPT
 from dragoman.decode.documents.ways import UNTOUCHED, Question
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import settled
@@ -191,6 +192,6 @@ def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefo
 
 
 def _made(line: str, translation: Translation) -> Made:
-    if not line or any(warning.endswith(UNTOUCHED) for warning in translation.warnings):
+    if not line or any(w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings):
         return Made(line, ())
     return Made(line, tuple(c.text for c in translation.candidates if c.text and not c.cut))

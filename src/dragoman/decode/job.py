@@ -21,7 +21,7 @@ from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.translation import Candidate, Translation
+from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.interface import SequenceModel
@@ -182,10 +182,10 @@ class Job:
             answers = [(self.in_one(parts, [candidates[0] for candidates in answers]),)]
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
         if answers[0][0].cut:
-            warnings.append(f"row {row}: the translation was ended by force at the length limit")
-        judge, best = self.calibration.confidence, answers[0][0]
-        confidence = judge.of(source, best) if judge else best.mean_probability
-        return Translation(row, source, answers[0], tuple(warnings), confidence)
+            warnings.append(f"row {row}: {TRUNCATED}")
+        judge = self.calibration.confidence
+        judged = tuple(replace(c, confidence=judge.of(source, c) if judge else c.mean_probability) for c in answers[0])
+        return Translation(row, source, judged, tuple(warnings), judged[0].confidence or 0.0)
 
     def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
@@ -198,6 +198,7 @@ class Job:
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             cut=any(c.cut for c in best),
             alignment=_end_to_end(parts, best) if self.aligner else None,
+            parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )
 
 

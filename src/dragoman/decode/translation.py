@@ -1,7 +1,18 @@
 """What comes out of a translator."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+TRUNCATED = "the translation was ended by force at the length limit"
+"""What the warning about a candidate that was cut says."""
+
+
+@dataclass(frozen=True)
+class PartAnswer:
+    """One question to the model and its answer, where several make up a translation."""
+
+    question: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -20,7 +31,12 @@ class Candidate:
     """The length limit ended it; the model would have gone on."""
     alignment: tuple[tuple[int, int], ...] | None = None
     """(word of the source, word of ``text``), counted from 0, words being what stands between spaces; None where it was
-    not asked for."""
+    not asked for, or where the text was put together around placeholders."""
+    confidence: float | None = None
+    """As ``Translation.confidence``; None where it was not judged, so that ``mean_probability`` stands for it."""
+    parts: tuple[PartAnswer, ...] = ()
+    """Where the text was put together: what the model was asked and answered, in the order of ``tokens``, which spell
+    these answers. Empty where the text is the model's answer to the source."""
 
     @property
     def mean_probability(self) -> float:
@@ -42,6 +58,16 @@ class Translation:
     confidence: float = 1.0
     """0 to 1, of the best candidate: how likely it is to be good where the run has been calibrated (``dragoman
     calibrate``); else its ``mean_probability``, which ranks sentences but promises no frequency."""
+
+    def choosing(self, candidates: tuple[Candidate, ...]) -> "Translation":
+        """Return the same with some of its candidates; confidence and warnings are those of the first one."""
+        best = candidates[0]
+        if best == self.candidates[0]:
+            return replace(self, candidates=candidates)
+        warnings = [warning for warning in self.warnings if not warning.endswith(TRUNCATED)]
+        warnings += [f"row {self.row}: {TRUNCATED}"] * best.cut
+        confidence = best.mean_probability if best.confidence is None else best.confidence
+        return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=confidence)
 
     @property
     def text(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.ways import Ask, Question, Require
+from dragoman.decode.documents.ways import Ask, Question, Require, is_left_alone
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
@@ -22,11 +22,13 @@ class Translated:
     content: bytes
     """The document, filled."""
     filled: int
-    """Slots that got a translation."""
+    """Slots that got a translation, those to be looked at included."""
     left: int
     """Slots that had one, and kept it."""
     flagged: int
-    """Slots that a person should look at, marked so in the document."""
+    """Of those that got one, the slots that a person should look at, marked so in the document."""
+    untranslated: int
+    """Slots that had none and got none, because the answer was no translation; a warning names each."""
     warnings: tuple[str, ...]
     """Each names its place."""
 
@@ -46,7 +48,8 @@ def translate_document(
     Args:
         ask: the translator.
         redo: also those that have one, unless it was approved.
-        flag_below: confidence below which a translation is marked for review.
+        flag_below: confidence below which a translation is marked for review. One that a warning names is marked in
+            any case, and one that is still the source, word for word, is not written at all.
         require: see ``placeholders.translate``.
         context: how much of the texts before it, whether they have a translation or not, is read with each.
         progress: called with how many slots are done, and of how many.
@@ -69,14 +72,16 @@ def translate_document(
             require=require,
         )
         for i, slot, answer in zip(some, slots, answers, strict=True):
-            review = flag_below is not None and answer.confidence < flag_below
-            fillings[i] = Filling(answer.text, review)
+            if not is_left_alone(answer):
+                doubtful = flag_below is not None and answer.confidence < flag_below
+                fillings[i] = Filling(answer.text, doubtful or bool(answer.warnings))
             warnings += [re.sub(r"^row \d+", slot.place, warning) for warning in answer.warnings]
     return Translated(
         content=document.filled(fillings),
         filled=len(fillings),
-        left=len(document.slots) - len(chosen),
-        flagged=sum(filling.review for filling in fillings.values()),
+        left=sum(slot.filled for i, slot in enumerate(document.slots) if i not in fillings),
+        flagged=len(document.to_review(fillings)),
+        untranslated=sum(not slot.filled for i, slot in enumerate(document.slots) if i not in fillings),
         warnings=tuple(warnings),
     )
 

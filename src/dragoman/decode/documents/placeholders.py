@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
 from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
 from dragoman.text.cleaning.clean import normalise
@@ -94,6 +95,18 @@ def _split(text: str, codes: tuple[str, ...], context: Before) -> tuple[list[str
 def _assembled(
     row: int, text: str, codes: tuple[str, ...], spaces: list[str], answers: list[Translation | None]
 ) -> Translation:
+    whole = _joined(row, text, codes, spaces, answers)
+    if not holds_icu_message(text, codes):
+        return whole
+    best = dataclasses.replace(whole.candidates[0], confidence=0.0)
+    return dataclasses.replace(
+        whole, candidates=(best,), warnings=(*whole.warnings, about(row, ICU_KEPT)), confidence=0.0
+    )
+
+
+def _joined(
+    row: int, text: str, codes: tuple[str, ...], spaces: list[str], answers: list[Translation | None]
+) -> Translation:
     given = [answer for answer in answers if answer is not None]
     if len(given) == 1 and not any(spaces):
         warnings = tuple(about(row, warning) for warning in given[0].warnings)
@@ -102,4 +115,5 @@ def _assembled(
     whole = "".join(itertools.chain.from_iterable(zip(written, [*spaces, ""], strict=True)))
     if kept(find(text, codes), find(whole, codes)):
         return in_one(row, text, whole, given)
-    return in_one(row, text, text, given, UNTOUCHED)  # such as a brace that opens on one line and closes on another
+    # such as a brace that opens on one line and closes on another
+    return in_one(row, text, text, [], UNTOUCHED, untranslated=True)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from dragoman.decode.documents.icu import ICU_KEPT
 from dragoman.decode.documents.segment import sentences
 from dragoman.decode.request import Request
-from dragoman.decode.translation import Candidate, Translation
+from dragoman.decode.translation import Candidate, PartAnswer, Translation
 from dragoman.text.formats.lines import Before
 from dragoman.text.placeholders import Placeholder, Role, find, kept
 
@@ -47,9 +48,17 @@ class Line:
         return kept(self.placeholders, find(translation, self.codes))
 
 
-def in_one(row: int, source: str, text: str, parts: Sequence[Translation], *warnings: str) -> Translation:
-    """One translation that is made of several; as trustworthy as the worst of them."""
+def in_one(
+    row: int, source: str, text: str, parts: Sequence[Translation], *warnings: str, untranslated: bool = False
+) -> Translation:
+    """One translation that is made of several; as trustworthy as the worst of them.
+
+    Args:
+        parts: those that ``text`` is made of, and no others.
+        untranslated: words of the source stand in ``text`` as they were, so that it can not be trusted at all.
+    """
     best = [part.candidates[0] for part in parts]
+    confidence = 0.0 if untranslated else min((p.confidence for p in parts), default=1.0)
     whole = Candidate(
         text=text,
         score=min((c.score for c in best), default=0.0),
@@ -57,9 +66,20 @@ def in_one(row: int, source: str, text: str, parts: Sequence[Translation], *warn
         tokens=sum((c.tokens for c in best), ()),
         token_log_probs=sum((c.token_log_probs for c in best), ()),
         cut=any(c.cut for c in best),
+        confidence=confidence,
+        parts=tuple(
+            itertools.chain(*(c.parts or [PartAnswer(p.source, c.text)] for p, c in zip(parts, best, strict=True)))
+        ),
     )
     told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
-    return Translation(row, source, (whole,), tuple(told), min((p.confidence for p in parts), default=1.0))
+    return Translation(row, source, (whole,), tuple(told), confidence)
+
+
+def is_left_alone(translation: Translation) -> bool:
+    """Return whether a text came out as it went in because nothing in it could be translated."""
+    return translation.text == translation.source and any(
+        w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings
+    )
 
 
 def about(row: int, warning: str) -> str:
@@ -138,7 +158,7 @@ class AsItIs(Asking):
     def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
         (reply,) = replies
         good = tuple(c for c in reply.candidates if c.text and line.is_kept_in(c.text))
-        return dataclasses.replace(reply, candidates=good) if good else None
+        return reply.choosing(good) if good else None
 
 
 class Required(AsItIs):
@@ -153,7 +173,7 @@ class Required(AsItIs):
 
     def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
         found = super().answer(line, replies)
-        return found and dataclasses.replace(found, candidates=found.candidates[:1])
+        return found and found.choosing(found.candidates[:1])
 
 
 class StandIns(Asking):
@@ -219,7 +239,7 @@ class StandIns(Asking):
         pattern = re.compile(rf"(?<!{self.edge})(?:{'|'.join(map(re.escape, longest_first))})(?!{self.edge})")
         for candidate in reply.candidates:
             if (text := _swapped_back(candidate.text, pattern, swaps)) is not None and line.is_kept_in(text):
-                return in_one(1, line.text, text, [dataclasses.replace(reply, candidates=(candidate,))])
+                return in_one(1, line.text, text, [reply.choosing((candidate,))])
         return None
 
 
@@ -322,16 +342,17 @@ class InPieces(Asking):
             at = end
 
     def answer(self, line: Line, replies: list[Translation]) -> Translation:
-        asked, parts, damaged = iter(replies), [], False
+        asked, parts, used = iter(replies), [], []
         for words, rest in self.stretches(line):
-            reply = next(asked).text if words else ""
-            spoilt = bool(words) and bool(find(reply) or not reply)
-            damaged |= spoilt
-            parts += [words if spoilt else _ended_alike(reply, words), rest]
-        text = "".join(parts)
+            reply = next(asked) if words else None
+            if reply and reply.text and not find(reply.text):
+                used.append(reply)
+                words = _ended_alike(reply.text, words)
+            parts += [words, rest]
+        text, damaged = "".join(parts), len(used) < len(replies)
         if not line.is_kept_in(text):
-            text, damaged = line.text, True
-        return in_one(1, line.text, text, replies, UNTOUCHED if damaged else IN_PIECES)
+            text, used, damaged = line.text, [], True
+        return in_one(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
 
 
 _WORDS = re.compile(r"\w.*\w|\w", re.DOTALL)

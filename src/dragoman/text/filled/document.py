@@ -18,7 +18,8 @@ def open_document(path: str | Path, *, source: str | None = None, target: str | 
 
     Args:
         source: language of the source; a TMX file may need it.
-        target: language of the target; a TMX file may need it, or a PO file that does not tell its plural forms.
+        target: language of the target; a TMX file may need it, an XLIFF file of version 2, or a PO file that does not
+            tell its plural forms. It is written into files that do not say it.
 
     Raises:
         DataError: it cannot be read as what its name says; the message names file and line.
@@ -29,7 +30,7 @@ def open_document(path: str | Path, *, source: str | None = None, target: str | 
         case ".po" | ".pot":
             return PoDocument(read_bytes(path), name, target)
         case ".xlf" | ".xliff":
-            return XliffDocument(read_bytes(path), name)
+            return XliffDocument(read_bytes(path), name, target)
         case ".tmx":
             return TmxDocument(read_bytes(path), name, source, target)
         case ".mo":

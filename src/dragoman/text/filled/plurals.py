@@ -6,7 +6,7 @@ A header line ``Plural-Forms: nplurals=2; plural=(n != 1);`` holds a C expressio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 NUMBERS = range(1001)
 """Numbers that tell which form is for what: every language's rule repeats within them."""
@@ -28,6 +28,10 @@ class Plurals:
     def singular_is_exact(self) -> bool:
         """Whether the form for 1 is for nothing else, so that it need not name the number."""
         return self.singular is not None and sum(self.form(n) == self.singular for n in NUMBERS) == 1
+
+    def same_as(self, other: "Plurals | None") -> bool:
+        """Return whether both give every number the same form."""
+        return other is not None and self.count == other.count and all(self.form(n) == other.form(n) for n in NUMBERS)
 
 
 @lru_cache(maxsize=64)
@@ -56,33 +60,38 @@ def parse(field: str) -> Plurals | None:
 
 @lru_cache(maxsize=256)
 def of_language(language: str) -> Plurals | None:
-    """The usual forms of a language, named as ``de``, ``pt_BR`` or ``sr@latin``; None for one not in the table here."""
-    full = re.split(r"[.@]", language.strip().replace("-", "_"))[0]
-    for name in (full, full.partition("_")[0].lower()):
-        for field, languages in _USUAL.items():
-            if name in languages.split():
-                return parse(field)
+    """The usual forms of a language, named as ``de``, ``pt-BR`` or ``sr@latin``; None for one that is not known."""
+    field = field_of(language)
+    return parse(field) if field else None
+
+
+@lru_cache(maxsize=256)
+def field_of(language: str) -> str | None:
+    """Return the ``Plural-Forms`` field that is usual for a language; None for one that is not known."""
+    whole = language.strip().partition(".")[0].replace("-", "_").lower()  # without .UTF-8
+    without_modifier = whole.partition("@")[0]
+    fields, aliases = _tables()
+    for name in (whole, without_modifier, re.split("[_@]", whole)[0]):
+        if field := fields.get(name) or fields.get(aliases.get(name, "")):
+            return field
     return None
 
 
-_ONE, _TEENS = "n % 10 == 1 && n % 100 != 11", "(n % 100 < 10 || n % 100 >= 20)"
-_FEW = f"n % 10 >= 2 && n % 10 <= 4 && {_TEENS}"
-_USUAL = {
-    "nplurals=1; plural=0;": "ja ko zh vi th id ms lo my ka",
-    "nplurals=2; plural=(n != 1);": "en de es it nl sv da nb nn no fi et el hu bg he pt pt_PT ca eu gl eo af sq sw ta "
-    "te ur az bn gu kn ml mr ne pa ps so hy kk mn tk uz",
-    "nplurals=2; plural=(n > 1);": "fr pt_BR tr fa hi ln mg oc br ti wa",
-    "nplurals=2; plural=(n % 10 != 1 || n % 100 == 11);": "is mk",
-    f"nplurals=3; plural=({_ONE} ? 0 : {_FEW} ? 1 : 2);": "ru uk be sr hr bs",
-    f"nplurals=3; plural=(n == 1 ? 0 : {_FEW} ? 1 : 2);": "pl",
-    "nplurals=3; plural=(n == 1 ? 0 : n >= 2 && n <= 4 ? 1 : 2);": "cs sk",
-    "nplurals=3; plural=(n == 1 ? 0 : n == 0 || (n % 100 > 0 && n % 100 < 20) ? 1 : 2);": "ro",
-    f"nplurals=3; plural=({_ONE} ? 0 : n % 10 >= 2 && {_TEENS} ? 1 : 2);": "lt",
-    f"nplurals=3; plural=({_ONE} ? 0 : n != 0 ? 1 : 2);": "lv",
-    "nplurals=4; plural=(n % 100 == 1 ? 0 : n % 100 == 2 ? 1 : n % 100 == 3 || n % 100 == 4 ? 2 : 3);": "sl",
-    "nplurals=5; plural=(n == 1 ? 0 : n == 2 ? 1 : n < 7 ? 2 : n < 11 ? 3 : 4);": "ga",
-    "nplurals=6; plural=(n <= 2 ? n : n % 100 >= 3 && n % 100 <= 10 ? 3 : n % 100 >= 11 ? 4 : 5);": "ar",
-}
+def same_language(one: str, other: str) -> bool:
+    """Return whether two names mean one language, such as ``es`` and ``es_MX``."""
+    first, second = (re.split(r"[-_.@]", name.strip().lower())[0] for name in (one, other))
+    return first == second
+
+
+@cache
+def _tables() -> tuple[dict[str, str], dict[str, str]]:
+    """Plural-Forms of every language in Weblate's table, and other names of languages; all in lower case."""
+    from weblate_language_data.aliases import ALIASES
+    from weblate_language_data.languages import LANGUAGES  # some 10,000 lines: imported when first needed
+
+    fields = {code.lower(): f"nplurals={count}; plural={rule};" for code, _, count, rule in LANGUAGES}
+    return fields, {name.lower(): code.lower() for name, code in ALIASES.items()}
+
 
 # ---- C expressions in n ---------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """A PO file to be translated: its untranslated entries are slots, and filling them changes nothing else in it."""
 
+import codecs
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from dragoman.errors import DataError
-from dragoman.text.filled import plurals
+from dragoman.text.filled.po_header import PoHeader
 from dragoman.text.filled.slots import Document, Edit, Filling, Slot, splice
 from dragoman.text.formats.po import Catalogue, Entry
 
@@ -24,7 +25,11 @@ class PoDocument(Document):
         """
         super().__init__()
         self.catalogue = Catalogue(raw, name)
-        self.rule = self.catalogue.plurals or plurals.of_language(language or "")
+        self.header = PoHeader(self.catalogue, language)
+        self.rule = self.header.rule
+        self.notes += self.header.notes
+        if not self.catalogue.entries:
+            self.notes.append(f"{name}: has no entries: there is nothing to translate in it")
         self.homes: list[tuple[Entry, int]] = []
         """Entry and form of each slot."""
         for entry in self.catalogue.entries:
@@ -35,10 +40,11 @@ class PoDocument(Document):
         if entry.plural is None:
             return 1
         if self.rule is None:
-            if not self.notes:
-                self.notes.append(
-                    f"{self.catalogue.name}: no Plural-Forms in its header, so plurals get the forms they have"
-                )
+            note = (
+                f"{self.catalogue.name}: no Plural-Forms in its header, so plurals get the forms they have: name the "
+                "language with --target-language to have them filled in"
+            )
+            self.notes += [note] * (note not in self.notes)
             return len(entry.forms)
         if len(entry.forms) > self.rule.count:
             self.notes.append(
@@ -55,14 +61,51 @@ class PoDocument(Document):
             self.slots.append(Slot(place, text, filled=there))
             self.homes.append((entry, form))
 
+    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return the slots of all entries that are fuzzy afterwards: gettext knows no doubt about one plural form."""
+        by_entry = self.by_entry(fillings)
+        return {i for i in fillings if self.stays_doubtful(entry := self.homes[i][0], by_entry[id(entry)])}
+
     def filled(self, fillings: Mapping[int, Filling]) -> bytes:
-        by_entry: dict[int, dict[int, Filling]] = defaultdict(dict)
+        by_entry = self.by_entry(fillings)
         entries = {id(entry): entry for entry, _ in self.homes}
+        edits = [edit for key, forms in by_entry.items() for edit in self.edits(entries[key], forms)]
+        if not edits:
+            return self.encoded(self.catalogue.text, self.catalogue.charset)
+        charset = self.charset_of(edits)
+        has_plurals = any(entries[key].plural for key in by_entry)
+        fields = self.header.missing(has_plurals=has_plurals, charset=charset)
+        edits += self.header.edits(fields, self.line_end_after(0))
+        if self.catalogue.header and "Language" in fields:
+            edits += self.unmarked(self.catalogue.header)
+        return self.encoded(splice(self.catalogue.text, edits), charset or self.catalogue.charset)
+
+    def by_entry(self, fillings: Mapping[int, Filling]) -> dict[int, dict[int, Filling]]:
+        """The fillings by the identity of their entry, then by their form."""
+        found: dict[int, dict[int, Filling]] = defaultdict(dict)
         for number, filling in fillings.items():
             entry, form = self.homes[number]
-            by_entry[id(entry)][form] = filling
-        edits = [edit for key, forms in by_entry.items() for edit in self.edits(entries[key], forms)]
-        return self.encoded(splice(self.catalogue.text, edits), edits)
+            found[id(entry)][form] = filling
+        return found
+
+    def stays_doubtful(self, entry: Entry, fillings: Mapping[int, Filling]) -> bool:
+        """Return whether an entry is fuzzy after it was filled.
+
+        It is if a filling is to be looked at; if it was fuzzy and a form stays, which translates another source; and if
+        a form is left empty, since a program would show nothing for it.
+        """
+        stays = [form.text for number, form in enumerate(entry.forms) if number not in fillings]
+        lacks = entry.plural is not None and bool(self.rule) and len(fillings) + sum(map(bool, stays)) < self.rule.count
+        return any(filling.review for filling in fillings.values()) or (entry.fuzzy and any(stays)) or lacks
+
+    def charset_of(self, edits: list[Edit]) -> str | None:
+        """Return the charset that the header is to declare anew: a template names none, and ASCII may not suffice."""
+        declared = self.catalogue.fields.get("content-type", "").lower()
+        ascii_alone = all(edit.new.isascii() for edit in edits) and self.catalogue.text.isascii()
+        if "charset=charset" in declared or ("charset=" not in declared and not ascii_alone):
+            return "UTF-8"
+        is_ascii = codecs.lookup(self.catalogue.charset).name == "ascii"
+        return "UTF-8" if is_ascii and not ascii_alone else None
 
     def edits(self, entry: Entry, fillings: Mapping[int, Filling]) -> Iterator[Edit]:
         last = entry.forms[-1]
@@ -78,7 +121,7 @@ class PoDocument(Document):
                 yield Edit(entry.forms[form].spans[0][0], entry.forms[form].end, new)
         if added:
             yield Edit(last.end, last.end, added)
-        if any(filling.review for filling in fillings.values()):
+        if self.stays_doubtful(entry, fillings):
             yield from self.marked(entry, line_end)
         else:
             yield from self.unmarked(entry)
@@ -105,8 +148,7 @@ class PoDocument(Document):
         end = text.rfind("\n", 0, at) if end < 0 else end
         return "\r\n" if text[end - 1 : end] == "\r" else "\n"
 
-    def encoded(self, text: str, edits: list[Edit]) -> bytes:
-        charset = self.catalogue.charset
+    def encoded(self, text: str, charset: str) -> bytes:
         try:
             return text.encode(charset)
         except UnicodeEncodeError as error:

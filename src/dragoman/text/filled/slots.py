@@ -41,6 +41,10 @@ class Document(ABC):
         self.notes: list[str] = []
         """What its owner should know about the file, one line each."""
 
+    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return which of these slots the filled document marks for a person to look at."""
+        return {number for number, filling in fillings.items() if filling.review}
+
     @abstractmethod
     def filled(self, fillings: Mapping[int, Filling]) -> bytes:
         """The document with these slots, by their number in ``slots``, filled, and all else as it was.

@@ -91,6 +91,7 @@ class Catalogue:
         entries = list(_Scanner(self.text, name, self.charset).entries())
         headers = [entry for entry in entries if entry.context is None and not _text(entry.source)]
         self.entries = [entry for entry in entries if entry not in headers] if headers else entries
+        self.header = headers[0] if headers else None
         header = headers[0].forms[0] if headers else Value(1)
         self.fields = {
             key.strip().lower(): value.strip()

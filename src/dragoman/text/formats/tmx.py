@@ -8,8 +8,9 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.filled.slots import Document, Edit, Filling, Slot
 from dragoman.text.formats.compressed import open_bytes
+from dragoman.text.formats.inline import Inline, inline, written
 from dragoman.text.formats.lines import Pair
-from dragoman.text.formats.markup import CHUNK, Element, Inline, Source, Unit, as_utf8, inline, units, written
+from dragoman.text.formats.markup import CHUNK, Element, Source, Unit, as_utf8, units
 
 
 @config
@@ -70,8 +71,12 @@ def _language(declared: str | None) -> str | None:
 class Languages:
     """Which language is source and which is target: as asked for, or the only ones they can be."""
 
-    def __init__(self, name: str, source: str | None, target: str | None):
-        self.name = name
+    def __init__(self, name: str, source: str | None, target: str | None, naming: str = "'{}'"):
+        """
+        Args:
+            naming: how a person names the language of a side.
+        """
+        self.name, self.naming = name, naming
         self.source, self.target = (language and language.replace("_", "-") for language in (source, target))
         self.seen: str | None = None
         """The target that was found so far."""
@@ -99,7 +104,8 @@ class Languages:
     def undecided(self, side: str, choices: list[str], entry: Entry) -> DataError:
         there = ", ".join(choices) or "none"
         return DataError(
-            f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {there}? Name it with {side!r}"
+            f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {there}? Name it with "
+            + self.naming.format(side)
         )
 
 
@@ -125,13 +131,16 @@ def read_tmx(cfg: Tmx) -> Iterator[Pair]:
 
 def _pair(entry: Entry, languages: tuple[str, str] | None) -> Pair | None:
     source, target = map(entry.variant, languages) if languages else (None, None)
-    if source is None or target is None:
+    if source is None or target is None or source[1] is target[1] or _marks(target[1]):
         return None
     pair = Pair(entry.inline(source[2]).text, entry.inline(target[2]).text)
     return pair if pair.source.strip() and pair.target.strip() else None
 
 
 # ---- as a document --------------------------------------------------------------------------------
+
+MARK = "x-needs-review"
+"""Type of the property that says so of a translation."""
 
 
 class TmxDocument(Document):
@@ -144,38 +153,72 @@ class TmxDocument(Document):
         super().__init__()
         self.source = Source(raw, name)
         found = list(entries([self.source.utf8], name))
-        languages = Languages(name, source, target)
+        languages = Languages(name, source, target, "--{}-language")
         pairs = [languages.of(entry) for entry in found]
         self.target = languages.target or languages.seen
         if found and self.target is None:
             raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
-        self.homes: list[tuple[Entry, Variant, Variant | None]] = []
-        """Of each slot, its unit, the source in it, and the target if there is one."""
+        self.homes: list[tuple[Entry, Variant, Variant | None, Inline]] = []
+        """Of each slot, its unit, the source in it, the target if there is one, and the source's text."""
         for entry, pair in zip(found, pairs, strict=True):
             original = entry.variant((pair or ("", ""))[0] or languages.source or entry.declared or "")
             if original and (text := entry.inline(original[2])).text.strip():
                 there = entry.variant(self.target or "")
+                if there and there[1] is original[1]:
+                    there = None  # en-GB is asked for, and en is the source
+                if original[0].lower() == (self.target or "").lower():
+                    raise DataError(
+                        f"{name}:{original[1].line}: {original[0]} is the source and {self.target} the target: name "
+                        "others with --source-language and --target-language"
+                    )
                 filled = bool(there and entry.inline(there[2]).text.strip())
                 self.slots.append(Slot(f"{name}:{original[2].line}", text.text, text.codes, filled))
-                self.homes.append((entry, original, there))
+                self.homes.append((entry, original, there, text))
+        if not self.slots:
+            self.notes.append(_nothing(name, found, languages.source))
 
     def filled(self, fillings: Mapping[int, Filling]) -> bytes:
-        return self.source.with_edits(self.edit(number, filling) for number, filling in fillings.items())
+        return self.source.with_edits(
+            edit for number, filling in fillings.items() for edit in self.edits(number, filling)
+        )
 
-    def edit(self, number: int, filling: Filling) -> Edit:
-        entry, (_, original, segment), there = self.homes[number]
-        content = written(filling.text, self.slots[number].codes)
+    def edits(self, number: int, filling: Filling) -> Iterator[Edit]:
+        entry, (_, original, segment), there, text = self.homes[number]
+        content = written(filling.text, text)
+        note = f'<prop type="{MARK}">yes</prop>' if filling.review else ""
         if there is None:
             start = entry.unit.element.start
             gap, inner = (_gap(entry.unit.cut(start, at)) for at in (original.start, segment.start))
-            note = f'{inner}<prop type="x-needs-review">yes</prop>' if filling.review else ""
-            new = f"{gap}<tuv xml:lang={quoteattr(self.target or '')}>{note}{inner}<seg>{content}</seg>"
-            return Edit(original.end, original.end, f"{new}{_gap(entry.unit.cut(start, original.outside))}</tuv>")
+            new = f"{gap}<tuv xml:lang={quoteattr(self.target or '')}>{inner * bool(note)}{note}{inner}"
+            end = _gap(entry.unit.cut(start, original.outside))
+            yield Edit(original.end, original.end, f"{new}<seg>{content}</seg>{end}</tuv>")
+            return
         _, variant, empty = there
-        note = '<prop type="x-needs-review">yes</prop>' if filling.review and not variant.find("prop") else ""
+        marks = _marks(variant)
+        note = "" if marks else note
+        if not filling.review:
+            yield from (Edit(mark.start, mark.end, "") for mark in marks)
         if empty.is_one_tag:
-            return Edit(empty.start, empty.end, f"{note}<seg>{content}</seg>")
-        return Edit(empty.start, empty.outside, f"{note}{entry.unit.cut(empty.start, empty.inside)}{content}")
+            yield Edit(empty.start, empty.end, f"{note}<seg>{content}</seg>")
+        else:
+            yield Edit(empty.start, empty.outside, f"{note}{entry.unit.cut(empty.start, empty.inside)}{content}")
+
+
+def _marks(variant: Element) -> list[Element]:
+    """The properties of a translation that say that a person should look at it."""
+    return [prop for prop in variant.all("prop") if prop.attributes.get("type") == MARK]
+
+
+def _nothing(name: str, found: list[Entry], source: str | None) -> str:
+    """Why there is no text to translate."""
+    present = list(dict.fromkeys(language for entry in found for language, *_ in entry.variants))
+    source = source or next((entry.declared for entry in found if entry.declared), None)
+    if not present:
+        return f"{name}: has no units: there is nothing to translate in it"
+    return (
+        f"{name}: no unit has text in {source}, the source; the languages in it: {', '.join(present)}: name one with "
+        "--source-language"
+    )
 
 
 def _gap(before: str) -> str:

@@ -5,25 +5,17 @@ says how far the target is to be trusted.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dragoman.config import config
+from dragoman.errors import DataError
+from dragoman.text.filled.plurals import same_language
 from dragoman.text.filled.slots import Document, Edit, Filling, Slot
 from dragoman.text.formats.compressed import open_bytes
+from dragoman.text.formats.inline import Inline, inline, written
 from dragoman.text.formats.lines import Pair
-from dragoman.text.formats.markup import (
-    CHUNK,
-    Element,
-    Inline,
-    Source,
-    Unit,
-    as_utf8,
-    inline,
-    units,
-    with_attribute,
-    written,
-)
+from dragoman.text.formats.markup import CHUNK, Element, Source, Unit, as_utf8, units, with_attribute
 
 
 @config
@@ -101,27 +93,91 @@ def read_xliff(path: str) -> Iterator[Pair]:
 
 
 class XliffDocument(Document):
-    def __init__(self, raw: bytes, name: str):
-        """Raises:
-        DataError: it cannot be read; the message names file and line.
+    def __init__(self, raw: bytes, name: str, language: str | None = None):
+        """
+        Args:
+            language: of the targets, to be declared where the file declares none.
+
+        Raises:
+            DataError: it cannot be read, or must declare the language of its targets; the message names file and line.
         """
         super().__init__()
         self.source = Source(raw, name)
-        self.segments: list[Segment] = []
-        """That of each slot."""
+        self.segments: list[tuple[Segment, Inline]] = []
+        """That of each slot, and its source."""
         for segment in segments([self.source.utf8], name):
-            text, codes = segment.inline(segment.source)
-            if text.strip():
+            original = segment.inline(segment.source)
+            if original.text.strip():
+                there = _is_filled(segment, original.text)
                 place = f"{name}:{segment.source.line}"
-                self.slots.append(Slot(place, text, codes, filled=_is_filled(segment, text), locked=segment.locked))
-                self.segments.append(segment)
+                self.slots.append(Slot(place, original.text, original.codes, filled=there, locked=segment.locked))
+                self.segments.append((segment, original))
+        if not self.slots:
+            self.notes.append(f"{name}: has no text to translate")
+        unfilled = [s for (s, _), slot in zip(self.segments, self.slots, strict=True) if not slot.filled]
+        self.languages = TargetLanguages(name, unfilled, language)
+        self.notes += self.languages.notes
 
     def filled(self, fillings: Mapping[int, Filling]) -> bytes:
-        return self.source.with_edits(
-            edit
-            for number, filling in fillings.items()
-            for edit in _edits(self.segments[number], filling, self.slots[number].codes)
+        chosen = [(*self.segments[number], filling) for number, filling in fillings.items()]
+        edits = [edit for one in chosen for edit in _edits(*one)]
+        return self.source.with_edits([*edits, *self.languages.edits(self.source, [s for s, *_ in chosen])])
+
+
+class TargetLanguages:
+    """Which language a file declares that its targets are in, and what is to be declared."""
+
+    def __init__(self, name: str, unfilled: Sequence[Segment], language: str | None):
+        """
+        Raises:
+            DataError: targets are to be added to a file of version 2 whose language nobody tells.
+        """
+        self.language = language.strip().replace("_", "-") if language else None
+        self.notes: list[str] = []
+        for segment in unfilled:
+            stated = _declaration(segment).stated
+            if not stated and not self.language and segment.is_version_2:
+                raise DataError(
+                    f"{name}:{segment.unit.around[0].line}: XLIFF 2 with translations must name their language "
+                    "(trgLang): name it with --target-language"
+                )
+            if stated and self.language and not self.replaces(segment) and not same_language(stated, self.language):
+                note = f"{name}: says that its translations are in {stated}, not {self.language}: that stays as it is"
+                self.notes += [note] * (note not in self.notes)
+
+    def replaces(self, segment: Segment) -> bool:
+        """Return whether the declared language is none, or just a copy of that of the source."""
+        found = _declaration(segment)
+        return not found.stated or (
+            found.stated == found.source and not same_language(found.stated, self.language or found.stated)
         )
+
+    def edits(self, source: Source, filled: Iterable[Segment]) -> Iterator[Edit]:
+        """Declare the language on all that the filled segments stand in."""
+        bearers = {(d := _declaration(s)).bearer.start: d for s in filled if self.language and self.replaces(s)}
+        for bearer, attribute, *_ in bearers.values():
+            tag = source.utf8[bearer.start : bearer.inside].decode()
+            yield Edit(bearer.start, bearer.inside, with_attribute(tag, attribute, self.language or ""))
+
+
+class _Declaration(NamedTuple):
+    bearer: Element
+    attribute: str
+    stated: str
+    source: str
+    """The language of the source."""
+
+
+def _declaration(segment: Segment) -> _Declaration:
+    """Where the language of a segment's target is declared."""
+    if segment.is_version_2:
+        bearer, attribute, source = segment.unit.around[0], "trgLang", "srcLang"
+    else:
+        around = segment.unit.around
+        bearer = next((e for e in reversed(around) if e.name == "file"), around[0])
+        attribute, source = "target-language", "source-language"
+    attributes = bearer.attributes
+    return _Declaration(bearer, attribute, attributes.get(attribute, ""), attributes.get(source, ""))
 
 
 def _is_filled(segment: Segment, text: str) -> bool:
@@ -130,8 +186,8 @@ def _is_filled(segment: Segment, text: str) -> bool:
     return bool(there.strip()) and segment.state not in EMPTY and not copied
 
 
-def _edits(segment: Segment, filling: Filling, codes: Iterable[str]) -> Iterator[Edit]:
-    content, unit, target = written(filling.text, codes), segment.unit, segment.target
+def _edits(segment: Segment, original: Inline, filling: Filling) -> Iterator[Edit]:
+    content, unit, target = written(filling.text, original), segment.unit, segment.target
     if segment.is_version_2:
         yield _state(segment.holder, unit, "initial" if filling.review else "translated")
     if target is None:
