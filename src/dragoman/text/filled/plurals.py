@@ -89,7 +89,10 @@ def _tables() -> tuple[dict[str, str], dict[str, str]]:
     from weblate_language_data.aliases import ALIASES
     from weblate_language_data.languages import LANGUAGES  # some 10,000 lines: imported when first needed
 
-    fields = {code.lower(): f"nplurals={count}; plural={rule};" for code, _, count, rule in LANGUAGES}
+    fields = {}
+    for code, _, count, rule in LANGUAGES:
+        whole = rule if rule.isdecimal() or rule.startswith("(") else f"({rule})"
+        fields[code.lower()] = f"nplurals={count}; plural={whole};"
     return fields, {name.lower(): code.lower() for name, code in ALIASES.items()}
 
 

@@ -28,8 +28,6 @@ class PoDocument(Document):
         self.header = PoHeader(self.catalogue, language)
         self.rule = self.header.rule
         self.notes += self.header.notes
-        if not self.catalogue.entries:
-            self.notes.append(f"{name}: has no entries: there is nothing to translate in it")
         self.homes: list[tuple[Entry, int]] = []
         """Entry and form of each slot."""
         for entry in self.catalogue.entries:
@@ -40,13 +38,10 @@ class PoDocument(Document):
         if entry.plural is None:
             return 1
         if self.rule is None:
-            note = (
-                f"{self.catalogue.name}: no Plural-Forms in its header, so plurals get the forms they have: name the "
-                "language with --target-language to have them filled in"
-            )
+            note = self.header.without_plurals
             self.notes += [note] * (note not in self.notes)
             return len(entry.forms)
-        if len(entry.forms) > self.rule.count:
+        if any(form.text for form in entry.forms[self.rule.count :]):
             self.notes.append(
                 f"{self.catalogue.name}:{entry.line}: has {len(entry.forms)} plural forms, the header allows "
                 f"{self.rule.count}: the others are left as they are"
@@ -121,10 +116,17 @@ class PoDocument(Document):
                 yield Edit(entry.forms[form].spans[0][0], entry.forms[form].end, new)
         if added:
             yield Edit(last.end, last.end, added)
+        yield from self.without_surplus(entry)
         if self.stays_doubtful(entry, fillings):
             yield from self.marked(entry, line_end)
         else:
             yield from self.unmarked(entry)
+
+    def without_surplus(self, entry: Entry) -> Iterator[Edit]:
+        """Take away empty forms that the language does not have: a template has two, and msgfmt refuses them."""
+        surplus = entry.forms[self.rule.count :] if entry.plural and self.rule else []
+        if self.rule and surplus and not any(form.text for form in surplus):
+            yield Edit(entry.forms[self.rule.count - 1].end, surplus[-1].end, "")
 
     def marked(self, entry: Entry, line_end: str) -> Iterator[Edit]:
         if entry.fuzzy:

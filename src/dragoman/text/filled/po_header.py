@@ -44,11 +44,26 @@ class PoHeader:
 
     def _notes(self, asked: str) -> Iterator[str]:
         name = self.catalogue.name
-        if not self.language and (self.is_template or not self.catalogue.header):
+        if not self.catalogue.entries:
+            yield f"{name}: has no entries: there is nothing to translate in it"
+        elif not self.language and (self.is_template or not self.catalogue.header):
             found = "its header is a template's" if self.catalogue.header else "has no header"
             yield f"{name}: {found}, and nothing tells the language: name it with --target-language to complete it"
         if asked and self.stated and not self.is_template and not plurals.same_language(asked, self.stated):
             yield f"{name}: its header says Language: {self.stated}, not {asked}: that stays as it is"
+
+    @property
+    def without_plurals(self) -> str:
+        """Return what to say where plural forms are needed and nothing tells how many there are."""
+        if self.language:
+            return (
+                f"{self.catalogue.name}: the plural forms of {self.language} are not known here, so plurals get the "
+                "forms they have: write Plural-Forms into its header"
+            )
+        return (
+            f"{self.catalogue.name}: no Plural-Forms in its header, so plurals get the forms they have: name the "
+            "language with --target-language to have them filled in"
+        )
 
     def missing(self, *, has_plurals: bool, charset: str | None) -> dict[str, str]:
         """Return the fields to be set, by their names.
@@ -59,7 +74,7 @@ class PoHeader:
         """
         if not (self.language or self.catalogue.header):
             return {}
-        fields = self._people() if self.language else {}
+        fields = self._people() if self.language and (self.is_template or not self.catalogue.header) else {}
         if self.language and not plurals.same_language(self.language, self.stated):
             fields["Language"] = self.language
         if charset or (not self.catalogue.header and self.language):
@@ -133,7 +148,6 @@ def _is_template(fields: dict[str, str]) -> bool:
     return (
         "charset=charset" in fields.get("content-type", "").lower()
         or "nplurals=INTEGER" in fields.get("plural-forms", "")
-        or any(fields.get(name) == value for name, value in PLACEHOLDERS.items())
     )
 
 

@@ -87,7 +87,7 @@ def _read(raw: str, keep_space: bool, spellings: dict[str, str]) -> str:
     def decoded(piece: re.Match[str]) -> str:
         if piece["name"] or piece["hex"] or piece["number"]:
             character = _character(piece)
-            if piece["name"] not in ("lt", "gt", "amp"):  # which are written so anyway
+            if character not in "&<>":  # which are written as references anyway
                 spellings.setdefault(character, piece[0])
             return character.translate(_SHELTERED)
         return piece["cdata"] or ""  # else a comment or an instruction, which says nothing

@@ -1,0 +1,187 @@
+"""XLIFF and TMX that are filled keep line ends and references, and say which language the translations are in."""
+
+import re
+
+import pytest
+from lxml import etree
+from test_translation_files import memory, xliff12
+from translate.storage.tmx import tmxfile
+from translate.storage.xliff import xlifffile
+
+from dragoman.errors import DataError
+from dragoman.text.filled.slots import Filling
+from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.tmx import Tmx, TmxDocument, read_tmx
+from dragoman.text.formats.xliff import XliffDocument
+
+
+def upper(doc, review=False) -> bytes:
+    return doc.filled({i: Filling(slot.text.upper(), review) for i, slot in enumerate(doc.slots)})
+
+
+def target(source: str) -> str:
+    """The target that a source gets, as it stands in the file."""
+    doc = XliffDocument(xliff12(f'<trans-unit id="1"><source>{source}</source></trans-unit>').encode(), "a.xlf")
+    return re.search("<target>(.*)</target>", upper(doc).decode(), re.DOTALL)[1]
+
+
+# ---- white space and references -------------------------------------------------------------------
+
+KEPT = {
+    # source                     target
+    "one\ntwo":                 "ONE\nTWO",
+    "one\n\ntwo\n":             "ONE\n\nTWO\n",
+    "one&#10;two":              "ONE&#10;TWO",
+    "one&#13;&#10;two":         "ONE&#13;&#10;TWO",
+    "one&#xD;&#xA;two":         "ONE&#xD;&#xA;TWO",
+    "one&#10;   two":           "ONE&#10;   TWO",
+    "a&#9;b":                   "A&#9;B",
+    "5&#xA0;km":                "5&#xA0;KM",
+    "&#32;one two&#32;":        "&#32;ONE TWO&#32;",
+    "so&#x2026; &quot;x&quot;": "SO&#x2026; &quot;X&quot;",
+    "a &lt; &#60; &amp;#10;":   "A &lt; &lt; &amp;#10;",
+    "one\n     two":            "ONE TWO",
+    "\n     one\n\ttwo\n   ":   " ONE TWO ",
+    "one<!-- no -->\ntwo":      "ONE\nTWO",
+    "<![CDATA[one\ntwo & 3]]>": "ONE\nTWO &amp; 3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", KEPT)
+def test_white_space_that_is_meant_is_kept_as_it_is_written_and_layout_is_a_space(source):
+    assert target(source) == KEPT[source]
+
+
+@pytest.mark.parametrize("source", KEPT)
+def test_a_copy_means_what_its_source_means(source):
+    doc = XliffDocument(
+        xliff12(f'<trans-unit id="1" xml:space="preserve"><source>{source}</source></trans-unit>').encode(), "a.xlf"
+    )
+    raw = doc.filled({0: Filling(doc.slots[0].text)})
+    copies = ["".join(etree.fromstring(raw).find(f".//{{*}}{name}").itertext()) for name in ("source", "target")]
+    assert copies[0] == copies[1]
+
+
+def test_line_ends_inside_tags_of_the_text_and_between_them_are_kept():
+    source = 'one <g id="1">two&#10;three</g>\n<x id="2"/>\n   four'
+    doc = XliffDocument(xliff12(f'<trans-unit id="1"><source>{source}</source></trans-unit>').encode(), "a.xlf")
+    assert doc.slots[0].text == 'one <g id="1">two\nthree</g>\n<x id="2"/> four'
+
+
+def test_a_memory_keeps_line_ends_and_references_as_well():
+    doc = TmxDocument(memory({"en": "one&#13;&#10;two\nthree&#xA0;"}).encode(), "a.tmx", target="de")
+    assert "<seg>ONE&#13;&#10;TWO&#10;THREE&#xA0;</seg>" in upper(doc).decode()
+
+
+# ---- the language of the targets ------------------------------------------------------------------
+
+
+def file12(attributes: str = "", source: str = "Door") -> str:
+    return (
+        f'<file source-language="en" datatype="x" original="a"{attributes}><body><trans-unit id="1"><source>{source}'
+        "</source></trans-unit></body></file>"
+    )
+
+
+def version_2(attributes: str = "", version: str = "2.0") -> str:
+    return (
+        f'<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="{version}" srcLang="en"{attributes}><file id="f">'
+        '<unit id="u"><segment><source>Door</source></segment></unit></file></xliff>'
+    )
+
+
+EN, ES = ' target-language="en"', ' target-language="es"'
+
+
+def test_each_file_of_version_1_that_names_no_target_language_gets_it():
+    text = f'<xliff version="1.2">{file12()}{file12(ES)}{file12(source=" ")}</xliff>'
+    root = etree.fromstring(upper(XliffDocument(text.encode(), "a.xlf", "es")))
+    assert [file.get("target-language") for file in root] == ["es", "es", None]  # the last has nothing to translate
+    assert b"target-language" not in upper(XliffDocument(f"<xliff>{file12()}</xliff>".encode(), "a.xlf"))
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
+def test_version_2_gets_its_target_language_or_is_refused(version):
+    raw = upper(XliffDocument(version_2(version=version).encode(), "a.xlf", "pt_BR"))
+    assert etree.fromstring(raw).get("trgLang") == "pt-BR"
+    with pytest.raises(DataError, match=r"^a\.xlf:1: XLIFF 2 .* \(trgLang\): name it with --target-language$"):
+        XliffDocument(version_2(version=version).encode(), "a.xlf")
+    XliffDocument(version_2(' trgLang="es"').encode(), "a.xlf")
+
+
+def test_a_target_language_that_copies_the_source_is_replaced_and_another_is_noted():
+    copied = XliffDocument(f"<xliff>{file12(EN)}</xliff>".encode(), "a.xlf", "es")
+    assert b'target-language="es"' in upper(copied) and not copied.notes
+    other = XliffDocument(version_2(' trgLang="fr"').encode(), "a.xlf", "es")
+    assert b'trgLang="fr"' in upper(other)
+    assert other.notes == ["a.xlf: says that its translations are in fr, not es: that stays as it is"]
+    assert not XliffDocument(version_2(' trgLang="es-MX"').encode(), "a.xlf", "es").notes
+
+
+def test_a_file_without_text_says_so():
+    for text in ("<xliff/>", f"<xliff>{file12(source=' ')}</xliff>"):
+        assert XliffDocument(text.encode(), "a.xlf").notes == ["a.xlf: has no text to translate"]
+    assert TmxDocument(memory().encode(), "a.tmx").notes == ["a.tmx: has no units: there is nothing to translate in it"]
+
+
+# ---- memories -------------------------------------------------------------------------------------
+
+
+def test_languages_that_cannot_be_meant_are_refused_or_noted():
+    with pytest.raises(DataError, match=r"a\.tmx:4: en is the source and en the target.*--target-language"):
+        TmxDocument(memory({"en": "a"}).encode(), "a.tmx", target="en")
+    with pytest.raises(DataError, match="which language is the target, of de, fr. Name it with --target-language"):
+        TmxDocument(memory({"en": "a", "de": "b", "fr": "c"}).encode(), "a.tmx")
+    notes = TmxDocument(memory({"de": "a", "fr": "b"}).encode(), "a.tmx", target="es").notes
+    assert notes == [
+        "a.tmx: no unit has text in en, the source; the languages in it: de, fr: name one with --source-language"
+    ]
+
+
+def test_a_language_of_a_region_is_added_beside_the_language():
+    doc = TmxDocument(memory({"en": "colour"}).encode(), "a.tmx", target="en-US")
+    assert b'<tuv xml:lang="en-US"><seg>COLOUR</seg></tuv>' in upper(doc)
+
+
+MARK = '<prop type="x-needs-review">yes</prop>'
+
+
+@pytest.mark.parametrize("before", ["", '<prop type="x-other">k</prop>', MARK, "<note>n</note>"])
+@pytest.mark.parametrize("segment", ["<seg></seg>", "<seg/>", "<seg>b</seg>"])
+def test_the_mark_of_a_memory_follows_what_was_done(before, segment):
+    text = memory({"en": "a", "de": "@"}).replace("<seg>@</seg>", before + segment)
+    doc = TmxDocument(text.encode(), "a.tmx")
+    assert upper(doc, review=True).decode().count(MARK) == 1
+    assert upper(doc).decode().count(MARK) == 0
+    for review in (True, False):
+        unit = tmxfile.parsestring(upper(doc, review)).units[0]
+        assert unit.gettarget("de") == "A" and ("x-other" in before) == (b"x-other" in upper(doc, review))
+
+
+def test_a_marked_translation_is_no_training_pair(tmp_path):
+    text = memory({"en": "a", "de": "b"}, {"en": "c", "de": "@"}).replace("<seg>@", f"{MARK}<seg>d")
+    (tmp_path / "a.tmx").write_text(text)
+    assert list(read_tmx(Tmx(path=str(tmp_path / "a.tmx")))) == [Pair("a", "b")]
+
+
+# ---- files of other tools -------------------------------------------------------------------------
+
+ANGULAR = '<source>Hello <x id="INTERPOLATION" equiv-text="{{ name }}"/>,&#10;bye</source><context-group purpose="location"><context context-type="linenumber">3</context></context-group><note priority="1" from="description">a</note>'
+SYMFONY = "<source>The %name% door</source><target>__The %name% door</target><note>key: door.open</note>"
+DOTNET = '<source>File\nnot found</source><target state="new">File\nnot found</target><note />'
+TYPO3 = "<source><![CDATA[A <b>door</b>]]></source>"
+QT = "<source>Open &amp;file&#x2026;</source><context-group><context context-type='sourcefile'>a.cpp</context></context-group>"
+XCODE = "<source>%#@doors@</source><target state='translated'>%#@doors@</target><note/>"
+
+
+@pytest.mark.parametrize("unit", [ANGULAR, SYMFONY, DOTNET, TYPO3, QT, XCODE])
+def test_units_of_other_tools_get_their_targets_alone(unit):
+    text = xliff12(f'<trans-unit id="1" datatype="html">{unit}</trans-unit>')
+    doc = XliffDocument(text.encode(), "a.xlf", "de")
+    raw = doc.filled({i: Filling(slot.text) for i, slot in enumerate(doc.slots)})
+    root = etree.fromstring(raw)
+    copies = [("".join(root.find(f".//{{*}}{name}").itertext())) for name in ("source", "target")]
+    assert copies[0] == copies[1] and len(xlifffile.parsestring(raw).units) == 1
+    assert re.sub(r"\s*<target.*?</target>", "", raw.decode(), flags=re.DOTALL) == re.sub(
+        r"\s*<target.*?</target>", "", text, flags=re.DOTALL
+    )
