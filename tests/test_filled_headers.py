@@ -154,7 +154,8 @@ def test_languages_are_known_by_the_names_that_files_use(name, same):
 
 # ---- fuzzy marks ----------------------------------------------------------------------------------
 
-THREE = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n"Plural-Forms: nplurals=3; plural=n>2?2:n>1;\\n"\n'
+UTF_8 = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
+THREE = UTF_8 + '"Plural-Forms: nplurals=3; plural=n>2?2:n>1;\\n"\n'
 DOORS = '#, {}\n#| msgid "%d window"\nmsgid "%d door"\nmsgid_plural "%d doors"\n{}'
 
 
@@ -189,9 +190,7 @@ def test_a_plural_with_a_form_left_empty_is_fuzzy_since_a_program_would_show_not
 
 
 def test_forms_that_the_language_does_not_have_go_if_they_are_empty_and_stay_if_not(tmp_path):
-    header = (
-        'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n"Plural-Forms: nplurals=1; plural=0;\\n"\n'
-    )
+    header = UTF_8 + '"Plural-Forms: nplurals=1; plural=0;\\n"\n'
     raw = filled(header + BODY, "a.po")
     assert raw.count(b"msgstr[") == 1
     check_with_msgfmt(raw, tmp_path)

@@ -67,12 +67,16 @@ def in_one(
         token_log_probs=sum((c.token_log_probs for c in best), ()),
         cut=any(c.cut for c in best),
         confidence=confidence,
-        parts=tuple(
-            itertools.chain(*(c.parts or [PartAnswer(p.source, c.text)] for p, c in zip(parts, best, strict=True)))
-        ),
+        parts=tuple(itertools.chain(*map(_answers, parts))),
     )
     told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
     return Translation(row, source, (whole,), tuple(told), confidence)
+
+
+def _answers(part: Translation) -> Sequence[PartAnswer]:
+    """The answers of the model that a translation is made of; none where it was not asked."""
+    best = part.candidates[0]
+    return best.parts or ([PartAnswer(part.source, best.text)] if best.tokens else [])
 
 
 def is_left_alone(translation: Translation) -> bool:

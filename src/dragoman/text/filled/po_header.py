@@ -145,9 +145,8 @@ _FIELD = re.compile(r'"(?P<name>[A-Za-z][\w-]*):(?:[^"\\]|\\[^n])*\\n"')
 
 
 def _is_template(fields: dict[str, str]) -> bool:
-    return (
-        "charset=charset" in fields.get("content-type", "").lower()
-        or "nplurals=INTEGER" in fields.get("plural-forms", "")
+    return "charset=charset" in fields.get("content-type", "").lower() or "nplurals=INTEGER" in fields.get(
+        "plural-forms", ""
     )
 
 
