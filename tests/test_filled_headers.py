@@ -140,6 +140,12 @@ def test_a_file_without_entries_says_so(content):
     assert doc.filled({}) == content.encode()
 
 
+def test_a_template_whose_language_is_written_in_already_is_completed_too(tmp_path):
+    raw = filled(TEMPLATE.replace("Language: ", "Language: es") + BODY, "a.po")
+    assert b"#, fuzzy" not in raw and fields(raw)["Plural-Forms"] == plurals.field_of("es")
+    check_with_msgfmt(raw, tmp_path)
+
+
 def test_the_time_of_a_revision_can_be_fixed(monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     assert fields(filled(TEMPLATE + BODY, language="es"))["PO-Revision-Date"] == "1970-01-01 00:00+0000"

@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lxml import etree
 from test_translation_files import memory, xliff12
 from translate.storage.tmx import tmxfile
@@ -60,6 +62,38 @@ def test_a_copy_means_what_its_source_means(source):
     raw = doc.filled({0: Filling(doc.slots[0].text)})
     copies = ["".join(etree.fromstring(raw).find(f".//{{*}}{name}").itertext()) for name in ("source", "target")]
     assert copies[0] == copies[1]
+
+
+XML = [
+    "a",
+    "é",
+    "&#233;",
+    "&#10;",
+    "\n",
+    "\r\n",
+    "&#xD;",
+    " ",
+    "&#32;",
+    "&quot;",
+    '"',
+    "&amp;",
+    "&#38;",
+    "&lt;",
+    "&#x3c;",
+]
+XML += ["<!-- c -->", "<?p i?>", "<![CDATA[<&]]>", "\t", "]]&gt;", "&#x1F600;", "\u00a0", "#10;"]
+
+
+@given(pieces=st.lists(st.sampled_from(XML), min_size=1, max_size=8), line_end=st.sampled_from(["\n", "\r\n"]))
+def test_any_text_is_read_as_lxml_reads_it_and_written_so_that_it_reads_the_same(pieces, line_end):
+    source = "".join(pieces)
+    text = xliff12(f'<trans-unit id="1" xml:space="preserve"><source>{source}</source></trans-unit>')
+    raw = text.replace("\r\n", "\n").replace("\n", line_end).encode()
+    meant = "".join(etree.fromstring(raw).find(".//{*}source").itertext())
+    doc = XliffDocument(raw, "a.xlf")
+    assert [slot.text for slot in doc.slots] == [meant] * bool(meant.strip())
+    if doc.slots:
+        assert etree.fromstring(doc.filled({0: Filling(meant)})).findtext(".//{*}target") == meant
 
 
 def test_line_ends_inside_tags_of_the_text_and_between_them_are_kept():

@@ -201,6 +201,22 @@ def test_lines_are_translated_one_by_one_and_white_space_stays():
     assert answer.text == "  ONE\n\tTWO \n"
 
 
+@pytest.mark.parametrize(
+    ("text", "answer", "kept"),
+    [
+        ("Walk 5\u00a0km now", "Camina 5 km ahora", "Camina 5\u00a0km ahora"),
+        ("Hello\u00a0!", "Hola !", "Hola\u00a0!"),
+        ("10\u202f000\u00a0km", "10 000 km", "10\u202f000\u00a0km"),
+        ("15 or 5\u00a0km", "15 o 5 km", "15 o 5\u00a0km"),
+        ("a\u00a0b", "x y", "x y"),
+        ("5\u00a0a 5\u00a0b", "5 x 5 y", "5 x 5 y"),
+        ("5\u00a0<b>km</b>", "5 <b>kilo</b>", "5\u00a0<b>kilo</b>"),
+    ],
+)
+def test_no_break_spaces_come_back_beside_the_words_they_hold(text, answer, kept):
+    assert translated(text, lambda _: answer).text == kept
+
+
 def test_a_text_of_placeholders_alone_is_not_asked_for():
     answer = placeholders.translate(["{a}: 5 %s", ""], lambda texts: pytest.fail("asked"))
     assert [t.text for t in answer] == ["{a}: 5 %s", ""]

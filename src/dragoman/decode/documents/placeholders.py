@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
+from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
 from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
 from dragoman.text.cleaning.clean import normalise
@@ -95,13 +96,24 @@ def _split(text: str, codes: tuple[str, ...], context: Before) -> tuple[list[str
 def _assembled(
     row: int, text: str, codes: tuple[str, ...], spaces: list[str], answers: list[Translation | None]
 ) -> Translation:
-    whole = _joined(row, text, codes, spaces, answers)
+    whole = _with_no_break_spaces(_joined(row, text, codes, spaces, answers), codes)
     if not holds_icu_message(text, codes):
         return whole
     best = dataclasses.replace(whole.candidates[0], confidence=0.0)
     return dataclasses.replace(
         whole, candidates=(best,), warnings=(*whole.warnings, about(row, ICU_KEPT)), confidence=0.0
     )
+
+
+def _with_no_break_spaces(whole: Translation, codes: tuple[str, ...]) -> Translation:
+    if not any(space in whole.source for space in NO_BREAK):
+        return whole
+    texts = [with_no_break_spaces(whole.source, candidate.text) for candidate in whole.candidates]
+    candidates = [
+        dataclasses.replace(c, text=text) if kept(find(c.text, codes), find(text, codes)) else c  # not inside of a tag
+        for c, text in zip(whole.candidates, texts, strict=True)
+    ]
+    return dataclasses.replace(whole, candidates=tuple(candidates))
 
 
 def _joined(

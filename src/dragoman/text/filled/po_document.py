@@ -71,7 +71,7 @@ class PoDocument(Document):
         has_plurals = any(entries[key].plural for key in by_entry)
         fields = self.header.missing(has_plurals=has_plurals, charset=charset)
         edits += self.header.edits(fields, self.line_end_after(0))
-        if self.catalogue.header and "Language" in fields:
+        if self.catalogue.header and fields and self.header.is_template and self.header.language:
             edits += self.unmarked(self.catalogue.header)
         return self.encoded(splice(self.catalogue.text, edits), charset or self.catalogue.charset)
 

@@ -14,11 +14,11 @@ from dragoman.text.filled.slots import Edit
 from dragoman.text.formats.po import Catalogue
 
 PLACEHOLDERS = {
-    "po-revision-date": "YEAR-MO-DA HO:MI+ZONE",
-    "last-translator": "FULL NAME <EMAIL@ADDRESS>",
-    "language-team": "LANGUAGE <LL@li.org>",
+    "PO-Revision-Date": "YEAR-MO-DA HO:MI+ZONE",
+    "Last-Translator": "FULL NAME <EMAIL@ADDRESS>",
+    "Language-Team": "LANGUAGE <LL@li.org>",
 }
-"""Values that xgettext writes where it knows none, in lower-case field names."""
+"""Values that xgettext writes where it knows none."""
 
 
 class PoHeader:
@@ -92,9 +92,7 @@ class PoHeader:
             "Language-Team": "none",
         }
         found = self.catalogue.fields
-        if not self.catalogue.header:
-            return values
-        return {name: value for name, value in values.items() if found.get(name.lower()) == PLACEHOLDERS[name.lower()]}
+        return {name: value for name, value in values.items() if found.get(name.lower()) in (None, PLACEHOLDERS[name])}
 
     def _plural_forms(self, has_plurals: bool) -> str | None:
         stated = self.catalogue.fields.get("plural-forms", "")
