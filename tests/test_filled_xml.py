@@ -107,6 +107,41 @@ def test_a_memory_keeps_line_ends_and_references_as_well():
     assert "<seg>ONE&#13;&#10;TWO&#10;THREE&#xA0;</seg>" in upper(doc).decode()
 
 
+# ---- sentences of a source ------------------------------------------------------------------------
+
+CUT = (
+    '<source>One&#10;. Two <x id="1"/>.</source><seg-source><mrk mtype="seg" mid="1">One&#10;.</mrk> \n'
+    '<mrk mid="2" mtype="seg">Two <x id="1"/>.</mrk></seg-source>'
+)
+
+
+@pytest.mark.parametrize("target", ["", "<target/>", '<target state="new"></target>'])
+def test_a_target_is_cut_as_its_source_is(target):
+    doc = XliffDocument(xliff12(f'<trans-unit id="1">{CUT}{target}</trans-unit>').encode(), "a.xlf")
+    assert [slot.text for slot in doc.slots] == ["One\n.", 'Two <x id="1"/>.']
+    raw = doc.filled({0: Filling("EINS\n."), 1: Filling('<x id="1"/> ZWEI.')})
+    (found,) = re.findall("<target.*</target>", raw.decode(), re.DOTALL)
+    assert re.sub("<target[^>]*>", "", found) == (
+        '<mrk mtype="seg" mid="1">EINS&#10;.</mrk> \n<mrk mid="2" mtype="seg"><x id="1"/> ZWEI.</mrk></target>'
+    )
+    assert "review" not in found and doc.to_review({0: Filling("a"), 1: Filling("b")}) == set()
+
+
+@pytest.mark.parametrize("fillings", [{0: Filling("a", True), 1: Filling("b")}, {1: Filling("b")}])
+def test_a_target_with_a_doubtful_sentence_or_without_one_needs_review(fillings):
+    doc = XliffDocument(xliff12(f'<trans-unit id="1">{CUT}</trans-unit>').encode(), "a.xlf")
+    assert doc.filled(fillings).count(b'state="needs-review-translation"') == 1
+    assert doc.to_review(fillings) == set(fillings)
+
+
+@pytest.mark.parametrize("cut", ['<mrk mtype="x">a</mrk>', 'a <mrk mtype="seg" mid="1">b</mrk>', "a"])
+def test_a_source_that_is_not_cut_into_sentences_alone_is_translated_whole(cut):
+    unit = f'<trans-unit id="1"><source>a b</source><seg-source>{cut}</seg-source></trans-unit>'
+    doc = XliffDocument(xliff12(unit).encode(), "a.xlf")
+    assert [slot.text for slot in doc.slots] == ["a b"]
+    assert f"{cut}</seg-source><target>A B</target>" in upper(doc).decode()
+
+
 # ---- the language of the targets ------------------------------------------------------------------
 
 

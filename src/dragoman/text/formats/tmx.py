@@ -210,7 +210,7 @@ def _marks(variant: Element) -> list[Element]:
 
 
 def _nothing(name: str, found: list[Entry], source: str | None) -> str:
-    """Why there is no text to translate."""
+    """Say why there is no text to translate."""
     present = list(dict.fromkeys(language for entry in found for language, *_ in entry.variants))
     source = source or next((entry.declared for entry in found if entry.declared), None)
     if not present:

@@ -5,6 +5,7 @@ says how far the target is to be trusted.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,16 @@ class Segment(NamedTuple):
     def locked(self) -> bool:
         return self.state in APPROVED or self.holder.attributes.get("approved") == "yes"
 
+    @property
+    def sentences(self) -> list[Element]:
+        """The sentences of the source (1.2, ``seg-source``), if they are all of it: a target is cut in the same way."""
+        around = None if self.is_version_2 else self.holder.find("seg-source")
+        children = around.children if around else []
+        found = [c for c in children if isinstance(c, Element) and c.attributes.get("mtype") == "seg"]
+        between = [c for c in children if c not in found]
+        whole = all(isinstance(c, str) and not c.strip() for c in between) and not any(c.is_one_tag for c in found)
+        return found if whole else []
+
     def inline(self, element: Element) -> Inline:
         return inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
 
@@ -103,29 +114,53 @@ class XliffDocument(Document):
         """
         super().__init__()
         self.source = Source(raw, name)
-        self.segments: list[tuple[Segment, Inline]] = []
-        """That of each slot, and its source."""
+        self.homes: list[Home] = []
+        """That of each slot."""
         for segment in segments([self.source.utf8], name):
-            original = segment.inline(segment.source)
-            if original.text.strip():
-                there = _is_filled(segment, original.text)
-                place = f"{name}:{segment.source.line}"
-                self.slots.append(Slot(place, original.text, original.codes, filled=there, locked=segment.locked))
-                self.segments.append((segment, original))
+            there = _is_filled(segment, segment.inline(segment.source).text)
+            for element in segment.sentences or [segment.source]:
+                original = segment.inline(element)
+                if original.text.strip():
+                    place = f"{name}:{element.line}"
+                    self.slots.append(Slot(place, original.text, original.codes, filled=there, locked=segment.locked))
+                    self.homes.append(Home(segment, element, original))
         if not self.slots:
             self.notes.append(f"{name}: has no text to translate")
-        unfilled = [s for (s, _), slot in zip(self.segments, self.slots, strict=True) if not slot.filled]
+        unfilled = [home.segment for home, slot in zip(self.homes, self.slots, strict=True) if not slot.filled]
         self.languages = TargetLanguages(name, unfilled, language)
         self.notes += self.languages.notes
 
+    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return the slots of all targets that are marked: a state is of a whole target."""
+        by_target = self.by_target(fillings)
+        return {i for i in fillings if _is_doubtful(segment := self.homes[i].segment, by_target[segment.holder])}
+
     def filled(self, fillings: Mapping[int, Filling]) -> bytes:
-        chosen = [(*self.segments[number], filling) for number, filling in fillings.items()]
-        edits = [edit for one in chosen for edit in _edits(*one)]
-        return self.source.with_edits([*edits, *self.languages.edits(self.source, [s for s, *_ in chosen])])
+        by_target = self.by_target(fillings)
+        chosen = {home.segment.holder: home.segment for home in (self.homes[number] for number in fillings)}
+        edits = [edit for holder, new in by_target.items() for edit in _edits(chosen[holder], new)]
+        return self.source.with_edits([*edits, *self.languages.edits(self.source, chosen.values())])
+
+    def by_target(self, fillings: Mapping[int, Filling]) -> dict[Element, dict[Element, Filling]]:
+        """The fillings as they stand in XML, by what holds their target, then by the element that they translate."""
+        found: dict[Element, dict[Element, Filling]] = defaultdict(dict)
+        for number, filling in fillings.items():
+            segment, element, original = self.homes[number]
+            found[segment.holder][element] = filling._replace(text=written(filling.text, original))
+        return found
+
+
+class Home(NamedTuple):
+    """The place of a slot's text."""
+
+    segment: Segment
+    element: Element
+    """The source, or a sentence of it."""
+    original: Inline
 
 
 class TargetLanguages:
-    """Which language a file declares that its targets are in, and what is to be declared."""
+    """The languages that a file declares for its targets, and the one to be declared where it lacks one."""
 
     def __init__(self, name: str, unfilled: Sequence[Segment], language: str | None):
         """
@@ -169,7 +204,7 @@ class _Declaration(NamedTuple):
 
 
 def _declaration(segment: Segment) -> _Declaration:
-    """Where the language of a segment's target is declared."""
+    """Find where the language of a segment's target is declared."""
     if segment.is_version_2:
         bearer, attribute, source = segment.unit.around[0], "trgLang", "srcLang"
     else:
@@ -186,14 +221,33 @@ def _is_filled(segment: Segment, text: str) -> bool:
     return bool(there.strip()) and segment.state not in EMPTY and not copied
 
 
-def _edits(segment: Segment, original: Inline, filling: Filling) -> Iterator[Edit]:
-    content, unit, target = written(filling.text, original), segment.unit, segment.target
+def _is_doubtful(segment: Segment, new: Mapping[Element, Filling]) -> bool:
+    """Return whether a person should look at a target: at one of its sentences, or at one that is left empty."""
+    lacks = any(sentence not in new and segment.inline(sentence).text.strip() for sentence in segment.sentences)
+    return lacks or any(filling.review for filling in new.values())
+
+
+def _content(segment: Segment, new: Mapping[Element, Filling]) -> str:
+    """The content of a target: that of the source, or the sentences as the source is cut into them."""
+    if not segment.sentences:
+        return new[segment.source].text
+    around = segment.holder.find("seg-source")
+    assert around
+    parts, at = [], around.inside
+    for sentence in segment.sentences:
+        parts += [segment.unit.cut(at, sentence.inside), new[sentence].text if sentence in new else ""]
+        at = sentence.outside
+    return "".join([*parts, segment.unit.cut(at, around.outside)])
+
+
+def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
+    content, review, unit, target = _content(segment, new), _is_doubtful(segment, new), segment.unit, segment.target
     if segment.is_version_2:
-        yield _state(segment.holder, unit, "initial" if filling.review else "translated")
+        yield _state(segment.holder, unit, "initial" if review else "translated")
     if target is None:
-        yield _new_target(segment, content, filling.review)
+        yield _new_target(segment, content, review)
         return
-    tag = _tag_with_state(unit.cut(target.start, target.inside), segment, filling.review)
+    tag = _tag_with_state(unit.cut(target.start, target.inside), segment, review)
     if target.is_one_tag:
         opened = re.sub(r"\s*/>$", ">", tag)
         yield Edit(target.start, target.end, f"{opened}{content}</{_qualified(tag)}>")
