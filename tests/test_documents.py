@@ -376,6 +376,33 @@ def test_lines_keep_their_placeholders_and_their_number(shouting, tmp_path, caps
     assert out == "HELLO {name}\n\n<b>X</b>\n" and not err
 
 
+VERSION_2 = (
+    '<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="2.0" srcLang="en"><file id="f"><unit id="u"><segment>'
+    "<source>a</source></segment></unit></file></xliff>"
+)
+
+
+def test_a_run_that_knows_its_target_language_tells_it_to_documents(shouting, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "dragoman.checkpoint.run_config", lambda _: {"data": {"cleaning": {"target_language": "de"}}}, raising=True
+    )
+    (tmp_path / "a.xlf").write_text(VERSION_2)
+    (tmp_path / "a.pot").write_text(HEADER.replace("UTF-8", "CHARSET") + PLURAL)
+    assert main(["translate", "run", str(tmp_path / "a.xlf")]) == 0 and 'trgLang="de"' in capsys.readouterr().out
+    assert main(["translate", "run", str(tmp_path / "a.xlf"), "--target-language", "fr"]) == 0
+    assert 'trgLang="fr"' in capsys.readouterr().out
+    assert main(["translate", "run", str(tmp_path / "a.pot")]) == 0
+    assert "Language: de" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", HEADER])
+def test_a_po_file_without_entries_stays_as_it_is_and_says_so(shouting, tmp_path, capsys, content):
+    (tmp_path / "a.po").write_text(content)
+    assert main(["translate", "run", str(tmp_path / "a.po"), "-o", str(tmp_path / "b.po")]) == 0
+    assert (tmp_path / "b.po").read_text() == content
+    assert "a.po: has no entries: there is nothing to translate in it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -383,6 +410,7 @@ def test_lines_keep_their_placeholders_and_their_number(shouting, tmp_path, caps
         ("a.po", 'msgid "a"\n', "a.po:1: the entry that begins here has no msgstr"),
         ("a.xlf", "<xliff>\n<", "a.xlf:2: not well-formed XML"),
         ("a.tmx", memory({"en": "a"}), "a.tmx: has no unit in two languages"),
+        ("b.xlf", VERSION_2, "b.xlf:1: XLIFF 2 with translations must name their language (trgLang)"),
         ("a.mo", "x", "a.mo: is compiled: translate the .po file"),
     ],
 )

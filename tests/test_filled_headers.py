@@ -110,6 +110,14 @@ def test_a_template_with_a_header_of_its_source_gets_that_of_the_translations():
     assert (found["Language"], found["Plural-Forms"]) == ("ru", plurals.field_of("ru"))
 
 
+def test_a_template_in_the_language_of_the_translations_keeps_its_own_plural_forms(tmp_path):
+    header = 'msgid ""\nmsgstr ""\n"Language: es\\n"\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
+    header += '"Plural-Forms: nplurals=3; plural=n==1 ? 0 : n%1000000==0 ? 1 : 2;\\n"\n'
+    raw = filled(header + BODY, "a.pot", "es_MX")
+    assert raw.count(b"msgstr[") == 3 and b"nplurals=3" in raw
+    check_with_msgfmt(raw, tmp_path)
+
+
 def test_a_complete_header_stays_as_it_is_and_another_language_is_noted():
     header = TEMPLATE.replace("CHARSET", "UTF-8").replace("Language: ", "Language: fr").replace("#, fuzzy\n", "")
     header = header.replace("nplurals=INTEGER; plural=EXPRESSION", "nplurals=2; plural=(n>1)")

@@ -34,7 +34,7 @@ def language_of(run: Path, text: str | None) -> str | None:
     from dragoman.checkpoint import run_config
     from dragoman.text.filled.document import KINDS
 
-    if text is None or not text.lower().endswith(KINDS):
+    if text is None or not text.lower().removesuffix(".gz").removesuffix(".zst").endswith(KINDS):
         return None
     with suppress(UserError):  # a run that is missing is reported when it is loaded
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}

@@ -37,9 +37,12 @@ class PoHeader:
         asked = language.strip().replace("-", "_") if language else ""
         self.language = asked if self.is_template and asked else self.stated or asked
         """The language of the translations; empty where nothing tells."""
-        of_file = plurals.of_language(self.language) if self.is_template and asked else None
-        self.rule = of_file or catalogue.plurals or plurals.of_language(self.language)
+        stated, usual = plurals.parse(catalogue.fields.get("plural-forms") or _OPEN), plurals.of_language(self.language)
+        is_of_source = self.is_template and bool(asked) and not plurals.same_language(asked, self.stated)
+        self.rule = (usual or stated) if is_of_source else (stated or usual)
         """Plural forms of the translations; None where nothing tells."""
+        self.states_rule = stated is not None and stated.same_as(self.rule)
+        """Whether the header says so already."""
         self.notes: list[str] = list(self._notes(asked))
 
     def _notes(self, asked: str) -> Iterator[str]:
@@ -85,7 +88,7 @@ class PoHeader:
         return fields | ({"Plural-Forms": field} if field else {})
 
     def _people(self) -> dict[str, str]:
-        """When and by whom the file was translated, where a template leaves that open."""
+        """Return when and by whom the file was translated, where a template leaves that open."""
         values = {
             "PO-Revision-Date": _now(),
             "Last-Translator": "Automatically generated",
@@ -95,12 +98,8 @@ class PoHeader:
         return {name: value for name, value in values.items() if found.get(name.lower()) in (None, PLACEHOLDERS[name])}
 
     def _plural_forms(self, has_plurals: bool) -> str | None:
-        stated = self.catalogue.fields.get("plural-forms", "")
-        usual = plurals.field_of(self.language)
-        if stated and (rule := plurals.parse(stated)):
-            differs = usual is not None and not rule.same_as(plurals.parse(usual))
-            return usual if self.is_template and differs and self.language != self.stated else None
-        return usual if has_plurals or stated else None
+        wanted = has_plurals or "plural-forms" in self.catalogue.fields
+        return plurals.field_of(self.language) if wanted and not self.states_rule else None
 
     def edits(self, fields: dict[str, str], line_end: str) -> Iterator[Edit]:
         """Set these fields: each in its place or, where there is none, after the last."""
@@ -139,6 +138,7 @@ class PoHeader:
         return Edit(spans[0][0], spans[-1][1], line_end.join(['""', *(f'"{line}\\n"' for line in lines)]))
 
 
+_OPEN = "nplurals=INTEGER; plural=EXPRESSION;"
 _FIELD = re.compile(r'"(?P<name>[A-Za-z][\w-]*):(?:[^"\\]|\\[^n])*\\n"')
 
 
