@@ -377,8 +377,8 @@ def test_lines_keep_their_placeholders_and_their_number(shouting, tmp_path, caps
 
 
 VERSION_2 = (
-    '<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="2.0" srcLang="en"><file id="f"><unit id="u"><segment>'
-    "<source>a</source></segment></unit></file></xliff>"
+    '<xliff xmlns="urn:oasis:names:tc:xliff:document:2.0" version="2.0" srcLang="en"><file id="f"><unit id="u">'
+    "<segment><source>a</source></segment></unit></file></xliff>"
 )
 
 
