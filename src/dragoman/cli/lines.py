@@ -70,6 +70,13 @@ def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[
     return plain_lines(read_lines(path), path, f"; {_INSISTING}")
 
 
+def checked_lines(lines: Iterable[str], as_kind: str | None) -> Iterable[str]:
+    """Standard input, unless it begins as a file does that has no lines of text; ``as_kind`` may insist."""
+    from dragoman.text.formats.kinds import plain_lines
+
+    return lines if as_kind == INSIST else plain_lines(lines, "standard input", f"; {_INSISTING}")
+
+
 _SUPPORTED = (
     "it reads lines of text (.txt and the like) and, with --column, .csv, .tsv, .jsonl and .parquet; translate "
     "fills .po, .pot, .xlf, .xliff and .tmx"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.argument import RULE
-from dragoman.cli.lines import given_lines
+from dragoman.cli.argument import RULE, STDIN
+from dragoman.cli.lines import checked_lines, given_lines
 from dragoman.cli.options import (
     CheckpointOption,
     ColumnOption,
@@ -159,7 +159,8 @@ def translate(
         begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
         results = translator.stream(begun, search=cfg, **how)
     else:
-        results = placeholders.stream(lines, ask, **reading)
+        read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
+        results = placeholders.stream(read, ask, **reading)
     if output is None:
         write(results, sys.stdout, layout)
     else:

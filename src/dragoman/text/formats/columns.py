@@ -53,6 +53,9 @@ _AMBIGUOUS = frozenset({"id", "no"})
 _TEXTS = _words("text sentence review content body tweet comment utterance query premise input title message")
 _LABELS = _words("label labels class category sentiment target tag topic intent rating emotion y")
 
+SHOWN, MOST = 30, 6
+"""Characters of a field, and fields, that a message shows."""
+
 
 class Pairing(NamedTuple):
     """Two columns by their numbers."""
@@ -109,6 +112,15 @@ def _texts(names: Sequence[str]) -> list[int]:
     sure = [i for i, name in enumerate(names) if _is_text(name)]
     perhaps = [i for i, name in enumerate(names) if name.casefold() in _AMBIGUOUS]
     return sorted([*sure, *perhaps]) if len(sure) == len(perhaps) == 1 else sure
+
+
+def unnamed(first: Sequence[str]) -> str:
+    """Say that the columns of a table are not known, given its first row."""
+    shown = ", ".join(repr(field[:SHOWN]) for field in first[:MOST]) + (", ..." if len(first) > MOST else "")
+    return (
+        f"{len(first)} columns, and nothing says which two are source and target: name them, as in --columns "
+        f"{'en,es' if is_header(first) else '0,1'} or with source and target in the run file; here stand {shown}"
+    )
 
 
 def _parts(name: str) -> list[str]:

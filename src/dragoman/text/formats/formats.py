@@ -12,14 +12,14 @@ from typing import Annotated, Any
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy
+from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.keyed import Keyed, read_keyed
 from dragoman.text.formats.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
 from dragoman.text.formats.po import Gettext, read_po
-from dragoman.text.formats.tables import SPLITTERS, Row, says_something, split_rows
+from dragoman.text.formats.tables import SPLITTERS, first_row, says_something, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
 
@@ -45,9 +45,6 @@ __all__ = [
     "read_pairs",
     "tags_of",
 ]
-
-SHOWN, MOST = 30, 6
-"""Characters of a field, and fields, that a message shows."""
 
 # ---- two text files -------------------------------------------------------------------------------
 
@@ -107,7 +104,7 @@ class Table:
 
 def _read_table(cfg: Table) -> Documents:
     rows = split_rows(cfg.path)
-    passed, first = _first_row(rows)
+    passed, first = first_row(rows)
     header = _has_header(cfg, first)
     source, target, *document = (_column(cfg, column, first, header) for column in _chosen(cfg, first))
     if source == target:
@@ -121,14 +118,6 @@ def _read_table(cfg: Table) -> Documents:
         if document and ends.before(fields[document[0]]):
             yield None
         yield Pair(fields[source], fields[target])
-
-
-def _first_row(rows: Iterator[Row]) -> tuple[int, Sequence[str]]:
-    """How many empty lines stand before the first row, and its fields: none where there is no row."""
-    for passed, row in enumerate(rows):
-        if says_something(row):
-            return passed, row[1]
-    return 0, ()
 
 
 def _has_header(cfg: Table, first: Sequence[str]) -> bool:
@@ -149,18 +138,10 @@ def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
         pairing = Pairing(0, 0)
     elif (pairing := named) is None:
         if len(first) > 2:
-            raise DataError(f"{cfg.path}:1: {_unnamed(first)}")
+            raise DataError(f"{cfg.path}:1: {unnamed(first)}")
         pairing = Pairing(0, 1)
     chosen = pairing.first if cfg.source is None else cfg.source, pairing.second if cfg.target is None else cfg.target
     return [*chosen, *([] if cfg.document is None else [cfg.document])]
-
-
-def _unnamed(first: Sequence[str]) -> str:
-    shown = ", ".join(repr(field[:SHOWN]) for field in first[:MOST]) + (", ..." if len(first) > MOST else "")
-    return (
-        f"{len(first)} columns, and nothing says which two are source and target: name them, as in --columns "
-        f"{'en,es' if is_header(first) else '0,1'} or with source and target in the run file; here stand {shown}"
-    )
 
 
 def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -> int:
@@ -385,7 +366,7 @@ def _guess_table(path: str, columns: Columns | None) -> Table:
         return Table(path=path, source=source, target=target)
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which can be read only once
         return Table(path=path)
-    _, first = _first_row(split_rows(path))
+    _, first = first_row(split_rows(path))
     _chosen(Table(path=path), first)
     if (named := text_columns(first)) is None:
         return Table(path=path)
@@ -403,3 +384,5 @@ _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
     ".xliff": Xliff,
     ".tmx": Tmx,
 }
+PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
+"""What the names of files with pairs end in, that of a compressed file aside."""

@@ -114,10 +114,10 @@ UNSUPPORTED = {
 """Ending -> what a file is that no command reads yet."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _OPENINGS = (
-    (re.compile(r'\s*msgid\s*"'), "a gettext file"),
-    (re.compile(r"\s*<xliff[\s>]"), "an XLIFF file"),
-    (re.compile(r"\s*<tmx[\s>]"), "a TMX file"),
-    (re.compile(r"\s*<\?xml\s"), "XML"),
+    (re.compile(r'\s*msgid\s*"'), "a gettext file (translate fills it with --as po)"),
+    (re.compile(r"\s*<xliff[\s>]"), "an XLIFF file (translate fills it with --as xliff)"),
+    (re.compile(r"\s*<tmx[\s>]"), "a TMX file (translate fills it with --as tmx)"),
+    (re.compile(r"\s*<\?xml\s"), "XML (translate fills XLIFF and TMX with --as xliff and --as tmx)"),
     (re.compile(r"\s*<!doctype\s", re.IGNORECASE), "HTML or XML"),
     (re.compile(r"\s*WEBVTT\b"), "subtitles"),
     (re.compile(r"\s*\{\\rtf"), "rich text"),

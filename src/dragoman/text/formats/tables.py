@@ -48,6 +48,14 @@ def split_rows(path: str) -> Iterator[Row]:
     return _even(split(path), path)
 
 
+def first_row(rows: Iterator[Row]) -> tuple[int, Sequence[str]]:
+    """How many empty lines stand before the first row, and its fields: none where there is no row."""
+    for passed, row in enumerate(rows):
+        if says_something(row):
+            return passed, row[1]
+    return 0, ()
+
+
 def _even(rows: Iterable[Row], path: str) -> Iterator[Row]:
     first: Row | None = None
     for row in rows:
