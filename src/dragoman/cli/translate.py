@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN
-from dragoman.cli.lines import checked_lines, given_lines
+from dragoman.cli.lines import INSIST, checked_lines, given_lines
 from dragoman.cli.options import (
     CheckpointOption,
     ColumnOption,
@@ -122,7 +122,7 @@ def translate(
             f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
         )
     typed = not text and sys.stdin.isatty()
-    lines = None if typed or given else given_lines(text, column=column, as_kind=as_kind)
+    lines = None if typed or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
     if nbest > 1 and cfg.nbest != nbest:

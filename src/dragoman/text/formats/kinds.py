@@ -7,9 +7,11 @@ of there and add its opener (``text/filled/document.py``) or reader (``text/form
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from dragoman.errors import DataError
 from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.lines import read_lines
 
 LINES = (".txt", ".text")
 """Endings of plain text; what is not known by its ending is taken for that as well."""
@@ -66,7 +68,6 @@ UNSUPPORTED = {
     ".mdx": "Markdown",
     ".rst": "reStructuredText",
     ".adoc": "AsciiDoc",
-    ".org": "Org mode",
     ".html": "HTML",
     ".htm": "HTML",
     ".xhtml": "HTML",
@@ -136,6 +137,17 @@ def kind_of_file(path: str) -> str | None:
     """What a file is by its name; None if it holds lines of text for all that its name tells."""
     ending = extension(path)
     return TABLES.get(ending) or DOCUMENTS.get(ending) or UNSUPPORTED.get(ending)
+
+
+def read_plain_lines(path: str | Path) -> Iterator[str]:
+    """The lines of a text file, as ``read_lines`` has them.
+
+    Raises:
+        DataError: as ``read_lines``, or a file of another kind, by its name or by how it begins.
+    """
+    if kind := kind_of_file(str(path)):
+        raise DataError(f"{path}: {kind}: a text file with a sentence in each line expected")
+    return plain_lines(read_lines(path), str(path))
 
 
 def plain_lines(lines: Iterable[str], name: str, remedy: str = "") -> Iterator[str]:

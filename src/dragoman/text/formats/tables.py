@@ -5,6 +5,7 @@ has them, with commas, semicolons or tabs between its fields, whichever its firs
 """
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
@@ -117,9 +118,12 @@ def _check_quotes(fields: Sequence[str], lines: Sequence[str], separator: str) -
     """
     if not any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
         return
-    # Inside quotes such a field is text. Read again without the white space, only those outside of them differ.
-    again = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
-    if again != [list(fields)]:
+    # Inside quotes such a field is text. Read without spaces before fields, only those outside of quotes differ.
+    spaced = [re.sub(rf"[^\S\n{separator}]", " ", line) for line in lines]
+    with_spaces, without = (
+        list(csv.reader(spaced, delimiter=separator, skipinitialspace=skip)) for skip in (False, True)
+    )
+    if with_spaces != without:
         raise csv.Error(f"a space stands between {separator!r} and the quote that opens a field: remove it")
 
 
