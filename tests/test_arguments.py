@@ -18,6 +18,7 @@ from dragoman.cli.argument import check_several, is_file, text_of
 from dragoman.cli.lines import given_lines
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.filled.document import KINDS, OPENERS, open_document
+from dragoman.text.formats.formats import guess_source
 from dragoman.text.formats.kinds import DOCUMENTS, TABLES, UNSUPPORTED, is_known, plain_lines
 from dragoman.text.formats.lines import read_lines
 from dragoman.train.run import start
@@ -276,3 +277,9 @@ def test_commands_take_long_sentences_slashes_several_files_and_empty_ones(run, 
     assert main(["translate", "x" * 300, "Hello"]) == 2 and "Traceback" not in capsys.readouterr().err
     assert main(["score", run, "y" * 300]) == 2 and capsys.readouterr().err.count("\n") == 1
     assert main(["evaluate", run, "a,b" * 200]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("names", ["a.json,b.json", "a.en,b.po", "a.tsv,b.tsv", "a.srt,b.srt", "a.docx.gz,b.docx.gz"])
+def test_two_files_that_are_no_lines_of_text_are_no_pairs(names):
+    with pytest.raises(ConfigError, match="two text files are expected"):
+        guess_source(names)

@@ -21,7 +21,7 @@ def classify(
     text: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE... | SENTENCE]",
+            metavar="FILE | SENTENCE",
             help="Text files, a file with --column, or one sentence; default: standard input. For images: a file, or a "
             f"folder of them; an array in a .npy file for these and for frames. Of texts: {RULE}",
         ),

@@ -40,7 +40,7 @@ OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]
 TextArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE... | SENTENCE]",
+        metavar="FILE | SENTENCE",
         help=f"Text files, a file with --column, or one sentence; default: standard input. {RULE}",
     ),
 ]

@@ -46,7 +46,7 @@ def translate(
     text: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE... | SENTENCE]",
+            metavar="FILE | SENTENCE",
             help="Text files, .po, .xlf or .tmx files (plain or compressed), a table with --column, or one sentence; "
             f"default: standard input. {RULE}",
         ),

@@ -15,6 +15,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.keyed import Keyed, read_keyed
+from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
@@ -343,7 +344,7 @@ def guess_source(path: str, columns: Columns | None = None) -> PairSource:
     """
     first, comma, second = path.partition(",")
     if comma and not os.path.exists(path):
-        source: PairSource = TextFiles(source=first.strip(), target=second.strip())
+        source: PairSource = _guess_text_files(first.strip(), second.strip())
     elif extension(path) in SPLITTERS:
         return _guess_table(path, columns)
     elif kind := _KINDS.get(extension(path)):
@@ -358,6 +359,15 @@ def guess_source(path: str, columns: Columns | None = None) -> PairSource:
     if columns is not None:
         raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")
     return source
+
+
+def _guess_text_files(source: str, target: str) -> TextFiles:
+    for path in (source, target):
+        if kind := kind_of_file(path):
+            raise ConfigError(
+                f"{path}: {kind}: two text files are expected, whose line n translates line n of the other"
+            )
+    return TextFiles(source=source, target=target)
 
 
 def _guess_table(path: str, columns: Columns | None) -> Table:
