@@ -164,7 +164,8 @@ def test_tab_separated_text_is_taken_literally(folder, pairs, name):
     path = write(folder / name, "id\tde\ten\n" + "".join(f"7\t{target}\t{source}\n" for source, target in pairs))
     assert list(read_pairs(Table(path=path, source="en", target="de"))) == pairs
     assert list(read_pairs(Table(path=path, source=2, target=1, header=True))) == pairs
-    assert list(read_pairs(Table(path=path, source=2, target=1))) == [("en", "de"), *pairs]
+    assert list(read_pairs(Table(path=path, source=2, target=1))) == pairs  # the header is noticed
+    assert list(read_pairs(Table(path=path, source=2, target=1, header=False))) == [("en", "de"), *pairs]
 
 
 @given(pairs=st.lists(st.tuples(STRING, STRING), min_size=1))

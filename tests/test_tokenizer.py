@@ -113,7 +113,7 @@ def test_listed_words_and_characters_are_one_token():
 def test_a_vocabulary_larger_than_the_data_allows_says_what_fits(cfg):
     with pytest.raises(ConfigError, match="vocab=5000, but the text yields only") as error:
         Tokenizer.train(cfg, TEXTS)
-    most = int(str(error.value).split("set vocab=")[1].split()[0])
+    most = int(str(error.value).split("set tokenizer.vocab=")[1].split()[0])
     assert len(Tokenizer.train(type(cfg)(vocab=most), TEXTS)) == most
 
 

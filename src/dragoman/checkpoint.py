@@ -81,8 +81,10 @@ class RunDirectory:
             CheckpointError: no run there, another process is writing to it, or it cannot be written to.
         """
         run = cls(path)
-        if not (run.path / CONFIG).is_file():
-            there = "not a run directory, it has no config.yaml" if run.path.exists() else "no such run directory"
+        if not os.path.isfile(run.path / CONFIG):  # unlike Path, no error for what can be no name
+            there = (
+                "not a run directory, it has no config.yaml" if os.path.exists(run.path) else "no such run directory"
+            )
             raise CheckpointError(f"{path}: {there}: start one with `dragoman train`")
         if write:
             try:

@@ -12,6 +12,15 @@ class ConfigError(UserError, ValueError):
     """A configuration that names something unknown, misses something, or holds a value of the wrong type."""
 
 
+class VocabularyError(ConfigError):
+    """A vocabulary larger than the text yields."""
+
+    def __init__(self, message: str, found: int):
+        super().__init__(message)
+        self.found = found
+        """Tokens that it yields."""
+
+
 class DataError(UserError, ValueError):
     """Text that cannot be used as it is: the message opens with the file and, where there is one, the line."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
@@ -23,7 +24,7 @@ def answer(
         typer.Argument(
             metavar="[FILE | QUESTION]",
             help="A question, or a text file with one a line; without --context, JSON lines with context and question. "
-            "Default: standard input.",
+            f"Default: standard input. {RULE}",
         ),
     ] = None,
     context: Annotated[
@@ -66,10 +67,10 @@ def _of_records(text: str | None) -> Iterator[tuple[str, str]]:
     from dragoman.text.formats.lines import parse_json
     from dragoman.text.formats.questions import text_at
 
-    name = "standard input" if text is None else text
-    if text is not None and not Path(text).is_file():
+    name = "standard input" if text in (None, STDIN) else text
+    if text not in (None, STDIN) and not is_file(text):
         raise DataError(f"{text}: no such file of JSON lines; to ask this question of a text, name the text: --context")
-    for number, line in enumerate(given_lines(text), 1):
+    for number, line in enumerate(given_lines(text, as_kind="text"), 1):
         if line and not line.isspace():
             where = f"{name}:{number}"
             record = parse_json(line, where)

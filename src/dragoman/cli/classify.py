@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dragoman.cli.argument import RULE
 from dragoman.cli.lines import given_inputs, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import AsOption, CheckpointOption, ColumnOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 def classify(
     run: RunArgument,
     text: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[FILE | SENTENCE]",
-            help="A text file or one sentence; default: standard input. For images: a file, or a folder of them; an "
-            "array in a .npy file for these and for frames.",
+            metavar="FILE | SENTENCE",
+            help="Text files, a file with --column, or one sentence; default: standard input. For images: a file, or a "
+            f"folder of them; an array in a .npy file for these and for frames. Of texts: {RULE}",
         ),
     ] = None,
     output: OutputOption = None,
+    column: ColumnOption = None,
+    as_kind: AsOption = None,
     format: Annotated[
         Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
     ] = Format.text,
@@ -36,7 +39,7 @@ def classify(
     from dragoman.decode.readers.classifier import Classifier
 
     classifier = Classifier.load(run, which=checkpoint, device=device)
-    given, places = given_inputs(text, classifier.material)
+    given, places = given_inputs(text, classifier.material, column=column, as_kind=as_kind)
     with tracked("classifying", len(given)) as progress:
         found = classifier.classify(given, progress, places)
     write_lines(_as_json(found) if format is Format.json else _as_text(found), output)

@@ -20,6 +20,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Look at parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(help=sources.HELP)]
+Columns = sources.ColumnsOption
 Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Settings; see the documentation.")
 ]
@@ -35,6 +36,7 @@ Report = Annotated[Path | None, typer.Option(help="Where to write the report as 
 @app.command()
 def stats(
     source: Source,
+    columns: Columns = None,
     format: Annotated[Format, typer.Option(help="text: tables; json: all figures.")] = Format.text,
 ) -> None:
     """What a text is like: lengths, ratios, duplicates, copies, characters and scripts."""
@@ -43,7 +45,7 @@ def stats(
     from dragoman.text.cleaning.summary import summarise
 
     with tracked("reading", None) as progress:
-        summary = summarise(sources.followed(sources.pairs_of(source), progress))
+        summary = summarise(sources.followed(sources.pairs_of(source, columns), progress))
     if format is Format.json:
         print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
     else:
@@ -52,7 +54,12 @@ def stats(
 
 @app.command()
 def clean(
-    source: Source, output: Output, settings: Settings = None, report: Report = None, workers: Workers = 1
+    source: Source,
+    output: Output,
+    settings: Settings = None,
+    columns: Columns = None,
+    report: Report = None,
+    workers: Workers = 1,
 ) -> None:
     """Remove what no translator should learn from, and say what each rule removed, with examples.
 
@@ -65,14 +72,19 @@ def clean(
 
     cleaned = CleanReport()
     cfg = _configured(Cleaning, settings)
-    _transform(source, output, lambda pairs: clean(pairs, cfg, cleaned, workers=workers or cores()), cleaned)
+    _transform((source, columns), output, lambda pairs: clean(pairs, cfg, cleaned, workers=workers or cores()), cleaned)
     data_tables.show_removed(cleaned, cleaned.removed, {r: [(p,) for p in e] for r, e in cleaned.examples.items()})
     _write_report(report, cleaned)
 
 
 @app.command()
 def dedupe(
-    source: Source, output: Output, settings: Settings = None, report: Report = None, workers: Workers = 1
+    source: Source,
+    output: Output,
+    settings: Settings = None,
+    columns: Columns = None,
+    report: Report = None,
+    workers: Workers = 1,
 ) -> None:
     """Keep the first of pairs that are the same, or nearly.
 
@@ -84,7 +96,7 @@ def dedupe(
 
     found = DuplicateReport()
     cfg = _configured(Deduplication, settings)
-    _transform(source, output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or cores()), found)
+    _transform((source, columns), output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or cores()), found)
     data_tables.show_removed(found, found.removed, found.examples)
     _write_report(report, found)
 
@@ -94,6 +106,7 @@ def split(
     source: Source,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.")],
     settings: Settings = None,
+    columns: Columns = None,
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
     report: Report = None,
 ) -> None:
@@ -112,7 +125,7 @@ def split(
     if output.exists():
         raise ConfigError(f"{output}: exists: name a folder that does not, or remove it first")
     with tracked("reading", None) as progress:
-        pairs = list(sources.followed(sources.pairs_of(source), progress))
+        pairs = list(sources.followed(sources.pairs_of(source, columns), progress))
     parts = hold_out(pairs, cfg)
     sizes = {}
     with durable.folder(output) as folder:
@@ -127,6 +140,7 @@ def split(
 def mix(
     given: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"Two or more. {sources.HELP}")],
     output: Output,
+    columns: Columns = None,
     weights: Annotated[
         str | None, typer.Option(help="One for each source, as in 1,2,0.5; default: 1 for each.")
     ] = None,
@@ -149,10 +163,13 @@ def mix(
     check_output(output)
     portions([1] * len(given), cfg)  # tells of weights that are none before reading anything
     with tracked("counting", None) as progress:
-        sizes = [sum(1 for _ in sources.followed(sources.pairs_of(source), progress)) for source in given]
+        sizes = [sum(1 for _ in sources.followed(sources.pairs_of(source, columns), progress)) for source in given]
     taken = portions(sizes, cfg)
     with tracked("mixing", sum(taken)) as progress:
-        mixed = (pair for _, pair in mix([partial(sources.pairs_of, source) for source in given], sizes, cfg))
+        mixed = (
+            pair
+            for _, pair in mix([partial(sources.pairs_of, source, columns, tell=False) for source in given], sizes, cfg)
+        )
         write_pairs(sources.followed(mixed, progress), output)
     data_tables.show_mixture(given, sizes, taken)
     rows = [{"source": s, "pairs": n, "taken": k} for s, n, k in zip(given, sizes, taken, strict=True)]
@@ -171,7 +188,9 @@ def _configured(kind: type[T], settings: list[str] | None) -> T:
     return from_dict(kind, plain, where=kind_of(kind))
 
 
-def _transform(source: str, output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object) -> None:
+def _transform(
+    given: tuple[str, str | None], output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object
+) -> None:
     """Read, ``change`` and write; ``report``, which ``change`` fills, tells why nothing is left if nothing is."""
     from dragoman.cli.terminal import tracked
     from dragoman.text.formats.writing import check_output, write_pairs
@@ -182,11 +201,11 @@ def _transform(source: str, output: str, change: "Callable[[Iterator[Pair]], Ite
             left = True
             yield pair
         if not left:
-            raise DataError(f"{source}: nothing is left ({report}): relax the rules, or look at the text")
+            raise DataError(f"{given[0]}: nothing is left ({report}): relax the rules, or look at the text")
 
     check_output(output)
     with tracked("reading", None) as progress:
-        write_pairs(something(change(sources.followed(sources.pairs_of(source), progress))), output)
+        write_pairs(something(change(sources.followed(sources.pairs_of(*given), progress))), output)
 
 
 def _numbers(text: str | None) -> list[float]:

@@ -1,12 +1,15 @@
 """Translating a file of translations: what `dragoman translate` does with PO, XLIFF and TMX."""
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from dragoman.errors import DataError, UserError
+from dragoman.cli.argument import STDIN, is_file
+from dragoman.config import unknown
+from dragoman.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from dragoman.decode.documents.document import Translated
@@ -16,25 +19,83 @@ if TYPE_CHECKING:
     from dragoman.text.filled.slots import Document
 
 
-def opened(text: str | None, source: str | None, target: str | None) -> "Document | None":
-    """The document that an argument names; None if it is text, or a file of lines."""
-    from dragoman.text.filled.document import KINDS, open_document
+class Given(NamedTuple):
+    """A file of translations, and where it goes."""
 
-    if text is None or not text.lower().endswith((*KINDS, ".mo")):
-        return None
-    if not Path(text).is_file():
-        if " " in text:
-            return None  # a sentence, after all
-        raise DataError(f"{text}: no such file")
-    return open_document(text, source=source, target=target)
+    name: str
+    document: "Document"
+    output: Path | None
 
 
-def language_of(run: Path, text: str | None) -> str | None:
-    """Return the language that a run translates into, where its cleaning names it and ``text`` is a document."""
-    from dragoman.checkpoint import run_config
+def opened(
+    texts: Sequence[str], source: str | None, target: str | None, output: Path | None, as_kind: str | None = None
+) -> list[Given]:
+    """The documents that the arguments name, each with where it is to be written; none if they are text or lines.
+
+    Raises:
+        ConfigError: several documents without a folder to write them into, documents among other files, or an unknown
+            ``as_kind``.
+        DataError: a document that is missing or cannot be read.
+    """
     from dragoman.text.filled.document import KINDS
 
-    if text is None or not text.lower().removesuffix(".gz").removesuffix(".zst").endswith(KINDS):
+    kinds = {name: _kind(name, as_kind) for name in texts or [STDIN]}
+    if not any(kinds.values()):
+        return []
+    if odd := [name for name, kind in kinds.items() if kind is None]:
+        raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
+    return [
+        Given(name, _open(name, kind, source, target), goal)
+        for (name, kind), goal in zip(kinds.items(), targets(list(kinds), output), strict=True)
+        if kind is not None
+    ]
+
+
+def _kind(name: str, as_kind: str | None) -> str | None:
+    """The ending of a document's name; None for what holds text or lines."""
+    from dragoman.cli.lines import INSIST
+    from dragoman.text.filled.document import KINDS
+    from dragoman.text.formats.compressed import extension
+
+    if as_kind is not None:
+        asked = f".{as_kind.lower().removeprefix('.')}"
+        if asked not in (*KINDS, f".{INSIST}"):
+            raise ConfigError(unknown("--as", as_kind, [INSIST, *(kind[1:] for kind in KINDS)]))
+        return None if asked == f".{INSIST}" or not (name == STDIN or is_file(name)) else asked
+    return extension(name) if is_file(name) and extension(name) in (*KINDS, ".mo") else None
+
+
+def _open(name: str, kind: str, source: str | None, target: str | None) -> "Document":
+    from dragoman.text.filled.document import document_of, open_document
+
+    if name == STDIN:
+        return document_of(sys.stdin.buffer.read, "standard input", kind=kind, source=source, target=target)
+    return open_document(name, kind=kind, source=source, target=target)
+
+
+def targets(names: Sequence[str], output: Path | None) -> list[Path | None]:
+    """Where each of several files is written: into the folder ``output``, under its own name; one file to ``output``.
+
+    Raises:
+        ConfigError: several files without a folder, or of the same name.
+    """
+    inside = output is not None and os.path.isdir(output)
+    if len(names) == 1 and not inside:
+        return [output]
+    if output is None or (os.path.lexists(output) and not inside):
+        raise ConfigError(f"{names[1]}: several documents are written into a folder: name one, as in -o translated")
+    goals = [output / Path(name).name for name in names]
+    if twice := [goal for goal in goals if goals.count(goal) > 1]:
+        raise ConfigError(f"{twice[0]}: two of the files would be written there: translate them one by one")
+    output.mkdir(parents=True, exist_ok=True)
+    return list(goals)
+
+
+def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | None:
+    """Return the language that a run translates into, where its cleaning names it and one of ``texts`` is a document."""
+    from dragoman.checkpoint import run_config
+
+    if not any(_kind(text, as_kind) for text in texts or [STDIN]):
         return None
     with suppress(UserError):  # a run that is missing is reported when it is loaded
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.lines import given_inputs, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument, TextArgument
+from dragoman.cli.options import AsOption, CheckpointOption, ColumnOption, DeviceOption, RunArgument, TextArgument
 from dragoman.cli.terminal import tracked
 
 
@@ -18,6 +18,8 @@ def embed(
         Path | None,
         typer.Option("--output", "-o", help="A .npy file for an array with a row a text, else JSON lines."),
     ] = None,
+    column: ColumnOption = None,
+    as_kind: AsOption = None,
     tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -31,7 +33,7 @@ def embed(
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
     embedder = Embedder.load(run, which=checkpoint, device=device, tower=tower)
-    given, places = given_inputs(text, embedder.material)
+    given, places = given_inputs(text, embedder.material, column=column, as_kind=as_kind)
     with tracked("reading", len(given)) as progress:
         vectors = embedder.embed(given, progress, places).numpy()
     if output is None or output.suffix != ".npy":

@@ -8,6 +8,8 @@ import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
+from dragoman.cli.sources import ColumnsOption, parsed_columns
+from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
@@ -24,6 +26,7 @@ def evaluate(
             "default: the run's own test set.",
         ),
     ] = None,
+    columns: ColumnsOption = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy.")] = 5,
     search: SearchOption = None,
     metric: Annotated[
@@ -58,6 +61,8 @@ def evaluate(
     from dragoman.evaluate.examiners import EXAMINERS
 
     if examiner := EXAMINERS.get(RunDirectory.open(run).config.get("task", {}).get("kind", "")):
+        if columns is not None:
+            raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
             following.follow(run, pairs, name=name, examine=following.reading(examiner, pairs, device=device))
             return
@@ -65,6 +70,7 @@ def evaluate(
         evaluate_reader.show(found)
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
+    how["columns"] = parsed_columns(columns)
     options: dict[str, Any] = {"device": device, "precision": precision, "context": context}
     if follow:
         following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
@@ -80,6 +86,7 @@ def evaluated(
     search: "SearchConfig | None" = None,
     metrics: list[str] | None = None,
     tags: Sequence[str] = (),
+    columns: tuple[str, str] | None = None,
     name: str | None = None,
     **options: Any,
 ) -> "Evaluation":
@@ -93,7 +100,7 @@ def evaluated(
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
     translator = Translator.load(run, **options)  # first: of a run that does something else, that is what to say
-    test = pairs_for(run, pairs, tags)
+    test = pairs_for(run, pairs, tags, columns=columns)
     with tracked("translating", len(test)) as progress:
         folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
         evaluation = evaluate(

@@ -45,6 +45,7 @@ def translating(
     search: "SearchConfig | None",
     metrics: list[str] | None,
     tags: Sequence[str],
+    columns: tuple[str, str] | None = None,
     **options: Any,
 ) -> Examine:
     """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
@@ -54,7 +55,7 @@ def translating(
     from dragoman.evaluate.given import pairs_for
 
     def examine(checkpoint: Path) -> dict[str, float]:
-        test = pairs_for(run, pairs, tags, kept="valid")
+        test = pairs_for(run, pairs, tags, kept="valid", columns=columns)
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         with tracked(checkpoint.name, len(test)) as progress:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.argument import RULE, STDIN, is_file
+from dragoman.cli.lines import given_lines
+from dragoman.cli.options import AsOption, CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.searching import (
     RuleOption,
     SampleOption,
@@ -32,7 +33,11 @@ class Format(StrEnum):
 def generate(
     run: RunArgument,
     prompt: Annotated[
-        str | None, typer.Argument(help="How the text begins; default: a prompt in each line of standard input.")
+        str | None,
+        typer.Argument(
+            metavar="[PROMPT | FILE]",
+            help=f"How the text begins, or a file with a prompt in each line; default: standard input, so too. {RULE}",
+        ),
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it comes.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a continuation.")] = 256,
@@ -47,15 +52,16 @@ def generate(
     format: Annotated[
         Format, typer.Option(help="text: prompt and continuation; json: an object a line.")
     ] = Format.text,
+    as_kind: AsOption = None,
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
     """Continue a text with a language model, by sampling unless told otherwise."""
     from dragoman.decode.generator import Generator
-    from dragoman.text.formats.lines import decode_lines
 
-    if stream and (prompt is None or format is Format.json):
+    written = prompt is not None and prompt != STDIN and not is_file(prompt)
+    if stream and (not written or format is Format.json):
         raise ConfigError("--stream: writes the text of one prompt: give a prompt, and leave --format out")
     settings = {
         "search": chosen_search(search, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, samples=sample),
@@ -68,7 +74,7 @@ def generate(
     if stream and prompt is not None:
         _show(generator.stream(prompt, **settings), prompt)
         return
-    prompts = list(decode_lines(sys.stdin.buffer, "standard input")) if prompt is None else [prompt]
+    prompts = [prompt] if written and prompt is not None else list(given_lines(prompt, as_kind=as_kind))
     for generation in generator.generate(prompts, **settings):
         if format is Format.json:
             print(json.dumps(dataclasses.asdict(generation), ensure_ascii=False))

@@ -1,10 +1,12 @@
 """Arguments and options that several commands have."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dragoman.cli.argument import RULE
 from dragoman.errors import CheckpointError
 
 SHOWN = 5
@@ -19,7 +21,7 @@ def the_run(path: Path) -> Path:
     """
     from dragoman.checkpoint import CONFIG
 
-    if not path.is_dir() or (path / CONFIG).is_file():
+    if not os.path.isdir(path) or (path / CONFIG).is_file():
         return path
     try:
         runs = sorted(below for below in path.iterdir() if (below / CONFIG).is_file())
@@ -36,10 +38,30 @@ RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", cal
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]
 """For commands that write into a run, which they do not guess."""
 TextArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="FILE | SENTENCE",
+        help=f"Text files, a file with --column, or one sentence; default: standard input. {RULE}",
+    ),
+]
+ColumnOption = Annotated[
     str | None,
-    typer.Argument(metavar="[FILE | SENTENCE]", help="A text file or one sentence; default: standard input."),
+    typer.Option(
+        metavar="NAME|N",
+        help="Of a .csv, .tsv, .jsonl or .parquet file: the column to read, by its name or number, counted from 0.",
+    ),
+]
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", metavar="KIND", help="text: read lines of text, whatever the name of the file ends in."),
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")]
+OutputOrFolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Where to write; of documents, a folder will do too. Default: standard output."
+    ),
+]
 CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[

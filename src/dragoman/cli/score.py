@@ -11,6 +11,7 @@ from dragoman.cli.lines import write_lines
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.searching import ContextOption, TagOption
+from dragoman.cli.sources import FILES, ColumnsOption, parsed_columns
 
 if TYPE_CHECKING:
     from dragoman.decode.scoring import ScoredPair
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def score(
     run: RunArgument,
-    pairs: Annotated[str, typer.Argument(help="A .tsv, .csv or .jsonl file, or SOURCE,TARGET.")],
+    pairs: Annotated[str, typer.Argument(help=f"Pairs: {FILES}.")],
+    columns: ColumnsOption = None,
     output: OutputOption = None,
     format: Annotated[
         Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
@@ -36,7 +38,7 @@ def score(
     from dragoman.evaluate.given import pairs_for
 
     translator = Translator.load(run, which=checkpoint, device=device, context=context)
-    given = pairs_for(run, pairs, tag or [])
+    given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
     lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)

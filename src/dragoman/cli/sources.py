@@ -1,7 +1,10 @@
 """Where a command's pairs come from: a file known by its name, or sources written out as in run files."""
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from dragoman.errors import ConfigError
 
@@ -9,16 +12,50 @@ if TYPE_CHECKING:
     from dragoman.text.formats.formats import PairSource
     from dragoman.text.formats.lines import Pair
 
-HELP = (
-    "A .tsv, .csv, .jsonl, .parquet, .po, .mo, .xlf or .tmx file, plain, .gz or .zst; SOURCE,TARGET for two text "
-    "files; a run file, for its training text; or a source as in run files: {kind: tmx, path: m.tmx, source: en, ...}."
+FILES = (
+    "a .tsv, .csv, .jsonl, .parquet, .po, .mo, .xlf or .tmx file, plain or compressed (.gz, .zst, .bz2, .xz); "
+    "SOURCE,TARGET for two text files; a folder of such files; or a pattern in quotes, such as 'locale/**/*.po'"
 )
+HELP = (
+    f"{FILES[:1].upper()}{FILES[1:]}; a run file, for its training text; or a source as in run files: "
+    "{kind: tmx, path: m.tmx, source: en, ...}."
+)
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="SOURCE,TARGET",
+        help="Which columns hold source and target, by name or number (counted from 0); of a .tmx file, languages.",
+    ),
+]
 OFTEN = 1000
 """Pairs between two reports of progress."""
 
 
-def pairs_of(text: str) -> "Iterator[Pair]":
-    """Every pair of what ``text`` names, one source after the other.
+def parsed_columns(text: str | None) -> "tuple[str, str] | None":
+    """Two names with a comma between, as --columns has them.
+
+    Raises:
+        ConfigError: another number of names.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise ConfigError(f"--columns {text}: two different columns expected, source and target, as in en,es or 1,2")
+    return names[0], names[1]
+
+
+def say_columns(sources: "Iterable[PairSource]") -> None:
+    """Say on standard error how tables are read whose first row told."""
+    from dragoman.text.formats.several import described
+
+    for line in filter(None, map(described, sources)):
+        print(f"dragoman: {line}", file=sys.stderr)
+
+
+def pairs_of(text: str, columns: str | None = None, *, tell: bool = True) -> "Iterator[Pair]":
+    """Every pair of what ``text`` names, one source after the other; with ``tell``, how tables are read is said.
 
     Raises:
         ConfigError: a source that is unknown, or said in a way that is.
@@ -28,21 +65,24 @@ def pairs_of(text: str) -> "Iterator[Pair]":
 
     from dragoman.text.formats.formats import read_pairs
 
-    return chain.from_iterable(map(read_pairs, named_sources(text)))
+    found = named_sources(text, columns)
+    if tell:
+        say_columns(found)
+    return chain.from_iterable(map(read_pairs, found))
 
 
-def named_sources(text: str) -> "list[PairSource]":
+def named_sources(text: str, columns: str | None = None) -> "list[PairSource]":
     from pathlib import Path
 
     from dragoman.config import load_yaml
-    from dragoman.text.formats.formats import guess_source
+    from dragoman.text.formats.several import guess_sources
 
     if text.lstrip().startswith(("{", "[")):
         return _written_out(load_yaml(text, where="source"), "source")
     if text.endswith((".yaml", ".yml")):
         plain = load_yaml(Path(text))
         return _written_out(_training_text(plain, text), text)
-    return [guess_source(text)]
+    return guess_sources(text, parsed_columns(columns))
 
 
 def _training_text(plain: Any, name: str) -> Any:
@@ -56,16 +96,17 @@ def _training_text(plain: Any, name: str) -> Any:
 
 def _written_out(plain: Any, where: str) -> "list[PairSource]":
     from dragoman.config import from_dict
-    from dragoman.text.formats.formats import PairSource, guess_source
+    from dragoman.text.formats.formats import PairSource
+    from dragoman.text.formats.several import guess_sources
 
     if not isinstance(plain, list):
         plain = [plain]
     if not plain:
         raise ConfigError(f"{where}: an empty list: name a source")
-    return [
-        guess_source(one) if isinstance(one, str) else from_dict(PairSource, one, where=f"{where}[{i}]")
-        for i, one in enumerate(plain)
-    ]
+    written: list[PairSource] = []
+    for i, one in enumerate(plain):
+        written += guess_sources(one) if isinstance(one, str) else [from_dict(PairSource, one, where=f"{where}[{i}]")]
+    return written
 
 
 def followed(pairs: "Iterator[Pair]", progress: Callable[[int, int], None]) -> "Iterator[Pair]":

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, TextArgument
+from dragoman.cli.options import (
+    AsOption,
+    CheckpointOption,
+    ColumnOption,
+    DeviceOption,
+    OutputOption,
+    RunArgument,
+    TextArgument,
+)
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -19,6 +27,8 @@ def tag(
     run: RunArgument,
     text: TextArgument = None,
     output: OutputOption = None,
+    column: ColumnOption = None,
+    as_kind: AsOption = None,
     format: Annotated[
         Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
     ] = Format.text,
@@ -29,7 +39,7 @@ def tag(
     its label in each line, and an empty line after each sentence."""
     from dragoman.decode.readers.tagger import Tagger
 
-    sentences = [line.split() for line in given_lines(text)]
+    sentences = [line.split() for line in given_lines(text, column=column, as_kind=as_kind)]
     tagger = Tagger.load(run, which=checkpoint, device=device)
     with tracked("tagging", len(sentences)) as progress:
         found = tagger.tag(sentences, progress)

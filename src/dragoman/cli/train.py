@@ -1,5 +1,7 @@
 """dragoman train: a run, from its text to its last checkpoint."""
 
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -8,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dragoman.cli import sources
 from dragoman.errors import ConfigError, ProcessLost
 from dragoman.train.together.launch import STOPPED, in_a_group, launch
 
 if TYPE_CHECKING:
+    from dragoman.text.formats.formats import PairSource
     from dragoman.train.running import Run
     from dragoman.train.together.processes import Alone
 
@@ -28,9 +32,11 @@ def train(
     pairs: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parallel text: a .tsv, .csv or .jsonl file, or two text files as SOURCE,TARGET. May be repeated."
+            help=f"Parallel text: {sources.FILES}. May be repeated. Of a folder of JSON or text files by language, "
+            "--columns names the languages."
         ),
     ] = None,
+    columns: sources.ColumnsOption = None,
     preset: Annotated[
         str | None, typer.Option(help="What the run is based on; dragoman config presets lists them.")
     ] = None,
@@ -66,7 +72,7 @@ def train(
         from dragoman.train.board import summary_writer
 
         summary_writer()  # told before anything is begun
-    settings = [word for word in what or [] if "=" in word and not Path(word).exists()]
+    settings = [word for word in what or [] if "=" in word and not os.path.exists(word)]
     names = [word for word in what or [] if word not in settings]
     if len(names) > 1:
         raise ConfigError(f"{names[1]}: one run file or run at a time; settings are written PATH=VALUE")
@@ -80,7 +86,7 @@ def train(
     def begun(team: "Alone") -> "Run":
         if resume:
             return _resumed(str(name), directory, settings, checkpoint, deliberate, team)
-        return _started(name, pairs or [], preset, directory, settings, team)
+        return _started(name, _training_text(pairs or [], columns, tell=team.first), preset, directory, settings, team)
 
     together = processes == 1 or in_a_group()
     raise typer.Exit(
@@ -117,30 +123,42 @@ def _resumed(name: str, run: Path, settings: list[str], checkpoint: str, deliber
     from dragoman.train.recipe import load
     from dragoman.train.run import resume
 
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, team=team)
     cfg = load(name, settings)  # a run file: the run it started goes on, if the file still says the same
     return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, team=team)
 
 
 def _started(
-    name: str | None, pairs: list[str], preset: str | None, run: Path, settings: list[str], team: "Alone"
+    name: str | None, pairs: "list[PairSource]", preset: str | None, run: Path, settings: list[str], team: "Alone"
 ) -> "Run":
     from dragoman.config import load_yaml, merge, to_dict
-    from dragoman.text.formats.formats import guess_source
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 
-    if name is not None and Path(name).is_dir():
+    if name is not None and os.path.isdir(name):
         raise ConfigError(f"{name} is a directory: to go on with the run there, add --resume")
     given: dict[str, Any] = load_yaml(Path(name)) if name else {"preset": "transformer-small"}
     if preset:
         given = {**given, "preset": preset}
     if pairs:
-        given = merge(given, {"data": {"train": [to_dict(guess_source(p)) for p in pairs]}})
+        given = merge(given, {"data": {"train": [to_dict(source) for source in pairs]}})
     return start(load(given, settings), run, team=team)
 
 
+def _training_text(pairs: list[str], columns: str | None, *, tell: bool) -> "list[PairSource]":
+    from dragoman.text.formats.several import guess_sources
+
+    if columns is not None and not pairs:
+        raise ConfigError("--columns: is for --pairs; in a run file, data.train has source and target for it")
+    found = [source for name in pairs for source in guess_sources(name, sources.parsed_columns(columns))]
+    if tell:
+        sources.say_columns(found)
+    return found
+
+
 def _default_directory(name: str) -> Path:
-    stem = Path(name.split(",")[0]).name.removesuffix(".gz")
-    return Path("runs") / stem.partition(".")[0]
+    plain = Path(name.split(",")[0])
+    stem = (plain.name or plain.resolve().name).removesuffix(".gz").partition(".")[0]
+    words = re.findall(r"[\w-]+", str(plain)) if set(name) & set("*?[") else [stem]  # of a pattern, its first folder
+    return Path("runs") / (words[0] if words else "run")

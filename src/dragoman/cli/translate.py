@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.lines import given_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
+from dragoman.cli.argument import RULE, STDIN
+from dragoman.cli.lines import INSIST, checked_lines, given_lines
+from dragoman.cli.options import (
+    CheckpointOption,
+    ColumnOption,
+    DeviceOption,
+    OutputOrFolderOption,
+    PrecisionOption,
+    RunArgument,
+)
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
     ContextOption,
@@ -36,13 +44,21 @@ if TYPE_CHECKING:
 def translate(
     run: RunArgument,
     text: Annotated[
-        str | None,
+        list[str] | None,
         typer.Argument(
-            metavar="[FILE | SENTENCE]",
-            help="A text file, a .po, .xlf or .tmx file, or one sentence; default: standard input.",
+            metavar="FILE | SENTENCE",
+            help="Text files, .po, .xlf or .tmx files (plain or compressed), a table with --column, or one sentence; "
+            f"default: standard input. {RULE}",
         ),
     ] = None,
-    output: OutputOption = None,
+    output: OutputOrFolderOption = None,
+    column: ColumnOption = None,
+    as_kind: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="KIND", help="What a file is, whatever its name ends in: text (lines), po, xliff or tmx."
+        ),
+    ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
     nbest: Annotated[int, typer.Option(min=1, help="Translations of each text, best first; at most --beam.")] = 1,
     sample: SampleOption = None,
@@ -101,14 +117,14 @@ def translate(
     from dragoman.durable import replace_with
     from dragoman.model.caches.cache import parse_cache
 
-    target_language = target_language or documents.language_of(run, text)
-    document = documents.opened(text, source_language, target_language)
-    if document and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
+    target_language = target_language or documents.language_of(run, text or [], as_kind)
+    given = documents.opened(text or [], source_language, target_language, output, as_kind)
+    if given and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
         raise ConfigError(
-            f"{text}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
+            f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
         )
-    typed = text is None and sys.stdin.isatty()
-    lines = None if typed or document else given_lines(text)
+    typed = not text and sys.stdin.isatty()
+    lines = None if typed or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
     if nbest > 1 and cfg.nbest != nbest:
@@ -132,8 +148,9 @@ def translate(
         return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 
     reading = {"require": more, "context": translator.context}
-    if document:
-        documents.fill(document, ask, output=output, redo=redo, flag_below=flag_below, **reading)
+    for _, document, goal in given:
+        documents.fill(document, ask, output=goal, redo=redo, flag_below=flag_below, **reading)
+    if given:
         return
     if lines is None:
         _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
@@ -144,7 +161,8 @@ def translate(
         begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
         results = translator.stream(begun, search=cfg, **how)
     else:
-        results = placeholders.stream(lines, ask, **reading)
+        read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
+        results = placeholders.stream(read, ask, **reading)
     if output is None:
         write(results, sys.stdout, layout)
     else:

@@ -25,7 +25,8 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NoContext, SentencesBefore
-from dragoman.text.formats.lines import Before, Pair, read_lines
+from dragoman.text.formats.kinds import read_plain_lines
+from dragoman.text.formats.lines import Before, Pair
 from dragoman.text.formats.writing import check_output, write_pairs
 from dragoman.text.unfinished import Made, Unfinished, unfinished
 
@@ -109,7 +110,7 @@ class Augmentation:
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         check_output(output)
-        total = sum(1 for _ in read_lines(text))  # and each of them can be read
+        total = sum(1 for _ in read_plain_lines(text))  # and each of them can be read
         if not total:
             raise DataError(f"{text}: no lines in it")
         with unfinished(output) as kept:
@@ -181,7 +182,7 @@ def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefo
     Raises:
         DataError: those that are done are not those of the text.
     """
-    lines = context.in_lines(map(normalise, read_lines(text)))
+    lines = context.in_lines(map(normalise, read_plain_lines(text)))
     for row, made in enumerate(kept, 1):
         if next(lines, (None, ()))[0] != made.text:
             raise DataError(

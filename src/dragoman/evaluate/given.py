@@ -5,14 +5,22 @@ from pathlib import Path
 
 from dragoman.checkpoint import run_config, run_folder
 from dragoman.text.context import learnt
+from dragoman.text.formats.formats import Columns
 from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import read_held_out, tagged_pairs
 
 
-def pairs_for(run: str | Path, named: str | None, tags: Sequence[str] = (), *, kept: str = "test") -> list[Sourced]:
+def pairs_for(
+    run: str | Path,
+    named: str | None,
+    tags: Sequence[str] = (),
+    *,
+    kept: str = "test",
+    columns: Columns | None = None,
+) -> list[Sourced]:
     """The pairs of a file, with the context that the run reads before a source, and with these tags; without a file
     those that the run has ``kept`` under this name. Pairs that the run has held out bring both along; tags that are
-    given take the place of theirs.
+    given take the place of theirs. ``columns`` are as in ``guess_source``.
 
     Raises:
         CheckpointError: no such run.
@@ -21,6 +29,6 @@ def pairs_for(run: str | Path, named: str | None, tags: Sequence[str] = (), *, k
     context, own = learnt(run_config(run)), run_folder(run) / "data"
     path = own / f"{kept}.jsonl" if named is None else Path(named)
     if path.resolve().parent != own.resolve():
-        return tagged_pairs(str(named), tags, context)
+        return tagged_pairs(str(named), tags, context, columns)
     held_out = read_held_out(path)
     return [pair._replace(tags=" ".join(tags)) for pair in held_out] if tags else held_out

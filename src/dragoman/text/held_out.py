@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
-from dragoman.text.formats.formats import guess_source
+from dragoman.text.formats.formats import Columns
 from dragoman.text.formats.lines import Sourced, parse_json, read_lines
+from dragoman.text.formats.several import guess_sources
 
 
 def held_out_line(pair: Sourced) -> str:
@@ -37,6 +38,15 @@ def _pair(line: str, where: str) -> Sourced:
         ) from None
 
 
-def tagged_pairs(path: str, tags: Sequence[str], context: NoContext | SentencesBefore = NO_CONTEXT) -> list[Sourced]:
-    """The pairs of a file known by its name, as from a source with these tags."""
-    return [Sourced(*pair, "", " ".join(tags), before) for pair, before in context.in_pairs(guess_source(path))]
+def tagged_pairs(
+    path: str,
+    tags: Sequence[str],
+    context: NoContext | SentencesBefore = NO_CONTEXT,
+    columns: Columns | None = None,
+) -> list[Sourced]:
+    """The pairs of files as ``guess_sources`` knows them, as from a source with these tags."""
+    return [
+        Sourced(*pair, "", " ".join(tags), before)
+        for source in guess_sources(path, columns)
+        for pair, before in context.in_pairs(source)
+    ]

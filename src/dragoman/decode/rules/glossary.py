@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dragoman.decode.request import Alternatives
 from dragoman.errors import DataError
-from dragoman.text.formats.formats import table_rows
+from dragoman.text.formats.tables import table_rows
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -51,14 +51,16 @@ class Glossary:
         rows = table_rows(str(path))
         line, header = next(rows, (1, ()))
         names = [name.strip().lower() for name in header]
-        for column in ("source", "target"):
-            if column not in names:
+        for column in ("source", "target", "forbidden"):
+            if names.count(column) > 1:
+                raise DataError(f"{path}:{line}: {names.count(column)} columns are named {column!r}: name each once")
+            if column not in (*names, "forbidden"):
                 raise DataError(
                     f"{path}:{line}: no column {column!r}: the first row of a glossary names its columns, source and "
                     f"target; here it holds {', '.join(map(repr, header)) or 'nothing'}"
                 )
         return cls(
-            (_entry(dict(zip(names, fields, strict=False)), f"{path}:{line}") for line, fields in rows), forbidden
+            (_entry(dict(zip(names, fields, strict=True)), f"{path}:{line}") for line, fields in rows), forbidden
         )
 
     def of(self, source: str) -> tuple[tuple[Alternatives, ...], Alternatives]:

@@ -25,7 +25,8 @@ from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
 from dragoman.text.context import learnt
 from dragoman.text.corpus import source_rows
-from dragoman.text.formats.lines import Sourced, read_lines
+from dragoman.text.formats.kinds import read_plain_lines
+from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import read_held_out
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import BOS, Tokenizer
@@ -136,7 +137,7 @@ def _lines(text: Path, count: int) -> list[str]:
     Raises:
         DataError: no such file, or none that says anything.
     """
-    lines = list(islice(read_lines(text), count))
+    lines = list(islice(read_plain_lines(text), count))
     if not any(line.strip() for line in lines):
         raise DataError(f"{text}: no text in it")
     return lines

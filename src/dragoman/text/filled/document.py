@@ -1,38 +1,57 @@
 """Files that are translated as they stand: which kinds there are, and how one is opened."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.filled.po_document import PoDocument
 from dragoman.text.filled.slots import Document
-from dragoman.text.formats.compressed import read_bytes
+from dragoman.text.formats.compressed import extension, read_bytes
 from dragoman.text.formats.tmx import TmxDocument
 from dragoman.text.formats.xliff import XliffDocument
 
-KINDS = (".po", ".pot", ".xlf", ".xliff", ".tmx")
-"""What the names of documents end in."""
+Opener = Callable[[bytes, str, str | None, str | None], Document]
+"""Makes a document of its bytes, its name, and the languages of source and target where a person gave them."""
+OPENERS: dict[str, Opener] = {
+    ".po": lambda content, name, source, target: PoDocument(content, name, target),
+    ".pot": lambda content, name, source, target: PoDocument(content, name, target),
+    ".xlf": lambda content, name, source, target: XliffDocument(content, name, target),
+    ".xliff": lambda content, name, source, target: XliffDocument(content, name, target),
+    ".tmx": lambda content, name, source, target: TmxDocument(content, name, source, target),
+}
+"""Ending -> opener. A further format is a ``Document`` in a file of its own and a line here."""
+KINDS = tuple(OPENERS)
+"""What the names of documents end in, that of a compressed file aside."""
 
 
-def open_document(path: str | Path, *, source: str | None = None, target: str | None = None) -> Document:
-    """A PO, XLIFF or TMX file, by its name.
+def open_document(
+    path: str | Path, *, source: str | None = None, target: str | None = None, kind: str | None = None
+) -> Document:
+    """A PO, XLIFF or TMX file, by its name; plain or compressed.
 
     Args:
         source: language of the source; a TMX file may need it.
         target: language of the target; a TMX file may need it, an XLIFF file of version 2, or a PO file that does not
             tell its plural forms. It is written into files that do not say it.
+        kind: what it is, as the ending of a name (.po), where its own does not tell.
 
     Raises:
         DataError: it cannot be read as what its name says; the message names file and line.
         ConfigError: its name says something else.
     """
-    name = str(path)
-    match Path(path).suffix.lower():
-        case ".po" | ".pot":
-            return PoDocument(read_bytes(path), name, target)
-        case ".xlf" | ".xliff":
-            return XliffDocument(read_bytes(path), name, target)
-        case ".tmx":
-            return TmxDocument(read_bytes(path), name, source, target)
-        case ".mo":
-            raise DataError(f"{name}: is compiled: translate the .po file that it was made from")
-    raise ConfigError(f"{name}: not a document whose name ends in {', '.join(KINDS)}")
+    return document_of(lambda: read_bytes(path), str(path), source=source, target=target, kind=kind or extension(path))
+
+
+def document_of(
+    read: Callable[[], bytes], name: str, *, kind: str, source: str | None = None, target: str | None = None
+) -> Document:
+    """As ``open_document``, of the bytes that ``read`` gives; ``name`` is what messages call them.
+
+    Raises:
+        DataError, ConfigError: as ``open_document``.
+    """
+    if kind == ".mo":
+        raise DataError(f"{name}: is compiled: translate the .po file that it was made from")
+    if (opener := OPENERS.get(kind)) is None:
+        raise ConfigError(f"{name}: not a document whose name ends in {', '.join(KINDS)}")
+    return opener(read(), name, source, target)

@@ -1,4 +1,4 @@
-"""Files as bytes, decompressed as their names say: ``.gz`` and ``.zst`` are read as what is in them."""
+"""Files as bytes, decompressed as their names say: ``.gz``, ``.zst``, ``.bz2``, ``.xz``."""
 
 import gzip
 import io
@@ -6,11 +6,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 
 from dragoman.errors import DataError
+
+try:
+    from lzma import LZMAError as _XzError
+except ImportError:  # an interpreter may have been built without it
+    _XzError = EOFError
 
 READ = 4096
 """Bytes of a zstd file taken at a time: few, since each may stand for ten thousand."""
@@ -23,17 +28,27 @@ def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     Raises:
         DataError: no such file, one that cannot be read, or compressed data that is damaged or cut short.
     """
+    if "\0" in str(path):
+        raise DataError(f"{str(path)!r}: holds a NUL, so it is no name of a file")
     path = Path(path)
     try:
         with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
             yield file
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        kind = "zstd" if path.suffix.lower() == ".zst" else "gzip"
-        raise DataError(f"{path}: damaged, or not {kind} after all ({error}): copy or compress it again") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, _XzError) as error:
+        raise _damaged(path, error) from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: cannot be read: it is a folder; name a file in it") from None
     except OSError as error:
+        if error.errno is None and path.suffix.lower() in _OPENERS:  # as bz2 says that it is none
+            raise _damaged(path, error) from None
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    kind = _KINDS.get(path.suffix.lower(), "gzip")
+    return DataError(f"{path}: damaged, or not {kind} after all ({error}): copy or compress it again")
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -62,11 +77,29 @@ def _open_gzip(path: Path) -> gzip.GzipFile:
     return gzip.open(path, "rb")
 
 
+def _open_bzip2(path: Path) -> io.BufferedReader:
+    import bz2
+
+    return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(path, "rb")))
+
+
+def _open_xz(path: Path) -> io.BufferedReader:
+    import lzma
+
+    return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(path, "rb")))
+
+
 def _open_zstd(path: Path) -> io.BufferedReader:
     return io.BufferedReader(_Zstd(path.open("rb")), buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
 
 
-_OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {".gz": _open_gzip, ".zst": _open_zstd}
+_OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {
+    ".gz": _open_gzip,
+    ".zst": _open_zstd,
+    ".bz2": _open_bzip2,
+    ".xz": _open_xz,
+}
+_KINDS = {".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
 class _Zstd(io.RawIOBase):

@@ -4,20 +4,23 @@ Each format is a config class and a generator, here or in a file of its own; the
 never guessed at: what cannot be read as it stands is an error that names the file and the row.
 """
 
-import csv
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.keyed import Keyed, read_keyed
+from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
 from dragoman.text.formats.po import Gettext, read_po
+from dragoman.text.formats.tables import SPLITTERS, first_row, says_something, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
 
@@ -88,86 +91,73 @@ def _count(lines: Iterator[str]) -> int:
 @config
 class Table:
     path: str
-    """Tab-separated (.tsv, taken literally) or comma-separated (.csv, with quotes), plain, .gz or .zst."""
-    source: str | int = 0
-    """Column of the source: its name in the header row, or its number, counted from 0."""
-    target: str | int = 1
-    """Column of the target."""
-    header: bool = False
-    """Whether the first row only names the columns; a column given by name says so too."""
+    """A .tsv file, tabs taken literally, or a .csv file with quotes and commas, semicolons or tabs, or .gz, .zst."""
+    source: str | int | None = None
+    """Column of the source: its name in the header row, or its number, counted from 0; None for the first of the only
+    two columns that hold text."""
+    target: str | int | None = None
+    """Column of the target; None for the second of them."""
+    header: bool | None = None
+    """Whether the first row only names the columns; None to tell by its names."""
     document: str | int | None = None
     """Column that says which document a row is of; None where empty lines tell documents apart, if anything does."""
 
 
-Row = tuple[int, Sequence[str]]
-"""Line on which the row begins, counted from 1, and its fields."""
-
-
 def _read_table(cfg: Table) -> Documents:
-    rows, names = _split(cfg.path), None
-    columns = [column for column in (cfg.source, cfg.target, cfg.document) if column is not None]
-    if cfg.header or any(isinstance(column, str) for column in columns):
-        _, names = next(filter(_says_something, rows), (0, ()))
-    source, target, *document = (_column(cfg, column, names) for column in columns)
-    needed, ends = 1 + max(source, target, *document), DocumentEnds()
-    for row in rows:
-        if not _says_something(row):
+    rows = split_rows(cfg.path)
+    passed, first = first_row(rows)
+    header = _has_header(cfg, first)
+    source, target, *document = (_column(cfg, column, first, header) for column in _chosen(cfg, first))
+    if source == target:
+        raise ConfigError(f"{cfg.path}: source and target are one column, {source}: name two")
+    ends = DocumentEnds()
+    for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
+        if row is None or not says_something(row):
             yield None
             continue
-        line, fields = row
-        if len(fields) < needed:
-            raise DataError(f"{cfg.path}:{line}: {needed} columns expected, {len(fields)} found{_hint(cfg.path)}")
+        fields = row[1]
         if document and ends.before(fields[document[0]]):
             yield None
         yield Pair(fields[source], fields[target])
 
 
-def _column(cfg: Table, column: str | int, names: Sequence[str] | None) -> int:
+def _has_header(cfg: Table, first: Sequence[str]) -> bool:
+    asked = [column for column in (cfg.source, cfg.target, cfg.document) if isinstance(column, str)]
+    if cfg.header is None:
+        return bool(asked) or is_header(first)
+    return cfg.header or bool(asked)
+
+
+def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
+    """The columns of a table in the order source, target, document.
+
+    Raises:
+        DataError: none are asked for, and there are more than two without names that tell.
+    """
+    named = text_columns(first) if cfg.header is not False else None
+    if cfg.source is not None and cfg.target is not None:
+        pairing = Pairing(0, 0)
+    elif (pairing := named) is None:
+        if len(first) > 2:
+            raise DataError(f"{cfg.path}:1: {unnamed(first)}")
+        pairing = Pairing(0, 1)
+    chosen = pairing.first if cfg.source is None else cfg.source, pairing.second if cfg.target is None else cfg.target
+    return [*chosen, *([] if cfg.document is None else [cfg.document])]
+
+
+def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -> int:
     if isinstance(column, int):
         if column < 0:
             raise ConfigError(f"{cfg.path}: column {column}: columns are counted from 0")
+        if first and column >= len(first):
+            raise DataError(f"{cfg.path}:1: no column {column}: there are {len(first)}, counted from 0")
         return column
-    if not names or column not in names:
-        raise DataError(f"{cfg.path}:1: no column {column!r} in the header: {', '.join(names or ()) or 'it is empty'}")
+    names = tidy(first) if header else []
+    if names.count(column) > 1:
+        raise DataError(f"{cfg.path}:1: {names.count(column)} columns are named {column!r}: give their numbers, from 0")
+    if column not in names:
+        raise DataError(f"{cfg.path}:1: no column {column!r} in the header: {', '.join(names) or 'it is empty'}")
     return names.index(column)
-
-
-def _hint(path: str) -> str:
-    return " (a tab stands between columns)" if extension(path) == ".tsv" else ""
-
-
-def table_rows(path: str) -> Iterator[Row]:
-    """The rows of a table; empty lines between them are skipped."""
-    return filter(_says_something, _split(path))
-
-
-def _says_something(row: Row) -> bool:
-    return len(row[1]) > 1 or any(row[1])
-
-
-def _split(path: str) -> Iterator[Row]:
-    if (split := _SPLITTERS.get(extension(path))) is None:
-        raise ConfigError(f"{path}: a table's name ends in {' or '.join(_SPLITTERS)}, or that and .gz or .zst")
-    return split(path)
-
-
-def _tab_rows(path: str) -> Iterator[Row]:
-    for number, line in enumerate(read_lines(path), 1):
-        yield number, line.split("\t")
-
-
-def _comma_rows(path: str) -> Iterator[Row]:
-    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
-    begin = 1
-    try:
-        for fields in reader:
-            yield begin, fields
-            begin = reader.line_num + 1  # a quoted field may run over several lines
-    except csv.Error as error:
-        raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
-
-
-_SPLITTERS = {".tsv": _tab_rows, ".csv": _comma_rows}
 
 
 # ---- JSON lines -----------------------------------------------------------------------------------
@@ -339,28 +329,59 @@ def _free(name: str, taken: set[str]) -> str:
     return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
-def guess_source(path: str) -> PairSource:
+Columns = tuple[str, str]
+"""Source and target by name or number (languages, of a TMX file), as a person gives them beside a file."""
+
+
+def guess_source(path: str, columns: Columns | None = None) -> PairSource:
     """What ``path`` must be by its name: one file of a known kind, or two text files as in ``corpus.en,corpus.de``.
 
-    A table whose first row holds the words source and target is read by them.
+    A table is read by ``columns``, by the names in its first row, or by the order of its only two columns.
 
     Raises:
-        ConfigError: the name does not tell.
-        DataError: a table that cannot be opened.
+        ConfigError: the name does not tell, or ``columns`` are given for a kind that has none.
+        DataError: a table that cannot be opened, or one whose columns nothing tells.
     """
     first, comma, second = path.partition(",")
-    if comma and not Path(path).exists():
-        return TextFiles(source=first.strip(), target=second.strip())
-    if extension(path) in _SPLITTERS:
-        _, names = next(table_rows(path), (0, ()))
-        named = {"source", "target"} <= set(names)
-        return Table(path=path, source="source", target="target") if named else Table(path=path)
-    if kind := _KINDS.get(extension(path)):
-        return kind(path=path)
-    raise ConfigError(
-        f"{path}: its name does not tell what it is: name it {', '.join([*_SPLITTERS, *_KINDS])} "
-        "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
-    )
+    if comma and not os.path.exists(path):
+        source: PairSource = _guess_text_files(first.strip(), second.strip())
+    elif extension(path) in SPLITTERS:
+        return _guess_table(path, columns)
+    elif kind := _KINDS.get(extension(path)):
+        if columns is not None and kind in (JsonLines, Parquet, Tmx):
+            return kind(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
+        source = kind(path=path)
+    else:
+        raise ConfigError(
+            f"{path}: its name does not tell what it is: name it {', '.join([*SPLITTERS, *_KINDS])} "
+            "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
+        )
+    if columns is not None:
+        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")
+    return source
+
+
+def _guess_text_files(source: str, target: str) -> TextFiles:
+    for path in (source, target):
+        if kind := kind_of_file(path):
+            raise ConfigError(
+                f"{path}: {kind}: two text files are expected, whose line n translates line n of the other"
+            )
+    return TextFiles(source=source, target=target)
+
+
+def _guess_table(path: str, columns: Columns | None) -> Table:
+    if columns is not None:
+        source, target = (int(column) if column.isdecimal() else column for column in columns)
+        return Table(path=path, source=source, target=target)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which can be read only once
+        return Table(path=path)
+    _, first = first_row(split_rows(path))
+    _chosen(Table(path=path), first)
+    if (named := text_columns(first)) is None:
+        return Table(path=path)
+    names = tidy(first)
+    return Table(path=path, source=names[named.first], target=names[named.second])
 
 
 _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
@@ -373,3 +394,5 @@ _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
     ".xliff": Xliff,
     ".tmx": Tmx,
 }
+PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
+"""What the names of files with pairs end in, that of a compressed file aside."""

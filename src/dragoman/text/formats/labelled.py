@@ -9,9 +9,11 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.columns import labelled_columns, tidy
 from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.formats import Table, read_pairs
 from dragoman.text.formats.lines import check_string, parse_json, read_lines
+from dragoman.text.formats.tables import table_rows
 
 
 class LabelledText(NamedTuple):
@@ -120,22 +122,34 @@ def read_labelled(source: LabelledSource, known: Sequence[str] | None = None) ->
 
 
 def guess_labelled(path: str) -> LabelledSource:
-    """What ``path`` must be by its name. A table without the words text and label in its first row has the text in its
-    first column and the label in its second.
+    """What ``path`` must be by its name. A table has columns that its first row names text and label
+    (sentence, class, ...), or else two, the text in the first and the label in the second.
 
     Raises:
         ConfigError: the name does not tell.
+        DataError: a table with more columns, and no names that tell.
     """
     match extension(path):
         case ".tsv" | ".csv":
-            first = next(iter(read_pairs(Table(path=path, source=0, target=1))))
-            named = {"text", "label"} <= {first.source, first.target}
-            return LabelledTable(path=path) if named else LabelledTable(path=path, text=0, label=1)
+            return _guess_table(path)
         case ".jsonl" | ".ndjson":
             return LabelledLines(path=path)
         case ".txt":
             return LabelFirst(path=path)
     raise ConfigError(f"{path}: its name does not tell what it is: name it .tsv, .csv, .jsonl, or .txt (label first)")
+
+
+def _guess_table(path: str) -> LabelledTable:
+    _, first = next(table_rows(path), (1, ()))
+    if named := labelled_columns(first):
+        names = tidy(first)
+        return LabelledTable(path=path, text=names[named.first], label=names[named.second])
+    if len(first) > 2:
+        raise DataError(
+            f"{path}:1: {len(first)} columns, and nothing says which are text and label: name them text and label in "
+            f"the first row; here stand {', '.join(repr(field[:30]) for field in first[:6])}"
+        )
+    return LabelledTable(path=path, text=0, label=1)
 
 
 # ---- a run's text ---------------------------------------------------------------------------------

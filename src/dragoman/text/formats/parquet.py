@@ -1,6 +1,6 @@
 """Parquet: columns of a large table, read a batch at a time. Needs the extra ``parquet``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dragoman.config import config
@@ -41,13 +41,13 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
         raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
     try:
         with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
-            held = dict(_columns(file.schema_arrow))
+            held = _by_name(file.schema_arrow, (cfg.source, cfg.target), cfg.path)
             for name in (cfg.source, cfg.target):
                 _check_text(_column(held, name, cfg.path), name, cfg.path)
             names = [name for name in (cfg.source, cfg.target, cfg.document) if name is not None]
             _column(held, names[-1], cfg.path)
             row, ends = 0, DocumentEnds()
-            for batch in file.iter_batches(BATCH, columns=names):
+            for batch in file.iter_batches(BATCH, columns=[*dict.fromkeys(names)]):
                 for source, target, *document in zip(*(_cells(batch, name) for name in names), strict=True):
                     row += 1
                     where = f"{cfg.path}: row {row}"
@@ -61,6 +61,15 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
     except OSError as error:
         reason = str(error.strerror or error).splitlines()[0]
         raise DataError(f"{cfg.path}: cannot be read, or damaged: {reason}") from None
+
+
+def _by_name(fields: Any, asked: Sequence[str], path: str) -> dict[str, Any]:
+    found = list(_columns(fields))
+    names = [name for name, _ in found]
+    for name in asked:
+        if names.count(name) > 1:
+            raise DataError(f"{path}: several columns are named {name!r}: give each a name of its own")
+    return dict(found)
 
 
 def _column(columns: dict[str, Any], name: str, path: str) -> Any:

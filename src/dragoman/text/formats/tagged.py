@@ -63,6 +63,7 @@ class TaggedColumns:
 
     def read(self) -> Iterator[Placed]:
         words: list[tuple[str, str, str]] = []
+        width: int | None = None
         for number, line in enumerate(chain(read_lines(self.path), [""]), 1):
             if not line.strip():
                 if words:
@@ -71,10 +72,15 @@ class TaggedColumns:
                 words = []
             elif not line.startswith("-DOCSTART-") and not (line.startswith("#") and "\t" not in line):
                 where = f"{self.path}:{number}"
-                words.append((*self._word(line, where), where))
+                fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+                words.append((*self._word(fields, line, where), where))
+                width = width or len(fields)
+                if len(fields) != width:
+                    raise DataError(
+                        f"{where}: {width} columns expected as in the first row, {len(fields)} found: {line!r}"
+                    )
 
-    def _word(self, line: str, where: str) -> tuple[str, str]:
-        fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+    def _word(self, fields: list[str], line: str, where: str) -> tuple[str, str]:
         needed = max(column + 1 if column >= 0 else -column for column in (self.token, self.label))
         if len(fields) < max(needed, 2):
             raise DataError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dragoman.durable import replace_with
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.columns import is_header
 from dragoman.text.formats.compressed import Writable, creating, extension
 from dragoman.text.formats.lines import Pair
 
@@ -80,7 +81,7 @@ def _write_table(pairs: Iterable[Pair], names: list[str], files: list[Writable])
     written = 0
     for pair in pairs:
         written += 1
-        if written == 1 and {"source", "target"} <= set(pair):
+        if written == 1 and is_header(pair):
             files[0].write(b"source\ttarget\n")  # else this pair would be read as the names of the columns
         row = "\t".join(_line(text, "\t\n\r", names[0], written) for text in pair)
         files[0].write(f"{row}\n".encode())

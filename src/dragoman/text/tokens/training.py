@@ -15,19 +15,19 @@ from pydantic import Field
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from dragoman.config import OneOf, config
-from dragoman.errors import ConfigError
+from dragoman.errors import VocabularyError
 from dragoman.text.tokens.unigram import train_unigram
 
 SPECIALS = ["⟨pad⟩", "⟨bos⟩", "⟨eos⟩"]
 """Padding, beginning and end of a text; no token made of bytes can be spelt so."""
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-_SMALLEST = len(SPECIALS) + len(_BYTES)
+SMALLEST = len(SPECIALS) + len(_BYTES)
 _CHUNK = 1_000
 """Texts that are handed over at a time."""
 
 # ---- choices --------------------------------------------------------------------------------------
 
-Size = Annotated[int, Field(ge=_SMALLEST)]
+Size = Annotated[int, Field(ge=SMALLEST)]
 """Tokens in all, the 3 special ones and the 256 bytes included."""
 
 
@@ -73,7 +73,7 @@ def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str])
     """The library's tokenizer for ``texts``; the same texts in the same order give the same file to the byte.
 
     Raises:
-        ConfigError: a vocabulary larger than the texts yield.
+        VocabularyError: one larger than the texts yield.
     """
     match cfg:
         case Bpe():
@@ -160,16 +160,17 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
 def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
     """A model of the most frequent of these and the bytes, without merges: what it lacks falls apart into bytes."""
     longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
-    vocab = _SMALLEST + len(longer) if vocab is None else vocab
-    _check_size(vocab, _SMALLEST + len(longer))
-    listed = [*SPECIALS, *_BYTES, *(token for _, token in longer[: vocab - _SMALLEST])]
+    vocab = SMALLEST + len(longer) if vocab is None else vocab
+    _check_size(vocab, SMALLEST + len(longer))
+    listed = [*SPECIALS, *_BYTES, *(token for _, token in longer[: vocab - SMALLEST])]
     return models.BPE({token: i for i, token in enumerate(listed)}, [], ignore_merges=True)
 
 
 def _check_size(wanted: int, found: int) -> None:
     if found < wanted:
-        raise ConfigError(
-            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set vocab={found} or less"
+        raise VocabularyError(
+            f"tokenizer: vocab={wanted}, but the text yields only {found} tokens: set tokenizer.vocab={found} or less",
+            found,
         )
 
 

@@ -10,7 +10,7 @@ The folder takes its name when all of it is there, so a run that died while prep
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,9 +18,10 @@ from torch import nn
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of, unknown
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, VocabularyError
 from dragoman.text.tokens.extension import tokens_per_text
 from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.text.tokens.training import SMALLEST, Bytes, Loaded, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.loop import Diverged
@@ -173,6 +174,28 @@ def earlier_tokenizers(
             if joint:
                 break
     return made
+
+
+def learned_tokenizer(
+    cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], marks: Sequence[str] = (), setting: str = "tokenizer"
+) -> Generator[Notice, None, Tokenizer]:
+    """A tokenizer for ``texts``, as large as ``cfg`` has it, or as they yield; a line says where that is less."""
+    wanted = cfg
+    while True:
+        try:
+            tokenizer = Tokenizer.train(cfg, texts(), marks)
+        except VocabularyError as error:
+            if error.found < SMALLEST or isinstance(cfg, Loaded | Bytes):
+                raise
+            cfg = replace(cfg, vocab=error.found)
+        else:
+            break
+    if cfg != wanted:
+        yield Notice(
+            f"small text: it yields fewer tokens than the {getattr(wanted, 'vocab', 0):,} asked for; trained with "
+            f"{setting}.vocab={getattr(cfg, 'vocab', 0)}"
+        )
+    return tokenizer
 
 
 class _Remembering:

@@ -30,7 +30,15 @@ from dragoman.text.cleaning.split import Split
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
-from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Seen, earlier_tokenizers, finite
+from dragoman.train.lessons.lesson import (
+    FOLDER,
+    Examination,
+    Lesson,
+    Seen,
+    earlier_tokenizers,
+    finite,
+    learned_tokenizer,
+)
 from dragoman.train.lessons.translation import in_order
 from dragoman.train.recipe import RunConfig, settled
 
@@ -106,11 +114,10 @@ class ReadingLesson(Lesson):
         tokenizer = None
         if cls.reads_text(cfg):
             yield Preparing("training the tokenizer")
-            texts = chain.from_iterable(map(cls.texts_of, found.split.train))
             if cfg.init:
-                tokenizer = (yield from earlier_tokenizers(cfg.init, texts))[0]
+                tokenizer = (yield from earlier_tokenizers(cfg.init, cls._texts(found.split.train)))[0]
             else:
-                tokenizer = Tokenizer.train(cfg.tokenizer, texts)
+                tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: cls._texts(found.split.train))
             run.write_tokenizers(tokenizer, tokenizer)
         yield Preparing("storing what was read")
         form = cls.form_of(cfg, tokenizer, found.facts)
@@ -129,6 +136,10 @@ class ReadingLesson(Lesson):
         """
         data: Any = cfg.data
         return data.split()
+
+    @classmethod
+    def _texts(cls, examples: Sequence[Any]) -> Iterator[str]:
+        return chain.from_iterable(map(cls.texts_of, examples))
 
     @classmethod
     def texts_of(cls, example: Any) -> Sequence[str]:

@@ -18,7 +18,7 @@ from dragoman.text.formats.lines import Pair
 from dragoman.text.store import Store, building, chunks
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.train.events import Notice, Preparing
-from dragoman.train.lessons.lesson import FOLDER, Lesson, earlier_tokenizers
+from dragoman.train.lessons.lesson import FOLDER, Lesson, earlier_tokenizers, learned_tokenizer
 from dragoman.train.recipe import RunConfig
 
 CHUNK = 1000
@@ -71,11 +71,11 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
     if removed:
         yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
     yield Preparing("training the tokenizer")
-    texts = itertools.chain.from_iterable(train)  # of a document its text, of a pair both
+    # Of a document its text, of a pair both.
     if cfg.init:
-        tokenizer = (yield from earlier_tokenizers(cfg.init, texts))[1]
+        tokenizer = (yield from earlier_tokenizers(cfg.init, itertools.chain.from_iterable(train)))[1]
     else:
-        tokenizer = Tokenizer.train(cfg.tokenizer, texts, marks)
+        tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]

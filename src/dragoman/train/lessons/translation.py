@@ -5,7 +5,7 @@ runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   ha
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.cleaning.clean import CleanReport, added_up, clean
-from dragoman.text.cleaning.split import Overlap, Split, hold_out, without_overlap
+from dragoman.text.cleaning.small import hold_out_some
+from dragoman.text.cleaning.split import HoldOut, Overlap, Split, without_overlap
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.formats import PairSource, held_out_from, names_of, prefix_of, tags_of
@@ -32,7 +33,16 @@ from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import Notice, Preparing, Sample
 from dragoman.train.lessons import drawing
-from dragoman.train.lessons.lesson import FOLDER, Examination, Lesson, Plan, Seen, earlier_tokenizers, mean_surprise
+from dragoman.train.lessons.lesson import (
+    FOLDER,
+    Examination,
+    Lesson,
+    Plan,
+    Seen,
+    earlier_tokenizers,
+    learned_tokenizer,
+    mean_surprise,
+)
 from dragoman.train.recipe import DataConfig, RunConfig, fill, outline
 
 
@@ -114,7 +124,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))
         source, target = yield from earlier_tokenizers(cfg.init, sources, targets)
     else:
-        source, target = _train_tokenizers(cfg, split.train)
+        source, target = yield from _train_tokenizers(cfg, split.train)
     drawing.check_marks(_pairs(cfg), source)
     run.write_tokenizers(source, target)
     yield Preparing("storing the tokens")
@@ -167,7 +177,9 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
     )
-    split = hold_out(pairs, counts, may=lambda pair: pair.origin in may)
+    split, held = hold_out_some(pairs, counts, may=lambda pair: pair.origin in may)
+    if held != counts:
+        report["lines"].append(_fewer_held_out(counts, held, len(pairs)))
     report["held_out"] = split.removed
     if counts.valid or counts.test or counts.hard:
         alike, hard = sum(split.removed.values()), f", the {len(split.hard):,} hardest apart" if split.hard else ""
@@ -178,6 +190,13 @@ def _split(cfg: DataConfig, report: dict[str, Any]) -> Split[Sourced]:
     return dataclasses.replace(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test
     )
+
+
+def _fewer_held_out(asked: HoldOut, held: HoldOut, pairs: int) -> str:
+    sizes = [(name, getattr(asked, name), getattr(held, name)) for name in ("test", "valid", "hard")]
+    settings = " ".join(f"data.hold_out.{name}={now}" for name, was, now in sizes if was)
+    were = " and ".join(f"{was:,} for {name}" for name, was, _ in sizes if was)
+    return f"small text: {were} of {pairs:,} pairs would leave too few to train on; held out instead: {settings}"
 
 
 def _with_context(pairs: list[Sourced]) -> str:
@@ -230,13 +249,16 @@ def _without(pairs: list[Sourced], given: list[Sourced], cfg: DataConfig, report
     return apart if cfg.overlap == "drop" else pairs
 
 
-def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> tuple[Tokenizer, Tokenizer]:
+def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
     marks = drawing.marks(_pairs(cfg))
     if cfg.target_tokenizer is None:
-        joint = Tokenizer.train(cfg.tokenizer, (text for pair in pairs for text in pair.pair), marks)
+        joint = yield from learned_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
         return joint, joint
-    source = Tokenizer.train(cfg.tokenizer, (pair.source for pair in pairs), marks)
-    return source, Tokenizer.train(cfg.target_tokenizer, (pair.target for pair in pairs))
+    source = yield from learned_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
+    targets = learned_tokenizer(
+        cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer"
+    )
+    return source, (yield from targets)
 
 
 # ---- examining ------------------------------------------------------------------------------------

@@ -1,0 +1,157 @@
+"""Names of columns: which first rows are headers, and which of the columns hold text.
+
+A first row is a header where every field of it is a name that tables give their columns (source, target, English, en,
+id, ...), no two are the same, and two at least name texts. So a first pair such as "Name", "Nombre" stays a pair.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+def _words(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+LANGUAGE_CODES = _words(
+    "aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en "
+    "eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv "
+    "ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne "
+    "ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st "
+    "su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu "
+    "afr amh ara ast aze bel ben bos bul cat ceb ces cym dan deu ell eng epo est eus fas fil fin fra gle glg guj hau "
+    "heb hin hrv hun hye ibo ind isl ita jav jpn kan kat kaz khm kor lao lav lin lit ltz mal mar mkd mlt mon mya nld "
+    "nob nor oci pan pol por pus ron rus slk slv sna som spa srp swa swe swh tam tel tgk tgl tha tur ukr urd uzb vie "
+    "wol xho yor zho zul ger fre dut gre cze chi rum slo alb arm baq bur geo ice mac may per tib wel"
+)
+"""ISO 639-1, and of the codes of three letters those that corpora use."""
+LANGUAGE_NAMES = _words(
+    "afrikaans albanian amharic arabic armenian azerbaijani basque belarusian bengali bosnian bulgarian burmese "
+    "catalan chinese croatian czech danish dutch english esperanto estonian filipino finnish french "
+    "galician georgian german "
+    "greek gujarati hausa hebrew hindi hungarian icelandic igbo indonesian irish italian japanese javanese kannada "
+    "kazakh khmer korean kurdish kyrgyz lao latin latvian lithuanian luxembourgish macedonian malagasy malay malayalam "
+    "maltese maori marathi mongolian nepali norwegian pashto persian polish portuguese punjabi romanian "
+    "russian serbian sinhala slovak slovenian somali spanish swahili swedish tagalog tajik tamil telugu "
+    "thai turkish turkmen ukrainian "
+    "urdu uzbek vietnamese welsh xhosa yiddish yoruba zulu "
+    "deutsch englisch spanisch français francais anglais español espanol inglés italiano português portugues "
+    "nederlands polski čeština русский українська svenska dansk norsk suomi magyar türkçe ελληνικά 中文 日本語 한국어"
+)
+_SOURCES = _words("source src original msgid prompt input question instruction")
+_TARGETS = _words("target tgt trg translation translated msgstr reference answer output completion response")
+_PLAIN = _words("text sentence segment string phrase lang language column value term")
+_OTHERS = _words(
+    "id ids uid uuid guid key keys index idx no nr num number row line pos position name code hash md5 context comment "
+    "comments note notes remark remarks description document doc docid page paragraph file filename path url link "
+    "domain topic category genre corpus dataset split date time timestamp created modified updated score quality "
+    "alignment probability author user translator contributor license licence attribution status state approved tag "
+    "tags label type kind length tokens count frequency unnamed"
+)
+"""What is no text: it says something of it, or is a key of it."""
+_AMBIGUOUS = frozenset({"id", "no"})
+_TEXTS = _words("text sentence review content body tweet comment utterance query premise input title message")
+_LABELS = _words("label labels class category sentiment target tag topic intent rating emotion y")
+
+SHOWN, MOST = 30, 6
+"""Characters of a field, and fields, that a message shows."""
+
+
+class Pairing(NamedTuple):
+    """Two columns by their numbers."""
+
+    first: int
+    second: int
+
+
+def tidy(names: Sequence[str]) -> list[str]:
+    """The names of a header row as they are asked for: without white space around them."""
+    return [name.strip() for name in names]
+
+
+def text_columns(names: Sequence[str]) -> Pairing | None:
+    """The columns of source and target, if ``names`` are those of a header that tells: columns of these names, or the
+    only two that hold text."""
+    if not is_header(names):
+        return None
+    plain = [name.casefold() for name in tidy(names)]
+    if {"source", "target"} <= set(plain):
+        return Pairing(plain.index("source"), plain.index("target"))
+    texts = _texts(tidy(names))
+    if len(texts) != 2:
+        return None
+    first, second = texts
+    swapped = _parts(plain[first])[0] in _TARGETS and _parts(plain[second])[0] in _SOURCES
+    return Pairing(second, first) if swapped else Pairing(first, second)
+
+
+def labelled_columns(names: Sequence[str]) -> Pairing | None:
+    """The columns of text and label, if ``names`` are those of a header that tells."""
+    plain = [name.casefold() for name in tidy(names)]
+    if {"text", "label"} <= set(plain):
+        return Pairing(plain.index("text"), plain.index("label"))
+    texts, labels = ([i for i, name in enumerate(plain) if name in known] for known in (_TEXTS, _LABELS))
+    return Pairing(texts[0], labels[0]) if len(texts) == len(labels) == 1 and texts != labels else None
+
+
+def is_header(names: Sequence[str]) -> bool:
+    """Whether a first row only names the columns."""
+    names = tidy(names)
+    plain = [name.casefold() for name in names]
+    if {"source", "target"} <= set(plain):
+        return True
+    if len(set(plain)) != len(plain):
+        return False
+    texts = _texts(names)
+    return len(texts) >= 2 and all(i in texts or _is_other(name) for i, name in enumerate(names))
+
+
+def _texts(names: Sequence[str]) -> list[int]:
+    "Columns of text. Indonesian and Norwegian are meant by ``id`` and ``no`` where else only one column"
+    "holds text."
+    sure = [i for i, name in enumerate(names) if _is_text(name)]
+    perhaps = [i for i, name in enumerate(names) if name.casefold() in _AMBIGUOUS]
+    return sorted([*sure, *perhaps]) if len(sure) == len(perhaps) == 1 else sure
+
+
+def unnamed(first: Sequence[str]) -> str:
+    """Say that the columns of a table are not known, given its first row."""
+    shown = ", ".join(repr(field[:SHOWN]) for field in first[:MOST]) + (", ..." if len(first) > MOST else "")
+    return (
+        f"{len(first)} columns, and nothing says which two are source and target: name them, as in --columns "
+        f"{'en,es' if is_header(first) else '0,1'} or with source and target in the run file; here stand {shown}"
+    )
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[\s_.:/()\[\]-]+", name) if part] or [""]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a column of this name holds text of one side or language: ``en``, ``English (US)``, ``text_de``."""
+    parts = _parts(name)
+    if len(parts) > 3 or _is_other(name):
+        return False
+    says = [_is_side(part) or _is_code(part) for part in parts]
+    return any(says) and all(
+        said or part.casefold() in _PLAIN or _is_region(part) for said, part in zip(says, parts, strict=True)
+    )
+
+
+def _is_side(part: str) -> bool:
+    return part.casefold() in _SOURCES | _TARGETS | LANGUAGE_NAMES
+
+
+def _is_code(part: str) -> bool:
+    """Codes are in small letters or capitals; "It" and "Is" are words."""
+    return part.casefold() in LANGUAGE_CODES and (part.islower() or part.isupper())
+
+
+def _is_region(part: str) -> bool:
+    """``BR``, ``Latn``, ``419``."""
+    short = len(part) == 2 and part.isupper()
+    return short or (len(part) == 4 and part.istitle()) or (len(part) == 3 and part.isdigit())
+
+
+def _is_other(name: str) -> bool:
+    return not name or any(part in _OTHERS for part in _parts(name.casefold()))

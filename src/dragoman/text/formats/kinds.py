@@ -1,0 +1,167 @@
+"""Which kinds of files there are, by name and by content: those that hold lines of text, and those that hold more.
+
+A file of another kind read line by line gives nonsense: keys, markup and times would be taken for text. So each kind is
+listed here, with what reads it. ``UNSUPPORTED`` are those that nothing reads yet; to support one, take its endings out
+of there and add its opener (``text/filled/document.py``) or reader (``text/formats/formats.py``).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dragoman.errors import DataError
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.lines import read_lines
+
+LINES = (".txt", ".text")
+"""Endings of plain text; what is not known by its ending is taken for that as well."""
+TABLES = {
+    ".csv": "a table",
+    ".tsv": "a table",
+    ".jsonl": "JSON lines",
+    ".ndjson": "JSON lines",
+    ".parquet": "a Parquet table",
+}
+"""Ending -> what a file is of which one column may be read as lines."""
+DOCUMENTS = {
+    ".po": "a gettext file",
+    ".pot": "a gettext template",
+    ".mo": "a compiled gettext file",
+    ".xlf": "an XLIFF file",
+    ".xliff": "an XLIFF file",
+    ".tmx": "a TMX file",
+}
+"""Ending -> what a file is that can be filled, or, of .mo, made anew."""
+UNSUPPORTED = {
+    ".json": "JSON",
+    ".json5": "JSON",
+    ".jsonc": "JSON",
+    ".arb": "an application resource bundle",
+    ".xml": "XML",
+    ".resx": "a .NET resource file",
+    ".resw": "a Windows resource file",
+    ".strings": "an Apple strings file",
+    ".stringsdict": "an Apple stringsdict file",
+    ".xcstrings": "an Apple string catalog",
+    ".plist": "a property list",
+    ".properties": "a Java properties file",
+    ".ftl": "a Fluent file",
+    ".yml": "YAML",
+    ".yaml": "YAML",
+    ".toml": "TOML",
+    ".ini": "an INI file",
+    ".lang": "a language file of keys and values",
+    ".php": "PHP",
+    ".ts": "a Qt translation file or TypeScript",
+    ".qm": "a compiled Qt translation file",
+    ".rc": "a Windows resource script",
+    ".srt": "subtitles",
+    ".vtt": "subtitles",
+    ".ass": "subtitles",
+    ".ssa": "subtitles",
+    ".sub": "subtitles",
+    ".sbv": "subtitles",
+    ".ttml": "subtitles",
+    ".lrc": "song lyrics with times",
+    ".md": "Markdown",
+    ".markdown": "Markdown",
+    ".mdx": "Markdown",
+    ".rst": "reStructuredText",
+    ".adoc": "AsciiDoc",
+    ".html": "HTML",
+    ".htm": "HTML",
+    ".xhtml": "HTML",
+    ".svg": "SVG",
+    ".dita": "DITA",
+    ".tex": "LaTeX",
+    ".bib": "BibTeX",
+    ".ipynb": "a Jupyter notebook",
+    ".js": "JavaScript",
+    ".jsx": "JavaScript",
+    ".tsx": "TypeScript",
+    ".vue": "a Vue component",
+    ".css": "CSS",
+    ".py": "Python",
+    ".java": "Java",
+    ".sql": "SQL",
+    ".eml": "an e-mail",
+    ".ics": "a calendar",
+    ".vcf": "contacts",
+    ".rtf": "rich text",
+    ".doc": "a Word document",
+    ".docx": "a Word document",
+    ".xls": "a spreadsheet",
+    ".xlsx": "a spreadsheet",
+    ".ppt": "a presentation",
+    ".pptx": "a presentation",
+    ".odt": "an OpenDocument text",
+    ".ods": "an OpenDocument spreadsheet",
+    ".odp": "an OpenDocument presentation",
+    ".epub": "an e-book",
+    ".idml": "an InDesign document",
+    ".pdf": "PDF",
+    ".sdlxliff": "an XLIFF file of Trados",
+    ".mqxliff": "an XLIFF file of memoQ",
+    ".tbx": "a TBX glossary",
+    ".zip": "an archive",
+    ".tar": "an archive",
+    ".tgz": "an archive",
+    ".7z": "an archive",
+    ".png": "an image",
+    ".jpg": "an image",
+    ".jpeg": "an image",
+    ".gif": "an image",
+}
+"""Ending -> what a file is that no command reads yet."""
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+_OPENINGS = (
+    (re.compile(r'\s*msgid\s*"'), "a gettext file (translate fills it with --as po)"),
+    (re.compile(r"\s*<xliff[\s>]"), "an XLIFF file (translate fills it with --as xliff)"),
+    (re.compile(r"\s*<tmx[\s>]"), "a TMX file (translate fills it with --as tmx)"),
+    (re.compile(r"\s*<\?xml\s"), "XML (translate fills XLIFF and TMX with --as xliff and --as tmx)"),
+    (re.compile(r"\s*<!doctype\s", re.IGNORECASE), "HTML or XML"),
+    (re.compile(r"\s*WEBVTT\b"), "subtitles"),
+    (re.compile(r"\s*\{\\rtf"), "rich text"),
+)
+"""Beginnings that no plain text has, and the kinds of files that have them."""
+_COMMENT = re.compile(r"\s*(#.*)?$")
+
+
+def is_known(name: str) -> bool:
+    """Whether a name ends as those of files do."""
+    kinds = (LINES, TABLES, DOCUMENTS, UNSUPPORTED)
+    return name.lower().endswith(COMPRESSED) or any(extension(name) in kind for kind in kinds)
+
+
+def kind_of_file(path: str) -> str | None:
+    """What a file is by its name; None if it holds lines of text for all that its name tells."""
+    ending = extension(path)
+    return TABLES.get(ending) or DOCUMENTS.get(ending) or UNSUPPORTED.get(ending)
+
+
+def read_plain_lines(path: str | Path) -> Iterator[str]:
+    """The lines of a text file, as ``read_lines`` has them.
+
+    Raises:
+        DataError: as ``read_lines``, or a file of another kind, by its name or by how it begins.
+    """
+    if kind := kind_of_file(str(path)):
+        raise DataError(f"{path}: {kind}: a text file with a sentence in each line expected")
+    return plain_lines(read_lines(path), str(path))
+
+
+def plain_lines(lines: Iterable[str], name: str, remedy: str = "") -> Iterator[str]:
+    """The same lines, unless a file of another kind begins so, whose name did not tell. Comments may come first.
+
+    Raises:
+        DataError: they do.
+    """
+    lines = iter(lines)
+    for number, line in enumerate(lines, 1):
+        for opening, kind in _OPENINGS:
+            if opening.match(line):
+                raise DataError(f"{name}:{number}: this is {kind}, not lines of text{remedy}")
+        yield line
+        if not _COMMENT.match(line):
+            break
+    yield from lines

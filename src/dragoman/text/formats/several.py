@@ -1,0 +1,109 @@
+"""Parallel text named by a folder, by a pattern such as ``locale/**/*.po``, or by one file."""
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.formats import PAIR_ENDINGS, Columns, Keyed, PairSource, Part, Table, TextFiles, guess_source
+
+KEYED = ("{}.json", "{}/*.json", "*/{}.json", "*/{}/*.json", "*.{}.json", "*_{}.json", "*-{}.json")
+"""Where the strings of one language are kept in a folder of JSON files."""
+SHOWN = 3
+
+
+def guess_sources(path: str, columns: Columns | None = None) -> list[PairSource]:
+    """What ``path`` must be: a file as ``guess_source`` has it, every such file that matches a pattern, or that lies in
+    a folder. Of a folder of JSON files by language, or of text files such as ``a.en`` and ``a.es``, ``columns`` are the
+    languages.
+
+    Raises:
+        ConfigError, DataError: as ``guess_source``; or nothing matches, or nothing in the folder holds pairs.
+    """
+    if os.path.isdir(path):
+        return _in_folder(Path(path), columns)
+    if not glob.has_magic(path) or os.path.exists(path):
+        return [guess_source(path, columns)]
+    if "," in path:
+        return [_keyed_by_patterns(path)]
+    found = sorted(name for name in glob.glob(path, recursive=True) if not os.path.isdir(name))
+    if not found:
+        raise DataError(f"{path}: no file matches this pattern")
+    return [guess_source(name, columns) for name in found]
+
+
+def _keyed_by_patterns(path: str) -> Keyed:
+    """JSON files of two languages: ``locales/en/*.json,locales/es/*.json``."""
+    patterns = [pattern.strip() for pattern in path.split(",")]
+    if len(patterns) != 2 or any(extension(pattern) != ".json" for pattern in patterns):
+        raise ConfigError(
+            f"{path}: two patterns are for JSON files by language, as in locales/en/*.json,locales/es/*.json"
+        )
+    root = os.path.commonpath([os.path.dirname(glob.escape(p).partition("[")[0]) or "." for p in patterns])
+    source, target = (os.path.relpath(pattern, root) for pattern in patterns)
+    return Keyed(root=root, source=source, target=target)
+
+
+def _in_folder(folder: Path, columns: Columns | None) -> list[PairSource]:
+    names = list(_files(folder))
+    pairs = [name for name in names if extension(name) in PAIR_ENDINGS]
+    if pairs:
+        sources = {name for name in pairs if extension(name) != ".mo"}
+        return [
+            guess_source(name, None if extension(name) in _WITHOUT_COLUMNS else columns)
+            for name in pairs
+            if name in sources or not _beside(name, sources)
+        ]
+    if columns is None:
+        raise DataError(
+            f"{folder}: no file in it holds pairs by its name ({', '.join(PAIR_ENDINGS)}){_what_there_is(names)}; of "
+            "files by language (en.json, train.en), name the languages: --columns en,es"
+        )
+    if found := [*_keyed(folder, columns), *_texts(names, columns)]:
+        return found
+    raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_what_there_is(names)}")
+
+
+_WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff")
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """All files of a folder and those below it, in order, hidden ones aside."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield str(path)
+
+
+def _beside(name: str, others: set[str]) -> bool:
+    """Whether a compiled file stands beside what it was made from."""
+    return f"{name.removesuffix('.mo')}.po" in others
+
+
+def _keyed(folder: Path, languages: Columns) -> list[Keyed]:
+    for pattern in KEYED:
+        source, target = (pattern.format(language) for language in languages)
+        if all(any(folder.rglob(one) if one.startswith("*") else folder.glob(one)) for one in (source, target)):
+            return [Keyed(root=str(folder), source=source, target=target)]
+    return []
+
+
+def _texts(names: list[str], languages: Columns) -> list[TextFiles]:
+    """Pairs of files whose names differ in the language they end in: ``train.en``, ``train.es``."""
+    source, target = (f".{language}" for language in languages)
+    stems = [name.removesuffix(source) for name in names if name.endswith(source)]
+    return [TextFiles(source=stem + source, target=stem + target) for stem in stems if stem + target in names]
+
+
+def _what_there_is(names: list[str]) -> str:
+    some = ", ".join(Path(name).name for name in names[:SHOWN])
+    return f"; there are {some}{', ...' if len(names) > SHOWN else ''}" if names else "; it is empty"
+
+
+def described(source: PairSource) -> str | None:
+    """How a table is read, if its header told: a line to be said; None where there is nothing to say."""
+    table = source.pairs if isinstance(source, Part) else source
+    if not isinstance(table, Table) or not (isinstance(table.source, str) and isinstance(table.target, str)):
+        return None
+    return f"{table.path}: columns {table.source} (source) and {table.target} (target), named in its first row"

@@ -1,0 +1,145 @@
+"""Tables read strictly: every row has as many fields as the first, and a quote opens a field or is refused.
+
+A ``.tsv`` file is taken literally: a tab separates fields, and quotes are text. A ``.csv`` file has quotes as RFC 4180
+has them, with commas, semicolons or tabs between its fields, whichever its first rows agree on.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.formats.compressed import extension
+from dragoman.text.formats.lines import read_lines
+
+SEPARATORS = (",", ";", "\t")
+"""Of a .csv file, the likeliest first."""
+HEAD = 100
+"""Lines by which the separator of a .csv file is told."""
+
+Row = tuple[int, Sequence[str]]
+"""Line on which the row begins, counted from 1, and its fields."""
+
+
+def table_rows(path: str) -> Iterator[Row]:
+    """The rows of a table; empty lines between them are skipped.
+
+    Raises:
+        DataError: as ``split_rows``.
+        ConfigError: a file whose name does not end as a table's.
+    """
+    return filter(says_something, split_rows(path))
+
+
+def says_something(row: Row) -> bool:
+    return len(row[1]) > 1 or any(row[1])
+
+
+def split_rows(path: str) -> Iterator[Row]:
+    """The rows of a table, empty lines among them.
+
+    Raises:
+        DataError: a row with more or fewer fields than the first, or with a quote that does not open a field; the
+            message names file and line.
+        ConfigError: a file whose name does not end as a table's.
+    """
+    if (split := SPLITTERS.get(extension(path))) is None:
+        raise ConfigError(f"{path}: a table's name ends in {' or '.join(SPLITTERS)}, or that and .gz or .zst")
+    return _even(split(path), path)
+
+
+def first_row(rows: Iterator[Row]) -> tuple[int, Sequence[str]]:
+    """How many empty lines stand before the first row, and its fields: none where there is no row."""
+    for passed, row in enumerate(rows):
+        if says_something(row):
+            return passed, row[1]
+    return 0, ()
+
+
+def _even(rows: Iterable[Row], path: str) -> Iterator[Row]:
+    first: Row | None = None
+    for row in rows:
+        if says_something(row):
+            first = first or row
+            if len(row[1]) != len(first[1]):
+                raise DataError(
+                    f"{path}:{row[0]}: {_columns(len(first[1]))} expected, {len(row[1])} found; line {first[0]} has "
+                    f"{len(first[1])}{_advice(path, len(row[1]) > len(first[1]))}"
+                )
+        yield row
+
+
+def _columns(count: int) -> str:
+    return f"{count} column" if count == 1 else f"{count} columns"
+
+
+def _advice(path: str, more: bool) -> str:
+    if extension(path) == ".tsv":
+        return (
+            ", and a tab stands between columns: remove it from the text" if more else " (a tab stands between columns)"
+        )
+    return ': put a field that holds a separator in quotes, as in "Hello, friend"' if more else ""
+
+
+def _tab_rows(path: str) -> Iterator[Row]:
+    for number, line in enumerate(read_lines(path), 1):
+        yield number, line.split("\t")
+
+
+def _quoted_rows(path: str) -> Iterator[Row]:
+    lines = (line + "\n" for line in read_lines(path))
+    head = list(islice(lines, HEAD))
+    separator = _separator(head)
+    taken: list[str] = []
+    reader = csv.reader(_kept(chain(head, lines), taken), strict=True, delimiter=separator)
+    begin = 1
+    try:
+        for fields in reader:
+            _check_quotes(fields, taken, separator)
+            yield begin, fields
+            begin = reader.line_num + 1  # a quoted field may run over several lines
+            taken.clear()
+    except csv.Error as error:
+        raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
+
+
+def _kept(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
+    """The same lines, while ``taken`` holds those of the row that is being read."""
+    for line in lines:
+        taken.append(line)
+        yield line
+
+
+def _check_quotes(fields: Sequence[str], lines: Sequence[str], separator: str) -> None:
+    """
+    Raises:
+        csv.Error: white space before a quote that is meant to open a field.
+    """
+    if not any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
+        return
+    # Inside quotes such a field is text. Read without spaces before fields, only those outside of quotes differ.
+    spaced = [re.sub(rf"[^\S\n{separator}]", " ", line) for line in lines]
+    with_spaces, without = (
+        list(csv.reader(spaced, delimiter=separator, skipinitialspace=skip)) for skip in (False, True)
+    )
+    if with_spaces != without:
+        raise csv.Error(f"a space stands between {separator!r} and the quote that opens a field: remove it")
+
+
+def _separator(head: Sequence[str]) -> str:
+    widths = {separator: _widths(head, separator) for separator in SEPARATORS}
+    even = (separator for separator, found in widths.items() if len(set(found)) == 1 and found[0] > 1)
+    return next(even, max(SEPARATORS, key=lambda separator: max(widths[separator][:1], default=0)))
+
+
+def _widths(head: Sequence[str], separator: str) -> list[int]:
+    try:
+        rows = list(csv.reader(head, delimiter=separator))
+    except csv.Error:
+        return []
+    found = [len(fields) for fields in rows if says_something((0, fields))]
+    return found[:-1] if len(head) == HEAD else found  # the last one may be cut
+
+
+SPLITTERS = {".tsv": _tab_rows, ".csv": _quoted_rows}
