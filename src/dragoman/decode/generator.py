@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from dragoman.decode.pieces import StopAt, TextStream
 from dragoman.decode.precision import made_ready
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.rules.utf8 import Utf8Rule, Utf8Table
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, own_seeds, walk
@@ -179,6 +181,10 @@ class _Asked:
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
 
+    @cached_property
+    def utf8(self) -> Utf8Table | None:
+        return Utf8Table.of(self.tokenizer, self.device)
+
     @property
     def beams(self) -> int:
         return self.cfg.start([1], self.device, [0]).beams
@@ -201,6 +207,8 @@ class _Asked:
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))
         limits = [self.limit(len(row)) for row in rows]
+        if self.utf8 is not None:
+            rules.append(Utf8Rule(self.utf8, len(rows), limits))
         strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
         return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
 

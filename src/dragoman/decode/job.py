@@ -16,8 +16,12 @@ from dragoman.decode.rules.demands import Demands
 from dragoman.decode.rules.glossary import Glossary
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.decode.search.batching import search_all
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
@@ -127,20 +131,51 @@ class Job:
         done = 0
         for lot, room in self.lots(asked):
 
-            def started(numbers: list[int], source: Tensor, lot: list[int] = lot) -> tuple[SearchConfig, list[Rule]]:
-                begun = Begun(source.new_full((len(source), 1), BOS), source)
-                cfg, rules = self.demands.start([asked[lot[i]] for i in numbers], self.cfg, self.device)
-                return cfg, [*(rule.start(begun) for rule in self.general), *rules]
-
             def tell(now: int, before: int = done) -> None:
                 if progress:
                     progress(before + now, len(rows))
 
-            results = search_all(self.model, [rows[i] for i in lot], started, room, self.policy, progress=tell)
-            for i, candidates in zip(lot, self.readable(results), strict=True):
+            results = self.searched([rows[i] for i in lot], [asked[i] for i in lot], room, tell)
+            for i, candidates in zip(lot, results, strict=True):
                 found[i] = self.aligned(rows[i], candidates)
             done += len(lot)
         return found
+
+    def searched(
+        self, rows: list[list[int]], asked: list[Request], room: int, tell: Callable[[int], None]
+    ) -> list[tuple[Candidate, ...]]:
+        """Search, and search anew under the rule of ``utf8`` where a candidate is no text.
+
+        The rule would cost every step of every search, and bytes that are no character are rarely the likeliest. A
+        greedy search comes to the same either way. Samples are drawn under it from the beginning, because it changes
+        what they are drawn from.
+        """
+        may_break = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
+        results = self.under_rules(rows, asked, room, may_break, tell)
+        broken = [i for i, some in enumerate(results) if any(REPLACEMENT in c.text for c in some)]
+        if broken and not may_break:
+            some = [rows[i] for i in broken], [asked[i] for i in broken]
+            for i, candidates in zip(broken, self.under_rules(*some, room, True), strict=True):
+                results[i] = candidates
+        return results
+
+    def under_rules(
+        self,
+        rows: list[list[int]],
+        asked: list[Request],
+        room: int,
+        whole_characters: bool,
+        tell: Callable[[int], None] = lambda done: None,
+    ) -> list[tuple[Candidate, ...]]:
+        table = self.utf8 if whole_characters else None
+
+        def started(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
+            begun = Begun(source.new_full((len(source), 1), BOS), source)
+            cfg, rules = self.demands.start([asked[i] for i in numbers], self.cfg, self.device)
+            rules = [*(rule.start(begun) for rule in self.general), *rules]
+            return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source))]
+
+        return self.readable(search_all(self.model, rows, started, room, self.policy, progress=tell))
 
     def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
         """Together those of which the like is asked, with room for so many source tokens at a time: equally many
@@ -156,6 +191,10 @@ class Job:
     @cached_property
     def demands(self) -> Demands:
         return Demands(Vocabulary(self.target_tokenizer))
+
+    @cached_property
+    def utf8(self) -> Utf8Table | None:
+        return Utf8Table.of(self.target_tokenizer, self.device)
 
     def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
         hypotheses = [h for some in results for h in some]
