@@ -10,6 +10,7 @@ from torch import Tensor
 from dragoman.decode.alignment import Aligner, Links
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.documents.segment import Part, segment
+from dragoman.decode.documents.sentences import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.rules.constrained import STAGES
 from dragoman.decode.rules.demands import Demands
@@ -33,6 +34,7 @@ from dragoman.model.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
+from dragoman.text.invariants import as_it_is, is_wordless
 from dragoman.text.tokens.tokenizer import BOS, Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -60,10 +62,11 @@ class Job:
         calibration: Calibration = NONE,
         alignments: bool = False,
         context: NoContext | SentencesBefore = NO_CONTEXT,
+        splitter: NoSplitting | BySentences = NO_SPLITTING,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
-        self.batch_tokens, self.longest = batch_tokens, longest
+        self.batch_tokens, self.longest, self.splitter = batch_tokens, longest, splitter
         self.device, self.calibration, self.context = model.device, calibration, context
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
@@ -85,7 +88,7 @@ class Job:
         ]
 
     def parts(self, request: Request, row: int) -> list[Part]:
-        """What is translated of a text: all of it at once, if it is not too long; nothing, if it says nothing."""
+        """What is translated of a text: all of it at once, if it is not too long; nothing, if it has no word."""
         for text in (*request.context, request.text):
             if half := _SURROGATE.search(text):
                 raise DataError(
@@ -94,7 +97,20 @@ class Job:
                 )
         self.context.check(request.context)
         tidy = normalise(request.text)
-        return segment(tidy, partial(self.fits, len(request.tags))) if tidy else []
+        if not tidy or (self.is_free(request) and is_wordless(tidy)):
+            return []
+        fits, parts = partial(self.fits, len(request.tags)), list[Part]()
+        bound = request.prefix or request.prefix_ids or request.required  # which may be of any of the sentences
+        for sentence in (NO_SPLITTING if bound else self.splitter).parts(tidy):
+            pieces = segment(sentence.text, fits)
+            parts += [piece._replace(cut=len(pieces) > 1) for piece in pieces]
+            parts[-1] = parts[-1]._replace(glue=sentence.glue)
+        return parts
+
+    def is_free(self, request: Request) -> bool:
+        """Return whether nothing is asked of a translation."""
+        wanted = request.prefix or request.prefix_ids or request.required or request.forbidden
+        return not wanted and (self.glossary is None or not any(self.glossary.of(request.text)))
 
     def asked(self, request: Request, parts: list[Part], row: int) -> list[Request]:
         """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
@@ -215,25 +231,34 @@ class Job:
 
     def joined(self, row: int, source: str, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> Translation:
         if not parts:
-            return Translation(row, source, (Candidate("", 0.0, 0.0, (), (), cut=False),))
-        warnings = []
-        if len(parts) > 1:
-            answers = [(self.in_one(parts, [candidates[0] for candidates in answers]),)]
+            text = as_it_is(source) if source.strip() else ""
+            links = None if self.aligner is None else tuple((i, i) for i in range(len(text.split())))
+            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), cut=False, alignment=links),))
+        warnings, judge = [], self.calibration.confidence
+        sure = [judge.of(p.text, c[0]) if judge else c[0].mean_probability for p, c in zip(parts, answers, strict=True)]
+        if any(part.cut for part in parts):
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
-        if answers[0][0].cut:
+        candidates = answers[0] if len(parts) == 1 else self.whole(parts, answers)
+        if candidates[0].cut:
             warnings.append(f"row {row}: the translation was ended by force at the length limit")
-        judge, best = self.calibration.confidence, answers[0][0]
-        confidence = judge.of(source, best) if judge else best.mean_probability
-        return Translation(row, source, answers[0], tuple(warnings), confidence)
+        return Translation(row, source, candidates, tuple(warnings), min(sure))
+
+    def whole(self, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> tuple[Candidate, ...]:
+        """The best ways to put candidates of the parts together, at most as many as were asked for."""
+        ways = [([c], c.score) for c in answers[0]]
+        for candidates in answers[1:]:
+            longer = [([*chosen, c], score + c.score) for chosen, score in ways for c in candidates]
+            ways = sorted(longer, key=lambda way: -way[1])[: max(1, self.cfg.nbest)]
+        return _distinct(self.in_one(parts, chosen) for chosen, _ in ways)
 
     def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
+        """One candidate that is made of several; its score is the mean of theirs."""
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
-        log_prob, tokens = sum(c.log_prob for c in best), sum((c.tokens for c in best), ())
         return Candidate(
             text=normalise(text),
-            score=self.cfg.score(log_prob, len(tokens)),
-            log_prob=log_prob,
-            tokens=tokens,
+            score=sum(c.score for c in best) / len(best),
+            log_prob=sum(c.log_prob for c in best),
+            tokens=sum((c.tokens for c in best), ()),
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             cut=any(c.cut for c in best),
             alignment=_end_to_end(parts, best) if self.aligner else None,

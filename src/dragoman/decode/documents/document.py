@@ -39,6 +39,7 @@ def translate_document(
     flag_below: float | None = None,
     require: Require | None = None,
     context: NoContext | SentencesBefore = NO_CONTEXT,
+    check_numbers: bool = True,
     progress: Progress | None = None,
 ) -> Translated:
     """Fill the slots of a document that have no translation yet.
@@ -49,6 +50,7 @@ def translate_document(
         flag_below: confidence below which a translation is marked for review.
         require: see ``placeholders.translate``.
         context: how much of the texts before it, whether they have a translation or not, is read with each.
+        check_numbers: see ``placeholders.translate``.
         progress: called with how many slots are done, and of how many.
 
     Raises:
@@ -67,6 +69,7 @@ def translate_document(
             codes=[slot.codes for slot in slots],
             contexts=[before[i] for i in some],
             require=require,
+            check_numbers=check_numbers,
         )
         for i, slot, answer in zip(some, slots, answers, strict=True):
             review = flag_below is not None and answer.confidence < flag_below

@@ -11,6 +11,8 @@ class Part(NamedTuple):
     text: str
     glue: str
     """What stands between its translation and that of the next part."""
+    cut: bool = False
+    """It is less than a sentence, or several, because the text was too long."""
 
 
 def segment(text: str, fits: Callable[[str], bool]) -> list[Part]:
