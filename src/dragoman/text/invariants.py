@@ -83,7 +83,9 @@ def changes(source: str, target: str) -> Changes:
     """
     here, there = _written(source), _written(target)
     missing, added = _less(here, there), _less(there, here)
-    _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, source + target))
+    _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
+    if _groups(missing) == _groups(added):  # a date in another order
+        missing, added = [], []
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
     missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(_digits(n), frozenset()))]
@@ -106,7 +108,7 @@ def spans(text: str) -> list[str]:
 
 _NUMBER = re.compile(r"\d+(?:[.,'’٫٬]\d+|[  ]\d{3}(?!\d))*")
 _WHOLE = re.compile(  # a telephone number, or digits with separators between them
-    r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d|\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+)*(?: \d{3}(?!\d))*"
+    r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d|\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*"
 )
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -128,6 +130,10 @@ def _less(some: list[str], others: list[str]) -> list[str]:
         else:
             left.append(number)
     return left
+
+
+def _groups(numbers: list[str]) -> list[str]:
+    return sorted(_digits(group) for number in numbers for group in re.findall(r"\d+", number))
 
 
 def _match(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
@@ -178,12 +184,12 @@ fr deux trois quatre cinq six sept huit neuf dix onze douze
 it due tre quattro cinque sei sette otto nove dieci undici dodici
 ca dos|dues tres quatre cinc sis set vuit nou deu onze dotze
 ro doi|două trei patru cinci șase șapte opt nouă zece unsprezece doisprezece
-pl dwa|dwie|dwóch|dwoje trzy|trzech cztery|czterech pięć|pięciu sześć siedem osiem dziewięć dziesięć jedenaście dwanaście
+pl dwa|dwie|dwóch trzy|trzech cztery|czterech pięć|pięciu sześć siedem osiem dziewięć dziesięć jedenaście dwanaście
 cs dva|dvě|dvou tři|tří čtyři|čtyř pět|pěti šest sedm osm devět deset jedenáct dvanáct
 ru два|две|двух три|трёх|трех четыре|четырёх пять|пяти шесть|шести семь восемь девять десять одиннадцать двенадцать
 uk два|дві|двох три|трьох чотири|чотирьох п'ять шість сім вісім дев'ять десять одинадцять дванадцять
 tr iki üç dört beş altı yedi sekiz dokuz on onbir oniki
-fi kaksi|kahden kolme|kolmen neljä|neljän viisi|viiden kuusi|kuuden seitsemän kahdeksan yhdeksän kymmenen yksitoista kaksitoista
+fi kaksi|kahden kolme|kolmen neljä viisi|viiden kuusi seitsemän kahdeksan yhdeksän kymmenen yksitoista kaksitoista
 hu két|kettő három négy öt hat hét nyolc kilenc tíz tizenegy tizenkettő
 el δύο τρεις|τρία τέσσερις|τέσσερα πέντε έξι επτά|εφτά οκτώ|οχτώ εννέα|εννιά δέκα έντεκα δώδεκα
 """

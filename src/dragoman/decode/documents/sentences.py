@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dragoman.config import config
+from dragoman.config import config, from_dict
 from dragoman.decode.documents.segment import Part
+from dragoman.errors import ConfigError
 from dragoman.text.placeholders import Placeholder, Role, find
 
 Splitting = Literal["auto", "on", "off"]
@@ -109,12 +110,11 @@ class SentenceCount:
         """Return what was counted when the run's text was prepared, or count in its validation texts; none where
         neither is there."""
         try:
-            report = json.loads((data / "report.json").read_bytes())
-            if "sentences" in report:
-                return cls(**report["sentences"])
+            if (report := data / "report.json").exists() and "sentences" in (known := json.loads(report.read_bytes())):
+                return from_dict(cls, known["sentences"])
             lines = (data / "valid.jsonl").read_bytes().splitlines()
             return cls.of([json.loads(line)["source"] for line in lines], language)
-        except (OSError, ValueError, KeyError, TypeError):  # damaged or absent: nothing is known
+        except (OSError, ValueError, LookupError, TypeError, ConfigError):  # damaged or absent: nothing is known
             return cls()
 
     @property

@@ -13,6 +13,7 @@ from functools import cached_property
 from dragoman.decode.documents.segment import sentences
 from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
+from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.formats.lines import Before
 from dragoman.text.invariants import UNCHANGED, Changes, changes, is_wordless, numbers_added, outside, spans
 from dragoman.text.placeholders import Placeholder, Role, find, kept
@@ -81,6 +82,19 @@ def about(row: int, warning: str) -> str:
 
 
 def answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
+    """A translation of every line, with the accelerator that it has."""
+    keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
+    bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
+    answers = _answered(list(dict.fromkeys(bare.values())), ask, ways)
+    return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
+
+
+def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
+    candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
+    return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
+
+
+def _answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
     """A translation of every line: in the first of these ways that leads to one, or else in pieces.
 
     One that has other numbers or signs than its source is kept in reserve while further ways are tried, and then given
@@ -383,7 +397,7 @@ class InPieces(Asking):
         asked, parts, damaged = iter(replies), [], False
         for words, rest in self.stretches(line):
             reply = next(asked).text if words else ""
-            spoilt = bool(words) and bool(find(reply) or not reply)
+            spoilt = bool(words) and bool(find(reply) or not reply or numbers_added(words, reply))
             damaged |= spoilt
             parts += [words if spoilt else _ended_alike(reply, words), rest]
         text = "".join(parts)
