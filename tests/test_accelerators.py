@@ -5,6 +5,13 @@ from test_placeholders import translated
 
 from dragoman.text.accelerators import find_accelerator, put_back
 
+
+def accelerator_of(text):
+    found = find_accelerator(text)
+    assert found is not None
+    return found
+
+
 MARKED = {
     "&File": "File",
     "E&xit": "Exit",
@@ -40,7 +47,7 @@ PLAIN += [
 
 @pytest.mark.parametrize("text", MARKED)
 def test_a_mark_is_taken_out_before_translation(text):
-    assert find_accelerator(text).bare == MARKED[text]
+    assert accelerator_of(text).bare == MARKED[text]
 
 
 @pytest.mark.parametrize("text", PLAIN)
@@ -61,7 +68,7 @@ def test_other_ampersands_and_lower_bars_are_text(text):
     ],
 )
 def test_the_mark_goes_before_its_letter_or_the_first_or_behind(source, target, marked):
-    assert put_back(find_accelerator(source), target) == marked
+    assert put_back(accelerator_of(source), target) == marked
 
 
 def test_a_text_with_an_accelerator_is_translated_without_it_and_has_one_again():

@@ -21,8 +21,14 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bpe
 
-CPU = torch.device("cpu")
-BYTES = Utf8Table.of(TOKENIZERS["bytes"], CPU)
+
+def table_of(tokenizer):
+    table = Utf8Table.of(tokenizer, torch.device("cpu"))
+    assert table is not None
+    return table
+
+
+BYTES = table_of(TOKENIZERS["bytes"])
 SEARCHES = {
     "greedy": Greedy(limit=SHORT),
     "beam": Beam(size=4, nbest=4, limit=SHORT),
@@ -80,7 +86,7 @@ def test_a_text_that_is_one_already_is_not_changed_by_the_rule():
     translator = untrained(TOKENIZERS["bpe"], seed=2)
     source = torch.tensor([[*TOKENIZERS["bpe"].encode("the battery"), EOS]])
     plain = search(translator.model, source, Greedy(limit=SHORT))
-    table = Utf8Table.of(TOKENIZERS["bpe"], CPU)
+    table = table_of(TOKENIZERS["bpe"])
     ruled = search(translator.model, source, Greedy(limit=SHORT), rules=[Utf8Rule(table, 1)])
     if REPLACEMENT not in TOKENIZERS["bpe"].decode(plain[0][0].tokens):
         assert plain[0][0].tokens == ruled[0][0].tokens
@@ -121,7 +127,7 @@ def test_a_row_that_other_rules_leave_nothing_else_still_goes_on():
 
 def test_the_replacement_character_itself_has_no_way_through():
     tokenizer = Tokenizer.train(Bpe(vocab=262), [f"{REPLACEMENT}a{REPLACEMENT}b"] * 30)
-    table = Utf8Table.of(tokenizer, CPU)
+    table = table_of(tokenizer)
     whole = [t for t in range(EOS + 1, len(tokenizer)) if REPLACEMENT.encode() in tokenizer.spelling(t)]
     assert whole and (table.after[:, whole] < 0).all()
     assert {PAD, BOS, EOS}.isdisjoint(table.never.tolist())

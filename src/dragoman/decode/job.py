@@ -166,10 +166,10 @@ class Job:
         greedy search comes to the same either way. Samples are drawn under it from the beginning, because it changes
         what they are drawn from.
         """
-        may_break = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
-        results = self.under_rules(rows, asked, room, may_break, tell)
+        drawn = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
+        results = self.under_rules(rows, asked, room, drawn, tell)
         broken = [i for i, some in enumerate(results) if any(REPLACEMENT in c.text for c in some)]
-        if broken and not may_break:
+        if broken and not drawn:
             some = [rows[i] for i in broken], [asked[i] for i in broken]
             for i, candidates in zip(broken, self.under_rules(*some, room, True), strict=True):
                 results[i] = candidates
@@ -189,7 +189,7 @@ class Job:
             begun = Begun(source.new_full((len(source), 1), BOS), source)
             cfg, rules = self.demands.start([asked[i] for i in numbers], self.cfg, self.device)
             rules = [*(rule.start(begun) for rule in self.general), *rules]
-            return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source))]
+            return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
         return self.readable(search_all(self.model, rows, started, room, self.policy, progress=tell))
 

@@ -141,9 +141,10 @@ class Translator:
         """Translate each text; as many translations as texts, in their order.
 
         White space and control characters, line ends among them, count as one space, as they did in training; a text of
-        nothing else has the translation "". No translation holds a line end. A text that is too long is translated in
-        parts and says so in its ``warnings``. A text is translated without regard to the others: what stands before it
-        in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
+        nothing else has the translation "". A text without a word, such as 12:30, is its own translation. No
+        translation holds a line end. A text that is too long is translated in parts and says so in its ``warnings``;
+        whether one of several sentences is, ``load`` decides. A text is translated without regard to the others: what
+        stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.

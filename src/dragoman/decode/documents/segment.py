@@ -40,7 +40,7 @@ def sentences(text: str) -> Iterator[Part]:
 
 
 def _halves(part: Part, fits: Callable[[str], bool]) -> Iterator[Part]:
-    text, glue = part
+    text, glue = part.text, part.glue
     if len(text) < 2 or fits(text):
         yield part
         return

@@ -56,7 +56,8 @@ class BySentences:
         """Where sentences end inside the text, the white space after each included."""
         import sentencex
 
-        found = list(sentencex.segment(self.language.partition("-")[0], text))
+        segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]  (the package has no stubs)
+        found = list(segment(self.language.partition("-")[0], text))
         if len(found) < 2 or "".join(found) != text:
             return []
         placeholders, ends, start, at = find(text), [], 0, 0

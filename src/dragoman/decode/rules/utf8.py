@@ -106,10 +106,15 @@ def _tokens_needed(after: np.ndarray) -> np.ndarray:
 
 
 class Utf8Rule(Rule):
-    """Keeps every row valid UTF-8. A row that other rules leave nothing else to choose from is left alone."""
+    """Keeps every row valid UTF-8."""
 
-    def __init__(self, table: Utf8Table, rows: int, limits: Sequence[int] = ()):
-        self.table, device = table, table.after.device
+    def __init__(self, table: Utf8Table, rows: int, limits: Sequence[int] = (), *, alone: bool = False):
+        """
+        Args:
+            alone: no other rule comes before, which could leave a row nothing else to choose from. Such a row is left
+                as it is, and to look for it costs as much as the rule itself.
+        """
+        self.table, self.alone, device = table, alone, table.after.device
         self.memory = RowMemory(torch.zeros(rows, 2, dtype=torch.long, device=device))  # (R, 2): state, tokens left
         self.begin(limits or [torch.iinfo(torch.int32).max] * rows)
 
@@ -125,6 +130,8 @@ class Utf8Rule(Rule):
             state, left = self.memory.rows.T
             forbidden = self.table.missing[state] > left.clamp(0, _ENOUGH - 1)[:, None]
             ranked = logits.masked_fill(forbidden, -torch.inf)
+        if self.alone:
+            return ranked
         nothing = ranked[:, EOS:].amax(dim=1) == -torch.inf
         return torch.where(nothing[:, None], logits, ranked)
 
