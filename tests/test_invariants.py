@@ -66,6 +66,7 @@ SAME = [
     ("20 °C and 5%", "5 % y 20°C"),
     ("1 of 3", "3 中的 1"),
     ("Windows™ ©", "© Windows™"),
+    ("It costs €5 or 3%", "Cuesta 5 euros o el 3 por ciento"),
 ]
 CHANGED = [
     ("Call +1 (555) 010-9999", "Llama +1 (5-99)"),

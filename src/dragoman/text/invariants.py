@@ -91,7 +91,7 @@ def changes(source: str, target: str) -> Changes:
     missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(_digits(n), frozenset()))]
     if any(map(str.isnumeric, _ideographs(source))):
         added = []
-    missing += (_signs(source) - _signs(target)).elements()
+    missing += [c for c in (_signs(source) - _signs(target)).elements() if not _spelt_out(c, target)]
     return Changes(tuple(missing), tuple(added)) if missing or added else UNCHANGED
 
 
@@ -172,6 +172,17 @@ def _signs(text: str) -> Counter[str]:
     )
 
 
+def _spelt_out(sign: str, text: str) -> bool:
+    return any(word in text.casefold() for word in _SIGN_WORDS.get(sign, ()))
+
+
+_SIGN_WORDS = {  # beginnings, in languages of Europe
+    "€": ("eur", "евро", "ευρώ"),
+    "$": ("usd", "dol", "dól", "доллар", "долар"),
+    "£": ("gbp", "pound", "pfund", "libra", "livre", "sterlin", "фунт"),
+    "%": ("percent", "per cent", "prozent", "por ciento", "por cento", "pour cent", "per cento", "procent", "процент"),
+    "°": ("degree", "grad", "grau", "degré", "градус", "stopn", "stupň"),
+}
 _TABLE = """
 en two three four five six seven eight nine ten eleven twelve
 de zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
