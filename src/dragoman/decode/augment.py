@@ -13,7 +13,7 @@ from pathlib import Path
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.ways import CHANGED, UNTOUCHED, Question
+from dragoman.decode.documents.ways import UNTOUCHED, Question
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import settled
 from dragoman.decode.request import as_request
@@ -56,8 +56,7 @@ class Augmented:
     empty: int = 0
     """Lines that say nothing."""
     refused: int = 0
-    """Lines whose every translation was empty, was ended by force at the length limit, or lost a placeholder or a
-    number."""
+    """Lines whose every translation was empty, was ended by force at the length limit, or lost a placeholder."""
 
     def count(self, made: Made) -> None:
         self.lines += 1
@@ -157,7 +156,8 @@ class Augmentation:
                 return translator.translate(asked, search=self.search, rules=self.rules, progress=progress)
 
             texts, contexts = [text for text, _ in lines], [before for _, before in lines]
-            return placeholders.translate(texts, ask, contexts=contexts, first_row=kept.lines + 1)
+            options = {"contexts": contexts, "first_row": kept.lines + 1}
+            return placeholders.translate(texts, ask, check_numbers=False, **options)  # for that is data clean numbers=
 
         return translate, translator.context
 
@@ -192,6 +192,6 @@ def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefo
 
 
 def _made(line: str, translation: Translation) -> Made:
-    if not line or any(warning.endswith((CHANGED, UNTOUCHED)) for warning in translation.warnings):
+    if not line or any(warning.endswith(UNTOUCHED) for warning in translation.warnings):
         return Made(line, ())
     return Made(line, tuple(c.text for c in translation.candidates if c.text and not c.cut))

@@ -11,8 +11,10 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
+from dragoman.decode.documents.number_way import NumbersHeld
+from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, Way, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
+from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.formats.lines import Before
@@ -54,7 +56,8 @@ def translate(
         for text, some, context in zip(texts, given, before, strict=True)
     ]
     lines = list(dict.fromkeys(line for _, some in split for line in some if line))
-    answers = answered(lines, ask, ways_to_ask(require))
+    ways = ways_to_ask(require)
+    answers = _answered(lines, ask, [*ways, NumbersHeld(ways)])
     return [
         _assembled(row, text, tuple(some), spaces, [answers.get(line) for line in lines])
         for row, (text, some, (spaces, lines)) in enumerate(zip(texts, given, split, strict=True), first_row)
@@ -88,6 +91,19 @@ def _as_given(text: str, answer: Translation) -> Translation:
         whole = dataclasses.replace(answer.candidates[0], text=as_it_is(text))
         answer = dataclasses.replace(answer, candidates=(whole,))
     return dataclasses.replace(answer, source=text)
+
+
+def _answered(lines: list[Line], ask: Ask, ways: list[Way]) -> dict[Line, Translation]:
+    """A translation of every line, with the accelerator that it has."""
+    keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
+    bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
+    answers = answered(list(dict.fromkeys(bare.values())), ask, ways)
+    return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
+
+
+def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
+    candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
+    return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
 
 
 # ---- texts and their lines ------------------------------------------------------------------------

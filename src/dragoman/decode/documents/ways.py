@@ -13,9 +13,8 @@ from functools import cached_property
 from dragoman.decode.documents.segment import sentences
 from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.formats.lines import Before
-from dragoman.text.invariants import UNCHANGED, Changes, changes, is_wordless, numbers_added, outside, spans
+from dragoman.text.invariants import UNCHANGED, Changes, changes, is_wordless, numbers_added, outside
 from dragoman.text.placeholders import Placeholder, Role, find, kept
 
 Question = str | Request
@@ -82,19 +81,6 @@ def about(row: int, warning: str) -> str:
 
 
 def answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
-    """A translation of every line, with the accelerator that it has."""
-    keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
-    bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
-    answers = _answered(list(dict.fromkeys(bare.values())), ask, ways)
-    return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
-
-
-def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
-    candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
-    return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
-
-
-def _answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
     """A translation of every line: in the first of these ways that leads to one, or else in pieces.
 
     One that has other numbers or signs than its source is kept in reserve while further ways are tried, and then given
@@ -102,7 +88,7 @@ def _answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Tran
     """
     answers: dict[Line, Translation] = {}
     reserve: dict[Line, Translation] = {}
-    for way in (Wordless(), *ways, BySentence(ways), NumbersHeld(ways), InPieces()):
+    for way in (Wordless(), *ways, BySentence(ways), InPieces()):
         todo = [line for line in lines if line not in answers and way.suits(line)]
         if isinstance(way, InPieces):
             todo = [line for line in todo if line not in reserve]
@@ -352,26 +338,6 @@ class BySentence(Way):
         text = "".join(found[sentence].text + glue for sentence, glue in parts)
         replies = [found[sentence] for sentence, _ in parts]
         return in_one(1, line.text, text, replies) if line.is_kept_in(text) else None
-
-
-class NumbersHeld(Way):
-    """The line with its numbers and signs as placeholders, where they did not come out otherwise."""
-
-    def __init__(self, ways: list[Way]):
-        self.ways = [way for way in ways if isinstance(way, StandIns)]
-
-    def suits(self, line: Line) -> bool:
-        return line.checked and bool(spans(line.words))
-
-    def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
-        held = [dataclasses.replace(line, codes=(*line.codes, *spans(line.words))) for line in lines]
-        found: dict[Line, Translation] = {}
-        for way in self.ways:
-            todo = [line for line in dict.fromkeys(held) if line not in found and way.suits(line)]
-            for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
-                if answer is not None and not line.changes_in(answer.text):
-                    found[line] = answer
-        return [found.get(line) for line in held]
 
 
 class InPieces(Asking):
