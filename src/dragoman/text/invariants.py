@@ -81,11 +81,10 @@ def changes(source: str, target: str) -> Changes:
     Not counted: other separators, leading zeros, a decimal part of zeros, hours of the other clock, numbers from 2 to
     12 and those of Chinese writing as words.
     """
-    here, there = _written(source), _written(target)
+    here, there = _without_dates(source, target)
+    here, there = _written(here), _written(there)
     missing, added = _less(here, there), _less(there, here)
     _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
-    if _groups(missing) == _groups(added):  # a date in another order
-        missing, added = [], []
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
     missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(_digits(n), frozenset()))]
@@ -107,8 +106,9 @@ def spans(text: str) -> list[str]:
 
 
 _NUMBER = re.compile(r"\d+(?:[.,'’٫٬]\d+|[  ]\d{3}(?!\d))*")
-_WHOLE = re.compile(  # a telephone number, or digits with separators between them
-    r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d|\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*"
+_WHOLE = re.compile(  # a telephone number, or digits with separators between them and signs around them
+    r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d"
+    r"|(?:[$€£¥₩₹₽] ?)?\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*(?: ?(?:°[CF]?|[%‰$€£¥₩₹₽]))?"
 )
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -132,8 +132,22 @@ def _less(some: list[str], others: list[str]) -> list[str]:
     return left
 
 
-def _groups(numbers: list[str]) -> list[str]:
-    return sorted(_digits(group) for number in numbers for group in re.findall(r"\d+", number))
+def _without_dates(source: str, target: str) -> tuple[str, str]:
+    """Both without the dates that they share, in whatever order of day, month and year."""
+    if not (dates := _DATE.findall(source)):
+        return source, target
+    known = {_parts(date): date for date in dates}
+    for date in _DATE.findall(target):
+        if twin := known.get(_parts(date)):
+            source, target = source.replace(twin, "", 1), target.replace(date, "", 1)
+    return source, target
+
+
+_DATE = re.compile(r"(?<![\d.])(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:\d{4}|\d\d))(?![-./]?\d)")
+
+
+def _parts(date: str) -> tuple[str, ...]:
+    return tuple(sorted(map(_digits, re.split("[-./]", date))))
 
 
 def _match(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
