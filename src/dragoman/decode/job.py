@@ -108,9 +108,9 @@ class Job:
         return parts
 
     def is_free(self, request: Request) -> bool:
-        """Return whether nothing is asked of a translation."""
-        wanted = request.prefix or request.prefix_ids or request.required or request.forbidden
-        return not wanted and (self.glossary is None or not any(self.glossary.of(request.text)))
+        """Return whether nothing has to be in the translation."""
+        wanted = request.prefix or request.prefix_ids or request.required
+        return not wanted and (self.glossary is None or not self.glossary.of(request.text)[0])
 
     def asked(self, request: Request, parts: list[Part], row: int) -> list[Request]:
         """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
