@@ -1,5 +1,6 @@
 """Continuing text with a language model: one made of bytes, small, and random."""
 
+import contextlib
 import itertools
 import json
 
@@ -91,12 +92,28 @@ def test_a_batch_of_prompts_of_any_lengths_is_each_of_them_alone(model, cfg):
         assert [c.score for c in found.continuations] == pytest.approx([c.score for c in alone.continuations], abs=1e-4)
 
 
+def bytes_missing(text):
+    """The fewest bytes that make such a beginning of a text a text; None where none do."""
+    ends = [bytes(end) for n in range(4) for end in itertools.product((0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF), repeat=n)]
+    for end in ends:
+        with contextlib.suppress(UnicodeDecodeError):
+            return None if "\ufffd" in (text + end).decode() else len(end)
+    return None
+
+
+def goes_on(ids, left):
+    """Whether such bytes can be whole characters once ``left`` more of them are there, the last of ``ids`` included."""
+    missing = bytes_missing(b"".join(map(BYTES.spelling, ids)))
+    return ids[-1] >= EOS and missing is not None and missing < (1 if ids[-1] == EOS else left)
+
+
 @torch.no_grad()
 def test_a_greedy_continuation_is_the_argmax_loop_without_a_cache(generator):
     for found in generator.generate(PROMPTS, search=Greedy(), max_new_tokens=9):
         ids = start = [BOS, *BYTES.encode(found.prompt)]
-        while len(ids) - len(start) < 9 and ids[-1] != EOS:
-            ids = [*ids, EOS + int(generator.model(torch.tensor([ids]))[0, -1, EOS:].argmax())]
+        while (left := 9 - (len(ids) - len(start))) and ids[-1] != EOS:
+            ranked = generator.model(torch.tensor([ids]))[0, -1].argsort(descending=True).tolist()
+            ids = [*ids, next(token for token in ranked if goes_on([*ids[len(start) :], token], left))]
         [best] = found.continuations
         assert list(best.tokens) == ids[len(start) :] + [EOS] * (ids[-1] != EOS)
         assert best.ended == ("end" if ids[-1] == EOS else "length")

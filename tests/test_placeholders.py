@@ -45,6 +45,32 @@ FOUND = {
     "&nbsp;$HOME %{x} ${y} %d%% %@ %1": ["&nbsp;", "$HOME", "%{x}", "${y}", "%d", "%%", "%@", "%1"],
     r"in C:\new\table or [here](/a.png)": [r"C:\new\table", "[", "](/a.png)"],
     "<a href=\"a>b\" title='{c}'>x</a>": ["<a href=\"a>b\" title='{c}'>", "</a>"],
+    "Hello %name%, the %title of %#@files@ by %id": ["%name%", "%title", "%#@files@", "%id"],
+    "%dx%d, %dpx, %sMB, %ds, %d%, %s%s": ["%d", "%d", "%d", "%s", "%d", "%d%", "%s", "%s"],
+    "%1$-10s %1$,.2f %05.2f %ld %L1%n %1%2 %Y-%m-%d": [
+        *("%1$-10s", "%1$,.2f", "%05.2f", "%ld", "%L1", "%n", "%1", "%2", "%Y", "%m", "%d")
+    ],
+    "50%discount, 100% sure, 50 % de, 100%sure, 50%ig, 5%-10%": [],
+    "time: 12:30, a:b, std::vector, snake_case, R&D, AT&T, C#, #1, $5, key:value, a :-) b, :D": [],
+    "Dear :name (:count|:Other) and @count, !var, not user@host or @ home!": [
+        ":name",
+        ":count",
+        ":Other",
+        "@count",
+        "!var",
+    ],
+    "__name__ [[x|y]] $(USER) $t(key) #{x} %{a} %<b>s": [
+        *("__name__", "[[x|y]]", "$(USER)", "$t(key)", "#{x}", "%{a}", "%<b>s")
+    ],
+    "Run `a --b` or ``c`` but don`t, can`t, `quote' ``quote''": ["`a --b`", "``c``"],
+    "{0:N2} {n!r:>10} {0,number} { $name } {{ x | y }} {{#if x}}": [
+        *("{0:N2}", "{n!r:>10}", "{0,number}", "{ $name }", "{{ x | y }}", "{{#if x}}")
+    ],
+    "<!-- a --> <%= b %> @:c.d \\u00e9 \\(e)": ["<!-- a -->", "<%= b %>", "@:c.d", r"\u00e9", r"\(e)"],
+    "👨‍👩‍👧‍👦 at 🇪🇸🇫🇷 👍🏽 1️⃣ ❤️ ★★ → 🏴\U000e0067\U000e0062\U000e007f :+1: 🏳️‍🌈": [
+        *("👨‍👩‍👧‍👦", "🇪🇸🇫🇷", "👍🏽", "1️⃣", "❤️", "★★", "→", "🏴\U000e0067\U000e0062\U000e007f", ":+1:", "🏳️‍🌈")
+    ],
+    "20 °C, ™, ©, ½, §, ±": [],
 }
 
 

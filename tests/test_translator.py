@@ -183,7 +183,7 @@ def test_a_text_that_recurs_is_translated_once():
 
 def test_progress_reaches_its_total():
     calls = []
-    parrot().translate([f"{i}" for i in range(30)], batch_tokens=50, progress=lambda *call: calls.append(call))
+    parrot().translate([f"text {i}" for i in range(30)], batch_tokens=50, progress=lambda *call: calls.append(call))
     assert calls[-1] == (30, 30) and calls == sorted(calls) and len(calls) > 1
 
 

@@ -109,6 +109,7 @@ def fill(
     *,
     require: "Require",
     context: "NoContext | SentencesBefore",
+    check_numbers: bool,
     output: Path | None,
     redo: bool,
     flag_below: float | None,
@@ -126,6 +127,7 @@ def fill(
             flag_below=flag_below,
             require=require,
             context=context,
+            check_numbers=check_numbers,
             progress=progress,
         )
     if output is None:

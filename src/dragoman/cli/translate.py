@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import StrEnum
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
     from dragoman.decode.translator import Progress
+
+
+class Split(StrEnum):
+    auto = "auto"
+    on = "on"
+    off = "off"
 
 
 def translate(
@@ -95,11 +102,22 @@ def translate(
     redo: Annotated[
         bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
     ] = False,
-    source_language: Annotated[str | None, typer.Option(metavar="LANGUAGE", help="Of a .tmx file's many.")] = None,
+    source_language: Annotated[
+        str | None, typer.Option(metavar="LANGUAGE", help="Of a .tmx file's many; and for --split-sentences.")
+    ] = None,
     target_language: Annotated[
         str | None,
         typer.Option(metavar="LANGUAGE", help="Of the translations in a .po, .xlf or .tmx file that does not say it."),
     ] = None,
+    split_sentences: Annotated[
+        Split,
+        typer.Option(
+            help="Translate each sentence of a line by itself; auto: if the training text was such sentences."
+        ),
+    ] = Split.auto,
+    check_numbers: Annotated[
+        bool, typer.Option(help="Numbers and signs of a line must come out too, or a warning says so.")
+    ] = True,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -132,7 +150,9 @@ def translate(
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    translator = Translator.load(run, which=checkpoint, device=device, precision=precision, context=context)
+    loading = {"device": device, "precision": precision, "context": context}
+    splitting = {"split_sentences": split_sentences.value, "source_language": source_language}
+    translator = Translator.load(run, which=checkpoint, **loading, **splitting)
 
     tags = tuple(tag or ())
     translator.check_tags(tags)
@@ -147,7 +167,7 @@ def translate(
         """Several answers, for texts whose first one has lost a placeholder."""
         return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 
-    reading = {"require": more, "context": translator.context}
+    reading = {"require": more, "context": translator.context, "check_numbers": check_numbers}
     for _, document, goal in given:
         documents.fill(document, ask, output=goal, redo=redo, flag_below=flag_below, **reading)
     if given:

@@ -158,7 +158,8 @@ class Augmentation:
                 return translator.translate(asked, search=self.search, rules=self.rules, progress=progress)
 
             texts, contexts = [text for text, _ in lines], [before for _, before in lines]
-            return placeholders.translate(texts, ask, contexts=contexts, first_row=kept.lines + 1)
+            options = {"contexts": contexts, "first_row": kept.lines + 1}
+            return placeholders.translate(texts, ask, check_numbers=False, **options)  # for that is data clean numbers=
 
         return translate, translator.context
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,9 @@ from dragoman.decode.pieces import StopAt, TextStream
 from dragoman.decode.precision import made_ready
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, own_seeds, walk
@@ -179,6 +183,10 @@ class _Asked:
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
 
+    @cached_property
+    def utf8(self) -> Utf8Table | None:
+        return Utf8Table.of(self.tokenizer, self.device)
+
     @property
     def beams(self) -> int:
         return self.cfg.start([1], self.device, [0]).beams
@@ -193,14 +201,18 @@ class _Asked:
             raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {most}: shorten it")
         return ids
 
-    def walk(self, rows: list[list[int]], seeds: Sequence[int] | None) -> tuple[Strategy, Iterator[Choice]]:
-        """A strategy for these prompts, and its choices as they are made."""
+    def walk(
+        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool = True
+    ) -> tuple[Strategy, Iterator[Choice]]:
+        """A strategy for these prompts, and its choices as they are made; see ``results`` for ``whole_characters``."""
         prompt = padded_in_front(rows, self.device)
         ids, begun = prompt.ids, Begun(prompt.ids)
         rules: list[Rule] = [rule.start(begun) for rule in self.rules]
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))
         limits = [self.limit(len(row)) for row in rows]
+        if whole_characters and self.utf8 is not None:
+            rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
         strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
         return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
 
@@ -210,7 +222,22 @@ class _Asked:
         return 1 + (self.most if most is None else min(self.most, most - length))
 
     def results(self, rows: list[list[int]], seeds: Sequence[int] | None) -> list[list[Hypothesis]]:
-        strategy, choices = self.walk(rows, seeds)
+        """The hypotheses of each prompt. As in ``Job.searched``, the rule of ``utf8`` is only for what would break it;
+        samples are drawn under it from the beginning."""
+        drawn = not isinstance(self.cfg, Greedy | Beam)
+        found = self.found(rows, seeds, drawn)
+        broken = [i for i, some in enumerate(found) if not drawn and any(map(self.is_broken, some))]
+        if broken:
+            own = None if seeds is None else [seeds[i] for i in broken]
+            for i, hypotheses in zip(broken, self.found([rows[i] for i in broken], own, True), strict=True):
+                found[i] = hypotheses
+        return found
+
+    def is_broken(self, hypothesis: Hypothesis) -> bool:
+        return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
+
+    def found(self, rows: list[list[int]], seeds: Sequence[int] | None, whole: bool) -> list[list[Hypothesis]]:
+        strategy, choices = self.walk(rows, seeds, whole)
         for _ in choices:
             pass
         return strategy.results()

@@ -10,14 +10,19 @@ from torch import Tensor
 from dragoman.decode.alignment import Aligner, Links
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.documents.segment import Part, segment
+from dragoman.decode.documents.sentences import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.rules.constrained import STAGES
 from dragoman.decode.rules.demands import Demands
 from dragoman.decode.rules.glossary import Glossary
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.rules.rules import Begun, Rule
+from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.decode.search.batching import search_all
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.diverse import DiverseBeam
+from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
@@ -29,6 +34,7 @@ from dragoman.model.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
+from dragoman.text.invariants import as_it_is, is_wordless
 from dragoman.text.tokens.tokenizer import BOS, Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -56,10 +62,11 @@ class Job:
         calibration: Calibration = NONE,
         alignments: bool = False,
         context: NoContext | SentencesBefore = NO_CONTEXT,
+        splitter: NoSplitting | BySentences = NO_SPLITTING,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
-        self.batch_tokens, self.longest = batch_tokens, longest
+        self.batch_tokens, self.longest, self.splitter = batch_tokens, longest, splitter
         self.device, self.calibration, self.context = model.device, calibration, context
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
@@ -81,7 +88,7 @@ class Job:
         ]
 
     def parts(self, request: Request, row: int) -> list[Part]:
-        """What is translated of a text: all of it at once, if it is not too long; nothing, if it says nothing."""
+        """What is translated of a text: all of it at once, if it is not too long; nothing, if it has no word."""
         for text in (*request.context, request.text):
             if half := _SURROGATE.search(text):
                 raise DataError(
@@ -90,7 +97,20 @@ class Job:
                 )
         self.context.check(request.context)
         tidy = normalise(request.text)
-        return segment(tidy, partial(self.fits, len(request.tags))) if tidy else []
+        if not tidy or (self.is_free(request) and is_wordless(tidy)):
+            return []
+        fits, parts = partial(self.fits, len(request.tags)), list[Part]()
+        bound = request.prefix or request.prefix_ids or request.required  # which may be of any of the sentences
+        for sentence in (NO_SPLITTING if bound else self.splitter).parts(tidy):
+            pieces = segment(sentence.text, fits)
+            parts += [piece._replace(cut=len(pieces) > 1) for piece in pieces]
+            parts[-1] = parts[-1]._replace(glue=sentence.glue)
+        return parts
+
+    def is_free(self, request: Request) -> bool:
+        """Return whether nothing has to be in the translation."""
+        wanted = request.prefix or request.prefix_ids or request.required
+        return not wanted and (self.glossary is None or not self.glossary.of(request.text)[0])
 
     def asked(self, request: Request, parts: list[Part], row: int) -> list[Request]:
         """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
@@ -127,20 +147,51 @@ class Job:
         done = 0
         for lot, room in self.lots(asked):
 
-            def started(numbers: list[int], source: Tensor, lot: list[int] = lot) -> tuple[SearchConfig, list[Rule]]:
-                begun = Begun(source.new_full((len(source), 1), BOS), source)
-                cfg, rules = self.demands.start([asked[lot[i]] for i in numbers], self.cfg, self.device)
-                return cfg, [*(rule.start(begun) for rule in self.general), *rules]
-
             def tell(now: int, before: int = done) -> None:
                 if progress:
                     progress(before + now, len(rows))
 
-            results = search_all(self.model, [rows[i] for i in lot], started, room, self.policy, progress=tell)
-            for i, candidates in zip(lot, self.readable(results), strict=True):
+            results = self.searched([rows[i] for i in lot], [asked[i] for i in lot], room, tell)
+            for i, candidates in zip(lot, results, strict=True):
                 found[i] = self.aligned(rows[i], candidates)
             done += len(lot)
         return found
+
+    def searched(
+        self, rows: list[list[int]], asked: list[Request], room: int, tell: Callable[[int], None]
+    ) -> list[tuple[Candidate, ...]]:
+        """Search, and search anew under the rule of ``utf8`` where a candidate is no text.
+
+        The rule would cost every step of every search, and bytes that are no character are rarely the likeliest. A
+        greedy search comes to the same either way. Samples are drawn under it from the beginning, because it changes
+        what they are drawn from.
+        """
+        drawn = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
+        results = self.under_rules(rows, asked, room, drawn, tell)
+        broken = [i for i, some in enumerate(results) if any(REPLACEMENT in c.text for c in some)]
+        if broken and not drawn:
+            some = [rows[i] for i in broken], [asked[i] for i in broken]
+            for i, candidates in zip(broken, self.under_rules(*some, room, True), strict=True):
+                results[i] = candidates
+        return results
+
+    def under_rules(
+        self,
+        rows: list[list[int]],
+        asked: list[Request],
+        room: int,
+        whole_characters: bool,
+        tell: Callable[[int], None] = lambda done: None,
+    ) -> list[tuple[Candidate, ...]]:
+        table = self.utf8 if whole_characters else None
+
+        def started(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
+            begun = Begun(source.new_full((len(source), 1), BOS), source)
+            cfg, rules = self.demands.start([asked[i] for i in numbers], self.cfg, self.device)
+            rules = [*(rule.start(begun) for rule in self.general), *rules]
+            return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
+
+        return self.readable(search_all(self.model, rows, started, room, self.policy, progress=tell))
 
     def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
         """Together those of which the like is asked, with room for so many source tokens at a time: equally many
@@ -156,6 +207,10 @@ class Job:
     @cached_property
     def demands(self) -> Demands:
         return Demands(Vocabulary(self.target_tokenizer))
+
+    @cached_property
+    def utf8(self) -> Utf8Table | None:
+        return Utf8Table.of(self.target_tokenizer, self.device)
 
     def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
         hypotheses = [h for some in results for h in some]
@@ -176,27 +231,42 @@ class Job:
 
     def joined(self, row: int, source: str, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> Translation:
         if not parts:
-            return Translation(row, source, (Candidate("", 0.0, 0.0, (), (), cut=False),))
-        warnings = []
-        if len(parts) > 1:
-            answers = [(self.in_one(parts, [candidates[0] for candidates in answers]),)]
+            text = as_it_is(source) if source.strip() else ""
+            links = None if self.aligner is None else tuple((i, i) for i in range(len(text.split())))
+            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), cut=False, alignment=links),))
+        warnings: list[str] = []
+        answers = [tuple(self.judged(p.text, c) for c in some) for p, some in zip(parts, answers, strict=True)]
+        if any(part.cut for part in parts):
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
-        if answers[0][0].cut:
+        candidates = answers[0] if len(parts) == 1 else self.whole(parts, answers)
+        if candidates[0].cut:
             warnings.append(f"row {row}: {TRUNCATED}")
+        return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0)
+
+    def judged(self, source: str, candidate: Candidate) -> Candidate:
+        """Return ``candidate`` with how far it can be trusted as a translation of ``source``."""
         judge = self.calibration.confidence
-        judged = tuple(replace(c, confidence=judge.of(source, c) if judge else c.mean_probability) for c in answers[0])
-        return Translation(row, source, judged, tuple(warnings), judged[0].confidence or 0.0)
+        return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
+
+    def whole(self, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> tuple[Candidate, ...]:
+        """Return the best ways to put candidates of the parts together, at most as many as were asked for."""
+        ways = [([c], c.score) for c in answers[0]]
+        for candidates in answers[1:]:
+            longer = [([*chosen, c], score + c.score) for chosen, score in ways for c in candidates]
+            ways = sorted(longer, key=lambda way: -way[1])[: max(1, self.cfg.nbest)]
+        return _distinct(self.in_one(parts, chosen) for chosen, _ in ways)
 
     def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
+        """One candidate that is made of several; its score is the mean of theirs."""
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
-        log_prob, tokens = sum(c.log_prob for c in best), sum((c.tokens for c in best), ())
         return Candidate(
             text=normalise(text),
-            score=self.cfg.score(log_prob, len(tokens)),
-            log_prob=log_prob,
-            tokens=tokens,
+            score=sum(c.score for c in best) / len(best),
+            log_prob=sum(c.log_prob for c in best),
+            tokens=sum((c.tokens for c in best), ()),
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             cut=any(c.cut for c in best),
+            confidence=min(c.confidence or 0.0 for c in best),
             alignment=_end_to_end(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )

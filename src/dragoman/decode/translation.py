@@ -51,8 +51,8 @@ class Translation:
     source: str
     """The text as it was given."""
     candidates: tuple[Candidate, ...]
-    """Best first, no two with the same text; at most as many as the search was asked for, and one for a text that was
-    translated in parts."""
+    """Best first, no two with the same text; at most as many as the search was asked for. Those of a text that was
+    translated in parts are put together of the best ones of its parts."""
     warnings: tuple[str, ...] = ()
     """What its reader should know, each naming the row."""
     confidence: float = 1.0

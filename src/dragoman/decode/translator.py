@@ -8,6 +8,14 @@ from pathlib import Path
 from dragoman.abilities import TRANSLATES, check
 from dragoman.checkpoint import load_model, run_config, run_folder
 from dragoman.decode.calibration import NONE, Calibration
+from dragoman.decode.documents.sentences import (
+    LANGUAGE,
+    NO_SPLITTING,
+    BySentences,
+    NoSplitting,
+    SentenceCount,
+    Splitting,
+)
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.precision import made_ready
 from dragoman.decode.request import Request
@@ -56,6 +64,8 @@ class Translator:
         self.model, self.longest, self.context = model, longest, context
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.calibration = NONE
+        self.splitter: NoSplitting | BySentences = NO_SPLITTING
+        """Whether a text is translated sentence by sentence."""
 
     @classmethod
     def load(
@@ -66,6 +76,8 @@ class Translator:
         device: str = "auto",
         precision: str = "auto",
         context: int | None = None,
+        split_sentences: Splitting = "auto",
+        source_language: str | None = None,
     ) -> "Translator":
         """The translator that a run has trained.
 
@@ -75,6 +87,10 @@ class Translator:
             device: as torch names it; ``auto`` is the GPU if there is one.
             precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
             context: sentences that are read before each text at most; None for as many as in training.
+            split_sentences: ``on`` translates each sentence of a text by itself; ``auto`` does so where four of five
+                training texts or more were a single sentence.
+            source_language: a code such as de, for the abbreviations of its sentences; None for what
+                ``data.cleaning.source_language`` says.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
@@ -88,6 +104,11 @@ class Translator:
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
         translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest, before)
         translator.calibration = Calibration.read(run_folder(run))
+        language = source_language or cleaning.get("source_language")
+        if split_sentences == "on" or (
+            split_sentences == "auto" and SentenceCount.read(run_folder(run) / "data", language).mostly_single
+        ):
+            translator.splitter = BySentences(language or LANGUAGE)
         return translator
 
     def check_tags(self, tags: Iterable[str]) -> None:
@@ -120,9 +141,10 @@ class Translator:
         """Translate each text; as many translations as texts, in their order.
 
         White space and control characters, line ends among them, count as one space, as they did in training; a text of
-        nothing else has the translation "". No translation holds a line end. A text that is too long is translated in
-        parts and says so in its ``warnings``. A text is translated without regard to the others: what stands before it
-        in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
+        nothing else has the translation "". A text without a word, such as 12:30, is its own translation. No
+        translation holds a line end. A text that is too long is translated in parts and says so in its ``warnings``;
+        whether one of several sentences is, ``load`` decides. A text is translated without regard to the others: what
+        stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
@@ -176,7 +198,7 @@ class Translator:
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
-        options |= {"calibration": self.calibration, "context": self.context}
+        options |= {"calibration": self.calibration, "context": self.context, "splitter": self.splitter}
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
     def score(

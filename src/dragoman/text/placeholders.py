@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (quotation marks of many scripts)
 r"""What in a text stands for something else and must survive translation: ``%s``, ``{name}``, tags, links, ``\n``.
 
 Found by their looks alone, in the syntaxes that interface strings use.
@@ -41,6 +42,9 @@ def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
             if match.start() not in closings:
                 continue  # a brace that nothing closes is a brace
             at = closings[match.start()]
+        if match.lastgroup in _NOT_AFTER_DIGITS and _a_percentage(text, match, found):
+            at = match.start() + 1
+            continue
         found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
     return _paired(found)
 
@@ -59,6 +63,15 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     return Placeholder(start, end, text, Role.ALONE, "")
 
 
+def _a_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
+    """Return whether the percent sign belongs to the number before it, as in 50%discount or 100%sure."""
+    before = text[: match.start()]
+    if not before[-1:].isdigit() or (found and found[-1].end == match.start()):
+        return False
+    return match.lastgroup == "percent" or text[match.end() : match.end() + 1].isalpha()
+
+
+_NOT_AFTER_DIGITS = {"percent", "print"}
 _LINK_ENDS = {"begin": Role.OPENS, "finish": Role.CLOSES}
 
 
@@ -95,22 +108,47 @@ _HALVES = {"bpt", "ept", "bx", "ex", "sc", "ec", "sm", "em", "it"}
 """XLIFF's and TMX's elements that mark one end of something."""
 _TAG = re.compile(r"<(?P<slash>/)?(?P<name>[A-Za-z0-9][\w.:-]*)(?:\s(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?)?(?P<empty>/)?>")
 _FIRST_TAG = re.compile(r"<(?P<name>[A-Za-z][\w.:-]*)")
-_GENERAL = r"""
-  (?P<tag>   </?[A-Za-z0-9][\w.:-]*(?:\s(?:[^<>"']|"[^"]*"|'[^']*')*?)?/?> )
-| (?P<link>  (?:\b(?:https?|ftp)://|\bwww\.(?=\w))[^\s<>"'`|\\^(){}\[\]]*(?:\{[^{}\s]*\}[^\s<>"'`|\\^(){}\[\]]*
-                 |\([^\s()]*\)[^\s<>"'`|\\^(){}\[\]]*)*(?<![.,;:!?]) )
+_UNITS = (
+    "s|x|px|pt|em|rem|st|nd|rd|th|d|h|m|hr|hrs|min|mins|sec|secs|ms|[kKMGTP]?i?[bB]|[kKMG]?bps|[kMG]?Hz|fps|dpi|ppm"
+)
+_UNITS += "|[cmk]m|k?g|mg|lb|oz|[kM]?W|[kM]?Wh|m?A|m?V|[CFK]"
+"""What may follow a printf conversion without a space: %dpx, %dx%d, %sMB."""
+_EMOJI = (  # a character that is a picture, or a pictogram of older standards; ™, ©, ® and ° are signs (invariants.py)
+    "[\\U0001f000-\\U0001f1e5\\U0001f200-\\U0001f3fa\\U0001f400-\\U0001faff\\u203c\\u2049\\u2190-\\u21ff\\u2300-\\u23ff"
+    "\\u24c2\\u2500-\\u27bf\\u2934\\u2935\\u2b00-\\u2bff\\u303d\\u3297\\u3299\\ufffd]"
+)
+_GENERAL = rf"""
+  (?P<emoji>(?: [\U0001f1e6-\U0001f1ff]{{2}} | [0-9\#*]\ufe0f?\u20e3
+           | {_EMOJI}[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?[\U000e0020-\U000e007f]*
+             (?:\u200d(?:{_EMOJI}|[\u2640\u2642])[\ufe0e\ufe0f]?[\U0001f3fb-\U0001f3ff]?)*
+           | [\u00a9\u00ae\u2122\u2139]\ufe0f )+ ) # UTS 51, 1.4.9
+| (?P<comment><!--.*?--> | <%.*?%> | <\?.*?\?> )
+| (?P<tag>   </?[A-Za-z0-9][\w.:-]*(?:\s(?:[^<>"']|"[^"]*"|'[^']*')*?)?/?> )
+| (?P<link>  (?:\b(?:https?|ftp)://|\bwww\.(?=\w))[^\s<>"'`|\\^(){{}}\[\]]*(?:\{{[^{{}}\s]*\}}[^\s<>"'`|\\^(){{}}\[\]]*
+                 |\([^\s()]*\)[^\s<>"'`|\\^(){{}}\[\]]*)*(?<![.,;:!?]) )
+| (?P<wiki>  \[\[[^\[\]\n]+\]\] )
 | (?P<begin> !?\[(?=[^\[\]]*\]\([^()\s]*\)) )
 | (?P<finish>\]\([^()\s]*\) )
-| (?P<path>  (?<!\w)[A-Za-z]:\\[^\s"'<>|{}%]* )
+| (?P<ticks> (?<![\w`])(?P<fence>`+)(?!`)[^\n]+?(?<!`)(?P=fence)(?![\w`]) )
+| (?P<path>  (?<!\w)[A-Za-z]:\\[^\s"'<>|{{}}%]* )
 | (?P<mail>  (?<![\w.+-])\w[\w.+-]*@\w[\w-]*(?:\.\w[\w-]*)+ )
-| (?P<ruby>  [%$\#]\{[^{}\s]*\} )
-| (?P<brace> \{ )
-| (?P<print> %(?:\([^()%]*\)|\d+\$)?[-+0\#']*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|L|z|j|t|q)?[sdiufFeEgGxXoscparn@]
+| (?P<ruby>  [%$\#]\{{[^{{}}\s]*\}} | %<\w+>[-+0\#]*\d*(?:\.\d+)?[a-zA-Z] )
+| (?P<brace> \{{ )
+| (?P<dict>  %\#@\w+@ | %\([^()%]*\)[-+0\#']*(?:\d+|\*)?(?:\.(?:\d+|\*))?[hlLzjtq]*[a-zA-Z]
+           | %\d+\$[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:[tT]|[hlLzjtq]*)[a-zA-Z@] )
+| (?P<percent>%[A-Za-z_](?:[\w.-]*\w)?%(?![\w%@(])
+           | %(?![-+0\#']*\d*[hlqLzjt]*(?:[sdiufFeEgGxXoc]|[sdufFeEgGxX](?:{_UNITS}))(?![A-Za-z]))[A-Za-z]{{2}}\w* )
+| (?P<print> %[-+0\#',]*(?:\d+|\*)?(?:\.(?:\d+|\*))?(?:hh|h|ll|l|L|z|j|t|q)?(?:[sdiufFeEgGxXoscparn@]|[A-Za-z](?!\w))
            | %L?\d+ | %% )
-| (?P<shell> \$[A-Za-z_]\w*(?:\$|(?:\([^()\s]*\)))? )
-| (?P<entity>&(?:[A-Za-z][A-Za-z0-9]{1,31}|\#\d{1,7}|\#[xX][0-9A-Fa-f]{1,6}); )
+| (?P<shell> \$[A-Za-z_]\w*(?:\$|(?:\([^()\s]*\)))? | \$\([^()\n]*\) | \\\([^()\s]*\) )
+| (?P<colon> (?<![^\s("'\[«“‘¿¡>|]):[A-Za-z_]\w+(?![\w:/])
+           | (?<![\w:]):(?:[a-z0-9_+-]*[a-z][a-z0-9_+-]*|[+-]1|100):(?![\w:]) )
+| (?P<at>    (?<![\w@./!-])(?:@[A-Za-z_]\w* | @(?:\.[a-z]+)?:[A-Za-z_][\w.]*\w)
+           | (?<![^\s("'\[«“‘¿¡>])![a-z_]\w+ )
+| (?P<dunder>(?<!\w)__[A-Za-z]\w*?__(?!\w) )
+| (?P<entity>&(?:[A-Za-z][A-Za-z0-9]{{1,31}}|\#\d{{1,7}}|\#[xX][0-9A-Fa-f]{{1,6}}); )
 | (?P<key>   \[%[^\[\]]*%\] )
-| (?P<slash> \\[nrt] )
+| (?P<slash> \\(?:[nrt]|u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}}) )
 """
 
 

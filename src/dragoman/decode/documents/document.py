@@ -41,6 +41,7 @@ def translate_document(
     flag_below: float | None = None,
     require: Require | None = None,
     context: NoContext | SentencesBefore = NO_CONTEXT,
+    check_numbers: bool = True,
     progress: Progress | None = None,
 ) -> Translated:
     """Fill the slots of a document that have no translation yet.
@@ -52,6 +53,7 @@ def translate_document(
             any case, and one that is still the source, word for word, is not written at all.
         require: see ``placeholders.translate``.
         context: how much of the texts before it, whether they have a translation or not, is read with each.
+        check_numbers: see ``placeholders.translate``.
         progress: called with how many slots are done, and of how many.
 
     Raises:
@@ -70,6 +72,7 @@ def translate_document(
             codes=[slot.codes for slot in slots],
             contexts=[before[i] for i in some],
             require=require,
+            check_numbers=check_numbers,
         )
         for i, slot, answer in zip(some, slots, answers, strict=True):
             if not is_left_alone(answer):

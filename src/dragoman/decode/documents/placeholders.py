@@ -12,12 +12,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
+from dragoman.decode.documents.number_way import NumbersHeld
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
-from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, about, answered, in_one, ways_to_ask
+from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, Way, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
+from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.formats.lines import Before
+from dragoman.text.invariants import as_it_is, is_wordless
 from dragoman.text.placeholders import find, kept
 
 CHUNK = 4096
@@ -32,6 +35,7 @@ def translate(
     contexts: Sequence[Before] | None = None,
     require: Require | None = None,
     first_row: int = 1,
+    check_numbers: bool = True,
 ) -> list[Translation]:
     """Translate texts so that their placeholders survive, and their line ends, tabs and outer white space as well.
 
@@ -42,15 +46,20 @@ def translate(
         require: a second translator, asked for what the first has got wrong: one that is told what must come out, or
             that just offers more candidates.
         first_row: number of the first text.
+        check_numbers: numbers and signs of a text are to come out too; where no way leads there, a warning says so.
 
     Returns:
         A translation for each text. One that needed more than one question has a single candidate, the sum of the
         answers, the lowest of their confidences, and a warning if it was translated in pieces.
     """
     given, before = codes or [()] * len(texts), contexts or [()] * len(texts)
-    split = [_split(text, tuple(some), context) for text, some, context in zip(texts, given, before, strict=True)]
+    split = [
+        _split(text, tuple(some), context, check_numbers)
+        for text, some, context in zip(texts, given, before, strict=True)
+    ]
     lines = list(dict.fromkeys(line for _, some in split for line in some if line))
-    answers = answered(lines, ask, ways_to_ask(require))
+    ways = ways_to_ask(require)
+    answers = _answered(lines, ask, [*ways, NumbersHeld(ways)])
     return [
         _assembled(row, text, tuple(some), spaces, [answers.get(line) for line in lines])
         for row, (text, some, (spaces, lines)) in enumerate(zip(texts, given, split, strict=True), first_row)
@@ -64,15 +73,39 @@ def stream(
     context: NoContext | SentencesBefore = NO_CONTEXT,
     require: Require | None = None,
     chunk: int = CHUNK,
+    check_numbers: bool = True,
 ) -> Iterator[Translation]:
     """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
     much of those before it as ``context`` says."""
     lines, row = context.in_lines(texts), 1
     while some := list(itertools.islice(lines, chunk)):
         tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
-        answers = translate(tidy, ask, contexts=contexts, require=require, first_row=row)
-        yield from (dataclasses.replace(answer, source=text) for answer, (text, _) in zip(answers, some, strict=True))
+        options = {"contexts": contexts, "require": require, "check_numbers": check_numbers}
+        for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), some, strict=True):
+            yield _as_given(text, answer)
         row += len(some)
+
+
+def _as_given(text: str, answer: Translation) -> Translation:
+    """The answer to a text that was normalised, as one to the text; where there was no word to translate, with its own
+    white space."""
+    if answer.source != text and is_wordless(text):
+        whole = dataclasses.replace(answer.candidates[0], text=as_it_is(text))
+        answer = dataclasses.replace(answer, candidates=(whole,))
+    return dataclasses.replace(answer, source=text)
+
+
+def _answered(lines: list[Line], ask: Ask, ways: list[Way]) -> dict[Line, Translation]:
+    """A translation of every line, with the accelerator that it has."""
+    keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
+    bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
+    answers = answered(list(dict.fromkeys(bare.values())), ask, ways)
+    return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
+
+
+def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
+    candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
+    return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
 
 
 # ---- texts and their lines ------------------------------------------------------------------------
@@ -81,16 +114,16 @@ def stream(
 _SPACE = re.compile(r"^\s+|\s+$|[ ]*[\t\n\r\f\v]\s*")
 
 
-def _split(text: str, codes: tuple[str, ...], context: Before) -> tuple[list[str], list[Line]]:
+def _split(text: str, codes: tuple[str, ...], context: Before, checked: bool) -> tuple[list[str], list[Line]]:
     """The white space that stays as it is, and the lines between: one more of them."""
     inside = [(p.start, p.end) for p in find(text, codes)]
     spaces, lines, at = [], [], 0
     for match in _SPACE.finditer(text):
         if not any(start < match.end() and match.start() < end for start, end in inside):
-            lines.append(Line(text[at : match.start()], codes, context))
+            lines.append(Line(text[at : match.start()], codes, context, checked))
             spaces.append(match[0])
             at = match.end()
-    return spaces, [*lines, Line(text[at:], codes, context)]
+    return spaces, [*lines, Line(text[at:], codes, context, checked)]
 
 
 def _assembled(

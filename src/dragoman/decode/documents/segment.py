@@ -11,6 +11,8 @@ class Part(NamedTuple):
     text: str
     glue: str
     """What stands between its translation and that of the next part."""
+    cut: bool = False
+    """It is less than a sentence, or several, because the text was too long."""
 
 
 def segment(text: str, fits: Callable[[str], bool]) -> list[Part]:
@@ -38,7 +40,7 @@ def sentences(text: str) -> Iterator[Part]:
 
 
 def _halves(part: Part, fits: Callable[[str], bool]) -> Iterator[Part]:
-    text, glue = part
+    text, glue = part.text, part.glue
     if len(text) < 2 or fits(text):
         yield part
         return

@@ -15,6 +15,7 @@ from dragoman.decode.documents.segment import sentences
 from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, PartAnswer, Translation
 from dragoman.text.formats.lines import Before
+from dragoman.text.invariants import UNCHANGED, Changes, changes, is_wordless, numbers_added, outside
 from dragoman.text.placeholders import Placeholder, Role, find, kept
 
 Question = str | Request
@@ -25,6 +26,7 @@ Require = Callable[[list[Question], list[list[str]]], list[Translation]]
 """Translates texts so that each translation has the strings that are required of it."""
 
 IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
+CHANGED = "numbers or signs are not those of the source: check it"
 UNTOUCHED = "left as it was, in part or whole, since its translation would not keep a placeholder: translate it by hand"
 
 
@@ -36,6 +38,8 @@ class Line:
     codes: tuple[str, ...]
     context: Before = ()
     """What stands before it in its document."""
+    checked: bool = True
+    """Whether its numbers and signs are to come out as well."""
 
     def __bool__(self) -> bool:
         return bool(self.text)
@@ -46,6 +50,15 @@ class Line:
 
     def is_kept_in(self, translation: str) -> bool:
         return kept(self.placeholders, find(translation, self.codes))
+
+    def changes_in(self, translation: str) -> Changes:
+        """The numbers and signs that a translation, which has the placeholders, does not share with it."""
+        return changes(self.text, translation) if self.checked else UNCHANGED
+
+    @cached_property
+    def words(self) -> str:
+        """The text without its placeholders."""
+        return outside(self.text, self.placeholders)
 
 
 def in_one(
@@ -92,14 +105,31 @@ def about(row: int, warning: str) -> str:
 
 
 def answered(lines: list[Line], ask: Ask, ways: list["Way"]) -> dict[Line, Translation]:
-    """A translation of every line: in the first of these ways that leads to one, or else in pieces."""
+    """A translation of every line: in the first of these ways that leads to one, or else in pieces.
+
+    One that has other numbers or signs than its source is kept in reserve while further ways are tried, and then given
+    with a warning.
+    """
     answers: dict[Line, Translation] = {}
+    reserve: dict[Line, Translation] = {}
     for way in (Wordless(), *ways, BySentence(ways), InPieces()):
         todo = [line for line in lines if line not in answers and way.suits(line)]
+        if isinstance(way, InPieces):
+            todo = [line for line in todo if line not in reserve]
         for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
-            if answer is not None:
+            if answer is None:
+                continue
+            if changed := line.changes_in(answer.text):
+                reserve.setdefault(line, warned(answer, f"{changed}: {CHANGED}"))
+            else:
                 answers[line] = answer
-    return answers
+    return reserve | answers
+
+
+def warned(answer: Translation, warning: str) -> Translation:
+    """The same translation with one more warning."""
+    told = dict.fromkeys((*answer.warnings, about(answer.row, warning)))
+    return dataclasses.replace(answer, warnings=tuple(told))
 
 
 # ---- asking ----------------------------------------------------------------------------------------
@@ -117,13 +147,10 @@ class Way(ABC):
 
 
 class Wordless(Way):
-    """A line of nothing but placeholders, and numbers and signs between them, is its own translation."""
+    """A line of nothing but placeholders, numbers and signs is its own translation."""
 
     def suits(self, line: Line) -> bool:
-        rest = list(line.text)
-        for p in line.placeholders:
-            rest[p.start : p.end] = " " * (p.end - p.start)
-        return bool(line.placeholders) and not any(map(str.isalpha, rest))
+        return is_wordless(line.text, line.placeholders)
 
     def answers(self, lines: list[Line], ask: Ask) -> list[Translation | None]:
         return [in_one(1, line.text, line.text, []) for line in lines]
@@ -162,6 +189,7 @@ class AsItIs(Asking):
     def answer(self, line: Line, replies: list[Translation]) -> Translation | None:
         (reply,) = replies
         good = tuple(c for c in reply.candidates if c.text and line.is_kept_in(c.text))
+        good = tuple(c for c in good if not line.changes_in(c.text)) or good
         return reply.choosing(good) if good else None
 
 
@@ -242,9 +270,16 @@ class StandIns(Asking):
         longest_first = sorted({word for _, word in swaps}, key=len, reverse=True)
         pattern = re.compile(rf"(?<!{self.edge})(?:{'|'.join(map(re.escape, longest_first))})(?!{self.edge})")
         for candidate in reply.candidates:
-            if (text := _swapped_back(candidate.text, pattern, swaps)) is not None and line.is_kept_in(text):
+            text, rest = _swapped_back(candidate.text, pattern, swaps)
+            if text is not None and line.is_kept_in(text) and not self.left_over(line, rest):
                 return in_one(1, line.text, text, [reply.choosing((candidate,))])
         return None
+
+    def left_over(self, line: Line, rest: str) -> bool:
+        """Return whether a reply has something of the stand-ins besides those put back: marks, braces or digits that
+        the words of the line do not have."""
+        ours = {char for pair in self.marks for mark in pair for char in mark} | set("{}")
+        return any(char in ours and char not in line.words for char in rest) or numbers_added(line.words, rest)
 
 
 def _merged(line: Line) -> Iterator[Placeholder]:
@@ -272,18 +307,21 @@ def _wordless_pair(line: Line, opening: Placeholder) -> Placeholder | None:
     return None
 
 
-def _swapped_back(text: str, pattern: re.Pattern[str], swaps: list[tuple[Placeholder, str]]) -> str | None:
-    """``text`` with the originals in place of their stand-ins; None if those are not all there, or are too many."""
+def _swapped_back(text: str, pattern: re.Pattern[str], swaps: list[tuple[Placeholder, str]]) -> tuple[str | None, str]:
+    """``text`` with the originals in place of their stand-ins, None if those are not all there or are too many; and
+    without either."""
     left: dict[str, list[str]] = defaultdict(list)
     for p, word in swaps:
         left[word].append(p.text)
-    parts, at = [], 0
+    parts, rest, at = [], [], 0
     for found in pattern.finditer(text):
         if not left[found[0]]:
-            return None
-        parts += [text[at : found.start()], left[found[0]].pop(0)]
+            return None, ""
+        rest.append(text[at : found.start()])
+        parts += [rest[-1], left[found[0]].pop(0)]
         at = found.end()
-    return None if any(left.values()) else "".join([*parts, text[at:]])
+    rest.append(text[at:])
+    return None if any(left.values()) else "".join([*parts, rest[-1]]), " ".join(rest)
 
 
 def ways_to_ask(require: Require | None) -> list[Way]:
@@ -349,7 +387,7 @@ class InPieces(Asking):
         asked, parts, used = iter(replies), [], []
         for words, rest in self.stretches(line):
             reply = next(asked) if words else None
-            if reply and reply.text and not find(reply.text):
+            if reply and reply.text and not find(reply.text) and not numbers_added(words, reply.text):
                 used.append(reply)
                 words = _ended_alike(reply.text, words)
             parts += [words, rest]

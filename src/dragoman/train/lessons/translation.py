@@ -14,9 +14,11 @@ import torch
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.config import to_dict
 from dragoman.data.batch import Batch, collate
 from dragoman.data.pretraining import Anew, Rows
 from dragoman.data.tasks import Translation
+from dragoman.decode.documents.sentences import SentenceCount
 from dragoman.decode.request import request_for
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
@@ -132,6 +134,8 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
     if split.hard:
         report["pairs"]["hard test"] = len(split.hard)
+    sources = [pair.source for pair in split.train]
+    report["sentences"] = to_dict(SentenceCount.of(sources, _pairs(cfg).cleaning.source_language))
     with durable.folder(run.path / FOLDER) as folder:
         for name, pairs in (("train", split.train), ("valid", split.valid)):
             corpus = ParallelCorpus.build(

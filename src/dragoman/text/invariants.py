@@ -1,0 +1,231 @@
+# ruff: noqa: RUF001  (signs of many scripts)
+"""What a translation carries over besides placeholders: numbers and signs; and texts that hold nothing to translate.
+
+Numbers are compared by their digits, so separators may change as they do between languages: 1,234.56 and 1.234,56 are
+the same number, 2024-05-01 and 01.05.2024 the same date. A small number may become a word.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.placeholders import Placeholder, find
+
+# ---- nothing to translate ---------------------------------------------------------------------------
+
+
+def is_wordless(text: str, placeholders: Sequence[Placeholder] | None = None) -> bool:
+    """Return whether a text holds no word: only numbers, signs, versions, addresses and placeholders."""
+    rest = outside(text, find(text) if placeholders is None else placeholders)
+    if any(map(str.isalpha, rest)):
+        rest = _LETTERED.sub(" ", rest)
+    return bool(text.strip()) and not any(map(str.isalpha, rest))
+
+
+def as_it_is(text: str) -> str:
+    """Return a wordless text as it was given, but for what would break a line or a column: then it is normalised."""
+    return text if _BREAKS.search(text) is None else normalise(text)
+
+
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def outside(text: str, placeholders: Sequence[Placeholder]) -> str:
+    """Return the text with a space in place of each placeholder."""
+    parts, at = [], 0
+    for p in placeholders:
+        parts.append(text[at : p.start])
+        at = p.end
+    return " ".join([*parts, text[at:]])
+
+
+_LETTERED = re.compile(  # what has letters and still is no word
+    r"""(?<![\w.:-])(?:
+      v?\d+(?:\.\d+)+(?:[-.+]?(?:alpha|beta|rc|dev|pre|post|final|a|b)[-.]?\d*)*(?:\+[\w.]+)?   # versions
+    | v\d+
+    | \d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?                    # ISO 8601
+    | [0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}                                     # UUIDs
+    | (?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}                                                  # hardware addresses
+    | (?:[0-9A-Fa-f]{1,4}:){2,7}[0-9A-Fa-f]{1,4} | (?:[0-9A-Fa-f]{1,4}:)+(?::[0-9A-Fa-f]{1,4})+ # IPv6
+    | 0[xX][0-9A-Fa-f]+ | \#[0-9A-Fa-f]{3,8} | \d+(?:\.\d+)?[eE][-+]?\d+
+    )(?![\w:-]|\.\w)""",
+    re.VERBOSE,
+)
+
+# ---- what changed ------------------------------------------------------------------------------------
+
+
+class Changes(NamedTuple):
+    """Numbers and signs that a translation does not share with its source."""
+
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.added)
+
+    def __str__(self) -> str:
+        told = [f"{verb} {', '.join(some)}" for verb, some in (("without", self.missing), ("with", self.added)) if some]
+        return " and ".join(told)
+
+
+UNCHANGED = Changes((), ())
+
+
+def changes(source: str, target: str) -> Changes:
+    """Return the numbers and signs of ``source`` that ``target`` lacks, and the numbers that it has besides.
+
+    Not counted: other separators, leading zeros, a decimal part of zeros, hours of the other clock, numbers from 2 to
+    12 and those of Chinese writing as words.
+    """
+    here, there = _without_dates(source, target)
+    here, there = _written(here), _written(there)
+    missing, added = _less(here, there), _less(there, here)
+    _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
+    words = {word.casefold() for word in _WORD.findall(target)}
+    chinese = any(map(str.isnumeric, _ideographs(target)))
+    missing = [n for n in missing if not (chinese or words & _NUMBER_WORDS.get(_digits(n), frozenset()))]
+    if any(map(str.isnumeric, _ideographs(source))):
+        added = []
+    missing += [c for c in (_signs(source) - _signs(target)).elements() if not _spelt_out(c, target)]
+    return Changes(tuple(missing), tuple(added)) if missing or added else UNCHANGED
+
+
+def numbers_added(source: str, target: str) -> bool:
+    """Return whether ``target`` has digits that ``source`` has not."""
+    return bool(changes(source, target).added)
+
+
+def spans(text: str) -> list[str]:
+    """Return the numbers of a text as they are written, whole: addresses, dates, times and telephone numbers are one
+    each; and its signs."""
+    return list(dict.fromkeys([match[0] for match in _WHOLE.finditer(text)] + list(_signs(text))))
+
+
+_NUMBER = re.compile(r"\d+(?:[.,'’٫٬]\d+|[  ]\d{3}(?!\d))*")
+_WHOLE = re.compile(  # a telephone number, or digits with separators between them and signs around them
+    r"\+\d[\d ()./-]*\d|\(\d+\)[ -]?\d[\d -]*\d"
+    r"|(?:[$€£¥₩₹₽] ?)?\d+(?:[-.,:/'’٫٬\u00a0\u202f]\d+| \d{3}(?!\d))*(?: ?(?:°[CF]?|[%‰$€£¥₩₹₽]))?"
+)
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def _written(text: str) -> list[str]:
+    return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
+
+
+def _digits(number: str) -> str:
+    return "".join(str(unicodedata.digit(c)) for c in number if c.isdecimal()).lstrip("0")
+
+
+def _less(some: list[str], others: list[str]) -> list[str]:
+    """Those of ``some`` that have no equal in ``others``."""
+    there, left = Counter(map(_digits, others)), []
+    for number in some:
+        if there[_digits(number)]:
+            there[_digits(number)] -= 1
+        else:
+            left.append(number)
+    return left
+
+
+def _without_dates(source: str, target: str) -> tuple[str, str]:
+    """Both without the dates that they share, in whatever order of day, month and year."""
+    if not (dates := _DATE.findall(source)):
+        return source, target
+    known = {_parts(date): date for date in dates}
+    for date in _DATE.findall(target):
+        if twin := known.get(_parts(date)):
+            source, target = source.replace(twin, "", 1), target.replace(date, "", 1)
+    return source, target
+
+
+_DATE = re.compile(r"(?<![\d.])(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](?:\d{4}|\d\d))(?![-./]?\d)")
+
+
+def _parts(date: str) -> tuple[str, ...]:
+    return tuple(sorted(map(_digits, re.split("[-./]", date))))
+
+
+def _match(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
+    """Take out of both what is the same."""
+    for number in list(missing):
+        if (twin := next((other for other in added if same(number, other)), None)) is not None:
+            missing.remove(number)
+            added.remove(twin)
+
+
+def _same_value(a: str, b: str) -> bool:
+    return _digits(_ZEROS.sub("", a)) == _digits(_ZEROS.sub("", b))
+
+
+_ZEROS = re.compile(r"[.,]0{1,2}$")
+
+
+def _same_hour(a: str, b: str, texts: str) -> bool:
+    hours = {int(_digits(a) or 0) % 12, int(_digits(b) or 0) % 12}
+    both = (int(_digits(n) or 0) <= 24 for n in (a, b))
+    return len(hours) == 1 and all(both) and bool(_HALF_DAY.search(texts))
+
+
+_HALF_DAY = re.compile(r"\d\s*[ap]\.?\s?m\b", re.IGNORECASE)
+
+
+def _ideographs(text: str) -> list[str]:
+    return [c for c in text if c in "〇零一二三四五六七八九十百千万萬億亿兆两兩"]
+
+
+def _signs(text: str) -> Counter[str]:
+    """Currencies, degrees, percents, marks of trade and mathematics beyond ASCII. Those that may go as words in another
+    place or form, such as & and #, are not among them."""
+    return Counter(
+        c for c in text if c in "%$" or (c > "\x7f" and unicodedata.category(c) in ("So", "Sc", "Sm") and c not in "№º")
+    )
+
+
+def _spelt_out(sign: str, text: str) -> bool:
+    return any(word in text.casefold() for word in _SIGN_WORDS.get(sign, ()))
+
+
+_SIGN_WORDS = {  # beginnings, in languages of Europe
+    "€": ("eur", "евро", "ευρώ"),
+    "$": ("usd", "dol", "dól", "доллар", "долар"),
+    "£": ("gbp", "pound", "pfund", "libra", "livre", "sterlin", "фунт"),
+    "%": ("percent", "per cent", "prozent", "por ciento", "por cento", "pour cent", "per cento", "procent", "процент"),
+    "°": ("degree", "grad", "grau", "degré", "градус", "stopn", "stupň"),
+}
+_TABLE = """
+en two three four five six seven eight nine ten eleven twelve
+de zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
+nl twee drie vier vijf zes zeven acht negen tien elf twaalf
+sv två tre fyra fem sex sju åtta nio tio elva tolv
+da to tre fire fem seks syv otte ni ti elleve tolv
+es dos tres cuatro cinco seis siete ocho nueve diez once doce
+pt dois|duas três quatro cinco seis sete oito nove dez onze doze
+fr deux trois quatre cinq six sept huit neuf dix onze douze
+it due tre quattro cinque sei sette otto nove dieci undici dodici
+ca dos|dues tres quatre cinc sis set vuit nou deu onze dotze
+ro doi|două trei patru cinci șase șapte opt nouă zece unsprezece doisprezece
+pl dwa|dwie|dwóch trzy|trzech cztery|czterech pięć|pięciu sześć siedem osiem dziewięć dziesięć jedenaście dwanaście
+cs dva|dvě|dvou tři|tří čtyři|čtyř pět|pěti šest sedm osm devět deset jedenáct dvanáct
+ru два|две|двух три|трёх|трех четыре|четырёх пять|пяти шесть|шести семь восемь девять десять одиннадцать двенадцать
+uk два|дві|двох три|трьох чотири|чотирьох п'ять шість сім вісім дев'ять десять одинадцять дванадцять
+tr iki üç dört beş altı yedi sekiz dokuz on onbir oniki
+fi kaksi|kahden kolme|kolmen neljä viisi|viiden kuusi seitsemän kahdeksan yhdeksän kymmenen yksitoista kaksitoista
+hu két|kettő három négy öt hat hét nyolc kilenc tíz tizenegy tizenkettő
+el δύο τρεις|τρία τέσσερις|τέσσερα πέντε έξι επτά|εφτά οκτώ|οχτώ εννέα|εννιά δέκα έντεκα δώδεκα
+"""
+
+
+def _number_words() -> dict[str, frozenset[str]]:
+    words: dict[str, set[str]] = {}
+    for line in _TABLE.strip().splitlines():
+        for number, forms in enumerate(line.split()[1:], 2):
+            words.setdefault(str(number), set()).update(forms.split("|"))
+    return {number: frozenset(some) for number, some in words.items()}
+
+
+_NUMBER_WORDS = _number_words()

@@ -1,0 +1,178 @@
+"""Numbers and signs come out as they went in, and what has no word is left alone."""
+
+import pytest
+from test_placeholders import said, speaks, translated
+from test_translator import parrot
+
+from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.document import translate_document
+from dragoman.decode.request import Request
+from dragoman.text.filled.document import open_document
+from dragoman.text.invariants import changes, is_wordless, spans
+
+WORDLESS = ["1,234.56", "2024-05-01", "12:30", "192.168.0.1", "2147483648", "€ 15.00", "3/4", "---", "?", "→", "«…»"]
+WORDLESS += ["+1 (555) 010-9999", "v1.2.3", "1.0.0-rc.1+build.5", "2024-05-01T12:30:00Z", "fe80::1", "½", "#ff0000"]
+WORDLESS += [
+    "aa:bb:cc:dd:ee:ff",
+    "0x1F",
+    "6e-5",
+    "me@x.org",
+    "https://a.b/c",
+    "{x}: %s",
+    "①②",
+    "100%",
+    "\u0661\u0662:\u0663\u0660",
+]
+WORDLESS += ["550e8400-e29b-41d4-a716-446655440000", "👨‍👩‍👧‍👦 🇪🇸", "***", "<br/> 5", "\ufffd"]
+
+
+@pytest.mark.parametrize("text", WORDLESS)
+def test_a_text_without_a_word_is_its_own_translation_and_not_asked_for(text):
+    [answer] = placeholders.translate([text], lambda texts: pytest.fail("asked"))
+    assert answer.text == text and not answer.warnings
+
+
+@pytest.mark.parametrize("text", ["OK", "12:30 PM", "5 km", "v", "H2O", "3D", "a", "1st", "x1.2", "第1章", "µ"])
+def test_what_has_a_letter_of_a_word_is_translated(text):
+    assert not is_wordless(text)
+
+
+def test_from_python_it_is_left_alone_as_well_unless_something_is_wanted_of_it():
+    texts = [" 12:30", "→", Request("5", prefix="x")]
+    found = parrot().translate(texts, beam=1)
+    assert [t.text for t in found[:2]] == texts[:2] and not any(t.candidates[0].tokens for t in found[:2])
+    assert found[2].text.startswith("x")
+
+
+def test_white_space_around_a_text_without_words_stays_in_a_stream():
+    lines = ["  12:30 ", "\u00a015.00  €", "12\t30", "   "]
+    assert [t.text for t in placeholders.stream(lines, speaks(str.upper))] == [
+        "  12:30 ",
+        "\u00a015.00  €",
+        "12 30",
+        "",
+    ]
+
+
+def test_a_file_of_messages_keeps_what_has_no_word(tmp_path):
+    path = tmp_path / "a.po"
+    path.write_text('msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "12:30"\nmsgstr ""\n')
+    done = translate_document(open_document(str(path)), lambda texts, _: speaks(lambda t: "123:0")(texts))
+    assert b'msgstr "12:30"' in done.content and not done.warnings
+
+
+# ---- what counts as changed --------------------------------------------------------------------------
+
+SAME = [
+    ("It costs 1,234.56 €", "Cuesta 1.234,56 €"),
+    ("On 2024-05-01 at 12:30", "Am 01.05.2024 um 12:30"),
+    ("At 5:30 pm", "A las 17:30"),
+    ("At 17:30", "At 5:30 p.m."),
+    ("2 men and 12 dogs", "Zwei Männer und zwölf Hunde"),
+    ("3 days", "三天"),
+    ("三天", "3 days"),
+    ("2.00 euros", "2 euros"),
+    ("20 °C and 5%", "5 % y 20°C"),
+    ("1 of 3", "3 中的 1"),
+    ("Windows™ ©", "© Windows™"),
+    ("It costs €5 or 3%", "Cuesta 5 euros o el 3 por ciento"),
+]
+CHANGED = [
+    ("Call +1 (555) 010-9999", "Llama +1 (5-99)"),
+    ("Wait 5 minutes", "Espera minutos"),
+    ("At 12:30", "A las 123:0"),
+    ("Open 192.168.0.1", "Abrir 192.168"),
+    ("Use v1.2.3", "Usa v1.2"),
+    ("Add it", "Añadir 7"),
+    ("200 devices", "2 dispositivos"),
+    ("At 5 o'clock", "A las 17"),
+    ("Windows™", "Windows"),
+    ("20 °C", "20 C"),
+    ("5 €", "5 $"),
+    ("100% sure", "100 seguro"),
+    ("Update to 2024.5.1 now", "Actualizar a 2024.5 ahora.1"),
+    ("On 2024-05-01", "Am 02.05.2024"),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SAME)
+def test_numbers_may_be_written_as_another_language_writes_them(source, target):
+    assert not changes(source, target), str(changes(source, target))
+
+
+@pytest.mark.parametrize(("source", "target"), CHANGED)
+def test_numbers_and_signs_that_are_lost_or_made_up_are_noticed(source, target):
+    assert changes(source, target)
+
+
+def test_addresses_dates_times_and_telephone_numbers_are_one_piece_each():
+    text = "Call +1 (555) 010-9999 or (030) 12 34 at 12:30 on 2024-05-01, 192.168.0.1 has 1 234,5 kg"
+    text += ", $5 or 5 €, 20 °C, 3 %"
+    wanted = ["+1 (555) 010-9999", "(030) 12 34", "12:30", "2024-05-01", "192.168.0.1", "1 234,5"]
+    wanted += ["$5", "5 €", "20 °C", "3 %"]
+    assert spans(text)[: len(wanted)] == wanted
+
+
+# ---- what is done about it ---------------------------------------------------------------------------
+
+
+def test_a_candidate_with_the_right_numbers_is_preferred():
+    [answer] = placeholders.translate(
+        ["At 12:30"], lambda texts: [said(1, t, "A las 123:0", "A las 12:30") for t in texts]
+    )
+    assert answer.text == "A las 12:30" and not answer.warnings
+
+
+def test_a_number_that_is_lost_is_asked_for_with_something_that_models_copy():
+    def knows_names(text):
+        return text.replace("Open", "Abrir") if "{name}" in text else "Abrir 192.168"
+
+    answer = translated("Open 192.168.0.1", knows_names)
+    assert answer.text == "Abrir 192.168.0.1" and not answer.warnings
+
+
+def test_a_second_translator_is_asked_before_that():
+    asked = []
+
+    def require(texts, required):
+        asked.append(texts)
+        return [said(1, t, "A 123:0", "A las 12:30") for t in texts]
+
+    assert translated("At 12:30", lambda t: "nada", require=require).text == "A las 12:30" and asked == [["At 12:30"]]
+
+
+def test_where_no_way_keeps_the_numbers_the_first_answer_comes_with_a_warning():
+    answer = translated("Call 555 now", lambda t: "Llama ahora", first_row=3)
+    assert answer.text == "Llama ahora"
+    assert answer.warnings == ("row 3: without 555: numbers or signs are not those of the source: check it",)
+
+
+def test_numbers_are_left_alone_where_nobody_asks_for_them():
+    asked = []
+
+    def change(text):
+        asked.append(text)
+        return "Llama ahora"
+
+    answer = translated("Call 555 now", change, check_numbers=False)
+    assert answer.text == "Llama ahora" and not answer.warnings and asked == ["Call 555 now"]
+
+
+def test_numbers_inside_placeholders_are_the_placeholders_own():
+    assert not translated("%1$s costs 5", lambda t: t.replace("costs", "cuesta")).warnings
+
+
+LEAKS = {
+    "Open the (door) for {user}.": lambda t: t.replace("17.", "17.7.") if "17" in t else "Abrir (77) para 17.7.",
+    "${x} was added to {name}.": lambda t: f"{t}3." if "17" in t else "nada",
+    "Click <b>OK</b>": lambda t: f'{t} "' if '"' in t or "*" in t else f"({t})",
+    "Click <b>OK</b> now": lambda t: f"{t} **" if "*" in t else "nada",
+    "{a} and <i>b</i>": lambda t: t.replace("{name}", "{name}}") if "{name}" in t else "nada",
+    "%s on %d": lambda t: f"{t} 5" if "17" in t else "nada",
+}
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_nothing_of_a_stand_in_stays_in_the_answer(text):
+    answer = translated(text, LEAKS[text])
+    assert not [n for n in "0123456789" if n in answer.text] and not set('*"}') & set(answer.text) - set(text)

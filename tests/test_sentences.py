@@ -1,0 +1,124 @@
+# ruff: noqa: RUF001  (full stops of many scripts)
+"""Text sentence by sentence: where it is divided, and what comes of the parts."""
+
+import json
+
+import pytest
+from test_translator import parrot
+
+from dragoman.decode.documents.sentences import BySentences, NoSplitting, SentenceCount
+from dragoman.decode.request import Request
+from dragoman.decode.search.beam import Beam
+
+ONE = ["See e.g. this.", "Use v1.2.3 now.", "Dr. Smith came.", "Wait... then go.", "Go to https://a.b/C.D?e=F. now"]
+ONE += [
+    "Is it {a. B} here?",
+    "<b>One. Two</b> here",
+    "It costs $5.50.",
+    "U.S. troops",
+    "Yes.No",
+    "1. Open it",
+    "A. B. C.",
+]
+ONE += [
+    "Approx. 5 min. left",
+    "at 5 p.m. Tuesday we go",
+    "Hello!!!",
+    "Open `a. B` now",
+    "Mr. and Mrs. Smith",
+    "?! ...",
+    "",
+]
+TWO = [
+    ("The door is open. The window is closed.", ["The door is open.", "The window is closed."]),
+    ("Are you sure? This cannot be undone.", ["Are you sure?", "This cannot be undone."]),
+    ("Dr. Smith came. He left!", ["Dr. Smith came.", "He left!"]),
+    ("你好。世界！", ["你好。", "世界！"]),
+    ("これはペンです。あれは本です。", ["これはペンです。", "あれは本です。"]),
+    ("Hola. ¿Qué tal? Bien.", ["Hola.", "¿Qué tal?", "Bien."]),
+    ("Open <b>it</b>. Then close {x}.", ["Open <b>it</b>.", "Then close {x}."]),
+    ("<b>One. Two.</b> Three.", ["<b>One. Two.</b> Three."]),
+]
+
+
+@pytest.mark.parametrize("text", ONE)
+def test_a_sentence_is_not_divided(text):
+    assert [part.text for part in BySentences().parts(text)] == [text]
+
+
+@pytest.mark.parametrize(("text", "sentences"), TWO)
+def test_sentences_are_divided_where_they_end(text, sentences):
+    assert [part.text for part in BySentences().parts(text)] == sentences
+
+
+def test_abbreviations_are_those_of_the_language():
+    text = "Das ist z. B. gut. Am 3. Mai kommt er."
+    assert [part.text for part in BySentences("de-AT").parts(text)] == ["Das ist z. B. gut.", "Am 3. Mai kommt er."]
+
+
+@pytest.mark.parametrize("text", [*ONE, *(text for text, _ in TWO), "One.  Two.\u00a0Three. "])
+def test_sentences_and_the_white_space_between_them_are_the_text(text):
+    assert "".join(part.text + part.glue for part in BySentences().parts(text)) == text
+
+
+# ---- in a translator ---------------------------------------------------------------------------------
+
+
+def split(translator):
+    translator.splitter = BySentences()
+    return translator
+
+
+def test_each_sentence_is_translated_as_if_it_stood_alone():
+    sentences = ["One is here.", "Two is there!"]
+    alone = parrot().translate(sentences)
+    [whole] = split(parrot()).translate([" ".join(sentences)])
+    assert whole.text == " ".join(t.text for t in alone) and not whole.warnings
+    best, parts = whole.candidates[0], [t.candidates[0] for t in alone]
+    assert best.tokens == parts[0].tokens + parts[1].tokens
+    assert best.token_log_probs == parts[0].token_log_probs + parts[1].token_log_probs
+    assert best.log_prob == pytest.approx(sum(p.log_prob for p in parts))
+    assert whole.confidence == min(t.confidence for t in alone)
+
+
+def test_candidates_of_the_whole_are_put_together_of_those_of_the_parts_best_first():
+    search = Beam(size=4, nbest=4)
+    [one] = split(parrot()).translate(["One is here. Two is there!"], beam=4)
+    [several] = split(parrot()).translate(["One is here. Two is there!"], search=search)
+    scores = [c.score for c in several.candidates]
+    assert several.text == one.text and 1 < len(scores) <= 4 and scores == sorted(scores, reverse=True)
+    assert len({c.text for c in several.candidates}) == len(scores)
+
+
+def test_a_text_whose_beginning_or_terms_are_given_is_taken_as_one():
+    for request in (Request("One. Two", prefix="x"), Request("One. Two", required=(("x",),))):
+        [found] = split(parrot()).translate([request], beam=1)
+        assert "x" in found.text and found.candidates[0].tokens.count(2) == 1
+
+
+# ---- when ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("texts", "mostly"), [(["One."] * 9 + ["One. Two."], True), (["One. Two.", "One."], False), ([], False)]
+)
+def test_texts_of_single_sentences_are_told_from_others(texts, mostly):
+    assert SentenceCount.of(texts, None).mostly_single is mostly
+
+
+def test_what_was_counted_at_training_counts_and_else_the_validation_texts(tmp_path):
+    assert SentenceCount.read(tmp_path, None) == SentenceCount()
+    (tmp_path / "valid.jsonl").write_text(
+        "\n".join(json.dumps({"source": s, "target": "x"}) for s in ("One.", "A. Bee."))
+    )
+    assert SentenceCount.read(tmp_path, None).texts == 2
+    (tmp_path / "report.json").write_text(json.dumps({"pairs": {}}))
+    assert SentenceCount.read(tmp_path, None).texts == 2
+    (tmp_path / "report.json").write_text(json.dumps({"sentences": {"texts": 10, "single": 9}}))
+    assert SentenceCount.read(tmp_path, None) == SentenceCount(texts=10, single=9)
+    (tmp_path / "report.json").write_text("{")
+    assert SentenceCount.read(tmp_path, None) == SentenceCount()
+
+
+def test_a_translator_that_was_told_nothing_takes_texts_as_they_are():
+    assert isinstance(parrot().splitter, NoSplitting)
