@@ -40,7 +40,7 @@ def fill(
     """Translate what is missing, and write the document; what is to be said goes to standard error."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.documents.document import translate_document
-    from dragoman.durable import replace
+    from dragoman.text.formats.compressed import create_file
 
     with tracked("translating", len(document.slots)) as progress:
         done = translate_document(
@@ -56,7 +56,8 @@ def fill(
         sys.stdout.buffer.write(done.content)
         sys.stdout.buffer.flush()
     else:
-        replace(output, done.content)
+        with create_file(output) as file:
+            file.write(done.content)
     for warning in done.warnings:
         print(f"dragoman: {warning}", file=sys.stderr)
     flagged = f", {done.flagged:,} of them marked for review" if flag_below is not None else ""

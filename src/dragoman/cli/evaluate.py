@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption
+from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def evaluate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     name: Annotated[
-        str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
+        str | None,
+        typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.", callback=folder_name),
     ] = None,
     follow: Annotated[
         bool,

@@ -1,9 +1,8 @@
 """Lines in and lines out: what commands that answer each line of a text have in common."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import DataError
 
@@ -17,10 +16,11 @@ def given_lines(text: str | None) -> Iterable[str]:
     Raises:
         DataError: what looks like the name of a file, and is none.
     """
-    from dragoman.text.formats.lines import decode_lines, read_lines
+    from dragoman.cli.live_input import standard_input
+    from dragoman.text.formats.lines import read_lines
 
     if text is None:
-        return decode_lines(sys.stdin.buffer, "standard input")
+        return standard_input()
     if Path(text).is_file():
         return read_lines(text)
     if text.endswith((".txt", ".gz", ".zst")) or ("/" in text and " " not in text):
@@ -55,20 +55,12 @@ def given_inputs(named: str | None, material: "Material") -> tuple[list[Any], li
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """To the file ``output``, which is there whole or not at all, or to standard output."""
-    from dragoman.durable import replace_with
+    """To the file ``output``, compressed as its name says, or to standard output; each line as soon as it is there."""
+    from dragoman.text.formats.compressed import create_text
 
     if output is None:
-        _write(lines, sys.stdout)
-    else:
-        replace_with(output, lambda partial: _write_file(lines, partial))
-
-
-def _write_file(lines: Iterable[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        _write(lines, file)
-
-
-def _write(lines: Iterable[str], file: TextIO) -> None:
-    for line in lines:
-        print(line, file=file)
+        for line in lines:
+            print(line, flush=True)
+        return
+    with create_text(output) as file:
+        file.writelines(f"{line}\n" for line in lines)

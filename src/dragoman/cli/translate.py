@@ -92,12 +92,12 @@ def translate(
     Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in. A run that
     has learnt to reads each line with those before it; an empty line ends a document."""
     from dragoman.cli import document as documents
+    from dragoman.cli.live_input import grouping_of
     from dragoman.decode.documents import placeholders
     from dragoman.decode.request import as_request
     from dragoman.decode.rules.glossary import Glossary
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
-    from dragoman.durable import replace_with
     from dragoman.model.caches.cache import parse_cache
 
     document = documents.opened(text, source_language, target_language)
@@ -136,17 +136,18 @@ def translate(
     if lines is None:
         _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
         return
+    grouping = grouping_of(lines)
     if prefix_column:
         texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
         asked = translator.document(text for text, _ in texts)
         begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
-        results = translator.stream(begun, search=cfg, **how)
+        results = translator.stream(begun, search=cfg, grouping=grouping, **how)
     else:
-        results = placeholders.stream(lines, ask, **reading)
+        results = placeholders.stream(lines, ask, grouping=grouping, **reading)
     if output is None:
         write(results, sys.stdout, layout)
     else:
-        replace_with(output, lambda partial: write_file(results, partial, layout))
+        write_file(results, output, layout)
 
 
 def _converse(answer: Callable[[Iterator[str]], None]) -> None:

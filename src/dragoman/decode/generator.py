@@ -66,16 +66,18 @@ class Generator:
             raise ConfigError(f"{error}: use `dragoman translate`, or Translator") from None
 
     @classmethod
-    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto") -> "Generator":
+    def load(
+        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+    ) -> "Generator":
         """The language model that a run has trained; as ``Translator.load``.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
-            ConfigError: no such device.
+            ConfigError: no such device or precision.
         """
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
-        return cls(made_ready(model, device), tokenizer)
+        return cls(made_ready(model, device, precision), tokenizer)
 
     def generate(
         self,

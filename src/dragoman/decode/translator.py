@@ -1,6 +1,5 @@
 """Texts in, translations out: as many, in the same order, whatever the texts are."""
 
-import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
 from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
@@ -164,12 +164,14 @@ class Translator:
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
+        grouping: Grouping = in_groups,
     ) -> Iterator[Translation]:
-        """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
+        """As ``translate``, for texts without end: reads ``chunk`` of them, or what ``grouping`` makes of so many, yields
+        their translations, and goes on."""
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
-        texts, row = iter(texts), 1
-        while some := list(itertools.islice(texts, chunk)):
+        row = 1
+        for some in grouping(iter(texts), chunk):
             yield from job.translate(some, row)
             row += len(some)
 

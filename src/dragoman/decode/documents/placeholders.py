@@ -16,6 +16,7 @@ from dragoman.decode.translation import Translation
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.formats.lines import Before
+from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.placeholders import find, kept
 
 CHUNK = 4096
@@ -62,11 +63,12 @@ def stream(
     context: NoContext | SentencesBefore = NO_CONTEXT,
     require: Require | None = None,
     chunk: int = CHUNK,
+    grouping: Grouping = in_groups,
 ) -> Iterator[Translation]:
     """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
-    much of those before it as ``context`` says."""
-    lines, row = context.in_lines(texts), 1
-    while some := list(itertools.islice(lines, chunk)):
+    much of those before it as ``context`` says. ``grouping`` says which are translated together."""
+    row = 1
+    for some in grouping(context.in_lines(texts), chunk):
         tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
         answers = translate(tidy, ask, contexts=contexts, require=require, first_row=row)
         yield from (dataclasses.replace(answer, source=text) for answer, (text, _) in zip(answers, some, strict=True))
