@@ -2,8 +2,8 @@
 
 A regular file is replaced in one step once all of it is written, so that readers see the old content or the new. What a
 symbolic link points to is replaced, not the link; mode and owner stay. Anything else that has the name (a FIFO, a
-terminal, ``/dev/stdout``) is opened and written to. A file that no other may stand in for (it has several hard links, is
-a mount of its own, or lies in a folder that takes no new files) is overwritten, once the new content is complete.
+terminal, ``/dev/stdout``) is opened and written to. A file that no other may stand in for (it has several hard links,
+is a mount of its own, or lies in a folder that takes no new files) is overwritten, once the new content is complete.
 """
 
 import errno

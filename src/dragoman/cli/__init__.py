@@ -31,7 +31,7 @@ from dragoman.cli import (
     weigh,
 )
 from dragoman.cli.global_options import complete
-from dragoman.cli.standard_streams import fails, finish, use_utf8
+from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.together.launch import STOPPED, in_a_group, leave
 
@@ -99,8 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as refused:
         if refused.errno not in REFUSALS:
             raise
-        name = "standard output" if fails() else refused.filename or "a file"
-        messages.complain(f"{name}: cannot be read or written: {refused.strerror}")
+        messages.complain(f"{refused.filename}: {refused.strerror}" if refused.filename else str(refused.strerror))
         return 2
     return 0
 

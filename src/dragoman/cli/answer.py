@@ -1,5 +1,6 @@
 """dragoman answer: the part of a text that answers a question."""
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -82,10 +83,10 @@ def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
     name = "standard input" if text is None else text
     if text is not None and not Path(text).is_file():
         raise DataError(f"{text}: no such file of JSON lines; to ask this question of a text, name the text: --context")
-    number = 0
+    numbers = itertools.count(1)
     for lines in line_batches(given_lines(text)):
         asked = []
-        for number, line in enumerate(lines, number + 1):
+        for number, line in zip(numbers, lines, strict=False):
             if line and not line.isspace():
                 where = f"{name}:{number}"
                 record = parse_json(line, where)

@@ -30,9 +30,7 @@ Output = Annotated[
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that share the work; 0: one for each core. The outcome is the same.")
 ]
-Report = Annotated[
-    Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)
-]
+Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)]
 
 
 @app.command()
@@ -97,9 +95,7 @@ def split(
     source: Source,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", help="A new folder for train, valid, test and hard.", callback=writable_folder
-        ),
+        typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.", callback=writable_folder),
     ],
     settings: Settings = None,
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",

@@ -1,7 +1,7 @@
 """Options that every command has, before its name or behind it, and how all help is shown."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +69,12 @@ def _every_command(
 
 
 def complete(app: typer.Typer) -> Any:
-    """Make the command of ``app`` and of all below it: with these options, and with help that shows what was written."""
+    """Make the command of ``app`` and of all below it, with these options and with help that shows what was written."""
     root = typer.main.get_command(app)
     for command in every_command(root):
         command.params += _options(hidden=command is not root)
         command.help = _shown(command.help)
+        command.get_help_option = _without_type(command.get_help_option)
         for param in command.params:
             _show(param)
         if command.callback and not getattr(command, "commands", None):
@@ -99,6 +100,16 @@ def _options(*, hidden: bool) -> list[Any]:
     return found
 
 
+def _without_type(help_option: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def made(context: Any) -> Any:
+        option = help_option(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    return made
+
+
 def _show(param: Any) -> None:
     param.help = _shown(getattr(param, "help", None))
     if getattr(param, "is_flag", False) and param.metavar is None:
@@ -108,4 +119,3 @@ def _show(param: Any) -> None:
 def _shown(help: str | None) -> str | None:
     """Text in square brackets is to be seen, not to be taken for rich's markup."""
     return None if help is None else escape(help)
-

@@ -1,4 +1,5 @@
-"""What a command tells besides its results: to standard error, unless it is to be quiet, and to a log where one is kept."""
+"""Messages that go beside the results: to standard error, unless a command is to be quiet, and to a log if one is
+kept."""
 
 import io
 import shlex

@@ -6,6 +6,8 @@ import sys
 from typing import Any
 
 from dragoman.cli.messages import complain
+from dragoman.errors import OutputError
+from dragoman.output_file import RawOutput
 
 
 def use_utf8() -> None:
@@ -16,6 +18,8 @@ def use_utf8() -> None:
     _reconfigure(sys.stdin, errors="surrogateescape")
     _reconfigure(sys.stdout, errors="surrogateescape", newline="\n")
     _reconfigure(sys.stderr, errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout = _explaining(sys.stdout)
 
 
 def _reconfigure(stream: Any, **options: str) -> None:
@@ -23,29 +27,27 @@ def _reconfigure(stream: Any, **options: str) -> None:
         stream.reconfigure(encoding="utf-8", **options)
 
 
+def _explaining(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """The same stream, whose errors say that they are its own."""
+    raw = RawOutput(stream.fileno(), "standard output")
+    at_once = stream.line_buffering or stream.write_through  # python -u
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n", line_buffering=at_once
+    )
+
+
 def finish(code: int) -> int:
-    """Write what is still to be written, and return the exit code: a full disk shows itself only now."""
+    """Write what is still to be written, and return the exit code: a full disk may show itself only now."""
     try:
         if sys.stdout:
             sys.stdout.flush()
+        return code
     except BrokenPipeError:  # who read it has enough
         code = code or 1
-    except OSError as error:
+    except (OutputError, OSError) as error:
         if not code:
-            complain(f"standard output: cannot be written to: {error.strerror}")
+            complain(str(error))
         code = code or 2
-    else:
-        return code
     # what could not be written must not be tried again when the interpreter ends
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code
-
-
-def fails() -> bool:
-    """Return whether standard output is what cannot be written to."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        return True
-    return False

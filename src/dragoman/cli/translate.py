@@ -99,6 +99,7 @@ def translate(
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.model.caches.cache import parse_cache
+    from dragoman.text.cleaning.clean import normalise
 
     document = documents.opened(text, source_language, target_language)
     if document and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
@@ -139,7 +140,7 @@ def translate(
     grouping = grouping_of(lines)
     if prefix_column:
         texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
-        asked = translator.document(text for text, _ in texts)
+        asked = translator.document(normalise(text) for text, _ in texts)  # one line in, one line out
         begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
         results = translator.stream(begun, search=cfg, grouping=grouping, **how)
     else:
