@@ -101,6 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         messages.complain(f"{refused.filename}: {refused.strerror}" if refused.filename else str(refused.strerror))
         return 2
+    finally:
+        messages.current.end()
     return 0
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
@@ -56,7 +57,10 @@ def embed(
     all_of_them = [vectors for _, vectors in found()]
     with create_file(output) as file:
         vectors = np.concatenate(all_of_them) if all_of_them else np.empty((0, 0), np.float32)
-        np.save(cast(BinaryIO, file), vectors, allow_pickle=False)
+        only_written = SimpleNamespace(
+            write=file.write
+        )  # of a file numpy asks where in it it stands; a pipe has no where
+        np.save(cast(BinaryIO, only_written), vectors, allow_pickle=False)
 
 
 def _as_json(found: "Iterable[tuple[list[str], np.ndarray]]") -> Iterator[str]:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +27,12 @@ class Messages:
         if self.log is None or self.log.path != path:
             self.log = MessageLog(path)
             self.log.add("$ " + shlex.join(["dragoman", *sys.argv[1:]]))
+
+    def end(self) -> None:
+        """Close the log; what is told from now on is not in it."""
+        if self.log is not None:
+            self.log.file.close()
+            self.log = None
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -72,6 +78,8 @@ class MessageLog:
             self.file.flush()
         except OSError as error:
             current.log = None
+            with suppress(OSError):
+                self.file.close()
             print(f"dragoman: {self.path}: the log ends here: {error.strerror}", file=sys.stderr)
 
 

@@ -46,7 +46,7 @@ def check_iterable(given: Any, argument: str, *, what: str) -> Iterable[Any]:
     return given
 
 
-def check_pair(given: Any, argument: str, number: int) -> Sequence[str]:
+def check_pair(given: Any, argument: str, number: int) -> Any:
     """Return the entry with that ``number``, if it holds two strings, and perhaps more behind them.
 
     Raises:

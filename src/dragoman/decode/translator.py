@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dragoman.abilities import TRANSLATES, check
 from dragoman.checkpoint import load_model, run_config, run_folder
@@ -210,7 +211,7 @@ class Translator:
         sides = self.source_tokenizer, self.target_tokenizer
         return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
 
-    def _read(self, pair: Sequence[str]) -> Pair | Sourced:
+    def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):
             return Pair(*pair)
         self.context.check(pair.context)
