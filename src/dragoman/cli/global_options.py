@@ -71,12 +71,15 @@ def _every_command(
 def complete(app: typer.Typer) -> Any:
     """Make the command of ``app`` and of all below it, with these options and with help that shows what was written."""
     root = typer.main.get_command(app)
+    everywhere, at_root = _options(hidden=True), _options(hidden=False)
+    for param in (*everywhere, *at_root):
+        _show(param)
     for command in every_command(root):
-        command.params += _options(hidden=command is not root)
         command.help = _shown(command.help)
         command.get_help_option = _without_type(command.get_help_option)
         for param in command.params:
             _show(param)
+        command.params += at_root if command is root else everywhere
         if command.callback and not getattr(command, "commands", None):
             command.callback = messages.told(command.callback)
     return root
