@@ -55,7 +55,7 @@ WRONG = {
     "top_p": (0.0, -0.5, 1.5, math.nan),
     "min_p": (0.0, 2.0, math.nan),
     "typical": (0.0, 1.01),
-    }
+}
 every_wrong = pytest.mark.parametrize(("name", "value"), [(name, value) for name in WRONG for value in WRONG[name]])
 
 

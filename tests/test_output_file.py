@@ -344,6 +344,15 @@ def test_a_folder_that_cannot_be_made_is_one_line(command, runs, here, capsys):
     assert capsys.readouterr().err == "dragoman: lines.txt/folder: " + f"{here / 'lines.txt'} is a file, not a folder\n"
 
 
+@pytest.mark.parametrize("name", [".tsv", ".hidden.tsv", "...tsv"])
+def test_a_test_set_whose_name_begins_with_a_dot_replaces_no_other_evaluation(name, runs, here, capsys):
+    shutil.copytree(runs["translation"], here / "run", symlinks=True)
+    (here / "run" / "evaluations" / "other").mkdir(parents=True)
+    shutil.copy(here / "lines.tsv", here / name)
+    main(["evaluate", "run", name, "--beam", "1"])
+    assert (here / "run" / "evaluations" / "other").is_dir()
+
+
 @pytest.mark.parametrize("name", ["../checkpoints", "..", ".", "", "a/b", "/tmp/x"])
 def test_an_evaluation_replaces_no_folder_but_its_own(name, runs, here, capsys):
     shutil.copytree(runs["translation"], here / "run", symlinks=True)

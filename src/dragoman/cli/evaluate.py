@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OwnRunArgument,
+    PrecisionOption,
+    folder_name,
+    name_of_file,
+)
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 
 if TYPE_CHECKING:
@@ -96,7 +103,7 @@ def evaluated(
     translator = Translator.load(run, **options)  # first: of a run that does something else, that is what to say
     test = pairs_for(run, pairs, tags)
     with tracked("translating", len(test)) as progress:
-        folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
+        folder = run / "evaluations" / (name or name_of_file(pairs, "test"))
         evaluation = evaluate(
             translator, test, folder=folder, beam=beam, search=search, metrics=metrics or USUAL, progress=progress
         )

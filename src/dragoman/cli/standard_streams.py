@@ -22,7 +22,7 @@ def use_utf8() -> None:
         sys.stdout = _explaining(sys.stdout)
 
 
-def _reconfigure(stream: Any, **options: str) -> None:
+def _reconfigure(stream: Any, **options: Any) -> None:
     if isinstance(stream, io.TextIOWrapper):  # None where it is closed
         stream.reconfigure(encoding="utf-8", **options)
 

@@ -106,7 +106,7 @@ def translate(
         raise ConfigError(
             f"{text}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
         )
-    typed = text is None and sys.stdin.isatty()
+    typed = text is None and output is None and sys.stdin.isatty()
     lines = None if typed or document else given_lines(text)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
