@@ -122,10 +122,11 @@ class Translator:
     ) -> list[Translation]:
         """Translate each text; as many translations as texts, in their order.
 
-        White space and control characters count as one space, as they did in training; a text of nothing else has the
-        translation "". Each line of a text is translated by itself, and its line ends stay as they are. A line that is
-        too long is translated in parts and says so in its ``warnings``. A text is translated without regard to the
-        others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
+        Each line of a text is translated by itself, and its line ends stay as they are. Other white space and control
+        characters count as one space, as they did in training; a line of nothing else has the translation "". A line
+        that is too long is translated in parts and says so in its ``warnings``. A text is translated without regard to
+        the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines of
+        one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
