@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent / "src" / "dragoman"
 ROOMS = [
     {"errors"},
     {"config", "durable", "machine", "native"},
+    {"output_file"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},
     {"snapshot", "abilities"},

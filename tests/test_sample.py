@@ -153,7 +153,7 @@ def test_one_token_left_to_draw_is_greedy():
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ({"temperature": 0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
         ({"top_p": 1.5}, "top_p"),
         ({"top_k": 0}, "top_k"),
         ({"typical": 0.0}, "typical"),

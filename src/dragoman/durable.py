@@ -56,8 +56,9 @@ def link(path: Path, target: str) -> None:
 def folder(path: Path) -> Iterator[Path]:
     """A new folder to fill; it takes the name ``path`` when the block ends, and disappears if the block fails.
 
-    A folder that had the name gives way only then.
+    A folder that had the name gives way only then; a symbolic link to one stays, and what it points to gives way.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = _hidden(path, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -29,6 +29,10 @@ class CheckpointError(UserError):
     """A run directory or checkpoint that is missing, damaged, of another format, or not to be overwritten."""
 
 
+class OutputError(UserError):
+    """A file that cannot be written: the message opens with its name."""
+
+
 class ProcessLost(UserError):
     """Another of several processes is gone, so that this one cannot go on."""
 

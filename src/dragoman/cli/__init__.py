@@ -1,5 +1,6 @@
 """The command line: one file a command; each parses, calls one function, and prints what it returned."""
 
+import errno
 import os
 import sys
 from typing import NoReturn
@@ -21,6 +22,7 @@ from dragoman.cli import (
     generate,
     import_,
     merge,
+    messages,
     score,
     tag,
     train,
@@ -28,6 +30,8 @@ from dragoman.cli import (
     verify,
     weigh,
 )
+from dragoman.cli.global_options import complete
+from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.together.launch import STOPPED, in_a_group, leave
 
@@ -47,47 +51,65 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train")(train.train)
-app.command("translate")(translate.translate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("classify")(classify.classify)
-app.command("tag")(tag.tag)
-app.command("answer")(answer.answer)
-app.command("embed")(embed.embed)
-app.command("score")(score.score)
-app.command("calibrate")(calibrate.calibrate)
-app.command("generate")(generate.generate)
-app.command("verify")(verify.verify)
-app.command("average")(average.average)
-app.command("merge")(merge.merge)
-app.command("weigh")(weigh.weigh)
-app.command("demo")(demo.demo)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
-app.add_typer(data.app, name="data")
-app.add_typer(augment.app, name="augment")
-app.add_typer(configuration.app, name="config")
+TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and configuration", "Exchange"
+app.command("train", rich_help_panel=TRAIN)(train.train)
+app.command("weigh", rich_help_panel=TRAIN)(weigh.weigh)
+app.command("average", rich_help_panel=TRAIN)(average.average)
+app.command("merge", rich_help_panel=TRAIN)(merge.merge)
+app.command("demo", rich_help_panel=TRAIN)(demo.demo)
+app.command("translate", rich_help_panel=USE)(translate.translate)
+app.command("generate", rich_help_panel=USE)(generate.generate)
+app.command("classify", rich_help_panel=USE)(classify.classify)
+app.command("tag", rich_help_panel=USE)(tag.tag)
+app.command("answer", rich_help_panel=USE)(answer.answer)
+app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
+app.command("score", rich_help_panel=EXAMINE)(score.score)
+app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
+app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
+app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
+app.command("export", rich_help_panel=EXCHANGE)(export.export)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.add_typer(augment.app, name="augment", rich_help_panel=DATA)
+app.add_typer(configuration.app, name="config", rich_help_panel=DATA)
+
+
+REFUSALS = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+    if hasattr(errno, name)
+}
+"""What a system refuses for reasons that its user can mend."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 on success, 2 on a mistake that its user can mend, told in one line."""
+    messages.begin()
     try:
-        app(arguments)
+        complete(app)(arguments)
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except ProcessLost as lost:
         if not lost.told:
-            print(f"dragoman: {lost}", file=sys.stderr)
+            messages.complain(str(lost))
         return 2
     except UserError as mistake:
-        print(f"dragoman: {mistake}", file=sys.stderr)
+        messages.complain(str(mistake))
         return 2
+    except OSError as refused:
+        if refused.errno not in REFUSALS:
+            raise
+        messages.complain(f"{refused.filename}: {refused.strerror}" if refused.filename else str(refused.strerror))
+        return 2
+    finally:
+        messages.current.end()
     return 0
 
 
 def command() -> NoReturn:
     """What a shell calls: ``main`` with its exit code."""
-    code = main()
+    use_utf8()
+    code = finish(main())
     if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot reach may be at work
         leave(code)
     sys.exit(code)

@@ -1,7 +1,8 @@
 """dragoman answer: the part of a text that answers a question."""
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
@@ -44,25 +46,37 @@ def answer(
     """Answer questions by parts of a text."""
     from dragoman.decode.readers.answerer import Answerer
 
-    asked = list(_of_records(text)) if context is None else list(_on(context, text))
+    batches = _of_records(text) if context is None else _on(_context(context), text)
+    if text is not None:
+        batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device)
-    with tracked("answering", len(asked)) as progress:
-        found = answerer.ask(asked, progress)
+
+    def found() -> "Iterator[Answered]":
+        for asked in batches:
+            with tracked("answering", len(asked)) as progress:
+                answers = answerer.ask(asked, progress)
+            yield from answers
+
     plain = format is Format.text or (format is None and context is not None)
-    write_lines(_as_text(found) if plain else _as_json(found), output)
+    write_lines(_as_text(found()) if plain else _as_json(found()), output)
 
 
-def _on(path: Path, text: str | None) -> Iterator[tuple[str, str]]:
+def _context(path: Path) -> str:
     from dragoman.errors import DataError
     from dragoman.text.formats.lines import read_lines
 
     context = "\n".join(read_lines(path))
     if not context.strip():
         raise DataError(f"{path}: no text in it to find answers in")
-    yield from ((context, question) for question in given_lines(text))
+    return context
 
 
-def _of_records(text: str | None) -> Iterator[tuple[str, str]]:
+def _on(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
+    for lines in line_batches(given_lines(text)):
+        yield [(context, question) for question in lines]
+
+
+def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
     from dragoman.errors import DataError
     from dragoman.text.formats.lines import parse_json
     from dragoman.text.formats.questions import text_at
@@ -70,19 +84,23 @@ def _of_records(text: str | None) -> Iterator[tuple[str, str]]:
     name = "standard input" if text in (None, STDIN) else text
     if text not in (None, STDIN) and not is_file(text):
         raise DataError(f"{text}: no such file of JSON lines; to ask this question of a text, name the text: --context")
-    for number, line in enumerate(given_lines(text, as_kind="text"), 1):
-        if line and not line.isspace():
-            where = f"{name}:{number}"
-            record = parse_json(line, where)
-            yield text_at(record, "context", where), text_at(record, "question", where)
+    numbers = itertools.count(1)
+    for lines in line_batches(given_lines(text, as_kind="text")):
+        asked = []
+        for number, line in zip(numbers, lines, strict=False):
+            if line and not line.isspace():
+                where = f"{name}:{number}"
+                record = parse_json(line, where)
+                asked.append((text_at(record, "context", where), text_at(record, "question", where)))
+        yield asked
 
 
-def _as_text(found: "Sequence[Answered]") -> Iterator[str]:
+def _as_text(found: "Iterable[Answered]") -> Iterator[str]:
     for one in found:
         yield " ".join(one.answer.split())
 
 
-def _as_json(found: "Sequence[Answered]") -> Iterator[str]:
+def _as_json(found: "Iterable[Answered]") -> Iterator[str]:
     for row, one in enumerate(found, 1):
         record = {
             "row": row,

@@ -1,13 +1,14 @@
 """dragoman classify: a label for each text or image, and how sure the model is."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.argument import RULE
-from dragoman.cli.lines import given_inputs, write_lines
+from dragoman.cli.lines import write_lines
+from dragoman.cli.live_input import input_batches
 from dragoman.cli.options import AsOption, CheckpointOption, ColumnOption, DeviceOption, OutputOption, RunArgument
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
@@ -39,18 +40,22 @@ def classify(
     from dragoman.decode.readers.classifier import Classifier
 
     classifier = Classifier.load(run, which=checkpoint, device=device)
-    given, places = given_inputs(text, classifier.material, column=column, as_kind=as_kind)
-    with tracked("classifying", len(given)) as progress:
-        found = classifier.classify(given, progress, places)
-    write_lines(_as_json(found) if format is Format.json else _as_text(found), output)
+
+    def found() -> "Iterator[Classified]":
+        for given, places in input_batches(text, classifier.material, column=column, as_kind=as_kind):
+            with tracked("classifying", len(given)) as progress:
+                classified = classifier.classify(given, progress, places)
+            yield from classified
+
+    write_lines(_as_json(found()) if format is Format.json else _as_text(found()), output)
 
 
-def _as_text(found: "Sequence[Classified]") -> Iterator[str]:
+def _as_text(found: "Iterable[Classified]") -> Iterator[str]:
     for one in found:
         yield f"{one.label}\t{one.probability:.4f}"
 
 
-def _as_json(found: "Sequence[Classified]") -> Iterator[str]:
+def _as_json(found: "Iterable[Classified]") -> Iterator[str]:
     for row, one in enumerate(found, 1):
         record = {"row": row, "text": one.text, "label": one.label, "probabilities": one.probabilities}
         yield json.dumps(record, ensure_ascii=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from dragoman.cli import sources
+from dragoman.cli.options import writable_file, writable_folder
 from dragoman.cli.output import Format
 from dragoman.errors import ConfigError, DataError
 
@@ -30,7 +31,7 @@ Output = Annotated[
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that share the work; 0: one for each core. The outcome is the same.")
 ]
-Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.")]
+Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)]
 
 
 @app.command()
@@ -104,7 +105,10 @@ def dedupe(
 @app.command()
 def split(
     source: Source,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.", callback=writable_folder),
+    ],
     settings: Settings = None,
     columns: Columns = None,
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
@@ -218,8 +222,9 @@ def _numbers(text: str | None) -> list[float]:
 def _write_report(path: Path | None, report: Any) -> None:
     import dataclasses
 
-    from dragoman.durable import replace
+    from dragoman.text.formats.compressed import create_file
 
     if path is not None:
         plain = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report  # pyright: ignore
-        replace(path, (json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode())
+        with create_file(path) as file:
+            file.write((json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode())

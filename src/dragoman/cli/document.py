@@ -92,7 +92,7 @@ def targets(names: Sequence[str], output: Path | None) -> list[Path | None]:
 
 
 def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | None:
-    """Return the language that a run translates into, where its cleaning names it and one of ``texts`` is a document."""
+    """Return the language that a run translates into, where its cleaning names it and ``texts`` holds a document."""
     from dragoman.checkpoint import run_config
 
     if not any(_kind(text, as_kind) for text in texts or [STDIN]):
@@ -117,7 +117,7 @@ def fill(
     """Translate what is missing, and write the document; what is to be said goes to standard error."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.documents.document import translate_document
-    from dragoman.durable import replace
+    from dragoman.text.formats.compressed import create_file
 
     with tracked("translating", len(document.slots)) as progress:
         done = translate_document(
@@ -134,7 +134,8 @@ def fill(
         sys.stdout.buffer.write(done.content)
         sys.stdout.buffer.flush()
     else:
-        replace(output, done.content)
+        with create_file(output) as file:
+            file.write(done.content)
     for warning in done.warnings:
         print(f"dragoman: {warning}", file=sys.stderr)
     print(_summary(done), file=sys.stderr)

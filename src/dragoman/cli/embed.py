@@ -1,14 +1,28 @@
 """dragoman embed: a vector for each text or image."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from dragoman.cli.lines import given_inputs, write_lines
-from dragoman.cli.options import AsOption, CheckpointOption, ColumnOption, DeviceOption, RunArgument, TextArgument
+from dragoman.cli.lines import write_lines
+from dragoman.cli.live_input import input_batches
+from dragoman.cli.options import (
+    AsOption,
+    CheckpointOption,
+    ColumnOption,
+    DeviceOption,
+    RunArgument,
+    TextArgument,
+    writable_file,
+)
 from dragoman.cli.terminal import tracked
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def embed(
@@ -16,7 +30,12 @@ def embed(
     text: TextArgument = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .npy file for an array with a row a text, else JSON lines."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .npy file for an array with a row a text, else JSON lines.",
+            callback=writable_file,
+        ),
     ] = None,
     column: ColumnOption = None,
     as_kind: AsOption = None,
@@ -25,26 +44,36 @@ def embed(
     device: DeviceOption = "auto",
 ) -> None:
     """Turn each line of a file, a sentence, or images into vectors: as JSON lines, or as an array in a .npy file."""
+    import numpy as np
+
     from dragoman.config import unknown
     from dragoman.decode.readers.embedder import Embedder
-    from dragoman.durable import replace_with
     from dragoman.errors import ConfigError
+    from dragoman.text.formats.compressed import create_file, extension
 
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
     embedder = Embedder.load(run, which=checkpoint, device=device, tower=tower)
-    given, places = given_inputs(text, embedder.material, column=column, as_kind=as_kind)
-    with tracked("reading", len(given)) as progress:
-        vectors = embedder.embed(given, progress, places).numpy()
-    if output is None or output.suffix != ".npy":
-        rows = zip(places, vectors.tolist(), strict=True)
-        write_lines((json.dumps({"text": text, "vector": row}, ensure_ascii=False) for text, row in rows), output)
+
+    def found() -> "Iterator[tuple[list[str], np.ndarray]]":
+        for given, places in input_batches(text, embedder.material, column=column, as_kind=as_kind):
+            with tracked("reading", len(given)) as progress:
+                vectors = embedder.embed(given, progress, places).numpy()
+            yield places, vectors
+
+    if output is None or extension(output) != ".npy":
+        write_lines(_as_json(found()), output)
         return
+    all_of_them = [vectors for _, vectors in found()]
+    with create_file(output) as file:
+        vectors = np.concatenate(all_of_them) if all_of_them else np.empty((0, 0), np.float32)
+        only_written = SimpleNamespace(
+            write=file.write
+        )  # of a file numpy asks where in it it stands; a pipe has no where
+        np.save(cast(BinaryIO, only_written), vectors, allow_pickle=False)
 
-    def save(partial: Path) -> None:
-        import numpy as np
 
-        with partial.open("wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-
-    replace_with(output, save)
+def _as_json(found: "Iterable[tuple[list[str], np.ndarray]]") -> Iterator[str]:
+    for places, vectors in found:
+        for text, row in zip(places, vectors.tolist(), strict=True):
+            yield json.dumps({"text": text, "vector": row}, ensure_ascii=False)

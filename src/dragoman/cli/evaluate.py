@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OwnRunArgument,
+    PrecisionOption,
+    folder_name,
+    name_of_file,
+)
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 from dragoman.cli.sources import ColumnsOption, parsed_columns
 from dragoman.errors import ConfigError
@@ -43,7 +50,8 @@ def evaluate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     name: Annotated[
-        str | None, typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.")
+        str | None,
+        typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.", callback=folder_name),
     ] = None,
     follow: Annotated[
         bool,
@@ -102,7 +110,7 @@ def evaluated(
     translator = Translator.load(run, **options)  # first: of a run that does something else, that is what to say
     test = pairs_for(run, pairs, tags, columns=columns)
     with tracked("translating", len(test)) as progress:
-        folder = run / "evaluations" / (name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "test"))
+        folder = run / "evaluations" / (name or name_of_file(pairs, "test"))
         evaluation = evaluate(
             translator, test, folder=folder, beam=beam, search=search, metrics=metrics or USUAL, progress=progress
         )

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dragoman.cli.options import name_of_file
+
 if TYPE_CHECKING:
     from dragoman.evaluate.outcome import Examiner, Outcome
 
@@ -19,7 +21,7 @@ def evaluated(
 
     examined = examiner(run, checkpoint, device=device)
     examples = examined.examples(named)
-    folder = run / "evaluations" / (name or (Path(named).name.partition(".")[0] if named else "test"))
+    folder = run / "evaluations" / (name or name_of_file(named, "test"))
     with tracked(examined.verb, len(examples)) as progress:
         outcome = examined.examine(examples, folder=folder, progress=progress)
     report.write(RunDirectory.open(run))

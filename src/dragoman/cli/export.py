@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, RunArgument
+from dragoman.cli.options import CheckpointOption, RunArgument, writable_folder
 
 
 class Format(StrEnum):
@@ -19,7 +19,13 @@ def export(
     run: RunArgument,
     to: Annotated[Format, typer.Option(help="Whose layout.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder to make; default: the run's name and the format.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The folder to make; default: the run's name and the format.",
+            callback=writable_folder,
+        ),
     ] = None,
     quantization: Annotated[
         str | None, typer.Option(help="Of CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")

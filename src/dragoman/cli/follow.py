@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dragoman.cli.options import name_of_file
+
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.outcome import Examiner
@@ -20,7 +22,7 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     from dragoman.train.follow import follow as followed
 
     directory = RunDirectory.open(run)
-    name = name or (Path(pairs.split(",")[0]).name.partition(".")[0] if pairs else "valid")
+    name = name or name_of_file(pairs, "valid")
     lines = journal(directory, name)
     if directory.is_being_written():
         console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")

@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import given_lines
-from dragoman.cli.options import AsOption, CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.live_input import line_batches
+from dragoman.cli.options import AsOption, CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
 from dragoman.cli.searching import (
+    MinPOption,
     RuleOption,
     SampleOption,
     SearchOption,
@@ -22,7 +24,11 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
+from dragoman.cli.terminal import tracked
 from dragoman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dragoman.decode.generator import Generation
 
 
 class Format(StrEnum):
@@ -39,12 +45,14 @@ def generate(
             help=f"How the text begins, or a file with a prompt in each line; default: standard input, so too. {RULE}",
         ),
     ] = None,
+    output: OutputOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it comes.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a continuation.")] = 256,
     stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this; any number of them.")] = None,
     temperature: TemperatureOption = None,
     top_k: TopKOption = None,
     top_p: TopPOption = None,
+    min_p: MinPOption = None,
     seed: SeedOption = None,
     sample: SampleOption = None,
     search: SearchOption = None,
@@ -56,30 +64,49 @@ def generate(
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
     """Continue a text with a language model, by sampling unless told otherwise."""
     from dragoman.decode.generator import Generator
 
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
-    if stream and (not written or format is Format.json):
-        raise ConfigError("--stream: writes the text of one prompt: give a prompt, and leave --format out")
+    if stream and (not written or output is not None or format is Format.json):
+        raise ConfigError(
+            "--stream: writes the text of one prompt to standard output: give a prompt, and leave --output and "
+            "--format out"
+        )
+    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     settings = {
-        "search": chosen_search(search, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, samples=sample),
+        "search": chosen_search(search, **drawing, samples=sample),
         "rules": chosen_rules(rule),
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
         "cache": cache,
     }
-    generator = Generator.load(run, which=checkpoint, device=device)
-    if stream and prompt is not None:
-        _show(generator.stream(prompt, **settings), prompt)
+    prompts = [prompt] if written and prompt is not None else given_lines(prompt, as_kind=as_kind)
+    generator = Generator.load(run, which=checkpoint, device=device, precision=precision)
+    if stream:
+        for one in prompts:
+            _show(generator.stream(one, **settings), one)
         return
-    prompts = [prompt] if written and prompt is not None else list(given_lines(prompt, as_kind=as_kind))
-    for generation in generator.generate(prompts, **settings):
-        if format is Format.json:
-            print(json.dumps(dataclasses.asdict(generation), ensure_ascii=False))
-        else:
-            print("\n".join(generation.prompt + continuation.text for continuation in generation.continuations))
+
+    def found() -> "Iterator[Generation]":
+        for some in line_batches(prompts):
+            with tracked("generating", len(some)) as progress:
+                generations = generator.generate(some, **settings, progress=progress)
+            yield from generations
+
+    write_lines(_as_json(found()) if format is Format.json else _as_text(found()), output)
+
+
+def _as_text(found: "Iterable[Generation]") -> Iterator[str]:
+    for generation in found:
+        yield from (generation.prompt + continuation.text for continuation in generation.continuations)
+
+
+def _as_json(found: "Iterable[Generation]") -> Iterator[str]:
+    for generation in found:
+        yield json.dumps(dataclasses.asdict(generation), ensure_ascii=False)
 
 
 def _show(pieces: Iterable[str], prompt: str) -> None:

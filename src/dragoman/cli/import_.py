@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
+from dragoman.cli.options import writable_folder
+
 
 def import_(
     folder: Annotated[Path, typer.Argument(help="A Hugging Face folder: config.json, safetensors, tokenizer.json.")],
     run: Annotated[
-        Path | None, typer.Option(help="The run directory to make; default: imported/ and the folder's name.")
+        Path | None,
+        typer.Option(
+            help="The run directory to make; default: imported/ and the folder's name.", callback=writable_folder
+        ),
     ] = None,
 ) -> None:
     """Make a run directory of a Hugging Face folder; every command opens it like one that was trained."""

@@ -1,11 +1,10 @@
 """Lines in and lines out: what commands that answer each line of a text have in common."""
 
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError, DataError
 
@@ -32,7 +31,7 @@ def given_lines(
         DataError: what looks like the name of a file, and is none; or a file of a kind that has no lines of text.
     """
     from dragoman.cli.argument import STDIN, check_several, is_file, text_of
-    from dragoman.text.formats.lines import decode_lines
+    from dragoman.cli.live_input import standard_input
 
     if as_kind not in (None, INSIST):
         raise ConfigError(f"--as {as_kind}: only {INSIST} is known here: lines of text, whatever the file is called")
@@ -42,7 +41,7 @@ def given_lines(
     if given == [STDIN]:
         if column is not None:
             raise ConfigError("--column: is for files with columns: name one")
-        return decode_lines(sys.stdin.buffer, "standard input")
+        return standard_input()
     if len(given) == 1 and not is_file(given[0]):
         return text_of(given[0])
     opened = [given_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
@@ -50,6 +49,7 @@ def given_lines(
 
 
 def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[str]:
+    from dragoman.cli.live_input import pipe_lines
     from dragoman.text.formats.cells import read_column
     from dragoman.text.formats.kinds import TABLES, kind_of_file, plain_lines
     from dragoman.text.formats.lines import read_lines
@@ -67,7 +67,7 @@ def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[
         )
     if kind is not None:
         raise DataError(f"{path}: {kind}, which this command cannot read: {_SUPPORTED}; {_INSISTING}")
-    return plain_lines(read_lines(path), path, f"; {_INSISTING}")
+    return pipe_lines(path) or plain_lines(read_lines(path), path, f"; {_INSISTING}")
 
 
 def checked_lines(lines: Iterable[str], as_kind: str | None) -> Iterable[str]:
@@ -123,20 +123,12 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """To the file ``output``, which is there whole or not at all, or to standard output."""
-    from dragoman.durable import replace_with
+    """To the file ``output``, compressed as its name says, or to standard output; each line as soon as it is there."""
+    from dragoman.text.formats.compressed import create_text
 
     if output is None:
-        _write(lines, sys.stdout)
-    else:
-        replace_with(output, lambda partial: _write_file(lines, partial))
-
-
-def _write_file(lines: Iterable[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        _write(lines, file)
-
-
-def _write(lines: Iterable[str], file: TextIO) -> None:
-    for line in lines:
-        print(line, file=file)
+        for line in lines:
+            print(line, flush=True)
+        return
+    with create_text(output) as file:
+        file.writelines(f"{line}\n" for line in lines)

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption
+from dragoman.cli.options import CheckpointOption, writable_folder
 
 
 def merge(
     run: Annotated[Path, typer.Argument(help="The directory of a run that trained adapters (init.lora).")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The run directory to make; default: RUN-merged.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The run directory to make; default: RUN-merged.", callback=writable_folder
+        ),
     ] = None,
     checkpoint: CheckpointOption = "best",
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.argument import RULE
-from dragoman.errors import CheckpointError
+from dragoman.errors import CheckpointError, ConfigError
 
 SHOWN = 5
 """Runs that a message names."""
@@ -33,6 +33,45 @@ def the_run(path: Path) -> Path:
     return runs[0] if runs else path
 
 
+def writable_file(path: Path | None) -> Path | None:
+    """``path`` itself, if it can be written to: known before a model is loaded.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    from dragoman.output_file import check_output_file
+
+    if path is not None:
+        check_output_file(path)
+    return path
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """As ``writable_file``, for a folder that is to be made."""
+    from dragoman.output_file import check_output_folder
+
+    if path is not None:
+        check_output_folder(path)
+    return path
+
+
+def folder_name(name: str | None) -> str | None:
+    """``name`` itself, if it can be that of a folder within another: what has that name is replaced.
+
+    Raises:
+        ConfigError: it leads elsewhere.
+    """
+    if name is not None and (name in ("", ".", "..") or set(name) & set("/\\")):
+        raise ConfigError(f"--name {name}: is the name of one folder: leave out what leads elsewhere")
+    return name
+
+
+def name_of_file(named: str | None, default: str) -> str:
+    """The name that a file gives to what is made of it: never an empty one, which would stand for the folder above."""
+    name = Path((named or "").split(",")[0]).name.strip(".").partition(".")[0]
+    return name or default
+
+
 RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=the_run)]
 """For commands that only read a run: a folder that holds a single run stands for that."""
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]
@@ -55,11 +94,22 @@ AsOption = Annotated[
     str | None,
     typer.Option("--as", metavar="KIND", help="text: read lines of text, whatever the name of the file ends in."),
 ]
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; default: standard output.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Where to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; default: standard output.",
+        callback=writable_file,
+    ),
+]
 OutputOrFolderOption = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Where to write; of documents, a folder will do too. Default: standard output."
+        "--output",
+        "-o",
+        help="Where to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; of documents, a folder will do "
+        "too. Default: standard output.",
     ),
 ]
 CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]

@@ -75,7 +75,9 @@ class Layout:
 
 
 def write_file(results: "Iterable[Translation]", path: Path, layout: Layout) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
+    from dragoman.text.formats.compressed import create_text
+
+    with create_text(path) as file:
         write(results, file, layout)
 
 

@@ -41,9 +41,14 @@ RuleOption = Annotated[
 SampleOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Draw N answers at random; equal ones are shown once.")
 ]
-TemperatureOption = Annotated[float | None, typer.Option(help="Sampling: below 1 less is risked, above 1 more.")]
+TemperatureOption = Annotated[
+    float | None, typer.Option(help="Sampling: below 1 less is risked, above 1 more; 0 is greedy.")
+]
 TopKOption = Annotated[int | None, typer.Option(help="Sampling: only from the likeliest K tokens.")]
 TopPOption = Annotated[float | None, typer.Option(help="Sampling: only from the likeliest tokens that make up P.")]
+MinPOption = Annotated[
+    float | None, typer.Option(help="Sampling: only from tokens at least P times as likely as the likeliest.")
+]
 SeedOption = Annotated[int | None, typer.Option(help="Sampling: another seed, other answers.")]
 
 

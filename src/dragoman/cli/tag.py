@@ -1,12 +1,13 @@
 """dragoman tag: a label for each word."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
     CheckpointOption,
@@ -39,21 +40,26 @@ def tag(
     its label in each line, and an empty line after each sentence."""
     from dragoman.decode.readers.tagger import Tagger
 
-    sentences = [line.split() for line in given_lines(text, column=column, as_kind=as_kind)]
+    lines = given_lines(text, column=column, as_kind=as_kind)
     tagger = Tagger.load(run, which=checkpoint, device=device)
-    with tracked("tagging", len(sentences)) as progress:
-        found = tagger.tag(sentences, progress)
-    write_lines(_as_json(found) if format is Format.json else _as_columns(found), output)
+
+    def found() -> "Iterator[TaggedWords]":
+        for some in line_batches(lines):
+            with tracked("tagging", len(some)) as progress:
+                tagged = tagger.tag([line.split() for line in some], progress)
+            yield from tagged
+
+    write_lines(_as_json(found()) if format is Format.json else _as_columns(found()), output)
 
 
-def _as_columns(found: "Sequence[TaggedWords]") -> Iterator[str]:
+def _as_columns(found: "Iterable[TaggedWords]") -> Iterator[str]:
     for sentence in found:
         for token, label in zip(sentence.tokens, sentence.labels, strict=True):
             yield f"{token}\t{label}"
         yield ""
 
 
-def _as_json(found: "Sequence[TaggedWords]") -> Iterator[str]:
+def _as_json(found: "Iterable[TaggedWords]") -> Iterator[str]:
     for row, one in enumerate(found, 1):
         record = {"row": row, "tokens": one.tokens, "labels": one.labels, "probabilities": one.probabilities}
         yield json.dumps(record, ensure_ascii=False)

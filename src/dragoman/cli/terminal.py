@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dragoman.cli import messages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,8 +15,18 @@ if TYPE_CHECKING:
 def console(*, errors: bool = False) -> "Console":
     """Where results go or, with ``errors``, what is said about them: the latter stays out of pipes."""
     from rich.console import Console
+    from rich.control import Control
 
-    return Console(stderr=errors, highlight=False, soft_wrap=False)
+    class LoggedConsole(Console):
+        """Whatever is printed is also in the log, where one is kept."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*objects, **options)
+            log = messages.current.log
+            if log and not any(isinstance(one, Control) for one in objects):  # what moves a live display
+                log.add(messages.plain(*objects, **options))
+
+    return LoggedConsole(stderr=errors, highlight=False, soft_wrap=False)
 
 
 def duration(seconds: float) -> str:
@@ -22,6 +34,17 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+@contextmanager
+def progress_console() -> "Iterator[Console]":
+    """Show on standard output what goes on while the block runs, unless the command is to be quiet."""
+    screen = console()
+    before, screen.quiet = screen.quiet, screen.quiet or messages.current.quiet
+    try:
+        yield screen
+    finally:
+        screen.quiet = before
 
 
 @contextmanager
@@ -53,6 +76,7 @@ def tracked(what: str, total: int | None) -> Iterator[Callable[[int, int], None]
         TimeRemainingColumn(),
     )
     screen = console(errors=True)
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    shown = screen.is_terminal and not messages.current.quiet
+    with Progress(*columns, console=screen, transient=True, disable=not shown) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,7 +1,7 @@
 """dragoman translate: text in, text out, line for line."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
 from itertools import tee
@@ -37,9 +37,10 @@ from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.decode.documents.ways import Question
+    from dragoman.decode.request import Request
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
-    from dragoman.decode.translator import Progress
+    from dragoman.decode.translator import Progress, Translator
 
 
 class Split(StrEnum):
@@ -127,12 +128,12 @@ def translate(
     Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in. A run that
     has learnt to reads each line with those before it; an empty line ends a document."""
     from dragoman.cli import document as documents
+    from dragoman.cli.live_input import grouping_of
     from dragoman.decode.documents import placeholders
     from dragoman.decode.request import as_request
     from dragoman.decode.rules.glossary import Glossary
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
-    from dragoman.durable import replace_with
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
@@ -141,7 +142,8 @@ def translate(
         raise ConfigError(
             f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
         )
-    typed = not text and sys.stdin.isatty()
+    _check_outputs([one.output for one in given] if given else [output])
+    typed = not text and output is None and sys.stdin.isatty()
     lines = None if typed or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
@@ -175,18 +177,36 @@ def translate(
     if lines is None:
         _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
         return
+    grouping = grouping_of(lines)
     if prefix_column:
-        texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
-        asked = translator.document(text for text, _ in texts)
-        begun = (as_request(one, prefix=prefix, tags=tags) for one, (_, prefix) in zip(asked, prefixes, strict=True))
-        results = translator.stream(begun, search=cfg, **how)
+        results = translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **how)
     else:
         read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
-        results = placeholders.stream(read, ask, **reading)
+        results = placeholders.stream(read, ask, grouping=grouping, **reading)
     if output is None:
         write(results, sys.stdout, layout)
     else:
-        replace_with(output, lambda partial: write_file(results, partial, layout))
+        write_file(results, output, layout)
+
+
+def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[str, ...]) -> "Iterator[Request]":
+    """Yield a request for each line of a text, a tab, and how its translation begins."""
+    from dragoman.decode.request import as_request
+    from dragoman.text.cleaning.clean import normalise
+
+    texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
+    asked = translator.document(normalise(text) for text, _ in texts)  # one line in, one line out
+    for one, (_, prefix) in zip(asked, prefixes, strict=True):
+        yield as_request(one, prefix=prefix, tags=tags)
+
+
+def _check_outputs(paths: Iterable[Path | None]) -> None:
+    """Refuse what cannot be written to before a model is loaded."""
+    from dragoman.output_file import check_output_file
+
+    for path in paths:
+        if path is not None:
+            check_output_file(path)
 
 
 def _converse(answer: Callable[[Iterator[str]], None]) -> None:

@@ -3,7 +3,8 @@
 import time
 from typing import TYPE_CHECKING
 
-from dragoman.cli.terminal import console, duration
+from dragoman.cli import messages
+from dragoman.cli.terminal import duration, progress_console
 from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated
 
 if TYPE_CHECKING:
@@ -34,15 +35,16 @@ def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Fi
         BarColumn(bar_width=24),
         TextColumn("{task.fields[figures]}"),
     )
-    live = Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
-    with live:
-        screen = Screen(run, live)
-        for event in run.events():
-            screen.show(event)
-            for board in boards:
-                board.show(event)
-            if isinstance(event, Finished):
-                return event
+    with progress_console() as shown:
+        live = Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
+        with live:
+            screen = Screen(run, live)
+            for event in run.events():
+                screen.show(event)
+                for board in boards:
+                    board.show(event)
+                if isinstance(event, Finished):
+                    return event
     raise AssertionError("a run ends with Finished")
 
 
@@ -105,9 +107,12 @@ class Screen:
             + f"  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"  # last: narrow terminals cut it off
         )
         self.live.update(self.bar, total=e.total, completed=e.step, figures=figures)
-        if self.live.disable and time.monotonic() - self.shown > QUIET:
+        if time.monotonic() - self.shown > QUIET:
             self.shown = time.monotonic()
-            self.say(figures)
+            if self.live.disable:
+                self.say(figures)
+            elif log := messages.current.log:
+                log.add(messages.plain(figures, soft_wrap=True))
 
     def validated(self, e: Validated) -> None:
         from dragoman.config import kind_of

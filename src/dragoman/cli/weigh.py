@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dragoman.cli.options import writable_folder
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from dragoman.compare.weigh import Ended, Planned, Told, Tried, Weighed
@@ -33,7 +35,10 @@ def weigh(
         float, typer.Option(help="What a weight is multiplied by, and the most that one changes by in a round.")
     ] = 1.5,
     out: Annotated[
-        Path | None, typer.Option(help="Where all of it goes; default: runs/, the name of the file, and -weigh.")
+        Path | None,
+        typer.Option(
+            help="Where all of it goes; default: runs/, the name of the file, and -weigh.", callback=writable_folder
+        ),
     ] = None,
 ) -> None:
     """Find the weights of a run's sources: raise each in turn, in short trials, and see what validation gains.
@@ -44,7 +49,7 @@ def weigh(
 
     The same command goes on with a search that was stopped.
     """
-    from dragoman.cli.terminal import console
+    from dragoman.cli.terminal import console, progress_console
     from dragoman.compare.plan import Weighing
     from dragoman.compare.weigh import Ended, Search, Weighed
     from dragoman.config import from_dict
@@ -58,7 +63,7 @@ def weigh(
     how, cfg = from_dict(Weighing, asked), load(run_file, settings)
     search = Search(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
     weights: dict[str, float] = {}
-    with _live() as live:
+    with progress_console() as shown, _live(shown) as live:
         screen = Screen(search.path, live)
         for event in search.events():
             screen.show(event)
@@ -80,10 +85,8 @@ def _command(what: list[str], weights: dict[str, float]) -> str:
     return shlex.join(["dragoman", "train", *what, f"data.mixture={{kind: weights, weights: {{{given}}}}}"])
 
 
-def _live() -> "Progress":
+def _live(shown: "Console") -> "Progress":
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-    from dragoman.cli.terminal import console
 
     columns = (
         SpinnerColumn(),
@@ -91,7 +94,7 @@ def _live() -> "Progress":
         BarColumn(bar_width=24),
         TextColumn("{task.fields[figures]}"),
     )
-    return Progress(*columns, console=console(), transient=True, disable=not console().is_terminal)
+    return Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
 
 
 class Screen:

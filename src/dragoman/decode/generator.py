@@ -8,6 +8,7 @@ from typing import Literal
 
 from dragoman.abilities import CONTINUES, check
 from dragoman.checkpoint import load_model
+from dragoman.decode.arguments import check_items, check_text
 from dragoman.decode.forced import batches_by_length, padded_in_front
 from dragoman.decode.pieces import StopAt, TextStream
 from dragoman.decode.precision import made_ready
@@ -70,16 +71,18 @@ class Generator:
             raise ConfigError(f"{error}: use `dragoman translate`, or Translator") from None
 
     @classmethod
-    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto") -> "Generator":
+    def load(
+        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+    ) -> "Generator":
         """The language model that a run has trained; as ``Translator.load``.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
-            ConfigError: no such device.
+            ConfigError: no such device or precision.
         """
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
-        return cls(made_ready(model, device), tokenizer)
+        return cls(made_ready(model, device, precision), tokenizer)
 
     def generate(
         self,
@@ -115,6 +118,7 @@ class Generator:
         """
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
+        prompts = check_items(prompts, "prompts")
         asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         rows = [asked.encoded(prompt, row) for row, prompt in enumerate(prompts, 1)]
         found: list[Generation | None] = [None] * len(rows)
@@ -147,6 +151,7 @@ class Generator:
         asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         if asked.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
+        check_text(prompt, "prompt")
         row = asked.encoded(prompt, 1)
         return self._pieces(asked, row, None if seed is None else [seed])
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.lines import Before, Pair, Sourced
 
 Alternatives = tuple[str, ...]
@@ -37,9 +38,10 @@ class Request:
 
 def request_for(pair: Pair | Sourced) -> Request:
     """The translation of a pair's source, as a model that has learnt from such pairs is asked for it."""
+    source = normalise(pair.source)  # of one line, as in training: a test set is scored line by line
     if not isinstance(pair, Sourced):
-        return Request(pair.source)
-    return Request(pair.source, tags=tuple(pair.tags.split()), context=pair.context)
+        return Request(source)
+    return Request(source, tags=tuple(pair.tags.split()), context=pair.context)
 
 
 def as_request(text: str | Request, **wanted: Any) -> Request:

@@ -1,12 +1,13 @@
 """Texts in, translations out: as many, in the same order, whatever the texts are."""
 
-import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dragoman.abilities import TRANSLATES, check
 from dragoman.checkpoint import load_model, run_config, run_folder
+from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.documents.sentences import (
     LANGUAGE,
@@ -17,8 +18,9 @@ from dragoman.decode.documents.sentences import (
     Splitting,
 )
 from dragoman.decode.job import Job, Progress
+from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import made_ready
-from dragoman.decode.request import Request
+from dragoman.decode.request import Request, as_request
 from dragoman.decode.rules.glossary import Glossary
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.scoring import ScoredPair, score_pairs
@@ -31,6 +33,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
 from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
@@ -140,11 +143,12 @@ class Translator:
     ) -> list[Translation]:
         """Translate each text; as many translations as texts, in their order.
 
-        White space and control characters, line ends among them, count as one space, as they did in training; a text of
-        nothing else has the translation "". A text without a word, such as 12:30, is its own translation. No
-        translation holds a line end. A text that is too long is translated in parts and says so in its ``warnings``;
-        whether one of several sentences is, ``load`` decides. A text is translated without regard to the others: what
-        stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines of one.
+        Each line of a text is translated by itself, and its line ends stay as they are. Other white space and control
+        characters count as one space, as they did in training; a line of nothing else has the translation "". A line
+        without a word, such as 12:30, is its own translation. A line that is too long is translated in parts and says
+        so in its ``warnings``; whether one of several sentences is, ``load`` decides. A text is translated without regard
+        to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines
+        of one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
@@ -166,12 +170,12 @@ class Translator:
                 vocabulary cannot express, or demands that contradict each other; the message names the row.
             ConfigError: a cache that is not known, or does not fit the model, or a tag that the run has not learnt.
             CheckpointError: a model whose output is not numbers.
+            TypeError: ``texts`` is no list, or holds what is neither a string nor a ``Request``.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts: a list of strings is wanted, for one text [text]")
+        requests = _requests(texts)
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
-        return job.translate(texts, 1, progress)
+        return translate_lines(requests, 1, job, progress)
 
     def stream(
         self,
@@ -186,13 +190,15 @@ class Translator:
         longest: int | None = None,
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
+        grouping: Grouping = in_groups,
     ) -> Iterator[Translation]:
-        """As ``translate``, for texts without end: reads ``chunk`` of them, yields their translations, and goes on."""
+        """As ``translate``, for texts without end: reads ``chunk`` of them, or what ``grouping`` makes of so many,
+        yields their translations, and goes on."""
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
-        texts, row = iter(texts), 1
-        while some := list(itertools.islice(texts, chunk)):
-            yield from job.translate(some, row)
+        row = 1
+        for some in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
+            yield from translate_lines(_requests(some), row, job)
             row += len(some)
 
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
@@ -202,7 +208,11 @@ class Translator:
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
     def score(
-        self, pairs: Sequence[Pair | Sourced], *, batch_tokens: int = BATCH_TOKENS, progress: Progress | None = None
+        self,
+        pairs: Sequence[Pair | Sourced | tuple[str, str]],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: Progress | None = None,
     ) -> list[ScoredPair]:
         """How likely the model finds each target as the translation of its source; in their order.
 
@@ -210,24 +220,33 @@ class Translator:
         log-probability of a translation that search found, in the tokens it was found in, is the same in both places.
 
         Args:
-            pairs: of source and target; a ``Sourced`` one may have tags and context.
+            pairs: of source and target, such as tuples; a ``Sourced`` one may have tags and context.
             batch_tokens: tokens of both sides read at a time, padding included.
             progress: called with the pairs done and their number.
 
         Raises:
             DataError: a pair with a side that is longer than the model can take; the message names the row.
             CheckpointError: a model whose output is not numbers.
+            TypeError: ``pairs`` is no list, or holds something else than pairs of strings.
         """
+        given = check_list(pairs, "pairs", what="pairs of strings")
+        read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
-        return score_pairs(
-            self.model, *sides, list(map(self._read, pairs)), batch_tokens=batch_tokens, progress=progress
-        )
+        return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
 
-    def _read(self, pair: Pair | Sourced) -> Pair | Sourced:
+    def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):
-            return pair
+            return Pair(*pair)
         self.context.check(pair.context)
         return pair._replace(context=self.context.chosen(pair.context))
+
+
+def _requests(texts: Iterable[str | Request]) -> list[Request]:
+    given = check_items(texts, "texts", what="strings or requests", kinds=(str, Request))
+    for number, one in enumerate(given, 1):
+        if isinstance(one, Request):
+            check_text(one.text, f"texts: text of entry {number}")
+    return list(map(as_request, given))
 
 
 def of_size(beam: int) -> SearchConfig:

@@ -20,6 +20,7 @@ from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.formats.lines import Before
+from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.invariants import as_it_is, is_wordless
 from dragoman.text.placeholders import find, kept
 
@@ -74,11 +75,12 @@ def stream(
     require: Require | None = None,
     chunk: int = CHUNK,
     check_numbers: bool = True,
+    grouping: Grouping = in_groups,
 ) -> Iterator[Translation]:
     """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
-    much of those before it as ``context`` says."""
-    lines, row = context.in_lines(texts), 1
-    while some := list(itertools.islice(lines, chunk)):
+    much of those before it as ``context`` says. ``grouping`` says which are translated together."""
+    row = 1
+    for some in grouping(context.in_lines(texts), chunk):
         tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
         options = {"contexts": contexts, "require": require, "check_numbers": check_numbers}
         for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), some, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dragoman.abilities import ANSWERS
 from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, said
+from dragoman.decode.arguments import check_list, check_pair
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
@@ -46,6 +47,10 @@ class Answerer(InputReader):
 
     def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
         """The answer to each context and question, in their order."""
+        given = check_list(asked, "asked", what="pairs of context and question")
+        asked = [
+            (context, question) for context, question in (check_pair(one, "asked", i) for i, one in enumerate(given, 1))
+        ]
         cut = list(self.form.windows(asked))
         rows = [np.array(window.ids) for of_question in cut for window in of_question]
         logits = iter(self.of_rows(rows, progress))

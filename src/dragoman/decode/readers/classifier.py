@@ -41,7 +41,7 @@ class Classifier(InputReader):
     ) -> list[Classified]:
         """The label of each text, image or array, and how sure the model is of it; in their order. ``places`` is what
         those that are no texts are called."""
-        classified = []
+        given, classified = self.checked(given, "given"), []
         names = [one if isinstance(one, str) else f"example {i}" for i, one in enumerate(given, 1)]
         for name, logits in zip(places or names, self.answers(given, progress, places), strict=True):
             probabilities = dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True))

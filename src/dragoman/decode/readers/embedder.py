@@ -24,7 +24,7 @@ class Embedder(InputReader):
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
     ) -> Float[Tensor, "B E"]:
         """A vector for each, in their order."""
-        found = self.answers(given, progress, places)
+        found = self.answers(self.checked(given, "given"), progress, places)
         return torch.stack(found) if found else torch.empty(0, 0)
 
     @torch.inference_mode()

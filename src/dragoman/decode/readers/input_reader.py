@@ -13,7 +13,8 @@ from torch import Tensor
 
 from dragoman.abilities import Ability, check
 from dragoman.checkpoint import load_reader
-from dragoman.data.material import material_of, moved
+from dragoman.data.material import Ids, material_of, moved
+from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.forced import batches_by_length
 from dragoman.decode.precision import made_ready
 from dragoman.model.encoder import Encoder
@@ -53,6 +54,16 @@ class InputReader:
         if cls.ability:
             check(run, model, cls.ability)
         return cls(made_ready(model, device), tokenizer, config)
+
+    def checked(self, given: Any, argument: str) -> list[Any]:
+        """The list of what is to be read.
+
+        Raises:
+            TypeError: ``given`` is none, or holds what is no text where texts are read.
+        """
+        if isinstance(self.material, Ids):
+            return check_items(given, argument)
+        return check_list(given, argument, what=self.material.what)
 
     def answers(
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None

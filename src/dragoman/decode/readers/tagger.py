@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dragoman.abilities import TAGS
 from dragoman.data.tags import Part, parts
+from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
@@ -40,6 +41,8 @@ class Tagger(InputReader):
     def tag(self, sentences: Sequence[Sequence[str]], progress: Progress | None = None) -> list[TaggedWords]:
         """The labels of each sentence's words, in their order; as many as there are words."""
         assert self.tokenizer, "a tagger reads texts"
+        given = check_list(sentences, "sentences", what="lists of words")
+        sentences = [check_items(words, f"sentences: entry {i}", what="words") for i, words in enumerate(given, 1)]
         longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
         cut = [list(parts(self.tokenizer, words, longest)) for words in sentences]
         rows = [np.array(part.ids) for of_sentence in cut for part in of_sentence]

@@ -8,22 +8,25 @@ B sentences of a batch, N of them still being translated, n samples of each, R =
 V vocabulary.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
 from dragoman.decode.search.chance import draw, key
 from dragoman.decode.search.greedy import Said, spelt
-from dragoman.decode.search.ranking import log_partition
+from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
+from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
 
@@ -31,6 +34,13 @@ Share = Annotated[float, Field(gt=0, le=1)]
 def warm(logits: Float[Tensor, "R V"], temperature: float) -> Float[Tensor, "R V"]:
     """Flatter above 1, sharper below (Ackley et al. 1985)."""
     return logits / temperature
+
+
+def keep_likeliest(logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+    """Only the likeliest token, the lower id of equals, as ``Greedy`` takes it: what sampling comes to as the
+    temperature falls to 0."""
+    best = first_largest(logits)[:, None]
+    return torch.full_like(logits, -torch.inf).scatter(1, best, logits.gather(1, best))
 
 
 def keep_top_k(logits: Float[Tensor, "R V"], count: int) -> Float[Tensor, "R V"]:
@@ -76,8 +86,9 @@ class Sample:
     """Draw translations at random; those of one source are returned best first, by the mean log-probability of a token.
     Log-probabilities are the model's own, before any shaping."""
 
-    temperature: PositiveFloat = 1.0
-    """Logits are divided by it: below 1 the likelier tokens gain, above 1 the rarer ones."""
+    temperature: Temperature = 1.0
+    """Logits are divided by it: below 1 the likelier tokens gain, above 1 the rarer ones; 0 takes the likeliest token
+    always, as greedy search does."""
     top_k: PositiveInt | None = None
     """Draw from the so many likeliest tokens."""
     top_p: Share | None = None
@@ -91,6 +102,18 @@ class Sample:
     seed: int = 0
     """Another one gives other samples."""
     limit: LengthLimit = LengthLimit()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:  # nor NaN, which is in no order
+            raise ConfigError(f"temperature: a number from 0 (greedy) up is expected, got {self.temperature}")
+        for name in ("top_p", "min_p", "typical"):
+            share = getattr(self, name)
+            if share is not None and not 0 < share <= 1:
+                raise ConfigError(f"{name}: a number above 0 and up to 1 is expected, got {share}")
+        for name in ("top_k", "samples"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"{name}: a whole number from 1 up is expected, got {count}")
 
     @property
     def size(self) -> int:
@@ -108,6 +131,8 @@ class Sample:
 
     def shape(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         """The logits to draw by."""
+        if self.temperature == 0:
+            return keep_likeliest(logits.float())
         logits = warm(logits.float(), self.temperature)
         if self.top_k is not None:
             logits = keep_top_k(logits, self.top_k)

@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TextIO, cast
 
 import zstandard
 
 from dragoman.errors import DataError
+from dragoman.output_file import is_live, open_output
 
 try:
     from lzma import LZMAError as _XzError
@@ -144,15 +145,57 @@ class Writable(Protocol):
 
 
 @contextmanager
-def creating(path: Path, name: str | Path) -> Iterator[Writable]:
-    """A new file ``path`` to fill with bytes, compressed as ``name`` says: the same bytes give the same file."""
-    ending = Path(name).suffix.lower()
-    with path.open("wb") as file:
-        if ending == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressing:
-                yield compressing
-        elif ending == ".zst":
-            with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as compressing:
-                yield compressing
-        else:
-            yield file
+def create_file(path: str | Path) -> Iterator[Writable]:
+    """Open the file ``path`` that a person named for bytes, compressed as its name says; see ``open_output``.
+
+    Raises:
+        OutputError: it cannot be written, now or while the block writes.
+    """
+    with open_output(path) as file, compressing(file, path) as content:
+        yield content
+
+
+@contextmanager
+def create_text(path: str | Path) -> Iterator[TextIO]:
+    """As ``create_file``, for text: UTF-8, and lines that end in ``\\n`` on every system. Who reads at the other end of
+    a pipe gets each line at once."""
+    with create_file(path) as file:
+        live = is_live(path)
+        text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8", newline="", line_buffering=live)
+        yield text
+        text.flush()
+        text.detach()
+
+
+@contextmanager
+def compressing(file: BinaryIO, name: str | Path) -> Iterator[Writable]:
+    """Compress what is written into ``file`` as ``name`` says: the same bytes give the same file."""
+    compressor = _COMPRESSORS.get(Path(name).suffix.lower())
+    if compressor is None:
+        yield file
+        return
+    with compressor(file) as content:
+        yield content
+
+
+def _gzip(file: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+
+
+def _zstd(file: BinaryIO) -> zstandard.ZstdCompressionWriter:
+    return zstandard.ZstdCompressor().stream_writer(file, closefd=False)
+
+
+def _bzip2(file: BinaryIO) -> Any:
+    import bz2  # here: an interpreter may have been built without it
+
+    return bz2.BZ2File(file, "wb")
+
+
+def _xz(file: BinaryIO) -> Any:
+    import lzma
+
+    return lzma.LZMAFile(file, "wb")
+
+
+_COMPRESSORS: dict[str, Callable[[BinaryIO], Any]] = {".gz": _gzip, ".zst": _zstd, ".bz2": _bzip2, ".xz": _xz}

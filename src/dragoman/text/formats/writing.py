@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from dragoman.durable import replace_with
 from dragoman.errors import ConfigError, DataError
+from dragoman.output_file import check_output_file
 from dragoman.text.formats.columns import is_header
-from dragoman.text.formats.compressed import Writable, creating, extension
+from dragoman.text.formats.compressed import Writable, create_file, extension
 from dragoman.text.formats.lines import Pair
 
 
@@ -24,16 +24,8 @@ def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
     """
     check_output(output)
     names, write = _way_to_write(str(output))
-    written = 0
-
-    def produce(partial: dict[str, Path]) -> None:
-        nonlocal written
-        with ExitStack() as stack:
-            files = [stack.enter_context(creating(partial[name], name)) for name in names]
-            written = write(pairs, names, files)
-
-    _replace_all(names, produce)
-    return written
+    with ExitStack() as stack:
+        return write(pairs, names, [stack.enter_context(create_file(name)) for name in names])
 
 
 def check_output(output: str | Path) -> None:
@@ -41,10 +33,12 @@ def check_output(output: str | Path) -> None:
 
     Raises:
         ConfigError: a name that does not tell the format, or a folder that is not there.
+        OutputError: a name that may not be written to.
     """
     for name in _way_to_write(str(output))[0]:
         if not Path(name).parent.is_dir():
             raise ConfigError(f"{name}: there is no folder {Path(name).parent}: make it first")
+        check_output_file(name)
 
 
 Write = Callable[[Iterable[Pair], list[str], list[Writable]], int]
@@ -62,16 +56,6 @@ def _way_to_write(output: str) -> tuple[list[str], Write]:
         f"{output}: its name does not tell how to write: name it {', '.join(_WAYS)} (or that and .gz or .zst), "
         "or give two text files as in corpus.en,corpus.de"
     )
-
-
-def _replace_all(names: list[str], produce: Callable[[dict[str, Path]], None], done: dict[str, Path] | None = None):
-    """``replace_with`` for several files that are written at the same time."""
-    done = done or {}
-    if not names:
-        produce(done)
-        return
-    name, *rest = names
-    replace_with(Path(name), lambda partial: _replace_all(rest, produce, done | {name: partial}))
 
 
 # ---- formats --------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""Options that every command has, before its name or behind it, and how all help is shown."""
+
+import platform
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from dragoman.cli import messages
+
+PANEL = "Everywhere"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        from dragoman import __version__
+
+        print(f"dragoman {__version__}, torch {version('torch')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+def _quiet(wanted: bool) -> None:
+    messages.current.quiet |= wanted
+
+
+def _log(path: Path | None) -> None:
+    if path is not None:
+        messages.current.keep(path)
+
+
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of dragoman, torch and Python.",
+            callback=_version,
+            is_eager=True,
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            help="Show no progress and no remarks, on standard error or while training; errors are shown.",
+            callback=_quiet,
+            is_eager=True,
+            rich_help_panel=PANEL,
+        ),
+    ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log",
+            metavar="FILE",
+            help="Add all that is told to this file, as plain text with times.",
+            callback=_log,
+            is_eager=True,
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+) -> None:
+    """Hold the options; their callbacks do the work."""
+
+
+def complete(app: typer.Typer) -> Any:
+    """Make the command of ``app`` and of all below it, with these options and with help that shows what was written."""
+    root = typer.main.get_command(app)
+    everywhere, at_root = _options(hidden=True), _options(hidden=False)
+    for param in (*everywhere, *at_root):
+        _show(param)
+    for command in every_command(root):
+        command.help = _shown(command.help)
+        command.get_help_option = _without_type(command.get_help_option)
+        for param in command.params:
+            _show(param)
+        command.params += at_root if command is root else everywhere
+        if command.callback and not getattr(command, "commands", None):
+            command.callback = messages.told(command.callback)
+    return root
+
+
+def every_command(command: Any) -> Iterator[Any]:
+    """Yield a command and all below it."""
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from every_command(below)
+
+
+def _options(*, hidden: bool) -> list[Any]:
+    holder = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    holder.command()(_every_command)
+    found = [param for param in typer.main.get_command(holder).params if param.name in ("version", "quiet", "log")]
+    for param in found:
+        param.expose_value = False  # commands do not know of them
+        if param.name == "version":
+            param.hidden = hidden  # pyright: ignore[reportAttributeAccessIssue]
+    return found
+
+
+def _without_type(help_option: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def made(context: Any) -> Any:
+        option = help_option(context)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    return made
+
+
+def _show(param: Any) -> None:
+    param.help = _shown(getattr(param, "help", None))
+    if getattr(param, "is_flag", False) and param.metavar is None:
+        param.metavar = ""  # a flag has no value to name the type of
+
+
+def _shown(help: str | None) -> str | None:
+    """Text in square brackets is to be seen, not to be taken for rich's markup."""
+    return None if help is None else escape(help)

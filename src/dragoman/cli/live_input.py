@@ -1,0 +1,144 @@
+"""Lines that come while they are answered: together where they come fast, one by one where they come slowly."""
+
+import os
+import select
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from dragoman.text.grouping import Grouping, in_groups
+
+if TYPE_CHECKING:
+    from dragoman.data.material import Material
+
+T = TypeVar("T")
+
+PAUSE = 0.05
+"""Seconds without a new line after which the lines that are there are answered."""
+LONGEST = 0.5
+"""Seconds that a line waits for others at most, however steadily they come."""
+BLOCK = 2**16
+"""Bytes read at a time, as many as a pipe holds."""
+BATCH = 4096
+"""Lines answered together at most."""
+
+
+def is_stream(file: BinaryIO) -> bool:
+    """Return whether a file may have more lines later: a pipe, a terminal or a socket, but no regular file."""
+    try:
+        return os.name == "posix" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (OSError, ValueError):  # not a file of the system, as in tests
+        return False
+
+
+def standard_input() -> Iterator[str]:
+    """Return the lines of standard input: ``LiveLines`` where more may come."""
+    from dragoman.text.formats.lines import decode_lines
+
+    file, name = sys.stdin.buffer, "standard input"
+    return LiveLines(file, name) if is_stream(file) else decode_lines(file, name)
+
+
+def pipe_lines(path: str) -> "LiveLines | None":
+    """Return the lines of a pipe that has a name, such as ``<(command)``; None for any other file."""
+    if os.name != "posix" or not stat.S_ISFIFO(os.stat(path).st_mode):
+        return None
+    return LiveLines(open(path, "rb"), path)
+
+
+class LiveLines(Iterator[str]):
+    """The lines of a stream, checked as those of a file are, and whether there are more of them yet."""
+
+    def __init__(self, file: BinaryIO, name: str):
+        from dragoman.text.formats.lines import decode_lines
+
+        self.raw = _RawLines(file)
+        self.lines = decode_lines(self.raw, name)
+
+    def __next__(self) -> str:
+        return next(self.lines)
+
+    def grouped(self, items: Iterator[T], most: int = BATCH) -> Iterator[list[T]]:
+        """Group ``items``, each made of the next of these lines, by what comes without a pause."""
+        for item in items:
+            group, began = [item], time.monotonic()
+            while len(group) < most and self.raw.ready(PAUSE) and time.monotonic() - began < LONGEST:
+                try:
+                    group.append(next(items))
+                except StopIteration:
+                    break
+            yield group
+
+
+def grouping_of(lines: Iterable[str]) -> Grouping:
+    """Return how to group what is made of ``lines``."""
+    return lines.grouped if isinstance(lines, LiveLines) else in_groups
+
+
+def line_batches(lines: Iterable[str], most: int = BATCH) -> Iterator[list[str]]:
+    """Yield what is to be answered together: of a stream what has come, else all lines."""
+    if isinstance(lines, LiveLines):
+        yield from lines.grouped(lines, most)
+    else:
+        yield list(lines)
+
+
+def input_batches(
+    named: str | Sequence[str] | None,
+    material: "Material",
+    *,
+    column: str | None = None,
+    as_kind: str | None = None,
+) -> Iterator[tuple[list[Any], list[str]]]:
+    """As ``given_inputs``, in groups of what is to be answered together."""
+    from dragoman.cli.lines import given_inputs, given_lines
+    from dragoman.data.material import Ids
+
+    if isinstance(material, Ids):
+        lines = given_lines(named, column=column, as_kind=as_kind)
+        yield from ((some, some) for some in line_batches(lines))
+    else:
+        yield given_inputs(named, material, column=column, as_kind=as_kind)
+
+
+class _RawLines(Iterator[bytes]):
+    def __init__(self, file: BinaryIO):
+        self.file, self.handle = file, file.fileno()
+        self.lines = deque[bytes]()
+        self.begun: list[bytes] = []
+        """What has come of the next line."""
+        self.ended = False
+
+    def __next__(self) -> bytes:
+        while not self.lines:
+            if self.ended:
+                raise StopIteration
+            self._wait(None)
+        return self.lines.popleft()
+
+    def ready(self, seconds: float) -> bool:
+        """Wait for the next line, or the end, so long at most; return whether it is there."""
+        until = time.monotonic() + seconds
+        while not (self.lines or self.ended):
+            if (left := until - time.monotonic()) <= 0 or not self._wait(left):
+                return False
+        return True
+
+    def _wait(self, seconds: float | None) -> bool:
+        if not select.select([self.handle], [], [], seconds)[0]:
+            return False
+        block = os.read(self.handle, BLOCK)
+        *whole, rest = block.split(b"\n")
+        for line in whole:
+            self.lines.append(b"".join([*self.begun, line, b"\n"]))
+            self.begun = []
+        self.begun += [rest] if rest else []
+        if not block:
+            self.ended = True
+            if self.begun:
+                self.lines.append(b"".join(self.begun))
+                self.begun = []
+        return True

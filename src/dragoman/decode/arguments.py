@@ -1,0 +1,80 @@
+"""Checks of what Python hands over: a value that only looks like the one expected is refused by name."""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+Kind = type | tuple[type, ...]
+
+
+def check_items(given: Any, argument: str, *, what: str = "strings", kinds: Kind = str) -> list[Any]:
+    """Return ``given`` as a list, if it is a list (or a tuple, or another iterable in an order) of ``kinds``.
+
+    Args:
+        argument: the name that its caller knows it by.
+        what: what the list is to hold, in words, in the plural.
+
+    Raises:
+        TypeError: it is something else, or holds something else; the message names the argument and the entry.
+    """
+    items = check_list(given, argument, what=what)
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, kinds):
+            raise TypeError(f"{argument}: a list of {what} is expected, and entry {number} is {_named(item)}")
+    return items
+
+
+def check_list(given: Any, argument: str, *, what: str) -> list[Any]:
+    """As ``check_items``, whatever the entries are."""
+    return list(check_iterable(given, argument, what=what))
+
+
+def check_iterable(given: Any, argument: str, *, what: str) -> Iterable[Any]:
+    """Return ``given``, if its entries come in an order and are not the characters of a text.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(given, str):
+        raise TypeError(f"{argument}: a list of {what} is wanted, for one text [text]")
+    unordered = isinstance(given, Mapping | Set | bytes | bytearray | memoryview)
+    if unordered or not isinstance(given, Iterable) or (isinstance(given, torch.Tensor) and not given.dim()):
+        raise TypeError(f"{argument}: a list of {what} is expected, got {_named(given)}")
+    return given
+
+
+def check_pair(given: Any, argument: str, number: int) -> Any:
+    """Return the entry with that ``number``, if it holds two strings, and perhaps more behind them.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) < 2:
+        raise TypeError(f"{argument}: a list of pairs of strings is expected, and entry {number} is {_named(given)}")
+    for text in given[:2]:
+        if not isinstance(text, str):
+            raise TypeError(f"{argument}: entry {number} is to hold two strings, and one of them is {_named(text)}")
+    return given
+
+
+def check_text(given: Any, argument: str) -> str:
+    """Return ``given``, if it is a string.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(given, str):
+        raise TypeError(f"{argument}: a string is expected, got {_named(given)}")
+    return given
+
+
+def _named(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, bytes | bytearray):
+        return f"{type(value).__name__} (decode it first: .decode())"
+    shown = repr(value)
+    return f"{type(value).__name__} {shown}" if len(shown) <= 40 else type(value).__name__

@@ -1,0 +1,80 @@
+"""Texts of several lines: each line is translated by itself, and the line ends between them stay."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from dragoman.decode.job import Job, Progress
+from dragoman.decode.request import Request
+from dragoman.decode.translation import Candidate, Translation
+from dragoman.errors import DataError
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_ROW = re.compile(r"^row (\d+)")
+
+
+def translate_lines(
+    requests: Sequence[Request], first_row: int, job: Job, progress: Progress | None = None
+) -> list[Translation]:
+    """Translate each line of each text.
+
+    The first line that says something begins as the whole is to begin and holds its terms; each has those before it as
+    its context.
+    """
+    ends = [_LINE_END.findall(request.text) for request in requests]
+    if not any(ends):
+        return job.translate(requests, first_row, progress)
+    lines = [_lines_of(one, job) if some else [one] for one, some in zip(requests, ends, strict=True)]
+    rows = [row for row, some in enumerate(lines, first_row) for _ in some]
+    try:
+        answers = iter(job.translate([line for some in lines for line in some], 1, progress))
+    except DataError as error:
+        raise DataError(_ROW.sub(lambda found: f"row {rows[int(found[1]) - 1]}", str(error))) from None
+    found = []
+    for row, (request, some, between) in enumerate(zip(requests, lines, ends, strict=True), first_row):
+        answered = [next(answers) for _ in some]
+        warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for one in answered for warning in one.warnings)
+        whole = answered[0].candidates if not between else (_joined(request.text, answered, between, job),)
+        found.append(
+            Translation(row, request.text, whole, tuple(warnings), min(answer.confidence for answer in answered))
+        )
+    return found
+
+
+def _lines_of(request: Request, job: Job) -> list[Request]:
+    found, before, begun = list[Request](), list(request.context), False
+    for text in _LINE_END.split(request.text):
+        if not text.strip():
+            found.append(Request(""))
+        elif not begun:
+            found.append(replace(request, text=text))
+            begun = True
+        else:
+            context = job.context.chosen(before)
+            found.append(Request(text, forbidden=request.forbidden, tags=request.tags, context=context))
+        before.append(text)
+    return found
+
+
+def _joined(source: str, answers: list[Translation], ends: list[str], job: Job) -> Candidate:
+    best = [answer.candidates[0] for answer in answers]
+    log_prob, tokens = sum(c.log_prob for c in best), sum((c.tokens for c in best), ())
+    return Candidate(
+        text="".join(part for c, end in zip(best, [*ends, ""], strict=True) for part in (c.text, end)),
+        score=job.cfg.score(log_prob, max(1, len(tokens))),
+        log_prob=log_prob,
+        tokens=tokens,
+        token_log_probs=sum((c.token_log_probs for c in best), ()),
+        cut=any(c.cut for c in best),
+        alignment=_alignment(source, best),
+    )
+
+
+def _alignment(source: str, best: Iterable[Candidate]) -> tuple[tuple[int, int], ...] | None:
+    """Words are counted on from line to line; None where no line has been aligned."""
+    words, written, links, any_aligned = 0, 0, list[tuple[int, int]](), False
+    for line, candidate in zip(_LINE_END.split(source), best, strict=True):
+        any_aligned |= candidate.alignment is not None
+        links += [(s + words, t + written) for s, t in candidate.alignment or ()]
+        words, written = words + len(line.split()), written + len(candidate.text.split())
+    return tuple(links) if any_aligned else None
