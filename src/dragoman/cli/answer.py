@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -37,6 +37,7 @@ def answer(
             "Default: text with --context, else json."
         ),
     ] = None,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -44,7 +45,7 @@ def answer(
     from dragoman.decode.readers.answerer import Answerer
 
     asked = list(_of_records(text)) if context is None else list(_on(context, text))
-    answerer = Answerer.load(run, which=checkpoint, device=device)
+    answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
     with tracked("answering", len(asked)) as progress:
         found = answerer.ask(asked, progress)
     plain = format is Format.text or (format is None and context is not None)

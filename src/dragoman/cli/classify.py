@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_inputs, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -29,13 +29,14 @@ def classify(
     format: Annotated[
         Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
     ] = Format.text,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
     """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
     from dragoman.decode.readers.classifier import Classifier
 
-    classifier = Classifier.load(run, which=checkpoint, device=device)
+    classifier = Classifier.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
     given, places = given_inputs(text, classifier.material)
     with tracked("classifying", len(given)) as progress:
         found = classifier.classify(given, progress, places)

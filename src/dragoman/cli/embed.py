@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.lines import given_inputs, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument, TextArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument, SpecialTokensOption, TextArgument
 from dragoman.cli.terminal import tracked
 
 
@@ -19,6 +19,7 @@ def embed(
         typer.Option("--output", "-o", help="A .npy file for an array with a row a text, else JSON lines."),
     ] = None,
     tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -30,7 +31,7 @@ def embed(
 
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
-    embedder = Embedder.load(run, which=checkpoint, device=device, tower=tower)
+    embedder = Embedder.load(run, which=checkpoint, device=device, special_tokens=special_tokens, tower=tower)
     given, places = given_inputs(text, embedder.material)
     with tracked("reading", len(given)) as progress:
         vectors = embedder.embed(given, progress, places).numpy()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument, SpecialTokensOption
 from dragoman.cli.searching import (
     RuleOption,
     SampleOption,
@@ -48,6 +48,7 @@ def generate(
         Format, typer.Option(help="text: prompt and continuation; json: an object a line.")
     ] = Format.text,
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -64,7 +65,7 @@ def generate(
         "stop": stop or (),
         "cache": cache,
     }
-    generator = Generator.load(run, which=checkpoint, device=device)
+    generator = Generator.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
     if stream and prompt is not None:
         _show(generator.stream(prompt, **settings), prompt)
         return

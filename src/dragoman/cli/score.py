@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import Format
 from dragoman.cli.searching import ContextOption, TagOption
 
@@ -26,6 +26,7 @@ def score(
     ] = Format.text,
     tag: TagOption = None,
     context: ContextOption = None,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -35,7 +36,7 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    translator = Translator.load(run, which=checkpoint, device=device, context=context)
+    translator = Translator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, context=context)
     given = pairs_for(run, pairs, tag or [])
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines, write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, TextArgument
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OutputOption,
+    RunArgument,
+    SpecialTokensOption,
+    TextArgument,
+)
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -22,6 +29,7 @@ def tag(
     format: Annotated[
         Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
     ] = Format.text,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -30,7 +38,7 @@ def tag(
     from dragoman.decode.readers.tagger import Tagger
 
     sentences = [line.split() for line in given_lines(text)]
-    tagger = Tagger.load(run, which=checkpoint, device=device)
+    tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
     with tracked("tagging", len(sentences)) as progress:
         found = tagger.tag(sentences, progress)
     write_lines(_as_json(found) if format is Format.json else _as_columns(found), output)

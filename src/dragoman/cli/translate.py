@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import given_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
+from dragoman.cli.options import (
+    CheckpointOption,
+    DeviceOption,
+    OutputOption,
+    PrecisionOption,
+    RunArgument,
+    SpecialTokensOption,
+)
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
     ContextOption,
@@ -83,6 +90,7 @@ def translate(
     target_language: Annotated[
         str | None, typer.Option(metavar="LANGUAGE", help="To be added to a .tmx file; for a .po file's plural forms.")
     ] = None,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -114,7 +122,9 @@ def translate(
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    translator = Translator.load(run, which=checkpoint, device=device, precision=precision, context=context)
+    translator = Translator.load(
+        run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision, context=context
+    )
 
     tags = tuple(tag or ())
     translator.check_tags(tags)

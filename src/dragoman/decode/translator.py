@@ -66,6 +66,7 @@ class Translator:
         device: str = "auto",
         precision: str = "auto",
         context: int | None = None,
+        special_tokens: bool = False,
     ) -> "Translator":
         """The translator that a run has trained.
 
@@ -75,6 +76,7 @@ class Translator:
             device: as torch names it; ``auto`` is the GPU if there is one.
             precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
             context: sentences that are read before each text at most; None for as many as in training.
+            special_tokens: read special tokens that are spelt out in texts as these tokens.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
@@ -83,6 +85,8 @@ class Translator:
         config = run_config(run)
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         check(run, model, TRANSLATES)
+        if special_tokens:
+            source_tokenizer = source_tokenizer.reading_special_tokens()
         before = learnt(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
