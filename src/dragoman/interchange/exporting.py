@@ -236,7 +236,7 @@ def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory,
     said |= family.describe(laid_out(cfg, family))
     if vocabulary is not None:
         said |= {"vocab_size": vocabulary.size}
-        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape)
+        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape, origin=run.path / ORIGIN)
     if labels := _labels(run):
         said |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence):

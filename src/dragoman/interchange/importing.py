@@ -36,6 +36,8 @@ from dragoman.snapshot import Checkpoint, step_name
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja",
+    "chat_template.json",
     "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
@@ -106,11 +108,12 @@ def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: Mode
     """
     if not family.tables(cfg):
         return None
-    found = special_ids(folder, content, content.get("vocab_size", 0), translates=family.shape == "encoder-decoder")
+    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape)
     if family.shape == "encoder" and found.added:
         raise ConfigError(
-            f"{folder / 'config.json'}: padding, beginning and end of a text ({content.get('pad_token_id')}, "
-            f"{found.start}, {found.eos}) must be three tokens; tokenizer_config.json may name them"
+            f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
+            f"{found.start if found.pad is None else found.pad}, {found.start} and {found.eos}: name them as pad_token, "
+            "cls_token and sep_token in tokenizer_config.json, which is read before config.json"
         )
     return found
 
