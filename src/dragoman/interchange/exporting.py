@@ -18,7 +18,8 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, Settings, alike, obstacle, shape_of
+from dragoman.interchange.family import Family, alike, obstacle, shape_of
+from dragoman.interchange.fields import settings_of
 from dragoman.interchange.files import read_json, write_json
 from dragoman.interchange.importing import ORIGIN, RECORD, SMALL, labels_of, origin_vocabulary
 from dragoman.interchange.names import Pair, pairs
@@ -26,6 +27,7 @@ from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
+from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, Sentence
@@ -56,6 +58,7 @@ def export_huggingface(
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = in_halves(cfg, weights)
+    weights = with_zero_biases(laid_out(cfg, family), weights)
     with durable.folder(folder) as partial:
         prefix = _prefix(directory, family, cfg)
         _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
@@ -107,12 +110,36 @@ def laid_out(cfg: Expressible, family: Family) -> Expressible:
     none). Of a sentence encoder: without its head, which stands in another file."""
     if isinstance(cfg, EncoderConfig):
         return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, Sentence) else cfg
+    if family.name == "llama":
+        return _with_output_biases(cfg)
     if family.name != "marian":
         return cfg
     position = cfg.position
     if isinstance(position, Sinusoidal) and position.layout == "interleaved":
         position = dataclasses.replace(position, layout="halves")
     return dataclasses.replace(cfg, position=position, output_bias=True)
+
+
+def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
+    """Qwen 2's model in the layout of LLaMA, which has a bias on attention's output too (of zeros, where we have none):
+    transformers reads the text of a folder in Qwen 2's layout with the tokenizer of Qwen 2, whatever tokenizer.json
+    says."""
+    pattern = tuple(
+        dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, out_bias=True))
+        if isinstance(block.mixer, AttentionConfig) and block.mixer.bias
+        else block
+        for block in cfg.decoder.pattern
+    )
+    return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
+
+
+def with_zero_biases(laid_out: Expressible, weights: Weights) -> Weights:
+    """Return the weights with zeros for the biases that a layout has and the model has not."""
+    with torch.device("meta"):
+        wanted = laid_out.build().named_parameters()
+    missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
+    dtype = next(iter(weights.values())).dtype
+    return dict(weights) | {name: torch.zeros(shape, dtype=dtype) for name, shape in missing.items()}
 
 
 def in_halves(cfg: TransformerConfig, weights: Weights) -> Weights:
@@ -213,7 +240,7 @@ def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabula
     content, said = read_json(origin / "config.json"), read_json(origin / RECORD)["vocabulary"]
     return (
         said == (vocabulary and vocabulary.to_dict())
-        and alike(laid_out(cfg, family), family.config(Settings(content)))
+        and alike(laid_out(cfg, family), family.config(settings_of(content, "config.json", family.model_type)))
         and _labels(run) == (labels_of(cfg, content) or None)
     )
 

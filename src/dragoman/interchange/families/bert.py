@@ -83,6 +83,7 @@ def head(given: Settings, norm: LayerNorm) -> Head:
 def model(given: Settings, positions: Learned) -> EncoderConfig:
     given.only("position_embedding_type", "absolute")
     given.only("is_decoder", False)
+    given.only("add_cross_attention", False)
     norm = LayerNorm(eps=given.get("layer_norm_eps", 1e-12))
     block = BlockConfig(
         mixer=AttentionConfig(heads=given["num_attention_heads"], visibility=Full(), bias=True),

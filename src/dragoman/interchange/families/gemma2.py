@@ -33,7 +33,8 @@ def scorer(given: Settings) -> AnyScorer:
 
 
 def gated(given: Settings) -> Gated:
-    name = "hidden_activation" if given.get("hidden_activation") else "hidden_act"
+    names = [name for name in ("hidden_activation", "hidden_act") if given.get(name)]  # both count as read
+    name = names[0] if names else "hidden_activation"
     return Gated(hidden=given["intermediate_size"], activation=given.activation(name))
 
 
@@ -51,7 +52,7 @@ def block(given: Settings, **mixer: Any) -> BlockConfig:
 
 def model(given: Settings, blocks: list[BlockConfig]) -> TransformerConfig:
     given.only("use_bidirectional_attention", False)
-    tied = Settings(given.content | {"tie_word_embeddings": given.get("tie_word_embeddings", True)}, given.where)
+    tied = given.changed(tie_word_embeddings=given.get("tie_word_embeddings", True))
     cap = given.get("final_logit_softcapping")
     return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=cap)
 
