@@ -27,7 +27,11 @@ def classify(
     ] = None,
     output: OutputOption = None,
     format: Annotated[
-        Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
+        Format,
+        typer.Option(
+            help="text: label and probability between tabs (of every label, where a text may have several; the value "
+            "in a regression); json: those of every label."
+        ),
     ] = Format.text,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
@@ -40,15 +44,31 @@ def classify(
     given, places = given_inputs(text, classifier.material)
     with tracked("classifying", len(given)) as progress:
         found = classifier.classify(given, progress, places)
-    write_lines(_as_json(found) if format is Format.json else _as_text(found), output)
+    lines = _as_json if format is Format.json else _as_text
+    write_lines(lines(found, classifier.problem_type), output)
 
 
-def _as_text(found: "Sequence[Classified]") -> Iterator[str]:
+SEVERAL = 0.5
+"""Probability from which a text has a label, where it may have several."""
+
+
+def _as_text(found: "Sequence[Classified]", problem_type: str) -> Iterator[str]:
     for one in found:
-        yield f"{one.label}\t{one.probability:.4f}"
+        if problem_type == "regression" and len(one.probabilities) == 1:
+            yield f"{one.probability:.4f}"
+        elif problem_type == "single_label":
+            yield f"{one.label}\t{one.probability:.4f}"
+        else:
+            ranked = sorted(one.probabilities.items(), key=lambda label: -label[1])
+            yield "\t".join(f"{label}\t{number:.4f}" for label, number in ranked)
 
 
-def _as_json(found: "Sequence[Classified]") -> Iterator[str]:
+def _as_json(found: "Sequence[Classified]", problem_type: str) -> Iterator[str]:
     for row, one in enumerate(found, 1):
-        record = {"row": row, "text": one.text, "label": one.label, "probabilities": one.probabilities}
-        yield json.dumps(record, ensure_ascii=False)
+        answer: dict[str, object] = {"label": one.label, "probabilities": one.probabilities}
+        if problem_type == "regression":
+            answer = {"values": one.probabilities}
+        elif problem_type == "multi_label":
+            labels = [label for label, number in one.probabilities.items() if number >= SEVERAL]
+            answer = {"labels": labels, "probabilities": one.probabilities}
+        yield json.dumps({"row": row, "text": one.text} | answer, ensure_ascii=False)

@@ -43,7 +43,8 @@ HARMLESS = frozenset({
     # bookkeeping
     "architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype",
     "_commit_hash", "auto_map", "tokenizer_class", "return_dict", "output_attentions", "output_hidden_states",
-    "use_cache", "cache_implementation", "label2id", "id2label", "num_labels", "task_specific_params", "finetuning_task",
+    "use_cache", "cache_implementation", "label2id", "id2label", "num_labels", "task_specific_params",
+    "finetuning_task", "problem_type",
     "torchscript", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation",
     "_attn_implementation_autoset", "attn_implementation", "prefix", "model_max_length", "n_ctx", "vocab_size",
     "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id",
@@ -53,7 +54,8 @@ HARMLESS = frozenset({
     "initializer_range", "initializer_factor", "init_std", "attention_dropout", "hidden_dropout_prob",
     "attention_probs_dropout_prob", "classifier_dropout", "classif_dropout", "dropout", "dropout_rate",
     "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "encoder_layerdrop", "decoder_layerdrop",
-    "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss", "use_bfloat16",
+    "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
+    "use_bfloat16",
     # heads that generation and these tasks do not use
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
@@ -69,7 +71,8 @@ HARMLESS = frozenset({
 
 COMPUTING = frozenset({
     "sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping", "attention_bias", "mlp_bias",
-    "use_bias", "qkv_bias", "rope_scaling", "rope_parameters", "rope_interleaved", "partial_rotary_factor", "rotary_pct",
+    "use_bias", "qkv_bias", "rope_scaling", "rope_parameters", "rope_interleaved", "partial_rotary_factor",
+    "rotary_pct",
     "rotary_dim", "rope_dim", "no_rope_layers", "scale_embedding", "embedding_multiplier", "residual_multiplier",
     "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "dim_model_base", "clip_qkv",
     "use_qk_norm", "qk_layernorm", "parallel_attn", "use_parallel_residual", "alibi", "multi_query",

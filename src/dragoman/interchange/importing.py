@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
 from dragoman.config import dump_yaml, to_dict, unknown
+from dragoman.data.tasks.classification import ProblemType
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
@@ -237,7 +238,36 @@ def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
     """What the model was trained to do, where that says more than the model: the names of its classes."""
     labels = labels_of(cfg, content)
-    return {"task": {"kind": "classification", "labels": labels}} if labels else {}
+    if not labels:
+        return {}
+    task: dict[str, Any] = {"kind": "classification", "labels": labels}
+    problem_type = problem_type_of(content, len(labels))
+    return {"task": task if problem_type == "single_label" else task | {"problem_type": problem_type}}
+
+
+_PROBLEM_TYPES: dict[str, ProblemType] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+def problem_type_of(content: dict[str, Any], labels: int) -> ProblemType:
+    """What the logits of a classifier mean; like transformers, take a single one for a value where nothing is said.
+
+    Raises:
+        ConfigError: a type that is not known.
+    """
+    said = content.get("problem_type")
+    if said is None:
+        return "regression" if labels == 1 else "single_label"
+    if said not in _PROBLEM_TYPES:
+        raise ConfigError(f"config.json: {unknown('problem_type', said, _PROBLEM_TYPES)}")
+    return _PROBLEM_TYPES[said]
+
+
+def their_problem_type(ours: str) -> str:
+    return next(theirs for theirs, known in _PROBLEM_TYPES.items() if known == ours)
 
 
 def _write(run: Path, source: _Source, config: dict[str, Any], progress: Report | None) -> None:

@@ -55,8 +55,8 @@ def describe_leftovers(
     if strange:
         more = f" and {len(strange) - _SHOWN} more" if len(strange) > _SHOWN else ""
         raise CheckpointError(
-            f"{shards.folder}: the weights hold {', '.join(strange[:_SHOWN])}{more}, for which the model of config.json "
-            "has no place: without them it would answer otherwise; correct config.json, or remove them"
+            f"{shards.folder}: the weights hold {', '.join(strange[:_SHOWN])}{more}, for which the model of "
+            "config.json has no place: without them it would answer otherwise; correct config.json, or remove them"
         )
     return [f"weights: not used: {why} ({count})" for why, count in found.items()]
 
