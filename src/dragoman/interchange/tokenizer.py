@@ -30,10 +30,34 @@ def read_tokenizers(folder: Path, vocabulary: Vocabulary) -> tuple[Tokenizer, To
     ends = further_ends(folder, config, vocabulary)
 
     def adapted(content: dict[str, Any]) -> Tokenizer:
+        if config.get("model_type") == "qwen2":
+            content = as_qwen2(folder, content)
         return adapt_tokenizer(content, path, vocabulary, read_frame(folder, content, config), ends)
 
     read = adapted(target)
     return (read if source is target else adapted(source)), read
+
+
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer of bytes with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no
+    other class: transformers takes these there, whatever tokenizer.json says."""
+    named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "Qwen2Tokenizer")
+    generic = named.removesuffix("Fast") in ("Qwen2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+    if content["model"].get("type") != "BPE" or not generic:
+        return content
+    prefix = bool(read_json(folder / "tokenizer_config.json").get("add_prefix_space"))
+    cut = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": False}
+    return content | {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_bytes]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    }
 
 
 def adapt_tokenizer(

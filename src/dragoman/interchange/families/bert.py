@@ -65,6 +65,7 @@ def tables(cfg: EncoderConfig) -> frozenset[str]:
 
 def head(given: Settings, norm: LayerNorm) -> Head:
     """What the architecture says."""
+    given.read.add("tie_word_embeddings")  # of no matter where no words are written
     name = str(next(iter(given.get("architectures", [])), ""))
     classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
     match name.partition("For")[2]:

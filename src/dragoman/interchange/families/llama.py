@@ -88,6 +88,8 @@ def windows(given: Settings, *, every: bool) -> list[Visibility]:
     """What each layer sees, from ``layer_types`` where it is given; else ``every`` layer has the window, or none."""
     depth, window = given["num_hidden_layers"], given.get("sliding_window")
     kinds = given.get("layer_types", ["sliding_attention" if every else "full_attention"] * depth)
+    if not isinstance(kinds, list):
+        raise ConfigError(f"{given.where}: layer_types: a list with an entry for each layer is wanted, not {kinds!r}")
     if strange := sorted(set(kinds) - {"sliding_attention", "full_attention"}):
         raise ConfigError(f"{given.where}: layer_types: {strange[0]!r} is not supported here")
     if len(kinds) != depth:
