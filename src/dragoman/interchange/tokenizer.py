@@ -44,8 +44,8 @@ _QWEN2 = (
 
 
 def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer of bytes with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no
-    other class: transformers takes these there, whatever tokenizer.json says."""
+    """Return a tokenizer with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no other
+    class: transformers takes these there, whatever tokenizer.json says."""
     named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "Qwen2Tokenizer")
     generic = named.removesuffix("Fast") in ("Qwen2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
     if content["model"].get("type") != "BPE" or not generic:
