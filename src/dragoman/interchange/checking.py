@@ -227,7 +227,9 @@ def check_onnx(folder: Path, model: nn.Module) -> None:
     import onnxruntime
 
     try:
-        graphs = {path.stem: onnxruntime.InferenceSession(path) for path in sorted(folder.glob("*.onnx"))}
+        graphs: dict[str, Any] = {
+            path.stem: onnxruntime.InferenceSession(path) for path in sorted(folder.glob("*.onnx"))
+        }
     except Exception as error:  # the library raises nothing more precise
         raise CheckpointError(f"onnxruntime does not open the export: {str(error).splitlines()[0]}") from None
     if isinstance(model, Encoder):

@@ -21,7 +21,7 @@ from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_ctranslate2
 from dragoman.interchange.exporting import Weights, check_free, weights_of
 from dragoman.interchange.vocabulary import NAMES
-from dragoman.interchange.whitelist import Whitelist, only, unknown_parts
+from dragoman.interchange.whitelist import Rule, Whitelist, only, unknown_parts
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
@@ -87,7 +87,7 @@ def export_ctranslate2(
 # ---- what can be said -------------------------------------------------------------------------------
 
 
-_NORM = {"eps": "written"}
+_NORM: dict[str, Rule] = {"eps": "written"}
 KNOWN: Whitelist = {
     TransformerConfig: {
         "vocab": "written", "source_vocab": "written", "dim": "written", "encoder": "written", "decoder": "written",

@@ -68,8 +68,8 @@ def read_template(inner: tokenizers.Tokenizer) -> FrameTemplate | None:
     """Return the template that an imported tokenizer keeps; None for a tokenizer that was not imported."""
     processor = inner.post_processor
     content = json.loads(processor.__getstate__()) if processor is not None else {}
-    table = content.get("special_tokens")
-    if content.get("type") != "TemplateProcessing" or _MARKER not in (table or {}):
+    table = content.get("special_tokens") or {}
+    if content.get("type") != "TemplateProcessing" or _MARKER not in table:
         return None
     before, after = split_template(content["single"])
     originals = {name: entry["tokens"][0] for name, entry in table.items() if name != _ENDS}
