@@ -11,7 +11,7 @@ import typer
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
 from dragoman.cli.live_input import line_batches
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -40,6 +40,7 @@ def answer(
             "Default: text with --context, else json."
         ),
     ] = None,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -49,7 +50,7 @@ def answer(
     batches = _of_records(text) if context is None else _on(_context(context), text)
     if text is not None:
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
-    answerer = Answerer.load(run, which=checkpoint, device=device)
+    answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[Answered]":
         for asked in batches:

@@ -9,7 +9,15 @@ import typer
 from dragoman.cli.argument import RULE
 from dragoman.cli.lines import write_lines
 from dragoman.cli.live_input import input_batches
-from dragoman.cli.options import AsOption, CheckpointOption, ColumnOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import (
+    AsOption,
+    CheckpointOption,
+    ColumnOption,
+    DeviceOption,
+    OutputOption,
+    RunArgument,
+    SpecialTokensOption,
+)
 from dragoman.cli.output import Format
 from dragoman.cli.terminal import tracked
 
@@ -31,15 +39,20 @@ def classify(
     column: ColumnOption = None,
     as_kind: AsOption = None,
     format: Annotated[
-        Format, typer.Option(help="text: label and probability between tabs; json: those of every label.")
+        Format,
+        typer.Option(
+            help="text: label and probability between tabs (of every label, where a text may have several; the value "
+            "in a regression); json: those of every label."
+        ),
     ] = Format.text,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
     """Label each line of a file, a sentence, or images: the label, a tab, and its probability."""
     from dragoman.decode.readers.classifier import Classifier
 
-    classifier = Classifier.load(run, which=checkpoint, device=device)
+    classifier = Classifier.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[Classified]":
         for given, places in input_batches(text, classifier.material, column=column, as_kind=as_kind):
@@ -47,15 +60,31 @@ def classify(
                 classified = classifier.classify(given, progress, places)
             yield from classified
 
-    write_lines(_as_json(found()) if format is Format.json else _as_text(found()), output)
+    lines = _as_json if format is Format.json else _as_text
+    write_lines(lines(found(), classifier.problem_type), output)
 
 
-def _as_text(found: "Iterable[Classified]") -> Iterator[str]:
+SEVERAL = 0.5
+"""Probability from which a text has a label, where it may have several."""
+
+
+def _as_text(found: "Iterable[Classified]", problem_type: str) -> Iterator[str]:
     for one in found:
-        yield f"{one.label}\t{one.probability:.4f}"
+        if problem_type == "regression" and len(one.probabilities) == 1:
+            yield f"{one.probability:.4f}"
+        elif problem_type == "single_label":
+            yield f"{one.label}\t{one.probability:.4f}"
+        else:
+            ranked = sorted(one.probabilities.items(), key=lambda label: -label[1])
+            yield "\t".join(f"{label}\t{number:.4f}" for label, number in ranked)
 
 
-def _as_json(found: "Iterable[Classified]") -> Iterator[str]:
+def _as_json(found: "Iterable[Classified]", problem_type: str) -> Iterator[str]:
     for row, one in enumerate(found, 1):
-        record = {"row": row, "text": one.text, "label": one.label, "probabilities": one.probabilities}
-        yield json.dumps(record, ensure_ascii=False)
+        answer: dict[str, object] = {"label": one.label, "probabilities": one.probabilities}
+        if problem_type == "regression":
+            answer = {"values": one.probabilities}
+        elif problem_type == "multi_label":
+            labels = [label for label, number in one.probabilities.items() if number >= SEVERAL]
+            answer = {"labels": labels, "probabilities": one.probabilities}
+        yield json.dumps({"row": row, "text": one.text} | answer, ensure_ascii=False)

@@ -16,6 +16,7 @@ from dragoman.cli.options import (
     ColumnOption,
     DeviceOption,
     RunArgument,
+    SpecialTokensOption,
     TextArgument,
     writable_file,
 )
@@ -40,6 +41,7 @@ def embed(
     column: ColumnOption = None,
     as_kind: AsOption = None,
     tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -53,7 +55,7 @@ def embed(
 
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))
-    embedder = Embedder.load(run, which=checkpoint, device=device, tower=tower)
+    embedder = Embedder.load(run, which=checkpoint, device=device, special_tokens=special_tokens, tower=tower)
 
     def found() -> "Iterator[tuple[list[str], np.ndarray]]":
         for given, places in input_batches(text, embedder.material, column=column, as_kind=as_kind):

@@ -30,21 +30,31 @@ def export(
     quantization: Annotated[
         str | None, typer.Option(help="Of CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Compare the export with the run before it is put in place.")
+    ] = True,
     checkpoint: CheckpointOption = "best",
 ) -> None:
     """Write a run's model so that transformers, CTranslate2 or ONNX Runtime open it."""
+    from dragoman.interchange.checking import checker_missing
+
     folder = output or Path(f"{run.resolve().name}-{to.value}")
     if to is Format.huggingface:
         from dragoman.interchange.exporting import export_huggingface
 
-        family = export_huggingface(run, folder, checkpoint)
+        family = export_huggingface(run, folder, checkpoint, check=check)
         print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")
     elif to is Format.onnx:
         from dragoman.interchange.onnx import export_onnx
 
-        print(f"{folder}: {', '.join(export_onnx(run, folder, checkpoint))}")
+        print(f"{folder}: {', '.join(export_onnx(run, folder, checkpoint, check=check))}")
     else:
         from dragoman.interchange.ctranslate2 import export_ctranslate2
 
-        export_ctranslate2(run, folder, checkpoint, quantization)
+        export_ctranslate2(run, folder, checkpoint, quantization, check=check)
         print(f"{folder}: ctranslate2 opens it; words in and out are the entries of the tokenizer beside it")
+    missing = checker_missing(to.value)
+    if check and missing is None:
+        print("compared with the run: the same answers")
+    else:
+        print(f"not compared with the run: {f'{missing} is not installed' if missing else '--no-check'}")

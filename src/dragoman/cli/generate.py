@@ -11,7 +11,15 @@ import typer
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
 from dragoman.cli.live_input import line_batches
-from dragoman.cli.options import AsOption, CheckpointOption, DeviceOption, OutputOption, PrecisionOption, RunArgument
+from dragoman.cli.options import (
+    AsOption,
+    CheckpointOption,
+    DeviceOption,
+    OutputOption,
+    PrecisionOption,
+    RunArgument,
+    SpecialTokensOption,
+)
 from dragoman.cli.searching import (
     MinPOption,
     RuleOption,
@@ -62,6 +70,7 @@ def generate(
     ] = Format.text,
     as_kind: AsOption = None,
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -84,7 +93,7 @@ def generate(
         "cache": cache,
     }
     prompts = [prompt] if written and prompt is not None else given_lines(prompt, as_kind=as_kind)
-    generator = Generator.load(run, which=checkpoint, device=device, precision=precision)
+    generator = Generator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
     if stream:
         for one in prompts:
             _show(generator.stream(one, **settings), one)

@@ -20,12 +20,14 @@ def import_(
     """Make a run directory of a Hugging Face folder; every command opens it like one that was trained."""
     from dragoman.abilities import ability
     from dragoman.config import from_dict
-    from dragoman.interchange.importing import import_checkpoint
+    from dragoman.interchange.importing import import_checkpoint, import_notes
     from dragoman.model.families import ModelConfig
 
     run = run or Path("imported") / folder.resolve().name
     imported = import_checkpoint(folder, run)
     print(f"{folder} is now the run {imported.path}")
+    for note in import_notes(imported):
+        print(f"note: {note}")
     if found := ability(from_dict(ModelConfig, imported.config["model"])):
         asks = [f"`dragoman {command} {imported.path}`" for command in (found.command, "verify")]
         print(f"its model {found.does}: try {', or '.join(asks)}")

@@ -113,6 +113,12 @@ OutputOrFolderOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]
+SpecialTokensOption = Annotated[
+    bool,
+    typer.Option(
+        "--special-tokens", help="Read special tokens that are spelt out in the text, such as <|im_start|>, as tokens."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[
     str, typer.Option(help="float32, bfloat16 (or bf16), int8 (CPUs: fastest, nearly the same), or auto.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.lines import write_lines
-from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import Format
 from dragoman.cli.searching import ContextOption, TagOption
 from dragoman.cli.sources import FILES, ColumnsOption, parsed_columns
@@ -28,6 +28,7 @@ def score(
     ] = Format.text,
     tag: TagOption = None,
     context: ContextOption = None,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -37,7 +38,7 @@ def score(
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
-    translator = Translator.load(run, which=checkpoint, device=device, context=context)
+    translator = Translator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, context=context)
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)

@@ -15,6 +15,7 @@ from dragoman.cli.options import (
     DeviceOption,
     OutputOption,
     RunArgument,
+    SpecialTokensOption,
     TextArgument,
 )
 from dragoman.cli.output import Format
@@ -33,6 +34,7 @@ def tag(
     format: Annotated[
         Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
     ] = Format.text,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -41,7 +43,7 @@ def tag(
     from dragoman.decode.readers.tagger import Tagger
 
     lines = given_lines(text, column=column, as_kind=as_kind)
-    tagger = Tagger.load(run, which=checkpoint, device=device)
+    tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[TaggedWords]":
         for some in line_batches(lines):

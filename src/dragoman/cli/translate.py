@@ -19,6 +19,7 @@ from dragoman.cli.options import (
     OutputOrFolderOption,
     PrecisionOption,
     RunArgument,
+    SpecialTokensOption,
 )
 from dragoman.cli.output import Format, Layout, write, write_file
 from dragoman.cli.searching import (
@@ -119,6 +120,7 @@ def translate(
     check_numbers: Annotated[
         bool, typer.Option(help="Numbers and signs of a line must come out too, or a warning says so.")
     ] = True,
+    special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -152,9 +154,9 @@ def translate(
     layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    loading = {"device": device, "precision": precision, "context": context}
-    splitting = {"split_sentences": split_sentences.value, "source_language": source_language}
-    translator = Translator.load(run, which=checkpoint, **loading, **splitting)
+    reading_so = {"context": context, "special_tokens": special_tokens, "source_language": source_language}
+    loading = {"device": device, "precision": precision, "split_sentences": split_sentences.value}
+    translator = Translator.load(run, which=checkpoint, **loading, **reading_so)
 
     tags = tuple(tag or ())
     translator.check_tags(tags)

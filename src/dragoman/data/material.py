@@ -19,7 +19,7 @@ from torch import Tensor
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
 from dragoman.model.positions.places import PAD, Frames
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
 LONGEST = 512
 """Ids of a text that are read where neither the run nor its model says."""
@@ -58,7 +58,7 @@ class Material(ABC):
 
 
 class Ids(Material):
-    """Texts, from bos to eos."""
+    """Texts, from bos to eos, or as an imported tokenizer frames them. A row is never empty."""
 
     what = "texts"
 
@@ -70,7 +70,10 @@ class Ids(Material):
         return len(self.tokenizer)
 
     def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
-        return [np.array([BOS, *ids[: self.longest - 2], EOS], np.int64) for ids in self.tokenizer.encode_batch(given)]
+        frame = self.tokenizer.frame(INPUT_FRAME)
+        room = self.longest - len(frame)
+        rows = [frame.around(ids[:room]) for ids in self.tokenizer.encode_batch(given)]
+        return [np.array(row or INPUT_FRAME.around(row), np.int64) for row in rows]
 
     def restored(self, row: np.ndarray) -> str:
         return self.tokenizer.decode(row)

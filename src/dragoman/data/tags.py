@@ -15,7 +15,7 @@ from dragoman.data.form import Form, alone
 from dragoman.data.material import padded
 from dragoman.text.formats.tagged import TaggedText
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, INPUT_FRAME, Tokenizer
 
 IGNORE = -1
 """What stands for a label where none is told."""
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     """Words of a sentence that are read together: all of them, unless it is too long."""
 
     ids: list[int]
-    """From bos to eos."""
+    """From bos to eos, or as an imported tokenizer frames a text."""
     first: list[int]
     """Where in ``ids`` each word begins."""
 
@@ -42,15 +42,16 @@ class Part(NamedTuple):
 def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[Part]:
     """The parts of a sentence of at most ``longest`` ids. A word that is longer alone loses its end; one that the
     tokenizer finds nothing in is read as if it were the end."""
-    ids, first = [BOS], []
+    frame = tokenizer.frame(INPUT_FRAME)
+    ids, first = [*frame.before], []
     for pieces in tokenizer.encode_batch(list(words)):
-        pieces = pieces[: longest - 2] or [EOS]
-        if len(ids) + len(pieces) >= longest:
-            yield Part([*ids, EOS], first)
-            ids, first = [BOS], []
+        pieces = pieces[: longest - len(frame)] or [EOS]
+        if len(ids) + len(pieces) + len(frame.after) > longest:
+            yield Part([*ids, *frame.after], first)
+            ids, first = [*frame.before], []
         first.append(len(ids))
         ids += pieces
-    yield Part([*ids, EOS], first)
+    yield Part([*ids, *frame.after], first)
 
 
 class Tagged(Form):

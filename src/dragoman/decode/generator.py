@@ -10,7 +10,7 @@ from dragoman.abilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.arguments import check_items, check_text
 from dragoman.decode.forced import batches_by_length, padded_in_front
-from dragoman.decode.pieces import StopAt, TextStream
+from dragoman.decode.pieces import EndAfter, StopAt, TextStream
 from dragoman.decode.precision import made_ready
 from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.rules.rules import Begun, Rule
@@ -25,7 +25,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.state import KVPolicy
-from dragoman.text.tokens.tokenizer import BOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
 
 MAX_NEW_TOKENS = 256
 BATCH_TOKENS = 8192
@@ -45,7 +45,7 @@ class Continuation:
     log_prob: float
     """Natural logarithm of its probability, its end included."""
     tokens: tuple[int, ...]
-    """Ends with EOS."""
+    """Ends with EOS, or with another token that ends a text of this model."""
     token_log_probs: tuple[float, ...]
 
 
@@ -72,9 +72,18 @@ class Generator:
 
     @classmethod
     def load(
-        cls, run: str | Path, which: str | int = "best", *, device: str = "auto", precision: str = "auto"
+        cls,
+        run: str | Path,
+        which: str | int = "best",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        special_tokens: bool = False,
     ) -> "Generator":
         """The language model that a run has trained; as ``Translator.load``.
+
+        Args:
+            special_tokens: read special tokens that are spelt out in prompts, such as <|im_start|>, as these tokens.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
@@ -82,6 +91,8 @@ class Generator:
         """
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
+        if special_tokens:
+            tokenizer = tokenizer.reading_special_tokens()
         return cls(made_ready(model, device, precision), tokenizer)
 
     def generate(
@@ -201,7 +212,8 @@ class _Asked:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
-        ids, most = [BOS, *self.tokenizer.encode(prompt)], self.model.max_length
+        ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
+        most = self.model.max_length
         if most is not None and len(ids) > most:
             raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {most}: shorten it")
         return ids
@@ -213,6 +225,8 @@ class _Asked:
         prompt = padded_in_front(rows, self.device)
         ids, begun = prompt.ids, Begun(prompt.ids)
         rules: list[Rule] = [rule.start(begun) for rule in self.rules]
+        if self.tokenizer.ends:
+            rules.append(EndAfter(self.tokenizer.ends))
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))
         limits = [self.limit(len(row)) for row in rows]
@@ -251,4 +265,7 @@ class _Asked:
         stream = TextStream(self.tokenizer, row, self.stops)
         text = "".join(map(stream.add, found.tokens[:-1])) + stream.rest()
         ended: Ended = "stop" if stream.stopped else "length" if found.cut else "end"
-        return Continuation(text, ended, found.score, found.log_prob, found.tokens, found.token_log_probs)
+        tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
+        if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # it has ended there; EOS was put behind by a rule
+            tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
+        return Continuation(text, ended, found.score, total, tokens, log_probs)

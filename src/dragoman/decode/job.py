@@ -35,7 +35,7 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
 from dragoman.text.invariants import as_it_is, is_wordless
-from dragoman.text.tokens.tokenizer import BOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do."""
@@ -138,7 +138,7 @@ class Job:
         most = self.model.max_length
         if len(text) > self.longest or most is None:
             return len(text) <= self.longest
-        return tags + len(self.source_tokenizer.encode(text)) < most  # one place is for EOS
+        return tags + len(self.source_tokenizer.encode(text)) + len(self.source_tokenizer.frame(SOURCE_FRAME)) <= most
 
     def answers(self, asked: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
         """The translations of each text, in its place."""

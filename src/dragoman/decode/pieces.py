@@ -79,3 +79,21 @@ class StopAt(Rule):
     def follow(self, choice: Choice) -> None:
         self.said.follow(choice)
         self.said.rows = torch.cat([self.said.rows, choice.tokens[:, None]], dim=1)
+
+
+class EndAfter(Rule):
+    """Ends an answer whose newest token is one of ``tokens``: a model may have several that end a text."""
+
+    def __init__(self, tokens: Sequence[int]):
+        self.tokens = tokens
+        self.newest: Tensor | None = None
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if self.newest is None:
+            return logits
+        over = torch.isin(self.newest, torch.tensor(self.tokens, device=logits.device))
+        other = torch.arange(logits.shape[1], device=logits.device) != EOS
+        return logits.masked_fill(over[:, None] & other, -torch.inf)
+
+    def follow(self, choice: Choice) -> None:
+        self.newest = choice.tokens

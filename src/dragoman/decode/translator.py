@@ -81,6 +81,7 @@ class Translator:
         context: int | None = None,
         split_sentences: Splitting = "auto",
         source_language: str | None = None,
+        special_tokens: bool = False,
     ) -> "Translator":
         """The translator that a run has trained.
 
@@ -94,6 +95,7 @@ class Translator:
                 training texts or more were a single sentence.
             source_language: a code such as de, for the abbreviations of its sentences; None for what
                 ``data.cleaning.source_language`` says.
+            special_tokens: read special tokens that are spelt out in texts as these tokens.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
@@ -102,6 +104,8 @@ class Translator:
         config = run_config(run)
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         check(run, model, TRANSLATES)
+        if special_tokens:
+            source_tokenizer = source_tokenizer.reading_special_tokens()
         before = learnt(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
@@ -146,8 +150,8 @@ class Translator:
         Each line of a text is translated by itself, and its line ends stay as they are. Other white space and control
         characters count as one space, as they did in training; a line of nothing else has the translation "". A line
         without a word, such as 12:30, is its own translation. A line that is too long is translated in parts and says
-        so in its ``warnings``; whether one of several sentences is, ``load`` decides. A text is translated without regard
-        to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines
+        so in its ``warnings``; whether one of several sentences is, ``load`` decides. A text is translated without
+        regard to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines
         of one.
 
         Args:

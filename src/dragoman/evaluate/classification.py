@@ -15,7 +15,7 @@ from dragoman.data.labels import confusion, f1, true_labels
 from dragoman.data.material import Ids, Images
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.input_reader import Progress
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords, LogisticRegression, Numbers
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import Examiner, Outcome
@@ -125,6 +125,11 @@ class ClassificationExaminer(Examiner):
 
     def load(self, run: str | Path, which: str, device: str) -> None:
         self.classifier = Classifier.load(run, which, device=device)
+        if self.classifier.problem_type != "single_label":
+            raise ConfigError(
+                f"{run}: its model answers a {self.classifier.problem_type.replace('_', '-')} problem; accuracy and F1 "
+                "are for one label a text"
+            )
         self.texts = isinstance(self.classifier.material, Ids)
 
     def examples(self, named: str | None, kept: str = "test") -> Sequence[Labelled]:

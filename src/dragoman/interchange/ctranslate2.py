@@ -6,6 +6,7 @@ SwiGLU, grouped queries) and decoders alone are expressible; `obstacle` says wha
 D width, H query heads, G key/value heads.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
+from dragoman.interchange.checking import built, check_ctranslate2
 from dragoman.interchange.exporting import Weights, check_free, weights_of
 from dragoman.interchange.vocabulary import NAMES
+from dragoman.interchange.whitelist import Rule, Whitelist, only, unknown_parts
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
@@ -38,12 +41,19 @@ LONGEST = 1024
 
 
 def export_ctranslate2(
-    run: str | Path, folder: str | Path, which: str | int = "best", quantization: str | None = None
+    run: str | Path,
+    folder: str | Path,
+    which: str | int = "best",
+    quantization: str | None = None,
+    *,
+    check: bool = True,
 ) -> None:
     """Write the folder that ``ctranslate2.Translator`` (or ``Generator``) opens, with our tokenizers beside the model.
 
+    The model is compared with the run's first, in float32, unless ``check`` is false.
+
     Raises:
-        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        CheckpointError: as ``RunDirectory.load``, something is at ``folder`` already, or the export answers otherwise.
         ConfigError: the model cannot be expressed (the message names the path), or CTranslate2 is not installed.
     """
     directory, folder = RunDirectory.open(run), Path(folder)
@@ -55,13 +65,21 @@ def export_ctranslate2(
         raise ConfigError(f"model.kind: {_kind(cfg)}: cannot be said in CTranslate2")
     if hindrance := next(obstacles(cfg), None):
         raise ConfigError(f"{hindrance}: cannot be said in CTranslate2")
-    spec = _specification(cfg, {name: value.float() for name, value in weights.items()})
     source, target = directory.tokenizers()
-    _set_vocabulary(spec, source, target, cfg)
-    spec.validate()
-    spec.optimize(quantization)
+
+    def write(path: Path, quantization: str | None) -> None:
+        spec = _specification(cfg, {name: value.float() for name, value in weights.items()})
+        _set_vocabulary(spec, source, target, cfg)
+        spec.validate()
+        spec.optimize(quantization)
+        spec.save(str(path))
+
     with durable.folder(folder) as partial:
-        spec.save(str(partial))
+        if check:
+            with tempfile.TemporaryDirectory(dir=partial.parent) as plain:
+                write(Path(plain), None)
+                check_ctranslate2(Path(plain), built(cfg, weights), (tokens(source), tokens(target)))
+        write(partial, quantization)
         for path in directory.tokenizer_files():
             (partial / path.name).write_bytes(path.read_bytes())
 
@@ -69,77 +87,107 @@ def export_ctranslate2(
 # ---- what can be said -------------------------------------------------------------------------------
 
 
+_NORM: dict[str, Rule] = {"eps": "written"}
+KNOWN: Whitelist = {
+    TransformerConfig: {
+        "vocab": "written", "source_vocab": "written", "dim": "written", "encoder": "written", "decoder": "written",
+        "position": "written", "scale_embedding": "written", "embedding_norm": "written", "tying": "written",
+        "output_bias": "written", "silent": "written", "scale_output": "written", "logit_cap": only(None),
+        "pad": "harmless", "source": only(None), "dropout": "harmless", "init": "harmless",
+    },
+    TowerConfig: {"depth": "written", "pattern": "written", "final_norm": "written"},
+    BlockConfig: {
+        "mixer": "written", "cross": "written", "mlp": "written", "norm": "written", "placement": only("pre", "post"),
+        "residual": "written", "dropout": "harmless",
+    },
+    AttentionConfig: {
+        "heads": "written", "kv_heads": "written", "head_dim": "written", "position": "written",
+        "visibility": "written", "scorer": "written", "qk_norm": "written", "bias": "written", "out_bias": "written",
+        "dropout": "harmless",
+    },
+    FeedForward: {"hidden": "written", "activation": only(*ACTIVATIONS), "bias": "written", "dropout": "harmless"},
+    Gated: {"hidden": "written", "activation": only(*ACTIVATIONS), "bias": "written", "dropout": "harmless"},
+    LayerNorm: {**_NORM, "bias": only(True)},
+    RmsNorm: _NORM,
+    ZeroCenteredRmsNorm: _NORM,
+    NoNorm: {},
+    PlainResidual: {},
+    NoEmbedding: {},
+    Learned: {"length": "written", "offset": "written"},
+    Sinusoidal: {"base": "written", "layout": "written"},
+    NoPosition: {},
+    Rotary: {"theta": "written", "scaling": "written", "fraction": "written", "pairs": "written"},
+    NoScaling: {},
+    Full: {},
+    Causal: {"window": only(None), "sinks": only(0)},  # its own window forgets other tokens than ours
+    ScaledDot: {"scale": only(None)},
+}  # fmt: skip
+"""What can be written for the engine; all else is refused."""
+
+
 def obstacles(cfg: TransformerConfig) -> Iterator[str]:
     """What stands in the way, each with its path."""
+    unknown_to_engine = list(unknown_parts(cfg, KNOWN))
+    yield from unknown_to_engine
+    if unknown_to_engine:
+        return  # what follows takes the parts for known
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
-    if _kind(cfg.position) not in ("no_embedding", "learned", "sinusoidal"):
-        yield f"model.position: {_kind(cfg.position)}"
     inside = cfg.decoder.pattern[0].mixer.position
     if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary):
         yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
-    if not isinstance(cfg.embedding_norm, NoNorm | LayerNorm):
-        yield f"model.embedding_norm: {_kind(cfg.embedding_norm)}"
-    if cfg.source is not None:
-        yield "model.source: a source that is no text"
-    if cfg.logit_cap is not None:
-        yield "model.logit_cap: capped logits"
 
 
 def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> Iterator[str]:
     for side, tower in towers.items():
+        first = tower.pattern[0]
         for i, block in enumerate(tower.pattern):
             path = f"model.{side}.pattern.{i}"
-            if i and block != tower.pattern[0]:
+            if i and block != first:
                 yield f"{path}: layers that differ from one another"
-            yield from _block_obstacles(block, path)
-        if isinstance(tower.final_norm, NoNorm) != (tower.pattern[0].placement == "post"):
-            yield f"model.{side}.final_norm: {_kind(tower.final_norm)} after {tower.pattern[0].placement}-norm blocks"
+            if isinstance(block.norm, NoNorm):
+                yield f"{path}.norm: no norm"
+            yield from _attention_obstacles(block, path, crossing=cfg.encoder is not None)
+        if isinstance(tower.final_norm, NoNorm) != (first.placement == "post"):
+            yield f"model.{side}.final_norm: {_kind(tower.final_norm)} after {first.placement}-norm blocks"
+        yield from _norm_obstacles(cfg, tower, f"model.{side}")
     if cfg.encoder and cfg.encoder.pattern[0].placement != cfg.decoder.pattern[0].placement:
         yield "model.encoder.pattern.0.placement: another than the decoder's"
-    epsilons = {norm.eps for tower in towers.values() for norm in _norms(tower) if not isinstance(norm, NoNorm)}
+    norms = [cfg.embedding_norm, *(norm for tower in towers.values() for norm in _norms(tower))]
+    epsilons = {norm.eps for norm in norms if not isinstance(norm, NoNorm)}
     if len(epsilons) > 1:
         yield f"model: norms with different eps ({', '.join(map(str, sorted(epsilons)))})"
 
 
+def _norms(tower: TowerConfig) -> list[Norm]:
+    heads = [block.mixer.qk_norm for block in tower.pattern]
+    return [tower.final_norm, *(block.norm for block in tower.pattern), *heads]
+
+
+def _norm_obstacles(cfg: TransformerConfig, tower: TowerConfig, path: str) -> Iterator[str]:
+    """The engine has one kind of norm for all of a tower, the embeddings' included."""
+    kind = isinstance(tower.pattern[0].norm, LayerNorm)
+    if not isinstance(tower.final_norm, NoNorm) and isinstance(tower.final_norm, LayerNorm) != kind:
+        yield f"{path}.final_norm: {_kind(tower.final_norm)} after blocks with {_kind(tower.pattern[0].norm)}"
+    if not isinstance(cfg.embedding_norm, NoNorm) and not (isinstance(cfg.embedding_norm, LayerNorm) and kind):
+        yield f"model.embedding_norm: {_kind(cfg.embedding_norm)} with {_kind(tower.pattern[0].norm)} in blocks"
+
+
+def _attention_obstacles(block: BlockConfig, path: str, *, crossing: bool) -> Iterator[str]:
+    qk_norm = block.mixer.qk_norm
+    if not isinstance(qk_norm, NoNorm) and (crossing or type(qk_norm) is not RmsNorm):
+        yield f"{path}.mixer.qk_norm: {_kind(qk_norm)}" + (" in a model with an encoder" if crossing else "")
+    if block.cross is None:
+        return
+    if not isinstance(block.cross.qk_norm, NoNorm):
+        yield f"{path}.cross.qk_norm: {_kind(block.cross.qk_norm)}"
+    for name in ("heads", "kv_heads", "head_dim"):
+        if getattr(block.cross, name) != getattr(block.mixer, name):
+            yield f"{path}.cross.{name}: another than the mixer's"
+
+
 def _kind(choice: object) -> str:
     return kind_of(type(choice))
-
-
-def _norms(tower: TowerConfig) -> list[Norm]:
-    return [tower.final_norm, *(block.norm for block in tower.pattern)]
-
-
-def _block_obstacles(block: BlockConfig, path: str) -> Iterator[str]:
-    if block.placement not in ("pre", "post"):
-        yield f"{path}.placement: {block.placement}"
-    if not isinstance(block.residual, PlainResidual):
-        yield f"{path}.residual: {_kind(block.residual)}"
-    if isinstance(block.norm, NoNorm):
-        yield f"{path}.norm: no norm"
-    if isinstance(block.norm, LayerNorm) and not block.norm.bias:
-        yield f"{path}.norm.bias: false"
-    if not isinstance(block.mlp, FeedForward | Gated):
-        yield f"{path}.mlp: {_kind(block.mlp)}"
-    for name in ("mixer", "cross"):
-        attention = getattr(block, name)
-        if attention is not None:
-            yield from _attention_obstacles(attention, f"{path}.{name}")
-
-
-def _attention_obstacles(cfg: AttentionConfig, path: str) -> Iterator[str]:
-    if not isinstance(cfg.position, NoPosition | Rotary):
-        yield f"{path}.position: {_kind(cfg.position)}"
-    if isinstance(cfg.position, Rotary) and not isinstance(cfg.position.scaling, NoScaling):
-        yield f"{path}.position.scaling: {_kind(cfg.position.scaling)}"
-    if not isinstance(cfg.scorer, ScaledDot) or cfg.scorer.scale is not None:
-        yield f"{path}.scorer: {_kind(cfg.scorer)} with a scale of its own"
-    if not isinstance(cfg.qk_norm, NoNorm | RmsNorm):
-        yield f"{path}.qk_norm: {_kind(cfg.qk_norm)}"
-    if not isinstance(cfg.visibility, Full | Causal):
-        yield f"{path}.visibility: {_kind(cfg.visibility)}"
-    elif cfg.visibility.window is not None:  # its own window forgets other tokens than ours
-        yield f"{path}.visibility.window: {cfg.visibility.window}"
 
 
 # ---- saying it -------------------------------------------------------------------------------------

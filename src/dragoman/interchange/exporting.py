@@ -17,32 +17,53 @@ from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, Settings, alike, obstacle, shape_of
+from dragoman.interchange.family import Family, alike, obstacle, shape_of
+from dragoman.interchange.fields import settings_of
 from dragoman.interchange.files import read_json, write_json
-from dragoman.interchange.importing import ORIGIN, RECORD, SMALL, labels_of, origin_vocabulary
+from dragoman.interchange.importing import (
+    ORIGIN,
+    RECORD,
+    SMALL,
+    labels_of,
+    origin_vocabulary,
+    problem_type_of,
+    their_problem_type,
+)
+from dragoman.interchange.known_parts import HUGGINGFACE
 from dragoman.interchange.names import Pair, pairs
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
+from dragoman.interchange.whitelist import unknown_parts
+from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import NoHead, Sentence
 from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.transformer import TransformerConfig
+from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
 
 Weights = Mapping[str, Tensor]
 Expressible = TransformerConfig | EncoderConfig
 
 
 def export_huggingface(
-    run: str | Path, folder: str | Path, which: str | int = "best", progress: Report | None = None
+    run: str | Path,
+    folder: str | Path,
+    which: str | int = "best",
+    progress: Report | None = None,
+    *,
+    check: bool = True,
 ) -> str:
     """Write the Hugging Face folder ``folder`` and return the name of the family whose layout it has.
 
+    Its answers and ids are compared with the run's first, unless ``check`` is false or transformers is not installed.
+
     Raises:
-        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        CheckpointError: as ``RunDirectory.load``, something is at ``folder`` already, or the export answers otherwise.
         ConfigError: no layout can express the model; the message names the path that stands in the way.
     """
     directory, folder = RunDirectory.open(run), Path(folder)
@@ -50,20 +71,45 @@ def export_huggingface(
     cfg, weights = weights_of(directory, which)
     if not isinstance(cfg, TransformerConfig | EncoderConfig):
         raise ConfigError("model.kind: two_towers cannot be said in a Hugging Face layout")
-    family = choose_family(cfg, directory)
+    if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
+        raise ConfigError(f"{unknown}: cannot be said in a Hugging Face layout")
+    family, learned = choose_family(cfg, directory), weights
     vocabulary = _vocabulary(directory)
     if vocabulary is not None and vocabulary.bos is None:
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
         weights = in_halves(cfg, weights)
+    weights = with_zero_biases(laid_out(cfg, family), weights)
     with durable.folder(folder) as partial:
         prefix = _prefix(directory, family, cfg)
         _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
+        described = None
         if _is_as_it_came(directory, family, cfg, vocabulary):
             _give_back(directory.path / ORIGIN, partial)
         else:
             _describe(partial, family, cfg, directory, vocabulary)
+            described = vocabulary
+        if check and checker_missing("huggingface") is None:
+            _check(partial, family, cfg, learned, vocabulary, described and directory.tokenizers()[0])
     return family.name
+
+
+def _check(
+    folder: Path,
+    family: Family,
+    cfg: Expressible,
+    weights: Weights,
+    vocabulary: Vocabulary | None,
+    tokenizer: Tokenizer | None,
+) -> None:
+    """Compare a folder with the run; the tokenizer too, where we have written it."""
+    headless = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence)
+    if headless:
+        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    check_huggingface(folder, dataclasses.replace(cfg, head=NoHead()) if headless else cfg, weights, vocabulary)
+    if tokenizer is not None and vocabulary is not None:
+        default = {"decoder": PROMPT_FRAME, "encoder-decoder": SOURCE_FRAME, "encoder": INPUT_FRAME}[family.shape]
+        check_tokenizer(folder, tokenizer, vocabulary, tokenizer.frame(default))
 
 
 def check_free(folder: Path) -> None:
@@ -107,12 +153,36 @@ def laid_out(cfg: Expressible, family: Family) -> Expressible:
     none). Of a sentence encoder: without its head, which stands in another file."""
     if isinstance(cfg, EncoderConfig):
         return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, Sentence) else cfg
+    if family.name == "llama":
+        return _with_output_biases(cfg)
     if family.name != "marian":
         return cfg
     position = cfg.position
     if isinstance(position, Sinusoidal) and position.layout == "interleaved":
         position = dataclasses.replace(position, layout="halves")
     return dataclasses.replace(cfg, position=position, output_bias=True)
+
+
+def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
+    """Qwen 2's model in the layout of LLaMA, which has a bias on attention's output too (of zeros, where we have none):
+    transformers reads the text of a folder in Qwen 2's layout with the tokenizer of Qwen 2, whatever tokenizer.json
+    says."""
+    pattern = tuple(
+        dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, out_bias=True))
+        if isinstance(block.mixer, AttentionConfig) and block.mixer.bias
+        else block
+        for block in cfg.decoder.pattern
+    )
+    return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
+
+
+def with_zero_biases(laid_out: Expressible, weights: Weights) -> Weights:
+    """Return the weights with zeros for the biases that a layout has and the model has not."""
+    with torch.device("meta"):
+        wanted = laid_out.build().named_parameters()
+    missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
+    dtype = next(iter(weights.values())).dtype
+    return dict(weights) | {name: torch.zeros(shape, dtype=dtype) for name, shape in missing.items()}
 
 
 def in_halves(cfg: TransformerConfig, weights: Weights) -> Weights:
@@ -213,14 +283,19 @@ def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabula
     content, said = read_json(origin / "config.json"), read_json(origin / RECORD)["vocabulary"]
     return (
         said == (vocabulary and vocabulary.to_dict())
-        and alike(laid_out(cfg, family), family.config(Settings(content)))
+        and alike(laid_out(cfg, family), family.config(settings_of(content, "config.json", family.model_type)))
         and _labels(run) == (labels_of(cfg, content) or None)
+        and _problem_type(run) == problem_type_of(content, len(labels_of(cfg, content)) or 2)
     )
 
 
 def _labels(run: RunDirectory) -> list[str] | None:
     """The names of the classes, where the run's task has some."""
     return (run.config.get("task") or {}).get("labels")
+
+
+def _problem_type(run: RunDirectory) -> str:
+    return (run.config.get("task") or {}).get("problem_type", "single_label")
 
 
 def _give_back(origin: Path, folder: Path) -> None:
@@ -236,8 +311,9 @@ def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory,
     said |= family.describe(laid_out(cfg, family))
     if vocabulary is not None:
         said |= {"vocab_size": vocabulary.size}
-        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape)
+        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape, origin=run.path / ORIGIN)
     if labels := _labels(run):
+        said |= {"problem_type": their_problem_type(_problem_type(run))}
         said |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence):
         write_sentence(folder, cfg.head, cfg.dim)

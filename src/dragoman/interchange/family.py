@@ -19,17 +19,25 @@ from dragoman.model.transformer import TransformerConfig
 class Settings:
     """A config.json, whose mistakes are told with its path."""
 
-    def __init__(self, content: dict[str, Any], where: Path | str = "config.json"):
+    def __init__(self, content: dict[str, Any], where: Path | str = "config.json", read: set[str] | None = None):
         self.content, self.where = content, where
+        self.read: set[str] = set() if read is None else read
+        """Names of the fields that have been asked for."""
+
+    def changed(self, **fields: Any) -> "Settings":
+        """Return the same with other values; what is read of it counts as read here."""
+        return Settings(self.content | fields, self.where, self.read)
 
     def __getitem__(self, name: str) -> Any:
         """Raises ConfigError where it is missing."""
+        self.read.add(name)
         if self.content.get(name) is None:
             raise ConfigError(f"{self.where}: {name}: must be given")
         return self.content[name]
 
     def get(self, name: str, default: Any = None) -> Any:
         """``default`` also for null."""
+        self.read.add(name)
         value = self.content.get(name)
         return default if value is None else value
 
@@ -49,10 +57,12 @@ class Settings:
 
     def rotary(self, kind: str | None = None, theta: float = 10_000.0) -> Rotary:
         """Of ``rope_parameters``, for all layers or for one ``kind`` of them, or of the older ``rope_scaling``."""
-        said = self.get("rope_parameters", {})
+        said, older, old_theta = self.get("rope_parameters", {}), self.get("rope_scaling", {}), self.get("rope_theta")
         said = said.get(kind, said) if kind else said
-        said = said or {"rope_theta": self.get("rope_theta", theta)} | self.get("rope_scaling", {})
+        said = said or {"rope_theta": old_theta or theta} | older
         where = f"{self.where}: {'rope_parameters' if 'rope_parameters' in self.content else 'rope_scaling'}"
+        if (part := said.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))) != 1.0:
+            raise ConfigError(f"{self.where}: partial_rotary_factor: {part} is not supported here, only 1.0")
         scaling = _scaling(said, where, self.get("max_position_embeddings"))
         return Rotary(theta=float(said.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
 
@@ -70,12 +80,30 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def their_activation(ours: Activation) -> str:
-    """The name that Transformers has for one of ours."""
-    return next(theirs for theirs, known in ACTIVATIONS.items() if known == ours)
+    """The name that Transformers has for one of ours.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    for theirs, known in ACTIVATIONS.items():
+        if known == ours:
+            return theirs
+    raise ConfigError(f"activation: {ours} has no name in transformers")
+
+
+_ROPE_FIELDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "original_max_position_embeddings", "high_freq_factor", "low_freq_factor"),
+    "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+}
 
 
 def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
     kind = said.get("rope_type", said.get("type", "default"))
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_ROPE_FIELDS.get(kind, ())}
+    if unread := sorted(name for name in said if said[name] is not None and name not in known and kind in _ROPE_FIELDS):
+        raise ConfigError(f"{where}: {unread[0]} of {kind} is not supported")
     trained = said.get("original_max_position_embeddings", longest)
     match kind:
         case "default":
@@ -90,11 +118,8 @@ def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
                 slow=float(said["low_freq_factor"]),
             )
         case "yarn":
-            others = [k for k in ("mscale", "mscale_all_dim", "attention_factor") if said.get(k)]
-            if not others:
-                fast, slow = float(said.get("beta_fast") or 32), float(said.get("beta_slow") or 1)
-                return Yarn(factor=float(said["factor"]), trained=trained, fast=fast, slow=slow)
-            raise ConfigError(f"{where}: {others[0]} of yarn is not supported")
+            fast, slow = float(said.get("beta_fast") or 32), float(said.get("beta_slow") or 1)
+            return Yarn(factor=float(said["factor"]), trained=trained, fast=fast, slow=slow)
     raise ConfigError(f"{where}: rope_type {kind!r} is not supported; known: default, linear, llama3, yarn")
 
 

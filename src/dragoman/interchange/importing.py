@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
 from dragoman.config import dump_yaml, to_dict, unknown
+from dragoman.data.tasks.classification import ProblemType
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, Settings
+from dragoman.interchange.family import Family
+from dragoman.interchange.fields import settings_of, unknown_fields
 from dragoman.interchange.files import read_json
+from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import Pair, pairs
 from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, Shards, write_stream
@@ -29,13 +32,15 @@ from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import Vocabulary, special_ids
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import Classification, NoHead
+from dragoman.model.heads import Classification, NoHead, Sentence
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
 ORIGIN, RECORD = "origin", "dragoman.json"
 SMALL = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "chat_template.jinja",
+    "chat_template.json",
     "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
@@ -58,7 +63,9 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     if not content:
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
     family = find_family(content, folder / "config.json")
-    cfg = family.config(Settings(content, folder / "config.json"))
+    given = settings_of(content, folder / "config.json", family.model_type)
+    cfg = family.config(given)
+    notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)
@@ -72,7 +79,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
             with durable.folder(run) as partial:
                 if tokenizers is not None:
                     RunDirectory(partial).write_tokenizers(*tokenizers)
-                _keep_origin(folder, partial / ORIGIN, source)
+                _keep_origin(folder, partial / ORIGIN, source, notes + source.unused)
                 _write(partial, source, {"kind": "run"} | _task(cfg, content) | {"model": to_dict(cfg)}, progress)
         except OSError as error:
             raise CheckpointError(f"{error.filename or run}: cannot create the run: {error.strerror}") from None
@@ -106,11 +113,12 @@ def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: Mode
     """
     if not family.tables(cfg):
         return None
-    found = special_ids(folder, content, content.get("vocab_size", 0), translates=family.shape == "encoder-decoder")
+    found = special_ids(folder, content, content.get("vocab_size", 0), shape=family.shape)
     if family.shape == "encoder" and found.added:
         raise ConfigError(
-            f"{folder / 'config.json'}: padding, beginning and end of a text ({content.get('pad_token_id')}, "
-            f"{found.start}, {found.eos}) must be three tokens; tokenizer_config.json may name them"
+            f"{folder}: padding, beginning and end of a text must be three tokens of the vocabulary, and are "
+            f"{found.start if found.pad is None else found.pad}, {found.start} and {found.eos}: name them as "
+            "pad_token, cls_token and sep_token in tokenizer_config.json, which is read before config.json"
         )
     return found
 
@@ -140,10 +148,25 @@ class _Source:
             stored = _stored_name(pair, shards, family)
             _check_shape(pair, stored, self)
             self.where |= dict.fromkeys(pair.ours, (pair, stored))
+        self.unused = describe_leftovers(
+            shards,
+            {stored for _, stored in self.where.values()},
+            {stored for pair, stored in self.where.values() if pair.of_vocabulary},
+            family.name,
+            headless=isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | Sentence),
+        )
+        """Lines about tensors of theirs that are known to be unused."""
 
     def __getitem__(self, name: str) -> Tensor:
         pair, stored = self.where[name]
-        return pair.read(self.shards[stored], name, self.parameters, self.vocabulary)
+        theirs = self.shards[stored]
+        if not bool(theirs.isfinite().all()):
+            bad = int((~theirs.isfinite()).sum())
+            raise CheckpointError(
+                f"{self.shards.folder / self.shards.names[stored]}: {stored} holds {bad} of {theirs.numel()} numbers "
+                "that are NaN or infinite: the file is damaged, or the training went wrong"
+            )
+        return pair.read(theirs, name, self.parameters, self.vocabulary)
 
     @property
     def prefixed(self) -> bool:
@@ -183,7 +206,12 @@ def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _keep_origin(folder: Path, origin: Path, source: _Source) -> None:
+def import_notes(run: RunDirectory) -> list[str]:
+    """Return what an import has left aside of its folder, a line each."""
+    return read_json(run.path / ORIGIN / RECORD).get("notes", [])
+
+
+def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) -> None:
     origin.mkdir()
     for name in SMALL:
         if (folder / name).is_file():
@@ -194,6 +222,7 @@ def _keep_origin(folder: Path, origin: Path, source: _Source) -> None:
         "family": source.family.name,
         "prefixed": source.prefixed,
         "vocabulary": vocabulary and vocabulary.to_dict(),
+        "notes": notes,
     }
     (origin / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
@@ -209,7 +238,36 @@ def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
     """What the model was trained to do, where that says more than the model: the names of its classes."""
     labels = labels_of(cfg, content)
-    return {"task": {"kind": "classification", "labels": labels}} if labels else {}
+    if not labels:
+        return {}
+    task: dict[str, Any] = {"kind": "classification", "labels": labels}
+    problem_type = problem_type_of(content, len(labels))
+    return {"task": task if problem_type == "single_label" else task | {"problem_type": problem_type}}
+
+
+_PROBLEM_TYPES: dict[str, ProblemType] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+def problem_type_of(content: dict[str, Any], labels: int) -> ProblemType:
+    """What the logits of a classifier mean; like transformers, take a single one for a value where nothing is said.
+
+    Raises:
+        ConfigError: a type that is not known.
+    """
+    said = content.get("problem_type")
+    if said is None:
+        return "regression" if labels == 1 else "single_label"
+    if said not in _PROBLEM_TYPES:
+        raise ConfigError(f"config.json: {unknown('problem_type', said, _PROBLEM_TYPES)}")
+    return _PROBLEM_TYPES[said]
+
+
+def their_problem_type(ours: str) -> str:
+    return next(theirs for theirs, known in _PROBLEM_TYPES.items() if known == ours)
 
 
 def _write(run: Path, source: _Source, config: dict[str, Any], progress: Report | None) -> None:

@@ -22,38 +22,45 @@ from torch import Tensor, nn
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import ConfigError
+from dragoman.interchange.checking import built, check_onnx, checker_missing
 from dragoman.interchange.exporting import check_free, weights_of
+from dragoman.interchange.known_parts import ONNX
+from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention
-from dragoman.model.encoder import Encoder
+from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.positions.places import Places, Tokens
 from dragoman.model.state import KV, KVState, LayerState, TowerState, stateless
-from dragoman.model.transformer import Transformer
+from dragoman.model.transformer import Transformer, TransformerConfig
 
 Cache = Float[Tensor, "L 2 B G K C"]
 
 
-def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best") -> list[str]:
+def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", *, check: bool = True) -> list[str]:
     """Write the folder with the graphs and our tokenizers; the names of the graphs.
 
+    What they answer is compared with the run's model first, unless ``check`` is false or onnxruntime is not installed.
+
     Raises:
-        CheckpointError: as ``RunDirectory.load``, or something is at ``folder`` already.
+        CheckpointError: as ``RunDirectory.load``, something is at ``folder`` already, or the export answers otherwise.
         ConfigError: a model that cannot be a graph (the message names the path), or the packages are not installed.
     """
     directory, folder = RunDirectory.open(run), Path(folder)
     check_free(folder)
     _check_installed()
     cfg, weights = weights_of(directory, which)
-    model = cfg.build()
-    model.load_state_dict(weights)
-    model = model.eval().float()
+    if isinstance(cfg, TransformerConfig | EncoderConfig) and (unknown := next(unknown_parts(cfg, ONNX), None)):
+        raise ConfigError(f"{unknown}: does not become an ONNX graph")
+    model = built(cfg, weights)
     graphs = _graphs(model)
     with durable.folder(folder) as partial:
         for name, (module, inputs) in graphs.items():
             _write(partial / name, module, inputs)
         for path in directory.tokenizer_files():
             (partial / path.name).write_bytes(path.read_bytes())
+        if check and checker_missing("onnx") is None:
+            check_onnx(partial, model)
     return list(graphs)
 
 

@@ -3,16 +3,19 @@ as theirs."""
 
 import copy
 import json
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from dragoman.errors import DataError
-from dragoman.interchange.files import write_json
+from dragoman.interchange.files import read_json, write_json
+from dragoman.interchange.framing import TheirFrame, read_frame
 from dragoman.interchange.older_tokenizers import contents
-from dragoman.interchange.vocabulary import NAMES, Shape, Vocabulary
+from dragoman.interchange.vocabulary import NAMES, Shape, Vocabulary, further_ends
+from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -23,19 +26,52 @@ def read_tokenizers(folder: Path, vocabulary: Vocabulary) -> tuple[Tokenizer, To
         DataError: none, or one that does not fit the vocabulary.
     """
     source, target, path = contents(folder)
-    read = adapt_tokenizer(target, path, vocabulary)
-    return (read if source is target else adapt_tokenizer(source, path, vocabulary)), read
+    config = read_json(folder / "config.json")
+    ends = further_ends(folder, config, vocabulary)
+
+    def adapted(content: dict[str, Any]) -> Tokenizer:
+        if config.get("model_type") == "qwen2":
+            content = as_qwen2(folder, content)
+        return adapt_tokenizer(content, path, vocabulary, read_frame(folder, content, config), ends)
+
+    read = adapted(target)
+    return (read if source is target else adapted(source)), read
 
 
-def adapt_tokenizer(content: dict[str, Any], path: Path, vocabulary: Vocabulary) -> Tokenizer:
-    """With this ``content``, as many entries as the model has rows, and the three roles under our names.
+_QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return a tokenizer with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no other
+    class: transformers takes these there, whatever tokenizer.json says."""
+    named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "Qwen2Tokenizer")
+    generic = named.removesuffix("Fast") in ("Qwen2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+    if content["model"].get("type") != "BPE" or not generic:
+        return content
+    prefix = bool(read_json(folder / "tokenizer_config.json").get("add_prefix_space"))
+    cut = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": False}
+    return content | {
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_bytes]},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    }
+
+
+def adapt_tokenizer(
+    content: dict[str, Any], path: Path, vocabulary: Vocabulary, frame: TheirFrame, ends: Sequence[int] = ()
+) -> Tokenizer:
+    """With this ``content``, as many entries as the model has rows, the three roles under our names, and what stands
+    around a text; ``ends`` are further tokens that end one.
 
     Raises:
         DataError: not one of the library's, or more entries than the vocabulary has rows.
     """
     content = copy.deepcopy(content)
     roles = zip(NAMES, (vocabulary.pad, vocabulary.bos, vocabulary.eos), strict=True)
-    _rename(content, {row: name for name, row in roles if row is not None}, path)
+    originals = _rename(content, {row: name for name, row in roles if row is not None}, path)
     content["post_processor"] = None
     try:
         inner = tokenizers.Tokenizer.from_str(json.dumps(content))
@@ -51,14 +87,24 @@ def adapt_tokenizer(content: dict[str, Any], path: Path, vocabulary: Vocabulary)
     inner.add_special_tokens(
         [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.silent]
     )
-    tokenizer = Tokenizer(inner)
+    names = [[_name_of(i, inner, path) for i in ids] for ids in (*frame, ends)]
+    template = FrameTemplate(tuple(names[0]), tuple(names[1]), originals, tuple(names[2]))
+    framed = json.loads(inner.to_str()) | {"post_processor": template.to_processor(inner)}
+    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(framed)))
     if tokenizer.special_rows != vocabulary.special:
         raise DataError(f"{path}: entry {vocabulary.eos}, which ends a text, is not in this tokenizer")
     return tokenizer
 
 
-def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> None:
-    """Give the entries with these ids other names, wherever they stand."""
+def _name_of(row: int, inner: tokenizers.Tokenizer, path: Path) -> str:
+    name = inner.id_to_token(row)
+    if name is None:
+        raise DataError(f"{path}: entry {row}, which stands around a text or ends one, is not in this tokenizer")
+    return name
+
+
+def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[str, str]:
+    """Give the entries with these ids other names, wherever they stand; return the new name of each -> the old."""
     model = content.get("model", {})
     vocab = model.get("vocab")
     old: dict[str, str] = {}
@@ -77,46 +123,77 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> None:
     if missing := set(names.values()) - set(old.values()):
         ids = [i for i, name in names.items() if name in missing]
         raise DataError(f"{path}: no entry {ids[0]}, which config.json names as a special token")
+    return {new: theirs for theirs, new in old.items()}
 
 
 # ---- out -------------------------------------------------------------------------------------------
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape) -> dict[str, Any]:
-    """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name."""
+def write_tokenizer(
+    folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape, origin: Path | None = None
+) -> dict[str, Any]:
+    """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name.
+
+    An imported tokenizer gets its own names back, and the chat template and the settings of generation that came with
+    it in ``origin``.
+    """
     content = json.loads(tokenizer.inner.to_str())
     has = (vocabulary.pad, vocabulary.bos, vocabulary.eos)
     _take_out(content, [row for row in tokenizer.special_rows if row not in has])
-    by_id = {token["id"]: token["content"] for token in content["added_tokens"]}
+    template = tokenizer.template
+    by_name = {token["content"]: token["id"] for token in content["added_tokens"]}
+    if template is not None:
+        kept = {by_name[ours]: theirs for ours, theirs in template.originals.items() if ours in by_name}
+        _rename(content, kept, folder / "tokenizer.json")
+    by_id = {token["id"]: token["content"] for token in content["added_tokens"]} | _names_by_id(content)
     bos, eos = vocabulary.start, vocabulary.eos
     pad = eos if vocabulary.pad is None else vocabulary.pad
-    names = [by_id[i] for i in (pad, bos, eos)]
-    template: list[Any] = [{"Sequence": {"id": "A", "type_id": 0}}]
-    used = {}
-    if shape != "encoder-decoder":
-        template.insert(0, {"SpecialToken": {"id": names[1], "type_id": 0}})
-        used[names[1]] = {"id": names[1], "ids": [bos], "tokens": [names[1]]}
-    if shape != "decoder":
-        template.append({"SpecialToken": {"id": names[2], "type_id": 0}})
-        used[names[2]] = {"id": names[2], "ids": [eos], "tokens": [names[2]]}
-    content["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": template,
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": used,
-    }
+    if template is None:
+        before, after = ([] if shape == "encoder-decoder" else [bos]), ([] if shape == "decoder" else [eos])
+    else:
+        order = vocabulary.order().tolist()
+        frame = tokenizer.frame(TextFrame())
+        before, after = ([order[i] for i in ids] for ids in (frame.before, frame.after))
+    content["post_processor"] = _processor(before, after, by_id)
     write_json(folder / "tokenizer.json", content)
-    write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast"}
-        | {f"{role}_token": name for role, name in zip(("pad", "bos", "eos"), names, strict=True)},
-    )
+    names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
+    kept = _chat_template(folder, origin)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | kept)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
     if shape != "encoder":
         unsaid = sorted({pad, bos} - {eos}) or None
-        write_json(folder / "generation_config.json", ids | {"suppress_tokens": unsaid})
+        said = read_json(origin / "generation_config.json") if origin else {}
+        several = {"eos_token_id": said["eos_token_id"]} if isinstance(said.get("eos_token_id"), list) else {}
+        write_json(folder / "generation_config.json", said | ids | {"suppress_tokens": unsaid} | several)
     return ids
+
+
+def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
+    vocab = content["model"]["vocab"]
+    return {i: row[0] for i, row in enumerate(vocab)} if isinstance(vocab, list) else {i: n for n, i in vocab.items()}
+
+
+def _processor(before: Sequence[int], after: Sequence[int], by_id: dict[int, str]) -> dict[str, Any]:
+    """A post-processor with these ids around one text."""
+    sides = [[{"SpecialToken": {"id": by_id[i], "type_id": 0}} for i in ids] for ids in (before, after)]
+    return {
+        "type": "TemplateProcessing",
+        "single": [*sides[0], {"Sequence": {"id": "A", "type_id": 0}}, *sides[1]],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {by_id[i]: {"id": by_id[i], "ids": [i], "tokens": [by_id[i]]} for i in (*before, *after)},
+    }
+
+
+def _chat_template(folder: Path, origin: Path | None) -> dict[str, Any]:
+    """Copy the chat templates that came in files of their own; return those of tokenizer_config.json."""
+    if origin is None:
+        return {}
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if (origin / name).is_file():
+            shutil.copyfile(origin / name, folder / name)
+    settings = read_json(origin / "tokenizer_config.json")
+    return {key: settings[key] for key in ("chat_template",) if key in settings}
 
 
 def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:

@@ -6,7 +6,7 @@ that it has no share in the softmax) and a copy of the row that they start from,
 V their vocabulary size, N the rows we add.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,37 +113,48 @@ def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
 # ---- what a Hugging Face folder says of its special tokens ------------------------------------------
 
 
-def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, translates: bool) -> Vocabulary:
-    """The roles as the configuration files of ``folder`` tell them, the more particular file first.
+def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Shape) -> Vocabulary:
+    """Return the roles as the files of ``folder`` tell them: the tokenizer's own map before config.json, which is often
+    older. Where a text ends, generation_config.json says first.
 
     Raises:
         ConfigError: no token ends a text, or an id lies outside of the vocabulary.
     """
-    said = [read_json(folder / "generation_config.json"), config, _named_ids(folder)]
+    named = {role: i for role, i in named_ids(folder).items() if i < size}
+    generation = read_json(folder / "generation_config.json")
 
-    def find(*names: str) -> int | None:
+    def find(*names: str, said: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
         for source in said:
             for name in names:
                 value = source.get(name)
-                if value is not None:
-                    return _first(value, said[2].get(name))
+                if value is not None and value != []:
+                    return _first(value, named.get(name))
         return None
 
-    eos, pad = find("eos_token_id", "sep_token_id"), find("pad_token_id")
+    reads = shape == "encoder"  # its texts stand between cls and sep, where the tokenizer has these
+    first_cls = ("cls_token_id", "bos_token_id") if reads else ("bos_token_id", "cls_token_id")
+    first_sep = ("sep_token_id", "eos_token_id") if reads else ("eos_token_id", "sep_token_id")
+    eos = find(*first_sep, said=(named, config) if reads else (generation, named, config))
+    pad, bos = find("pad_token_id"), find(*first_cls)
     if eos is None:
         raise ConfigError(f"{folder / 'config.json'}: eos_token_id: must be given, to know where a text ends")
-    bos = find("bos_token_id", "cls_token_id")
-    if translates:
-        start = find("decoder_start_token_id")
+    start = bos
+    if shape == "encoder-decoder":
+        start = find("decoder_start_token_id", said=(generation, config))
         start = start if start is not None else bos if bos is not None else pad
-    else:
-        start = bos
     start = eos if start is None else start
     for name, value in (("pad_token_id", pad), ("eos_token_id", eos), ("bos_token_id", start)):
         if value is not None and not 0 <= value < size:
             raise ConfigError(f"{folder / 'config.json'}: {name}: {value} is not below vocab_size, {size}")
     pad = None if pad == eos else pad
     return Vocabulary(size, pad, None if start in (pad, eos) else start, eos, start)
+
+
+def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: Vocabulary) -> list[int]:
+    """Return the tokens that end a text besides ``vocabulary.eos``, where a folder names several."""
+    said = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+    several = said if isinstance(said, list) else []
+    return sorted({i for i in several if isinstance(i, int) and 0 <= i < vocabulary.size} - {vocabulary.eos})
 
 
 def _first(value: Any, preferred: int | None) -> int:
@@ -153,17 +164,33 @@ def _first(value: Any, preferred: int | None) -> int:
     return preferred if preferred is not None and preferred in value else int(value[0])
 
 
-def _named_ids(folder: Path) -> dict[str, int]:
-    """Ids of the special tokens that tokenizer_config.json names."""
-    names = {"cls_token": "[CLS]", "sep_token": "[SEP]"} | read_json(folder / "tokenizer_config.json")
-    tokens = read_json(folder / "tokenizer.json").get("added_tokens", [])
-    added = {token["content"]: token["id"] for token in tokens}
-    if not added and (folder / "vocab.txt").is_file():
-        added = {line: i for i, line in enumerate((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())}
+def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """Return the ids of the special tokens that tokenizer_config.json and special_tokens_map.json name; ``content`` is
+    that of tokenizer.json, if it has been read."""
+    if content is None:
+        content = read_json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json")
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
+    names |= read_json(folder / "special_tokens_map.json") | settings
+    ids = _entries(folder, content) | {
+        token["content"]: int(i) for i, token in settings.get("added_tokens_decoder", {}).items()
+    }
     found = {}
     for role in ("pad", "bos", "eos", "cls", "sep"):
         token = names.get(f"{role}_token")
         token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str) and token in added:
-            found[f"{role}_token_id"] = added[token]
+        if isinstance(token, str) and token in ids:
+            found[f"{role}_token_id"] = ids[token]
     return found
+
+
+def _entries(folder: Path, content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the id of each entry of a folder's tokenizer."""
+    if not content:
+        if (folder / "vocab.txt").is_file():
+            lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+            return {line: i for i, line in enumerate(lines)}
+        return read_json(folder / "vocab.json")
+    vocab = (content.get("model") or {}).get("vocab") or {}
+    ids = {row[0]: i for i, row in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
+    return ids | {token["content"]: token["id"] for token in content.get("added_tokens", [])}

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from dragoman.text.context import SEPARATOR, ids_before
 from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.store import Column, building, chunks, opened
-from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, SOURCE_FRAME, Tokenizer
 
 CHUNK = 10_000
 """Pairs in memory while building."""
@@ -132,10 +132,11 @@ def _count(pairs: Iterable[Pair | Sourced], sources: dict[str, int]) -> None:
 
 def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced], longest: int | None = None) -> list[list[int]]:
     """The ids of each source: its tags, its context (of which no more is read than fits into ``longest``), its text,
-    eos."""
+    eos; an imported tokenizer may put others around the text."""
     sourced = [pair if isinstance(pair, Sourced) else Sourced(*pair, "") for pair in pairs]
     tags = [[tokenizer.tag(tag) for tag in pair.tags.split()] for pair in sourced]
-    rows = _ended(tokenizer, [pair.source for pair in sourced])
+    frame = tokenizer.frame(SOURCE_FRAME)
+    rows = [frame.around(row) for row in tokenizer.encode_batch([pair.source for pair in sourced])]
     contexts = [pair.context for pair in sourced]
     if not any(contexts):
         return [[*tagged, *row] for tagged, row in zip(tags, rows, strict=True)]

@@ -1,6 +1,6 @@
 """Classification: the label of a text, an image, or a sequence of frames."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,6 +15,8 @@ from dragoman.model.interface import EncoderModel
 from dragoman.model.loss import disagreement
 from dragoman.model.moe import auxiliary_loss
 
+ProblemType = Literal["single_label", "multi_label", "regression"]
+
 
 @config
 class Classification:
@@ -22,6 +24,9 @@ class Classification:
 
     labels: tuple[str, ...] | None = None
     """In the order of the model's classes; None for those of the training examples."""
+    problem_type: ProblemType = "single_label"
+    """What the logits mean: one of the labels (softmax), any number of them (sigmoid), or values. What is trained here
+    has the first; imported models may have the others."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the probability that is spread evenly over the labels."""
     r_drop: NonNegativeFloat = 0.0

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from dragoman.abilities import CLASSIFIES
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
@@ -18,10 +20,11 @@ class Classified:
     text: str
     """The text, or what else was given is called."""
     label: str
-    """The likeliest."""
+    """The likeliest; of values, the name of the largest."""
     probability: float
+    """Of that label; its value in a regression."""
     probabilities: dict[str, float]
-    """Of every label."""
+    """Of every label: together 1, or each by itself where a text may have several; the values in a regression."""
 
 
 class Classifier(InputReader):
@@ -35,6 +38,7 @@ class Classifier(InputReader):
         if not task.get("labels") or task.get("kind", "classification") != "classification":
             raise CheckpointError("this run's model was not trained to classify: start one with task: classification")
         self.labels: tuple[str, ...] = tuple(task["labels"])
+        self.problem_type: str = task.get("problem_type", "single_label")
 
     def classify(
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
@@ -44,7 +48,15 @@ class Classifier(InputReader):
         given, classified = self.checked(given, "given"), []
         names = [one if isinstance(one, str) else f"example {i}" for i, one in enumerate(given, 1)]
         for name, logits in zip(places or names, self.answers(given, progress, places), strict=True):
-            probabilities = dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True))
+            probabilities = dict(zip(self.labels, self._meaning(logits).tolist(), strict=True))
             label = max(probabilities, key=probabilities.__getitem__)
             classified.append(Classified(name, label, probabilities[label], probabilities))
         return classified
+
+    def _meaning(self, logits: Tensor) -> Tensor:
+        match self.problem_type:
+            case "multi_label":
+                return logits.sigmoid()
+            case "regression":
+                return logits
+        return logits.softmax(dim=0)

@@ -38,13 +38,22 @@ class InputReader:
         )
 
     @classmethod
-    def load(cls, run: str | Path, which: str | int = "best", *, device: str = "auto", tower: str = "first"):
+    def load(
+        cls,
+        run: str | Path,
+        which: str | int = "best",
+        *,
+        device: str = "auto",
+        tower: str = "first",
+        special_tokens: bool = False,
+    ):
         """
         Args:
             run: a run directory, or one of its checkpoints.
             which: ``best``, ``last``, a step, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             tower: ``first`` or ``second``, of a run that has two.
+            special_tokens: read special tokens that are spelt out in texts as these tokens.
 
         Raises:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
@@ -53,6 +62,8 @@ class InputReader:
         model, tokenizer, config = load_reader(run, which, tower=tower)
         if cls.ability:
             check(run, model, cls.ability)
+        if special_tokens and tokenizer is not None:
+            tokenizer = tokenizer.reading_special_tokens()
         return cls(made_ready(model, device), tokenizer, config)
 
     def checked(self, given: Any, argument: str) -> list[Any]:

@@ -29,7 +29,7 @@ from dragoman.text.formats.kinds import read_plain_lines
 from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import read_held_out
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import BOS, Tokenizer
+from dragoman.text.tokens.tokenizer import PROMPT_FRAME, Tokenizer
 
 BEGINNING = 16
 """Tokens of a validation text that a model is to continue."""
@@ -113,7 +113,8 @@ def _to_continue(
     most = max(1, (model.max_length or 2 * BEGINNING) // 2)  # the rest is for what the model says
     if text is not None:
         texts = [line for line in _lines(text, count) if line.strip()]
-        return texts, [[BOS, *ids][:most] for ids in tokenizer.encode_batch(texts)]
+        frame = tokenizer.frame(PROMPT_FRAME)
+        return texts, [frame.around(ids)[:most] for ids in tokenizer.encode_batch(texts)]
     if (data / "valid").is_dir():
         stored = Store.open(data / "valid").columns["text"]
         rows = [stored[i].tolist()[: min(most, BEGINNING)] for i in range(min(count, len(stored)))]

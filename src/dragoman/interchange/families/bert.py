@@ -65,6 +65,7 @@ def tables(cfg: EncoderConfig) -> frozenset[str]:
 
 def head(given: Settings, norm: LayerNorm) -> Head:
     """What the architecture says."""
+    given.read.add("tie_word_embeddings")  # of no matter where no words are written
     name = str(next(iter(given.get("architectures", [])), ""))
     classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
     match name.partition("For")[2]:
@@ -83,6 +84,7 @@ def head(given: Settings, norm: LayerNorm) -> Head:
 def model(given: Settings, positions: Learned) -> EncoderConfig:
     given.only("position_embedding_type", "absolute")
     given.only("is_decoder", False)
+    given.only("add_cross_attention", False)
     norm = LayerNorm(eps=given.get("layer_norm_eps", 1e-12))
     block = BlockConfig(
         mixer=AttentionConfig(heads=given["num_attention_heads"], visibility=Full(), bias=True),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dragoman.errors import ConfigError
 from dragoman.interchange.families import llama, qwen2
 from dragoman.interchange.family import Family, Settings, their_activation
 from dragoman.interchange.names import Table
@@ -33,7 +34,8 @@ def scorer(given: Settings) -> AnyScorer:
 
 
 def gated(given: Settings) -> Gated:
-    name = "hidden_activation" if given.get("hidden_activation") else "hidden_act"
+    names = [name for name in ("hidden_activation", "hidden_act") if given.get(name)]  # both count as read
+    name = names[0] if names else "hidden_activation"
     return Gated(hidden=given["intermediate_size"], activation=given.activation(name))
 
 
@@ -51,7 +53,7 @@ def block(given: Settings, **mixer: Any) -> BlockConfig:
 
 def model(given: Settings, blocks: list[BlockConfig]) -> TransformerConfig:
     given.only("use_bidirectional_attention", False)
-    tied = Settings(given.content | {"tie_word_embeddings": given.get("tie_word_embeddings", True)}, given.where)
+    tied = given.changed(tie_word_embeddings=given.get("tie_word_embeddings", True))
     cap = given.get("final_logit_softcapping")
     return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=cap)
 
@@ -68,11 +70,22 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "hidden_activation": their_activation(getattr(first.mlp, "activation", "gelu_tanh")),
         "attn_logit_softcapping": getattr(first.mixer.scorer, "cap", None),
         "final_logit_softcapping": cfg.logit_cap,
-        "query_pre_attn_scalar": round((scale or first.mixer.channels(cfg.dim) ** -0.5) ** -2, 6),
+        "query_pre_attn_scalar": _whole((scale or first.mixer.channels(cfg.dim) ** -0.5) ** -2),
         "layer_types": types["layer_types"],
         "sliding_window": types["sliding_window"],
         "use_bidirectional_attention": False,
     }
+
+
+def _whole(scalar: float) -> int:
+    """Transformers takes whole numbers alone.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if abs(scalar - round(scalar)) > 1e-4:
+        raise ConfigError(f"scorer.scale: 1 / scale^2 is {scalar:.6g}, and transformers takes whole numbers alone")
+    return round(scalar)
 
 
 FAMILY = Family(

@@ -11,10 +11,11 @@ from dragoman.model.transformer import BlockConfig, TransformerConfig
 def config(given: Settings) -> TransformerConfig:
     depth = given["num_hidden_layers"]
     every = given.get("sliding_window_pattern", given.get("_sliding_window_pattern", 6))
+    given.read |= {"rope_local_base_freq", "rope_scaling"}  # rope_parameters takes their place
     kinds = given.get("layer_types") or [
         "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(depth)
     ]
-    with_types = Settings(given.content | {"layer_types": kinds}, given.where)
+    with_types = given.changed(layer_types=kinds)
     sights = gemma2.sights(with_types)
     return gemma2.model(given, [_block(given, kind, sight) for kind, sight in zip(kinds, sights, strict=True)])
 

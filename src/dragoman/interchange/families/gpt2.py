@@ -35,6 +35,7 @@ TABLE: Table = {
 def config(given: Settings) -> TransformerConfig:
     given.only("scale_attn_weights", True)
     given.only("scale_attn_by_inverse_layer_idx", False)
+    given.only("add_cross_attention", False)
     norm = LayerNorm(eps=given.get("layer_norm_epsilon", 1e-5))
     block = BlockConfig(
         mixer=AttentionConfig(heads=given["n_head"], visibility=Causal(), bias=True),

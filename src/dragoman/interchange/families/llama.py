@@ -5,6 +5,7 @@ The others that follow its layout (Mistral, Qwen, Gemma, Mixtral) start from wha
 
 from typing import Any
 
+from dragoman.errors import ConfigError
 from dragoman.interchange.family import Family, Settings, their_activation, their_rotary
 from dragoman.interchange.names import Table
 from dragoman.model.attention import AttentionConfig
@@ -44,7 +45,7 @@ def attention(given: Settings, **options: Any) -> AttentionConfig:
             "heads": heads,
             "kv_heads": given.get("num_key_value_heads", heads),
             "head_dim": given.get("head_dim", given["hidden_size"] // heads),
-            "position": given.rotary(),
+            "position": options.get("position") or given.rotary(),
             "visibility": Causal(),
             "bias": bool(given.get("attention_bias", False)),
         }
@@ -87,6 +88,14 @@ def windows(given: Settings, *, every: bool) -> list[Visibility]:
     """What each layer sees, from ``layer_types`` where it is given; else ``every`` layer has the window, or none."""
     depth, window = given["num_hidden_layers"], given.get("sliding_window")
     kinds = given.get("layer_types", ["sliding_attention" if every else "full_attention"] * depth)
+    if not isinstance(kinds, list):
+        raise ConfigError(f"{given.where}: layer_types: a list with an entry for each layer is wanted, not {kinds!r}")
+    if strange := sorted(set(kinds) - {"sliding_attention", "full_attention"}):
+        raise ConfigError(f"{given.where}: layer_types: {strange[0]!r} is not supported here")
+    if len(kinds) != depth:
+        raise ConfigError(f"{given.where}: layer_types: {len(kinds)} of them for {depth} layers")
+    if "sliding_attention" in kinds and window is None:
+        raise ConfigError(f"{given.where}: sliding_window: must be given, for layers with sliding_attention")
     return [Causal(window=window) if kind == "sliding_attention" else Causal() for kind in kinds]
 
 

@@ -65,6 +65,9 @@ def model(given: Settings, position: AbsolutePosition, embedding_norm: LayerNorm
     given.only("tie_word_embeddings", True)
     given.only("share_encoder_decoder_embeddings", True)
     given.only("normalize_before", False)
+    given.only("is_decoder", False)
+    given.only("decoder_vocab_size", given["vocab_size"])
+    given.read.add("num_hidden_layers")
     return TransformerConfig(
         vocab=given["vocab_size"],
         dim=given["d_model"],

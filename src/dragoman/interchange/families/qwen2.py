@@ -9,6 +9,7 @@ from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 
 def sights(given: Settings) -> list[Visibility]:
+    given.read |= {"sliding_window", "max_window_layers", "layer_types"}  # they say nothing without the first
     if not given.get("use_sliding_window", False):
         return [Causal()] * given["num_hidden_layers"]
     if given.get("layer_types"):

@@ -52,6 +52,9 @@ def config(given: Settings) -> TransformerConfig:
     norm = RmsNorm(eps=given.get("layer_norm_epsilon", 1e-6))
     said = given.get("feed_forward_proj", "relu")
     activation = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")  # as Transformers reads it
+    given.only("is_decoder", False)
+    given.only("dense_act_fn", activation)
+    given.only("is_gated_act", said.startswith("gated-"))
     act = Settings({"feed_forward_proj": activation}, given.where).activation("feed_forward_proj")
     hidden = given["d_ff"]
     mlp = (

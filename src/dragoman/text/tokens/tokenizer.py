@@ -7,6 +7,7 @@ typed by a person they are text like any other. Padding is 0, the beginning of a
 vocabulary. Further ones, marks, stand for no text either: what hides a word, which language is asked for.
 """
 
+import copy
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -19,10 +20,13 @@ import tokenizers
 from tokenizers import AddedToken
 
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.tokens.framing import FrameTemplate, TextFrame, read_template
 from dragoman.text.tokens.spelling import spellings
 from dragoman.text.tokens.training import SPECIALS, Loaded, TokenizerConfig, learn
 
 PAD, BOS, EOS = 0, 1, 2
+PROMPT_FRAME, SOURCE_FRAME, INPUT_FRAME = TextFrame((BOS,)), TextFrame(after=(EOS,)), TextFrame((BOS,), (EOS,))
+"""Around what a language model continues, what a translator reads and what an encoder reads, in models trained here."""
 
 _USUAL = (  # what files call them; a role that a file has no token for gets ours
     ("<pad>", "[PAD]", "<|pad|>", "<blank>"),
@@ -61,6 +65,7 @@ class Tokenizer:
         self._inner = inner
         self._theirs = np.concatenate([theirs, rest])  # our id -> the library's: specials come first with us
         self._ours = np.argsort(self._theirs)
+        self._ours_of: dict[str, str] = {}
         self._same = bool((self._theirs[:-1] < self._theirs[1:]).all())
 
     @classmethod
@@ -73,6 +78,7 @@ class Tokenizer:
             DataError: a file that cannot be loaded.
         """
         inner = cls.load(cfg.path)._inner if isinstance(cfg, Loaded) else learn(cfg, texts)
+        inner.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]  # training frames texts itself
         inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
         return cls(inner)
 
@@ -98,7 +104,7 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self._inner.encode_batch_fast([self._renamed(text) for text in texts], add_special_tokens=False)
         return [self._translate(self._ours, one.ids) for one in encoded]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -106,6 +112,48 @@ class Tokenizer:
         part of it, and tokens that are parts of one character have that character's both."""
         encoded = self._inner.encode(text, add_special_tokens=False)
         return self._translate(self._ours, encoded.ids), encoded.offsets
+
+    def frame(self, default: TextFrame) -> TextFrame:
+        """Return the special tokens around each text: those of the original for an imported tokenizer, else
+        ``default``."""
+        if (template := self.template) is None:
+            return default
+        before, after = (tuple(map(self._id_of, names)) for names in (template.before, template.after))
+        return TextFrame(before, after)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that end a text besides eos, of a model imported with several."""
+        template = self.template
+        return () if template is None else tuple(map(self._id_of, template.ends))
+
+    @cached_property
+    def template(self) -> FrameTemplate | None:
+        """How the original frames a text; None for a tokenizer that was not imported."""
+        return read_template(self._inner)
+
+    def _id_of(self, name: str) -> int:
+        found = self._inner.token_to_id(name)
+        if found is None:
+            raise ConfigError(f"tokenizer: its template names {name}, which it does not have")
+        return int(self._ours[found])
+
+    def reading_special_tokens(self) -> "Tokenizer":
+        """Return the same tokenizer, which reads special tokens that are spelt out in a text, such as <|im_start|>, as
+        these tokens."""
+        other = copy.copy(self)
+        other._inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        other._inner.encode_special_tokens = False
+        originals = {} if self.template is None else self.template.originals
+        other._ours_of = {theirs: ours for ours, theirs in originals.items() if theirs != ours}
+        return other
+
+    def _renamed(self, text: str) -> str:
+        """Put our names for the special tokens of the original that are to be read in ``text``."""
+        if not self._ours_of:
+            return text
+        pattern = "|".join(map(re.escape, sorted(self._ours_of, key=len, reverse=True)))
+        return re.sub(pattern, lambda found: self._ours_of[found.group()], text)
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         return self.decode_batch([ids])[0]

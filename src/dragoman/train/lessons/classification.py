@@ -40,6 +40,10 @@ class ClassificationLesson(ReadingLesson):
     def outline(cls, cfg: RunConfig) -> torch.nn.Module:
         model = super().outline(cfg)
         assert isinstance(cfg.task, Classification), "the lesson was chosen by it"
+        if cfg.task.problem_type != "single_label":
+            raise ConfigError(
+                "task.problem_type: only single_label is trained here; the others are for imported models"
+            )
         if not isinstance(cfg.task.augment, NoAugment) and not isinstance(encoder(cfg).inputs, PatchInput):
             raise ConfigError("task.augment: changes images, and model.inputs reads none; leave it out")
         return model

@@ -16,7 +16,7 @@ from dragoman.text.formats.documents import Document, Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.lines import Pair
 from dragoman.text.store import Store, building, chunks
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.lessons.lesson import FOLDER, Lesson, earlier_tokenizers, learned_tokenizer
 from dragoman.train.recipe import RunConfig
@@ -93,9 +93,11 @@ def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
 def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
     """Each from bos to eos; how much there is in all."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
+    before = tokenizer.frame(PROMPT_FRAME).before
     with building(folder, {"text": len(tokenizer)}) as store:
         for chunk in chunks(documents, CHUNK):
-            rows = [[BOS, *ids, EOS] for ids in tokenizer.encode_batch([document.text for document in chunk])]
+            encoded = tokenizer.encode_batch([document.text for document in chunk])
+            rows = [[*before, *ids, EOS] for ids in encoded]
             store.write(text=rows)
             facts["documents"] += len(rows)
             facts["tokens"] += sum(map(len, rows))
@@ -108,9 +110,10 @@ def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Toke
 def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, between: str) -> dict[str, int]:
     """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
+    before = tokenizer.frame(PROMPT_FRAME).before
     with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
         for chunk in chunks(pairs, CHUNK):
-            asked = [[BOS, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
+            asked = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
             answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]
             both = list(zip(asked, answers, strict=True))
             rows = [a + b for a, b in both]

@@ -1,0 +1,267 @@
+"""An export is compared with its run before it is put in place: log-probabilities, and ids of texts.
+
+V vocabulary, T length.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.errors import CheckpointError
+from dragoman.interchange.vocabulary import Vocabulary
+from dragoman.model.encoder import Encoder, EncoderConfig
+from dragoman.model.families import ModelConfig
+from dragoman.model.inputs import PatchInput
+from dragoman.text.tokens.framing import TextFrame
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+
+TOLERANCE = 1e-3
+"""Of logits and log-probabilities in float32, relative to the largest where that is above 1."""
+LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime"}
+TEXTS = (
+    "The door is open.", " two  spaces, and one behind ", "Grüße an 3 Leute: 12,50 €!", "don't we'll I'm",
+    "x = f(y) # 漢字",
+)  # fmt: skip
+
+
+def checker_missing(layout: str) -> str | None:
+    """Return the library that an export in this layout cannot be checked without; None where it is installed."""
+    name = LIBRARIES[layout]
+    return None if importlib.util.find_spec(name) else name
+
+
+class Example(NamedTuple):
+    """A source, for a model that has an encoder, and a beginning of a target, in our ids."""
+
+    source: list[int] | None
+    target: list[int]
+
+
+def examples(vocab: int, *, translates: bool, source_vocab: int | None = None) -> list[Example]:
+    """Return a few examples of different lengths, drawn from the whole vocabulary but for the special tokens."""
+    draw = np.random.default_rng(0)
+
+    def ids(length: int, size: int) -> list[int]:
+        return draw.integers(min(EOS + 1, size - 1), size, length).tolist()
+
+    lengths = ((1, 3), (4, 2), (7, 6))
+    return [Example(ids(s, source_vocab or vocab) if translates else None, ids(t, vocab)) for s, t in lengths]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep a library that is asked from writing about itself."""
+    import transformers
+
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    bar = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bar:
+            transformers.logging.enable_progress_bar()
+
+
+def built(cfg: ModelConfig, weights: Any) -> nn.Module:
+    """Return the run's model, as it is compared: in float32 and in evaluation mode."""
+    model = cfg.build()
+    model.load_state_dict(weights)
+    return model.float().eval()
+
+
+def compare(name: str, theirs: Tensor, ours: Tensor) -> None:
+    """
+    Raises:
+        CheckpointError: the export answers otherwise.
+    """
+    same_shape = theirs.shape == ours.shape
+    error = float((theirs.float() - ours.float()).abs().max()) if same_shape and ours.numel() else float(not same_shape)
+    if not error <= TOLERANCE * max(1.0, float(ours.abs().max()) if ours.numel() else 1.0):
+        raise CheckpointError(
+            f"the export was compared with the run in {name} and answers otherwise (by {error:.2g}): nothing was "
+            "written; please report this model's configuration"
+        )
+
+
+# ---- transformers ----------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: Vocabulary | None) -> None:
+    """Compare the model in ``folder`` as transformers opens it with the run's.
+
+    Raises:
+        CheckpointError: it does not open, or answers otherwise.
+    """
+    import transformers
+
+    architecture = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
+    with quiet():
+        try:
+            opener: Any = getattr(transformers, architecture)
+            theirs = opener.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+            if hasattr(theirs, "set_experts_implementation"):
+                theirs.set_experts_implementation("eager")  # the fast one wants sizes that 4 divides
+        except Exception as error:  # whatever a library raises of a folder that it cannot open
+            raise CheckpointError(f"transformers does not open the export: {str(error).splitlines()[0]}") from None
+    ours = built(cfg, weights)
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
+        images = torch.linspace(-1, 1, cfg.inputs.channels * cfg.inputs.size[0] * cfg.inputs.size[1])
+        given = images.view(1, cfg.inputs.channels, *cfg.inputs.size)
+        compare("transformers", _answer(theirs(pixel_values=given)), ours(given))
+        return
+    assert vocabulary is not None, "texts are read"
+    order = vocabulary.order()
+    for example in examples(vocabulary.size + vocabulary.added, translates=getattr(cfg, "encoder", None) is not None):
+        target = torch.tensor([[1, *example.target]])
+        target[target >= vocabulary.size] = 3
+        if example.source is not None:
+            source = torch.tensor([[*example.source, EOS]])
+            reply = theirs(input_ids=order[source], decoder_input_ids=_rows(order[target], vocabulary))
+            answer = ours(target, source)
+        else:
+            reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)
+        compare("transformers", *_in_one_order(_answer(reply), answer, order, vocabulary))
+
+
+def _rows(ids: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Their ids; the rows that we add stand for the one that they start with."""
+    return ids.masked_fill(ids >= vocabulary.size, vocabulary.start)
+
+
+def _answer(reply: Any) -> Tensor:
+    if (logits := reply.get("logits")) is not None:
+        return logits
+    if (start := reply.get("start_logits")) is not None:
+        return torch.stack([start, reply["end_logits"]], dim=-1)
+    return reply["last_hidden_state"]
+
+
+def _in_one_order(theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Theirs and ours, where they are logits of a vocabulary in the same order and without the rows that we add."""
+    if ours.shape[-1] != len(order):
+        return theirs, ours
+    kept = order < vocabulary.size
+    return theirs[..., order[kept]].log_softmax(dim=-1), ours[..., kept].log_softmax(dim=-1)
+
+
+def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, frame: TextFrame) -> None:
+    """Compare the ids of a few texts as transformers reads them with ours.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    import transformers
+
+    with quiet():
+        theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    order = vocabulary.order().tolist()
+    for text in TEXTS:
+        ours = [order[i] for i in frame.around(tokenizer.encode(text))]
+        if theirs(text).input_ids != ours:
+            raise CheckpointError(
+                f"transformers reads {text!r} as other ids with this layout's tokenizer than the run does: nothing was "
+                "written; export with --to ctranslate2 or --to onnx, which keep the run's tokenizer"
+            )
+
+
+# ---- CTranslate2 -----------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def check_ctranslate2(folder: Path, model: nn.Module, names: tuple[Sequence[str], Sequence[str]]) -> None:
+    """Compare the log-probabilities that the engine gives to a few targets with the run's; ``names`` are the entries of
+    the source's and the target's vocabulary.
+
+    Raises:
+        CheckpointError: it does not open, or they differ.
+    """
+    import ctranslate2
+
+    translates = model.cfg.encoder is not None  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        engine: Any = (ctranslate2.Translator if translates else ctranslate2.Generator)(
+            str(folder), device="cpu", compute_type="float32"
+        )
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(f"ctranslate2 does not open the export: {str(error).splitlines()[0]}") from None
+    source_names, target_names = names
+    for example in examples(len(target_names), translates=translates, source_vocab=len(source_names)):
+        target = [target_names[i] for i in example.target]
+        if example.source is not None:
+            source = [source_names[i] for i in example.source]
+            (scored,) = engine.score_batch([source], [target])
+            logits = model(torch.tensor([[1, *example.target]]), torch.tensor([[*example.source, EOS]]))
+        else:
+            (scored,) = engine.score_batch([[target_names[1], *target]])
+            logits = model(torch.tensor([[1, *example.target]]))
+        found = torch.tensor(scored.log_probs)
+        compare("ctranslate2", found, _log_probs(logits[0], [*example.target, EOS])[: len(found)])
+
+
+def _log_probs(logits: Float[Tensor, "T V"], ids: list[int]) -> Float[Tensor, " T"]:
+    return logits.float().log_softmax(dim=-1)[torch.arange(len(ids)), torch.tensor(ids)]
+
+
+# ---- ONNX ------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def check_onnx(folder: Path, model: nn.Module) -> None:
+    """Compare what the graphs answer with what the run's model does, token by token for one that writes.
+
+    Raises:
+        CheckpointError: they do not open, or answer otherwise.
+    """
+    import onnxruntime
+
+    try:
+        graphs: dict[str, Any] = {
+            path.stem: onnxruntime.InferenceSession(path) for path in sorted(folder.glob("*.onnx"))
+        }
+    except Exception as error:  # the library raises nothing more precise
+        raise CheckpointError(f"onnxruntime does not open the export: {str(error).splitlines()[0]}") from None
+    if isinstance(model, Encoder):
+        _check_reader(graphs["model"], model)
+        return
+    cfg: Any = model.cfg
+    translates = cfg.encoder is not None
+    for example in examples(cfg.vocab, translates=translates, source_vocab=cfg.source_vocab):
+        given: dict[str, Any] = {}
+        source = None if example.source is None else torch.tensor([[*example.source, EOS]])
+        if source is not None:
+            keep = np.ones(source.shape, dtype=bool)
+            (memory,) = graphs["encoder"].run(None, {"ids": source.numpy(), "keep": keep})
+            given = {"memory": memory, "keep": keep}
+        target, found = torch.tensor([[1, *example.target]]), []
+        past = np.zeros([d if isinstance(d, int) else 1 for d in graphs["step"].get_inputs()[1].shape], np.float32)
+        past = past[:, :, :, :, :0]
+        for i in range(target.shape[1]):
+            logits, past = graphs["step"].run(None, {"token": target[:, i : i + 1].numpy(), "past": past} | given)
+            found.append(torch.from_numpy(logits[0]))
+        wanted = model(target) if source is None else model(target, source)
+        compare("onnxruntime", torch.stack(found).log_softmax(-1), wanted[0].float().log_softmax(-1))
+
+
+def _check_reader(graph: Any, model: Encoder) -> None:
+    if isinstance(model.cfg.inputs, PatchInput):
+        inputs = torch.linspace(-1, 1, model.cfg.inputs.channels * model.cfg.inputs.size[0] * model.cfg.inputs.size[1])
+        inputs = inputs.view(1, model.cfg.inputs.channels, *model.cfg.inputs.size)
+        (found,) = graph.run(None, {"inputs": inputs.numpy()})
+        compare("onnxruntime", torch.from_numpy(found), model(inputs))
+        return
+    for example in examples(model.cfg.inputs.vocab or EOS + 2, translates=False):  # pyright: ignore[reportAttributeAccessIssue]
+        ids = torch.tensor([[1, *example.target, EOS]])
+        (found,) = graph.run(None, {"ids": ids.numpy(), "keep": np.ones(ids.shape, dtype=bool)})
+        compare("onnxruntime", torch.from_numpy(found), model(ids))

@@ -1,0 +1,103 @@
+"""The fields of a config.json: those left out get the value that transformers gives them, and none is ignored silently.
+
+A family reads the fields that it obeys. Of the others, those that only matter for training or bookkeeping are harmless,
+those known to change what some model computes are refused, and the rest is noted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dragoman.errors import ConfigError
+from dragoman.interchange.family import Settings
+
+_LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
+_GEMMA = {
+    "num_key_value_heads": 4, "head_dim": 256, "rms_norm_eps": 1e-6, "query_pre_attn_scalar": 256,
+    "sliding_window": 4096, "tie_word_embeddings": True,
+}  # fmt: skip
+_BERT = {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "type_vocab_size": 2}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA | {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": _LLAMA | {"num_key_value_heads": 32, "sliding_window": 4096},
+    "qwen3": _LLAMA | {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096},
+    "mixtral": {
+        "hidden_act": "silu", "rms_norm_eps": 1e-5, "num_key_value_heads": 8, "rope_theta": 1e6,
+        "num_local_experts": 8, "num_experts_per_tok": 2,
+    },
+    "gemma2": _GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    "gemma3_text": _GEMMA,
+    "gpt2": {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5},
+    "marian": {"activation_function": "gelu"},
+    "bart": {"activation_function": "gelu"},
+    "t5": {"feed_forward_proj": "relu", "layer_norm_epsilon": 1e-6},
+    "mt5": {"feed_forward_proj": "gated-gelu", "layer_norm_epsilon": 1e-6, "tie_word_embeddings": False},
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
+}  # fmt: skip
+"""By model_type, what a field is where config.json leaves it out. Sizes have no default: they must be given."""
+
+HARMLESS = frozenset({
+    # bookkeeping
+    "architectures", "model_type", "_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype",
+    "_commit_hash", "auto_map", "tokenizer_class", "return_dict", "output_attentions", "output_hidden_states",
+    "use_cache", "cache_implementation", "label2id", "id2label", "num_labels", "task_specific_params",
+    "finetuning_task", "problem_type",
+    "torchscript", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation",
+    "_attn_implementation_autoset", "attn_implementation", "prefix", "model_max_length", "n_ctx", "vocab_size",
+    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "unk_token_id", "mask_token_id",
+    "decoder_start_token_id", "is_encoder_decoder", "max_position_embeddings", "num_hidden_layers", "directionality",
+    "transformers.js_config", "unsloth_version", "unsloth_fixed", "_from_model_config", "language",
+    # training
+    "initializer_range", "initializer_factor", "init_std", "attention_dropout", "hidden_dropout_prob",
+    "attention_probs_dropout_prob", "classifier_dropout", "classif_dropout", "dropout", "dropout_rate",
+    "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "encoder_layerdrop", "decoder_layerdrop",
+    "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
+    "use_bfloat16",
+    # heads that generation and these tasks do not use
+    "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+    "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
+    "pooler_output_size", "pooler_act", "encoder_stride",
+    # how numbers are computed, not which
+    "reorder_and_upcast_attn", "attention_implementation", "use_flash_attn",
+    # settings of generation, which stand in generation_config.json too
+    "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
+    "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",
+    "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained",
+})  # fmt: skip
+"""Fields that change nothing of what a model computes for a text."""
+
+COMPUTING = frozenset({
+    "sliding_window", "layer_types", "attn_logit_softcapping", "final_logit_softcapping", "attention_bias", "mlp_bias",
+    "use_bias", "qkv_bias", "rope_scaling", "rope_parameters", "rope_interleaved", "partial_rotary_factor",
+    "rotary_pct",
+    "rotary_dim", "rope_dim", "no_rope_layers", "scale_embedding", "embedding_multiplier", "residual_multiplier",
+    "attention_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "dim_model_base", "clip_qkv",
+    "use_qk_norm", "qk_layernorm", "parallel_attn", "use_parallel_residual", "alibi", "multi_query",
+    "attention_chunk_size", "query_pre_attn_scalar", "use_bidirectional_attention", "add_cross_attention",
+    "cross_attention_hidden_size", "is_decoder", "position_embedding_type", "hidden_act", "hidden_activation",
+    "normalize_before", "normalize_embedding", "layernorm_embedding", "use_sliding_window", "pruned_heads",
+    "decoder_vocab_size", "num_experts", "num_local_experts", "shared_expert_intermediate_size", "embedding_size",
+})  # fmt: skip
+"""Fields that change what some model computes: a family that does not obey one of these refuses it."""
+
+
+def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> Settings:
+    """Return a config.json with what transformers takes for the fields that are left out."""
+    defaults = DEFAULTS.get(content.get("model_type", model_type), {})
+    return Settings(dict(defaults) | dict(content), where)
+
+
+def unknown_fields(given: Settings, family: str) -> list[str]:
+    """Return the fields that say something and that nobody has read.
+
+    Raises:
+        ConfigError: one of them changes what a model computes.
+    """
+    said = [name for name, value in given.content.items() if value and name not in given.read | HARMLESS]
+    if known := sorted(set(said) & COMPUTING):
+        value = given.content[known[0]]
+        raise ConfigError(f"{given.where}: {known[0]}: {value!r} is not supported for {family}")
+    return sorted(said)

@@ -1,0 +1,87 @@
+"""The special tokens that a folder's tokenizer puts around a text, found as transformers finds them.
+
+Where its sources disagree, transformers takes the tokenizer's class first (BERT, RoBERTa and T5 write their own
+template), then ``add_bos_token`` and ``add_eos_token`` of tokenizer_config.json, then the post-processor of
+tokenizer.json.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dragoman.interchange.files import read_json
+from dragoman.interchange.vocabulary import named_ids
+from dragoman.text.tokens.framing import split_template
+
+
+class TheirFrame(NamedTuple):
+    """Ids of their vocabulary before and after each text."""
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+_GENERIC = ("PreTrained", "Backend", "TokenizersBackend")
+"""Names of classes that take tokenizer.json as it is, without the endings of ``_class_of``."""
+_BY_MODEL = {
+    "bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "bart": "Roberta", "t5": "T5", "mt5": "T5",
+    "marian": "Marian",
+}  # fmt: skip
+_OWN = {
+    "Bert": (("cls", "bos"), ("sep", "eos")),
+    "Roberta": (("cls", "bos"), ("sep", "eos")),
+    "Bart": (("cls", "bos"), ("sep", "eos")),
+    "XLMRoberta": (("cls", "bos"), ("sep", "eos")),
+    "T5": ((), ("eos",)),
+    "Marian": ((), ("eos",)),
+}
+"""Classes that write their template themselves: the roles before and after a text, by the first that is there."""
+
+
+def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> TheirFrame:
+    """Return what stands around a text: ``content`` is that of tokenizer.json, ``config`` that of config.json."""
+    settings = read_json(folder / "tokenizer_config.json")
+    kind = _class_of(settings) or _BY_MODEL.get(config.get("model_type", ""), "")
+    ids = _roles(config) | named_ids(folder, content)
+    found = _of_processor(content.get("post_processor"))
+    if kind in _OWN:
+        return found if found != TheirFrame() else _own_frame(kind, ids)
+    if "add_bos_token" not in settings and "add_eos_token" not in settings:
+        return found
+    sides = (("bos", settings.get("add_bos_token")), ("eos", settings.get("add_eos_token")))
+    before, after = ((ids[f"{role}_token_id"],) if add and f"{role}_token_id" in ids else () for role, add in sides)
+    return TheirFrame(before, after)
+
+
+def _class_of(settings: Mapping[str, Any]) -> str:
+    """The name of the tokenizer's class without what many have in common; "" where none is named."""
+    name = str(settings.get("tokenizer_class") or "")
+    return name if name in _GENERIC else name.removesuffix("Fast").removesuffix("Tokenizer")
+
+
+def _roles(config: Mapping[str, Any]) -> dict[str, int]:
+    return {key: value for key, value in config.items() if key.endswith("_token_id") and isinstance(value, int)}
+
+
+def _own_frame(kind: str, ids: Mapping[str, int]) -> TheirFrame:
+    def first(roles: tuple[str, ...]) -> tuple[int, ...]:
+        return tuple(ids[f"{role}_token_id"] for role in roles if f"{role}_token_id" in ids)[:1]
+
+    before, after = _OWN[kind]
+    return TheirFrame(first(before), first(after))
+
+
+def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
+    """What a post-processor of the library puts around one text; those that only move offsets put nothing."""
+    match (processor or {}).get("type"), processor or {}:
+        case "Sequence", {"processors": several}:
+            frames = [_of_processor(one) for one in several]
+            before = tuple(i for frame in reversed(frames) for i in frame.before)
+            return TheirFrame(before, tuple(i for frame in frames for i in frame.after))
+        case "BertProcessing" | "RobertaProcessing", {"cls": cls, "sep": sep}:
+            return TheirFrame((cls[1],), (sep[1],))
+        case "TemplateProcessing", {"single": single, "special_tokens": table}:
+            before, after = split_template(single)
+            sides = (tuple(i for name in names for i in table[name]["ids"]) for names in (before, after))
+            return TheirFrame(*sides)
+    return TheirFrame()

@@ -1,0 +1,62 @@
+"""The parts that the layouts of Hugging Face and ONNX graphs may be made of, by exact type.
+
+Every field of these counts: an ONNX graph is traced from the model, and a Hugging Face layout is read back and compared
+field by field. A part that joins the model is refused by both until it stands here.
+"""
+
+import dataclasses
+
+from dragoman.interchange.whitelist import Rule, Whitelist
+from dragoman.model.attention import AttentionConfig
+from dragoman.model.encoder import EncoderConfig
+from dragoman.model.heads import (
+    Classification,
+    First,
+    Last,
+    MaskedLanguage,
+    Mean,
+    NoHead,
+    Sentence,
+    Spans,
+    Tagging,
+)
+from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.moe import Mixture
+from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
+from dragoman.model.positions.position import Alibi, Learned, NoEmbedding, NoPosition, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.rotary import (
+    DynamicNtkScaling,
+    LinearScaling,
+    Llama3Scaling,
+    NoScaling,
+    NtkScaling,
+    Rotary,
+    RotaryGrid,
+    Yarn,
+)
+from dragoman.model.positions.visibility import Causal, Full
+from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.model.transformer import TransformerConfig
+
+_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig, FeedForward, Gated)
+_INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
+_HEADS = (NoHead, MaskedLanguage, Classification, Tagging, Spans, Sentence, First, Last, Mean)
+_NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
+_SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
+_POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
+_ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
+
+
+def _with_every_field(part: type) -> dict[str, Rule]:
+    names = [field.name for field in dataclasses.fields(part)]
+    return {name: "harmless" if name in ("init", "dropout") else "written" for name in names}
+
+
+ONNX: Whitelist = {
+    part: _with_every_field(part) for part in (*_MODELS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+}
+"""Experts are not among them: which of them compute depends on the tokens, and a graph is the same for all."""
+HUGGINGFACE: Whitelist = {**ONNX, Mixture: _with_every_field(Mixture)}

@@ -1,0 +1,198 @@
+"""Every variant of the model is exported with the same answers, or refused in one line, by each exporter."""
+
+import dataclasses
+import json
+import re
+
+import foreign
+import pytest
+import test_export
+import torch
+import variants
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.cli import main
+from dragoman.config import config
+from dragoman.data.material import Ids
+from dragoman.interchange import checking, ctranslate2, exporting, known_parts
+from dragoman.interchange.families import FAMILIES
+from dragoman.interchange.family import obstacle, shape_of
+from dragoman.interchange.whitelist import unknown_parts
+from dragoman.model.mlp import FeedForward
+from dragoman.model.moe import Mixture
+from dragoman.model.norm import LayerNorm, RmsNorm
+from dragoman.model.positions.rotary import Rotary
+
+pytest.importorskip("transformers")
+pytest.importorskip("ctranslate2")
+
+CASES = [(name, "encoder-decoder") for name in variants.MODELS] + [(name, "decoder-only") for name in variants.VARIANTS]
+
+
+def made(name, shape):
+    return dataclasses.replace(variants.MODELS[name].config(shape), source_vocab=None)
+
+
+def refused(run, layout, folder, capsys):
+    """The one line that says so; None where the export was written, which it is only if its answers are the same."""
+    status = main(["export", str(run.path), "--to", layout, "-o", str(folder)])
+    said = capsys.readouterr()
+    if status == 0:
+        assert "compared with the run: the same answers" in said.out
+        return None
+    assert status == 2 and said.err.count("\n") == 1 and not folder.exists(), said.err
+    assert "compared" not in said.err, said.err  # a part that is known by name, but not refused by it
+    return said.err
+
+
+@pytest.mark.parametrize("part", ctranslate2.KNOWN, ids=lambda part: part.__name__)
+def test_the_engine_has_a_rule_for_every_field_of_every_part(part):
+    assert ctranslate2.KNOWN[part].keys() == {field.name for field in dataclasses.fields(part)} - {"kind"}
+
+
+def test_ctranslate2_has_the_same_answers_or_refuses_every_variant(tmp_path, capsys):
+    written = []
+    for i, (name, shape) in enumerate(CASES):
+        cfg = made(name, shape)
+        if next(ctranslate2.obstacles(cfg), None) is None:
+            run = test_export.save(cfg, tmp_path / f"run{i}")
+            assert refused(run, "ctranslate2", tmp_path / f"folder{i}", capsys) is None
+            written.append(name)
+    assert {"sinusoidal", "rotary", "biases, not on the output"} & set(written)
+
+
+def test_hugging_face_has_the_same_answers_or_refuses_every_variant(tmp_path, capsys):
+    for i, (name, shape) in enumerate(CASES):
+        cfg = made(name, shape)
+        families = [family for family in FAMILIES if family.shape == shape_of(cfg)]
+        if any(obstacle(family, exporting.laid_out(cfg, family)) is None for family in families):
+            run = test_export.save(cfg, tmp_path / f"run{i}")
+            assert refused(run, "huggingface", tmp_path / f"folder{i}", capsys) is None
+
+
+MODERN, LANGUAGE_MODEL = test_export.MODERN, test_export.LANGUAGE_MODEL
+
+
+def with_block(cfg, **options):
+    (block,) = cfg.decoder.pattern
+    decoder = dataclasses.replace(cfg.decoder, pattern=(dataclasses.replace(block, **options),))
+    return dataclasses.replace(cfg, decoder=decoder)
+
+
+def crossing(**options):
+    return with_block(MODERN, cross=dataclasses.replace(MODERN.decoder.pattern[0].cross, **options))
+
+
+def with_final_norm(cfg, norm):
+    return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, final_norm=norm))
+
+
+TANH = FeedForward(hidden=8, activation="tanh")
+EXPERTS = Mixture(experts=2, expert=FeedForward(hidden=8))
+REFUSED = {
+    "norms of queries and keys across": (crossing(qk_norm=RmsNorm()), "ctranslate2", r"pattern\.0\.cross\.qk_norm"),
+    "other heads across": (crossing(heads=2, kv_heads=2, head_dim=6), "ctranslate2", r"pattern\.0\.cross\.heads"),
+    "an embedding norm over RMS blocks": (
+        dataclasses.replace(MODERN, embedding_norm=LayerNorm(eps=1e-6)), "ctranslate2", r"model\.embedding_norm"),
+    "another final norm": (
+        with_final_norm(LANGUAGE_MODEL, LayerNorm(eps=1e-6)), "ctranslate2", r"decoder\.final_norm"),
+    "an activation the engine has not": (
+        with_block(LANGUAGE_MODEL, mlp=TANH), "ctranslate2", r"mlp\.activation: tanh"),
+    "an activation transformers has not": (
+        with_block(test_export.GPT, mlp=TANH), "huggingface", "tanh has no name"),
+    "experts in a graph": (
+        with_block(LANGUAGE_MODEL, mlp=EXPERTS), "onnx", r"mlp: mixture"),
+    "experts in the engine": (
+        with_block(LANGUAGE_MODEL, mlp=EXPERTS), "ctranslate2", r"mlp: mixture"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_an_exporter_does_not_know_is_refused_by_its_path(case, tmp_path, capsys):
+    cfg, layout, message = REFUSED[case]
+    said = refused(test_export.save(cfg, tmp_path / "run"), layout, tmp_path / "folder", capsys)
+    assert said and re.search(message, said), said
+
+
+def test_a_subclass_of_a_known_part_is_not_known():
+    @config
+    class Skewed(Rotary):
+        pass
+
+    cfg = test_export.changed(LANGUAGE_MODEL, position=Skewed())
+    for whitelist in (ctranslate2.KNOWN, known_parts.ONNX, known_parts.HUGGINGFACE):
+        assert next(unknown_parts(cfg, whitelist)) == "model.decoder.pattern.0.mixer.position: skewed"
+
+
+def test_an_export_that_answers_otherwise_is_not_put_in_place(tmp_path, capsys, monkeypatch):
+    run = test_export.save(LANGUAGE_MODEL, tmp_path / "run")
+
+    def with_other_queries(cfg, weights):
+        return checking.built(cfg, {name: w / 2 if ".mixer.q." in name else w for name, w in weights.items()})
+
+    monkeypatch.setattr(ctranslate2, "built", with_other_queries)
+    folder = tmp_path / "folder"
+    assert main(["export", str(run.path), "--to", "ctranslate2", "-o", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "compared with the run in ctranslate2 and answers otherwise" in said and said.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    assert main(["export", str(run.path), "--to", "ctranslate2", "-o", str(folder), "--no-check"]) == 0
+    assert "not compared" in capsys.readouterr().out
+
+
+def test_quantized_models_are_compared_before_they_are_quantized(tmp_path, capsys):
+    run = test_export.save(LANGUAGE_MODEL, tmp_path / "run")
+    arguments = [
+        "export",
+        str(run.path),
+        "--to",
+        "ctranslate2",
+        "-o",
+        str(tmp_path / "folder"),
+        "--quantization",
+        "int8",
+    ]
+    assert main(arguments) == 0
+    assert "the same answers" in capsys.readouterr().out
+
+
+# ---- classifiers whose logits are no softmax ----------------------------------------------------------
+
+
+def classifier(folder, **fields):
+    foreign.make_folder("BERT", 1, folder)
+    content = json.loads((folder / "config.json").read_text()) | fields
+    (folder / "config.json").write_text(json.dumps(content))
+
+
+def test_a_classifier_for_several_labels_tells_each_by_itself(tmp_path, capsys):
+    classifier(tmp_path / "folder", problem_type="multi_label_classification")
+    main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")])
+    capsys.readouterr()
+    assert main(["classify", str(tmp_path / "run"), "w9 w10", "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    model = foreign.load_encoder(tmp_path / "run")
+    reader = RunDirectory.open(tmp_path / "run").tokenizers()[0]
+    (row,) = Ids(reader, 512).rows(["w9 w10"], [""])
+    wanted = model(torch.from_numpy(row)[None])[0].sigmoid().tolist()
+    assert list(answer["probabilities"].values()) == pytest.approx(wanted, abs=1e-4)
+    assert answer["labels"] == [f"LABEL_{i}" for i, p in enumerate(wanted) if p >= 0.5]
+    assert main(["export", str(tmp_path / "run"), "--to", "huggingface", "-o", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["problem_type"] == "multi_label_classification"
+
+
+def test_a_regression_tells_values_and_is_not_scored_as_labels(tmp_path, capsys):
+    classifier(tmp_path / "folder", problem_type="regression")
+    main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")])
+    capsys.readouterr()
+    assert main(["classify", str(tmp_path / "run"), "w9 w10", "--format", "json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"row", "text", "values"}
+    (tmp_path / "test.tsv").write_text("w9\tLABEL_0\n")
+    assert main(["evaluate", str(tmp_path / "run"), str(tmp_path / "test.tsv")]) == 2
+    assert "accuracy and F1 are for one label a text" in capsys.readouterr().err
+
+
+def test_an_unknown_problem_type_is_refused(tmp_path, capsys):
+    classifier(tmp_path / "folder", problem_type="ranking")
+    assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")]) == 2
+    assert "problem_type: no 'ranking' here" in capsys.readouterr().err
