@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
+from dragoman.model.exact import is_plain
 from dragoman.model.kernels import heads as kernels
 from dragoman.model.kernels import learning
 from dragoman.model.linear import Linear
@@ -122,8 +123,8 @@ class Attention(nn.Module):
 
     def kernel(self, q: Tensor, kv: KV, view: View) -> "Kernel":
         """The fastest that can do what is asked for."""
-        listened = bool(self.weights._forward_hooks)
-        if listened or not (self.scorer.fusable and view.relation.fusable):
+        tapped = not is_plain(self.weights, nn.Identity)
+        if tapped or not (self.scorer.fusable and view.relation.fusable):
             return explicit
         if self.share == 0 and not view.relation.biased and kernels.attends(q, *kv):
             return flash

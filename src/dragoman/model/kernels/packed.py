@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.model.attention import Attention
+from dragoman.model.linear import Linear
 from dragoman.model.mlp import GatedLayer
 from dragoman.model.state import KV
 
@@ -22,14 +23,15 @@ Layout = Callable[[Sequence[nn.Linear]], nn.Module]
 
 
 def pack(model: nn.Module, layout: Layout) -> None:
-    """Replace every ``nn.Linear`` in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
-    copied; the embedding stays as it is."""
+    """Replace every linear layer in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
+    copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
+    they consist of is replaced."""
     for name, child in list(model.named_children()):
-        if isinstance(child, Attention):
+        if type(child) is Attention:
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
-        elif isinstance(child, GatedLayer):
+        elif type(child) is GatedLayer:
             setattr(model, name, PackedGated(child, layout))
-        elif isinstance(child, nn.Linear):
+        elif type(child) in (nn.Linear, Linear):
             setattr(model, name, layout([child]))
         else:
             pack(child, layout)
