@@ -123,7 +123,9 @@ def _block_obstacles(block: BlockConfig, path: str) -> Iterator[str]:
         yield f"{path}.mlp: {_kind(block.mlp)}"
     for name in ("mixer", "cross"):
         attention = getattr(block, name)
-        if attention is not None:
+        if attention is not None and not isinstance(attention, AttentionConfig):
+            yield f"{path}.{name}: {_kind(attention)}"
+        elif attention is not None:
             yield from _attention_obstacles(attention, f"{path}.{name}")
 
 

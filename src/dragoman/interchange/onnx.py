@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.interchange.exporting import check_free, weights_of
-from dragoman.model.attention import Attention
+from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.positions.places import Places, Tokens
-from dragoman.model.state import KV, KVState, LayerState, TowerState, stateless
+from dragoman.model.state import KV, KVState, LayerState, TowerState
 from dragoman.model.transformer import Transformer
 
 Cache = Float[Tensor, "L 2 B G K C"]
@@ -98,6 +99,8 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, Example]]:
 def _check_caches(model: Transformer) -> None:
     for i, block in enumerate(model.cfg.decoder.pattern):
         path = f"model.decoder.pattern.{i}.mixer"
+        if not isinstance(block.mixer, AttentionConfig):
+            raise ConfigError(f"{path}: a step of {kind_of(type(block.mixer))} does not become a graph")
         if block.mixer.visibility.window is not None:
             raise ConfigError(f"{path}.visibility.window: a step that forgets does not become a graph")
     shapes = {_sizes(block.mixer) for block in model.decoder.blocks}
@@ -108,7 +111,7 @@ def _check_caches(model: Transformer) -> None:
 
 
 def _sizes(attention: Attention) -> tuple[int, int]:
-    return attention.cfg.kv_heads or attention.cfg.heads, attention.head_dim
+    return attention.cfg.key_value_heads, attention.head_dim
 
 
 def _example(model: Transformer, length: int) -> Tensor:
@@ -155,7 +158,7 @@ class Step(nn.Module):
 
     def step(self, token: Tensor, past: Tensor, memory: "HandedMemory | None") -> tuple[Tensor, Tensor]:
         layers = [Handed(KV(*layer)) for layer in past]
-        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds], stateless)
+        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
         before = Places(torch.arange(past.shape[4], device=past.device)[None])
         tower.length, tower.newest = past.shape[4], Places(torch.full((1, 1), past.shape[4] - 1))
         tower.seen = dict.fromkeys(tower.seen, before)

@@ -208,5 +208,5 @@ class Residual(nn.Module):
 
 
 def _is_over_channels(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
-    """Tell whether it is PyTorch's own layer norm, of each token's channels, with a weight: what the kernel computes."""
+    """Tell whether it is PyTorch's layer norm, of each token's channels, with a weight: what the kernel computes."""
     return is_plain(norm, nn.LayerNorm) and norm.weight is not None and len(norm.normalized_shape) == 1

@@ -1,7 +1,7 @@
 """Who may see whom: predicates on where tokens stand, turned once per forward into the cheapest form a kernel takes.
 
-Each choice is a predicate, ``allows``. The other methods are what is cheaper than asking it of every pair of tokens, and
-are right for any choice unless it overrides them; those that hold for one predicate only ask whether it is in force.
+Each choice is a predicate, ``allows``. The other methods are what is cheaper than asking it of every pair of tokens.
+Shortcuts that hold for one predicate only ask whether it is in force, so that a subclass may override ``allows`` alone.
 
 B batch, T length, Q/K query and key lengths. A first dimension of 1 speaks for every row of the batch.
 """
