@@ -24,6 +24,7 @@ from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, 
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 
@@ -33,11 +34,14 @@ Shape = Literal["encoder-decoder", "decoder-only"]
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the base: in every attention, in the decoder's self-attention, in blocks, in the model."""
+    """What differs from the base: in every attention, in the decoder's self-attention, in blocks, in which mixers
+    stand in them, in the model."""
 
     attention: dict[str, Any] = field(default_factory=dict)
     mixer: dict[str, Any] = field(default_factory=dict)
     block: dict[str, Any] = field(default_factory=dict)
+    mixers: dict[int, ShortConvolution] = field(default_factory=dict)
+    """What stands in some blocks in the place of self-attention, by their number."""
     model: dict[str, Any] = field(default_factory=dict)
 
     def config(self, shape: Shape) -> TransformerConfig:
@@ -55,7 +59,14 @@ class Variant:
 
     def tower(self, mixer: AttentionConfig, cross: AttentionConfig | None) -> TowerConfig:
         block = {"mlp": FeedForward(hidden=32), "norm": LayerNorm()} | self.block
-        return TowerConfig(depth=2, pattern=(BlockConfig(mixer=mixer, cross=cross, **block),), final_norm=block["norm"])
+        mixers = [self.instead(i, mixer) for i in range(2)] if self.mixers else [mixer]
+        pattern = tuple(BlockConfig(mixer=each, cross=cross, **block) for each in mixers)
+        return TowerConfig(depth=2, pattern=pattern, final_norm=block["norm"])
+
+    def instead(self, number: int, attention: AttentionConfig) -> AttentionConfig | ShortConvolution:
+        """The mixer of a block, which sees both ways where the attention would."""
+        found = self.mixers.get(number)
+        return attention if found is None else dataclasses.replace(found, causal=attention.visibility != Full())
 
 
 def mixture(**options: Any) -> dict[str, Any]:
@@ -119,6 +130,14 @@ VARIANTS: dict[str, Variant] = {
         attention={"scorer": Additive(), "kv_heads": 2},
         mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=4)},
     ),
+    # mixers that are not attention
+    "short convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution(kernel=5, bias=True)}),
+    "short convolution, attention": Variant(mixers={0: ShortConvolution()}, mixer={"position": Rotary()}),
+    "attention, short convolution": Variant(
+        mixers={1: ShortConvolution(kernel=7)},
+        mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=3)},
+        model={"position": Learned(length=24)},
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -165,6 +184,11 @@ PARTS: dict[str, dict[str, Variant]] = {
         "alibi": Variant(mixer={"position": Alibi()}),
         "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
         "shaw": Variant(mixer={"position": Shaw(reach=3)}),
+    },
+    "mixer": {
+        "attention": Variant(),
+        "convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution()}),
+        "hybrid": Variant(mixers={0: ShortConvolution(kernel=5)}),
     },
     "visibility": {
         "all": Variant(),

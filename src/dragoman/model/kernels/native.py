@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dragoman.model.attention import Attention
 from dragoman.model.caches.cache import DEFAULT, Cache, Preallocated
 from dragoman.model.caches.storage import Float32, Unchanged
+from dragoman.model.dropout import Dropout
 from dragoman.model.exact import is_listened_to
 from dragoman.model.inputs import Embedding, within
 from dragoman.model.interface import DecodingState
@@ -144,7 +145,7 @@ class Reading(Reads):
             made.cross, made.cross_residual = self.attention(block.cross), self.residual(block.cross_residual)
         if type(mlp) is PackedGated:
             made.up, made.down, made.gated = self.linear(mlp.both), self.linear(mlp.out), 1
-        elif type(mlp) is FeedForwardLayer:
+        elif type(mlp) is FeedForwardLayer and type(mlp.dropout) is Dropout:
             made.up, made.down = self.linear(mlp.up), self.linear(mlp.out)
         else:
             raise Unknown(f"a feed-forward that is a {type(mlp).__name__}")
@@ -201,8 +202,8 @@ class Reading(Reads):
         raise Unknown("how sums are normed")
 
     def residual(self, residual: Residual) -> ResidualStruct:
-        if type(residual) is not Residual:
-            raise Unknown(f"a residual that is a {type(residual).__name__}")
+        if type(residual) is not Residual or type(residual.dropout) is not Dropout:
+            raise Unknown(f"a residual that is a {type(residual).__name__} with a {type(residual.dropout).__name__}")
         before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
         return ResidualStruct(before, output, after, residual.carry)
 

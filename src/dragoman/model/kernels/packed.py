@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.model.attention import Attention
+from dragoman.model.dropout import Dropout
 from dragoman.model.linear import Linear
 from dragoman.model.mlp import GatedLayer
 from dragoman.model.state import KV
@@ -29,7 +30,7 @@ def pack(model: nn.Module, layout: Layout) -> None:
     for name, child in list(model.named_children()):
         if type(child) is Attention:
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
-        elif type(child) is GatedLayer:
+        elif type(child) is GatedLayer and type(child.dropout) is Dropout:
             setattr(model, name, PackedGated(child, layout))
         elif type(child) in (nn.Linear, Linear):
             setattr(model, name, layout([child]))

@@ -63,6 +63,10 @@ class VisibilityRule(ABC):
         """Choose the columns of ``seen`` that tokens to come may see; None for all. See ``still_visible``."""
         return None
 
+    def in_window(self, tokens: int, sinks: int) -> "Causal | None":
+        """Limit it to the last ``tokens`` and the first ``sinks`` of a text; None where it sees more than the past."""
+        return None
+
 
 @config
 class Full(VisibilityRule):
@@ -109,6 +113,13 @@ class Causal(VisibilityRule):
             if Q == K:
                 return Sight(causal=True)
         return super().within_text(q, k)
+
+    def in_window(self, tokens: int, sinks: int) -> "Causal | None":
+        if not self.sees_only_past:
+            return None
+        if self.window is not None and self.window <= tokens:
+            return self
+        return Causal(window=tokens, sinks=max(sinks, self.sinks))
 
     def retained(self, seen: Places, spare: int) -> Int[Tensor, " K"] | None:
         if self.window is None or not self.sees_only_past:
