@@ -361,7 +361,10 @@ UNVARIED = {
     "depth": "a size",
     "source": "pictures and frames: tests of encoders hold them",
     "encoder": "present or not by the shape of a model",
+    "pad": "0 wherever a test pads",
 }
+ELSEWHERE = {"RotaryGrid": "images", "SinusoidalGrid": "images", "Structural": "needs fields beside the ids"}
+"""Classes with tests of their own."""
 
 
 def test_every_field_of_a_model_has_two_values_in_the_table_of_variants():
@@ -369,10 +372,11 @@ def test_every_field_of_a_model_has_two_values_in_the_table_of_variants():
     found: dict[tuple[type, str], set[str]] = {}
     for variant in MODELS.values():
         values(variant.config("encoder-decoder"), found)
-    text = {cls for cls in reachable(TransformerConfig) if cls.__module__ not in ("dragoman.model.inputs",)}
+    text = {cls for cls in reachable(TransformerConfig) if cls.__module__ != "dragoman.model.inputs"}
     unvaried = {
         f"{cls.__name__}.{field.name}"
         for cls in text
+        if cls.__name__ not in ELSEWHERE
         for field in dataclasses.fields(cls)
         if field.name not in ("kind", *UNVARIED) and len(found.get((cls, field.name), ())) < 2
     }

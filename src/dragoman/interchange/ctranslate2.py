@@ -75,7 +75,7 @@ def obstacles(cfg: TransformerConfig) -> Iterator[str]:
     yield from _tower_obstacles(cfg, towers)
     if _kind(cfg.position) not in ("no_embedding", "learned", "sinusoidal"):
         yield f"model.position: {_kind(cfg.position)}"
-    inside = cfg.decoder.pattern[0].mixer.position
+    inside = cfg.decoder.pattern[0].attention.position
     if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary):
         yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
     if not isinstance(cfg.embedding_norm, NoNorm | LayerNorm):
@@ -175,10 +175,10 @@ def _options(cfg: TransformerConfig, tower: TowerConfig) -> dict[str, Any]:
     from ctranslate2.specs import common_spec
 
     block = tower.pattern[0]
-    mixer, groups = block.mixer, block.mixer.kv_heads
+    mixer, groups = block.attention, block.attention.key_value_heads
     options: dict[str, Any] = {
         "num_heads": mixer.heads,
-        "num_heads_kv": None if groups in (None, mixer.heads) else groups,
+        "num_heads_kv": None if groups == mixer.heads else groups,
         "head_dim": mixer.head_dim,
         "pre_norm": block.placement == "pre",
         "activation": common_spec.Activation[ACTIVATIONS[block.mlp.activation]],  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,7 +9,7 @@ from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError
 from dragoman.interchange.names import Table
 from dragoman.interchange.vocabulary import TABLES, Shape
-from dragoman.model.attention import AttentionConfig
+from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation
@@ -208,7 +208,7 @@ def _plain(value: Any, dim: int) -> Any:
         blocks = [_plain(block, dim) for block in plain["pattern"]]
         plain["pattern"] = {str(i): blocks[i % len(blocks)] for i in range(plain["depth"])}
     if plain.get("kind") == "attention":
-        plain["kv_heads"] = plain["kv_heads"] or plain["heads"]
+        plain["kv_heads"] = resolve_kv_heads(plain["kv_heads"], plain["heads"])
         plain["head_dim"] = plain["head_dim"] or dim // plain["heads"]
         plain["out_bias"] = plain["bias"] if plain["out_bias"] is None else plain["out_bias"]
         scorer = plain["scorer"]

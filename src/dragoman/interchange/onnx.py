@@ -103,7 +103,7 @@ def _check_caches(model: Transformer) -> None:
             raise ConfigError(f"{path}: a step of {kind_of(type(block.mixer))} does not become a graph")
         if block.mixer.visibility.window is not None:
             raise ConfigError(f"{path}.visibility.window: a step that forgets does not become a graph")
-    shapes = {_sizes(block.mixer) for block in model.decoder.blocks}
+    shapes = {_sizes(block.mixer) for block in model.decoder.blocks if isinstance(block.mixer, Attention)}
     if model.cfg.encoder is not None:
         shapes |= {_sizes(block.cross) for block in model.decoder.blocks}
     if len(shapes) > 1:
@@ -115,7 +115,9 @@ def _sizes(attention: Attention) -> tuple[int, int]:
 
 
 def _example(model: Transformer, length: int) -> Tensor:
-    G, C = _sizes(model.decoder.blocks[0].mixer)
+    attention = model.decoder.blocks[0].mixer
+    assert isinstance(attention, Attention), "checked before"
+    G, C = _sizes(attention)
     return torch.zeros(len(model.decoder.blocks), 2, 2, G, length, C)
 
 

@@ -71,13 +71,18 @@ class AttentionConfig(MixerConfig):
     @property
     def key_value_heads(self) -> int:
         """G, resolved."""
-        return self.heads if self.kv_heads is None else self.kv_heads
+        return resolve_kv_heads(self.kv_heads, self.heads)
 
     def build_position(self, dim: int) -> RelativeScheme:
         return self.position.build(self.heads, self.channels(dim))
 
     def position_key(self, dim: int) -> Hashable:
         return (self.position, self.heads, self.channels(dim)) if self.position.shared else None
+
+
+def resolve_kv_heads(kv_heads: int | None, heads: int) -> int:
+    """Fill in what ``kv_heads`` leaves open: a key/value head for each query head."""
+    return heads if kv_heads is None else kv_heads
 
 
 class Attention(MixerLayer):

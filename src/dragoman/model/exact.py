@@ -5,7 +5,11 @@ computes what the base class would have said is silently wrong. So kernels ask f
 overrides, instead of trusting flags that a new class may forget to set.
 """
 
+from typing import TypeGuard, TypeVar
+
 from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def overrides(part: object, base: type, *methods: str) -> bool:
@@ -19,6 +23,11 @@ def is_listened_to(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
-def is_plain(module: nn.Module, *types: type[nn.Module]) -> bool:
+def is_exactly(module: nn.Module, *types: type[M]) -> TypeGuard[M]:
+    """Tell whether ``module`` is of one of these types, and of no subclass."""
+    return type(module) in types
+
+
+def is_plain(module: nn.Module, *types: type[M]) -> TypeGuard[M]:
     """Tell whether ``module`` is exactly of one of these types, and nobody listens to it."""
-    return type(module) in types and not is_listened_to(module)
+    return is_exactly(module, *types) and not is_listened_to(module)

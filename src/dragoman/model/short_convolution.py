@@ -38,7 +38,7 @@ class ShortConvolution(MixerConfig):
     """Take in a token and those before it; false: as many on either side, for encoders."""
 
     @property
-    def visibility(self) -> Visibility:
+    def visibility(self) -> Visibility:  # pyright: ignore[reportIncompatibleVariableOverride]
         return Causal(window=self.kernel) if self.causal else Full()
 
     def build(self, dim: int) -> "ShortConvolutionLayer":
@@ -87,8 +87,8 @@ class ShortConvolutionLayer(MixerLayer):
 class Neighbours(NamedTuple):
     """Which tokens stand next to the newest ones, in their own text."""
 
-    count: int
-    """The newest tokens T."""
+    newest: int
+    """How many they are: T."""
     lasting: Int[Tensor, " L"] | None
     """Columns that tokens to come may need; None for all."""
     places: Places
@@ -100,19 +100,19 @@ class Neighbours(NamedTuple):
 
     @classmethod
     def of(cls, new: Places, seen: Seen) -> "Neighbours":
-        count, places = new.pos.shape[1], seen.places
+        newest, places = new.pos.shape[1], seen.places
         if places.keep is None and places.segment is None:
-            return cls(count, seen.lasting, places)
+            return cls(newest, seen.lasting, places)
         real = torch.ones_like(places.pos, dtype=torch.bool) if places.keep is None else places.keep
         column = torch.argsort(~real, dim=1, stable=True)
-        return cls(count, seen.lasting, places, column, (real.cumsum(dim=1) - 1)[:, -count:])
+        return cls(newest, seen.lasting, places, column, (real.cumsum(dim=1) - 1)[:, -newest:])
 
     def shifted(self, x: Float[Tensor, "B K D"], by: int) -> Float[Tensor, "B T D"]:
         """For each of the newest tokens the vector of that ``by`` tokens before it; zeros where its text has none."""
         if self.column is None or self.rank is None:
-            first = x.shape[1] - self.count - by
-            ahead = max(0, first + self.count - x.shape[1])
-            return F.pad(x[:, max(0, first) : x.shape[1] - max(0, by)], (0, 0, max(0, -first), ahead))[:, : self.count]
+            first = x.shape[1] - self.newest - by
+            ahead = max(0, first + self.newest - x.shape[1])
+            return F.pad(x[:, max(0, first) : x.shape[1] - max(0, by)], (0, 0, max(0, -first), ahead))[:, : self.newest]
         wanted = self.rank - by
         column = self.column.gather(1, wanted.clamp(0, x.shape[1] - 1).expand(len(self.column), -1))
         found = torch.take_along_dim(x, column[..., None], dim=1)
@@ -121,13 +121,13 @@ class Neighbours(NamedTuple):
     def is_neighbour(self, column: Int[Tensor, "B T"], by: int) -> Bool[Tensor, "B T"]:
         """Tell whether real tokens of the same text stand at those columns, ``by`` before each of the newest."""
         pos, keep, segment = self.places[:3]
-        fits = pos.expand(len(column), -1).gather(1, column) == pos[:, -self.count :] - by
+        fits = pos.expand(len(column), -1).gather(1, column) == pos[:, -self.newest :] - by
         if keep is not None:
             keep = keep.expand(len(column), -1)
-            fits = fits & keep[:, -self.count :] & keep.gather(1, column)
+            fits = fits & keep[:, -self.newest :] & keep.gather(1, column)
         if segment is not None:
             segment = segment.expand(len(column), -1)
-            fits = fits & (segment[:, -self.count :] == segment.gather(1, column))
+            fits = fits & (segment[:, -self.newest :] == segment.gather(1, column))
         return fits
 
 

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dragoman.config import OneOf, at, config
+from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, View
 from dragoman.model.dropout import Share
@@ -49,6 +49,17 @@ class BlockConfig:
     residual: ResidualScaling = PlainResidual()
     dropout: Share = 0.0
     """On each sublayer's output."""
+
+    @property
+    def attention(self) -> AttentionConfig:
+        """The mixer, for formats that know no other one than attention.
+
+        Raises:
+            ConfigError: it is another one.
+        """
+        if not isinstance(self.mixer, AttentionConfig):
+            raise ConfigError(f"mixer: {kind_of(type(self.mixer))}, where only attention is known")
+        return self.mixer
 
 
 class Block(nn.Module):

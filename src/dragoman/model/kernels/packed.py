@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dragoman.model.attention import Attention
 from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_exactly
 from dragoman.model.linear import Linear
 from dragoman.model.mlp import GatedLayer
 from dragoman.model.state import KV
@@ -28,11 +29,11 @@ def pack(model: nn.Module, layout: Layout) -> None:
     copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
     they consist of is replaced."""
     for name, child in list(model.named_children()):
-        if type(child) is Attention:
+        if is_exactly(child, Attention):
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
-        elif type(child) is GatedLayer and type(child.dropout) is Dropout:
+        elif is_exactly(child, GatedLayer) and is_exactly(child.dropout, Dropout):
             setattr(model, name, PackedGated(child, layout))
-        elif type(child) in (nn.Linear, Linear):
+        elif is_exactly(child, nn.Linear, Linear):
             setattr(model, name, layout([child]))
         else:
             pack(child, layout)
