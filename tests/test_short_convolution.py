@@ -1,19 +1,17 @@
 """The short convolution: as in LFM2, of both directions in encoders, and a part of runs like any other mixer."""
 
-import json
-
 import pytest
 import torch
 from tiny_reader import MODEL as READER
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
-from tiny_run import BLOCK, MODEL, outcome
+from tiny_run import BLOCK, MODEL, outcome, write_pairs
 from tiny_run import config as translation
 from transformers import Lfm2Config
 from transformers.models.lfm2.modeling_lfm2 import Lfm2ShortConv
 from variants import D, assert_equal, batch, build, ids
 
 from dragoman.cli import main
-from dragoman.config import from_dict, merge, override
+from dragoman.config import from_dict, merge, override, to_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.precision import made_ready
 from dragoman.decode.search.beam import Beam
@@ -23,6 +21,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.interchange.ctranslate2 import obstacles
 from dragoman.model.caches.cache import Cache, Window, parse_cache
+from dragoman.model.encoder import EncoderConfig
 from dragoman.model.interface import Tokens
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.relation import RelativeScheme
@@ -53,16 +52,12 @@ def at_once(length: int) -> Places:
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("kernel", [1, 3, 4, 9])
 def test_it_is_the_short_convolution_of_lfm2(kernel, bias):
-    theirs = Lfm2ShortConv(Lfm2Config(hidden_size=D, conv_L_cache=kernel, conv_bias=bias, layer_types=["conv"]), 0)
-    ours = ShortConvolution(kernel=kernel, bias=bias).build(D)
-    named = {"inputs": "in_proj", "out": "out_proj", "convolution": "conv"}
-    ours.load_state_dict(
-        {
-            f"{our}.{leaf}": value
-            for our, their in named.items()
-            for leaf, value in getattr(theirs, their).state_dict().items()
-        }
+    cfg = Lfm2Config(
+        hidden_size=D, conv_L_cache=kernel, conv_bias=bias, num_hidden_layers=1, layer_types=["conv"], vocab_size=9
     )
+    theirs, ours = Lfm2ShortConv(cfg, 0), ShortConvolution(kernel=kernel, bias=bias).build(D)
+    for our, their in {"inputs": "in_proj", "out": "out_proj", "convolution": "conv"}.items():
+        getattr(ours, our).load_state_dict(getattr(theirs, their).state_dict())
     x = torch.randn(2, 7, D)
     torch.testing.assert_close(mixed(ours, x, at_once(7)), theirs(x), rtol=1e-5, atol=1e-5)
 
@@ -185,18 +180,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def translator(folder):
-    from tiny_run import write_pairs
-
     cfg = translation(write_pairs(folder / "pairs.tsv"))
-    cfg = recipe.load(merge(json.loads(json.dumps(plain_data(cfg))), {"model": hybrid(MODEL)}))
+    cfg = recipe.load(to_dict(cfg) | {"model": hybrid(MODEL)})
     list(start(cfg, folder / "translator").events())
     return folder / "translator", cfg
-
-
-def plain_data(cfg):
-    from dragoman.config import to_dict
-
-    return to_dict(cfg)
 
 
 def test_a_translator_learns_stops_and_goes_on_to_the_bit(translator, folder):
@@ -238,17 +225,15 @@ def test_ctranslate2_is_told_of_it_in_a_later_block():
 
 
 def test_a_language_model_learns_from_packed_documents_and_continues_them(folder, capsys):
-    (folder / "text.txt").write_text(
-        "".join(f"the {w} house sees {w} {i}\n\n" for i, w in enumerate(["red", "big"] * 40))
-    )
+    texts = [f"the {word} house sees {word} {i}\n\n" for i, word in enumerate(["red", "big"] * 40)]
+    (folder / "text.txt").write_text("".join(texts))
     block = {key: value for key, value in BLOCK.items() if key != "cross"}
-    model = hybrid({"dim": 8, "encoder": None, "decoder": {"depth": 1, "pattern": [block]}, "position": "no_embedding"})
     cfg = recipe.load(
         {
             "task": {"kind": "language_modelling", "context": 24},
-            "data": {"kind": "texts", "train": [str(folder / "text.txt")]},
-            "tokenizer": "bytes",
-            "model": model,
+            "data": {"kind": "texts", "files": [str(folder / "text.txt")], "documents": "blank_lines"},
+            "tokenizer": "characters",
+            "model": hybrid({"dim": 8, "encoder": None, "decoder": {"depth": 1, "pattern": [block]}}),
             "train": {
                 "budget": {"kind": "steps", "steps": 4},
                 "batch_tokens": 200,
@@ -266,8 +251,6 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(folder
 
 
 def test_a_centred_one_reads_padded_texts_in_encoders():
-    from dragoman.model.encoder import EncoderConfig
-
     cfg = merge(READER, {"tower": {"pattern": [merge(READER["tower"]["pattern"][0], {"mixer": CENTRED})]}})
     cfg = merge(cfg, {"head": {"kind": "classification", "classes": 3, "pooling": "mean"}, "inputs": {"vocab": 17}})
     model = from_dict(EncoderConfig, cfg).build().double().eval()
