@@ -1,4 +1,4 @@
-"""A mixer is one file and one line: one that is defined here, and nowhere else, goes through all that mixers go through.
+"""A mixer is one file and one line: one that is defined here, nowhere else, goes through all that mixers go through.
 
 It is a running average per channel: a state that sums up the past, and no columns of it.
 """
@@ -128,7 +128,7 @@ def test_it_learns():
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0] / 2
 
 
