@@ -246,12 +246,13 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(folder
     prompts = ["the red", "a", ""]
     together = generator.generate(prompts, search=Greedy(), max_new_tokens=8)
     for prompt, found in zip(prompts, together, strict=True):
-        assert generator.generate([prompt], search=Greedy(), max_new_tokens=8)[0] == found
+        (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
+        assert alone.continuations[0].tokens == found.continuations[0].tokens
     assert main(["verify", str(folder / "writer"), "--sentences", "3", "--beam", "2"]) == 0, capsys.readouterr()
 
 
 def test_a_centred_one_reads_padded_texts_in_encoders():
-    cfg = merge(READER, {"tower": {"pattern": [merge(READER["tower"]["pattern"][0], {"mixer": CENTRED})]}})
+    cfg = merge(READER, {"tower": {"pattern": [READER["tower"]["pattern"][0] | {"mixer": CENTRED}]}})
     cfg = merge(cfg, {"head": {"kind": "classification", "classes": 3, "pooling": "mean"}, "inputs": {"vocab": 17}})
     model = from_dict(EncoderConfig, cfg).build().double().eval()
     text = ids(2, 6)
