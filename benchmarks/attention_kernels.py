@@ -42,7 +42,7 @@ def milliseconds(run: Callable[[], object], rounds: int = 5) -> float:
 def measure(length: int, *, precision: torch.dtype, dropout: float, learn: bool) -> dict[str, float]:
     """CPU time with each kernel that can."""
     attention = AttentionConfig(heads=HEADS, visibility=Causal(), dropout=dropout).build(WIDTH).train(learn)
-    view = View(Sight(causal=True), Relation(), None, None)
+    view = View(Sight(causal=True), Relation(), None)
     x, upstream = torch.randn(2, TOKENS // length, length, WIDTH)
     wanted = [x.requires_grad_(learn), *attention.parameters()]
 

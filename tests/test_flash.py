@@ -19,7 +19,7 @@ def attending(sight: Sight, H: int, G: int, C: int) -> Function:
     """From what three linear layers give, by whichever kernel is chosen for it."""
     attention, view = (
         AttentionConfig(heads=H, kv_heads=G, visibility=Full()).build(H * C),
-        View(sight, Relation(), None, None),
+        View(sight, Relation(), None),
     )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def test_attention_reads_heads_wherever_they_lie():
     ]
     attention, view = (
         AttentionConfig(heads=3, visibility=Full()).build(192),
-        View(Sight(causal=True), Relation(), None, None),
+        View(Sight(causal=True), Relation(), None),
     )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,10 +90,10 @@ def test_attention_keeps_nothing_of_the_size_of_its_weights():
 
 
 def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
-    q, view = half(1, 2, 5, 32).requires_grad_(), View(Sight(), Relation(), None, None)
+    q, view = half(1, 2, 5, 32).requires_grad_(), View(Sight(), Relation(), None)
     plain, dropping = (AttentionConfig(heads=2, visibility=Full(), dropout=p).build(64) for p in (0.0, 0.1))
     places = stand(Tokens(torch.ones(1, 5, dtype=torch.long)))
-    biased = View(Sight(), Alibi().build(2, 32).relate(places, places, torch.float32), None, None)
+    biased = View(Sight(), Alibi().build(2, 32).relate(places, places, torch.float32), None)
     assert plain.kernel(q, KV(q, q), view) is flash
     assert dropping.kernel(q, KV(q, q), view) is not flash and plain.kernel(q, KV(q, q), biased) is not flash
     plain.weights.register_forward_hook(lambda *given: None)

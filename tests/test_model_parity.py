@@ -66,7 +66,7 @@ def test_attention_is_that_of_torch(causal, lengths, bias):
     )
     seen = []
     ours.weights.register_forward_hook(lambda module, given, out: seen.append(out))
-    got = ours(x, View(look(visibility, where, where), Relation(), None, None), Stateless())
+    got = ours(x, View(look(visibility, where, where), Relation(), None), Stateless())
     assert_equal(got, want)
     assert_equal(seen[0], weights)
     assert_equal(torch.autograd.grad(got.square().sum(), x), torch.autograd.grad(want.square().sum(), x))
@@ -79,7 +79,7 @@ def test_attention_across_is_that_of_torch(lengths):
     with torch.no_grad():
         copy_attention(theirs, ours)
     x, memory, where = torch.randn(2, 7, D), torch.randn(2, 5, D), places(2, 5, lengths=lengths)
-    view = View(look_across(Full(), places(2, 7), where), Relation(), None, None)
+    view = View(look_across(Full(), places(2, 7), where), Relation(), None)
     want, _ = theirs(x, memory, memory, key_padding_mask=None if where.keep is None else ~where.keep)
     assert_equal(ours.read(x, view, ours.key_value(memory)), want)
 

@@ -223,7 +223,7 @@ def test_a_row_that_sees_nothing_attends_to_nothing(variant, kernel):
     total = model(Tokens(target, keep=keep), Tokens(source, keep=keep[:, :5])).logsumexp(-1).sum()
     for handle in handles:
         handle.remove()
-    assert len(heads) == 4
+    assert len(heads) == len(handles) >= 2
     assert all((seen[1] == 0).all() and seen[0].abs().sum() > 0 for seen in heads)
     assert all(g.isfinite().all() for g in gradients(model, total).values())
 
@@ -259,7 +259,7 @@ def test_listening_to_the_weights_does_not_change_the_output_and_they_sum_to_one
     assert_equal(model(target, source), quiet)
     for handle in handles:
         handle.remove()
-    heads = model.decoder.blocks[0].mixer.cfg.heads
+    heads = model.decoder.blocks[0].cross.cfg.heads
     assert len(seen) == len(handles) > 0
     for name, weights in seen.items():
         Q, K = (5, 5) if name.startswith("encoder") else (7, 5) if name.endswith("cross") else (7, 7)

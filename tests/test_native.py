@@ -11,34 +11,25 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
+from dragoman.config import from_dict
 from dragoman.decode.precision import chosen_numbers, made_ready
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.errors import DataError
 from dragoman.model.caches.cache import parse_cache
+from dragoman.model.kernels.known import check_known
 from dragoman.model.kernels.layouts import Panels, WholeNumbers, panels
-from dragoman.model.kernels.native import NativeTransformer, Unknown
+from dragoman.model.kernels.native import NativeTransformer
 from dragoman.model.kernels.packed import pack
 from dragoman.model.kernels.slots import Slots
 from dragoman.model.positions.places import Tokens
+from dragoman.model.transformer import TransformerConfig
 from dragoman.native import library as native
+from dragoman.presets import PRESETS
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernels: {native.unavailable()}")
 CLOSE = {"float32": 2e-5, "bfloat16": 0.1, "int8": 0.25}
-FOREIGN = (
-    "rotary dynamic",
-    "alibi",
-    "t5",
-    "shaw",
-    "sinks",
-    "capped dot",
-    "dot",
-    "multiplicative",
-    "additive",
-    "mixture",
-)
-KNOWN = [name for name in VARIANTS if not name.startswith(FOREIGN) and "sinks" not in name and name != "scaled output"]
 
 
 def in_float32(*which):
@@ -94,30 +85,31 @@ def test_a_copy_of_a_layer_has_weights_of_its_own():
 
 
 @pytest.mark.parametrize("shape", ["encoder-decoder", "decoder-only"])
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", VARIANTS)
 @torch.no_grad()
-def test_a_step_is_what_pytorch_makes_of_it(name, shape):
+def test_a_step_is_what_pytorch_makes_of_it_whether_the_kernels_know_the_model_or_not(name, shape, caplog):
     plain = in_float32(name, shape)
     target, source = batch(plain, 3, 6, 5)
-    for numbers, most in CLOSE.items():
-        model = native_of(plain, numbers)
+    with caplog.at_level(logging.INFO):
+        ready = made_ready(copy.deepcopy(plain), "cpu", "float32")
+    known = type(ready) is NativeTransformer
+    assert ("by kernels of our own" if known else "steps by PyTorch, for ") in caplog.text
+    for numbers, most in CLOSE.items() if known else [("float32", CLOSE["float32"])]:
+        model = native_of(plain, numbers) if known else ready
         state, slow = model.start(source), plain.start(source)
-        assert isinstance(state, Slots)
+        assert isinstance(state, Slots) == known
         for tokens in target.split([1, 1, 2, 2], dim=1):
             got, wanted = model.decode(tokens, state), plain.decode(tokens, slow)
             keep = (tokens != 0) | (tokens.shape[1] == 1)
             assert apart(got[keep], wanted[keep]) < most, (numbers, state.length)
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS.keys() - set(KNOWN)))
-def test_what_the_kernels_do_not_know_is_named_and_runs_by_pytorch(name, caplog):
-    plain = in_float32(name)
-    with pytest.raises(Unknown):
-        native_of(plain)
-    target, source = batch(plain, 3, 6, 5)
-    with torch.no_grad(), caplog.at_level(logging.INFO):
-        assert apart(made_ready(copy.deepcopy(plain), "cpu", "float32")(target, source), plain(target, source)) < 2e-5
-    assert "steps by PyTorch" in caplog.text
+MOST_USED = ("transformer-small", "transformer-2026", "lm-small", "lm-small-2019", "llama-3.2-1b", "marian")
+
+
+@pytest.mark.parametrize("preset", MOST_USED)
+def test_models_of_plain_attention_are_known(preset):
+    check_known(from_dict(TransformerConfig, PRESETS[preset]()["model"]), "model")
 
 
 # ---- searches: rows that part, leave, and are taken back ---------------------------------------------

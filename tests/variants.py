@@ -24,6 +24,7 @@ from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, 
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 
@@ -33,11 +34,14 @@ Shape = Literal["encoder-decoder", "decoder-only"]
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the base: in every attention, in the decoder's self-attention, in blocks, in the model."""
+    """What differs from the base: in every attention, in the decoder's self-attention, in blocks, in which mixers
+    stand in them, in the model."""
 
     attention: dict[str, Any] = field(default_factory=dict)
     mixer: dict[str, Any] = field(default_factory=dict)
     block: dict[str, Any] = field(default_factory=dict)
+    mixers: dict[int, ShortConvolution] = field(default_factory=dict)
+    """What stands in some blocks in the place of self-attention, by their number."""
     model: dict[str, Any] = field(default_factory=dict)
 
     def config(self, shape: Shape) -> TransformerConfig:
@@ -55,7 +59,14 @@ class Variant:
 
     def tower(self, mixer: AttentionConfig, cross: AttentionConfig | None) -> TowerConfig:
         block = {"mlp": FeedForward(hidden=32), "norm": LayerNorm()} | self.block
-        return TowerConfig(depth=2, pattern=(BlockConfig(mixer=mixer, cross=cross, **block),), final_norm=block["norm"])
+        mixers = [self.instead(i, mixer) for i in range(2)] if self.mixers else [mixer]
+        pattern = tuple(BlockConfig(mixer=each, cross=cross, **block) for each in mixers)
+        return TowerConfig(depth=2, pattern=pattern, final_norm=block["norm"])
+
+    def instead(self, number: int, attention: AttentionConfig) -> AttentionConfig | ShortConvolution:
+        """The mixer of a block, which sees both ways where the attention would."""
+        found = self.mixers.get(number)
+        return attention if found is None else dataclasses.replace(found, causal=attention.visibility != Full())
 
 
 def mixture(**options: Any) -> dict[str, Any]:
@@ -90,7 +101,7 @@ VARIANTS: dict[str, Variant] = {
     "alibi": Variant(mixer={"position": Alibi()}),
     "alibi, 3 heads": Variant(attention={"heads": 3}, mixer={"position": Alibi()}),
     "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
-    "t5 in each layer": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False, shared=False)}),
+    "t5 in each layer": Variant(mixer={"position": T5Bias(buckets=16, reach=20, bidirectional=False, shared=False)}),
     "shaw": Variant(mixer={"position": Shaw(reach=3)}),
     "shaw on keys, gqa, shared": Variant(
         attention={"kv_heads": 2}, mixer={"position": Shaw(reach=3, on_values=False, shared=True)}
@@ -101,7 +112,7 @@ VARIANTS: dict[str, Variant] = {
     "window, sinks, dynamic": Variant(
         mixer={
             "visibility": Causal(window=3, sinks=1),
-            "position": Rotary(scaling=DynamicNtkScaling(trained=4, factor=2.0)),
+            "position": Rotary(scaling=DynamicNtkScaling(trained=5, factor=2.0)),
         }
     ),
     "window 1": Variant(mixer={"visibility": Causal(window=1)}, model={"position": Sinusoidal()}),
@@ -119,6 +130,32 @@ VARIANTS: dict[str, Variant] = {
         attention={"scorer": Additive(), "kv_heads": 2},
         mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=4)},
     ),
+    # a second value of each number
+    "other numbers": Variant(
+        block={"norm": LayerNorm(eps=0.1), "mlp": Gated(hidden=24)},
+        mixer={"position": Rotary(theta=100.0, scaling=LinearScaling(factor=2.0))},
+        model={"position": Sinusoidal(base=100.0), "silent": (5,), "init": Gpt2Init(std=0.1, depth_scaled=False)},
+    ),
+    "other numbers, ntk": Variant(
+        block={"norm": RmsNorm(eps=0.1)},
+        mixer={"position": Rotary(scaling=NtkScaling(factor=2.0))},
+        model={"position": Learned(length=30), "init": InverseSqrtWidth(depth_scaled=True)},
+    ),
+    "other numbers, yarn": Variant(
+        block={"norm": ZeroCenteredRmsNorm(eps=0.1)},
+        mixer={"position": Rotary(scaling=Yarn(factor=2.0, trained=8, fast=4.0, slow=0.5))},
+    ),
+    "other numbers, llama 3": Variant(
+        mixer={"position": Rotary(scaling=Llama3Scaling(factor=2.0, trained=12, fast=3.0, slow=1.0))}
+    ),
+    # mixers that are not attention
+    "short convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution(kernel=5, bias=True)}),
+    "short convolution, attention": Variant(mixers={0: ShortConvolution()}, mixer={"position": Rotary()}),
+    "attention, short convolution": Variant(
+        mixers={1: ShortConvolution(kernel=7)},
+        mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=3)},
+        model={"position": Learned(length=24)},
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -134,7 +171,7 @@ VARIANTS: dict[str, Variant] = {
     "swiglu": Variant(block={"mlp": Gated(hidden=16)}),
     "geglu, bias": Variant(block={"mlp": Gated(hidden=16, activation="gelu", bias=True)}),
     "mixture": Variant(block=mixture()),
-    "mixture, capacity": Variant(block=mixture(capacity=0.5)),
+    "mixture, capacity": Variant(block=mixture(capacity=0.5, balance=0.1)),
     "mixture, shared": Variant(block=mixture(shared=1, active=1, normalize=False, router_z=0.1)),
     "mixture, relu, all": Variant(block=mixture(experts=3, active=3, expert=FeedForward(hidden=16))),
     # embeddings and their start
@@ -165,6 +202,11 @@ PARTS: dict[str, dict[str, Variant]] = {
         "alibi": Variant(mixer={"position": Alibi()}),
         "t5": Variant(mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False)}),
         "shaw": Variant(mixer={"position": Shaw(reach=3)}),
+    },
+    "mixer": {
+        "attention": Variant(),
+        "convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution()}),
+        "hybrid": Variant(mixers={0: ShortConvolution(kernel=5)}),
     },
     "visibility": {
         "all": Variant(),
@@ -255,6 +297,7 @@ MODELS = VARIANTS | {" ".join(picked.values()): combine(picked) for picked in al
 ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
+ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

@@ -48,6 +48,11 @@ def kind_of(cls: type) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.removesuffix("Config")).lower()
 
 
+def choices(union: Any) -> list[type]:
+    """List the config classes of a union: the one place where they are written down."""
+    return _config_classes(union)
+
+
 class OneOf:
     """Marks a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``. A mapping
     without a kind is of the ``usual`` one, where there is one."""

@@ -151,8 +151,8 @@ class Translator:
         characters count as one space, as they did in training; a line of nothing else has the translation "". A line
         without a word, such as 12:30, is its own translation. A line that is too long is translated in parts and says
         so in its ``warnings``; whether one of several sentences is, ``load`` decides. A text is translated without
-        regard to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the lines
-        of one.
+        regard to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the
+        lines of one.
 
         Args:
             texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.

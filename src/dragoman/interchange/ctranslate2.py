@@ -133,7 +133,7 @@ def obstacles(cfg: TransformerConfig) -> Iterator[str]:
         return  # what follows takes the parts for known
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
-    inside = cfg.decoder.pattern[0].mixer.position
+    inside = cfg.decoder.pattern[0].attention.position
     if isinstance(cfg.position, NoEmbedding) != isinstance(inside, Rotary):
         yield f"model.position: {_kind(cfg.position)} with {_kind(inside)} inside attention"
 
@@ -160,7 +160,7 @@ def _tower_obstacles(cfg: TransformerConfig, towers: dict[str, TowerConfig]) -> 
 
 
 def _norms(tower: TowerConfig) -> list[Norm]:
-    heads = [block.mixer.qk_norm for block in tower.pattern]
+    heads = [block.attention.qk_norm for block in tower.pattern]
     return [tower.final_norm, *(block.norm for block in tower.pattern), *heads]
 
 
@@ -174,7 +174,7 @@ def _norm_obstacles(cfg: TransformerConfig, tower: TowerConfig, path: str) -> It
 
 
 def _attention_obstacles(block: BlockConfig, path: str, *, crossing: bool) -> Iterator[str]:
-    qk_norm = block.mixer.qk_norm
+    qk_norm = block.attention.qk_norm
     if not isinstance(qk_norm, NoNorm) and (crossing or type(qk_norm) is not RmsNorm):
         yield f"{path}.mixer.qk_norm: {_kind(qk_norm)}" + (" in a model with an encoder" if crossing else "")
     if block.cross is None:
@@ -221,10 +221,10 @@ def _options(cfg: TransformerConfig, tower: TowerConfig) -> dict[str, Any]:
     from ctranslate2.specs import common_spec
 
     block = tower.pattern[0]
-    mixer, groups = block.mixer, block.mixer.kv_heads
+    mixer, groups = block.attention, block.attention.key_value_heads
     options: dict[str, Any] = {
         "num_heads": mixer.heads,
-        "num_heads_kv": None if groups in (None, mixer.heads) else groups,
+        "num_heads_kv": None if groups == mixer.heads else groups,
         "head_dim": mixer.head_dim,
         "pre_norm": block.placement == "pre",
         "activation": common_spec.Activation[ACTIVATIONS[block.mlp.activation]],  # pyright: ignore[reportAttributeAccessIssue]

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragoman.config import to_dict
+from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError
 from dragoman.interchange.names import Table
 from dragoman.interchange.vocabulary import TABLES, Shape
+from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mlp import Activation
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
+from dragoman.model.tower import Mixer
 from dragoman.model.transformer import TransformerConfig
 
 
@@ -190,6 +192,9 @@ _NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "silent", "p
 def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:
     """The first place, ours and theirs, where ``cfg`` is not what its description in this family says; None if it is
     all there."""
+    for path, mixer in mixers(cfg):
+        if not isinstance(mixer, AttentionConfig):  # whose heads and positions every description writes down
+            return path, kind_of(type(mixer)), "attention"
     try:
         again = family.config(Settings(family.describe(cfg)))
     except ConfigError as error:
@@ -199,6 +204,15 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
         if ours.get(path) != theirs.get(path):
             return path, ours.get(path), theirs.get(path)
     return None
+
+
+def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]]:
+    """List every mixer with its path."""
+    both = isinstance(cfg, TransformerConfig)
+    towers = {"encoder": cfg.encoder, "decoder": cfg.decoder} if both else {"tower": cfg.tower}
+    for name, tower in towers.items():
+        for i, block in enumerate(tower.pattern if tower else ()):
+            yield f"model.{name}.pattern.{i}.mixer", block.mixer
 
 
 def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:
@@ -219,7 +233,7 @@ def _plain(value: Any, dim: int) -> Any:
         blocks = [_plain(block, dim) for block in plain["pattern"]]
         plain["pattern"] = {str(i): blocks[i % len(blocks)] for i in range(plain["depth"])}
     if plain.get("kind") == "attention":
-        plain["kv_heads"] = plain["kv_heads"] or plain["heads"]
+        plain["kv_heads"] = resolve_kv_heads(plain["kv_heads"], plain["heads"])
         plain["head_dim"] = plain["head_dim"] or dim // plain["heads"]
         plain["out_bias"] = plain["bias"] if plain["out_bias"] is None else plain["out_bias"]
         scorer = plain["scorer"]

@@ -21,17 +21,18 @@ from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of
 from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_onnx, checker_missing
 from dragoman.interchange.exporting import check_free, weights_of
 from dragoman.interchange.known_parts import ONNX
 from dragoman.interchange.whitelist import unknown_parts
-from dragoman.model.attention import Attention
+from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
 from dragoman.model.positions.places import Places, Tokens
-from dragoman.model.state import KV, KVState, LayerState, TowerState, stateless
+from dragoman.model.state import KV, KVState, LayerState, TowerState
 from dragoman.model.transformer import Transformer, TransformerConfig
 
 Cache = Float[Tensor, "L 2 B G K C"]
@@ -105,9 +106,11 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, Example]]:
 def _check_caches(model: Transformer) -> None:
     for i, block in enumerate(model.cfg.decoder.pattern):
         path = f"model.decoder.pattern.{i}.mixer"
+        if not isinstance(block.mixer, AttentionConfig):
+            raise ConfigError(f"{path}: a step of {kind_of(type(block.mixer))} does not become a graph")
         if block.mixer.visibility.window is not None:
             raise ConfigError(f"{path}.visibility.window: a step that forgets does not become a graph")
-    shapes = {_sizes(block.mixer) for block in model.decoder.blocks}
+    shapes = {_sizes(block.mixer) for block in model.decoder.blocks if isinstance(block.mixer, Attention)}
     if model.cfg.encoder is not None:
         shapes |= {_sizes(block.cross) for block in model.decoder.blocks}
     if len(shapes) > 1:
@@ -115,11 +118,13 @@ def _check_caches(model: Transformer) -> None:
 
 
 def _sizes(attention: Attention) -> tuple[int, int]:
-    return attention.cfg.kv_heads or attention.cfg.heads, attention.head_dim
+    return attention.cfg.key_value_heads, attention.head_dim
 
 
 def _example(model: Transformer, length: int) -> Tensor:
-    G, C = _sizes(model.decoder.blocks[0].mixer)
+    attention = model.decoder.blocks[0].mixer
+    assert isinstance(attention, Attention), "checked before"
+    G, C = _sizes(attention)
     return torch.zeros(len(model.decoder.blocks), 2, 2, G, length, C)
 
 
@@ -162,7 +167,7 @@ class Step(nn.Module):
 
     def step(self, token: Tensor, past: Tensor, memory: "HandedMemory | None") -> tuple[Tensor, Tensor]:
         layers = [Handed(KV(*layer)) for layer in past]
-        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds], stateless)
+        tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
         before = Places(torch.arange(past.shape[4], device=past.device)[None])
         tower.length, tower.newest = past.shape[4], Places(torch.full((1, 1), past.shape[4] - 1))
         tower.seen = dict.fromkeys(tower.seen, before)

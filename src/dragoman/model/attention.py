@@ -4,7 +4,7 @@ B batch, T length, D model width, H query heads, G key/value heads (G divides H)
 Q/K query and key lengths, S source length, N sentences (B is a multiple: the beams of a search share a source).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
@@ -16,15 +16,18 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Share, dropout
+from dragoman.model.exact import is_plain
 from dragoman.model.kernels import heads as kernels
 from dragoman.model.kernels import learning
 from dragoman.model.linear import Linear
+from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.norm import NoNorm, Norm
+from dragoman.model.positions.places import Places
 from dragoman.model.positions.position import NoPosition, RelativePosition
 from dragoman.model.positions.relation import Relation, RelativeScheme
-from dragoman.model.positions.visibility import Sight, Visibility
+from dragoman.model.positions.visibility import Sight, Visibility, look
 from dragoman.model.scorer import AnyScorer, ScaledDot
-from dragoman.model.state import KV, KVPolicy, KVState
+from dragoman.model.state import KV, KVPolicy, KVState, Seen
 
 
 class View(NamedTuple):
@@ -32,14 +35,12 @@ class View(NamedTuple):
 
     sight: Sight
     relation: Relation
-    real: Bool[Tensor, "B T"] | None
-    """False on padding among the newest tokens; None when nothing is padded."""
     lasting: Int[Tensor, " K"] | None
     """Which keys tokens to come may see; None for all of them."""
 
 
 @config
-class AttentionConfig:
+class AttentionConfig(MixerConfig):
     heads: PositiveInt
     """Query heads H."""
     kv_heads: PositiveInt | None = None
@@ -67,17 +68,30 @@ class AttentionConfig:
     def build(self, dim: int) -> "Attention":
         return Attention(self, dim)
 
+    @property
+    def key_value_heads(self) -> int:
+        """G, resolved."""
+        return resolve_kv_heads(self.kv_heads, self.heads)
+
     def build_position(self, dim: int) -> RelativeScheme:
         return self.position.build(self.heads, self.channels(dim))
 
+    def position_key(self, dim: int) -> Hashable:
+        return (self.position, self.heads, self.channels(dim)) if self.position.shared else None
 
-class Attention(nn.Module):
+
+def resolve_kv_heads(kv_heads: int | None, heads: int) -> int:
+    """Fill in what ``kv_heads`` leaves open: a key/value head for each query head."""
+    return heads if kv_heads is None else kv_heads
+
+
+class Attention(MixerLayer):
     def __init__(self, cfg: AttentionConfig, dim: int):
         super().__init__()
-        H, G, C = cfg.heads, cfg.kv_heads or cfg.heads, cfg.channels(dim)
+        H, G, C = cfg.heads, cfg.key_value_heads, cfg.channels(dim)
         if H % G:
             raise ConfigError(f"kv_heads: {G} key/value heads do not divide {H} query heads")
-        self.cfg, self.head_dim = cfg, C
+        self.cfg, self.head_dim, self.visibility = cfg, C, cfg.visibility
         self.q = Linear(dim, H * C, bias=cfg.bias)
         self.k = Linear(dim, G * C, bias=cfg.bias)
         self.v = Linear(dim, G * C, bias=cfg.bias)
@@ -86,11 +100,18 @@ class Attention(nn.Module):
         self.scorer = cfg.scorer.build(H, C)
         self.weights = nn.Identity()  # tap: (B, H, Q, K), seen only while something listens
 
-    def forward(self, x: Float[Tensor, "B T D"], view: View, state: KVState) -> Float[Tensor, "B T D"]:
+    @staticmethod
+    def context(
+        new: Places, seen: Seen, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
+    ) -> View:
+        sight = look(seen.visibility, new, seen.places)
+        return View(sight, scheme.relate(new, seen.places, dtype), seen.lasting)
+
+    def forward(self, x: Float[Tensor, "B T D"], context: View, state: KVState) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to ``x`` and to what ``state`` remembers."""
         q, (k, v) = self.project(x)
-        seen = state.extend(KV(view.relation.rotate(k), v), view.lasting)
-        return self.attend(view.relation.rotate(q), seen, view)
+        seen = state.extend(KV(context.relation.rotate(k), v), context.lasting)
+        return self.attend(context.relation.rotate(q), seen, context)
 
     def read(self, x: Float[Tensor, "B T D"], view: View, source: KV) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to an encoded source of N sentences; rows of ``x`` come in groups of B / N, one each."""
@@ -114,6 +135,9 @@ class Attention(nn.Module):
     def new_state(self, policy: KVPolicy) -> KVState:
         return policy.new_state(self.cfg.visibility)
 
+    def visible(self, policy: KVPolicy) -> Visibility:
+        return policy.narrowed(self.cfg.visibility)
+
     def split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
@@ -122,8 +146,8 @@ class Attention(nn.Module):
 
     def kernel(self, q: Tensor, kv: KV, view: View) -> "Kernel":
         """The fastest that can do what is asked for."""
-        listened = bool(self.weights._forward_hooks)
-        if listened or not (self.scorer.fusable and view.relation.fusable):
+        tapped = not is_plain(self.weights, nn.Identity)
+        if tapped or not (self.scorer.fusable and view.relation.fusable):
             return explicit
         if self.share == 0 and not view.relation.biased and kernels.attends(q, *kv):
             return flash

@@ -4,7 +4,7 @@ B batch, T length, D width, N encoder layers, M decoder layers.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_plain
 from dragoman.model.kernels import residual as kernels
 from dragoman.model.kernels.learning import narrowed
 
@@ -188,17 +189,24 @@ class Residual(nn.Module):
     def read(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"]]:
         """``x``, and what ``f`` sees of it, in the precision of products: nothing else reads that."""
         norm = self.before
-        if isinstance(norm, RmsNormLayer | ZeroCenteredRmsNormLayer) and kernels.reads(x, scale := norm.scale):
+        if is_plain(norm, RmsNormLayer, ZeroCenteredRmsNormLayer) and kernels.reads(x, scale := norm.scale):
             return kernels.RmsNorm.apply(x, scale, norm.eps)
-        if isinstance(norm, nn.Identity) and kernels.reads(x):
+        if is_plain(norm, nn.Identity) and kernels.reads(x):
             return kernels.Narrow.apply(x)
         return x, narrowed(norm(x))
 
     def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """after(carry x + dropout(y))"""
-        norm, share = self.after, self.dropout.share if self.training else 0.0
-        if isinstance(norm, nn.LayerNorm) and kernels.sums(x, y, *norm.parameters()):
-            return kernels.AddLayerNorm.apply(x, y, self.carry, share, norm.weight, norm.bias, norm.eps)
-        if kernels.sums(x, y):
-            return norm(kernels.Add.apply(x, y, self.carry, share))
+        norm = self.after
+        if is_plain(self.dropout, Dropout):
+            share = self.dropout.share if self.dropout.training else 0.0
+            if _is_over_channels(norm) and kernels.sums(x, y, *norm.parameters()):
+                return kernels.AddLayerNorm.apply(x, y, self.carry, share, norm.weight, norm.bias, norm.eps)
+            if kernels.sums(x, y):
+                return norm(kernels.Add.apply(x, y, self.carry, share))
         return norm(torch.add(self.dropout(y), x, alpha=self.carry))
+
+
+def _is_over_channels(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
+    """Tell whether it is PyTorch's layer norm, of each token's channels, with a weight: what the kernel computes."""
+    return is_plain(norm, nn.LayerNorm) and norm.weight is not None and len(norm.normalized_shape) == 1

@@ -11,17 +11,20 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
+from dragoman.model.exact import overrides
 
 
 class Scorer(nn.Module):
     """scale * q.k, the member every kernel knows; others override what differs."""
 
-    fusable = True
-    """Whether it is a dot product once queries went through ``project``, so that fused kernels apply."""
-
     def __init__(self, scale: float):
         super().__init__()
         self.scale = scale
+
+    @property
+    def fusable(self) -> bool:
+        """Whether it is a dot product once queries went through ``project``, so that fused kernels apply."""
+        return not overrides(self, Scorer, "scores")
 
     def project(self, q: Float[Tensor, "B H Q C"]) -> Float[Tensor, "B H Q C"]:
         return q
@@ -87,8 +90,6 @@ AnyScorer = Annotated[ScaledDot | Dot | CappedDot | Multiplicative | Additive, O
 
 
 class CappedScorer(Scorer):
-    fusable = False
-
     def __init__(self, scale: float, cap: float):
         super().__init__(scale)
         self.cap = cap
@@ -107,8 +108,6 @@ class MultiplicativeScorer(Scorer):
 
 
 class AdditiveScorer(Scorer):
-    fusable = False
-
     def __init__(self, heads: int, head_dim: int):
         super().__init__(scale=1.0)
         self.weight = nn.Parameter(torch.randn(heads, head_dim) * head_dim**-0.5)

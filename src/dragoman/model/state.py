@@ -33,6 +33,10 @@ class LayerState(ABC):
         """Take in the rows of ``other``, behind these: the newest tokens of both stand side by side. Where one has
         nothing beside what the other remembers there may be anything finite, for nobody looks at it."""
 
+    def forget(self, lasting: Int[Tensor, " K"]) -> None:
+        """Drop all columns but these, which alone can still be seen. A state that sums up the past has no columns."""
+        return
+
     def rewind(self, tokens: int) -> None:
         """Forget the newest ``tokens``, as if they had never come.
 
@@ -64,6 +68,9 @@ class KVState(LayerState):
 
 class KVPolicy(ABC):
     """What attention layers keep, and how."""
+
+    remembers = True
+    """Whether anything is kept between forwards, by whatever layer."""
 
     def narrowed(self, visibility: Visibility) -> Visibility:
         """What tokens see of what their layer would let them see: as a rule, all of it."""
@@ -106,6 +113,8 @@ class Stateless(KVState):
 class Nothing(KVPolicy):
     """Training, encoding and the uncached reference."""
 
+    remembers = False
+
     def new_state(self, visibility: Visibility) -> KVState:
         return Stateless()
 
@@ -121,14 +130,19 @@ class Seen(NamedTuple):
     lasting: Int[Tensor, " K"] | None
     """Columns of ``places`` that can still be seen afterwards; None for all."""
     visibility: Visibility
-    """Who sees whom: as the layer has it, or less where the cache forgets sooner."""
+    """Which tokens are seen: as the layer has it, or fewer where its cache forgets sooner."""
 
 
 class TowerState:
     """What a stack of layers remembers: the state of each, and where the tokens stand that they can still see."""
 
-    def __init__(self, layers: Sequence[KVState], visibilities: Iterable[Visibility], policy: KVPolicy):
-        self.layers, self.visibilities, self.policy = list(layers), list(visibilities), policy
+    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility]):
+        """
+        Args:
+            layers: the state of each layer.
+            visibilities: which tokens each of them sees, now that it is decoded with these states.
+        """
+        self.layers, self.visibilities = list(layers), list(visibilities)
         self.length = 0
         """Tokens seen so far."""
         self.spare = 0
@@ -145,10 +159,9 @@ class TowerState:
         now = {}
         for visibility, past in self.seen.items():
             places = new if past is None else past.followed_by(new)
-            narrowed = self.policy.narrowed(visibility)
-            lasting = still_visible(narrowed, places, self.spare) if self.remembers else None
+            lasting = still_visible(visibility, places, self.spare) if self.remembers else None
             self.seen[visibility] = places if lasting is None else places.columns(lasting)
-            now[visibility] = Seen(places, lasting, narrowed)
+            now[visibility] = Seen(places, lasting, visibility)
         return now
 
     @property

@@ -5,7 +5,7 @@ B batch, T length, D width.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dragoman.config import OneOf, at, config
+from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, View
 from dragoman.model.dropout import Share
@@ -25,11 +25,12 @@ from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, 
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.relation import Relation, RelativeScheme
-from dragoman.model.positions.visibility import Visibility, look, look_across
-from dragoman.model.state import KV, KVPolicy, LayerState, Seen, TowerState
+from dragoman.model.positions.visibility import Visibility, look_across
+from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.state import KV, KVPolicy, LayerState, TowerState
 
-Mixer = AttentionConfig
-"""How tokens exchange information; a further mixer joins here as a union."""
+Mixer = Annotated[AttentionConfig | ShortConvolution, OneOf(usual="attention")]
+"""How tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
 # ---- block ----------------------------------------------------------------------------------------
@@ -48,6 +49,17 @@ class BlockConfig:
     residual: ResidualScaling = PlainResidual()
     dropout: Share = 0.0
     """On each sublayer's output."""
+
+    @property
+    def attention(self) -> AttentionConfig:
+        """The mixer, for formats that know no other one than attention.
+
+        Raises:
+            ConfigError: it is another one.
+        """
+        if not isinstance(self.mixer, AttentionConfig):
+            raise ConfigError(f"mixer: {kind_of(type(self.mixer))}, where only attention is known")
+        return self.mixer
 
 
 class Block(nn.Module):
@@ -75,16 +87,26 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        view: View,
+        context: Any,
         state: LayerState,
+        real: Bool[Tensor, "B T"] | None = None,
         across: View | None = None,
         source: Callable[[Attention], KV] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """``source`` gives what the cross-attention is to read, seen as ``across`` says."""
-        x = self.mixer_residual(x, lambda y: self.mixer(y, view, state))
+        """Mix, read the source where there is one, and feed forward.
+
+        Args:
+            x: of each token the sum so far.
+            context: what the mixer needs to know of this forward: see ``MixerLayer.context``.
+            state: what the mixer remembers.
+            real: False on padding.
+            across: how the source is seen.
+            source: gives what the cross-attention is to read.
+        """
+        x = self.mixer_residual(x, lambda y: self.mixer(y, context, state))
         if across is not None and source is not None:
             x = self.cross_residual(x, lambda y: self.cross.read(y, across, source(self.cross)))
-        return self.mlp_residual(x, lambda y: self.mlp(y, view.real))
+        return self.mlp_residual(x, lambda y: self.mlp(y, real))
 
 
 # ---- tower ----------------------------------------------------------------------------------------
@@ -118,19 +140,25 @@ class Tower(nn.Module):
                 initialize(block, init, dim)
                 scale_outputs(block, init, (2 + (part.cross is not None)) * cfg.depth, scale.gain)
                 blocks.append(block)
-                key = (part.mixer.position, part.mixer.heads, part.mixer.channels(dim))
-                if key not in known or not part.mixer.position.shared:
-                    with at("mixer"):
+                with at("mixer"):
+                    if not is_encoder:
+                        part.mixer.check_decoder()
+                    key = part.mixer.position_key(dim)
+                    if key is None or key not in known:
                         schemes.append(part.mixer.build_position(dim))
-                    known[key] = len(schemes) - 1
+                        known[key] = len(schemes) - 1
             self.kinds.append((known[key], part.mixer.visibility))
         self.blocks = cast(Sequence[Block], nn.ModuleList(blocks))
         self.schemes = cast(Sequence[RelativeScheme], nn.ModuleList(schemes))
         self.final_norm = cfg.final_norm.build(dim)
 
     def new_state(self, policy: KVPolicy) -> TowerState:
-        layers = [block.mixer.new_state(policy) for block in self.blocks]
-        return TowerState(layers, [visibility for _, visibility in self.kinds], policy)
+        mixers = [block.mixer for block in self.blocks]
+        return TowerState([mixer.new_state(policy) for mixer in mixers], [mixer.visible(policy) for mixer in mixers])
+
+    def sees_as_much(self, policy: KVPolicy) -> bool:
+        """Tell whether no layer sees fewer tokens while decoding with ``policy`` than it was trained to see."""
+        return all(block.mixer.visible(policy) == block.mixer.visibility for block in self.blocks)
 
     def forward(
         self,
@@ -141,30 +169,31 @@ class Tower(nn.Module):
         memory: Memory | None = None,
     ) -> Float[Tensor, "B T D"]:
         """``new`` says where the tokens of ``x`` stand; they follow those in ``state``. ``real``: False on padding."""
-        views, across = self.views(x, new, state.advance(new), real), self.views_across(x, new, memory)
+        contexts, across = self.contexts(x, new, state, real), self.views_across(x, new, memory)
         for i, block in enumerate(self.blocks):
             source = memory and partial(memory.read, i)
-            arguments = (x, views[i], state.layers[i], across[i], source)
+            arguments = (x, contexts[i], state.layers[i], real, across[i], source)
             if self.recompute and self.training:
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
         return self.final_norm(x)
 
-    def views(self, x: Tensor, new: Places, seen: dict[Visibility, Seen], real: Tensor | None) -> list[View]:
-        """One view for each layer; layers with equal visibility and positions share it."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        made = {}
-        for scheme, visibility in dict.fromkeys(self.kinds):
-            places, lasting, narrowed = seen[visibility]
-            relation = self.schemes[scheme].relate(new, places, dtype)
-            made[scheme, visibility] = View(look(narrowed, new, places), relation, real, lasting)
-        return [made[kind] for kind in self.kinds]
+    def contexts(self, x: Tensor, new: Places, state: TowerState, real: Tensor | None) -> list[Any]:
+        """Compute what each layer needs to know; mixers of one class share it where they see and place tokens alike."""
+        dtype, seen = torch.promote_types(x.dtype, torch.float32), state.advance(new)
+        made, found = {}, []
+        for block, (scheme, _), visibility in zip(self.blocks, self.kinds, state.visibilities, strict=True):
+            kind = (type(block.mixer), scheme, visibility)
+            if kind not in made:
+                made[kind] = block.mixer.context(new, seen[visibility], self.schemes[scheme], real, dtype)
+            found.append(made[kind])
+        return found
 
     def views_across(self, x: Tensor, new: Places, memory: Memory | None) -> Sequence[View | None]:
         if memory is None:
             return [None] * len(self.blocks)
         new = new.abreast(memory.sentences, x.shape[0] // memory.sentences)
         choices = [block.cross.cfg.visibility for block in self.blocks]
-        made = {v: View(look_across(v, new, memory.places), Relation(), None, None) for v in set(choices)}
+        made = {v: View(look_across(v, new, memory.places), Relation(), None) for v in set(choices)}
         return [made[choice] for choice in choices]

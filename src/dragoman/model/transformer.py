@@ -31,7 +31,6 @@ from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
 from dragoman.model.positions.places import PAD, Frames, Places, Tokens, as_tokens, stand
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.state import KVPolicy, TowerState, stateless
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
 
@@ -121,7 +120,7 @@ class Transformer(SequenceModel):
         self.tie()
         self.silence()
         self.logit_cap = cfg.logit_cap
-        self.sees_only_past = all(isinstance(visibility, Causal) for _, visibility in self.decoder.kinds)
+        self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
         cfg = self.cfg

@@ -8,6 +8,7 @@
 #endif
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +29,16 @@ enum { LARGE = 1 << 16 }; /* numbers that are worth more threads */
 
 #define INLINE static inline __attribute__((always_inline))
 
-static void *room(size_t bytes) { return aligned_alloc(64, (bytes + 63) / 64 * 64 + 64); }
+/* Memory for so many bytes, and a little more. There is no way on without it, and none back out of the middle of a
+   parallel loop: where there is none, the process ends with a word of why, not by writing to address 0. */
+static void *room(size_t bytes) {
+    void *memory = bytes < SIZE_MAX - 128 ? aligned_alloc(64, (bytes + 63) / 64 * 64 + 64) : NULL;
+    if (memory == NULL) {
+        fprintf(stderr, "dragoman: out of memory: the kernels asked for %zu bytes: use smaller batches\n", bytes);
+        abort();
+    }
+    return memory;
+}
 
 INLINE float exponential_below_1(float x) { /* of x <= 0; within 2 units in the last place; nothing below exp(-87) */
     const float shift = 12582912.0f; /* 1.5 * 2**23: what is added to it is rounded, and its lowest bits are a whole number */

@@ -110,7 +110,7 @@ INLINE void finish(const Linear *l, const int kind, const int M, const int outpu
 /* M rows from x on, Q panels from the given one on; size: INT8, of each row its largest number. */
 INLINE void block(const Linear *l, const int kind, const int M, const int Q, const void *x, const float *size, int64_t panel,
                   const Next *next, float *y) {
-    Vector sums[SUMS];
+    Vector sums[SUMS] = {{0}};
     const int64_t words = words_of(kind, l->K);
     const int32_t *w = (const int32_t *)l->weight + panel * words * P;
     if (kind == FLOAT32)

@@ -126,7 +126,7 @@ def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
         "vocab_size": cfg.inputs.vocab,
         "hidden_size": cfg.dim,
         "num_hidden_layers": cfg.tower.depth,
-        "num_attention_heads": block.mixer.heads,
+        "num_attention_heads": block.attention.heads,
         "intermediate_size": getattr(block.mlp, "hidden", 1),
         "hidden_act": their_activation(getattr(block.mlp, "activation", "gelu")),
         "layer_norm_eps": getattr(block.norm, "eps", 1e-12),

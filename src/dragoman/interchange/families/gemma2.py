@@ -64,13 +64,13 @@ def config(given: Settings) -> TransformerConfig:
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
     first = cfg.decoder.pattern[0]
-    scale = getattr(first.mixer.scorer, "scale", None)
+    scale = getattr(first.attention.scorer, "scale", None)
     types = qwen2.layer_types(cfg)
     return llama.describe(cfg) | {
         "hidden_activation": their_activation(getattr(first.mlp, "activation", "gelu_tanh")),
-        "attn_logit_softcapping": getattr(first.mixer.scorer, "cap", None),
+        "attn_logit_softcapping": getattr(first.attention.scorer, "cap", None),
         "final_logit_softcapping": cfg.logit_cap,
-        "query_pre_attn_scalar": _whole((scale or first.mixer.channels(cfg.dim) ** -0.5) ** -2),
+        "query_pre_attn_scalar": _whole((scale or first.attention.channels(cfg.dim) ** -0.5) ** -2),
         "layer_types": types["layer_types"],
         "sliding_window": types["sliding_window"],
         "use_bidirectional_attention": False,

@@ -32,7 +32,7 @@ def _block(given: Settings, kind: str, sight: Any) -> BlockConfig:
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
     kinds = qwen2.layer_types(cfg)["layer_types"]
-    mixers = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].mixer for i in range(cfg.decoder.depth)]
+    mixers = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].attention for i in range(cfg.decoder.depth)]
     positions = {kind: their_rotary(mixer.position) for kind, mixer in zip(kinds, mixers, strict=True)}
     default = next(iter(positions.values()))
     return gemma2.describe(cfg) | {

@@ -59,7 +59,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "vocab_size": cfg.vocab,
         "n_embd": cfg.dim,
         "n_layer": cfg.decoder.depth,
-        "n_head": block.mixer.heads,
+        "n_head": block.attention.heads,
         "n_inner": getattr(block.mlp, "hidden", 1),
         "n_positions": cfg.position.length or 1024,
         "activation_function": their_activation(getattr(block.mlp, "activation", "gelu_tanh")),

@@ -109,13 +109,13 @@ def config(given: Settings) -> TransformerConfig:
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
-    mixer, mlp = cfg.decoder.pattern[0].mixer, cfg.decoder.pattern[0].mlp
+    mixer, mlp = cfg.decoder.pattern[0].attention, cfg.decoder.pattern[0].mlp
     return {
         "vocab_size": cfg.vocab,
         "hidden_size": cfg.dim,
         "num_hidden_layers": cfg.decoder.depth,
         "num_attention_heads": mixer.heads,
-        "num_key_value_heads": mixer.kv_heads or mixer.heads,
+        "num_key_value_heads": mixer.key_value_heads,
         "head_dim": mixer.head_dim or cfg.dim // mixer.heads,
         "intermediate_size": getattr(mlp, "hidden", 1),
         "hidden_act": their_activation(getattr(mlp, "activation", "silu")),

@@ -99,7 +99,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
     }
     for side, tower in sides.items():
         said[f"{side}_layers"] = tower.depth
-        said[f"{side}_attention_heads"] = tower.pattern[0].mixer.heads
+        said[f"{side}_attention_heads"] = tower.pattern[0].attention.heads
         said[f"{side}_ffn_dim"] = getattr(tower.pattern[0].mlp, "hidden", 1)
     return said
 

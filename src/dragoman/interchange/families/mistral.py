@@ -17,7 +17,7 @@ def config(given: Settings) -> TransformerConfig:
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
-    return llama.describe(cfg) | {"sliding_window": cfg.decoder.pattern[0].mixer.visibility.window}
+    return llama.describe(cfg) | {"sliding_window": cfg.decoder.pattern[0].attention.visibility.window}
 
 
 FAMILY = Family(

@@ -20,7 +20,7 @@ def sights(given: Settings) -> list[Visibility]:
 
 def layer_types(cfg: TransformerConfig) -> dict[str, Any]:
     """The inverse of ``sights``."""
-    sees = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].mixer.visibility for i in range(cfg.decoder.depth)]
+    sees = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].attention.visibility for i in range(cfg.decoder.depth)]
     windows = [sight.window for sight in sees if sight.window is not None]
     return {
         "use_sliding_window": bool(windows),

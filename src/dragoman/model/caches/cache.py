@@ -14,30 +14,23 @@ from jaxtyping import Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from dragoman.config import OneOf, config, from_dict, kind_of, unknown
+from dragoman.config import OneOf, choices, config, from_dict, kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import spelt_out
 from dragoman.model.caches.layout import Buffers, Joined, Layout
 from dragoman.model.caches.paged import Pages, Pool
-from dragoman.model.caches.storage import (
-    KV,
-    AnyStorage,
-    Bfloat16,
-    Float8,
-    Float32,
-    Int4,
-    Int8,
-    Storage,
-    Stored,
-    Unchanged,
-)
-from dragoman.model.positions.visibility import Causal, Visibility
+from dragoman.model.caches.storage import KV, AnyStorage, Storage, Stored, Unchanged
+from dragoman.model.positions.visibility import Visibility
 from dragoman.model.state import KVPolicy, KVState, LayerState
 
 # ---- the choices ----------------------------------------------------------------------------------
 
 
 class Arrangement(ABC):
+    examples: tuple[str, ...] | None = None
+    """Lines with which ``dragoman verify`` asks a model: with numbers that make a buffer or a page end elsewhere. None
+    for the name alone."""
+
     def narrowed(self, visibility: Visibility) -> Visibility:
         """What tokens see of what their layer would let them see: as a rule, all of it."""
         return visibility
@@ -50,6 +43,8 @@ class Arrangement(ABC):
 class Growing(Arrangement):
     """Concatenate: the obvious way, and the reference for the others."""
 
+    examples = ()  # the others are compared with it
+
     def build(self) -> Layout:
         return Joined()
 
@@ -60,6 +55,8 @@ class Preallocated(Arrangement):
 
     tokens: PositiveInt = 32
     """Room at first."""
+
+    examples = ("preallocated", "preallocated:1")
 
     def build(self) -> Layout:
         return Buffers(self.tokens)
@@ -74,15 +71,16 @@ class Window(Arrangement):
     """Tokens visible, the current one included."""
     sinks: NonNegativeInt = 4
 
+    examples = ("window:32:4",)
+
     def narrowed(self, visibility: Visibility) -> Visibility:
-        if not isinstance(visibility, Causal):
+        found = visibility.in_window(self.tokens, self.sinks)
+        if found is None:
             raise ConfigError(
                 f"cache: a window fits layers that see the past, and this model has one of visibility "
                 f"{kind_of(type(visibility))}: use growing, preallocated or paged"
             )
-        if visibility.window is not None and visibility.window <= self.tokens:
-            return visibility
-        return Causal(window=self.tokens, sinks=max(self.sinks, visibility.sinks))
+        return found
 
     def build(self) -> Layout:
         return Buffers(min(32, self.tokens + self.sinks))
@@ -95,6 +93,8 @@ class Paged(Arrangement):
 
     tokens: PositiveInt = 16
     """Of one page."""
+
+    examples = ("paged:16", "paged:3", "paged:16+int8")
 
     def build(self) -> Layout:
         return Pages(Pool(self.tokens), private=True)
@@ -145,9 +145,15 @@ class SharedPages(KVPolicy):
 # ---- as a line of text ----------------------------------------------------------------------------
 
 _CHOICES = {
-    "arrangement": {kind_of(choice): choice for choice in (Growing, Preallocated, Window, Paged)},
-    "storage": {kind_of(choice): choice for choice in (Unchanged, Float32, Bfloat16, Float8, Int8, Int4)},
+    "arrangement": {kind_of(choice): choice for choice in choices(AnyArrangement)},
+    "storage": {kind_of(choice): choice for choice in choices(AnyStorage)},
 }
+
+
+def examples() -> list[str]:
+    """List caches that together name every choice, but for the reference: what a model is to be asked with."""
+    known = [choice for named in _CHOICES.values() for choice in named.items()]
+    return [line for kind, choice in known for line in ((kind,) if choice.examples is None else choice.examples)]
 
 
 def parse_cache(text: str) -> Cache:

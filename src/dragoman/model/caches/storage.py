@@ -37,6 +37,9 @@ _SMALLEST = 1e-30
 
 
 class Storage(ABC):
+    examples: tuple[str, ...] | None = None
+    """Lines with which ``dragoman verify`` asks a model; None for the name alone."""
+
     @abstractmethod
     def write(self, x: Float[Tensor, "... C"]) -> Parts: ...
 
@@ -51,6 +54,8 @@ class Storage(ABC):
 @config
 class Unchanged(Storage):
     """In the model's own type."""
+
+    examples = ()  # as every arrangement without a storage beside it has it
 
     def write(self, x: Tensor) -> Parts:
         return (x,)
@@ -78,6 +83,7 @@ class _Cast(Storage):
 @config
 class Float32(_Cast):
     dtype = torch.float32
+    examples = ("growing+float32",)
 
 
 @config

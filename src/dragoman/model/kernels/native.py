@@ -8,6 +8,7 @@ B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
 """
 
 import ctypes
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,28 +17,27 @@ from torch import Tensor, nn
 from dragoman.model.attention import Attention
 from dragoman.model.caches.cache import DEFAULT, Cache, Preallocated
 from dragoman.model.caches.storage import Float32, Unchanged
+from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_listened_to
 from dragoman.model.inputs import Embedding, within
 from dragoman.model.interface import DecodingState
+from dragoman.model.kernels.known import STATIC_SCALINGS, Unknown, check_known
 from dragoman.model.kernels.layouts import LinearStruct, Panels
 from dragoman.model.kernels.packed import PackedAttention, PackedCross, PackedGated
 from dragoman.model.kernels.slots import Pool, Reads, Slots
+from dragoman.model.mixer import MixerLayer
 from dragoman.model.mlp import ACTIVATIONS, FeedForwardLayer
 from dragoman.model.norm import Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
 from dragoman.model.positions.places import Frames, Tokens, stand
-from dragoman.model.positions.position import Unplaced
+from dragoman.model.positions.position import LearnedEmbedding, SinusoidalEmbedding, Unplaced
 from dragoman.model.positions.relation import RelativeScheme
-from dragoman.model.positions.rotary import DynamicNtkScaling, RotaryScheme
+from dragoman.model.positions.rotary import RotaryScheme
 from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Scorer
 from dragoman.model.state import KVPolicy
 from dragoman.model.tower import Block, Tower
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library
-
-
-class Unknown(Exception):
-    """Something that the kernels cannot do; the message names it."""
-
 
 # ---- the model as the kernels read it: structs of native/tower.c ------------------------------------
 
@@ -107,14 +107,18 @@ class Reading(Reads):
         )
         if output is not None:
             self.struct.output = output.struct
-        if not isinstance(embed.types, nn.Identity):
+        if type(embed) is not Embedding or type(embed.types) is not nn.Identity:
             raise Unknown("types of tokens")
+        if type(tower) is not Tower:
+            raise Unknown(f"a tower that is a {type(tower).__name__}")
         wanted = Causal if output is not None else Full
         for block, (scheme, visibility) in zip(self.blocks, tower.kinds, strict=True):
-            if not isinstance(visibility, wanted) or getattr(visibility, "sinks", 0):
+            if type(visibility) is not wanted or getattr(visibility, "sinks", 0):
                 raise Unknown("who sees whom")
             block.self.window = visibility.window or 0
             self.turn(block.self, tower.schemes[scheme])
+        if type(embed.position) not in (Unplaced, SinusoidalEmbedding, LearnedEmbedding):
+            raise Unknown("positions that are added to embeddings")
         self.covered = 0
         self.cover(64)
 
@@ -132,24 +136,35 @@ class Reading(Reads):
         return [2 * block.self.G * block.self.C for block in self.blocks]
 
     def block(self, block: Block) -> BlockStruct:
+        if type(block) is not Block:
+            raise Unknown(f"a block that is a {type(block).__name__}")
         mlp, made = block.mlp, BlockStruct()
         made.self, made.self_residual = self.attention(block.mixer), self.residual(block.mixer_residual)
         if hasattr(block, "cross"):
             made.crossed = 1
             made.cross, made.cross_residual = self.attention(block.cross), self.residual(block.cross_residual)
-        if isinstance(mlp, PackedGated):
+        if type(mlp) is PackedGated:
             made.up, made.down, made.gated = self.linear(mlp.both), self.linear(mlp.out), 1
-        elif isinstance(mlp, FeedForwardLayer):
+        elif type(mlp) is FeedForwardLayer and type(mlp.dropout) is Dropout:
             made.up, made.down = self.linear(mlp.up), self.linear(mlp.out)
         else:
-            raise Unknown("experts")
-        made.activation = [mlp.activation is known for known in ACTIVATIONS.values()].index(True)
+            raise Unknown(f"a feed-forward that is a {type(mlp).__name__}")
+        made.activation = self.activation(mlp.activation)
         made.mlp_residual = self.residual(block.mlp_residual)
         return made
 
-    def attention(self, attention: Attention) -> AttentionStruct:
+    def activation(self, function: Callable[[Tensor], Tensor]) -> int:
+        """Its number in native/tower.c, which counts them in the order of ``ACTIVATIONS``."""
+        for number, name in enumerate(("relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh")):
+            if function is ACTIVATIONS[name]:
+                return number
+        raise Unknown("an activation")
+
+    def attention(self, attention: MixerLayer) -> AttentionStruct:
+        if type(attention) not in (PackedAttention, PackedCross):
+            raise Unknown(f"a mixer that is a {type(attention).__name__}")
         assert isinstance(attention, PackedAttention)
-        if type(attention.scorer) is not Scorer:
+        if type(attention.scorer) is not Scorer or type(attention.weights) is not nn.Identity:
             raise Unknown("how queries meet keys")
         H = attention.cfg.heads
         return AttentionStruct(
@@ -159,34 +174,36 @@ class Reading(Reads):
             k_norm=self.norm(attention.k_norm),
             scale=attention.scorer.scale,
             H=H,
-            G=attention.cfg.kv_heads or H,
+            G=attention.cfg.key_value_heads,
             C=attention.head_dim,
         )
 
     def turn(self, made: AttentionStruct, scheme: RelativeScheme) -> None:
-        if isinstance(scheme, RotaryScheme) and not isinstance(scheme.cfg.scaling, DynamicNtkScaling):
+        if type(scheme) is RotaryScheme and type(scheme.cfg.scaling) in STATIC_SCALINGS:
             made.rotation, made.turning = 1 if scheme.cfg.pairs == "halves" else 2, scheme.channels
         elif type(scheme) is not RelativeScheme:
             raise Unknown("how distances count")
 
     def linear(self, layer: nn.Module) -> LinearStruct:
-        if not isinstance(layer, Panels):
+        if type(layer) is not Panels:
             raise Unknown("weights that are not in panels")
         return layer.struct
 
     def norm(self, norm: nn.Module) -> NormStruct:
-        if isinstance(norm, nn.Identity):
+        if type(norm) is nn.Identity:
             return NormStruct(kind=0)
-        if isinstance(norm, nn.LayerNorm):
+        if type(norm) is nn.LayerNorm and norm.weight is not None and len(norm.normalized_shape) == 1:
             bias = None if norm.bias is None else self.table(norm.bias)
             return NormStruct(weight=self.table(norm.weight), bias=bias, kind=1, eps=norm.eps)
-        if isinstance(norm, RmsNormLayer):
+        if type(norm) is RmsNormLayer:
             return NormStruct(weight=self.table(norm.weight), kind=2, eps=norm.eps)
-        if isinstance(norm, ZeroCenteredRmsNormLayer):
+        if type(norm) is ZeroCenteredRmsNormLayer:
             return NormStruct(weight=self.table(1 + norm.weight), kind=2, eps=norm.eps)
         raise Unknown("how sums are normed")
 
     def residual(self, residual: Residual) -> ResidualStruct:
+        if type(residual) is not Residual or type(residual.dropout) is not Dropout:
+            raise Unknown(f"a residual that is a {type(residual).__name__} with a {type(residual.dropout).__name__}")
         before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
         return ResidualStruct(before, output, after, residual.carry)
 
@@ -201,7 +218,7 @@ class Reading(Reads):
             return
         self.covered = max(length, 2 * self.covered)
         pos = torch.arange(self.covered)
-        if not isinstance(self.embed.position, Unplaced):
+        if type(self.embed.position) is not Unplaced:
             nothing = torch.zeros(1, len(pos), self.struct.D)
             self.struct.positions = self.table(self.embed.position(nothing, pos[None])[0])
         waves: dict[int, int] = {}
@@ -231,11 +248,13 @@ class NativeTransformer(Transformer):
             Unknown: something in it that the kernels cannot do.
         """
         nn.Module.__init__(self)
+        if type(whole) is not Transformer:
+            raise Unknown(f"a model that is a {type(whole).__name__}")
+        check_known(whole.cfg, "model")
         self.__setstate__(vars(whole))  # all its parts
         self.watched = list(whole.modules())
-        if whole.cfg.scale_output:
-            raise Unknown("scaled hidden vectors")
-        assert isinstance(whole.output, Panels)
+        if type(whole.output) is not Panels:
+            raise Unknown("weights that are not in panels")
         self.writing = Reading(whole.embed, whole.decoder, whole.output)
         if whole.cfg.encoder is None:
             return
@@ -244,12 +263,13 @@ class NativeTransformer(Transformer):
     def reader(self, whole: Transformer) -> Reading | None:
         """None where only PyTorch can read the source."""
         try:
+            check_known(whole.cfg.encoder, "model.encoder")
             return Reading(whole.source_embed, whole.encoder) if isinstance(whole.source_embed, Embedding) else None
         except Unknown:
             return None
 
     def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
-        if not _is_known(policy) or any(module._forward_hooks for module in self.watched):
+        if not _is_known(policy) or any(map(is_listened_to, self.watched)):
             return super().start(source, policy)
         library().follow_threads()
         if (source is None) != (self.cfg.encoder is None):
@@ -300,8 +320,8 @@ class NativeTransformer(Transformer):
 
 def kept_as(tower: Tower) -> torch.dtype:
     """The numbers in which keys and values are remembered: float32, or bfloat16 where weights are narrower, too."""
-    inputs = tower.blocks[0].mixer.out
-    return torch.float32 if not isinstance(inputs, Panels) or inputs.numbers == "float32" else torch.bfloat16
+    numbers = {layer.numbers for layer in tower.modules() if isinstance(layer, Panels)}
+    return torch.float32 if numbers <= {"float32"} else torch.bfloat16
 
 
 def source_rows(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
@@ -316,6 +336,6 @@ def source_rows(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor,
 
 def _is_known(policy: KVPolicy) -> bool:
     """A cache that loses nothing, and is not asked for by name for where it lies."""
-    if not isinstance(policy, Cache):
+    if type(policy) is not Cache:
         return False
-    return isinstance(policy.arrangement, Preallocated) and isinstance(policy.storage, Unchanged | Float32)
+    return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)

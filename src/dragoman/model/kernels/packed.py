@@ -14,6 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.model.attention import Attention
+from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_exactly
+from dragoman.model.linear import Linear
 from dragoman.model.mlp import GatedLayer
 from dragoman.model.state import KV
 
@@ -22,14 +25,15 @@ Layout = Callable[[Sequence[nn.Linear]], nn.Module]
 
 
 def pack(model: nn.Module, layout: Layout) -> None:
-    """Replace every ``nn.Linear`` in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
-    copied; the embedding stays as it is."""
+    """Replace every linear layer in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
+    copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
+    they consist of is replaced."""
     for name, child in list(model.named_children()):
-        if isinstance(child, Attention):
+        if is_exactly(child, Attention):
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
-        elif isinstance(child, GatedLayer):
+        elif is_exactly(child, GatedLayer) and is_exactly(child.dropout, Dropout):
             setattr(model, name, PackedGated(child, layout))
-        elif isinstance(child, nn.Linear):
+        elif is_exactly(child, nn.Linear, Linear):
             setattr(model, name, layout([child]))
         else:
             pack(child, layout)
@@ -43,7 +47,7 @@ class PackedAttention(Attention):
 
     def __init__(self, whole: Attention, layout: Layout):
         nn.Module.__init__(self)
-        self.cfg, self.head_dim = whole.cfg, whole.head_dim
+        self.cfg, self.head_dim, self.visibility = whole.cfg, whole.head_dim, whole.visibility
         self.q_norm, self.k_norm, self.scorer, self.weights = whole.q_norm, whole.k_norm, whole.scorer, whole.weights
         self.out = layout([whole.out])
         self.lay_out_inputs(whole, layout)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
+from dragoman.model.exact import overrides
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.relation import Relation, RelativeScheme
 from dragoman.model.positions.rotary import Rotary, RotaryGrid
@@ -163,8 +164,6 @@ def distances(q: Places, k: Places) -> Int[Tensor, "B Q K"]:
 class Biased(Relation):
     """A number per head, query and key, added to the scores."""
 
-    biased = True
-
     def __init__(self, table: Float[Tensor, "B H Q K"]):
         self.table = table
 
@@ -224,11 +223,12 @@ class ShawScheme(RelativeScheme):
 class ShawRelation(Relation):
     """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
 
-    biased = True
-
     def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
         self.index, self.key_table, self.value_table = index, key_table, value_table
-        self.fusable = value_table is None
+
+    @property
+    def fusable(self) -> bool:
+        return self.value_table is None and not overrides(self, ShawRelation, "parts", "values")
 
     def bias(self, q: Float[Tensor, "B H Q C"], scale: float) -> Float[Tensor, "B H Q K"]:
         by_distance = scale * (q @ self.key_table.to(q.dtype).T)  # (B, H, Q, 2 reach + 1)

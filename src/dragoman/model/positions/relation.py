@@ -7,16 +7,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dragoman.model.exact import overrides
 from dragoman.model.positions.places import Places
 
 
 class Relation:
     """Computed once per forward and used by every layer that shares the scheme. This one relates nothing."""
 
-    fusable = True
-    """Whether a kernel can do it that takes one set of keys, adds a bias and never stores its weights."""
-    biased = False
-    """Whether ``bias`` returns anything."""
+    @property
+    def fusable(self) -> bool:
+        """Whether a kernel can do it that takes one set of keys, adds a bias and never stores its weights."""
+        return not overrides(self, Relation, "parts", "values")
+
+    @property
+    def biased(self) -> bool:
+        """Whether ``bias`` may return anything."""
+        return overrides(self, Relation, "bias")
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """Queries and new keys, before the keys are remembered."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
+from dragoman.model.exact import overrides
 from dragoman.model.kernels import heads as kernels
 from dragoman.model.positions.places import Places
 from dragoman.model.positions.relation import Relation, RelativeScheme
@@ -209,7 +210,7 @@ class Rotation(Relation):
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
-        if self.halves and kernels.rotates(x, self.waves):
+        if self.halves and not overrides(self, Rotation, "join") and kernels.rotates(x, self.waves):
             return kernels.Rotate.apply(x, self.waves)
         R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
@@ -232,7 +233,10 @@ class Stretching(Relation):
         within = (q.pos < scaling.trained).all(dim=0)
         near = int(within.cumprod(dim=0).sum())  # leading queries, whose frequencies are the trained ones
         self.sizes = [near] * (near > 0) + [1] * (len(within) - near)
-        self.fusable = len(self.sizes) == 1
+
+    @property
+    def fusable(self) -> bool:
+        return len(self.sizes) == 1 and not overrides(self, Stretching, "parts", "values")
 
     def parts(self, q: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
         groups = zip(q.split(self.sizes, dim=2), self.q_pos.split(self.sizes, dim=1), strict=True)
