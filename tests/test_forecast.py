@@ -37,7 +37,7 @@ def noisy(chance, mean):
 
 
 def loaded(seed):
-    """A machine whose speed changes at random moments by up to five times, with steps of 0.16 to 2 s or five times that."""
+    """A machine whose speed changes at random moments by up to five times, with steps of 0.16 to 2 s."""
     chance = random.Random(seed)
     mean = 10 ** chance.uniform(-0.8, 0.3)
     changes = sorted((chance.uniform(0, BUDGET), chance.uniform(1, 5)) for _ in range(chance.randint(1, 12)))

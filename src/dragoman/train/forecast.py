@@ -1,8 +1,8 @@
 """Forecasts of a run's length, for budgets of minutes.
 
-A clock cannot be repeated, so nothing reads it but the forecasts, and each of them is written down before a step depends
-on it: in ``forecasts.jsonl`` and in the progress of every checkpoint. A resumed run takes those that are written before
-it makes new ones, and so repeats every learning rate, and its end, to the bit.
+A clock cannot be repeated. So only forecasts read it, and each of them is written down before a step depends on it:
+in ``forecasts.jsonl`` and in the progress of every checkpoint. A resumed run takes those that are written before it
+makes new ones, and so repeats every learning rate, and its end, to the bit.
 """
 
 import dataclasses
