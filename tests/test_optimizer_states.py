@@ -13,6 +13,7 @@ from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.errors import CheckpointError
 from dragoman.snapshot import Checkpoint, Damaged
 from dragoman.train.events import Saved
+from dragoman.train.finished import drop_optimizer_states
 from dragoman.train.run import resume, start
 
 
@@ -62,7 +63,7 @@ def test_a_finished_run_keeps_one_optimizer_state_and_all_weights(pairs, tmp_pat
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
 def test_so_many_optimizer_states_are_kept_as_are_asked_for(path, count):
-    RunDirectory(path).drop_optimizer_states(keep=count)
+    drop_optimizer_states(RunDirectory(path), keep=count)
     assert states(path) == [c.step for c in RunDirectory(path).checkpoints()][-count:]
 
 
@@ -75,14 +76,14 @@ def test_while_a_run_goes_on_every_checkpoint_can_be_resumed(pairs, tmp_path):
 
 def test_a_finished_run_goes_on_as_one_that_kept_everything(whole, path, tmp_path):
     shutil.copytree(whole, tmp_path / "all", symlinks=True)
-    RunDirectory(path).drop_optimizer_states(keep=1)
+    drop_optimizer_states(RunDirectory(path), keep=1)
     for run in (path, tmp_path / "all"):
         list(resume(run, overrides=["train.budget.steps=17"]).events())
     assert outcome(path) == outcome(tmp_path / "all")
 
 
 def test_going_on_from_weights_alone_is_refused_and_nothing_is_set_aside(path):
-    RunDirectory(path).drop_optimizer_states(keep=1)
+    drop_optimizer_states(RunDirectory(path), keep=1)
     before = sorted(p.name for p in (path / "checkpoints").iterdir())
     with pytest.raises(CheckpointError, match=r"step-000006 holds weights alone.*train\.keep\.optimizer_states"):
         resume(path, checkpoint="step-000006")
@@ -92,8 +93,8 @@ def test_going_on_from_weights_alone_is_refused_and_nothing_is_set_aside(path):
 def test_a_checkpoint_is_itself_after_it_was_made_smaller(path):
     """Those who know it by its seal, such as evaluate --follow, know it still."""
     seals = [c.seal() for c in RunDirectory(path).checkpoints()]
-    RunDirectory(path).drop_optimizer_states(keep=1)
-    RunDirectory(path).drop_optimizer_states(keep=1)
+    drop_optimizer_states(RunDirectory(path), keep=1)
+    drop_optimizer_states(RunDirectory(path), keep=1)
     assert [c.seal() for c in RunDirectory(path).checkpoints()] == seals
 
 
@@ -120,7 +121,7 @@ def test_killed_while_it_is_made_smaller_a_checkpoint_loads(path, monkeypatch, m
         patch.setattr(durable, "flush", counted(durable.flush))
         patch.setattr("pathlib.Path.unlink", counted(type(path).unlink))
         with pytest.raises(Killed):
-            RunDirectory(path).drop_optimizer_states(keep=1)
+            drop_optimizer_states(RunDirectory(path), keep=1)
     for checkpoint in RunDirectory(path).checkpoints():
         checkpoint.verify()
     assert hashlib.sha256((RunDirectory(path).find(6).path / "model.safetensors").read_bytes()).hexdigest() == whole
@@ -131,7 +132,7 @@ def test_killed_while_it_is_made_smaller_a_checkpoint_loads(path, monkeypatch, m
 def test_a_damaged_checkpoint_stays_damaged_and_is_named(path):
     file = RunDirectory(path).find(6).path / "manifest.json"
     file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
-    RunDirectory(path).drop_optimizer_states(keep=1)
+    drop_optimizer_states(RunDirectory(path), keep=1)
     assert 6 in states(path)
     with pytest.raises(Damaged, match=r"manifest\.json"):
         Checkpoint(file.parent).verify()

@@ -299,20 +299,6 @@ class RunDirectory:
                         f"{checkpoint.path}: cannot remove it: {error.strerror}; all is saved"
                     ) from error
 
-    def drop_optimizer_states(self, *, keep: int) -> None:
-        """Leave weights alone in all checkpoints but the newest ``keep``; damaged ones stay as they are.
-
-        Raises:
-            CheckpointError: one cannot be written to.
-        """
-        for checkpoint in self.checkpoints()[: -max(keep, 1)]:
-            try:
-                checkpoint.drop("optimizer")
-            except Damaged:
-                continue
-            except OSError as error:
-                raise CheckpointError(f"{checkpoint.path}: cannot be made smaller: {error.strerror}") from error
-
     def rewind(self, checkpoint: Checkpoint, best: int | None) -> None:
         """Make ``checkpoint`` the last one, and that after ``best`` steps the best one.
 

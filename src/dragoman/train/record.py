@@ -15,6 +15,7 @@ from dragoman.snapshot import step_name
 from dragoman.train import report
 from dragoman.train.changes import Change
 from dragoman.train.events import Finished, Learned, Saved, Validated
+from dragoman.train.finished import drop_optimizer_states, kept
 from dragoman.train.forecast import Forecast, Forecasts
 from dragoman.train.journal import Journal
 from dragoman.train.progress import Progress
@@ -99,7 +100,7 @@ class Record(Unrecorded):
         if not end.complete:
             return end
         try:
-            self.directory.drop_optimizer_states(keep=keep.optimizer_states)
+            drop_optimizer_states(self.directory, keep=keep.optimizer_states)
         except CheckpointError as error:  # nothing is lost by it
             return dataclasses.replace(end, kept=str(error))
         return dataclasses.replace(end, kept=kept(self.directory))
@@ -113,14 +114,3 @@ class Record(Unrecorded):
         )
         self.directory.prune(keep=keep.last, every=keep.every)
         return Saved(progress.step, written.path, best)
-
-
-def kept(run: RunDirectory) -> str:
-    """Return which checkpoints ``run`` has, what for, and how much room all of it takes."""
-    resumable = [c.path.name for c in run.checkpoints() if (c.path / "optimizer.safetensors").exists()]
-    weights = [c.path.name for c in run.checkpoints() if c.path.name not in resumable]
-    size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file() and not file.is_symlink())
-    text = f"kept to use and to resume: {', '.join(resumable)}"
-    if weights:
-        text += f"; to use, without the optimizer's state: {', '.join(weights)}"
-    return f"{text}; {size / 1e6:,.1f} MB in all"
