@@ -37,7 +37,7 @@ from dragoman.train.recipe import RunConfig, load
 from dragoman.train.run import resume, start
 
 STEPS = 60
-TIMES = ("seconds", "tokens_per_second", "utilisation")
+TIMES = ("seconds", "seconds_left", "cpu_seconds", "tokens_per_second", "utilisation")
 CHANGES = ("open", "write", "fsync", "rename", "symlink", "mkdir", "unlink", "rmdir")
 """System calls of which one may be the last."""
 
@@ -84,7 +84,7 @@ def fingerprint(path: Path) -> dict[str, str]:
     """A hash of each thing that a run leaves, but for what a clock says."""
     run = RunDirectory.open(path)
     content = run.load("last")
-    del content.progress["seconds"], content.progress["window"]["seconds"]
+    del content.progress["seconds"], content.progress["cpu_seconds"], content.progress["window"]["seconds"]
     parts = {
         part: b"".join(name.encode() + value.numpy().tobytes() for name, value in sorted(named.items()))
         for part, named in content.tensors.items()

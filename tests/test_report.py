@@ -80,6 +80,16 @@ def test_before_the_first_step_the_page_says_so(run):
     assert "not a step yet" in text and "nothing yet" in text
 
 
+def test_both_axes_of_every_chart_have_a_name(run):
+    rows = [train_row(step, utilisation=0.3) for step in (5, 10)]
+    text = page(run, [*rows, valid_row(10, scores={"BLEU": 41.5})])
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(charts) == 7
+    for chart in charts:
+        names = re.findall(r'class="axis"[^>]*>([^<]+)<', chart)
+        assert names[0] == "step" and len(names) == 2 and names[1]
+
+
 def test_the_page_fetches_nothing(run):
     text = page(run, [train_row(5), valid_row(5)])
     assert not re.findall(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text)

@@ -10,7 +10,7 @@ from dragoman.config import merge
 from dragoman.train import recipe
 
 WORDS = ["the", "a", "one", "two", "red", "blue", "green", "house", "tree", "car", "dog", "cat", "sees", "big", "small"]
-TIMES = ("seconds", "tokens_per_second", "utilisation")
+TIMES = ("seconds", "seconds_left", "cpu_seconds", "tokens_per_second", "utilisation")
 
 
 def write_pairs(path: Path, count: int = 210) -> Path:
@@ -59,7 +59,7 @@ def config(pairs: Path, **train) -> recipe.RunConfig:
                 "validate_every": 4,
                 "save_every": 3,
                 "report_every": 2,
-                "keep": {"last": 100},
+                "keep": {"last": 100, "optimizer_states": 100},
                 "samples": 2,
                 "precision": "float32",
                 "products": "torch",
@@ -74,6 +74,7 @@ def outcome(path: Path) -> dict:
     run = RunDirectory.open(path)
     content = run.load("last")
     content.progress.pop("seconds")
+    content.progress.pop("cpu_seconds")
     content.progress["window"].pop("seconds")
     return {
         "tensors": {

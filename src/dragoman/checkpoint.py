@@ -3,7 +3,7 @@
     runs/NAME/
       config.yaml   tokenizer.json (or source.tokenizer.json and target.tokenizer.json)
       base.safetensors (where adapters learn: the weights that do not; checkpoints then hold the others)
-      metrics.jsonl   samples.jsonl   report.html
+      metrics.jsonl   samples.jsonl   report.html   forecasts.jsonl (of a budget of minutes)
       checkpoints/step-000500/   model.safetensors   optimizer.safetensors   average.safetensors (a moving average)
                                  config.json   progress.json   manifest.json (format; size and hash of all the others)
       best -> checkpoints/...    last -> checkpoints/...

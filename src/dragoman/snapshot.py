@@ -96,8 +96,23 @@ class Checkpoint:
         return sealed
 
     def seal(self) -> str:
-        """A checksum of all of it; raises Damaged as ``manifest`` does."""
-        return _seal(self.manifest())
+        """A checksum of all of it, as it was before parts were dropped; raises Damaged as ``manifest`` does."""
+        manifest = self.manifest()
+        return manifest.get("sealed", _seal(manifest))
+
+    def drop(self, part: str) -> None:
+        """Remove the tensors of ``part``. The manifest gives them up first and in one step, then the file goes.
+
+        Raises:
+            Damaged: as ``manifest``.
+        """
+        manifest, name = self.manifest(), f"{part}.safetensors"
+        if name in manifest["files"]:
+            left: dict[str, Any] = {"sealed": _seal(manifest)} | manifest
+            left["parts"] = [other for other in manifest["parts"] if other != part]
+            left["files"] = {file: found for file, found in manifest["files"].items() if file != name}
+            durable.replace(self.path / MANIFEST, _json(left | {"seal": _seal(left)}))
+        (self.path / name).unlink(missing_ok=True)
 
     def verify(self) -> dict[str, Any]:
         """Compare every file with the manifest, and return that.

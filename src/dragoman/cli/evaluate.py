@@ -1,19 +1,15 @@
 """dragoman evaluate: how well a run does what it was trained for."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dragoman.cli.options import (
-    CheckpointOption,
-    DeviceOption,
-    OwnRunArgument,
-    PrecisionOption,
-    folder_name,
-    name_of_file,
-)
+from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
+from dragoman.cli.output import Format
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 from dragoman.cli.sources import ColumnsOption, parsed_columns
 from dragoman.errors import ConfigError
@@ -21,6 +17,7 @@ from dragoman.errors import ConfigError
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
+    from dragoman.evaluate.metrics import Comparison
 
 
 def evaluate(
@@ -53,6 +50,13 @@ def evaluate(
         str | None,
         typer.Option(help="Folder under RUN/evaluations; default: the name of the test set.", callback=folder_name),
     ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN2", help="For translation: another run on the same pairs, and a paired test of the difference."
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option(help="text: tables; json: all but the outputs.")] = Format.text,
     follow: Annotated[
         bool,
         typer.Option(
@@ -74,8 +78,10 @@ def evaluate(
         if follow:
             following.follow(run, pairs, name=name, examine=following.reading(examiner, pairs, device=device))
             return
+        if against is not None:
+            raise ConfigError("--against compares translations, and this run makes none: compare the intervals")
         found = evaluate_reader.evaluated(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
-        evaluate_reader.show(found)
+        _told(found.summary(), format, lambda: evaluate_reader.show(found))
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     how["columns"] = parsed_columns(columns)
@@ -83,7 +89,26 @@ def evaluate(
     if follow:
         following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
         return
-    show(evaluated(run, pairs, name=name, **how, which=checkpoint, **options))
+    evaluation = evaluated(run, pairs, name=name, **how, which=checkpoint, **options)
+    if against is None:
+        _told(evaluation.summary(), format, lambda: show(evaluation))
+        return
+    other = evaluated(run, pairs, by=against, **how, which=checkpoint, **options)
+    differences = evaluation.against(other)
+    compared = {"run": str(against), "differences": {name: asdict(found) for name, found in differences.items()}}
+
+    def both() -> None:
+        show(evaluation)
+        show_differences(run, against, list(differences.values()))
+
+    _told(evaluation.summary() | {"against": compared}, format, both)
+
+
+def _told(summary: dict[str, Any], format: Format, show: Callable[[], None]) -> None:
+    if format is Format.json:
+        print(json.dumps(summary, ensure_ascii=False))
+    else:
+        show()
 
 
 def evaluated(
@@ -96,25 +121,29 @@ def evaluated(
     tags: Sequence[str] = (),
     columns: tuple[str, str] | None = None,
     name: str | None = None,
+    by: Path | None = None,
     **options: Any,
 ) -> "Evaluation":
-    """``options`` are those of ``Translator.load``."""
+    """Translate a test set of ``run`` and keep the results there; those ``by`` another run are not kept. ``options``
+    are those of ``Translator.load``.
+    """
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
+    from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.evaluate.given import pairs_for
     from dragoman.train import report
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
-    translator = Translator.load(run, **options)  # first: of a run that does something else, that is what to say
+    translator = Translator.load(by or run, **options)  # first: of a run that does something else, that is what to say
     test = pairs_for(run, pairs, tags, columns=columns)
     with tracked("translating", len(test)) as progress:
-        folder = run / "evaluations" / (name or name_of_file(pairs, "test"))
-        evaluation = evaluate(
-            translator, test, folder=folder, beam=beam, search=search, metrics=metrics or USUAL, progress=progress
-        )
-    report.write(directory)  # which shows the figures of every evaluation
+        how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
+        evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
+    if by is None:
+        evaluation.save(folder_for(run, pairs, name))
+        report.write(directory)  # which shows the figures of every evaluation
     return evaluation
 
 
@@ -127,12 +156,9 @@ def show(evaluation: "Evaluation") -> None:
     table.add_column("metric")
     table.add_column("score", justify="right")
     table.add_column("95% interval", justify="right")
-    table.add_column("signature", overflow="fold")
     for score in evaluation.scores.values():
         low, high = score.interval
-        table.add_row(
-            score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}", f"[dim]{score.signature}[/dim]"
-        )
+        table.add_row(score.name, f"[bold]{score.value:.1f}[/bold]", f"{low:.1f} to {high:.1f}")
     console().print(table)
     by_length = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("source words", "sentences", *(score.name for score in evaluation.scores.values())):
@@ -142,3 +168,27 @@ def show(evaluation: "Evaluation") -> None:
         by_length.add_row(words, f"{bucket.sentences:,}", *(f"{score.value:.1f}" for score in bucket.scores.values()))
     console().print()
     console().print(by_length)
+    console().print()
+    for score in evaluation.scores.values():  # a line each: whoever compares scores copies them
+        console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
+
+
+def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]") -> None:
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    for heading in ("A", "B", "B - A", "95% interval", "p"):
+        table.add_column(heading, justify="right")
+    for found in differences:
+        low, high = found.interval
+        difference = f"[bold]{found.b - found.a:+.1f}[/bold]"
+        figures = (f"{found.a:.1f}", f"{found.b:.1f}", difference, f"{low:+.1f} to {high:+.1f}", f"{found.p:.3f}")
+        table.add_row(found.name, *figures)
+    console().print()
+    for letter, path in (("A", run), ("B", other)):
+        console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
+    console().print(table)
+    console().print("p: how often chance alone makes so large a difference (paired bootstrap)", soft_wrap=True)

@@ -1,9 +1,8 @@
 """dragoman evaluate, of a run whose model reads and writes nothing: its figures, and a baseline's beside."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from dragoman.cli.options import name_of_file
 
 if TYPE_CHECKING:
     from dragoman.evaluate.outcome import Examiner, Outcome
@@ -17,13 +16,15 @@ def evaluated(
 ) -> "Outcome":
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
+    from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.train import report
 
     examined = examiner(run, checkpoint, device=device)
     examples = examined.examples(named)
-    folder = run / "evaluations" / (name or name_of_file(named, "test"))
     with tracked(examined.verb, len(examples)) as progress:
-        outcome = examined.examine(examples, folder=folder, progress=progress)
+        outcome = examined.examine(examples, progress=progress)
+    outcome = replace(outcome, test_set=corpus_id(named))
+    outcome.save(folder_for(run, named, name))
     report.write(RunDirectory.open(run))
     return outcome
 

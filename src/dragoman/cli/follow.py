@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragoman.cli.options import name_of_file
-
 if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.outcome import Examiner
@@ -17,6 +15,7 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     """Print a line for each checkpoint and, at the end, which was best by the first figure."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
+    from dragoman.evaluate.folders import name_of_file
     from dragoman.train import report
     from dragoman.train.follow import Followed, journal
     from dragoman.train.follow import follow as followed

@@ -66,12 +66,6 @@ def folder_name(name: str | None) -> str | None:
     return name
 
 
-def name_of_file(named: str | None, default: str) -> str:
-    """The name that a file gives to what is made of it: never an empty one, which would stand for the folder above."""
-    name = Path((named or "").split(",")[0]).name.strip(".").partition(".")[0]
-    return name or default
-
-
 RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=the_run)]
 """For commands that only read a run: a folder that holds a single run stands for that."""
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from dragoman.cli import messages
 from dragoman.cli.terminal import duration, progress_console
-from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated
+from dragoman.train.chart import short
+from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated, Validating
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from dragoman.train.running import Run
 
@@ -16,11 +17,14 @@ QUIET = 15.0
 """Seconds between lines of progress where nobody watches them move."""
 SHOWN = 200
 """Characters of a sample."""
+BAR = 8
+BESIDE = len("- validating  ") + BAR
+"""Characters of a live line that are no figures."""
 
 
 def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Finished:
     """Make the run happen and show it; what it says when it stops."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import Progress
 
     from dragoman.train.board import Board
     from dragoman.train.profile import Profile
@@ -29,14 +33,8 @@ def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Fi
     if profile:
         run.profile = Profile(run.directory.path)
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[figures]}"),
-    )
     with progress_console() as shown:
-        live = Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
+        live = Progress(*columns(), console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
         with live:
             screen = Screen(run, live)
             for event in run.events():
@@ -46,6 +44,14 @@ def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Fi
                 if isinstance(event, Finished):
                     return event
     raise AssertionError("a run ends with Finished")
+
+
+def columns() -> "tuple[ProgressColumn, ...]":
+    """Return the parts of the live line."""
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn
+
+    figures = TextColumn("{task.fields[figures]}")
+    return SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=BAR), figures
 
 
 def attend(run: "Run") -> Finished:
@@ -75,12 +81,15 @@ class Screen:
                 self.started(event)
             case Learned():
                 self.learned(event)
+            case Validating():
+                self.live.update(self.bar, description="validating")
             case Validated():
+                self.live.update(self.bar, description="training")
                 self.validated(event)
             case Saved():
                 pass
-            case Finished(_, reason):
-                self.say(f"[bold]{reason[0].upper()}{reason[1:]}.[/bold]")
+            case Finished():
+                self.finished(event)
 
     def say(self, text: str) -> None:
         self.live.console.print(text, soft_wrap=True)
@@ -97,22 +106,25 @@ class Screen:
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
 
     def learned(self, e: Learned) -> None:
-        left = e.seconds_left
-        figures = (
-            f"step {e.step:,}" + (f" of {e.total:,}" if e.total else "") + f"  loss {_number(e.loss, '.3f')}"
-            f"  {e.tokens_per_second:,.0f} tokens/s"
-            + ("" if e.utilisation is None else f"  {100 * e.utilisation:.0f}% MFU")
-            + (f"  {duration(left)} left" if left is not None else "")
-            + (f"  [red]{e.skipped} skipped[/red]" if e.skipped else "")
-            + f"  lr {e.lr:.1e}  gradient {_number(e.grad_norm, '.2f')}"  # last: narrow terminals cut it off
-        )
-        self.live.update(self.bar, total=e.total, completed=e.step, figures=figures)
+        room = self.live.console.width
+        live = fitting_figures(e, room - BESIDE)
+        self.live.update(self.bar, description="training", total=e.total, completed=e.step, figures=live)
         if time.monotonic() - self.shown > QUIET:
             self.shown = time.monotonic()
+            figures = f"training  {fitting_figures(e, room - len('training  '))}"
             if self.live.disable:
                 self.say(figures)
             elif log := messages.current.log:
                 log.add(messages.plain(figures, soft_wrap=True))
+
+    def finished(self, e: Finished) -> None:
+        """Commands stand on lines of their own, so that they can be pasted."""
+        lead = ("; to train longer:" if e.complete else "; go on with:") if e.command else "."
+        self.say(f"[bold]{e.reason[0].upper()}{e.reason[1:]}{lead}[/bold]")
+        if e.command:
+            self.say(f"  {_plain(e.command)}")
+        if e.kept:
+            self.say(f"{_plain(e.kept[0].upper() + e.kept[1:])}")
 
     def validated(self, e: Validated) -> None:
         from dragoman.config import kind_of
@@ -125,6 +137,26 @@ class Screen:
         self.say(f"[bold]step {e.step:,}[/bold]  validation loss {e.loss:.3f}{perplexity}{scores}{best}")
         for sample in e.samples:
             self.say(f"    [dim]{_plain(_short(sample.source))}[/dim] → {_plain(_short(sample.output))}")
+
+
+def fitting_figures(e: Learned, room: int) -> str:
+    """Return as many figures as ``room`` characters hold, the most wanted ones first."""
+    left = "" if e.seconds_left is None else f"{duration(e.seconds_left)} left"
+    text = f"step {e.step:,}" + (f"/{e.total:,}" if e.total else "")
+    figures = (
+        left,
+        f"loss {_number(e.loss, '.3f')}",
+        f"{e.skipped} skipped" if e.skipped else "",
+        f"{short(e.tokens_per_second)} tokens/s",
+        "" if e.utilisation is None else f"{100 * e.utilisation:.0f}% MFU",
+        f"lr {e.lr:.1e}",
+        f"gradient {_number(e.grad_norm, '.2f')}",
+    )
+    for figure in filter(None, figures):
+        if len(text) + 2 + len(figure) > room:
+            break
+        text += f"  {figure}"
+    return text
 
 
 def _short(text: str) -> str:

@@ -16,7 +16,7 @@ from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
-from dragoman.evaluate.metrics import METRICS, Score, score_of
+from dragoman.evaluate.metrics import METRICS, Comparison, Score, compare, score_of
 from dragoman.text.formats.lines import Pair, Sourced
 
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
@@ -55,15 +55,28 @@ class Evaluation:
     search: SearchConfig
     seconds: float
     """Spent translating."""
+    test_set: str = ""
+    """See ``folders.corpus_id``."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json, outputs.jsonl and translations.txt, all or nothing; what stood there before gives way."""
-        summary = dataclasses.asdict(self) | {"search": to_dict(self.search), "sentences": len(self.outputs)}
-        del summary["outputs"]
         with durable.folder(Path(folder)) as new:
-            durable.write(new / "scores.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+            text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+            durable.write(new / "scores.json", text.encode())
             durable.write(new / "outputs.jsonl", _lines(json.dumps(o, ensure_ascii=False) for o in self._plain()))
             durable.write(new / "translations.txt", _lines(o.output for o in self.outputs))
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the outputs, as plain data."""
+        summary = dataclasses.asdict(self) | {"search": to_dict(self.search), "sentences": len(self.outputs)}
+        del summary["outputs"]
+        return summary
+
+    def against(self, other: "Evaluation") -> dict[str, Comparison]:
+        """Return by how much ``other`` scores better or worse on the same pairs, by each metric."""
+        references = [output.reference for output in self.outputs]
+        ours, theirs = ([o.output for o in evaluation.outputs] for evaluation in (self, other))
+        return {name: compare(METRICS[name], ours, theirs, references) for name in self.scores}
 
     def _plain(self) -> Iterator[dict[str, Any]]:
         return map(dataclasses.asdict, self.outputs)
@@ -78,6 +91,7 @@ def evaluate(
     search: SearchConfig | None = None,
     metrics: Sequence[str] = USUAL,
     progress: Progress | None = None,
+    test_set: str = "",
 ) -> Evaluation:
     """Translate the sources of ``pairs`` and score what comes out against their targets.
 
@@ -89,6 +103,7 @@ def evaluate(
         search: a search in full, instead of ``beam``.
         metrics: names in ``METRICS``.
         progress: as in ``Translator.translate``.
+        test_set: says which pairs these are, in the results.
 
     Raises:
         ConfigError: a metric that does not exist.
@@ -107,7 +122,7 @@ def evaluate(
         Output(pair.source, t.text, pair.target, t.score, t.warnings)
         for pair, t in zip(pairs, translations, strict=True)
     )
-    evaluation = Evaluation(*_scored(outputs, metrics), outputs, cfg, seconds)
+    evaluation = Evaluation(*_scored(outputs, metrics), outputs, cfg, seconds, test_set)
     if folder is not None:
         evaluation.save(folder)
     return evaluation

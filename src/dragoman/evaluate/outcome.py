@@ -23,15 +23,21 @@ class Outcome:
     """One for each example: what the model says, and what is true."""
     details: dict[str, Any] = field(default_factory=dict)
     """More that is kept, such as how often each label was taken for each other."""
+    test_set: str = ""
+    """See ``folders.corpus_id``."""
 
     def save(self, folder: str | Path) -> None:
         """Write scores.json and outputs.jsonl, all or nothing; what stood there before gives way."""
-        figures = {name: asdict(self)[name] for name in ("scores", "baseline", "baseline_name")}
-        summary = figures | self.details | {"sentences": len(self.outputs)}
         lines = (json.dumps(output, ensure_ascii=False) + "\n" for output in self.outputs)
         with durable.folder(Path(folder)) as new:
-            durable.write(new / "scores.json", (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+            text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
+            durable.write(new / "scores.json", text.encode())
             durable.write(new / "outputs.jsonl", "".join(lines).encode())
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the outputs, as plain data."""
+        figures = {name: asdict(self)[name] for name in ("scores", "baseline", "baseline_name", "test_set")}
+        return figures | self.details | {"sentences": len(self.outputs)}
 
 
 class Examiner(ABC):

@@ -17,9 +17,15 @@ class Steps:
         """Steps in the budget; None where only their speed can tell."""
         return self.steps
 
-    def measured(self, step: int, seconds: float) -> int | None:
-        """What ``total`` left open, after ``step`` steps in ``seconds``; None while these are too few to tell."""
+    @property
+    def seconds(self) -> float | None:
+        """Time to learn; None where that is not what the budget limits."""
         return None
+
+    @property
+    def doubled(self) -> str:
+        """The setting for twice as much."""
+        return f"train.budget.steps={2 * self.steps}"
 
 
 @config
@@ -30,22 +36,31 @@ class Epochs:
     def total(self, steps_per_epoch: int) -> int | None:
         return math.ceil(self.epochs * steps_per_epoch)
 
-    def measured(self, step: int, seconds: float) -> int | None:
+    @property
+    def seconds(self) -> float | None:
         return None
+
+    @property
+    def doubled(self) -> str:
+        return f"train.budget.epochs={2 * self.epochs:g}"
 
 
 @config
 class Minutes:
     minutes: PositiveFloat
-    """Time spent learning; preparing, validating and saving come on top. The number of steps is fixed once, from the
-    speed of the first twenty-fifth, so two such runs differ in length. For runs that are equal, give steps."""
+    """Time spent learning; preparing, validating, saving and suspension come on top. The schedule follows the time, so
+    two such runs differ in length; one that is resumed repeats what it did. For runs that are equal, give steps."""
 
     def total(self, steps_per_epoch: int) -> int | None:
         return None
 
-    def measured(self, step: int, seconds: float) -> int | None:
-        budget = 60 * self.minutes
-        return max(step, round(budget * step / seconds)) if step >= 10 and seconds >= budget / 25 else None
+    @property
+    def seconds(self) -> float | None:
+        return 60 * self.minutes
+
+    @property
+    def doubled(self) -> str:
+        return f"train.budget.minutes={2 * self.minutes:g}"
 
 
 Budget = Annotated[Steps | Epochs | Minutes, OneOf()]

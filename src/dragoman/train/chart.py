@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 COLOURS = 4
 """Lines of a chart at most: the page has no more colours."""
-WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 26
+WIDTH, HEIGHT = 560, 256
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 42
 Number = float | int
 POINTS = 400
 """Points of a line at most; more are averaged, since a screen cannot show them."""
@@ -29,8 +29,11 @@ class Line:
     """Mark the points, where they are few."""
 
 
-def draw(title: str, lines: Sequence[Line], *, from_zero: bool = False) -> str:
-    """Values over steps as a ``figure`` with title and legend; says so where there is nothing to draw yet."""
+def draw(title: str, lines: Sequence[Line], *, axis: str = "", from_zero: bool = False) -> str:
+    """Values over steps as a ``figure`` with title and legend; says so where there is nothing to draw yet.
+
+    ``axis`` names the values; without it the title does.
+    """
     thin = [_thin(line) for line in lines if line.x]
     name = html.escape(title)
     if not thin:
@@ -39,7 +42,11 @@ def draw(title: str, lines: Sequence[Line], *, from_zero: bool = False) -> str:
     values = [y for line in thin for y in line.y]
     y_ticks = _ticks(*_span([0.0, *values] if from_zero else values), 4)
     scale = _Scale(x_ticks[-1], y_ticks[0], y_ticks[-1])
-    body = [_grid(scale, x_ticks, y_ticks), *(_path(scale, line, i) for i, line in enumerate(thin))]
+    body = [
+        _grid(scale, x_ticks, y_ticks),
+        _axes(axis or title),
+        *(_path(scale, line, i) for i, line in enumerate(thin)),
+    ]
     points = [{"name": line.name, "x": list(line.x), "y": [float(f"{y:.4g}") for y in line.y]} for line in thin]
     frame = {
         "left": LEFT,
@@ -115,8 +122,17 @@ def _grid(scale: _Scale, x_ticks: Sequence[Number], y_ticks: Sequence[Number]) -
         parts.append(f'<text class="label" x="{LEFT - 8}" y="{at}" dy="0.35em" text-anchor="end">{short(y)}</text>')
     for x in x_ticks:
         at = f"{scale.x(x):.1f}"
-        parts.append(f'<text class="label" x="{at}" y="{HEIGHT - 8}" text-anchor="middle">{short(x)}</text>')
+        parts.append(f'<text class="label" x="{at}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{short(x)}</text>')
     return "".join(parts)
+
+
+def _axes(name: str) -> str:
+    x, y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
+    upright = f"translate(14 {y:g}) rotate(-90)"
+    return (
+        f'<text class="axis" x="{x:g}" y="{HEIGHT - 6}" text-anchor="middle">step</text>'
+        f'<text class="axis" transform="{upright}" text-anchor="middle">{html.escape(name)}</text>'
+    )
 
 
 def _path(scale: _Scale, line: Line, number: int) -> str:

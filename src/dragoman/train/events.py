@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragoman.train.budget import Budget
+from dragoman.train.loop import StepReport
+from dragoman.train.progress import Progress
+
 
 @dataclass(frozen=True)
 class Preparing:
@@ -53,15 +57,14 @@ class Learned:
     """Tokens of each source, on either side, read since the run began; empty where the lesson tells no sources."""
     seconds: float
     """Time spent learning since the run began."""
+    seconds_left: float | None
+    """What is left of a budget of minutes, or what the remaining steps will take at the speed so far."""
+    cpu_seconds: float
+    """Processor time of all threads, since the run began: less than the machine has where others use it too."""
     tokens_per_second: float
     """Tokens read, on either side, padding not counted."""
     utilisation: float | None
     """Share of the machine's peak that went into these tokens (utilisation.py); None where that is not known."""
-
-    @property
-    def seconds_left(self) -> float | None:
-        """What the remaining steps will take at the speed so far."""
-        return None if self.total is None else (self.total - self.step) * self.seconds / self.step
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,13 @@ class Sample:
     source: str
     reference: str
     output: str
+
+
+@dataclass(frozen=True)
+class Validating:
+    """A validation begins."""
+
+    step: int
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,21 @@ class Notice:
 
     text: str
 
+    @classmethod
+    def skipped_step(cls, done: StepReport, scale: float | None) -> "Notice":
+        now = f"; the loss scale is now {scale:g}" if scale else ""
+        figures = f"loss {done.loss:.4g}, gradient norm {done.grad_norm:.4g}"
+        return cls(f"step {done.step}: {figures}: not finite, step skipped{now}")
+
+    @classmethod
+    def split_step(cls, done: StepReport, fitting: str) -> "Notice":
+        return cls(f"step {done.step}: out of memory, made in smaller pieces; batches that fit: {fitting}")
+
+    @classmethod
+    def uncompiled_step(cls, done: StepReport, missed: int) -> "Notice":
+        counted = f"{missed} batch{'es' if missed > 1 else ''} so far"
+        return cls(f"step {done.step}: the compiled program does not take {counted}, which it is computed without")
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -108,9 +133,31 @@ class Finished:
 
     step: int
     reason: str
-    """In words, with what to do to go on."""
+    """In words."""
     complete: bool
     """False if it was interrupted and may be resumed as it is."""
+    command: str = ""
+    """Goes on with it, if anything does."""
+    kept: str = ""
+    """The checkpoints that stay, their size, and their uses; empty where the run may still go on as it is."""
+
+    @classmethod
+    def budget_spent(cls, progress: Progress, budget: Budget, command: str) -> "Finished":
+        if progress.forecast:
+            reason = f"{_minutes(progress.seconds)} of learning are spent, {progress.step:,} steps"
+        else:
+            reason = f"all {progress.total:,} steps are made"
+        return cls(progress.step, reason, True, f"{command} {budget.doubled}")
+
+    @classmethod
+    def patience_spent(cls, progress: Progress, patience: int, command: str) -> "Finished":
+        reason = f"no better validation since step {progress.best_step}, {progress.stale} validations ago"
+        return cls(progress.step, reason, True, f"{command} train.patience={2 * patience}")
 
 
-Event = Preparing | Started | Learned | Validated | Saved | Notice | Finished
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} minutes"
+
+
+Event = Preparing | Started | Learned | Validating | Validated | Saved | Notice | Finished

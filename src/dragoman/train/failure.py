@@ -1,8 +1,10 @@
 """What ends a run before its time, and how its user goes on from there."""
 
 import errno
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError, UserError
@@ -24,7 +26,7 @@ class Failure:
 
     def told(self, directory: RunDirectory, team: Alone) -> UserError:
         """With how to go on from what is saved."""
-        command = f"dragoman train {directory.path} --resume{team.option}"
+        command = resume_command(directory.path, team.option)
         if self.settings:
             command += f" --deliberate {self.settings}"
         if checkpoints := directory.checkpoints():
@@ -49,6 +51,11 @@ def failure(error: Exception, step: int, train: TrainConfig, directory: RunDirec
         where = error.filename or directory.path
         return Failure(lambda _: CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume"), "")
     return None
+
+
+def resume_command(path: Path, option: str = "") -> str:
+    """Return the command that goes on with the run at ``path``, as a shell takes it."""
+    return f"dragoman train {shlex.quote(str(path))} --resume{option}"
 
 
 def fitting(train: TrainConfig) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dragoman.train import loop
+from dragoman.train.forecast import Forecast
+from dragoman.train.stopwatch import Lap
 
 
 @dataclass
@@ -22,13 +24,30 @@ class Window:
     """The same, padding counted."""
     seconds: float = 0.0
 
+    def add(self, report: loop.StepReport) -> None:
+        """Count what a step that was not skipped has learned."""
+        self.steps, self.tokens = self.steps + 1, self.tokens + report.tokens
+        self.loss, self.grad_norm = self.loss + report.loss * report.tokens, self.grad_norm + report.grad_norm
+
+    @property
+    def mean_loss(self) -> float | None:
+        return self.loss / self.tokens if self.tokens else None
+
+    @property
+    def mean_grad_norm(self) -> float | None:
+        return self.grad_norm / self.steps if self.steps else None
+
 
 @dataclass
 class Progress(loop.Progress):
     total: int | None = None
-    """Steps of the whole run, once known."""
+    """Steps of the whole run, as far as it is known."""
     seconds: float = 0.0
     """Time spent learning."""
+    cpu_seconds: float = 0.0
+    """Processor time of it, of all threads of the first process."""
+    forecast: Forecast | None = None
+    """What ``total`` comes from, where the budget is a time."""
     validated: int = 0
     """Step of the last validation."""
     best_loss: float | None = None
@@ -40,11 +59,30 @@ class Progress(loop.Progress):
     """Tokens of each source, on either side, read since the run began."""
     window: Window = field(default_factory=Window)
 
+    def horizon(self, step: int) -> float | None:
+        """Return the length of the run that a schedule goes by at ``step``; None while nothing tells it."""
+        return self.forecast.horizon(step) if self.forecast else self.total
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time that the remaining steps will take."""
+        if self.total is None or not self.step:
+            return None
+        if self.forecast:
+            return max(0.0, self.forecast.budget - self.seconds)
+        return (self.total - self.step) * self.seconds / self.step
+
+    def spend(self, lap: Lap) -> None:
+        self.seconds, self.cpu_seconds = self.seconds + lap.seconds, self.cpu_seconds + lap.cpu_seconds
+        self.window.seconds += lap.seconds
+
     def count(self, tokens: Mapping[str, int]) -> None:
         for name, number in tokens.items():
             self.sources[name] = self.sources.get(name, 0) + number
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Progress":
-        window = Window(**data["window"])
-        return cls(**{name: value for name, value in data.items() if name != "window"}, window=window)
+        made: dict[str, Any] = {"window": Window(**data["window"])}
+        if data.get("forecast"):
+            made["forecast"] = Forecast(**data["forecast"])
+        return cls(**(data | made))

@@ -88,6 +88,8 @@ class Keep:
     """The newest so many checkpoints; averaging needs as many as it averages. The best one is always kept."""
     every: PositiveInt | None = None
     """Besides, those after a multiple of so many steps."""
+    optimizer_states: PositiveInt = 1
+    """When the run has finished, the newest so many keep the optimizer's state, without which none can be resumed."""
 
 
 @config

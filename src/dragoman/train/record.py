@@ -10,10 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
+from dragoman.errors import CheckpointError
 from dragoman.snapshot import step_name
 from dragoman.train import report
 from dragoman.train.changes import Change
-from dragoman.train.events import Learned, Saved, Validated
+from dragoman.train.events import Finished, Learned, Saved, Validated
+from dragoman.train.finished import drop_optimizer_states, kept
+from dragoman.train.forecast import Forecast, Forecasts
 from dragoman.train.journal import Journal
 from dragoman.train.progress import Progress
 from dragoman.train.recipe import Keep, RunConfig
@@ -29,8 +32,11 @@ class Unrecorded:
 
     def config(self, cfg: RunConfig) -> None: ...
 
-    def rewind(self, progress: Progress) -> None:
-        """Drop what the journals say of steps and validations after the checkpoint."""
+    def rewind(self, progress: Progress, budget: float | None) -> None:
+        """Drop what the journals say of steps and validations after the checkpoint, but for forecasts to repeat."""
+
+    def forecast(self, progress: Progress, budget: float) -> Forecast | None:
+        """Return the forecast that is due after this step."""
 
     def change(self, step: int, change: Change) -> None: ...
 
@@ -39,6 +45,10 @@ class Unrecorded:
     def validated(self, seen: Validated) -> None: ...
 
     def page(self) -> None: ...
+
+    def close(self, end: Finished, keep: Keep) -> Finished:
+        """Write the page; of a run that is complete, remove what it is not resumed from and used by, and say so."""
+        return end
 
     def save(self, progress: Progress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool) -> Saved:
         """Write a checkpoint, and remove those that need not be kept.
@@ -55,14 +65,19 @@ class Record(Unrecorded):
     def __init__(self, directory: RunDirectory):
         super().__init__(directory)
         self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
+        self.forecasts = Forecasts(directory)
 
     def config(self, cfg: RunConfig) -> None:
         self.directory.write_config(cfg)
 
-    def rewind(self, progress: Progress) -> None:
+    def rewind(self, progress: Progress, budget: float | None) -> None:
         step, validated = progress.step, progress.validated
+        self.forecasts.reopen(step, budget)
         self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
         self.samples.rewind(lambda line: line["step"] <= validated)
+
+    def forecast(self, progress: Progress, budget: float) -> Forecast | None:
+        return self.forecasts.after(budget, progress.forecast, progress.step, progress.seconds)
 
     def change(self, step: int, change: Change) -> None:
         path, old, new = change
@@ -80,9 +95,20 @@ class Record(Unrecorded):
     def page(self) -> None:
         report.write(self.directory)
 
+    def close(self, end: Finished, keep: Keep) -> Finished:
+        self.page()
+        if not end.complete:
+            return end
+        try:
+            drop_optimizer_states(self.directory, keep=keep.optimizer_states)
+        except CheckpointError as error:  # nothing is lost by it
+            return dataclasses.replace(end, kept=str(error))
+        return dataclasses.replace(end, kept=kept(self.directory))
+
     def save(self, progress: Progress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool) -> Saved:
         self.metrics.flush()
         self.samples.flush()
+        self.forecasts.flush()
         written = self.directory.save(
             progress.step, tensors=tensors, progress=dataclasses.asdict(progress), config=config, best=best
         )

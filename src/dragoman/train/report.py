@@ -107,17 +107,28 @@ def _charts(train: Sequence[Row], valid: Sequence[Row], says: Learned) -> str:
     percent = [row | {"padding": 100 * row["padding"]} for row in train]
     used = [row | {"utilisation": 100 * row["utilisation"]} for row in train if row.get("utilisation") is not None]
     charts = [
-        draw(f"Loss per {says.one}", loss),
-        draw("Learning rate", [_line("learning rate", train, "lr")]),
-        draw("Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], from_zero=True),
-        draw("Tokens a second", [_line("tokens a second", train, "tokens_per_second")], from_zero=True),
-        draw("Model FLOP utilisation, %", [_line("utilisation", used, "utilisation")], from_zero=True),
-        draw("Padding, % of positions", [_line("padding", percent, "padding")], from_zero=True),
+        draw(f"Loss per {says.one}", loss, axis="loss"),
+        draw("Learning rate", [_line("learning rate", train, "lr")], axis="learning rate"),
+        draw(
+            "Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], axis="norm", from_zero=True
+        ),
+        draw(
+            "Tokens a second", [_line("tokens a second", train, "tokens_per_second")], axis="tokens/s", from_zero=True
+        ),
+        draw(
+            "Model FLOP utilisation, %",
+            [_line("utilisation", used, "utilisation")],
+            axis="% of the peak",
+            from_zero=True,
+        ),
+        draw("Padding, % of positions", [_line("padding", percent, "padding")], axis="% of positions", from_zero=True),
     ]
     names = sorted({name for row in valid for name in row["scores"]})
     if names:
         flat = [row | row["scores"] for row in valid]
-        charts.insert(1, draw("Validation scores", [_line(name, flat, name, dots=True) for name in names]))
+        charts.insert(
+            1, draw("Validation scores", [_line(name, flat, name, dots=True) for name in names], axis="score")
+        )
     return "".join(charts)
 
 
@@ -129,7 +140,7 @@ def _followed(run: RunDirectory) -> str:
         rows = [{"step": step} | by_step[step] for step in sorted(by_step)]
         names = [name for name in (rows[-1] if rows else ()) if name != "step"]
         title = f"{path.stem}: scores of every checkpoint"
-        charts.append(draw(title, [_line(name, rows, name, dots=True) for name in names[:COLOURS]]))
+        charts.append(draw(title, [_line(name, rows, name, dots=True) for name in names[:COLOURS]], axis="score"))
     return "".join(charts)
 
 
@@ -192,7 +203,7 @@ def _confusion(found: Row) -> str:
         f"<tr><th>{label}</th>{''.join(f'<td>{count:,}</td>' for count in row)}</tr>"
         for label, row in zip(labels, found["confusion"], strict=True)
     )
-    return f"<table><tr><th>label, taken for:</th>{head}</tr>{rows}</table>"
+    return f'<div class="wide"><table><tr><th>label, taken for:</th>{head}</tr>{rows}</table></div>'
 
 
 def _preparation(run: RunDirectory, train: Sequence[Row]) -> str:

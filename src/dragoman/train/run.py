@@ -58,7 +58,10 @@ def resume(
     try:
         content = directory.load(checkpoint) if checkpoint != "last" or directory.checkpoints() else None
         if content and "optimizer" not in content.tensors:
-            raise CheckpointError(f"{path}: {checkpoint} holds weights alone: use it, but go on from another one")
+            raise CheckpointError(
+                f"{path}: {checkpoint} holds weights alone: use it, but go on from another one "
+                "(train.keep.optimizer_states says how many can be gone on from)"
+            )
         wanted = functools.reduce(override, overrides, to_dict(cfg) if cfg else directory.config)
         begun = (directory.path / FOLDER).is_dir()  # what has no tokens yet may still become anything
         had = content.config if content else directory.config if begun else wanted

@@ -8,7 +8,6 @@ many threads as before: their number decides in which order sums are made).
 import json
 import math
 import signal
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,8 +19,9 @@ from dragoman.migrations import Content
 from dragoman.train import loop, utilisation
 from dragoman.train.ahead import Ahead
 from dragoman.train.changes import Change
-from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated
-from dragoman.train.failure import Failure, failure, fitting
+from dragoman.train.events import Event, Finished, Learned, Notice, Saved, Started, Validated, Validating
+from dragoman.train.failure import Failure, failure, fitting, resume_command
+from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c
 from dragoman.train.learner import Learner
 from dragoman.train.lessons import lesson_for
@@ -30,6 +30,7 @@ from dragoman.train.profile import NoProfile
 from dragoman.train.progress import Progress, Window
 from dragoman.train.recipe import RunConfig
 from dragoman.train.record import Record, Unrecorded
+from dragoman.train.stopwatch import Stopwatch
 from dragoman.train.together.part import Part, pinned, shared_out
 from dragoman.train.together.processes import ALONE, Alone
 from dragoman.train.validate import look
@@ -59,7 +60,7 @@ class Run:
         self.progress = Progress.from_dict(content.progress) if content else Progress()
         self.saved = (self.progress.step, self.progress.validated)
         self.record = Record(directory) if team.first else Unrecorded(directory)
-        self.profile = NoProfile()
+        self.profile, self.stopwatch = NoProfile(), Stopwatch()
 
     def events(self) -> Iterator[Event]:
         """Everything that happens from here to the end of the run.
@@ -87,7 +88,7 @@ class Run:
             for change in self.changes:
                 self.record.change(self.progress.step, change)
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
-            with Interrupts() as interrupts:
+            with Interrupts() as interrupts, self.stopwatch:
                 yield from self.learn(interrupts)
         except Exception as error:
             found = failure(error, self.progress.step, self.cfg.train, self.directory, self.team)
@@ -113,9 +114,9 @@ class Run:
                 yield started
             return True
         except KeyboardInterrupt:
-            resume = f"go on with: dragoman train {self.directory.path} --resume{self.team.option}"
-            left = resume if (self.directory.path / CONFIG).exists() else "nothing is left of it"
-            yield Finished(self.progress.step, f"stopped before the first step; {left}", False)
+            there = (self.directory.path / CONFIG).exists()
+            reason = "stopped before the first step" + ("" if there else "; nothing is left of it")
+            yield Finished(self.progress.step, reason, False, self.resume_command() if there else "")
             return False
 
     def prepare(self) -> Iterator[Event]:
@@ -144,8 +145,10 @@ class Run:
         self.utilisation = utilisation.measure(self.cfg, lesson, self.plan, self.learner.device)
         self.examination = lesson.examination(self.cfg, self.learner.device)
         if self.progress.total is None:
-            self.progress.total = train.budget.total(self.plan.steps_per_epoch)
-        self.record.rewind(self.progress)
+            self.progress.total, self.progress.forecast = train.budget.total(self.plan.steps_per_epoch), None
+        self.record.rewind(self.progress, train.budget.seconds)
+        if self.progress.total is None and self.progress.step:
+            self.look_ahead()  # a budget that has changed
         return Started(
             summary=lesson.summary,
             parameters=sum(p.numel() for p in self.learner.model.parameters()),
@@ -182,22 +185,23 @@ class Run:
             self.upload,
             self.learner.optimizer,
             self.progress,
-            lr=lambda step: self.cfg.train.schedule.rate(step, self.progress.total),
+            lr=lambda step: self.cfg.train.schedule.rate(step, self.progress.horizon(step)),
             rules=self.learner.rules,
         )
         while True:
             improved = False
-            if self.validation_due() and (seen := self.validate(interrupts)):
-                improved = seen.best
-                yield seen
+            if self.validation_due():
+                yield Validating(self.progress.step)
+                if seen := self.validate(interrupts):
+                    improved = seen.best
+                    yield seen
             end = self.end(interrupts)
             new = self.saved != (step := self.progress.step, self.progress.validated)
             if improved or (new and (end or step % self.cfg.train.save_every == 0)):
                 yield self.save(best=improved)
             if end:
-                self.record.page()
                 yield from self.profile.end()
-                yield end
+                yield self.record.close(end, self.cfg.train.keep)
                 return
             yield from self.step(steps)
             yield from self.profile.after_step()
@@ -214,8 +218,8 @@ class Run:
         return [part._replace(batch=part.batch.to(self.learner.device)) for part in parts]
 
     def step(self, steps: Iterator[loop.StepReport]) -> Iterator[Event]:
-        progress, window, began = self.progress, self.progress.window, time.perf_counter()
-        missed = self.loss.missed
+        progress, window, missed = self.progress, self.progress.window, self.loss.missed
+        self.stopwatch.start()
         done = next(steps)
         if self.learner.average and not done.skipped:
             self.learner.average.update(done.step)
@@ -223,50 +227,45 @@ class Run:
             real, cells = self.lesson.size(rows)
             window.real, window.cells = window.real + real, window.cells + cells
             progress.count(self.lesson.origins(rows))
-        seconds = time.perf_counter() - began
-        progress.seconds, window.seconds = progress.seconds + seconds, window.seconds + seconds
+        progress.spend(self.stopwatch.lap(progress.seconds / (done.step - 1) if done.step > 1 else 0.0))
         if done.skipped:
-            figures = f"loss {done.loss:.4g}, gradient norm {done.grad_norm:.4g}"
-            now = f"; the loss scale is now {progress.scale:g}" if progress.scale else ""
-            yield Notice(f"step {done.step}: {figures}: not finite, step skipped{now}")
+            yield Notice.skipped_step(done, progress.scale)
         else:
-            window.steps, window.tokens = window.steps + 1, window.tokens + done.tokens
-            window.loss, window.grad_norm = window.loss + done.loss * done.tokens, window.grad_norm + done.grad_norm
+            window.add(done)
         if done.retries:
-            yield Notice(
-                f"step {done.step}: out of memory, made in smaller pieces; batches that fit: {fitting(self.cfg.train)}"
-            )
+            yield Notice.split_step(done, fitting(self.cfg.train))
         if self.loss.missed > missed and self.loss.missed.bit_count() == 1:  # once, twice, four times, ...
-            counted = f"{self.loss.missed} batch{'es' if self.loss.missed > 1 else ''} so far"
-            yield Notice(
-                f"step {done.step}: the compiled program does not take {counted}, which it is computed without"
-            )
-        if progress.total is None and (total := self.measured()):
-            progress.total = total
-            yield Notice(
-                f"{total:,} steps fit into the budget at {progress.step / progress.seconds:.2f} steps a second"
-            )
+            yield Notice.uncompiled_step(done, self.loss.missed)
+        self.look_ahead()
         if done.step % self.cfg.train.report_every == 0 or done.step == progress.total:
             yield self.report(done.lr)
 
-    def measured(self) -> int | None:
-        """The number of steps in a budget of minutes, once it can be told: by the first process's clock."""
-        seconds = self.team.of_first(self.progress.seconds)
-        return self.cfg.train.budget.measured(self.progress.step, seconds)
+    def look_ahead(self) -> None:
+        """Forecast the steps in a budget of minutes, where that is due, by the first process's clock."""
+        progress, budget = self.progress, self.cfg.train.budget.seconds
+        if budget is None or (progress.total is not None and progress.forecast is None):
+            return  # a run of earlier versions fixed its steps
+        made = self.record.forecast(progress, budget)
+        if total := int(self.team.of_first(made.total if made else 0)):
+            progress.seconds = self.team.of_first(made.seconds if made else 0.0)
+            progress.total = total
+            progress.forecast = Forecast(progress.step, progress.seconds, total, budget)
 
     def report(self, lr: float) -> Learned:
         progress, window = self.progress, self.progress.window
         learned = Learned(
             step=progress.step,
             total=progress.total,
-            loss=window.loss / window.tokens if window.tokens else None,
+            loss=window.mean_loss,
             lr=lr,
-            grad_norm=window.grad_norm / window.steps if window.steps else None,
+            grad_norm=window.mean_grad_norm,
             tokens=progress.tokens,
             padding=1 - window.real / window.cells,
             skipped=progress.skipped,
             sources=dict(progress.sources),
             seconds=progress.seconds,
+            seconds_left=progress.seconds_left,
+            cpu_seconds=progress.cpu_seconds,
             tokens_per_second=window.real / window.seconds,
             utilisation=self.utilisation and self.utilisation.share(window.real, window.seconds * self.team.count),
         )
@@ -311,16 +310,13 @@ class Run:
     def end(self, interrupts: Interrupts) -> Finished | None:
         progress, train = self.progress, self.cfg.train
         if progress.total is not None and progress.step >= progress.total:
-            return Finished(
-                progress.step,
-                f"all {progress.total:,} steps are made; to train longer, resume with a larger train.budget",
-                True,
-            )
+            return Finished.budget_spent(progress, train.budget, self.resume_command())
         if train.patience and progress.stale >= train.patience:
-            reason = f"no better validation since step {progress.best_step}, {progress.stale} validations ago"
-            return Finished(progress.step, f"{reason}; to train on, resume with a larger train.patience", True)
+            return Finished.patience_spent(progress, train.patience, self.resume_command())
         if asked := self.team.largest(signal.Signals[interrupts.asked] if interrupts.asked else 0):
-            resume = f"dragoman train {self.directory.path} --resume{self.team.option}"
             by = signal.Signals(asked).name
-            return Finished(progress.step, f"stopped by {by}, all is saved; go on with: {resume}", False)
+            return Finished(progress.step, f"stopped by {by}, all is saved", False, self.resume_command())
         return None
+
+    def resume_command(self) -> str:
+        return resume_command(self.directory.path, self.team.option)

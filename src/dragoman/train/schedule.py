@@ -1,7 +1,8 @@
 """Learning rate as a function of the step: one small class a schedule, their union at the foot.
 
-``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run.
-``total`` is None while a run with a budget of minutes still measures its own speed; nothing declines till then.
+``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run. In
+a budget of minutes that is the length at which ``step`` would be as far as the time is (``forecast.Forecast.horizon``),
+and None for the first few steps; nothing declines till then.
 """
 
 import math
@@ -24,7 +25,7 @@ class Noam:
     dim: PositiveInt | None = None
     """Model width d; None for the width of the model that is trained."""
 
-    def rate(self, step: int, total: int | None) -> float:
+    def rate(self, step: int, total: float | None) -> float:
         assert self.dim is not None, "filled in when the run is resolved"
         return self.factor * self.dim**-0.5 * min(step**-0.5, step * self.warmup**-1.5)
 
@@ -38,7 +39,7 @@ class InverseSquareRoot:
     warmup: NonNegativeInt = 4000
     """Steps of linear increase."""
 
-    def rate(self, step: int, total: int | None) -> float:
+    def rate(self, step: int, total: float | None) -> float:
         return (
             self.peak * min(step / self.warmup, (self.warmup / step) ** 0.5) if self.warmup else self.peak * step**-0.5
         )
@@ -55,7 +56,7 @@ class Cosine:
     floor: Share = 0.0
     """What is left at the end, as a share of the peak."""
 
-    def rate(self, step: int, total: int | None) -> float:
+    def rate(self, step: int, total: float | None) -> float:
         done = _share(step, self.warmup, total)
         return (
             self.peak * _warm(step, self.warmup) * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
@@ -75,7 +76,7 @@ class WarmupStableDecay:
     floor: Share = 0.0
     """What is left at the end, as a share of the peak."""
 
-    def rate(self, step: int, total: int | None) -> float:
+    def rate(self, step: int, total: float | None) -> float:
         done = _share(step, round(total * (1 - self.decay)), total) if total else 0.0
         return self.peak * _warm(step, self.warmup) * (1 - (1 - self.floor) * done)
 
@@ -89,7 +90,7 @@ class Constant:
     warmup: NonNegativeInt = 0
     """Steps of linear increase."""
 
-    def rate(self, step: int, total: int | None) -> float:
+    def rate(self, step: int, total: float | None) -> float:
         return self.peak * _warm(step, self.warmup)
 
 
@@ -97,7 +98,7 @@ def _warm(step: int, warmup: NonNegativeInt) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def _share(step: int, start: int, total: int | None) -> float:
+def _share(step: int, start: int, total: float | None) -> float:
     """How far ``step`` is on the way from ``start`` to ``total``, from 0 to 1."""
     return min(max((step - start) / max(total - start, 1), 0.0), 1.0) if total else 0.0
 

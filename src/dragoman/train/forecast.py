@@ -1,0 +1,85 @@
+"""Forecasts of a run's length, for budgets of minutes.
+
+A clock cannot be repeated. So only forecasts read it, and each of them is written down before a step depends on it:
+in ``forecasts.jsonl`` and in the progress of every checkpoint. A resumed run takes those that are written before it
+makes new ones, and so repeats every learning rate, and its end, to the bit.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.train.journal import Journal
+
+INTERVALS = 250
+"""Forecasts in a whole budget, about. One of them is the most by which a run whose speed changes may end late."""
+SMOOTHING = 0.5
+"""Weight of the newest interval in the expected speed: the rest keeps the shown total from jumping about."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The length of a run as it is expected after ``step`` steps."""
+
+    step: int
+    seconds: float
+    """Time spent learning until then."""
+    total: int
+    """Steps of the whole run, if it goes on as it went lately."""
+    budget: float
+    """Seconds to learn in all."""
+
+    def spent(self, step: int) -> float:
+        """Return the fraction of the budget that is spent after ``step``: 1 after the last one."""
+        if step >= self.total:
+            return 1.0
+        left = max(0.0, 1.0 - self.seconds / self.budget)
+        return 1.0 - left * (self.total - step) / (self.total - self.step)
+
+    def horizon(self, step: int) -> float:
+        """Return the length of a run at even speed that would have spent as much after ``step``.
+
+        A schedule that ends with the run declines by this with the time that is spent, whatever the speed was before.
+        """
+        return step / self.spent(step)
+
+
+def forecast(budget: float, before: Forecast | None, step: int, seconds: float) -> Forecast | None:
+    """Return a new forecast for ``budget`` seconds; None while the one ``before`` does.
+
+    One is due when enough time has passed, and where the run would end before its time.
+    """
+    began, past = (before.step, before.seconds) if before else (0, 0.0)
+    ends = before is not None and step >= before.total
+    if step == began or seconds <= past or (seconds - past < budget / INTERVALS and not ends):
+        return None
+    pace = (seconds - past) / (step - began)
+    if before is not None and before.total > began:
+        expected = (budget - past) / (before.total - began)
+        pace = SMOOTHING * pace + (1 - SMOOTHING) * expected
+    return Forecast(step, seconds, step + max(0, round((budget - seconds) / pace)), budget)
+
+
+class Forecasts:
+    """The forecasts of a run: those that are written down, then new ones."""
+
+    def __init__(self, directory: RunDirectory):
+        self.journal = Journal(directory.path / "forecasts.jsonl")
+        self.written: dict[int, Forecast] = {}
+
+    def reopen(self, step: int, budget: float | None) -> None:
+        """Go on after ``step``, repeating the later forecasts for ``budget`` seconds; drop those for another one."""
+        if self.journal.path.exists():
+            self.journal.rewind(lambda line: line["step"] <= step or line["budget"] == budget)  # nor a line cut short
+            self.written = {line["step"]: Forecast(**line) for line in self.journal.lines() if line["step"] > step}
+
+    def after(self, budget: float, before: Forecast | None, step: int, seconds: float) -> Forecast | None:
+        """Return the forecast made after ``step``, or made now; None where none is due."""
+        if self.written:
+            return self.written.pop(step, None)
+        if made := forecast(budget, before, step, seconds):
+            self.journal.append(dataclasses.asdict(made))
+        return made
+
+    def flush(self) -> None:
+        self.journal.flush()

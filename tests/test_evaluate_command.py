@@ -1,0 +1,123 @@
+"""dragoman evaluate: what it prints and keeps, and how two runs are compared."""
+
+import json
+import os
+import shutil
+
+import pytest
+import tiny_run
+from typer.testing import CliRunner
+
+from dragoman.cli import app
+from dragoman.evaluate.folders import corpus_id, folder_for
+from dragoman.evaluate.metrics import METRICS, compare
+from dragoman.train.run import start
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs that differ in their seed, and a test set that is neither's."""
+    folder = tmp_path_factory.mktemp("runs")
+    pairs = tiny_run.write_pairs(folder / "pairs.tsv")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda handle: None)
+    for seed in (1, 2):
+        list(start(tiny_run.config(pairs, seed=seed), folder / f"run-{seed}").events())
+    patch.undo()
+    (folder / "news.tsv").write_text("the red house\tEHT DER ESUOH\na dog\tA GOD\ntwo cars\tOWT SRAC\n")
+    (folder / "other").mkdir()
+    (folder / "other" / "news.tsv").write_text("one tree\tENO EERT\n")
+    return folder
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    shutil.copytree(runs / "run-1", tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def printed(*words):
+    result = CliRunner().invoke(app, ["evaluate", *map(str, words), "--beam", "1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_files_of_one_name_in_two_folders_do_not_overwrite_each_other(runs, run):
+    for named in ("news.tsv", "other/news.tsv", "news.tsv", "other/news.tsv"):
+        printed(run, runs / named)
+    found = [json.loads(path.read_text()) for path in sorted(run.glob("evaluations/*/scores.json"))]
+    assert sorted(one["sentences"] for one in found) == [1, 3]
+
+
+@pytest.mark.parametrize("named", ["a/test.tsv", "b/test.tsv", "a/test.en,a/test.de", "test", "a/.tsv", None])
+def test_every_test_set_finds_its_own_folder_again_whatever_came_before(tmp_path, named, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = ["a/test.tsv", "b/test.tsv", "a/test.en,a/test.de", "test", "a/.tsv", None]
+    folders = {}
+    for one in [named, *sets]:
+        folder = folders[one] = folder_for(tmp_path, one)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scores.json").write_text(json.dumps({"test_set": corpus_id(one)}))
+    assert len(set(folders.values())) == len(sets)
+    assert all(folder_for(tmp_path, one) == folders[one] for one in sets)
+
+
+def test_a_name_that_a_person_gives_is_taken(tmp_path):
+    assert folder_for(tmp_path, "a/news.tsv", "mine") == tmp_path / "evaluations" / "mine"
+
+
+def test_results_of_earlier_versions_are_not_overwritten_by_a_file(tmp_path):
+    for name in ("test", "news"):
+        (tmp_path / "evaluations" / name).mkdir(parents=True)
+        (tmp_path / "evaluations" / name / "scores.json").write_text("{}")
+    assert folder_for(tmp_path, None).name == "test", "what a run is evaluated on by default"
+    assert folder_for(tmp_path, "x/news.tsv").name.startswith("news-")
+    assert folder_for(tmp_path, "x/test.tsv").name.startswith("test-")
+
+
+def test_json_is_what_is_kept(runs, run):
+    told = json.loads(printed(run, runs / "news.tsv", "--format", "json"))
+    assert told == json.loads((run / "evaluations" / "news" / "scores.json").read_text())
+    assert told["test_set"] == str(runs / "news.tsv") and "bleu" in told["scores"]
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_signatures_are_whole_however_narrow_the_terminal_is(runs, run, columns, monkeypatch):
+    from dragoman.cli.terminal import console
+
+    monkeypatch.setenv("COLUMNS", columns)
+    console.cache_clear()
+    lines = printed(run, runs / "news.tsv").splitlines()
+    console.cache_clear()
+    assert f"BLEU: {METRICS['bleu'].signature}" in lines
+    assert f"chrF: {METRICS['chrf'].signature}" in lines
+
+
+def test_two_runs_are_compared_on_the_same_pairs_by_a_paired_test(runs, run):
+    told = json.loads(printed(run, runs / "news.tsv", "--against", runs / "run-2", "--format", "json"))
+    found = told["against"]["differences"]["chrf"]
+    other = json.loads(printed(runs / "run-2", runs / "news.tsv", "--format", "json"))
+    assert found["a"] == told["scores"]["chrf"]["value"] and found["b"] == other["scores"]["chrf"]["value"]
+    texts = [
+        [json.loads(line)["output"] for line in (path / "evaluations/news/outputs.jsonl").read_text().splitlines()]
+        for path in (run, runs / "run-2")
+    ]
+    references = [line.split("\t")[1] for line in (runs / "news.tsv").read_text().splitlines()]
+    assert found["p"] == compare(METRICS["chrf"], *texts, references).p
+
+
+def test_a_run_does_not_differ_from_itself(runs, run):
+    told = json.loads(printed(run, runs / "news.tsv", "--against", run, "--format", "json"))
+    for found in told["against"]["differences"].values():
+        assert found["a"] == found["b"] and found["p"] == 1.0 and found["interval"] == [0.0, 0.0]
+
+
+def test_the_tables_name_both_runs_and_the_difference(runs, run):
+    text = printed(run, runs / "news.tsv", "--against", runs / "run-2")
+    assert f"A: {run}" in text and f"B: {runs / 'run-2'}" in text and "B - A" in text
+
+
+def test_the_results_of_the_other_run_are_not_kept_as_this_ones(runs, run):
+    before = json.loads(printed(run, runs / "news.tsv", "--format", "json"))["scores"]
+    printed(run, runs / "news.tsv", "--against", runs / "run-2")
+    assert json.loads((run / "evaluations" / "news" / "scores.json").read_text())["scores"] == before
