@@ -23,7 +23,12 @@ Layout = Callable[[Sequence[nn.Linear]], nn.Module]
 
 def pack(model: nn.Module, layout: Layout) -> None:
     """Replace every ``nn.Linear`` in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
-    copied; the embedding stays as it is."""
+    copied; the embedding stays as it is. All of ``model`` is in evaluation mode afterwards."""
+    _replace_layers(model, layout)
+    model.eval()  # new modules begin in training mode, in which attention would drop weights at every answer
+
+
+def _replace_layers(model: nn.Module, layout: Layout) -> None:
     for name, child in list(model.named_children()):
         if isinstance(child, Attention):
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
@@ -32,7 +37,7 @@ def pack(model: nn.Module, layout: Layout) -> None:
         elif isinstance(child, nn.Linear):
             setattr(model, name, layout([child]))
         else:
-            pack(child, layout)
+            _replace_layers(child, layout)
 
 
 # ---- fewer layers ---------------------------------------------------------------------------------
