@@ -31,7 +31,6 @@ from dragoman.model.heads import Classification
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.kernels import layouts, slots
 from dragoman.model.kernels.packed import PackedAttention
-from dragoman.model.kernels.slots import Slots
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned

@@ -1,8 +1,8 @@
 """Does a model that only reads say the same of an input every way it can be given?
 
 The reference is the model as it was trained, given one input at a time. Every other way asks the model made ready as
-commands make it (``decode/precision.py``). What is compared is what the model's head makes of each: scores of labels, of
-tokens or of spans, vectors.
+commands make it (``decode/precision.py``). What is compared is what the model's head makes of each: scores of labels,
+of tokens or of spans, vectors.
 
 B inputs of a batch, T tokens, patches or frames of one.
 """

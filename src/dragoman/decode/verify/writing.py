@@ -9,6 +9,7 @@ Read ``WritingVerifier.questions`` first.
 B examples of a batch, S source length, T target length, V vocabulary.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -102,7 +103,7 @@ class WritingVerifier(Verifier):
         self.made_ready = cache(lambda precision: made_ready(deepcopy(model), str(model.device), precision))
         self.used = self.made_ready(own_precision(self.dtype))
         self.closeness = 10 * max(tolerance(self.dtype), 1e-5)
-        """How far log-probabilities of the same token may lie apart."""
+        """How far log-probabilities of the same token may lie apart, see ``log_probs_apart``."""
         self.reference = cache(
             lambda searched: self.answers(self.searches[searched], policy=REFERENCE, batch=1, model=self.model)
         )
@@ -149,7 +150,7 @@ class WritingVerifier(Verifier):
         extra: int = 0,
         model: SequenceModel | None = None,
     ) -> list[Hypothesis]:
-        """The best answer to each row, by default of the model as it is used; ``extra`` columns of padding are added."""
+        """The best answer to each row, by default from the model as it is used; adds ``extra`` columns of padding."""
         found, rows = [], self.rows if rows is None else rows
         for some in batches(rows, batch or self.batch):
             found += self.asked.search(model or self.used, some, cfg, policy, extra=extra)
@@ -224,7 +225,7 @@ class WritingVerifier(Verifier):
             return Failure(row, wanted.tokens, ids)
         if most is None or isinstance(got, tuple):
             return None
-        apart = max(abs(w - g) for w, g in zip(wanted.token_log_probs, got.token_log_probs, strict=True))
+        apart = log_probs_apart(wanted.token_log_probs, got.token_log_probs)
         return None if apart <= most else Failure(row, wanted.tokens, ids, apart)
 
     def asked_twice(self, name: str, searched: str, policy: Cache) -> Check:
@@ -273,8 +274,7 @@ class WritingVerifier(Verifier):
         read = iter(self.asked.log_probs(self.used, [row for row, _ in flat], [h.tokens for _, h in flat]))
         apart, best = [], [some[0].tokens for some in lists]
         for some in lists:
-            pairs = [(a, b) for h in some for a, b in zip(h.token_log_probs, next(read), strict=True)]
-            apart.append(max(abs(a - b) for a, b in pairs))
+            apart.append(max(log_probs_apart(h.token_log_probs, next(read)) for h in some))
         return within("n-best lists", "scores", best, apart, self.closeness, exact=True)
 
     def lists(self, rows: Rows) -> list[list[Hypothesis]]:
@@ -284,6 +284,12 @@ class WritingVerifier(Verifier):
         chosen = parse_cache(text)
         kinds = self.model.decoder.kinds if isinstance(self.model, Transformer) else []
         return chosen.storage.is_exact(self.dtype) and all(chosen.narrowed(v) == v for _, v in kinds)
+
+
+def log_probs_apart(wanted: Sequence[float], got: Sequence[float]) -> float:
+    """The largest difference of a token's; of one that is far below 1, relative to it, as its logits round so."""
+    apart = [abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True)]
+    return math.nan if any(map(math.isnan, apart)) else max(apart)
 
 
 def translates(model: SequenceModel) -> bool:
