@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from variants import D, H, V, assert_equal, batch, build, every_model, every_variant, gradients, ids
 
+from dragoman.errors import ConfigError
 from dragoman.model import attention as attention_module
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.interface import PAD, Tokens
