@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -108,13 +108,21 @@ def told(folder: Path) -> dict[str, str]:
     try:
         for kind, command in COMMANDS:
             out = io.StringIO()
-            with redirect_stdout(out):
+            with redirect_stdout(out), in_float32():
                 assert main(command.replace("RUN", kind).split()) == 0, command
             assert out.getvalue().strip(), command
             found[f"{kind}: {command}"] = out.getvalue()
     finally:
         os.chdir(before)
     return found
+
+
+@contextmanager
+def in_float32():
+    """Whatever this machine multiplies faster, and whatever was measured before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "remembered", lambda name, measure: "float32")
+        yield
 
 
 def unlike(first: dict[str, str], second: dict[str, str]) -> list[str]:
@@ -187,3 +195,31 @@ def test_an_adapter_is_in_the_mode_of_the_layer_that_it_stands_around(training):
     model = copy.deepcopy(build("plain")).train(training)
     Lora(rank=2, dropout=0.3, targets=("*",)).adapt(model)
     assert {module.training for module in model.modules()} == {training}
+
+
+# ---- what is measured -------------------------------------------------------------------------------
+
+
+def test_a_measured_choice_is_the_same_in_every_process_until_the_machine_is_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.remembered("precision", lambda: "float32") == "bfloat16"  # as on a machine that is busy now
+    assert native.remembered("another", lambda: "float32") == "float32"
+    monkeypatch.setattr(native, "_processor", lambda: b"another one")
+    assert native.remembered("precision", lambda: "float32") == "float32"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
+def test_a_damaged_file_of_choices_is_measured_and_written_anew(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "dragoman").mkdir()
+    (tmp_path / "dragoman" / native.CHOICES).write_text(content)
+    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.remembered("precision", lambda: "float32") == "bfloat16"
+
+
+def test_where_no_choice_can_be_kept_each_process_measures(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.remembered("precision", lambda: "float32") == "float32"

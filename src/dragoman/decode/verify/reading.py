@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dragoman.data.material import Ids, Images, Measurements, moved
 from dragoman.data.spans import Window
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import made_ready, precision_of
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.verify.checks import (
@@ -38,7 +38,6 @@ from dragoman.decode.verify.checks import (
     written_out,
 )
 from dragoman.decode.verify.writing import random_rows
-from dragoman.machine import choose_precision
 from dragoman.model.positions.places import PAD, Frames
 
 Rows = Sequence[np.ndarray]
@@ -134,7 +133,7 @@ class ReadingVerifier(Verifier):
 
     def asked_twice(self) -> Check:
         """The model as commands run it unasked, in whatever precision that is, against itself."""
-        precision = choose_precision("auto", self.device)
+        precision = precision_of("auto", self.device)
         ask = partial(self.outputs, answer=self.made_ready(precision).answer)
         return self.compare("asked twice", ask, wanted=ask())
 
