@@ -156,10 +156,9 @@ class Drawing:
 
 
 def least(bounds: Sequence[Any]) -> int:
-    return max(
-        (b.gt if isinstance(b, annotated_types.Gt) else b.ge for b in bounds if hasattr(b, "gt") or hasattr(b, "ge")),
-        default=0,
-    )
+    """The largest lower bound, 0 without one."""
+    found = [getattr(bound, name) for bound in bounds for name in ("gt", "ge") if hasattr(bound, name)]
+    return max(found, default=0)
 
 
 def within(values: Sequence[float], bounds: Sequence[Any]) -> list[Any]:

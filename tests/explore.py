@@ -382,7 +382,7 @@ def explored(numbers: Sequence[int], seed: int, keep: Path | None = None) -> Ite
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Draw run files at random, and ask every command of what they learn.")
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="number of the first draw")
     parser.add_argument("--draw", type=int, help="make this one only")
