@@ -5,6 +5,8 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 TO ?= es
+DRAWS ?= 300
+SEED ?= 0
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test check explore bench clean
@@ -23,6 +25,7 @@ check: $(VENV)/installed-dev
 
 explore: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PYTEST) $$(grep -l "from hypothesis" tests/test_*.py)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/explore.py --draws $(DRAWS) --seed $(SEED)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/kill_resume.py

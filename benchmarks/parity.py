@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import foreign
 import foreign_text
 
+from dragoman.decode.precision import made_ready
+
 TOLERANCE = 1e-5
 
 
@@ -45,6 +47,7 @@ def count(name: str, texts: int) -> tuple[list[Count], float]:
     for size in range(len((foreign.MODELS | foreign.ENCODERS)[name])):
         with tempfile.TemporaryDirectory() as folder:
             pair = foreign.pair(name, size, Path(folder))
+            pair.ours = made_ready(pair.ours, "cpu", "float32")  # as commands run it
             if name in foreign.MODELS:
                 errors = [
                     foreign.logit_errors(pair, "left", texts),
@@ -99,9 +102,10 @@ def main() -> int:
     lines = [
         "# The same numbers and words as their own library",
         "",
-        "Models of `transformers` with random weights, imported: logits of texts in a batch padded on the left and on",
-        "the right, and token by token with a cache, within 1e-5 of theirs for each text alone; greedy and beam search",
-        f"(4) identical token by token to `generate`, of the texts that it ends within {foreign.LONGEST} tokens; and",
+        "Models of `transformers` with random weights, imported and made ready as commands make them: logits of texts",
+        "in a batch padded on the left and on the right, and token by token with a cache, within 1e-5 of theirs for",
+        "each text alone; greedy and beam search (4) identical token by token to `generate`, of the texts that it",
+        f"ends within {foreign.LONGEST} tokens; and",
         "import, export, import again identical bit by bit, as are their own tensors. Two sizes or more, float32.",
         "Images (ViT) stand in the first column; nothing is padded there.",
         "",

@@ -44,10 +44,11 @@ def main() -> int:
     lines = [
         "# The same answer every way",
         "",
-        "Compared with one sentence at a time and the cache that concatenates: translations identical token by token",
-        "(the difference is the mean of how far their scores lie apart), logits of all tokens within 1e-5 of the",
-        "largest, and scores that one forward finds again (the difference is the largest). float32. Caches",
-        "and precisions that round are counted and not judged.",
+        "The model as it was trained, asked one sentence at a time with the cache that concatenates, compared with the",
+        "model as commands run it: translations identical token by token with log-probabilities within 1e-4 (the",
+        "difference is the mean of how far their scores lie apart), logits of all tokens within 1e-5 of the largest,",
+        "and scores that one forward finds again (the difference is the largest). float32. Caches and precisions that",
+        "round are counted and not judged.",
         "",
         f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; "

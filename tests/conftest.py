@@ -16,6 +16,7 @@ install_import_hook(["dragoman.model", "dragoman.data", "dragoman.decode"], "bea
 import torch  # noqa: E402
 
 from dragoman import machine  # noqa: E402
+from dragoman.decode import precision  # noqa: E402
 
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
@@ -32,4 +33,5 @@ def any_machine() -> Iterator[None]:
     """What is left to be measured comes out as on a plain CPU: tests compare in float32 wherever they run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "product_seconds", lambda: {"torch": 1.0})
+        patch.setattr(precision, "remembered", lambda name, measure: measure())
         yield

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from variants import D, H, V, assert_equal, batch, build, every_model, every_variant, gradients, ids
 
+from dragoman.errors import ConfigError
 from dragoman.model import attention as attention_module
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.interface import PAD, Tokens
@@ -80,9 +81,9 @@ def test_structure_wants_fields_and_knows_them_all():
         mixer=AttentionConfig(heads=H, visibility=Structural(sees=((0,),))), mlp=FeedForward(hidden=8), norm=LayerNorm()
     )
     model = TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=1, pattern=(block,))).build()
-    with pytest.raises(ValueError, match="needs the field of each token"):
+    with pytest.raises(ConfigError, match="needs the field of each token"):
         model(ids(1, 3))
-    with pytest.raises(ValueError, match="field 1 of a token is not in 'sees'"):
+    with pytest.raises(ConfigError, match="field 1 of a token is not in 'sees'"):
         model(Tokens(ids(1, 3), field=torch.tensor([[0, 0, 1]])))
 
 

@@ -12,10 +12,12 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import to_dict
+from dragoman.decode import precision
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.rules.beginning import ForcedBeginning
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.verify import asked as asking
+from dragoman.decode.verify import reading, writing
 from dragoman.decode.verify.checks import Check, answered
 from dragoman.decode.verify.reading import ReadingVerifier, random_inputs
 from dragoman.decode.verify.writing import WritingVerifier, random_rows
@@ -28,12 +30,14 @@ from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.heads import Classification
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.kernels import layouts, slots
+from dragoman.model.kernels.packed import PackedAttention
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.positions.visibility import Causal, Full, Sight
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
+from dragoman.native import library as native
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 
@@ -86,6 +90,12 @@ def failed(checks: dict[tuple[str, str], Check]) -> set[str]:
     return {name for (name, _), check in checks.items() if not check.passed}
 
 
+@pytest.fixture
+def by_pytorch(monkeypatch):
+    """Without kernels in C, which do in one piece what these tests break in pieces."""
+    monkeypatch.setattr(precision, "unavailable", lambda: "switched off")
+
+
 def test_a_whole_model_passes_and_says_different_things(model):
     checks = asked(model)
     assert failed(checks) == set()
@@ -116,7 +126,7 @@ def test_what_rounds_is_judged_where_it_is_exact(model):
 # ---- each row can fail ----------------------------------------------------------------------------
 
 
-def test_a_batch_whose_sentences_are_mixed_up_is_found(model, monkeypatch):
+def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkeypatch):
     start = Transformer.start
 
     def mixed(self, source, *arguments):
@@ -129,12 +139,12 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, monkeypatch):
     assert failed(asked(model, names)) == names
 
 
-def test_a_kernel_that_leaks_padding_is_found(model, monkeypatch):
+def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):
     monkeypatch.setattr(tower, "look_across", lambda visibility, q, k: Sight())
     assert failed(asked(model, ["batches", "padding", "order"])) == {"with 13 more columns of padding"}
 
 
-def test_a_kernel_that_computes_something_else_is_found(model, monkeypatch):
+def test_a_kernel_that_computes_something_else_is_found(model, by_pytorch, monkeypatch):
     fused = attention.fused
     monkeypatch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
     assert failed(asked(model, ["written out", "batches"])) == {"attention written out"}
@@ -152,10 +162,57 @@ def test_weights_laid_out_wrongly_are_found(model, monkeypatch):
     by_pytorch, by_kernels = layouts.Transposed.forward, slots.Slots.read
     monkeypatch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * by_pytorch(self, x))
     monkeypatch.setattr(slots.Slots, "read", lambda *given: by_kernels(*given).roll(1, dims=-1))
-    assert failed(asked(model, ["run in", "batches"])) == {"run in float32"}
+    assert failed(asked(model, ["run in", "in batches"])) == {"run in float32", "in batches of 3"}
 
 
-def test_a_cache_that_forgets_is_found(model, monkeypatch):
+def test_a_model_that_pytorch_runs_passes_too(model, by_pytorch):
+    assert failed(asked(model)) == set()
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    """What made attention drop weights at every answer: a layer that is new, and so in training mode."""
+
+    def begin(laid_out):
+        for module in laid_out.modules():
+            if isinstance(module, PackedAttention):
+                object.__setattr__(module, "cfg", replace(module.cfg, dropout=0.3))
+                module.training = True
+        return laid_out
+
+    for verifier in (writing, reading):
+        ready = verifier.made_ready
+        monkeypatch.setattr(verifier, "made_ready", lambda *given, ready=ready: begin(ready(*given)))
+
+
+def test_dropout_that_is_alive_is_found_in_a_model_that_writes(model, dropping, monkeypatch):
+    if native.available():  # kernels in C know no dropout; another cache is read by PyTorch
+        assert {"cache growing", "asked twice, cache growing"} <= failed(asked(model))
+        assert "asked twice" not in failed(asked(model, ["asked twice"]))
+    monkeypatch.setattr(precision, "unavailable", lambda: "switched off")
+    names = {"in batches of 3", "cache growing", "run in float32", "asked twice", "n-best lists"}
+    assert names <= failed(asked(model))
+
+
+def test_dropout_that_is_alive_is_found_in_a_model_that_reads(classifier, dropping):
+    assert {"in batches of 3", "in another order", "run in float32", "asked twice"} <= failed(read(classifier))
+
+
+def test_the_same_words_with_other_probabilities_are_found(model, monkeypatch):
+    """Twice as sure of everything: no answer of greedy search changes."""
+
+    def surer(*given):
+        laid_out = made_ready(*given)
+        laid_out.capped = lambda logits: 2 * logits
+        return laid_out
+
+    made_ready = writing.made_ready
+    monkeypatch.setattr(writing, "made_ready", surer)
+    first = asked(model, ["in batches"])["in batches of 3", "greedy"].failure
+    assert first and first.wanted == first.got and first.difference and first.difference > 0.01
+
+
+def test_a_cache_that_forgets_is_found(model, by_pytorch, monkeypatch):
     monkeypatch.setattr(Buffers, "extend", forgetful(Buffers.extend))
     checks = asked(model, ["cache pre", "cache paged:3"])
     assert failed(checks) == {"cache preallocated", "cache preallocated:1"}
@@ -277,7 +334,7 @@ def test_a_language_model_passes_in_every_way_and_says_different_things(language
     assert len(answers) > 1
 
 
-def test_each_way_to_continue_a_text_can_fail(language_model, monkeypatch):
+def test_each_way_to_continue_a_text_can_fail(language_model, by_pytorch, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(tower, "look", lambda visibility, q, k, *_: Sight())
         assert "with 13 more columns of padding" in failed(continued(language_model, ["padding"]))
@@ -294,7 +351,13 @@ def test_a_model_that_reads_passes_in_every_way(classifier):
     assert failed(checks) == set()
     exact = {name for (name, _), check in checks.items() if check.exact}
     padded = {"with 13 more columns of padding"} if reads_a_sequence(classifier) else set()
-    assert exact == padded | {"in batches of 3", "in another order", "attention written out", "run in float32"}
+    assert exact == padded | {
+        "in batches of 3",
+        "in another order",
+        "attention written out",
+        "run in float32",
+        "asked twice",
+    }
     assert all(check.of == 7 for check in checks.values())
     assert 0 < checks["run in bfloat16", "outputs"].difference < 0.1
 

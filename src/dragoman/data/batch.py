@@ -60,7 +60,7 @@ class Batches:
         if tokens < 1 or accumulate < 1:
             raise ConfigError(f"batches of {tokens} tokens, {accumulate} a step: both must be 1 or more")
         if not len(lengths):
-            raise DataError("no pairs to make batches of")
+            raise DataError("data.train: no pairs to make batches of")
         self.lengths, self.seed, self.accumulate = lengths, seed, accumulate
         sizes = _even(list(sizes_within(tokens, np.sort(lengths.max(axis=1)))), accumulate)
         self.cuts = np.cumsum([0, *sizes])

@@ -16,7 +16,7 @@ from dragoman.model.kernels.layouts import Numbers, Panels, Transposed, WholeNum
 from dragoman.model.kernels.native import NativeTransformer, Unknown
 from dragoman.model.kernels.packed import pack
 from dragoman.model.transformer import Transformer
-from dragoman.native.library import library, unavailable
+from dragoman.native.library import library, remembered, unavailable
 
 Model = TypeVar("Model", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -48,7 +48,7 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     keep_memory()
     why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
     if why_not is None and isinstance(model, Transformer) and model.embed.tokens.weight.dtype == torch.float32:
-        numbers = chosen_numbers() if precision == "auto" else cast(Numbers, precision)
+        numbers = remembered_numbers() if precision == "auto" else cast(Numbers, precision)
         return cast(Model, by_kernels(model, numbers))
     return by_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
 
@@ -62,7 +62,7 @@ def settled(device: str, precision: str) -> tuple[str, str]:
     place, precision = place_named(device), spelt_out(precision)
     if precision == "auto":
         by_ours = place.type == "cpu" and unavailable() is None
-        precision = chosen_numbers() if by_ours else choose_precision("auto", place)
+        precision = remembered_numbers() if by_ours else precision_of("auto", place)
     return str(place), precision
 
 
@@ -78,11 +78,27 @@ def by_kernels(model: Transformer, numbers: Numbers) -> Transformer:
 
 
 def by_pytorch(model: Model, place: torch.device, precision: str, why: str) -> Model:
-    if precision != "int8" and (precision := choose_precision(cast(Precision, precision), place)) == "bfloat16":
+    if precision != "int8" and (precision := precision_of(precision, place)) == "bfloat16":
         model.bfloat16()
     log.info("decoding in %s by PyTorch: %s", precision, why)
     pack(model, WholeNumbers if precision == "int8" else Transposed)
     return model
+
+
+def precision_of(precision: str, place: torch.device) -> str:
+    """As ``choose_precision``; what is measured on a CPU is remembered, so that every process answers alike."""
+    if precision != "auto" or place.type != "cpu":
+        return choose_precision(cast(Precision, precision), place)
+    return _one_of(get_args(Numbers)[:2], remembered("precision of PyTorch", lambda: choose_precision("auto", place)))
+
+
+def remembered_numbers() -> Numbers:
+    """``chosen_numbers`` as they were first measured on this machine."""
+    return _one_of(get_args(Numbers)[:2], remembered("precision of kernels in C", chosen_numbers))
+
+
+def _one_of(known: tuple[Numbers, ...], found: str) -> Numbers:
+    return cast(Numbers, found) if found in known else "float32"  # a file that somebody has edited
 
 
 @cache

@@ -76,14 +76,8 @@ def _cannot_rewind(state: DecodingState) -> ConfigError:
     )
 
 
-class SequenceModel(nn.Module, ABC):
-    """Predicts each next token of a target, given those before it and, for most, a source: ids (B, S) or whatever else
-    an ``EncoderModel`` may be given."""
-
-    output: Linear
-    """Hidden vectors to logits, but for ``logit_cap``."""
-    logit_cap: float | None = None
-    """Logits become cap tanh(logits / cap); None for as they are."""
+class EvaluableModel(nn.Module):
+    """Shared by models that write and models that read."""
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
@@ -96,6 +90,16 @@ class SequenceModel(nn.Module, ABC):
         finally:
             if training:
                 self.train()
+
+
+class SequenceModel(EvaluableModel, ABC):
+    """Predicts each next token of a target, given those before it and, for most, a source: ids (B, S) or whatever else
+    an ``EncoderModel`` may be given."""
+
+    output: Linear
+    """Hidden vectors to logits, but for ``logit_cap``."""
+    logit_cap: float | None = None
+    """Logits become cap tanh(logits / cap); None for as they are."""
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +145,7 @@ class SequenceModel(nn.Module, ABC):
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
 
-class EncoderModel(nn.Module, ABC):
+class EncoderModel(EvaluableModel, ABC):
     """Says something of a whole input, and generates nothing.
 
     Inputs are ids, ``Tokens``, images (B, channels, height, width), or ``Frames``: each model reads one of these.

@@ -100,6 +100,7 @@ class Adapted(Linear):
         self.lora_down = nn.Parameter(layer.weight.new_empty(cfg.rank, layer.in_features))
         self.lora_up = nn.Parameter(layer.weight.new_zeros(layer.out_features, cfg.rank))
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))  # as the authors' code has it
+        self.train(layer.training)
 
     def forward(self, x: Float[Tensor, "*B K"]) -> Float[Tensor, "*B N"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         change = self.product(self.product(self.dropout(x), self.lora_down, None), self.lora_up, None)

@@ -6,11 +6,14 @@ library is for this kind of processor: its name holds a hash of the sources, the
 
 import ctypes
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -117,6 +120,36 @@ def unavailable() -> str | None:
     except Unavailable as why:
         return str(why)
     return None
+
+
+CHOICES = "choices.json"
+"""Name of the file that ``remembered`` keeps beside the kernels."""
+
+
+def remembered(name: str, measure: Callable[[], str]) -> str:
+    """The result of ``measure``, measured once for this machine, number of threads and torch, and kept in a file: what
+    is measured varies with the load, and a command has to answer alike in every process."""
+    machine = hashlib.sha256(_processor()).hexdigest()[:16]
+    key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}"
+    path = _cache() / CHOICES
+    known = _choices(path)
+    if key not in known:
+        known = {**known, key: measure()}
+        with suppress(OSError):  # without the file each process measures anew
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                (Path(folder) / CHOICES).write_text(json.dumps(known, indent=1) + "\n")
+                os.replace(Path(folder) / CHOICES, path)
+    return known[key]
+
+
+def _choices(path: Path) -> dict[str, str]:
+    """Nothing where there is no such file, or a damaged one."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _cache() -> Path:

@@ -77,6 +77,8 @@ def set_apart_labelled(
     examples = [example for source in train for example in read(source, None)]
     labels = in_order({label for example in examples for label in labels_of(example)})
     if len(labels) < 2:
+        if not labels:
+            raise DataError("data.train: no examples to learn from")
         raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
     valid, test = (None if source is None else read(source, labels) for source in others)
     found = set_apart(examples, valid, test, held, overlap, {"labels": labels})

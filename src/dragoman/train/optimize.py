@@ -45,13 +45,16 @@ def _embeddings(model: nn.Module) -> set[Tensor]:
 
 # ---- the choices ---------------------------------------------------------------------------------
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a moving mean of gradients, or of their squares."""
+
 
 @config
 class Adam:
     """As in Attention Is All You Need."""
 
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-9
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    eps: NonNegativeFloat = 1e-9
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(model.parameters(), betas=self.betas, eps=self.eps, fused=True)
@@ -61,9 +64,9 @@ class Adam:
 class AdamW:
     """Adam whose decay pulls the weights themselves towards zero."""
 
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-8
-    decay: float = 0.1
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    eps: NonNegativeFloat = 1e-8
+    decay: NonNegativeFloat = 0.1
     """Share of a weight, times the learning rate, that a step takes off. Matrices alone: no norm, bias or embedding."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -88,7 +91,7 @@ class Muon:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     iterations: PositiveInt = 5
     """Newton-Schulz steps, each of which brings the momentum's singular values nearer to 1."""
-    decay: float = 0.1
+    decay: NonNegativeFloat = 0.1
     """Share of a hidden matrix, times the learning rate, that a step takes off."""
     others: AdamW = AdamW()
     """For all that is no hidden matrix."""

@@ -23,6 +23,7 @@ from dragoman.data.tasks import Contrastive, Denoising, LanguageModelling, Task,
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
 from dragoman.model.families import ModelConfig
+from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
@@ -36,6 +37,7 @@ from dragoman.text.formats.labelled import LabelledTexts
 from dragoman.text.formats.questions import Questions
 from dragoman.text.formats.tagged import TaggedTexts
 from dragoman.text.tokens.extension import Kept
+from dragoman.text.tokens.tokenizer import PAD
 from dragoman.text.tokens.training import Bpe, TokenizerConfig
 from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
@@ -187,6 +189,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
         cfg = from_dict(RunConfig, data, where=where)
     except ConfigError as error:
         raise ConfigError(_kind_missing(data, str(error), where) or str(error)) from None
+    _check_padding(cfg.model, f"{where}: model" if where else "model")
     if cfg.init is None:
         return cfg
     _check_tokenizers(cfg, cfg.init)
@@ -215,6 +218,16 @@ def _without_sizes(data: dict[str, Any]) -> dict[str, Any]:
     for holder in (data["model"], data["model"].get("inputs", {})):
         holder |= {name: None for name in ("vocab", "source_vocab") if name in holder}
     return data
+
+
+def _check_padding(value: Any, path: str) -> None:
+    """Raises ConfigError for a model that takes another id for padding than batches hold: what it says of a text would
+    depend on the texts beside it."""
+    if isinstance(value, TokenInput) and value.pad != PAD:
+        raise ConfigError(f"{path}.pad: {value.pad}, but texts are padded with {PAD}: leave it out")
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_padding(getattr(value, field.name), f"{path}.{field.name}")
 
 
 def _check_tokenizers(cfg: RunConfig, init: Init) -> None:

@@ -94,7 +94,8 @@ class InputReader:
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         lengths, done = self.material.positions(np.array([len(row) for row in rows], np.int64)), 0
         for batch in batches_by_length(lengths.tolist(), BATCH_TOKENS):
-            answers = self.answer(moved(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
+            with self.model.without_dropout():
+                answers = self.answer(moved(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
             for i, answer in zip(batch, answers, strict=True):
                 found[i] = answer
             done += len(batch)

@@ -112,6 +112,11 @@ def tolerance(dtype: torch.dtype) -> float:
     return {torch.float64: 1e-9, torch.float32: 1e-5}.get(dtype, 3e-2)
 
 
+def own_precision(dtype: torch.dtype) -> str:
+    """The precision in which a model of this type rounds no more than it does as it was trained."""
+    return "bfloat16" if dtype == torch.bfloat16 else "float32"
+
+
 def within(name: str, searched: str, answers: Sequence[Ids], apart: Sequence[float], most: float, exact: bool) -> Check:
     """The row of numbers that lie so far ``apart``, those of an example each."""
     failures = (Failure(i + 1, answers[i], answers[i], d) for i, d in enumerate(apart) if not d <= most)

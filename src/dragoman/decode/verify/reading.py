@@ -1,7 +1,8 @@
 """Does a model that only reads say the same of an input every way it can be given?
 
-The reference is one input at a time. What is compared is what the model's head makes of each: scores of labels, of
-tokens or of spans, vectors.
+The reference is the model as it was trained, given one input at a time. Every other way asks the model made ready as
+commands make it (``decode/precision.py``). What is compared is what the model's head makes of each: scores of labels,
+of tokens or of spans, vectors.
 
 B inputs of a batch, T tokens, patches or frames of one.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from dragoman.data.material import Ids, Images, Measurements, moved
 from dragoman.data.spans import Window
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import made_ready, precision_of
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.verify.checks import (
@@ -30,6 +31,7 @@ from dragoman.decode.verify.checks import (
     Verifier,
     batches,
     compiling,
+    own_precision,
     shuffled,
     tolerance,
     within,
@@ -60,6 +62,7 @@ class ReadingVerifier(Verifier):
         parameter = next(reader.model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.made_ready = cache(partial(_made_ready, reader, str(self.device)))
+        self.used = self.made_ready(own_precision(self.dtype))
 
     @property
     def examples(self) -> int:
@@ -76,6 +79,7 @@ class ReadingVerifier(Verifier):
             del ways[f"with {PADDING} more columns of padding"]  # all have one size
         asked: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in ways.items()}
         asked |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
+        asked["asked twice"] = self.asked_twice
         asked["compiled"] = self.compiled_forward
         return [Question(name, self.searched, ask) for name, ask in asked.items()]
 
@@ -89,36 +93,49 @@ class ReadingVerifier(Verifier):
         extra: int = 0,
         answer: Callable[[Any], Tensor] | None = None,
     ) -> list[Tensor]:
-        """What the model makes of each row, of padding nothing; ``extra`` columns of it are added."""
+        """The model's output for each row, by default of the model as it is used; ``extra`` columns of padding are
+        added, and nothing of any padding is returned."""
         found, material = [], self.reader.material
         for some in batches(self.rows if rows is None else rows, batch or self.batch):
             inputs = moved(_wider(material.collate(some), extra), self.device)
             lengths = material.positions(np.array([len(row) for row in some]))
-            told = (answer or self.reader.answer)(inputs).double()
+            told = (answer or self.used.answer)(inputs).double()
             found += [
                 of_one[:length] if of_one.dim() > 1 else of_one for of_one, length in zip(told, lengths, strict=True)
             ]
         return found
 
     def written_out(self) -> list[Tensor]:
-        with written_out(self.reader.model):
+        with written_out(self.used.model):
             return self.outputs()
 
     # ---- comparing ----
 
     @cached_property
     def reference(self) -> list[Tensor]:
-        return self.outputs(batch=1)
+        return self.outputs(batch=1, answer=self.reader.answer)
 
-    def compare(self, name: str, ask: Callable[[], Sequence[Tensor]], exact: bool = True) -> Check:
+    def compare(
+        self,
+        name: str,
+        ask: Callable[[], Sequence[Tensor]],
+        exact: bool = True,
+        wanted: Sequence[Tensor] | None = None,
+    ) -> Check:
         got = ask()
-        apart = [_apart(w, g) for w, g in zip(self.reference[: len(got)], got, strict=True)]
+        apart = [_apart(w, g) for w, g in zip((wanted or self.reference)[: len(got)], got, strict=True)]
         return within(name, self.searched, [()] * len(got), apart, tolerance(self.dtype), exact)
 
     def run_in(self, precision: str) -> Check:
         """As ``InputReader.load`` runs the model."""
         ask = partial(self.outputs, answer=self.made_ready(precision).answer)
         return self.compare(f"run in {precision}", ask, exact=getattr(torch, precision) == self.dtype)
+
+    def asked_twice(self) -> Check:
+        """The model as commands run it unasked, in whatever precision that is, against itself."""
+        precision = precision_of("auto", self.device)
+        ask = partial(self.outputs, answer=self.made_ready(precision).answer)
+        return self.compare("asked twice", ask, wanted=ask())
 
     def compiled_forward(self) -> Check:
         with compiling(self.compiled):  # one program for one batch: of another size it would be compiled anew

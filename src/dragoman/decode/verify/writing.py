@@ -1,12 +1,15 @@
 """Does a model that writes give the same answer every way it can be asked?
 
-The reference is the obvious way: one example at a time, with the cache that concatenates. Every other way must say the
-same tokens, and find the same logits but for rounding. Caches that keep fewer bits are counted too, but not judged.
+The reference is the model as it was trained, asked the obvious way: one example at a time, with the cache that
+concatenates. Every other way asks the model made ready as commands make it (``decode/precision.py``), and must say the
+same tokens with the same log-probabilities, and find the same logits, but for rounding. Caches that keep fewer bits are
+counted too, but not judged.
 Read ``WritingVerifier.questions`` first.
 
 B examples of a batch, S source length, T target length, V vocabulary.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dragoman.decode.forced import padded
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import made_ready, settled
 from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
 from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.decode.search.batching import search_all
@@ -37,6 +40,7 @@ from dragoman.decode.verify.checks import (
     Verifier,
     batches,
     compiling,
+    own_precision,
     shuffled,
     tolerance,
     within,
@@ -96,7 +100,12 @@ class WritingVerifier(Verifier):
         if beam > 1:
             self.searches[f"beam {beam}"] = Beam(size=beam)
         self.made_ready = cache(lambda precision: made_ready(deepcopy(model), str(model.device), precision))
-        self.reference = cache(lambda searched: self.answers(self.searches[searched], policy=REFERENCE, batch=1))
+        self.used = self.made_ready(own_precision(self.dtype))
+        self.closeness = 10 * max(tolerance(self.dtype), 1e-5)
+        """How far log-probabilities of the same token may lie apart, see ``log_probs_apart``."""
+        self.reference = cache(
+            lambda searched: self.answers(self.searches[searched], policy=REFERENCE, batch=1, model=self.model)
+        )
 
     @property
     def examples(self) -> int:
@@ -119,6 +128,8 @@ class WritingVerifier(Verifier):
             ]
             found += [Question(f"cache {text}", searched, partial(self.cached, text, searched)) for text in CACHES]
             found += [Question(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS]
+            for name, policy in {"asked twice": DEFAULT, "asked twice, cache growing": REFERENCE}.items():
+                found.append(Question(name, searched, partial(self.asked_twice, name, searched, policy)))
         for name, ask in {"without a cache": self.uncached, "beginnings forced": self.forced}.items():
             found.append(Question(name, "greedy", partial(self.compare, name, "greedy", ask)))
         found += [Question(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
@@ -138,10 +149,10 @@ class WritingVerifier(Verifier):
         extra: int = 0,
         model: SequenceModel | None = None,
     ) -> list[Hypothesis]:
-        """The best answer to each row; ``extra`` columns of padding are added."""
+        """The best answer to each row, by default from the model as it is used; adds ``extra`` columns of padding."""
         found, rows = [], self.rows if rows is None else rows
         for some in batches(rows, batch or self.batch):
-            found += self.asked.search(model or self.model, some, cfg, policy, extra=extra)
+            found += self.asked.search(model or self.used, some, cfg, policy, extra=extra)
         return [hypotheses[0] for hypotheses in found]
 
     def shuffled(self, cfg: SearchConfig) -> list[Hypothesis]:
@@ -150,10 +161,10 @@ class WritingVerifier(Verifier):
     def put_together(self, cfg: SearchConfig) -> list[Hypothesis]:
         """In small batches, of which those that are half done go on together."""
         room = max(1, self.batch // 4) * max(map(len, self.rows))
-        return [hypotheses[0] for hypotheses in search_all(self.model, self.rows, lambda *_: (cfg, []), room)]
+        return [hypotheses[0] for hypotheses in search_all(self.used, self.rows, lambda *_: (cfg, []), room)]
 
     def written_out(self, cfg: SearchConfig) -> list[Hypothesis]:
-        with written_out(self.model):
+        with written_out(self.used):
             return self.answers(cfg)
 
     def forced(self) -> list[Hypothesis]:
@@ -161,7 +172,7 @@ class WritingVerifier(Verifier):
         found, half = [], [h.tokens[: len(h.tokens) // 2] for h in self.reference("greedy")]
         for some, begins in zip(batches(self.rows, self.batch), batches(half, self.batch), strict=True):
             rule = ForcedBeginning([Beginning(ids) for ids in begins], self.vocabulary, self.asked.device)
-            found += self.asked.search(self.model, some, self.searches["greedy"], rules=[rule])
+            found += self.asked.search(self.used, some, self.searches["greedy"], rules=[rule])
         return [hypotheses[0] for hypotheses in found]
 
     def uncached(self) -> list[Ids]:
@@ -173,7 +184,7 @@ class WritingVerifier(Verifier):
             said, next_one = most.new_empty((len(some), 0)), most.new_full((len(some), 1), EOS)
             ended = torch.zeros_like(most, dtype=torch.bool)
             while not ended.all():
-                logits = self.asked.at_once(self.model, some, torch.cat([said, next_one], dim=1))
+                logits = self.asked.at_once(self.used, some, torch.cat([said, next_one], dim=1))
                 token = first_largest(logits[:, -1, EOS:]) + EOS
                 token = token.masked_fill(ended | (most <= said.shape[1] + 1), EOS)
                 said, ended = torch.cat([said, token[:, None]], dim=1), ended | (token == EOS)
@@ -182,22 +193,45 @@ class WritingVerifier(Verifier):
 
     # ---- comparing ----
 
-    def compare(self, name: str, searched: str, ask: Callable[[], Answers], exact: bool = True) -> Check:
-        """Whether what ``ask`` finds is what the reference found."""
-        wanted = self.reference(searched)
-        got = ask()
-        pairs = [(w.tokens, g if isinstance(g, tuple) else g.tokens) for w, g in zip(wanted, got, strict=True)]
-        failures = (Failure(row, *pair) for row, pair in enumerate(pairs, 1) if pair[0] != pair[1])
-        apart = [abs(w.score - g.score) for w, g in zip(wanted, got, strict=True) if isinstance(g, Hypothesis)]
+    def compare(
+        self,
+        name: str,
+        searched: str,
+        ask: Callable[[], Answers],
+        exact: bool = True,
+        wanted: Sequence[Hypothesis] | None = None,
+    ) -> Check:
+        """Whether what ``ask`` finds is what is ``wanted``, by default what the reference found: the same tokens and,
+        unless the way of asking rounds, the same log-probability of each."""
+        wanted = wanted or self.reference(searched)
+        pairs = list(zip(wanted, ask(), strict=True))
+        found = [self.failure(row, *pair, most=self.closeness if exact else None) for row, pair in enumerate(pairs, 1)]
+        apart = [abs(w.score - g.score) for w, g in pairs if isinstance(g, Hypothesis)]
         return Check(
             name,
             searched,
-            same=sum(w == g for w, g in pairs),
-            of=len(pairs),
+            same=found.count(None),
+            of=len(found),
             exact=exact,
             difference=sum(apart) / max(1, len(apart)),
-            failure=next(failures, None),
+            failure=next(filter(None, found), None),
         )
+
+    def failure(self, row: int, wanted: Hypothesis, got: Hypothesis | Ids, most: float | None) -> Failure | None:
+        """None for the same tokens whose log-probabilities, where they are known, lie ``most`` apart or less."""
+        ids = got if isinstance(got, tuple) else got.tokens
+        if wanted.tokens != ids:
+            return Failure(row, wanted.tokens, ids)
+        if most is None or isinstance(got, tuple):
+            return None
+        apart = log_probs_apart(wanted.token_log_probs, got.token_log_probs)
+        return None if apart <= most else Failure(row, wanted.tokens, ids, apart)
+
+    def asked_twice(self, name: str, searched: str, policy: Cache) -> Check:
+        """The model as commands run it unasked, in whatever precision that is, against itself."""
+        model = self.made_ready(settled(str(self.model.device), "auto")[1])
+        ask = partial(self.answers, self.searches[searched], policy=policy, model=model)
+        return self.compare(name, searched, ask, wanted=ask())
 
     def cached(self, text: str, searched: str) -> Check:
         ask = partial(self.answers, self.searches[searched], policy=parse_cache(text))
@@ -212,7 +246,7 @@ class WritingVerifier(Verifier):
     def logits(self, text: str) -> Check:
         """Of the greedy answers, told token by token, against one forward over all of them."""
         policy = parse_cache(text)
-        told = partial(self.asked.one_by_one, self.model, policy=policy)
+        told = partial(self.asked.one_by_one, self.used, policy=policy)
         return self.compare_logits(f"cache {text}", told, self.is_exact(text))
 
     def compiled_forward(self) -> Check:
@@ -236,20 +270,25 @@ class WritingVerifier(Verifier):
         """What search says of each answer of its n-best lists, against reading it in one forward."""
         lists = [some for rows in batches(self.rows, self.batch) for some in self.lists(rows)]
         flat = [(row, h) for row, some in zip(self.rows, lists, strict=True) for h in some]
-        read = iter(self.asked.log_probs(self.model, [row for row, _ in flat], [h.tokens for _, h in flat]))
+        read = iter(self.asked.log_probs(self.used, [row for row, _ in flat], [h.tokens for _, h in flat]))
         apart, best = [], [some[0].tokens for some in lists]
         for some in lists:
-            pairs = [(a, b) for h in some for a, b in zip(h.token_log_probs, next(read), strict=True)]
-            apart.append(max(abs(a - b) for a, b in pairs))
-        return within("n-best lists", "scores", best, apart, 10 * max(tolerance(self.dtype), 1e-5), exact=True)
+            apart.append(max(log_probs_apart(h.token_log_probs, next(read)) for h in some))
+        return within("n-best lists", "scores", best, apart, self.closeness, exact=True)
 
     def lists(self, rows: Rows) -> list[list[Hypothesis]]:
-        return self.asked.search(self.model, rows, self.beams)
+        return self.asked.search(self.used, rows, self.beams)
 
     def is_exact(self, text: str) -> bool:
         chosen = parse_cache(text)
         sees_as_much = not isinstance(self.model, Transformer) or self.model.decoder.sees_as_much(chosen)
         return chosen.storage.is_exact(self.dtype) and sees_as_much
+
+
+def log_probs_apart(wanted: Sequence[float], got: Sequence[float]) -> float:
+    """The largest difference of a token's; of one that is far below 1, relative to it, as its logits round so."""
+    apart = [abs(w - g) / max(1.0, abs(w)) for w, g in zip(wanted, got, strict=True)]
+    return math.nan if any(map(math.isnan, apart)) else max(apart)
 
 
 def translates(model: SequenceModel) -> bool:

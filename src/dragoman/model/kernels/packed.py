@@ -27,7 +27,12 @@ Layout = Callable[[Sequence[nn.Linear]], nn.Module]
 def pack(model: nn.Module, layout: Layout) -> None:
     """Replace every linear layer in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
     copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
-    they consist of is replaced."""
+    they consist of is replaced. All of ``model`` is in evaluation mode afterwards."""
+    _replace_layers(model, layout)
+    model.eval()  # new modules begin in training mode, in which attention would drop weights at every answer
+
+
+def _replace_layers(model: nn.Module, layout: Layout) -> None:
     for name, child in list(model.named_children()):
         if is_exactly(child, Attention):
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
@@ -36,7 +41,7 @@ def pack(model: nn.Module, layout: Layout) -> None:
         elif is_exactly(child, nn.Linear, Linear):
             setattr(model, name, layout([child]))
         else:
-            pack(child, layout)
+            _replace_layers(child, layout)
 
 
 # ---- fewer layers ---------------------------------------------------------------------------------

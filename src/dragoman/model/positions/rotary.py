@@ -193,7 +193,9 @@ class RotaryGridScheme(RelativeScheme):
 
     def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
         if q.row is None or q.column is None:
-            raise ConfigError("position: rotary_grid turns by rows and columns, and what is read here has none")
+            raise ConfigError(
+                "model: mixer.position: rotary_grid turns by rows and columns, and what is read here has none"
+            )
         freq = frequencies(self.cfg.theta, self.channels // 2).to(q.pos.device)
         angle = torch.cat([q.row[..., None] * freq, q.column[..., None] * freq], dim=-1)
         return Rotation(Rotary(), angle, dtype)

@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError
 from dragoman.model.exact import overrides
 from dragoman.model.positions.places import Places
 
@@ -163,10 +164,15 @@ class Structural(VisibilityRule):
 
     def allows(self, q: Places, k: Places) -> Bool[Tensor, "B Q K"]:
         if q.field is None or k.field is None:
-            raise ValueError("structural visibility needs the field of each token: pass Tokens with field=...")
+            raise ConfigError(
+                "model: visibility: structural needs the field of each token, and nothing here tells it: pass Tokens "
+                "with field=..., or use another visibility"
+            )
         known = max([len(self.sees), *(f + 1 for row in self.sees for f in row)])
         if not torch.compiler.is_compiling() and (largest := int(k.field.max())) >= known:
-            raise ValueError(f"field {largest} of a token is not in 'sees', which knows fields 0 to {known - 1}")
+            raise ConfigError(
+                f"model: visibility: field {largest} of a token is not in 'sees', which knows fields 0 to {known - 1}"
+            )
         table = torch.zeros(known, known, dtype=torch.bool, device=q.pos.device)
         for i, row in enumerate(self.sees):
             table[i, list(row)] = True

@@ -28,7 +28,7 @@ def speaks_another(language: str) -> Callable[[str], bool]:
     """
     known = sorted(set(_identifier().nb_classes))
     if language not in known:
-        raise ConfigError(f"no language {language!r} is told from others; known are {', '.join(known)}")
+        raise ConfigError(f"data.cleaning: no language {language!r} is told from others; known are {', '.join(known)}")
 
     def another(text: str) -> bool:
         found, probability = spoken(text)

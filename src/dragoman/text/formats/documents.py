@@ -130,6 +130,8 @@ class Texts:
             DataError: a file that cannot be read, or too little text to hold any out.
         """
         documents = list(self.read(self.files))
+        if not documents:
+            raise DataError("data.files: names no file to learn from")
         if self.valid:
             return documents, list(self.read(self.valid)), {}
         if isinstance(self.hold_out, Tail):
