@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from dragoman.model import attention as kernels
-from dragoman.model.attention import AttentionConfig, View
-from dragoman.model.positions.relation import Relation
-from dragoman.model.positions.visibility import Causal, Sight
-from dragoman.model.state import Stateless
+from dragoman.model.attention import AttentionConfig, AttentionContext
+from dragoman.model.caches.state import Stateless
+from dragoman.model.masks.visibility import AttentionMask, Causal
+from dragoman.model.positions.effect import PositionEffect
 
 TOKENS, WIDTH, HEADS = 4096, 256, 4
 
@@ -42,7 +42,7 @@ def milliseconds(run: Callable[[], object], rounds: int = 5) -> float:
 def measure(length: int, *, precision: torch.dtype, dropout: float, learn: bool) -> dict[str, float]:
     """CPU time with each kernel that can."""
     attention = AttentionConfig(heads=HEADS, visibility=Causal(), dropout=dropout).build(WIDTH).train(learn)
-    view = View(Sight(causal=True), Relation(), None)
+    view = AttentionContext(AttentionMask(causal=True), PositionEffect(), None)
     x, upstream = torch.randn(2, TOKENS // length, length, WIDTH)
     wanted = [x.requires_grad_(learn), *attention.parameters()]
 

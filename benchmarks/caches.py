@@ -20,17 +20,17 @@ from typing import TypeVar
 import torch
 
 from dragoman.checkpoint import load_model
-from dragoman.decode.forced import batches_by_length, padded
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
+from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.decode.translator import Translator
 from dragoman.machine import keep_memory
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.caches.storage import KV
 from dragoman.model.interface import SequenceModel
-from dragoman.model.positions.visibility import Causal
-from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.model.masks.visibility import Causal
+from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.tokens.tokenizer import EOS
 
 CACHES = ["growing", "preallocated", "paged:16", "window:32:4", "bfloat16", "float8", "int8", "int4", "paged:16+int8"]

@@ -24,7 +24,7 @@ from dragoman.text.cleaning.clean import Cleaning, clean, normalise
 from dragoman.text.cleaning.dedupe import Deduplication, dedupe
 from dragoman.text.cleaning.remembered import hashed
 from dragoman.text.cleaning.summary import summarise
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sta", "tre", "vil", "won", "xy", "zu")
 WORDS = ["".join(random.Random(i).choices(SYLLABLES, k=1 + i % 4)) for i in range(2**12)]

@@ -27,13 +27,13 @@ import torch
 from torch import nn
 from train_speed import BASE, CPU, even, ours
 
-from dragoman.data.tasks import Translation
+from dragoman.data.tasks import TranslationTask
 from dragoman.machine import autocast, choose_products, keep_memory
 from dragoman.model.linear import multiply_by
 from dragoman.train import loop
 from dragoman.train.compiling import Off, On, Uncompiled
+from dragoman.train.distributed.micro_batch import whole
 from dragoman.train.optimize import Adam
-from dragoman.train.together.part import whole
 
 LENGTHS = (8, 16, 24, 32, 48)
 
@@ -45,8 +45,10 @@ class Way:
         torch.manual_seed(1)
         self.model: nn.Module = ours(BASE)[0]
         multiply_by(self.model, choose_products("auto", CPU, precision))
-        self.loss, self.optimizer, self.progress = loss, Adam().build(self.model), loop.Progress()
-        self.rules = loop.Rules(seed=1, precision=autocast(precision, CPU) if precision != "float32" else nullcontext)
+        self.loss, self.optimizer, self.progress = loss, Adam().build(self.model), loop.LoopProgress()
+        self.rules = loop.StepRules(
+            seed=1, precision=autocast(precision, CPU) if precision != "float32" else nullcontext
+        )
         self.speeds: list[float] = []
 
     def step(self, batch) -> float:
@@ -60,7 +62,7 @@ class Way:
 
 def main(rounds: int, precision: str) -> None:
     keep_memory()
-    setting, task = replace(BASE, tokens=1024), Translation()
+    setting, task = replace(BASE, tokens=1024), TranslationTask()
     batches = [batch for length in LENGTHS for batch in even(setting, 1, length)]
     ways = {"off": Way(Off().build(task.loss, CPU), precision), "on": Way(On().build(task.loss, CPU), precision)}
     on, seconds = ways["on"], []

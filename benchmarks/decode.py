@@ -38,7 +38,7 @@ import torch
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
@@ -105,7 +105,7 @@ class Contestant(ABC):
 
 class Ours(Contestant):
     def __init__(self, folder: Path, precision: str):
-        self.model = made_ready(load_model(folder / "run")[0], "cpu", precision)
+        self.model = prepare_for_inference(load_model(folder / "run")[0], "cpu", precision)
 
     def search(self, source: torch.Tensor, beam: int, tokens: int = LENGTH) -> list[list[list[int]]]:
         limit = LengthLimit(tokens=tokens)

@@ -18,7 +18,7 @@ import torch
 from caches import processor
 
 from dragoman.config import from_dict, merge
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.machine import keep_memory
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.interface import SequenceModel
@@ -91,7 +91,7 @@ def main() -> None:
     places = {"preallocated": by_place(model, "preallocated"), "growing": by_place(model, "growing")}
     places |= {"window:64:4": by_place(model, "window:64:4"), "none": uncached(model)}
     batches = by_batch(model, "preallocated")
-    ready = made_ready(small(), "cpu", "float32")  # as ``translate`` and ``generate`` run it
+    ready = prepare_for_inference(small(), "cpu", "float32")  # as ``translate`` and ``generate`` run it
     ready.decode(tokens(1, 1), ready.start(tokens(1, SOURCE)))
     places = {f"{BY_KERNELS}, preallocated": by_place(ready, "preallocated")} | places
     by_kernels = by_batch(ready, "preallocated")

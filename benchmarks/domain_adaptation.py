@@ -18,8 +18,8 @@ import sacrebleu
 
 from dragoman import Translator
 from dragoman.config import load_yaml, to_dict
-from dragoman.text.formats.formats import guess_source, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.lines import Pair
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 

@@ -31,7 +31,7 @@ from pyarrow import parquet
 from rich.progress import Progress, TimeRemainingColumn
 
 from dragoman.errors import UserError
-from dragoman.text.formats.formats import Pair, guess_source, read_pairs
+from dragoman.text.formats.pairs import Pair, guess_source, read_pairs
 
 sys.path.remove(str(Path(__file__).parent))  # where translate.py is not the package of that name
 from translate.storage import mo

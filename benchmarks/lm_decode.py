@@ -34,7 +34,7 @@ from decode import processor
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.ranking import first_largest
 from dragoman.interchange.ctranslate2 import export_ctranslate2
 from dragoman.interchange.exporting import export_huggingface
@@ -82,7 +82,7 @@ class Contestant(ABC):
 
 class Ours(Contestant):
     def __init__(self, folder: Path, precision: str):
-        self.model = made_ready(load_model(folder / "run")[0], "cpu", precision)
+        self.model = prepare_for_inference(load_model(folder / "run")[0], "cpu", precision)
 
     @torch.inference_mode()
     def write(self, tokens: int) -> list[int]:

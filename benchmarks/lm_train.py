@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dragoman.data.packing import TextBatch
-from dragoman.data.tasks import LanguageModelling
+from dragoman.data.tasks import LanguageModellingTask
 from dragoman.machine import autocast, choose_products, keep_memory, peak
 from dragoman.model.linear import multiply_by
 from dragoman.model.mlp import Gated
@@ -36,11 +36,11 @@ from dragoman.model.positions.position import Rotary
 from dragoman.model.transformer import Transformer
 from dragoman.presets.language import llama
 from dragoman.train import loop
+from dragoman.train.distributed.micro_batch import whole
 from dragoman.train.optimize import AdamW
-from dragoman.train.together.part import whole
 
 DEPTH, DIM, HEADS, HIDDEN, VOCAB, ROWS, CONTEXT = 6, 384, 6, 1024, 8000, 16, 256
-CPU, TASK = torch.device("cpu"), LanguageModelling(context=CONTEXT)
+CPU, TASK = torch.device("cpu"), LanguageModellingTask(context=CONTEXT)
 
 
 def batch(seed: int, documents: int) -> TextBatch:
@@ -60,8 +60,8 @@ class Ours:
         torch.manual_seed(1)
         self.model, self.documents = ours().train(), documents
         multiply_by(self.model, choose_products("auto", CPU, precision))
-        self.optimizer, self.progress = AdamW().build(self.model), loop.Progress()
-        self.rules = loop.Rules(seed=1, precision=autocast(precision, CPU))
+        self.optimizer, self.progress = AdamW().build(self.model), loop.LoopProgress()
+        self.rules = loop.StepRules(seed=1, precision=autocast(precision, CPU))
         self.speeds: list[float] = []
 
     def learn(self, seed: int) -> float:

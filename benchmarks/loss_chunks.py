@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from dragoman.model import chunks, loss
+from dragoman.model import chunked_loss as chunks
+from dragoman.model import loss
 
 TOKENS, DIM, VOCAB = 4096, 256, 8000
 

@@ -27,14 +27,14 @@ import torch
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.machine import autocast, keep_memory
-from dragoman.train.lessons import lesson_for
-from dragoman.train.lessons.translation import TranslationLesson
-from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adafactor, AdamW, Muon, Optimizer, state_tensors
 from dragoman.train.recipe import RunConfig
 from dragoman.train.schedule import Cosine
-from dragoman.train.together.part import whole
-from dragoman.train.validate import look
+from dragoman.train.tasks import task_data_for
+from dragoman.train.tasks.translation import TranslationTaskData
+from dragoman.train.validate import validate
 
 CONTESTANTS: list[tuple[Optimizer, tuple[float, ...]]] = [
     (AdamW(decay=0.01), (1.5e-3, 3e-3, 6e-3)),
@@ -48,12 +48,12 @@ class Contestant:
     def __init__(self, cfg: RunConfig, choice: Any, peak: float, steps: int):
         torch.manual_seed(cfg.train.seed)
         self.choice, self.peak, self.model = choice, peak, cfg.model.build()
-        self.optimizer, self.progress = choice.build(self.model), Progress()
+        self.optimizer, self.progress = choice.build(self.model), LoopProgress()
         self.schedule, self.steps = Cosine(peak=peak, warmup=steps // 10), steps
         self.loss, self.seconds = cfg.task.loss, 0.0
         self.seen: dict[int, tuple[float, float]] = {}
 
-    def step(self, batches: list[Any], rules: Rules) -> None:
+    def step(self, batches: list[Any], rules: StepRules) -> None:
         began, step = time.process_time(), self.progress.step + 1
         lr = self.schedule.rate(step, self.steps)
         train_step(self.model, self.loss, whole(batches), self.optimizer, self.progress, lr=lr, rules=rules)
@@ -78,18 +78,18 @@ def main() -> None:
     cfg = from_dict(RunConfig, directory.config, where=str(given.run))
     train = dataclasses.replace(cfg.train, batch_tokens=given.batch_tokens, accumulate=1, samples=0, scored=0)
     cfg = dataclasses.replace(cfg, train=train)
-    lesson = lesson_for(cfg).open(cfg, directory)
-    assert isinstance(lesson, TranslationLesson)
+    task_data = task_data_for(cfg).open(cfg, directory)
+    assert isinstance(task_data, TranslationTaskData)
     precision = autocast(cfg.train.precision, torch.device("cpu"))
-    rules, plan = Rules(seed=cfg.train.seed, clip=cfg.train.clip, precision=precision), lesson.plan(cfg)
-    examination = lesson.examination(cfg, torch.device("cpu"))
+    rules, plan = StepRules(seed=cfg.train.seed, clip=cfg.train.clip, precision=precision), task_data.plan(cfg)
+    validator = task_data.validator(cfg, torch.device("cpu"))
     contestants = [Contestant(cfg, choice, peak, given.steps) for choice, peaks in CONTESTANTS for peak in peaks]
     for step in range(1, given.steps + 1):
-        batches = [lesson.batch(rows) for rows in plan.at(step - 1)]
+        batches = [task_data.batch(rows) for rows in plan.at(step - 1)]
         for contestant in contestants:
             contestant.step(batches, rules)
             if step % given.every == 0:
-                seen = look(contestant.model, examination, precision, stop=lambda: False)
+                seen = validate(contestant.model, validator, precision, stop=lambda: False)
                 assert seen is not None
                 contestant.seen[step] = seen.loss, contestant.seconds
                 print(f"{step}  {contestant.choice.kind} {contestant.peak:g}: {seen.loss:.3f}", flush=True)

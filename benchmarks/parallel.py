@@ -33,19 +33,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from dragoman.data.batch import Batches, collate
-from dragoman.data.tasks import Translation
+from dragoman.data.tasks import TranslationTask
 from dragoman.machine import keep_memory
 from dragoman.presets import vaswani2017
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
-from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.distributed.launch import launch
+from dragoman.train.distributed.micro_batch import shared_out
+from dragoman.train.distributed.parallel import Replicated, Sharded
+from dragoman.train.distributed.processes import join_group
+from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adam
-from dragoman.train.together.launch import launch
-from dragoman.train.together.parallel import Replicated, Sharded
-from dragoman.train.together.part import shared_out
-from dragoman.train.together.processes import together
 
 STEPS, TOKENS = 4, 2048
 WAYS = {"one process": (1, Replicated()), "two replicas": (2, Replicated()), "two shards": (2, Sharded())}
@@ -66,14 +66,14 @@ def worker(way: str, folder: Path) -> None:
     """Make the steps; the first process tells losses and seconds on standard output."""
     torch.set_num_threads(1)
     keep_memory()
-    with together() as team:
+    with join_group() as group:
         torch.manual_seed(1)
         corpus = ParallelCorpus.open(folder)
-        plan, task = Batches(corpus.lengths, TOKENS, 1, 2), Translation()
+        plan, task = Batches(corpus.lengths, TOKENS, 1, 2), TranslationTask()
         model = replace(vaswani2017(dim=256, heads=4, hidden=1024, depth=3), vocab=8000).build()
-        exchange = WAYS[way][1].build(team)
+        exchange = WAYS[way][1].build(group)
         exchange.place(model, torch.device("cpu"))
-        optimizer, progress, told = Adam().build(model), Progress(), []
+        optimizer, progress, told = Adam().build(model), LoopProgress(), []
         talking, add_up = [0.0], exchange.add_up
 
         def timed(*given: Any) -> Any:
@@ -87,15 +87,15 @@ def worker(way: str, folder: Path) -> None:
             began, talking[0] = time.perf_counter(), 0.0
             rows = plan.at(number)
             parts = [
-                part._replace(batch=collate(corpus, part.batch)) for part in shared_out(rows, team.count)[team.rank]
+                part._replace(batch=collate(corpus, part.batch)) for part in shared_out(rows, group.count)[group.rank]
             ]
             made = time.perf_counter() - began
-            rules = Rules(seed=1, exchange=exchange)
+            rules = StepRules(seed=1, exchange=exchange)
             report = train_step(model, task.loss, parts, optimizer, progress, lr=1e-4, rules=rules)
             seconds = time.perf_counter() - began
             told.append({"loss": report.loss, "tokens": report.tokens, "seconds": seconds, "talking": talking[0]})
             told[-1]["made"] = made
-        if team.first:
+        if group.first:
             print(json.dumps(told))
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import foreign
 import foreign_text
 
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 
 TOLERANCE = 1e-5
 
@@ -47,7 +47,7 @@ def count(name: str, texts: int) -> tuple[list[Count], float]:
     for size in range(len((foreign.MODELS | foreign.ENCODERS)[name])):
         with tempfile.TemporaryDirectory() as folder:
             pair = foreign.pair(name, size, Path(folder))
-            pair.ours = made_ready(pair.ours, "cpu", "float32")  # as commands run it
+            pair.ours = prepare_for_inference(pair.ours, "cpu", "float32")  # as commands run it
             if name in foreign.MODELS:
                 errors = [
                     foreign.logit_errors(pair, "left", texts),

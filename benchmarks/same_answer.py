@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from dragoman.checkpoint import load_model
-from dragoman.decode.verify.checks import Check, answered
+from dragoman.decode.verify.checks import Check, run_checks
 from dragoman.decode.verify.writing import WritingVerifier
-from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.tokens.tokenizer import EOS
 
 
@@ -37,7 +37,7 @@ def main() -> int:
     pairs = list(read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl"))))[: arguments.sentences]
     rows = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.source for pair in pairs])]
     began, checks = time.monotonic(), []
-    for check in answered(WritingVerifier(model, target_tokenizer, rows, batch=64)):
+    for check in run_checks(WritingVerifier(model, target_tokenizer, rows, batch=64)):
         checks.append(check)
         print(line(check), flush=True)
     parameters = sum(p.numel() for p in model.parameters())

@@ -24,7 +24,7 @@ from torch import Tensor
 from train_speed import BASE, CONTESTANTS, contestant, even
 
 from dragoman.machine import keep_memory
-from dragoman.model.chunks import CHUNK_BYTES
+from dragoman.model.chunked_loss import CHUNK_BYTES
 
 MB = 1e6
 

@@ -40,16 +40,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dragoman.data.batch import Batch, Batches
-from dragoman.data.tasks import Translation
+from dragoman.data.batch import Batches, PairBatch
+from dragoman.data.tasks import TranslationTask
 from dragoman.machine import autocast, choose_products, keep_memory, product_seconds
 from dragoman.model.linear import multiply_by
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.train import loop
+from dragoman.train.distributed.micro_batch import whole
 from dragoman.train.optimize import Adam
-from dragoman.train.together.part import whole
 
-Loss = Callable[[Batch], Tensor]
+Loss = Callable[[PairBatch], Tensor]
 """Summed over target tokens."""
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ BASE = Setting("base", 3, 256, 1024, 768, 8000)
 SMALL = Setting("small", 4, 128, 256, 176, 10_000)
 
 
-def even(setting: Setting, count: int, length: int = 32) -> list[Batch]:
+def even(setting: Setting, count: int, length: int = 32) -> list[PairBatch]:
     """Sentences of about ``length`` tokens: like lengths together, a few shorter by up to three."""
     draw = torch.Generator().manual_seed(1)
     made = []
@@ -87,7 +87,7 @@ def even(setting: Setting, count: int, length: int = 32) -> list[Batch]:
     return made
 
 
-def captions(setting: Setting, count: int) -> list[Batch]:
+def captions(setting: Setting, count: int) -> list[PairBatch]:
     """Sentences of 14 tokens give or take 4, in the batches of ``dragoman train``."""
     numbers = np.random.default_rng(1)
     target = np.clip(numbers.normal(14.5, 4, 20_000).round(), 4, 30)
@@ -97,13 +97,13 @@ def captions(setting: Setting, count: int) -> list[Batch]:
     return [_batch(setting, *torch.from_numpy(lengths[plan.at(i)[0]]).T, draw) for i in range(count)]
 
 
-def _batch(setting: Setting, source: Tensor, target: Tensor, draw: torch.Generator) -> Batch:
+def _batch(setting: Setting, source: Tensor, target: Tensor, draw: torch.Generator) -> PairBatch:
     def ids(lengths: Tensor) -> Tensor:
         drawn = torch.randint(3, setting.vocab, (len(lengths), int(lengths.max())), generator=draw)
         return drawn.masked_fill(torch.arange(drawn.shape[1]) >= lengths[:, None], 0)
 
     answer = ids(target)
-    return Batch(ids(source), F.pad(answer[:, :-1], (1, 0), value=1), answer)
+    return PairBatch(ids(source), F.pad(answer[:, :-1], (1, 0), value=1), answer)
 
 
 # ---- the contestants: each a model and its loss -------------------------------------------------------
@@ -113,7 +113,7 @@ def ours(s: Setting, *, modern: bool = False) -> tuple[nn.Module, Loss]:
     cfg = vaswani2017(dim=s.dim, heads=s.heads, hidden=s.hidden, depth=s.depth, dropout=s.dropout)
     if modern:
         cfg = rewritten2026(dim=s.dim, heads=s.heads, kv_heads=2, hidden=s.gated, depth=s.depth, dropout=s.dropout)
-    model, task = replace(cfg, vocab=s.vocab).build(), Translation()
+    model, task = replace(cfg, vocab=s.vocab).build(), TranslationTask()
     return model, lambda batch: task.loss(model, batch)[0]
 
 
@@ -155,7 +155,7 @@ def marian(s: Setting) -> tuple[nn.Module, Loss]:
         )
     )  # fmt: skip
 
-    def loss(batch: Batch) -> Tensor:
+    def loss(batch: PairBatch) -> Tensor:
         out = model(input_ids=batch.source, attention_mask=batch.source != 0, decoder_input_ids=batch.target_in)
         return smoothed(out.logits, batch.target_out)
 
@@ -173,7 +173,7 @@ def x_transformers(s: Setting) -> tuple[nn.Module, Loss]:
     both = {f"{where}_{name}": value for where in ("enc", "dec") for name, value in side.items()}
     model = XTransformer(dim=s.dim, tie_token_emb=True, **both)
 
-    def loss(batch: Batch) -> Tensor:
+    def loss(batch: PairBatch) -> Tensor:
         real = batch.source != 0
         memory = model.encoder(batch.source, mask=real, return_embeddings=True)
         return smoothed(model.decoder.net(batch.target_in, context=memory, context_mask=real), batch.target_out)
@@ -199,7 +199,7 @@ def eole(s: Setting) -> tuple[nn.Module, Loss]:
     model.build_generator(cfg, running, vocabularies)
     model.init_weights(SimpleNamespace(param_init_method="xavier_uniform"))
 
-    def loss(batch: Batch) -> Tensor:
+    def loss(batch: PairBatch) -> Tensor:
         # it drops the last column of the target
         out = model(batch.source, F.pad(batch.target_in, (0, 1)), (batch.source != 0).sum(1))
         return smoothed(model.generator(out.dec_out), batch.target_out)
@@ -237,13 +237,13 @@ class Contestant:
         self.speeds: list[float] = []
         self.last = 0.0
 
-    def step(self, batch: Batch, *, counted: bool) -> None:
+    def step(self, batch: PairBatch, *, counted: bool) -> None:
         tokens, began = int((batch.target_out != 0).sum()), time.process_time()
         self.last = self.learn(batch, tokens)
         if counted:
             self.speeds.append(tokens / (time.process_time() - began))
 
-    def learn(self, batch: Batch, tokens: int) -> float:
+    def learn(self, batch: PairBatch, tokens: int) -> float:
         with self.precision():
             loss = self.loss(batch) / tokens
         loss.backward()
@@ -259,11 +259,11 @@ class Dragoman(Contestant):
     def __init__(self, name: str, setting: Setting, precision: str):
         super().__init__(name, setting, precision)
         multiply_by(self.model, choose_products("auto", CPU, precision))
-        self.optimizer, self.progress = Adam().build(self.model), loop.Progress()
-        self.rules = loop.Rules(seed=1, clip=1.0, precision=self.precision)
+        self.optimizer, self.progress = Adam().build(self.model), loop.LoopProgress()
+        self.rules = loop.StepRules(seed=1, clip=1.0, precision=self.precision)
 
-    def learn(self, batch: Batch, tokens: int) -> float:
-        parts, task = whole([batch]), Translation()
+    def learn(self, batch: PairBatch, tokens: int) -> float:
+        parts, task = whole([batch]), TranslationTask()
         return loop.train_step(
             self.model, task.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
         ).loss
@@ -276,7 +276,7 @@ def contestant(name: str, setting: Setting, precision: str) -> Contestant:
 # ---- the limit ----------------------------------------------------------------------------------------
 
 
-def flops(setting: Setting, batch: Batch) -> int:
+def flops(setting: Setting, batch: PairBatch) -> int:
     """Of the matrix products of a step, forward and backward, logits included: counted where there are shapes only."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         model, _ = ours(setting)
@@ -288,7 +288,7 @@ def flops(setting: Setting, batch: Batch) -> int:
 # ---- the run ------------------------------------------------------------------------------------------
 
 
-def compete(setting: Setting, batches: list[Batch], rounds: int) -> Iterator[str]:
+def compete(setting: Setting, batches: list[PairBatch], rounds: int) -> Iterator[str]:
     entries = [(name, precision) for precision in ("float32", "bfloat16") for name in CONTESTANTS]
     field = {entry: contestant(entry[0], setting, entry[1]) for entry in entries}
     for i in range(rounds + 1):

@@ -27,7 +27,7 @@ from decode import processor
 
 from dragoman.decode.translator import Translator
 from dragoman.interchange.ctranslate2 import export_ctranslate2
-from dragoman.text.formats.formats import JsonLines, read_pairs
+from dragoman.text.formats.pairs import JsonLines, read_pairs
 
 BATCH, ALONE = 64, 100
 Translate = Callable[[list[str], int, int], list[str]]

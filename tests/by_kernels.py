@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dragoman.model.kernels import learning as kernels
+from dragoman.model.ops import elementwise as kernels
 from dragoman.native import library as native
 
 Function = Callable[..., Tensor]

@@ -21,7 +21,7 @@ from torch._dynamo import lookup_backend
 
 from dragoman.data import tasks
 from dragoman.data.augment import ShiftAndFlip
-from dragoman.data.batch import Batch
+from dragoman.data.batch import PairBatch
 from dragoman.data.labels import LabelledBatch
 from dragoman.data.matches import MatchedBatch
 from dragoman.data.packing import TextBatch
@@ -34,12 +34,12 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.linear import multiply_by
 from dragoman.model.lora import Lora
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
-from dragoman.model.positions.places import Frames
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal, Full
+from dragoman.model.positions.tokens import Frames
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.train import compiling
@@ -94,9 +94,9 @@ def ids(rows: int, length: int) -> Tensor:
     return found
 
 
-def pairs(rows: int, source: int, target: int) -> Batch:
+def pairs(rows: int, source: int, target: int) -> PairBatch:
     out = ids(rows, target)
-    return Batch(ids(rows, source), torch.where(out == 0, 0, 1), out)
+    return PairBatch(ids(rows, source), torch.where(out == 0, 0, 1), out)
 
 
 def text(rows: int, length: int, packed: int) -> TextBatch:
@@ -110,41 +110,41 @@ def labels(rows: int) -> Tensor:
 
 
 CASES: dict[str, tuple[Any, Any, Any]] = {
-    "translation, R-Drop, adapters": (tasks.Translation(r_drop=2.0), adapted, pairs),
-    "language modelling": (tasks.LanguageModelling(), writer, text),
+    "translation, R-Drop, adapters": (tasks.TranslationTask(r_drop=2.0), adapted, pairs),
+    "language modelling": (tasks.LanguageModellingTask(), writer, text),
     "masked language modelling": (
-        tasks.MaskedLanguageModelling(),
-        lambda: encoder(heads.MaskedLanguage()).build(),
+        tasks.MaskedLanguageModellingTask(),
+        lambda: encoder(heads.MaskedLanguageHead()).build(),
         text,
     ),
     "tagging": (
-        tasks.Tagging(),
-        lambda: encoder(heads.Tagging(classes=3)).build(),
+        tasks.TaggingTask(),
+        lambda: encoder(heads.TaggingHead(classes=3)).build(),
         lambda rows, length, _: TaggedBatch(ids(rows, length), torch.randint(-1, 3, (rows, length))),
     ),
     "question answering": (
-        tasks.QuestionAnswering(),
-        lambda: encoder(heads.Spans(), TokenInput(vocab=V, types=2)).build(),
+        tasks.QuestionAnsweringTask(),
+        lambda: encoder(heads.SpansHead(), TokenInput(vocab=V, types=2)).build(),
         lambda rows, length, _: SpanBatch(ids(rows, length), torch.zeros(rows, 2).long()),
     ),
     "classification of texts, R-Drop": (
-        tasks.Classification(r_drop=0.5),
-        lambda: encoder(heads.Classification(classes=3, dropout=0.2)).build(),
+        tasks.ClassificationTask(r_drop=0.5),
+        lambda: encoder(heads.ClassificationHead(classes=3, dropout=0.2)).build(),
         lambda rows, length, _: LabelledBatch(ids(rows, length), labels(rows)),
     ),
     "classification of images": (
-        tasks.Classification(augment=ShiftAndFlip(flip=True)),
-        lambda: encoder(heads.Classification(classes=3), PatchInput(size=(4, 4), patch=2)).build(),
+        tasks.ClassificationTask(augment=ShiftAndFlip(flip=True)),
+        lambda: encoder(heads.ClassificationHead(classes=3), PatchInput(size=(4, 4), patch=2)).build(),
         lambda rows, *_: LabelledBatch(torch.randn(rows, 3, 4, 4), labels(rows)),
     ),
     "classification of frames": (
-        tasks.Classification(),
-        lambda: encoder(heads.Classification(classes=3, pooling=heads.Mean()), FrameInput(channels=5)).build(),
+        tasks.ClassificationTask(),
+        lambda: encoder(heads.ClassificationHead(classes=3, pooling=heads.Mean()), FrameInput(channels=5)).build(),
         lambda rows, length, _: LabelledBatch(frames(rows, length), labels(rows)),
     ),
     "two towers": (
-        tasks.Contrastive(),
-        lambda: TwoTowersConfig(first=encoder(heads.Sentence())).build(),
+        tasks.ContrastiveTask(),
+        lambda: TwoTowersConfig(first=encoder(heads.SentenceHead())).build(),
         lambda rows, source, target: MatchedBatch(ids(rows, source), ids(rows, target)),
     ),
 }

@@ -22,7 +22,7 @@ from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import ORIGIN, RECORD, import_checkpoint
-from dragoman.interchange.vocabulary import Vocabulary
+from dragoman.interchange.vocabulary import VocabularyMapping
 from dragoman.model.families import ModelConfig
 from dragoman.model.interface import SequenceModel, Tokens
 
@@ -200,8 +200,8 @@ class Pair:
     run: Path
 
     @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(**json.loads((self.run / ORIGIN / RECORD).read_text())["vocabulary"])
+    def vocabulary(self) -> VocabularyMapping:
+        return VocabularyMapping(**json.loads((self.run / ORIGIN / RECORD).read_text())["vocabulary"])
 
     @cached_property
     def inverse(self) -> Tensor:
@@ -358,10 +358,10 @@ def continued(model: SequenceModel, prompt: Tensor, cfg: SearchConfig) -> list[A
 def said_by_them(pair: Pair, prompt: Tensor, beams: int) -> list[int] | None:
     """What `generate` says, the end left out; None where it ran out of tokens before any end."""
     pad = pair.vocabulary.eos if pair.vocabulary.pad is None else pair.vocabulary.pad
-    silent = [i for i in (pair.vocabulary.pad, pair.vocabulary.bos) if i is not None]
+    suppressed = [i for i in (pair.vocabulary.pad, pair.vocabulary.bos) if i is not None]
     out = pair.theirs.generate(
         input_ids=prompt[None], attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
-        num_beams=beams, max_new_tokens=LONGEST, suppress_tokens=silent or None, length_penalty=1.0,
+        num_beams=beams, max_new_tokens=LONGEST, suppress_tokens=suppressed or None, length_penalty=1.0,
         early_stopping=False, pad_token_id=pad,
     )[0].tolist()  # fmt: skip
     said = out[1:] if pair.translates else out[len(prompt) :]

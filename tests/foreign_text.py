@@ -16,14 +16,14 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from dragoman.checkpoint import RunDirectory, load_model
-from dragoman.data.material import Ids
+from dragoman.data.material import IdMaterial
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.importing import import_checkpoint, origin_vocabulary
 from dragoman.text.corpus import source_rows
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import PROMPT_FRAME
 
 TEXTS = (
@@ -189,7 +189,7 @@ def our_ids(run: Path, case: Case, texts: tuple[str, ...]) -> list[list[int]]:
     order = vocabulary.order().tolist()
     tokenizer = directory.tokenizers()[0]
     if case.name in foreign.ENCODERS:
-        rows = [row.tolist() for row in Ids(tokenizer, 512).rows(texts, texts)]
+        rows = [row.tolist() for row in IdMaterial(tokenizer, 512).rows(texts, texts)]
     elif case.name in ("Marian", "T5", "BART"):
         rows = source_rows(tokenizer, [Pair(text, "") for text in texts])
     else:

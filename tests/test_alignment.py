@@ -14,21 +14,21 @@ from tiny_run import write_pairs
 
 from dragoman.cli import main
 from dragoman.config import to_dict
-from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn, links
+from dragoman.decode.alignment import Aligner, AlignmentHeads, anchors, error_rate, learn, links
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import FEATURES, Confidence
-from dragoman.decode.search.listening import listening, taps
+from dragoman.decode.search.attention_taps import attention_taps, recording_attention
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.calibrate import calibrate, calibration_error, fitted
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Sinusoidal
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Words
 from dragoman.train.run import start
@@ -131,10 +131,10 @@ def test_padding_and_batch_do_not_change_an_alignment(translator):
 
 def test_nothing_listens_once_an_alignment_is_made(translator):
     Aligner(translator.model, TOKENIZER, TOKENIZER).align(ids(2))
-    assert not any(tap._forward_hooks for tap in taps(translator.model))
-    with pytest.raises(RuntimeError), listening(taps(translator.model), []):
+    assert not any(tap._forward_hooks for tap in attention_taps(translator.model))
+    with pytest.raises(RuntimeError), recording_attention(attention_taps(translator.model), []):
         raise RuntimeError
-    assert not any(tap._forward_hooks for tap in taps(translator.model))
+    assert not any(tap._forward_hooks for tap in attention_taps(translator.model))
 
 
 def test_a_model_without_attention_to_its_source_cannot_align():
@@ -152,9 +152,9 @@ def test_error_rate_is_its_formula():
 
 def test_heads_look_at_the_last_two_layers_unless_told_otherwise():
     weights = [torch.full((1, 2, 3, 4), float(layer)) for layer in range(3)]
-    assert [int(w.mean()) for w in Heads().of(weights)] == [1, 1, 2, 2]
-    assert [int(w.mean()) for w in Heads(heads=((0, 1),)).of(weights)] == [0]
-    assert len(Heads().of(weights[:1])) == 2
+    assert [int(w.mean()) for w in AlignmentHeads().of(weights)] == [1, 1, 2, 2]
+    assert [int(w.mean()) for w in AlignmentHeads(heads=((0, 1),)).of(weights)] == [0]
+    assert len(AlignmentHeads().of(weights[:1])) == 2
 
 
 # ---- confidence ------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_fitting_survives_sentences_that_are_all_right():
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path):
     judge = Confidence(weights=(1.0,) * len(FEATURES), bias=0.5, good=70.0, sentences=9)
-    made = Calibration(confidence=judge, heads=Heads(heads=((0, 1),)))
+    made = Calibration(confidence=judge, heads=AlignmentHeads(heads=((0, 1),)))
     made.write(tmp_path)
     assert Calibration.read(tmp_path) == made and Calibration.read(tmp_path / "none") == Calibration()
     (tmp_path / "calibration.json").write_text("{")

@@ -17,10 +17,10 @@ from dragoman.cli import main
 from dragoman.cli.argument import check_several, is_file, text_of
 from dragoman.cli.lines import given_lines
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.filled.document import KINDS, OPENERS, open_document
-from dragoman.text.formats.formats import guess_source
+from dragoman.text.filled.opening import KINDS, OPENERS, open_document
 from dragoman.text.formats.kinds import DOCUMENTS, TABLES, UNSUPPORTED, is_known, plain_lines
-from dragoman.text.formats.lines import read_lines
+from dragoman.text.formats.pairs import guess_source
+from dragoman.text.lines import read_lines
 from dragoman.train.run import start
 
 PO = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "Door"\nmsgstr ""\n'

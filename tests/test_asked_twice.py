@@ -23,9 +23,9 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import from_dict
 from dragoman.decode import precision
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.readers.classifier import Classifier
-from dragoman.decode.verify.checks import answered
+from dragoman.decode.verify.checks import run_checks
 from dragoman.decode.verify.opening import open_run
 from dragoman.model.dropout import Dropout
 from dragoman.model.families import ModelConfig
@@ -155,7 +155,7 @@ def test_every_kind_of_run_is_asked():
 @pytest.mark.parametrize("kind", ["translation", "language_model", "classifier", "towers"])
 def test_verify_holds_with_dropout_everywhere(kind, kernels, folder):
     opened = open_run(folder / kind, text=folder / "lines.txt", examples=2, device="cpu", beam=1, batch=2)
-    checks = [check for one in opened for check in answered(one.verifier)]
+    checks = [check for one in opened for check in run_checks(one.verifier)]
     assert {check.name for check in checks} >= {"asked twice", "run in float32"}
     assert [check for check in checks if not check.passed] == []
 
@@ -168,7 +168,7 @@ def test_whatever_is_made_ready_is_in_evaluation_mode_where_it_was_in_its_number
     dtype = torch.bfloat16 if number_format == "bfloat16" and kernels == "without kernels" else torch.float32
     for name in VARIANTS:
         trained = copy.deepcopy(build(name)).float().train()
-        ready = made_ready(trained, "cpu", number_format)
+        ready = prepare_for_inference(trained, "cpu", number_format)
         assert [name for name, module in ready.named_modules() if module.training] == [], name
         kept = [p for name, p in ready.named_parameters() if p.is_floating_point()]
         assert {p.dtype for p in kept} == {dtype}, name
@@ -178,7 +178,7 @@ def test_whatever_is_made_ready_is_in_evaluation_mode_where_it_was_in_its_number
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_in_training_mode_is_made_ready_without_dropout(kind, kernels):
     model = from_dict(ModelConfig, dropped(plain(kind)["model"])).build().train()
-    ready = made_ready(model, "cpu")
+    ready = prepare_for_inference(model, "cpu")
     assert [name for name, module in ready.named_modules() if module.training] == []
 
 

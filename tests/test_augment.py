@@ -14,9 +14,9 @@ from dragoman.decode.augment import Augmentation, back_translated, distilled
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.formats import guess_source, read_pairs
-from dragoman.text.formats.lines import Pair
-from dragoman.text.unfinished import Unfinished, unfinished
+from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.lines import Pair
+from dragoman.text.unfinished import UnfinishedFile, unfinished
 from dragoman.train import recipe
 from dragoman.train.run import start
 
@@ -71,7 +71,7 @@ def test_pairs_are_what_the_translator_says_but_for_what_it_did_not_end(folder, 
     done, _ = made(folder, tmp_path / "d.jsonl")
     translator = Translator.load(folder / "run", precision="float32")
     said = translator.translate((folder / "text.txt").read_text().splitlines(), search=SEARCH)
-    good = [t for t in said if t.text and not t.candidates[0].cut]
+    good = [t for t in said if t.text and not t.candidates[0].truncated]
     assert [pair.target for pair in read_pairs(guess_source(str(tmp_path / "d.jsonl")))] == [t.text for t in good]
     assert (done.lines, done.pairs, done.empty, done.refused) == (23, len(good), 2, 21 - len(good))
     assert 0 < done.refused < 21, "both happen"
@@ -85,7 +85,7 @@ def test_several_answers_make_as_many_pairs(folder, tmp_path):
 @pytest.mark.parametrize("lost", [0, 1, 60])
 def test_what_was_stopped_goes_on_and_comes_to_the_same_bytes(folder, whole, tmp_path, monkeypatch, lost):
     output, partial, asked = tmp_path / "o.tsv", tmp_path / "o.tsv.partial", set()
-    translate, append = Translator.translate, Unfinished.append
+    translate, append = Translator.translate, UnfinishedFile.append
 
     def counted(self, texts, **options):
         asked.update(request.text for request in texts)
@@ -98,7 +98,7 @@ def test_what_was_stopped_goes_on_and_comes_to_the_same_bytes(folder, whole, tmp
 
     monkeypatch.setattr(Translator, "translate", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Unfinished, "append", stopped)
+        patch.setattr(UnfinishedFile, "append", stopped)
         made(folder, output)
     assert partial.exists() and not output.exists()
     os.truncate(partial, partial.stat().st_size - lost)  # a crash in the middle of a line

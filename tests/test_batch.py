@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dragoman.data.batch import Batches, collate
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bytes
 

@@ -8,20 +8,20 @@ from test_search import FAMILIES, Recurrent, limit, sources, transformer
 from variants import ALONE, VARIANTS, assert_equal, batch, build, ids
 
 from dragoman.config import from_dict
-from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
-from dragoman.decode.rules.repetition import RuleConfig
-from dragoman.decode.rules.rules import Begun, RowMemory, Rule
-from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.search import search as searching
 from dragoman.decode.search.batching import JOINING, search_all
 from dragoman.decode.search.beam import Beam, Gnmt
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
 from dragoman.model.caches.cache import SharedPages, parse_cache
-from dragoman.model.caches.paged import Pool
+from dragoman.model.caches.paged import PagePool
 from dragoman.model.caches.storage import Unchanged
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bytes
@@ -80,13 +80,13 @@ def said(found):
 @pytest.fixture
 def joins(monkeypatch):
     """How many steps the batches had made, each time that two were put together."""
-    made, plain = [], searching.Batch.join
+    made, plain = [], searching.SearchBatch.join
 
     def join(self, other):
         made.append((self.strategy.steps, other.strategy.steps))
         plain(self, other)
 
-    monkeypatch.setattr(searching.Batch, "join", join)
+    monkeypatch.setattr(searching.SearchBatch, "join", join)
     return made
 
 
@@ -102,7 +102,7 @@ def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone
     assert said(found[:8]) == said(alone)
     for some, others in zip(found, alone, strict=False):
         for h, other in zip(some, others, strict=True):
-            assert h.cut == other.cut
+            assert h.truncated == other.truncated
             assert (h.score, *h.token_log_probs) == pytest.approx((other.score, *other.token_log_probs), abs=2e-5)
 
 
@@ -133,7 +133,7 @@ def test_rules_follow_rows_of_every_age(name, rule, joins):
     rule = from_dict(RuleConfig, rule)
 
     def ruled(numbers, source):
-        return cfg, [rule.start(Begun(source.new_full((len(source), 1), BOS), source)), Patience(source)]
+        return cfg, [rule.start(SearchStart(source.new_full((len(source), 1), BOS), source)), Patience(source)]
 
     found = search_all(model, rows, ruled, ROOM)
     assert joins
@@ -145,7 +145,7 @@ def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
     tokenizer = Tokenizer.train(Bytes(), [])
     model, rows = Recurrent(len(tokenizer), sharpness=0.7), rows_of(texts(40))
     begins = [Beginning(tuple(range(10, 10 + i % 6)), b"ab"[: i % 3]) for i in range(40)]
-    vocabulary = Vocabulary(tokenizer)
+    vocabulary = SpelledVocabulary(tokenizer)
 
     def begun(numbers, source):
         forced = ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)
@@ -241,7 +241,7 @@ def test_rows_of_states_that_were_joined_go_on_as_they_would_have(variant, shape
 
 @torch.no_grad()
 def test_pages_that_were_joined_go_back_to_the_pool():
-    pool, model = Pool(2), build("plain", "decoder-only")
+    pool, model = PagePool(2), build("plain", "decoder-only")
     states = []
     for rows, length in ((2, 7), (3, 2), (1, 12)):
         states.append(model.start(None, SharedPages(pool, Unchanged())))

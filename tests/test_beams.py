@@ -5,11 +5,11 @@ import torch
 from test_search import Recurrent, each_family, next_log_probs, sources, transformer
 
 from dragoman.config import from_dict, to_dict
+from dragoman.decode.search.attention_taps import attention_taps, recording_attention
 from dragoman.decode.search.beam import Beam, Gnmt
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.listening import listening, taps
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
@@ -97,7 +97,7 @@ def test_groups_must_divide_the_beam():
 def coverage(model, source, tokens):
     """Attention to each source token, mean over all heads, summed over the steps, heard in one forward."""
     heard = []
-    with torch.no_grad(), listening(taps(model), heard):
+    with torch.no_grad(), recording_attention(attention_taps(model), heard):
         model(torch.tensor([[BOS, *tokens[:-1]]]), source)
     return torch.stack(heard).mean(dim=(0, 2))[0].sum(dim=0)
 

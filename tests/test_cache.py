@@ -18,8 +18,8 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.errors import ConfigError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.cache import (
-    Arrangement,
     Cache,
+    CacheLayout,
     Growing,
     Paged,
     Preallocated,
@@ -27,11 +27,11 @@ from dragoman.model.caches.cache import (
     Window,
     parse_cache,
 )
-from dragoman.model.caches.layout import Joined
-from dragoman.model.caches.paged import Pages, Pool
+from dragoman.model.caches.layout import GrowingLayout
+from dragoman.model.caches.paged import PagedLayout, PagePool
 from dragoman.model.caches.storage import KV, Bfloat16, Float8, Float32, Int4, Int8, Storage, Unchanged
+from dragoman.model.masks.visibility import Causal, Prefix
 from dragoman.model.positions.position import Alibi
-from dragoman.model.positions.visibility import Causal, Prefix
 from dragoman.text.tokens.tokenizer import EOS, PAD
 
 STORAGES = [Unchanged(), Float32(), Bfloat16(), Float8(), Int8(), Int4()]
@@ -106,7 +106,7 @@ def test_a_layer_of_32_heads_takes_what_the_formula_says(storage, bits, kv_heads
 
 @every_storage
 @every_arrangement
-def test_rows_that_are_reordered_hold_what_they_did_and_then_part(laid: Arrangement, storage: Storage):
+def test_rows_that_are_reordered_hold_what_they_did_and_then_part(laid: CacheLayout, storage: Storage):
     state, reference = (Cache(arrangement=a, storage=storage).new_state(Causal()) for a in (laid, Growing()))
     state.reorder(torch.tensor([0]))  # nothing to reorder yet
     B = 2
@@ -123,8 +123,8 @@ def test_rows_that_are_reordered_hold_what_they_did_and_then_part(laid: Arrangem
 @settings(max_examples=30)
 def test_pages_are_those_in_use_and_none_when_all_are_done(data):
     """Whatever rows do: add tokens, change places, leave, forget, take back; and a pool serves several at a time."""
-    pool = Pool(data.draw(st.integers(1, 4)))
-    pairs = [(Pages(pool, private=False), Joined()) for _ in range(2)]
+    pool = PagePool(data.draw(st.integers(1, 4)))
+    pairs = [(PagedLayout(pool, private=False), GrowingLayout()) for _ in range(2)]
     rows = [data.draw(st.integers(1, 3)) for _ in pairs]
     for _ in range(data.draw(st.integers(1, 6))):
         which = data.draw(st.integers(0, 1))
@@ -144,9 +144,9 @@ def test_pages_are_those_in_use_and_none_when_all_are_done(data):
                 paged.rewind(back)
                 reference.rewind(back)
             case "forget":
-                lasting = torch.tensor(sorted(data.draw(st.sets(st.integers(0, known - 1)))), dtype=torch.int64)
+                retained = torch.tensor(sorted(data.draw(st.sets(st.integers(0, known - 1)))), dtype=torch.int64)
                 more = (torch.randn(1, B, 1, 2),)
-                keep = torch.cat([lasting, torch.tensor([known])])
+                keep = torch.cat([retained, torch.tensor([known])])
                 for layout in (paged, reference):
                     layout.extend(more, keep)
         held = torch.cat([p.table.flatten() for p, _ in pairs if p.table is not None])
@@ -160,7 +160,7 @@ def test_pages_are_those_in_use_and_none_when_all_are_done(data):
 @pytest.mark.parametrize("cfg", [Greedy(), Beam(size=4, nbest=2)], ids=["greedy", "beam"])
 @pytest.mark.parametrize("variant", ["plain", "window, sinks"])
 def test_no_page_is_left_after_a_search(variant, cfg):
-    pool, model, source = Pool(2), build(variant), ids(5, 6)
+    pool, model, source = PagePool(2), build(variant), ids(5, 6)
     source[:, -1] = EOS
     want = search(model, source, cfg, Cache(arrangement=Growing()))
     got = search(model, source, cfg, SharedPages(pool, Unchanged()))
@@ -171,7 +171,7 @@ def test_no_page_is_left_after_a_search(variant, cfg):
 
 def test_beams_share_the_pages_of_a_common_past():
     model, prompt = build("plain", "decoder-only"), ids(1, 12)
-    pool = Pool(4)
+    pool = PagePool(4)
     state = model.start(None, SharedPages(pool, Unchanged()))
     model.decode(prompt, state)
     alone = pool.used
@@ -320,8 +320,8 @@ def test_a_window_cache_stops_growing():
 
 def test_a_narrower_layer_keeps_its_own_window():
     window = Window(tokens=8, sinks=4)
-    assert window.narrowed(Causal(window=5, sinks=1)) == Causal(window=5, sinks=1)
-    assert window.narrowed(Causal(window=50, sinks=6)) == Causal(window=8, sinks=6)
+    assert window.restricted(Causal(window=5, sinks=1)) == Causal(window=5, sinks=1)
+    assert window.restricted(Causal(window=50, sinks=6)) == Causal(window=8, sinks=6)
 
 
 def test_a_window_refuses_layers_that_do_not_look_back_alone():

@@ -11,13 +11,12 @@ from tiny_run import outcome
 from dragoman.checkpoint import load_model, load_reader
 from dragoman.cli import main
 from dragoman.data.labels import LabelledBatch, accuracy, confusion, macro_f1
-from dragoman.data.tasks import Classification
+from dragoman.data.tasks import ClassificationTask
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.evaluate.baseline import BagOfWords
 from dragoman.evaluate.classification import MacroF1, evaluate
 from dragoman.evaluate.metrics import score
-from dragoman.text.apart import in_order
 from dragoman.text.formats.labelled import (
     LabelFirst,
     LabelledLines,
@@ -26,6 +25,7 @@ from dragoman.text.formats.labelled import (
     guess_labelled,
     read_labelled,
 )
+from dragoman.text.splits import in_order
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Started, Validated
 from dragoman.train.run import resume, start
@@ -164,7 +164,7 @@ def test_figures_agree_with_their_definitions():
 def test_r_drop_is_two_passes_and_what_they_disagree_on(run):
     model, _, _ = load_reader(run[0])
     batch = LabelledBatch(torch.randint(3, 300, (6, 5)), torch.arange(6) % 3)
-    task, once = Classification(r_drop=0.5), Classification().loss(model, batch)
+    task, once = ClassificationTask(r_drop=0.5), ClassificationTask().loss(model, batch)
     torch.testing.assert_close(task.loss(model, batch), once)  # without dropout they agree
     model.train()
     torch.manual_seed(3)

@@ -18,9 +18,9 @@ from dragoman.config import from_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning import languages
 from dragoman.text.cleaning.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
-from dragoman.text.cleaning.remembered import Seen, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, remembering
 from dragoman.text.cleaning.workers import CHUNK, shared
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
 PLAIN = Pair("A plain sentence.", "Ein einfacher Satz.")
@@ -187,7 +187,7 @@ def test_memory_does_not_grow_with_the_pairs():
 def test_a_full_disk_is_told_with_what_to_do():
     message = "temporary file: database or disk is full: make room, or let TMPDIR"
     with pytest.raises(DataError, match=message), remembering() as memory:
-        seen = Seen(memory)
+        seen = SeenTexts(memory)
         memory.execute("PRAGMA max_page_count = 4")
         for key in range(100_000):
             seen.before(key)

@@ -27,10 +27,10 @@ from dragoman.config import (
 from dragoman.errors import ConfigError, UserError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.masks.visibility import Causal, Structural
 from dragoman.model.norm import Norm
 from dragoman.model.positions.position import NoPosition, Sinusoidal
 from dragoman.model.positions.rotary import LinearScaling, Rotary
-from dragoman.model.positions.visibility import Causal, Structural
 from dragoman.model.transformer import TransformerConfig
 
 MODEL = to_dict(MODELS["rotary"].config("encoder-decoder"))

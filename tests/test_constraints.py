@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from test_search import Recurrent, sources
 from test_translator import parrot
 
+from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
+from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
-from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
-from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
@@ -74,7 +74,7 @@ def test_the_beginning_of_its_own_translation_does_not_change_it_in_ids_and_in_c
 
 def test_a_word_that_a_prefix_begins_may_be_ended_by_the_token_the_model_would_use():
     tokenizer = TOKENIZERS["words"]
-    vocabulary = Vocabulary(tokenizer)
+    vocabulary = SpelledVocabulary(tokenizer)
     [battery] = tokenizer.encode("battery")
     assert battery in vocabulary.towards(vocabulary.spelt("bat"))
     assert {tokenizer.spelling(t) for t in vocabulary.towards(b" the")} == {b" ", b" the"}
@@ -93,7 +93,7 @@ def test_a_sentence_without_a_prefix_is_not_changed_by_its_neighbours():
 
 def test_log_probabilities_of_a_forced_beginning_are_the_models_own():
     model, batch = Recurrent(30), sources(30, 4)
-    vocabulary = Vocabulary(TOKENIZERS["bytes"])
+    vocabulary = SpelledVocabulary(TOKENIZERS["bytes"])
     for cfg in (Greedy(limit=SHORT), Beam(size=3, limit=SHORT)):
         rule = ForcedBeginning([Beginning((7, 9))] * 4, vocabulary, torch.device("cpu"))
         for source, [found] in zip(batch, search(model, batch, cfg, rules=[rule]), strict=True):

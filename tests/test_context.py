@@ -13,7 +13,7 @@ from dragoman import cli
 from dragoman.config import dump_yaml, merge, to_dict
 from dragoman.data.batch import Batches, collate
 from dragoman.data.noise import WordNoise
-from dragoman.data.pretraining import Rows
+from dragoman.data.pretraining import CorruptedRows
 from dragoman.decode.documents.document import translate_document
 from dragoman.decode.request import Request
 from dragoman.decode.search.greedy import Greedy
@@ -23,10 +23,10 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.clean import Cleaning, clean, normalise
 from dragoman.text.context import NO_CONTEXT, SEPARATOR, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus, source_rows
-from dragoman.text.filled.document import open_document
-from dragoman.text.formats.formats import JsonLines, Keyed, Parquet, Table, TextFiles
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.filled.opening import open_document
+from dragoman.text.formats.pairs import JsonLines, Keyed, Parquet, Table, TextFiles
 from dragoman.text.held_out import held_out_line, read_held_out
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 from dragoman.train.run import start
@@ -189,7 +189,7 @@ def test_noise_leaves_each_sentence_in_its_place(tmp_path):
     pairs = [Sourced("one two three", "b", "x", "bt", ("four five six", "seven eight"))]
     corpus = ParallelCorpus.build(tmp_path / "c", pairs, MARKED, MARKED)
     noise = WordNoise(blank=0.0, distance=9, drop=0.0)
-    noisy = noise.batch(corpus, Rows(np.array([0]), 3), 1, MARKED).source[0].tolist()
+    noisy = noise.batch(corpus, CorruptedRows(np.array([0]), 3), 1, MARKED).source[0].tolist()
     plain = corpus[0][0].tolist()
     assert noisy != plain and noisy[0] == plain[0] == MARKED.tag("bt")
 
@@ -337,7 +337,8 @@ def test_entries_of_a_document_are_read_with_those_before_them(tmp_path):
     def ask(questions, _):
         asked.extend(questions)
         return [
-            Translation(1, one.text, (Candidate(one.text.upper(), 0.0, 0.0, (), (), cut=False),)) for one in questions
+            Translation(1, one.text, (Candidate(one.text.upper(), 0.0, 0.0, (), (), truncated=False),))
+            for one in questions
         ]
 
     done = translate_document(open_document(str(tmp_path / "a.po")), ask, context=SentencesBefore(sentences=2))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dragoman.errors import DataError
 from dragoman.text import corpus as module
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bytes
 

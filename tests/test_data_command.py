@@ -7,8 +7,8 @@ import pytest
 
 from dragoman.cli import main
 from dragoman.text.cleaning.clean import Cleaning, clean
-from dragoman.text.formats.formats import guess_source, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.lines import Pair
 
 PAIRS = [
     Pair("Turn on the light in the kitchen", "Licht in der Küche einschalten"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dragoman.text.cleaning.dedupe import HASHES, Deduplication, DuplicateReport, band_shape, dedupe, shingles
 from dragoman.text.cleaning.split import jaccard
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 
 def corpus(count: int) -> list[Pair]:

@@ -8,7 +8,7 @@ import pytest
 
 from dragoman.config import load_yaml, merge
 from dragoman.train import recipe
-from dragoman.train.lessons import lesson_for
+from dragoman.train.tasks import task_data_for
 
 PAGE = Path(__file__).parent.parent / "docs" / "train.md"
 BASE = {"preset": "transformer-tiny", "data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}}
@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: text.strip().splitlines()[-1].strip()[:40])
 def test_a_run_file_on_the_page_is_one(text):
     cfg = recipe.load(merge(BASE, load_yaml(text)))
-    lesson_for(cfg).check(cfg)
+    task_data_for(cfg).check(cfg)
 
 
 @pytest.mark.parametrize("text", re.findall(r"`(\{kind: [^`]*\})`", PAGE.read_text()))

@@ -16,10 +16,10 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT
-from dragoman.text.filled import plurals
-from dragoman.text.filled.document import open_document
+from dragoman.text.document import FillableDocument, Filling, Slot
+from dragoman.text.filled.opening import open_document
 from dragoman.text.filled.po_document import PoDocument
-from dragoman.text.filled.slots import Document, Filling, Slot
+from dragoman.text.formats import plurals
 from dragoman.text.formats.tmx import TmxDocument
 from dragoman.text.formats.xliff import XliffDocument
 
@@ -32,12 +32,12 @@ MARK = "MARK"
 MANY = settings(max_examples=max(300, settings.default.max_examples))
 
 
-def document(name: str, raw: bytes, **options) -> Document:
+def document(name: str, raw: bytes, **options) -> FillableDocument:
     kind = {"po": PoDocument, "xlf": XliffDocument, "tmx": TmxDocument}[name.rpartition(".")[2]]
     return kind(raw, name, **options)
 
 
-def everything(doc: Document, text=MARK, **options) -> dict[int, Filling]:
+def everything(doc: FillableDocument, text=MARK, **options) -> dict[int, Filling]:
     return {i: Filling(text, **options) for i in range(len(doc.slots))}
 
 
@@ -279,7 +279,7 @@ def test_what_is_translated_or_not_for_translation_is_no_slot_to_fill():
 # ---- translating one ------------------------------------------------------------------------------
 
 
-class Listed(Document):
+class Listed(FillableDocument):
     """A document of nothing but slots; filling it lists them."""
 
     def __init__(self, *slots: Slot):

@@ -9,11 +9,11 @@ from test_documents import document
 from test_placeholders import said, speaks, translated
 from test_translation_files import HEADER, memory, xliff12
 
-from dragoman.cli.output import Format, Layout, write
+from dragoman.cli.output import OutputFormat, OutputLayout, write
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.document import translate_document
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
-from dragoman.decode.documents.ways import IN_PIECES, UNTOUCHED
+from dragoman.decode.documents.placeholder_strategies import IN_PIECES, UNTOUCHED
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 
 # ---- in documents ---------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_variants_of_a_memory_that_a_warning_names_are_marked_or_left_out():
 
 def test_a_translation_that_was_ended_by_force_is_marked():
     def ask(questions, _=None):
-        cut = Candidate("A A A", -1.0, -2.0, (5, 2), (-1.0, -1.0), cut=True)
+        cut = Candidate("A A A", -1.0, -2.0, (5, 2), (-1.0, -1.0), truncated=True)
         return [Translation(1, text, (cut,), (f"row 1: {TRUNCATED}",)) for text in questions]
 
     found = translate_document(document("a.po", po("a").encode()), ask)
@@ -114,7 +114,7 @@ def test_what_has_no_words_inside_is_no_icu_message(text):
 
 
 def record(translation: Translation, **layout) -> dict:
-    write([translation], file := io.StringIO(), Layout(format=Format.json, **layout))
+    write([translation], file := io.StringIO(), OutputLayout(format=OutputFormat.json, **layout))
     return json.loads(file.getvalue())
 
 
@@ -157,8 +157,8 @@ def test_stand_ins_tell_what_was_asked_and_answered():
 
 
 def test_confidence_and_warnings_are_those_of_the_candidate_that_is_taken():
-    lost = Candidate("an", -1.0, -1.0, (7, 2), (-0.5, -0.5), cut=True, confidence=0.9)
-    kept = Candidate("an: %s", -4.0, -4.0, (8, 2), (-2.0, -2.0), cut=False, confidence=0.2)
+    lost = Candidate("an", -1.0, -1.0, (7, 2), (-0.5, -0.5), truncated=True, confidence=0.9)
+    kept = Candidate("an: %s", -4.0, -4.0, (8, 2), (-2.0, -2.0), truncated=False, confidence=0.2)
 
     def ask(texts):
         return [Translation(1, text, (lost, kept), (f"row 1: {TRUNCATED}",), 0.9) for text in texts]
@@ -169,8 +169,8 @@ def test_confidence_and_warnings_are_those_of_the_candidate_that_is_taken():
 
 
 def test_a_candidate_that_was_cut_is_told_even_if_the_first_was_not():
-    lost = Candidate("an", -1.0, -1.0, (2,), (-1.0,), cut=False)
-    kept = Candidate("an: %s", -4.0, -4.0, (8, 2), (-2.0, -2.0), cut=True)
+    lost = Candidate("an", -1.0, -1.0, (2,), (-1.0,), truncated=False)
+    kept = Candidate("an: %s", -4.0, -4.0, (8, 2), (-2.0, -2.0), truncated=True)
     (answer,) = placeholders.translate(["on %s"], lambda texts: [Translation(1, t, (lost, kept)) for t in texts])
     assert answer.warnings == (f"row 1: {TRUNCATED}",) and answer.confidence == pytest.approx(math.exp(-2.0))
 
@@ -189,4 +189,4 @@ def test_whatever_the_model_answers_a_line_of_json_does_not_contradict_itself(te
 
 
 def _judged(candidate: Candidate) -> Candidate:
-    return Candidate(candidate.text, -1.0, -2.0, (5, 2), (-1.0, -1.0), cut=False, confidence=0.5)
+    return Candidate(candidate.text, -1.0, -2.0, (5, 2), (-1.0, -1.0), truncated=False, confidence=0.5)

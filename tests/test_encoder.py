@@ -14,30 +14,30 @@ from variants import D, H, assert_equal, gradients
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.caches.state import stateless
 from dragoman.model.contrastive import TwoTowersConfig, contrastive_loss
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import (
-    Classification,
+    ClassificationHead,
     First,
     Last,
-    MaskedLanguage,
+    MaskedLanguageHead,
     Mean,
-    Sentence,
-    Spans,
-    Tagging,
+    SentenceHead,
+    SpansHead,
+    TaggingHead,
 )
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.interface import EncoderModel, Frames, Tokens
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
-from dragoman.model.positions.places import Places
 from dragoman.model.positions.position import Alibi, Learned, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import Rotary, RotaryGrid
-from dragoman.model.positions.visibility import Causal, Full
-from dragoman.model.state import stateless
+from dragoman.model.positions.tokens import Positions
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
@@ -58,55 +58,55 @@ ENCODERS: dict[str, EncoderConfig] = {
         "bert": {
             "inputs": TokenInput(vocab=V, position=Learned(length=9), types=2, norm=LayerNorm()),
             "tower": tower(placement="post", mlp=FeedForward(hidden=32, activation="gelu")),
-            "head": MaskedLanguage(),
+            "head": MaskedLanguageHead(),
         },
         "roberta": {
             "inputs": TokenInput(vocab=V, position=Learned(length=9, offset=2), types=1, norm=LayerNorm(), pad=1),
             "tower": tower(placement="post"),
-            "head": Classification(classes=3, activation="tanh"),
+            "head": ClassificationHead(classes=3, activation="tanh"),
         },
-        "untied": {"inputs": TokenInput(vocab=V), "tower": tower(), "head": MaskedLanguage(tied=False)},
+        "untied": {"inputs": TokenInput(vocab=V), "tower": tower(), "head": MaskedLanguageHead(tied=False)},
         "modern": {
             "inputs": TokenInput(vocab=V),
             "tower": tower(mlp=Gated(hidden=16), norm=RmsNorm(), position=Rotary(), bias=False, kv_heads=2),
-            "head": Tagging(classes=4),
+            "head": TaggingHead(classes=4),
         },
         "mixture": {
             "inputs": TokenInput(vocab=V, position=Sinusoidal(), scale=True),
             "tower": tower(mlp=Mixture(experts=3, active=2, expert=Gated(hidden=8))),
-            "head": Spans(),
+            "head": SpansHead(),
         },
         "t5 encoder": {
             "inputs": TokenInput(vocab=V),
             "tower": tower(position=T5Bias(buckets=8, reach=8, bidirectional=True)),
-            "head": Sentence(),
+            "head": SentenceHead(),
         },
         "clip text": {
             "inputs": TokenInput(vocab=V, position=Learned(length=9)),
             "tower": tower(visibility=Causal()),
-            "head": Sentence(pooling=Last(), size=7),
+            "head": SentenceHead(pooling=Last(), size=7),
         },
         "no head": {"inputs": TokenInput(vocab=V, position=Sinusoidal(layout="halves")), "tower": tower()},
-        "vit": {"inputs": PatchInput(**IMAGE), "tower": tower(), "head": Classification(classes=3)},
+        "vit": {"inputs": PatchInput(**IMAGE), "tower": tower(), "head": ClassificationHead(classes=3)},
         "vit, mean, sinusoidal": {
             "inputs": PatchInput(**IMAGE, class_token=False, position=SinusoidalGrid()),
             "tower": tower(),
-            "head": Classification(classes=3, pooling=Mean()),
+            "head": ClassificationHead(classes=3, pooling=Mean()),
         },
         "vit, rotary": {
             "inputs": PatchInput(**IMAGE, position=NoGrid(), norm=LayerNorm(), bias=False),
             "tower": tower(position=RotaryGrid(), head_dim=8),
-            "head": Sentence(pooling=First(), size=7),
+            "head": SentenceHead(pooling=First(), size=7),
         },
         "frames": {
             "inputs": FrameInput(channels=C, position=Learned(length=9), norm=LayerNorm()),
             "tower": tower(),
-            "head": Tagging(classes=4),
+            "head": TaggingHead(classes=4),
         },
         "frames, alibi": {
             "inputs": FrameInput(channels=C, bias=False),
             "tower": tower(position=Alibi()),
-            "head": Classification(classes=2, pooling=Mean()),
+            "head": ClassificationHead(classes=2, pooling=Mean()),
         },
     }.items()
 }
@@ -241,7 +241,7 @@ def test_the_class_token_stands_in_front_with_a_position_of_its_own():
 def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
     reader = PatchInput(size=(4, 6), patch=2, position=SinusoidalGrid()).build(D)
     added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.places(torch.device("cpu")))[0]
-    line = Sinusoidal(layout="halves").build(D // 2).waves(torch.arange(3)[None])[0]
+    line = Sinusoidal(layout="halves").build(D // 2).cos_sin(torch.arange(3)[None])[0]
     assert not added[0].any()
     for i, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
         assert_equal(added[1 + i], torch.cat([line[row], line[column]]))
@@ -251,17 +251,17 @@ def test_rotary_positions_in_a_grid_turn_one_half_of_the_pairs_by_row_and_one_by
     heads, size = 2, 8
     places = PatchInput(size=(4, 6), patch=2).build(D).places(torch.device("cpu"))
     x = torch.randn(1, heads, 7, size, dtype=torch.float64)
-    got = RotaryGrid(theta=100.0).build(heads, size).relate(places, places, torch.float64).rotate(x)
+    got = RotaryGrid(theta=100.0).build(heads, size).effect(places, places, torch.float64).rotate(x)
     line = Rotary(theta=100.0).build(heads, size // 2)
     for where, channels in ((places.row, [0, 1, 4, 5]), (places.column, [2, 3, 6, 7])):
-        along = Places(where)
-        assert_equal(got[..., channels], line.relate(along, along, torch.float64).rotate(x[..., channels]))
+        along = Positions(where)
+        assert_equal(got[..., channels], line.effect(along, along, torch.float64).rotate(x[..., channels]))
 
 
 def test_scores_in_a_grid_depend_on_the_step_from_patch_to_patch_only():
     places = PatchInput(size=(6, 8), patch=2, class_token=False).build(D).places(torch.device("cpu"))
     q, k = (torch.randn(8, dtype=torch.float64).expand(1, 1, 12, 8) for _ in range(2))
-    turn = RotaryGrid(theta=100.0).build(1, 8).relate(places, places, torch.float64).rotate
+    turn = RotaryGrid(theta=100.0).build(1, 8).effect(places, places, torch.float64).rotate
     scores = (turn(q) @ turn(k).transpose(2, 3))[0, 0].view(3, 4, 3, 4)
     assert_equal(scores[0, 0, 1, 2], scores[1, 1, 2, 3])
     assert_equal(scores[2, 3, 0, 1], scores[2, 2, 0, 0])
@@ -414,13 +414,19 @@ def changed(cfg: Any, **changes: Any) -> Any:
     "cfg, says",
     [
         (changed(BERT, inputs=TokenInput()), "model.inputs.vocab: must be given"),
-        (changed(VIT, head=Classification()), "model.head.classes: must be given before the model is built; training"),
-        (changed(VIT, head=MaskedLanguage()), "model.head.masked_language predicts ids, and the inputs are none"),
+        (
+            changed(VIT, head=ClassificationHead()),
+            "model.head.classes: must be given before the model is built; training",
+        ),
+        (changed(VIT, head=MaskedLanguageHead()), "model.head.masked_language predicts ids, and the inputs are none"),
         (changed(VIT, inputs=PatchInput(size=(9, 8), patch=4)), "model.inputs.patch: squares of 4 pixels do not fill"),
         (changed(VIT, dim=22, inputs=PatchInput(size=(8, 8), patch=4, position=SinusoidalGrid())), "model.inputs.posi"),
         (changed(BERT, tower=tower(position=RotaryGrid())), "model.tower.pattern.0.mixer.position: two coordinates"),
         (TwoTowersConfig(first=BERT), "model.first.head: must be sentence, normalized"),
-        (TwoTowersConfig(first=TEXT, second=changed(TEXT, head=Sentence())), "model.second.head: gives vectors of 24"),
+        (
+            TwoTowersConfig(first=TEXT, second=changed(TEXT, head=SentenceHead())),
+            "model.second.head: gives vectors of 24",
+        ),
     ],
     ids=lambda x: x if isinstance(x, str) else "",
 )

@@ -10,7 +10,7 @@ from dragoman.decode.translator import Candidate, Translation, Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.evaluation import evaluate
 from dragoman.evaluate.metrics import METRICS, score
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 
 class Known(Translator):
@@ -24,7 +24,7 @@ class Known(Translator):
         texts = [request.text for request in requests]
         return [
             Translation(
-                row, text, (Candidate(self.outputs[text], -1.5, -3.0, (2,), (-3.0,), cut=False),), (f"row {row}",)
+                row, text, (Candidate(self.outputs[text], -1.5, -3.0, (2,), (-3.0,), truncated=False),), (f"row {row}",)
             )
             for row, text in enumerate(texts, 1)
         ]

@@ -8,7 +8,7 @@ from tiny_reader import BLOCK as READS
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 from tiny_run import MODEL as TRANSLATOR
 
-from dragoman.abilities import ability
+from dragoman.capabilities import ability
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import from_dict, to_dict

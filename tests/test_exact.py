@@ -12,20 +12,20 @@ from torch.nn import functional as F
 from variants import MODELS, VARIANTS, batch, build, build_from
 
 from dragoman.config import choices, config
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.dropout import Dropout
-from dragoman.model.kernels import learning as kernels
-from dragoman.model.kernels.known import KNOWN, Unknown, check_known
-from dragoman.model.kernels.native import NativeTransformer
+from dragoman.model.inference.known import KNOWN, UnknownToKernels, check_known
+from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.linear import Linear
+from dragoman.model.masks.visibility import Causal, Full, build_cross_mask, build_self_mask, retained_columns
 from dragoman.model.mlp import ACTIVATIONS, FeedForwardLayer, GatedLayer
 from dragoman.model.norm import Residual, RmsNormLayer
-from dragoman.model.positions.places import Places
+from dragoman.model.ops import elementwise as kernels
+from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import LearnedEmbedding
-from dragoman.model.positions.relation import Relation, RelativeScheme
 from dragoman.model.positions.rotary import NoScaling, Rotary, RotaryScheme
-from dragoman.model.positions.visibility import Causal, Full, look, look_across, still_visible
+from dragoman.model.positions.tokens import Positions
 from dragoman.model.scorer import Scorer
 from dragoman.model.tower import Block, Tower
 from dragoman.model.transformer import Transformer, TransformerConfig
@@ -37,11 +37,11 @@ pytestmark = needed
 
 
 class Backwards(RotaryScheme):
-    def relate(self, q, k, dtype):
-        return super().relate(q._replace(pos=-q.pos), k, dtype)
+    def effect(self, q, k, dtype):
+        return super().effect(q._replace(pos=-q.pos), k, dtype)
 
 
-class Nearer(Relation):
+class Nearer(PositionEffect):
     """A bias, and nothing that says so."""
 
     def __init__(self, q, k):
@@ -52,11 +52,11 @@ class Nearer(Relation):
 
 
 class NearerScheme(RelativeScheme):
-    def relate(self, q, k, dtype):
+    def effect(self, q, k, dtype):
         return Nearer(q, k)
 
 
-class Louder(Relation):
+class Louder(PositionEffect):
     """Adds to the output, and nothing says so."""
 
     def values(self, weights):
@@ -68,10 +68,10 @@ class LouderScheme(RelativeScheme):
         super().__init__()
         self.channels = channels
 
-    def relate(self, q, k, dtype):
-        relation = Louder()
-        relation.channels = self.channels
-        return relation
+    def effect(self, q, k, dtype):
+        position_effect = Louder()
+        position_effect.channels = self.channels
+        return position_effect
 
 
 class Doubled(nn.Module):
@@ -240,11 +240,11 @@ def test_what_a_part_overrides_counts_while_decoding(name):
     wanted = model(target, source)
     assert (wanted - plain(target, source)).abs().max() > 0.01, "the change tells"
     if name.startswith("a hook"):  # listening begins when the model is ready
-        ready = made_ready(copy.deepcopy(plain), "cpu", "float32")
+        ready = prepare_for_inference(copy.deepcopy(plain), "cpu", "float32")
         assert type(ready) is NativeTransformer
         CHANGES[name][1](ready)
     else:
-        ready = made_ready(model, "cpu", "float32")
+        ready = prepare_for_inference(model, "cpu", "float32")
     state = ready.start(source)
     got = torch.cat([ready.decode(tokens, state) for tokens in target.split([1, 1, 2, 2], dim=1)], dim=1)
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
@@ -307,20 +307,20 @@ def test_what_a_part_overrides_counts_while_training_in_bfloat16(name, monkeypat
 
 
 def test_a_visibility_that_overrides_allows_alone_is_asked():
-    here = Places(torch.arange(5)[None])
+    here = Positions(torch.arange(5)[None])
     back = here.pos[:, :, None] - here.pos[:, None, :]
-    assert torch.equal(look(EveryOther(), here, here).mask[:, 0], (back >= 0) & (back % 2 == 0))
-    assert still_visible(EveryOther(window=2), here) is None, "nothing is forgotten that it may still see"
+    assert torch.equal(build_self_mask(EveryOther(), here, here).allowed[:, 0], (back >= 0) & (back % 2 == 0))
+    assert retained_columns(EveryOther(window=2), here) is None, "nothing is forgotten that it may still see"
     assert not EveryOther().sees_only_past and EveryOther().in_window(2, 0) is None
-    for asked in (look, look_across):
-        assert torch.equal(asked(OnlyItself(), here, here).mask[:, 0], back == 0)
+    for asked in (build_self_mask, build_cross_mask):
+        assert torch.equal(asked(OnlyItself(), here, here).allowed[:, 0], back == 0)
 
 
 def test_every_hook_of_a_relation_decides_which_kernel_runs():
-    hooks = {name for name, value in vars(Relation).items() if callable(value) and not name.startswith("_")}
+    hooks = {name for name, value in vars(PositionEffect).items() if callable(value) and not name.startswith("_")}
     assert hooks == {"rotate", "parts", "bias", "values"}, "Relation.fusable and .biased must know a new one"
     assert not Louder().fusable and not Louder().biased
-    assert Relation().fusable and not Relation().biased
+    assert PositionEffect().fusable and not PositionEffect().biased
 
 
 # ---- configuration ---------------------------------------------------------------------------------------
@@ -400,20 +400,22 @@ def test_a_class_that_is_new_is_unknown_wherever_it_stands():
         """As rotary, and more."""
 
     mixer = plain().decoder.pattern[0].mixer
-    with pytest.raises(Unknown, match=r"model\.decoder\.pattern\.0\.mixer\.position: later"):
+    with pytest.raises(UnknownToKernels, match=r"model\.decoder\.pattern\.0\.mixer\.position: later"):
         check_known(with_mixer(dataclasses.replace(mixer, position=Later())), "model")
 
 
 def test_a_field_that_is_new_is_unknown_even_with_its_default(monkeypatch):
     field = KNOWN[AttentionConfig]
     monkeypatch.setitem(KNOWN, AttentionConfig, field._replace(computed=field.computed.replace("qk_norm", "")))
-    with pytest.raises(Unknown, match=r"model\.decoder\.pattern\.0\.mixer\.qk_norm: no_norm"):
+    with pytest.raises(UnknownToKernels, match=r"model\.decoder\.pattern\.0\.mixer\.qk_norm: no_norm"):
         check_known(plain(), "model")
 
 
 @pytest.mark.parametrize("cfg", [VARIANTS["scaled output"], VARIANTS["window, sinks"], VARIANTS["mixture"]])
 def test_a_value_that_the_kernels_do_not_compute_is_unknown(cfg):
-    with pytest.raises(Unknown, match=r"model\.(scale_output: True|.*sinks: [12]|.*mlp: mixture)|position: alibi"):
+    with pytest.raises(
+        UnknownToKernels, match=r"model\.(scale_output: True|.*sinks: [12]|.*mlp: mixture)|position: alibi"
+    ):
         check_known(cfg.config("decoder-only"), "model")
 
 

@@ -19,10 +19,10 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.interchange.ctranslate2 import export_ctranslate2, tokens
 from dragoman.interchange.exporting import export_huggingface
 from dragoman.interchange.importing import import_checkpoint
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Alibi, Learned
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer

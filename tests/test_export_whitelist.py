@@ -13,7 +13,7 @@ import variants
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import config
-from dragoman.data.material import Ids
+from dragoman.data.material import IdMaterial
 from dragoman.interchange import checking, ctranslate2, exporting, known_parts
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import obstacle, shape_of
@@ -173,7 +173,7 @@ def test_a_classifier_for_several_labels_tells_each_by_itself(tmp_path, capsys):
     answer = json.loads(capsys.readouterr().out)
     model = foreign.load_encoder(tmp_path / "run")
     reader = RunDirectory.open(tmp_path / "run").tokenizers()[0]
-    (row,) = Ids(reader, 512).rows(["w9 w10"], [""])
+    (row,) = IdMaterial(reader, 512).rows(["w9 w10"], [""])
     wanted = model(torch.from_numpy(row)[None])[0].sigmoid().tolist()
     assert list(answer["probabilities"].values()) == pytest.approx(wanted, abs=1e-4)
     assert answer["labels"] == [f"LABEL_{i}" for i, p in enumerate(wanted) if p >= 0.5]

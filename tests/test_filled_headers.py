@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from translate.storage import pypo
 
-from dragoman.text.filled import plurals
+from dragoman.text.document import Filling
 from dragoman.text.filled.po_document import PoDocument
-from dragoman.text.filled.slots import Filling
+from dragoman.text.formats import plurals
 
 TEMPLATE = r"""# SOME DESCRIPTIVE TITLE.
 #, fuzzy

@@ -11,10 +11,10 @@ from translate.storage.tmx import tmxfile
 from translate.storage.xliff import xlifffile
 
 from dragoman.errors import DataError
-from dragoman.text.filled.slots import Filling
-from dragoman.text.formats.lines import Pair
+from dragoman.text.document import Filling
 from dragoman.text.formats.tmx import Tmx, TmxDocument, read_tmx
 from dragoman.text.formats.xliff import XliffDocument
+from dragoman.text.lines import Pair
 
 
 def upper(doc, review=False) -> bytes:

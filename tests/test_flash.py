@@ -5,21 +5,21 @@ import torch
 from by_kernels import Function, compare, half, needed, same_with_any_number_of_threads, value_and_gradients
 from torch import Tensor
 
-from dragoman.model.attention import AttentionConfig, View, flash
-from dragoman.model.positions.places import Tokens, stand
+from dragoman.model.attention import AttentionConfig, AttentionContext, flash
+from dragoman.model.caches.state import KV
+from dragoman.model.masks.visibility import AttentionMask, Full
+from dragoman.model.positions.effect import PositionEffect
 from dragoman.model.positions.position import Alibi
-from dragoman.model.positions.relation import Relation
-from dragoman.model.positions.visibility import Full, Sight
-from dragoman.model.state import KV
+from dragoman.model.positions.tokens import Tokens, positions_of
 
 pytestmark = needed
 
 
-def attending(sight: Sight, H: int, G: int, C: int) -> Function:
+def attending(mask: AttentionMask, H: int, G: int, C: int) -> Function:
     """From what three linear layers give, by whichever kernel is chosen for it."""
     attention, view = (
         AttentionConfig(heads=H, kv_heads=G, visibility=Full()).build(H * C),
-        View(sight, Relation(), None),
+        AttentionContext(mask, PositionEffect(), None),
     )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -39,24 +39,29 @@ SHAPES = [
 ]
 
 
-def sights(B: int, Q: int, K: int) -> dict[str, Sight]:
+def sights(B: int, Q: int, K: int) -> dict[str, AttentionMask]:
     keep, some = torch.rand(B, 1, 1, K) < 0.7, torch.rand(B, 1, Q, K) < 0.3
     left, document = torch.arange(K) >= torch.arange(1, B + 1)[:, None], torch.arange(K) * 3 // K
     keep[-1], some[0, 0, 0], some[-1, 0, -1] = False, False, False
-    made = {"all": Sight(), "padding": Sight(keep), "left": Sight(left[:, None, None]), "some": Sight(some)}
+    made = {
+        "all": AttentionMask(),
+        "padding": AttentionMask(keep),
+        "left": AttentionMask(left[:, None, None]),
+        "some": AttentionMask(some),
+    }
     if Q == K:
         apart = (document[:, None] == document) & torch.ones(K, K, dtype=torch.bool).tril()
-        made |= {"causal": Sight(causal=True), "documents": Sight(apart.expand(B, 1, K, K))}
+        made |= {"causal": AttentionMask(causal=True), "documents": AttentionMask(apart.expand(B, 1, K, K))}
     return made
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_attention_over_the_keys_that_are_seen(monkeypatch, shape):
     B, H, G, Q, K, C = shape
-    for sight in sights(B, Q, K).values():
+    for mask in sights(B, Q, K).values():
         given = (3 * half(B, Q, H * C), half(B, K, G * C), half(B, K, G * C))
-        heads = compare(monkeypatch, attending(sight, H, G, C), *given)[0].unflatten(-1, (H, C))
-        dense = sight.dense(Q, K, heads.device)
+        heads = compare(monkeypatch, attending(mask, H, G, C), *given)[0].unflatten(-1, (H, C))
+        dense = mask.dense(Q, K, heads.device)
         if dense is not None:
             assert not heads[~dense.any(-1).expand(B, 1, Q)[:, 0]].any(), "who sees nothing gathers nothing"
 
@@ -69,7 +74,7 @@ def test_attention_reads_heads_wherever_they_lie():
     ]
     attention, view = (
         AttentionConfig(heads=3, visibility=Full()).build(192),
-        View(Sight(causal=True), Relation(), None),
+        AttentionContext(AttentionMask(causal=True), PositionEffect(), None),
     )
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -85,15 +90,15 @@ def test_attention_keeps_nothing_of_the_size_of_its_weights():
     kept = []
     given = [half(1, 100, 64).requires_grad_() for _ in range(3)]
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        attending(Sight(causal=True), 2, 2, 32)(*given)
+        attending(AttentionMask(causal=True), 2, 2, 32)(*given)
     assert 0 < max(kept) <= given[0].numel() < 2 * 100 * 100
 
 
 def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
-    q, view = half(1, 2, 5, 32).requires_grad_(), View(Sight(), Relation(), None)
+    q, view = half(1, 2, 5, 32).requires_grad_(), AttentionContext(AttentionMask(), PositionEffect(), None)
     plain, dropping = (AttentionConfig(heads=2, visibility=Full(), dropout=p).build(64) for p in (0.0, 0.1))
-    places = stand(Tokens(torch.ones(1, 5, dtype=torch.long)))
-    biased = View(Sight(), Alibi().build(2, 32).relate(places, places, torch.float32), None)
+    places = positions_of(Tokens(torch.ones(1, 5, dtype=torch.long)))
+    biased = AttentionContext(AttentionMask(), Alibi().build(2, 32).effect(places, places, torch.float32), None)
     assert plain.kernel(q, KV(q, q), view) is flash
     assert dropping.kernel(q, KV(q, q), view) is not flash and plain.kernel(q, KV(q, q), biased) is not flash
     plain.weights.register_forward_hook(lambda *given: None)
@@ -104,12 +109,12 @@ def test_weights_that_are_dropped_biased_or_listened_to_are_written_out():
 def test_a_score_that_is_no_number_is_not_lost(odd):
     given = [half(2, 5, 32).abs() for _ in range(3)]
     given[0][0, 3, 7] = odd
-    value, _, by_k, _ = value_and_gradients(attending(Sight(), 1, 1, 32), given)
+    value, _, by_k, _ = value_and_gradients(attending(AttentionMask(), 1, 1, 32), given)
     assert not value[0, 3].isfinite().any() and value[0, :3].isfinite().all() and value[1].isfinite().all()
     assert not by_k[0].isfinite().any() and by_k[1].isfinite().all()
 
 
 def test_the_number_of_threads_changes_no_bit():
     given, upstream = [half(3, 40, 64) for _ in range(3)], half(3, 40, 64)
-    attend = attending(Sight(causal=True), 2, 2, 32)
+    attend = attending(AttentionMask(causal=True), 2, 2, 32)
     same_with_any_number_of_threads(lambda: value_and_gradients(attend, given, upstream))

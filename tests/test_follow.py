@@ -8,8 +8,8 @@ import torch
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
-from dragoman.train import report
 from dragoman.train.follow import follow, journal
+from dragoman.train.report import page as report
 
 
 def save(run, step, value=0.0):

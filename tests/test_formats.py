@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
-from dragoman.text.formats.formats import (
+from dragoman.text.formats.pairs import (
     JsonLines,
     Keyed,
     Pair,

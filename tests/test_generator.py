@@ -13,9 +13,9 @@ from test_speculative import transformer as translating
 from torch import nn
 
 from dragoman.cli import main
+from dragoman.decode.constraints.repetition import NoRepeat
+from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.generator import Generator
-from dragoman.decode.pieces import TextStream
-from dragoman.decode.rules.repetition import NoRepeat
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
@@ -23,11 +23,11 @@ from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.speculative import Speculative
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer

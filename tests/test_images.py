@@ -12,10 +12,10 @@ from tiny_run import outcome
 from dragoman.cli import main
 from dragoman.data.arrays import Arrays, ArrayTable, Digits, ImageFolder, guess_arrays, read_arrays
 from dragoman.data.augment import ShiftAndFlip
-from dragoman.data.material import Images, Measurements
+from dragoman.data.material import FrameMaterial, ImageMaterial
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.errors import ConfigError, DataError
-from dragoman.evaluate.baseline import Numbers
+from dragoman.evaluate.baseline import ArrayFeatures
 from dragoman.model.inputs import FrameInput, PatchInput
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
@@ -123,7 +123,7 @@ def test_evaluation_reads_the_kept_test_set_and_has_logistic_regression_beside(r
 def test_the_baseline_on_numbers_is_the_logistic_regression_of_scikit_learn():
     linear_model = pytest.importorskip("sklearn.linear_model")
     images, labels = bright_quarters(60)
-    ours = Numbers(list(images), [str(label) for label in labels], ["0", "1", "2", "3"], over_time=False)
+    ours = ArrayFeatures(list(images), [str(label) for label in labels], ["0", "1", "2", "3"], over_time=False)
     theirs = linear_model.LogisticRegression(tol=1e-8, max_iter=1000).fit(ours.features(list(images)).numpy(), labels)
     new, _ = bright_quarters(20, seed=2)
     features = ours.features(list(new))
@@ -152,7 +152,7 @@ def folder(tmp_path):
 def test_a_folder_of_files_and_an_archive_of_arrays_say_the_same(folder, tmp_path):
     images, labels = bright_quarters(40)
     np.savez(tmp_path / "a.npz", x=images, y=[f"quarter {label}" for label in labels])
-    material = Images(PatchInput(size=(8, 8), patch=4, channels=1))
+    material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
 
     def rows(source):
         found = read_arrays(source)
@@ -170,7 +170,7 @@ def test_a_table_may_hold_numbers_or_files(tmp_path):
     parquet.write_table(arrow.table(columns), tmp_path / "numbers.parquet")
     columns = {"image": [{"bytes": png(image)} for image in images], "label": labels}
     parquet.write_table(arrow.table(columns), tmp_path / "files.parquet")
-    material = Images(PatchInput(size=(8, 8), patch=4, channels=1))
+    material = ImageMaterial(PatchInput(size=(8, 8), patch=4, channels=1))
     for name in ("numbers", "files"):
         found = read_arrays(ArrayTable(path=str(tmp_path / f"{name}.parquet")))
         rows = material.rows([e.given for e in found], [e.where for e in found])
@@ -180,7 +180,7 @@ def test_a_table_may_hold_numbers_or_files(tmp_path):
 
 
 def test_shades_become_minus_one_to_one_and_floats_stay_as_they_are():
-    material = Images(PatchInput(size=(1, 2), patch=1, channels=1))
+    material = ImageMaterial(PatchInput(size=(1, 2), patch=1, channels=1))
     shades, floats = np.array([[0, 255]], np.uint8), np.array([[0.25, 7.0]])
     assert material.collate(material.rows([shades], ["a"])).tolist() == [[[[-1.0, 1.0]]]]
     assert material.collate(material.rows([floats], ["a"])).tolist() == [[[[0.25, 7.0]]]]
@@ -188,7 +188,7 @@ def test_shades_become_minus_one_to_one_and_floats_stay_as_they_are():
 
 def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
     colour = np.random.default_rng(1).integers(0, 256, (4, 6, 3), dtype=np.uint8)
-    material = Images(PatchInput(size=(4, 6), patch=2))
+    material = ImageMaterial(PatchInput(size=(4, 6), patch=2))
     of_array, of_file = material.rows([colour, png(colour)], ["a", "b"])
     np.testing.assert_array_equal(of_array, of_file)
     np.testing.assert_array_equal(of_array.reshape(3, 4, 6), colour.transpose(2, 0, 1))
@@ -198,7 +198,7 @@ def test_channels_of_files_are_converted_and_arrays_have_theirs_last():
 
 
 def test_frames_are_cut_at_the_longest_and_padding_is_no_frame():
-    material = Measurements(FrameInput(channels=2), longest=3)
+    material = FrameMaterial(FrameInput(channels=2), longest=3)
     long, short = np.arange(10.0).reshape(5, 2), np.array([[7, 8]])
     rows = material.rows([long, short], ["a", "b"])
     values, keep = material.collate(rows)

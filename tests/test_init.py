@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm
 from dragoman.model.positions.position import Sinusoidal
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, Dot, Multiplicative, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
@@ -122,9 +122,9 @@ def test_deep_norm_scales_values_outputs_and_one_factor_of_the_hidden_layer(mlp)
 
 def test_deep_norm_carries_the_input_by_the_papers_constants():
     model = config(placement="post", residual=DeepNorm(), depth=(5, 3)).build()
-    assert model.encoder.blocks[0].mixer_residual.carry == pytest.approx(0.81 * (5**4 * 3) ** (1 / 16))
+    assert model.encoder.blocks[0].mixer_residual.residual_scale == pytest.approx(0.81 * (5**4 * 3) ** (1 / 16))
     for residual in ("mixer_residual", "cross_residual", "mlp_residual"):
-        assert getattr(model.decoder.blocks[2], residual).carry == pytest.approx((3 * 3) ** 0.25)
+        assert getattr(model.decoder.blocks[2], residual).residual_scale == pytest.approx((3 * 3) ** 0.25)
     alone = dataclasses.replace(
         config(placement="post", residual=DeepNorm(), depth=(2, 7)), encoder=None, position=Sinusoidal()
     )
@@ -132,7 +132,7 @@ def test_deep_norm_carries_the_input_by_the_papers_constants():
     alone = dataclasses.replace(
         alone, decoder=dataclasses.replace(alone.decoder, pattern=(dataclasses.replace(block, cross=None),))
     )
-    assert alone.build().decoder.blocks[0].mlp_residual.carry == pytest.approx(14**0.25)
+    assert alone.build().decoder.blocks[0].mlp_residual.residual_scale == pytest.approx(14**0.25)
 
 
 # ---- the whole model -------------------------------------------------------------------------------
@@ -145,8 +145,8 @@ def test_a_new_model_knows_nothing_and_says_so(placement, init):
     model = cfg.build().eval()  # tied to the output, a token that the residual sum carries through predicts itself
     with torch.no_grad():
         logits = model(torch.randint(1, V, (4, 20)), torch.randint(1, V, (4, 20)))
-    surprise = -logits.log_softmax(-1).mean().item()
-    assert surprise < math.log(V) + 1.5  # near that of guessing
+    nll = -logits.log_softmax(-1).mean().item()
+    assert nll < math.log(V) + 1.5  # near that of guessing
     assert std(logits) < 2
 
 

@@ -230,7 +230,7 @@ def test_marian_folders_are_read_as_marian_reads_them(marian_folder, tmp_path):
     numbers = json.loads((marian_folder / "vocab.json").read_text())
     model, source, target = foreign.load_model(tmp_path / "run")
     record = json.loads((tmp_path / "run" / "origin" / "dragoman.json").read_text())
-    order = foreign.Vocabulary(**record["vocabulary"]).order()
+    order = foreign.VocabularyMapping(**record["vocabulary"]).order()
     for text in TEXTS:
         for side, tokenizer in (("source", source), ("target", target)):
             cut = sentencepiece.SentencePieceProcessor(model_file=str(marian_folder / f"{side}.spm"))
@@ -257,7 +257,7 @@ def test_gpt2_folders_with_merges_are_read_as_gpt2_reads_them(tmp_path):
     trained.model.save(str(tmp_path / "folder"))
     import_checkpoint(tmp_path / "folder", tmp_path / "run")
     tokenizer = foreign.load_model(tmp_path / "run")[1]
-    order = foreign.Vocabulary(size=300, pad=None, bos=None, eos=0, start=0).order()
+    order = foreign.VocabularyMapping(size=300, pad=None, bos=None, eos=0, start=0).order()
     for text in TEXTS:
         assert order[tokenizer.encode(text)].tolist() == trained.encode(text).ids
         assert tokenizer.decode(tokenizer.encode(text)) == text

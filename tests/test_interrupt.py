@@ -13,8 +13,8 @@ from dragoman.cli import main
 from dragoman.text.tokens.training import train_interruptibly
 from dragoman.train.events import Finished
 from dragoman.train.interrupt import as_ctrl_c
-from dragoman.train.lessons import translation
 from dragoman.train.run import resume, start
+from dragoman.train.tasks import translation
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_ctrl_c_is_heeded_where_a_shell_had_it_ignored(pairs, tmp_path, monkeypa
 def test_a_signal_after_preparing_leaves_a_run_that_goes_on(pairs, tmp_path, monkeypatch):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupted(patch, translation.TranslationLesson, "plan", signal.SIGTERM)
+        interrupted(patch, translation.TranslationTaskData, "plan", signal.SIGTERM)
         *_, end = start(tiny_run.config(pairs), path).events()
     assert end.reason == "stopped before the first step" and end.command == f"dragoman train {path} --resume"
     list(resume(path).events())

@@ -7,7 +7,7 @@ from test_translator import parrot
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.document import translate_document
 from dragoman.decode.request import Request
-from dragoman.text.filled.document import open_document
+from dragoman.text.filled.opening import open_document
 from dragoman.text.invariants import changes, is_wordless, spans
 
 WORDLESS = ["1,234.56", "2024-05-01", "12:30", "192.168.0.1", "2147483648", "€ 15.00", "3/4", "---", "?", "→", "«…»"]

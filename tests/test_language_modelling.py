@@ -12,7 +12,7 @@ from tiny_run import ATTENTION, BLOCK, outcome
 
 from dragoman.config import from_dict, merge
 from dragoman.data.packing import IGNORE, Packed, RowBatches, Stretches, collate
-from dragoman.data.tasks import LanguageModelling
+from dragoman.data.tasks import LanguageModellingTask
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.formats.documents import BlankLines, Drawn, Marker, Tail, Texts
@@ -95,7 +95,7 @@ def test_packed_documents_are_read_as_if_each_had_a_row_of_its_own(folder, model
     documents = [[BOS, *torch.randint(3, 40, (n,)).tolist(), EOS] for n in (3, 9, 1, 5, 4)]
     text = stored(folder / "alone", documents).columns["text"]
     model = from_dict(ModelConfig, model | {"vocab": 40}).build().eval()
-    task = LanguageModelling(context=16)
+    task = LanguageModellingTask(context=16)
     rows = RowBatches(Packed(text, 16), 8, seed=1).at(0)[0]
     packed = collate(text, rows)
     assert packed.segment is not None and len(rows) < len(documents)
@@ -226,10 +226,10 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
     data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 8, "test": 0, "near": None}}
     run = start(recipe.load(plain | {"data": data}), tmp_path / "run")
     seen = [event for event in run.events() if isinstance(event, Validated)][-1]
-    lesson = run.lesson
+    task_data = run.task_data
     for row in range(10):
-        text, counted = (lesson.train.columns[name][row] for name in ("text", "counted"))
-        prompt, answer = lesson.tokenizer.decode(text[counted == 0]), lesson.tokenizer.decode(text[counted == 1])
+        text, counted = (task_data.train.columns[name][row] for name in ("text", "counted"))
+        prompt, answer = task_data.tokenizer.decode(text[counted == 0]), task_data.tokenizer.decode(text[counted == 1])
         assert prompt == f"say {answer[1]}{answer[0]}\n" and answer.endswith("!") and text[-1] == EOS
     sample = seen.samples[0]
     assert sample.source.startswith("say ") and sample.source.endswith("\n") and sample.reference.endswith("!")

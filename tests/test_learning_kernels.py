@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from by_kernels import compare, half, needed, value_and_gradients, without
 from torch import Tensor
 
-from dragoman.data.batch import Batch
-from dragoman.data.tasks import Translation
+from dragoman.data.batch import PairBatch
+from dragoman.data.tasks import TranslationTask
 from dragoman.model.attention import over_seen
-from dragoman.model.kernels import learning as kernels
 from dragoman.model.loss import linear_cross_entropy, plain_cross_entropy
+from dragoman.model.masks.visibility import AttentionMask
 from dragoman.model.mlp import relu
-from dragoman.model.positions.places import Tokens, stand
-from dragoman.model.positions.rotary import Rotary, Rotation
-from dragoman.model.positions.visibility import Sight
+from dragoman.model.ops import elementwise as kernels
+from dragoman.model.positions.rotary import Rotary, RotaryEffect
+from dragoman.model.positions.tokens import Tokens, positions_of
 from dragoman.model.tower import Tower
 from dragoman.presets import rewritten2026, vaswani2017
 
@@ -31,7 +31,7 @@ def test_silu_gate_is_right_for_numbers_of_any_size(monkeypatch):
 
     def gated(gate: Tensor, up: Tensor) -> Tensor:
         by_kernel = gate.dtype == torch.bfloat16 and kernels.take_half(gate, up)
-        return kernels.SiluGate.apply(gate, up) if by_kernel else F.silu(gate) * up
+        return kernels.SiluGateFunction.apply(gate, up) if by_kernel else F.silu(gate) * up
 
     compare(monkeypatch, gated, gate, up)
 
@@ -50,23 +50,23 @@ def test_softmax_over_the_keys_that_are_seen(monkeypatch, keys, seen):
     mask = {"some": torch.rand(2, 1, queries, keys) < 0.6, "as one": torch.rand(2, 1, 1, keys) < 0.6}.get(seen)
     if mask is not None:
         mask[0, 0, 0] = False
-    sight, scores = Sight(mask, causal=seen == "causal"), 5 * half(2, 3, queries, keys)
-    ours, gradient = value_and_gradients(lambda x: over_seen(x, sight), [scores], half(*scores.shape))
-    dense = sight.dense(queries, keys, scores.device)
+    mask, scores = AttentionMask(mask, causal=seen == "causal"), 5 * half(2, 3, queries, keys)
+    ours, gradient = value_and_gradients(lambda x: over_seen(x, mask), [scores], half(*scores.shape))
+    dense = mask.dense(queries, keys, scores.device)
     if dense is not None:
         assert not ours[~dense.expand_as(ours)].any() and not gradient[~dense.expand_as(ours)].any()
     totals = torch.ones(2, 3, queries) if dense is None else dense.any(-1).float().expand(2, 3, queries)
     torch.testing.assert_close(ours.sum(-1).float(), totals, atol=1e-2, rtol=0)
     if keys > 1:
-        compare(monkeypatch, lambda x: over_seen(x, sight), scores)
+        compare(monkeypatch, lambda x: over_seen(x, mask), scores)
 
 
 @pytest.mark.parametrize("texts", [1, 2])
 def test_rotation_of_heads_wherever_they_lie(monkeypatch, texts):
     ids, T, H, C = torch.ones(2, 7, dtype=torch.long), 7, 3, 32
-    places = stand(Tokens(ids, segment=torch.tensor([[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 3, 3, 3]])))
+    places = positions_of(Tokens(ids, segment=torch.tensor([[1, 1, 1, 2, 2, 2, 2], [1, 2, 2, 2, 3, 3, 3]])))
     pos = places.pos[:texts] if texts == 1 else places.pos
-    turn = Rotation(Rotary(), pos[..., None] * torch.rand(C // 2, dtype=torch.float64), torch.float32)
+    turn = RotaryEffect(Rotary(), pos[..., None] * torch.rand(C // 2, dtype=torch.float64), torch.float32)
 
     def apart(x: Tensor) -> Tensor:
         return turn.rotate(x.unflatten(-1, (H, C)).transpose(1, 2))
@@ -101,7 +101,7 @@ def test_a_logit_that_is_no_number_is_not_lost():
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_dropout_has_its_share_and_its_gradient_passes_where_the_value_does(share):
     x = torch.ones(1000, 1040).bfloat16()
-    value, gradient = value_and_gradients(lambda x: kernels.Dropout.apply(x, share), [x])
+    value, gradient = value_and_gradients(lambda x: kernels.DropoutFunction.apply(x, share), [x])
     kept, noise = (value != 0).double(), (share * (1 - share) / x.numel()) ** 0.5
     assert abs(1 - kept.mean() - share) < 5 * noise + 2**-16
     assert torch.equal(value, kept.bfloat16() * (1 / (1 - share))) and torch.equal(value, gradient)
@@ -109,7 +109,7 @@ def test_dropout_has_its_share_and_its_gradient_passes_where_the_value_does(shar
 
 def test_neighbours_and_successive_draws_are_dropped_independently():
     x = torch.ones(400_000).bfloat16()
-    one, two = (kernels.Dropout.apply(x, 0.5).ne(0).double() - 0.5 for _ in range(2))
+    one, two = (kernels.DropoutFunction.apply(x, 0.5).ne(0).double() - 0.5 for _ in range(2))
     bound = 5 * 0.25 / len(x) ** 0.5
     for lag in (0, 1, 2, 15, 16, 17, 32, 256):
         assert abs((one[lag:] * two[: len(two) - lag]).mean()) < bound
@@ -120,7 +120,7 @@ def test_dropout_is_a_function_of_the_seed():
     drawn = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        drawn.append(kernels.Dropout.apply(torch.ones(64).bfloat16(), 0.5))
+        drawn.append(kernels.DropoutFunction.apply(torch.ones(64).bfloat16(), 0.5))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
@@ -137,11 +137,11 @@ def test_a_model_learns_the_same(monkeypatch, name):
     model = replace(MODELS[name], vocab=50).build().double()
     lengths, ids = torch.tensor([9, 4, 7]), torch.randint(3, 50, (3, 9))
     ids = ids.masked_fill(torch.arange(9) >= lengths[:, None], 0)
-    batch = Batch(ids, F.pad(ids[:, :-1], (1, 0), value=1), ids)
+    batch = PairBatch(ids, F.pad(ids[:, :-1], (1, 0), value=1), ids)
 
     def learned() -> list[Tensor]:
         with torch.autocast("cpu", torch.bfloat16, enabled=next(model.parameters()).dtype == torch.float32):
-            loss, _ = Translation().loss(model, batch)
+            loss, _ = TranslationTask().loss(model, batch)
         return [loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))]
 
     truth = learned()
@@ -160,6 +160,6 @@ def test_computing_a_layer_again_draws_the_same_dropout():
             tower.recompute = again
         torch.manual_seed(7)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, _ = Translation().loss(model, Batch(ids, ids, ids))
+            loss, _ = TranslationTask().loss(model, PairBatch(ids, ids, ids))
         results.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -8,8 +8,8 @@ from torch import nn
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
-from dragoman.data.batch import Batch
-from dragoman.data.tasks import Translation
+from dragoman.data.batch import PairBatch
+from dragoman.data.tasks import TranslationTask
 from dragoman.errors import CheckpointError
 from dragoman.machine import autocast
 from dragoman.model.families import ModelConfig
@@ -17,12 +17,12 @@ from dragoman.model.loss import plain_r_drop
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
-from dragoman.train.loop import Diverged, Progress, Rules, seed_of, train_step
+from dragoman.train.distributed.micro_batch import MicroBatch, whole
+from dragoman.train.loop import Diverged, LoopProgress, StepRules, seed_of, train_step
 from dragoman.train.optimize import Adam, state_tensors
-from dragoman.train.together.part import Part, whole
 
 V = 20
-TASK = Translation()
+TASK = TranslationTask()
 
 
 def model(**changes):
@@ -31,7 +31,7 @@ def model(**changes):
     return cfg.build().train()
 
 
-def silent(module):
+def suppressed(module):
     """Without dropout, so that batches cut differently can be compared."""
     return module.eval()
 
@@ -42,18 +42,18 @@ def batch(seed=0, rows=6):
     for row in range(rows):
         source[row, 3 + row % 4 :], target[row, 2 + row % 5 :] = 0, 0
     shifted = torch.cat([torch.ones(rows, 1, dtype=torch.long), target[:, :-1]], dim=1)
-    return Batch(source, torch.where(target == 0, 0, shifted), target)
+    return PairBatch(source, torch.where(target == 0, 0, shifted), target)
 
 
 def cut(whole, *places):
     parts = [tensor.tensor_split(places) for tensor in whole]
-    return [Batch(*part) for part in zip(*parts, strict=True)]
+    return [PairBatch(*part) for part in zip(*parts, strict=True)]
 
 
 def step(module, micro_batches, progress=None, *, loss=TASK.loss, optimizer=None, **rules):
     optimizer = optimizer or Adam().build(module)
-    rules = Rules(**{"seed": 1, "clip": None} | rules)
-    return train_step(module, loss, whole(micro_batches), optimizer, progress or Progress(), lr=1e-3, rules=rules)
+    rules = StepRules(**{"seed": 1, "clip": None} | rules)
+    return train_step(module, loss, whole(micro_batches), optimizer, progress or LoopProgress(), lr=1e-3, rules=rules)
 
 
 def gradients(module):
@@ -69,7 +69,7 @@ def weights(module):
 
 @pytest.mark.parametrize("places", [(1,), (2, 3), (1, 2, 3, 4, 5)], ids=["1+5", "2+1+3", "each alone"])
 def test_accumulated_gradients_equal_the_large_batchs(places):
-    one, many = silent(model()), silent(model())
+    one, many = suppressed(model()), suppressed(model())
     whole = step(one, [batch()])
     parts = step(many, cut(batch(), *places))
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
@@ -79,7 +79,7 @@ def test_accumulated_gradients_equal_the_large_batchs(places):
 
 
 def test_clipping_shortens_the_gradient_and_keeps_its_direction():
-    free, clipped = silent(model()), silent(model())
+    free, clipped = suppressed(model()), suppressed(model())
     full = step(free, [batch()])
     short = step(clipped, [batch()], clip=full.grad_norm / 4)
     assert short.grad_norm == full.grad_norm, "the norm before clipping is reported"
@@ -88,7 +88,7 @@ def test_clipping_shortens_the_gradient_and_keeps_its_direction():
 
 
 def test_a_short_gradient_is_left_alone():
-    free, clipped = silent(model()), silent(model())
+    free, clipped = suppressed(model()), suppressed(model())
     full = step(free, [batch()])
     step(clipped, [batch()], clip=full.grad_norm * 2)
     assert all(torch.equal(gradients(free)[name], g) for name, g in gradients(clipped).items())
@@ -104,17 +104,19 @@ def test_a_step_is_a_function_of_seed_and_step_whatever_was_drawn_before():
     def same(a, b):
         return all(torch.equal(a[name], b[name]) for name in a)
 
-    here = learn(Progress(step=5), 1, draws=0)
-    assert same(here, learn(Progress(step=5), 1, draws=3))
-    assert not same(here, learn(Progress(step=6), 1, draws=0))
-    assert not same(here, learn(Progress(step=5), 2, draws=0))
+    here = learn(LoopProgress(step=5), 1, draws=0)
+    assert same(here, learn(LoopProgress(step=5), 1, draws=3))
+    assert not same(here, learn(LoopProgress(step=6), 1, draws=0))
+    assert not same(here, learn(LoopProgress(step=5), 2, draws=0))
 
 
 def test_a_micro_batch_draws_by_its_place_whatever_else_is_learned_from_before_it():
     both, alone = model(), model()
     for module, places in ((both, [0, 1]), (alone, [1])):
-        parts = [Part(batch(place), (place,), weight=float(place)) for place in places]
-        train_step(module, TASK.loss, parts, Adam().build(module), Progress(), lr=1e-3, rules=Rules(seed=1, clip=None))
+        parts = [MicroBatch(batch(place), (place,), weight=float(place)) for place in places]
+        train_step(
+            module, TASK.loss, parts, Adam().build(module), LoopProgress(), lr=1e-3, rules=StepRules(seed=1, clip=None)
+        )
     for name, gradient in gradients(alone).items():
         torch.testing.assert_close(gradients(both)[name], gradient)
 
@@ -134,7 +136,7 @@ def test_gradients_with_recomputation_equal_those_without_dropout_included():
 
 
 def test_bfloat16_keeps_float32_weights_and_learns_nearly_the_same():
-    exact, rough = silent(model()), silent(model())
+    exact, rough = suppressed(model()), suppressed(model())
     a = step(exact, [batch()])
     b = step(rough, [batch()], precision=autocast("bfloat16", torch.device("cpu")))
     assert b.loss == pytest.approx(a.loss, rel=2e-2) and b.loss != a.loss
@@ -158,7 +160,7 @@ def poisoned(where, value):
 
 @pytest.mark.parametrize(("where", "value"), [("loss", float("nan")), ("loss", float("inf")), ("gradient", 1.0)])
 def test_a_step_that_is_not_finite_changes_nothing_but_uses_up_its_data(where, value):
-    module, progress = model(), Progress()
+    module, progress = model(), LoopProgress()
     optimizer = Adam().build(module)
     tokens = step(module, [batch()], progress, optimizer=optimizer).tokens
     before = weights(module), {k: v.clone() for k, v in state_tensors(optimizer, module).items()}
@@ -166,11 +168,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_uses_up_its_data(where, v
     assert report.skipped
     assert all(torch.equal(value, before[0][name]) for name, value in weights(module).items())
     assert all(torch.equal(value, before[1][name]) for name, value in state_tensors(optimizer, module).items())
-    assert progress == Progress(step=2, tokens=tokens, skipped=1, skipped_in_a_row=1)
+    assert progress == LoopProgress(step=2, tokens=tokens, skipped=1, skipped_in_a_row=1)
 
 
 def test_too_many_such_steps_in_a_row_stop_the_training_and_say_what_to_do():
-    module, progress, bad = model(), Progress(), poisoned("loss", float("nan"))
+    module, progress, bad = model(), LoopProgress(), poisoned("loss", float("nan"))
     for loss in (bad, bad, TASK.loss, bad, bad):
         step(module, [batch()], progress, loss=loss, give_up_after=3)
     with pytest.raises(Diverged, match=r"step 6: loss nan.*for 3 steps in a row: lower the learning rate.*float32"):
@@ -187,8 +189,8 @@ def cross_entropy(module, b, smoothing):
 
 
 def test_the_loss_is_label_smoothed_cross_entropy_summed_over_real_tokens():
-    module, b = silent(model()), batch()
-    for smoothing, ask in ((0.1, TASK.loss), (0.0, TASK.surprise)):
+    module, b = suppressed(model()), batch()
+    for smoothing, ask in ((0.1, TASK.loss), (0.0, TASK.nll)):
         summed, count = ask(module, b)
         torch.testing.assert_close(summed, cross_entropy(module, b, smoothing))
         assert count == (b.target_out != 0).sum()
@@ -196,12 +198,12 @@ def test_the_loss_is_label_smoothed_cross_entropy_summed_over_real_tokens():
 
 def test_r_drop_is_two_passes_and_what_they_disagree_on():
     module, b = model(), batch()
-    summed, count = Translation(r_drop=5.0).loss(silent(module), b)
+    summed, count = TranslationTask(r_drop=5.0).loss(suppressed(module), b)
     assert count == (b.target_out != 0).sum()
     torch.testing.assert_close(summed, TASK.loss(module, b)[0])  # without dropout they agree
     module.train()
     torch.manual_seed(3)
-    summed, _ = Translation(r_drop=5.0).loss(module, b)
+    summed, _ = TranslationTask(r_drop=5.0).loss(module, b)
     torch.manual_seed(3)
     hidden = module.hidden(b.target_in.repeat(2, 1), b.source.repeat(2, 1))
     one, two = (half.flatten(0, 1) for half in hidden.chunk(2))
@@ -211,8 +213,8 @@ def test_r_drop_is_two_passes_and_what_they_disagree_on():
 
 
 def test_padding_adds_nothing_to_the_loss():
-    module, b = silent(model()), batch()
-    padded = Batch(*(F.pad(tensor, (0, 5)) for tensor in b))
+    module, b = suppressed(model()), batch()
+    padded = PairBatch(*(F.pad(tensor, (0, 5)) for tensor in b))
     torch.testing.assert_close(TASK.loss(module, padded), TASK.loss(module, b))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from variants import assert_equal
 
-from dragoman.model import chunks
+from dragoman.model import chunked_loss as chunks
 from dragoman.model.loss import linear_cross_entropy, linear_r_drop, plain_cross_entropy, plain_r_drop
 
 N, D, V = 23, 6, 11

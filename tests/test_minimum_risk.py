@@ -8,7 +8,7 @@ from sacrebleu.metrics.chrf import CHRF
 from test_translator import BYTES, parrot
 
 from dragoman.config import from_dict
-from dragoman.decode.rules.repetition import Forbidden
+from dragoman.decode.constraints.repetition import Forbidden
 from dragoman.decode.search.minimum_risk import Chrf, MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.translation import Candidate
@@ -26,7 +26,7 @@ def test_chrf_between_texts_is_sacrebleus(texts, parameters):
 
 
 def candidate(text, log_prob=-1.0):
-    return Candidate(text, log_prob, log_prob, (2,), (log_prob,), cut=False)
+    return Candidate(text, log_prob, log_prob, (2,), (log_prob,), truncated=False)
 
 
 @given(TEXTS.filter(any))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.mix import Mixing, mix, portions
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=5)

@@ -12,22 +12,22 @@ from torch import nn
 from variants import D, assert_equal, ids
 
 from dragoman.config import config
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
-from dragoman.decode.verify.checks import answered
+from dragoman.decode.verify.checks import run_checks
 from dragoman.decode.verify.writing import WritingVerifier, random_beginnings, random_rows
 from dragoman.errors import ConfigError
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.caches.state import LayerState
 from dragoman.model.interface import Tokens
 from dragoman.model.linear import Linear
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.positions.visibility import Causal, Full
-from dragoman.model.state import LayerState
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -158,7 +158,7 @@ def test_a_search_finds_the_same_alone_and_in_a_batch(cfg):
 def test_it_is_verified(translates):
     rows = (random_rows if translates else random_beginnings)(len(TOKENIZER), 3, 8)
     verifier = WritingVerifier(model(translates=translates), TOKENIZER, rows, beam=2)
-    checks = list(answered(verifier))
+    checks = list(run_checks(verifier))
     assert [check for check in checks if not check.passed] == []
     assert {check.name for check in checks if check.skipped} == {"compiled"}
 
@@ -167,7 +167,7 @@ def test_it_is_verified(translates):
 def test_it_is_made_ready_and_decoded_by_pytorch(caplog):
     plain, text = model(), ids(2, 6)
     with caplog.at_level("INFO"):
-        ready = made_ready(copy.deepcopy(plain), "cpu", "float32")
+        ready = prepare_for_inference(copy.deepcopy(plain), "cpu", "float32")
     assert "for model.decoder.pattern.0.mixer: running_average" in caplog.text
     torch.testing.assert_close(ready(text), plain(text), rtol=1e-4, atol=1e-4)
 

@@ -16,17 +16,17 @@ from tiny_run import outcome, rows
 from dragoman import cli
 from dragoman.config import from_dict, to_dict
 from dragoman.data.batch import Batches
-from dragoman.data.mixture import Concatenate, Mixture, Stages, Temperature, Weights
-from dragoman.data.order import EasyFirst, Length, Rarity, Shuffled, surprise
+from dragoman.data.mixture import Concatenate, SourceMixture, Stages, Temperature, Weights
+from dragoman.data.order import EasyFirst, Length, Rarity, Shuffled, token_rarity
 from dragoman.data.rounds import Rounds
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.formats import names_of
-from dragoman.text.formats.lines import Sourced
+from dragoman.text.formats.pairs import names_of
+from dragoman.text.lines import Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train.changes import changed
-from dragoman.train.events import Learned, Saved, Started
+from dragoman.train.events import Saved, Started, StepsReported
 from dragoman.train.run import resume, start
 
 # ---- rounds ---------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ MISTAKES = [
 @pytest.mark.parametrize("mixture, says", MISTAKES)
 def test_a_mixture_that_is_none_is_refused(mixture, says):
     with pytest.raises(ConfigError, match=re.escape(says)):
-        from_dict(Mixture, mixture).check(["a", "b"])
+        from_dict(SourceMixture, mixture).check(["a", "b"])
 
 
 def test_sources_go_by_their_names_or_their_files():
@@ -188,10 +188,10 @@ def test_sources_go_by_their_names_or_their_files():
 
 def test_competence_grows_from_the_beginning_to_everything():
     order = EasyFirst(begin=0.01, until=0.5)
-    assert order.opened(0.0) == pytest.approx(0.01)
-    assert order.opened(0.125) == pytest.approx(np.sqrt(0.25 * (1 - 1e-4) + 1e-4))
-    assert order.opened(0.5) == order.opened(1.0) == 1.0
-    assert Shuffled().opened(0.0) == 1.0
+    assert order.available(0.0) == pytest.approx(0.01)
+    assert order.available(0.125) == pytest.approx(np.sqrt(0.25 * (1 - 1e-4) + 1e-4))
+    assert order.available(0.5) == order.available(1.0) == 1.0
+    assert Shuffled().available(0.0) == 1.0
 
 
 def test_rare_words_and_long_sentences_are_hard(tmp_path):
@@ -210,9 +210,9 @@ def test_rarity_is_the_same_in_pieces(tmp_path, monkeypatch):
     tokenizer = Tokenizer.train(Bytes(), [])
     pairs = [Sourced(f"word {i * i}", "x", "s") for i in range(50)]
     corpus = ParallelCorpus.build(tmp_path / "c", pairs, tokenizer, tokenizer)
-    whole = surprise(corpus.source)
+    whole = token_rarity(corpus.source)
     monkeypatch.setattr("dragoman.data.order.CHUNK", 7)
-    np.testing.assert_allclose(surprise(corpus.source), whole)
+    np.testing.assert_allclose(token_rarity(corpus.source), whole)
 
 
 # ---- the store ------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(name, text, tmp_path):
     list(resume(tmp_path / "halves").events())
     end = outcome(tmp_path / "whole")
     assert outcome(tmp_path / "halves") == end
-    seen = [event.sources for event in events if isinstance(event, Learned)]
+    seen = [event.sources for event in events if isinstance(event, StepsReported)]
     assert end["progress"]["sources"] == seen[-1] and seen[-1]["real"]
     if name == "weights":
         assert 0.7 < seen[-1]["more"] / sum(seen[-1].values()) < 0.8

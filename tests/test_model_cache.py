@@ -23,11 +23,11 @@ from variants import (
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.cache import Cache, Growing, Paged, Preallocated
 from dragoman.model.interface import PAD, Tokens
+from dragoman.model.masks.visibility import Causal, Prefix, Structural
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Alibi
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal, Prefix, Structural
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 

@@ -5,18 +5,18 @@ import torch
 from torch import Tensor, nn
 from variants import assert_equal
 
-from dragoman.model.attention import Attention, AttentionConfig, View
+from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
+from dragoman.model.caches.state import Stateless, stateless
 from dragoman.model.init import Xavier
 from dragoman.model.interface import PAD, Tokens
+from dragoman.model.masks.visibility import Causal, Full, build_cross_mask, build_self_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import Depths, LayerNorm, RmsNorm
-from dragoman.model.positions.places import stand
+from dragoman.model.positions.effect import PositionEffect
 from dragoman.model.positions.position import Sinusoidal
-from dragoman.model.positions.relation import Relation
 from dragoman.model.positions.rotary import LinearScaling, NoScaling, Rotary, Yarn
-from dragoman.model.positions.visibility import Causal, Full, look, look_across
-from dragoman.model.state import Stateless, stateless
+from dragoman.model.positions.tokens import positions_of
 from dragoman.model.tower import Block, BlockConfig, Tower, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 
@@ -33,7 +33,7 @@ def double():
 def places(*size: int, lengths: list[int] | None = None):
     """Of texts padded on the right to one length."""
     keep = None if lengths is None else torch.arange(size[1])[None] < torch.tensor(lengths)[:, None]
-    return stand(Tokens(torch.ones(size, dtype=torch.long), keep))
+    return positions_of(Tokens(torch.ones(size, dtype=torch.long), keep))
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_attention_is_that_of_torch(causal, lengths, bias):
     )
     seen = []
     ours.weights.register_forward_hook(lambda module, given, out: seen.append(out))
-    got = ours(x, View(look(visibility, where, where), Relation(), None), Stateless())
+    got = ours(x, AttentionContext(build_self_mask(visibility, where, where), PositionEffect(), None), Stateless())
     assert_equal(got, want)
     assert_equal(seen[0], weights)
     assert_equal(torch.autograd.grad(got.square().sum(), x), torch.autograd.grad(want.square().sum(), x))
@@ -79,7 +79,7 @@ def test_attention_across_is_that_of_torch(lengths):
     with torch.no_grad():
         copy_attention(theirs, ours)
     x, memory, where = torch.randn(2, 7, D), torch.randn(2, 5, D), places(2, 5, lengths=lengths)
-    view = View(look_across(Full(), places(2, 7), where), Relation(), None)
+    view = AttentionContext(build_cross_mask(Full(), places(2, 7), where), PositionEffect(), None)
     want, _ = theirs(x, memory, memory, key_padding_mask=None if where.keep is None else ~where.keep)
     assert_equal(ours.read(x, view, ours.key_value(memory)), want)
 
@@ -246,8 +246,8 @@ def test_logits_and_gradients_are_those_of_marian(marian):
 
 def test_sinusoids_in_halves_are_those_of_marian(marian):
     ours, theirs = marian
-    waves = ours.embed.position.waves(torch.arange(64)[None])[0]
-    torch.testing.assert_close(waves, theirs.model.encoder.embed_positions.weight.detach(), rtol=0, atol=1e-6)
+    cos_sin = ours.embed.position.cos_sin(torch.arange(64)[None])[0]
+    torch.testing.assert_close(cos_sin, theirs.model.encoder.embed_positions.weight.detach(), rtol=0, atol=1e-6)
 
 
 LLAMA = {

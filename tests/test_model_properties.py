@@ -9,10 +9,10 @@ from dragoman.errors import ConfigError
 from dragoman.model import attention as attention_module
 from dragoman.model.attention import Attention, AttentionConfig
 from dragoman.model.interface import PAD, Tokens
+from dragoman.model.masks.visibility import Causal, Full, Prefix, Structural
 from dragoman.model.mlp import FeedForward
 from dragoman.model.moe import auxiliary_loss
 from dragoman.model.norm import LayerNorm
-from dragoman.model.positions.visibility import Causal, Full, Prefix, Structural
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from by_kernels import compare, half, needed, same_with_any_number_of_threads, value_and_gradients
 from torch import Tensor
 
-from dragoman.model.kernels import products
 from dragoman.model.linear import Linear
+from dragoman.model.ops import products
 
 pytestmark = [
     needed,
@@ -58,18 +58,18 @@ def test_what_is_frozen_gets_no_gradient_and_changes_no_other(frozen):
 def test_sizes_that_the_kernel_does_not_know_are_torchs(K, N):
     x, weight = half(5, K), torch.randn(N, K)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not products.narrows(x, weight)
+        assert not products.runs_in_bfloat16(x, weight)
         assert torch.equal(by_layer(x, weight), F.linear(x, weight))
 
 
 def test_nothing_else_goes_through_the_kernel():
     x, weight = half(5, 32), torch.randn(16, 32)
-    assert not products.narrows(x, weight), "outside of autocast"
+    assert not products.runs_in_bfloat16(x, weight), "outside of autocast"
     with torch.autocast("cpu", torch.bfloat16):
-        assert products.narrows(x, weight)
-        assert not products.narrows(x[:0], weight) and not products.narrows(x, weight.double())
+        assert products.runs_in_bfloat16(x, weight)
+        assert not products.runs_in_bfloat16(x[:0], weight) and not products.runs_in_bfloat16(x, weight.double())
         with torch.no_grad():
-            assert not products.narrows(x, weight), "nothing is to be learned"
+            assert not products.runs_in_bfloat16(x, weight), "nothing is to be learned"
 
 
 def test_the_number_of_threads_changes_no_bit():

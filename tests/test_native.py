@@ -12,18 +12,18 @@ from torch import nn
 from variants import VARIANTS, V, batch, build
 
 from dragoman.config import from_dict
-from dragoman.decode.precision import chosen_numbers, made_ready
+from dragoman.decode.precision import chosen_numbers, prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
 from dragoman.errors import DataError
 from dragoman.model.caches.cache import parse_cache
-from dragoman.model.kernels.known import check_known
-from dragoman.model.kernels.layouts import Panels, WholeNumbers, panels
-from dragoman.model.kernels.native import NativeTransformer
-from dragoman.model.kernels.packed import pack
-from dragoman.model.kernels.slots import Slots
-from dragoman.model.positions.places import Tokens
+from dragoman.model.inference.known import check_known
+from dragoman.model.inference.layouts import Panels, WholeNumbers, panels
+from dragoman.model.inference.native import NativeTransformer
+from dragoman.model.inference.packed import pack
+from dragoman.model.inference.slots import Slots
+from dragoman.model.positions.tokens import Tokens
 from dragoman.model.transformer import TransformerConfig
 from dragoman.native import library as native
 from dragoman.presets import PRESETS
@@ -91,7 +91,7 @@ def test_a_step_is_what_pytorch_makes_of_it_whether_the_kernels_know_the_model_o
     plain = in_float32(name, shape)
     target, source = batch(plain, 3, 6, 5)
     with caplog.at_level(logging.INFO):
-        ready = made_ready(copy.deepcopy(plain), "cpu", "float32")
+        ready = prepare_for_inference(copy.deepcopy(plain), "cpu", "float32")
     known = type(ready) is NativeTransformer
     assert ("by kernels of our own" if known else "steps by PyTorch, for ") in caplog.text
     for numbers, most in CLOSE.items() if known else [("float32", CLOSE["float32"])]:

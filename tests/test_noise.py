@@ -9,34 +9,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.config import to_dict
-from dragoman.data.corruption import MASK, Draw
+from dragoman.data.corruption import MASK, RandomDraw
 from dragoman.data.noise import NoNoise, WordNoise
-from dragoman.data.pretraining import Rows
+from dragoman.data.pretraining import CorruptedRows
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.lines import Sourced
+from dragoman.text.lines import Sourced
 from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
-from dragoman.train.lessons.drawing import check_marks
+from dragoman.train.distributed.micro_batch import shared_out
 from dragoman.train.run import resume, start
-from dragoman.train.together.part import shared_out
+from dragoman.train.tasks.drawing import check_marks
 
 MASKED = Tokenizer.train(Bytes(), [], [tag_mark("bt"), MASK[0]])
 
 
 @given(n=st.integers(1, 40), distance=st.integers(0, 5), seed=st.integers(0, 999))
 def test_nothing_moves_further_than_it_may(n, distance, seed):
-    moved = WordNoise(drop=0.0, blank=0.0, distance=distance).apply(np.arange(n), Draw([seed]), -1)
+    moved = WordNoise(drop=0.0, blank=0.0, distance=distance).apply(np.arange(n), RandomDraw([seed]), -1)
     assert sorted(moved) == list(range(n)) and np.abs(moved - np.arange(n)).max() <= distance
 
 
 def test_as_many_are_lost_and_hidden_as_asked_for():
-    noisy = WordNoise(drop=0.2, blank=0.1, distance=0).apply(np.arange(20_000), Draw([1]), -1)
+    noisy = WordNoise(drop=0.2, blank=0.1, distance=0).apply(np.arange(20_000), RandomDraw([1]), -1)
     assert len(noisy) / 20_000 == pytest.approx(0.8, abs=0.01)
     assert (noisy == -1).mean() == pytest.approx(0.1, abs=0.01)
     assert (np.diff(noisy[noisy >= 0]) > 0).all(), "in their order"
-    assert len(WordNoise(drop=0.99).apply(np.arange(2), Draw([1]), -1)) >= 1
+    assert len(WordNoise(drop=0.99).apply(np.arange(2), RandomDraw([1]), -1)) >= 1
 
 
 def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(tmp_path):
@@ -45,7 +45,7 @@ def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(
     rows = np.array([0, 1])
 
     def batch(noise, rows=rows, step=0, seed=1):
-        return noise.batch(corpus, Rows(rows, step), seed, MASKED)
+        return noise.batch(corpus, CorruptedRows(rows, step), seed, MASKED)
 
     plain, noisy = batch(NoNoise()), batch(WordNoise())
     assert (noisy.target_out == plain.target_out).all() and (noisy.target_in == plain.target_in).all()
@@ -63,7 +63,7 @@ def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(
 
 
 def test_rows_can_be_shared_out_among_processes():
-    parts = shared_out([Rows(np.arange(5), 7)], 2)
+    parts = shared_out([CorruptedRows(np.arange(5), 7)], 2)
     shared = [[part.batch.rows.tolist() for part in mine] for mine in parts]
     assert [row for mine in shared for rows in mine for row in rows] == [0, 1, 2, 3, 4] and all(shared)
     assert all(part.batch.step == 7 for mine in parts for part in mine)
@@ -89,6 +89,6 @@ def test_a_run_resumed_equals_one_that_was_not(tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_without_the_mark_is_refused():
-    data = recipe.DataConfig(train=(), noise=WordNoise())
+    data = recipe.PairsConfig(train=(), noise=WordNoise())
     with pytest.raises(ConfigError, match=r"data\.noise\.tokenizer: has no ⟨mask⟩"):
         check_marks(data, Tokenizer.train(Bytes(), []))

@@ -82,7 +82,7 @@ def test_a_vector_of_zeros_stays_finite(norm):
 @pytest.mark.parametrize("placement", ["post", "pre", "sandwich", "output"])
 def test_norms_stand_where_the_placement_says(placement):
     x, f = vectors(2, 3), torch.tanh
-    residual = Residual(LayerNorm(), placement, D, dropout=0.0, carry=1.5).double()
+    residual = Residual(LayerNorm(), placement, D, dropout=0.0, residual_scale=1.5).double()
     norms = [part for part in (residual.before, residual.output, residual.after) if isinstance(part, nn.LayerNorm)]
     for norm in norms:
         shaken(norm)

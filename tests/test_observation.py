@@ -11,10 +11,10 @@ from tiny_run import outcome, rows
 from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.train.board import Board
 from dragoman.train.events import Finished, Notice, Validated
 from dragoman.train.profile import Profile
 from dragoman.train.run import resume, start
+from dragoman.train.tensorboard import TensorBoardWriter
 
 SCORED = {"scored": 10, "best_by": "chrF"}
 
@@ -115,7 +115,7 @@ def test_a_run_too_short_for_a_profile_says_so(pairs, tmp_path):
 def test_tensorboard_shows_what_the_journal_says(whole, tmp_path):
     pytest.importorskip("tensorboard", reason="an extra")
     path, events = whole
-    board = Board(tmp_path)
+    board = TensorBoardWriter(tmp_path)
     for event in events:
         board.show(event)
     shown = scalars(tmp_path / "tensorboard")
@@ -132,7 +132,7 @@ def test_what_a_resumed_run_repeats_is_shown_once(pairs, tmp_path):
     pytest.importorskip("tensorboard", reason="an extra")
     path = tmp_path / "run"
     for run, count in ((start(tiny_run.config(pairs), path), 13), (None, 1000)):
-        board, events = Board(path), (run or resume(path)).events()
+        board, events = TensorBoardWriter(path), (run or resume(path)).events()
         for event, _ in zip(events, range(count), strict=False):
             board.show(event)
         events.close()

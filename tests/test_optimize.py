@@ -8,10 +8,10 @@ from tiny_run import outcome
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
-from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
 from dragoman.train.run import resume, start
-from dragoman.train.together.part import whole
 
 ALL = [Adam(), AdamW(), Muon(), Adafactor()]
 PEAKS = {"adam": 1e-2, "adam_w": 1e-2, "muon": 1e-2, "adafactor": 1e-1}
@@ -35,11 +35,11 @@ def learn(module, optimizer, progress, count):
 
 
 def test_a_batch_is_learned_by_heart(choice):
-    module, optimizer, progress = model(), None, Progress()
+    module, optimizer, progress = model(), None, LoopProgress()
     optimizer, losses = choice.build(module), []
     for _ in range(60):
         done = train_step(
-            module, plain_loss, whole([batch()]), optimizer, progress, lr=PEAKS[choice.kind], rules=Rules(seed=1)
+            module, plain_loss, whole([batch()]), optimizer, progress, lr=PEAKS[choice.kind], rules=StepRules(seed=1)
         )
         losses.append(done.loss)
     assert losses[-1] < 0.6 * losses[0]
@@ -53,8 +53,8 @@ def plain_loss(module, b):
 
 def test_an_optimizer_goes_on_from_its_saved_tensors_to_the_bit(choice):
     whole, first, second = model(), model(), model()
-    learn(whole, choice.build(whole), Progress(), 4)
-    optimizer, progress = choice.build(first), Progress()
+    learn(whole, choice.build(whole), LoopProgress(), 4)
+    optimizer, progress = choice.build(first), LoopProgress()
     learn(first, optimizer, progress, 2)
     saved = {name: value.clone() for name, value in state_tensors(optimizer, first).items()}
     second.load_state_dict(first.state_dict())
@@ -68,7 +68,7 @@ def test_an_optimizer_goes_on_from_its_saved_tensors_to_the_bit(choice):
 def test_every_weight_is_in_one_group_and_gets_the_learning_rate_even_after_loading(choice):
     module = model()
     optimizer = choice.build(module)
-    learn(module, optimizer, Progress(), 1)
+    learn(module, optimizer, LoopProgress(), 1)
     load_state_tensors(optimizer, module, state_tensors(optimizer, module))
     grouped = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(grouped) == len(set(grouped)) and set(grouped) == set(module.parameters())
@@ -84,7 +84,7 @@ def test_what_is_frozen_stays_as_it_is_and_takes_no_memory(choice):
     for name in frozen:
         module.get_parameter(name).requires_grad_(False)
     before, optimizer = weights(module), choice.build(module)
-    learn(module, optimizer, Progress(), 2)
+    learn(module, optimizer, LoopProgress(), 2)
     assert all(torch.equal(weights(module)[name], before[name]) for name in frozen)
     assert not [key for key in state_tensors(optimizer, module) if key.startswith("encoder.")]
 
@@ -92,7 +92,7 @@ def test_what_is_frozen_stays_as_it_is_and_takes_no_memory(choice):
 def test_a_learning_rate_of_zero_changes_nothing(choice):
     module = model()
     before, optimizer = weights(module), choice.build(module)
-    train_step(module, plain_loss, whole([batch()]), optimizer, Progress(), lr=0.0, rules=Rules(seed=1))
+    train_step(module, plain_loss, whole([batch()]), optimizer, LoopProgress(), lr=0.0, rules=StepRules(seed=1))
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
 
 
@@ -135,7 +135,7 @@ def test_only_matrices_decay_and_no_embedding():
 def test_muon_takes_the_hidden_matrices_and_adamw_all_else(tying):
     module = model(tying=tying)
     optimizer = Muon().build(module)
-    learn(module, optimizer, Progress(), 1)
+    learn(module, optimizer, LoopProgress(), 1)
     kept = {key.rpartition(":")[0]: key.rpartition(":")[2] for key in state_tensors(optimizer, module)}
     by_muon = {name for name, what in kept.items() if what == "momentum_buffer"}
     assert by_muon == {
@@ -163,7 +163,7 @@ def test_adafactor_remembers_a_row_and_a_column_of_each_matrix():
     optimizers = {choice.kind: choice.build(module) for choice in (AdamW(), Adafactor())}
     sizes = {}
     for name, optimizer in optimizers.items():
-        learn(module, optimizer, Progress(), 1)
+        learn(module, optimizer, LoopProgress(), 1)
         sizes[name] = sum(value.numel() for value in state_tensors(optimizer, module).values())
     assert sizes["adafactor"] < 0.35 * sizes["adam_w"], "of tiny matrices; of large ones next to nothing is left"
 

@@ -5,7 +5,7 @@ import tiny_run
 from tiny_run import outcome
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.data.tasks import Translation
+from dragoman.data.tasks import TranslationTask
 from dragoman.train.events import Notice
 from dragoman.train.memory import OutOfMemory
 from dragoman.train.run import resume, start
@@ -18,7 +18,7 @@ def pairs(tmp_path_factory):
 
 def full(monkeypatch, what, calls):
     """Memory is exhausted from so many ``calls`` of the task's ``what`` on."""
-    ask, seen = getattr(Translation, what), []
+    ask, seen = getattr(TranslationTask, what), []
 
     def exhausted(self, model, batch):
         seen.append(batch)
@@ -26,7 +26,7 @@ def full(monkeypatch, what, calls):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
         return ask(self, model, batch)
 
-    monkeypatch.setattr(Translation, what, exhausted)
+    monkeypatch.setattr(TranslationTask, what, exhausted)
 
 
 def test_the_last_finished_step_is_saved_and_the_command_that_goes_on_goes_on(pairs, tmp_path, monkeypatch):
@@ -56,14 +56,14 @@ def test_the_settings_that_are_told_make_steps_of_the_same_size(pairs, tmp_path)
 
 
 def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp_path, monkeypatch):
-    ask = Translation.loss
+    ask = TranslationTask.loss
 
     def small(self, model, batch):
         if len(batch.source) > 5 and not batch.source.is_meta:  # these are counted, not computed
             raise MemoryError
         return ask(self, model, batch)
 
-    monkeypatch.setattr(Translation, "loss", small)
+    monkeypatch.setattr(TranslationTask, "loss", small)
     events = list(start(tiny_run.config(pairs), tmp_path / "run").events())
     notices = [event.text for event in events if isinstance(event, Notice) and "out of memory" in event.text]
     assert notices[0] == (

@@ -6,12 +6,12 @@ import json
 import pytest
 
 from dragoman.cli import main
-from dragoman.cli.output import Format, Layout, write
+from dragoman.cli.output import OutputFormat, OutputLayout, write
 from dragoman.decode.translation import Candidate, Translation
 
 
 def candidate(text, log_prob):
-    return Candidate(text, log_prob / 2, log_prob, (5, 2), (log_prob, 0.0), cut=False)
+    return Candidate(text, log_prob / 2, log_prob, (5, 2), (log_prob, 0.0), truncated=False)
 
 
 GOOD = Translation(1, "one", (candidate("uno", -0.1), candidate("un", -2.0)), confidence=0.9)
@@ -21,11 +21,11 @@ BAD = Translation(2, "two", (candidate("dos", -3.0),), ("row 2: too long",), con
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
-        (Layout(), "uno\ndos\n"),
-        (Layout(nbest=2), "1\tuno\n1\tun\n2\tdos\n"),
-        (Layout(scores=True), "uno\t-0.050000\t-0.100000\ndos\t-1.500000\t-3.000000\n"),
-        (Layout(flag_below=0.5), "uno\t0.9000\t\ndos\t0.2000\treview\n"),
-        (Layout(nbest=2, flag_below=0.95), "1\tuno\t0.9000\treview\n1\tun\t\t\n2\tdos\t0.2000\treview\n"),
+        (OutputLayout(), "uno\ndos\n"),
+        (OutputLayout(nbest=2), "1\tuno\n1\tun\n2\tdos\n"),
+        (OutputLayout(scores=True), "uno\t-0.050000\t-0.100000\ndos\t-1.500000\t-3.000000\n"),
+        (OutputLayout(flag_below=0.5), "uno\t0.9000\t\ndos\t0.2000\treview\n"),
+        (OutputLayout(nbest=2, flag_below=0.95), "1\tuno\t0.9000\treview\n1\tun\t\t\n2\tdos\t0.2000\treview\n"),
     ],
     ids=["text", "nbest", "scores", "flag", "nbest and flag"],
 )
@@ -37,7 +37,7 @@ def test_text_has_the_columns_that_were_asked_for(layout, expected):
 
 
 def test_what_is_to_be_said_about_a_translation_goes_to_standard_error(capsys):
-    write([GOOD, BAD], io.StringIO(), Layout(flag_below=0.5))
+    write([GOOD, BAD], io.StringIO(), OutputLayout(flag_below=0.5))
     assert capsys.readouterr().err.splitlines() == [
         "dragoman: row 2: too long",
         "dragoman: row 2: to be reviewed: confidence 0.20 is below 0.5",
@@ -46,11 +46,11 @@ def test_what_is_to_be_said_about_a_translation_goes_to_standard_error(capsys):
 
 def test_json_has_everything_and_a_review_field_where_that_was_asked_for():
     file = io.StringIO()
-    write([GOOD, BAD], file, Layout(format=Format.json, flag_below=0.5))
+    write([GOOD, BAD], file, OutputLayout(format=OutputFormat.json, flag_below=0.5))
     first, second = map(json.loads, file.getvalue().splitlines())
     assert (first["text"], first["review"], second["review"]) == ("uno", False, True)
     assert [c["text"] for c in first["candidates"]] == ["uno", "un"] and second["warnings"] == ["row 2: too long"]
-    write([GOOD], file := io.StringIO(), Layout(format=Format.json))
+    write([GOOD], file := io.StringIO(), OutputLayout(format=OutputFormat.json))
     assert "review" not in json.loads(file.getvalue())
 
 

@@ -19,7 +19,7 @@ from dragoman import output_file
 from dragoman.cli import main
 from dragoman.errors import OutputError
 from dragoman.output_file import check_output_file, open_output
-from dragoman.text.formats.compressed import create_text
+from dragoman.text.compressed import create_text
 
 
 def write(path, text="new\n"):

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.model.kernels.layouts import MOST, Transposed, WholeNumbers
-from dragoman.model.kernels.packed import pack
-from dragoman.model.positions.places import Tokens
+from dragoman.model.inference.layouts import MOST, Transposed, WholeNumbers
+from dragoman.model.inference.packed import pack
+from dragoman.model.positions.tokens import Tokens
 
 
 @pytest.mark.parametrize("shape", ["encoder-decoder", "decoder-only"])

@@ -17,10 +17,10 @@ from tiny_run import outcome, rows
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import dump_yaml
 from dragoman.errors import ConfigError
+from dragoman.train.distributed.launch import launch
+from dragoman.train.distributed.parallel import Replicated, Sharded, check
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon
 from dragoman.train.run import resume, start
-from dragoman.train.together.launch import launch
-from dragoman.train.together.parallel import Replicated, Sharded, check
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="processes talk through gloo")
 HERE = Path(__file__).parent
@@ -102,12 +102,12 @@ import torch
 from test_loop import batch, cut, model, silent
 from dragoman.data.tasks import Translation
 from dragoman.train.average import MovingAverage
-from dragoman.train.together.launch import leave
+from dragoman.train.distributed.launch import leave
 from dragoman.train.loop import Progress, Rules, train_step
 from dragoman.train.optimize import AdamW, load_state_tensors, state_tensors
-from dragoman.train.together.parallel import Replicated, Sharded
-from dragoman.train.together.part import shared_out, whole
-from dragoman.train.together.processes import together
+from dragoman.train.distributed.parallel import Replicated, Sharded
+from dragoman.train.distributed.micro_batch import shared_out, whole
+from dragoman.train.distributed.processes import together
 
 class Rows(list):  # a batch, to be cut by rows
     def __getitem__(self, some):

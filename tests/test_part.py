@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_loop import TASK, batch, cut, gradients, model, silent
+from test_loop import TASK, batch, cut, gradients, model, suppressed
 
-from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.distributed.micro_batch import MicroBatch, cells, halved, shared_out, size, whole
+from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.memory import OutOfMemory, Split, Stop
 from dragoman.train.optimize import Adam, state_tensors
-from dragoman.train.together.part import Part, cells, halved, shared_out, size, whole
 
 # ---- processes ------------------------------------------------------------------------------------
 
@@ -39,8 +39,8 @@ def test_micro_batches_stay_whole_while_there_is_one_for_each_process(sizes, cou
 
 
 def test_a_process_that_only_keeps_pace_adds_nothing():
-    together, alone = silent(model()), silent(model())
-    step(together, [*whole([batch()]), Part(batch(1), (1,), weight=0.0)])
+    together, alone = suppressed(model()), suppressed(model())
+    step(together, [*whole([batch()]), MicroBatch(batch(1), (1,), weight=0.0)])
     step(alone, whole([batch()]))
     assert all(torch.equal(gradients(together)[name], g) for name, g in gradients(alone).items())
 
@@ -49,9 +49,9 @@ def test_a_process_that_only_keeps_pace_adds_nothing():
 
 
 def step(module, parts, *, loss=TASK.loss, progress=None, optimizer=None, on_memory=Stop()):  # noqa: B008
-    rules = Rules(seed=1, clip=None, on_memory=on_memory)
+    rules = StepRules(seed=1, clip=None, on_memory=on_memory)
     optimizer = optimizer or Adam().build(module)
-    return train_step(module, loss, parts, optimizer, progress or Progress(), lr=1e-3, rules=rules)
+    return train_step(module, loss, parts, optimizer, progress or LoopProgress(), lr=1e-3, rules=rules)
 
 
 def limited(rows, error=lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")):
@@ -77,7 +77,7 @@ ERRORS = {
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_step_that_does_not_fit_is_made_in_halves_with_the_same_gradient(rows, error):
-    fits, split = silent(model()), silent(model())
+    fits, split = suppressed(model()), suppressed(model())
     whole_report = step(fits, whole([batch(), batch(1, rows=2)]))
     report = step(split, whole([batch(), batch(1, rows=2)]), loss=limited(rows, ERRORS[error]), on_memory=Split())
     assert report.retries > 0 and report.tokens == whole_report.tokens
@@ -92,7 +92,7 @@ def test_a_step_that_does_not_fit_is_made_in_halves_with_the_same_gradient(rows,
     ids=["stop", "a single row"],
 )
 def test_a_step_that_cannot_be_made_names_the_batch_and_changes_nothing(on_memory, rows, message):
-    module, progress = model(), Progress()
+    module, progress = model(), LoopProgress()
     optimizer = Adam().build(module)
     step(module, whole([batch()]), progress=progress, optimizer=optimizer)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}, len(state_tensors(optimizer, module))
@@ -109,10 +109,10 @@ def test_other_errors_are_none_of_memory():
 
 
 def test_halves_are_all_of_a_part_and_draw_unlike_numbers():
-    part = Part(batch(), (3,))
+    part = MicroBatch(batch(), (3,))
     first, second = halved(part)
     for tensor, a, b in zip(part.batch, first.batch, second.batch, strict=True):
         assert torch.equal(torch.cat([a, b]), tensor)
     assert first.place != second.place and cells(first) == cells(part) / 2
-    (single,) = (Part(b, (0,)) for b in cut(batch(), 1)[:1])
+    (single,) = (MicroBatch(b, (0,)) for b in cut(batch(), 1)[:1])
     assert halved(single) == [single] and size(single) == "1 row of 7 tokens"

@@ -14,7 +14,7 @@ from dragoman.text.placeholders import Role, find, kept
 
 
 def said(row, source, *texts, confidence=0.5, warnings=()):
-    candidates = tuple(Candidate(text, -1.0, -2.0, (5, 2), (-1.0, -1.0), cut=False) for text in texts)
+    candidates = tuple(Candidate(text, -1.0, -2.0, (5, 2), (-1.0, -1.0), truncated=False) for text in texts)
     return Translation(row, source, candidates, warnings, confidence)
 
 

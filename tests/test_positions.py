@@ -8,7 +8,6 @@ from torch import Tensor
 from variants import assert_equal, ids
 
 from dragoman.errors import ConfigError
-from dragoman.model.positions.places import Places, Tokens, stand
 from dragoman.model.positions.position import (
     Alibi,
     AlibiScheme,
@@ -22,30 +21,31 @@ from dragoman.model.positions.position import (
 )
 from dragoman.model.positions.rotary import (
     DynamicNtkScaling,
+    DynamicRotaryEffect,
     LinearScaling,
     Llama3Scaling,
     NoScaling,
     NtkScaling,
     Rotary,
     RotaryScheme,
-    Stretching,
     Yarn,
     frequencies,
 )
+from dragoman.model.positions.tokens import Positions, Tokens, positions_of
 from dragoman.model.scorer import Dot, Multiplicative, ScaledDot
 
 DTYPE = torch.float64
 
 
-def at(*pos: int) -> Places:
-    return Places(torch.tensor([pos]))
+def at(*pos: int) -> Positions:
+    return Positions(torch.tensor([pos]))
 
 
 # ---- added to embeddings ---------------------------------------------------------------------------
 
 
 def pe(dim: int, *pos: int, **options: object) -> Tensor:
-    return Sinusoidal(**options).build(dim).waves(torch.tensor([pos]))[0]
+    return Sinusoidal(**options).build(dim).cos_sin(torch.tensor([pos]))[0]
 
 
 def test_sinusoids_are_the_papers_formula():
@@ -60,7 +60,7 @@ def test_positions_that_texts_share_are_computed_once_and_the_same():
     place, pos = Sinusoidal().build(16), torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 6], [90, 91, 92, 93]])
     for some in (pos[:2], pos, pos[2:]):
         x = torch.randn(len(some), 4, 16)
-        assert torch.equal(place(x, some), x + place.waves(some).float())
+        assert torch.equal(place(x, some), x + place.cos_sin(some).float())
 
 
 def test_the_two_layouts_hold_the_same_waves():
@@ -80,9 +80,9 @@ def test_a_step_of_k_positions_is_one_rotation_of_the_sinusoids_wherever_it_star
 
 def test_wavelengths_go_from_2_pi_to_10_000_times_2_pi():
     slowest = 10_000 ** (510 / 512)
-    waves = SinusoidalEmbedding(Sinusoidal(), 512).waves(torch.tensor([[0, 1]]))[0]
-    assert_equal(waves[1, 0].item(), math.sin(1), 1e-12)
-    assert_equal(waves[1, 510].item(), math.sin(1 / slowest), 1e-12)
+    cos_sin = SinusoidalEmbedding(Sinusoidal(), 512).sinusoids(torch.tensor([[0, 1]]))[0]
+    assert_equal(cos_sin[1, 0].item(), math.sin(1), 1e-12)
+    assert_equal(cos_sin[1, 510].item(), math.sin(1 / slowest), 1e-12)
 
 
 def test_learned_positions_add_their_row_and_padding_takes_one_that_exists():
@@ -107,8 +107,8 @@ ROTARY = {
 def score(cfg: Rotary, q: Tensor, k: Tensor, m: int, n: int, scorer: object = ScaledDot()) -> float:
     scheme, scorer = cfg.build(1, q.shape[-1]), scorer.build(1, q.shape[-1]).to(q.dtype)
     q, k = (
-        scheme.relate(at(m), at(m), q.dtype).rotate(scorer.project(q)),
-        scheme.relate(at(n), at(n), q.dtype).rotate(k),
+        scheme.effect(at(m), at(m), q.dtype).rotate(scorer.project(q)),
+        scheme.effect(at(n), at(n), q.dtype).rotate(k),
     )
     return scorer.scores(q, k).item()
 
@@ -146,7 +146,7 @@ def test_rotation_keeps_lengths_and_turns_pairs_as_complex_numbers(cfg):
 
 def test_a_fraction_of_the_channels_stays_as_it_is():
     x = torch.randn(1, 1, 1, 8, dtype=DTYPE)
-    turned = Rotary(fraction=0.5).build(1, 8).relate(at(5), at(5), DTYPE).rotate(x)
+    turned = Rotary(fraction=0.5).build(1, 8).effect(at(5), at(5), DTYPE).rotate(x)
     assert torch.equal(turned[..., 4:], x[..., 4:])
     assert (turned[..., :4] != x[..., :4]).all()
 
@@ -196,35 +196,35 @@ def test_ntk_interpolates_the_slowest_pair_and_keeps_the_fastest():
 
 def test_dynamic_scaling_is_none_up_to_the_trained_length():
     q, k = torch.randn(2, 1, 2, 6, 8, dtype=DTYPE)
-    where = stand(Tokens(ids(1, 6)))
-    dynamic = Rotary(scaling=DynamicNtkScaling(trained=6)).build(2, 8).relate(where, where, DTYPE)
-    plain = Rotary().build(2, 8).relate(where, where, DTYPE)
+    where = positions_of(Tokens(ids(1, 6)))
+    dynamic = Rotary(scaling=DynamicNtkScaling(trained=6)).build(2, 8).effect(where, where, DTYPE)
+    plain = Rotary().build(2, 8).effect(where, where, DTYPE)
     ((turned_q, turned_k),) = dynamic.parts(q, k)
     assert torch.equal(turned_q, plain.rotate(q))
     assert torch.equal(turned_k, plain.rotate(k))
 
 
 def test_dynamic_scaling_gives_each_query_beyond_the_trained_length_its_own_frequencies():
-    where = stand(Tokens(ids(1, 7)))
+    where = positions_of(Tokens(ids(1, 7)))
     scaling = DynamicNtkScaling(trained=4, factor=2.0)
-    relation = Rotary(scaling=scaling).build(1, 8).relate(where, where, DTYPE)
+    position_effect = Rotary(scaling=scaling).build(1, 8).effect(where, where, DTYPE)
     q, k = torch.randn(2, 1, 1, 7, 8, dtype=DTYPE)
-    parts = relation.parts(q, k)
+    parts = position_effect.parts(q, k)
     assert [part.shape[2] for part, _ in parts] == [4, 1, 1, 1]
     for t, (turned, keys) in zip((4, 5, 6), parts[1:], strict=True):
         growth = 2.0 * (t + 1) / 4 - 1
         alone = NtkScaling(factor=growth)  # the same base as for a text of t + 1 tokens
         scheme = RotaryScheme(Rotary(scaling=alone), 8)
-        assert_equal(turned, scheme.relate(at(t), at(t), DTYPE).rotate(q[:, :, t : t + 1]))
-        assert_equal(keys, scheme.relate(where, where, DTYPE).rotate(k))
+        assert_equal(turned, scheme.effect(at(t), at(t), DTYPE).rotate(q[:, :, t : t + 1]))
+        assert_equal(keys, scheme.effect(where, where, DTYPE).rotate(k))
 
 
 def test_dynamic_scaling_starts_anew_with_each_packed_text():
     segment = torch.tensor([[0] * 6 + [1] * 2])
-    where = stand(Tokens(ids(1, 8), segment=segment))
-    relation = Rotary(scaling=DynamicNtkScaling(trained=4)).build(1, 8).relate(where, where, DTYPE)
-    assert isinstance(relation, Stretching)
-    assert relation.sizes == [4, 1, 1, 1, 1]
+    where = positions_of(Tokens(ids(1, 8), segment=segment))
+    position_effect = Rotary(scaling=DynamicNtkScaling(trained=4)).build(1, 8).effect(where, where, DTYPE)
+    assert isinstance(position_effect, DynamicRotaryEffect)
+    assert position_effect.sizes == [4, 1, 1, 1, 1]
 
 
 # ---- biases ----------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_alibi_slopes_are_those_of_its_authors(heads):
 
 def test_alibi_charges_by_distance():
     where = at(0, 1, 2, 3)
-    bias = Alibi().build(2, 8).relate(where, where, DTYPE).bias(torch.zeros(1, 2, 4, 8, dtype=DTYPE), 1.0)
+    bias = Alibi().build(2, 8).effect(where, where, DTYPE).bias(torch.zeros(1, 2, 4, 8, dtype=DTYPE), 1.0)
     assert bias.shape == (1, 2, 4, 4)
     for head, slope in enumerate(AlibiScheme(2).slopes()):
         for i in range(4):
@@ -279,11 +279,11 @@ def test_shaw_adds_a_vector_for_each_clipped_distance_to_keys_and_values(scorer)
     H, T, C, reach = 2, 7, 4, 2
     scheme, scorer = Shaw(reach=reach).build(H, C).double(), scorer.build(H, C)
     where = at(*range(T))
-    relation = scheme.relate(where, where, DTYPE)
+    position_effect = scheme.effect(where, where, DTYPE)
     q, k, v = torch.randn(3, 1, H, T, C, dtype=DTYPE)
     weights = torch.rand(1, H, T, T, dtype=DTYPE)
-    scores = scorer.scores(q, k) + relation.bias(q, scorer.scale)
-    values = weights @ v + relation.values(weights)
+    scores = scorer.scores(q, k) + position_effect.bias(q, scorer.scale)
+    values = weights @ v + position_effect.values(weights)
     index = [[max(-reach, min(reach, i - j)) + reach for j in range(T)] for i in range(T)]
     for i in range(T):
         keys = k[0] + scheme.key_table.weight[index[i]]  # (H, T, C)
@@ -295,8 +295,8 @@ def test_shaw_adds_a_vector_for_each_clipped_distance_to_keys_and_values(scorer)
 # ---- where tokens stand ----------------------------------------------------------------------------
 
 
-def positions(tokens: Tokens, last: Places | None = None) -> list[list[int]]:
-    return stand(tokens, last).pos.tolist()
+def positions(tokens: Tokens, last: Positions | None = None) -> list[list[int]]:
+    return positions_of(tokens, last).pos.tolist()
 
 
 def test_a_position_counts_the_tokens_of_the_same_text_before():
@@ -318,9 +318,9 @@ def test_positions_go_on_where_a_text_was_cut(cut):
     segment = torch.tensor([[1, 1, 1, 2, 2, 2], [1, 2, 2, 2, 3, 3], [1, 1, 1, 1, 1, 1]])
     whole = Tokens(ids(3, 6), keep, segment)
     first, second = Tokens(*(t[:, :cut] for t in whole[:3])), Tokens(*(t[:, cut:] for t in whole[:3]))
-    before = stand(first)
-    after = stand(second, before.columns(slice(-1, None)))
-    assert before.followed_by(after).pos.tolist() == stand(whole).pos.tolist()
+    before = positions_of(first)
+    after = positions_of(second, before.columns(slice(-1, None)))
+    assert before.followed_by(after).pos.tolist() == positions_of(whole).pos.tolist()
 
 
 def test_a_mistaken_position_names_its_place():

@@ -13,18 +13,18 @@ from tiny_run import ATTENTION, BLOCK, outcome
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import merge, to_dict
 from dragoman.data.corruption import (
-    Draw,
+    CorruptionVocabulary,
     Masking,
+    RandomDraw,
     SpanCorruption,
     TextInfilling,
-    Vocabulary,
     corrupted,
     marks,
     poisson,
 )
 from dragoman.data.packing import IGNORE, Packed, RowBatches
-from dragoman.data.pretraining import Anew, Pieces, Rows, hide, mask
-from dragoman.data.tasks import MaskedLanguageModelling
+from dragoman.data.pretraining import CorruptedRows, DocumentRows, FreshlyCorrupted, hide, mask
+from dragoman.data.tasks import MaskedLanguageModellingTask
 from dragoman.errors import ConfigError
 from dragoman.text.store import Store, building
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
@@ -36,7 +36,7 @@ from dragoman.train.run import resume, start
 LONGEST = 400
 SPANS, INFILLING, MASKING = SpanCorruption(), TextInfilling(), Masking()
 VOCABULARIES = {
-    cfg: Vocabulary(Tokenizer.train(Bytes(), [], marks(cfg, LONGEST)), cfg, LONGEST)
+    cfg: CorruptionVocabulary(Tokenizer.train(Bytes(), [], marks(cfg, LONGEST)), cfg, LONGEST)
     for cfg in (SPANS, INFILLING, MASKING)
 }
 TEXTS = st.lists(st.integers(3, 258), min_size=1, max_size=60).map(lambda ids: np.array(ids, np.int64))
@@ -56,7 +56,7 @@ def quick_disk():
 @given(ids=TEXTS, seed=SEEDS)
 def test_spans_and_what_is_left_make_the_text(ids, seed):
     vocabulary = VOCABULARIES[SPANS]
-    read, written = SPANS.corrupt(ids, Draw([seed]), vocabulary)
+    read, written = SPANS.corrupt(ids, RandomDraw([seed]), vocabulary)
     gaps, lost, whole = set(vocabulary.gaps.tolist()), {}, []
     for one in written.tolist():
         if one in gaps:
@@ -75,7 +75,7 @@ def test_spans_and_what_is_left_make_the_text(ids, seed):
 @given(ids=TEXTS, seed=SEEDS)
 def test_what_infilling_leaves_stands_in_the_text_in_its_order(ids, seed):
     cfg, vocabulary = TextInfilling(permute=False), VOCABULARIES[INFILLING]
-    read, written = cfg.corrupt(ids, Draw([seed]), vocabulary)
+    read, written = cfg.corrupt(ids, RandomDraw([seed]), vocabulary)
     assert written.tolist() == ids.tolist()
     rest = iter(ids.tolist())
     kept = [one for one in read.tolist() if one != vocabulary.mask]
@@ -87,7 +87,7 @@ def test_sentences_change_places_and_stay_whole():
     tokenizer, vocabulary = Tokenizer.train(Bytes(), []), VOCABULARIES[INFILLING]
     cfg = TextInfilling(share=0.001)
     ids = np.array(tokenizer.encode("One is here. Two is there! Three?"), np.int64)
-    found = {tokenizer.decode(cfg.corrupt(ids, Draw([seed]), vocabulary)[0]) for seed in range(50)}
+    found = {tokenizer.decode(cfg.corrupt(ids, RandomDraw([seed]), vocabulary)[0]) for seed in range(50)}
     assert len(found) == 6 and all(
         sorted(text.replace("!", "!|").replace("?", "?|").replace("e.", "e.|").split("|"))
         == ["", " Three?", " Two is there!", "One is here."]
@@ -98,7 +98,7 @@ def test_sentences_change_places_and_stay_whole():
 def test_of_the_chosen_tokens_most_are_masked_some_exchanged_and_some_stay():
     vocabulary = VOCABULARIES[MASKING]
     ids = np.array([BOS, *np.full(40_000, 77), EOS], np.int64)
-    read, targets = MASKING.corrupt(ids, Draw([1]), vocabulary)
+    read, targets = MASKING.corrupt(ids, RandomDraw([1]), vocabulary)
     chosen = targets != IGNORE
     assert chosen.sum() == 6000 and (targets[chosen] == 77).all() and (read[~chosen] == ids[~chosen]).all()
     masked, same = (read[chosen] == vocabulary.mask).sum(), (read[chosen] == 77).sum()
@@ -108,7 +108,7 @@ def test_of_the_chosen_tokens_most_are_masked_some_exchanged_and_some_stay():
 
 
 def test_spans_are_as_long_as_poisson_has_them():
-    drawn = poisson(3.0, Draw([1]).uniform(20_000))
+    drawn = poisson(3.0, RandomDraw([1]).uniform(20_000))
     expected = 20_000 * stats.poisson.pmf(np.arange(12), 3.0)
     found = np.bincount(np.minimum(drawn, 12), minlength=13)
     assert stats.chisquare(found, [*expected, 20_000 - expected.sum()]).pvalue > 0.001
@@ -118,7 +118,7 @@ def test_hidden_places_are_everywhere_alike():
     ids = np.arange(3, 43)
     hits = np.zeros(40)
     for seed in range(2000):
-        read, _ = SPANS.corrupt(ids, Draw([seed]), VOCABULARIES[SPANS])
+        read, _ = SPANS.corrupt(ids, RandomDraw([seed]), VOCABULARIES[SPANS])
         hits += ~np.isin(ids, read)
     middle = hits[6:-6] / 2000
     assert abs(middle.mean() - 0.15) < 0.02 and middle.std() < 0.02
@@ -126,14 +126,14 @@ def test_hidden_places_are_everywhere_alike():
 
 def test_a_text_without_text_is_left_alone():
     for cfg in (SPANS, INFILLING):
-        read, written = corrupted([np.array([BOS, EOS])], [Draw([1])], cfg, VOCABULARIES[cfg])
+        read, written = corrupted([np.array([BOS, EOS])], [RandomDraw([1])], cfg, VOCABULARIES[cfg])
         assert read[0].tolist() == written[0].tolist() == [EOS]
 
 
 def test_a_tokenizer_without_marks_is_named():
     for cfg, missing in ((SPANS, "⟨gap 0⟩"), (MASKING, "⟨mask⟩")):
         with pytest.raises(ConfigError, match=f"tokenizer: has no {missing}"):
-            Vocabulary(Tokenizer.train(Bytes(), []), cfg, 100)
+            CorruptionVocabulary(Tokenizer.train(Bytes(), []), cfg, 100)
 
 
 # ---- batches -----------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def store(tmp_path_factory):
 
 def test_batches_hold_all_of_the_text_and_are_corrupted_anew_each_epoch(store):
     text = store.columns["text"]
-    plan = Anew(RowBatches(Packed(text, 24, 0), 4, seed=1))
+    plan = FreshlyCorrupted(RowBatches(Packed(text, 24, 0), 4, seed=1))
     epochs = []
     for epoch in range(2):
         steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
@@ -162,18 +162,21 @@ def test_batches_hold_all_of_the_text_and_are_corrupted_anew_each_epoch(store):
         again = mask(text, plan.at(0)[0], 1, MASKING, VOCABULARIES[MASKING])
         assert torch.equal(again.ids, mask(text, plan.at(0)[0], 1, MASKING, VOCABULARIES[MASKING]).ids)
     row = plan.at(0)[0].rows
-    ids = [mask(text, Rows(row, step), 1, MASKING, VOCABULARIES[MASKING]).ids for step in (0, plan.steps_per_epoch)]
+    ids = [
+        mask(text, CorruptedRows(row, step), 1, MASKING, VOCABULARIES[MASKING]).ids
+        for step in (0, plan.steps_per_epoch)
+    ]
     assert not torch.equal(*ids)
 
 
 @pytest.mark.parametrize("cfg", [SPANS, INFILLING], ids=["spans", "infilling"])
 def test_what_is_hidden_of_a_row_does_not_depend_on_the_rows_beside_it(store, cfg):
     text, vocabulary = store.columns["text"], VOCABULARIES[cfg]
-    pieces = Pieces(text, 24, cfg, tokens=200, seed=1)
+    pieces = DocumentRows(text, 24, cfg, tokens=200, seed=1)
     rows = pieces.at(0)[0]
-    together = hide(text, Rows(rows, 5), 1, cfg, vocabulary)
+    together = hide(text, CorruptedRows(rows, 5), 1, cfg, vocabulary)
     for i, row in enumerate(rows):
-        alone = hide(text, Rows([row], 5), 1, cfg, vocabulary)
+        alone = hide(text, CorruptedRows([row], 5), 1, cfg, vocabulary)
         for whole, one in zip(together, alone, strict=True):
             assert whole[i, : one.shape[1]].tolist() == one[0].tolist() and not whole[i, one.shape[1] :].any()
     assert sum(len(batch) for batch in pieces.in_order()) == len(pieces.pieces)
@@ -310,10 +313,10 @@ def test_rows_share_no_attention_and_padding_is_not_seen(store):
     model = recipe.from_dict(recipe.ModelConfig, READER).sized(vocab=260).build().eval()
     plan = RowBatches(Packed(text, 60, 0), 4, seed=1)
     rows = plan.at(0)[0]
-    task, batch = MaskedLanguageModelling(context=60), mask(text, Rows(rows, 0), 1, MASKING, vocabulary)
-    summed, count = task.surprise(model, batch)
+    task, batch = MaskedLanguageModellingTask(context=60), mask(text, CorruptedRows(rows, 0), 1, MASKING, vocabulary)
+    summed, count = task.nll(model, batch)
     alone = [
-        task.surprise(model, mask(text, Rows([row[i : i + 1]], 0), 1, MASKING, vocabulary))
+        task.nll(model, mask(text, CorruptedRows([row[i : i + 1]], 0), 1, MASKING, vocabulary))
         for row in rows
         for i in range(len(row))
     ]

@@ -15,7 +15,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.context import SentencesBefore
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
 
@@ -174,7 +174,7 @@ def test_lines_before_are_read_as_context(translator, monkeypatch):
 def translation(row):
     from dragoman.decode.translation import Candidate, Translation
 
-    return Translation(row, "", (Candidate("", 0.0, 0.0, (), (), cut=False),))
+    return Translation(row, "", (Candidate("", 0.0, 0.0, (), (), truncated=False),))
 
 
 def test_a_test_set_is_translated_line_by_line():

@@ -17,14 +17,14 @@ from tiny_run import outcome
 from dragoman.cli import main
 from dragoman.data import answers
 from dragoman.data.spans import (
-    Asked,
-    Found,
-    Layout,
+    ContextLayout,
+    ContextWindow,
+    EncodedQuestions,
     SpanBatch,
-    Window,
+    SpanScore,
     as_fields,
+    best_answer,
     best_span,
-    said,
     selectable,
     tokens_of,
 )
@@ -126,7 +126,7 @@ def test_of_a_context_longer_than_a_window_the_window_that_knows_answers(run, mo
     answerer = Answerer.load(run)
     (mark,) = {*answerer.form.tokenizer.encode("so#")} - {*answerer.form.tokenizer.encode("so")}
     monkeypatch.setattr(answerer, "answer", lambda ids: 9.0 * (ids == mark)[..., None].repeat(1, 1, 2).float())
-    answerer.form = Asked(answerer.form.tokenizer, Layout(40, 12, 6))
+    answerer.form = EncodedQuestions(answerer.form.tokenizer, ContextLayout(40, 12, 6))
     for before in (0, 1, 7, 30):
         context = "it is so." * before + "so#" + " it is so." * 12
         said = answerer.ask([(context, "who is it?")])[0]
@@ -162,7 +162,7 @@ def test_offsets_are_those_of_the_text_as_it_was_given_whatever_the_tokenizer(cf
 
 
 @pytest.mark.parametrize("cfg", [Bpe(vocab=272), Unigram(vocab=290), Words(vocab=268), Characters(), Bytes()], ids=str)
-@pytest.mark.parametrize("layout", [Layout(400, 8, 100), Layout(30, 8, 3)], ids=["whole", "windows"])
+@pytest.mark.parametrize("layout", [ContextLayout(400, 8, 100), ContextLayout(30, 8, 3)], ids=["whole", "windows"])
 def test_the_tokens_of_every_answer_say_it(cfg, layout):
     """The shortest span of tokens that covers it: trimmed of spaces it is the answer, or what cannot be cut further."""
     tokenizer = Tokenizer.train(cfg, TEXTS * 5)
@@ -182,7 +182,7 @@ def test_the_tokens_of_every_answer_say_it(cfg, layout):
 
 def test_a_row_is_the_question_and_the_context_and_answers_stand_in_the_context_alone(tmp_path):
     tokenizer = Tokenizer.train(Bytes(), [])
-    form = Asked(tokenizer, Layout(50, 10, 10))
+    form = EncodedQuestions(tokenizer, ContextLayout(50, 10, 10))
     context = "a b a"
     form.store(tmp_path / "store", [Question(context, "a?", (Answer("a", 4),)), Question("bb", "a?", ())])
     batch = form.batch(Store.open(tmp_path / "store"), np.array([0, 1]))
@@ -204,7 +204,7 @@ def test_a_row_is_the_question_and_the_context_and_answers_stand_in_the_context_
 @pytest.mark.parametrize("stride", [1, 3, 6, 100])
 def test_windows_cover_all_of_the_context_and_fit(length, stride):
     context, offsets = list(range(10, 10 + length)), [(i, i + 1) for i in range(length)]
-    found = list(cut([7, 8, 9], context, offsets, Layout(11, 3, stride)))
+    found = list(cut([7, 8, 9], context, offsets, ContextLayout(11, 3, stride)))
     assert {i for window in found for i, _ in window.offsets} == set(range(length))
     for window in found:
         assert len(window.ids) <= 11 and window.ids[: window.begin] == [BOS, 7, 8, 9, EOS]
@@ -253,12 +253,12 @@ def test_the_best_span_is_the_best_of_all_pairs(longest):
 
 
 def test_no_answer_is_said_where_it_may_be_and_some_window_is_surer_of_it_than_of_any_span():
-    window = Window([BOS, 5, EOS, 6, EOS], 3, 0, [(0, 5)])
-    one, other = Found(3, 3, 2.0, 3.0, 0.4), Found(3, 3, 1.0, 2.5, 0.1)
-    assert said(" abcd", [(window, one), (window, other)], unanswerable=False) == ("abcd", 1, 0.4)
-    assert said(" abcd", [(window, one), (window, other)], unanswerable=True)[:2] == ("", None)
+    window = ContextWindow([BOS, 5, EOS, 6, EOS], 3, 0, [(0, 5)])
+    one, other = SpanScore(3, 3, 2.0, 3.0, 0.4), SpanScore(3, 3, 1.0, 2.5, 0.1)
+    assert best_answer(" abcd", [(window, one), (window, other)], unanswerable=False) == ("abcd", 1, 0.4)
+    assert best_answer(" abcd", [(window, one), (window, other)], unanswerable=True)[:2] == ("", None)
     surer = other._replace(none=1.5)
-    assert said(" abcd", [(window, one), (window, surer)], unanswerable=True) == ("abcd", 1, 0.4)
+    assert best_answer(" abcd", [(window, one), (window, surer)], unanswerable=True) == ("abcd", 1, 0.4)
 
 
 # ---- figures --------------------------------------------------------------------------------------

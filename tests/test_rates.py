@@ -11,7 +11,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.families import ModelConfig
 from dragoman.train import recipe
 from dragoman.train.changes import changed
-from dragoman.train.loop import Part, Progress, Rules, train_step
+from dragoman.train.loop import LoopProgress, MicroBatch, StepRules, train_step
 from dragoman.train.optimize import Optimizer
 from dragoman.train.rates import ByName, Layerwise, Uniform, share_out
 
@@ -35,7 +35,9 @@ def moved(optimizer, rates):
     def loss(module, batch):
         return module(batch, batch).square().sum(), torch.tensor(16)
 
-    train_step(module, loss, [Part(ids, (0,))], built, Progress(), lr=1e-2, rules=Rules(seed=1, clip=None))
+    train_step(
+        module, loss, [MicroBatch(ids, (0,))], built, LoopProgress(), lr=1e-2, rules=StepRules(seed=1, clip=None)
+    )
     return {name: p.detach() - before[name] for name, p in module.named_parameters()}
 
 

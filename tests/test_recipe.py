@@ -12,9 +12,9 @@ from dragoman.errors import ConfigError
 from dragoman.machine import choose_device, choose_precision, choose_products
 from dragoman.machine import product_seconds as really_measured
 from dragoman.presets import PRESETS
-from dragoman.train.lessons import lesson_for
 from dragoman.train.recipe import RunConfig, fill, load, outline
 from dragoman.train.schedule import Noam
+from dragoman.train.tasks import task_data_for
 
 DATA = {"data": {"train": [{"kind": "table", "path": "pairs.tsv"}]}}
 
@@ -28,7 +28,7 @@ def test_every_preset_is_laid_under_a_run_file(name):
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "task" in preset()])
 def test_a_preset_with_a_task_is_a_whole_run_but_for_its_text(name):
     cfg = load({"preset": name, **DATA})
-    assert lesson_for(cfg).outline(cfg).max_length in (None, getattr(cfg.task, "context", None))
+    assert task_data_for(cfg).outline(cfg).max_length in (None, getattr(cfg.task, "context", None))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of
 from dragoman.data.tasks import Task
 from dragoman.evaluate.metrics import Score
-from dragoman.train import report
-from dragoman.train.chart import POINTS, Line, _ticks, draw, short
 from dragoman.train.journal import Journal
+from dragoman.train.report import page as report
+from dragoman.train.report.chart import POINTS, ChartLine, _ticks, draw, short
 
 HOSTILE = '<script>alert("1 & 2")</script> $title {0} العربية'
 VOID = {"meta", "link", "br", "img", "input"}
@@ -182,7 +182,7 @@ def points(figure):
 
 
 def test_a_long_line_is_thinned_and_ends_where_it_ended():
-    figure = draw("loss", [Line("a", range(1, 5001), [1.0] * 5000)])
+    figure = draw("loss", [ChartLine("a", range(1, 5001), [1.0] * 5000)])
     assert len(points(figure)) <= POINTS
     assert json.loads(re.findall(r"data-points='([^']*)'", figure)[0].replace("&quot;", '"'))[0]["x"][-1] == 5000
 
@@ -192,7 +192,7 @@ finite = st.floats(-1e9, 1e9, allow_subnormal=False).filter(lambda value: value 
 
 @given(st.lists(finite, min_size=1, max_size=50))
 def test_every_line_stays_inside_its_chart(values):
-    figure = draw("any", [Line("a", range(1, len(values) + 1), values)])
+    figure = draw("any", [ChartLine("a", range(1, len(values) + 1), values)])
     for x, y in points(figure):
         assert 0 <= x <= 560 and 0 <= y <= 240
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from by_kernels import Function, compare, half, needed, same_with_any_number_of_threads, value_and_gradients
 from torch import Tensor
 
-from dragoman.model.kernels import residual as kernels
-from dragoman.model.kernels.learning import Dropout
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, Placement, Residual, RmsNorm, ZeroCenteredRmsNorm
+from dragoman.model.ops import residual as kernels
+from dragoman.model.ops.elementwise import DropoutFunction
 
 pytestmark = needed
 
@@ -19,13 +19,13 @@ pytestmark = needed
 class Around:
     norm: Norm
     placement: Placement
-    carry: float = 1.0
+    residual_scale: float = 1.0
     passes: int = 3
     """By kernels, forward and back."""
 
     def __call__(self, x: Tensor, factors: Tensor, *weights: Tensor) -> Tensor:
         """A residual around a product with ``factors``, its norms' weights and biases replaced by ``weights``."""
-        residual = Residual(self.norm, self.placement, x.shape[-1], 0.0, self.carry)
+        residual = Residual(self.norm, self.placement, x.shape[-1], 0.0, self.residual_scale)
         given = dict(zip((name for name, _ in residual.named_parameters()), weights, strict=True))
         with torch.autocast("cpu", torch.bfloat16, enabled=x.dtype == torch.float32):
             return torch.func.functional_call(residual, given, (x, lambda read: read * factors.to(read.dtype)))
@@ -38,12 +38,12 @@ class Around:
 AROUND = {
     "2017": Around(LayerNorm(), "post"),
     "without biases": Around(LayerNorm(bias=False), "post"),
-    "deep norm": Around(LayerNorm(), "post", carry=1.7),
+    "deep norm": Around(LayerNorm(), "post", residual_scale=1.7),
     "2026": Around(RmsNorm(), "pre", passes=4),
     "gemma 1": Around(ZeroCenteredRmsNorm(), "pre", passes=4),
     "gpt-2": Around(LayerNorm(), "pre", passes=2),
     "rms behind": Around(RmsNorm(), "post"),
-    "no norm": Around(NoNorm(), "pre", carry=0.5),
+    "no norm": Around(NoNorm(), "pre", residual_scale=0.5),
 }
 
 
@@ -75,9 +75,9 @@ def seeded(function: Function) -> Function:
 
 def test_what_is_dropped_is_added_nowhere_and_gets_no_gradient():
     x, y = torch.zeros(100, 96), torch.ones(100, 96).bfloat16()
-    value, by_x, by_y = value_and_gradients(seeded(lambda x, y: kernels.Add.apply(x, y, 1.0, 0.5)), [x, y])
+    value, by_x, by_y = value_and_gradients(seeded(lambda x, y: kernels.AddFunction.apply(x, y, 1.0, 0.5)), [x, y])
     assert torch.equal(value, by_y.float()) and set(value.unique().tolist()) == {0.0, 2.0}
-    assert torch.equal(value, seeded(lambda y: Dropout.apply(y, 0.5))(y).float()), "as dropout by itself draws"
+    assert torch.equal(value, seeded(lambda y: DropoutFunction.apply(y, 0.5))(y).float()), "as dropout by itself draws"
     assert (by_x == 1).all()
 
 
@@ -85,10 +85,10 @@ def test_dropout_sum_and_norm_are_what_they_are_apart():
     x, y, weight, bias = torch.randn(50, 96), half(50, 96), torch.randn(96), torch.randn(96)
 
     def apart(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.layer_norm(kernels.Add.apply(x, y, 1.5, 0.3), (96,), weight, bias)
+        return F.layer_norm(kernels.AddFunction.apply(x, y, 1.5, 0.3), (96,), weight, bias)
 
     def at_once(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return kernels.AddLayerNorm.apply(x, y, 1.5, 0.3, weight, bias, 1e-5)
+        return kernels.AddLayerNormFunction.apply(x, y, 1.5, 0.3, weight, bias, 1e-5)
 
     upstream = torch.randn(50, 96)
     for one, other in zip(

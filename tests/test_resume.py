@@ -14,11 +14,11 @@ from tiny_run import outcome, rows
 from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
-from dragoman.data.tasks import Translation
+from dragoman.data.tasks import TranslationTask
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.train.changes import changed
-from dragoman.train.events import Finished, Learned, Notice, Saved, Started, Validated
+from dragoman.train.events import Finished, Notice, Saved, Started, StepsReported, Validated
 from dragoman.train.loop import Diverged
 from dragoman.train.run import resume, start
 
@@ -76,7 +76,7 @@ def test_the_test_is_a_test(whole):
     assert {name.split("/")[0] for name in end["tensors"]} == {"model", "optimizer", "average"}
     assert [event.step for event in kinds(events, Validated)] == [4, 8, 12]
     assert {3, 6, 9, 12} <= {event.step for event in kinds(events, Saved)}
-    assert [event.step for event in kinds(events, Learned)] == [2, 4, 6, 8, 10, 12]
+    assert [event.step for event in kinds(events, StepsReported)] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_run_is_a_function_of_its_configuration(whole, pairs, path):
@@ -144,7 +144,7 @@ def test_a_finished_run_says_so_and_how_to_train_longer(whole, pairs, path):
 def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(whole, pairs, path, number):
     before = signal.getsignal(number)
     for event in start(tiny_run.config(pairs), path).events():
-        if isinstance(event, Learned) and event.step == 10:
+        if isinstance(event, StepsReported) and event.step == 10:
             signal.raise_signal(number)
     assert isinstance(event, Finished) and not event.complete
     assert event.step == 10 and number.name in event.reason and event.command == f"dragoman train {path} --resume"
@@ -155,14 +155,14 @@ def test_a_signal_finishes_the_step_saves_and_tells_how_to_go_on(whole, pairs, p
 
 
 def test_a_signal_in_the_middle_of_a_validation_leaves_that_to_the_resumed_run(whole, pairs, path, monkeypatch):
-    ask = Translation.surprise
+    ask = TranslationTask.nll
 
     def interrupted(self, model, batch):
         signal.raise_signal(signal.SIGINT)
         return ask(self, model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Translation, "surprise", interrupted)
+        patch.setattr(TranslationTask, "surprise", interrupted)
         events = list(start(tiny_run.config(pairs), path).events())
     assert events[-1].step == 4 and not kinds(events, Validated)
     list(resume(path).events())
@@ -333,7 +333,7 @@ def test_an_existing_run_is_not_started_over(pairs, path):
 
 
 def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, monkeypatch):
-    ask = Translation.loss
+    ask = TranslationTask.loss
     calls = []
 
     def poisoned(self, model, batch):
@@ -342,7 +342,7 @@ def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, mon
             calls.append(batch)
         return summed * (float("nan") if len(calls) > 14 else 1), count
 
-    monkeypatch.setattr(Translation, "loss", poisoned)
+    monkeypatch.setattr(TranslationTask, "loss", poisoned)
     events = []
     with pytest.raises(Diverged, match=r"for 3 steps in a row.*step-000009 is good.*--resume --deliberate"):
         events.extend(start(tiny_run.config(pairs, give_up_after=3), path).events())
@@ -383,8 +383,8 @@ def test_a_vocabulary_larger_than_the_text_yields_leaves_nothing_behind(pairs, p
 
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(pairs, path, monkeypatch):
-    ask = Translation.surprise
-    monkeypatch.setattr(Translation, "surprise", lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1]))
+    ask = TranslationTask.nll
+    monkeypatch.setattr(TranslationTask, "surprise", lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1]))
     with pytest.raises(Diverged, match=r"validation loss is nan.*step-000003 is good"):
         list(start(tiny_run.config(pairs), path).events())
 

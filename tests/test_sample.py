@@ -7,7 +7,7 @@ from test_search import Constant, Recurrent, alone, limit, sources, transformer
 from transformers.generation import logits_process as theirs
 
 from dragoman.config import from_dict
-from dragoman.decode.rules.repetition import (
+from dragoman.decode.constraints.repetition import (
     CountPenalty,
     Forbidden,
     MinimumLength,
@@ -15,10 +15,10 @@ from dragoman.decode.rules.repetition import (
     RepetitionPenalty,
     RuleConfig,
 )
-from dragoman.decode.rules.rules import Begun
-from dragoman.decode.search import chance
+from dragoman.decode.search import rng as chance
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.rule import SearchStart
 from dragoman.decode.search.sample import Sample, keep_min_p, keep_top_k, keep_top_p, keep_typical, warm
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Choice
@@ -181,7 +181,7 @@ AS_THEIRS = [
 
 @pytest.mark.parametrize(("cfg", "their"), AS_THEIRS, ids=lambda x: getattr(x, "kind", ""))
 def test_each_rule_is_that_of_transformers(cfg, their):
-    rule, said = cfg.start(Begun(PROMPTS)), PROMPTS
+    rule, said = cfg.start(SearchStart(PROMPTS)), PROMPTS
     for step in range(12):
         logits = torch.randn(len(said), 12)
         ours, untouched = rule.apply(logits), logits.clone()
@@ -195,7 +195,7 @@ def test_each_rule_is_that_of_transformers(cfg, their):
 
 
 def test_a_count_penalty_is_its_formula():
-    rule = CountPenalty(presence=0.5, frequency=0.25).start(Begun(PROMPTS))
+    rule = CountPenalty(presence=0.5, frequency=0.25).start(SearchStart(PROMPTS))
     for token in (3, 4, 3, 3):
         rule.follow(Choice(None, None, torch.full((3,), token)))
     fallen = torch.zeros(3, 8) - rule.apply(torch.zeros(3, 8))
@@ -213,7 +213,7 @@ SEARCHES = {"greedy": Greedy(limit=limit(12)), "beam": Beam(size=4, nbest=3, lim
 
 
 def ruled(model, batch, cfg, rules):
-    begun = Begun(torch.full((len(batch), 1), BOS), batch)
+    begun = SearchStart(torch.full((len(batch), 1), BOS), batch)
     return search(model, batch, cfg, rules=[rule.start(begun) for rule in rules])
 
 

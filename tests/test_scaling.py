@@ -6,13 +6,13 @@ from dataclasses import asdict
 import pytest
 import tiny_run
 import torch
-from test_loop import TASK, batch, gradients, model, silent, step, weights
+from test_loop import TASK, batch, gradients, model, step, suppressed, weights
 from tiny_run import outcome
 
 from dragoman.errors import ConfigError
 from dragoman.machine import autocast
 from dragoman.train.events import Notice, Saved
-from dragoman.train.progress import Progress
+from dragoman.train.progress import RunProgress
 from dragoman.train.run import resume, start
 from dragoman.train.scaling import LossScaling, Unscaled, scaling_for
 
@@ -47,7 +47,7 @@ class _Half(torch.autograd.Function):
 def test_only_float16_is_scaled():
     assert isinstance(scaling_for("float16"), LossScaling)
     assert not isinstance(scaling_for("bfloat16"), LossScaling) and not isinstance(scaling_for("float32"), LossScaling)
-    progress = Progress()
+    progress = RunProgress()
     step(model(), [batch()], progress)
     assert progress.scale is None
 
@@ -72,7 +72,7 @@ def test_a_gradient_too_small_for_float16_is_kept_by_scaling(scaling, kept):
 
 
 def test_overflow_skips_the_step_and_halves_the_scale_until_it_fits():
-    module, progress, reports = model(), Progress(), []
+    module, progress, reports = model(), RunProgress(), []
     before = weights(module)
     for _ in range(14):
         reports.append(step(module, [batch()], progress, loss=halved(TASK.loss), scaling=Quick(), give_up_after=20))
@@ -102,7 +102,7 @@ def test_the_scale_goes_the_way_of_torchs_grad_scaler():
 
 def test_gradients_in_float16_are_nearly_those_in_float32():
     """On a CPU, which computes float16 as a GPU does, only not faster."""
-    exact, rough = silent(model()), silent(model())
+    exact, rough = suppressed(model()), suppressed(model())
     a = step(exact, [batch()])
     b = step(rough, [batch()], precision=autocast("float16", torch.device("cpu")), scaling=LossScaling())
     assert b.loss == pytest.approx(a.loss, rel=2e-3) and b.loss != a.loss and not b.skipped
@@ -111,14 +111,14 @@ def test_gradients_in_float16_are_nearly_those_in_float32():
 
 
 def test_progress_remembers_the_scale():
-    progress = Progress(scale=64.0, scale_steps=17)
-    assert Progress.from_dict(asdict(progress)) == progress
+    progress = RunProgress(scale=64.0, scale_steps=17)
+    assert RunProgress.from_dict(asdict(progress)) == progress
     older = {k: v for k, v in asdict(progress).items() if not k.startswith("scale")}
-    assert Progress.from_dict(older).scale is None, "a checkpoint of before"
+    assert RunProgress.from_dict(older).scale is None, "a checkpoint of before"
 
 
 def test_a_run_with_scaling_that_was_stopped_equals_the_uninterrupted_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("dragoman.train.learner.scaling_for", lambda precision: Quick())
+    monkeypatch.setattr("dragoman.train.train_state.scaling_for", lambda precision: Quick())
     monkeypatch.setattr("dragoman.data.tasks.Translation.loss", halved_loss(TASK.loss.__func__))
     cfg = tiny_run.config(tiny_run.write_pairs(tmp_path / "pairs.tsv"), give_up_after=20)
     events = list(start(cfg, tmp_path / "whole").events())

@@ -11,14 +11,14 @@ from tiny_run import config as tiny_config
 from tiny_run import write_pairs
 
 from dragoman.cli import main
-from dragoman.decode.forced import token_log_probs
 from dragoman.decode.scoring import perplexity
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import search
 from dragoman.decode.search.strategy import LengthLimit
+from dragoman.decode.search.teacher_forcing import token_log_probs
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bpe
 from dragoman.train.run import start

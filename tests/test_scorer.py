@@ -6,8 +6,8 @@ from torch import Tensor
 from variants import assert_equal
 
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Full
 from dragoman.model.norm import RmsNorm
-from dragoman.model.positions.visibility import Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 
 H, G, C, Q, K = 4, 2, 6, 3, 5

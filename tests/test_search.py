@@ -19,11 +19,11 @@ from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.cache import Cache, Growing
 from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import NoEmbedding, Sinusoidal
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
@@ -214,7 +214,7 @@ def test_greedy_is_the_argmax_loop_one_at_a_time_without_a_cache(vocab, build):
 def test_a_beam_of_one_is_greedy():
     model, batch = Recurrent(40), sources(40, 20)
     for [a], [b] in zip(search(model, batch, Greedy()), search(model, batch, Beam(size=1)), strict=True):
-        assert (a.tokens, a.cut) == (b.tokens, b.cut)
+        assert (a.tokens, a.truncated) == (b.tokens, b.truncated)
         assert a.score == pytest.approx(b.score, abs=1e-5)
 
 
@@ -367,9 +367,9 @@ def test_a_translation_is_ended_at_its_limit_and_says_so(make):
     lengths = (batch != PAD).sum(dim=1).tolist()
     found = search(model, batch, make(limit=LengthLimit(tokens=12, ratio=2.0, extra=1)))
     assert [len(h.tokens) for [h] in found] == [min(12, 2 * length + 1) for length in lengths]
-    assert all(h.cut and h.tokens[-1] == EOS for [h] in found)
+    assert all(h.truncated and h.tokens[-1] == EOS for [h] in found)
     model.output.bias.data[EOS] = 50.0
-    assert not any(h.cut for [h] in search(model, batch, make(limit=limit(1))))
+    assert not any(h.truncated for [h] in search(model, batch, make(limit=limit(1))))
 
 
 def test_no_translation_is_longer_than_the_model_can_say():

@@ -12,9 +12,9 @@ from dragoman.cli.train import _default_directory
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.small import hold_out_some
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.formats import Gettext, Keyed, Table, TextFiles, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.pairs import Gettext, Keyed, Table, TextFiles, read_pairs
 from dragoman.text.formats.several import guess_sources
+from dragoman.text.lines import Pair
 
 PO = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "Door {0}"\nmsgstr "Puerta {0}"\n'
 

@@ -13,7 +13,7 @@ from variants import D, assert_equal, batch, build, ids
 from dragoman.cli import main
 from dragoman.config import from_dict, merge, override, to_dict
 from dragoman.decode.generator import Generator
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
@@ -21,13 +21,13 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.interchange.ctranslate2 import obstacles
 from dragoman.model.caches.cache import Cache, Window, parse_cache
+from dragoman.model.caches.state import VisibleKeys, stateless
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.interface import Tokens
-from dragoman.model.positions.places import Places
-from dragoman.model.positions.relation import RelativeScheme
-from dragoman.model.positions.visibility import Full
+from dragoman.model.masks.visibility import Full
+from dragoman.model.positions.effect import RelativeScheme
+from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ConvolutionState, ShortConvolution
-from dragoman.model.state import Seen, stateless
 from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
@@ -38,15 +38,15 @@ CENTRED = SHORT | {"causal": False}
 # ---- the layer -------------------------------------------------------------------------------------------
 
 
-def mixed(layer, x: torch.Tensor, places: Places) -> torch.Tensor:
+def mixed(layer, x: torch.Tensor, places: Positions) -> torch.Tensor:
     """What the layer makes of whole texts."""
-    seen = Seen(places, None, layer.visibility)
+    seen = VisibleKeys(places, None, layer.visibility)
     context = layer.context(places, seen, RelativeScheme(), places.keep, torch.float64)
     return layer(x, context, layer.new_state(stateless))
 
 
-def at_once(length: int) -> Places:
-    return Places(torch.arange(length)[None])
+def at_once(length: int) -> Positions:
+    return Positions(torch.arange(length)[None])
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -79,7 +79,7 @@ def test_texts_apart_by_padding_and_by_segments_are_as_alone(causal, kernel):
     keep = torch.tensor([[0, 1, 1, 0, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1]]).bool()  # in the middle, too
     segment = torch.tensor([[4, 4, 4, 4, 4, 4, 4, 4, 4], [1, 1, 1, 2, 2, 2, 2, 1, 1]])
     pos = torch.tensor([[-1, 0, 1, 1, 1, 2, 3, 4, 4], [0, 1, 2, 0, 1, 2, 3, 0, 1]])
-    got = mixed(layer, x, Places(pos, keep, segment))
+    got = mixed(layer, x, Positions(pos, keep, segment))
     for row, columns in ((0, [1, 2, 5, 6, 7]), (1, [0, 1, 2]), (1, [3, 4, 5, 6]), (1, [7, 8])):
         assert_equal(got[row, columns], mixed(layer, x[row : row + 1, columns], at_once(len(columns)))[0])
 
@@ -126,7 +126,7 @@ def test_a_hybrid_is_decoded_by_pytorch_and_says_so(caplog):
     target, source = batch(plain, 2, 4, 5)
     wanted = plain(target, source)
     with caplog.at_level("INFO"):
-        ready = made_ready(build("short convolution, attention").float(), "cpu", "float32")
+        ready = prepare_for_inference(build("short convolution, attention").float(), "cpu", "float32")
     build.cache_clear()
     assert "steps by PyTorch, for model.decoder.pattern.0.mixer: short_convolution" in caplog.text
     torch.testing.assert_close(ready(target, source), wanted, rtol=1e-4, atol=1e-4)
@@ -258,4 +258,4 @@ def test_a_centred_one_reads_padded_texts_in_encoders():
     text = ids(2, 6)
     longer = torch.nn.functional.pad(text, (2, 3))
     assert_equal(model(Tokens(longer, longer != 0)), model(text))
-    assert_equal(made_ready(model, "cpu", "float32")(text[:1]), model(text)[:1])
+    assert_equal(prepare_for_inference(model, "cpu", "float32")(text[:1]), model(text)[:1])

@@ -9,11 +9,19 @@ from variants import build
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict, to_dict
-from dragoman.decode.rules.repetition import NoRepeat, RepetitionPenalty
+from dragoman.decode.constraints.repetition import NoRepeat, RepetitionPenalty
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, own_seeds, search
-from dragoman.decode.search.speculative import Ahead, Draft, DraftModel, Guesser, LookUp, PromptLookup, Speculative
+from dragoman.decode.search.speculative import (
+    Draft,
+    DraftModel,
+    Guesser,
+    LookUp,
+    PromptLookup,
+    Speculative,
+    SpeculativeSession,
+)
 from dragoman.decode.search.strategy import Choice
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
@@ -53,7 +61,7 @@ class Forgetful(Guesser):
 def read_ahead(model, batch, cfg, make, most=4, policy=DEFAULT):
     """The answers, and how often the model was asked for them."""
     strategy = cfg.start([cfg.limit.tokens] * len(batch), batch.device, own_seeds(batch))
-    reader = Ahead(model, batch, policy, strategy.beams, make(strategy), most)
+    reader = SpeculativeSession(model, batch, policy, strategy.beams, make(strategy), most)
     logits = reader.first(batch.new_full((len(batch), 1), BOS))
     while choice := strategy.step(logits, logits):
         logits = reader.next(choice)

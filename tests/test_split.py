@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import Hardness, HoldOut, grams, hold_out, jaccard, letters, overlap, without_overlap
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 WORDS = ["light", "Light", "the", "a", "turn", "on", "off", "7", "device", "deVice!", "is", "configured", "已", "नमस्ते"]
 SENTENCE = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)

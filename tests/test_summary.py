@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.cleaning.summary import histogram, percentile, summarise, total
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 TEXT = st.sampled_from(["", "a", "A", "b ", "ein Satz", "語", "Слово и дело", "a  b", "a b"])
 PAIRS = st.lists(st.tuples(TEXT, TEXT).map(lambda pair: Pair(*pair)))

@@ -3,12 +3,12 @@
 import pytest
 
 from dragoman.cli import main
-from dragoman.decode.rules.glossary import Glossary
+from dragoman.decode.constraints.glossary import Glossary
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.cells import read_column
 from dragoman.text.formats.columns import is_header, text_columns
-from dragoman.text.formats.formats import JsonLines, Parquet, Table, guess_source, read_pairs
 from dragoman.text.formats.labelled import LabelledText, guess_labelled, read_labelled
+from dragoman.text.formats.pairs import JsonLines, Parquet, Table, guess_source, read_pairs
 from dragoman.text.formats.tables import table_rows
 from dragoman.text.formats.tagged import TaggedColumns, read_tagged
 from dragoman.text.formats.writing import write_pairs
@@ -135,7 +135,7 @@ def test_pairs_that_read_as_a_header_are_written_so_that_they_come_back(tmp_path
 
 
 def pair_of(texts):
-    from dragoman.text.formats.lines import Pair
+    from dragoman.text.lines import Pair
 
     return Pair(*texts)
 

@@ -9,7 +9,7 @@ from tiny_reader import config, quick_disk, trained  # noqa: F401 (a fixture)
 from tiny_run import outcome
 
 from dragoman.cli import main
-from dragoman.data.tags import IGNORE, Tagged, mark_spans, parts, spans
+from dragoman.data.tags import IGNORE, TaggedExamples, mark_spans, parts, spans
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import CheckpointError, ConfigError, DataError
@@ -106,7 +106,7 @@ def test_a_tagger_is_no_classifier_and_says_so(run):
 
 def test_a_label_stands_at_the_first_piece_of_its_word_and_nowhere_else(tmp_path):
     tokenizer = Tokenizer.train(Bytes(), [])
-    form = Tagged(tokenizer, ["a", "b"], longest=50)
+    form = TaggedExamples(tokenizer, ["a", "b"], longest=50)
     form.store(tmp_path / "store", [TaggedText(("xy", "z"), ("b", "a"))])
     batch = form.batch(Store.open(tmp_path / "store"), np.array([0]))
     x, y, z = (tokenizer.encode(letter)[0] for letter in "xyz")

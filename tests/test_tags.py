@@ -14,7 +14,7 @@ from dragoman.decode.request import Request
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 from dragoman.train.run import start

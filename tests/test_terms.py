@@ -13,13 +13,13 @@ from test_search import Recurrent, sources
 from tokenizers.models import WordLevel
 
 from dragoman.cli import main
+from dragoman.decode.constraints.characters import ALPHABETIC, APART, INDIC, NEXT, READINGS, SPACE, group, read
+from dragoman.decode.constraints.completion_bound import NEVER, CompletionBound
+from dragoman.decode.constraints.constrained import BankedBeam, TermRule
+from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
+from dragoman.decode.constraints.terms import Automaton, Terms
+from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.request import Request
-from dragoman.decode.rules.characters import ALPHABETIC, APART, INDIC, NEXT, READINGS, SPACE, group, read
-from dragoman.decode.rules.constrained import BankedBeam, TermRule
-from dragoman.decode.rules.glossary import Entry, Glossary
-from dragoman.decode.rules.terms import Automaton, Terms
-from dragoman.decode.rules.vocabulary import Vocabulary
-from dragoman.decode.rules.way import NEVER, WayOut
 from dragoman.decode.search.beam import Beam, NoPenalty
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
@@ -31,7 +31,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
-VOCABULARIES = {name: Vocabulary(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+VOCABULARIES = {name: SpelledVocabulary(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 TIGHT = LengthLimit(tokens=8, ratio=0.0, extra=8)
 LOOSE = LengthLimit(tokens=30, ratio=0.0, extra=30)
 SEARCHES = {
@@ -139,9 +139,9 @@ def test_tokens_lead_where_their_bytes_do(name):
 def test_the_way_out_is_as_long_as_promised(name):
     vocabulary = VOCABULARIES[name]
     automaton = Automaton(Terms((("battery low",), ("y l", "baja"), ("é",)), ("low",)), vocabulary)
-    assert WayOut(automaton).tokens(automaton.start, 0) == NEVER
+    assert CompletionBound(automaton).tokens(automaton.start, 0) == NEVER
     automaton = Automaton(Terms((("battery",), ("low", "baja"), ("é",)), ("y low", "battery low")), vocabulary)
-    way = WayOut(automaton)
+    way = CompletionBound(automaton)
     for begun in ("", " bat", " battery", " battery l", " xé", " é", " low"):
         state, said = automaton.follow(begun.encode()), 0
         left = way.tokens(state, said)
@@ -274,7 +274,11 @@ def test_more_terms_than_the_model_has_places_for_are_refused():
 
 
 def test_a_glossary_applies_to_whole_words_in_any_case_and_the_longest_entry_counts():
-    entries = [Entry("battery", ("batería", "baterías")), Entry("battery level", ("nivel",)), Entry("is", (), ("es",))]
+    entries = [
+        GlossaryEntry("battery", ("batería", "baterías")),
+        GlossaryEntry("battery level", ("nivel",)),
+        GlossaryEntry("is", (), ("es",)),
+    ]
     glossary = Glossary(entries, forbidden=("ordenador",))
     always = ("ordenador", "Ordenador", "ORDENADOR")
     assert glossary.of("Batteries, batterybox") == ((), always)

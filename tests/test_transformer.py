@@ -25,9 +25,9 @@ from variants import (
 from dragoman.config import from_dict, override, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import PAD, Tokens
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.moe import MixtureLayer, auxiliary_loss
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import Transformer, TransformerConfig
 
 # ---- built, copied, saved --------------------------------------------------------------------------

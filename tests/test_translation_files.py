@@ -18,8 +18,8 @@ from translate.storage import mo, pypo, tmx, xliff
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.filled import plurals
-from dragoman.text.formats.formats import (
+from dragoman.text.formats import plurals
+from dragoman.text.formats.pairs import (
     Gettext,
     JsonLines,
     Pair,
@@ -31,7 +31,7 @@ from dragoman.text.formats.formats import (
     guess_source,
     read_pairs,
 )
-from dragoman.text.formats.lines import read_lines
+from dragoman.text.lines import read_lines
 
 HEADER = 'msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n'
 PLURAL = '"Plural-Forms: nplurals=2; plural=(n != 1);\\n"\n'

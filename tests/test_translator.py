@@ -15,22 +15,22 @@ import dragoman
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import to_dict
 from dragoman.decode import translator
-from dragoman.decode.documents.segment import segment
 from dragoman.decode.search.beam import Beam, Gnmt
 from dragoman.decode.search.strategy import LengthLimit
+from dragoman.decode.segmentation import segment
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train.recipe import load

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from test_constraints import SHORT, TOKENIZERS, untrained
 from test_generator import bytes_missing, language_model
 
+from dragoman.decode.constraints.repetition import NoRepeat
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.generator import Generator
 from dragoman.decode.request import Request
-from dragoman.decode.rules.repetition import NoRepeat
-from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk

@@ -9,9 +9,9 @@ from dragoman import machine
 from dragoman.checkpoint import RunDirectory
 from dragoman.machine import peak
 from dragoman.train import utilisation
-from dragoman.train.events import Learned
-from dragoman.train.lessons import lesson_for
+from dragoman.train.events import StepsReported
 from dragoman.train.run import start
+from dragoman.train.tasks import task_data_for
 from dragoman.train.utilisation import Utilisation
 
 
@@ -29,9 +29,9 @@ def multiplied(module, args, output):
 
 def test_what_is_counted_on_shapes_is_what_a_real_batch_multiplies(run):
     run, _ = run
-    cfg, lesson = run.cfg, lesson_for(run.cfg).open(run.cfg, RunDirectory.open(run.directory.path))
+    cfg, task_data = run.cfg, task_data_for(run.cfg).open(run.cfg, RunDirectory.open(run.directory.path))
     rows = run.plan.at(0)[0]
-    batch, model = lesson.batch(rows), run.cfg.model.build()
+    batch, model = task_data.batch(rows), run.cfg.model.build()
     by_layers = []
     for layer in (m for m in model.modules() if isinstance(m, nn.Linear)):
         layer.register_forward_hook(lambda *given: by_layers.append(multiplied(*given)))
@@ -39,14 +39,14 @@ def test_what_is_counted_on_shapes_is_what_a_real_batch_multiplies(run):
     C, H = 4, 2
     B, S, T = len(rows), batch.source.shape[1], batch.target_in.shape[1]
     attention = sum(3 * 2 * 2 * B * H * q * k * C for q, k in ((S, S), (T, T), (T, S)))  # scores and their values
-    counted = utilisation.measure(cfg, lesson, run.plan, torch.device("cpu"))
-    assert counted and counted.flops * lesson.size(rows)[1] == pytest.approx(sum(by_layers) + attention, rel=0.2)
-    assert counted.flops * lesson.size(rows)[1] >= sum(by_layers)
+    counted = utilisation.measure(cfg, task_data, run.plan, torch.device("cpu"))
+    assert counted and counted.flops * task_data.size(rows)[1] == pytest.approx(sum(by_layers) + attention, rel=0.2)
+    assert counted.flops * task_data.size(rows)[1] >= sum(by_layers)
 
 
 def test_a_run_tells_its_share_of_the_peak_in_every_report(run):
     run, events = run
-    shares = [event.utilisation for event in events if isinstance(event, Learned)]
+    shares = [event.utilisation for event in events if isinstance(event, StepsReported)]
     assert shares and all(share is not None and 0 < share < 1 for share in shares)
     written = [row for row in tiny_run.rows(run.directory.path / "metrics.jsonl") if row["kind"] == "train"]
     assert [row["utilisation"] for row in written] == shares
@@ -60,9 +60,9 @@ def test_a_share_is_what_was_multiplied_of_what_could_have_been():
 
 def test_where_shapes_do_not_tell_nothing_is_said(run, monkeypatch):
     run, _ = run
-    lesson = lesson_for(run.cfg).open(run.cfg, RunDirectory.open(run.directory.path))
+    task_data = task_data_for(run.cfg).open(run.cfg, RunDirectory.open(run.directory.path))
     monkeypatch.setattr(type(run.cfg.task), "loss", lambda *given: (torch.ones(3, device="meta").nonzero(), None))
-    assert utilisation.measure(run.cfg, lesson, run.plan, torch.device("cpu")) is None
+    assert utilisation.measure(run.cfg, task_data, run.plan, torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -13,28 +13,28 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import to_dict
 from dragoman.decode import precision
+from dragoman.decode.constraints.beginning import ForcedBeginning
 from dragoman.decode.readers.input_reader import InputReader
-from dragoman.decode.rules.beginning import ForcedBeginning
 from dragoman.decode.search.ranking import log_prob_of
-from dragoman.decode.verify import asked as asking
+from dragoman.decode.verify import inputs as asking
 from dragoman.decode.verify import reading, writing
-from dragoman.decode.verify.checks import Check, answered
+from dragoman.decode.verify.checks import Check, run_checks
 from dragoman.decode.verify.reading import ReadingVerifier, random_inputs
 from dragoman.decode.verify.writing import WritingVerifier, random_rows
 from dragoman.model import attention, tower
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.caches.layout import Buffers, Joined
-from dragoman.model.caches.paged import Pool
+from dragoman.model.caches.layout import GrowingLayout, PreallocatedLayout
+from dragoman.model.caches.paged import PagePool
 from dragoman.model.caches.storage import Float32
 from dragoman.model.encoder import Encoder, EncoderConfig
-from dragoman.model.heads import Classification
+from dragoman.model.heads import ClassificationHead
+from dragoman.model.inference import layouts, slots
+from dragoman.model.inference.packed import PackedAttention
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
-from dragoman.model.kernels import layouts, slots
-from dragoman.model.kernels.packed import PackedAttention
+from dragoman.model.masks.visibility import AttentionMask, Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Causal, Full, Sight
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.native import library as native
@@ -83,7 +83,7 @@ def asked(model, names=None, **options) -> dict[tuple[str, str], Check]:
     verifier = WritingVerifier(model, BYTES, ROWS, beam=3, batch=3, **options)
     chosen = [q for q in verifier.questions() if names is None or any(name in q.name for name in names)]
     verifier.questions = lambda: chosen
-    return {(check.name, check.searched): check for check in answered(verifier)}
+    return {(check.name, check.searched): check for check in run_checks(verifier)}
 
 
 def failed(checks: dict[tuple[str, str], Check]) -> set[str]:
@@ -140,7 +140,7 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkey
 
 
 def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):
-    monkeypatch.setattr(tower, "look_across", lambda visibility, q, k: Sight())
+    monkeypatch.setattr(tower, "look_across", lambda visibility, q, k: AttentionMask())
     assert failed(asked(model, ["batches", "padding", "order"])) == {"with 13 more columns of padding"}
 
 
@@ -151,8 +151,8 @@ def test_a_kernel_that_computes_something_else_is_found(model, by_pytorch, monke
 
 
 def forgetful(extend):
-    def forgets(self, new, lasting):
-        seen = extend(self, new, lasting)
+    def forgets(self, new, retained):
+        seen = extend(self, new, retained)
         return tuple(torch.cat([torch.zeros_like(part[:2]), part[2:]]) if len(part) > 4 else part for part in seen)
 
     return forgets
@@ -181,7 +181,7 @@ def dropping(monkeypatch):
         return laid_out
 
     for verifier in (writing, reading):
-        ready = verifier.made_ready
+        ready = verifier.prepare_for_inference
         monkeypatch.setattr(verifier, "made_ready", lambda *given, ready=ready: begin(ready(*given)))
 
 
@@ -202,18 +202,18 @@ def test_the_same_words_with_other_probabilities_are_found(model, monkeypatch):
     """Twice as sure of everything: no answer of greedy search changes."""
 
     def surer(*given):
-        laid_out = made_ready(*given)
+        laid_out = prepare_for_inference(*given)
         laid_out.capped = lambda logits: 2 * logits
         return laid_out
 
-    made_ready = writing.made_ready
+    prepare_for_inference = writing.prepare_for_inference
     monkeypatch.setattr(writing, "made_ready", surer)
     first = asked(model, ["in batches"])["in batches of 3", "greedy"].failure
     assert first and first.wanted == first.got and first.difference and first.difference > 0.01
 
 
 def test_a_cache_that_forgets_is_found(model, by_pytorch, monkeypatch):
-    monkeypatch.setattr(Buffers, "extend", forgetful(Buffers.extend))
+    monkeypatch.setattr(PreallocatedLayout, "extend", forgetful(PreallocatedLayout.extend))
     checks = asked(model, ["cache pre", "cache paged:3"])
     assert failed(checks) == {"cache preallocated", "cache preallocated:1"}
     first = checks["cache preallocated", "greedy"].failure
@@ -221,8 +221,8 @@ def test_a_cache_that_forgets_is_found(model, by_pytorch, monkeypatch):
 
 
 def test_pages_that_are_mixed_up_are_found(model, monkeypatch):
-    read = Pool.read
-    monkeypatch.setattr(Pool, "read", lambda self, slots: read(self, slots.flip(1)))
+    read = PagePool.read
+    monkeypatch.setattr(PagePool, "read", lambda self, slots: read(self, slots.flip(1)))
     assert failed(asked(model, ["cache pre", "cache paged:3", "without"])) == {"cache paged:3"}
 
 
@@ -232,7 +232,7 @@ def test_a_precision_that_is_not_what_it_says_is_found(model, monkeypatch):
 
 
 def test_a_reference_that_forgets_is_found(model, monkeypatch):
-    monkeypatch.setattr(Joined, "extend", forgetful(Joined.extend))
+    monkeypatch.setattr(GrowingLayout, "extend", forgetful(GrowingLayout.extend))
     assert {"without a cache", "cache growing"} <= failed(asked(model, ["without", "growing"]))
 
 
@@ -293,7 +293,9 @@ INPUTS = {
 @pytest.fixture(scope="module", params=INPUTS)
 def classifier(model, request) -> Encoder:
     inputs = INPUTS[request.param]
-    return shaken(EncoderConfig(inputs=inputs, dim=16, tower=model.cfg.encoder, head=Classification(classes=3)).build())
+    return shaken(
+        EncoderConfig(inputs=inputs, dim=16, tower=model.cfg.encoder, head=ClassificationHead(classes=3)).build()
+    )
 
 
 def shaken(built):
@@ -321,7 +323,7 @@ def read(model, names=None, **options):
 def chosen_of(verifier, names):
     chosen = [q for q in verifier.questions() if names is None or any(name in q.name for name in names)]
     verifier.questions = lambda: chosen
-    return {(check.name, check.searched): check for check in answered(verifier)}
+    return {(check.name, check.searched): check for check in run_checks(verifier)}
 
 
 def test_a_language_model_passes_in_every_way_and_says_different_things(language_model):
@@ -336,10 +338,10 @@ def test_a_language_model_passes_in_every_way_and_says_different_things(language
 
 def test_each_way_to_continue_a_text_can_fail(language_model, by_pytorch, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tower, "look", lambda visibility, q, k, *_: Sight())
+        patch.setattr(tower, "look", lambda visibility, q, k, *_: AttentionMask())
         assert "with 13 more columns of padding" in failed(continued(language_model, ["padding"]))
     with monkeypatch.context() as patch:
-        patch.setattr(Joined, "extend", forgetful(Joined.extend))
+        patch.setattr(GrowingLayout, "extend", forgetful(GrowingLayout.extend))
         assert "cache growing" in failed(continued(language_model, ["growing"]))
     with monkeypatch.context() as patch:
         patch.setattr(asking, "log_prob_of", lambda logits, ids: log_prob_of(logits, ids) + 0.01)
@@ -368,7 +370,7 @@ def reads_a_sequence(classifier: Encoder) -> bool:
 
 def test_each_way_to_read_can_fail(classifier, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tower, "look", lambda *_: Sight())
+        patch.setattr(tower, "look", lambda *_: AttentionMask())
         names = {"with 13 more columns of padding", "in batches of 3"} if reads_a_sequence(classifier) else set()
         assert failed(read(classifier, ["padding", "batches"])) == names
     with monkeypatch.context() as patch:
@@ -395,7 +397,7 @@ def test_the_command_passes_and_prints_counts(run, capsys):
 
 
 def test_the_command_fails_and_shows_the_first_sentence(run, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(Pool, "read", lambda self, slots: tuple(0.5 * part[slots] for part in self.parts))
+    monkeypatch.setattr(PagePool, "read", lambda self, slots: tuple(0.5 * part[slots] for part in self.parts))
     text = tmp_path / "some.txt"
     text.write_text("hello you\nand you\n\n")
     assert main(["verify", str(run), *FEW, "--text", str(text)]) == 1

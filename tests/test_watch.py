@@ -10,9 +10,9 @@ from rich.progress import Progress
 
 from dragoman.cli import watch
 from dragoman.train.budget import Epochs, Minutes, Steps
-from dragoman.train.events import Finished, Learned, Validating
+from dragoman.train.events import Finished, StepsReported, Validating
 from dragoman.train.failure import resume_command
-from dragoman.train.progress import Progress as Counts
+from dragoman.train.progress import RunProgress as Counts
 
 
 def learned(**changes):
@@ -32,13 +32,13 @@ def learned(**changes):
         "tokens_per_second": 43100.0,
         "utilisation": 0.3,
     }
-    return Learned(**(usual | changes))
+    return StepsReported(**(usual | changes))
 
 
 def drawn(monkeypatch, events, *, width=80, live=True):
     console = Console(file=io.StringIO(), width=width, force_terminal=live, color_system=None, highlight=False)
     progress = Progress(*watch.columns(), console=console, disable=not live, auto_refresh=False)
-    screen = watch.Screen(SimpleNamespace(directory=SimpleNamespace(path=Path("runs/x"))), progress)
+    screen = watch.TrainScreen(SimpleNamespace(directory=SimpleNamespace(path=Path("runs/x"))), progress)
     for event in events:
         screen.show(event)
     if live:

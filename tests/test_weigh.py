@@ -15,9 +15,16 @@ from pytest import approx
 
 from dragoman import cli
 from dragoman.compare.gains import Gain, gain, propose, raised
-from dragoman.compare.plan import Updates, Weighing
+from dragoman.compare.mixture_search import (
+    MixtureSearch,
+    RoundFinished,
+    SearchFinished,
+    SearchPlanned,
+    TrialFinished,
+    TrialProgress,
+)
+from dragoman.compare.search_plan import SearchSettings, Updates
 from dragoman.compare.trial import Trial
-from dragoman.compare.weigh import Ended, Planned, Search, Tried, Trying, Weighed
 from dragoman.config import dump_yaml, load_yaml, to_dict
 from dragoman.train import recipe
 
@@ -108,22 +115,22 @@ def plain(text):
     return cfg
 
 
-HOW = Weighing(budget=Updates(steps=12))
+HOW = SearchSettings(budget=Updates(steps=12))
 
 
 def test_the_source_that_is_like_the_validation_set_gains(text, tmp_path):
-    *told, weighed, ended = Search(recipe.load(plain(text)), HOW, tmp_path / "out").events()
-    assert isinstance(weighed, Weighed) and isinstance(ended, Ended) and ended.complete and ended.cost
+    *told, weighed, ended = MixtureSearch(recipe.load(plain(text)), HOW, tmp_path / "out").events()
+    assert isinstance(weighed, RoundFinished) and isinstance(ended, SearchFinished) and ended.complete and ended.cost
     like, noise = (weighed.sources[name] for name in ("like", "noise"))
     assert like.before == approx(0.5, abs=0.01) and like.gain.mean > 0 > noise.gain.mean
     assert like.gain.certain and like.after > like.before
     assert max(like.after / like.before, noise.before / noise.after) == approx(1.5, rel=1e-4)
-    planned = next(event for event in told if isinstance(event, Planned))
+    planned = next(event for event in told if isinstance(event, SearchPlanned))
     assert planned.trials == 6 and planned.done == 0 and planned.seconds > 0
-    left = [event.seconds_left for event in told if isinstance(event, Trying)]
+    left = [event.seconds_left for event in told if isinstance(event, TrialProgress)]
     assert left[0] > left[-1] == 0
     assert ended.cost.flops == approx(ended.cost.predicted_flops, rel=0.1)
-    tokens = [sum(event.outcome.sources.values()) / 2 for event in told if isinstance(event, Tried)]
+    tokens = [sum(event.outcome.sources.values()) / 2 for event in told if isinstance(event, TrialFinished)]
     assert ended.cost.flops == approx(6 * planned.plan.parameters * sum(tokens))
 
 
@@ -167,11 +174,11 @@ def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, t
 
 
 def test_a_search_that_is_stopped_while_it_prepares_leaves_nothing(text, tmp_path, monkeypatch):
-    from dragoman.train.lessons import translation
+    from dragoman.train.tasks import translation
 
     monkeypatch.setattr(translation, "_train_tokenizers", lambda *given: signal.raise_signal(signal.SIGINT))
-    *_, ended = Search(recipe.load(plain(text)), HOW, tmp_path / "out").events()
-    assert ended == Ended("nothing is left of it", False) and not (tmp_path / "out").exists()
+    *_, ended = MixtureSearch(recipe.load(plain(text)), HOW, tmp_path / "out").events()
+    assert ended == SearchFinished("nothing is left of it", False) and not (tmp_path / "out").exists()
 
 
 # ---- mistakes -------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.formats import guess_source, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.pairs import guess_source, read_pairs
 from dragoman.text.formats.writing import write_pairs
+from dragoman.text.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from('\t"\u2028\ufeff\n'))
 PAIRS = st.lists(st.tuples(TEXT, TEXT).map(lambda pair: Pair(*pair)), min_size=1)

@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dragoman import durable
-from dragoman.abilities import unable
+from dragoman.capabilities import unable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content

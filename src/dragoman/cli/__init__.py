@@ -33,7 +33,7 @@ from dragoman.cli import (
 from dragoman.cli.global_options import complete
 from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
-from dragoman.train.together.launch import STOPPED, in_a_group, leave
+from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
 
 # How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
 # second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with

@@ -12,7 +12,7 @@ from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def answer(
     ] = None,
     output: OutputOption = None,
     format: Annotated[
-        Format | None,
+        OutputFormat | None,
         typer.Option(
             help="text: the answer alone, an empty line for none; json: where it begins and how sure it is, too. "
             "Default: text with --context, else json."
@@ -58,13 +58,13 @@ def answer(
                 answers = answerer.ask(asked, progress)
             yield from answers
 
-    plain = format is Format.text or (format is None and context is not None)
+    plain = format is OutputFormat.text or (format is None and context is not None)
     write_lines(_as_text(found()) if plain else _as_json(found()), output)
 
 
 def _context(path: Path) -> str:
     from dragoman.errors import DataError
-    from dragoman.text.formats.lines import read_lines
+    from dragoman.text.lines import read_lines
 
     context = "\n".join(read_lines(path))
     if not context.strip():
@@ -79,8 +79,8 @@ def _on(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
 
 def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
     from dragoman.errors import DataError
-    from dragoman.text.formats.lines import parse_json
     from dragoman.text.formats.questions import text_at
+    from dragoman.text.lines import parse_json
 
     name = "standard input" if text in (None, STDIN) else text
     if text not in (None, STDIN) and not is_file(text):

@@ -18,7 +18,7 @@ from dragoman.cli.options import (
     RunArgument,
     SpecialTokensOption,
 )
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def classify(
     column: ColumnOption = None,
     as_kind: AsOption = None,
     format: Annotated[
-        Format,
+        OutputFormat,
         typer.Option(
             help="text: label and probability between tabs (of every label, where a text may have several; the value "
             "in a regression); json: those of every label."
         ),
-    ] = Format.text,
+    ] = OutputFormat.text,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -60,7 +60,7 @@ def classify(
                 classified = classifier.classify(given, progress, places)
             yield from classified
 
-    lines = _as_json if format is Format.json else _as_text
+    lines = _as_json if format is OutputFormat.json else _as_text
     write_lines(lines(found(), classifier.problem_type), output)
 
 

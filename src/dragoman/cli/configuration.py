@@ -10,14 +10,16 @@ from dragoman.errors import ConfigError
 
 app = typer.Typer(help="Show, check and compare configurations.", no_args_is_help=True)
 
-Source = Annotated[str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")]
-Settings = Annotated[
+ConfigArgument = Annotated[
+    str, typer.Argument(help="A run file (YAML), the directory of a run, or the name of a preset.")
+]
+OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Changes, such as model.dim=384.")
 ]
 
 
 @app.command()
-def show(source: Source, settings: Settings = None) -> None:
+def show(source: ConfigArgument, settings: OverridesArgument = None) -> None:
     """The whole configuration, every default written out, as YAML."""
     from dragoman.config import dump_yaml
 
@@ -39,7 +41,7 @@ def schema() -> None:
 
 
 @app.command()
-def diff(one: Source, other: Annotated[str, typer.Argument(help="What to compare it with.")]) -> None:
+def diff(one: ConfigArgument, other: Annotated[str, typer.Argument(help="What to compare it with.")]) -> None:
     """The settings in which two configurations differ: a line each; exit code 1 if there are any."""
     from rich.table import Table
 

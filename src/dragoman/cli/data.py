@@ -10,35 +10,37 @@ import typer
 
 from dragoman.cli import sources
 from dragoman.cli.options import writable_file, writable_folder
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from dragoman.text.formats.lines import Pair
+    from dragoman.text.lines import Pair
 
 T = TypeVar("T")
 
 app = typer.Typer(help="Look at parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
 
-Source = Annotated[str, typer.Argument(help=sources.HELP)]
+SourceArgument = Annotated[str, typer.Argument(help=sources.HELP)]
 Columns = sources.ColumnsOption
-Settings = Annotated[
+CleaningOption = Annotated[
     list[str] | None, typer.Argument(metavar="[PATH=VALUE]...", help="Settings; see the documentation.")
 ]
-Output = Annotated[
+OutputPathOption = Annotated[
     str, typer.Option("--output", "-o", help="A .tsv or .jsonl file, plain, .gz or .zst, or SOURCE,TARGET.")
 ]
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that share the work; 0: one for each core. The outcome is the same.")
 ]
-Report = Annotated[Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)]
+ReportOption = Annotated[
+    Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)
+]
 
 
 @app.command()
 def stats(
-    source: Source,
+    source: SourceArgument,
     columns: Columns = None,
-    format: Annotated[Format, typer.Option(help="text: tables; json: all figures.")] = Format.text,
+    format: Annotated[OutputFormat, typer.Option(help="text: tables; json: all figures.")] = OutputFormat.text,
 ) -> None:
     """What a text is like: lengths, ratios, duplicates, copies, characters and scripts."""
     from dragoman.cli import data_tables
@@ -47,7 +49,7 @@ def stats(
 
     with tracked("reading", None) as progress:
         summary = summarise(sources.followed(sources.pairs_of(source, columns), progress))
-    if format is Format.json:
+    if format is OutputFormat.json:
         print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
     else:
         data_tables.show_summary(summary)
@@ -55,11 +57,11 @@ def stats(
 
 @app.command()
 def clean(
-    source: Source,
-    output: Output,
-    settings: Settings = None,
+    source: SourceArgument,
+    output: OutputPathOption,
+    settings: CleaningOption = None,
     columns: Columns = None,
-    report: Report = None,
+    report: ReportOption = None,
     workers: Workers = 1,
 ) -> None:
     """Remove what no translator should learn from, and say what each rule removed, with examples.
@@ -80,11 +82,11 @@ def clean(
 
 @app.command()
 def dedupe(
-    source: Source,
-    output: Output,
-    settings: Settings = None,
+    source: SourceArgument,
+    output: OutputPathOption,
+    settings: CleaningOption = None,
     columns: Columns = None,
-    report: Report = None,
+    report: ReportOption = None,
     workers: Workers = 1,
 ) -> None:
     """Keep the first of pairs that are the same, or nearly.
@@ -104,15 +106,15 @@ def dedupe(
 
 @app.command()
 def split(
-    source: Source,
+    source: SourceArgument,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="A new folder for train, valid, test and hard.", callback=writable_folder),
     ],
-    settings: Settings = None,
+    settings: CleaningOption = None,
     columns: Columns = None,
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
-    report: Report = None,
+    report: ReportOption = None,
 ) -> None:
     """Hold out test and validation pairs, and keep everything like them out of training. Holds the text in memory.
 
@@ -143,7 +145,7 @@ def split(
 @app.command()
 def mix(
     given: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"Two or more. {sources.HELP}")],
-    output: Output,
+    output: OutputPathOption,
     columns: Columns = None,
     weights: Annotated[
         str | None, typer.Option(help="One for each source, as in 1,2,0.5; default: 1 for each.")
@@ -153,7 +155,7 @@ def mix(
     ] = 1.0,
     pairs: Annotated[int | None, typer.Option(help="Pairs in the mixture; default: as many as there are.")] = None,
     seed: Annotated[int, typer.Option(help="Another seed draws and orders differently.")] = 1,
-    report: Report = None,
+    report: ReportOption = None,
 ) -> None:
     """Mix several sources by weight and temperature: the same mixture from the same seed."""
     from dragoman.cli import data_tables
@@ -222,7 +224,7 @@ def _numbers(text: str | None) -> list[float]:
 def _write_report(path: Path | None, report: Any) -> None:
     import dataclasses
 
-    from dragoman.text.formats.compressed import create_file
+    from dragoman.text.compressed import create_file
 
     if path is not None:
         plain = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report  # pyright: ignore

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dragoman.text.cleaning.summary import SideSummary, Summary
-    from dragoman.text.formats.lines import Pair
+    from dragoman.text.lines import Pair
 
 BAR = 24
 """Characters in the longest bar of a histogram."""

@@ -12,18 +12,18 @@ from dragoman.config import unknown
 from dragoman.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
-    from dragoman.decode.documents.document import Translated
-    from dragoman.decode.documents.ways import Require
+    from dragoman.decode.documents.document import DocumentSummary
+    from dragoman.decode.documents.placeholder_strategies import Require
     from dragoman.decode.translation import Translation
     from dragoman.text.context import NoContext, SentencesBefore
-    from dragoman.text.filled.slots import Document
+    from dragoman.text.document import FillableDocument
 
 
 class Given(NamedTuple):
     """A file of translations, and where it goes."""
 
     name: str
-    document: "Document"
+    document: "FillableDocument"
     output: Path | None
 
 
@@ -37,7 +37,7 @@ def opened(
             ``as_kind``.
         DataError: a document that is missing or cannot be read.
     """
-    from dragoman.text.filled.document import KINDS
+    from dragoman.text.filled.opening import KINDS
 
     kinds = {name: _kind(name, as_kind) for name in texts or [STDIN]}
     if not any(kinds.values()):
@@ -54,8 +54,8 @@ def opened(
 def _kind(name: str, as_kind: str | None) -> str | None:
     """The ending of a document's name; None for what holds text or lines."""
     from dragoman.cli.lines import INSIST
-    from dragoman.text.filled.document import KINDS
-    from dragoman.text.formats.compressed import extension
+    from dragoman.text.compressed import extension
+    from dragoman.text.filled.opening import KINDS
 
     if as_kind is not None:
         asked = f".{as_kind.lower().removeprefix('.')}"
@@ -65,8 +65,8 @@ def _kind(name: str, as_kind: str | None) -> str | None:
     return extension(name) if is_file(name) and extension(name) in (*KINDS, ".mo") else None
 
 
-def _open(name: str, kind: str, source: str | None, target: str | None) -> "Document":
-    from dragoman.text.filled.document import document_of, open_document
+def _open(name: str, kind: str, source: str | None, target: str | None) -> "FillableDocument":
+    from dragoman.text.filled.opening import document_of, open_document
 
     if name == STDIN:
         return document_of(sys.stdin.buffer.read, "standard input", kind=kind, source=source, target=target)
@@ -104,7 +104,7 @@ def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | N
 
 
 def fill(
-    document: "Document",
+    document: "FillableDocument",
     ask: Callable[..., "list[Translation]"],
     *,
     require: "Require",
@@ -117,7 +117,7 @@ def fill(
     """Translate what is missing, and write the document; what is to be said goes to standard error."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.documents.document import translate_document
-    from dragoman.text.formats.compressed import create_file
+    from dragoman.text.compressed import create_file
 
     with tracked("translating", len(document.slots)) as progress:
         done = translate_document(
@@ -141,7 +141,7 @@ def fill(
     print(_summary(done), file=sys.stderr)
 
 
-def _summary(done: "Translated") -> str:
+def _summary(done: "DocumentSummary") -> str:
     """How many translations there are of each kind: only those that nothing speaks against count as translated."""
     flagged = f"; {done.flagged:,} more filled in and marked for review" if done.flagged else ""
     without = f"; {done.untranslated:,} left without a translation" if done.untranslated else ""

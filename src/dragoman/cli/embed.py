@@ -51,7 +51,7 @@ def embed(
     from dragoman.config import unknown
     from dragoman.decode.readers.embedder import Embedder
     from dragoman.errors import ConfigError
-    from dragoman.text.formats.compressed import create_file, extension
+    from dragoman.text.compressed import create_file, extension
 
     if tower not in ("first", "second"):
         raise ConfigError(unknown("--tower", tower, ("first", "second")))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
 from dragoman.cli.sources import ColumnsOption, parsed_columns
 from dragoman.errors import ConfigError
@@ -56,7 +56,7 @@ def evaluate(
             metavar="RUN2", help="For translation: another run on the same pairs, and a paired test of the difference."
         ),
     ] = None,
-    format: Annotated[Format, typer.Option(help="text: tables; json: all but the outputs.")] = Format.text,
+    format: Annotated[OutputFormat, typer.Option(help="text: tables; json: all but the outputs.")] = OutputFormat.text,
     follow: Annotated[
         bool,
         typer.Option(
@@ -104,8 +104,8 @@ def evaluate(
     _told(evaluation.summary() | {"against": compared}, format, both)
 
 
-def _told(summary: dict[str, Any], format: Format, show: Callable[[], None]) -> None:
-    if format is Format.json:
+def _told(summary: dict[str, Any], format: OutputFormat, show: Callable[[], None]) -> None:
+    if format is OutputFormat.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
         show()
@@ -133,7 +133,7 @@ def evaluated(
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.evaluate.given import pairs_for
-    from dragoman.train import report
+    from dragoman.train.report import page as report
 
     directory = RunDirectory.open(run)  # a run that is not there is told as one
     translator = Translator.load(by or run, **options)  # first: of a run that does something else, that is what to say

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dragoman.evaluate.outcome import Examiner, Outcome
+    from dragoman.evaluate.outcome import EvaluationResult, Examiner
 
 MOST_LABELS = 12
 """More than so many make a table too wide for a terminal; it is in scores.json."""
@@ -13,11 +13,11 @@ MOST_LABELS = 12
 
 def evaluated(
     examiner: "type[Examiner]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
-) -> "Outcome":
+) -> "EvaluationResult":
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.evaluate.folders import corpus_id, folder_for
-    from dragoman.train import report
+    from dragoman.train.report import page as report
 
     examined = examiner(run, checkpoint, device=device)
     examples = examined.examples(named)
@@ -29,7 +29,7 @@ def evaluated(
     return outcome
 
 
-def show(outcome: "Outcome") -> None:
+def show(outcome: "EvaluationResult") -> None:
     from dragoman.cli.terminal import console
 
     table = _table("", "metric", "score", "95% interval", right=("score", "95% interval"))

@@ -9,7 +9,7 @@ import typer
 from dragoman.cli.options import CheckpointOption, RunArgument, writable_folder
 
 
-class Format(StrEnum):
+class ExportFormat(StrEnum):
     huggingface = "huggingface"
     ctranslate2 = "ctranslate2"
     onnx = "onnx"
@@ -17,7 +17,7 @@ class Format(StrEnum):
 
 def export(
     run: RunArgument,
-    to: Annotated[Format, typer.Option(help="Whose layout.")],
+    to: Annotated[ExportFormat, typer.Option(help="Whose layout.")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -39,12 +39,12 @@ def export(
     from dragoman.interchange.checking import checker_missing
 
     folder = output or Path(f"{run.resolve().name}-{to.value}")
-    if to is Format.huggingface:
+    if to is ExportFormat.huggingface:
         from dragoman.interchange.exporting import export_huggingface
 
         family = export_huggingface(run, folder, checkpoint, check=check)
         print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")
-    elif to is Format.onnx:
+    elif to is ExportFormat.onnx:
         from dragoman.interchange.onnx import export_onnx
 
         print(f"{folder}: {', '.join(export_onnx(run, folder, checkpoint, check=check))}")

@@ -16,9 +16,9 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import name_of_file
-    from dragoman.train import report
     from dragoman.train.follow import Followed, journal
     from dragoman.train.follow import follow as followed
+    from dragoman.train.report import page as report
 
     directory = RunDirectory.open(run)
     name = name or name_of_file(pairs, "valid")

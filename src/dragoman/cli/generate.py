@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dragoman.decode.generator import Generation
 
 
-class Format(StrEnum):
+class GenerationFormat(StrEnum):
     text = "text"
     json = "json"
 
@@ -66,8 +66,8 @@ def generate(
     search: SearchOption = None,
     rule: RuleOption = None,
     format: Annotated[
-        Format, typer.Option(help="text: prompt and continuation; json: an object a line.")
-    ] = Format.text,
+        GenerationFormat, typer.Option(help="text: prompt and continuation; json: an object a line.")
+    ] = GenerationFormat.text,
     as_kind: AsOption = None,
     cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
     special_tokens: SpecialTokensOption = False,
@@ -79,7 +79,7 @@ def generate(
     from dragoman.decode.generator import Generator
 
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
-    if stream and (not written or output is not None or format is Format.json):
+    if stream and (not written or output is not None or format is GenerationFormat.json):
         raise ConfigError(
             "--stream: writes the text of one prompt to standard output: give a prompt, and leave --output and "
             "--format out"
@@ -105,7 +105,7 @@ def generate(
                 generations = generator.generate(some, **settings, progress=progress)
             yield from generations
 
-    write_lines(_as_json(found()) if format is Format.json else _as_text(found()), output)
+    write_lines(_as_json(found()) if format is GenerationFormat.json else _as_text(found()), output)
 
 
 def _as_text(found: "Iterable[Generation]") -> Iterator[str]:

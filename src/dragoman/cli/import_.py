@@ -18,7 +18,7 @@ def import_(
     ] = None,
 ) -> None:
     """Make a run directory of a Hugging Face folder; every command opens it like one that was trained."""
-    from dragoman.abilities import ability
+    from dragoman.capabilities import ability
     from dragoman.config import from_dict
     from dragoman.interchange.importing import import_checkpoint, import_notes
     from dragoman.model.families import ModelConfig

@@ -52,7 +52,7 @@ def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[
     from dragoman.cli.live_input import pipe_lines
     from dragoman.text.formats.cells import read_column
     from dragoman.text.formats.kinds import TABLES, kind_of_file, plain_lines
-    from dragoman.text.formats.lines import read_lines
+    from dragoman.text.lines import read_lines
 
     if column is not None:
         if as_kind is not None:
@@ -97,9 +97,9 @@ def given_inputs(
     Raises:
         ConfigError, DataError: as ``given_lines``; or no such file, or none that could be read so.
     """
-    from dragoman.data.material import Ids
+    from dragoman.data.material import IdMaterial
 
-    if isinstance(material, Ids):
+    if isinstance(material, IdMaterial):
         return (lines := list(given_lines(named, column=column, as_kind=as_kind))), lines
     if not named:
         raise DataError(f"this model reads {material.what}: name a file, standard input is for texts")
@@ -109,12 +109,12 @@ def given_inputs(
 
 def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
     from dragoman.data.arrays import image_files, read_array
-    from dragoman.data.material import Images
+    from dragoman.data.material import ImageMaterial
 
     if path.suffix.lower() == ".npy":
         arrays = read_array(path)
         return list(arrays), [f"{path}: entry {i}" for i in range(1, len(arrays) + 1)]
-    if not isinstance(material, Images):
+    if not isinstance(material, ImageMaterial):
         raise DataError(f"{path}: this model reads frames: name an array of N x length x channels in a .npy file")
     files = image_files(path) if os.path.isdir(path) else [path]
     if not files:
@@ -124,7 +124,7 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
     """To the file ``output``, compressed as its name says, or to standard output; each line as soon as it is there."""
-    from dragoman.text.formats.compressed import create_text
+    from dragoman.text.compressed import create_text
 
     if output is None:
         for line in lines:

@@ -36,7 +36,7 @@ def is_stream(file: BinaryIO) -> bool:
 
 def standard_input() -> Iterator[str]:
     """Return the lines of standard input: ``LiveLines`` where more may come."""
-    from dragoman.text.formats.lines import decode_lines
+    from dragoman.text.lines import decode_lines
 
     file, name = sys.stdin.buffer, "standard input"
     return LiveLines(file, name) if is_stream(file) else decode_lines(file, name)
@@ -53,7 +53,7 @@ class LiveLines(Iterator[str]):
     """The lines of a stream, checked as those of a file are, and whether there are more of them yet."""
 
     def __init__(self, file: BinaryIO, name: str):
-        from dragoman.text.formats.lines import decode_lines
+        from dragoman.text.lines import decode_lines
 
         self.raw = _RawLines(file)
         self.lines = decode_lines(self.raw, name)
@@ -95,9 +95,9 @@ def input_batches(
 ) -> Iterator[tuple[list[Any], list[str]]]:
     """As ``given_inputs``, in groups of what is to be answered together."""
     from dragoman.cli.lines import given_inputs, given_lines
-    from dragoman.data.material import Ids
+    from dragoman.data.material import IdMaterial
 
-    if isinstance(material, Ids):
+    if isinstance(material, IdMaterial):
         lines = given_lines(named, column=column, as_kind=as_kind)
         yield from ((some, some) for some in line_batches(lines))
     else:

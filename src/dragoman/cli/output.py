@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from dragoman.decode.translation import Candidate, Translation
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     text = "text"
     json = "json"
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputLayout:
     """What is said of each translation besides its text."""
 
-    format: Format = Format.text
+    format: OutputFormat = OutputFormat.text
     nbest: int = 1
     """More than 1: as many lines a source, each with its row."""
     scores: bool = False
@@ -33,7 +33,7 @@ class Layout:
     def lines(self, translation: "Translation") -> Iterator[str]:
         """Text has the columns that were asked for, in this order: row, text, score, log-probability, alignment,
         confidence, and ``review`` or nothing."""
-        if self.format is Format.json:
+        if self.format is OutputFormat.json:
             yield json.dumps(self.record(translation), ensure_ascii=False)
         else:
             yield from ("\t".join(self.columns(translation, candidate)) for candidate in translation.candidates)
@@ -74,14 +74,14 @@ class Layout:
             )
 
 
-def write_file(results: "Iterable[Translation]", path: Path, layout: Layout) -> None:
-    from dragoman.text.formats.compressed import create_text
+def write_file(results: "Iterable[Translation]", path: Path, layout: OutputLayout) -> None:
+    from dragoman.text.compressed import create_text
 
     with create_text(path) as file:
         write(results, file, layout)
 
 
-def write(results: "Iterable[Translation]", file: TextIO, layout: Layout) -> None:
+def write(results: "Iterable[Translation]", file: TextIO, layout: OutputLayout) -> None:
     """As ``layout`` has it; what is to be said about one goes to standard error."""
     for result in results:
         for line in layout.lines(result):

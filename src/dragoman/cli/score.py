@@ -9,7 +9,7 @@ import typer
 
 from dragoman.cli.lines import write_lines
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, TagOption
 from dragoman.cli.sources import FILES, ColumnsOption, parsed_columns
 
@@ -24,8 +24,8 @@ def score(
     columns: ColumnsOption = None,
     output: OutputOption = None,
     format: Annotated[
-        Format, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
-    ] = Format.text,
+        OutputFormat, typer.Option(help="text: log-probability, tokens, source and target between tabs; json: all.")
+    ] = OutputFormat.text,
     tag: TagOption = None,
     context: ContextOption = None,
     special_tokens: SpecialTokensOption = False,
@@ -42,7 +42,7 @@ def score(
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
     with tracked("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
-    lines = _as_json(scored, translator.target_tokenizer) if format is Format.json else _as_text(scored)
+    lines = _as_json(scored, translator.target_tokenizer) if format is OutputFormat.json else _as_text(scored)
     write_lines(lines, output)
     tokens = sum(len(pair.tokens) for pair in scored)
     print(f"{len(scored):,} pairs, {tokens:,} tokens: perplexity {perplexity(scored):.4g}", file=sys.stderr)

@@ -8,7 +8,7 @@ import typer
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.rules.repetition import RuleConfig
+    from dragoman.decode.constraints.repetition import RuleConfig
     from dragoman.decode.search.search import SearchConfig
 
 SearchOption = Annotated[
@@ -75,7 +75,7 @@ def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig
 def chosen_rules(rules: Iterable[str] | None) -> "list[RuleConfig]":
     """Raises ConfigError: no such rule, or a setting it does not have."""
     from dragoman.config import from_dict
-    from dragoman.decode.rules.repetition import RuleConfig
+    from dragoman.decode.constraints.repetition import RuleConfig
 
     return [from_dict(RuleConfig, _choice(rule, "--rule"), "--rule") for rule in rules or ()]
 

@@ -9,8 +9,8 @@ import typer
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.text.formats.formats import PairSource
-    from dragoman.text.formats.lines import Pair
+    from dragoman.text.formats.pairs import PairSource
+    from dragoman.text.lines import Pair
 
 FILES = (
     "a .tsv, .csv, .jsonl, .parquet, .po, .mo, .xlf or .tmx file, plain or compressed (.gz, .zst, .bz2, .xz); "
@@ -63,7 +63,7 @@ def pairs_of(text: str, columns: str | None = None, *, tell: bool = True) -> "It
     """
     from itertools import chain
 
-    from dragoman.text.formats.formats import read_pairs
+    from dragoman.text.formats.pairs import read_pairs
 
     found = named_sources(text, columns)
     if tell:
@@ -96,7 +96,7 @@ def _training_text(plain: Any, name: str) -> Any:
 
 def _written_out(plain: Any, where: str) -> "list[PairSource]":
     from dragoman.config import from_dict
-    from dragoman.text.formats.formats import PairSource
+    from dragoman.text.formats.pairs import PairSource
     from dragoman.text.formats.several import guess_sources
 
     if not isinstance(plain, list):

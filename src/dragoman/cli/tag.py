@@ -18,7 +18,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
     TextArgument,
 )
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import tracked
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ def tag(
     column: ColumnOption = None,
     as_kind: AsOption = None,
     format: Annotated[
-        Format, typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities.")
-    ] = Format.text,
+        OutputFormat,
+        typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities."),
+    ] = OutputFormat.text,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -51,7 +52,7 @@ def tag(
                 tagged = tagger.tag([line.split() for line in some], progress)
             yield from tagged
 
-    write_lines(_as_json(found()) if format is Format.json else _as_columns(found()), output)
+    write_lines(_as_json(found()) if format is OutputFormat.json else _as_columns(found()), output)
 
 
 def _as_columns(found: "Iterable[TaggedWords]") -> Iterator[str]:

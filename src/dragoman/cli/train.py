@@ -12,12 +12,12 @@ import typer
 
 from dragoman.cli import sources
 from dragoman.errors import ConfigError, ProcessLost
-from dragoman.train.together.launch import STOPPED, in_a_group, launch
+from dragoman.train.distributed.launch import STOPPED, in_a_group, launch
 
 if TYPE_CHECKING:
-    from dragoman.text.formats.formats import PairSource
-    from dragoman.train.running import Run
-    from dragoman.train.together.processes import Alone
+    from dragoman.text.formats.pairs import PairSource
+    from dragoman.train.distributed.processes import SingleProcess
+    from dragoman.train.trainer import Trainer
 
 
 def train(
@@ -69,7 +69,7 @@ def train(
     dragoman train runs/my-run --resume
     """
     if tensorboard:
-        from dragoman.train.board import summary_writer
+        from dragoman.train.tensorboard import summary_writer
 
         summary_writer()  # told before anything is begun
     settings = [word for word in what or [] if "=" in word and not os.path.exists(word)]
@@ -83,10 +83,12 @@ def train(
         raise ConfigError("nothing to train on: name a run file, or give parallel text with --pairs")
     directory = run or _default_directory(name or (pairs or [""])[0])
 
-    def begun(team: "Alone") -> "Run":
+    def begun(group: "SingleProcess") -> "Trainer":
         if resume:
-            return _resumed(str(name), directory, settings, checkpoint, deliberate, team)
-        return _started(name, _training_text(pairs or [], columns, tell=team.first), preset, directory, settings, team)
+            return _resumed(str(name), directory, settings, checkpoint, deliberate, group)
+        return _started(
+            name, _training_text(pairs or [], columns, tell=group.first), preset, directory, settings, group
+        )
 
     together = processes == 1 or in_a_group()
     raise typer.Exit(
@@ -109,29 +111,38 @@ def _launched(count: int, name: str, directory: Path) -> int:
     return max(codes)
 
 
-def _watched(begun: "Callable[[Alone], Run]", *, tensorboard: bool, profile: bool) -> int:
+def _watched(begun: "Callable[[Alone], Trainer]", *, tensorboard: bool, profile: bool) -> int:
     from dragoman.cli.watch import attend, watch
+    from dragoman.train.distributed.processes import join_group
     from dragoman.train.run import follow
-    from dragoman.train.together.processes import together
 
-    with together() as team:
-        finished = watch(begun(team), tensorboard=tensorboard, profile=profile) if team.first else attend(follow(team))
+    with join_group() as group:
+        finished = (
+            watch(begun(group), tensorboard=tensorboard, profile=profile) if group.first else attend(follow(group))
+        )
     return 0 if finished.complete else STOPPED
 
 
-def _resumed(name: str, run: Path, settings: list[str], checkpoint: str, deliberate: bool, team: "Alone") -> "Run":
+def _resumed(
+    name: str, run: Path, settings: list[str], checkpoint: str, deliberate: bool, group: "SingleProcess"
+) -> "Trainer":
     from dragoman.train.recipe import load
     from dragoman.train.run import resume
 
     if os.path.isdir(name):
-        return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, team=team)
+        return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, group=group)
     cfg = load(name, settings)  # a run file: the run it started goes on, if the file still says the same
-    return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, team=team)
+    return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, group=group)
 
 
 def _started(
-    name: str | None, pairs: "list[PairSource]", preset: str | None, run: Path, settings: list[str], team: "Alone"
-) -> "Run":
+    name: str | None,
+    pairs: "list[PairSource]",
+    preset: str | None,
+    run: Path,
+    settings: list[str],
+    group: "SingleProcess",
+) -> "Trainer":
     from dragoman.config import load_yaml, merge, to_dict
     from dragoman.train.recipe import load
     from dragoman.train.run import start
@@ -143,7 +154,7 @@ def _started(
         given = {**given, "preset": preset}
     if pairs:
         given = merge(given, {"data": {"train": [to_dict(source) for source in pairs]}})
-    return start(load(given, settings), run, team=team)
+    return start(load(given, settings), run, group=group)
 
 
 def _training_text(pairs: list[str], columns: str | None, *, tell: bool) -> "list[PairSource]":

@@ -21,7 +21,7 @@ from dragoman.cli.options import (
     RunArgument,
     SpecialTokensOption,
 )
-from dragoman.cli.output import Format, Layout, write, write_file
+from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
 from dragoman.cli.searching import (
     ContextOption,
     RuleOption,
@@ -37,14 +37,14 @@ from dragoman.cli.searching import (
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.documents.ways import Question
+    from dragoman.decode.documents.placeholder_strategies import SourceQuestion
     from dragoman.decode.request import Request
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
     from dragoman.decode.translator import Progress, Translator
 
 
-class Split(StrEnum):
+class SplitSentences(StrEnum):
     auto = "auto"
     on = "on"
     off = "off"
@@ -85,7 +85,9 @@ def translate(
         float | None,
         typer.Option(min=0, max=1, metavar="P", help="Add columns: confidence, and 'review' where it is below P."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="text: columns between tabs; json: an object a line.")] = Format.text,
+    format: Annotated[
+        OutputFormat, typer.Option(help="text: columns between tabs; json: an object a line.")
+    ] = OutputFormat.text,
     prefix_column: Annotated[
         bool, typer.Option("--prefix-column", help="Each line holds a text, a tab, and how its translation begins.")
     ] = False,
@@ -112,11 +114,11 @@ def translate(
         typer.Option(metavar="LANGUAGE", help="Of the translations in a .po, .xlf or .tmx file that does not say it."),
     ] = None,
     split_sentences: Annotated[
-        Split,
+        SplitSentences,
         typer.Option(
             help="Translate each sentence of a line by itself; auto: if the training text was such sentences."
         ),
-    ] = Split.auto,
+    ] = SplitSentences.auto,
     check_numbers: Annotated[
         bool, typer.Option(help="Numbers and signs of a line must come out too, or a warning says so.")
     ] = True,
@@ -131,16 +133,16 @@ def translate(
     has learnt to reads each line with those before it; an empty line ends a document."""
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
+    from dragoman.decode.constraints.glossary import Glossary
     from dragoman.decode.documents import placeholders
     from dragoman.decode.request import as_request
-    from dragoman.decode.rules.glossary import Glossary
     from dragoman.decode.search.beam import Beam
     from dragoman.decode.translator import Translator, of_size
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
     given = documents.opened(text or [], source_language, target_language, output, as_kind)
-    if given and (nbest > 1 or scores or alignments or prefix_column or format is not Format.text):
+    if given and (nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text):
         raise ConfigError(
             f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
         )
@@ -151,7 +153,7 @@ def translate(
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
-    layout = Layout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
+    layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
     reading_so = {"context": context, "special_tokens": special_tokens, "source_language": source_language}
@@ -162,12 +164,12 @@ def translate(
     translator.check_tags(tags)
 
     def ask(
-        questions: "list[Question]", search: "SearchConfig" = cfg, progress: "Progress | None" = None
+        questions: "list[SourceQuestion]", search: "SearchConfig" = cfg, progress: "Progress | None" = None
     ) -> "list[Translation]":
         asked = [as_request(question, tags=tags) for question in questions]
         return translator.translate(asked, search=search, progress=progress, **how)
 
-    def more(questions: "list[Question]", _: object) -> "list[Translation]":
+    def more(questions: "list[SourceQuestion]", _: object) -> "list[Translation]":
         """Several answers, for texts whose first one has lost a placeholder."""
         return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 

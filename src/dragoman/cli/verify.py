@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
-from dragoman.cli.output import Format
+from dragoman.cli.output import OutputFormat
 
 if TYPE_CHECKING:
     from dragoman.decode.verify.checks import Check
-    from dragoman.decode.verify.opening import Opened
+    from dragoman.decode.verify.opening import VerifiableRun
 
 
 def verify(
@@ -26,7 +26,7 @@ def verify(
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 leaves it out.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Examples asked at a time.")] = 32,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes a minute.")] = False,
-    format: Annotated[Format, typer.Option(help="text: a table; json: an object a line.")] = Format.text,
+    format: Annotated[OutputFormat, typer.Option(help="text: a table; json: an object a line.")] = OutputFormat.text,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
@@ -36,7 +36,7 @@ def verify(
     not judged.
     """
     from dragoman.cli.terminal import tracked
-    from dragoman.decode.verify.checks import answered
+    from dragoman.decode.verify.checks import run_checks
     from dragoman.decode.verify.opening import open_run
 
     opened = open_run(
@@ -45,9 +45,9 @@ def verify(
     found = []
     for one in opened:
         with tracked("verifying", len(one.verifier.questions())) as progress:
-            found.append((one, list(answered(one.verifier, progress))))
+            found.append((one, list(run_checks(one.verifier, progress))))
     checks = [check for _, some in found for check in some]
-    if format is Format.json:
+    if format is OutputFormat.json:
         _print_json(checks)
     else:
         _print_table(checks)
@@ -88,7 +88,7 @@ def _verdict(check: "Check") -> str:
     return "" if check.passed else "[bold red]differs[/bold red]"
 
 
-def _print_failures(checks: "Sequence[Check]", opened: "Opened") -> None:
+def _print_failures(checks: "Sequence[Check]", opened: "VerifiableRun") -> None:
     from dragoman.cli.terminal import console
 
     def shown(ids: tuple[int, ...]) -> str:

@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING
 
 from dragoman.cli import messages
 from dragoman.cli.terminal import duration, progress_console
-from dragoman.train.chart import short
-from dragoman.train.events import Event, Finished, Learned, Notice, Preparing, Saved, Started, Validated, Validating
+from dragoman.train.events import (
+    Event,
+    Finished,
+    Notice,
+    Preparing,
+    Saved,
+    Started,
+    StepsReported,
+    Validated,
+    Validating,
+)
+from dragoman.train.report.chart import short
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-    from dragoman.train.running import Run
+    from dragoman.train.trainer import Trainer
 
 QUIET = 15.0
 """Seconds between lines of progress where nobody watches them move."""
@@ -22,21 +32,21 @@ BESIDE = len("- validating  ") + BAR
 """Characters of a live line that are no figures."""
 
 
-def watch(run: "Run", *, tensorboard: bool = False, profile: bool = False) -> Finished:
+def watch(run: "Trainer", *, tensorboard: bool = False, profile: bool = False) -> Finished:
     """Make the run happen and show it; what it says when it stops."""
     from rich.progress import Progress
 
-    from dragoman.train.board import Board
     from dragoman.train.profile import Profile
+    from dragoman.train.tensorboard import TensorBoardWriter
 
-    boards = [Board(run.directory.path)] if tensorboard else []
+    boards = [TensorBoardWriter(run.directory.path)] if tensorboard else []
     if profile:
         run.profile = Profile(run.directory.path)
 
     with progress_console() as shown:
         live = Progress(*columns(), console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
         with live:
-            screen = Screen(run, live)
+            screen = TrainScreen(run, live)
             for event in run.events():
                 screen.show(event)
                 for board in boards:
@@ -54,7 +64,7 @@ def columns() -> "tuple[ProgressColumn, ...]":
     return SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=BAR), figures
 
 
-def attend(run: "Run") -> Finished:
+def attend(run: "Trainer") -> Finished:
     """Make the run happen where another process shows it."""
     for event in run.events():
         if isinstance(event, Finished):
@@ -62,10 +72,10 @@ def attend(run: "Run") -> Finished:
     raise AssertionError("a run ends with Finished")
 
 
-class Screen:
+class TrainScreen:
     """Knows how each event looks."""
 
-    def __init__(self, run: "Run", live: "Progress"):
+    def __init__(self, run: "Trainer", live: "Progress"):
         self.run, self.live, self.shown = run, live, 0.0
         self.bar = live.add_task("preparing", total=None, figures="")
 
@@ -79,7 +89,7 @@ class Screen:
                 self.say(text)
             case Started():
                 self.started(event)
-            case Learned():
+            case StepsReported():
                 self.learned(event)
             case Validating():
                 self.live.update(self.bar, description="validating")
@@ -105,7 +115,7 @@ class Screen:
         )
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
 
-    def learned(self, e: Learned) -> None:
+    def learned(self, e: StepsReported) -> None:
         room = self.live.console.width
         live = fitting_figures(e, room - BESIDE)
         self.live.update(self.bar, description="training", total=e.total, completed=e.step, figures=live)
@@ -128,7 +138,7 @@ class Screen:
 
     def validated(self, e: Validated) -> None:
         from dragoman.config import kind_of
-        from dragoman.train.report import LEARNED, TOKENS
+        from dragoman.train.report.page import LEARNED, TOKENS
 
         writes = LEARNED.get(kind_of(type(self.run.cfg.task)), TOKENS).writes
         perplexity = f"  perplexity {e.perplexity:.2f}" if writes else ""
@@ -139,7 +149,7 @@ class Screen:
             self.say(f"    [dim]{_plain(_short(sample.source))}[/dim] → {_plain(_short(sample.output))}")
 
 
-def fitting_figures(e: Learned, room: int) -> str:
+def fitting_figures(e: StepsReported, room: int) -> str:
     """Return as many figures as ``room`` characters hold, the most wanted ones first."""
     left = "" if e.seconds_left is None else f"{duration(e.seconds_left)} left"
     text = f"step {e.step:,}" + (f"/{e.total:,}" if e.total else "")

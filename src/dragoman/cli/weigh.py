@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from dragoman.compare.weigh import Ended, Planned, Told, Tried, Weighed
+    from dragoman.compare.mixture_search import RoundFinished, SearchEvent, SearchFinished, SearchPlanned, TrialFinished
 
 
 def weigh(
@@ -50,8 +50,8 @@ def weigh(
     The same command goes on with a search that was stopped.
     """
     from dragoman.cli.terminal import console, progress_console
-    from dragoman.compare.plan import Weighing
-    from dragoman.compare.weigh import Ended, Search, Weighed
+    from dragoman.compare.mixture_search import MixtureSearch, RoundFinished, SearchFinished
+    from dragoman.compare.search_plan import SearchSettings
     from dragoman.config import from_dict
     from dragoman.train.recipe import load
 
@@ -60,16 +60,16 @@ def weigh(
     budget = {"kind": "updates", "steps": steps} if flops is None else {"kind": "compute", "flops": flops}
     asked: dict[str, Any] = {"budget": budget, "seeds": seeds, "rounds": rounds, "step": step}
     run_file, *settings = what
-    how, cfg = from_dict(Weighing, asked), load(run_file, settings)
-    search = Search(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
+    how, cfg = from_dict(SearchSettings, asked), load(run_file, settings)
+    search = MixtureSearch(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
     weights: dict[str, float] = {}
     with progress_console() as shown, _live(shown) as live:
-        screen = Screen(search.path, live)
+        screen = SearchScreen(search.path, live)
         for event in search.events():
             screen.show(event)
-            if isinstance(event, Weighed):
+            if isinstance(event, RoundFinished):
                 weights = event.weights
-            if isinstance(event, Ended) and not event.complete:
+            if isinstance(event, SearchFinished) and not event.complete:
                 raise typer.Exit(130)
     console().print(
         f"[bold]{search.path}[/bold]: weights.yaml, report.json; to train with these weights:", soft_wrap=True
@@ -97,16 +97,22 @@ def _live(shown: "Console") -> "Progress":
     return Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal or shown.quiet)
 
 
-class Screen:
+class SearchScreen:
     """Knows how each event looks."""
 
     def __init__(self, path: Path, live: "Progress"):
         self.path, self.live = path, live
         self.bar = live.add_task("preparing", total=None, figures="")
 
-    def show(self, event: "Told") -> None:
+    def show(self, event: "SearchEvent") -> None:
         from dragoman.cli.terminal import duration
-        from dragoman.compare.weigh import Ended, Planned, Tried, Trying, Weighed
+        from dragoman.compare.mixture_search import (
+            RoundFinished,
+            SearchFinished,
+            SearchPlanned,
+            TrialFinished,
+            TrialProgress,
+        )
         from dragoman.train.events import Notice, Preparing
 
         match event:
@@ -116,22 +122,22 @@ class Screen:
                     self.say(f"{stage} ...")
             case Notice(text):
                 self.say(text)
-            case Planned():
+            case SearchPlanned():
                 self.planned(event)
-            case Trying(name, number, trials, done, left):
+            case TrialProgress(name, number, trials, done, left):
                 figures = f"trial {number} of {trials}  {name}  {duration(left)} left"
                 self.live.update(self.bar, description="trials", completed=number - 1 + done, figures=figures)
-            case Tried():
+            case TrialFinished():
                 self.tried(event)
-            case Weighed():
+            case RoundFinished():
                 self.weighed(event)
-            case Ended():
+            case SearchFinished():
                 self.ended(event)
 
     def say(self, text: str) -> None:
         self.live.console.print(text, soft_wrap=True, markup=False)
 
-    def planned(self, e: "Planned") -> None:
+    def planned(self, e: "SearchPlanned") -> None:
         from dragoman.cli.terminal import duration
 
         plan = e.plan
@@ -144,13 +150,13 @@ class Screen:
         self.say(f"{e.trials} trials{before}: about {duration(e.seconds)}, at {plan.pace.step:.3g} s a step")
         self.live.update(self.bar, description="trials", total=e.trials, completed=e.done)
 
-    def tried(self, e: "Tried") -> None:
+    def tried(self, e: "TrialFinished") -> None:
         from dragoman.cli.terminal import duration
 
         more = "made before" if e.before else f"{duration(e.seconds_left)} left"
         self.say(f"{e.number:>3} of {e.trials}  validation loss {e.outcome.loss:.4f}  {e.name}  {more}")
 
-    def weighed(self, e: "Weighed") -> None:
+    def weighed(self, e: "RoundFinished") -> None:
         from rich.markup import escape
         from rich.table import Table
 
@@ -163,7 +169,7 @@ class Screen:
             table.add_row(escape(name), *figures, f"{source.tokens:,.0f}")
         self.live.console.print(table)
 
-    def ended(self, e: "Ended") -> None:
+    def ended(self, e: "SearchFinished") -> None:
         from dragoman.cli.terminal import duration
 
         if not e.complete:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-Shares = Mapping[str, float]
+SourceShares = Mapping[str, float]
 
 CERTAIN = 2.0
 """Standard errors from 0 beyond which a gain counts."""
@@ -38,12 +38,12 @@ def gain(unchanged: Sequence[float], raised: Sequence[float], factor: float) -> 
     return Gain(fmean(each), stdev(each) / math.sqrt(len(each)))
 
 
-def raised(weights: Shares, name: str, factor: float) -> dict[str, float]:
+def raised(weights: SourceShares, name: str, factor: float) -> dict[str, float]:
     """``weights`` with that of ``name`` multiplied, as shares."""
     return _shares({each: weight * (factor if each == name else 1) for each, weight in weights.items()})
 
 
-def propose(weights: Shares, gains: Mapping[str, Gain], factor: float) -> dict[str, float]:
+def propose(weights: SourceShares, gains: Mapping[str, Gain], factor: float) -> dict[str, float]:
     """Shares in proportion to w_i exp(eta gain_i), an exponentiated gradient step (Kivinen & Warmuth, 1997).
 
     eta is the largest with which no share grows or shrinks by more than ``factor``. A gain that is not certain counts
@@ -73,6 +73,6 @@ def propose(weights: Shares, gains: Mapping[str, Gain], factor: float) -> dict[s
     return stepped(low) if low else before
 
 
-def _shares(weights: Shares) -> dict[str, float]:
+def _shares(weights: SourceShares) -> dict[str, float]:
     total = math.fsum(weights.values())
     return {name: weight / total for name, weight in weights.items()}

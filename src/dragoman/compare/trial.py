@@ -15,19 +15,19 @@ from pathlib import Path
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.train.budget import Steps
-from dragoman.train.events import Event, Finished, Learned, Started, Validated
+from dragoman.train.events import Event, Finished, Started, StepsReported, Validated
 from dragoman.train.journal import Journal
-from dragoman.train.lessons import lesson_for
-from dragoman.train.lessons.lesson import FOLDER, Lesson
 from dragoman.train.recipe import Keep, RunConfig
-from dragoman.train.run import Run, resume, start
+from dragoman.train.run import Trainer, resume, start
+from dragoman.train.tasks import task_data_for
+from dragoman.train.tasks.task_data import FOLDER, TaskData
 
 MEASURED = 6
 """Steps that tell how long a step takes."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What a trial came to."""
 
     loss: float
@@ -57,7 +57,7 @@ class Trial:
     cfg: RunConfig
     """Its budget is in steps."""
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> TrialResult | None:
         """None until the last step is made, validated and saved."""
         steps = self.cfg.train.budget.total(1)
         if not any(checkpoint.step == steps for checkpoint in RunDirectory(self.path).checkpoints()):
@@ -65,7 +65,7 @@ class Trial:
         last = {line["kind"]: line for line in Journal(self.path / "metrics.jsonl").lines()}
         if "train" not in last or last.get("valid", {}).get("step") != steps:
             return None  # a signal came in the middle of the validation
-        return Outcome(last["valid"]["loss"], last["train"]["sources"], last["train"]["seconds"])
+        return TrialResult(last["valid"]["loss"], last["train"]["sources"], last["train"]["seconds"])
 
     def events(self, prepared: Path) -> Iterator[Event]:
         """Begin or go on, on the text of ``prepared``.
@@ -78,7 +78,7 @@ class Trial:
         if self.outcome() is None:
             raise KeyboardInterrupt
 
-    def _run(self, prepared: Path) -> Run:
+    def _run(self, prepared: Path) -> Trainer:
         run = start_or_resume(self.cfg, self.path)
         try:
             share(prepared, run.directory)
@@ -88,7 +88,7 @@ class Trial:
         return run
 
 
-def start_or_resume(cfg: RunConfig, path: Path) -> Run:
+def start_or_resume(cfg: RunConfig, path: Path) -> Trainer:
     return resume(path, cfg=cfg) if (path / CONFIG).exists() else start(cfg, path)
 
 
@@ -101,7 +101,7 @@ def bare(cfg: RunConfig, *, steps: int = 1) -> RunConfig:
 # ---- text -----------------------------------------------------------------------------------------
 
 
-def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, Lesson]:
+def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, TaskData]:
     """Make the text ready in ``path``, if it is not. What fails at this leaves nothing behind.
 
     Raises:
@@ -114,7 +114,7 @@ def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, Lesson]:
         run.directory.close()
         if path.parent.exists() and not any(path.parent.iterdir()):
             path.parent.rmdir()
-    return lesson_for(cfg).open(cfg, run.directory)
+    return task_data_for(cfg).open(cfg, run.directory)
 
 
 def share(prepared: Path, run: RunDirectory) -> None:
@@ -147,10 +147,10 @@ def measure(cfg: RunConfig, prepared: Path, path: Path, steps: int) -> Generator
         for event in Trial(path, cfg).events(prepared):
             yield event
             at[type(event)] = time.perf_counter() - began
-            if isinstance(event, Learned):
+            if isinstance(event, StepsReported):
                 ends.append(event.seconds)
     finally:
         shutil.rmtree(path, ignore_errors=True)
     taken = [after - before for before, after in itertools.pairwise(ends)]
     around = at[Started] + at[Finished] - at[Validated]
-    return Pace(around, statistics.median(taken[1:] or taken), at[Validated] - at[Learned])
+    return Pace(around, statistics.median(taken[1:] or taken), at[Validated] - at[StepsReported])

@@ -17,9 +17,9 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.compressed import read_bytes
+from dragoman.text.compressed import read_bytes
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -251,7 +251,7 @@ class LabelledArrays:
     other_sizes: Literal["refuse", "resize"] = "refuse"
     """What to do with image files of another size than the model's."""
 
-    def split(self) -> Examples[LabelledArray]:
+    def split(self) -> SplitExamples[LabelledArray]:
         """
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.

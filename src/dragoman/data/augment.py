@@ -13,9 +13,9 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.model.positions.places import Frames
+from dragoman.model.positions.tokens import Frames
 
-Images = Float[Tensor, "B channels height width"]
+ImageBatch = Float[Tensor, "B channels height width"]
 
 
 @config
@@ -44,7 +44,7 @@ class ShiftAndFlip:
 Augment = Annotated[NoAugment | ShiftAndFlip, OneOf()]
 
 
-def _moved(images: Images, pixels: int) -> Images:
+def _moved(images: ImageBatch, pixels: int) -> ImageBatch:
     if not pixels:
         return images
     B, _, H, W = images.shape
@@ -56,6 +56,6 @@ def _moved(images: Images, pixels: int) -> Images:
     return larger[first, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _flipped(images: Images) -> Images:
+def _flipped(images: ImageBatch) -> ImageBatch:
     mirrored = torch.rand(len(images)).to(images.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)

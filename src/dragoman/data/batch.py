@@ -23,7 +23,7 @@ from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
 
-class Batch(NamedTuple):
+class PairBatch(NamedTuple):
     """Pairs as tensors, one a row, filled up with padding."""
 
     source: Int[Tensor, "B S"]
@@ -32,20 +32,20 @@ class Batch(NamedTuple):
     target_out: Int[Tensor, "B T"]
     """What it should answer: the target with its eos."""
 
-    def to(self, device: torch.device | str) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+    def to(self, device: torch.device | str) -> "PairBatch":
+        return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> Batch:
+def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> PairBatch:
     """The pairs of these rows."""
     return as_batch(*corpus.padded(rows))
 
 
-def as_batch(source: Int[np.ndarray, "B S"], target_out: Int[np.ndarray, "B T"]) -> Batch:
+def as_batch(source: Int[np.ndarray, "B S"], target_out: Int[np.ndarray, "B T"]) -> PairBatch:
     """Padded rows, each ending in eos, with what the decoder reads in order to say the target."""
     target_in = np.full_like(target_out, BOS)
     target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
-    return Batch(*map(torch.from_numpy, (source, target_in, target_out)))
+    return PairBatch(*map(torch.from_numpy, (source, target_in, target_out)))
 
 
 class Batches:

@@ -9,10 +9,10 @@ from pydantic import PositiveInt
 from dragoman.config import config
 from dragoman.data.arrays import digest
 from dragoman.errors import DataError
-from dragoman.text.apart import Examples, Overlapping, set_apart
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.compressed import read_bytes
-from dragoman.text.formats.formats import Table, read_pairs
+from dragoman.text.compressed import read_bytes
+from dragoman.text.formats.pairs import Table, read_pairs
+from dragoman.text.splits import Overlapping, SplitExamples, set_apart
 
 
 class CaptionedImage(NamedTuple):
@@ -70,7 +70,7 @@ class CaptionedImages:
     other_sizes: Literal["refuse", "resize"] = "refuse"
     """What to do with image files of another size than the model's."""
 
-    def split(self) -> Examples[CaptionedImage]:
+    def split(self) -> SplitExamples[CaptionedImage]:
         """
         Raises:
             DataError: a file that cannot be read, or too few examples.

@@ -16,7 +16,7 @@ from dragoman.config import OneOf, config
 from dragoman.data.packing import IGNORE
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
-Ids = Int[np.ndarray, "_"]
+IdArray = Int[np.ndarray, "_"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
@@ -30,7 +30,7 @@ def gap(number: int) -> tuple[str, str]:
     return f"⟨gap {number}⟩", f"<extra_id_{number}>"
 
 
-class Draw:
+class RandomDraw:
     """Random numbers: a function of ``seed``, the same in every version of numpy."""
 
     def __init__(self, seed: Sequence[int]):
@@ -40,11 +40,11 @@ class Draw:
         """From 0 to 1, without 1."""
         return (self.raw(count) >> np.uint64(11)) * 2.0**-53
 
-    def order(self, count: int) -> Ids:
+    def order(self, count: int) -> IdArray:
         """0 to ``count`` - 1 in any order."""
         return np.argsort(self.raw(count), kind="stable")
 
-    def parts(self, total: int, count: int, least: int) -> Ids:
+    def parts(self, total: int, count: int, least: int) -> IdArray:
         """``count`` numbers of at least ``least`` (0 or 1) whose sum is ``total``; each way to do so as likely."""
         room = total + (1 - least) * count  # ones and twos in the place of zeros and ones
         cuts = np.sort(self.order(room - 1)[: count - 1]) + 1
@@ -66,7 +66,7 @@ class Masking:
     exchanged: Share = 0.1
     """Of these, become any other token; the rest stays as it is."""
 
-    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+    def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
         """What is read, and what is to be found out there: ``IGNORE`` at all other places."""
         words = np.flatnonzero(vocabulary.is_text[ids])
         chosen = words[draw.order(len(words))[: max(1, round(self.share * len(words)))]]
@@ -97,7 +97,7 @@ class SpanCorruption:
         """The most that a text of up to ``longest`` tokens has."""
         return self._spans(longest)[1]
 
-    def lengths(self, n: Ids) -> tuple[Ids, Ids]:
+    def lengths(self, n: IdArray) -> tuple[IdArray, IdArray]:
         """Of what is read and of what is written, eos included, of texts of ``n`` tokens."""
         hidden, spans = np.array([self._spans(int(one)) for one in n], int).reshape(-1, 2).T
         return n - hidden + spans + 1, hidden + spans + 1
@@ -107,7 +107,7 @@ class SpanCorruption:
         hidden = min(max(round(n * self.share), 1), max(n - 1, 1))
         return hidden, min(max(round(hidden / self.span), 1), max(n - hidden, 1))
 
-    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+    def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
         """What is read, and what is to be written; both without eos."""
         hidden, spans = self._spans(len(ids))
         gone, seen = draw.parts(hidden, spans, least=1), draw.parts(len(ids) - hidden + 2, spans + 1, least=1)
@@ -133,12 +133,12 @@ class TextInfilling:
     permute: bool = True
     """Whether sentences change places."""
 
-    def lengths(self, n: Ids) -> tuple[Ids, Ids]:
+    def lengths(self, n: IdArray) -> tuple[IdArray, IdArray]:
         """Of what is read, on average, and of what is written, eos included, of texts of ``n`` tokens."""
         hidden = (self.share * n).astype(int)
         return n - hidden + np.ceil(hidden / self.span).astype(int) + 1, n + 1
 
-    def corrupt(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> tuple[Ids, Ids]:
+    def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
         """What is read, and what is to be written; both without eos."""
         read = self._permuted(ids, draw, vocabulary) if self.permute else ids
         gone = self._spans(round(self.share * len(ids)), draw)
@@ -151,7 +151,7 @@ class TextInfilling:
             at += int(lost + seen)
         return np.concatenate(parts).astype(np.int64), ids
 
-    def _spans(self, hidden: int, draw: Draw) -> Ids:
+    def _spans(self, hidden: int, draw: RandomDraw) -> IdArray:
         """Lengths of spans that hide so many tokens together: drawn one by one, the last one cut to what is left."""
         lengths = poisson(self.span, draw.uniform(8 + int(4 * hidden / self.span)))
         ends = np.cumsum(lengths)
@@ -161,7 +161,7 @@ class TextInfilling:
         lengths[last] -= ends[last] - hidden
         return lengths[: last + 1]
 
-    def _permuted(self, ids: Ids, draw: Draw, vocabulary: "Vocabulary") -> Ids:
+    def _permuted(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> IdArray:
         sentences = np.split(ids, np.flatnonzero(vocabulary.ends_sentence[ids[:-1]]) + 1)
         return np.concatenate([sentences[i] for i in draw.order(len(sentences))])
 
@@ -180,7 +180,7 @@ def poisson(mean: float, uniform: Float[np.ndarray, "N"]) -> Int[np.ndarray, "N"
 # ---- what a tokenizer has for it --------------------------------------------------------------------
 
 
-class Vocabulary:
+class CorruptionVocabulary:
     """What a corruption needs to know of a tokenizer.
 
     Raises:
@@ -208,8 +208,8 @@ def marks(corruption: Masking | Corruption, longest: int) -> list[str]:
 
 
 def corrupted(
-    texts: Iterable[Ids], draws: Iterable[Draw], corruption: Corruption, vocabulary: Vocabulary
-) -> tuple[list[Ids], list[Ids]]:
+    texts: Iterable[IdArray], draws: Iterable[RandomDraw], corruption: Corruption, vocabulary: CorruptionVocabulary
+) -> tuple[list[IdArray], list[IdArray]]:
     """What is read of each text and what is to be written, both ending with eos; each by random numbers of its own."""
     read, written = [], []
     for ids, draw in zip(texts, draws, strict=True):

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.data.form import Form, alone
+from dragoman.data.example_store import ExampleStore, one_sided_lengths
 from dragoman.data.material import Material, moved
-from dragoman.model.positions.places import Frames
+from dragoman.model.positions.tokens import Frames
 from dragoman.text.store import Store
 
 
@@ -26,7 +26,7 @@ class LabelledBatch(NamedTuple):
         return LabelledBatch(moved(self.inputs, device), self.labels.to(device, non_blocking=True))
 
 
-class Labelled(Form):
+class LabelledExamples(ExampleStore):
     """Examples with ``given``, ``label`` and ``where``; a column of what the model reads and one of labels."""
 
     def __init__(self, material: Material, labels: Sequence[str]):
@@ -41,7 +41,7 @@ class Labelled(Form):
         return {"given": given, "label": [[self.labels.index(e.label)] for e in examples]}
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
-        return alone(self.material.positions(store.columns["given"].lengths))
+        return one_sided_lengths(self.material.positions(store.columns["given"].lengths))
 
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> LabelledBatch:
         given = self.material.collate([store.columns["given"].stored(int(i)) for i in rows])

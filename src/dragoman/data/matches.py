@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.data.captions import CaptionedImage
-from dragoman.data.form import Form
-from dragoman.data.material import Images, Material, moved
-from dragoman.model.positions.places import Frames
-from dragoman.text.formats.lines import Pair
+from dragoman.data.example_store import ExampleStore
+from dragoman.data.material import ImageMaterial, Material, moved
+from dragoman.model.positions.tokens import Frames
+from dragoman.text.lines import Pair
 from dragoman.text.store import Store
 
 
@@ -28,7 +28,7 @@ class MatchedBatch(NamedTuple):
         return MatchedBatch(moved(self.first, device), moved(self.second, device))
 
 
-class Matched(Form):
+class MatchedExamples(ExampleStore):
     """Pairs of texts, or texts with images: a column for each tower."""
 
     def __init__(self, first: Material, second: Material):
@@ -61,7 +61,7 @@ def side(example: Pair | CaptionedImage, name: str, material: Material) -> Any:
     """What the tower of this name reads: of two texts the source or the target, of others what it can."""
     if isinstance(example, Pair):
         return example.source if name == "first" else example.target
-    return example.image if isinstance(material, Images) else example.caption
+    return example.image if isinstance(material, ImageMaterial) else example.caption
 
 
 def place(example: Pair | CaptionedImage) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.inputs import FrameInput, Input, PatchInput, TokenInput
-from dragoman.model.positions.places import PAD, Frames
+from dragoman.model.positions.tokens import PAD, Frames
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
 LONGEST = 512
@@ -57,7 +57,7 @@ class Material(ABC):
         """What the model is given."""
 
 
-class Ids(Material):
+class IdMaterial(Material):
     """Texts, from bos to eos, or as an imported tokenizer frames them. A row is never empty."""
 
     what = "texts"
@@ -109,7 +109,7 @@ def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
     return torch.from_numpy(ids)
 
 
-class Images(Material):
+class ImageMaterial(Material):
     """Images as arrays, height x width or height x width x channels, or as files: their paths, or their bytes.
 
     Whole numbers from 0 to 255 become -1 to 1, as ViT has it; float arrays are taken as they are. Files are converted
@@ -179,7 +179,7 @@ class Images(Material):
         return images / 127.5 - 1 if images.dtype == torch.uint8 else images
 
 
-class Measurements(Material):
+class FrameMaterial(Material):
     """Float frames as arrays, length x channels."""
 
     what = "frames"
@@ -230,11 +230,11 @@ def material_of(
         case TokenInput():
             if tokenizer is None:
                 raise ConfigError("model.inputs: this model reads ids, and there is no tokenizer to make them")
-            return Ids(tokenizer, longest)
+            return IdMaterial(tokenizer, longest)
         case PatchInput():
-            return Images(inputs, resize=resize, numbers=numbers)
+            return ImageMaterial(inputs, resize=resize, numbers=numbers)
         case FrameInput():
-            return Measurements(inputs, longest)
+            return FrameMaterial(inputs, longest)
 
 
 def _length(inputs: Input) -> int | None:

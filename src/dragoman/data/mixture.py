@@ -111,4 +111,4 @@ class Stages:
         return Weights(weights=now.weights).shares(sizes, done)
 
 
-Mixture = Annotated[Concatenate | Temperature | Weights | Stages, OneOf()]
+SourceMixture = Annotated[Concatenate | Temperature | Weights | Stages, OneOf()]

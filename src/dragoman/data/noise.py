@@ -15,9 +15,9 @@ import torch
 from pydantic import Field, NonNegativeInt
 
 from dragoman.config import OneOf, config
-from dragoman.data.batch import Batch, collate
-from dragoman.data.corruption import MASK, Draw, Ids
-from dragoman.data.pretraining import Rows, padded
+from dragoman.data.batch import PairBatch, collate
+from dragoman.data.corruption import MASK, IdArray, RandomDraw
+from dragoman.data.pretraining import CorruptedRows, padded
 from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
@@ -33,7 +33,7 @@ class NoNoise:
     def marks(self) -> tuple[str, ...]:
         return ()
 
-    def batch(self, corpus: ParallelCorpus, rows: Rows, seed: int, tokenizer: Tokenizer) -> Batch:
+    def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
         return collate(corpus, rows.rows)
 
 
@@ -53,13 +53,13 @@ class WordNoise:
     def marks(self) -> tuple[str, ...]:
         return (MASK[0],) if self.blank else ()
 
-    def batch(self, corpus: ParallelCorpus, rows: Rows, seed: int, tokenizer: Tokenizer) -> Batch:
+    def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
         """The pairs, their sources as a function of (seed, step, row) alone; tags stay, and nothing leaves its sentence
         where others are read before it."""
         blank = tokenizer.mark(*MASK) if self.blank else EOS
         marks, separator, sources = tokenizer.marks, tokenizer.find_mark(*SEPARATOR), []
         for row in rows.rows.tolist():
-            ids, draw = np.array(corpus[row][0], np.int64), Draw([seed, rows.step, row])
+            ids, draw = np.array(corpus[row][0], np.int64), RandomDraw([seed, rows.step, row])
             begin = next(i for i, one in enumerate(ids.tolist()) if one == EOS or one not in marks)
             ends = [i for i, one in enumerate(ids.tolist()) if one == separator and i > begin]
             parts = [ids[:begin]]
@@ -68,7 +68,7 @@ class WordNoise:
             sources.append(np.concatenate(parts))
         return collate(corpus, rows.rows)._replace(source=torch.from_numpy(padded(sources)))
 
-    def apply(self, ids: Ids, draw: Draw, blank: int) -> Ids:
+    def apply(self, ids: IdArray, draw: RandomDraw, blank: int) -> IdArray:
         """What is read of a text; at least one token is left of a text that has any."""
         if not len(ids):
             return ids

@@ -30,13 +30,13 @@ class Rarity:
     """The less likely its source tokens are, each taken by itself, the harder (Platanios et al., equation 3)."""
 
     def of(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
-        return surprise(corpus.source)
+        return token_rarity(corpus.source)
 
 
 Difficulty = Annotated[Length | Rarity, OneOf()]
 
 
-def surprise(column: Column) -> Float[np.ndarray, "N"]:
+def token_rarity(column: Column) -> Float[np.ndarray, "N"]:
     """Of each row, minus the sum of its tokens' log frequencies, in nats."""
     ids = np.asarray(column.ids)
     costs = np.log(len(ids)) - np.log(np.maximum(np.bincount(ids), 1))
@@ -59,7 +59,7 @@ class Shuffled:
     def difficulties(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
         return np.zeros(len(corpus))
 
-    def opened(self, done: float) -> float:
+    def available(self, done: float) -> float:
         return 1.0
 
 
@@ -78,7 +78,7 @@ class EasyFirst:
         """How hard each pair is."""
         return self.difficulty.of(corpus)
 
-    def opened(self, done: float) -> float:
+    def available(self, done: float) -> float:
         """Which share of the pairs may come, when ``done`` of the run is."""
         return min(1.0, math.sqrt(done / self.until * (1 - self.begin**2) + self.begin**2))
 

@@ -25,7 +25,7 @@ from dragoman.text.store import Column
 IGNORE = -1
 """What stands among targets where nothing is learned."""
 
-Row = Int[np.ndarray, "_ 2"]
+PackedRow = Int[np.ndarray, "_ 2"]
 """P pieces: where each piece of a row begins in the stream, and its length."""
 
 
@@ -42,7 +42,7 @@ class TextBatch(NamedTuple):
         return TextBatch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # pyright: ignore[reportArgumentType]
 
 
-def collate(text: Column, rows: Sequence[Row], counted: Column | None = None) -> TextBatch:
+def collate(text: Column, rows: Sequence[PackedRow], counted: Column | None = None) -> TextBatch:
     """The pieces of these rows. ``counted`` says of each id of ``text`` whether it is to be learned: 1 or 0."""
     T = max(int(row[:, 1].sum()) for row in rows)
     packed = any(len(row) > 1 for row in rows)
@@ -66,7 +66,7 @@ def collate(text: Column, rows: Sequence[Row], counted: Column | None = None) ->
 # ---- which rows there are -------------------------------------------------------------------------
 
 
-class Layout(ABC):
+class RowLayout(ABC):
     """How the text lies in the rows of each epoch. The last ``spare`` ids of what is read in one go are not read: where
     each token is answered by the one that follows, the last one is only answered with."""
 
@@ -76,11 +76,11 @@ class Layout(ABC):
     """Positions of an epoch that are not padding."""
 
     @abstractmethod
-    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+    def rows(self, draw: np.random.PCG64 | None) -> list[PackedRow]:
         """The rows of an epoch, in order; ``draw`` shifts or mixes what is in them."""
 
 
-class Stretches(Layout):
+class Stretches(RowLayout):
     """A row is the next ``context`` tokens, whatever documents they belong to. Each epoch begins elsewhere."""
 
     def __init__(self, text: Column, context: int, spare: int = 1):
@@ -88,7 +88,7 @@ class Stretches(Layout):
         self.count = max(1, (self.tokens - context + 1) // context)
         self.cells = min(self.tokens, self.count * context)
 
-    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+    def rows(self, draw: np.random.PCG64 | None) -> list[PackedRow]:
         room = self.tokens - self.cells
         if draw is None:  # in order and whole
             begins = np.arange(0, self.tokens, self.context)
@@ -98,7 +98,7 @@ class Stretches(Layout):
         return list(np.stack([begins, lengths], axis=1)[:, None, :])
 
 
-class Packed(Layout):
+class Packed(RowLayout):
     """A row is as many documents as fit, best fit first (Ding et al., arXiv:2404.10830): only documents longer than a
     row are cut. Each epoch puts other documents of the same lengths together."""
 
@@ -108,7 +108,7 @@ class Packed(Layout):
         self.bins = _best_fit(self.descending.tolist(), context)
         self.count, self.cells = len(self.bins), int(self.descending.sum())
 
-    def rows(self, draw: np.random.PCG64 | None) -> list[Row]:
+    def rows(self, draw: np.random.PCG64 | None) -> list[PackedRow]:
         tie = np.arange(len(self.pieces)) if draw is None else draw.random_raw(len(self.pieces))
         ordered = self.pieces[np.lexsort((tie, -self.pieces[:, 1]))]
         return [ordered[members] for members in self.bins]
@@ -154,15 +154,15 @@ def _best_fit(descending: list[int], size: int) -> list[list[int]]:
 class RowBatches:
     """The batches of every step: ``rows`` of them each, ``accumulate`` a step; an epoch's last has what is left."""
 
-    def __init__(self, layout: Layout, rows: int, seed: int, accumulate: int = 1):
+    def __init__(self, layout: RowLayout, rows: int, seed: int, accumulate: int = 1):
         if not layout.cells:
             raise DataError("no text to learn from")
         self.layout, self.size, self.seed, self.accumulate = layout, max(1, rows), seed, accumulate
         self.batches = math.ceil(layout.count / self.size)
         self.steps_per_epoch = math.ceil(self.batches / accumulate)
-        self._epoch: tuple[int, list[Row]] | None = None
+        self._epoch: tuple[int, list[PackedRow]] | None = None
 
-    def at(self, step: int) -> list[list[Row]]:
+    def at(self, step: int) -> list[list[PackedRow]]:
         """The rows of each of the step's batches. Steps count from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
@@ -171,7 +171,7 @@ class RowBatches:
         first, last = index * self.accumulate, min((index + 1) * self.accumulate, self.batches)
         return [rows[i * self.size : (i + 1) * self.size] for i in range(first, last)]
 
-    def in_order(self) -> list[list[Row]]:
+    def in_order(self) -> list[list[PackedRow]]:
         """All of the text, the same each time."""
         rows = self.layout.rows(None)
         return [rows[i : i + self.size] for i in range(0, len(rows), self.size)]
@@ -183,7 +183,7 @@ class RowBatches:
         longest = max(int(row[:, 1].sum()) for row in rows)
         return 1 - sum(int(row[:, 1].sum()) for row in rows) / (longest * len(rows))
 
-    def _plan(self, epoch: int) -> list[Row]:
+    def _plan(self, epoch: int) -> list[PackedRow]:
         draw = np.random.PCG64([self.seed, epoch])  # numpy promises that this stream stays what it is
         rows = self.layout.rows(draw)
         return [rows[i] for i in np.argsort(draw.random_raw(len(rows)), kind="stable")]

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from dragoman.data.batch import Batch, Batches, as_batch
-from dragoman.data.corruption import Corruption, Draw, Ids, Masking, Vocabulary, corrupted
-from dragoman.data.packing import IGNORE, Row, RowBatches, TextBatch, pieces
+from dragoman.data.batch import Batches, PairBatch, as_batch
+from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupted
+from dragoman.data.packing import IGNORE, PackedRow, RowBatches, TextBatch, pieces
 from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
 from dragoman.text.tokens.tokenizer import PAD
 
 
 @dataclass(frozen=True)
-class Rows:
+class CorruptedRows:
     """Rows of text, and the step that decides what of them is hidden."""
 
     rows: Any
@@ -30,12 +30,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, some: slice) -> "Rows":
+    def __getitem__(self, some: slice) -> "CorruptedRows":
         """Some of them, as they are in the whole."""
-        return Rows(self.rows[some], self.step)
+        return CorruptedRows(self.rows[some], self.step)
 
 
-class Pieces:
+class DocumentRows:
     """Each document, or part of a long one, as a row of its own; rows of like length stand together.
 
     ``tokens`` bounds what is read and what is written of a batch, whichever is more.
@@ -51,33 +51,33 @@ class Pieces:
     def padding_share(self) -> float:
         return self.batches.padding_share
 
-    def at(self, step: int) -> list[list[Row]]:
+    def at(self, step: int) -> list[list[PackedRow]]:
         return [self._rows(batch) for batch in self.batches.at(step)]
 
-    def in_order(self) -> list[list[Row]]:
+    def in_order(self) -> list[list[PackedRow]]:
         """All of the text, the same each time."""
         first_epoch = range(self.steps_per_epoch)
         return [self._rows(batch) for step in first_epoch for batch in self.batches.at(step)]
 
-    def _rows(self, batch: Ids) -> list[Row]:
+    def _rows(self, batch: IdArray) -> list[PackedRow]:
         return [self.pieces[i : i + 1] for i in batch]
 
 
-class Anew:
+class FreshlyCorrupted:
     """The rows of another plan, with the step at which they are read."""
 
-    def __init__(self, plan: RowBatches | Pieces | Batches | Rounds):
+    def __init__(self, plan: RowBatches | DocumentRows | Batches | Rounds):
         self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
 
     @property
     def padding_share(self) -> float:
         return self.plan.padding_share
 
-    def at(self, step: int) -> list[Rows]:
-        return [Rows(rows, step) for rows in self.plan.at(step)]
+    def at(self, step: int) -> list[CorruptedRows]:
+        return [CorruptedRows(rows, step) for rows in self.plan.at(step)]
 
 
-def mask(text: Column, rows: Rows, seed: int, masking: Masking, vocabulary: Vocabulary) -> TextBatch:
+def mask(text: Column, rows: CorruptedRows, seed: int, masking: Masking, vocabulary: CorruptionVocabulary) -> TextBatch:
     """Rows of packed pieces; targets are ``IGNORE`` but where something was chosen."""
     T = max(int(row[:, 1].sum()) for row in rows.rows)
     ids, targets = np.full((len(rows.rows), T), PAD, np.int64), np.full((len(rows.rows), T), IGNORE, np.int64)
@@ -94,18 +94,20 @@ def mask(text: Column, rows: Rows, seed: int, masking: Masking, vocabulary: Voca
     return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segment) if packed else None)
 
 
-def hide(text: Column, rows: Rows, seed: int, corruption: Corruption, vocabulary: Vocabulary) -> Batch:
+def hide(
+    text: Column, rows: CorruptedRows, seed: int, corruption: Corruption, vocabulary: CorruptionVocabulary
+) -> PairBatch:
     """Each row as a source to read and a target to write."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
     return as_batch(*map(padded, corrupted(texts, draws, corruption, vocabulary)))
 
 
-def _drawn(text: Column, row: Row, seed: int, step: int) -> Iterator[tuple[Ids, Draw]]:
+def _drawn(text: Column, row: PackedRow, seed: int, step: int) -> Iterator[tuple[IdArray, RandomDraw]]:
     for begin, length in row.tolist():
-        yield np.array(text.ids[begin : begin + length], np.int64), Draw([seed, step, begin])
+        yield np.array(text.ids[begin : begin + length], np.int64), RandomDraw([seed, step, begin])
 
 
-def padded(rows: Sequence[Ids]) -> Int[np.ndarray, "B S"]:
+def padded(rows: Sequence[IdArray]) -> Int[np.ndarray, "B S"]:
     found = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
     for row, ids in zip(found, rows, strict=True):
         row[: len(ids)] = ids

@@ -23,7 +23,7 @@ SPARE = 0.99
 """Of the pairs that would fill a round's batches on average, how many are drawn: what does not fit is left out."""
 
 
-class Pool:
+class SourcePool:
     """Pairs that are drawn from together, the easiest first."""
 
     def __init__(self, rows: Int[np.ndarray, "n"], larger: Int[np.ndarray, "n"], seed: Sequence[int]):
@@ -82,7 +82,7 @@ class Rounds:
         self.steps_per_epoch, self.steps = steps_per_epoch, min(ROUND, steps_per_epoch)
         self.lengths, self.tokens, self.seed, self.accumulate = lengths, tokens, seed, accumulate
         larger = lengths.max(axis=1)
-        self.pools = [Pool(rows, larger[rows], [seed, 1, i]) for i, rows in enumerate(pools)]
+        self.pools = [SourcePool(rows, larger[rows], [seed, 1, i]) for i, rows in enumerate(pools)]
         self.shares, self.opened = shares, opened
         self._ends = [np.zeros(len(pools))]
         self._round: tuple[int, list[np.ndarray]] | None = None
@@ -110,7 +110,7 @@ class Rounds:
             parts.append(pool.passing(begin, end) if whole else pool.easiest(count, end - begin, raw))
         return np.concatenate(parts)
 
-    def _open(self, pool: Pool, number: int) -> int:
+    def _open(self, pool: SourcePool, number: int) -> int:
         return max(1, min(len(pool), round(self.opened(number * self.steps) * len(pool))))
 
     def _until(self, number: int) -> Float[np.ndarray, "pools"]:

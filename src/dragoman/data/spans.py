@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragoman.data.form import Form, alone
+from dragoman.data.example_store import ExampleStore, one_sided_lengths
 from dragoman.data.material import padded
 from dragoman.errors import ConfigError
-from dragoman.model.positions.places import PAD, Tokens, as_tokens
+from dragoman.model.positions.tokens import PAD, Tokens, as_tokens
 from dragoman.text.formats.questions import Answer, Question
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
@@ -52,7 +52,7 @@ def selectable(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
 # ---- rows -----------------------------------------------------------------------------------------
 
 
-class Window(NamedTuple):
+class ContextWindow(NamedTuple):
     """Part of a context, read with the question."""
 
     ids: list[int]
@@ -75,7 +75,7 @@ class Window(NamedTuple):
         return self.offsets[first - self.begin][0], self.offsets[last - self.begin][1]
 
 
-class Layout(NamedTuple):
+class ContextLayout(NamedTuple):
     """How much is read at a time."""
 
     longest: int
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
     stride: int
     """Tokens from one window's beginning to the next."""
 
-    def check(self) -> "Layout":
+    def check(self) -> "ContextLayout":
         """
         Raises:
             ConfigError: a question may leave no place for its context.
@@ -99,15 +99,15 @@ class Layout(NamedTuple):
 
 
 def windows(
-    question: Sequence[int], context: Sequence[int], offsets: Sequence[tuple[int, int]], layout: Layout
-) -> Iterator[Window]:
+    question: Sequence[int], context: Sequence[int], offsets: Sequence[tuple[int, int]], layout: ContextLayout
+) -> Iterator[ContextWindow]:
     """The rows of a question; one where the context is short enough."""
     head = [BOS, *question[: layout.question], EOS]
     room = layout.longest - len(head) - 1
     step, start = min(layout.stride, room), 0
     while True:
         part = slice(start, start + room)
-        yield Window([*head, *context[part], EOS], len(head), start, list(offsets[part]))
+        yield ContextWindow([*head, *context[part], EOS], len(head), start, list(offsets[part]))
         if start + room >= len(context):
             return
         start += step
@@ -124,17 +124,17 @@ Encoded = tuple[list[int], list[tuple[int, int]]]
 """Ids, and the offsets of each."""
 
 
-class Asked(Form):
+class EncodedQuestions(ExampleStore):
     """A row for each window of a question; a column of ids, and one of the answer's first and last token."""
 
-    def __init__(self, tokenizer: Tokenizer, layout: Layout):
+    def __init__(self, tokenizer: Tokenizer, layout: ContextLayout):
         self.tokenizer, self.layout = tokenizer, layout.check()
 
     @property
     def sizes(self) -> dict[str, int | str]:
         return {"text": len(self.tokenizer), "span": "<i4"}
 
-    def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[Window]]:
+    def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[ContextWindow]]:
         """Those of each context and question."""
         for question, (ids, offsets) in self._read(asked):
             yield list(windows(question, ids, offsets, self.layout))
@@ -159,7 +159,7 @@ class Asked(Form):
         return {"text": texts, "span": spans}
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
-        return alone(store.columns["text"].lengths)
+        return one_sided_lengths(store.columns["text"].lengths)
 
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> SpanBatch:
         ids, spans = (padded([store.columns[name][int(i)] for i in rows]) for name in ("text", "span"))
@@ -169,7 +169,7 @@ class Asked(Form):
 # ---- the best span --------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
+class SpanScore(NamedTuple):
     """The best answer of a row."""
 
     first: int
@@ -183,7 +183,7 @@ class Found(NamedTuple):
     """Of this start and this end, among all of the row."""
 
 
-def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int) -> Found:
+def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int) -> SpanScore:
     """The span of at most ``longest`` tokens of the context, its end not before its start, with the largest sum of
     logits."""
     allowed = selectable(ids[None])[0]
@@ -191,7 +191,7 @@ def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int
     none = float(logits[0].sum())
     inside = allowed.nonzero()[1:, 0]
     if not len(inside):
-        return Found(0, 0, -np.inf, none, 0.0)
+        return SpanScore(0, 0, -np.inf, none, 0.0)
     begin = int(inside[0])
     start, end = logits[inside].unbind(dim=1)
     pairs = (start[:, None] + end[None, :]).masked_fill(~_ordered(len(inside), longest, logits.device), -torch.inf)
@@ -199,14 +199,14 @@ def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int
     first, last = divmod(best, len(inside))
     sure = logits.log_softmax(dim=0)
     probability = (sure[begin + first, 0] + sure[begin + last, 1]).exp()
-    return Found(begin + first, begin + last, float(pairs.flatten()[best]), none, float(probability))
+    return SpanScore(begin + first, begin + last, float(pairs.flatten()[best]), none, float(probability))
 
 
 def _ordered(tokens: int, longest: int, device: torch.device) -> Bool[Tensor, "T T"]:
     return torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu().tril(longest - 1)
 
 
-class Said(NamedTuple):
+class BestAnswer(NamedTuple):
     text: str
     """Nothing where the context holds no answer."""
     start: int | None
@@ -215,13 +215,13 @@ class Said(NamedTuple):
     """Of its start and end, in its window; or of no answer, against that of the best span."""
 
 
-def said(context: str, found: Sequence[tuple[Window, Found]], *, unanswerable: bool) -> Said:
+def best_answer(context: str, found: Sequence[tuple[ContextWindow, SpanScore]], *, unanswerable: bool) -> BestAnswer:
     """The best answer of all windows; none, where ``unanswerable`` allows it and a window's logits of no answer are
     above those of any span in each (Devlin et al., arXiv:1810.04805, section 4.3)."""
     window, best = max(found, key=lambda one: one[1].score)
     none = min(one.none for _, one in found)
     if best.last == 0 or (unanswerable and none > best.score):
-        return Said("", None, float(1 / (1 + np.exp(best.score - none))))
+        return BestAnswer("", None, float(1 / (1 + np.exp(best.score - none))))
     begin, end = window.characters(best.first, best.last)
     text = context[begin:end]
-    return Said(text.strip(), begin + len(text) - len(text.lstrip()), best.probability)
+    return BestAnswer(text.strip(), begin + len(text) - len(text.lstrip()), best.probability)

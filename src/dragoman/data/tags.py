@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dragoman.data.form import Form, alone
+from dragoman.data.example_store import ExampleStore, one_sided_lengths
 from dragoman.data.material import padded
 from dragoman.text.formats.tagged import TaggedText
 from dragoman.text.store import Store
@@ -30,7 +30,7 @@ class TaggedBatch(NamedTuple):
         return TaggedBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
-class Part(NamedTuple):
+class SentencePart(NamedTuple):
     """Words of a sentence that are read together: all of them, unless it is too long."""
 
     ids: list[int]
@@ -39,7 +39,7 @@ class Part(NamedTuple):
     """Where in ``ids`` each word begins."""
 
 
-def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[Part]:
+def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[SentencePart]:
     """The parts of a sentence of at most ``longest`` ids. A word that is longer alone loses its end; one that the
     tokenizer finds nothing in is read as if it were the end."""
     frame = tokenizer.frame(INPUT_FRAME)
@@ -47,14 +47,14 @@ def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[
     for pieces in tokenizer.encode_batch(list(words)):
         pieces = pieces[: longest - len(frame)] or [EOS]
         if len(ids) + len(pieces) + len(frame.after) > longest:
-            yield Part([*ids, *frame.after], first)
+            yield SentencePart([*ids, *frame.after], first)
             ids, first = [*frame.before], []
         first.append(len(ids))
         ids += pieces
-    yield Part([*ids, *frame.after], first)
+    yield SentencePart([*ids, *frame.after], first)
 
 
-class Tagged(Form):
+class TaggedExamples(ExampleStore):
     """A row for each part of a sentence; a column of ids, and one of labels: 0 where none is told, else its number
     counted from 1."""
 
@@ -79,7 +79,7 @@ class Tagged(Form):
         return {"text": texts, "label": labels}
 
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
-        return alone(store.columns["text"].lengths)
+        return one_sided_lengths(store.columns["text"].lengths)
 
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> TaggedBatch:
         ids, labels = (padded([store.columns[name][int(i)] for i in rows]) for name in ("text", "label"))

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.forced import batches_by_length, padded, shifted
-from dragoman.decode.search.listening import listening, taps
+from dragoman.decode.search.attention_taps import attention_taps, recording_attention
+from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.context import SEPARATOR
@@ -27,12 +27,12 @@ Links = tuple[tuple[int, int], ...]
 spaces."""
 
 
-Ids = tuple[Sequence[int], Sequence[int]]
+IdPair = tuple[Sequence[int], Sequence[int]]
 """A pair in ids."""
 
 
 @config
-class Heads:
+class AlignmentHeads:
     """Where to look. With none, at all heads of the last two layers."""
 
     heads: tuple[tuple[int, int], ...] = ()
@@ -48,15 +48,19 @@ class Heads:
 
 class Aligner:
     def __init__(
-        self, model: SequenceModel, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, heads: Heads | None = None
+        self,
+        model: SequenceModel,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        heads: AlignmentHeads | None = None,
     ):
-        self.model, self.heads = model, heads or Heads()
+        self.model, self.heads = model, heads or AlignmentHeads()
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.separator = source_tokenizer.find_mark(*SEPARATOR)
-        if not taps(model):
+        if not attention_taps(model):
             raise ConfigError("this model does not attend to a source: there is nothing to align by")
 
-    def align(self, pairs: Sequence[Ids], batch_tokens: int = 4096) -> list[Links]:
+    def align(self, pairs: Sequence[IdPair], batch_tokens: int = 4096) -> list[Links]:
         """The links of each pair of source and target ids, both with their EOS."""
         found: list[Links] = [()] * len(pairs)
         for rows, weights in self.looks(pairs, batch_tokens):
@@ -65,17 +69,17 @@ class Aligner:
                 found[row] = links(self.by_words(pairs[row], looks[None])[0])
         return found
 
-    def looks(self, pairs: Sequence[Ids], batch_tokens: int) -> Iterator[tuple[list[int], list[Tensor]]]:
+    def looks(self, pairs: Sequence[IdPair], batch_tokens: int) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Rows, and of each layer where its heads look while each of their tokens is said (B, H, T, S)."""
         with self.model.without_dropout():
             for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
                 source, target = (padded([pairs[row][side] for row in rows], self.model.device) for side in (0, 1))
                 weights: list[Tensor] = []
-                with torch.inference_mode(), listening(taps(self.model), weights):
+                with torch.inference_mode(), recording_attention(attention_taps(self.model), weights):
                     self.model.hidden(shifted(target), source)
                 yield rows, weights
 
-    def by_words(self, pair: Ids, looks: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
+    def by_words(self, pair: IdPair, looks: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
         """How much the tokens of each target word look at those of each source word, in all."""
         own = self.own(pair[0])
         source = _membership([*[-1] * own, *_words(self.source_tokenizer, pair[0][own:])])
@@ -133,7 +137,7 @@ def error_rate(found: Iterable[Links], gold: Iterable[Links]) -> float:
     return wrong / max(1, total)
 
 
-def learn(aligner: Aligner, pairs: Sequence[Ids], gold: Sequence[Links]) -> tuple[Heads, float]:
+def learn(aligner: Aligner, pairs: Sequence[IdPair], gold: Sequence[Links]) -> tuple[AlignmentHeads, float]:
     """The heads whose mean has the lowest error rate on ``gold``, and that rate: those of the best layer, of which then
     heads are left out, or others taken in, one at a time and as long as it helps."""
     by_head: list[tuple[int, Float[np.ndarray, "n U W"]]] = []
@@ -154,5 +158,5 @@ def learn(aligner: Aligner, pairs: Sequence[Ids], gold: Sequence[Links]) -> tupl
         others = [chosen ^ {i} for i in range(len(known)) if chosen != {i}]
         lower, some = min(((rate(some), some) for some in others), key=lambda found: found[0], default=(best, chosen))
         if lower >= best:
-            return Heads(heads=tuple(known[i] for i in sorted(chosen))), best
+            return AlignmentHeads(heads=tuple(known[i] for i in sorted(chosen))), best
         best, chosen = lower, some

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from dragoman.checkpoint import checkpoint_at
 from dragoman.config import to_dict
+from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.icu import ICU_KEPT
-from dragoman.decode.documents.ways import UNTOUCHED, Question
+from dragoman.decode.documents.placeholder_strategies import UNTOUCHED, SourceQuestion
 from dragoman.decode.job import Progress
-from dragoman.decode.precision import settled
+from dragoman.decode.precision import resolve_auto
 from dragoman.decode.request import as_request
-from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
@@ -26,9 +26,9 @@ from dragoman.errors import DataError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.formats.kinds import read_plain_lines
-from dragoman.text.formats.lines import Before, Pair
 from dragoman.text.formats.writing import check_output, write_pairs
-from dragoman.text.unfinished import Made, Unfinished, unfinished
+from dragoman.text.lines import Before, Pair
+from dragoman.text.unfinished import FinishedLine, UnfinishedFile, unfinished
 
 LOT = 1024
 """Lines translated together: the most that an interruption costs."""
@@ -60,7 +60,7 @@ class Augmented:
     refused: int = 0
     """Lines whose every translation was empty, was ended by force at the length limit, or lost a placeholder."""
 
-    def count(self, made: Made) -> None:
+    def count(self, made: FinishedLine) -> None:
         self.lines += 1
         self.pairs += len(made.answers)
         self.empty += not made.text
@@ -129,12 +129,12 @@ class Augmentation:
             raise DataError(f"{text}: no pair came of it ({done}): see what dragoman translate makes of it")
         return done
 
-    def _ready(self, kept: Unfinished) -> tuple[Translate, NoContext | SentencesBefore]:
+    def _ready(self, kept: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
         """The translator and the context it reads, and ``kept`` taken up: what is chosen by the machine stays as it was
         first chosen."""
         before = kept.how or {}
         wanted = {"device": self.device, "precision": self.precision}
-        device, precision = settled(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
+        device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
         translator = Translator.load(checkpoint.path, device=device, precision=precision)
         translator.check_tags(self.tags)
@@ -153,7 +153,7 @@ class Augmentation:
         )
 
         def translate(lines: Lines, progress: Progress) -> list[Translation]:
-            def ask(questions: list[Question]) -> list[Translation]:
+            def ask(questions: list[SourceQuestion]) -> list[Translation]:
                 asked = [as_request(question, tags=self.tags) for question in questions]
                 return translator.translate(asked, search=self.search, rules=self.rules, progress=progress)
 
@@ -163,7 +163,7 @@ class Augmentation:
 
         return translate, translator.context
 
-    def _finished(self, kept: Unfinished, output: str | Path) -> Augmented:
+    def _finished(self, kept: UnfinishedFile, output: str | Path) -> Augmented:
         done = Augmented()
 
         def pairs() -> Iterator[Pair]:
@@ -177,7 +177,7 @@ class Augmentation:
         return done
 
 
-def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefore) -> Iterator[Lines]:
+def _lots(text: str | Path, kept: UnfinishedFile, context: NoContext | SentencesBefore) -> Iterator[Lines]:
     """The lines that are not done yet.
 
     Raises:
@@ -193,7 +193,7 @@ def _lots(text: str | Path, kept: Unfinished, context: NoContext | SentencesBefo
         yield lot
 
 
-def _made(line: str, translation: Translation) -> Made:
+def _made(line: str, translation: Translation) -> FinishedLine:
     if not line or any(w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings):
-        return Made(line, ())
-    return Made(line, tuple(c.text for c in translation.candidates if c.text and not c.cut))
+        return FinishedLine(line, ())
+    return FinishedLine(line, tuple(c.text for c in translation.candidates if c.text and not c.truncated))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dragoman import durable
 from dragoman.config import config, from_dict, to_dict
-from dragoman.decode.alignment import Heads
+from dragoman.decode.alignment import AlignmentHeads
 from dragoman.decode.confidence import FEATURES, Confidence
 from dragoman.errors import CheckpointError, ConfigError
 
@@ -19,7 +19,7 @@ NAME = "calibration.json"
 class Calibration:
     confidence: Confidence | None = None
     """None: the geometric mean of the tokens' probabilities."""
-    heads: Heads = Heads()
+    heads: AlignmentHeads = AlignmentHeads()
 
     @classmethod
     def read(cls, run: Path) -> "Calibration":

@@ -23,7 +23,7 @@ def features(source: str, candidate: Candidate) -> Float[np.ndarray, " F"]:
             min(candidate.token_log_probs, default=0.0) / 4,
             math.log(tokens) / 4,
             abs(math.log((len(candidate.text) + 5) / (len(source) + 5))),
-            float(candidate.cut),
+            float(candidate.truncated),
         ]
     )
 

@@ -6,39 +6,39 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from dragoman.abilities import CONTINUES, check
+from dragoman.capabilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.arguments import check_items, check_text
-from dragoman.decode.forced import batches_by_length, padded_in_front
-from dragoman.decode.pieces import EndAfter, StopAt, TextStream
-from dragoman.decode.precision import made_ready
-from dragoman.decode.rules.repetition import RuleConfig
-from dragoman.decode.rules.rules import Begun, Rule
-from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig, own_seeds, walk
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
+from dragoman.decode.search.teacher_forcing import batches_by_length, padded_in_front
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.model.state import KVPolicy
 from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
 
 MAX_NEW_TOKENS = 256
 BATCH_TOKENS = 8192
 """Tokens of prompts and continuations at a time, times the hypotheses of each."""
 
-Ended = Literal["end", "stop", "length"]
+EndReason = Literal["end", "stop", "length"]
 
 
 @dataclass(frozen=True)
 class Continuation:
     text: str
     """What follows the prompt, up to its end or to the first stop string."""
-    ended: Ended
+    ended: EndReason
     """By itself, at a stop string, or at the limit of tokens."""
     score: float
     """What continuations are ranked by: the log-probability, corrected for length as the search was told to."""
@@ -93,7 +93,7 @@ class Generator:
         check(run, model, CONTINUES)
         if special_tokens:
             tokenizer = tokenizer.reading_special_tokens()
-        return cls(made_ready(model, device, precision), tokenizer)
+        return cls(prepare_for_inference(model, device, precision), tokenizer)
 
     def generate(
         self,
@@ -130,7 +130,7 @@ class Generator:
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts")
-        asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        asked = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         rows = [asked.encoded(prompt, row) for row, prompt in enumerate(prompts, 1)]
         found: list[Generation | None] = [None] * len(rows)
         done, lengths = 0, [len(row) + max_new_tokens for row in rows]
@@ -159,14 +159,14 @@ class Generator:
         Raises:
             ConfigError: a search that keeps several hypotheses, whose text is not known until the end.
         """
-        asked = _Asked(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        asked = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         if asked.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(prompt, "prompt")
         row = asked.encoded(prompt, 1)
         return self._pieces(asked, row, None if seed is None else [seed])
 
-    def _pieces(self, asked: "_Asked", row: list[int], seeds: list[int] | None) -> Iterator[str]:
+    def _pieces(self, asked: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, asked.stops)
         _, choices = asked.walk([row], seeds)
         for choice in choices:
@@ -176,7 +176,7 @@ class Generator:
             yield piece
 
 
-class _Asked:
+class _GenerationJob:
     """How to continue; and the steps of doing so."""
 
     def __init__(
@@ -223,7 +223,7 @@ class _Asked:
     ) -> tuple[Strategy, Iterator[Choice]]:
         """A strategy for these prompts, and its choices as they are made; see ``results`` for ``whole_characters``."""
         prompt = padded_in_front(rows, self.device)
-        ids, begun = prompt.ids, Begun(prompt.ids)
+        ids, begun = prompt.ids, SearchStart(prompt.ids)
         rules: list[Rule] = [rule.start(begun) for rule in self.rules]
         if self.tokenizer.ends:
             rules.append(EndAfter(self.tokenizer.ends))
@@ -264,7 +264,7 @@ class _Asked:
     def readable(self, row: list[int], found: Hypothesis) -> Continuation:
         stream = TextStream(self.tokenizer, row, self.stops)
         text = "".join(map(stream.add, found.tokens[:-1])) + stream.rest()
-        ended: Ended = "stop" if stream.stopped else "length" if found.cut else "end"
+        ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
         tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
         if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # it has ended there; EOS was put behind by a rule
             tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"

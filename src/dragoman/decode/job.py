@@ -9,28 +9,28 @@ from torch import Tensor
 
 from dragoman.decode.alignment import Aligner, Links
 from dragoman.decode.calibration import NONE, Calibration
-from dragoman.decode.documents.segment import Part, segment
+from dragoman.decode.constraints.builder import ConstraintBuilder
+from dragoman.decode.constraints.constrained import STAGES
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.constraints.vocabulary import SpelledVocabulary
 from dragoman.decode.documents.sentences import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.request import Request, as_request
-from dragoman.decode.rules.constrained import STAGES
-from dragoman.decode.rules.demands import Demands
-from dragoman.decode.rules.glossary import Glossary
-from dragoman.decode.rules.repetition import RuleConfig
-from dragoman.decode.rules.rules import Begun, Rule
-from dragoman.decode.rules.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
-from dragoman.decode.rules.vocabulary import Vocabulary
 from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.segmentation import TextSegment, segment
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.model.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
@@ -87,7 +87,7 @@ class Job:
             for row, (request, some, wanted) in enumerate(zip(requests, parts, asked, strict=True), first_row)
         ]
 
-    def parts(self, request: Request, row: int) -> list[Part]:
+    def parts(self, request: Request, row: int) -> list[TextSegment]:
         """What is translated of a text: all of it at once, if it is not too long; nothing, if it has no word."""
         for text in (*request.context, request.text):
             if half := _SURROGATE.search(text):
@@ -99,7 +99,7 @@ class Job:
         tidy = normalise(request.text)
         if not tidy or (self.is_free(request) and is_wordless(tidy)):
             return []
-        fits, parts = partial(self.fits, len(request.tags)), list[Part]()
+        fits, parts = partial(self.fits, len(request.tags)), list[TextSegment]()
         bound = request.prefix or request.prefix_ids or request.required  # which may be of any of the sentences
         for sentence in (NO_SPLITTING if bound else self.splitter).parts(tidy):
             pieces = segment(sentence.text, fits)
@@ -112,7 +112,7 @@ class Job:
         wanted = request.prefix or request.prefix_ids or request.required
         return not wanted and (self.glossary is None or not self.glossary.of(request.text)[0])
 
-    def asked(self, request: Request, parts: list[Part], row: int) -> list[Request]:
+    def asked(self, request: Request, parts: list[TextSegment], row: int) -> list[Request]:
         """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
         further one has those before it as its context."""
         found, before = list[Request](), list(request.context)
@@ -129,7 +129,7 @@ class Job:
             required, forbidden = self.glossary.of(asked.text)
             asked = replace(asked, required=asked.required + required, forbidden=asked.forbidden + forbidden)
         try:
-            self.demands.check(asked, self.model.max_length)
+            self.constraints.check(asked, self.model.max_length)
         except ConfigError as error:
             raise DataError(f"row {row}: {error}") from None
         return asked
@@ -186,8 +186,8 @@ class Job:
         table = self.utf8 if whole_characters else None
 
         def started(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
-            begun = Begun(source.new_full((len(source), 1), BOS), source)
-            cfg, rules = self.demands.start([asked[i] for i in numbers], self.cfg, self.device)
+            begun = SearchStart(source.new_full((len(source), 1), BOS), source)
+            cfg, rules = self.constraints.start([asked[i] for i in numbers], self.cfg, self.device)
             rules = [*(rule.start(begun) for rule in self.general), *rules]
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
@@ -205,8 +205,8 @@ class Job:
                 yield some[start : start + LOT], room
 
     @cached_property
-    def demands(self) -> Demands:
-        return Demands(Vocabulary(self.target_tokenizer))
+    def constraints(self) -> ConstraintBuilder:
+        return ConstraintBuilder(SpelledVocabulary(self.target_tokenizer))
 
     @cached_property
     def utf8(self) -> Utf8Table | None:
@@ -218,7 +218,8 @@ class Job:
         choose = self.cfg.ranked if isinstance(self.cfg, MinimumBayesRisk) else _distinct
         return [
             choose(
-                Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.cut) for h in some
+                Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.truncated)
+                for h in some
             )
             for some in results
         ]
@@ -229,17 +230,19 @@ class Job:
         alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
-    def joined(self, row: int, source: str, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> Translation:
+    def joined(
+        self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
+    ) -> Translation:
         if not parts:
             text = as_it_is(source) if source.strip() else ""
             links = None if self.aligner is None else tuple((i, i) for i in range(len(text.split())))
-            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), cut=False, alignment=links),))
+            return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []
         answers = [tuple(self.judged(p.text, c) for c in some) for p, some in zip(parts, answers, strict=True)]
         if any(part.cut for part in parts):
             warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
         candidates = answers[0] if len(parts) == 1 else self.whole(parts, answers)
-        if candidates[0].cut:
+        if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
         return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0)
 
@@ -248,7 +251,7 @@ class Job:
         judge = self.calibration.confidence
         return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
 
-    def whole(self, parts: list[Part], answers: list[tuple[Candidate, ...]]) -> tuple[Candidate, ...]:
+    def whole(self, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]) -> tuple[Candidate, ...]:
         """Return the best ways to put candidates of the parts together, at most as many as were asked for."""
         ways = [([c], c.score) for c in answers[0]]
         for candidates in answers[1:]:
@@ -256,7 +259,7 @@ class Job:
             ways = sorted(longer, key=lambda way: -way[1])[: max(1, self.cfg.nbest)]
         return _distinct(self.in_one(parts, chosen) for chosen, _ in ways)
 
-    def in_one(self, parts: list[Part], best: list[Candidate]) -> Candidate:
+    def in_one(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
         """One candidate that is made of several; its score is the mean of theirs."""
         text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
         return Candidate(
@@ -265,14 +268,14 @@ class Job:
             log_prob=sum(c.log_prob for c in best),
             tokens=sum((c.tokens for c in best), ()),
             token_log_probs=sum((c.token_log_probs for c in best), ()),
-            cut=any(c.cut for c in best),
+            truncated=any(c.truncated for c in best),
             confidence=min(c.confidence or 0.0 for c in best),
             alignment=_end_to_end(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )
 
 
-def _end_to_end(parts: list[Part], best: list[Candidate]) -> Links:
+def _end_to_end(parts: list[TextSegment], best: list[Candidate]) -> Links:
     """The links of the whole: words are counted on from part to part, those that a part's end cuts counted once."""
     source = target = 0
     links: list[tuple[int, int]] = []

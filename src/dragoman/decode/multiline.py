@@ -65,7 +65,7 @@ def _joined(source: str, answers: list[Translation], ends: list[str], job: Job) 
         log_prob=log_prob,
         tokens=tokens,
         token_log_probs=sum((c.token_log_probs for c in best), ()),
-        cut=any(c.cut for c in best),
+        truncated=any(c.truncated for c in best),
         alignment=_alignment(source, best),
     )
 

@@ -12,18 +12,18 @@ from torch import nn
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, keep_memory, spelt_out
-from dragoman.model.kernels.layouts import Numbers, Panels, Transposed, WholeNumbers, panels
-from dragoman.model.kernels.native import NativeTransformer, Unknown
-from dragoman.model.kernels.packed import pack
+from dragoman.model.inference.layouts import NumberFormat, Panels, Transposed, WholeNumbers, panels
+from dragoman.model.inference.native import NativeTransformer, UnknownToKernels
+from dragoman.model.inference.packed import pack
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library, remembered, unavailable
 
-Model = TypeVar("Model", bound=nn.Module)
+AnyModel = TypeVar("Model", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 log = logging.getLogger(__name__)
 
 
-def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> Model:
+def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str = "auto") -> AnyModel:
     """``model``, or one made of its parts, on a device, laid out for decoding. Nothing learns after this, and ``model``
     itself is used up.
 
@@ -48,12 +48,12 @@ def made_ready(model: Model, device: str = "auto", precision: str = "auto") -> M
     keep_memory()
     why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
     if why_not is None and isinstance(model, Transformer) and model.embed.tokens.weight.dtype == torch.float32:
-        numbers = remembered_numbers() if precision == "auto" else cast(Numbers, precision)
-        return cast(Model, by_kernels(model, numbers))
+        numbers = remembered_numbers() if precision == "auto" else cast(NumberFormat, precision)
+        return cast(AnyModel, by_kernels(model, numbers))
     return by_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
 
 
-def settled(device: str, precision: str) -> tuple[str, str]:
+def resolve_auto(device: str, precision: str) -> tuple[str, str]:
     """What ``auto`` comes to here and now, so that it can be written down and asked for again.
 
     Raises:
@@ -66,18 +66,18 @@ def settled(device: str, precision: str) -> tuple[str, str]:
     return str(place), precision
 
 
-def by_kernels(model: Transformer, numbers: Numbers) -> Transformer:
+def by_kernels(model: Transformer, numbers: NumberFormat) -> Transformer:
     pack(model, panels(numbers))
     try:
         model = NativeTransformer(model)
-    except Unknown as part:
+    except UnknownToKernels as part:
         log.info("decoding in %s: products by kernels of our own, steps by PyTorch, for %s", numbers, part)
     else:
         log.info("decoding in %s by kernels of our own", numbers)
     return model
 
 
-def by_pytorch(model: Model, place: torch.device, precision: str, why: str) -> Model:
+def by_pytorch(model: AnyModel, place: torch.device, precision: str, why: str) -> AnyModel:
     if precision != "int8" and (precision := precision_of(precision, place)) == "bfloat16":
         model.bfloat16()
     log.info("decoding in %s by PyTorch: %s", precision, why)
@@ -89,31 +89,35 @@ def precision_of(precision: str, place: torch.device) -> str:
     """As ``choose_precision``; what is measured on a CPU is remembered, so that every process answers alike."""
     if precision != "auto" or place.type != "cpu":
         return choose_precision(cast(Precision, precision), place)
-    return _one_of(get_args(Numbers)[:2], remembered("precision of PyTorch", lambda: choose_precision("auto", place)))
+    return _one_of(
+        get_args(NumberFormat)[:2], remembered("precision of PyTorch", lambda: choose_precision("auto", place))
+    )
 
 
-def remembered_numbers() -> Numbers:
+def remembered_numbers() -> NumberFormat:
     """``chosen_numbers`` as they were first measured on this machine."""
-    return _one_of(get_args(Numbers)[:2], remembered("precision of kernels in C", chosen_numbers))
+    return _one_of(get_args(NumberFormat)[:2], remembered("precision of kernels in C", chosen_numbers))
 
 
-def _one_of(known: tuple[Numbers, ...], found: str) -> Numbers:
-    return cast(Numbers, found) if found in known else "float32"  # a file that somebody has edited
+def _one_of(known: tuple[NumberFormat, ...], found: str) -> NumberFormat:
+    return cast(NumberFormat, found) if found in known else "float32"  # a file that somebody has edited
 
 
 @cache
-def chosen_numbers() -> Numbers:
+def chosen_numbers() -> NumberFormat:
     """bfloat16 if both one row and 64 of them are multiplied faster so than in float32, here and now: in milliseconds,
     once for each process. Whole numbers are faster still, and are never chosen unasked: they round more."""
     if not library().multiplies_bfloat16:
         return "float32"
-    seconds = {numbers: [seconds_of_product(numbers, rows) for rows in (1, 64)] for numbers in get_args(Numbers)[:2]}
+    seconds = {
+        numbers: [seconds_of_product(numbers, rows) for rows in (1, 64)] for numbers in get_args(NumberFormat)[:2]
+    }
     gains = [slow / fast for slow, fast in zip(seconds["float32"], seconds["bfloat16"], strict=True)]
     log.info("bfloat16 products take 1/%.1f of float32's time for one row, 1/%.1f for 64", *gains)
     return "bfloat16" if min(gains) > 1 else "float32"
 
 
-def seconds_of_product(numbers: Numbers, rows: int, width: int = 512) -> float:
+def seconds_of_product(numbers: NumberFormat, rows: int, width: int = 512) -> float:
     """The least of several."""
     layer, x, taken = Panels([nn.Linear(width, 4 * width)], numbers), torch.ones(rows, width), []
     for _ in range(10):
@@ -123,7 +127,7 @@ def seconds_of_product(numbers: Numbers, rows: int, width: int = 512) -> float:
     return min(taken)
 
 
-def on_device(model: Model, device: str) -> Model:
+def on_device(model: AnyModel, device: str) -> AnyModel:
     """``model`` itself, there, and else as it was.
 
     Raises:

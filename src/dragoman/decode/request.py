@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.formats.lines import Before, Pair, Sourced
+from dragoman.text.lines import Before, Pair, Sourced
 
 Alternatives = tuple[str, ...]
 """Of which one will do: a term and its inflected forms."""

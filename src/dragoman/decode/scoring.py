@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dragoman.decode.forced import token_log_probs
 from dragoman.decode.search.strategy import not_numbers
+from dragoman.decode.search.teacher_forcing import token_log_probs
 from dragoman.errors import DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 

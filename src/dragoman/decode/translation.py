@@ -27,7 +27,7 @@ class Candidate:
     tokens: tuple[int, ...]
     """Ids in the target vocabulary; each translated part ends with EOS."""
     token_log_probs: tuple[float, ...]
-    cut: bool
+    truncated: bool
     """The length limit ended it; the model would have gone on."""
     alignment: tuple[tuple[int, int], ...] | None = None
     """(word of the source, word of ``text``), counted from 0, words being what stands between spaces; None where it was
@@ -65,7 +65,7 @@ class Translation:
         if best == self.candidates[0]:
             return replace(self, candidates=candidates)
         warnings = [warning for warning in self.warnings if not warning.endswith(TRUNCATED)]
-        warnings += [f"row {self.row}: {TRUNCATED}"] * best.cut
+        warnings += [f"row {self.row}: {TRUNCATED}"] * best.truncated
         confidence = best.mean_probability if best.confidence is None else best.confidence
         return replace(self, candidates=candidates, warnings=tuple(warnings), confidence=confidence)
 

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dragoman.abilities import TRANSLATES, check
+from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_model, run_config, run_folder
 from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
 from dragoman.decode.calibration import NONE, Calibration
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents.sentences import (
     LANGUAGE,
     NO_SPLITTING,
@@ -19,21 +21,19 @@ from dragoman.decode.documents.sentences import (
 )
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.multiline import translate_lines
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.request import Request, as_request
-from dragoman.decode.rules.glossary import Glossary
-from dragoman.decode.rules.repetition import RuleConfig
 from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.caches.cache import DEFAULT, parse_cache
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.model.state import KVPolicy
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
-from dragoman.text.formats.lines import Pair, Sourced
 from dragoman.text.grouping import Grouping, in_groups
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 __all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
@@ -109,7 +109,9 @@ class Translator:
         before = learnt(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
-        translator = cls(made_ready(model, device, precision), source_tokenizer, target_tokenizer, longest, before)
+        translator = cls(
+            prepare_for_inference(model, device, precision), source_tokenizer, target_tokenizer, longest, before
+        )
         translator.calibration = Calibration.read(run_folder(run))
         language = source_language or cleaning.get("source_language")
         if split_sentences == "on" or (

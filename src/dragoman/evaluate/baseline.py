@@ -82,7 +82,7 @@ def _bag(text: str) -> set[str]:
     return {*words, *(" ".join(pair) for pair in pairwise(words))}
 
 
-class Numbers(LogisticRegression):
+class ArrayFeatures(LogisticRegression):
     """The numbers of arrays of one shape, each brought to mean 0 and deviation 1; of sequences of frames, their mean
     and deviation over time."""
 

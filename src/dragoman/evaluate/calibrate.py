@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dragoman.decode.alignment import Aligner, Heads, anchors, error_rate, learn
+from dragoman.decode.alignment import Aligner, AlignmentHeads, anchors, error_rate, learn
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.request import request_for
@@ -20,7 +20,7 @@ from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS
 
 LEAST = 50
@@ -117,21 +117,21 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
     )
 
 
-def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[Heads, float | None]:
+def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[AlignmentHeads, float | None]:
     """The heads that link best the words that both sides have in common, and their error rate: learnt on every other
     pair, and taken if on the rest they do better, by a standard error, than those that are used without learning."""
     tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:
-        return Heads(), None
+        return AlignmentHeads(), None
     sides = translator.source_tokenizer, translator.target_tokenizer
     sources = source_rows(sides[0], [pair for pair, _ in known])
     ids = [(source, [*sides[1].encode(pair.target), EOS]) for source, (pair, _) in zip(sources, known, strict=True)]
     aligner, gold = Aligner(translator.model, *sides), [gold for _, gold in known]
     learnt, _ = learn(aligner, ids[::2], gold[::2])
-    aligner.heads = Heads()
+    aligner.heads = AlignmentHeads()
     before = error_rate(aligner.align(ids[1::2]), gold[1::2])
     aligner.heads = learnt
     after = error_rate(aligner.align(ids[1::2]), gold[1::2])
     chance = (before * (1 - before) / max(1, sum(map(len, gold[1::2])))) ** 0.5
-    return (learnt, after) if after < before - chance else (Heads(), before)
+    return (learnt, after) if after < before - chance else (AlignmentHeads(), before)

@@ -12,13 +12,13 @@ import numpy as np
 
 from dragoman.data.arrays import LabelledArray, guess_arrays, read_arrays
 from dragoman.data.labels import confusion, f1, true_labels
-from dragoman.data.material import Ids, Images
+from dragoman.data.material import IdMaterial, ImageMaterial
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import ConfigError, DataError
-from dragoman.evaluate.baseline import BagOfWords, LogisticRegression, Numbers
+from dragoman.evaluate.baseline import ArrayFeatures, BagOfWords, LogisticRegression
 from dragoman.evaluate.metrics import Metric, Score, score_of
-from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.labelled import LabelledLines, LabelledText, guess_labelled, read_labelled
 from dragoman.text.store import Store
 
@@ -51,17 +51,17 @@ class MacroF1(Metric):
 
 METRICS: dict[str, Metric] = {"accuracy": Accuracy(), "macro_f1": MacroF1()}
 
-Labelled = LabelledText | LabelledArray
+LabelledExample = LabelledText | LabelledArray
 
 
 def evaluate(
     classifier: Classifier,
-    examples: Sequence[Labelled],
+    examples: Sequence[LabelledExample],
     *,
-    train: Sequence[Labelled] = (),
+    train: Sequence[LabelledExample] = (),
     folder: str | Path | None = None,
     progress: Progress | None = None,
-) -> Outcome:
+) -> EvaluationResult:
     """Classify ``examples`` and compare with their labels; ``train`` is what the baseline learns from.
 
     Raises:
@@ -74,7 +74,7 @@ def evaluate(
     outputs = classifier.classify(given, progress, names)
     guessed = [output.label for output in outputs]
     baseline = _baseline(classifier, train) if train else None
-    outcome = Outcome(
+    outcome = EvaluationResult(
         scores=_scores(guessed, true),
         baseline=_scores(baseline.guess(_read(classifier, examples)), true) if baseline else {},
         baseline_name=baseline.name if baseline else "",
@@ -102,17 +102,17 @@ def _scores(guessed: Sequence[str], true: Sequence[str]) -> dict[str, Score]:
 # ---- the baseline ---------------------------------------------------------------------------------
 
 
-def _baseline(classifier: Classifier, train: Sequence[Labelled]) -> LogisticRegression:
+def _baseline(classifier: Classifier, train: Sequence[LabelledExample]) -> LogisticRegression:
     given, true = _read(classifier, train), [example.label for example in train]
-    if isinstance(classifier.material, Ids):
+    if isinstance(classifier.material, IdMaterial):
         return BagOfWords(given, true, classifier.labels)
-    return Numbers(given, true, classifier.labels, over_time=not isinstance(classifier.material, Images))
+    return ArrayFeatures(given, true, classifier.labels, over_time=not isinstance(classifier.material, ImageMaterial))
 
 
-def _read(classifier: Classifier, examples: Sequence[Labelled]) -> list[Any]:
+def _read(classifier: Classifier, examples: Sequence[LabelledExample]) -> list[Any]:
     """Texts as they are; image files and arrays as the model reads them."""
     given, material = [example.given for example in examples], classifier.material
-    if isinstance(material, Ids):
+    if isinstance(material, IdMaterial):
         return given
     return [material.restored(row) for row in material.rows(given, [example.where for example in examples])]
 
@@ -130,16 +130,16 @@ class ClassificationExaminer(Examiner):
                 f"{run}: its model answers a {self.classifier.problem_type.replace('_', '-')} problem; accuracy and F1 "
                 "are for one label a text"
             )
-        self.texts = isinstance(self.classifier.material, Ids)
+        self.texts = isinstance(self.classifier.material, IdMaterial)
 
-    def examples(self, named: str | None, kept: str = "test") -> Sequence[Labelled]:
+    def examples(self, named: str | None, kept: str = "test") -> Sequence[LabelledExample]:
         labels = self.classifier.labels
         if not self.texts:
             return read_arrays(guess_arrays(named), labels) if named else self.stored(kept)
         source = guess_labelled(named) if named else LabelledLines(path=str(self.data / f"{kept}.jsonl"))
         return read_labelled(source, labels)
 
-    def stored(self, name: str) -> list[Labelled]:
+    def stored(self, name: str) -> list[LabelledExample]:
         """What the run keeps under ``name``; nothing, if that is gone."""
         if not (self.data / name).is_dir():
             return []
@@ -152,11 +152,11 @@ class ClassificationExaminer(Examiner):
 
     def examine(
         self,
-        examples: Sequence[Labelled],
+        examples: Sequence[LabelledExample],
         *,
         baseline: bool = True,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> EvaluationResult:
         train = self.stored("train") if baseline else []
         return evaluate(self.classifier, examples, train=train, folder=folder, progress=progress)

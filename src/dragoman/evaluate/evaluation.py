@@ -17,7 +17,7 @@ from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import Progress, Translator, of_size
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Comparison, Score, compare, score_of
-from dragoman.text.formats.lines import Pair, Sourced
+from dragoman.text.lines import Pair, Sourced
 
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
 """The metrics that are asked for where nobody says."""
@@ -26,7 +26,7 @@ LENGTHS = (5, 10, 20, 30, 50)
 
 
 @dataclass(frozen=True)
-class Output:
+class EvaluatedOutput:
     source: str
     output: str
     reference: str
@@ -36,7 +36,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Bucket:
+class LengthBucket:
     """The sentences whose source has ``shortest`` to ``longest`` words, between spaces."""
 
     shortest: int
@@ -49,9 +49,9 @@ class Bucket:
 @dataclass(frozen=True)
 class Evaluation:
     scores: dict[str, Score]
-    by_length: tuple[Bucket, ...]
+    by_length: tuple[LengthBucket, ...]
     """Shortest sources first; buckets without a sentence are left out."""
-    outputs: tuple[Output, ...]
+    outputs: tuple[EvaluatedOutput, ...]
     search: SearchConfig
     seconds: float
     """Spent translating."""
@@ -119,7 +119,7 @@ def evaluate(
     translations = translator.translate(list(map(request_for, pairs)), search=cfg, progress=progress)
     seconds = time.monotonic() - began
     outputs = tuple(
-        Output(pair.source, t.text, pair.target, t.score, t.warnings)
+        EvaluatedOutput(pair.source, t.text, pair.target, t.score, t.warnings)
         for pair, t in zip(pairs, translations, strict=True)
     )
     evaluation = Evaluation(*_scored(outputs, metrics), outputs, cfg, seconds, test_set)
@@ -128,7 +128,9 @@ def evaluate(
     return evaluation
 
 
-def _scored(outputs: Sequence[Output], metrics: Sequence[str]) -> tuple[dict[str, Score], tuple[Bucket, ...]]:
+def _scored(
+    outputs: Sequence[EvaluatedOutput], metrics: Sequence[str]
+) -> tuple[dict[str, Score], tuple[LengthBucket, ...]]:
     texts, references = [o.output for o in outputs], [o.reference for o in outputs]
     counts = {name: METRICS[name].counts(texts, references) for name in metrics}
 
@@ -138,7 +140,7 @@ def _scored(outputs: Sequence[Output], metrics: Sequence[str]) -> tuple[dict[str
     bucket = np.searchsorted(LENGTHS, [len(o.source.split()) for o in outputs])
     starts, ends = (0, *(end + 1 for end in LENGTHS)), (*LENGTHS, None)
     by_length = tuple(
-        Bucket(starts[i], ends[i], int((bucket == i).sum()), scores(bucket == i)) for i in np.unique(bucket)
+        LengthBucket(starts[i], ends[i], int((bucket == i).sum()), scores(bucket == i)) for i in np.unique(bucket)
     )
     return scores(slice(None)), by_length
 

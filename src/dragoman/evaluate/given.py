@@ -5,9 +5,9 @@ from pathlib import Path
 
 from dragoman.checkpoint import run_config, run_folder
 from dragoman.text.context import learnt
-from dragoman.text.formats.formats import Columns
-from dragoman.text.formats.lines import Sourced
+from dragoman.text.formats.pairs import ColumnNames
 from dragoman.text.held_out import read_held_out, tagged_pairs
+from dragoman.text.lines import Sourced
 
 
 def pairs_for(
@@ -16,7 +16,7 @@ def pairs_for(
     tags: Sequence[str] = (),
     *,
     kept: str = "test",
-    columns: Columns | None = None,
+    columns: ColumnNames | None = None,
 ) -> list[Sourced]:
     """The pairs of a file, with the context that the run reads before a source, and with these tags; without a file
     those that the run has ``kept`` under this name. Pairs that the run has held out bring both along; tags that are

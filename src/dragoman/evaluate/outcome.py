@@ -14,7 +14,7 @@ from dragoman.evaluate.metrics import Score
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvaluationResult:
     scores: dict[str, Score]
     baseline: dict[str, Score]
     """What something simple does on the same examples; empty where it cannot be had."""
@@ -74,7 +74,7 @@ class Examiner(ABC):
         baseline: bool = True,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> EvaluationResult:
         """Ask the model and, if wanted, the baseline, compare with the truth, and keep what came of it in ``folder``.
 
         Raises:

@@ -12,13 +12,13 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
-from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.questions import Question, QuestionLines, guess_questions, read_questions
 
 SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of the answers given"
 
 
-class Agreement(Metric):
+class AnswerAgreement(Metric):
     """The mean over questions of a measure, in percent. Of answers, and for each those that are right."""
 
     def __init__(self, name: str, measure: Callable[[str, str], float]):
@@ -33,8 +33,8 @@ class Agreement(Metric):
 
 
 METRICS: dict[str, Metric] = {
-    "exact_match": Agreement("exact match", answering.exact),
-    "f1": Agreement("F1", answering.f1),
+    "exact_match": AnswerAgreement("exact match", answering.exact),
+    "f1": AnswerAgreement("F1", answering.f1),
 }
 
 # ---- the baseline ---------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def evaluate(
     baseline: bool = True,
     folder: str | Path | None = None,
     progress: Progress | None = None,
-) -> Outcome:
+) -> EvaluationResult:
     """Ask the ``examples`` and compare with their answers.
 
     Raises:
@@ -70,7 +70,7 @@ def evaluate(
     found = answerer.ask([(one.context, one.question) for one in examples], progress)
     right = [[answer.text for answer in one.answers] for one in examples]
     simple = [likest_sentence(one.context, one.question) for one in examples] if baseline else []
-    outcome = Outcome(
+    outcome = EvaluationResult(
         scores=_scores([one.answer for one in found], right),
         baseline=_scores(simple, right) if baseline else {},
         baseline_name=BASELINE if baseline else "",
@@ -102,5 +102,5 @@ class AnsweringExaminer(Examiner):
         baseline: bool = True,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> EvaluationResult:
         return evaluate(self.answerer, examples, baseline=baseline, folder=folder, progress=progress)

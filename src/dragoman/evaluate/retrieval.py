@@ -15,22 +15,22 @@ from jaxtyping import Float, Int
 
 from dragoman.data.captions import CaptionedImage, CaptionTable
 from dragoman.data.matches import place, ranks, side
-from dragoman.data.material import Images
+from dragoman.data.material import ImageMaterial
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Progress
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
-from dragoman.evaluate.outcome import Examiner, Outcome
-from dragoman.text.formats.formats import JsonLines, guess_source, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
+from dragoman.text.formats.pairs import JsonLines, guess_source, read_pairs
+from dragoman.text.lines import Pair
 from dragoman.text.store import Store, chunks
 
-Matched = Pair | CaptionedImage
+MatchedExample = Pair | CaptionedImage
 AT_ONCE = 1000
 """Texts whose words are laid out at a time."""
 
 
-class Found(Metric):
+class RecallAtK(Metric):
     """Of the ranks of partners, counted from 1: the share that is among the first so many, or with None for how many
     the mean of 1 / rank; in percent."""
 
@@ -57,7 +57,7 @@ def scores(similarity: Float[np.ndarray, "N N"]) -> dict[str, Score]:
     for suffix, matrix in (("", similarity), (" back", similarity.T)):
         places = ranks(matrix).tolist()
         for name, within in METRICS.items():
-            metric = Found(name + suffix, within)
+            metric = RecallAtK(name + suffix, within)
             found[name + suffix] = score_of(metric, metric.counts(places, places))
     return found
 
@@ -102,12 +102,12 @@ def _dense(vectors: Sequence[dict[str, float]], index: dict[str, int]) -> Float[
 
 def evaluate(
     towers: tuple[Embedder, Embedder],
-    examples: Sequence[Matched],
+    examples: Sequence[MatchedExample],
     *,
     train: Sequence[str] = (),
     folder: str | Path | None = None,
     progress: Progress | None = None,
-) -> Outcome:
+) -> EvaluationResult:
     """Let both towers embed ``examples`` and look for each one's partner among all. ``train`` are texts that tell the
     baseline which words are rare; it has none for images.
 
@@ -123,7 +123,7 @@ def evaluate(
     texts = [example for example in examples if isinstance(example, Pair)]
     baseline = scores(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}
     best: Int[np.ndarray, " N"] = similarity.argmax(axis=1)
-    outcome = Outcome(
+    outcome = EvaluationResult(
         scores=scores(similarity),
         baseline=baseline,
         baseline_name=TfIdf.name if baseline else "",
@@ -145,30 +145,30 @@ class RetrievalExaminer(Examiner):
         self.towers = first, second
         self.captions = first.config.get("data", {}).get("kind") == "captioned_images"
 
-    def examples(self, named: str | None, kept: str = "test") -> list[Matched]:
+    def examples(self, named: str | None, kept: str = "test") -> list[MatchedExample]:
         if self.captions:
             return list(CaptionTable(path=named).read()) if named else self.stored(kept)
         return list(read_pairs(guess_source(named) if named else JsonLines(path=str(self.data / f"{kept}.jsonl"))))
 
-    def stored(self, name: str) -> list[Matched]:
+    def stored(self, name: str) -> list[MatchedExample]:
         """Images and captions that the run keeps under ``name``."""
         store = Store.open(self.data / name)
         found = [
             [tower.material.restored(store.columns[column].stored(i)) for i in range(len(store))]
             for column, tower in zip(("first", "second"), self.towers, strict=True)
         ]
-        images, captions = found if isinstance(self.towers[0].material, Images) else found[::-1]
+        images, captions = found if isinstance(self.towers[0].material, ImageMaterial) else found[::-1]
         both = enumerate(zip(images, captions, strict=True), 1)
         return [CaptionedImage(image, caption, f"{name} pair {i}", "") for i, (image, caption) in both]
 
     def examine(
         self,
-        examples: Sequence[Matched],
+        examples: Sequence[MatchedExample],
         *,
         baseline: bool = True,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> EvaluationResult:
         train = self.trained_on() if baseline else []
         return evaluate(self.towers, examples, train=train, folder=folder, progress=progress)
 

@@ -17,7 +17,7 @@ from dragoman.decode.readers.input_reader import Progress
 from dragoman.decode.readers.tagger import Tagger
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import Metric, Score, score_of
-from dragoman.evaluate.outcome import Examiner, Outcome
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.formats.tagged import TaggedLines, TaggedText, guess_tagged, read_tagged
 from dragoman.text.store import Store
 
@@ -99,7 +99,7 @@ def evaluate(
     train: Sequence[TaggedText] = (),
     folder: str | Path | None = None,
     progress: Progress | None = None,
-) -> Outcome:
+) -> EvaluationResult:
     """Tag ``examples`` and compare with their labels; ``train`` is what the baseline learns from.
 
     Raises:
@@ -111,7 +111,7 @@ def evaluate(
     true = [example.labels for example in examples]
     names = ["accuracy", "span_f1" if mark_spans(tagger.labels) else "macro_f1"]
     baseline = MostFrequentLabel(train) if train else None
-    outcome = Outcome(
+    outcome = EvaluationResult(
         scores=_scores(names, [one.labels for one in found], true),
         baseline=_scores(names, [baseline.guess(e.tokens) for e in examples], true) if baseline else {},
         baseline_name=baseline.name if baseline else "",
@@ -143,7 +143,7 @@ class TaggingExaminer(Examiner):
         baseline: bool = True,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> EvaluationResult:
         train = list(self.trained_on()) if baseline and (self.data / "train").is_dir() else []
         return evaluate(self.tagger, examples, train=train, folder=folder, progress=progress)
 

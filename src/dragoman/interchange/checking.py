@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.errors import CheckpointError
-from dragoman.interchange.vocabulary import Vocabulary
+from dragoman.interchange.vocabulary import VocabularyMapping
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import PatchInput
@@ -98,7 +98,7 @@ def compare(name: str, theirs: Tensor, ours: Tensor) -> None:
 
 
 @torch.inference_mode()
-def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: Vocabulary | None) -> None:
+def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: VocabularyMapping | None) -> None:
     """Compare the model in ``folder`` as transformers opens it with the run's.
 
     Raises:
@@ -135,7 +135,7 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
         compare("transformers", *_in_one_order(_answer(reply), answer, order, vocabulary))
 
 
-def _rows(ids: Tensor, vocabulary: Vocabulary) -> Tensor:
+def _rows(ids: Tensor, vocabulary: VocabularyMapping) -> Tensor:
     """Their ids; the rows that we add stand for the one that they start with."""
     return ids.masked_fill(ids >= vocabulary.size, vocabulary.start)
 
@@ -148,7 +148,7 @@ def _answer(reply: Any) -> Tensor:
     return reply["last_hidden_state"]
 
 
-def _in_one_order(theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
+def _in_one_order(theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: VocabularyMapping) -> tuple[Tensor, Tensor]:
     """Theirs and ours, where they are logits of a vocabulary in the same order and without the rows that we add."""
     if ours.shape[-1] != len(order):
         return theirs, ours
@@ -156,7 +156,7 @@ def _in_one_order(theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: Vocab
     return theirs[..., order[kept]].log_softmax(dim=-1), ours[..., kept].log_softmax(dim=-1)
 
 
-def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, frame: TextFrame) -> None:
+def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, frame: TextFrame) -> None:
     """Compare the ids of a few texts as transformers reads them with ours.
 
     Raises:

@@ -19,15 +19,15 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.interchange.checking import built, check_ctranslate2
-from dragoman.interchange.exporting import Weights, check_free, weights_of
+from dragoman.interchange.exporting import ModelWeights, check_free, weights_of
 from dragoman.interchange.vocabulary import NAMES
-from dragoman.interchange.whitelist import Rule, Whitelist, only, unknown_parts
+from dragoman.interchange.whitelist import FieldRule, Whitelist, only, unknown_parts
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, NoNorm, Norm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Learned, NoEmbedding, NoPosition, Sinusoidal, SinusoidalEmbedding
 from dragoman.model.positions.rotary import NoScaling, Rotary
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
@@ -87,7 +87,7 @@ def export_ctranslate2(
 # ---- what can be said -------------------------------------------------------------------------------
 
 
-_NORM: dict[str, Rule] = {"eps": "written"}
+_NORM: dict[str, FieldRule] = {"eps": "written"}
 KNOWN: Whitelist = {
     TransformerConfig: {
         "vocab": "written", "source_vocab": "written", "dim": "written", "encoder": "written", "decoder": "written",
@@ -193,7 +193,7 @@ def _kind(choice: object) -> str:
 # ---- saying it -------------------------------------------------------------------------------------
 
 
-def _specification(cfg: TransformerConfig, weights: Weights) -> Any:
+def _specification(cfg: TransformerConfig, weights: ModelWeights) -> Any:
     try:
         from ctranslate2.specs import transformer_spec
     except ImportError:
@@ -242,16 +242,18 @@ def _options(cfg: TransformerConfig, tower: TowerConfig) -> dict[str, Any]:
     return options
 
 
-def _output_bias(cfg: TransformerConfig, weights: Weights) -> Tensor | None:
+def _output_bias(cfg: TransformerConfig, weights: ModelWeights) -> Tensor | None:
     if cfg.output_bias:
         return weights["output.bias"]
-    if not cfg.silent:
+    if not cfg.suppressed:
         return None
     with torch.device("cpu"):
         return cfg.build().output.bias.detach()
 
 
-def _fill_tower(spec: Any, cfg: TransformerConfig, tower: TowerConfig, weights: Weights, side: str, embed: str) -> None:
+def _fill_tower(
+    spec: Any, cfg: TransformerConfig, tower: TowerConfig, weights: ModelWeights, side: str, embed: str
+) -> None:
     embeddings = spec.embeddings[0] if isinstance(spec.embeddings, list) else spec.embeddings
     embeddings.weight = weights[f"{embed}.tokens.weight"]
     spec.scale_embeddings = cfg.dim**0.5 if cfg.scale_embedding else 1.0
@@ -268,14 +270,14 @@ def _fill_tower(spec: Any, cfg: TransformerConfig, tower: TowerConfig, weights: 
         _fill_block(layer, tower.pattern[0], weights, f"{side}.blocks.{i}")
 
 
-def _encodings(cfg: TransformerConfig, weights: Weights, embed: str) -> Tensor:
+def _encodings(cfg: TransformerConfig, weights: ModelWeights, embed: str) -> Tensor:
     if isinstance(cfg.position, Learned):
         return weights[f"{embed}.position.weight"][cfg.position.offset :]
     assert isinstance(cfg.position, Sinusoidal)
-    return SinusoidalEmbedding(cfg.position, cfg.dim).waves(torch.arange(LONGEST)[None])[0].float()
+    return SinusoidalEmbedding(cfg.position, cfg.dim).sinusoids(torch.arange(LONGEST)[None])[0].float()
 
 
-def _fill_block(layer: Any, block: BlockConfig, weights: Weights, path: str) -> None:
+def _fill_block(layer: Any, block: BlockConfig, weights: ModelWeights, path: str) -> None:
     slot = "before" if block.placement == "pre" else "after"
 
     def linear(spec: Any, *names: str) -> None:
@@ -307,7 +309,7 @@ def _fill_mlp(spec: Any, block: BlockConfig, linear: Callable[..., None]) -> Non
     linear(spec.linear_1, "mlp.out")
 
 
-def _fill_norm(spec: Any, weights: Weights, path: str, norm: Norm) -> None:
+def _fill_norm(spec: Any, weights: ModelWeights, path: str, norm: Norm) -> None:
     weight = weights[f"{path}.weight"]
     spec.gamma = 1 + weight if isinstance(norm, ZeroCenteredRmsNorm) else weight
     if isinstance(norm, LayerNorm):

@@ -32,21 +32,21 @@ from dragoman.interchange.importing import (
     their_problem_type,
 )
 from dragoman.interchange.known_parts import HUGGINGFACE
-from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import write_sentence
 from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
-from dragoman.interchange.vocabulary import Vocabulary, of_tokenizer
+from dragoman.interchange.vocabulary import VocabularyMapping, of_tokenizer
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import NoHead, Sentence
+from dragoman.model.heads import NoHead, SentenceHead
 from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, PROMPT_FRAME, SOURCE_FRAME, Tokenizer
 
-Weights = Mapping[str, Tensor]
+ModelWeights = Mapping[str, Tensor]
 Expressible = TransformerConfig | EncoderConfig
 
 
@@ -98,12 +98,12 @@ def _check(
     folder: Path,
     family: Family,
     cfg: Expressible,
-    weights: Weights,
-    vocabulary: Vocabulary | None,
+    weights: ModelWeights,
+    vocabulary: VocabularyMapping | None,
     tokenizer: Tokenizer | None,
 ) -> None:
     """Compare a folder with the run; the tokenizer too, where we have written it."""
-    headless = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence)
+    headless = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead)
     if headless:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     check_huggingface(folder, dataclasses.replace(cfg, head=NoHead()) if headless else cfg, weights, vocabulary)
@@ -117,7 +117,7 @@ def check_free(folder: Path) -> None:
         raise CheckpointError(f"{folder}: exists and is not an empty folder: choose another with -o")
 
 
-def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, Weights]:
+def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, ModelWeights]:
     """The configuration of a run's model and the weights that decode: the moving average where there is one."""
     content = run.weights(which)
     return from_dict(ModelConfig, content.config["model"], where=str(run.path)), content.tensors["model"]
@@ -152,7 +152,7 @@ def laid_out(cfg: Expressible, family: Family) -> Expressible:
     """The same model as the family writes it. Of Marian's: sines first, a bias on the logits (of zeros, where we have
     none). Of a sentence encoder: without its head, which stands in another file."""
     if isinstance(cfg, EncoderConfig):
-        return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, Sentence) else cfg
+        return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, SentenceHead) else cfg
     if family.name == "llama":
         return _with_output_biases(cfg)
     if family.name != "marian":
@@ -176,7 +176,7 @@ def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
 
 
-def with_zero_biases(laid_out: Expressible, weights: Weights) -> Weights:
+def with_zero_biases(laid_out: Expressible, weights: ModelWeights) -> ModelWeights:
     """Return the weights with zeros for the biases that a layout has and the model has not."""
     with torch.device("meta"):
         wanted = laid_out.build().named_parameters()
@@ -185,7 +185,7 @@ def with_zero_biases(laid_out: Expressible, weights: Weights) -> Weights:
     return dict(weights) | {name: torch.zeros(shape, dtype=dtype) for name, shape in missing.items()}
 
 
-def in_halves(cfg: TransformerConfig, weights: Weights) -> Weights:
+def in_halves(cfg: TransformerConfig, weights: ModelWeights) -> ModelWeights:
     """The same model with its channels in another order: those that carry sines first, then those with cosines.
 
     Where sines and cosines alternate, nothing else says which channel is which, so every matrix that reads or writes
@@ -216,14 +216,14 @@ def in_halves(cfg: TransformerConfig, weights: Weights) -> Weights:
 def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
     """The part of names that is left out: where it was when the model came, and for encoders without a head."""
     record = read_json(run.path / ORIGIN / RECORD)
-    bare = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | Sentence)
+    bare = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | SentenceHead)
     return "" if record.get("prefixed", not bare) else family.prefix
 
 
 # ---- what is written -------------------------------------------------------------------------------
 
 
-def _vocabulary(run: RunDirectory) -> Vocabulary | None:
+def _vocabulary(run: RunDirectory) -> VocabularyMapping | None:
     if not run.tokenizer_files():
         return None  # a model that reads no text
     if vocabulary := origin_vocabulary(run):
@@ -236,7 +236,7 @@ def _vocabulary(run: RunDirectory) -> Vocabulary | None:
     return of_tokenizer(target)
 
 
-def _check_beginning(weights: Weights, vocabulary: Vocabulary, family: Family) -> None:
+def _check_beginning(weights: ModelWeights, vocabulary: VocabularyMapping, family: Family) -> None:
     """Where they begin with the token that ends (or pads) a text, both are one row there, and have to be equal here."""
     table = weights["embed.tokens.weight"]
     position = vocabulary.order().tolist().index(vocabulary.start)
@@ -251,15 +251,15 @@ def _write_weights(
     path: Path,
     family: Family,
     cfg: Expressible,
-    weights: Weights,
-    vocabulary: Vocabulary | None,
+    weights: ModelWeights,
+    vocabulary: VocabularyMapping | None,
     left_out: str,
     progress: Report | None,
 ) -> None:
     with torch.device("meta"):
         model = laid_out(cfg, family).build()
     parameters = dict(model.named_parameters())
-    by_name: dict[str, Pair] = {
+    by_name: dict[str, TensorPair] = {
         pair.theirs.removeprefix(left_out): pair for pair in pairs(model, family.table(cfg), family.tables(cfg))
     }
 
@@ -274,7 +274,7 @@ def _write_weights(
     write_stream(path, listed, produce, {"format": "pt"}, progress)
 
 
-def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabulary: Vocabulary | None) -> bool:
+def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabulary: VocabularyMapping | None) -> bool:
     """Whether the small files of the folder that a run goes back to still describe it: its configuration, vocabulary
     and labels are none other by now."""
     origin = run.path / ORIGIN
@@ -305,7 +305,9 @@ def _give_back(origin: Path, folder: Path) -> None:
             shutil.copyfile(origin / name, folder / name)
 
 
-def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory, vocabulary: Vocabulary | None) -> None:
+def _describe(
+    folder: Path, family: Family, cfg: Expressible, run: RunDirectory, vocabulary: VocabularyMapping | None
+) -> None:
     """config.json and the tokenizer's files for a model that was trained here."""
     said: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
     said |= family.describe(laid_out(cfg, family))
@@ -315,6 +317,6 @@ def _describe(folder: Path, family: Family, cfg: Expressible, run: RunDirectory,
     if labels := _labels(run):
         said |= {"problem_type": their_problem_type(_problem_type(run))}
         said |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Sentence):
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead):
         write_sentence(folder, cfg.head, cfg.dim)
     write_json(folder / "config.json", said)

@@ -7,7 +7,7 @@ from typing import Any
 
 from dragoman.config import kind_of, to_dict
 from dragoman.errors import ConfigError
-from dragoman.interchange.names import Table
+from dragoman.interchange.names import NameTable
 from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
@@ -18,7 +18,7 @@ from dragoman.model.tower import Mixer
 from dragoman.model.transformer import TransformerConfig
 
 
-class Settings:
+class HubConfig:
     """A config.json, whose mistakes are told with its path."""
 
     def __init__(self, content: dict[str, Any], where: Path | str = "config.json", read: set[str] | None = None):
@@ -26,9 +26,9 @@ class Settings:
         self.read: set[str] = set() if read is None else read
         """Names of the fields that have been asked for."""
 
-    def changed(self, **fields: Any) -> "Settings":
+    def changed(self, **fields: Any) -> "HubConfig":
         """Return the same with other values; what is read of it counts as read here."""
-        return Settings(self.content | fields, self.where, self.read)
+        return HubConfig(self.content | fields, self.where, self.read)
 
     def __getitem__(self, name: str) -> Any:
         """Raises ConfigError where it is missing."""
@@ -169,9 +169,9 @@ class Family:
     architectures: tuple[str, ...]
     """What ``architectures`` in config.json may say; the first is what we write."""
     model_type: str
-    table: Callable[[Any], Table]
+    table: Callable[[Any], NameTable]
     """Their names and ours, for a configuration of ours."""
-    config: Callable[[Settings], TransformerConfig | EncoderConfig]
+    config: Callable[[HubConfig], TransformerConfig | EncoderConfig]
     """Raises ConfigError for what we cannot do."""
     describe: Callable[[Any], dict[str, Any]]
     """The inverse: config.json for a configuration of ours. What it leaves out shows when it is read back."""
@@ -196,7 +196,7 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
         if not isinstance(mixer, AttentionConfig):  # whose heads and positions every description writes down
             return path, kind_of(type(mixer)), "attention"
     try:
-        again = family.config(Settings(family.describe(cfg)))
+        again = family.config(HubConfig(family.describe(cfg)))
     except ConfigError as error:
         return "model", str(error), family.name
     ours, theirs = dict(_leaves(_plain(cfg, cfg.dim), "model")), dict(_leaves(_plain(again, again.dim), "model"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Settings
+from dragoman.interchange.family import HubConfig
 
 _LLAMA = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
 _GEMMA = {
@@ -84,13 +84,13 @@ COMPUTING = frozenset({
 """Fields that change what some model computes: a family that does not obey one of these refuses it."""
 
 
-def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> Settings:
+def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> HubConfig:
     """Return a config.json with what transformers takes for the fields that are left out."""
     defaults = DEFAULTS.get(content.get("model_type", model_type), {})
-    return Settings(dict(defaults) | dict(content), where)
+    return HubConfig(dict(defaults) | dict(content), where)
 
 
-def unknown_fields(given: Settings, family: str) -> list[str]:
+def unknown_fields(given: HubConfig, family: str) -> list[str]:
     """Return the fields that say something and that nobody has read.
 
     Raises:

@@ -25,14 +25,14 @@ from dragoman.interchange.family import Family
 from dragoman.interchange.fields import settings_of, unknown_fields
 from dragoman.interchange.files import read_json
 from dragoman.interchange.leftovers import describe_leftovers
-from dragoman.interchange.names import Pair, pairs
+from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import read_sentence
-from dragoman.interchange.tensors import Report, Shards, write_stream
+from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
-from dragoman.interchange.vocabulary import Vocabulary, special_ids
+from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import Classification, NoHead, Sentence
+from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -71,8 +71,8 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     vocabulary = _vocabulary(folder, content, family, cfg)
     tokenizers = None if vocabulary is None else read_tokenizers(folder, vocabulary)
     if vocabulary is not None and isinstance(cfg, TransformerConfig):
-        cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, silent=vocabulary.silent)
-    with Shards(folder) as shards:
+        cfg = dataclasses.replace(cfg, vocab=vocabulary.size + vocabulary.added, suppressed=vocabulary.suppressed)
+    with TensorShards(folder) as shards:
         source = _Source(shards, family, cfg, vocabulary)
         try:
             run.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def find_family(content: dict[str, Any], where: Path) -> Family:
     raise ConfigError(unknown(f"{where}: architectures", named[0] if named else content.get("model_type"), known))
 
 
-def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> Vocabulary | None:
+def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> VocabularyMapping | None:
     """None for a model that reads no text.
 
     Raises:
@@ -123,26 +123,26 @@ def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: Mode
     return found
 
 
-def origin_vocabulary(run: RunDirectory) -> Vocabulary | None:
+def origin_vocabulary(run: RunDirectory) -> VocabularyMapping | None:
     """Where the roles stand in the vocabulary that a run was imported with; None for a run that was not.
 
     It has grown by as many rows as the run's tokenizer has grown by."""
     said = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
     if said is None:
         return None
-    found = Vocabulary(**said)
+    found = VocabularyMapping(**said)
     return dataclasses.replace(found, size=len(run.tokenizers()[1]) - found.added)
 
 
 class _Source:
     """Our tensors, one at a time, from theirs. All names and shapes are compared before the first is read."""
 
-    def __init__(self, shards: Shards, family: Family, cfg: ModelConfig, vocabulary: Vocabulary | None):
+    def __init__(self, shards: TensorShards, family: Family, cfg: ModelConfig, vocabulary: VocabularyMapping | None):
         self.shards, self.family, self.vocabulary = shards, family, vocabulary
         with torch.device("meta"):
             self.model: nn.Module = cfg.build()
         self.parameters = dict(self.model.named_parameters())
-        self.where: dict[str, tuple[Pair, str]] = {}
+        self.where: dict[str, tuple[TensorPair, str]] = {}
         """Our name -> the tensor of theirs that holds it, and the name under which that is stored."""
         for pair in pairs(self.model, family.table(cfg), family.tables(cfg)):
             stored = _stored_name(pair, shards, family)
@@ -153,7 +153,7 @@ class _Source:
             {stored for _, stored in self.where.values()},
             {stored for pair, stored in self.where.values() if pair.of_vocabulary},
             family.name,
-            headless=isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | Sentence),
+            headless=isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | SentenceHead),
         )
         """Lines about tensors of theirs that are known to be unused."""
 
@@ -184,7 +184,7 @@ class _Source:
         return {name: first[id(p)] for name, p in every if first[id(p)] != name}
 
 
-def _stored_name(pair: Pair, shards: Shards, family: Family) -> str:
+def _stored_name(pair: TensorPair, shards: TensorShards, family: Family) -> str:
     names = (pair.theirs, *family.aliases.get(pair.theirs, ()))
     candidates = [*names, *(name.removeprefix(family.prefix) for name in names)]
     for name in candidates:
@@ -193,7 +193,7 @@ def _stored_name(pair: Pair, shards: Shards, family: Family) -> str:
     raise CheckpointError(f"{shards.folder}: no tensor {pair.theirs}, which config.json calls for ({family.name})")
 
 
-def _check_shape(pair: Pair, stored: str, source: _Source) -> None:
+def _check_shape(pair: TensorPair, stored: str, source: _Source) -> None:
     found, wanted = source.shards.shape(stored), pair.shape(source.parameters, source.vocabulary)
     if found != wanted:
         raise CheckpointError(
@@ -229,7 +229,7 @@ def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) 
 
 def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
     """The names of the classes that a config.json gives to a classifier; none for another model."""
-    if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, Classification)):
+    if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, ClassificationHead)):
         return []
     names = content.get("id2label") or {str(i): f"LABEL_{i}" for i in range(cfg.head.classes or 0)}
     return [names[i] for i in sorted(names, key=int)]

@@ -6,21 +6,22 @@ field by field. A part that joins the model is refused by both until it stands h
 
 import dataclasses
 
-from dragoman.interchange.whitelist import Rule, Whitelist
+from dragoman.interchange.whitelist import FieldRule, Whitelist
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import (
-    Classification,
+    ClassificationHead,
     First,
     Last,
-    MaskedLanguage,
+    MaskedLanguageHead,
     Mean,
     NoHead,
-    Sentence,
-    Spans,
-    Tagging,
+    SentenceHead,
+    SpansHead,
+    TaggingHead,
 )
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
@@ -36,21 +37,20 @@ from dragoman.model.positions.rotary import (
     RotaryGrid,
     Yarn,
 )
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
 _MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig, FeedForward, Gated)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
-_HEADS = (NoHead, MaskedLanguage, Classification, Tagging, Spans, Sentence, First, Last, Mean)
+_HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
 _SCALINGS = (NoScaling, LinearScaling, NtkScaling, DynamicNtkScaling, Yarn, Llama3Scaling)
 _POSITIONS = (NoEmbedding, Learned, Sinusoidal, NoPosition, Rotary, Alibi, T5Bias, Shaw, *_SCALINGS)
 _ATTENTION = (Full, Causal, ScaledDot, Dot, CappedDot, Multiplicative, Additive)
 
 
-def _with_every_field(part: type) -> dict[str, Rule]:
+def _with_every_field(part: type) -> dict[str, FieldRule]:
     names = [field.name for field in dataclasses.fields(part)]
     return {name: "harmless" if name in ("init", "dropout") else "written" for name in names}
 

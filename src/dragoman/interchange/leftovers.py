@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 import torch
 
 from dragoman.errors import CheckpointError
-from dragoman.interchange.tensors import Shards
+from dragoman.interchange.tensors import TensorShards
 
 _UNUSED: dict[str, str] = {
     r"(.*\.)?rotary_emb\.inv_freq": "frequencies of rotary positions, which are computed",
@@ -31,7 +31,7 @@ _SHOWN = 3
 
 
 def describe_leftovers(
-    shards: Shards, used: Collection[str], copied: Iterable[str], family: str, *, headless: bool
+    shards: TensorShards, used: Collection[str], copied: Iterable[str], family: str, *, headless: bool
 ) -> list[str]:
     """Return a line for each kind of tensor that is known to be unused.
 
@@ -61,7 +61,7 @@ def describe_leftovers(
     return [f"weights: not used: {why} ({count})" for why, count in found.items()]
 
 
-def _repeats(shards: Shards, name: str, others: Iterable[str]) -> bool:
+def _repeats(shards: TensorShards, name: str, others: Iterable[str]) -> bool:
     """Tell whether a tensor equals one of ``others``."""
     shape = shards.shape(name)
     return any(

@@ -18,10 +18,10 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from dragoman.errors import DataError
 from dragoman.interchange.files import read_json
 
-Content = dict[str, Any]
+TokenizerContent = dict[str, Any]
 
 
-def contents(folder: Path) -> tuple[Content, Content, Path]:
+def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
     """The source's and the target's tokenizer (one and the same, where there is one for both), and where from.
 
     Raises:
@@ -42,7 +42,7 @@ def contents(folder: Path) -> tuple[Content, Content, Path]:
     )
 
 
-def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[Content, Content]:
+def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     """``inner`` as content, with the special tokens that the folder names."""
     names = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
     special = [token for key, token in names.items() if key.endswith("_token") and token]
@@ -55,7 +55,7 @@ def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[Content, Content]
 _USUAL = ("<pad>", "<s>", "</s>", "<unk>", "<mask>", "[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "<|endoftext|>")
 
 
-def _byte_pairs(folder: Path) -> tuple[Content, Content]:
+def _byte_pairs(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     inner = tokenizers.Tokenizer(model)
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,7 +63,7 @@ def _byte_pairs(folder: Path) -> tuple[Content, Content]:
     return _twice(inner, folder)
 
 
-def _word_pieces(folder: Path) -> tuple[Content, Content]:
+def _word_pieces(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     inner = tokenizers.Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
     lowercase = bool(read_json(folder / "tokenizer_config.json").get("do_lower_case", True))
     inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -75,7 +75,7 @@ def _word_pieces(folder: Path) -> tuple[Content, Content]:
 # ---- SentencePiece ---------------------------------------------------------------------------------
 
 
-def _marian(folder: Path) -> tuple[Content, Content]:
+def _marian(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
     numbers: dict[str, int] = read_json(folder / "vocab.json")
     if not numbers or not (folder / "target.spm").is_file():
         raise DataError(f"{folder}: a Marian folder has source.spm, target.spm and vocab.json; one is missing")
@@ -84,7 +84,7 @@ def _marian(folder: Path) -> tuple[Content, Content]:
     return _numbered(names, source, hide=True), _numbered(names, target, hide=False)
 
 
-def _numbered(names: list[str], pieces: "Pieces", *, hide: bool) -> Content:
+def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> TokenizerContent:
     """A tokenizer that cuts into ``pieces`` and numbers them by their place in ``names``.
 
     A character that is no piece has its number all the same where it has one. Longer names that are no pieces (the
@@ -111,13 +111,13 @@ def _numbered(names: list[str], pieces: "Pieces", *, hide: bool) -> Content:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class SentencePieceModel:
     scores: dict[str, float]
     charsmap: bytes
     """How characters are normalized, compiled."""
 
 
-def read_pieces(path: Path) -> Pieces:
+def read_pieces(path: Path) -> SentencePieceModel:
     """What a SentencePiece model holds that we need. It is a protocol buffer: pieces are field 1 (text 1, score 2, type
     3), the normalizer is field 3 (characters 2), the trainer field 2 (kind 3).
 
@@ -137,7 +137,7 @@ def read_pieces(path: Path) -> Pieces:
                 raise DataError(f"{path}: a SentencePiece model of another kind than unigram: {_ADVICE}")
     except (IndexError, struct.error, UnicodeDecodeError, AttributeError, KeyError, TypeError):
         raise DataError(f"{path}: not a SentencePiece model") from None
-    return Pieces(scores, charsmap)
+    return SentencePieceModel(scores, charsmap)
 
 
 _ADVICE = "transformers writes a tokenizer.json with AutoTokenizer.from_pretrained(...).save_pretrained(...)"

@@ -28,14 +28,14 @@ from dragoman.interchange.exporting import check_free, weights_of
 from dragoman.interchange.known_parts import ONNX
 from dragoman.interchange.whitelist import unknown_parts
 from dragoman.model.attention import Attention, AttentionConfig
+from dragoman.model.caches.state import KV, KVState, LayerState, TowerState
 from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.memory import ProjectedMemory, TransformerState
-from dragoman.model.positions.places import Places, Tokens
-from dragoman.model.state import KV, KVState, LayerState, TowerState
+from dragoman.model.positions.tokens import Positions, Tokens
 from dragoman.model.transformer import Transformer, TransformerConfig
 
-Cache = Float[Tensor, "L 2 B G K C"]
+CacheTensor = Float[Tensor, "L 2 B G K C"]
 
 
 def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", *, check: bool = True) -> list[str]:
@@ -73,18 +73,18 @@ def _check_installed() -> None:
         raise ConfigError(f"{error.name} is not installed: pip install 'dragoman[onnx]'") from None
 
 
-Example = dict[str, tuple[Tensor, dict[int, str]]]
+GraphExample = dict[str, tuple[Tensor, dict[int, str]]]
 """Input name -> an example of it, and the names of the dimensions that may differ."""
 
 
-def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, Example]]:
-    text: Example = {
+def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
+    text: GraphExample = {
         "ids": (torch.full((2, 5), 3), {0: "batch", 1: "length"}),
         "keep": (torch.ones(2, 5, dtype=torch.bool), {0: "batch", 1: "length"}),
     }
     if isinstance(model, Encoder):
         if isinstance(model.cfg.inputs, TokenInput):
-            return {"model.onnx": (Reading(model), text)}
+            return {"model.onnx": (EncoderGraph(model), text)}
         if isinstance(model.cfg.inputs, PatchInput):
             images = torch.zeros(2, model.cfg.inputs.channels, *model.cfg.inputs.size)
             return {"model.onnx": (model, {"inputs": (images, {0: "batch"})})}
@@ -93,14 +93,14 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, Example]]:
     if model.cfg.source is not None:
         raise ConfigError("model.source: a source that is no text does not become a graph")
     _check_caches(model)
-    steps: Example = {
+    steps: GraphExample = {
         "token": (torch.full((2, 1), 3), {0: "batch"}),
         "past": (_example(model, 3), {2: "batch", 4: "before"}),
     }
     if model.cfg.encoder is None:
-        return {"step.onnx": (Step(model), steps)}
+        return {"step.onnx": (StepGraph(model), steps)}
     steps |= {"memory": (_example(model, 5), {2: "batch", 4: "length"}), "keep": text["keep"]}
-    return {"encoder.onnx": (Encoding(model), text), "step.onnx": (TranslatingStep(model), steps)}
+    return {"encoder.onnx": (SourceGraph(model), text), "step.onnx": (TranslationStepGraph(model), steps)}
 
 
 def _check_caches(model: Transformer) -> None:
@@ -131,7 +131,7 @@ def _example(model: Transformer, length: int) -> Tensor:
 # ---- the graphs as modules -------------------------------------------------------------------------
 
 
-class Reading(nn.Module):
+class EncoderGraph(nn.Module):
     """An encoder of text, which is told where padding is."""
 
     def __init__(self, model: Encoder):
@@ -142,55 +142,55 @@ class Reading(nn.Module):
         return self.model(Tokens(ids, keep))
 
 
-class Encoding(nn.Module):
+class SourceGraph(nn.Module):
     """A source as the decoder's layers read it: their keys and values, projected once."""
 
     def __init__(self, model: Transformer):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> Cache:
+    def forward(self, ids: Int[Tensor, "B S"], keep: Bool[Tensor, "B S"]) -> CacheTensor:
         memory = self.model.encode(Tokens(ids, keep))
         assert memory is not None
         return torch.stack([torch.stack(memory.read(i, b.cross)) for i, b in enumerate(self.model.decoder.blocks)])
 
 
-class Step(nn.Module):
+class StepGraph(nn.Module):
     """The next token's logits, and the past with this one."""
 
     def __init__(self, model: Transformer):
         super().__init__()
         self.model = model
 
-    def forward(self, token: Int[Tensor, "B 1"], past: Cache) -> tuple[Float[Tensor, "B V"], Cache]:
+    def forward(self, token: Int[Tensor, "B 1"], past: CacheTensor) -> tuple[Float[Tensor, "B V"], CacheTensor]:
         return self.step(token, past, None)
 
-    def step(self, token: Tensor, past: Tensor, memory: "HandedMemory | None") -> tuple[Tensor, Tensor]:
-        layers = [Handed(KV(*layer)) for layer in past]
+    def step(self, token: Tensor, past: Tensor, memory: "GraphMemory | None") -> tuple[Tensor, Tensor]:
+        layers = [GraphState(KV(*layer)) for layer in past]
         tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
-        before = Places(torch.arange(past.shape[4], device=past.device)[None])
-        tower.length, tower.newest = past.shape[4], Places(torch.full((1, 1), past.shape[4] - 1))
+        before = Positions(torch.arange(past.shape[4], device=past.device)[None])
+        tower.length, tower.newest = past.shape[4], Positions(torch.full((1, 1), past.shape[4] - 1))
         tower.seen = dict.fromkeys(tower.seen, before)
         logits = self.model.decode(token, TransformerState(tower, memory))
         return logits[:, -1], torch.stack([torch.stack(layer.kv) for layer in layers])
 
 
-class TranslatingStep(Step):
+class TranslationStepGraph(StepGraph):
     """The same, with the source's keys and values."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, token: Int[Tensor, "B 1"], past: Cache, memory: Cache, keep: Bool[Tensor, "B S"]
-    ) -> tuple[Float[Tensor, "B V"], Cache]:
-        return self.step(token, past, HandedMemory(memory, keep))
+        self, token: Int[Tensor, "B 1"], past: CacheTensor, memory: CacheTensor, keep: Bool[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B V"], CacheTensor]:
+        return self.step(token, past, GraphMemory(memory, keep))
 
 
-class Handed(KVState):
+class GraphState(KVState):
     """Keys and values that are handed in, and out again with the new ones."""
 
     def __init__(self, kv: KV):
         self.kv = kv
 
-    def extend(self, new: KV, lasting: Tensor | None = None) -> KV:
+    def extend(self, new: KV, retained: Tensor | None = None) -> KV:
         self.kv = KV(torch.cat([self.kv.k, new.k], dim=2), torch.cat([self.kv.v, new.v], dim=2))
         return self.kv
 
@@ -208,11 +208,11 @@ class Handed(KVState):
         return self.kv.k.nbytes + self.kv.v.nbytes
 
 
-class HandedMemory(ProjectedMemory):
+class GraphMemory(ProjectedMemory):
     """The source's keys and values of every layer, handed in."""
 
-    def __init__(self, layers: Cache, keep: Bool[Tensor, "B S"]):
-        self.count, self.places = layers.shape[2], Places(keep.long().cumsum(dim=1) - 1, keep)
+    def __init__(self, layers: CacheTensor, keep: Bool[Tensor, "B S"]):
+        self.count, self.places = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)
         self.handed = layers
 
     def read(self, layer: int, attention: Attention) -> KV:
@@ -222,7 +222,7 @@ class HandedMemory(ProjectedMemory):
 # ---- writing ---------------------------------------------------------------------------------------
 
 
-def _write(path: Path, module: nn.Module, inputs: Example) -> None:
+def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
     outputs = {"encoder.onnx": ["memory"], "step.onnx": ["logits", "past_with_token"], "model.onnx": ["said"]}
     names = sorted({name for _, free in inputs.values() for name in free.values()})
     dimensions = {name: torch.export.Dim(name) for name in names}

@@ -10,13 +10,13 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.files import read_json
-from dragoman.model.heads import First, Mean, Pooling, Sentence
+from dragoman.model.heads import First, Mean, Pooling, SentenceHead
 
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": Mean(), "pooling_mode_cls_token": First()}
 _KINDS = "sentence_transformers.models."
 
 
-def read_sentence(folder: Path) -> Sentence | None:
+def read_sentence(folder: Path) -> SentenceHead | None:
     """The head of a sentence encoder; None for a folder that says nothing of one.
 
     Raises:
@@ -34,10 +34,10 @@ def read_sentence(folder: Path) -> Sentence | None:
         raise ConfigError(
             f"{pooling}: {', '.join(modes) or 'no pooling'} is not supported; known: {', '.join(POOLINGS)}"
         )
-    return Sentence(pooling=POOLINGS[modes[0]], normalize="Normalize" in kinds)
+    return SentenceHead(pooling=POOLINGS[modes[0]], normalize="Normalize" in kinds)
 
 
-def write_sentence(folder: Path, head: Sentence, dim: int) -> None:
+def write_sentence(folder: Path, head: SentenceHead, dim: int) -> None:
     """The inverse.
 
     Raises:

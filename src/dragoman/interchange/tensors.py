@@ -27,7 +27,7 @@ _FLOATS = frozenset(_TYPES.values())
 # ---- reading ---------------------------------------------------------------------------------------
 
 
-class Shards:
+class TensorShards:
     """The tensors of a folder by name; use as a context, which holds its files open."""
 
     def __init__(self, folder: Path):
@@ -37,7 +37,7 @@ class Shards:
         self._open: dict[str, Any] = {}
         self._held = ExitStack()
 
-    def __enter__(self) -> "Shards":
+    def __enter__(self) -> "TensorShards":
         for index, single in (("model.safetensors.index.json", "model.safetensors"),
                               ("pytorch_model.bin.index.json", "pytorch_model.bin")):  # fmt: skip
             if (self.folder / index).is_file():

@@ -14,12 +14,12 @@ from dragoman.errors import DataError
 from dragoman.interchange.files import read_json, write_json
 from dragoman.interchange.framing import TheirFrame, read_frame
 from dragoman.interchange.older_tokenizers import contents
-from dragoman.interchange.vocabulary import NAMES, Shape, Vocabulary, further_ends
+from dragoman.interchange.vocabulary import NAMES, Shape, VocabularyMapping, further_ends
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
-def read_tokenizers(folder: Path, vocabulary: Vocabulary) -> tuple[Tokenizer, Tokenizer]:
+def read_tokenizers(folder: Path, vocabulary: VocabularyMapping) -> tuple[Tokenizer, Tokenizer]:
     """The source's and the target's tokenizer; the same object where a folder has one for both.
 
     Raises:
@@ -61,7 +61,7 @@ def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def adapt_tokenizer(
-    content: dict[str, Any], path: Path, vocabulary: Vocabulary, frame: TheirFrame, ends: Sequence[int] = ()
+    content: dict[str, Any], path: Path, vocabulary: VocabularyMapping, frame: TheirFrame, ends: Sequence[int] = ()
 ) -> Tokenizer:
     """With this ``content``, as many entries as the model has rows, the three roles under our names, and what stands
     around a text; ``ends`` are further tokens that end one.
@@ -85,7 +85,7 @@ def adapt_tokenizer(
         )
     inner.add_tokens([f"⟨unused {i}⟩" for i in range(entries, vocabulary.size)])
     inner.add_special_tokens(
-        [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.silent]
+        [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.suppressed]
     )
     names = [[_name_of(i, inner, path) for i in ids] for ids in (*frame, ends)]
     template = FrameTemplate(tuple(names[0]), tuple(names[1]), originals, tuple(names[2]))
@@ -130,7 +130,7 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[
 
 
 def write_tokenizer(
-    folder: Path, tokenizer: Tokenizer, vocabulary: Vocabulary, *, shape: Shape, origin: Path | None = None
+    folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, *, shape: Shape, origin: Path | None = None
 ) -> dict[str, Any]:
     """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name.
 

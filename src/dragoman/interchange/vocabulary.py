@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.files import read_json
-from dragoman.model.transformer import SILENCE
+from dragoman.model.transformer import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Shape = Literal["decoder", "encoder-decoder", "encoder"]
@@ -26,7 +26,7 @@ NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class VocabularyMapping:
     """Where the three roles stand in their vocabulary."""
 
     size: int
@@ -44,7 +44,7 @@ class Vocabulary:
         return (self.pad is None) + (self.bos is None)
 
     @property
-    def silent(self) -> tuple[int, ...]:
+    def suppressed(self) -> tuple[int, ...]:
         """Our ids of the rows we add."""
         return tuple(i for i, theirs in enumerate((self.pad, self.bos)) if theirs is None)
 
@@ -68,7 +68,7 @@ class Vocabulary:
         known = order < self.size
         ours[known] = theirs[order[known]]
         if name == "output.bias":
-            ours[list(self.silent)] = SILENCE
+            ours[list(self.suppressed)] = SUPPRESSED_LOGIT
         elif self.bos is None and name != "output.weight":
             ours[1] = theirs[self.start]
         return ours
@@ -89,7 +89,7 @@ TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output
 """The tensors of a Transformer with a row for each entry of the vocabulary."""
 
 
-def share_beginning(model: nn.Module, vocabulary: Vocabulary) -> None:
+def share_beginning(model: nn.Module, vocabulary: VocabularyMapping) -> None:
     """Let the row that a text begins with, a copy of another one (elsewhere both are one), learn as one with it: both
     get the sum of their gradients, and so stay equal to the bit."""
     table = model.get_parameter("embed.tokens.weight")
@@ -104,16 +104,16 @@ def share_beginning(model: nn.Module, vocabulary: Vocabulary) -> None:
         table.register_hook(shared)
 
 
-def of_tokenizer(tokenizer: Tokenizer) -> Vocabulary:
+def of_tokenizer(tokenizer: Tokenizer) -> VocabularyMapping:
     """That of a model we trained: every role has its row."""
     pad, bos, eos = tokenizer.special_rows
-    return Vocabulary(len(tokenizer), pad, bos, eos, bos)
+    return VocabularyMapping(len(tokenizer), pad, bos, eos, bos)
 
 
 # ---- what a Hugging Face folder says of its special tokens ------------------------------------------
 
 
-def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Shape) -> Vocabulary:
+def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Shape) -> VocabularyMapping:
     """Return the roles as the files of ``folder`` tell them: the tokenizer's own map before config.json, which is often
     older. Where a text ends, generation_config.json says first.
 
@@ -147,10 +147,10 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
         if value is not None and not 0 <= value < size:
             raise ConfigError(f"{folder / 'config.json'}: {name}: {value} is not below vocab_size, {size}")
     pad = None if pad == eos else pad
-    return Vocabulary(size, pad, None if start in (pad, eos) else start, eos, start)
+    return VocabularyMapping(size, pad, None if start in (pad, eos) else start, eos, start)
 
 
-def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: Vocabulary) -> list[int]:
+def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: VocabularyMapping) -> list[int]:
     """Return the tokens that end a text besides ``vocabulary.eos``, where a folder names several."""
     said = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     several = said if isinstance(said, list) else []

@@ -17,9 +17,9 @@ class Only:
     values: tuple[Any, ...]
 
 
-Rule = Literal["written", "harmless"] | Only
+FieldRule = Literal["written", "harmless"] | Only
 """A field is written to the other format, changes nothing there, or has to have a certain value."""
-Whitelist = Mapping[type, Mapping[str, Rule]]
+Whitelist = Mapping[type, Mapping[str, FieldRule]]
 
 
 def only(*values: Any) -> Only:

@@ -15,27 +15,27 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
+from dragoman.model.caches.state import KV, KVPolicy, KVState, VisibleKeys
 from dragoman.model.dropout import Share, dropout
 from dragoman.model.exact import is_plain
-from dragoman.model.kernels import heads as kernels
-from dragoman.model.kernels import learning
 from dragoman.model.linear import Linear
+from dragoman.model.masks.visibility import AttentionMask, Visibility, build_self_mask
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.norm import NoNorm, Norm
-from dragoman.model.positions.places import Places
+from dragoman.model.ops import attention as kernels
+from dragoman.model.ops import elementwise as learning
+from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition, RelativePosition
-from dragoman.model.positions.relation import Relation, RelativeScheme
-from dragoman.model.positions.visibility import Sight, Visibility, look
+from dragoman.model.positions.tokens import Positions
 from dragoman.model.scorer import AnyScorer, ScaledDot
-from dragoman.model.state import KV, KVPolicy, KVState, Seen
 
 
-class View(NamedTuple):
+class AttentionContext(NamedTuple):
     """What layers need to know of one forward: computed once, used by all that share position and visibility."""
 
-    sight: Sight
-    relation: Relation
-    lasting: Int[Tensor, " K"] | None
+    mask: AttentionMask
+    position_effect: PositionEffect
+    retained: Int[Tensor, " K"] | None
     """Which keys tokens to come may see; None for all of them."""
 
 
@@ -102,24 +102,24 @@ class Attention(MixerLayer):
 
     @staticmethod
     def context(
-        new: Places, seen: Seen, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
-    ) -> View:
-        sight = look(seen.visibility, new, seen.places)
-        return View(sight, scheme.relate(new, seen.places, dtype), seen.lasting)
+        new: Positions, seen: VisibleKeys, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
+    ) -> AttentionContext:
+        mask = build_self_mask(seen.visibility, new, seen.positions)
+        return AttentionContext(mask, scheme.effect(new, seen.positions, dtype), seen.retained)
 
-    def forward(self, x: Float[Tensor, "B T D"], context: View, state: KVState) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], context: AttentionContext, state: KVState) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to ``x`` and to what ``state`` remembers."""
         q, (k, v) = self.project(x)
-        seen = state.extend(KV(context.relation.rotate(k), v), context.lasting)
-        return self.attend(context.relation.rotate(q), seen, context)
+        seen = state.extend(KV(context.position_effect.rotate(k), v), context.retained)
+        return self.attend(context.position_effect.rotate(q), seen, context)
 
-    def read(self, x: Float[Tensor, "B T D"], view: View, source: KV) -> Float[Tensor, "B T D"]:
+    def read(self, x: Float[Tensor, "B T D"], context: AttentionContext, source: KV) -> Float[Tensor, "B T D"]:
         """Attend from ``x`` to an encoded source of N sentences; rows of ``x`` come in groups of B / N, one each."""
         (B, T, _), N = x.shape, source.k.shape[0]
         if B == N:
-            return self.attend(self.query(x), source, view)
+            return self.attend(self.query(x), source, context)
         side_by_side = x.reshape(N, B // N * T, -1)  # the beams of a sentence: its keys are read once for all of them
-        return self.attend(self.query(side_by_side), source, view).view(B, T, -1)
+        return self.attend(self.query(side_by_side), source, context).view(B, T, -1)
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
         """Queries, keys and values of the same tokens."""
@@ -141,15 +141,15 @@ class Attention(MixerLayer):
     def split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-    def attend(self, q: Float[Tensor, "B H Q C"], kv: KV, view: View) -> Float[Tensor, "B Q D"]:
-        return self.out(self.kernel(q, kv, view)(self, q, kv, view).transpose(1, 2).flatten(-2))
+    def attend(self, q: Float[Tensor, "B H Q C"], kv: KV, context: AttentionContext) -> Float[Tensor, "B Q D"]:
+        return self.out(self.kernel(q, kv, context)(self, q, kv, context).transpose(1, 2).flatten(-2))
 
-    def kernel(self, q: Tensor, kv: KV, view: View) -> "Kernel":
+    def kernel(self, q: Tensor, kv: KV, context: AttentionContext) -> "Kernel":
         """The fastest that can do what is asked for."""
         tapped = not is_plain(self.weights, nn.Identity)
-        if tapped or not (self.scorer.fusable and view.relation.fusable):
+        if tapped or not (self.scorer.fusable and context.position_effect.fusable):
             return explicit
-        if self.share == 0 and not view.relation.biased and kernels.attends(q, *kv):
+        if self.share == 0 and not context.position_effect.biased and kernels.attends(q, *kv):
             return flash
         return explicit if explicit_is_faster(q, kv.k, self.share) else fused
 
@@ -161,53 +161,53 @@ class Attention(MixerLayer):
 
 # ---- kernels: fast ones and their slow twin ---------------------------------------------------------
 
-Kernel = Callable[[Attention, Tensor, KV, View], Tensor]
+Kernel = Callable[[Attention, Tensor, KV, AttentionContext], Tensor]
 """Queries (B, H, Q, C), keys and values -> what each query gathers (B, H, Q, C)."""
 
 
-def flash(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
+def flash(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
     """Ours, for training in bfloat16 on CPUs. Multiplies only what is seen, and never stores the weights."""
-    ((q, k),) = view.relation.parts(q, kv.k)
-    return kernels.Flash.apply(q, k, kv.v, *view.sight, attention.scorer.scale)
+    ((q, k),) = context.position_effect.parts(q, kv.k)
+    return kernels.FlashFunction.apply(q, k, kv.v, *context.mask, attention.scorer.scale)
 
 
-def fused(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
+def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
     """PyTorch's kernel. Never stores the weights, so the tap stays silent."""
-    ((q, k),) = view.relation.parts(q, kv.k)
-    mask, causal = view.sight.mask, view.sight.causal
-    bias = view.relation.bias(q, attention.scorer.scale)
+    ((q, k),) = context.position_effect.parts(q, kv.k)
+    mask, causal = context.mask.allowed, context.mask.causal
+    bias = context.position_effect.bias(q, attention.scorer.scale)
     if bias is not None:
-        dense = view.sight.dense(q.shape[2], k.shape[2], q.device)
+        dense = context.mask.dense(q.shape[2], k.shape[2], q.device)
         mask, causal = bias if dense is None else bias.masked_fill(~dense, float("-inf")), False
     return F.scaled_dot_product_attention(
         q, k, kv.v, mask, attention.share, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != k.shape[1]
     )
 
 
-def explicit(attention: Attention, q: Tensor, kv: KV, view: View) -> Float[Tensor, "B H Q C"]:
+def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
     """The same, written out: for what a fused kernel cannot do, when someone listens, and where it is faster."""
     (B, H, Q, _), (_, G, K, _) = q.shape, kv.v.shape
-    parts = [attention.scorer.scores(q_part, k) for q_part, k in view.relation.parts(q, kv.k)]
+    parts = [attention.scorer.scores(q_part, k) for q_part, k in context.position_effect.parts(q, kv.k)]
     scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    bias = view.relation.bias(q, attention.scorer.scale)
+    bias = context.position_effect.bias(q, attention.scorer.scale)
     if bias is not None:
         scores = scores + bias
-    weights = over_seen(scores, view.sight)
+    weights = over_seen(scores, context.mask)
     weights = dropout(attention.weights(weights), attention.share)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
-    of_distances = view.relation.values(weights)
+    of_distances = context.position_effect.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 
-def over_seen(scores: Float[Tensor, "B H Q K"], sight: Sight) -> Float[Tensor, "B H Q K"]:
+def over_seen(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Float[Tensor, "B H Q K"]:
     """softmax over the keys that a query sees; zeros where it sees none."""
     if scores.dtype == torch.bfloat16 and learning.take(scores):
-        return learning.Softmax.apply(scores, sight.mask, sight.causal)
-    mask = sight.dense(scores.shape[-2], scores.shape[-1], scores.device)
+        return learning.SoftmaxFunction.apply(scores, mask.allowed, mask.causal)
+    mask = mask.dense(scores.shape[-2], scores.shape[-1], scores.device)
     if mask is not None:
         scores = scores + hiding(mask, scores.dtype)
     weights = softmax(scores)
-    if mask is not None and not sight.causal:
+    if mask is not None and not mask.causal:
         weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
     return weights
 

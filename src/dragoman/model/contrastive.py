@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dragoman.config import at, config
 from dragoman.errors import ConfigError
 from dragoman.model.encoder import Encoder, EncoderConfig
-from dragoman.model.heads import Sentence
-from dragoman.model.positions.places import Frames, Tokens
+from dragoman.model.heads import SentenceHead
+from dragoman.model.positions.tokens import Frames, Tokens
 
 LARGEST_SCALE = 100.0
 
@@ -80,7 +80,7 @@ def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""
 
 
 def _size(name: str, cfg: EncoderConfig) -> int:
-    if not isinstance(cfg.head, Sentence) or not cfg.head.normalize:
+    if not isinstance(cfg.head, SentenceHead) or not cfg.head.normalize:
         raise ConfigError(
             f"{name}.head: must be sentence, normalized, to give one vector that others are compared with"
         )

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from dragoman.model.kernels import learning as kernels
+from dragoman.model.ops import elementwise as kernels
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 """Of the elements, those that dropout zeroes."""
@@ -38,7 +38,7 @@ def dropout(x: Tensor, share: float) -> Tensor:
     if x.device.type != "cpu":
         return F.dropout(x, share)
     if kernels.take_half(x):
-        return kernels.Dropout.apply(x, share)
+        return kernels.DropoutFunction.apply(x, share)
     return x * _mask(x, share)
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dragoman.config import at, config
 from dragoman.errors import ConfigError
-from dragoman.model.heads import Classification, Head, MaskedLanguageLayer, NoHead, Tagging
+from dragoman.model.caches.state import stateless
+from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
 from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_reader
 from dragoman.model.interface import EncoderModel
 from dragoman.model.norm import Depths
-from dragoman.model.positions.places import Frames, Tokens
-from dragoman.model.state import stateless
+from dragoman.model.positions.tokens import Frames, Tokens
 from dragoman.model.tower import Tower, TowerConfig
 
 
@@ -37,7 +37,7 @@ class EncoderConfig:
         inputs, head = self.inputs, self.head
         if vocab is not None and isinstance(inputs, TokenInput):
             inputs = dataclasses.replace(inputs, vocab=vocab)
-        if classes is not None and isinstance(head, Classification | Tagging):
+        if classes is not None and isinstance(head, ClassificationHead | TaggingHead):
             head = dataclasses.replace(head, classes=classes)
         return dataclasses.replace(self, inputs=inputs, head=head)
 
@@ -73,5 +73,5 @@ class Encoder(EncoderModel):
         return self.inputs.length
 
     def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
-        x, places = self.inputs.read(inputs)
-        return self.tower(x, places, self.tower.new_state(stateless), places.keep), places.keep
+        x, positions = self.inputs.read(inputs)
+        return self.tower(x, positions, self.tower.new_state(stateless), positions.keep), positions.keep

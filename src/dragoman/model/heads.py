@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout, Share
-from dragoman.model.inputs import Embedding, Reader
+from dragoman.model.inputs import Embedding, InputLayer
 from dragoman.model.linear import Linear
 from dragoman.model.mlp import ACTIVATIONS, Activation
 from dragoman.model.norm import LayerNorm, Norm
 
-Keep = Bool[Tensor, "B T"]
+KeepMask = Bool[Tensor, "B T"]
 
 # ---- one vector for the whole ----------------------------------------------------------------------
 
@@ -28,7 +28,7 @@ Keep = Bool[Tensor, "B T"]
 class First:
     """That of the first token: a class token, BERT's [CLS]."""
 
-    def pool(self, x: Float[Tensor, "B T D"], keep: Keep | None) -> Float[Tensor, "B D"]:
+    def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, 0] if keep is None else _pick(x, keep.int().argmax(dim=1))
 
 
@@ -36,7 +36,7 @@ class First:
 class Last:
     """That of the last token, which in causal towers alone has seen all the others: CLIP's end of text."""
 
-    def pool(self, x: Float[Tensor, "B T D"], keep: Keep | None) -> Float[Tensor, "B D"]:
+    def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, -1] if keep is None else _pick(x, x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1))
 
 
@@ -44,7 +44,7 @@ class Last:
 class Mean:
     """The mean of all."""
 
-    def pool(self, x: Float[Tensor, "B T D"], keep: Keep | None) -> Float[Tensor, "B D"]:
+    def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         if keep is None:
             return x.mean(dim=1)
         return (x * keep[..., None]).sum(dim=1) / keep.sum(dim=1, keepdim=True).clamp(min=1)
@@ -64,12 +64,12 @@ def _pick(x: Float[Tensor, "B T D"], index: Tensor) -> Float[Tensor, "B D"]:
 class NoHead:
     """The hidden vectors themselves."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return HeadLayer()
 
 
 @config
-class MaskedLanguage:
+class MaskedLanguageHead:
     """Logits of every token, to learn those behind masks from (Devlin et al., arXiv:1810.04805)."""
 
     activation: Activation = "gelu"
@@ -78,14 +78,14 @@ class MaskedLanguage:
     tied: bool = True
     """Whether the output is the matrix of embeddings."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         if not isinstance(reader, Embedding):
             raise ConfigError("masked_language predicts ids, and the inputs are none; choose another head")
         return MaskedLanguageLayer(self, dim, reader)
 
 
 @config
-class Classification:
+class ClassificationHead:
     """Logits of classes for the whole input."""
 
     classes: PositiveInt | None = None
@@ -96,12 +96,12 @@ class Classification:
     dropout: Share = 0.0
     """Before the output."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return ClassificationLayer(self, dim, _known(self.classes))
 
 
 @config
-class Tagging:
+class TaggingHead:
     """Logits of classes for each token."""
 
     classes: PositiveInt | None = None
@@ -109,23 +109,23 @@ class Tagging:
     dropout: Share = 0.0
     """Before the output."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return TaggingLayer(dim, _known(self.classes), self.dropout)
 
 
 @config
-class Spans:
+class SpansHead:
     """Two logits for each token: that an answer starts there, that it ends there."""
 
     dropout: Share = 0.0
     """Before the output."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return TaggingLayer(dim, 2, self.dropout)
 
 
 @config
-class Sentence:
+class SentenceHead:
     """One vector for the whole input, to be compared with those of others (Reimers & Gurevych, arXiv:1908.10084)."""
 
     pooling: Pooling = Mean()
@@ -134,11 +134,11 @@ class Sentence:
     normalize: bool = True
     """To length 1."""
 
-    def build(self, dim: int, reader: Reader) -> "HeadLayer":
+    def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return SentenceLayer(self, dim)
 
 
-Head = Annotated[NoHead | MaskedLanguage | Classification | Tagging | Spans | Sentence, OneOf()]
+Head = Annotated[NoHead | MaskedLanguageHead | ClassificationHead | TaggingHead | SpansHead | SentenceHead, OneOf()]
 
 
 def _known(classes: int | None) -> int:
@@ -153,19 +153,19 @@ def _known(classes: int | None) -> int:
 class HeadLayer(nn.Module):
     """Says nothing of its own."""
 
-    def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Tensor:
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Tensor:
         """``keep`` is False on padding."""
         return x
 
 
 class MaskedLanguageLayer(HeadLayer):
-    def __init__(self, cfg: MaskedLanguage, dim: int, reader: Embedding):
+    def __init__(self, cfg: MaskedLanguageHead, dim: int, reader: Embedding):
         super().__init__()
         self.dense, self.activation, self.norm = Linear(dim, dim), ACTIVATIONS[cfg.activation], cfg.norm.build(dim)
         self.output = Linear(dim, reader.tokens.num_embeddings)
         self.tied = cfg.tied
 
-    def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B T V"]:
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B T V"]:
         return self.output(self.features(x))
 
     def features(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
@@ -174,14 +174,14 @@ class MaskedLanguageLayer(HeadLayer):
 
 
 class ClassificationLayer(HeadLayer):
-    def __init__(self, cfg: Classification, dim: int, classes: int):
+    def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
         super().__init__()
         self.cfg = cfg
         if cfg.activation:
             self.dense = Linear(dim, dim)
         self.dropout, self.output = Dropout(cfg.dropout), Linear(dim, classes)
 
-    def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B K"]:
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B K"]:
         pooled = self.cfg.pooling.pool(x, keep)
         if self.cfg.activation:
             pooled = ACTIVATIONS[self.cfg.activation](self.dense(pooled))
@@ -193,17 +193,17 @@ class TaggingLayer(HeadLayer):
         super().__init__()
         self.dropout, self.output = Dropout(dropout), Linear(dim, classes)
 
-    def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B T K"]:
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B T K"]:
         return self.output(self.dropout(x))
 
 
 class SentenceLayer(HeadLayer):
-    def __init__(self, cfg: Sentence, dim: int):
+    def __init__(self, cfg: SentenceHead, dim: int):
         super().__init__()
         self.cfg = cfg
         self.output = Linear(dim, cfg.size, bias=False) if cfg.size else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B T D"], keep: Keep | None = None) -> Float[Tensor, "B E"]:
+    def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B E"]:
         vector = self.output(self.cfg.pooling.pool(x, keep))
         vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # whose length is 1 to the last digit
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector

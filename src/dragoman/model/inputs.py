@@ -19,8 +19,8 @@ from dragoman.model.init import Init, initialize, initialize_embedding
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.grid import GridPosition, LearnedGrid
-from dragoman.model.positions.places import PAD, Frames, Places, Tokens, as_tokens, stand
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
+from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
 
 # ---- the choices -----------------------------------------------------------------------------------
 
@@ -43,7 +43,7 @@ class TokenInput:
     """The id by which ids alone tell padding; None where every id may be a token."""
     dropout: Share = 0.0
 
-    def build(self, dim: int) -> "Reader":
+    def build(self, dim: int) -> "InputLayer":
         if self.vocab is None:
             raise ConfigError("vocab: must be given before the model is built; training sets it from the tokenizer")
         return Embedding(self, self.vocab, dim)
@@ -66,7 +66,7 @@ class PatchInput:
     """On the sum of patches and positions."""
     dropout: Share = 0.0
 
-    def build(self, dim: int) -> "Reader":
+    def build(self, dim: int) -> "InputLayer":
         if any(side % self.patch for side in self.size):
             raise ConfigError(f"patch: squares of {self.patch} pixels do not fill an image of {_times(self.size)}")
         return PatchEmbedding(self, dim)
@@ -84,7 +84,7 @@ class FrameInput:
     """On the sum of frames and positions."""
     dropout: Share = 0.0
 
-    def build(self, dim: int) -> "Reader":
+    def build(self, dim: int) -> "InputLayer":
         return FrameEmbedding(self, dim)
 
 
@@ -93,14 +93,14 @@ Input = Annotated[TokenInput | PatchInput | FrameInput, OneOf()]
 # ---- their layers ----------------------------------------------------------------------------------
 
 
-class Reader(nn.Module, ABC):
+class InputLayer(nn.Module, ABC):
     """Whatever a model is given, to vectors and where they stand."""
 
     length: int | None = None
     """Longest text it can place; None for no limit."""
 
     @abstractmethod
-    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         """Raises DataError where this is not what the model reads."""
 
     def converted(self, values: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Reader(nn.Module, ABC):
         return values.to(next((tensor.dtype for tensor in kept if tensor.is_floating_point()), values.dtype))
 
 
-class Embedding(Reader):
+class Embedding(InputLayer):
     def __init__(self, cfg: TokenInput, vocab: int, dim: int):
         super().__init__()
         self.pad, self.length, self.scale = cfg.pad, cfg.position.length, dim**0.5 if cfg.scale else 1.0
@@ -118,17 +118,17 @@ class Embedding(Reader):
         self.types = TypeEmbedding(cfg.types, dim) if cfg.types else nn.Identity()
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
-    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
             raise DataError("this model reads token ids (batch, length), not frames or images")
         tokens = as_tokens(given, self.pad)
-        places = within(stand(tokens), self.length)
-        return self(tokens.ids, places), places
+        positions = within(positions_of(tokens), self.length)
+        return self(tokens.ids, positions), positions
 
-    def forward(self, ids: Int[Tensor, "B T"], places: Places) -> Float[Tensor, "B T D"]:
-        x = self.position(self.tokens(ids) * self.scale, places.pos)
+    def forward(self, ids: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T D"]:
+        x = self.position(self.tokens(ids) * self.scale, positions.pos)
         if isinstance(self.types, TypeEmbedding):
-            x = self.types(x, places.field)
+            x = self.types(x, positions.field)
         return self.dropout(self.norm(x))
 
 
@@ -137,7 +137,7 @@ class TypeEmbedding(nn.Embedding):
         return x + (self.weight[0] if field is None else super().forward(field))
 
 
-class PatchEmbedding(Reader):
+class PatchEmbedding(InputLayer):
     """Patches stand row by row, behind the class token where there is one."""
 
     def __init__(self, cfg: PatchInput, dim: int):
@@ -150,26 +150,26 @@ class PatchEmbedding(Reader):
         self.position = cfg.position.build(dim, self.rows * self.columns, self.before)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
-    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         expected = (self.cfg.channels, *self.cfg.size)
         if not isinstance(given, Tensor) or given.shape[1:] != expected:
             got = f"images of {_times(given.shape[1:])}" if isinstance(given, Tensor) else type(given).__name__.lower()
             raise DataError(f"this model reads images of {_times(expected)} (channels, height, width), got {got}")
-        places = self.places(given.device)
-        return self(given, places), places
+        positions = self.positions(given.device)
+        return self(given, positions), positions
 
-    def places(self, device: torch.device) -> Places:
+    def positions(self, device: torch.device) -> Positions:
         index = torch.arange(self.rows * self.columns, device=device)
         row, column = (
             torch.cat([index.new_zeros(self.before), i])[None] for i in (index // self.columns, index % self.columns)
         )
-        return Places(torch.arange(row.shape[1], device=device)[None], row=row, column=column)
+        return Positions(torch.arange(row.shape[1], device=device)[None], row=row, column=column)
 
-    def forward(self, images: Float[Tensor, "B C height width"], places: Places) -> Float[Tensor, "B T D"]:
+    def forward(self, images: Float[Tensor, "B C height width"], positions: Positions) -> Float[Tensor, "B T D"]:
         x = self.project(self.patches(self.converted(images)))
         if self.before:
             x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
-        return self.dropout(self.norm(self.position(x, places)))
+        return self.dropout(self.norm(self.position(x, positions)))
 
     def patches(self, images: Float[Tensor, "B C height width"]) -> Float[Tensor, "B N CPP"]:
         """Each square's pixels, channel by channel and row by row: the order of a convolution's weights."""
@@ -178,7 +178,7 @@ class PatchEmbedding(Reader):
         return squares.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
-class FrameEmbedding(Reader):
+class FrameEmbedding(InputLayer):
     def __init__(self, cfg: FrameInput, dim: int):
         super().__init__()
         self.cfg, self.length = cfg, cfg.position.length
@@ -186,18 +186,18 @@ class FrameEmbedding(Reader):
         self.position = cfg.position.build(dim)
         self.norm, self.dropout = cfg.norm.build(dim), Dropout(cfg.dropout)
 
-    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Places]:
+    def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
         values, keep = given if isinstance(given, Frames) else (given, None)
         if not isinstance(values, Tensor) or values.dim() != 3 or values.shape[2] != self.cfg.channels:
             raise DataError(f"this model reads frames (batch, length, {self.cfg.channels}), got something else")
-        places = within(stand(Tokens(values[..., 0], keep)), self.length)
-        return self(values if keep is None else values.masked_fill(~keep[..., None], 0), places), places
+        positions = within(positions_of(Tokens(values[..., 0], keep)), self.length)
+        return self(values if keep is None else values.masked_fill(~keep[..., None], 0), positions), positions
 
-    def forward(self, frames: Float[Tensor, "B T C"], places: Places) -> Float[Tensor, "B T D"]:
-        return self.dropout(self.norm(self.position(self.project(self.converted(frames)), places.pos)))
+    def forward(self, frames: Float[Tensor, "B T C"], positions: Positions) -> Float[Tensor, "B T D"]:
+        return self.dropout(self.norm(self.position(self.project(self.converted(frames)), positions.pos)))
 
 
-def initialize_reader(reader: Reader, init: Init, dim: int) -> None:
+def initialize_reader(reader: InputLayer, init: Init, dim: int) -> None:
     initialize(reader, init, dim)
     for part in reader.modules():
         if isinstance(part, nn.Embedding):
@@ -206,20 +206,20 @@ def initialize_reader(reader: Reader, init: Init, dim: int) -> None:
         initialize_embedding(reader.class_token, init, dim)
 
 
-def within(places: Places, length: int | None, seen: int = 0) -> Places:
-    """``places``, which follow ``seen`` tokens, if they are.
+def within(positions: Positions, length: int | None, seen: int = 0) -> Positions:
+    """``positions``, which follow ``seen`` tokens, if they are.
 
     Raises:
         DataError: a text longer than ``length``.
     """
-    if length is None or seen + places.pos.shape[1] <= length:  # counts padding too, but waits for no device
-        return places
-    if (needed := int(places.pos.max()) + 1) > length:
+    if length is None or seen + positions.pos.shape[1] <= length:  # counts padding too, but waits for no device
+        return positions
+    if (needed := int(positions.pos.max()) + 1) > length:
         raise DataError(
             f"model.position: a text of {needed} tokens, and learned positions for {length}: "
             "shorten the text, or train with a larger length or with positions that are not learned"
         )
-    return places
+    return positions
 
 
 def _times(sizes: tuple[int, ...]) -> str:

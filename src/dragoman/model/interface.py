@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.linear import Linear
-from dragoman.model.positions.places import PAD, Frames, Tokens
-from dragoman.model.state import KVPolicy
+from dragoman.model.positions.tokens import PAD, Frames, Tokens
 
 __all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceModel", "Tokens"]
 

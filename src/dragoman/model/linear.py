@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dragoman.machine import Products, onednn_linear
-from dragoman.model.kernels import products as kernels
+from dragoman.model.ops import products as kernels
 
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x (..., K), weight (N, K), bias (N) or None -> x weight^T + bias (..., N), with a derivative."""
@@ -32,7 +32,7 @@ class Linear(nn.Linear):
     product: Product = staticmethod(plain)
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if kernels.narrows(x, self.weight):
+        if kernels.runs_in_bfloat16(x, self.weight):
             return kernels.NarrowLinear.apply(x, self.weight, self.bias)
         return self.product(x, self.weight, self.bias)
 

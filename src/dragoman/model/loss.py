@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.model.chunks import Agreement, CrossEntropy, exactly, in_chunks
+from dragoman.model.chunked_loss import CrossEntropyLoss, RDropLoss, exactly, in_chunks
 from dragoman.model.linear import Product, plain
 
 
@@ -38,7 +38,7 @@ def linear_cross_entropy(
     """
     if hidden.is_meta:  # shapes alone do not tell which tokens are real: every token counts
         return plain_cross_entropy(hidden, weight, bias, targets, smoothing=smoothing, ignore=ignore, cap=cap)
-    return in_chunks(hidden[:, None], weight, bias, targets, CrossEntropy(smoothing), ignore, cap, product)
+    return in_chunks(hidden[:, None], weight, bias, targets, CrossEntropyLoss(smoothing), ignore, cap, product)
 
 
 def linear_r_drop(
@@ -65,7 +65,7 @@ def linear_r_drop(
         both, twice = torch.cat([one, two]), targets.repeat(2)
         return plain_cross_entropy(both, weight, bias, twice, smoothing=smoothing, ignore=ignore, cap=cap) / 2
     pairs = torch.stack([one, two], dim=1)
-    return in_chunks(pairs, weight, bias, targets, Agreement(smoothing, alpha), ignore, cap, product)
+    return in_chunks(pairs, weight, bias, targets, RDropLoss(smoothing, alpha), ignore, cap, product)
 
 
 # ---- the slow twins -------------------------------------------------------------------------------

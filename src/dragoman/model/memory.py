@@ -10,18 +10,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.model.attention import Attention
+from dragoman.model.caches.state import KVPolicy, TowerState
 from dragoman.model.caches.storage import KV
 from dragoman.model.interface import DecodingState
-from dragoman.model.kernels.learning import narrowed
-from dragoman.model.positions.places import Places
-from dragoman.model.state import KVPolicy, TowerState
+from dragoman.model.ops.elementwise import cast_for_products
+from dragoman.model.positions.tokens import Positions
 
 
 class Memory:
     """An encoded source as training sees it: each cross-attention projects it as it comes by."""
 
-    def __init__(self, x: Float[Tensor, "N S D"], places: Places):
-        self.x, self.places = narrowed(x), places
+    def __init__(self, x: Float[Tensor, "N S D"], positions: Positions):
+        self.x, self.positions = cast_for_products(x), positions
 
     @property
     def sentences(self) -> int:
@@ -36,7 +36,7 @@ class ProjectedMemory(Memory):
     """The same while decoding: keys and values of every layer, projected once."""
 
     def __init__(self, memory: Memory, attentions: Sequence[Attention], policy: KVPolicy):
-        self.count, self.places = memory.sentences, memory.places
+        self.count, self.positions = memory.sentences, memory.positions
         projected = (memory.read(i, attention) for i, attention in enumerate(attentions))
         self.layers = [policy.keep(KV(kv.k.contiguous(), kv.v.contiguous())) for kv in projected]  # read at every step
 
@@ -49,28 +49,28 @@ class ProjectedMemory(Memory):
 
     def select(self, sentences: Int[Tensor, " N"]) -> None:
         self.count = len(sentences)
-        self.places = self.places.rows(sentences)
+        self.positions = self.positions.rows(sentences)
         self.layers = [kv.rows(sentences) for kv in self.layers]
 
     def join(self, other: "ProjectedMemory") -> None:
         """Take in the sources of ``other``, behind these; who is shorter is padded."""
         self.shorten()
-        longest = max(memory.places.pos.shape[1] for memory in (self, other))
-        mine, theirs = (m.places.padded(behind=longest - m.places.pos.shape[1]) for m in (self, other))
-        self.places = mine.above(theirs, self.count, other.count)
+        longest = max(memory.positions.pos.shape[1] for memory in (self, other))
+        mine, theirs = (m.positions.padded(behind=longest - m.positions.pos.shape[1]) for m in (self, other))
+        self.positions = mine.stack_rows(theirs, self.count, other.count)
         self.layers = [a.above(b) for a, b in zip(self.layers, other.layers, strict=True)]
         self.count += other.count
 
     def shorten(self) -> None:
         """Leave out columns at the end that are padding to everyone."""
-        if self.places.keep is not None:
-            length = int(self.places.keep.any(dim=0).nonzero().max()) + 1
-            self.places = self.places.columns(slice(None, length))
+        if self.positions.keep is not None:
+            length = int(self.positions.keep.any(dim=0).nonzero().max()) + 1
+            self.positions = self.positions.columns(slice(None, length))
             self.layers = [kv.shortened(length) for kv in self.layers]
 
     @property
     def nbytes(self) -> int:
-        return self.places.nbytes + sum(kv.nbytes for kv in self.layers)
+        return self.positions.nbytes + sum(kv.nbytes for kv in self.layers)
 
 
 class TransformerState(DecodingState):

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dragoman.model.positions.places import Places
-from dragoman.model.positions.relation import RelativeScheme
-from dragoman.model.positions.visibility import Visibility
-from dragoman.model.state import KVPolicy, LayerState, Seen
+from dragoman.model.caches.state import KVPolicy, LayerState, VisibleKeys
+from dragoman.model.masks.visibility import Visibility
+from dragoman.model.positions.effect import RelativeScheme
+from dragoman.model.positions.tokens import Positions
 
 
 class MixerConfig(ABC):
@@ -59,7 +59,7 @@ class MixerLayer(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def context(
-        new: Places, seen: Seen, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
+        new: Positions, seen: VisibleKeys, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
     ) -> Any:
         """Compute what all layers of this class with the same visibility and positions need to know of one forward.
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.model.dropout import Dropout, Share
-from dragoman.model.kernels import learning as kernels
 from dragoman.model.linear import Linear
+from dragoman.model.ops import elementwise as kernels
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh"]
 """gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick x sigmoid(1.702 x) (CLIP). Swish is
@@ -23,7 +23,7 @@ silu."""
 
 
 def relu(x: Tensor) -> Tensor:
-    return kernels.Relu.apply(x) if x.requires_grad and kernels.take_half(x) else F.relu(x)
+    return kernels.ReluFunction.apply(x) if x.requires_grad and kernels.take_half(x) else F.relu(x)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -84,5 +84,5 @@ class GatedLayer(nn.Module):
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
         gate, up = self.gate(x), self.up(x)
         if self.activation is F.silu and kernels.take_half(gate, up):
-            return self.out(self.dropout(kernels.SiluGate.apply(gate, up)))
+            return self.out(self.dropout(kernels.SiluGateFunction.apply(gate, up)))
         return self.out(self.dropout(self.activation(gate) * up))

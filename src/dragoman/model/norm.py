@@ -17,8 +17,8 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.dropout import Dropout
 from dragoman.model.exact import is_plain
-from dragoman.model.kernels import residual as kernels
-from dragoman.model.kernels.learning import narrowed
+from dragoman.model.ops import residual as kernels
+from dragoman.model.ops.elementwise import cast_for_products
 
 # ---- the norms ------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class Depths(NamedTuple):
 
 
 class ResidualScale(NamedTuple):
-    carry: float
+    residual_scale: float
     """What the input is multiplied by before the sublayer's output is added."""
     gain: float
     """What the initial values of the sublayer's value, output and feed-forward matrices are multiplied by."""
@@ -175,12 +175,12 @@ ResidualScaling = Annotated[PlainResidual | DeepNorm, OneOf()]
 class Residual(nn.Module):
     """x -> after(carry x + dropout(output(f(before(x))))). The four placements are four fillings of three slots."""
 
-    def __init__(self, norm: Norm, placement: Placement, dim: int, dropout: float, carry: float = 1.0):
+    def __init__(self, norm: Norm, placement: Placement, dim: int, dropout: float, residual_scale: float = 1.0):
         super().__init__()
         self.before, self.output, self.after = (
             norm.build(dim) if used else nn.Identity() for used in _SLOTS[placement]
         )
-        self.dropout, self.carry = Dropout(dropout), carry
+        self.dropout, self.residual_scale = Dropout(dropout), residual_scale
 
     def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
         x, read = self.read(x)
@@ -190,10 +190,10 @@ class Residual(nn.Module):
         """``x``, and what ``f`` sees of it, in the precision of products: nothing else reads that."""
         norm = self.before
         if is_plain(norm, RmsNormLayer, ZeroCenteredRmsNormLayer) and kernels.reads(x, scale := norm.scale):
-            return kernels.RmsNorm.apply(x, scale, norm.eps)
+            return kernels.RmsNormFunction.apply(x, scale, norm.eps)
         if is_plain(norm, nn.Identity) and kernels.reads(x):
-            return kernels.Narrow.apply(x)
-        return x, narrowed(norm(x))
+            return kernels.CastFunction.apply(x)
+        return x, cast_for_products(norm(x))
 
     def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         """after(carry x + dropout(y))"""
@@ -201,10 +201,12 @@ class Residual(nn.Module):
         if is_plain(self.dropout, Dropout):
             share = self.dropout.share if self.dropout.training else 0.0
             if _is_over_channels(norm) and kernels.sums(x, y, *norm.parameters()):
-                return kernels.AddLayerNorm.apply(x, y, self.carry, share, norm.weight, norm.bias, norm.eps)
+                return kernels.AddLayerNormFunction.apply(
+                    x, y, self.residual_scale, share, norm.weight, norm.bias, norm.eps
+                )
             if kernels.sums(x, y):
-                return norm(kernels.Add.apply(x, y, self.carry, share))
-        return norm(torch.add(self.dropout(y), x, alpha=self.carry))
+                return norm(kernels.AddFunction.apply(x, y, self.residual_scale, share))
+        return norm(torch.add(self.dropout(y), x, alpha=self.residual_scale))
 
 
 def _is_over_channels(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
+from dragoman.model.caches.state import KVPolicy, LayerState, VisibleKeys
 from dragoman.model.linear import Linear
+from dragoman.model.masks.visibility import Causal, Full, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
-from dragoman.model.positions.places import Places
-from dragoman.model.positions.relation import RelativeScheme
-from dragoman.model.positions.visibility import Causal, Full, Visibility
-from dragoman.model.state import KVPolicy, LayerState, Seen
+from dragoman.model.positions.effect import RelativeScheme
+from dragoman.model.positions.tokens import Positions
 
 
 @config
@@ -63,7 +63,7 @@ class ShortConvolutionLayer(MixerLayer):
 
     @staticmethod
     def context(
-        new: Places, seen: Seen, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
+        new: Positions, seen: VisibleKeys, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
     ) -> "Neighbours":
         return Neighbours.of(new, seen)
 
@@ -71,7 +71,7 @@ class ShortConvolutionLayer(MixerLayer):
         self, x: Float[Tensor, "B T D"], context: "Neighbours", state: "ConvolutionState"
     ) -> Float[Tensor, "B T D"]:
         before, after, value = self.inputs(x).chunk(3, dim=-1)
-        return self.out(after * self.convolve(state.extend(before * value, context.lasting), context))
+        return self.out(after * self.convolve(state.extend(before * value, context.retained), context))
 
     def convolve(self, x: Float[Tensor, "B K D"], neighbours: "Neighbours") -> Float[Tensor, "B T D"]:
         """Sum over each of the newest tokens and its neighbours, channel by channel."""
@@ -89,9 +89,9 @@ class Neighbours(NamedTuple):
 
     newest: int
     """How many they are: T."""
-    lasting: Int[Tensor, " L"] | None
+    retained: Int[Tensor, " L"] | None
     """Columns that tokens to come may need; None for all."""
-    places: Places
+    positions: Positions
     """Of all K columns, the newest last."""
     column: Int[Tensor, "B K"] | None = None
     """Columns of the real tokens of each row, in their order; None where column follows column: nothing is padded."""
@@ -99,13 +99,13 @@ class Neighbours(NamedTuple):
     """Place of each of the newest tokens among those."""
 
     @classmethod
-    def of(cls, new: Places, seen: Seen) -> "Neighbours":
-        newest, places = new.pos.shape[1], seen.places
-        if places.keep is None and places.segment is None:
-            return cls(newest, seen.lasting, places)
-        real = torch.ones_like(places.pos, dtype=torch.bool) if places.keep is None else places.keep
+    def of(cls, new: Positions, seen: VisibleKeys) -> "Neighbours":
+        newest, positions = new.pos.shape[1], seen.positions
+        if positions.keep is None and positions.segment is None:
+            return cls(newest, seen.retained, positions)
+        real = torch.ones_like(positions.pos, dtype=torch.bool) if positions.keep is None else positions.keep
         column = torch.argsort(~real, dim=1, stable=True)
-        return cls(newest, seen.lasting, places, column, (real.cumsum(dim=1) - 1)[:, -newest:])
+        return cls(newest, seen.retained, positions, column, (real.cumsum(dim=1) - 1)[:, -newest:])
 
     def shifted(self, x: Float[Tensor, "B K D"], by: int) -> Float[Tensor, "B T D"]:
         """For each of the newest tokens the vector of that ``by`` tokens before it; zeros where its text has none."""
@@ -120,7 +120,7 @@ class Neighbours(NamedTuple):
 
     def is_neighbour(self, column: Int[Tensor, "B T"], by: int) -> Bool[Tensor, "B T"]:
         """Tell whether real tokens of the same text stand at those columns, ``by`` before each of the newest."""
-        pos, keep, segment = self.places[:3]
+        pos, keep, segment = self.positions[:3]
         fits = pos.expand(len(column), -1).gather(1, column) == pos[:, -self.newest :] - by
         if keep is not None:
             keep = keep.expand(len(column), -1)
@@ -138,17 +138,17 @@ class ConvolutionState(LayerState):
         self.remembers = remembers
         self.past: Float[Tensor, "B K D"] | None = None
 
-    def extend(self, new: Float[Tensor, "B T D"], lasting: Int[Tensor, " L"] | None) -> Float[Tensor, "B K D"]:
-        """Remember ``new``; return all there is, ``new`` last. Only the columns ``lasting`` are asked for again."""
+    def extend(self, new: Float[Tensor, "B T D"], retained: Int[Tensor, " L"] | None) -> Float[Tensor, "B K D"]:
+        """Remember ``new``; return all there is, ``new`` last. Only the columns ``retained`` are asked for again."""
         if not self.remembers:
             return new
         seen = new if self.past is None else torch.cat([self.past, new], dim=1)
-        self.past = seen if lasting is None else seen.index_select(1, lasting)
+        self.past = seen if retained is None else seen.index_select(1, retained)
         return seen
 
-    def forget(self, lasting: Int[Tensor, " L"]) -> None:
+    def forget(self, retained: Int[Tensor, " L"]) -> None:
         if self.past is not None:
-            self.past = self.past.index_select(1, lasting)
+            self.past = self.past.index_select(1, retained)
 
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         if self.past is not None:

@@ -15,19 +15,19 @@ from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
-from dragoman.model.attention import Attention, AttentionConfig, View
+from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
+from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import Share
 from dragoman.model.init import Init, initialize, scale_outputs
+from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, Residual, ResidualScaling
-from dragoman.model.positions.places import Places
+from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
-from dragoman.model.positions.relation import Relation, RelativeScheme
-from dragoman.model.positions.visibility import Visibility, look_across
+from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
-from dragoman.model.state import KV, KVPolicy, LayerState, TowerState
 
 Mixer = Annotated[AttentionConfig | ShortConvolution, OneOf(usual="attention")]
 """How tokens exchange information: see mixer.py."""
@@ -66,7 +66,7 @@ class Block(nn.Module):
     cross: Attention
     """Only where the configuration has one."""
 
-    def __init__(self, cfg: BlockConfig, dim: int, carry: float = 1.0):
+    def __init__(self, cfg: BlockConfig, dim: int, residual_scale: float = 1.0):
         super().__init__()
         with at("mixer"):
             self.mixer = cfg.mixer.build(dim)
@@ -74,7 +74,7 @@ class Block(nn.Module):
             self.mlp = cfg.mlp.build(dim)
 
         def residual() -> Residual:
-            return Residual(cfg.norm, cfg.placement, dim, cfg.dropout, carry)
+            return Residual(cfg.norm, cfg.placement, dim, cfg.dropout, residual_scale)
 
         self.mixer_residual, self.mlp_residual = residual(), residual()
         if cfg.cross:
@@ -90,7 +90,7 @@ class Block(nn.Module):
         context: Any,
         state: LayerState,
         real: Bool[Tensor, "B T"] | None = None,
-        across: View | None = None,
+        across: AttentionContext | None = None,
         source: Callable[[Attention], KV] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Mix, read the source where there is one, and feed forward.
@@ -136,7 +136,7 @@ class Tower(nn.Module):
             part = cfg.pattern[i % len(cfg.pattern)]
             with at(f"pattern.{i % len(cfg.pattern)}"):
                 scale = part.residual.scale(depths, is_encoder, part.placement)
-                block = Block(part, dim, scale.carry)
+                block = Block(part, dim, scale.residual_scale)
                 initialize(block, init, dim)
                 scale_outputs(block, init, (2 + (part.cross is not None)) * cfg.depth, scale.gain)
                 blocks.append(block)
@@ -163,13 +163,13 @@ class Tower(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        new: Places,
+        new: Positions,
         state: TowerState,
         real: Bool[Tensor, "B T"] | None = None,
         memory: Memory | None = None,
     ) -> Float[Tensor, "B T D"]:
         """``new`` says where the tokens of ``x`` stand; they follow those in ``state``. ``real``: False on padding."""
-        contexts, across = self.contexts(x, new, state, real), self.views_across(x, new, memory)
+        contexts, across = self.contexts(x, new, state, real), self.cross_contexts(x, new, memory)
         for i, block in enumerate(self.blocks):
             source = memory and partial(memory.read, i)
             arguments = (x, contexts[i], state.layers[i], real, across[i], source)
@@ -179,7 +179,7 @@ class Tower(nn.Module):
                 x = block(*arguments)
         return self.final_norm(x)
 
-    def contexts(self, x: Tensor, new: Places, state: TowerState, real: Tensor | None) -> list[Any]:
+    def contexts(self, x: Tensor, new: Positions, state: TowerState, real: Tensor | None) -> list[Any]:
         """Compute what each layer needs to know; mixers of one class share it where they see and place tokens alike."""
         dtype, seen = torch.promote_types(x.dtype, torch.float32), state.advance(new)
         made, found = {}, []
@@ -190,10 +190,13 @@ class Tower(nn.Module):
             found.append(made[kind])
         return found
 
-    def views_across(self, x: Tensor, new: Places, memory: Memory | None) -> Sequence[View | None]:
+    def cross_contexts(self, x: Tensor, new: Positions, memory: Memory | None) -> Sequence[AttentionContext | None]:
         if memory is None:
             return [None] * len(self.blocks)
-        new = new.abreast(memory.sentences, x.shape[0] // memory.sentences)
+        new = new.merge_beams(memory.sentences, x.shape[0] // memory.sentences)
         choices = [block.cross.cfg.visibility for block in self.blocks]
-        made = {v: View(look_across(v, new, memory.places), Relation(), None) for v in set(choices)}
+        made = {
+            v: AttentionContext(build_cross_mask(v, new, memory.positions), PositionEffect(), None)
+            for v in set(choices)
+        }
         return [made[choice] for choice in choices]

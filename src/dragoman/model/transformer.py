@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy, TowerState, stateless
 from dragoman.model.dropout import Share
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
 from dragoman.model.inputs import (
     Embedding,
     FrameInput,
+    InputLayer,
     PatchInput,
-    Reader,
     TokenInput,
     initialize_reader,
     within,
@@ -29,16 +30,15 @@ from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.linear import Linear
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
-from dragoman.model.positions.places import PAD, Frames, Places, Tokens, as_tokens, stand
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
-from dragoman.model.state import KVPolicy, TowerState, stateless
+from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
 
 __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerConfig"]
 
 Tying = Literal["all", "target", "inputs", "none"]
 
-SILENCE = -1e4
+SUPPRESSED_LOGIT = -1e4
 """The logit of what is never said: exp of it is 0 beside any other, and a smoothed loss stays finite."""
 
 
@@ -60,7 +60,7 @@ class TransformerConfig:
     """Which of source embedding, target embedding and output projection are one matrix: all three, the two of the
     target, the two inputs, or none."""
     output_bias: bool = False
-    silent: tuple[NonNegativeInt, ...] = ()
+    suppressed: tuple[NonNegativeInt, ...] = ()
     """Ids that are read but never said: their logits are so low that they have no share in the softmax."""
     scale_output: bool = False
     """Divide what goes into the output projection by sqrt(D), as T5 does where that is tied."""
@@ -96,7 +96,7 @@ class TransformerConfig:
 
 
 class Transformer(SequenceModel):
-    source_embed: Reader
+    source_embed: InputLayer
     """Only where there is an encoder."""
 
     def __init__(self, cfg: TransformerConfig):
@@ -118,7 +118,7 @@ class Transformer(SequenceModel):
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             initialize_embedding(table.weight, cfg.init, cfg.dim)
         self.tie()
-        self.silence()
+        self.suppress()
         self.logit_cap = cfg.logit_cap
         self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
@@ -134,15 +134,15 @@ class Transformer(SequenceModel):
                 )
             self.source_embed.tokens.weight = self.embed.tokens.weight
 
-    def silence(self) -> None:
+    def suppress(self) -> None:
         """Where there is no bias to train, one that is fixed and no part of the weights."""
-        if not self.cfg.silent:
+        if not self.cfg.suppressed:
             return
         if not self.cfg.output_bias:
             del self.output.bias
             self.output.register_buffer("bias", self.output.weight.new_zeros(len(self.output.weight)), persistent=False)
         with torch.no_grad():
-            self.output.bias[list(self.cfg.silent)] = SILENCE
+            self.output.bias[list(self.cfg.suppressed)] = SUPPRESSED_LOGIT
 
     @property
     def max_length(self) -> int | None:
@@ -151,11 +151,11 @@ class Transformer(SequenceModel):
     def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None) -> Float[Tensor, "B T D"]:
         memory, state = self.encode(source), self.decoder.new_state(stateless)
         tokens = self.tokens(target)
-        places = self.place(tokens, state)
-        real = places.keep
+        positions = self.positions_after(tokens, state)
+        real = positions.keep
         if self.sees_only_past and not isinstance(target, Tokens):  # padding is on the right, where nobody looks
-            places = stand(Tokens(tokens.ids))
-        return self.scaled(self.decoder(self.embed(tokens.ids, places), places, state, real, memory))
+            positions = positions_of(Tokens(tokens.ids))
+        return self.scaled(self.decoder(self.embed(tokens.ids, positions), positions, state, real, memory))
 
     def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
@@ -171,8 +171,8 @@ class Transformer(SequenceModel):
         if not isinstance(tokens, Tokens):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens, wait=True)
         state.rows = tokens.ids.shape[0]
-        places = self.place(tokens, state.tower)
-        x = self.decoder(self.embed(tokens.ids, places), places, state.tower, places.keep, state.memory)
+        positions = self.positions_after(tokens, state.tower)
+        x = self.decoder(self.embed(tokens.ids, positions), positions, state.tower, positions.keep, state.memory)
         return self.logits(self.scaled(x))
 
     def encode(self, source: Tensor | Tokens | Frames | None) -> Memory | None:
@@ -185,18 +185,18 @@ class Transformer(SequenceModel):
             )
         if source is None:
             return None
-        x, places = self.source_embed.read(source)
-        return Memory(self.encoder(x, places, self.encoder.new_state(stateless), places.keep), places)
+        x, positions = self.source_embed.read(source)
+        return Memory(self.encoder(x, positions, self.encoder.new_state(stateless), positions.keep), positions)
 
     def tokens(self, given: Tensor | Tokens, *, wait: bool = False) -> Tokens:
         return as_tokens(given, self.cfg.pad, wait=wait)
 
-    def place(self, tokens: Tokens, state: TowerState) -> Places:
+    def positions_after(self, tokens: Tokens, state: TowerState) -> Positions:
         """Where ``tokens`` stand, behind those that ``state`` has seen."""
-        return within(stand(tokens, state.last), self.max_length, state.length)
+        return within(positions_of(tokens, state.last), self.max_length, state.length)
 
 
-def _source_reader(cfg: TransformerConfig, vocab: int) -> Reader:
+def _source_reader(cfg: TransformerConfig, vocab: int) -> InputLayer:
     if cfg.source is None:
         return Embedding(cfg.tokens(vocab), vocab, cfg.dim)
     with at("source"):

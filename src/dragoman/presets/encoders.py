@@ -3,13 +3,13 @@
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, First, Last, MaskedLanguage, Sentence
+from dragoman.model.heads import ClassificationHead, First, Last, MaskedLanguageHead, SentenceHead
 from dragoman.model.init import Gpt2Init
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import Activation, FeedForward
 from dragoman.model.norm import LayerNorm, NoNorm, Placement
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.presets.plain import Plain, architecture
 
@@ -46,7 +46,7 @@ def bert(*, position: Learned, types: int, eps: float) -> EncoderConfig:
         dim=768,
         inputs=TokenInput(position=position, types=types, norm=LayerNorm(eps=eps), dropout=0.1),
         tower=tower(heads=12, hidden=3072, eps=eps, placement="post", dropout=0.1),
-        head=MaskedLanguage(norm=LayerNorm(eps=eps)),
+        head=MaskedLanguageHead(norm=LayerNorm(eps=eps)),
         init=INIT,
     )
 
@@ -70,7 +70,7 @@ def vit_base() -> Plain:
         dim=768,
         inputs=PatchInput(size=(224, 224), patch=16),
         tower=tower(heads=12, hidden=3072, eps=1e-12, placement="pre"),
-        head=Classification(classes=1000),
+        head=ClassificationHead(classes=1000),
         init=INIT,
     )
     return architecture(model)
@@ -82,14 +82,14 @@ def clip_vit_base_patch32() -> Plain:
         dim=512,
         inputs=TokenInput(position=Learned(length=77)),
         tower=tower(heads=8, hidden=2048, eps=1e-5, placement="pre", activation="gelu_quick", visibility=Causal()),
-        head=Sentence(pooling=Last(), size=512),
+        head=SentenceHead(pooling=Last(), size=512),
         init=INIT,
     )
     images = EncoderConfig(
         dim=768,
         inputs=PatchInput(size=(224, 224), patch=32, bias=False, norm=LayerNorm()),
         tower=tower(heads=12, hidden=3072, eps=1e-5, placement="pre", activation="gelu_quick"),
-        head=Sentence(pooling=First(), size=512),
+        head=SentenceHead(pooling=First(), size=512),
         init=INIT,
     )
     return architecture(TwoTowersConfig(first=texts, second=images), vocab=49_408)

@@ -4,12 +4,12 @@ from typing import Any
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import LayerNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.positions.rotary import Llama3Scaling, Rotary
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.scorer import CappedDot, ScaledDot
 from dragoman.model.tower import BlockConfig, Mlp, TowerConfig
 from dragoman.model.transformer import TransformerConfig

@@ -3,13 +3,13 @@
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import MaskedLanguage
+from dragoman.model.heads import MaskedLanguageHead
 from dragoman.model.init import Xavier
 from dragoman.model.inputs import TokenInput
+from dragoman.model.masks.visibility import Full
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026
@@ -41,7 +41,7 @@ def encoder_small() -> Plain:
         dim=128,
         inputs=TokenInput(scale=True, dropout=0.1),
         tower=TowerConfig(depth=3, pattern=(block,), final_norm=RmsNorm()),
-        head=MaskedLanguage(norm=RmsNorm()),
+        head=MaskedLanguageHead(norm=RmsNorm()),
         init=Xavier(depth_scaled=True),
     )
     return _recipe({"kind": "masked_language_modelling", "context": 128}, to_dict(model))

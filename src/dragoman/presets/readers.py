@@ -6,14 +6,14 @@ from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, Head, Mean, Sentence, Spans, Tagging
+from dragoman.model.heads import ClassificationHead, Head, Mean, SentenceHead, SpansHead, TaggingHead
 from dragoman.model.init import Xavier
 from dragoman.model.inputs import Input, PatchInput, TokenInput
+from dragoman.model.masks.visibility import Full
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import RmsNorm
 from dragoman.model.positions.position import NoPosition, RelativePosition
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.presets.plain import Plain
 
@@ -68,7 +68,7 @@ def recipe(
 def _classifier(*, depth: int, hidden: int, dropout: float, vocab: int, epochs: float) -> Plain:
     model = reader(
         TokenInput(scale=True, dropout=dropout),
-        Classification(pooling=Mean(), dropout=dropout),
+        ClassificationHead(pooling=Mean(), dropout=dropout),
         dim=128,
         depth=depth,
         hidden=hidden,
@@ -90,7 +90,7 @@ def classifier_tiny() -> Plain:
 def tagger_small() -> Plain:
     """A tagger for some ten thousand sentences or more."""
     inputs = TokenInput(scale=True, dropout=0.1)
-    model = reader(inputs, Tagging(dropout=0.1), dim=128, depth=3, hidden=344, dropout=0.1)
+    model = reader(inputs, TaggingHead(dropout=0.1), dim=128, depth=3, hidden=344, dropout=0.1)
     return recipe({"kind": "tagging", "label_smoothing": 0.1}, model, vocab=8000, epochs=4, tokens=2048)
 
 
@@ -98,7 +98,7 @@ def reader_small() -> Plain:
     """Answers to questions as spans of a text, for some ten thousand questions or more; better to begin with the
     weights of an encoder that has read more text."""
     inputs = TokenInput(scale=True, dropout=0.1, types=2)
-    model = reader(inputs, Spans(dropout=0.1), dim=128, depth=4, hidden=344, dropout=0.1)
+    model = reader(inputs, SpansHead(dropout=0.1), dim=128, depth=4, hidden=344, dropout=0.1)
     return recipe({"kind": "question_answering"}, model, vocab=8000, epochs=6, tokens=4096)
 
 
@@ -106,7 +106,7 @@ def vit_tiny() -> Plain:
     """A classifier of images of 8 x 8 pixels in one channel, such as small digits; give other sizes for others."""
     model = reader(
         PatchInput(size=(8, 8), patch=2, channels=1, class_token=False, dropout=0.1),
-        Classification(pooling=Mean()),
+        ClassificationHead(pooling=Mean()),
         dim=64,
         depth=4,
         hidden=172,
@@ -122,7 +122,7 @@ def vit_tiny() -> Plain:
 def towers_small() -> Plain:
     """Two texts that belong together, such as a sentence and its translation: one tower for both."""
     inputs = TokenInput(scale=True, dropout=0.1)
-    model = reader(inputs, Sentence(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)
+    model = reader(inputs, SentenceHead(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)
     return recipe({"kind": "contrastive"}, TwoTowersConfig(first=model), vocab=8000, epochs=6, tokens=4096)
 
 
@@ -130,9 +130,9 @@ def clip_tiny() -> Plain:
     """Captions with images of 32 x 32 pixels."""
     inputs = TokenInput(scale=True, dropout=0.1)
     images = PatchInput(size=(32, 32), patch=4, channels=3, class_token=False, dropout=0.1)
-    texts = reader(inputs, Sentence(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)
+    texts = reader(inputs, SentenceHead(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)
     seen = reader(
-        images, Sentence(pooling=Mean(), size=128), dim=128, depth=4, hidden=344, dropout=0.1, position=NoPosition()
+        images, SentenceHead(pooling=Mean(), size=128), dim=128, depth=4, hidden=344, dropout=0.1, position=NoPosition()
     )
     return recipe(
         {"kind": "contrastive"}, TwoTowersConfig(first=texts, second=seen), vocab=4000, epochs=20, tokens=8192

@@ -3,11 +3,11 @@
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, Xavier
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets.plain import Plain

@@ -4,10 +4,10 @@ from typing import Any
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import Activation, FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Learned, Sinusoidal, T5Bias
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Dot
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig

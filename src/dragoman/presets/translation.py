@@ -6,11 +6,11 @@ from typing import Any
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Xavier
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Sinusoidal
 from dragoman.model.positions.rotary import Rotary
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets.plain import Plain, architecture

@@ -15,8 +15,8 @@ from pydantic import NonNegativeInt, PositiveInt
 from dragoman.config import OneOf, config, from_dict
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.formats.formats import PairSource, read_documents, read_pairs
-from dragoman.text.formats.lines import Before, Pair
+from dragoman.text.formats.pairs import PairSource, read_documents, read_pairs
+from dragoman.text.lines import Before, Pair
 
 SEPARATOR = ("⟨sep⟩", "<sep>")
 """The mark behind each sentence before, by the names it may go by."""

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dragoman.text.context import SEPARATOR, ids_before
-from dragoman.text.formats.lines import Pair, Sourced
-from dragoman.text.store import Column, building, chunks, opened
+from dragoman.text.lines import Pair, Sourced
+from dragoman.text.store import Column, building, chunks, open_store
 from dragoman.text.tokens.tokenizer import EOS, SOURCE_FRAME, Tokenizer
 
 CHUNK = 10_000
@@ -83,7 +83,7 @@ class ParallelCorpus:
         Raises:
             DataError: no corpus there, one of another format, or a damaged file, by name.
         """
-        return opened(Path(folder), cls)
+        return open_store(Path(folder), cls)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dragoman.errors import DataError
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
-from dragoman.text.formats.formats import Columns
-from dragoman.text.formats.lines import Sourced, parse_json, read_lines
+from dragoman.text.formats.pairs import ColumnNames
 from dragoman.text.formats.several import guess_sources
+from dragoman.text.lines import Sourced, parse_json, read_lines
 
 
 def held_out_line(pair: Sourced) -> str:
@@ -42,7 +42,7 @@ def tagged_pairs(
     path: str,
     tags: Sequence[str],
     context: NoContext | SentencesBefore = NO_CONTEXT,
-    columns: Columns | None = None,
+    columns: ColumnNames | None = None,
 ) -> list[Sourced]:
     """The pairs of files as ``guess_sources`` knows them, as from a source with these tags."""
     return [

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from dragoman.config import at, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 
 @config

@@ -25,7 +25,7 @@ from dragoman.text.tokens.tokenizer import PAD
 FORMAT = 1
 MANIFEST = "manifest.json"
 
-Row = Sequence[int] | np.ndarray
+StoreRow = Sequence[int] | np.ndarray
 
 # ---- reading --------------------------------------------------------------------------------------
 
@@ -81,13 +81,13 @@ class Store:
         Raises:
             DataError: as ``opened``.
         """
-        return opened(Path(folder), cls)
+        return open_store(Path(folder), cls)
 
 
 T = TypeVar("T")
 
 
-def opened(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
+def open_store(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
     """What ``read`` makes of the folder and its manifest, after comparing each file with its checksum.
 
     Raises:
@@ -123,7 +123,7 @@ class Builder:
         self.manifest: dict[str, Any] = {}
         """Whole once the block has ended."""
 
-    def write(self, **rows: Sequence[Row]) -> None:
+    def write(self, **rows: Sequence[StoreRow]) -> None:
         """As many rows for each column."""
         for name, of_column in rows.items():
             self.columns[name].write(of_column)
@@ -167,7 +167,7 @@ class _Writer:
         self.starts = (folder / f"{name}.starts").open("wb")
         self.starts.write(np.zeros(1, "<i8").tobytes())
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[StoreRow]) -> None:
         ends = self.end + np.cumsum([len(row) for row in rows], dtype="<i8")
         self.starts.write(ends.tobytes())
         self.end = int(ends[-1]) if len(rows) else self.end

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO, NamedTuple
 from dragoman.errors import ConfigError, DataError
 
 
-class Made(NamedTuple):
+class FinishedLine(NamedTuple):
     """A line of the text, and what came of it: nothing, where it is empty or was refused."""
 
     text: str
     answers: tuple[str, ...]
 
 
-class Unfinished:
+class UnfinishedFile:
     """The lines that are done."""
 
     def __init__(self, path: Path, file: BinaryIO):
@@ -67,14 +67,14 @@ class Unfinished:
                 self.end, self.lines, since = at, self.lines + lot, 0
         self._cut(self.end)
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[FinishedLine]:
         """From the first line on."""
         self.file.seek(self.begin)
         for line in self.file:
             record = json.loads(line)
-            yield Made(record["text"], tuple(record["answers"]))
+            yield FinishedLine(record["text"], tuple(record["answers"]))
 
-    def append(self, lot: Iterable[Made]) -> None:
+    def append(self, lot: Iterable[FinishedLine]) -> None:
         """
         Raises:
             DataError: there is no room on the disk.
@@ -100,7 +100,7 @@ class Unfinished:
 
 
 @contextmanager
-def unfinished(output: str | Path) -> Iterator[Unfinished]:
+def unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
     """What lies beside ``output``, or a new file there, held by this process alone until the block ends; it stays, but
     for a file that nothing was written to.
 
@@ -120,7 +120,7 @@ def unfinished(output: str | Path) -> Iterator[Unfinished]:
         except BlockingIOError:
             raise ConfigError(f"{path}: another process is writing to it: wait for it, or stop it first") from None
         try:
-            yield Unfinished(path, file)
+            yield UnfinishedFile(path, file)
         finally:
             if path.exists() and not path.stat().st_size:
                 path.unlink()

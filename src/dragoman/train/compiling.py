@@ -19,13 +19,13 @@ from dragoman.data.packing import TextBatch
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_said
 from dragoman.model.moe import Mixture
-from dragoman.model.positions.places import Frames
 from dragoman.model.positions.rotary import DynamicNtkScaling
+from dragoman.model.positions.tokens import Frames
+from dragoman.train.distributed.micro_batch import tensors
+from dragoman.train.distributed.parallel import Sharded
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.loop import Loss
 from dragoman.train.memory import is_out_of_memory
-from dragoman.train.together.parallel import Sharded
-from dragoman.train.together.part import tensors
 
 # ---- computed ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dragoman.train.budget import Budget
 from dragoman.train.loop import StepReport
-from dragoman.train.progress import Progress
+from dragoman.train.progress import RunProgress
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Learned:
+class StepsReported:
     """The steps since the last such report."""
 
     step: int
@@ -68,7 +68,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ValidationSample:
     """One fixed example of the validation set, and what the model makes of it now."""
 
     source: str
@@ -93,7 +93,7 @@ class Validated:
     """The lowest cost so far."""
     scores: dict[str, float]
     """The task's own figures, such as BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
-    samples: list[Sample]
+    samples: list[ValidationSample]
     cost: float
     """What the best checkpoint is chosen by: the loss, or the share of wrong labels."""
 
@@ -142,7 +142,7 @@ class Finished:
     """The checkpoints that stay, their size, and their uses; empty where the run may still go on as it is."""
 
     @classmethod
-    def budget_spent(cls, progress: Progress, budget: Budget, command: str) -> "Finished":
+    def budget_spent(cls, progress: RunProgress, budget: Budget, command: str) -> "Finished":
         if progress.forecast:
             reason = f"{_minutes(progress.seconds)} of learning are spent, {progress.step:,} steps"
         else:
@@ -150,7 +150,7 @@ class Finished:
         return cls(progress.step, reason, True, f"{command} {budget.doubled}")
 
     @classmethod
-    def patience_spent(cls, progress: Progress, patience: int, command: str) -> "Finished":
+    def patience_spent(cls, progress: RunProgress, patience: int, command: str) -> "Finished":
         reason = f"no better validation since step {progress.best_step}, {progress.stale} validations ago"
         return cls(progress.step, reason, True, f"{command} train.patience={2 * patience}")
 
@@ -160,4 +160,4 @@ def _minutes(seconds: float) -> str:
     return f"{minutes}:{rest:02} minutes"
 
 
-Event = Preparing | Started | Learned | Validating | Validated | Saved | Notice | Finished
+Event = Preparing | Started | StepsReported | Validating | Validated | Saved | Notice | Finished

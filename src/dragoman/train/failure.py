@@ -8,14 +8,14 @@ from pathlib import Path
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError, UserError
+from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.loop import Diverged
 from dragoman.train.memory import OutOfMemory, is_out_of_memory
 from dragoman.train.recipe import TrainConfig
-from dragoman.train.together.processes import Alone
 
 
 @dataclass(frozen=True)
-class Failure:
+class TrainingFailure:
     error: Callable[[str], UserError]
     """Makes what is raised of its text."""
     what: str
@@ -24,9 +24,9 @@ class Failure:
     sound: bool = False
     """The weights are those after the last step, and worth saving."""
 
-    def told(self, directory: RunDirectory, team: Alone) -> UserError:
+    def told(self, directory: RunDirectory, group: SingleProcess) -> UserError:
         """With how to go on from what is saved."""
-        command = resume_command(directory.path, team.option)
+        command = resume_command(directory.path, group.option)
         if self.settings:
             command += f" --deliberate {self.settings}"
         if checkpoints := directory.checkpoints():
@@ -36,20 +36,24 @@ class Failure:
         return self.error(f"{self.what}. Nothing was saved yet: remove {directory.path} and start again{settings}")
 
 
-def failure(error: Exception, step: int, train: TrainConfig, directory: RunDirectory, team: Alone) -> Failure | None:
+def failure(
+    error: Exception, step: int, train: TrainConfig, directory: RunDirectory, group: SingleProcess
+) -> TrainingFailure | None:
     """What ``error`` means, after ``step`` steps; None if it speaks for itself or is a defect of ours."""
     if isinstance(error, Diverged):
-        return Failure(Diverged, str(error), "train.schedule.peak=...")
+        return TrainingFailure(Diverged, str(error), "train.schedule.peak=...")
     if isinstance(error, OutOfMemory):
         settings = fitting(train) if error.divisible else "train.recompute=true"
-        return Failure(OutOfMemory, f"step {step + 1}: {error}", settings, sound=True)
+        return TrainingFailure(OutOfMemory, f"step {step + 1}: {error}", settings, sound=True)
     if is_out_of_memory(error):
-        return Failure(OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", fitting(train))
-    if team.lost(error):
-        return Failure(team.loss, f"step {step + 1} is not finished", sound=True)
+        return TrainingFailure(OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", fitting(train))
+    if group.lost(error):
+        return TrainingFailure(group.loss, f"step {step + 1} is not finished", sound=True)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or directory.path
-        return Failure(lambda _: CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume"), "")
+        return TrainingFailure(
+            lambda _: CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume"), ""
+        )
     return None
 
 

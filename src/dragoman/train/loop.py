@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dragoman.errors import UserError
+from dragoman.train.distributed.exchange import Exchange
+from dragoman.train.distributed.micro_batch import MicroBatch, tensors
 from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
 from dragoman.train.scaling import Unscaled
-from dragoman.train.together.exchange import Exchange
-from dragoman.train.together.part import Part, tensors
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
 """(model, batch) -> (summed loss, number of tokens it was summed over)."""
@@ -31,7 +31,7 @@ class Diverged(UserError, ArithmeticError):
 
 
 @dataclass
-class Progress:
+class LoopProgress:
     """All that a loop knows besides weights and optimizer."""
 
     step: int = 0
@@ -65,7 +65,7 @@ class StepReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class StepRules:
     """What stays the same from step to step."""
 
     seed: int
@@ -91,12 +91,12 @@ def seed_of(*numbers: int) -> int:
 def train_step(
     model: nn.Module,
     loss: Loss,
-    parts: Sequence[Part],
+    parts: Sequence[MicroBatch],
     optimizer: Optimizer,
-    progress: Progress,
+    progress: LoopProgress,
     *,
     lr: float,
-    rules: Rules,
+    rules: StepRules,
 ) -> StepReport:
     """Learn from ``parts``, and from those of the other processes, as if they were one batch.
 
@@ -126,7 +126,13 @@ def train_step(
 
 
 def _gradient(
-    model: nn.Module, loss: Loss, parts: Sequence[Part], optimizer: Optimizer, step: int, scale: float, rules: Rules
+    model: nn.Module,
+    loss: Loss,
+    parts: Sequence[MicroBatch],
+    optimizer: Optimizer,
+    step: int,
+    scale: float,
+    rules: StepRules,
 ) -> Tensor:
     """Of ``scale`` times the sum over all ``parts``; that sum, the number of tokens, and how many attempts failed."""
     retries = 0
@@ -149,7 +155,7 @@ def _gradient(
         parts, retries = rules.on_memory.smaller(parts, failed), retries + 1
 
 
-def _learn(model: nn.Module, loss: Loss, part: Part, step: int, scale: float, rules: Rules) -> Tensor:
+def _learn(model: nn.Module, loss: Loss, part: MicroBatch, step: int, scale: float, rules: StepRules) -> Tensor:
     """Add the gradient of a part, ``scale`` times it; its summed loss, and the number of tokens summed over."""
     torch.manual_seed(seed_of(rules.seed, step, *part.place))
     with rules.precision():
@@ -158,7 +164,7 @@ def _learn(model: nn.Module, loss: Loss, part: Part, step: int, scale: float, ru
     return torch.stack([summed.detach().float(), count.float()]) * part.weight
 
 
-def _account(progress: Progress, report: StepReport, rules: Rules) -> StepReport:
+def _account(progress: LoopProgress, report: StepReport, rules: StepRules) -> StepReport:
     progress.step = report.step
     progress.tokens += 0 if report.skipped else report.tokens
     progress.skipped += report.skipped
@@ -175,12 +181,12 @@ def _account(progress: Progress, report: StepReport, rules: Rules) -> StepReport
 def train(
     model: nn.Module,
     loss: Loss,
-    parts: Callable[[int], Sequence[Part]],
+    parts: Callable[[int], Sequence[MicroBatch]],
     optimizer: Optimizer,
-    progress: Progress,
+    progress: LoopProgress,
     *,
     lr: Callable[[int], float],
-    rules: Rules,
+    rules: StepRules,
 ) -> Iterator[StepReport]:
     """A report for each step, without end. The caller logs, evaluates, saves and stops; this only learns.
 

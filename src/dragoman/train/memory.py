@@ -7,7 +7,7 @@ import torch
 
 from dragoman.config import OneOf, config
 from dragoman.errors import UserError
-from dragoman.train.together.part import Part, cells, halved, size, tensors
+from dragoman.train.distributed.micro_batch import MicroBatch, cells, halved, size, tensors
 
 
 class OutOfMemory(UserError, MemoryError):
@@ -30,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Stop:
     """Save, and say which setting fits."""
 
-    def smaller(self, parts: Sequence[Part], failed: Part) -> list[Part]:
+    def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
         """Another way to learn from ``parts``, of which ``failed`` did not fit.
 
         Raises:
@@ -44,7 +44,7 @@ class Split:
     """Learn from the step again, in halves of every micro-batch as large as the one that did not fit. The gradient is
     the same, but for what dropout draws and for the balance of experts; where a single row does not fit, stop."""
 
-    def smaller(self, parts: Sequence[Part], failed: Part) -> list[Part]:
+    def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
         if len(next(tensors(failed.batch))) < 2:
             raise OutOfMemory(f"out of memory on {size(failed)}", divisible=False)
         limit = cells(failed)

@@ -7,7 +7,7 @@ from dragoman import durable
 from dragoman.checkpoint import BASE, RunDirectory
 from dragoman.errors import CheckpointError
 from dragoman.interchange.importing import ORIGIN
-from dragoman.train.lessons.lesson import FOLDER
+from dragoman.train.tasks.task_data import FOLDER
 
 
 def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best") -> RunDirectory:

@@ -10,7 +10,7 @@ from dragoman.train.stopwatch import Lap
 
 
 @dataclass
-class Window:
+class MetricsWindow:
     """Sums over the steps since the last report."""
 
     steps: int = 0
@@ -39,7 +39,7 @@ class Window:
 
 
 @dataclass
-class Progress(loop.Progress):
+class RunProgress(loop.LoopProgress):
     total: int | None = None
     """Steps of the whole run, as far as it is known."""
     seconds: float = 0.0
@@ -57,7 +57,7 @@ class Progress(loop.Progress):
     """Validations since the best one."""
     sources: dict[str, int] = field(default_factory=dict)
     """Tokens of each source, on either side, read since the run began."""
-    window: Window = field(default_factory=Window)
+    window: MetricsWindow = field(default_factory=MetricsWindow)
 
     def horizon(self, step: int) -> float | None:
         """Return the length of the run that a schedule goes by at ``step``; None while nothing tells it."""
@@ -81,8 +81,8 @@ class Progress(loop.Progress):
             self.sources[name] = self.sources.get(name, 0) + number
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> "Progress":
-        made: dict[str, Any] = {"window": Window(**data["window"])}
+    def from_dict(cls, data: dict[str, Any]) -> "RunProgress":
+        made: dict[str, Any] = {"window": MetricsWindow(**data["window"])}
         if data.get("forecast"):
             made["forecast"] = Forecast(**data["forecast"])
         return cls(**(data | made))

@@ -8,12 +8,12 @@ from pydantic import Field, PositiveFloat
 from torch import nn
 
 from dragoman.config import OneOf, config
-from dragoman.model.inputs import Reader
+from dragoman.model.inputs import InputLayer
 from dragoman.model.names import check_patterns, matches
 from dragoman.model.tower import Tower
 from dragoman.train.optimize import Together
 
-Shares = dict[nn.Parameter, float]
+RateScales = dict[nn.Parameter, float]
 """Of the schedule's learning rate; 1 for what is not in it."""
 
 
@@ -21,7 +21,7 @@ Shares = dict[nn.Parameter, float]
 class Uniform:
     """One rate for all."""
 
-    def shares(self, model: nn.Module) -> Shares:
+    def shares(self, model: nn.Module) -> RateScales:
         return {}
 
 
@@ -32,11 +32,11 @@ class ByName:
     factors: dict[str, PositiveFloat]
     """Names of weights, with * for any text -> share of the schedule's rate. The first that fits a weight counts."""
 
-    def shares(self, model: nn.Module) -> Shares:
+    def shares(self, model: nn.Module) -> RateScales:
         """Raises ConfigError for a name that no weight has."""
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.factors, parameters, where="train.rates")
-        shares: Shares = {}
+        shares: RateScales = {}
         for pattern, factor in self.factors.items():
             for name, parameter in parameters.items():
                 if matches(name, [pattern]):
@@ -51,10 +51,10 @@ class Layerwise:
 
     decay: Annotated[float, Field(gt=0, le=1)]
 
-    def shares(self, model: nn.Module) -> Shares:
+    def shares(self, model: nn.Module) -> RateScales:
         towers = [module for module in model.modules() if isinstance(module, Tower)]
         deepest = max((len(tower.blocks) for tower in towers), default=0)
-        readers = [module for module in model.modules() if isinstance(module, Reader)]
+        readers = [module for module in model.modules() if isinstance(module, InputLayer)]
         found = {p: self.decay**deepest for reader in readers for p in reader.parameters()}
         for tower in towers:
             for i, block in enumerate(tower.blocks):
@@ -65,7 +65,7 @@ class Layerwise:
 Rates = Annotated[Uniform | ByName | Layerwise, OneOf(usual="by_name")]
 
 
-def share_out(optimizer: torch.optim.Optimizer, shares: Shares) -> None:
+def share_out(optimizer: torch.optim.Optimizer, shares: RateScales) -> None:
     """Cut the parameter groups so that each has one share, its ``share``, by which the loop multiplies the rate."""
     if isinstance(optimizer, Together):
         for one in optimizer.parts:
@@ -75,7 +75,7 @@ def share_out(optimizer: torch.optim.Optimizer, shares: Shares) -> None:
     optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _cut(group, shares)]
 
 
-def _cut(group: dict[str, Any], shares: Shares) -> list[dict[str, Any]]:
+def _cut(group: dict[str, Any], shares: RateScales) -> list[dict[str, Any]]:
     parts: dict[float, list[nn.Parameter]] = defaultdict(list)
     for parameter in group["params"]:
         parts[shares.get(parameter, 1.0)].append(parameter)

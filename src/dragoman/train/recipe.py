@@ -16,10 +16,10 @@ from dragoman.checkpoint import run_config
 from dragoman.config import OneOf, config, from_dict, kind_of, load_yaml, merge, override, to_dict, unknown
 from dragoman.data.arrays import LabelledArrays
 from dragoman.data.captions import CaptionedImages
-from dragoman.data.mixture import Concatenate, Mixture
+from dragoman.data.mixture import Concatenate, SourceMixture
 from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
-from dragoman.data.tasks import Contrastive, Denoising, LanguageModelling, Task, Translation
+from dragoman.data.tasks import ContrastiveTask, DenoisingTask, LanguageModellingTask, Task, TranslationTask
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
 from dragoman.model.families import ModelConfig
@@ -31,33 +31,33 @@ from dragoman.text.cleaning.clean import Cleaning
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.context import Context, NoContext
 from dragoman.text.formats.documents import Texts
-from dragoman.text.formats.formats import PairSource
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.formats.labelled import LabelledTexts
+from dragoman.text.formats.pairs import PairSource
 from dragoman.text.formats.questions import Questions
 from dragoman.text.formats.tagged import TaggedTexts
 from dragoman.text.tokens.extension import Kept
 from dragoman.text.tokens.tokenizer import PAD
 from dragoman.text.tokens.training import Bpe, TokenizerConfig
-from dragoman.train.beginning import Init
 from dragoman.train.budget import Budget, Steps
 from dragoman.train.compiling import Compile, Off
+from dragoman.train.distributed.parallel import Parallel, Replicated
 from dragoman.train.memory import OnMemory, Split
 from dragoman.train.optimize import AdamW, Optimizer
 from dragoman.train.rates import Rates, Uniform
 from dragoman.train.schedule import Cosine, Noam, Schedule
-from dragoman.train.together.parallel import Parallel, Replicated
+from dragoman.train.warm_start import WarmStart
 
 # ---- the tree -------------------------------------------------------------------------------------
 
 
 @config
-class DataConfig:
+class PairsConfig:
     """Pairs of sentences, for translation."""
 
     train: tuple[PairSource, ...]
     """Read one after the other."""
-    mixture: Mixture = Concatenate()
+    mixture: SourceMixture = Concatenate()
     """How much of each of them is learned from."""
     order: Order = Shuffled()
     """Which pairs come when."""
@@ -78,7 +78,7 @@ class DataConfig:
 
 
 Data = Annotated[
-    CaptionedImages | DataConfig | Instructions | LabelledArrays | LabelledTexts | Questions | TaggedTexts | Texts,
+    CaptionedImages | PairsConfig | Instructions | LabelledArrays | LabelledTexts | Questions | TaggedTexts | Texts,
     OneOf(usual="data"),
 ]
 """Which kind a task takes, its lesson says (``lessons/``)."""
@@ -152,9 +152,9 @@ class TrainConfig:
 
 @config
 class RunConfig:
-    task: Task = Translation()
+    task: Task = TranslationTask()
     data: Data
-    init: Init | None = None
+    start_from: WarmStart | None = None
     """What to begin with; None for weights at random."""
     tokenizer: TokenizerConfig = Bpe(vocab=8000)
     """Trained on both sides together, unless the target has its own."""
@@ -200,7 +200,7 @@ def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | No
     """What to say instead of a mistake in ``data`` that has no kind, and so was read as pairs of sentences."""
     task, given = data.get("task"), data.get("data")
     kind = task.get("kind") if isinstance(task, dict) else task
-    pairs, prefix = (None, *map(kind_of, (Translation, Contrastive))), f"{where}." if where else ""
+    pairs, prefix = (None, *map(kind_of, (TranslationTask, ContrastiveTask))), f"{where}." if where else ""
     if kind in pairs or not mistake.startswith(f"{prefix}data.") or not isinstance(given, dict) or "kind" in given:
         return None
     known = ", ".join(sorted(map(kind_of, get_args(get_args(Data)[0]))))
@@ -230,7 +230,7 @@ def _check_padding(value: Any, path: str) -> None:
             _check_padding(getattr(value, field.name), f"{path}.{field.name}")
 
 
-def _check_tokenizers(cfg: RunConfig, init: Init) -> None:
+def _check_tokenizers(cfg: RunConfig, init: WarmStart) -> None:
     """
     Raises:
         ConfigError: the run file asks for other tokenizers than those of the run it begins with.
@@ -278,10 +278,10 @@ def outline(cfg: RunConfig) -> SequenceModel:
         ConfigError: sizes that do not fit one another, or a task that the model is not made for, with the path.
     """
     model = writer(cfg)
-    if isinstance(cfg.task, Translation | Denoising) and model.encoder is None:
+    if isinstance(cfg.task, TranslationTask | DenoisingTask) and model.encoder is None:
         task = kind_of(type(cfg.task))
         raise ConfigError(f"model.encoder: must be given for {task}: a decoder alone reads no source")
-    if isinstance(cfg.task, LanguageModelling) and model.encoder is not None:
+    if isinstance(cfg.task, LanguageModellingTask) and model.encoder is not None:
         raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
     vocab = model.vocab or 1000  # any number, while there is no tokenizer to tell
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
@@ -301,10 +301,10 @@ def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
             raise ConfigError(
                 f"model.{name}: {given} given, but the tokenizer has {found} entries: leave it out, it is filled in"
             )
-    return settled(dataclasses.replace(cfg, model=model.sized(vocab=vocab, source_vocab=source_vocab)), model.dim)
+    return resolve_auto(dataclasses.replace(cfg, model=model.sized(vocab=vocab, source_vocab=source_vocab)), model.dim)
 
 
-def settled(cfg: RunConfig, dim: int) -> RunConfig:
+def resolve_auto(cfg: RunConfig, dim: int) -> RunConfig:
     """``cfg`` with what the width ``dim`` and the machine decide."""
     schedule = cfg.train.schedule
     if isinstance(schedule, Noam) and schedule.dim is None:

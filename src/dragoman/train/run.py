@@ -12,28 +12,28 @@ from dragoman.errors import CheckpointError
 from dragoman.machine import choose_precision
 from dragoman.snapshot import step_name
 from dragoman.train.changes import changed
-from dragoman.train.lessons import lesson_for
-from dragoman.train.lessons.lesson import FOLDER
+from dragoman.train.distributed.parallel import check
+from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
 from dragoman.train.recipe import RunConfig
-from dragoman.train.running import Run
-from dragoman.train.together.parallel import check
-from dragoman.train.together.processes import ALONE, Alone
+from dragoman.train.tasks import task_data_for
+from dragoman.train.tasks.task_data import FOLDER
+from dragoman.train.trainer import Trainer
 
 TOLD = "run"
 """What the first process tells the others: which run it is."""
 
 
-def start(cfg: RunConfig, path: str | Path, *, team: Alone = ALONE) -> Run:
+def start(cfg: RunConfig, path: str | Path, *, group: SingleProcess = SINGLE_PROCESS) -> Trainer:
     """A new run in a new directory.
 
     Raises:
         ConfigError: sizes that do not fit one another, or no such device: before anything is written.
         CheckpointError: there is something at ``path`` already.
     """
-    lesson_for(cfg).check(cfg)
+    task_data_for(cfg).check(cfg)
     _check(cfg)
-    choose_precision(cfg.train.precision, team.device(cfg.train.device))
-    return _announced(Run(cfg, RunDirectory.create(path, cfg), team=team))
+    choose_precision(cfg.train.precision, group.device(cfg.train.device))
+    return _announced(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
 
 
 def resume(
@@ -43,8 +43,8 @@ def resume(
     overrides: Sequence[str] = (),
     deliberate: bool = False,
     checkpoint: str = "last",
-    team: Alone = ALONE,
-) -> Run:
+    group: SingleProcess = SINGLE_PROCESS,
+) -> Trainer:
     """The run at ``path``, from its last checkpoint on, or from the beginning if it died before the first.
 
     ``cfg``, the configuration it should have now (None: the one it has), and the ``overrides`` to it may differ in what
@@ -67,7 +67,7 @@ def resume(
         had = content.config if content else directory.config if begun else wanted
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
         _check(new_cfg)
-        team.device(new_cfg.train.device)
+        group.device(new_cfg.train.device)
         if content and checkpoint != "last":
             directory.rewind(directory.find(checkpoint), content.progress["best_step"])
         if content and any(change[0].startswith("train.budget") for change in changes):
@@ -75,27 +75,27 @@ def resume(
         if content and any(change[0] == "train.best_by" for change in changes):
             content.progress.update(best_loss=None, stale=0)  # a figure of another kind
         # the run that this one began with may be gone: its weights are in the checkpoint
-        lesson_for(new_cfg).check(dataclasses.replace(new_cfg, init=None) if content else new_cfg)
-        return _announced(Run(new_cfg, directory, content=content, changes=changes, team=team))
+        task_data_for(new_cfg).check(dataclasses.replace(new_cfg, init=None) if content else new_cfg)
+        return _announced(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
     except BaseException:
         directory.close()
         raise
 
 
-def follow(team: Alone) -> Run:
+def follow(group: SingleProcess) -> Trainer:
     """The run that the first process starts or resumes, in another process.
 
     Raises:
         ProcessLost: that one has left instead, and said why.
         CheckpointError: this process cannot read what that one has; all must see the same folders.
     """
-    told = json.loads(team.hear(TOLD))
+    told = json.loads(group.wait_for(TOLD))
     directory = RunDirectory.open(told["path"])
     content = None
     if told["progress"]:
         content = directory.load(step_name(told["progress"]["step"]))
         content = dataclasses.replace(content, progress=told["progress"])
-    return Run(from_dict(RunConfig, told["config"]), directory, content=content, team=team)
+    return Trainer(from_dict(RunConfig, told["config"]), directory, content=content, group=group)
 
 
 def _check(cfg: RunConfig) -> None:
@@ -107,8 +107,8 @@ def _check(cfg: RunConfig) -> None:
     cfg.train.compile.check(cfg.train, cfg.model)
 
 
-def _announced(run: Run) -> Run:
+def _announced(run: Trainer) -> Trainer:
     progress = run.content.progress if run.content else None
     told = {"path": str(run.directory.path.resolve()), "config": to_dict(run.cfg), "progress": progress}
-    run.team.tell(TOLD, json.dumps(told))
+    run.group.publish(TOLD, json.dumps(told))
     return run

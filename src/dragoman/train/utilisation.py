@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dragoman.machine import peak
-from dragoman.train.lessons.lesson import Lesson, Plan
 from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.task_data import StepPlan, TaskData
 
 
 @dataclass(frozen=True)
@@ -27,23 +27,23 @@ class Utilisation:
         return positions * self.flops / (seconds * self.peak)
 
 
-def measure(cfg: RunConfig, lesson: Lesson, plan: Plan, device: torch.device) -> Utilisation | None:
-    """For a run as ``lesson`` fills it, by the first batch of its ``plan``; None where shapes alone do not tell, as
+def measure(cfg: RunConfig, task_data: TaskData, plan: StepPlan, device: torch.device) -> Utilisation | None:
+    """For a run as ``task_data`` fills it, by the first batch of its ``plan``; None where shapes alone do not tell, as
     for a model whose work depends on what it reads."""
-    flops = per_position(cfg, lesson, plan)
+    flops = per_position(cfg, task_data, plan)
     return None if flops is None else Utilisation(flops, peak(cfg.train.precision, cfg.train.products, device))
 
 
-def per_position(cfg: RunConfig, lesson: Lesson, plan: Plan) -> float | None:
+def per_position(cfg: RunConfig, task_data: TaskData, plan: StepPlan) -> float | None:
     """Operations of ``Utilisation.flops``, without timing anything; None where shapes alone do not tell."""
     rows = plan.at(0)[0]
-    flops = _flops(cfg, lesson, rows)
-    return flops / lesson.size(rows)[1] if flops else None
+    flops = _flops(cfg, task_data, rows)
+    return flops / task_data.size(rows)[1] if flops else None
 
 
-def _flops(cfg: RunConfig, lesson: Lesson, rows: Any) -> int | None:
-    model: Any = lesson.outline(cfg).train()
-    batch = lesson.batch(rows).to("meta")
+def _flops(cfg: RunConfig, task_data: TaskData, rows: Any) -> int | None:
+    model: Any = task_data.outline(cfg).train()
+    batch = task_data.batch(rows).to("meta")
     with FlopCounterMode(display=False) as counter:
         try:
             cfg.task.loss(model, batch)[0].backward()

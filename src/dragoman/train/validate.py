@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from dragoman.train.lessons.lesson import Examination, Seen
 from dragoman.train.memory import OutOfMemory, is_out_of_memory
+from dragoman.train.tasks.task_data import ValidationResult, Validator
 
 
-def look(
+def validate(
     model: nn.Module,
-    examination: Examination,
+    validator: Validator,
     precision: Callable[[], AbstractContextManager[Any]],
     stop: Callable[[], bool],
-) -> Seen | None:
+) -> ValidationResult | None:
     """None if ``stop`` said so meanwhile.
 
     Raises:
@@ -26,7 +26,7 @@ def look(
     model.eval()
     try:
         with torch.inference_mode(), precision():
-            return examination.look(model, stop)
+            return validator.validate(model, stop)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

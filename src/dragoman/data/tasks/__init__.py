@@ -6,34 +6,34 @@ One file a task. What it needs besides its loss (text, batches, an examination) 
 from typing import Annotated
 
 from dragoman.config import OneOf
-from dragoman.data.tasks.classification import Classification
-from dragoman.data.tasks.contrastive import Contrastive
-from dragoman.data.tasks.language_modelling import LanguageModelling
-from dragoman.data.tasks.pretraining import Denoising, MaskedLanguageModelling
-from dragoman.data.tasks.question_answering import QuestionAnswering
-from dragoman.data.tasks.tagging import Tagging
-from dragoman.data.tasks.translation import Translation
+from dragoman.data.tasks.classification import ClassificationTask
+from dragoman.data.tasks.contrastive import ContrastiveTask
+from dragoman.data.tasks.language_modelling import LanguageModellingTask
+from dragoman.data.tasks.pretraining import DenoisingTask, MaskedLanguageModellingTask
+from dragoman.data.tasks.question_answering import QuestionAnsweringTask
+from dragoman.data.tasks.tagging import TaggingTask
+from dragoman.data.tasks.translation import TranslationTask
 
 __all__ = [
-    "Classification",
-    "Contrastive",
-    "Denoising",
-    "LanguageModelling",
-    "MaskedLanguageModelling",
-    "QuestionAnswering",
-    "Tagging",
+    "ClassificationTask",
+    "ContrastiveTask",
+    "DenoisingTask",
+    "LanguageModellingTask",
+    "MaskedLanguageModellingTask",
+    "QuestionAnsweringTask",
+    "TaggingTask",
     "Task",
-    "Translation",
+    "TranslationTask",
 ]
 
 Task = Annotated[
-    Classification
-    | Contrastive
-    | Denoising
-    | LanguageModelling
-    | MaskedLanguageModelling
-    | QuestionAnswering
-    | Tagging
-    | Translation,
+    ClassificationTask
+    | ContrastiveTask
+    | DenoisingTask
+    | LanguageModellingTask
+    | MaskedLanguageModellingTask
+    | QuestionAnsweringTask
+    | TaggingTask
+    | TranslationTask,
     OneOf(usual="translation"),
 ]

@@ -10,7 +10,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.model.loss import linear_cross_entropy, linear_r_drop
 
 
-def answered(
+def token_cross_entropy(
     model: SequenceModel, hidden: Float[Tensor, "B T D"], targets: Tensor, ignore: int, smoothing: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Summed over the tokens whose target is not ``ignore``, and their number."""
@@ -27,7 +27,7 @@ def answered(
     return summed, (targets != ignore).sum().float()
 
 
-def answered_twice(
+def token_cross_entropy_twice(
     model: SequenceModel,
     hidden: Float[Tensor, "twice T D"],
     targets: Tensor,

@@ -19,7 +19,7 @@ ProblemType = Literal["single_label", "multi_label", "regression"]
 
 
 @config
-class Classification:
+class ClassificationTask:
     """The label of a text, an image, or a sequence of frames."""
 
     labels: tuple[str, ...] | None = None

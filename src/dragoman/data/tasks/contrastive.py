@@ -10,7 +10,7 @@ from dragoman.model.moe import auxiliary_loss
 
 
 @config
-class Contrastive:
+class ContrastiveTask:
     """Which of the second belongs to each of the first, and the other way round: texts with texts, or with images.
 
     What a pair is told from are the other pairs of its batch (InfoNCE, van den Oord et al., arXiv:1807.03748, both

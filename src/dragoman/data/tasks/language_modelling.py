@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dragoman.config import config
 from dragoman.data.packing import IGNORE, TextBatch
-from dragoman.data.tasks.answers import answered
+from dragoman.data.tasks.answers import token_cross_entropy
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.model.moe import auxiliary_loss
 
 
 @config
-class LanguageModelling:
+class LanguageModellingTask:
     """Each token from those before it in its document."""
 
     context: PositiveInt = 512
@@ -33,11 +33,11 @@ class LanguageModelling:
         summed, count = _next_tokens(model, batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 
-    def surprise(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def nll(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Plain negative log-likelihood."""
         return _next_tokens(model, batch, 0.0)
 
 
 def _next_tokens(model: SequenceModel, batch: TextBatch, smoothing: float) -> tuple[Tensor, Tensor]:
     hidden = model.hidden(Tokens(batch.ids, segment=batch.segment))
-    return answered(model, hidden, batch.targets, IGNORE, smoothing)
+    return token_cross_entropy(model, hidden, batch.targets, IGNORE, smoothing)

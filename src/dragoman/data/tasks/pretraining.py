@@ -11,19 +11,19 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.data.batch import Batch
+from dragoman.data.batch import PairBatch
 from dragoman.data.corruption import Corruption, Masking, SpanCorruption
 from dragoman.data.packing import IGNORE, TextBatch
-from dragoman.data.tasks.answers import answered
+from dragoman.data.tasks.answers import token_cross_entropy
 from dragoman.model.heads import MaskedLanguageLayer
 from dragoman.model.interface import PAD, EncoderModel, SequenceModel
 from dragoman.model.loss import linear_cross_entropy
 from dragoman.model.moe import auxiliary_loss
-from dragoman.model.positions.places import as_tokens
+from dragoman.model.positions.tokens import as_tokens
 
 
 @config
-class MaskedLanguageModelling:
+class MaskedLanguageModellingTask:
     """The words behind masks from those around them (BERT): for encoders with the head masked_language."""
 
     context: PositiveInt = 512
@@ -34,10 +34,10 @@ class MaskedLanguageModelling:
 
     def loss(self, model: EncoderModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Cross-entropy: sum over the chosen tokens, and their number."""
-        summed, count = self.surprise(model, batch)
+        summed, count = self.nll(model, batch)
         return summed + auxiliary_loss(model) * count, count
 
-    def surprise(self, model: EncoderModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def nll(self, model: EncoderModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """The same without what keeps experts balanced."""
         head, vectors, targets = masked_features(model, batch)
         summed = linear_cross_entropy(vectors, head.output.weight, head.output.bias, targets, ignore=IGNORE)
@@ -58,7 +58,7 @@ def masked_features(model: EncoderModel, batch: TextBatch) -> tuple[MaskedLangua
 
 
 @config
-class Denoising:
+class DenoisingTask:
     """A text, or what was hidden of it, from what is left: for models that read and write (T5, BART)."""
 
     context: Annotated[int, Field(ge=2)] = 512
@@ -69,15 +69,15 @@ class Denoising:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the probability that is spread evenly over the vocabulary."""
 
-    def loss(self, model: SequenceModel, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def loss(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Cross-entropy: sum over the tokens to be written, and their number."""
         summed, count = _written(model, batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 
-    def surprise(self, model: SequenceModel, batch: Batch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    def nll(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Plain negative log-likelihood."""
         return _written(model, batch, 0.0)
 
 
-def _written(model: SequenceModel, batch: Batch, smoothing: float) -> tuple[Tensor, Tensor]:
-    return answered(model, model.hidden(batch.target_in, batch.source), batch.target_out, PAD, smoothing)
+def _written(model: SequenceModel, batch: PairBatch, smoothing: float) -> tuple[Tensor, Tensor]:
+    return token_cross_entropy(model, model.hidden(batch.target_in, batch.source), batch.target_out, PAD, smoothing)

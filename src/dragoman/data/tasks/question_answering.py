@@ -15,7 +15,7 @@ from dragoman.model.moe import auxiliary_loss
 
 
 @config
-class QuestionAnswering:
+class QuestionAnsweringTask:
     """The part of a text that answers a question on it (Rajpurkar et al., arXiv:1606.05250)."""
 
     longest_answer: PositiveInt = 30

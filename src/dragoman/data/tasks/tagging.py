@@ -17,7 +17,7 @@ from dragoman.model.moe import auxiliary_loss
 
 
 @config
-class Tagging:
+class TaggingTask:
     """A label for each word of a text."""
 
     labels: tuple[str, ...] | None = None

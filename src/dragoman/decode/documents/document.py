@@ -5,20 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.ways import Ask, Question, Require, is_left_alone
+from dragoman.decode.documents.placeholder_strategies import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
-from dragoman.text.filled.slots import Document, Filling
+from dragoman.text.document import FillableDocument, Filling
 
-AskAndTell = Callable[[list[Question], Progress | None], list[Translation]]
+AskAndTell = Callable[[list[SourceQuestion], Progress | None], list[Translation]]
 """Translates texts, and tells what it is given how many are done."""
 CHUNK = 1024
 """Slots translated at a time."""
 
 
 @dataclass(frozen=True)
-class Translated:
+class DocumentSummary:
     content: bytes
     """The document, filled."""
     filled: int
@@ -34,7 +34,7 @@ class Translated:
 
 
 def translate_document(
-    document: Document,
+    document: FillableDocument,
     ask: AskAndTell,
     *,
     redo: bool = False,
@@ -43,7 +43,7 @@ def translate_document(
     context: NoContext | SentencesBefore = NO_CONTEXT,
     check_numbers: bool = True,
     progress: Progress | None = None,
-) -> Translated:
+) -> DocumentSummary:
     """Fill the slots of a document that have no translation yet.
 
     Args:
@@ -79,7 +79,7 @@ def translate_document(
                 doubtful = flag_below is not None and answer.confidence < flag_below
                 fillings[i] = Filling(answer.text, doubtful or bool(answer.warnings))
             warnings += [re.sub(r"^row \d+", slot.place, warning) for warning in answer.warnings]
-    return Translated(
+    return DocumentSummary(
         content=document.filled(fillings),
         filled=len(fillings),
         left=sum(slot.filled for i, slot in enumerate(document.slots) if i not in fillings),

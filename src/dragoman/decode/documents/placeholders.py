@@ -12,16 +12,26 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
-from dragoman.decode.documents.number_way import NumbersHeld
+from dragoman.decode.documents.number_strategy import NumbersHeld
+from dragoman.decode.documents.placeholder_strategies import (
+    UNTOUCHED,
+    Ask,
+    PlaceholderStrategy,
+    Require,
+    SourceLine,
+    about,
+    in_one,
+    placeholder_strategies,
+    translate_lines,
+)
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
-from dragoman.decode.documents.ways import UNTOUCHED, Ask, Line, Require, Way, about, answered, in_one, ways_to_ask
 from dragoman.decode.translation import Translation
 from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
-from dragoman.text.formats.lines import Before
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.invariants import as_it_is, is_wordless
+from dragoman.text.lines import Before
 from dragoman.text.placeholders import find, kept
 
 CHUNK = 4096
@@ -59,7 +69,7 @@ def translate(
         for text, some, context in zip(texts, given, before, strict=True)
     ]
     lines = list(dict.fromkeys(line for _, some in split for line in some if line))
-    ways = ways_to_ask(require)
+    ways = placeholder_strategies(require)
     answers = _answered(lines, ask, [*ways, NumbersHeld(ways)])
     return [
         _assembled(row, text, tuple(some), spaces, [answers.get(line) for line in lines])
@@ -97,15 +107,15 @@ def _as_given(text: str, answer: Translation) -> Translation:
     return dataclasses.replace(answer, source=text)
 
 
-def _answered(lines: list[Line], ask: Ask, ways: list[Way]) -> dict[Line, Translation]:
+def _answered(lines: list[SourceLine], ask: Ask, ways: list[PlaceholderStrategy]) -> dict[SourceLine, Translation]:
     """A translation of every line, with the accelerator that it has."""
     keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
     bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
-    answers = answered(list(dict.fromkeys(bare.values())), ask, ways)
+    answers = translate_lines(list(dict.fromkeys(bare.values())), ask, ways)
     return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
 
 
-def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
+def _with_key(line: SourceLine, key: Accelerator, answer: Translation) -> Translation:
     candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
     return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
 
@@ -116,16 +126,16 @@ def _with_key(line: Line, key: Accelerator, answer: Translation) -> Translation:
 _SPACE = re.compile(r"^\s+|\s+$|[ ]*[\t\n\r\f\v]\s*")
 
 
-def _split(text: str, codes: tuple[str, ...], context: Before, checked: bool) -> tuple[list[str], list[Line]]:
+def _split(text: str, codes: tuple[str, ...], context: Before, checked: bool) -> tuple[list[str], list[SourceLine]]:
     """The white space that stays as it is, and the lines between: one more of them."""
     inside = [(p.start, p.end) for p in find(text, codes)]
     spaces, lines, at = [], [], 0
     for match in _SPACE.finditer(text):
         if not any(start < match.end() and match.start() < end for start, end in inside):
-            lines.append(Line(text[at : match.start()], codes, context, checked))
+            lines.append(SourceLine(text[at : match.start()], codes, context, checked))
             spaces.append(match[0])
             at = match.end()
-    return spaces, [*lines, Line(text[at:], codes, context, checked)]
+    return spaces, [*lines, SourceLine(text[at:], codes, context, checked)]
 
 
 def _assembled(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from dragoman.config import config, from_dict
-from dragoman.decode.documents.segment import Part
+from dragoman.decode.segmentation import TextSegment
 from dragoman.errors import ConfigError
 from dragoman.text.placeholders import Placeholder, Role, find
 
@@ -29,8 +29,8 @@ LANGUAGE = "en"
 class NoSplitting:
     """Takes a text as one."""
 
-    def parts(self, text: str) -> list[Part]:
-        return [Part(text, "")]
+    def parts(self, text: str) -> list[TextSegment]:
+        return [TextSegment(text, "")]
 
 
 NO_SPLITTING = NoSplitting()
@@ -43,12 +43,12 @@ class BySentences:
     language: str = LANGUAGE
     """A language code, such as de or pt-BR."""
 
-    def parts(self, text: str) -> list[Part]:
+    def parts(self, text: str) -> list[TextSegment]:
         """The sentences of a text, each with the white space that follows it."""
         parts, start = [], 0
         for end in [*self.ends(text), len(text)]:
             sentence = text[start:end]
-            parts.append(Part(sentence.rstrip(), sentence[len(sentence.rstrip()) :]))
+            parts.append(TextSegment(sentence.rstrip(), sentence[len(sentence.rstrip()) :]))
             start = end
         return parts
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dragoman.abilities import ANSWERS
-from dragoman.data.spans import Asked, Layout, Window, as_fields, best_span, said
+from dragoman.capabilities import ANSWERS
+from dragoman.data.spans import ContextLayout, ContextWindow, EncodedQuestions, as_fields, best_answer, best_span
 from dragoman.decode.arguments import check_list, check_pair
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
-from dragoman.model.positions.places import Frames
+from dragoman.model.positions.tokens import Frames
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -42,7 +42,7 @@ class Answerer(InputReader):
                 "this run's model was not trained to answer questions: start one with task: question_answering"
             )
         longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
-        self.form = Asked(tokenizer, Layout(longest, data["longest_question"], data["stride"]))
+        self.form = EncodedQuestions(tokenizer, ContextLayout(longest, data["longest_question"], data["stride"]))
         self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
 
     def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
@@ -59,12 +59,12 @@ class Answerer(InputReader):
             for (context, question), of_question in zip(asked, cut, strict=True)
         ]
 
-    def _answered(self, context: str, question: str, read: Sequence[tuple[Window, Tensor]]) -> Answered:
+    def _answered(self, context: str, question: str, read: Sequence[tuple[ContextWindow, Tensor]]) -> Answered:
         found = [
             (window, best_span(logits[: len(window.ids)], logits.new_tensor(window.ids).long(), self.longest_answer))
             for window, logits in read
         ]
-        return Answered(question, *said(context, found, unanswerable=self.unanswerable))
+        return Answered(question, *best_answer(context, found, unanswerable=self.unanswerable))
 
     def answer(self, inputs: Tensor | Frames) -> Tensor:
         assert isinstance(inputs, Tensor), "ids are read"

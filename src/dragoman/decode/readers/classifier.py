@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dragoman.abilities import CLASSIFIES
+from dragoman.capabilities import CLASSIFIES
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder

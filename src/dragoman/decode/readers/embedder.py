@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.decode.readers.input_reader import InputReader, Progress
-from dragoman.model.heads import Mean, Sentence
-from dragoman.model.positions.places import Frames
+from dragoman.model.heads import Mean, SentenceHead
+from dragoman.model.positions.tokens import Frames
 
 
 class Embedder(InputReader):
@@ -29,6 +29,6 @@ class Embedder(InputReader):
 
     @torch.inference_mode()
     def answer(self, inputs: Tensor | Frames) -> Float[Tensor, "B E"]:
-        if isinstance(self.model.cfg.head, Sentence):
+        if isinstance(self.model.cfg.head, SentenceHead):
             return self.model(inputs)
         return F.normalize(Mean().pool(*self.model.encode(inputs)).float(), dim=-1)

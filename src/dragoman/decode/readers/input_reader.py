@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dragoman.abilities import Ability, check
+from dragoman.capabilities import Ability, check
 from dragoman.checkpoint import load_reader
-from dragoman.data.material import Ids, material_of, moved
+from dragoman.data.material import IdMaterial, material_of, moved
 from dragoman.decode.arguments import check_items, check_list
-from dragoman.decode.forced import batches_by_length
-from dragoman.decode.precision import made_ready
+from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.model.encoder import Encoder
-from dragoman.model.positions.places import Frames
+from dragoman.model.positions.tokens import Frames
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 BATCH_TOKENS = 8192
@@ -64,7 +64,7 @@ class InputReader:
             check(run, model, cls.ability)
         if special_tokens and tokenizer is not None:
             tokenizer = tokenizer.reading_special_tokens()
-        return cls(made_ready(model, device), tokenizer, config)
+        return cls(prepare_for_inference(model, device), tokenizer, config)
 
     def checked(self, given: Any, argument: str) -> list[Any]:
         """The list of what is to be read.
@@ -72,7 +72,7 @@ class InputReader:
         Raises:
             TypeError: ``given`` is none, or holds what is no text where texts are read.
         """
-        if isinstance(self.material, Ids):
+        if isinstance(self.material, IdMaterial):
             return check_items(given, argument)
         return check_list(given, argument, what=self.material.what)
 

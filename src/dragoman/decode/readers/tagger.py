@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dragoman.abilities import TAGS
-from dragoman.data.tags import Part, parts
+from dragoman.capabilities import TAGS
+from dragoman.data.tags import SentencePart, parts
 from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
@@ -52,7 +52,7 @@ class Tagger(InputReader):
             for words, of_sentence in zip(sentences, cut, strict=True)
         ]
 
-    def _joined(self, words: Sequence[str], read: Sequence[tuple[Part, Tensor]]) -> TaggedWords:
+    def _joined(self, words: Sequence[str], read: Sequence[tuple[SentencePart, Tensor]]) -> TaggedWords:
         if not words:
             return TaggedWords((), (), ())
         found = torch.cat([logits[part.first] for part, logits in read]).softmax(dim=1)

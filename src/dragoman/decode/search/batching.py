@@ -20,17 +20,17 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from dragoman.decode.forced import padded
-from dragoman.decode.rules.constrained import TermRule
-from dragoman.decode.rules.rules import Rule
+from dragoman.decode.constraints.constrained import TermRule
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.search import Batch, SearchConfig, begin
+from dragoman.decode.search.rule import Rule
+from dragoman.decode.search.search import SearchBatch, SearchConfig, begin
 from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.teacher_forcing import padded
 from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.model.state import KVPolicy
 
 JOINING = (Greedy, Beam, DiverseBeam)
 """Searches whose batches may be put together. The others keep the batch they began with, and so does whatever has to
@@ -39,7 +39,7 @@ batch, and speculation takes one sentence at a time."""
 SHARE = 0.5
 """A batch rests when no more than this share of its places is taken; 0.1 to 0.5 cost about the same."""
 
-Asked = Callable[[list[int], Int[Tensor, "B S"]], tuple[SearchConfig, list[Rule]]]
+BatchFactory = Callable[[list[int], Int[Tensor, "B S"]], tuple[SearchConfig, list[Rule]]]
 """How the sentences of these numbers are searched, and what they may say: the same kinds for all of one search."""
 Progress = Callable[[int], None]
 
@@ -47,7 +47,7 @@ Progress = Callable[[int], None]
 def search_all(
     model: SequenceModel,
     rows: Sequence[Sequence[int]],
-    asked: Asked,
+    asked: BatchFactory,
     room: int,
     policy: KVPolicy = DEFAULT,
     *,
@@ -80,7 +80,7 @@ def search_all(
 class _Lot:
     """Sentences that are searched together."""
 
-    batch: Batch
+    batch: SearchBatch
     numbers: list[int]
     """Which ones, in the order of the batch."""
     left: list[int]
@@ -94,7 +94,7 @@ class _Work:
         self,
         model: SequenceModel,
         rows: Sequence[Sequence[int]],
-        asked: Asked,
+        asked: BatchFactory,
         room: int,
         policy: KVPolicy,
         share: float,
@@ -154,5 +154,5 @@ class _Work:
             self.found[i] = hypotheses
 
 
-def may_be_joined(batch: Batch) -> bool:
+def may_be_joined(batch: SearchBatch) -> bool:
     return type(batch.cfg) in JOINING and not any(isinstance(rule, TermRule) for rule in batch.rule.rules)

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf, config
+from dragoman.decode.search.backpointers import Backpointers, ContinuedRows, EndedHypotheses
 from dragoman.decode.search.ranking import Best, best, best_continuations, first_largest, log_partition
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
-from dragoman.decode.search.trail import Ended, Grown, Trail
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -66,9 +66,9 @@ def _not_negative(alpha: float) -> None:
 
 # ---- when a sentence is done -----------------------------------------------------------------------
 
-Stop = Literal["first", "full", "certain"]
+StopRule = Literal["first", "full", "certain"]
 
-_STOPS: dict[Stop, Callable[["BeamStrategy"], Bool[Tensor, " N"]]] = {
+_STOPS: dict[StopRule, Callable[["BeamStrategy"], Bool[Tensor, " N"]]] = {
     "first": lambda search: search.best[:, -1] >= search.ahead(),
     "full": lambda search: (search.best[:, -1] >= search.ahead()) & (search.finished >= search.beams),
     "certain": lambda search: search.best[:, -1] >= search.within_reach(),
@@ -82,7 +82,7 @@ class Beam:
     size: int = 5
     penalty: LengthPenalty = Average()
     """How finished translations of different lengths are compared."""
-    stop: Stop = "full"
+    stop: StopRule = "full"
     """When a sentence is done. ``first``: once the ``nbest`` best of those finished score no less than its best
     beginning does so far. ``full``: once, besides, ``size`` translations are finished; longer ones so get a chance.
     ``certain``: once no beginning can reach the ``nbest`` best any more, which may take up to the length limit."""
@@ -122,7 +122,7 @@ class BeamStrategy(Strategy):
         self.total = torch.zeros(len(limits), 1, device=device)  # (N, W): log-probability of each beginning
         self.finished = torch.zeros_like(self.limit)  # (N,): translations that have ended
         self.best = torch.full((len(limits), cfg.nbest), -torch.inf, device=device)  # (N, nbest): their best scores
-        self.trail = Trail(len(limits))
+        self.trail = Backpointers(len(limits))
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         self.steps, self.length = self.steps + 1, self.length + 1
@@ -130,7 +130,7 @@ class BeamStrategy(Strategy):
         found = self.propose(logits, ranked)
         cut = torch.zeros_like(found.token, dtype=torch.bool)
         if self.steps >= self.earliest:
-            found, cut = self.cut(found, logits, ranked)
+            found, cut = self.truncate(found, logits, ranked)
         parent = found.beam + W * torch.arange(N, device=found.beam.device)[:, None, None]
         ends = found.token == EOS
         self.end(found, ends, parent, cut)
@@ -143,7 +143,7 @@ class BeamStrategy(Strategy):
         found = best_continuations(ranked.unflatten(0, self.total.shape), self.total, 2 * self.each, EOS, own)
         return Best(*(field[:, None] for field in found))
 
-    def cut(
+    def truncate(
         self, found: Best, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]
     ) -> tuple[Best, Bool[Tensor, "N G C"]]:
         """At a sentence's limit its only candidates are the ends of its rows; also, which rows would have gone on. Rows
@@ -181,7 +181,9 @@ class BeamStrategy(Strategy):
         real = ends & (total > -torch.inf)
         beam = found.beam[:, :, : self.each].flatten(1)
         score = total / self.divisors[self.length][:, None] + self.bonus(beam)
-        self.trail.ended.append(Ended(real, self.sentence[:, None].expand_as(real), parent, total, score, cut))
+        self.trail.ended.append(
+            EndedHypotheses(real, self.sentence[:, None].expand_as(real), parent, total, score, cut)
+        )
         self.finished = self.finished + real.sum(dim=1)
         scores = torch.cat([self.best, score.masked_fill(~real, -torch.inf)], dim=1)
         self.best = scores.topk(self.cfg.nbest, dim=1).values
@@ -203,7 +205,7 @@ class BeamStrategy(Strategy):
             keep = done.int().argsort(stable=True)[:left]
             beam, token, parent = beam[keep], token[keep], parent[keep]
             self.keep(keep)
-        self.trail.grown.append(Grown(parent.flatten(), token.flatten(), self.total.flatten()))
+        self.trail.grown.append(ContinuedRows(parent.flatten(), token.flatten(), self.total.flatten()))
         rows = (beam + K * torch.arange(left, device=beam.device)[:, None]).flatten() if moved and not first else None
         return Choice(keep, rows, token.flatten())
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import config
+from dragoman.decode.search.attention_taps import attention_taps, recording_attention
 from dragoman.decode.search.beam import Beam, BeamStrategy
-from dragoman.decode.search.listening import listening, taps
 from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
@@ -45,12 +45,12 @@ class CoveringStrategy(BeamStrategy):
     """(N, W, S): attention so far."""
 
     def watching(self, model: SequenceModel, source: Int[Tensor, "B S"] | None) -> AbstractContextManager[object]:
-        if source is None or not taps(model):
+        if source is None or not attention_taps(model):
             raise ConfigError("covering_beam: this model does not attend to a source: use beam")
         if self.steps == 0:
             self.source, self.paid = source != PAD, source.new_zeros(len(source), 1, source.shape[1]).float()
         self.heard: list[Tensor] = []
-        return listening(taps(model), self.heard)
+        return recording_attention(attention_taps(model), self.heard)
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         # The hypotheses of a sentence read its source side by side: (N, H, W, S) from each layer.

@@ -45,7 +45,7 @@ class GreedyStrategy(Strategy):
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): the step at which it is ended
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its row in the batch
-        self.said: list[Said] = []
+        self.said: list[Emitted] = []
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.steps += 1
@@ -62,13 +62,13 @@ class GreedyStrategy(Strategy):
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
 
-    def chosen(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Said":
+    def chosen(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Emitted":
         real = torch.ones_like(self.sentence, dtype=torch.bool)
         if ranked is logits and self.steps < self.earliest:
-            return Said(self.sentence, *likeliest(logits, EOS), ~real, real)
+            return Emitted(self.sentence, *likeliest(logits, EOS), ~real, real)
         wanted = self.guess(ranked, 0)
         token = wanted.masked_fill(self.limit <= self.steps, EOS)
-        return Said(self.sentence, token, log_prob_of(logits, token), token != wanted, real)
+        return Emitted(self.sentence, token, log_prob_of(logits, token), token != wanted, real)
 
     def join(self, other: Strategy) -> None:
         assert isinstance(other, GreedyStrategy)
@@ -86,7 +86,7 @@ class GreedyStrategy(Strategy):
 # ---- what was said, read back -----------------------------------------------------------------------
 
 
-class Said(NamedTuple):
+class Emitted(NamedTuple):
     """What the rows of a batch said at one step."""
 
     row: Int[Tensor, "*R"]
@@ -99,7 +99,7 @@ class Said(NamedTuple):
     """False after the end."""
 
 
-def spelt(steps: Sequence[Said], scored: Callable[[float, int], float]) -> list[Hypothesis]:
+def spelt(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
     """What each row of a batch has said, which had no other past than its own.
 
     Raises:

@@ -18,15 +18,15 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.chance import draw, key
-from dragoman.decode.search.greedy import Said, spelt
+from dragoman.decode.search.greedy import Emitted, spelt
 from dragoman.decode.search.ranking import first_largest, log_partition
+from dragoman.decode.search.rng import draw, key
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
 from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(gt=0, le=1)]
+SamplingTemperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
 
@@ -86,16 +86,16 @@ class Sample:
     """Draw translations at random; those of one source are returned best first, by the mean log-probability of a token.
     Log-probabilities are the model's own, before any shaping."""
 
-    temperature: Temperature = 1.0
+    temperature: SamplingTemperature = 1.0
     """Logits are divided by it: below 1 the likelier tokens gain, above 1 the rarer ones; 0 takes the likeliest token
     always, as greedy search does."""
     top_k: PositiveInt | None = None
     """Draw from the so many likeliest tokens."""
-    top_p: Share | None = None
+    top_p: Probability | None = None
     """Draw from the fewest tokens that together have this probability."""
-    min_p: Share | None = None
+    min_p: Probability | None = None
     """Draw from tokens at least this many times as likely as the likeliest."""
-    typical: Share | None = None
+    typical: Probability | None = None
     """Draw from the tokens of nearly average surprise that together have this probability."""
     samples: PositiveInt = 1
     """How many for each source."""
@@ -151,7 +151,7 @@ class SampleStrategy(Strategy):
         self.limit = torch.tensor(limits, device=device)[:, None]  # (N, 1)
         self.row = torch.arange(self.keys.numel(), device=device).view_as(self.keys)  # (N, n)
         self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
-        self.said: list[Said] = []
+        self.said: list[Emitted] = []
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)
@@ -159,7 +159,7 @@ class SampleStrategy(Strategy):
         token = wanted.masked_fill(self.over | (self.limit <= self.length), EOS)
         log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
         log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
-        self.said.append(Said(self.row, token, log_prob, token != wanted, ~self.over))
+        self.said.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
 
         self.over = self.over | (token == EOS)
         done = self.over.all(dim=1)

@@ -12,20 +12,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.config import OneOf
-from dragoman.decode.rules.rules import Rule, Rules
 from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.chance import key
 from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
-from dragoman.decode.search.reader import Reader
+from dragoman.decode.search.rng import key
+from dragoman.decode.search.rule import Rule, Rules
 from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.session import DecoderSession
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.caches.cache import DEFAULT
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel, Tokens
-from dragoman.model.state import KVPolicy
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
@@ -74,7 +74,7 @@ def walk(
 
     ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
     """
-    batch = Batch(model, source, prompt, cfg, strategy, policy, rules)
+    batch = SearchBatch(model, source, prompt, cfg, strategy, policy, rules)
     with model.without_dropout():
         while choice := batch.step():
             yield choice
@@ -87,7 +87,7 @@ def begin(
     policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
-) -> "Batch":
+) -> "SearchBatch":
     """A batch that has not made a step, as ``search`` describes it."""
     longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
     rule = Rules(rules)
@@ -95,10 +95,10 @@ def begin(
     limits = [min(longest, max(cfg.limit.of(n), least + 1)) for n, least in zip(lengths, needs, strict=True)]
     rule.begin(limits)
     strategy = cfg.start(limits, source.device, own_seeds(source) if seeds is None else seeds)
-    return Batch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
+    return SearchBatch(model, source, source.new_full((len(source), 1), BOS), cfg, strategy, policy, rules)
 
 
-class Batch:
+class SearchBatch:
     """Sentences that are searched together: what the model remembers of them, and who chooses how they go on."""
 
     def __init__(
@@ -120,20 +120,20 @@ class Batch:
         """Let the model read what was chosen, and choose anew; None once every sentence has its hypotheses."""
         # never inference mode while others run: a generator's context would be theirs as well
         with torch.inference_mode(), self.strategy.watching(self.model, self.source):
-            logits = self.begun() if self.choice is None else self.reader.next(self.choice)
+            logits = self.first_logits() if self.choice is None else self.reader.next(self.choice)
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             if self.choice:
                 self.rule.follow(self.choice)
         return self.choice
 
-    def begun(self) -> Float[Tensor, "B V"]:
+    def first_logits(self) -> Float[Tensor, "B V"]:
         if isinstance(self.cfg, Speculative):
             self.reader = self.cfg.reader(self.model, self.source, self.policy, self.strategy)
         else:
-            self.reader = Reader(self.model, self.source, self.policy, self.strategy.beams)
+            self.reader = DecoderSession(self.model, self.source, self.policy, self.strategy.beams)
         return self.reader.first(self.prompt)
 
-    def join(self, other: "Batch") -> None:
+    def join(self, other: "SearchBatch") -> None:
         """Take in the sentences of ``other``, behind these and those before them, as if all had made their last step
         together; both are under way."""
         assert self.choice is not None and other.choice is not None

@@ -25,17 +25,17 @@ from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import OneOf, config
-from dragoman.decode.rules.rules import RowMemory
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.reader import Reader, arrange
+from dragoman.decode.search.rule import RowMemory
 from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.session import DecoderSession, arrange
 from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy
 from dragoman.errors import ConfigError
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel, Tokens
-from dragoman.model.state import KVPolicy
 from dragoman.text.tokens.tokenizer import EOS
 
-Ids = Int[Tensor, "B T"] | Tokens
+TokenIds = Int[Tensor, "B T"] | Tokens
 
 # ---- who guesses -----------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ class Guesser(ABC):
     """Guesses what the rows of one batch say next."""
 
     @abstractmethod
-    def begin(self, prompt: Ids) -> None: ...
+    def begin(self, prompt: TokenIds) -> None: ...
 
     @abstractmethod
     def follow(self, choice: Choice) -> None:
@@ -58,11 +58,11 @@ class Guesser(ABC):
 class LookUp(Guesser):
     """What followed the last time the newest tokens were read or said: names, numbers and phrases recur."""
 
-    def __init__(self, source: Ids | None, longest: int, vocab: int):
+    def __init__(self, source: TokenIds | None, longest: int, vocab: int):
         self.longest, self.vocab = longest, vocab
         self.before = None if source is None else _ids(source)
 
-    def begin(self, prompt: Ids) -> None:
+    def begin(self, prompt: TokenIds) -> None:
         prompt = _ids(prompt)
         self.said = RowMemory(prompt if self.before is None else torch.cat([self.before, prompt], dim=1))
 
@@ -91,12 +91,12 @@ class LookUp(Guesser):
 class Draft(Guesser):
     """A smaller model with the same vocabulary says what it would say."""
 
-    def __init__(self, model: SequenceModel, source: Ids | None, policy: KVPolicy, strategy: Strategy, most: int):
+    def __init__(self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int):
         self.model, self.strategy = model, strategy
         self.state = model.start(source, policy)
         self.state.allow_rewind(most)
 
-    def begin(self, prompt: Ids) -> None:
+    def begin(self, prompt: TokenIds) -> None:
         self.model.decode(prompt, self.state)
         self.unread = RowMemory(_ids(prompt)[:, :0])
 
@@ -121,18 +121,18 @@ class Draft(Guesser):
         return torch.stack(guesses, dim=1)
 
 
-def _ids(given: Ids) -> Int[Tensor, "B T"]:
+def _ids(given: TokenIds) -> Int[Tensor, "B T"]:
     return given.ids if isinstance(given, Tokens) else given
 
 
 # ---- reading ahead ---------------------------------------------------------------------------------
 
 
-class Ahead(Reader):
+class SpeculativeSession(DecoderSession):
     """Reads guesses along with what was chosen, and takes them back where they were wrong."""
 
     def __init__(
-        self, model: SequenceModel, source: Ids | None, policy: KVPolicy, beams: int, guesser: Guesser, most: int
+        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, beams: int, guesser: Guesser, most: int
     ):
         super().__init__(model, source, policy, beams)
         self.state.allow_rewind(most)
@@ -140,7 +140,7 @@ class Ahead(Reader):
         self.forwards = 0
         """How often the model was asked."""
 
-    def first(self, prompt: Ids) -> Float[Tensor, "B V"]:
+    def first(self, prompt: TokenIds) -> Float[Tensor, "B V"]:
         self.guesser.begin(prompt)
         self.forwards += 1
         logits = super().first(prompt)
@@ -190,7 +190,7 @@ class PromptLookup:
     """Tokens compared at most: where more of them agree, the guess is better."""
 
     def guesser(
-        self, model: SequenceModel, source: Ids | None, policy: KVPolicy, strategy: Strategy, most: int
+        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
     ) -> Guesser:
         return LookUp(source, self.longest, model.output.out_features)
 
@@ -204,7 +204,7 @@ class DraftModel:
     checkpoint: str = "best"
 
     def guesser(
-        self, model: SequenceModel, source: Ids | None, policy: KVPolicy, strategy: Strategy, most: int
+        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
     ) -> Guesser:
         path = RunDirectory.open(self.run).find(self.checkpoint).path.resolve()
         draft = _loaded(path, model.device)
@@ -252,6 +252,8 @@ class Speculative:
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int]) -> Strategy:
         return self.search.start(limits, device, seeds)
 
-    def reader(self, model: SequenceModel, source: Ids | None, policy: KVPolicy, strategy: Strategy) -> Ahead:
+    def reader(
+        self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy
+    ) -> SpeculativeSession:
         guesser = self.draft.guesser(model, source, policy, strategy, self.tokens)
-        return Ahead(model, source, policy, strategy.beams, guesser, self.tokens)
+        return SpeculativeSession(model, source, policy, strategy.beams, guesser, self.tokens)

@@ -31,7 +31,7 @@ class Hypothesis:
     """Their sum."""
     score: float
     """What hypotheses of one source are ranked by: ``log_prob``, corrected for length as the search was told to."""
-    cut: bool
+    truncated: bool
     """The length limit ended it; the model would have gone on."""
 
 

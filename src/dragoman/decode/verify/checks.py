@@ -20,7 +20,7 @@ from dragoman.model.attention import Attention
 
 S = TypeVar("S")
 T = TypeVar("T")
-Ids = tuple[int, ...]
+CheckIds = tuple[int, ...]
 Progress = Callable[[int, int], None]
 """Called with the questions answered and their number."""
 
@@ -33,12 +33,12 @@ COMPILED = 4
 
 
 @dataclass(frozen=True)
-class Failure:
+class CheckFailure:
     row: int
     """Of the examples given, counted from 1."""
-    wanted: Ids
+    wanted: CheckIds
     """What the reference says, in ids of the target vocabulary; nothing of a model that only reads."""
-    got: Ids
+    got: CheckIds
     difference: float | None = None
     """Where numbers were compared: by how much they differ."""
 
@@ -56,7 +56,7 @@ class Check:
     """Whether it must be the same, every time."""
     difference: float = 0.0
     """Of answers: the mean of how far their scores lie apart. Of numbers: the largest, see ``tolerance``."""
-    failure: Failure | None = None
+    failure: CheckFailure | None = None
     """The first."""
     skipped: str | None = None
     """Why it was not asked."""
@@ -66,7 +66,7 @@ class Check:
         return not self.exact or self.same == self.of
 
 
-class Question(NamedTuple):
+class CheckQuestion(NamedTuple):
     name: str
     searched: str
     ask: Callable[[], Check]
@@ -80,7 +80,7 @@ class Verifier(ABC):
     """A model and the examples that it is asked."""
 
     @abstractmethod
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[CheckQuestion]:
         """Everything that is asked, in this order."""
 
     @property
@@ -89,7 +89,7 @@ class Verifier(ABC):
         """How many there are."""
 
 
-def answered(verifier: Verifier, progress: Progress | None = None) -> Iterator[Check]:
+def run_checks(verifier: Verifier, progress: Progress | None = None) -> Iterator[Check]:
     """Ask everything; yield each row of the table as it is known."""
     questions = verifier.questions()
     for done, question in enumerate(questions, 1):
@@ -117,9 +117,11 @@ def own_precision(dtype: torch.dtype) -> str:
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
-def within(name: str, searched: str, answers: Sequence[Ids], apart: Sequence[float], most: float, exact: bool) -> Check:
+def within(
+    name: str, searched: str, answers: Sequence[CheckIds], apart: Sequence[float], most: float, exact: bool
+) -> Check:
     """The row of numbers that lie so far ``apart``, those of an example each."""
-    failures = (Failure(i + 1, answers[i], answers[i], d) for i, d in enumerate(apart) if not d <= most)
+    failures = (CheckFailure(i + 1, answers[i], answers[i], d) for i, d in enumerate(apart) if not d <= most)
     same = sum(d <= most for d in apart)
     return Check(name, searched, same, len(apart), exact, max(apart, default=0.0), next(failures, None))
 

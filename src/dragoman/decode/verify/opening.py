@@ -26,8 +26,8 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.context import learnt
 from dragoman.text.corpus import source_rows
 from dragoman.text.formats.kinds import read_plain_lines
-from dragoman.text.formats.lines import Sourced
 from dragoman.text.held_out import read_held_out
+from dragoman.text.lines import Sourced
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import PROMPT_FRAME, Tokenizer
 
@@ -36,7 +36,7 @@ BEGINNING = 16
 
 
 @dataclass(frozen=True)
-class Opened:
+class VerifiableRun:
     verifier: Verifier
     texts: Sequence[str]
     """The examples, where they are texts that a person has written; else nothing."""
@@ -46,7 +46,7 @@ class Opened:
 
 def open_run(
     run: Path, which: str | int = "best", *, text: Path | None, examples: int, device: str, beam: int, **how: Any
-) -> list[Opened]:
+) -> list[VerifiableRun]:
     """One, or one for each of two towers.
 
     Args:
@@ -66,14 +66,14 @@ def open_run(
         tokenizers = directory.tokenizers()
         ask = _to_translate if translates(model) else _to_continue
         texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
-        return [Opened(WritingVerifier(model, tokenizers[1], rows, beam=beam, **how), texts, tokenizers[1])]
+        return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, beam=beam, **how), texts, tokenizers[1])]
     opened = []
     for name, tower in _towers(model):
         tokenizer = directory.tokenizers()[0] if isinstance(tower.cfg.inputs, TokenInput) else None
         answers = config.get("task", {}).get("kind") == "question_answering"
         reader = (Answerer if answers else InputReader)(tower, tokenizer, config)
         texts, rows = _to_read(reader, text, examples)
-        opened.append(Opened(ReadingVerifier(reader, rows, searched=name, **how), texts, None))
+        opened.append(VerifiableRun(ReadingVerifier(reader, rows, searched=name, **how), texts, None))
     return opened
 
 
@@ -86,13 +86,13 @@ def _towers(model: nn.Module) -> list[tuple[str, Encoder]]:
     return towers[:1] if model.first is model.second else towers
 
 
-Examples = tuple[list[str], list[list[int]]]
+VerifyExamples = tuple[list[str], list[list[int]]]
 """Texts, or none, and ids."""
 
 
 def _to_translate(
     model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
-) -> Examples:
+) -> VerifyExamples:
     most = model.max_length
     if text is not None:
         before = learnt(config)
@@ -109,7 +109,7 @@ def _to_translate(
 
 def _to_continue(
     model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
-) -> Examples:
+) -> VerifyExamples:
     most = max(1, (model.max_length or 2 * BEGINNING) // 2)  # the rest is for what the model says
     if text is not None:
         texts = [line for line in _lines(text, count) if line.strip()]

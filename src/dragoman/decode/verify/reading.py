@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dragoman.data.material import Ids, Images, Measurements, moved
-from dragoman.data.spans import Window
-from dragoman.decode.precision import made_ready, precision_of
+from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, moved
+from dragoman.data.spans import ContextWindow
+from dragoman.decode.precision import precision_of, prepare_for_inference
 from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.input_reader import InputReader
 from dragoman.decode.verify.checks import (
@@ -27,7 +27,7 @@ from dragoman.decode.verify.checks import (
     PADDING,
     PRECISIONS,
     Check,
-    Question,
+    CheckQuestion,
     Verifier,
     batches,
     compiling,
@@ -38,9 +38,9 @@ from dragoman.decode.verify.checks import (
     written_out,
 )
 from dragoman.decode.verify.writing import random_rows
-from dragoman.model.positions.places import PAD, Frames
+from dragoman.model.positions.tokens import PAD, Frames
 
-Rows = Sequence[np.ndarray]
+InputRows = Sequence[np.ndarray]
 
 
 class ReadingVerifier(Verifier):
@@ -55,39 +55,45 @@ class ReadingVerifier(Verifier):
     """
 
     def __init__(
-        self, reader: InputReader, rows: Rows, *, batch: int = 32, compiled: bool = False, searched: str = "outputs"
+        self,
+        reader: InputReader,
+        rows: InputRows,
+        *,
+        batch: int = 32,
+        compiled: bool = False,
+        searched: str = "outputs",
     ):
         reader.model.eval()
         self.reader, self.rows, self.batch, self.compiled, self.searched = reader, rows, batch, compiled, searched
         parameter = next(reader.model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.made_ready = cache(partial(_made_ready, reader, str(self.device)))
-        self.used = self.made_ready(own_precision(self.dtype))
+        self.prepare_for_inference = cache(partial(_prepare_for_inference, reader, str(self.device)))
+        self.used = self.prepare_for_inference(own_precision(self.dtype))
 
     @property
     def examples(self) -> int:
         return len(self.rows)
 
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[CheckQuestion]:
         ways: dict[str, Callable[[], list[Tensor]]] = {
             f"in batches of {self.batch}": self.outputs,
             "in another order": partial(shuffled, self.rows, self.outputs),
             f"with {PADDING} more columns of padding": partial(self.outputs, extra=PADDING),
             "attention written out": self.written_out,
         }
-        if isinstance(self.reader.material, Images):
+        if isinstance(self.reader.material, ImageMaterial):
             del ways[f"with {PADDING} more columns of padding"]  # all have one size
         asked: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in ways.items()}
         asked |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
         asked["asked twice"] = self.asked_twice
         asked["compiled"] = self.compiled_forward
-        return [Question(name, self.searched, ask) for name, ask in asked.items()]
+        return [CheckQuestion(name, self.searched, ask) for name, ask in asked.items()]
 
     # ---- ways of asking ----
 
     def outputs(
         self,
-        rows: Rows | None = None,
+        rows: InputRows | None = None,
         *,
         batch: int | None = None,
         extra: int = 0,
@@ -128,13 +134,13 @@ class ReadingVerifier(Verifier):
 
     def run_in(self, precision: str) -> Check:
         """As ``InputReader.load`` runs the model."""
-        ask = partial(self.outputs, answer=self.made_ready(precision).answer)
+        ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
         return self.compare(f"run in {precision}", ask, exact=getattr(torch, precision) == self.dtype)
 
     def asked_twice(self) -> Check:
         """The model as commands run it unasked, in whatever precision that is, against itself."""
         precision = precision_of("auto", self.device)
-        ask = partial(self.outputs, answer=self.made_ready(precision).answer)
+        ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
         return self.compare("asked twice", ask, wanted=ask())
 
     def compiled_forward(self) -> Check:
@@ -144,8 +150,10 @@ class ReadingVerifier(Verifier):
             return self.compare("compiled", ask)
 
 
-def _made_ready(reader: InputReader, device: str, precision: str) -> InputReader:
-    return type(reader)(made_ready(deepcopy(reader.model), device, precision), reader.tokenizer, reader.config)
+def _prepare_for_inference(reader: InputReader, device: str, precision: str) -> InputReader:
+    return type(reader)(
+        prepare_for_inference(deepcopy(reader.model), device, precision), reader.tokenizer, reader.config
+    )
 
 
 def _apart(wanted: Tensor, got: Tensor) -> float:
@@ -170,7 +178,7 @@ def _wider(inputs: Tensor | Frames, extra: int) -> Tensor | Frames:
 def rows_of(reader: InputReader, texts: Sequence[str]) -> list[np.ndarray]:
     """Texts as the model reads them. One that answers questions is asked each text about itself."""
     if isinstance(reader, Answerer):
-        windows: list[Window] = [of_text[0] for of_text in reader.form.windows([(text, text) for text in texts])]
+        windows: list[ContextWindow] = [of_text[0] for of_text in reader.form.windows([(text, text) for text in texts])]
         return [np.array(window.ids) for window in windows]
     return reader.material.rows(texts, [f"text {i}" for i in range(1, 1 + len(texts))])
 
@@ -178,14 +186,14 @@ def rows_of(reader: InputReader, texts: Sequence[str]) -> list[np.ndarray]:
 def random_inputs(reader: InputReader, count: int) -> list[np.ndarray]:
     """Texts, images or frames made up by chance, for who has none; the same ones every time."""
     material, draw = reader.material, np.random.default_rng(0)
-    if isinstance(material, Ids):
+    if isinstance(material, IdMaterial):
         rows = random_rows(len(material.tokenizer), count, material.longest - 2)
         return rows_of(reader, [material.tokenizer.decode(row) or "?" for row in rows])
-    if isinstance(material, Images):
+    if isinstance(material, ImageMaterial):
         channels, height, width = material.shape
         given = [draw.standard_normal((height, width, channels)) for _ in range(count)]
     else:
-        assert isinstance(material, Measurements)
+        assert isinstance(material, FrameMaterial)
         lengths = draw.integers(2, min(30, material.longest), count, endpoint=True)
         given = [draw.standard_normal((length, material.channels)) for length in lengths]
     return material.rows(given, [f"input {i}" for i in range(1, 1 + count)])

@@ -18,25 +18,24 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from dragoman.decode.forced import padded
-from dragoman.decode.precision import made_ready, settled
-from dragoman.decode.rules.beginning import Beginning, ForcedBeginning
-from dragoman.decode.rules.vocabulary import Vocabulary
+from dragoman.decode.constraints.beginning import Beginning, ForcedBeginning
+from dragoman.decode.constraints.vocabulary import SpelledVocabulary
+from dragoman.decode.precision import prepare_for_inference, resolve_auto
 from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.ranking import first_largest
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.verify.asked import Asked, Beginnings, Rows, Sources
+from dragoman.decode.search.teacher_forcing import padded
 from dragoman.decode.verify.checks import (
     COMPILED,
     PADDING,
     PRECISIONS,
     Check,
-    Failure,
-    Ids,
-    Question,
+    CheckFailure,
+    CheckIds,
+    CheckQuestion,
     Verifier,
     batches,
     compiling,
@@ -46,12 +45,13 @@ from dragoman.decode.verify.checks import (
     within,
     written_out,
 )
+from dragoman.decode.verify.inputs import ContinuationInputs, IdRows, TranslationInputs, VerifyInputs
 from dragoman.model.caches.cache import DEFAULT, Cache, examples, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
 from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
 
-Answers = Sequence[Hypothesis] | Sequence[Ids]
+Answers = Sequence[Hypothesis] | Sequence[CheckIds]
 
 REFERENCE = parse_cache("growing")
 CACHES = examples()
@@ -85,22 +85,24 @@ class WritingVerifier(Verifier):
         self,
         model: SequenceModel,
         tokenizer: Tokenizer,
-        rows: Rows,
+        rows: IdRows,
         *,
         beam: int = 5,
         batch: int = 32,
         compiled: bool = False,
     ):
         self.model, self.batch, self.compiled = model.eval(), batch, compiled
-        self.asked: Asked = (Sources if translates(model) else Beginnings)(rows, model.device)
+        self.asked: VerifyInputs = (TranslationInputs if translates(model) else ContinuationInputs)(rows, model.device)
         self.rows, self.dtype = self.asked.rows, next(model.parameters()).dtype
-        self.vocabulary = Vocabulary(tokenizer)
+        self.vocabulary = SpelledVocabulary(tokenizer)
         self.beams = Beam(size=beam, nbest=beam) if beam > 1 else Greedy()
         self.searches: dict[str, SearchConfig] = {"greedy": Greedy()}
         if beam > 1:
             self.searches[f"beam {beam}"] = Beam(size=beam)
-        self.made_ready = cache(lambda precision: made_ready(deepcopy(model), str(model.device), precision))
-        self.used = self.made_ready(own_precision(self.dtype))
+        self.prepare_for_inference = cache(
+            lambda precision: prepare_for_inference(deepcopy(model), str(model.device), precision)
+        )
+        self.used = self.prepare_for_inference(own_precision(self.dtype))
         self.closeness = 10 * max(tolerance(self.dtype), 1e-5)
         """How far log-probabilities of the same token may lie apart, see ``log_probs_apart``."""
         self.reference = cache(
@@ -111,7 +113,7 @@ class WritingVerifier(Verifier):
     def examples(self) -> int:
         return len(self.rows)
 
-    def questions(self) -> list[Question]:
+    def questions(self) -> list[CheckQuestion]:
         found = []
         for searched, cfg in self.searches.items():
             ways = {
@@ -121,20 +123,22 @@ class WritingVerifier(Verifier):
                 f"with {PADDING} more columns of padding": partial(self.answers, cfg, extra=PADDING),
                 "attention written out": partial(self.written_out, cfg),
             }
-            if isinstance(self.asked, Beginnings):
+            if isinstance(self.asked, ContinuationInputs):
                 del ways["batches put together"]  # continuations are not
             found += [
-                Question(name, searched, partial(self.compare, name, searched, ask)) for name, ask in ways.items()
+                CheckQuestion(name, searched, partial(self.compare, name, searched, ask)) for name, ask in ways.items()
             ]
-            found += [Question(f"cache {text}", searched, partial(self.cached, text, searched)) for text in CACHES]
-            found += [Question(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS]
+            found += [CheckQuestion(f"cache {text}", searched, partial(self.cached, text, searched)) for text in CACHES]
+            found += [
+                CheckQuestion(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS
+            ]
             for name, policy in {"asked twice": DEFAULT, "asked twice, cache growing": REFERENCE}.items():
-                found.append(Question(name, searched, partial(self.asked_twice, name, searched, policy)))
+                found.append(CheckQuestion(name, searched, partial(self.asked_twice, name, searched, policy)))
         for name, ask in {"without a cache": self.uncached, "beginnings forced": self.forced}.items():
-            found.append(Question(name, "greedy", partial(self.compare, name, "greedy", ask)))
-        found += [Question(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
-        found.append(Question("n-best lists", "scores", self.scores))
-        found.append(Question("compiled", "logits", self.compiled_forward))
+            found.append(CheckQuestion(name, "greedy", partial(self.compare, name, "greedy", ask)))
+        found += [CheckQuestion(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
+        found.append(CheckQuestion("n-best lists", "scores", self.scores))
+        found.append(CheckQuestion("compiled", "logits", self.compiled_forward))
         return found
 
     # ---- ways of asking ----
@@ -143,7 +147,7 @@ class WritingVerifier(Verifier):
         self,
         cfg: SearchConfig,
         *,
-        rows: Rows | None = None,
+        rows: IdRows | None = None,
         policy: Cache = DEFAULT,
         batch: int | None = None,
         extra: int = 0,
@@ -175,7 +179,7 @@ class WritingVerifier(Verifier):
             found += self.asked.search(self.used, some, self.searches["greedy"], rules=[rule])
         return [hypotheses[0] for hypotheses in found]
 
-    def uncached(self) -> list[Ids]:
+    def uncached(self) -> list[CheckIds]:
         """Greedy search that reads everything anew for each token."""
         found = []
         for some in batches(self.rows, self.batch):
@@ -217,19 +221,21 @@ class WritingVerifier(Verifier):
             failure=next(filter(None, found), None),
         )
 
-    def failure(self, row: int, wanted: Hypothesis, got: Hypothesis | Ids, most: float | None) -> Failure | None:
+    def failure(
+        self, row: int, wanted: Hypothesis, got: Hypothesis | CheckIds, most: float | None
+    ) -> CheckFailure | None:
         """None for the same tokens whose log-probabilities, where they are known, lie ``most`` apart or less."""
         ids = got if isinstance(got, tuple) else got.tokens
         if wanted.tokens != ids:
-            return Failure(row, wanted.tokens, ids)
+            return CheckFailure(row, wanted.tokens, ids)
         if most is None or isinstance(got, tuple):
             return None
         apart = log_probs_apart(wanted.token_log_probs, got.token_log_probs)
-        return None if apart <= most else Failure(row, wanted.tokens, ids, apart)
+        return None if apart <= most else CheckFailure(row, wanted.tokens, ids, apart)
 
     def asked_twice(self, name: str, searched: str, policy: Cache) -> Check:
         """The model as commands run it unasked, in whatever precision that is, against itself."""
-        model = self.made_ready(settled(str(self.model.device), "auto")[1])
+        model = self.prepare_for_inference(resolve_auto(str(self.model.device), "auto")[1])
         ask = partial(self.answers, self.searches[searched], policy=policy, model=model)
         return self.compare(name, searched, ask, wanted=ask())
 
@@ -240,7 +246,7 @@ class WritingVerifier(Verifier):
     def run_in(self, precision: str, searched: str) -> Check:
         """As ``Translator`` and ``Generator`` run the model."""
         exact = getattr(torch, precision) == self.dtype
-        ask = partial(self.answers, self.searches[searched], model=self.made_ready(precision))
+        ask = partial(self.answers, self.searches[searched], model=self.prepare_for_inference(precision))
         return self.compare(f"run in {precision}", searched, ask, exact)
 
     def logits(self, text: str) -> Check:
@@ -276,7 +282,7 @@ class WritingVerifier(Verifier):
             apart.append(max(log_probs_apart(h.token_log_probs, next(read)) for h in some))
         return within("n-best lists", "scores", best, apart, self.closeness, exact=True)
 
-    def lists(self, rows: Rows) -> list[list[Hypothesis]]:
+    def lists(self, rows: IdRows) -> list[list[Hypothesis]]:
         return self.asked.search(self.used, rows, self.beams)
 
     def is_exact(self, text: str) -> bool:

@@ -3,22 +3,22 @@
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, Head, MaskedLanguage, NoHead, Spans, Tagging
+from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageHead, NoHead, SpansHead, TaggingHead
 from dragoman.model.inputs import TokenInput
+from dragoman.model.masks.visibility import Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 
 _OURS = "tower.blocks.{i}"
 
 
-def body(base: str) -> Table:
+def body(base: str) -> NameTable:
     """Embeddings and layers, which stand below ``base``."""
     layer = f"{base}.encoder.layer.{{i}}"
     return {
@@ -37,7 +37,7 @@ def body(base: str) -> Table:
     }
 
 
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "masked_language": {
         "cls.predictions.transform.dense.{leaf}": "head.dense.{leaf}",
         "cls.predictions.transform.LayerNorm.{leaf}": "head.norm.{leaf}",
@@ -50,12 +50,12 @@ HEADS: dict[str, Table] = {
 }
 
 
-def table(cfg: EncoderConfig) -> Table:
+def table(cfg: EncoderConfig) -> NameTable:
     return body("bert") | HEADS.get(cfg.head.kind, {})  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def tables(cfg: EncoderConfig) -> frozenset[str]:
-    if isinstance(cfg.head, MaskedLanguage):
+    if isinstance(cfg.head, MaskedLanguageHead):
         return frozenset({"inputs.tokens.weight", "head.output.weight", "head.output.bias"})
     return frozenset({"inputs.tokens.weight"})
 
@@ -63,7 +63,7 @@ def tables(cfg: EncoderConfig) -> frozenset[str]:
 # ---- config.json -> ours ---------------------------------------------------------------------------
 
 
-def head(given: Settings, norm: LayerNorm) -> Head:
+def head(given: HubConfig, norm: LayerNorm) -> Head:
     """What the architecture says."""
     given.read.add("tie_word_embeddings")  # of no matter where no words are written
     name = str(next(iter(given.get("architectures", [])), ""))
@@ -71,17 +71,17 @@ def head(given: Settings, norm: LayerNorm) -> Head:
     match name.partition("For")[2]:
         case "MaskedLM" | "PreTraining":
             tied = bool(given.get("tie_word_embeddings", True))
-            return MaskedLanguage(activation=given.activation("hidden_act"), norm=norm, tied=tied)
+            return MaskedLanguageHead(activation=given.activation("hidden_act"), norm=norm, tied=tied)
         case "SequenceClassification":
-            return Classification(classes=classes, activation="tanh")
+            return ClassificationHead(classes=classes, activation="tanh")
         case "TokenClassification":
-            return Tagging(classes=classes)
+            return TaggingHead(classes=classes)
         case "QuestionAnswering":
-            return Spans()
+            return SpansHead()
     return NoHead()
 
 
-def model(given: Settings, positions: Learned) -> EncoderConfig:
+def model(given: HubConfig, positions: Learned) -> EncoderConfig:
     given.only("position_embedding_type", "absolute")
     given.only("is_decoder", False)
     given.only("add_cross_attention", False)
@@ -102,7 +102,7 @@ def model(given: Settings, positions: Learned) -> EncoderConfig:
     )
 
 
-def config(given: Settings) -> EncoderConfig:
+def config(given: HubConfig) -> EncoderConfig:
     return model(given, Learned(length=given["max_position_embeddings"]))
 
 

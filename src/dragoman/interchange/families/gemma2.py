@@ -4,15 +4,15 @@ from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.families import llama, qwen2
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable
+from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import ZeroCenteredRmsNorm
-from dragoman.model.positions.visibility import Causal, Visibility
 from dragoman.model.scorer import AnyScorer, CappedDot, ScaledDot
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
-TABLE: Table = (
+TABLE: NameTable = (
     llama.ATTENTION
     | llama.MLP
     | {
@@ -23,43 +23,43 @@ TABLE: Table = (
 )
 
 
-def norm(given: Settings) -> ZeroCenteredRmsNorm:
+def norm(given: HubConfig) -> ZeroCenteredRmsNorm:
     return ZeroCenteredRmsNorm(eps=given.get("rms_norm_eps", 1e-6))
 
 
-def scorer(given: Settings) -> AnyScorer:
+def scorer(given: HubConfig) -> AnyScorer:
     scale = float(given.get("query_pre_attn_scalar", 256)) ** -0.5
     cap = given.get("attn_logit_softcapping")
     return ScaledDot(scale=scale) if cap is None else CappedDot(cap=cap, scale=scale)
 
 
-def gated(given: Settings) -> Gated:
+def gated(given: HubConfig) -> Gated:
     names = [name for name in ("hidden_activation", "hidden_act") if given.get(name)]  # both count as read
     name = names[0] if names else "hidden_activation"
     return Gated(hidden=given["intermediate_size"], activation=given.activation(name))
 
 
-def sights(given: Settings) -> list[Visibility]:
+def sights(given: HubConfig) -> list[Visibility]:
     """Every other layer has a window, from the first on, unless the folder says otherwise."""
     if given.get("layer_types"):
         return llama.windows(given, every=True)
     return [Causal(window=None if i % 2 else given["sliding_window"]) for i in range(given["num_hidden_layers"])]
 
 
-def block(given: Settings, **mixer: Any) -> BlockConfig:
+def block(given: HubConfig, **mixer: Any) -> BlockConfig:
     mixer = {"head_dim": given.get("head_dim", 256), "scorer": scorer(given)} | mixer
     return BlockConfig(mixer=llama.attention(given, **mixer), mlp=gated(given), norm=norm(given), placement="sandwich")
 
 
-def model(given: Settings, blocks: list[BlockConfig]) -> TransformerConfig:
+def model(given: HubConfig, blocks: list[BlockConfig]) -> TransformerConfig:
     given.only("use_bidirectional_attention", False)
     tied = given.changed(tie_word_embeddings=given.get("tie_word_embeddings", True))
     cap = given.get("final_logit_softcapping")
     return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=cap)
 
 
-def config(given: Settings) -> TransformerConfig:
-    return model(given, [block(given, visibility=sight) for sight in sights(given)])
+def config(given: HubConfig) -> TransformerConfig:
+    return model(given, [block(given, visibility=mask) for mask in sights(given)])
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dragoman.interchange.families import gemma2, qwen2
-from dragoman.interchange.family import Family, Settings, their_rotary
+from dragoman.interchange.family import Family, HubConfig, their_rotary
 from dragoman.model.positions.rotary import Rotary
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     depth = given["num_hidden_layers"]
     every = given.get("sliding_window_pattern", given.get("_sliding_window_pattern", 6))
     given.read |= {"rope_local_base_freq", "rope_scaling"}  # rope_parameters takes their place
@@ -17,17 +17,17 @@ def config(given: Settings) -> TransformerConfig:
     ]
     with_types = given.changed(layer_types=kinds)
     sights = gemma2.sights(with_types)
-    return gemma2.model(given, [_block(given, kind, sight) for kind, sight in zip(kinds, sights, strict=True)])
+    return gemma2.model(given, [_block(given, kind, mask) for kind, mask in zip(kinds, sights, strict=True)])
 
 
-def _block(given: Settings, kind: str, sight: Any) -> BlockConfig:
+def _block(given: HubConfig, kind: str, mask: Any) -> BlockConfig:
     if given.get("rope_parameters"):
         position = given.rotary(kind)
     elif kind == "full_attention":
         position = given.rotary(theta=1_000_000.0)
     else:
         position = Rotary(theta=float(given.get("rope_local_base_freq", 10_000.0)))
-    return gemma2.block(given, visibility=sight, position=position, qk_norm=gemma2.norm(given))
+    return gemma2.block(given, visibility=mask, position=position, qk_norm=gemma2.norm(given))
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:

@@ -2,37 +2,37 @@
 
 from typing import Any
 
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Form, Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
-from dragoman.model.positions.visibility import Causal
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
 _BLOCK = "decoder.blocks.{i}."
-TABLE: Table = {
+TABLE: NameTable = {
     "transformer.wte.weight": "embed.tokens.weight",
     "transformer.wpe.weight": "embed.position.weight",
     "transformer.h.{i}.ln_1.{leaf}": _BLOCK + "mixer_residual.before.{leaf}",
-    "transformer.h.{i}.attn.c_attn.weight": Form(
+    "transformer.h.{i}.attn.c_attn.weight": TensorForm(
         tuple(_BLOCK + f"mixer.{part}.weight" for part in "qkv"), transposed=True
     ),
-    "transformer.h.{i}.attn.c_attn.bias": Form(tuple(_BLOCK + f"mixer.{part}.bias" for part in "qkv")),
-    "transformer.h.{i}.attn.c_proj.weight": Form((_BLOCK + "mixer.out.weight",), transposed=True),
+    "transformer.h.{i}.attn.c_attn.bias": TensorForm(tuple(_BLOCK + f"mixer.{part}.bias" for part in "qkv")),
+    "transformer.h.{i}.attn.c_proj.weight": TensorForm((_BLOCK + "mixer.out.weight",), transposed=True),
     "transformer.h.{i}.attn.c_proj.bias": _BLOCK + "mixer.out.bias",
     "transformer.h.{i}.ln_2.{leaf}": _BLOCK + "mlp_residual.before.{leaf}",
-    "transformer.h.{i}.mlp.c_fc.weight": Form((_BLOCK + "mlp.up.weight",), transposed=True),
+    "transformer.h.{i}.mlp.c_fc.weight": TensorForm((_BLOCK + "mlp.up.weight",), transposed=True),
     "transformer.h.{i}.mlp.c_fc.bias": _BLOCK + "mlp.up.bias",
-    "transformer.h.{i}.mlp.c_proj.weight": Form((_BLOCK + "mlp.out.weight",), transposed=True),
+    "transformer.h.{i}.mlp.c_proj.weight": TensorForm((_BLOCK + "mlp.out.weight",), transposed=True),
     "transformer.h.{i}.mlp.c_proj.bias": _BLOCK + "mlp.out.bias",
     "transformer.ln_f.{leaf}": "decoder.final_norm.{leaf}",
     "lm_head.weight": "output.weight",
 }
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     given.only("scale_attn_weights", True)
     given.only("scale_attn_by_inverse_layer_idx", False)
     given.only("add_cross_attention", False)

@@ -6,15 +6,15 @@ The others that follow its layout (Mistral, Qwen, Gemma, Mixtral) start from wha
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, Settings, their_activation, their_rotary
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig, their_activation, their_rotary
+from dragoman.interchange.names import NameTable
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mlp import Gated
 from dragoman.model.norm import Norm, RmsNorm
-from dragoman.model.positions.visibility import Causal, Visibility
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
-ATTENTION: Table = {
+ATTENTION: NameTable = {
     "model.embed_tokens.weight": "embed.tokens.weight",
     "model.layers.{i}.input_layernorm.{leaf}": "decoder.blocks.{i}.mixer_residual.before.{leaf}",
     "model.layers.{i}.self_attn.q_proj.{leaf}": "decoder.blocks.{i}.mixer.q.{leaf}",
@@ -26,19 +26,21 @@ ATTENTION: Table = {
     "model.norm.{leaf}": "decoder.final_norm.{leaf}",
     "lm_head.weight": "output.weight",
 }
-MLP: Table = {
+MLP: NameTable = {
     "model.layers.{i}.mlp.gate_proj.{leaf}": "decoder.blocks.{i}.mlp.gate.{leaf}",
     "model.layers.{i}.mlp.up_proj.{leaf}": "decoder.blocks.{i}.mlp.up.{leaf}",
     "model.layers.{i}.mlp.down_proj.{leaf}": "decoder.blocks.{i}.mlp.out.{leaf}",
 }
-PRE_NORM: Table = {"model.layers.{i}.post_attention_layernorm.{leaf}": "decoder.blocks.{i}.mlp_residual.before.{leaf}"}
-TABLE: Table = ATTENTION | MLP | PRE_NORM
+PRE_NORM: NameTable = {
+    "model.layers.{i}.post_attention_layernorm.{leaf}": "decoder.blocks.{i}.mlp_residual.before.{leaf}"
+}
+TABLE: NameTable = ATTENTION | MLP | PRE_NORM
 
 
 # ---- config.json -> ours ---------------------------------------------------------------------------
 
 
-def attention(given: Settings, **options: Any) -> AttentionConfig:
+def attention(given: HubConfig, **options: Any) -> AttentionConfig:
     heads = given["num_attention_heads"]
     return AttentionConfig(
         **{
@@ -53,7 +55,7 @@ def attention(given: Settings, **options: Any) -> AttentionConfig:
     )
 
 
-def gated(given: Settings) -> Gated:
+def gated(given: HubConfig) -> Gated:
     return Gated(
         hidden=given["intermediate_size"],
         activation=given.activation("hidden_act"),
@@ -61,11 +63,11 @@ def gated(given: Settings) -> Gated:
     )
 
 
-def rms_norm(given: Settings) -> RmsNorm:
+def rms_norm(given: HubConfig) -> RmsNorm:
     return RmsNorm(eps=given.get("rms_norm_eps", 1e-6))
 
 
-def model(given: Settings, blocks: list[BlockConfig], norm: Norm, **options: Any) -> TransformerConfig:
+def model(given: HubConfig, blocks: list[BlockConfig], norm: Norm, **options: Any) -> TransformerConfig:
     tied = given.get("tie_word_embeddings", False)
     return TransformerConfig(
         vocab=given["vocab_size"],
@@ -84,7 +86,7 @@ def repeated(blocks: list[BlockConfig]) -> tuple[BlockConfig, ...]:
     raise AssertionError("every list repeats itself")
 
 
-def windows(given: Settings, *, every: bool) -> list[Visibility]:
+def windows(given: HubConfig, *, every: bool) -> list[Visibility]:
     """What each layer sees, from ``layer_types`` where it is given; else ``every`` layer has the window, or none."""
     depth, window = given["num_hidden_layers"], given.get("sliding_window")
     kinds = given.get("layer_types", ["sliding_attention" if every else "full_attention"] * depth)
@@ -99,7 +101,7 @@ def windows(given: Settings, *, every: bool) -> list[Visibility]:
     return [Causal(window=window) if kind == "sliding_attention" else Causal() for kind in kinds]
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     given.only("pretraining_tp", 1)
     block = BlockConfig(mixer=attention(given), mlp=gated(given), norm=rms_norm(given))
     return model(given, [block], rms_norm(given))

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Form, Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm, NoNorm
 from dragoman.model.positions.position import AbsolutePosition, Sinusoidal
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
 
@@ -27,14 +27,14 @@ def _tower(side: str) -> dict[str, str]:
     }
 
 
-TABLE: Table = (
+TABLE: NameTable = (
     {"model.shared.weight": "embed.tokens.weight"}
     | _tower("encoder")
     | _tower("decoder")
     | _attention("model.decoder.layers.{i}.encoder_attn", "decoder.blocks.{i}.cross")
     | {
         "model.decoder.layers.{i}.encoder_attn_layer_norm.{leaf}": "decoder.blocks.{i}.cross_residual.after.{leaf}",
-        "final_logits_bias": Form(("output.bias",), shape=(1, -1)),
+        "final_logits_bias": TensorForm(("output.bias",), shape=(1, -1)),
     }
 )
 ALIASES = {
@@ -46,7 +46,7 @@ ALIASES = {
 }
 
 
-def tower(given: Settings, side: str) -> TowerConfig:
+def tower(given: HubConfig, side: str) -> TowerConfig:
     def attention(visibility: Causal | Full) -> AttentionConfig:
         return AttentionConfig(heads=given[f"{side}_attention_heads"], visibility=visibility, bias=True)
 
@@ -61,7 +61,7 @@ def tower(given: Settings, side: str) -> TowerConfig:
     return TowerConfig(depth=given[f"{side}_layers"], pattern=(block,))
 
 
-def model(given: Settings, position: AbsolutePosition, embedding_norm: LayerNorm | NoNorm) -> TransformerConfig:
+def model(given: HubConfig, position: AbsolutePosition, embedding_norm: LayerNorm | NoNorm) -> TransformerConfig:
     given.only("tie_word_embeddings", True)
     given.only("share_encoder_decoder_embeddings", True)
     given.only("normalize_before", False)
@@ -80,7 +80,7 @@ def model(given: Settings, position: AbsolutePosition, embedding_norm: LayerNorm
     )
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     given.only("normalize_embedding", False)
     given.only("static_position_embeddings", True)
     return model(given, Sinusoidal(layout="halves"), NoNorm())

@@ -3,15 +3,15 @@
 from typing import Any
 
 from dragoman.interchange.families import llama
-from dragoman.interchange.family import Family, Settings
+from dragoman.interchange.family import Family, HubConfig
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     norm = llama.rms_norm(given)
     blocks = [
-        BlockConfig(mixer=llama.attention(given, bias=False, visibility=sight), mlp=llama.gated(given), norm=norm)
-        for sight in llama.windows(given, every=given.get("sliding_window") is not None)
+        BlockConfig(mixer=llama.attention(given, bias=False, visibility=mask), mlp=llama.gated(given), norm=norm)
+        for mask in llama.windows(given, every=given.get("sliding_window") is not None)
     ]
     return llama.model(given, blocks, norm)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dragoman.interchange.families import llama, mistral
-from dragoman.interchange.family import Family, Settings
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig
+from dragoman.interchange.names import NameTable
 from dragoman.model.moe import Mixture
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
-TABLE: Table = (
+TABLE: NameTable = (
     llama.ATTENTION
     | llama.PRE_NORM
     | {
@@ -20,7 +20,7 @@ TABLE: Table = (
 )
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     norm = llama.rms_norm(given)
     mixture = Mixture(
         experts=given["num_local_experts"],
@@ -29,8 +29,8 @@ def config(given: Settings) -> TransformerConfig:
         balance=given.get("router_aux_loss_coef", 0.001),
     )
     blocks = [
-        BlockConfig(mixer=llama.attention(given, bias=False, visibility=sight), mlp=mixture, norm=norm)
-        for sight in llama.windows(given, every=given.get("sliding_window") is not None)
+        BlockConfig(mixer=llama.attention(given, bias=False, visibility=mask), mlp=mixture, norm=norm)
+        for mask in llama.windows(given, every=given.get("sliding_window") is not None)
     ]
     return llama.model(given, blocks, norm)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dragoman.interchange.families import llama
-from dragoman.interchange.family import Family, Settings
-from dragoman.model.positions.visibility import Causal, Visibility
+from dragoman.interchange.family import Family, HubConfig
+from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 
-def sights(given: Settings) -> list[Visibility]:
+def sights(given: HubConfig) -> list[Visibility]:
     given.read |= {"sliding_window", "max_window_layers", "layer_types"}  # they say nothing without the first
     if not given.get("use_sliding_window", False):
         return [Causal()] * given["num_hidden_layers"]
@@ -21,24 +21,24 @@ def sights(given: Settings) -> list[Visibility]:
 def layer_types(cfg: TransformerConfig) -> dict[str, Any]:
     """The inverse of ``sights``."""
     sees = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].attention.visibility for i in range(cfg.decoder.depth)]
-    windows = [sight.window for sight in sees if sight.window is not None]
+    windows = [mask.window for mask in sees if mask.window is not None]
     return {
         "use_sliding_window": bool(windows),
         "sliding_window": windows[0] if windows else None,
         "max_window_layers": 0 if windows else cfg.decoder.depth,
-        "layer_types": ["full_attention" if sight.window is None else "sliding_attention" for sight in sees],
+        "layer_types": ["full_attention" if mask.window is None else "sliding_attention" for mask in sees],
     }
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     norm = llama.rms_norm(given)
     blocks = [
         BlockConfig(
-            mixer=llama.attention(given, bias=True, out_bias=False, visibility=sight),
+            mixer=llama.attention(given, bias=True, out_bias=False, visibility=mask),
             mlp=llama.gated(given),
             norm=norm,
         )
-        for sight in sights(given)
+        for mask in sights(given)
     ]
     return llama.model(given, blocks, norm)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from dragoman.interchange.families import bert
-from dragoman.interchange.family import Family, Settings
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig
+from dragoman.interchange.names import NameTable
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.positions.position import Learned
 
-HEADS: dict[str, Table] = {
+HEADS: dict[str, NameTable] = {
     "masked_language": {
         "lm_head.dense.{leaf}": "head.dense.{leaf}",
         "lm_head.layer_norm.{leaf}": "head.norm.{leaf}",
@@ -24,11 +24,11 @@ HEADS: dict[str, Table] = {
 }
 
 
-def table(cfg: EncoderConfig) -> Table:
+def table(cfg: EncoderConfig) -> NameTable:
     return bert.body("roberta") | HEADS.get(cfg.head.kind, {})  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def config(given: Settings) -> EncoderConfig:
+def config(given: HubConfig) -> EncoderConfig:
     before = given.get("pad_token_id", 1) + 1
     return bert.model(given, Learned(length=given["max_position_embeddings"] - before, offset=before))
 

@@ -5,13 +5,13 @@ Unscaled scores, biases by bucket of distance, no other biases.
 
 from typing import Any
 
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import RmsNorm
 from dragoman.model.positions.position import NoPosition, T5Bias
-from dragoman.model.positions.visibility import Causal, Full
 from dragoman.model.scorer import Dot
 from dragoman.model.transformer import BlockConfig, TowerConfig, TransformerConfig
 
@@ -30,10 +30,10 @@ def _tower(side: str, mlp: int) -> dict[str, str]:
     }
 
 
-def table(cfg: TransformerConfig) -> Table:
+def table(cfg: TransformerConfig) -> NameTable:
     up = "wi_1" if isinstance(cfg.decoder.pattern[0].mlp, Gated) else "wi"
     cross = "decoder.block.{i}.layer.1"
-    found: Table = {"shared.weight": "embed.tokens.weight", "lm_head.weight": "output.weight"}
+    found: NameTable = {"shared.weight": "embed.tokens.weight", "lm_head.weight": "output.weight"}
     return (
         found
         | _tower("encoder", 1)
@@ -48,14 +48,14 @@ def table(cfg: TransformerConfig) -> Table:
     )
 
 
-def config(given: Settings) -> TransformerConfig:
+def config(given: HubConfig) -> TransformerConfig:
     norm = RmsNorm(eps=given.get("layer_norm_epsilon", 1e-6))
     said = given.get("feed_forward_proj", "relu")
     activation = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")  # as Transformers reads it
     given.only("is_decoder", False)
     given.only("dense_act_fn", activation)
     given.only("is_gated_act", said.startswith("gated-"))
-    act = Settings({"feed_forward_proj": activation}, given.where).activation("feed_forward_proj")
+    act = HubConfig({"feed_forward_proj": activation}, given.where).activation("feed_forward_proj")
     hidden = given["d_ff"]
     mlp = (
         Gated(hidden=hidden, activation=act)

@@ -3,27 +3,27 @@
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.family import Family, Settings, their_activation
-from dragoman.interchange.names import Form, Table
+from dragoman.interchange.family import Family, HubConfig, their_activation
+from dragoman.interchange.names import NameTable, TensorForm
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.heads import Classification, First, NoHead
+from dragoman.model.heads import ClassificationHead, First, NoHead
 from dragoman.model.inputs import PatchInput
+from dragoman.model.masks.visibility import Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.positions.visibility import Full
 from dragoman.model.tower import BlockConfig, TowerConfig
 
 _LAYER, _OURS = "vit.encoder.layer.{i}", "tower.blocks.{i}"
 
 
-def table(cfg: EncoderConfig) -> Table:
+def table(cfg: EncoderConfig) -> NameTable:
     assert isinstance(cfg.inputs, PatchInput)
     P = cfg.inputs.patch
     return {
-        "vit.embeddings.cls_token": Form(("inputs.class_token",), shape=(1, 1, -1)),
-        "vit.embeddings.position_embeddings": Form(("inputs.position.weight",), shape=(1, -1, cfg.dim)),
-        "vit.embeddings.patch_embeddings.projection.weight": Form(
+        "vit.embeddings.cls_token": TensorForm(("inputs.class_token",), shape=(1, 1, -1)),
+        "vit.embeddings.position_embeddings": TensorForm(("inputs.position.weight",), shape=(1, -1, cfg.dim)),
+        "vit.embeddings.patch_embeddings.projection.weight": TensorForm(
             ("inputs.project.weight",), shape=(-1, cfg.inputs.channels, P, P)
         ),
         "vit.embeddings.patch_embeddings.projection.bias": "inputs.project.bias",
@@ -40,7 +40,7 @@ def table(cfg: EncoderConfig) -> Table:
     }
 
 
-def config(given: Settings) -> EncoderConfig:
+def config(given: HubConfig) -> EncoderConfig:
     norm, size = LayerNorm(eps=given.get("layer_norm_eps", 1e-12)), given["image_size"]
     height, width = size if isinstance(size, list) else (size, size)
     block = BlockConfig(
@@ -59,7 +59,7 @@ def config(given: Settings) -> EncoderConfig:
         inputs=PatchInput(size=(height, width), patch=given["patch_size"], channels=given.get("num_channels", 3)),
         dim=given["hidden_size"],
         tower=TowerConfig(depth=given["num_hidden_layers"], pattern=(block,), final_norm=norm),
-        head=Classification(classes=classes, pooling=First()) if classifies else NoHead(),
+        head=ClassificationHead(classes=classes, pooling=First()) if classifies else NoHead(),
     )
 
 
@@ -67,7 +67,7 @@ def describe(cfg: EncoderConfig) -> dict[str, Any]:
     block = cfg.tower.pattern[0]
     if not isinstance(cfg.inputs, PatchInput):
         raise ConfigError("model.inputs: this layout reads images")
-    classifies = isinstance(cfg.head, Classification)
+    classifies = isinstance(cfg.head, ClassificationHead)
     return {
         "architectures": ["ViTForImageClassification" if classifies else "ViTModel"],
         "hidden_size": cfg.dim,

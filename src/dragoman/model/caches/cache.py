@@ -17,40 +17,40 @@ from torch import Tensor
 from dragoman.config import OneOf, choices, config, from_dict, kind_of, unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import spelt_out
-from dragoman.model.caches.layout import Buffers, Joined, Layout
-from dragoman.model.caches.paged import Pages, Pool
+from dragoman.model.caches.layout import GrowingLayout, MemoryLayout, PreallocatedLayout
+from dragoman.model.caches.paged import PagedLayout, PagePool
+from dragoman.model.caches.state import KVPolicy, KVState, LayerState
 from dragoman.model.caches.storage import KV, AnyStorage, Storage, Stored, Unchanged
-from dragoman.model.positions.visibility import Visibility
-from dragoman.model.state import KVPolicy, KVState, LayerState
+from dragoman.model.masks.visibility import Visibility
 
 # ---- the choices ----------------------------------------------------------------------------------
 
 
-class Arrangement(ABC):
+class CacheLayout(ABC):
     examples: tuple[str, ...] | None = None
     """Lines with which ``dragoman verify`` asks a model: with numbers that make a buffer or a page end elsewhere. None
     for the name alone."""
 
-    def narrowed(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: Visibility) -> Visibility:
         """What tokens see of what their layer would let them see: as a rule, all of it."""
         return visibility
 
     @abstractmethod
-    def build(self) -> Layout: ...
+    def build(self) -> MemoryLayout: ...
 
 
 @config
-class Growing(Arrangement):
+class Growing(CacheLayout):
     """Concatenate: the obvious way, and the reference for the others."""
 
     examples = ()  # the others are compared with it
 
-    def build(self) -> Layout:
-        return Joined()
+    def build(self) -> MemoryLayout:
+        return GrowingLayout()
 
 
 @config
-class Preallocated(Arrangement):
+class Preallocated(CacheLayout):
     """Room to spare, written in place; when it is full, twice as much."""
 
     tokens: PositiveInt = 32
@@ -58,12 +58,12 @@ class Preallocated(Arrangement):
 
     examples = ("preallocated", "preallocated:1")
 
-    def build(self) -> Layout:
-        return Buffers(self.tokens)
+    def build(self) -> MemoryLayout:
+        return PreallocatedLayout(self.tokens)
 
 
 @config
-class Window(Arrangement):
+class Window(CacheLayout):
     """Forget all but the last ``tokens`` and the first ``sinks`` (StreamingLLM, arXiv:2309.17453): memory and time no
     longer grow. To a layer that was trained to see further it is an approximation. Positions stay those of the text."""
 
@@ -73,7 +73,7 @@ class Window(Arrangement):
 
     examples = ("window:32:4",)
 
-    def narrowed(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: Visibility) -> Visibility:
         found = visibility.in_window(self.tokens, self.sinks)
         if found is None:
             raise ConfigError(
@@ -82,12 +82,12 @@ class Window(Arrangement):
             )
         return found
 
-    def build(self) -> Layout:
-        return Buffers(min(32, self.tokens + self.sinks))
+    def build(self) -> MemoryLayout:
+        return PreallocatedLayout(min(32, self.tokens + self.sinks))
 
 
 @config
-class Paged(Arrangement):
+class Paged(CacheLayout):
     """Pages that rows share until they part (vLLM, arXiv:2309.06180): beams store a common past once, and reordering
     them moves no data."""
 
@@ -96,22 +96,22 @@ class Paged(Arrangement):
 
     examples = ("paged:16", "paged:3", "paged:16+int8")
 
-    def build(self) -> Layout:
-        return Pages(Pool(self.tokens), private=True)
+    def build(self) -> MemoryLayout:
+        return PagedLayout(PagePool(self.tokens), private=True)
 
 
-AnyArrangement = Annotated[Growing | Preallocated | Window | Paged, OneOf()]
+AnyCacheLayout = Annotated[Growing | Preallocated | Window | Paged, OneOf()]
 
 
 @config
 class Cache(KVPolicy):
     """The fastest exact one unless told otherwise; see benchmarks/caches.py."""
 
-    arrangement: AnyArrangement = Preallocated()
+    arrangement: AnyCacheLayout = Preallocated()
     storage: AnyStorage = Unchanged()
 
-    def narrowed(self, visibility: Visibility) -> Visibility:
-        return self.arrangement.narrowed(visibility)
+    def restricted(self, visibility: Visibility) -> Visibility:
+        return self.arrangement.restricted(visibility)
 
     def new_state(self, visibility: Visibility) -> "KVCache":
         return KVCache(self.storage, self.arrangement.build())
@@ -132,11 +132,11 @@ DEFAULT = Cache()
 class SharedPages(KVPolicy):
     """Every layer and every state draws from one pool, which outlives them; for layers of like heads and channels."""
 
-    def __init__(self, pool: Pool, storage: Storage):
+    def __init__(self, pool: PagePool, storage: Storage):
         self.pool, self.storage = pool, storage
 
     def new_state(self, visibility: Visibility) -> "KVCache":
-        return KVCache(self.storage, Pages(self.pool, private=False))
+        return KVCache(self.storage, PagedLayout(self.pool, private=False))
 
     def keep(self, kv: KV) -> Stored:
         return Stored.of(kv, self.storage)
@@ -145,7 +145,7 @@ class SharedPages(KVPolicy):
 # ---- as a line of text ----------------------------------------------------------------------------
 
 _CHOICES = {
-    "arrangement": {kind_of(choice): choice for choice in choices(AnyArrangement)},
+    "arrangement": {kind_of(choice): choice for choice in choices(AnyCacheLayout)},
     "storage": {kind_of(choice): choice for choice in choices(AnyStorage)},
 }
 
@@ -189,20 +189,20 @@ def _numbered(name: str, choice: type, numbers: list[str]) -> Any:
 class KVCache(KVState):
     """Everything that is read was stored, the newest tokens too: an answer never depends on the pieces it came in."""
 
-    def __init__(self, storage: Storage, layout: Layout):
+    def __init__(self, storage: Storage, layout: MemoryLayout):
         self.storage, self.layout = storage, layout
 
-    def extend(self, new: KV, lasting: Int[Tensor, " K"] | None = None) -> KV:
+    def extend(self, new: KV, retained: Int[Tensor, " K"] | None = None) -> KV:
         k, v = self.storage.write(new.k), self.storage.write(new.v)
-        seen = self.layout.extend(tuple(part.permute(2, 0, 1, 3) for part in (*k, *v)), lasting)
+        seen = self.layout.extend(tuple(part.permute(2, 0, 1, 3) for part in (*k, *v)), retained)
         seen = tuple(part.permute(1, 2, 0, 3) for part in seen)
         return Stored(seen[: len(k)], seen[len(k) :], self.storage, new.k.shape[-1], new.k.dtype).read()
 
     def reorder(self, rows: Tensor) -> None:
         self.layout.reorder(rows)
 
-    def forget(self, lasting: Tensor) -> None:
-        self.layout.forget(lasting)
+    def forget(self, retained: Tensor) -> None:
+        self.layout.forget(retained)
 
     def join(self, other: LayerState) -> None:
         assert isinstance(other, KVCache)

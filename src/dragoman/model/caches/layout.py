@@ -16,21 +16,21 @@ from torch import Tensor
 from dragoman.model.caches.storage import Parts
 
 
-class Layout(ABC):
+class MemoryLayout(ABC):
     @abstractmethod
-    def extend(self, new: Parts, lasting: Int[Tensor, " K"] | None) -> Parts:
-        """Remember ``new``; return all there is, ``new`` at its end. Only the columns ``lasting`` of it are asked for
+    def extend(self, new: Parts, retained: Int[Tensor, " K"] | None) -> Parts:
+        """Remember ``new``; return all there is, ``new`` at its end. Only the columns ``retained`` of it are asked for
         again; None: all of them."""
 
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None: ...
 
     @abstractmethod
-    def forget(self, lasting: Int[Tensor, " K"]) -> None:
+    def forget(self, retained: Int[Tensor, " K"]) -> None:
         """All columns but these."""
 
     @abstractmethod
-    def join(self, other: "Layout") -> None:
+    def join(self, other: "MemoryLayout") -> None:
         """Take in the rows of ``other``, behind these; the last columns of both become one, and zeros stand where one
         had none."""
 
@@ -44,27 +44,27 @@ class Layout(ABC):
         """Everything held: what is not in use yet, and what says where things are, too."""
 
 
-class Joined(Layout):
+class GrowingLayout(MemoryLayout):
     """Concatenate, and forget what is out of sight. The obvious implementation, and the reference for the others."""
 
     def __init__(self) -> None:
         self.parts: Parts | None = None
 
-    def extend(self, new: Parts, lasting: Tensor | None) -> Parts:
+    def extend(self, new: Parts, retained: Tensor | None) -> Parts:
         seen = new if self.parts is None else tuple(torch.cat(pair) for pair in zip(self.parts, new, strict=True))
         self.parts = seen
-        if lasting is not None:
-            self.forget(lasting)
+        if retained is not None:
+            self.forget(retained)
         return seen
 
-    def forget(self, lasting: Tensor) -> None:
-        self.parts = self.parts and tuple(part.index_select(0, lasting) for part in self.parts)
+    def forget(self, retained: Tensor) -> None:
+        self.parts = self.parts and tuple(part.index_select(0, retained) for part in self.parts)
 
     def reorder(self, rows: Tensor) -> None:
         self.parts = self.parts and tuple(part.index_select(1, rows) for part in self.parts)
 
-    def join(self, other: Layout) -> None:
-        assert isinstance(other, Joined)
+    def join(self, other: MemoryLayout) -> None:
+        assert isinstance(other, GrowingLayout)
         assert self.parts is not None and other.parts is not None
         longest = max(len(self.parts[0]), len(other.parts[0]))
         padded = (
@@ -80,7 +80,7 @@ class Joined(Layout):
         return sum(part.nbytes for part in self.parts or ())
 
 
-class Buffers(Layout):
+class PreallocatedLayout(MemoryLayout):
     """Room to spare, written in place. Rows are moved when the next tokens come, however often they were reordered.
 
     It holds numbers, not their gradients.
@@ -91,7 +91,7 @@ class Buffers(Layout):
         self.parts: Parts | None = None
         self.rows: Tensor | None = None  # where each row is to be found
 
-    def extend(self, new: Parts, lasting: Tensor | None) -> Parts:
+    def extend(self, new: Parts, retained: Tensor | None) -> Parts:
         start, end = self.length, self.length + len(new[0])
         if self.parts is None:
             self.parts = tuple(self.empty(part, end, part.shape[1]) for part in new)
@@ -100,14 +100,14 @@ class Buffers(Layout):
         for part, fresh in zip(self.parts, new, strict=True):
             part[start:end] = fresh.detach()
         seen, self.length = tuple(part[:end] for part in self.parts), end
-        if lasting is not None:
-            self.forget(lasting)
+        if retained is not None:
+            self.forget(retained)
         return seen
 
-    def forget(self, lasting: Tensor) -> None:
+    def forget(self, retained: Tensor) -> None:
         if self.parts is not None:
-            self.parts = tuple(self.with_columns(part[: self.length], lasting) for part in self.parts)
-            self.length = len(lasting)
+            self.parts = tuple(self.with_columns(part[: self.length], retained) for part in self.parts)
+            self.length = len(retained)
 
     @property
     def count(self) -> int:
@@ -143,8 +143,8 @@ class Buffers(Layout):
         if self.parts is not None:
             self.rows = rows if self.rows is None else self.rows.index_select(0, rows)
 
-    def join(self, other: Layout) -> None:
-        assert isinstance(other, Buffers)
+    def join(self, other: MemoryLayout) -> None:
+        assert isinstance(other, PreallocatedLayout)
         assert self.parts is not None and other.parts is not None
         length, both = max(self.length, other.length), (self, other)
         rows = [buffers.count for buffers in both]

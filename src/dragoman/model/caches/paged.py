@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dragoman.model.caches.layout import Layout
+from dragoman.model.caches.layout import MemoryLayout
 from dragoman.model.caches.storage import Parts
 
 
-class Pool:
+class PagePool:
     """Pages, and how many users each has. Several states may draw from one, if they remember the like."""
 
     def __init__(self, tokens: int):
@@ -73,19 +73,19 @@ class Pool:
         return tuple(part.index_select(0, slots.flatten()).unflatten(0, tuple(slots.shape)) for part in self.parts)
 
 
-class Pages(Layout):
+class PagedLayout(MemoryLayout):
     """The page table of some rows. What it uses goes back to the pool when the state is dropped.
 
     It holds numbers, not their gradients.
     """
 
-    def __init__(self, pool: Pool, *, private: bool):
+    def __init__(self, pool: PagePool, *, private: bool):
         self.pool, self.private = pool, private
         self.table: Tensor | None = None  # (R, P)
         self.columns = torch.zeros(0, dtype=torch.int64)  # (K,): the place in its row's pages of each token remembered
         self.end = 0  # place of the next one
 
-    def extend(self, new: Parts, lasting: Tensor | None) -> Parts:
+    def extend(self, new: Parts, retained: Tensor | None) -> Parts:
         n, device, (T, R, *_) = self.pool.tokens, new[0].device, new[0].shape
         table = (
             self.own_last_page(new) if self.table is not None else torch.zeros(R, 0, dtype=torch.int64, device=device)
@@ -97,8 +97,8 @@ class Pages(Layout):
         self.columns = torch.cat([self.columns.to(device), fresh])
         self.end += T
         seen = self.pool.read(self.slots(self.columns, self.table))
-        if lasting is not None:
-            self.forget(lasting)
+        if retained is not None:
+            self.forget(retained)
         return seen
 
     def slots(self, columns: Int[Tensor, " K"], table: Int[Tensor, "R P"]) -> Int[Tensor, "K R"]:
@@ -125,9 +125,9 @@ class Pages(Layout):
             table[copying, -1] = fresh
         return table
 
-    def forget(self, lasting: Int[Tensor, " K"]) -> None:
+    def forget(self, retained: Int[Tensor, " K"]) -> None:
         """All columns but these, and the pages that hold none of them."""
-        self.columns = self.columns[lasting]
+        self.columns = self.columns[retained]
         self.keep_pages(torch.cat([self.columns // self.pool.tokens, self.columns.new_tensor(self.partial())]))
 
     def partial(self) -> list[int]:
@@ -152,10 +152,10 @@ class Pages(Layout):
             self.pool.change(table, self.table)
             self.table = table
 
-    def join(self, other: Layout) -> None:
+    def join(self, other: MemoryLayout) -> None:
         """A page of zeros stands for all of those that ``other`` does not have, and its columns move to where these
         stand."""
-        assert isinstance(other, Pages)
+        assert isinstance(other, PagedLayout)
         assert self.table is not None and other.table is not None
         new = other.pool.read(other.slots(other.columns, other.table))
         self.pad(len(other.columns) - len(self.columns), new)

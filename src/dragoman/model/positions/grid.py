@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
-from dragoman.model.positions.places import Places
 from dragoman.model.positions.position import Sinusoidal, SinusoidalEmbedding
+from dragoman.model.positions.tokens import Positions
 
 # ---- added to the patches --------------------------------------------------------------------------
 
@@ -51,8 +51,8 @@ GridPosition = Annotated[LearnedGrid | SinusoidalGrid | NoGrid, OneOf()]
 
 
 class LearnedGridEmbedding(nn.Embedding):
-    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return x + super().forward(places.pos)
+    def forward(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return x + super().forward(positions.pos)
 
 
 class SinusoidalGridEmbedding(nn.Module):
@@ -61,13 +61,15 @@ class SinusoidalGridEmbedding(nn.Module):
         self.before = before
         self.coordinate = SinusoidalEmbedding(Sinusoidal(base=cfg.base, layout="halves"), dim // 2)
 
-    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:
-        assert places.row is not None and places.column is not None
-        waves = torch.cat([self.coordinate.waves(places.row), self.coordinate.waves(places.column)], dim=-1)
-        waves[:, : self.before] = 0
-        return x + waves.to(x.dtype)
+    def forward(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
+        assert positions.row is not None and positions.column is not None
+        cos_sin = torch.cat(
+            [self.coordinate.sinusoids(positions.row), self.coordinate.sinusoids(positions.column)], dim=-1
+        )
+        cos_sin[:, : self.before] = 0
+        return x + cos_sin.to(x.dtype)
 
 
 class NoGridEmbedding(nn.Module):
-    def forward(self, x: Float[Tensor, "B T D"], places: Places) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
         return x

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.exact import overrides
-from dragoman.model.positions.places import Places
-from dragoman.model.positions.relation import Relation, RelativeScheme
+from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.rotary import Rotary, RotaryGrid
+from dragoman.model.positions.tokens import Positions
 
 # ---- absolute: x + embed(position) ----------------------------------------------------------------
 
@@ -74,13 +74,13 @@ class SinusoidalEmbedding(nn.Module):
     def each_once(self, pos: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
         """On CPUs, where a sine is dear: texts that stand beside each other share most of their positions."""
         if torch.compiler.is_compiling() or pos.device.type != "cpu" or len(pos) == 1 or not pos.numel():
-            return self.waves(pos).to(dtype)
+            return self.sinusoids(pos).to(dtype)
         first, last = (int(end) for end in pos.aminmax())
         if last - first >= pos.numel():
-            return self.waves(pos).to(dtype)
-        return F.embedding(pos - first, self.waves(torch.arange(first, last + 1)[None])[0].to(dtype))
+            return self.sinusoids(pos).to(dtype)
+        return F.embedding(pos - first, self.sinusoids(torch.arange(first, last + 1)[None])[0].to(dtype))
 
-    def waves(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+    def sinusoids(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """PE of the paper, in float64: exact at position 10,000 too."""
         index = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device)
         angle = pos[..., None] * self.cfg.base ** (-index / self.dim)
@@ -156,12 +156,12 @@ class Shaw:
 RelativePosition = Annotated[NoPosition | Rotary | RotaryGrid | Alibi | T5Bias | Shaw, OneOf()]
 
 
-def distances(q: Places, k: Places) -> Int[Tensor, "B Q K"]:
+def distances(q: Positions, k: Positions) -> Int[Tensor, "B Q K"]:
     """How far back each key stands from each query; negative for keys ahead."""
     return q.pos[:, :, None] - k.pos[:, None, :]
 
 
-class Biased(Relation):
+class BiasEffect(PositionEffect):
     """A number per head, query and key, added to the scores."""
 
     def __init__(self, table: Float[Tensor, "B H Q K"]):
@@ -183,9 +183,9 @@ class AlibiScheme(RelativeScheme):
         between = [2.0 ** (-4.0 * i / whole) for i in range(1, 2 * whole + 1, 2)]
         return first + between[: self.heads - whole]
 
-    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+    def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         slope = torch.tensor(self.slopes(), dtype=dtype, device=q.pos.device)
-        return Biased(-slope[None, :, None, None] * distances(q, k).abs()[:, None])
+        return BiasEffect(-slope[None, :, None, None] * distances(q, k).abs()[:, None])
 
 
 class T5BiasScheme(RelativeScheme):
@@ -195,8 +195,8 @@ class T5BiasScheme(RelativeScheme):
         super().__init__()
         self.cfg, self.table = cfg, nn.Embedding(cfg.buckets, heads)
 
-    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
-        return Biased(self.table(self.bucket(distances(q, k))).movedim(-1, 1))
+    def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
+        return BiasEffect(self.table(self.bucket(distances(q, k))).movedim(-1, 1))
 
     def bucket(self, back: Int[Tensor, "B Q K"]) -> Int[Tensor, "B Q K"]:
         buckets = self.cfg.buckets // 2 if self.cfg.bidirectional else self.cfg.buckets
@@ -215,12 +215,12 @@ class ShawScheme(RelativeScheme):
         self.key_table = nn.Embedding(2 * cfg.reach + 1, head_dim)
         self.value_table = nn.Embedding(2 * cfg.reach + 1, head_dim) if cfg.on_values else None
 
-    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+    def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         index = distances(q, k).clamp(-self.cfg.reach, self.cfg.reach) + self.cfg.reach
-        return ShawRelation(index, self.key_table.weight, self.value_table and self.value_table.weight)
+        return ShawEffect(index, self.key_table.weight, self.value_table and self.value_table.weight)
 
 
-class ShawRelation(Relation):
+class ShawEffect(PositionEffect):
     """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
 
     def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
@@ -228,7 +228,7 @@ class ShawRelation(Relation):
 
     @property
     def fusable(self) -> bool:
-        return self.value_table is None and not overrides(self, ShawRelation, "parts", "values")
+        return self.value_table is None and not overrides(self, ShawEffect, "parts", "values")
 
     def bias(self, q: Float[Tensor, "B H Q C"], scale: float) -> Float[Tensor, "B H Q K"]:
         by_distance = scale * (q @ self.key_table.to(q.dtype).T)  # (B, H, Q, 2 reach + 1)

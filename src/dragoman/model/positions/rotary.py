@@ -15,9 +15,9 @@ from torch import Tensor
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.exact import overrides
-from dragoman.model.kernels import heads as kernels
-from dragoman.model.positions.places import Places
-from dragoman.model.positions.relation import Relation, RelativeScheme
+from dragoman.model.ops import attention as kernels
+from dragoman.model.positions.effect import PositionEffect, RelativeScheme
+from dragoman.model.positions.tokens import Positions
 
 # ---- how frequencies stretch -----------------------------------------------------------------------
 
@@ -164,11 +164,11 @@ class RotaryScheme(RelativeScheme):
         super().__init__()
         self.cfg, self.channels = cfg, channels
 
-    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+    def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         if isinstance(self.cfg.scaling, DynamicNtkScaling):
-            return Stretching(self.cfg, self.cfg.scaling, self.channels, q, k, dtype)
+            return DynamicRotaryEffect(self.cfg, self.cfg.scaling, self.channels, q, k, dtype)
         freq = self.cfg.scaling.frequencies(self.cfg.theta, self.channels).to(q.pos.device)
-        return Rotation(self.cfg, q.pos[..., None] * freq, dtype)
+        return RotaryEffect(self.cfg, q.pos[..., None] * freq, dtype)
 
 
 @config
@@ -191,29 +191,29 @@ class RotaryGridScheme(RelativeScheme):
         super().__init__()
         self.cfg, self.channels = cfg, channels
 
-    def relate(self, q: Places, k: Places, dtype: torch.dtype) -> Relation:
+    def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
         if q.row is None or q.column is None:
             raise ConfigError(
                 "model: mixer.position: rotary_grid turns by rows and columns, and what is read here has none"
             )
         freq = frequencies(self.cfg.theta, self.channels // 2).to(q.pos.device)
         angle = torch.cat([q.row[..., None] * freq, q.column[..., None] * freq], dim=-1)
-        return Rotation(Rotary(), angle, dtype)
+        return RotaryEffect(Rotary(), angle, dtype)
 
 
-class Rotation(Relation):
+class RotaryEffect(PositionEffect):
     """The sines and cosines of one forward."""
 
     def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T P"], dtype: torch.dtype):
         self.halves, magnitude = cfg.pairs == "halves", cfg.scaling.magnitude
         cos, sin = (wave[:, None].mul(magnitude).to(dtype) for wave in (angle.cos(), angle.sin()))  # (B, 1, T, P)
         self.cos, self.sin = self.join(cos, cos), self.join(-sin, sin)
-        self.waves = torch.cat([cos, sin], dim=-1)[:, 0]
+        self.cos_sin = torch.cat([cos, sin], dim=-1)[:, 0]
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
-        if self.halves and not overrides(self, Rotation, "join") and kernels.rotates(x, self.waves):
-            return kernels.Rotate.apply(x, self.waves)
+        if self.halves and not overrides(self, RotaryEffect, "join") and kernels.rotates(x, self.cos_sin):
+            return kernels.RotateFunction.apply(x, self.cos_sin)
         R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
         a, b = turning.chunk(2, dim=-1) if self.halves else (turning[..., 0::2], turning[..., 1::2])
@@ -224,11 +224,11 @@ class Rotation(Relation):
         return torch.cat([a, b], dim=-1) if self.halves else torch.stack([a, b], dim=-1).flatten(-2)
 
 
-class Stretching(Relation):
+class DynamicRotaryEffect(PositionEffect):
     """Dynamic scaling: a query beyond the trained length sees all keys turned by frequencies of its own."""
 
     def __init__(
-        self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Places, k: Places, dtype: torch.dtype
+        self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Positions, k: Positions, dtype: torch.dtype
     ):
         self.cfg, self.scaling, self.channels, self.dtype = cfg, scaling, channels, dtype
         self.q_pos, self.k_pos = q.pos, k.pos
@@ -238,7 +238,7 @@ class Stretching(Relation):
 
     @property
     def fusable(self) -> bool:
-        return len(self.sizes) == 1 and not overrides(self, Stretching, "parts", "values")
+        return len(self.sizes) == 1 and not overrides(self, DynamicRotaryEffect, "parts", "values")
 
     def parts(self, q: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
         groups = zip(q.split(self.sizes, dim=2), self.q_pos.split(self.sizes, dim=1), strict=True)
@@ -246,5 +246,5 @@ class Stretching(Relation):
 
     def turned(self, q: Tensor, pos: Int[Tensor, "B T"], k: Tensor) -> tuple[Tensor, Tensor]:
         freq = self.scaling.stretched(pos[:, -1] + 1, self.cfg.theta, self.channels)[:, None]  # (B, 1, P)
-        turn_q, turn_k = (Rotation(self.cfg, p[..., None] * freq, self.dtype) for p in (pos, self.k_pos))
+        turn_q, turn_k = (RotaryEffect(self.cfg, p[..., None] * freq, self.dtype) for p in (pos, self.k_pos))
         return turn_q.rotate(q), turn_k.rotate(k)

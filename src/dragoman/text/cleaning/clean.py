@@ -12,9 +12,9 @@ from functools import lru_cache, partial
 from typing import Generic, NamedTuple
 
 from dragoman.text.cleaning.remembered import laid_aside, remembering
-from dragoman.text.cleaning.rules import Cleaning, Learner, Rule, rules_alone, rules_that_remember
+from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, rules_alone, rules_that_remember
 from dragoman.text.cleaning.workers import shared
-from dragoman.text.formats.lines import AnyPair, Pair, TwoSided
+from dragoman.text.lines import AnyPair, Pair, TwoSided
 
 __all__ = ["EXAMPLES", "CleanReport", "Cleaning", "added_up", "clean", "normalise"]
 
@@ -75,7 +75,7 @@ def clean(
         alone, rules = rules_alone(cfg), rules_that_remember(cfg, memory)
         for name, _ in (*alone, *rules):
             report.removed[name], report.examples[name] = 0, []
-        learners = [rule.objects for rule in rules if isinstance(rule.objects, Learner)]
+        learners = [rule.objects for rule in rules if isinstance(rule.objects, LearnedRule)]
         left = _sift(pairs, cfg, report, workers)
         if not learners:
             yield from _kept(left, rules, report)
@@ -101,12 +101,12 @@ def judge(cfg: Cleaning, pairs: Iterable[AnyPair]) -> list[Judged[AnyPair]]:
 _rules = lru_cache(1)(rules_alone)
 
 
-def _judged(pair: AnyPair, rules: Sequence[Rule]) -> Judged[AnyPair]:
+def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
     tidy = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
     return Judged(tidy, tidy != pair, _objection(tidy, rules))
 
 
-def _objection(pair: TwoSided, rules: Sequence[Rule]) -> str | None:
+def _objection(pair: TwoSided, rules: Sequence[CleaningRule]) -> str | None:
     return next((name for name, objects in rules if objects(pair)), None)
 
 
@@ -120,7 +120,7 @@ def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers:
             yield pair
 
 
-def _kept(pairs: Iterable[AnyPair], rules: Sequence[Rule], report: CleanReport) -> Iterator[AnyPair]:
+def _kept(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: CleanReport) -> Iterator[AnyPair]:
     for pair in pairs:
         if why := _objection(pair, rules):
             report.remove(why, pair)
@@ -129,7 +129,7 @@ def _kept(pairs: Iterable[AnyPair], rules: Sequence[Rule], report: CleanReport) 
             yield pair
 
 
-def _shown(pairs: Iterable[AnyPair], learners: Sequence[Learner]) -> Iterator[AnyPair]:
+def _shown(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterator[AnyPair]:
     for pair in pairs:
         for learner in learners:
             learner.learn(pair)

@@ -21,10 +21,10 @@ from pydantic import Field
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import EXAMPLES, normalise
-from dragoman.text.cleaning.remembered import Seen, hashed, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, hashed, remembering
 from dragoman.text.cleaning.split import grams, jaccard, letters
 from dragoman.text.cleaning.workers import shared
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 HASHES = 128
 MISSED = 0.01
@@ -70,8 +70,8 @@ def dedupe(
     """
     report = DuplicateReport() if report is None else report
     with remembering() as memory:
-        exact = Seen(memory)
-        near = Neighbours(memory, cfg) if cfg.near is not None else None
+        exact = SeenTexts(memory)
+        near = NeighbourIndex(memory, cfg) if cfg.near is not None else None
         reasons = ["exact", "near"] if near else ["exact"]
         report.removed, report.examples = dict.fromkeys(reasons, 0), {why: [] for why in reasons}
         for pair, tidy, bands in shared(pairs, partial(sign, cfg), workers):
@@ -130,7 +130,7 @@ def _bands(cfg: Deduplication) -> Callable[[Pair], list[int]]:
 # ---- near ones ------------------------------------------------------------------------------------
 
 
-class Neighbours:
+class NeighbourIndex:
     """The pairs that stayed, found by what they share."""
 
     def __init__(self, memory: sqlite3.Connection, cfg: Deduplication):

@@ -13,7 +13,7 @@ from itertools import chain
 from tempfile import TemporaryFile
 
 from dragoman.errors import DataError
-from dragoman.text.formats.lines import AnyPair, TwoSided
+from dragoman.text.lines import AnyPair, TwoSided
 
 CACHE = 8 * 2**20
 
@@ -38,7 +38,7 @@ def hashed(*texts: str) -> int:
     return int.from_bytes(blake2b("\0".join(texts).encode(), digest_size=8).digest(), "little", signed=True)
 
 
-class Seen:
+class SeenTexts:
     """Whether a key came before."""
 
     def __init__(self, memory: sqlite3.Connection, name: str = "seen"):
@@ -50,7 +50,7 @@ class Seen:
         return self.insert(self.statement, (key,)).rowcount == 0
 
 
-class Translations:
+class SeenTranslations:
     """Which targets each source was given, and how often."""
 
     def __init__(self, memory: sqlite3.Connection):

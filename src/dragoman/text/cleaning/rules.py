@@ -17,9 +17,9 @@ from pydantic import Field
 
 from dragoman.config import config
 from dragoman.text.cleaning.languages import speaks_another
-from dragoman.text.cleaning.remembered import Seen, Translations, hashed
+from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, hashed
 from dragoman.text.cleaning.scripts import Script, script_of
-from dragoman.text.formats.lines import Sourced, TwoSided
+from dragoman.text.lines import Sourced, TwoSided
 
 
 @config
@@ -59,12 +59,12 @@ Predicate = Callable[[TwoSided], bool]
 """Whether to remove a pair."""
 
 
-class Rule(NamedTuple):
+class CleaningRule(NamedTuple):
     name: str
     objects: Predicate
 
 
-class Learner(ABC):
+class LearnedRule(ABC):
     """A predicate that must have seen all pairs before it is asked about one."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class Learner(ABC):
     def __call__(self, pair: TwoSided) -> bool: ...
 
 
-def rules_alone(cfg: Cleaning) -> list[Rule]:
+def rules_alone(cfg: Cleaning) -> list[CleaningRule]:
     """The rules that ``cfg`` asks for and that know nothing but the pair, in the order they are asked."""
     characters, words, ratio, markup = cfg.max_characters, cfg.max_words, cfg.max_ratio, cfg.markup == "drop"
     return _in_force(
@@ -93,7 +93,7 @@ def rules_alone(cfg: Cleaning) -> list[Rule]:
     )
 
 
-def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]:
+def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[CleaningRule]:
     """Those that ask what else there is in the text; they are asked after the others, of what those leave."""
     return _in_force(
         ("unusual length ratio", cfg.max_deviations is not None, lambda: FittedRatio(cfg.max_deviations or 0)),
@@ -102,8 +102,8 @@ def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[Rule]
     )
 
 
-def _in_force(*table: tuple[str, bool, Callable[[], Predicate]]) -> list[Rule]:
-    return [Rule(name, make()) for name, in_force, make in table if in_force]
+def _in_force(*table: tuple[str, bool, Callable[[], Predicate]]) -> list[CleaningRule]:
+    return [CleaningRule(name, make()) for name, in_force, make in table if in_force]
 
 
 # ---- lengths --------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def log_ratio(pair: TwoSided) -> float:
     return math.log((len(pair.target) + 10) / (len(pair.source) + 10))
 
 
-class FittedRatio(Learner):
+class FittedRatio(LearnedRule):
     """Objects to pairs whose ``log_ratio`` is more than ``most`` standard deviations from the mean of all."""
 
     def __init__(self, most: float):
@@ -163,7 +163,7 @@ def _one_word_copy(pair: TwoSided) -> bool:
 
 
 def _repeated(memory: sqlite3.Connection) -> Predicate:
-    seen = Seen(memory)
+    seen = SeenTexts(memory)
 
     def came_before(pair: TwoSided) -> bool:
         context = pair.context if isinstance(pair, Sourced) else ()
@@ -176,11 +176,11 @@ SOURCES = 1024
 """Sources whose answer is at hand: one with thousands of targets is sorted once, not once for each."""
 
 
-class Conflicts(Learner):
+class Conflicts(LearnedRule):
     """Objects to pairs whose source has several targets: to all of them, or only to the rarer ones."""
 
     def __init__(self, memory: sqlite3.Connection, only_rarer: bool):
-        self.translations, self.only_rarer = Translations(memory), only_rarer
+        self.translations, self.only_rarer = SeenTranslations(memory), only_rarer
         self.targets = lru_cache(SOURCES)(self.translations.of)  # asked only when all is learnt
 
     def learn(self, pair: TwoSided) -> None:

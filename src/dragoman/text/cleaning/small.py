@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dragoman.errors import DataError
-from dragoman.text.cleaning.split import HoldOut, P, Split, hold_out, letters
+from dragoman.text.cleaning.split import HoldOut, P, PairSplit, hold_out, letters
 
 MOST = 1 / 2
 """The share of a text that may be held out as asked for."""
@@ -14,7 +14,7 @@ SHARE = 1 / 5
 
 def hold_out_some(
     pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True
-) -> tuple[Split[P], HoldOut]:
+) -> tuple[PairSplit[P], HoldOut]:
     """Split as ``hold_out`` does. Where ``cfg`` asks for more than half of the different sources, a fifth of them is
     held out, in the proportions asked for; less where what is like them would leave nothing to train on.
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from dragoman.config import config
 from dragoman.errors import DataError
-from dragoman.text.formats.lines import TwoSided
+from dragoman.text.lines import TwoSided
 
 GRAM = 4
 """Letters in the substrings that near duplicates are told by."""
@@ -42,7 +42,7 @@ P = TypeVar("P", bound=TwoSided)
 
 
 @dataclass(frozen=True)
-class Split(Generic[P]):
+class PairSplit(Generic[P]):
     train: list[P]
     valid: list[P]
     test: list[P]
@@ -52,7 +52,7 @@ class Split(Generic[P]):
     """The hardest first."""
 
 
-def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> Split[P]:
+def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> PairSplit[P]:
     """Split ``pairs``: no source or target of training is like one held out, none of validation like one of test. Only
     those that ``may`` be are held out.
 
@@ -85,7 +85,7 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
             "give more"
         )
     removed["same source"] -= len(test) + len(valid) + len(hard)  # these are the held-out pairs themselves
-    return Split(train, valid, test, removed, hard)
+    return PairSplit(train, valid, test, removed, hard)
 
 
 def _candidates(pairs: Iterable[P], seed: int) -> list[P]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.cleaning.remembered import Seen, hashed, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, hashed, remembering
 from dragoman.text.cleaning.rules import is_copy, log_ratio
 from dragoman.text.cleaning.scripts import script_of
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 RATIOS = (0.25, 0.5, 0.67, 0.8, 0.91, 1.1, 1.25, 1.5, 2.0, 4.0)
 """Where one bar of the histogram of ratios ends and the next begins."""
@@ -70,7 +70,7 @@ class Summary:
 def summarise(pairs: Iterable[Pair]) -> Summary:
     summary, logs, squares = Summary(), 0.0, 0.0
     with remembering() as memory:
-        seen, sources, targets = (Seen(memory, name) for name in ("pairs", "sources", "targets"))
+        seen, sources, targets = (SeenTexts(memory, name) for name in ("pairs", "sources", "targets"))
         for pair in pairs:
             tidy = Pair(normalise(pair.source), normalise(pair.target))
             summary.pairs += 1

@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from dragoman.errors import DataError
+from dragoman.text.document import Edit, FillableDocument, Filling, Slot, splice
 from dragoman.text.filled.po_header import PoHeader
-from dragoman.text.filled.slots import Document, Edit, Filling, Slot, splice
-from dragoman.text.formats.po import Catalogue, Entry
+from dragoman.text.formats.po import Catalogue, PoEntry
 
 WIDTH = 79
 """Columns of a line, where the file wraps its own strings."""
 
 
-class PoDocument(Document):
+class PoDocument(FillableDocument):
     def __init__(self, raw: bytes, name: str, language: str | None = None):
         """
         Args:
@@ -28,13 +28,13 @@ class PoDocument(Document):
         self.header = PoHeader(self.catalogue, language)
         self.rule = self.header.rule
         self.notes += self.header.notes
-        self.homes: list[tuple[Entry, int]] = []
+        self.homes: list[tuple[PoEntry, int]] = []
         """Entry and form of each slot."""
         for entry in self.catalogue.entries:
             for form in range(self.forms_of(entry)):
                 self.add(entry, form)
 
-    def forms_of(self, entry: Entry) -> int:
+    def forms_of(self, entry: PoEntry) -> int:
         if entry.plural is None:
             return 1
         if self.rule is None:
@@ -48,7 +48,7 @@ class PoDocument(Document):
             )
         return self.rule.count
 
-    def add(self, entry: Entry, form: int) -> None:
+    def add(self, entry: PoEntry, form: int) -> None:
         text = entry.source_of(form, self.rule)
         if text.strip():
             place = f"{self.catalogue.name}:{entry.line}" + (f" (plural form {form})" if entry.plural else "")
@@ -83,7 +83,7 @@ class PoDocument(Document):
             found[id(entry)][form] = filling
         return found
 
-    def stays_doubtful(self, entry: Entry, fillings: Mapping[int, Filling]) -> bool:
+    def stays_doubtful(self, entry: PoEntry, fillings: Mapping[int, Filling]) -> bool:
         """Return whether an entry is fuzzy after it was filled.
 
         It is if a filling is to be looked at; if it was fuzzy and a form stays, which translates another source; and if
@@ -102,7 +102,7 @@ class PoDocument(Document):
         is_ascii = codecs.lookup(self.catalogue.charset).name == "ascii"
         return "UTF-8" if is_ascii and not ascii_alone else None
 
-    def edits(self, entry: Entry, fillings: Mapping[int, Filling]) -> Iterator[Edit]:
+    def edits(self, entry: PoEntry, fillings: Mapping[int, Filling]) -> Iterator[Edit]:
         last = entry.forms[-1]
         line_end = self.line_end_after(last.end)
         wraps = _wraps(entry, self.catalogue.text)
@@ -122,13 +122,13 @@ class PoDocument(Document):
         else:
             yield from self.unmarked(entry)
 
-    def without_surplus(self, entry: Entry) -> Iterator[Edit]:
+    def without_surplus(self, entry: PoEntry) -> Iterator[Edit]:
         """Take away empty forms that the language does not have: a template has two, and msgfmt refuses them."""
         surplus = entry.forms[self.rule.count :] if entry.plural and self.rule else []
         if self.rule and surplus and not any(form.text for form in surplus):
             yield Edit(entry.forms[self.rule.count - 1].end, surplus[-1].end, "")
 
-    def marked(self, entry: Entry, line_end: str) -> Iterator[Edit]:
+    def marked(self, entry: PoEntry, line_end: str) -> Iterator[Edit]:
         if entry.fuzzy:
             return
         if entry.flags:
@@ -136,7 +136,7 @@ class PoDocument(Document):
         else:
             yield Edit(entry.start, entry.start, f"#, fuzzy{line_end}")
 
-    def unmarked(self, entry: Entry) -> Iterator[Edit]:
+    def unmarked(self, entry: PoEntry) -> Iterator[Edit]:
         for comment in entry.flags:
             kept = re.sub(r"(?<=,)[ \t]*fuzzy[ \t]*(,|(?=\r?$))", "", comment[0])
             if kept.rstrip() == "#,":
@@ -164,7 +164,7 @@ class PoDocument(Document):
 # ---- strings as PO writes them --------------------------------------------------------------------
 
 
-def _wraps(entry: Entry, text: str) -> bool:
+def _wraps(entry: PoEntry, text: str) -> bool:
     """Whether a string of the source is broken elsewhere than at its own line ends."""
     for value in (entry.source, entry.plural):
         pieces = [text[start + 1 : end - 1] for start, end in value.spans[:-1]] if value else []

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from dragoman.text.filled import plurals
-from dragoman.text.filled.slots import Edit
+from dragoman.text.document import Edit
+from dragoman.text.formats import plurals
 from dragoman.text.formats.po import Catalogue
 
 PLACEHOLDERS = {

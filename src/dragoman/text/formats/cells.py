@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from dragoman.errors import ConfigError, DataError
+from dragoman.text.compressed import extension
 from dragoman.text.formats.columns import is_header, tidy
-from dragoman.text.formats.compressed import extension
 from dragoman.text.formats.kinds import TABLES
-from dragoman.text.formats.lines import check_string, parse_json, read_lines
 from dragoman.text.formats.tables import table_rows
+from dragoman.text.lines import check_string, parse_json, read_lines
 
 
 def read_column(path: str, column: str) -> Iterator[str]:

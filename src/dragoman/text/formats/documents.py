@@ -8,9 +8,9 @@ from pydantic import Field, PositiveInt
 from dragoman.config import OneOf, config
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut, hold_out
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.formats import JsonLines, read_pairs
-from dragoman.text.formats.lines import read_lines
+from dragoman.text.compressed import extension
+from dragoman.text.formats.pairs import JsonLines, read_pairs
+from dragoman.text.lines import read_lines
 
 
 class Document(NamedTuple):

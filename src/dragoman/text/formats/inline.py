@@ -37,12 +37,12 @@ def inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
     spellings: dict[str, str] = {}
 
     def code(start: int, end: int) -> None:
-        codes.append(unit.cut(start, end))
+        codes.append(unit.slice(start, end))
         parts.append(codes[-1])
 
     def text(start: int, end: int) -> None:
         if start < end:
-            parts.append(_read(unit.cut(start, end), keep_space, spellings))
+            parts.append(_read(unit.slice(start, end), keep_space, spellings))
 
     def walk(outer: Element) -> None:
         at = outer.inside

@@ -2,8 +2,8 @@
 
 from dragoman.config import config
 from dragoman.text.cleaning.split import HoldOut, hold_out
-from dragoman.text.formats.formats import PairSource, read_pairs
-from dragoman.text.formats.lines import Pair
+from dragoman.text.formats.pairs import PairSource, read_pairs
+from dragoman.text.lines import Pair
 
 
 @config

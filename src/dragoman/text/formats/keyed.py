@@ -16,7 +16,7 @@ from typing import Any
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
-from dragoman.text.formats.lines import Pair, check_string, parse_json
+from dragoman.text.lines import Pair, check_string, parse_json
 
 
 @config

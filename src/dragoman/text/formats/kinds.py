@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dragoman.errors import DataError
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.lines import read_lines
+from dragoman.text.compressed import extension
+from dragoman.text.lines import read_lines
 
 LINES = (".txt", ".text")
 """Endings of plain text; what is not known by its ending is taken for that as well."""

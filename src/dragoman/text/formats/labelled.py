@@ -7,13 +7,13 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.compressed import extension
 from dragoman.text.formats.columns import labelled_columns, tidy
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.formats import Table, read_pairs
-from dragoman.text.formats.lines import check_string, parse_json, read_lines
+from dragoman.text.formats.pairs import Table, read_pairs
 from dragoman.text.formats.tables import table_rows
+from dragoman.text.lines import check_string, parse_json, read_lines
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
 
 
 class LabelledText(NamedTuple):
@@ -170,7 +170,7 @@ class LabelledTexts:
     longest: PositiveInt = 256
     """Tokens of a text that are read; what follows is cut off."""
 
-    def split(self) -> Examples[LabelledText]:
+    def split(self) -> SplitExamples[LabelledText]:
         """
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.

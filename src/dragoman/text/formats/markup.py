@@ -13,8 +13,8 @@ from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from dragoman.errors import DataError
-from dragoman.text.filled.slots import Edit, splice
-from dragoman.text.formats.lines import check_string
+from dragoman.text.document import Edit, splice
+from dragoman.text.lines import check_string
 
 DEPTH = 100
 """Elements within each other, at most."""
@@ -56,7 +56,7 @@ class Unit(NamedTuple):
     raw: bytes
     """All of the element as it stands in the file."""
 
-    def cut(self, start: int, end: int) -> str:
+    def slice(self, start: int, end: int) -> str:
         """What stands between two places."""
         return self.raw[start - self.element.start : end - self.element.start].decode()
 
@@ -213,7 +213,7 @@ def as_utf8(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
 # ---- writing back ---------------------------------------------------------------------------------
 
 
-class Source:
+class MarkupSource:
     """All of an XML file, to be written back with edits: places count bytes of its UTF-8."""
 
     def __init__(self, raw: bytes, name: str):

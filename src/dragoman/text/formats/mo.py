@@ -12,10 +12,10 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 from dragoman.errors import DataError
-from dragoman.text.filled import plurals
-from dragoman.text.formats.compressed import read_bytes
-from dragoman.text.formats.lines import Pair, check_string
-from dragoman.text.formats.po import Entry, Value
+from dragoman.text.compressed import read_bytes
+from dragoman.text.formats import plurals
+from dragoman.text.formats.po import PoEntry, Value
+from dragoman.text.lines import Pair, check_string
 
 MAGIC = 0x950412DE
 HEADER = 28
@@ -30,7 +30,7 @@ class Message(NamedTuple):
     forms: list[bytes]
 
 
-class Place(NamedTuple):
+class StringSpan(NamedTuple):
     """Where something lies in the file."""
 
     start: int
@@ -52,7 +52,7 @@ def read_mo(path: str) -> Iterator[Pair]:
     header = next((m.forms[0] for m in messages if not m.source and not m.context), b"")
     charset, rule = _header(header, path)
     for number, message in enumerate(messages, 1):
-        entry = Entry(0, number)
+        entry = PoEntry(0, number)
         where = f"{path}: entry {number}"
         entry.source = _value(message.source, charset, where)
         entry.plural = None if message.plural is None else _value(message.plural, charset, where)
@@ -86,17 +86,17 @@ def _strings(raw: bytes, name: str) -> tuple[list[bytes], list[bytes]]:
     except struct.error:
         raise DataError(f"{name}: damaged: it ends before what it announces: {AGAIN}") from None
     places = [
-        [Place(table[2 * i + 1], table[2 * i], f"the {side} of entry {i + 1}") for i in range(count)]
+        [StringSpan(table[2 * i + 1], table[2 * i], f"the {side} of entry {i + 1}") for i in range(count)]
         for side, table in zip(("source", "translation"), tables, strict=True)
     ]
-    whole = [Place(0, HEADER, "the header"), Place(hashed_at, 4 * hashes, "the table of hashes")]
-    whole += [Place(start, 8 * count, "a table") for start in starts]
+    whole = [StringSpan(0, HEADER, "the header"), StringSpan(hashed_at, 4 * hashes, "the table of hashes")]
+    whole += [StringSpan(start, 8 * count, "a table") for start in starts]
     _check_places(raw, places[0] + places[1], whole, name)
     sources, targets = ([raw[place.start : place.end] for place in some] for some in places)
     return sources, targets
 
 
-def _check_places(raw: bytes, strings: Sequence[Place], others: Sequence[Place], name: str) -> None:
+def _check_places(raw: bytes, strings: Sequence[StringSpan], others: Sequence[StringSpan], name: str) -> None:
     """
     Raises:
         DataError: a string that has no NUL behind it, or that lies over something else, even if in part.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.lines import DocumentEnds, Pair, check_string
+from dragoman.text.lines import DocumentEnds, Pair, check_string
 
 if TYPE_CHECKING:
     import pyarrow

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text import placeholders
-from dragoman.text.filled import plurals
-from dragoman.text.filled.plurals import Plurals
-from dragoman.text.formats.compressed import read_bytes
-from dragoman.text.formats.lines import Pair, check_beginning, check_string
+from dragoman.text.compressed import read_bytes
+from dragoman.text.formats import plurals
+from dragoman.text.formats.plurals import Plurals
+from dragoman.text.lines import Pair, check_beginning, check_string
 
 
 @config
@@ -41,7 +41,7 @@ class Value:
 
 
 @dataclass
-class Entry:
+class PoEntry:
     start: int
     """Beginning of its first line that is not a comment, or that holds a previous source text."""
     line: int
@@ -165,10 +165,10 @@ class _Scanner:
         """Comments that wait for their entry."""
         self.previous: int | None = None
         """Where the comments that hold a previous source text begin."""
-        self.entry: Entry | None = None
+        self.entry: PoEntry | None = None
         self.value: Value | None = None
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PoEntry]:
         at = self.text.startswith("\ufeff")
         while at < len(self.text):
             if not (token := _TOKEN.match(self.text, at)):
@@ -183,7 +183,7 @@ class _Scanner:
             return "a string that does not end on its line: check its quotes and backslashes"
         return f"{self.text[at : at + 20].splitlines()[0]!r} is no part of a PO file: a comment begins with #"
 
-    def take(self, token: re.Match[str]) -> Iterator[Entry]:
+    def take(self, token: re.Match[str]) -> Iterator[PoEntry]:
         match token.lastgroup:
             case "comment":
                 if self.entry and self.entry.forms:
@@ -213,7 +213,7 @@ class _Scanner:
             return
         if self.entry is None:
             start = self.start_of_line(token.start()) if self.previous is None else self.previous
-            self.entry = Entry(start, self.line, self.flags)
+            self.entry = PoEntry(start, self.line, self.flags)
             self.flags, self.previous = [], None
         entry = self.entry
         if word == "msgctxt" and not (entry.context or entry.source):
@@ -227,7 +227,7 @@ class _Scanner:
         else:
             raise self.wrong(f"{word} is out of place: an entry is msgctxt, msgid, msgid_plural, msgstr, in this order")
 
-    def expected(self, form: str | None, entry: Entry) -> bool:
+    def expected(self, form: str | None, entry: PoEntry) -> bool:
         if entry.plural is None:
             return form is None and not entry.forms
         if form is None or int(form) != len(entry.forms):
@@ -247,7 +247,7 @@ class _Scanner:
             check_string(self.value.text, f"{self.name}:{self.value.line}")
         self.value = None
 
-    def finish(self) -> Iterator[Entry]:
+    def finish(self) -> Iterator[PoEntry]:
         self.close_value()
         if self.entry:
             if not self.entry.forms:

@@ -8,10 +8,10 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, set_apart
-from dragoman.text.cleaning.split import HoldOut, Split
-from dragoman.text.formats.compressed import extension, read_bytes
-from dragoman.text.formats.lines import check_string, parse_json, read_lines
+from dragoman.text.cleaning.split import HoldOut, PairSplit
+from dragoman.text.compressed import extension, read_bytes
+from dragoman.text.lines import check_string, parse_json, read_lines
+from dragoman.text.splits import Overlapping, SplitExamples, set_apart
 
 
 class Answer(NamedTuple):
@@ -201,7 +201,7 @@ class Questions:
     stride: PositiveInt = 128
     """Tokens of the context from the beginning of a window to that of the next; all that a window holds at most."""
 
-    def split(self) -> Examples[Question]:
+    def split(self) -> SplitExamples[Question]:
         """
         Raises:
             DataError: a file that cannot be read, no question with an answer, or too few contexts.
@@ -211,7 +211,9 @@ class Questions:
             None if source is None else passages(read_questions(source)) for source in (self.valid, self.test)
         )
         found = set_apart(train, valid, test, self.hold_out, self.overlap)
-        split = Split(*(_flat(some) for some in (found.split.train, found.split.valid, found.split.test)), removed={})
+        split = PairSplit(
+            *(_flat(some) for some in (found.split.train, found.split.valid, found.split.test)), removed={}
+        )
         if not any(question.answers for question in split.train):
             raise DataError("data: no question to train on has an answer: nothing to learn")
         counts = [
@@ -220,7 +222,7 @@ class Questions:
         ]
         table = [(name.replace("examples", "contexts"), count) for name, count in found.table]
         facts = {"unanswerable": not all(question.answers for question in split.train)}
-        return Examples(split, facts, table + counts)
+        return SplitExamples(split, facts, table + counts)
 
 
 def passages(questions: Iterable[Question]) -> list[Passage]:

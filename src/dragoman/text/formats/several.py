@@ -6,15 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.formats import PAIR_ENDINGS, Columns, Keyed, PairSource, Part, Table, TextFiles, guess_source
+from dragoman.text.compressed import extension
+from dragoman.text.formats.pairs import (
+    PAIR_ENDINGS,
+    ColumnNames,
+    Keyed,
+    PairSource,
+    Part,
+    Table,
+    TextFiles,
+    guess_source,
+)
 
 KEYED = ("{}.json", "{}/*.json", "*/{}.json", "*/{}/*.json", "*.{}.json", "*_{}.json", "*-{}.json")
 """Where the strings of one language are kept in a folder of JSON files."""
 SHOWN = 3
 
 
-def guess_sources(path: str, columns: Columns | None = None) -> list[PairSource]:
+def guess_sources(path: str, columns: ColumnNames | None = None) -> list[PairSource]:
     """What ``path`` must be: a file as ``guess_source`` has it, every such file that matches a pattern, or that lies in
     a folder. Of a folder of JSON files by language, or of text files such as ``a.en`` and ``a.es``, ``columns`` are the
     languages.
@@ -46,7 +55,7 @@ def _keyed_by_patterns(path: str) -> Keyed:
     return Keyed(root=root, source=source, target=target)
 
 
-def _in_folder(folder: Path, columns: Columns | None) -> list[PairSource]:
+def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
     names = list(_files(folder))
     pairs = [name for name in names if extension(name) in PAIR_ENDINGS]
     if pairs:
@@ -81,7 +90,7 @@ def _beside(name: str, others: set[str]) -> bool:
     return f"{name.removesuffix('.mo')}.po" in others
 
 
-def _keyed(folder: Path, languages: Columns) -> list[Keyed]:
+def _keyed(folder: Path, languages: ColumnNames) -> list[Keyed]:
     for pattern in KEYED:
         source, target = (pattern.format(language) for language in languages)
         if all(any(folder.rglob(one) if one.startswith("*") else folder.glob(one)) for one in (source, target)):
@@ -89,7 +98,7 @@ def _keyed(folder: Path, languages: Columns) -> list[Keyed]:
     return []
 
 
-def _texts(names: list[str], languages: Columns) -> list[TextFiles]:
+def _texts(names: list[str], languages: ColumnNames) -> list[TextFiles]:
     """Pairs of files whose names differ in the language they end in: ``train.en``, ``train.es``."""
     source, target = (f".{language}" for language in languages)
     stems = [name.removesuffix(source) for name in names if name.endswith(source)]

@@ -10,19 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.lines import read_lines
+from dragoman.text.compressed import extension
+from dragoman.text.lines import read_lines
 
 SEPARATORS = (",", ";", "\t")
 """Of a .csv file, the likeliest first."""
 HEAD = 100
 """Lines by which the separator of a .csv file is told."""
 
-Row = tuple[int, Sequence[str]]
+TableRow = tuple[int, Sequence[str]]
 """Line on which the row begins, counted from 1, and its fields."""
 
 
-def table_rows(path: str) -> Iterator[Row]:
+def table_rows(path: str) -> Iterator[TableRow]:
     """The rows of a table; empty lines between them are skipped.
 
     Raises:
@@ -32,11 +32,11 @@ def table_rows(path: str) -> Iterator[Row]:
     return filter(says_something, split_rows(path))
 
 
-def says_something(row: Row) -> bool:
+def says_something(row: TableRow) -> bool:
     return len(row[1]) > 1 or any(row[1])
 
 
-def split_rows(path: str) -> Iterator[Row]:
+def split_rows(path: str) -> Iterator[TableRow]:
     """The rows of a table, empty lines among them.
 
     Raises:
@@ -49,7 +49,7 @@ def split_rows(path: str) -> Iterator[Row]:
     return _even(split(path), path)
 
 
-def first_row(rows: Iterator[Row]) -> tuple[int, Sequence[str]]:
+def first_row(rows: Iterator[TableRow]) -> tuple[int, Sequence[str]]:
     """How many empty lines stand before the first row, and its fields: none where there is no row."""
     for passed, row in enumerate(rows):
         if says_something(row):
@@ -57,8 +57,8 @@ def first_row(rows: Iterator[Row]) -> tuple[int, Sequence[str]]:
     return 0, ()
 
 
-def _even(rows: Iterable[Row], path: str) -> Iterator[Row]:
-    first: Row | None = None
+def _even(rows: Iterable[TableRow], path: str) -> Iterator[TableRow]:
+    first: TableRow | None = None
     for row in rows:
         if says_something(row):
             first = first or row
@@ -82,12 +82,12 @@ def _advice(path: str, more: bool) -> str:
     return ': put a field that holds a separator in quotes, as in "Hello, friend"' if more else ""
 
 
-def _tab_rows(path: str) -> Iterator[Row]:
+def _tab_rows(path: str) -> Iterator[TableRow]:
     for number, line in enumerate(read_lines(path), 1):
         yield number, line.split("\t")
 
 
-def _quoted_rows(path: str) -> Iterator[Row]:
+def _quoted_rows(path: str) -> Iterator[TableRow]:
     lines = (line + "\n" for line in read_lines(path))
     head = list(islice(lines, HEAD))
     separator = _separator(head)

@@ -8,10 +8,10 @@ from pydantic import PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.text.apart import Examples, Overlapping, check_known, set_apart_labelled
 from dragoman.text.cleaning.split import HoldOut
-from dragoman.text.formats.compressed import extension
-from dragoman.text.formats.lines import check_string, parse_json, read_lines
+from dragoman.text.compressed import extension
+from dragoman.text.lines import check_string, parse_json, read_lines
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
 
 
 class TaggedText(NamedTuple):
@@ -175,7 +175,7 @@ class TaggedTexts:
     longest: PositiveInt = 256
     """Tokens of a sentence that are read together; a longer one is cut between words and read in parts."""
 
-    def split(self) -> Examples[TaggedText]:
+    def split(self) -> SplitExamples[TaggedText]:
         """
         Raises:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.

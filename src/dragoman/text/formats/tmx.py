@@ -6,11 +6,11 @@ from xml.sax.saxutils import quoteattr
 
 from dragoman.config import config
 from dragoman.errors import DataError
-from dragoman.text.filled.slots import Document, Edit, Filling, Slot
-from dragoman.text.formats.compressed import open_bytes
+from dragoman.text.compressed import open_bytes
+from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.formats.inline import Inline, inline, written
-from dragoman.text.formats.lines import Pair
-from dragoman.text.formats.markup import CHUNK, Element, Source, Unit, as_utf8, units
+from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units
+from dragoman.text.lines import Pair
 
 
 @config
@@ -28,7 +28,7 @@ Variant = tuple[str, Element, Element]
 """Language, ``tuv`` and ``seg``."""
 
 
-class Entry(NamedTuple):
+class TmxUnit(NamedTuple):
     unit: Unit
     declared: str | None
     """The language that the unit, or the file, says it was translated from."""
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
         return inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
 
 
-def entries(pieces: Iterable[bytes], name: str) -> Iterator[Entry]:
+def entries(pieces: Iterable[bytes], name: str) -> Iterator[TmxUnit]:
     """The units of a file in UTF-8, one at a time."""
     declared = None
     for unit in units(pieces, name, "tmx", "header", "tu"):
@@ -61,7 +61,7 @@ def entries(pieces: Iterable[bytes], name: str) -> Iterator[Entry]:
                 lacks = "a <seg>" if language else "xml:lang"
                 raise DataError(f"{name}:{variant.line}: a <tuv> without {lacks}: add it, or remove the unit")
             variants.append((language.replace("_", "-"), variant, segment))
-        yield Entry(unit, _language(attributes.get("srclang")) or declared, variants)
+        yield TmxUnit(unit, _language(attributes.get("srclang")) or declared, variants)
 
 
 def _language(declared: str | None) -> str | None:
@@ -81,7 +81,7 @@ class Languages:
         self.seen: str | None = None
         """The target that was found so far."""
 
-    def of(self, entry: Entry) -> tuple[str, str] | None:
+    def of(self, entry: TmxUnit) -> tuple[str, str] | None:
         """The two languages in a unit; None if it lacks one that was not asked for."""
         present = list(dict.fromkeys(language for language, *_ in entry.variants))
         source = self.source or entry.declared
@@ -91,7 +91,7 @@ class Languages:
             return source, self.target
         return (source, target) if (target := self.only_other(source, present, entry)) else None
 
-    def only_other(self, source: str, present: list[str], entry: Entry) -> str | None:
+    def only_other(self, source: str, present: list[str], entry: TmxUnit) -> str | None:
         found = entry.variant(source)
         others = [language for language in present if found is None or language != found[0]]
         if found is None or not others:
@@ -101,7 +101,7 @@ class Languages:
         self.seen = others[0]
         return others[0]
 
-    def undecided(self, side: str, choices: list[str], entry: Entry) -> DataError:
+    def undecided(self, side: str, choices: list[str], entry: TmxUnit) -> DataError:
         there = ", ".join(choices) or "none"
         return DataError(
             f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {there}? Name it with "
@@ -129,7 +129,7 @@ def read_tmx(cfg: Tmx) -> Iterator[Pair]:
         raise DataError(f"{cfg.path}: no unit has {wanted}; the languages in it: {', '.join(seen)}")
 
 
-def _pair(entry: Entry, languages: tuple[str, str] | None) -> Pair | None:
+def _pair(entry: TmxUnit, languages: tuple[str, str] | None) -> Pair | None:
     source, target = map(entry.variant, languages) if languages else (None, None)
     if source is None or target is None or source[1] is target[1] or _marks(target[1]):
         return None
@@ -143,7 +143,7 @@ MARK = "x-needs-review"
 """Type of the property that says so of a translation."""
 
 
-class TmxDocument(Document):
+class TmxDocument(FillableDocument):
     """Units that have a source and no target, or an empty one, are to be filled."""
 
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
@@ -151,14 +151,14 @@ class TmxDocument(Document):
         DataError: it cannot be read, or does not tell which languages to take; the message names file and line.
         """
         super().__init__()
-        self.source = Source(raw, name)
+        self.source = MarkupSource(raw, name)
         found = list(entries([self.source.utf8], name))
         languages = Languages(name, source, target, "--{}-language")
         pairs = [languages.of(entry) for entry in found]
         self.target = languages.target or languages.seen
         if found and self.target is None:
             raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
-        self.homes: list[tuple[Entry, Variant, Variant | None, Inline]] = []
+        self.homes: list[tuple[TmxUnit, Variant, Variant | None, Inline]] = []
         """Of each slot, its unit, the source in it, the target if there is one, and the source's text."""
         for entry, pair in zip(found, pairs, strict=True):
             original = entry.variant((pair or ("", ""))[0] or languages.source or entry.declared or "")
@@ -188,9 +188,9 @@ class TmxDocument(Document):
         note = f'<prop type="{MARK}">yes</prop>' if filling.review else ""
         if there is None:
             start = entry.unit.element.start
-            gap, inner = (_gap(entry.unit.cut(start, at)) for at in (original.start, segment.start))
+            gap, inner = (_gap(entry.unit.slice(start, at)) for at in (original.start, segment.start))
             new = f"{gap}<tuv xml:lang={quoteattr(self.target or '')}>{inner * bool(note)}{note}{inner}"
-            end = _gap(entry.unit.cut(start, original.outside))
+            end = _gap(entry.unit.slice(start, original.outside))
             yield Edit(original.end, original.end, f"{new}<seg>{content}</seg>{end}</tuv>")
             return
         _, variant, empty = there
@@ -201,7 +201,7 @@ class TmxDocument(Document):
         if empty.is_one_tag:
             yield Edit(empty.start, empty.end, f"{note}<seg>{content}</seg>")
         else:
-            yield Edit(empty.start, empty.outside, f"{note}{entry.unit.cut(empty.start, empty.inside)}{content}")
+            yield Edit(empty.start, empty.outside, f"{note}{entry.unit.slice(empty.start, empty.inside)}{content}")
 
 
 def _marks(variant: Element) -> list[Element]:
@@ -209,7 +209,7 @@ def _marks(variant: Element) -> list[Element]:
     return [prop for prop in variant.all("prop") if prop.attributes.get("type") == MARK]
 
 
-def _nothing(name: str, found: list[Entry], source: str | None) -> str:
+def _nothing(name: str, found: list[TmxUnit], source: str | None) -> str:
     """Say why there is no text to translate."""
     present = list(dict.fromkeys(language for entry in found for language, *_ in entry.variants))
     source = source or next((entry.declared for entry in found if entry.declared), None)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.output_file import check_output_file
+from dragoman.text.compressed import Writable, create_file, extension
 from dragoman.text.formats.columns import is_header
-from dragoman.text.formats.compressed import Writable, create_file, extension
-from dragoman.text.formats.lines import Pair
+from dragoman.text.lines import Pair
 
 
 def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:

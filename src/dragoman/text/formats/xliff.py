@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from dragoman.config import config
 from dragoman.errors import DataError
-from dragoman.text.filled.plurals import same_language
-from dragoman.text.filled.slots import Document, Edit, Filling, Slot
-from dragoman.text.formats.compressed import open_bytes
+from dragoman.text.compressed import open_bytes
+from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.formats.inline import Inline, inline, written
-from dragoman.text.formats.lines import Pair
-from dragoman.text.formats.markup import CHUNK, Element, Source, Unit, as_utf8, units, with_attribute
+from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
+from dragoman.text.formats.plurals import same_language
+from dragoman.text.lines import Pair
 
 
 @config
@@ -103,7 +103,7 @@ def read_xliff(path: str) -> Iterator[Pair]:
 # ---- as a document --------------------------------------------------------------------------------
 
 
-class XliffDocument(Document):
+class XliffDocument(FillableDocument):
     def __init__(self, raw: bytes, name: str, language: str | None = None):
         """
         Args:
@@ -113,7 +113,7 @@ class XliffDocument(Document):
             DataError: it cannot be read, or must declare the language of its targets; the message names file and line.
         """
         super().__init__()
-        self.source = Source(raw, name)
+        self.source = MarkupSource(raw, name)
         self.homes: list[Home] = []
         """That of each slot."""
         for segment in segments([self.source.utf8], name):
@@ -187,7 +187,7 @@ class TargetLanguages:
             found.stated == found.source and not same_language(found.stated, self.language or found.stated)
         )
 
-    def edits(self, source: Source, filled: Iterable[Segment]) -> Iterator[Edit]:
+    def edits(self, source: MarkupSource, filled: Iterable[Segment]) -> Iterator[Edit]:
         """Declare the language on all that the filled segments stand in."""
         bearers = {(d := _declaration(s)).bearer.start: d for s in filled if self.language and self.replaces(s)}
         for bearer, attribute, *_ in bearers.values():
@@ -235,9 +235,9 @@ def _content(segment: Segment, new: Mapping[Element, Filling]) -> str:
     assert around
     parts, at = [], around.inside
     for sentence in segment.sentences:
-        parts += [segment.unit.cut(at, sentence.inside), new[sentence].text if sentence in new else ""]
+        parts += [segment.unit.slice(at, sentence.inside), new[sentence].text if sentence in new else ""]
         at = sentence.outside
-    return "".join([*parts, segment.unit.cut(at, around.outside)])
+    return "".join([*parts, segment.unit.slice(at, around.outside)])
 
 
 def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
@@ -247,7 +247,7 @@ def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
     if target is None:
         yield _new_target(segment, content, review)
         return
-    tag = _tag_with_state(unit.cut(target.start, target.inside), segment, review)
+    tag = _tag_with_state(unit.slice(target.start, target.inside), segment, review)
     if target.is_one_tag:
         opened = re.sub(r"\s*/>$", ">", tag)
         yield Edit(target.start, target.end, f"{opened}{content}</{_qualified(tag)}>")
@@ -256,7 +256,9 @@ def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
 
 
 def _state(element: Element, unit: Unit, state: str) -> Edit:
-    return Edit(element.start, element.inside, with_attribute(unit.cut(element.start, element.inside), "state", state))
+    return Edit(
+        element.start, element.inside, with_attribute(unit.slice(element.start, element.inside), "state", state)
+    )
 
 
 def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:
@@ -268,10 +270,10 @@ def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:
 def _new_target(segment: Segment, content: str, review: bool) -> Edit:
     """A target after the source (1.2: and its segmentation), laid out as the source is."""
     last = segment.holder.find("seg-source") or segment.source
-    before = segment.unit.cut(segment.unit.element.start, segment.source.start)
+    before = segment.unit.slice(segment.unit.element.start, segment.source.start)
     gap = re.search(r"\s*$", before)
     assert gap
-    name = re.sub("source$", "target", _qualified(segment.unit.cut(segment.source.start, segment.source.inside)))
+    name = re.sub("source$", "target", _qualified(segment.unit.slice(segment.source.start, segment.source.inside)))
     tag = _tag_with_state(f"<{name}>", segment, review)
     return Edit(last.end, last.end, f"{gap[0].replace(chr(13), '')}{tag}{content}</{name}>")
 

@@ -60,7 +60,7 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], by: int) -> Tokenizer:
         ConfigError: the texts yield fewer, or a tokenizer of bytes alone, which has no pieces.
     """
     content = json.loads(tokenizer.inner.to_str())
-    model = Model(content)
+    model = VocabularyModel(content)
     found = (_join if model.joins else _list_words)(model, tokenizer.inner, texts, by)
     if found < by:
         raise ConfigError(
@@ -85,7 +85,7 @@ def tokens_per_text(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
 # ---- a tokenizer's description ---------------------------------------------------------------------
 
 
-class Model:
+class VocabularyModel:
     """The model in the description of a tokenizer, to which pieces are added in place.
 
     Tokens that were added to it become entries of it: the library numbers them anew if they are not.
@@ -139,7 +139,7 @@ class Model:
 # ---- learning --------------------------------------------------------------------------------------
 
 
-def _join(model: Model, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
+def _join(model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
     """Each piece becomes a character, each word a string of them: the library's trainer counts pairs of characters."""
     names: dict[str, str] = {}
     lines = [" ".join(_spell(word, names) for word in words) for words in _words_in_pieces(model, inner, texts)]
@@ -160,7 +160,9 @@ def _spell(word: Sequence[str], names: dict[str, str]) -> str:
     return "".join(names.setdefault(piece, chr(_FIRST + len(names))) for piece in word)
 
 
-def _words_in_pieces(model: Model, inner: tokenizers.Tokenizer, texts: Iterable[str]) -> Iterator[list[list[str]]]:
+def _words_in_pieces(
+    model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str]
+) -> Iterator[list[list[str]]]:
     """The words of each text; a word ends where the tokenizer, a space, or something that is no text ends it."""
     for chunk in chunks(texts, CHUNK):
         for encoding in inner.encode_batch(chunk, add_special_tokens=False):
@@ -182,7 +184,7 @@ def _is_byte(piece: str) -> bool:
     return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
 
 
-def _list_words(model: Model, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
+def _list_words(model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
     cut = json.loads(inner.to_str())["pre_tokenizer"] or {"type": None}
     if cut["type"] is None or (cut["type"] == "ByteLevel" and not cut["use_regex"]):
         raise ConfigError("init.vocabulary: this tokenizer does not cut texts into words or pieces: keep it as it is")

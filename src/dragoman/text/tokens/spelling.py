@@ -8,8 +8,8 @@ import tokenizers
 from dragoman.errors import ConfigError
 
 
-def spellings(inner: tokenizers.Tokenizer, ids: Sequence[int], *, silent: Set[int]) -> list[bytes]:
-    """The UTF-8 bytes of each of the library's ``ids``, of which those in ``silent`` stand for no text.
+def spellings(inner: tokenizers.Tokenizer, ids: Sequence[int], *, suppressed: Set[int]) -> list[bytes]:
+    """The UTF-8 bytes of each of the library's ``ids``, of which those in ``suppressed`` stand for no text.
 
     Raises:
         ConfigError: a decoder that joins tokens in another way than by their bytes.
@@ -24,7 +24,7 @@ def spellings(inner: tokenizers.Tokenizer, ids: Sequence[int], *, silent: Set[in
             "tokenizer: was made elsewhere and its tokens are not spelt in bytes, which constraints on what is said "
             "need; train one of bpe, unigram, words, characters or bytes"
         )
-    return [b"" if i in silent else spell(inner.id_to_token(i) or "") for i in ids]
+    return [b"" if i in suppressed else spell(inner.id_to_token(i) or "") for i in ids]
 
 
 def _kinds(decoder: dict | None) -> set[str]:

@@ -218,7 +218,7 @@ class Tokenizer:
 
     @cached_property
     def spellings(self) -> list[bytes]:
-        return spellings(self._inner, self._theirs.tolist(), silent=set(self._marks.values()))
+        return spellings(self._inner, self._theirs.tolist(), suppressed=set(self._marks.values()))
 
     def __len__(self) -> int:
         """Size of the vocabulary."""

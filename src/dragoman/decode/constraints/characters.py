@@ -1,0 +1,95 @@
+"""UTF-8 read a byte at a time: what a byte may follow, and whether a word goes on.
+
+``Reading`` is what must be remembered of the bytes so far: the end of an unfinished character, or to which of a few
+groups the last one belongs. Two neighbours are of one word if both belong to the same group of letters. Text that no
+training text holds has no way through: bytes that are not UTF-8, control characters, and white space other than single
+spaces (``clean.normalise`` leaves none of it).
+"""
+
+import numpy as np
+
+APART, ALPHABETIC, INDIC, SPACE = 0, 1, 2, 3
+"""Groups of characters. Those apart join with none: punctuation, and letters of scripts that write no spaces between
+words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or put endings to them freely (Korean)."""
+
+Utf8State = int | bytes
+"""A group, or the bytes of an unfinished character; of those that go on alike, one stands for all."""
+
+_INVISIBLE = frozenset(
+    chr(code).encode()
+    for code in (*range(0x80, 0xA1), 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000, 0xFEFF)
+)
+_UNFINISHED = frozenset(char[:end] for char in _INVISIBLE for end in range(1, len(char)))
+_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629
+_STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\xe0\xa4", (2, APART): b"\xe4"}
+
+
+def group(character: bytes) -> int:
+    """Of a character, of which the first two bytes are enough."""
+    lead, second = character[0], character[1] if len(character) > 1 else 0
+    if lead < 0x80:
+        return SPACE if lead == 0x20 else ALPHABETIC if chr(lead).isalnum() or lead == 0x5F else APART
+    if 0xC3 <= lead <= 0xDF:
+        return ALPHABETIC
+    if lead == 0xE0:  # Thai and Lao stand among the scripts of India
+        return APART if 0xB8 <= second <= 0xBB else INDIC
+    if lead == 0xE1:
+        return APART if second in (0x80, 0x81, 0x82, 0x9E, 0x9F) else ALPHABETIC  # Burmese, Khmer
+    return APART
+
+
+def read(before: Utf8State, byte: int) -> Utf8State | None:
+    """What is to be remembered after one more byte; None if there is no way."""
+    if isinstance(before, bytes):
+        return _go_on(before, byte)
+    if byte < 0x80:
+        invisible = byte < 0x20 or byte == 0x7F or (byte == 0x20 and before == SPACE)
+        return None if invisible else group(bytes([byte]))
+    return _remembered(bytes([byte])) if 0xC2 <= byte <= 0xF4 else None
+
+
+def _go_on(before: bytes, byte: int) -> Utf8State | None:
+    low, high = _SECOND.get(before[0], (0x80, 0xBF)) if len(before) == 1 else (0x80, 0xBF)
+    if not low <= byte <= high:
+        return None
+    character = before + bytes([byte])
+    if len(character) < _size(character[0]):
+        return _remembered(character)
+    return None if character in _INVISIBLE else group(character)
+
+
+def _remembered(begun: bytes) -> bytes:
+    """``begun``, or what goes on as it does."""
+    if begun in _UNFINISHED or (len(begun) == 1 and (begun[0] in _SECOND or begun[0] == 0xE1)):
+        return begun
+    missing = _size(begun[0]) - len(begun)
+    return _STAND_IN.get((missing, group(begun)), b"\xf1")
+
+
+def _size(lead: int) -> int:
+    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+
+
+# ---- all of it as a table ---------------------------------------------------------------------------
+
+
+def _tabulated() -> tuple[list[Utf8State], np.ndarray]:
+    readings: list[Utf8State] = [APART, ALPHABETIC, INDIC, SPACE]
+    rows: list[list[int]] = []
+    for before in readings:  # which grows meanwhile
+        row = []
+        for byte in range(256):
+            after = read(before, byte)
+            if after is not None and after not in readings:
+                readings.append(after)
+            row.append(-1 if after is None else readings.index(after))
+        rows.append(row)
+    return readings, np.array(rows)
+
+
+READINGS, NEXT = _tabulated()
+"""All there are, the groups first; and the number of the one after each byte, -1 where there is no way."""
+
+LEADS = np.array([group(bytes([byte])) for byte in range(256)])
+"""The group of a character that begins with each byte; Thai and the like, which the first byte does not tell, as others
+that begin so."""

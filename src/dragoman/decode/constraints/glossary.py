@@ -1,0 +1,123 @@
+"""A glossary: how terms of the source are to be translated, and how they are not."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dragoman.decode.request import Alternatives
+from dragoman.errors import DataError
+from dragoman.text.formats.tables import table_rows
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class GlossaryEntry:
+    source: str
+    """Applies where the source holds this as whole words, in upper or lower case."""
+    targets: Alternatives
+    """Of which the translation is to hold one; none if it is free."""
+    forbidden: Alternatives = ()
+    """None of which it may hold."""
+
+
+class Glossary:
+    """Entries, and terms that no translation may hold.
+
+    Terms are as in ``terms.Terms``. Each may also have its first letter in upper case where it begins the translation,
+    where the source has it so, or where the source has several sentences; and all in upper case where the source has.
+    Forbidden ones are so in each of these cases. Of entries that overlap in a source the longest counts.
+    """
+
+    def __init__(self, entries: Iterable[GlossaryEntry] = (), forbidden: Sequence[str] = ()):
+        self.forbidden = tuple(_in_any_case(forbidden))
+        self.entries: dict[str, list[tuple[re.Pattern[str], GlossaryEntry]]] = {}
+        """By their first word."""
+        for entry in entries:
+            first, *_ = _WORD.findall(entry.source.casefold())
+            whole = re.compile(rf"(?<!\w){_spaced(entry.source)}(?!\w)", re.IGNORECASE)
+            self.entries.setdefault(first, []).append((whole, entry))
+
+    @classmethod
+    def read(cls, path: str | Path, forbidden: Sequence[str] = ()) -> "Glossary":
+        """A table (.tsv or .csv) with the columns source, target and, if it likes, forbidden, named in its first row;
+        alternatives stand between bars, as in ``batería|baterías``.
+
+        Raises:
+            DataError: no such file, a missing column, or an entry that says nothing; the message names the line.
+            ConfigError: a file whose name does not end as a table's.
+        """
+        rows = table_rows(str(path))
+        line, header = next(rows, (1, ()))
+        names = [name.strip().lower() for name in header]
+        for column in ("source", "target", "forbidden"):
+            if names.count(column) > 1:
+                raise DataError(f"{path}:{line}: {names.count(column)} columns are named {column!r}: name each once")
+            if column not in (*names, "forbidden"):
+                raise DataError(
+                    f"{path}:{line}: no column {column!r}: the first row of a glossary names its columns, source and "
+                    f"target; here it holds {', '.join(map(repr, header)) or 'nothing'}"
+                )
+        return cls(
+            (_entry(dict(zip(names, fields, strict=True)), f"{path}:{line}") for line, fields in rows), forbidden
+        )
+
+    def of(self, source: str) -> tuple[tuple[Alternatives, ...], Alternatives]:
+        """What the translation of a source is to hold, and what it is not."""
+        taken: list[tuple[int, int]] = []
+        required, forbidden = dict[Alternatives, None](), dict.fromkeys(self.forbidden)
+        for start, end, entry in sorted(self._found(source), key=lambda f: (f[0] - f[1], f[0])):
+            if any(start < other_end and other_start < end for other_start, other_end in taken):
+                continue
+            taken.append((start, end))
+            if entry.targets:
+                required[tuple(_in_case_of(source, start, end, entry.targets))] = None
+            forbidden.update(dict.fromkeys(_in_any_case(entry.forbidden)))
+        return tuple(required), tuple(forbidden)
+
+    def _found(self, source: str) -> Iterator[tuple[int, int, GlossaryEntry]]:
+        for word in dict.fromkeys(_WORD.findall(source.casefold())):
+            for pattern, entry in self.entries.get(word, ()):
+                yield from ((match.start(), match.end(), entry) for match in pattern.finditer(source))
+
+
+def _entry(fields: dict[str, str], where: str) -> GlossaryEntry:
+    source, targets, forbidden = (fields.get(name, "") for name in ("source", "target", "forbidden"))
+    entry = GlossaryEntry(source.strip(), _alternatives(targets), _alternatives(forbidden))
+    if not entry.source or not (entry.targets or entry.forbidden):
+        raise DataError(f"{where}: an entry needs a source, and a target or something forbidden")
+    return entry
+
+
+def _alternatives(field: str) -> Alternatives:
+    return tuple(term.strip() for term in field.split("|") if term.strip())
+
+
+def _spaced(term: str) -> str:
+    """A pattern in which any white space of the text will do."""
+    return r"\s+".join(map(re.escape, term.split()))
+
+
+def _in_case_of(source: str, start: int, end: int, terms: Iterable[str]) -> Iterator[str]:
+    """The terms as they may be written for what stands there in the source."""
+    shouted = source[start:end].isupper() and end - start > 1
+    capital = (source[start].isupper() and source[:start].strip() != "") or _SENTENCES.search(source) is not None
+    for term in terms:
+        yield term
+        yield _capital(term) if capital else "^" + _capital(term)
+        if shouted:
+            yield term.upper()
+
+
+def _in_any_case(terms: Iterable[str]) -> Iterator[str]:
+    for term in terms:
+        yield from dict.fromkeys((term, _capital(term), term.upper()))
+
+
+def _capital(term: str) -> str:
+    first = 1 if term.startswith("*") else 0
+    return term[:first] + term[first : first + 1].upper() + term[first + 1 :]
+
+
+_SENTENCES = re.compile(r"[.!?:…]\s+\S")

@@ -1,0 +1,149 @@
+"""Answers that are whole characters: bytes that cannot continue a UTF-8 sequence are never chosen.
+
+A vocabulary of bytes can spell what is no text, and a decoder then writes U+FFFD. The rule follows each row's bytes
+through the automaton of RFC 3629. It forbids tokens with no way through, an end inside a character, and, near the
+length limit, a character that the tokens left cannot finish. U+FFFD itself is forbidden too.
+
+R rows, V vocabulary, S states of the automaton.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dragoman.decode.search.rule import RowMemory, Rule
+from dragoman.decode.search.strategy import Choice
+from dragoman.errors import ConfigError
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+
+REPLACEMENT = "\ufffd"
+"""What a decoder writes for bytes that are no character."""
+WHOLE = 0
+"""The state between two characters."""
+
+_STATES = (b"", b"\xc3", b"\xe1", b"\xe0", b"\xed", b"\xf1", b"\xf0", b"\xf4", b"\xef", b"\xef\xbf")
+"""Beginnings of a character, one for all that go on alike."""
+_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629, section 4
+_ENOUGH = 8
+"""Tokens left from which on the length limit matters no more; a character takes at most three further ones."""
+
+
+def _after(begun: bytes, byte: int) -> bytes | None:
+    """The beginning of a character after one more byte, empty where the character is whole; None without a way."""
+    if not begun:
+        return b"" if byte < 0x80 else _lead(byte) if 0xC2 <= byte <= 0xF4 else None
+    low, high = _SECOND.get(begun[0], (0x80, 0xBF)) if len(begun) == 1 else (0x80, 0xBF)
+    if not low <= byte <= high or begun + bytes([byte]) == REPLACEMENT.encode():
+        return None
+    if begun == b"\xef" and byte == 0xBF:
+        return b"\xef\xbf"
+    return {2: b"", 3: b"\xc3", 4: b"\xe1"}[_size(begun[0]) - len(begun) + 1]
+
+
+def _lead(byte: int) -> bytes:
+    lead = bytes([byte])
+    return lead if lead in _STATES else {2: b"\xc3", 3: b"\xe1", 4: b"\xf1"}[_size(byte)]
+
+
+def _size(lead: int) -> int:
+    return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+
+
+def _tabulated() -> np.ndarray:
+    rows = [[_after(begun, byte) for byte in range(256)] for begun in _STATES]
+    return np.array([[-1 if after is None else _STATES.index(after) for after in row] for row in rows], dtype=np.int8)
+
+
+_NEXT = _tabulated()  # (S, 256): the state after each byte, -1 where there is no way
+
+
+class Utf8Table:
+    """What every token of a vocabulary does to the automaton."""
+
+    def __init__(self, spellings: Sequence[bytes], device: torch.device):
+        after = np.repeat(np.arange(len(_STATES), dtype=np.int8)[:, None], len(spellings), axis=1)
+        for token, spelt in enumerate(spellings):
+            if token > EOS and not spelt.isascii():
+                after[:, token] = _walked(spelt)
+        after[1:, EOS] = -1
+        after[1:, [t for t, spelt in enumerate(spellings) if t > EOS and spelt and spelt.isascii()]] = -1
+        needed = _tokens_needed(after)
+        self.after = torch.from_numpy(after).to(device)  # (S, V): the state after each token, -1 where it is forbidden
+        missing = np.where(after < 0, _ENOUGH, needed[after])
+        self.missing = torch.from_numpy(missing.astype(np.int8)).to(device)  # (S, V): tokens that must follow each one
+        self.never = (self.missing[WHOLE] >= _ENOUGH).nonzero()[:, 0]
+        """Tokens that may not come between two characters, wherever that is."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, device: torch.device) -> "Utf8Table | None":
+        """Return the table of a tokenizer; None where its tokens are not spelt in bytes, and so are characters."""
+        try:
+            return cls(tokenizer.spellings, device)
+        except ConfigError:
+            return None
+
+
+def _walked(spelt: bytes) -> np.ndarray:
+    """The state after a token, from each state."""
+    states = np.arange(len(_STATES), dtype=np.int8)
+    for byte in spelt:
+        states = np.where(states < 0, np.int8(-1), _NEXT[states, byte])
+    return states
+
+
+def _tokens_needed(after: np.ndarray) -> np.ndarray:
+    """The fewest tokens from each state to a whole character; many where no tokens lead there."""
+    needed = np.full(len(_STATES), _ENOUGH)
+    needed[WHOLE] = 0
+    for _ in _STATES:
+        ways = np.where(after[:, EOS + 1 :] < 0, _ENOUGH, needed[after[:, EOS + 1 :]])
+        best = ways.min(axis=1, initial=_ENOUGH) + 1
+        needed[1:] = np.minimum(needed, best)[1:]
+    return np.minimum(needed, _ENOUGH)
+
+
+class Utf8Rule(Rule):
+    """Keeps every row valid UTF-8."""
+
+    def __init__(self, table: Utf8Table, rows: int, limits: Sequence[int] = (), *, alone: bool = False):
+        """
+        Args:
+            alone: no other rule comes before, which could leave a row nothing else to choose from. Such a row is left
+                as it is, and to look for it costs as much as the rule itself.
+        """
+        self.table, self.alone, device = table, alone, table.after.device
+        self.memory = RowMemory(torch.zeros(rows, 2, dtype=torch.long, device=device))  # (R, 2): state, tokens left
+        self.begin(limits or [torch.iinfo(torch.int32).max] * rows)
+
+    def begin(self, limits: Sequence[int]) -> None:
+        self.memory.rows[:, 1] = torch.tensor(list(limits), device=self.memory.rows.device) - 2  # this one, and EOS
+        self.earliest = min(limits, default=0) - 2
+        self.plain = True
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if self.plain and self.earliest >= _ENOUGH:  # most steps of most texts
+            ranked = logits.index_fill(1, self.table.never, -torch.inf) if len(self.table.never) else logits
+        else:
+            state, left = self.memory.rows.T
+            forbidden = self.table.missing[state] > left.clamp(0, _ENOUGH - 1)[:, None]
+            ranked = logits.masked_fill(forbidden, -torch.inf)
+        if self.alone:
+            return ranked
+        nothing = ranked[:, EOS:].amax(dim=1) == -torch.inf
+        return torch.where(nothing[:, None], logits, ranked)
+
+    def follow(self, choice: Choice) -> None:
+        self.memory.follow(choice)
+        state, left = self.memory.rows.T
+        after = self.table.after[state, choice.tokens].long().clamp(min=WHOLE)
+        self.memory.rows = torch.stack([after, left - 1], dim=1)
+        self.earliest -= 1
+        self.plain = not bool(after.any())
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, Utf8Rule)
+        self.memory.join(other.memory)
+        self.earliest, self.plain = min(self.earliest, other.earliest), self.plain and other.plain

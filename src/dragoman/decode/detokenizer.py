@@ -1,0 +1,99 @@
+"""Tokens to text, one at a time: what may be shown at once, and where a text is to stop."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dragoman.decode.search.rule import RowMemory, Rule
+from dragoman.decode.search.strategy import Choice
+from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+
+_UNFINISHED = "\ufffd"
+"""What a decoder says of bytes that are no character, or not yet one."""
+
+
+class TextStream:
+    """Text that grows by tokens. Pieces come as soon as they are whole: never half a character, and never what may turn
+    out to be the beginning of a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int], stops: Sequence[str] = ()):
+        self.tokenizer, self.stops = tokenizer, stops
+        self.context, self.pending = list(context), []
+        """Tokens whose text has been taken note of, the newest of them; and those whose text is unfinished."""
+        self.held = ""
+        """Whole, but perhaps the beginning of a stop string."""
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that this token completes, perhaps none."""
+        self.pending.append(token)
+        fresh = self._fresh()
+        return "" if fresh.endswith(_UNFINISHED) else self._show(fresh)
+
+    def rest(self) -> str:
+        """What is left when no more tokens come."""
+        last = self._show(self._fresh()) + ("" if self.stopped else self.held)
+        self.held = ""
+        return last
+
+    def _fresh(self) -> str:
+        before = self.tokenizer.decode(self.context)
+        return self.tokenizer.decode(self.context + self.pending)[len(before) :]
+
+    def _show(self, fresh: str) -> str:
+        self.context, self.pending = (self.pending or self.context), []
+        if self.stopped:
+            return ""
+        text = self.held + fresh
+        if (end := first_stop(text, self.stops)) is not None:
+            self.stopped, self.held = True, ""
+            return text[:end]
+        keep = max((n for stop in self.stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the first stop string begins; None without one."""
+    return min((at for at in map(text.find, stops) if at >= 0), default=None)
+
+
+class StopAt(Rule):
+    """Ends an answer that holds a stop string."""
+
+    def __init__(self, stops: Sequence[str], tokenizer: Tokenizer, prompt: Tensor):
+        self.stops, self.tokenizer = stops, tokenizer
+        self.reach = 4 + max(len(stop.encode()) for stop in stops)  # a token is at least a byte
+        self.said = RowMemory(prompt[:, :0])
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        tails = self.tokenizer.decode_batch(self.said.rows[:, -self.reach :].tolist())
+        over = torch.tensor([first_stop(tail, self.stops) is not None for tail in tails], device=logits.device)
+        if not over.any():
+            return logits
+        other = torch.arange(logits.shape[1], device=logits.device) != EOS
+        return logits.masked_fill(over[:, None] & other, -torch.inf)
+
+    def follow(self, choice: Choice) -> None:
+        self.said.follow(choice)
+        self.said.rows = torch.cat([self.said.rows, choice.tokens[:, None]], dim=1)
+
+
+class EndAfter(Rule):
+    """Ends an answer whose newest token is one of ``tokens``: a model may have several that end a text."""
+
+    def __init__(self, tokens: Sequence[int]):
+        self.tokens = tokens
+        self.newest: Tensor | None = None
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        if self.newest is None:
+            return logits
+        over = torch.isin(self.newest, torch.tensor(self.tokens, device=logits.device))
+        other = torch.arange(logits.shape[1], device=logits.device) != EOS
+        return logits.masked_fill(over[:, None] & other, -torch.inf)
+
+    def follow(self, choice: Choice) -> None:
+        self.newest = choice.tokens

@@ -1,0 +1,409 @@
+# ruff: noqa: RUF001  (full stops of many scripts)
+"""Ways to translate a line so that its placeholders survive: some read well and may fail, one cannot."""
+
+import dataclasses
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from dragoman.decode.documents.icu import ICU_KEPT
+from dragoman.decode.request import Request
+from dragoman.decode.segmentation import sentences
+from dragoman.decode.translation import Candidate, PartAnswer, Translation
+from dragoman.text.invariants import UNCHANGED, Changes, changes, is_wordless, numbers_added, outside
+from dragoman.text.lines import Before
+from dragoman.text.placeholders import Placeholder, Role, find, kept
+
+SourceQuestion = str | Request
+"""A text to be translated; a request, where it has a context."""
+Ask = Callable[[list[SourceQuestion]], list[Translation]]
+"""Translates texts: as many, in their order."""
+Require = Callable[[list[SourceQuestion], list[list[str]]], list[Translation]]
+"""Translates texts so that each translation has the strings that are required of it."""
+
+IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
+CHANGED = "numbers or signs are not those of the source: check it"
+UNTOUCHED = "left as it was, in part or whole, since its translation would not keep a placeholder: translate it by hand"
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A stretch of text without line ends, tabs and outer white space."""
+
+    text: str
+    codes: tuple[str, ...]
+    context: Before = ()
+    """What stands before it in its document."""
+    checked: bool = True
+    """Whether its numbers and signs are to come out as well."""
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    @cached_property
+    def placeholders(self) -> list[Placeholder]:
+        return find(self.text, self.codes)
+
+    def is_kept_in(self, translation: str) -> bool:
+        return kept(self.placeholders, find(translation, self.codes))
+
+    def changes_in(self, translation: str) -> Changes:
+        """The numbers and signs that a translation, which has the placeholders, does not share with it."""
+        return changes(self.text, translation) if self.checked else UNCHANGED
+
+    @cached_property
+    def words(self) -> str:
+        """The text without its placeholders."""
+        return outside(self.text, self.placeholders)
+
+
+def in_one(
+    row: int, source: str, text: str, parts: Sequence[Translation], *warnings: str, untranslated: bool = False
+) -> Translation:
+    """One translation that is made of several; as trustworthy as the worst of them.
+
+    Args:
+        parts: those that ``text`` is made of, and no others.
+        untranslated: words of the source stand in ``text`` as they were, so that it can not be trusted at all.
+    """
+    best = [part.candidates[0] for part in parts]
+    confidence = 0.0 if untranslated else min((p.confidence for p in parts), default=1.0)
+    whole = Candidate(
+        text=text,
+        score=min((c.score for c in best), default=0.0),
+        log_prob=sum((c.log_prob for c in best), 0.0),
+        tokens=sum((c.tokens for c in best), ()),
+        token_log_probs=sum((c.token_log_probs for c in best), ()),
+        truncated=any(c.truncated for c in best),
+        confidence=confidence,
+        parts=tuple(itertools.chain(*map(_answers, parts))),
+    )
+    told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
+    return Translation(row, source, (whole,), tuple(told), confidence)
+
+
+def _answers(part: Translation) -> Sequence[PartAnswer]:
+    """The answers of the model that a translation is made of; none where it was not asked."""
+    best = part.candidates[0]
+    return best.parts or ([PartAnswer(part.source, best.text)] if best.tokens else [])
+
+
+def is_left_alone(translation: Translation) -> bool:
+    """Return whether a text came out as it went in because nothing in it could be translated."""
+    return translation.text == translation.source and any(
+        w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings
+    )
+
+
+def about(row: int, warning: str) -> str:
+    """A warning about a question, as one about the text that it came from."""
+    return f"row {row}: " + re.sub(r"^row \d+: ", "", warning)
+
+
+def translate_lines(
+    lines: list[SourceLine], ask: Ask, ways: list["PlaceholderStrategy"]
+) -> dict[SourceLine, Translation]:
+    """A translation of every line: in the first of these ways that leads to one, or else in pieces.
+
+    One that has other numbers or signs than its source is kept in reserve while further ways are tried, and then given
+    with a warning.
+    """
+    answers: dict[SourceLine, Translation] = {}
+    reserve: dict[SourceLine, Translation] = {}
+    for way in (NothingToTranslate(), *ways, BySentence(ways), InPieces()):
+        todo = [line for line in lines if line not in answers and way.suits(line)]
+        if isinstance(way, InPieces):
+            todo = [line for line in todo if line not in reserve]
+        for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
+            if answer is None:
+                continue
+            if changed := line.changes_in(answer.text):
+                reserve.setdefault(line, warned(answer, f"{changed}: {CHANGED}"))
+            else:
+                answers[line] = answer
+    return reserve | answers
+
+
+def warned(answer: Translation, warning: str) -> Translation:
+    """The same translation with one more warning."""
+    told = dict.fromkeys((*answer.warnings, about(answer.row, warning)))
+    return dataclasses.replace(answer, warnings=tuple(told))
+
+
+# ---- asking ----------------------------------------------------------------------------------------
+
+
+class PlaceholderStrategy(ABC):
+    """One way to translate lines."""
+
+    def suits(self, line: SourceLine) -> bool:
+        return True
+
+    @abstractmethod
+    def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
+        """For each line its translation; None where this way does not lead to one."""
+
+
+class NothingToTranslate(PlaceholderStrategy):
+    """A line of nothing but placeholders, numbers and signs is its own translation."""
+
+    def suits(self, line: SourceLine) -> bool:
+        return is_wordless(line.text, line.placeholders)
+
+    def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
+        return [in_one(1, line.text, line.text, []) for line in lines]
+
+
+class AskingStrategy(PlaceholderStrategy):
+    """A way that asks something for each line, and makes its translation of the replies."""
+
+    def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
+        questions = [
+            [Request(text, context=line.context) if line.context else text for text in self.questions(line)]
+            for line in lines
+        ]
+        replies = iter(self.put(ask, list(itertools.chain.from_iterable(questions)), lines))
+        return [
+            self.answer(line, list(itertools.islice(replies, len(asked))))
+            for line, asked in zip(lines, questions, strict=True)
+        ]
+
+    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+        return ask(questions) if questions else []
+
+    @abstractmethod
+    def questions(self, line: SourceLine) -> list[str]: ...
+
+    @abstractmethod
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None: ...
+
+
+class Verbatim(AskingStrategy):
+    """The text itself. Of several candidates, those are left that say something and keep the placeholders."""
+
+    def questions(self, line: SourceLine) -> list[str]:
+        return [line.text]
+
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None:
+        (reply,) = replies
+        good = tuple(c for c in reply.candidates if c.text and line.is_kept_in(c.text))
+        good = tuple(c for c in good if not line.changes_in(c.text)) or good
+        return reply.choosing(good) if good else None
+
+
+class Required(Verbatim):
+    """The text itself, to a translator that is told what must come out. However many candidates that offers, the first
+    of those that are left is the translation: nobody asked for more."""
+
+    def __init__(self, require: Require):
+        self.require = require
+
+    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+        return self.require(questions, [[p.text for p in line.placeholders] for line in lines])
+
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None:
+        found = super().answer(line, replies)
+        return found and found.choosing(found.candidates[:1])
+
+
+class StandIns(AskingStrategy):
+    """The text with what models copy well in place of placeholders: words, or marks such as quotes for pairs of tags.
+
+    It is put to the second translator if there is one, since it must bring the stand-ins out again.
+    """
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        links: Sequence[str],
+        marks: Sequence[tuple[str, str]],
+        edge: str,
+        require: Require | None,
+    ):
+        """
+        Args:
+            links: words for links.
+            marks: for what opens and what closes.
+            edge: pattern of what may not come right before or after a word.
+        """
+        self.words, self.links, self.marks, self.edge, self.require = words, links, marks, edge, require
+
+    def suits(self, line: SourceLine) -> bool:
+        return bool(self.swaps(line))
+
+    def swaps(self, line: SourceLine) -> list[tuple[Placeholder, str]]:
+        """What is to be replaced, and by what; nothing where the stand-ins do not suffice."""
+        words, links = ([w for w in some if w not in line.text] for some in (self.words, self.links))
+        marks = [pair for pair in self.marks if not any(mark in line.text for mark in pair)]
+        swaps, closing = [], []
+        for p in _merged(line):
+            try:
+                if p.role is Role.ALONE:
+                    swaps.append((p, (links if links and "://" in p.text else words).pop(0)))
+                elif p.role is Role.OPENS:
+                    opens, closes = marks.pop(0)
+                    swaps.append((p, opens))
+                    closing.append(closes)
+                elif p.role is Role.CLOSES:
+                    swaps.append((p, closing.pop()))
+            except IndexError:
+                return []
+        return swaps
+
+    def questions(self, line: SourceLine) -> list[str]:
+        parts, at = [], 0
+        for p, word in self.swaps(line):
+            parts += [line.text[at : p.start], word]
+            at = p.end
+        return ["".join([*parts, line.text[at:]])]
+
+    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+        if self.require is None:
+            return ask(questions)
+        return self.require(questions, [[word for _, word in self.swaps(line)] for line in lines])
+
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None:
+        (reply,) = replies
+        swaps = self.swaps(line)
+        longest_first = sorted({word for _, word in swaps}, key=len, reverse=True)
+        pattern = re.compile(rf"(?<!{self.edge})(?:{'|'.join(map(re.escape, longest_first))})(?!{self.edge})")
+        for candidate in reply.candidates:
+            text, rest = _swapped_back(candidate.text, pattern, swaps)
+            if text is not None and line.is_kept_in(text) and not self.left_over(line, rest):
+                return in_one(1, line.text, text, [reply.choosing((candidate,))])
+        return None
+
+    def left_over(self, line: SourceLine, rest: str) -> bool:
+        """Return whether a reply has something of the stand-ins besides those put back: marks, braces or digits that
+        the words of the line do not have."""
+        ours = {char for pair in self.marks for mark in pair for char in mark} | set("{}")
+        return any(char in ours and char not in line.words for char in rest) or numbers_added(line.words, rest)
+
+
+def _merged(line: SourceLine) -> Iterator[Placeholder]:
+    """The placeholders, where a pair of tags without a letter between them is one."""
+    rest = iter(line.placeholders)
+    for p in rest:
+        if p.role is Role.OPENS and (whole := _wordless_pair(line, p)):
+            yield whole
+            while next(rest).end < whole.end:
+                pass
+        else:
+            yield p
+
+
+def _wordless_pair(line: SourceLine, opening: Placeholder) -> Placeholder | None:
+    depth, at = 0, opening.start
+    for p in line.placeholders:
+        if p.start < opening.start:
+            continue
+        if any(map(str.isalpha, line.text[at : p.start])):
+            return None
+        depth, at = depth + (p.role is Role.OPENS) - (p.role is Role.CLOSES), p.end
+        if not depth:
+            return Placeholder(opening.start, p.end, line.text[opening.start : p.end], Role.ALONE, "")
+    return None
+
+
+def _swapped_back(text: str, pattern: re.Pattern[str], swaps: list[tuple[Placeholder, str]]) -> tuple[str | None, str]:
+    """``text`` with the originals in place of their stand-ins, None if those are not all there or are too many; and
+    without either."""
+    left: dict[str, list[str]] = defaultdict(list)
+    for p, word in swaps:
+        left[word].append(p.text)
+    parts, rest, at = [], [], 0
+    for found in pattern.finditer(text):
+        if not left[found[0]]:
+            return None, ""
+        rest.append(text[at : found.start()])
+        parts += [rest[-1], left[found[0]].pop(0)]
+        at = found.end()
+    rest.append(text[at:])
+    return None if any(left.values()) else "".join([*parts, rest[-1]]), " ".join(rest)
+
+
+def placeholder_strategies(require: Require | None) -> list[PlaceholderStrategy]:
+    """All that may fail, the best first."""
+    marks = (("**", "**"), ('"', '"'), ("(", ")"))
+    names, links = ("{name}", "{value}", "{count}", "{time}", "{error}"), ("{url}", "{docs_url}")
+    numbers = ("17", "23", "38", "46", "59", "64", "71", "82", "93")
+    return [
+        Verbatim(),
+        *([Required(require)] if require else []),
+        StandIns(names, links, marks, edge=r"[{}*]", require=require),
+        StandIns(numbers, (), marks[1:], edge=r"\d", require=require),
+    ]
+
+
+class BySentence(PlaceholderStrategy):
+    """Each sentence by itself, in the first way that leads to a translation: one that is difficult spoils no other."""
+
+    def __init__(self, ways: list[PlaceholderStrategy]):
+        self.ways = ways
+
+    def suits(self, line: SourceLine) -> bool:
+        return len(self.sentences(line)) > 1
+
+    def sentences(self, line: SourceLine) -> list[tuple[SourceLine, str]]:
+        """Each with what comes after it; none where a placeholder goes over a sentence's end."""
+        parts = [(dataclasses.replace(line, text=part.text), part.glue) for part in sentences(line.text) if part.text]
+        found = [p.text for sentence, _ in parts for p in sentence.placeholders]
+        return parts if found == [p.text for p in line.placeholders] else []
+
+    def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
+        split = [self.sentences(line) for line in lines]
+        every = dict.fromkeys(sentence for some in split for sentence, _ in some)
+        found = translate_lines(list(every), ask, self.ways)
+        return [self.joined(line, some, found) for line, some in zip(lines, split, strict=True)]
+
+    def joined(
+        self, line: SourceLine, parts: list[tuple[SourceLine, str]], found: dict[SourceLine, Translation]
+    ) -> Translation | None:
+        text = "".join(found[sentence].text + glue for sentence, glue in parts)
+        replies = [found[sentence] for sentence, _ in parts]
+        return in_one(1, line.text, text, replies) if line.is_kept_in(text) else None
+
+
+class InPieces(AskingStrategy):
+    """What stands between the placeholders, each stretch of words by itself; they stay where they are."""
+
+    def questions(self, line: SourceLine) -> list[str]:
+        return [words for words, _ in self.stretches(line) if words]
+
+    def stretches(self, line: SourceLine) -> Iterator[tuple[str, str]]:
+        """Words to be translated, if any, and what follows them as it is, in turns."""
+        at = 0
+        for start, end in [*((p.start, p.end) for p in line.placeholders), (len(line.text), len(line.text))]:
+            between = line.text[at:start]
+            words = _WORDS.search(between)
+            if words and any(map(str.isalpha, words[0])):
+                yield "", between[: words.start()]
+                yield words[0], between[words.end() :] + line.text[start:end]
+            else:
+                yield "", between + line.text[start:end]
+            at = end
+
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation:
+        asked, parts, used = iter(replies), [], []
+        for words, rest in self.stretches(line):
+            reply = next(asked) if words else None
+            if reply and reply.text and not find(reply.text) and not numbers_added(words, reply.text):
+                used.append(reply)
+                words = _ended_alike(reply.text, words)
+            parts += [words, rest]
+        text, damaged = "".join(parts), len(used) < len(replies)
+        if not line.is_kept_in(text):
+            text, used, damaged = line.text, [], True
+        return in_one(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
+
+
+_WORDS = re.compile(r"\w.*\w|\w", re.DOTALL)
+
+
+def _ended_alike(reply: str, words: str) -> str:
+    """``reply`` without the full stop that a model likes to end on, since ``words`` never do."""
+    return reply.rstrip(".。!?！？…").rstrip() or reply

@@ -1,0 +1,109 @@
+"""What may be said next: rules between the model's logits and the search that chooses among them.
+
+A rule sees the logits of each step before the strategy does and may change them: minus infinity forbids a token. The
+strategy chooses by the changed ones; the log-probabilities it reports stay the model's own.
+
+What a person configures is a config class with ``start(begun) -> Rule``; see ``repetition``.
+
+B sentences of a batch, N of them still being translated, W hypotheses of each, R = N x W rows, V vocabulary, S source
+length, P prompt length.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from dragoman.decode.search.strategy import Choice
+from dragoman.text.tokens.tokenizer import PAD
+
+
+class SearchStart(NamedTuple):
+    """A batch of which nothing has been said yet, as the rules made for it may know it."""
+
+    prompt: Int[Tensor, "B P"]
+    """What the answers go on from, padded in front with PAD; BOS where a source is translated."""
+    source: Int[Tensor, "B S"] | None = None
+    """Padded behind with PAD; None for models that continue text."""
+
+
+class Rule(ABC):
+    """One rule for one batch. What it remembers belongs to rows, and moves with them."""
+
+    needs: Sequence[int] | None = None
+    """Tokens that each sentence must be allowed for the rule to be kept, its end apart; None for none."""
+
+    def begin(self, limits: Sequence[int]) -> None:
+        """Before the first step: the most tokens that each sentence can have, its end included."""
+        return
+
+    @abstractmethod
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        """The logits to choose by. ``logits`` itself must stay as it is; it may be what is returned."""
+
+    def join(self, other: "Rule") -> None:
+        """Take in the rows of ``other``, which is the same rule for other sentences, behind these."""
+        raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
+
+    @abstractmethod
+    def follow(self, choice: Choice) -> None:
+        """The batch goes on like this: keep the rows of ``choice.keep``, reorder them, note their newest tokens.
+
+        Rows of a sentence multiply between the first step and the second: there ``choice.tokens`` has W for each row
+        seen so far, and ``choice.rows`` is None.
+        """
+
+
+class RowMemory:
+    """What a rule remembers of each hypothesis: a tensor with a row for each, which moves as the batch does."""
+
+    def __init__(self, rows: Shaped[Tensor, "B ..."]):
+        self.rows, self.beams = rows, 1
+
+    def follow(self, choice: Choice) -> None:
+        if choice.keep is not None:
+            self.rows = self.rows.unflatten(0, (-1, self.beams))[choice.keep].flatten(0, 1)
+        if (beams := len(choice.tokens) // len(self.rows)) > 1:
+            self.beams, self.rows = beams, self.rows.repeat_interleave(beams, dim=0)
+        if choice.rows is not None:
+            self.rows = self.rows[choice.rows]
+
+    def join(self, other: "RowMemory") -> None:
+        """Rows of tokens that are shorter are padded in front."""
+        assert self.beams == other.beams
+        rows = [self.rows, other.rows]
+        if self.rows.dim() > 1:
+            longest = max(r.shape[1] for r in rows)
+            rows = [F.pad(r, (longest - r.shape[1], 0), value=PAD) for r in rows]
+        self.rows = torch.cat(rows)
+
+
+class Rules(Rule):
+    """Several, one after the other; none of them is one too."""
+
+    def __init__(self, rules: Sequence[Rule] = ()):
+        self.rules = list(rules)
+        needs = [rule.needs for rule in self.rules if rule.needs is not None]
+        self.needs = [sum(some) for some in zip(*needs, strict=True)] if needs else None
+
+    def begin(self, limits: Sequence[int]) -> None:
+        for rule in self.rules:
+            rule.begin(limits)
+
+    def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        for rule in self.rules:
+            logits = rule.apply(logits)
+        return logits
+
+    def follow(self, choice: Choice) -> None:
+        for rule in self.rules:
+            rule.follow(choice)
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, Rules)
+        for mine, theirs in zip(self.rules, other.rules, strict=True):
+            mine.join(theirs)

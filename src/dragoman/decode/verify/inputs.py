@@ -1,0 +1,150 @@
+"""What a model that writes is asked: sources to translate, or beginnings to continue; the rest of the questions is one.
+
+B examples of a batch, S source length, P length of a beginning, T length of an answer, V vocabulary.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dragoman.decode.search.ranking import log_prob_of
+from dragoman.decode.search.rule import Rule, Rules
+from dragoman.decode.search.search import SearchConfig, own_seeds, search, walk
+from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.teacher_forcing import padded, padded_in_front, shifted, token_log_probs
+from dragoman.model.caches.cache import DEFAULT, Cache
+from dragoman.model.interface import SequenceModel, Tokens
+from dragoman.text.tokens.tokenizer import EOS, PAD
+
+IdRows = Sequence[Sequence[int]]
+Forward = Callable[..., Tensor]
+"""A model, or a program made of its forward pass."""
+LONGEST = 32
+"""Tokens by which a beginning is continued: it may never end by itself."""
+MOST = 2**16
+"""Tokens of any text, where neither model nor search has a limit."""
+
+
+class VerifyInputs(ABC):
+    """Ids of every example."""
+
+    def __init__(self, rows: IdRows, device: torch.device):
+        self.rows, self.device = [list(row) for row in rows], device
+
+    @abstractmethod
+    def search(
+        self,
+        model: SequenceModel,
+        rows: IdRows,
+        cfg: SearchConfig,
+        policy: Cache = DEFAULT,
+        *,
+        extra: int = 0,
+        rules: Sequence[Rule] = (),
+    ) -> list[list[Hypothesis]]:
+        """The answers to a batch, ``extra`` columns of padding added."""
+
+    @abstractmethod
+    def limits(self, model: SequenceModel, rows: IdRows, cfg: SearchConfig) -> list[int]:
+        """The most tokens that each answer may have, its end included."""
+
+    @abstractmethod
+    def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Logits of each token of ``target``, the answers to ``rows``, in one forward pass."""
+
+    @abstractmethod
+    def one_by_one(
+        self, model: SequenceModel, rows: IdRows, target: Int[Tensor, "B T"], policy: Cache
+    ) -> Float[Tensor, "B T V"]:
+        """The same, told token by token through a cache."""
+
+    @abstractmethod
+    def log_probs(self, model: SequenceModel, rows: IdRows, targets: IdRows) -> list[tuple[float, ...]]:
+        """Of each token of each answer, read in one forward pass."""
+
+
+class TranslationInputs(VerifyInputs):
+    """Texts to translate, each with its EOS."""
+
+    def search(
+        self,
+        model: SequenceModel,
+        rows: IdRows,
+        cfg: SearchConfig,
+        policy: Cache = DEFAULT,
+        *,
+        extra: int = 0,
+        rules: Sequence[Rule] = (),
+    ) -> list[list[Hypothesis]]:
+        return search(model, F.pad(padded(rows, self.device), (0, extra), value=PAD), cfg, policy, rules)
+
+    def limits(self, model: SequenceModel, rows: IdRows, cfg: SearchConfig) -> list[int]:
+        return [min(cfg.limit.of(len(row)), model.max_length or MOST) for row in rows]
+
+    def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        return forward(shifted(target), padded(rows, self.device))
+
+    def one_by_one(
+        self, model: SequenceModel, rows: IdRows, target: Int[Tensor, "B T"], policy: Cache
+    ) -> Float[Tensor, "B T V"]:
+        state = model.start(padded(rows, self.device), policy)
+        return torch.cat([model.decode(tokens, state) for tokens in shifted(target).split(1, dim=1)], dim=1)
+
+    def log_probs(self, model: SequenceModel, rows: IdRows, targets: IdRows) -> list[tuple[float, ...]]:
+        return token_log_probs(model, rows, targets)
+
+
+class ContinuationInputs(VerifyInputs):
+    """Texts to continue, from BOS on."""
+
+    def search(
+        self,
+        model: SequenceModel,
+        rows: IdRows,
+        cfg: SearchConfig,
+        policy: Cache = DEFAULT,
+        *,
+        extra: int = 0,
+        rules: Sequence[Rule] = (),
+    ) -> list[list[Hypothesis]]:
+        prompt, limits = padded_in_front(rows, self.device, extra), self.limits(model, rows, cfg)
+        Rules(rules).begin(limits)
+        strategy = cfg.start(limits, self.device, own_seeds(prompt.ids))
+        for _ in walk(model, None, prompt, cfg, strategy, policy, rules):
+            pass
+        return strategy.results()
+
+    def limits(self, model: SequenceModel, rows: IdRows, cfg: SearchConfig) -> list[int]:
+        return [1 + min(LONGEST, (model.max_length or MOST) - len(row)) for row in rows]
+
+    def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        prompt = padded_in_front(rows, self.device).ids
+        ids = torch.cat([prompt, _unended(target)], dim=1)  # padded in front and behind
+        return forward(Tokens(ids, ids != PAD), None)[:, prompt.shape[1] - 1 :]
+
+    def one_by_one(
+        self, model: SequenceModel, rows: IdRows, target: Int[Tensor, "B T"], policy: Cache
+    ) -> Float[Tensor, "B T V"]:
+        state = model.start(None, policy)
+        logits = [model.decode(padded_in_front(rows, self.device), state)[:, -1:]]
+        for ids in _unended(target).T[:, :, None]:
+            logits.append(model.decode(Tokens(ids, ids != PAD), state))
+        return torch.cat(logits, dim=1)
+
+    def log_probs(self, model: SequenceModel, rows: IdRows, targets: IdRows) -> list[tuple[float, ...]]:
+        found = []
+        for row, target in zip(rows, targets, strict=True):
+            ids = torch.tensor([target], device=self.device)
+            values = log_prob_of(self.at_once(model, [row], ids)[0], ids[0])
+            found.append(tuple(values.tolist()))
+        return found
+
+
+def _unended(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T-1"]:
+    """What is read of answers in order to say all of them: ends are not, for which there may be no place any more."""
+    read = target[:, :-1]
+    return read.masked_fill(read == EOS, PAD)

@@ -1,0 +1,270 @@
+"""The loss of a linear output layer chunk by chunk, with its gradients: what ``loss.py`` promises.
+
+N tokens, R rows of each (two where two passes are compared), D width, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dragoman.model.linear import PRODUCTS, Product
+from dragoman.model.ops import elementwise as kernels
+from dragoman.model.ops import products
+
+CHUNK_BYTES = 8 << 20
+"""Size of a chunk's logits in float32: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
+KERNEL_CHUNK_BYTES = 16 << 20
+"""The same in bfloat16 where a kernel goes over them once: the products of larger chunks are faster."""
+
+
+def exactly(x: Tensor) -> Tensor:
+    return x.to(_exact(x))
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    """What to sum numbers in that are like those of ``x``."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+# ---- what a chunk of logits costs -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CrossEntropyLoss:
+    smoothing: float
+    rows: ClassVar[int] = 1
+    """Rows that belong together, and so to one chunk."""
+
+    def __call__(
+        self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        """The sum over rows and, when ``learning``, its gradient by the logits, in their place if they are bfloat16."""
+        if logits.dtype == torch.bfloat16 and kernels.take(logits):
+            return kernels.cross_entropy(logits, targets, self.smoothing, learning), logits if learning else None
+        logits = exactly(logits)
+        average = logits.mean(dim=1) if self.smoothing else 0.0
+        picked, largest = logits.gather(1, targets).squeeze(1), logits.amax(dim=1)
+        p = logits.softmax(dim=1)
+        log_norm = largest - p.amax(dim=1).log_()  # by the likeliest entry, whose p is at least 1 / V
+        summed = (log_norm - (1 - self.smoothing) * picked - self.smoothing * average).sum()
+        if not learning:
+            return summed, None
+        gradient = p  # softmax - q, in the place of the probabilities
+        if self.smoothing:
+            gradient -= self.smoothing / logits.shape[1]
+        return summed, gradient.scatter_add_(1, targets, gradient.new_full((), self.smoothing - 1).expand_as(targets))
+
+
+@dataclass(frozen=True)
+class RDropLoss:
+    """Of two passes, whose rows for a token follow one another."""
+
+    smoothing: float
+    alpha: float
+    rows: ClassVar[int] = 2
+
+    def __call__(
+        self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
+        logits = exactly(logits)
+        summed, gradient = CrossEntropyLoss(self.smoothing)(logits, targets, learning)
+        log_p, log_q = F.log_softmax(logits, dim=1).unflatten(0, (-1, 2)).unbind(1)
+        apart, p, q = log_p - log_q, log_p.exp(), log_q.exp()
+        p_to_q, q_to_p = (p * apart).sum(dim=1, keepdim=True), -(q * apart).sum(dim=1, keepdim=True)
+        if gradient is not None:
+            by_p, by_q = gradient.mul_(0.5).unflatten(0, (-1, 2)).unbind(1)
+            by_p.add_(p * (apart - p_to_q) + p - q, alpha=self.alpha / 4)
+            by_q.add_(q * (-apart - q_to_p) + q - p, alpha=self.alpha / 4)
+        return summed / 2 + self.alpha / 4 * (p_to_q + q_to_p).sum(), gradient
+
+
+# ---- chunk by chunk -------------------------------------------------------------------------------
+
+
+def in_chunks(
+    hidden: Float[Tensor, "N R D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " N"],
+    criterion: CrossEntropyLoss | RDropLoss,
+    ignore: int,
+    cap: float | None,
+    product: Product,
+) -> Float[Tensor, ""]:
+    """What ``criterion`` sums up over tokens whose target is not ``ignore``."""
+    dtype = torch.promote_types(hidden.dtype, weight.dtype)
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+    hidden = hidden.to(dtype)
+    if torch.compiler.is_compiling():
+        return _as_one_operation(hidden, weight, bias, targets, criterion, ignore, cap, product)
+    real = (targets != ignore).nonzero().squeeze(1)
+    if len(real) < len(targets):
+        hidden, targets = hidden.index_select(0, real), targets.index_select(0, real)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _InChunks.apply(hidden, weight, bias, targets, criterion, cap, product, torch.is_grad_enabled())
+
+
+class _InChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        criterion: CrossEntropyLoss | RDropLoss,
+        cap: float | None,
+        product: Product,
+        learning: bool,
+    ) -> Tensor:
+        grads = _Gradients((hidden, weight, bias), ctx.needs_input_grad, product) if learning else None
+        loss = _sum(hidden, weight, bias, targets, criterion, cap, product, grads)
+        if grads is not None:
+            ctx.save_for_backward(grads.hidden, grads.weight, grads.bias)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        grads = (None if t is None else (t * upstream).to(t.dtype) for t in ctx.saved_tensors)
+        return (*grads, None, None, None, None, None)
+
+
+def _sum(
+    hidden: Float[Tensor, "N R D"],
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Int[Tensor, " N"],
+    criterion: CrossEntropyLoss | RDropLoss,
+    cap: float | None,
+    product: Product,
+    grads: "_Gradients | None",
+) -> Tensor:
+    """The loss; ``grads`` gathers its gradients, unless nothing is to be learned."""
+    weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+    loss, R = exactly(hidden.new_zeros(())), hidden.shape[1]
+    tokens = _chunk(weight, R, cap)
+    for start in range(0, len(hidden), tokens):
+        h, y = hidden[start : start + tokens].flatten(0, 1), targets[start : start + tokens]
+        logits = product(h, weight, bias)
+        if cap is not None:
+            logits = exactly(logits).div_(cap).tanh_().mul_(cap)
+        summed, gradient = criterion(logits, y.repeat_interleave(R)[:, None], grads is not None)
+        loss += summed
+        if grads is not None and gradient is not None:
+            if cap is not None:
+                gradient.mul_(1 - (logits / cap).square_())  # the derivative of tanh
+            grads.add(start, h, weight, gradient.to(weight.dtype))
+    return loss
+
+
+def _chunk(weight: Float[Tensor, "V D"], R: int, cap: float | None) -> int:
+    """Tokens of a chunk."""
+    by_kernel = weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.take(weight)
+    size = KERNEL_CHUNK_BYTES // 2 if by_kernel else CHUNK_BYTES // 4
+    return max(1, size // (len(weight) * R))
+
+
+class _Gradients:
+    """By hidden vectors, weight and bias, gathered while the chunks pass; None for what is not wanted."""
+
+    def __init__(self, given: tuple[Tensor, Tensor, Tensor | None], wanted: Sequence[bool], product: Product):
+        (hidden, weight, bias), self.product = given, product
+        self.hidden = torch.empty_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(weight, dtype=_exact(weight)) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=_exact(bias)) if bias is not None and wanted[2] else None
+
+    def add(self, start: int, h: Tensor, weight: Float[Tensor, "V D"], gradient: Float[Tensor, "N V"]) -> None:
+        if self.hidden is not None:
+            R = self.hidden.shape[1]
+            by_hidden = self.product(gradient, weight.t(), None)
+            self.hidden[start : start + len(h) // R] = by_hidden.unflatten(0, (-1, R))
+        if self.weight is not None and products.adds_gradients(self.weight, gradient, h):
+            products.add_gradient(gradient, h, self.weight, self.bias)
+            return
+        if self.weight is not None:
+            kernels.accumulate(self.weight, self.product(gradient.t(), h.t(), None))
+        if self.bias is not None:
+            self.bias += gradient.sum(dim=0)
+
+
+# ---- as a compiler sees it --------------------------------------------------------------------------
+
+
+def _as_one_operation(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    criterion: CrossEntropyLoss | RDropLoss,
+    ignore: int,
+    cap: float | None,
+    product: Product,
+) -> Tensor:
+    """How many tokens count, and so how many chunks there are, is not known when a program is compiled."""
+    wanted = [t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, weight, bias)]
+    alpha = criterion.alpha if isinstance(criterion, RDropLoss) else None
+    number = [*PRODUCTS.values()].index(product)
+    return _opaque(hidden, weight, bias, targets, criterion.smoothing, alpha, ignore, cap, number, wanted)[0]
+
+
+@torch.library.custom_op("dragoman::loss_in_chunks", mutates_args=())
+def _opaque(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    smoothing: float,
+    alpha: float | None,
+    ignore: int,
+    cap: float | None,
+    number: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss, and its gradients by hidden vectors, weight and bias: empty where they are not wanted. ``number`` says
+    which of ``PRODUCTS`` multiplies."""
+    criterion = CrossEntropyLoss(smoothing) if alpha is None else RDropLoss(smoothing, alpha)
+    real = (targets != ignore).nonzero().squeeze(1)
+    h, product = hidden.index_select(0, real), [*PRODUCTS.values()][number]
+    grads = _Gradients((h, weight, bias), wanted, product) if any(wanted) else None
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss = _sum(h, weight, bias, targets.index_select(0, real), criterion, cap, product, grads)
+    empty = weight.new_empty(0)
+    if grads is None:
+        return loss, empty, empty.clone(), empty.clone()
+    by_hidden = empty if grads.hidden is None else torch.zeros_like(hidden).index_copy_(0, real, grads.hidden)
+    by_weight, by_bias = (empty.clone() if t is None else t for t in (grads.weight, grads.bias))
+    return loss, by_hidden, by_weight, by_bias
+
+
+@_opaque.register_fake
+def _(hidden, weight, bias, targets, smoothing, alpha, ignore, cap, number, wanted):
+    dtypes = (hidden.dtype, _exact(weight), _exact(weight))
+    grads = (
+        torch.empty_like(t, dtype=dtype) if want and t is not None else weight.new_empty(0)
+        for t, dtype, want in zip((hidden, weight, bias), dtypes, wanted, strict=True)
+    )
+    return exactly(hidden.new_empty(())), *grads
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.wanted, ctx.dtypes = inputs[9], [None if t is None else t.dtype for t in inputs[:3]]
+
+
+def _derivative(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    grads = (
+        (exactly(t) * upstream).to(dtype) if want else None
+        for t, dtype, want in zip(ctx.saved_tensors, ctx.dtypes, ctx.wanted, strict=True)
+    )
+    return (*grads, *[None] * 7)
+
+
+_opaque.register_autograd(_derivative, setup_context=_remember)

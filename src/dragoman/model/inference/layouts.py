@@ -1,0 +1,153 @@
+"""How the weights of a model that only runs lie in memory, and who multiplies them.
+
+R rows, K inputs, N outputs of one layer; P outputs of a panel.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.native.library import library
+
+
+class PackedLinear(nn.Module):
+    """Several layers that read the same input, as one."""
+
+    weight: Tensor
+    """(K, N)."""
+    bias: Float[Tensor, " N"] | None
+
+    def __init__(self, parts: Sequence[nn.Linear]):
+        super().__init__()
+        self.in_features, self.out_features = parts[0].in_features, sum(part.out_features for part in parts)
+        self.register_buffer("bias", _biases(parts))
+
+
+class Transposed(PackedLinear):
+    """x W + b in the precision of the model."""
+
+    def __init__(self, parts: Sequence[nn.Linear]):
+        super().__init__(parts)
+        self.register_buffer("weight", torch.cat([part.weight.detach() for part in parts]).t().contiguous())
+
+    def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
+        y = x @ self.weight
+        return y if self.bias is None else y.add_(self.bias)
+
+
+MOST = 127.0
+"""Largest whole number of 8 bits, on either side of 0."""
+TINY = 1e-20
+"""Keeps rows of zeros from dividing by zero."""
+
+
+class WholeNumbers(PackedLinear):
+    """x W + b with 8 bits for each weight, scaled by output, and 8 for each input as it comes by, scaled by row.
+
+    Sums of whole numbers are exact: what a row gives does not depend on the rows beside it, to the bit.
+    """
+
+    scale: Float[Tensor, " N"]
+
+    def __init__(self, parts: Sequence[nn.Linear]):
+        super().__init__(parts)
+        weight = torch.cat([part.weight.detach() for part in parts]).float()
+        scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
+        self.register_buffer("scale", scale / MOST)
+
+    def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
+        rows = x.flatten(0, -2)
+        size = rows.abs().amax(dim=1, keepdim=True).clamp_min_(TINY)
+        whole = (rows * (MOST / size)).round_().to(torch.int8)
+        product = torch._int_mm(whole, self.weight)  # pyright: ignore[reportPrivateImportUsage]
+        y = product.float().mul_(size).mul_(self.scale)
+        return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
+
+
+def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
+    """End to end; None where there is none."""
+    if all(part.bias is None for part in parts):
+        return None
+    return torch.cat(
+        [part.weight.new_zeros(part.out_features) if part.bias is None else part.bias.detach() for part in parts]
+    )
+
+
+# ---- panels, for kernels of our own -----------------------------------------------------------------
+
+NumberFormat = Literal["float32", "bfloat16", "int8"]
+"""Of weights, and of inputs when they meet them. Sums are float32, or exact."""
+_TOGETHER: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+"""Inputs whose weights for one output stand side by side."""
+
+
+class LinearStruct(ctypes.Structure):
+    """``Linear`` of native/products.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "excess", "bias")),
+        *((name, ctypes.c_int64) for name in ("kind", "K", "N")),
+    ]
+
+
+class Panels(PackedLinear):
+    """x W + b by the kernels in ``native/``: a row's answer does not depend on the rows beside it, to the bit."""
+
+    numbers: NumberFormat
+    scale: Tensor
+    excess: Tensor
+
+    def __init__(self, parts: Sequence[nn.Linear], numbers: NumberFormat = "float32"):
+        super().__init__(parts)
+        self.numbers, P, together = numbers, library().panel, _TOGETHER[numbers]
+        weight = torch.cat([part.weight.detach() for part in parts]).float()
+        weight = F.pad(weight, (0, -self.in_features % together, 0, -self.out_features % P))
+        self.bias = None if self.bias is None else self.bias.float()
+        if numbers == "int8":
+            scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+            weight = (weight / scale[:, None]).round().to(torch.int8)
+            self.register_buffer("scale", scale / MOST)
+            self.register_buffer("excess", 128 * weight.sum(dim=1, dtype=torch.int32))
+        elif numbers == "bfloat16":
+            weight = weight.bfloat16()
+        panels = weight.view(-1, P, weight.shape[1] // together, together)  # (N / P, P, K / together, together)
+        self.register_buffer("weight", panels.transpose(1, 2).contiguous())
+
+    def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
+        y = x.new_empty(*x.shape[:-1], self.out_features, dtype=torch.float32)
+        rows = x.detach().float().contiguous()
+        rows_count = rows.numel() // self.in_features
+        library().linear(ctypes.addressof(self.struct), rows.data_ptr(), rows_count, y.data_ptr())
+        return y
+
+    @cached_property
+    def struct(self) -> LinearStruct:
+        """Where all this lies: as long as this layer lives, and is not moved."""
+        exact = self.numbers == "int8"
+        return LinearStruct(
+            weight=self.weight.data_ptr(),
+            scale=self.scale.data_ptr() if exact else None,
+            excess=self.excess.data_ptr() if exact else None,
+            bias=None if self.bias is None else self.bias.data_ptr(),
+            kind=list(_TOGETHER).index(self.numbers),
+            K=self.in_features,
+            N=self.out_features,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "struct"}  # a copy lies elsewhere
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Panels":
+        raise TypeError("a layer in panels stays where it is, in the numbers it has: move the model before packing it")
+
+
+def panels(numbers: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
+    """The layout of these numbers."""
+    return partial(Panels, numbers=numbers)

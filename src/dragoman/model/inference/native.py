@@ -1,0 +1,343 @@
+"""The Transformer as kernels of our own run it: one call for a whole step, without a Python line between its layers.
+
+A step of a small model starts some two hundred operations, each of which costs more to start than to do; here it is
+one. What is computed is what ``tower.py`` computes, its slow twin: tests hold the two together. What the kernels do not
+know (biases of distances, experts, windows with sinks, other caches than the default one) runs there.
+
+B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
+"""
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dragoman.model.attention import Attention
+from dragoman.model.caches.cache import DEFAULT, Cache, Preallocated
+from dragoman.model.caches.state import KVPolicy
+from dragoman.model.caches.storage import Float32, Unchanged
+from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_listened_to
+from dragoman.model.inference.known import STATIC_SCALINGS, UnknownToKernels, check_known
+from dragoman.model.inference.layouts import LinearStruct, Panels
+from dragoman.model.inference.packed import PackedAttention, PackedCross, PackedGated
+from dragoman.model.inference.slots import SlotPool, Slots, StepKernel
+from dragoman.model.inputs import Embedding, within
+from dragoman.model.interface import DecodingState
+from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.mixer import MixerLayer
+from dragoman.model.mlp import ACTIVATIONS, FeedForwardLayer
+from dragoman.model.norm import Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
+from dragoman.model.positions.effect import RelativeScheme
+from dragoman.model.positions.position import LearnedEmbedding, SinusoidalEmbedding, Unplaced
+from dragoman.model.positions.rotary import RotaryScheme
+from dragoman.model.positions.tokens import Frames, Tokens, positions_of
+from dragoman.model.scorer import Scorer
+from dragoman.model.tower import Block, Tower
+from dragoman.model.transformer import Transformer
+from dragoman.native.library import library
+
+# ---- the model as the kernels read it: structs of native/tower.c ------------------------------------
+
+
+class NormStruct(ctypes.Structure):
+    _fields_ = [
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("kind", ctypes.c_int64),
+        ("eps", ctypes.c_double),
+    ]
+
+
+class ResidualStruct(ctypes.Structure):
+    _fields_ = [*((name, NormStruct) for name in ("before", "output", "after")), ("carry", ctypes.c_double)]
+
+
+class AttentionStruct(ctypes.Structure):
+    _fields_ = [
+        *((name, LinearStruct) for name in ("inputs", "out")),
+        *((name, NormStruct) for name in ("q_norm", "k_norm")),
+        ("scale", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("H", "G", "C", "window", "rotation", "turning")),
+        ("waves", ctypes.c_void_p),
+    ]
+
+
+class BlockStruct(ctypes.Structure):
+    _fields_ = [
+        *((name, AttentionStruct) for name in ("self", "cross")),
+        *((name, LinearStruct) for name in ("up", "down")),
+        *((name, ctypes.c_int64) for name in ("activation", "gated", "crossed")),
+        *((name, ResidualStruct) for name in ("self_residual", "cross_residual", "mlp_residual")),
+    ]
+
+
+class ModelStruct(ctypes.Structure):
+    _fields_ = [
+        ("embedding", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("scale", ctypes.c_double),
+        *((name, NormStruct) for name in ("embedding_norm", "final_norm")),
+        ("blocks", ctypes.POINTER(BlockStruct)),
+        *((name, ctypes.c_int64) for name in ("depth", "D", "causal", "narrow")),
+        ("output", LinearStruct),
+    ]
+
+
+class NativeTower(StepKernel):
+    """One tower with what it reads and, in a decoder, what it says; and tables of positions that grow as texts do."""
+
+    def __init__(self, embed: Embedding, tower: Tower, output: Panels | None = None):
+        self.embed, self.tower, self.output = embed, tower, output
+        self.dtype = kept_as(tower)
+        self.alive: list[Tensor] = []  # tensors that structs point to, and no module holds
+        self.blocks = (BlockStruct * len(tower.blocks))(*map(self.block, tower.blocks))
+        self.struct = ModelStruct(
+            embedding=self.table(embed.tokens.weight),
+            scale=embed.scale,
+            embedding_norm=self.norm(embed.norm),
+            final_norm=self.norm(tower.final_norm),
+            blocks=self.blocks,
+            depth=len(self.blocks),
+            D=embed.tokens.embedding_dim,
+            causal=int(output is not None),
+            narrow=int(self.dtype == torch.bfloat16),
+        )
+        if output is not None:
+            self.struct.output = output.struct
+        if type(embed) is not Embedding or type(embed.types) is not nn.Identity:
+            raise UnknownToKernels("types of tokens")
+        if type(tower) is not Tower:
+            raise UnknownToKernels(f"a tower that is a {type(tower).__name__}")
+        wanted = Causal if output is not None else Full
+        for block, (scheme, visibility) in zip(self.blocks, tower.kinds, strict=True):
+            if type(visibility) is not wanted or getattr(visibility, "sinks", 0):
+                raise UnknownToKernels("who sees whom")
+            block.self.window = visibility.window or 0
+            self.turn(block.self, tower.schemes[scheme])
+        if type(embed.position) not in (Unplaced, SinusoidalEmbedding, LearnedEmbedding):
+            raise UnknownToKernels("positions that are added to embeddings")
+        self.covered = 0
+        self.cover(64)
+
+    @property
+    def address(self) -> int:
+        return ctypes.addressof(self.struct)
+
+    @property
+    def answers(self) -> int:
+        return self.struct.output.N or self.struct.D
+
+    @property
+    def widths(self) -> list[int]:
+        """Numbers kept of a token in each layer."""
+        return [2 * block.self.G * block.self.C for block in self.blocks]
+
+    def block(self, block: Block) -> BlockStruct:
+        if type(block) is not Block:
+            raise UnknownToKernels(f"a block that is a {type(block).__name__}")
+        mlp, made = block.mlp, BlockStruct()
+        made.self, made.self_residual = self.attention(block.mixer), self.residual(block.mixer_residual)
+        if hasattr(block, "cross"):
+            made.crossed = 1
+            made.cross, made.cross_residual = self.attention(block.cross), self.residual(block.cross_residual)
+        if type(mlp) is PackedGated:
+            made.up, made.down, made.gated = self.linear(mlp.both), self.linear(mlp.out), 1
+        elif type(mlp) is FeedForwardLayer and type(mlp.dropout) is Dropout:
+            made.up, made.down = self.linear(mlp.up), self.linear(mlp.out)
+        else:
+            raise UnknownToKernels(f"a feed-forward that is a {type(mlp).__name__}")
+        made.activation = self.activation(mlp.activation)
+        made.mlp_residual = self.residual(block.mlp_residual)
+        return made
+
+    def activation(self, function: Callable[[Tensor], Tensor]) -> int:
+        """Its number in native/tower.c, which counts them in the order of ``ACTIVATIONS``."""
+        for number, name in enumerate(("relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh")):
+            if function is ACTIVATIONS[name]:
+                return number
+        raise UnknownToKernels("an activation")
+
+    def attention(self, attention: MixerLayer) -> AttentionStruct:
+        if type(attention) not in (PackedAttention, PackedCross):
+            raise UnknownToKernels(f"a mixer that is a {type(attention).__name__}")
+        assert isinstance(attention, PackedAttention)
+        if type(attention.scorer) is not Scorer or type(attention.weights) is not nn.Identity:
+            raise UnknownToKernels("how queries meet keys")
+        H = attention.cfg.heads
+        return AttentionStruct(
+            inputs=self.linear(attention.q if isinstance(attention, PackedCross) else attention.qkv),
+            out=self.linear(attention.out),
+            q_norm=self.norm(attention.q_norm),
+            k_norm=self.norm(attention.k_norm),
+            scale=attention.scorer.scale,
+            H=H,
+            G=attention.cfg.key_value_heads,
+            C=attention.head_dim,
+        )
+
+    def turn(self, made: AttentionStruct, scheme: RelativeScheme) -> None:
+        if type(scheme) is RotaryScheme and type(scheme.cfg.scaling) in STATIC_SCALINGS:
+            made.rotation, made.turning = 1 if scheme.cfg.pairs == "halves" else 2, scheme.channels
+        elif type(scheme) is not RelativeScheme:
+            raise UnknownToKernels("how distances count")
+
+    def linear(self, layer: nn.Module) -> LinearStruct:
+        if type(layer) is not Panels:
+            raise UnknownToKernels("weights that are not in panels")
+        return layer.struct
+
+    def norm(self, norm: nn.Module) -> NormStruct:
+        if type(norm) is nn.Identity:
+            return NormStruct(kind=0)
+        if type(norm) is nn.LayerNorm and norm.weight is not None and len(norm.normalized_shape) == 1:
+            bias = None if norm.bias is None else self.table(norm.bias)
+            return NormStruct(weight=self.table(norm.weight), bias=bias, kind=1, eps=norm.eps)
+        if type(norm) is RmsNormLayer:
+            return NormStruct(weight=self.table(norm.weight), kind=2, eps=norm.eps)
+        if type(norm) is ZeroCenteredRmsNormLayer:
+            return NormStruct(weight=self.table(1 + norm.weight), kind=2, eps=norm.eps)
+        raise UnknownToKernels("how sums are normed")
+
+    def residual(self, residual: Residual) -> ResidualStruct:
+        if type(residual) is not Residual or type(residual.dropout) is not Dropout:
+            raise UnknownToKernels(
+                f"a residual that is a {type(residual).__name__} with a {type(residual.dropout).__name__}"
+            )
+        before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
+        return ResidualStruct(before, output, after, residual.residual_scale)
+
+    def table(self, numbers: Tensor) -> int:
+        """Where they lie, now and from now on."""
+        kept = numbers.detach().float().contiguous()
+        self.alive.append(kept)
+        return kept.data_ptr()
+
+    def cover(self, length: int) -> None:
+        if length <= self.covered:
+            return
+        self.covered = max(length, 2 * self.covered)
+        pos = torch.arange(self.covered)
+        if type(self.embed.position) is not Unplaced:
+            nothing = torch.zeros(1, len(pos), self.struct.D)
+            self.struct.positions = self.table(self.embed.position(nothing, pos[None])[0])
+        cos_sin: dict[int, int] = {}
+        for block, (number, _) in zip(self.blocks, self.tower.kinds, strict=True):
+            scheme = self.tower.schemes[number]
+            if isinstance(scheme, RotaryScheme):
+                block.self.cos_sin = cos_sin.get(number) or cos_sin.setdefault(number, self.cos_sin(scheme, pos))
+
+    def cos_sin(self, scheme: RotaryScheme, pos: Tensor) -> int:
+        """Of each position the cosines, then the sines, of its pairs."""
+        angle = pos[:, None] * scheme.cfg.scaling.frequencies(scheme.cfg.theta, scheme.channels)
+        return self.table(torch.cat([angle.cos(), angle.sin()], dim=1).mul(scheme.cfg.scaling.magnitude))
+
+
+# ---- the model ------------------------------------------------------------------------------------
+
+
+class NativeTransformer(Transformer):
+    """What it is made of, decoding by kernels of our own; whatever they cannot do, it does as ``whole`` does."""
+
+    def __init__(self, whole: Transformer):
+        """
+        Args:
+            whole: packed in panels; its parts are taken over.
+
+        Raises:
+            Unknown: something in it that the kernels cannot do.
+        """
+        nn.Module.__init__(self)
+        if type(whole) is not Transformer:
+            raise UnknownToKernels(f"a model that is a {type(whole).__name__}")
+        check_known(whole.cfg, "model")
+        self.__setstate__(vars(whole))  # all its parts
+        self.watched = list(whole.modules())
+        if type(whole.output) is not Panels:
+            raise UnknownToKernels("weights that are not in panels")
+        self.writing = NativeTower(whole.embed, whole.decoder, whole.output)
+        if whole.cfg.encoder is None:
+            return
+        self.reading = self.reader(whole)
+
+    def reader(self, whole: Transformer) -> NativeTower | None:
+        """None where only PyTorch can read the source."""
+        try:
+            check_known(whole.cfg.encoder, "model.encoder")
+            return NativeTower(whole.source_embed, whole.encoder) if isinstance(whole.source_embed, Embedding) else None
+        except UnknownToKernels:
+            return None
+
+    def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
+        if not _is_known(policy) or any(map(is_listened_to, self.watched)):
+            return super().start(source, policy)
+        library().follow_threads()
+        if (source is None) != (self.cfg.encoder is None):
+            self.encode(source)  # which tells what is wrong
+        if source is None:
+            return Slots(self.writing.widths, self.writing.dtype)
+        return self.read_source(source)
+
+    def read_source(self, source: Tensor | Tokens | Frames) -> Slots:
+        """Keys and values of the source for every layer of the decoder."""
+        hidden, count = self.encoded(source)
+        dtype = self.writing.dtype
+        projected = [source_rows(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
+        return Slots(self.writing.widths, dtype, SlotPool(projected, used=len(hidden)), count)
+
+    def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
+        """Hidden vectors of all real tokens end to end, and how many of them each source has."""
+        tokens = self.tokens(source) if isinstance(source, Tensor) and source.dim() == 2 else source
+        if self.reading is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
+            within(positions_of(tokens), self.max_length)
+            texts = Slots(self.reading.widths, self.reading.dtype)
+            return texts.read(self.reading, tokens.ids, tokens.keep), texts.lengths
+        memory = self.encode(source)
+        assert memory is not None
+        keep, hidden = memory.positions.keep, memory.x.float()
+        keep = torch.ones(hidden.shape[:2], dtype=torch.bool) if keep is None else keep
+        return hidden[keep], keep.sum(dim=1)
+
+    def decode(self, tokens: Tensor | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
+        if not isinstance(state, Slots):
+            return super().decode(tokens, state)
+        if not isinstance(tokens, Tokens):
+            tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens)
+        (R, T), keep = tokens.ids.shape, tokens.keep
+        if self.max_length is not None and state.length + T > self.max_length:
+            self.check(tokens, state)
+        logits = state.read(self.writing, tokens.ids, keep)
+        if keep is not None:
+            logits = logits.new_zeros(R, T, logits.shape[1]).masked_scatter_(keep[..., None], logits)
+        return self.capped(logits.view(R, T, -1))
+
+    def check(self, tokens: Tokens, state: Slots) -> None:
+        """Raises DataError: a text longer than the model can take."""
+        positions = positions_of(tokens)
+        before = state.lengths[:, None] if state.length else 0
+        within(positions._replace(pos=positions.pos + before), self.max_length, state.length)
+
+
+def kept_as(tower: Tower) -> torch.dtype:
+    """The numbers in which keys and values are remembered: float32, or bfloat16 where weights are narrower, too."""
+    numbers = {layer.numbers for layer in tower.modules() if isinstance(layer, Panels)}
+    return torch.float32 if numbers <= {"float32"} else torch.bfloat16
+
+
+def source_rows(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
+    """Keys and values of tokens of sources, side by side, of G heads of C channels each."""
+    assert isinstance(cross, PackedCross)
+    both = cross.kv(hidden)
+    if not isinstance(cross.k_norm, nn.Identity):
+        keys = both[:, : both.shape[1] // 2]
+        keys.copy_(cross.k_norm(keys.unflatten(1, (-1, cross.head_dim))).flatten(1))
+    return both
+
+
+def _is_known(policy: KVPolicy) -> bool:
+    """A cache that loses nothing, and is not asked for by name for where it lies."""
+    if type(policy) is not Cache:
+        return False
+    return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)

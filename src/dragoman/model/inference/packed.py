@@ -1,0 +1,89 @@
+"""Models made ready to run: weights laid out for the few rows of a decoding step. Nothing learns after this.
+
+A step of decoding multiplies few rows: its time goes into reading weights and into starting many small products. So
+weights are stored in the order in which such a product reads them (``layouts.py``), and layers that read the same input
+become one. What is packed with kernels of our own can then run whole, without a Python line between layers
+(``native.py``).
+
+B batch, T length, D width, H heads, C channels of one head.
+"""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dragoman.model.attention import Attention
+from dragoman.model.caches.state import KV
+from dragoman.model.dropout import Dropout
+from dragoman.model.exact import is_exactly
+from dragoman.model.linear import Linear
+from dragoman.model.mlp import GatedLayer
+
+LinearLayout = Callable[[Sequence[nn.Linear]], nn.Module]
+"""Makes one layer of several that read the same input; their outputs stand side by side in its output."""
+
+
+def pack(model: nn.Module, layout: LinearLayout) -> None:
+    """Replace every linear layer in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
+    copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
+    they consist of is replaced. All of ``model`` is in evaluation mode afterwards."""
+    _replace_layers(model, layout)
+    model.eval()  # new modules begin in training mode, in which attention would drop weights at every answer
+
+
+def _replace_layers(model: nn.Module, layout: LinearLayout) -> None:
+    for name, child in list(model.named_children()):
+        if is_exactly(child, Attention):
+            setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
+        elif is_exactly(child, GatedLayer) and is_exactly(child.dropout, Dropout):
+            setattr(model, name, PackedGated(child, layout))
+        elif is_exactly(child, nn.Linear, Linear):
+            setattr(model, name, layout([child]))
+        else:
+            _replace_layers(child, layout)
+
+
+# ---- fewer layers ---------------------------------------------------------------------------------
+
+
+class PackedAttention(Attention):
+    """Queries, keys and values of the same tokens in one product."""
+
+    def __init__(self, whole: Attention, layout: LinearLayout):
+        nn.Module.__init__(self)
+        self.cfg, self.head_dim, self.visibility = whole.cfg, whole.head_dim, whole.visibility
+        self.q_norm, self.k_norm, self.scorer, self.weights = whole.q_norm, whole.k_norm, whole.scorer, whole.weights
+        self.out = layout([whole.out])
+        self.lay_out_inputs(whole, layout)
+
+    def lay_out_inputs(self, whole: Attention, layout: LinearLayout) -> None:
+        self.qkv = layout([whole.q, whole.k, whole.v])
+        self.sizes = [linear.out_features for linear in (whole.q, whole.k, whole.v)]
+
+    def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
+        q, k, v = (self.split(part) for part in self.qkv(x).split(self.sizes, dim=-1))
+        return self.scorer.project(self.q_norm(q)), KV(self.k_norm(k), v)
+
+
+class PackedCross(PackedAttention):
+    """Attention to a source: its keys and values in one product, queries in another."""
+
+    def lay_out_inputs(self, whole: Attention, layout: LinearLayout) -> None:
+        self.q, self.kv = layout([whole.q]), layout([whole.k, whole.v])
+
+    def key_value(self, x: Float[Tensor, "B T D"]) -> KV:
+        k, v = (self.split(part) for part in self.kv(x).chunk(2, dim=-1))
+        return KV(self.k_norm(k), v)
+
+
+class PackedGated(nn.Module):
+    """The gate and what it lets through in one product."""
+
+    def __init__(self, whole: GatedLayer, layout: LinearLayout):
+        super().__init__()
+        self.both, self.out, self.activation = layout([whole.gate, whole.up]), layout([whole.out]), whole.activation
+
+    def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
+        gate, up = self.both(x).chunk(2, dim=-1)
+        return self.out(self.activation(gate) * up)

@@ -1,0 +1,247 @@
+"""What a Transformer remembers while kernels of our own decode: slots, and tables that say whose they are.
+
+Every token read gets the next free slot of a pool, for its keys and values in every layer. A row is a list of slots. So
+rows that part after a common past share it, and beam search, sentences that leave and sentences that join move entries
+of a small table, and no keys. It is paging (vLLM, arXiv:2309.06180) with pages of one token.
+
+R rows, N sentences, T length, n tokens.
+"""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dragoman.model.interface import DecodingState
+from dragoman.native.library import library
+
+SLOTS_OF_A_ROW = 32
+"""At first; as many again whenever they are used up."""
+
+
+class StepKernel(ABC):
+    """What knows the model: see ``native.Reading``."""
+
+    @property
+    @abstractmethod
+    def address(self) -> int:
+        """Of the ``Model`` of native/tower.c."""
+
+    @property
+    @abstractmethod
+    def answers(self) -> int:
+        """Numbers that it says of each token: logits, or those of a hidden vector."""
+
+    @abstractmethod
+    def cover(self, length: int) -> None:
+        """Have what positions need for texts of so many tokens."""
+
+
+class SlotPool:
+    """Keys and values of tokens: of each layer (slots, 2 G C), the keys of all heads first."""
+
+    def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0):
+        self.layers, self.used = list(layers), used
+
+    @classmethod
+    def empty(cls, widths: Sequence[int], dtype: torch.dtype) -> "SlotPool":
+        return cls([torch.empty(0, width, dtype=dtype) for width in widths])
+
+    @property
+    def free(self) -> int:
+        return len(self.layers[0]) - self.used
+
+    @property
+    def layers(self) -> list[Tensor]:
+        return self._layers
+
+    @layers.setter
+    def layers(self, layers: list[Tensor]) -> None:
+        self._layers = layers
+        self.addresses = (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
+
+    def grow(self, slots: int) -> None:
+        """To so many, all told."""
+        grown = [layer.new_empty(slots, layer.shape[1]) for layer in self.layers]
+        for old, new in zip(self.layers, grown, strict=True):
+            new[: self.used] = old[: self.used]
+        self.layers = grown
+
+    def keep(self, slots: Int[Tensor, " n"]) -> None:
+        """These, one after the other from the first one on; the rest is free again."""
+        for layer in self.layers:
+            layer[: len(slots)] = layer[slots]
+        self.used = len(slots)
+
+    def append(self, other: "SlotPool") -> None:
+        """What is used of ``other``, behind what is used here, where there is room for it."""
+        end = self.used + other.used
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine[self.used : end] = theirs[: other.used]
+        self.used = end
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.nbytes for layer in self.layers)
+
+
+class StateStruct(ctypes.Structure):
+    """``State`` of native/tower.c."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("table", "length")),
+        *((name, ctypes.c_int64) for name in ("room", "used")),
+        *((name, ctypes.c_void_p) for name in ("kv", "source", "first", "count")),
+        ("beams", ctypes.c_int64),
+    ]
+
+
+class Slots(DecodingState):
+    def __init__(
+        self,
+        widths: Sequence[int],
+        dtype: torch.dtype,
+        source: SlotPool | None = None,
+        count: Int[Tensor, " N"] | None = None,
+    ):
+        """
+        Args:
+            widths: of each layer, the numbers kept of a token.
+            dtype: what they are kept in.
+            source: keys and values of all sources, end to end.
+            count: tokens of each of them.
+        """
+        self.pool, self.source, self.columns = SlotPool.empty(widths, dtype), source, 0
+        self.count = torch.empty(0, dtype=torch.int32) if count is None else count.int()
+        self.first = self.count.cumsum(0).int() - self.count
+        self.table: Int[Tensor, "R room"] = torch.empty(0, 0, dtype=torch.int32)
+        self.lengths: Int[Tensor, " R"] = torch.empty(0, dtype=torch.int32)
+        self.spare = 0
+        self.history: list[Int[Tensor, " R"]] = []
+        """Lengths before each of the newest ``spare`` columns."""
+
+    # ---- reading ----
+
+    def read(
+        self, model: StepKernel, ids: Int[Tensor, "R T"], keep: Bool[Tensor, "R T"] | None = None
+    ) -> Float[Tensor, "n numbers"]:
+        """What the model says of each of these tokens, those apart that are not to ``keep``; they are remembered."""
+        R, T = ids.shape
+        if not self.columns:
+            self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
+        self.make_room(R * T, self.columns + T)
+        self.note(T, keep)
+        model.cover(self.columns + T)
+        rows = torch.arange(R, dtype=torch.int32)
+        if T > 1:
+            rows = rows.repeat_interleave(T)
+        ids = ids.reshape(-1)
+        if keep is not None:
+            rows, ids = rows[keep.flatten()], ids[keep.flatten()]
+        ids, answers = ids.contiguous(), torch.empty(len(ids), model.answers)
+        source = self.source
+        state = StateStruct(
+            self.table.data_ptr(),
+            self.lengths.data_ptr(),
+            self.table.shape[1],
+            self.pool.used,
+            ctypes.addressof(self.pool.addresses),
+            None if source is None else ctypes.addressof(source.addresses),
+            self.first.data_ptr(),
+            self.count.data_ptr(),
+            self.beams,
+        )
+        library().run(
+            model.address, ctypes.addressof(state), ids.data_ptr(), rows.data_ptr(), len(ids), answers.data_ptr()
+        )
+        self.pool.used += len(ids)
+        self.columns += T
+        return answers
+
+    def make_room(self, tokens: int, columns: int) -> None:
+        room = self.table.shape[1]
+        if columns > room:
+            wider = self.table.new_empty(len(self.table), max(columns, 2 * room, SLOTS_OF_A_ROW))
+            wider[:, :room] = self.table
+            self.table = wider
+        if tokens > self.pool.free:
+            self.compact()
+            slots = len(self.pool.layers[0])
+            if tokens > self.pool.free or self.pool.used > slots // 2:
+                self.pool.grow(max(2 * slots, self.pool.used + tokens, SLOTS_OF_A_ROW * len(self.table)))
+
+    def compact(self) -> None:
+        """Free the slots that no row knows."""
+        known = torch.arange(self.table.shape[1]) < self.lengths[:, None]
+        live = self.table[known].long().unique()
+        if len(live) < self.pool.used:
+            self.pool.keep(live)
+            self.table[known] = torch.searchsorted(live, self.table[known].long()).int()
+
+    def note(self, T: int, keep: Tensor | None) -> None:
+        """How long rows are before each of the columns that may be taken back."""
+        for column in range(max(0, T - self.spare), T):
+            self.history.append(self.lengths + (column if keep is None else keep[:, :column].sum(dim=1).int()))
+        del self.history[: len(self.history) - self.spare]
+
+    # ---- as any state ----
+
+    @property
+    def length(self) -> int:
+        return self.columns
+
+    @property
+    def nbytes(self) -> int:
+        tables = (self.table, self.lengths, self.first, self.count, *self.history)
+        pools = self.pool.nbytes + (self.source.nbytes if self.source else 0)
+        return pools + sum(table.nbytes for table in tables)
+
+    def expand(self, beams: int) -> None:
+        assert self.beams == 1, "already expanded"
+        self.beams = beams
+        self.reorder(torch.arange(len(self.table)).repeat_interleave(beams))
+
+    def reorder(self, rows: Int[Tensor, " R"]) -> None:
+        self.table, self.lengths = self.table.index_select(0, rows), self.lengths.index_select(0, rows)
+        self.history = [lengths.index_select(0, rows) for lengths in self.history]
+
+    def select(self, sentences: Int[Tensor, " N"]) -> None:
+        self.reorder((sentences[:, None] * self.beams + torch.arange(self.beams)).flatten())
+        if self.source is not None:
+            self.first, self.count = self.first[sentences], self.count[sentences]
+
+    def join(self, other: DecodingState) -> None:
+        assert isinstance(other, Slots) and self.beams == other.beams
+        self.make_room(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
+        theirs = torch.zeros(len(other.table), self.table.shape[1], dtype=torch.int32)
+        theirs[:, : other.table.shape[1]] = other.table + self.pool.used
+        self.pool.append(other.pool)
+        self.columns = max(self.columns, other.columns)
+        self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
+        if self.source is not None and other.source is not None:
+            self.make_room_for_sources(other.source.used)
+            self.first = torch.cat([self.first, other.first + self.source.used])
+            self.count = torch.cat([self.count, other.count])
+            self.source.append(other.source)
+
+    def make_room_for_sources(self, tokens: int) -> None:
+        """Free what belongs to sentences that are done; they left no trace but a gap."""
+        assert self.source is not None
+        if tokens <= self.source.free:
+            return
+        spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
+        self.source.keep(torch.cat([torch.arange(first, first + count) for first, count in spans]))
+        self.first = self.count.cumsum(0).int() - self.count
+        if tokens > self.source.free:
+            self.source.grow(2 * (self.source.used + tokens))
+
+    def allow_rewind(self, tokens: int) -> None:
+        self.spare = tokens
+
+    def rewind(self, tokens: int) -> None:
+        if tokens:
+            self.lengths, self.columns = self.history[-tokens], self.columns - tokens
+            del self.history[-tokens:]

@@ -1,0 +1,78 @@
+"""Linear layers of a training step in bfloat16 on a CPU: two products by oneDNN, and the gradient of the weight by a
+kernel in C (``native/gradient.c``).
+
+oneDNN makes that one a tenth slower than the others, in bfloat16, which is then widened for the optimizer. The kernel
+sums it up in float32, and that of the bias on the way. When it is taken is as in ``learning.py``.
+
+R rows, K inputs, N outputs.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dragoman.machine import onednn_linear
+from dragoman.model.ops import elementwise as learning
+from dragoman.model.ops.elementwise import REGISTER
+from dragoman.native.library import library
+
+
+class NarrowLinear(torch.autograd.Function):
+    """x weight^T + bias in bfloat16. The slow twin is what autocast makes of ``linear.plain``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None
+    ) -> Float[Tensor, "*R N"]:
+        narrow, given = weight.bfloat16(), x.bfloat16().contiguous()
+        ctx.save_for_backward(given, narrow)
+        ctx.dtype = x.dtype
+        return onednn_linear(given, narrow, None if bias is None else bias.bfloat16())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x, weight), (for_x, for_weight, for_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        upstream = upstream.contiguous()
+        by_x = (upstream @ weight).to(ctx.dtype) if for_x else None
+        by_weight = torch.zeros_like(weight, dtype=torch.float32) if for_weight else None
+        by_bias = weight.new_zeros(len(weight), dtype=torch.float32) if for_bias else None
+        if by_weight is not None:
+            add_gradient(upstream, x, by_weight, by_bias)
+        elif by_bias is not None:
+            by_bias = upstream.flatten(0, -2).sum(0, dtype=torch.float32)
+        return by_x, by_weight, by_bias
+
+
+def runs_in_bfloat16(x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"]) -> bool:
+    """Whether autocast has this product run in bfloat16 now, something is to be learned, and the kernel can."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and learning.uses_bfloat16(x.device)):
+        return False
+    return x.is_floating_point() and learning.take_anywhere(x) and adds_gradients(weight)
+
+
+def adds_gradients(by_weight: Float[Tensor, "N K"], *narrow: Tensor) -> bool:
+    """Whether the kernel can add to such a gradient, of what is in bfloat16, and is faster than oneDNN."""
+    if not learning.take(by_weight, *narrow):
+        return False
+    (N, K), kernels = by_weight.shape, library()
+    fits = N % REGISTER == 0 and K % (2 * REGISTER) == 0 and by_weight.dtype == torch.float32
+    known = all(t.dtype == torch.bfloat16 for t in narrow)
+    return fits and known and kernels.multiplies_bfloat16 and not kernels.multiplies_matrices
+
+
+def add_gradient(
+    upstream: Float[Tensor, "*R N"],
+    x: Float[Tensor, "*R K"],
+    by_weight: Float[Tensor, "N K"],
+    by_bias: Float[Tensor, " N"] | None = None,
+) -> None:
+    """by_weight += upstream^T x, and by_bias += the sum of ``upstream`` over rows: bfloat16 added to float32."""
+    N, K = by_weight.shape
+    bias = None if by_bias is None else by_bias.data_ptr()
+    learning.ready().add_gradient(
+        upstream.data_ptr(), x.data_ptr(), x.numel() // K, N, K, by_weight.data_ptr(), bias
+    )  # fmt: skip

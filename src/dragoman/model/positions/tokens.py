@@ -1,0 +1,142 @@
+"""Where tokens stand: what positions, masks and caches are computed from.
+
+B batch, T length, C channels, K tokens seen, R rows, N sentences. A first dimension of 1 speaks for every row of the
+batch.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PAD = 0
+"""The id of padding in every vocabulary."""
+
+
+class Tokens(NamedTuple):
+    """Ids with all that may be said about them. Where a model takes ids alone, padding is told by its id."""
+
+    ids: Int[Tensor, "B T"]
+    keep: Bool[Tensor, "B T"] | None = None
+    """False on padding; None when nothing is padded."""
+    segment: Int[Tensor, "B T"] | None = None
+    """Which of several texts packed into a row; positions start anew in each. None when each row holds one."""
+    field: Int[Tensor, "B T"] | None = None
+    """Part of a structured input: see visibility.Structural, visibility.Prefix, and types in inputs.TokenInput."""
+
+
+class Frames(NamedTuple):
+    """Measurements in the place of ids, such as the spectra of sounds."""
+
+    values: Float[Tensor, "B T C"]
+    keep: Bool[Tensor, "B T"] | None = None
+    """False on padding; None when nothing is padded."""
+
+
+class Positions(NamedTuple):
+    """Where tokens stand."""
+
+    pos: Int[Tensor, "B T"]
+    """Position in the text, counted from 0. Padding shares that of the token it follows, and stands at -1 in front."""
+    keep: Bool[Tensor, "B T"] | None = None
+    segment: Int[Tensor, "B T"] | None = None
+    field: Int[Tensor, "B T"] | None = None
+    row: Int[Tensor, "B T"] | None = None
+    """Of a patch in its image; None in texts."""
+    column: Int[Tensor, "B T"] | None = None
+
+    def followed_by(self, new: "Positions") -> "Positions":
+        """These and then ``new``. Where only one of the two says something, the other is kept, of the neighbouring
+        segment, and of field 1."""
+        if not self.pos.shape[1]:
+            return new
+        joined = []
+        for name, a, b in zip(self._fields, self, new, strict=True):
+            said = a if b is None else b
+            if said is None:
+                joined.append(None)
+                continue
+            neighbour = said[:, -1:] if b is None else said[:, :1]
+            unsaid = neighbour if name == "segment" else torch.ones_like(neighbour)
+            a = unsaid.expand(-1, self.pos.shape[1]) if a is None else a
+            b = unsaid.expand(-1, new.pos.shape[1]) if b is None else b
+            rows = max(len(a), len(b))
+            joined.append(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], dim=1))
+        return Positions(*joined)
+
+    def columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
+        return self._each(lambda t: t[:, chosen])
+
+    def rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
+        return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
+
+    def merge_beams(self, sentences: int, beams: int) -> "Positions":
+        """The ``beams`` rows of each sentence side by side in one: (N beams, T) -> (N, beams T)."""
+        return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
+
+    def padded(self, front: int = 0, behind: int = 0) -> "Positions":
+        """With so many columns more, which nobody sees."""
+        if not (front or behind):
+            return self
+        wide = self._each(lambda t: torch.cat([t[:, :1].expand(-1, front), t, t[:, -1:].expand(-1, behind)], dim=1))
+        wide.pos[:, :front] = -1
+        keep = torch.ones_like(self.pos, dtype=torch.bool) if self.keep is None else self.keep
+        return wide._replace(keep=F.pad(keep, (front, behind)))
+
+    def stack_rows(self, below: "Positions", rows: int, rows_below: int) -> "Positions":
+        """The rows of both, these first, of as many columns; so many rows each."""
+        joined = []
+        for name, a, b in zip(self._fields, self, below, strict=True):
+            if a is None and b is None:
+                joined.append(None)
+                continue
+            assert name == "keep" or (a is not None and b is not None), (
+                f"{name}: said of one batch and not of the other"
+            )
+            a, b = (torch.ones_like(self.pos[:1], dtype=torch.bool) if t is None else t for t in (a, b))
+            shared = len(a) == len(b) == 1 and torch.equal(a, b)
+            joined.append(a if shared else torch.cat([a.expand(rows, -1), b.expand(rows_below, -1)]))
+        return Positions(*joined)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in self if t is not None)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Positions":
+        return Positions(change(self.pos), *(None if t is None else change(t) for t in self[1:]))
+
+
+def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait: bool = False) -> Tokens:
+    """Ids alone are padded on the right, with ``pad``; None: not at all. May ``wait`` for the device to know whether
+    any are; a program that is compiled once for all batches does not ask."""
+    if isinstance(given, Tokens):
+        return given
+    if pad is None:
+        return Tokens(given)
+    keep = given != pad
+    if torch.compiler.is_compiling():
+        return Tokens(given, keep)
+    if (wait or keep.device.type == "cpu") and bool(keep.all()):
+        return Tokens(given)
+    return Tokens(given, keep)
+
+
+def positions_of(tokens: Tokens, last: Positions | None = None) -> Positions:
+    """Where ``tokens`` stand that follow the one at ``last``, the text's first ones without it."""
+    ids, keep, segment, field = tokens
+    T = ids.shape[1]
+    start = 0 if last is None else last.pos + 1
+    real = 1 if keep is None else keep.long()
+    count = torch.arange(1, T + 1, device=ids.device)[None] if keep is None else keep.cumsum(dim=1)
+    pos = start + count - 1
+    before = None if last is None else last.segment
+    if segment is not None:
+        first = segment[:, :1] if before is None else before.expand(len(segment), 1)
+        fresh = segment != torch.cat([first, segment[:, :-1]], dim=1)
+        pos = pos - torch.where(fresh, start + count - real, 0).cummax(dim=1).values  # all that came before this text
+    elif before is not None:
+        segment = before.expand(-1, T)
+    return Positions(pos, keep, segment, field)

@@ -1,0 +1,398 @@
+"""Parallel text in files, read as sentence pairs: text files, tables, JSON lines, and what translators keep.
+
+Each format is a config class and a generator, here or in a file of its own; the union at the foot lists them. A pair is
+never guessed at: what cannot be read as it stands is an error that names the file and the row.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from dragoman.config import OneOf, config
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.compressed import extension
+from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
+from dragoman.text.formats.keyed import Keyed, read_keyed
+from dragoman.text.formats.kinds import kind_of_file
+from dragoman.text.formats.mo import read_mo
+from dragoman.text.formats.parquet import Parquet, read_parquet
+from dragoman.text.formats.po import Gettext, read_po
+from dragoman.text.formats.tables import SPLITTERS, first_row, says_something, split_rows
+from dragoman.text.formats.tmx import Tmx, read_tmx
+from dragoman.text.formats.xliff import Xliff, read_xliff
+from dragoman.text.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
+
+__all__ = [
+    "Gettext",
+    "JsonLines",
+    "Keyed",
+    "Pair",
+    "PairFile",
+    "PairSource",
+    "Parquet",
+    "Part",
+    "Table",
+    "TextFiles",
+    "Tmx",
+    "Xliff",
+    "guess_source",
+    "held_out_from",
+    "names_of",
+    "prefix_of",
+    "read_documents",
+    "read_lines",
+    "read_pairs",
+    "tags_of",
+]
+
+# ---- two text files -------------------------------------------------------------------------------
+
+
+@config
+class TextFiles:
+    source: str
+    """Text file with one sentence a line, plain, .gz or .zst."""
+    target: str
+    """Its translation, line for line."""
+
+
+Documents = Iterator[Pair | None]
+"""The pairs of a source, and None where a document ends; that empty lines end one need not be said."""
+
+
+def _read_text_files(cfg: TextFiles) -> Documents:
+    sources, targets, both = read_lines(cfg.source), read_lines(cfg.target), 0
+    for source in sources:
+        target = next(targets, None)
+        if target is None:
+            raise _unequal(cfg, both + 1 + _count(sources), both)
+        yield Pair(source, target)
+        both += 1
+    if extra := _count(targets):
+        raise _unequal(cfg, both, both + extra)
+
+
+def _unequal(cfg: TextFiles, sources: int, targets: int) -> DataError:
+    return DataError(
+        f"{cfg.source} has {sources:,} lines and {cfg.target} has {targets:,}: "
+        "line n of one must translate line n of the other, so find the missing line"
+    )
+
+
+def _count(lines: Iterator[str]) -> int:
+    return sum(1 for _ in lines)
+
+
+# ---- tables ---------------------------------------------------------------------------------------
+
+
+@config
+class Table:
+    path: str
+    """A .tsv file, tabs taken literally, or a .csv file with quotes and commas, semicolons or tabs, or .gz, .zst."""
+    source: str | int | None = None
+    """Column of the source: its name in the header row, or its number, counted from 0; None for the first of the only
+    two columns that hold text."""
+    target: str | int | None = None
+    """Column of the target; None for the second of them."""
+    header: bool | None = None
+    """Whether the first row only names the columns; None to tell by its names."""
+    document: str | int | None = None
+    """Column that says which document a row is of; None where empty lines tell documents apart, if anything does."""
+
+
+def _read_table(cfg: Table) -> Documents:
+    rows = split_rows(cfg.path)
+    passed, first = first_row(rows)
+    header = _has_header(cfg, first)
+    source, target, *document = (_column(cfg, column, first, header) for column in _chosen(cfg, first))
+    if source == target:
+        raise ConfigError(f"{cfg.path}: source and target are one column, {source}: name two")
+    ends = DocumentEnds()
+    for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
+        if row is None or not says_something(row):
+            yield None
+            continue
+        fields = row[1]
+        if document and ends.before(fields[document[0]]):
+            yield None
+        yield Pair(fields[source], fields[target])
+
+
+def _has_header(cfg: Table, first: Sequence[str]) -> bool:
+    asked = [column for column in (cfg.source, cfg.target, cfg.document) if isinstance(column, str)]
+    if cfg.header is None:
+        return bool(asked) or is_header(first)
+    return cfg.header or bool(asked)
+
+
+def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
+    """The columns of a table in the order source, target, document.
+
+    Raises:
+        DataError: none are asked for, and there are more than two without names that tell.
+    """
+    named = text_columns(first) if cfg.header is not False else None
+    if cfg.source is not None and cfg.target is not None:
+        pairing = Pairing(0, 0)
+    elif (pairing := named) is None:
+        if len(first) > 2:
+            raise DataError(f"{cfg.path}:1: {unnamed(first)}")
+        pairing = Pairing(0, 1)
+    chosen = pairing.first if cfg.source is None else cfg.source, pairing.second if cfg.target is None else cfg.target
+    return [*chosen, *([] if cfg.document is None else [cfg.document])]
+
+
+def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -> int:
+    if isinstance(column, int):
+        if column < 0:
+            raise ConfigError(f"{cfg.path}: column {column}: columns are counted from 0")
+        if first and column >= len(first):
+            raise DataError(f"{cfg.path}:1: no column {column}: there are {len(first)}, counted from 0")
+        return column
+    names = tidy(first) if header else []
+    if names.count(column) > 1:
+        raise DataError(f"{cfg.path}:1: {names.count(column)} columns are named {column!r}: give their numbers, from 0")
+    if column not in names:
+        raise DataError(f"{cfg.path}:1: no column {column!r} in the header: {', '.join(names) or 'it is empty'}")
+    return names.index(column)
+
+
+# ---- JSON lines -----------------------------------------------------------------------------------
+
+
+@config
+class JsonLines:
+    path: str
+    """One JSON object a line, plain, .gz or .zst."""
+    source: str = "source"
+    """Key of the source; a dot leads into an object, as in translation.en."""
+    target: str = "target"
+    """Key of the target."""
+    document: str | None = None
+    """Key of what says which document a row is of; None where empty lines tell documents apart, if anything does."""
+
+
+def _read_json_lines(cfg: JsonLines) -> Documents:
+    ends = DocumentEnds()
+    for number, line in enumerate(read_lines(cfg.path), 1):
+        if not line or line.isspace():
+            yield None
+            continue
+        where = f"{cfg.path}:{number}"
+        record = parse_json(line, where)
+        if cfg.document is not None and ends.before(_value(record, cfg.document, where)):
+            yield None
+        yield Pair(_text(record, cfg.source, where), _text(record, cfg.target, where))
+
+
+def _text(record: Any, key: str, where: str) -> str:
+    text = _value(record, key, where)
+    if not isinstance(text, str):
+        raise DataError(f"{where}: {key!r} is not a string but {type(text).__name__}")
+    return check_string(text, f"{where}: {key!r}")
+
+
+def _value(record: Any, key: str, where: str) -> Any:
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: a JSON object expected, such as {{{key!r}: ...}}, not {type(record).__name__}")
+    if key in record:
+        return record[key]
+    first, dot, rest = key.partition(".")
+    if dot and first in record:
+        return _value(record[first], rest, where)
+    raise DataError(f"{where}: no key {key!r} among {', '.join(map(repr, record)) or 'none'}")
+
+
+# ---- all of them ----------------------------------------------------------------------------------
+
+PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx, OneOf()]
+
+
+@config
+class Part:
+    name: str | None = None
+    """What mixtures and reports call it; None for the name of its file."""
+    pairs: PairFile
+    """Where they are."""
+    tags: tuple[str, ...] = ()
+    """Words that stand before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
+    back-translation); dragoman translate --tag puts them there."""
+    prefix: str = ""
+    """Text before each source text, put there after cleaning, such as "translate English to German: " for a T5; in use
+    it is part of what is to be translated."""
+    hold_out: bool = True
+    """Whether pairs of it may be held out for validation and test: false for text that a machine has translated."""
+
+
+PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
+
+
+def read_pairs(source: PairSource) -> Iterator[Pair]:
+    """The sentence pairs of a source, in its order, as they stand in the files.
+
+    Raises:
+        DataError: a file that is missing, empty or damaged, or a row that cannot be read; the message names the place.
+        ConfigError: a source that cannot be what it says it is.
+    """
+    return (pair for pair in read_documents(source) if pair is not None)
+
+
+def read_documents(source: PairSource) -> Documents:
+    """The same, and None where a document ends.
+
+    Raises:
+        DataError, ConfigError: as ``read_pairs``.
+    """
+    read = False
+    for pair in _reader(source):
+        read = read or pair is not None
+        yield pair
+    if not read:
+        raise DataError(f"{_name(source)}: no sentence pairs in it")
+
+
+def _reader(source: PairSource) -> Documents:
+    match source:
+        case Part():
+            return _reader(source.pairs)
+        case TextFiles():
+            return _read_text_files(source)
+        case Table():
+            return _read_table(source)
+        case JsonLines():
+            return _read_json_lines(source)
+        case Keyed():
+            return read_keyed(source)
+        case Parquet():
+            return read_parquet(source)
+        case Gettext():
+            return read_mo(source.path) if extension(source.path) == ".mo" else read_po(source.path)
+        case Xliff():
+            return read_xliff(source.path)
+        case Tmx():
+            return read_tmx(source)
+
+
+def _name(source: PairSource) -> str:
+    match source:
+        case Part():
+            return _name(source.pairs)
+        case TextFiles():
+            return f"{source.source}, {source.target}"
+        case Keyed():
+            return source.root
+        case _:
+            return source.path
+
+
+def names_of(sources: Sequence[PairSource]) -> list[str]:
+    """What each source goes by: the name it was given, or its file's up to the first dot; in either case followed by a
+    number from the second on that would go by the same.
+
+    Raises:
+        ConfigError: a name given twice, or one that is empty or holds a tab or line end.
+    """
+    given = [source.name for source in sources if isinstance(source, Part) and source.name is not None]
+    for name in given:
+        if not name.strip() or not name.isprintable():
+            raise ConfigError(f"data.train: {name!r} is no name for a source: use letters and digits")
+        if given.count(name) > 1:
+            raise ConfigError(f"data.train: two sources are named {name!r}: give each a name of its own")
+    names: list[str] = []
+    for source in sources:
+        own = source.name if isinstance(source, Part) else None
+        names.append(own if own is not None else _free(_short_name(source), {*given, *names}))
+    return names
+
+
+def tags_of(source: PairSource) -> tuple[str, ...]:
+    return source.tags if isinstance(source, Part) else ()
+
+
+def prefix_of(source: PairSource) -> str:
+    return source.prefix if isinstance(source, Part) else ""
+
+
+def held_out_from(source: PairSource) -> bool:
+    return source.hold_out if isinstance(source, Part) else True
+
+
+def _short_name(source: PairSource) -> str:
+    return Path(_name(source).partition(",")[0]).name.partition(".")[0] or "source"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+
+
+ColumnNames = tuple[str, str]
+"""Source and target by name or number (languages, of a TMX file), as a person gives them beside a file."""
+
+
+def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
+    """What ``path`` must be by its name: one file of a known kind, or two text files as in ``corpus.en,corpus.de``.
+
+    A table is read by ``columns``, by the names in its first row, or by the order of its only two columns.
+
+    Raises:
+        ConfigError: the name does not tell, or ``columns`` are given for a kind that has none.
+        DataError: a table that cannot be opened, or one whose columns nothing tells.
+    """
+    first, comma, second = path.partition(",")
+    if comma and not os.path.exists(path):
+        source: PairSource = _guess_text_files(first.strip(), second.strip())
+    elif extension(path) in SPLITTERS:
+        return _guess_table(path, columns)
+    elif kind := _KINDS.get(extension(path)):
+        if columns is not None and kind in (JsonLines, Parquet, Tmx):
+            return kind(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
+        source = kind(path=path)
+    else:
+        raise ConfigError(
+            f"{path}: its name does not tell what it is: name it {', '.join([*SPLITTERS, *_KINDS])} "
+            "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
+        )
+    if columns is not None:
+        raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")
+    return source
+
+
+def _guess_text_files(source: str, target: str) -> TextFiles:
+    for path in (source, target):
+        if kind := kind_of_file(path):
+            raise ConfigError(
+                f"{path}: {kind}: two text files are expected, whose line n translates line n of the other"
+            )
+    return TextFiles(source=source, target=target)
+
+
+def _guess_table(path: str, columns: ColumnNames | None) -> Table:
+    if columns is not None:
+        source, target = (int(column) if column.isdecimal() else column for column in columns)
+        return Table(path=path, source=source, target=target)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which can be read only once
+        return Table(path=path)
+    _, first = first_row(split_rows(path))
+    _chosen(Table(path=path), first)
+    if (named := text_columns(first)) is None:
+        return Table(path=path)
+    names = tidy(first)
+    return Table(path=path, source=names[named.first], target=names[named.second])
+
+
+_KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".parquet": Parquet,
+    ".po": Gettext,
+    ".mo": Gettext,
+    ".xlf": Xliff,
+    ".xliff": Xliff,
+    ".tmx": Tmx,
+}
+PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
+"""What the names of files with pairs end in, that of a compressed file aside."""

@@ -1,0 +1,101 @@
+"""The examples of a run, whatever their kind: those to learn from, to validate and to test with."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar
+
+from dragoman.errors import DataError
+from dragoman.text.cleaning.split import HoldOut, Overlap, PairSplit, TwoSided, hold_out, without_overlap
+
+P = TypeVar("P", bound=TwoSided)
+S = TypeVar("S")
+
+Overlapping = Literal["drop", "keep"]
+
+
+@dataclass(frozen=True)
+class SplitExamples(Generic[P]):
+    split: PairSplit[P]
+    facts: dict[str, Any]
+    """What only the data can tell, such as the labels in their order."""
+    table: list[tuple[str, int]]
+    """What was read, removed and kept."""
+
+
+def set_apart(
+    examples: list[P],
+    valid: list[P] | None,
+    test: list[P] | None,
+    held: HoldOut,
+    overlap: Overlapping,
+    facts: dict[str, Any] | None = None,
+) -> SplitExamples[P]:
+    """Where no ``valid`` or ``test`` is given, some of the ``examples`` are held out; what is like one of either is
+    kept out of training.
+
+    Raises:
+        DataError: too few examples.
+    """
+    table = [("examples read", len(examples))]
+    if (given := [*(valid or ()), *(test or ())]) and overlap == "drop":
+        seen = Overlap()
+        examples = list(without_overlap(examples, given, held.near, seen))
+        table += _removed(seen.seen, "held apart")
+    counts = replace(held, valid=held.valid if valid is None else 0, test=held.test if test is None else 0)
+    split = hold_out(examples, counts) if counts.valid or counts.test else PairSplit(examples, [], [], {})
+    table += _removed(split.removed, "held out")
+    split = replace(
+        split, valid=split.valid if valid is None else valid, test=split.test if test is None else test, removed={}
+    )
+    sets = (("kept for training", split.train), ("for validation", split.valid), ("for test", split.test))
+    return SplitExamples(split, facts or {}, table + [(name, len(some)) for name, some in sets])
+
+
+def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
+    """Of examples that have one text, that they are told apart by, only the source is named."""
+    return [(f"removed: {why.removesuffix(' source')} as one {how}", n) for why, n in counts.items() if n]
+
+
+# ---- labels ---------------------------------------------------------------------------------------
+
+
+def set_apart_labelled(
+    sources: tuple[Sequence[S], S | None, S | None],
+    read: Callable[[S, Sequence[str] | None], list[P]],
+    labels_of: Callable[[P], Iterable[str]],
+    held: HoldOut,
+    overlap: Overlapping,
+) -> SplitExamples[P]:
+    """As ``set_apart``, of ``sources`` to train on, to validate and to test with, whose examples have labels. Those of
+    training, in their order, are a fact of it; ``read`` refuses others in the other two.
+
+    Raises:
+        DataError: a file that cannot be read, too few examples, all with one label, or a label that training never saw
+            or is left without.
+    """
+    train, *others = sources
+    examples = [example for source in train for example in read(source, None)]
+    labels = in_order({label for example in examples for label in labels_of(example)})
+    if len(labels) < 2:
+        if not labels:
+            raise DataError("data.train: no examples to learn from")
+        raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
+    valid, test = (None if source is None else read(source, labels) for source in others)
+    found = set_apart(examples, valid, test, held, overlap, {"labels": labels})
+    if lost := set(labels) - {label for example in found.split.train for label in labels_of(example)}:
+        raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")
+    return found
+
+
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Numbers by their value, other labels by the alphabet."""
+    return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+
+
+def check_known(label: str, known: Sequence[str] | None, where: str) -> None:
+    """
+    Raises:
+        DataError: ``label`` is not among those of training.
+    """
+    if known is not None and label not in known:
+        raise DataError(f"{where} has the label {label!r}, which training never saw: it knows {', '.join(known)}")

@@ -1,0 +1,120 @@
+"""What a run leaves in its directory while it goes: checkpoints, journals, and the page that shows them.
+
+Journals and checkpoints agree: what a journal says of steps after the checkpoint is dropped when the run goes on there.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.errors import CheckpointError
+from dragoman.snapshot import step_name
+from dragoman.train.changes import Change
+from dragoman.train.events import Finished, Saved, StepsReported, Validated
+from dragoman.train.finished import drop_optimizer_states, kept
+from dragoman.train.forecast import Forecast, Forecasts
+from dragoman.train.journal import Journal
+from dragoman.train.progress import RunProgress
+from dragoman.train.recipe import Keep, RunConfig
+from dragoman.train.report import page as report
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
+
+
+class NullLogger:
+    """What a process leaves that is not the first of several: nothing."""
+
+    def __init__(self, directory: RunDirectory):
+        self.directory = directory
+
+    def config(self, cfg: RunConfig) -> None: ...
+
+    def rewind(self, progress: RunProgress, budget: float | None) -> None:
+        """Drop what the journals say of steps and validations after the checkpoint, but for forecasts to repeat."""
+
+    def forecast(self, progress: RunProgress, budget: float) -> Forecast | None:
+        """Return the forecast that is due after this step."""
+
+    def change(self, step: int, change: Change) -> None: ...
+
+    def learned(self, seen: StepsReported) -> None: ...
+
+    def validated(self, seen: Validated) -> None: ...
+
+    def page(self) -> None: ...
+
+    def close(self, end: Finished, keep: Keep) -> Finished:
+        """Write the page; of a run that is complete, remove what it is not resumed from and used by, and say so."""
+        return end
+
+    def save(
+        self, progress: RunProgress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool
+    ) -> Saved:
+        """Write a checkpoint, and remove those that need not be kept.
+
+        Raises:
+            CheckpointError: it cannot be written; all others are as they were.
+        """
+        return Saved(progress.step, self.directory.folder / step_name(progress.step), best)
+
+
+class RunLogger(NullLogger):
+    """Everything but the data and the tokenizers, which the lesson prepares."""
+
+    def __init__(self, directory: RunDirectory):
+        super().__init__(directory)
+        self.metrics, self.samples = (Journal(directory.path / f"{name}.jsonl") for name in ("metrics", "samples"))
+        self.forecasts = Forecasts(directory)
+
+    def config(self, cfg: RunConfig) -> None:
+        self.directory.write_config(cfg)
+
+    def rewind(self, progress: RunProgress, budget: float | None) -> None:
+        step, validated = progress.step, progress.validated
+        self.forecasts.reopen(step, budget)
+        self.metrics.rewind(lambda line: line["step"] <= (validated if line["kind"] == "valid" else step))
+        self.samples.rewind(lambda line: line["step"] <= validated)
+
+    def forecast(self, progress: RunProgress, budget: float) -> Forecast | None:
+        return self.forecasts.after(budget, progress.forecast, progress.step, progress.seconds)
+
+    def change(self, step: int, change: Change) -> None:
+        path, old, new = change
+        self.metrics.append({"kind": "change", "step": step, "path": path, "from": old, "to": new})
+
+    def learned(self, seen: StepsReported) -> None:
+        self.metrics.append({"kind": "train"} | dataclasses.asdict(seen))
+
+    def validated(self, seen: Validated) -> None:
+        row = dataclasses.asdict(seen)
+        self.samples.append({"step": seen.step, "samples": row.pop("samples")})
+        self.metrics.append({"kind": "valid"} | row)
+        self.page()
+
+    def page(self) -> None:
+        report.write(self.directory)
+
+    def close(self, end: Finished, keep: Keep) -> Finished:
+        self.page()
+        if not end.complete:
+            return end
+        try:
+            drop_optimizer_states(self.directory, keep=keep.optimizer_states)
+        except CheckpointError as error:  # nothing is lost by it
+            return dataclasses.replace(end, kept=str(error))
+        return dataclasses.replace(end, kept=kept(self.directory))
+
+    def save(
+        self, progress: RunProgress, tensors: Tensors, config: Mapping[str, Any], keep: Keep, *, best: bool
+    ) -> Saved:
+        self.metrics.flush()
+        self.samples.flush()
+        self.forecasts.flush()
+        written = self.directory.save(
+            progress.step, tensors=tensors, progress=dataclasses.asdict(progress), config=config, best=best
+        )
+        self.directory.prune(keep=keep.last, every=keep.every)
+        return Saved(progress.step, written.path, best)

@@ -1,0 +1,100 @@
+"""Classification as a lesson: labelled texts, images or frames; accuracy and F1 on the validation set."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from dragoman.data.arrays import LabelledArrays
+from dragoman.data.augment import NoAugment
+from dragoman.data.example_store import ExampleStore
+from dragoman.data.labels import LabelledBatch, LabelledExamples, accuracy, confusion, macro_f1, true_labels
+from dragoman.data.material import IdMaterial, material_of
+from dragoman.data.tasks import ClassificationTask
+from dragoman.errors import ConfigError
+from dragoman.model import heads
+from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
+from dragoman.model.interface import EncoderModel
+from dragoman.text.cleaning.split import PairSplit
+from dragoman.text.formats.labelled import LabelledTexts
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import ValidationSample
+from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encoder
+
+
+class ClassificationTaskData(ReaderTaskData):
+    learns_from, head = (LabelledTexts, LabelledArrays), heads.ClassificationHead
+    scores = ("accuracy", "macro F1")
+    form: LabelledExamples
+
+    @classmethod
+    def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
+        return (TokenInput,) if isinstance(cfg.data, LabelledTexts) else (PatchInput, FrameInput)
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> torch.nn.Module:
+        model = super().outline(cfg)
+        assert isinstance(cfg.task, ClassificationTask), "the lesson was chosen by it"
+        if cfg.task.problem_type != "single_label":
+            raise ConfigError(
+                "task.problem_type: only single_label is trained here; the others are for imported models"
+            )
+        if not isinstance(cfg.task.augment, NoAugment) and not isinstance(encoder(cfg).inputs, PatchInput):
+            raise ConfigError("task.augment: changes images, and model.inputs reads none; leave it out")
+        return model
+
+    @classmethod
+    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> LabelledExamples:
+        data: Any = cfg.data
+        options = {"resize": data.other_sizes == "resize"} if isinstance(data, LabelledArrays) else {}
+        numbers = facts.get("numbers", "|u1")
+        material = material_of(encoder(cfg).inputs, tokenizer, longest=data.longest, numbers=numbers, **options)
+        return LabelledExamples(material, facts["labels"])
+
+    @classmethod
+    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+        if isinstance(form, LabelledExamples) and isinstance(form.material, IdMaterial):
+            super().keep(folder, form, split)
+        else:
+            form.store(folder / "test", split.test)
+
+    @property
+    def noun(self) -> str:
+        return self.form.material.what
+
+    def validator(self, cfg: RunConfig, device: torch.device) -> "ClassificationValidator":
+        return ClassificationValidator(self, cfg, device)
+
+
+class ClassificationValidator(ReaderValidator):
+    """How many labels are right."""
+
+    task_data: ClassificationTaskData
+
+    def judge(self, model: EncoderModel, batch: LabelledBatch) -> tuple[torch.Tensor, float, Sequence[int]]:
+        logits = model(batch.inputs).float()
+        return F.cross_entropy(logits, batch.labels, reduction="sum"), len(logits), logits.argmax(dim=1).tolist()
+
+    def sum_up(self, answers: list[int]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        true, labels = true_labels(self.task_data.valid), self.task_data.labels
+        matrix = confusion(true, np.array(answers), len(labels))
+        scores = {"accuracy": 100 * accuracy(matrix), "macro F1": 100 * macro_f1(matrix)}
+        samples = [
+            ValidationSample(self.name(row), labels[true[row]], labels[guess])
+            for row, guess in islice(enumerate(answers), self.shown)
+        ]
+        return scores, 1 - accuracy(matrix), samples
+
+    def name(self, row: int) -> str:
+        """What a person knows the example by."""
+        tokenizer = self.task_data.tokenizer
+        return (
+            tokenizer.decode(self.task_data.valid.columns["given"][row])
+            if tokenizer
+            else f"validation example {row + 1}"
+        )

@@ -1,0 +1,171 @@
+"""Two towers as a lesson: pairs of texts, or images with captions; how often each finds its partner among all."""
+
+import itertools
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dragoman.data.captions import CaptionedImage, CaptionedImages
+from dragoman.data.example_store import ExampleStore
+from dragoman.data.matches import MatchedBatch, MatchedExamples, mean_reciprocal_rank, ranks, recall
+from dragoman.data.material import IdMaterial, material_of
+from dragoman.data.mixture import Concatenate
+from dragoman.data.order import Shuffled
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.contrastive import TwoTowers, TwoTowersConfig, contrastive_loss
+from dragoman.model.encoder import EncoderConfig
+from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.text.cleaning.clean import CleanReport, clean
+from dragoman.text.cleaning.split import PairSplit
+from dragoman.text.formats.pairs import read_pairs
+from dragoman.text.lines import Pair
+from dragoman.text.splits import SplitExamples, set_apart
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import ValidationSample
+from dragoman.train.recipe import PairsConfig, RunConfig
+from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator
+
+
+class ContrastiveTaskData(ReaderTaskData):
+    learns_from, model = (PairsConfig, CaptionedImages), TwoTowersConfig
+    scores = ("recall@1", "recall@5", "recall@1 back")
+    form: MatchedExamples
+
+    @classmethod
+    def check_inputs(cls, cfg: RunConfig) -> None:
+        kinds = sorted(type(tower.inputs).__name__ for tower in _both(cfg))
+        captions = isinstance(cfg.data, CaptionedImages)
+        if kinds != [t.__name__ for t in ((PatchInput, TokenInput) if captions else (TokenInput, TokenInput))]:
+            raise ConfigError(
+                "model: captioned_images need a tower whose inputs are patch_input, and one with token_input"
+                if captions
+                else "model: pairs of texts are read by towers whose inputs are token_input"
+            )
+        if cfg.target_tokenizer is not None:
+            raise ConfigError("target_tokenizer: two towers share one tokenizer: leave it out")
+        if isinstance(cfg.data, PairsConfig) and (cfg.data.mixture, cfg.data.order) != (Concatenate(), Shuffled()):
+            raise ConfigError("data: two towers learn from their sources one after the other: no mixture, no order")
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> TwoTowers:
+        with torch.device("meta"):
+            return _towers(cfg).sized(vocab=_vocab(cfg) or 1000).build()
+
+    @classmethod
+    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> MatchedExamples:
+        data = cfg.data
+        resize = isinstance(data, CaptionedImages) and data.other_sizes == "resize"
+        longest = getattr(data, "longest", None)
+        first, second = (material_of(t.inputs, tokenizer, longest=longest, resize=resize) for t in _both(cfg))
+        return MatchedExamples(first, second)
+
+    @classmethod
+    def find(cls, cfg: RunConfig) -> SplitExamples[Any]:
+        data = cfg.data
+        return _cleaned(data) if isinstance(data, PairsConfig) else super().find(cfg)
+
+    @classmethod
+    def texts_of(cls, example: Pair | CaptionedImage) -> Sequence[str]:
+        return example if isinstance(example, Pair) else example.texts
+
+    @classmethod
+    def reads_text(cls, cfg: RunConfig) -> bool:
+        return True
+
+    @classmethod
+    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+        if isinstance(form, MatchedExamples) and all(
+            isinstance(material, IdMaterial) for material in form.materials.values()
+        ):
+            super().keep(folder, form, split)
+        else:
+            form.store(folder / "test", split.test)
+
+    def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+        towers = (("first", _towers(cfg).first), ("second", _towers(cfg).second))
+        return [
+            (f"model.{name}.inputs.vocab", tower.inputs.vocab, self.vocab)
+            for name, tower in towers
+            if tower is not None and isinstance(tower.inputs, TokenInput)
+        ]
+
+    def sized(self, cfg: RunConfig) -> TwoTowersConfig:
+        return _towers(cfg).sized(vocab=self.vocab)
+
+    @property
+    def noun(self) -> str:
+        return "pairs"
+
+    def size(self, rows: np.ndarray) -> tuple[int, int]:
+        lengths = self.lengths[rows]
+        return int(lengths.sum()), int(len(rows) * lengths.max(axis=0).sum())
+
+    def validator(self, cfg: RunConfig, device: torch.device) -> "ContrastiveValidator":
+        return ContrastiveValidator(self, cfg, device)
+
+
+def _towers(cfg: RunConfig) -> TwoTowersConfig:
+    assert isinstance(cfg.model, TwoTowersConfig), "checked before a run begins"
+    return cfg.model
+
+
+def _both(cfg: RunConfig) -> tuple[EncoderConfig, EncoderConfig]:
+    """What reads the first of each pair and what reads the second, which may be the same."""
+    towers = _towers(cfg)
+    return towers.first, towers.second or towers.first
+
+
+def _vocab(cfg: RunConfig) -> int | None:
+    return next((t.inputs.vocab for t in _both(cfg) if isinstance(t.inputs, TokenInput)), None)
+
+
+def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
+    report = CleanReport()
+    pairs = list(clean(itertools.chain.from_iterable(map(read_pairs, data.train)), data.cleaning, report))
+    if not pairs:
+        raise DataError(f"no training pairs are left of {report.read:,} ({report}): relax data.cleaning")
+    valid, test = (None if source is None else list(read_pairs(source)) for source in (data.valid, data.test))
+    found = set_apart(pairs, valid, test, data.hold_out, data.overlap)
+    removed = [(f"removed: {rule}", count) for rule, count in report.removed.items() if count]
+    return SplitExamples(found.split, found.facts, [("pairs read", report.read), *removed, *found.table[1:]])
+
+
+# ---- examining ------------------------------------------------------------------------------------
+
+
+class ContrastiveValidator(ReaderValidator):
+    """How often each of the validation pairs finds its partner among all of them."""
+
+    task_data: ContrastiveTaskData
+
+    def judge(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
+        first, second = model.first(batch.first).float(), model.second(batch.second).float()
+        summed, count = contrastive_loss(model.scale() * first @ second.T)
+        return summed, float(count), list(zip(first.cpu().numpy(), second.cpu().numpy(), strict=True))
+
+    def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        first, second = (np.stack(side) for side in zip(*answers, strict=True))
+        similarity = first @ second.T
+        there, back = ranks(similarity), ranks(similarity.T)
+        scores = {
+            "recall@1": 100 * recall(there, 1),
+            "recall@5": 100 * recall(there, 5),
+            "recall@1 back": 100 * recall(back, 1),
+        }
+        cost = 1 - (mean_reciprocal_rank(there) + mean_reciprocal_rank(back)) / 2
+        found = islice(enumerate(similarity.argmax(axis=1).tolist()), self.shown)
+        samples = [
+            ValidationSample(self.name(row, "first"), self.name(row, "second"), self.name(best, "second"))
+            for row, best in found
+        ]
+        return scores, cost, samples
+
+    def name(self, row: int, which: str) -> str:
+        """What a person knows one side of the pair by."""
+        material = self.task_data.form.materials[which]
+        stored = self.task_data.valid.columns[which].stored(row)
+        return material.restored(stored) if isinstance(material, IdMaterial) else f"image {row + 1}"

@@ -1,0 +1,100 @@
+"""Which pairs each step of a translation learns from, as ``data.mixture`` and ``data.order`` have it."""
+
+import numpy as np
+
+from dragoman.config import at, kind_of
+from dragoman.data.batch import Batches
+from dragoman.data.corruption import MASK
+from dragoman.data.mixture import Concatenate, Stages
+from dragoman.data.order import EasyFirst, Shuffled
+from dragoman.data.rounds import Rounds
+from dragoman.errors import ConfigError, DataError
+from dragoman.text.context import SEPARATOR
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.formats.pairs import names_of, tags_of
+from dragoman.text.tokens.tokenizer import Tokenizer, tag_mark
+from dragoman.train.budget import Minutes
+from dragoman.train.recipe import PairsConfig, RunConfig
+
+
+def check(cfg: RunConfig, data: PairsConfig) -> None:
+    """
+    Raises:
+        ConfigError: a mixture of other sources than there are, or one that must know how long the run is and cannot.
+    """
+    names = names_of(data.train)
+    with at("data.train"):
+        marks(data)
+    with at("data.mixture"):
+        data.mixture.check(names)
+    for path, choice in (("data.mixture", data.mixture), ("data.order", data.order)):
+        if isinstance(choice, Stages | EasyFirst) and isinstance(cfg.train.budget, Minutes):
+            raise ConfigError(
+                f"{path}: {kind_of(type(choice))} goes by shares of the run, whose steps a budget of minutes tells too "
+                "late: give train.budget in steps or epochs"
+            )
+
+
+def check_left(data: PairsConfig, left: dict[str, int]) -> None:
+    """
+    Raises:
+        DataError: a mixture is to draw from a source of which no pair is left.
+    """
+    for name in names_of(data.train):
+        if not isinstance(data.mixture, Concatenate) and data.mixture.used(name) and not left.get(name):
+            raise DataError(
+                f"data.mixture: no pair of {name!r} is left to train on: see what data.cleaning removes (dragoman data "
+                "clean), or leave the source out"
+            )
+
+
+def marks(data: PairsConfig) -> list[str]:
+    """What tokenizers of the source need besides text."""
+    return [*map(tag_mark, _tags(data)), *data.context.marks, *data.noise.marks]
+
+
+def check_marks(data: PairsConfig, tokenizer: Tokenizer) -> None:
+    """
+    Raises:
+        ConfigError: a tag, a separator, or the mark of noise, that the tokenizer lacks, since it was trained before.
+    """
+    with at("data.context"):
+        if data.context.marks:
+            tokenizer.mark(*SEPARATOR)
+    with at("data.noise"):
+        if data.noise.marks:
+            tokenizer.mark(*MASK)
+    with at("data.train"):
+        for tag in _tags(data):
+            tokenizer.tag(tag)
+
+
+def _tags(data: PairsConfig) -> list[str]:
+    given = (*data.train, *(source for source in (data.valid, data.test) if source is not None))
+    return list(dict.fromkeys(tag for source in given for tag in tags_of(source)))
+
+
+def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches | Rounds:
+    """The batches of every step. Where all pairs come once an epoch in no order, that needs no drawing."""
+    train, lengths, mixture, order = cfg.train, corpus.lengths, data.mixture, data.order
+    if isinstance(mixture, Concatenate) and isinstance(order, Shuffled):
+        return Batches(lengths, train.batch_tokens, train.seed, train.accumulate)
+    sizes = {name: size for name, size in corpus.sources.items() if mixture.used(name)}
+    if isinstance(mixture, Concatenate):
+        sizes, pools = {"all": len(corpus)}, [np.arange(len(corpus))]
+    else:
+        pools = [np.array(rows) for rows in corpus.rows_of(list(sizes))]
+    difficulty = order.difficulties(corpus)
+    pools = [rows[np.argsort(difficulty[rows], kind="stable")] for rows in pools]
+    one_pass = Batches(lengths[np.concatenate(pools)], train.batch_tokens, train.seed, train.accumulate)
+    total = train.budget.total(one_pass.steps_per_epoch) or 1  # of those that ask, see ``check``
+    return Rounds(
+        lengths,
+        pools,
+        shares=lambda step: mixture.shares(sizes, min(1.0, step / total)),
+        opened=lambda step: order.available(min(1.0, step / total)),
+        steps_per_epoch=one_pass.steps_per_epoch,
+        tokens=train.batch_tokens,
+        seed=train.seed,
+        accumulate=train.accumulate,
+    )

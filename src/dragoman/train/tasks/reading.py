@@ -1,0 +1,262 @@
+"""Lessons in which a model reads examples whole and writes nothing: what they have in common.
+
+runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (such as the labels)   report.json
+
+A task adds which data and which head it takes, the form its examples have in a store, and how answers are judged.
+"""
+
+import dataclasses
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import kind_of
+from dragoman.data.batch import Batches
+from dragoman.data.example_store import ExampleStore
+from dragoman.errors import ConfigError
+from dragoman.model.encoder import EncoderConfig
+from dragoman.model.inputs import TokenInput
+from dragoman.text.cleaning.split import PairSplit
+from dragoman.text.splits import SplitExamples
+from dragoman.text.store import Store
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import Notice, Preparing, ValidationSample
+from dragoman.train.recipe import RunConfig, resolve_auto
+from dragoman.train.tasks.task_data import (
+    FOLDER,
+    TaskData,
+    ValidationResult,
+    Validator,
+    earlier_tokenizers,
+    finite,
+    learned_tokenizer,
+)
+from dragoman.train.tasks.translation import in_order
+
+
+class ReaderTaskData(TaskData):
+    model: type = EncoderConfig
+    head: type
+    """The kind of head that the task takes."""
+    inputs: tuple[type, ...] = (TokenInput,)
+    """The kinds of inputs that it takes."""
+
+    def __init__(self, cfg: RunConfig, run: RunDirectory):
+        self.task: Any = cfg.task
+        self.tokenizer = run.tokenizers()[0] if run.tokenizer_files() else None
+        self.folder = run.path / FOLDER
+        self.facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_bytes())
+        self.form = self.form_of(cfg, self.tokenizer, self.facts)
+        self.train, self.valid = (Store.open(self.folder / name) for name in ("train", "valid"))
+        self.lengths = self.form.lengths(self.train)
+
+    # ---- before a run -----------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        super().check(cfg)
+        cls.check_inputs(cfg)
+
+    @classmethod
+    def check_inputs(cls, cfg: RunConfig) -> None:
+        """
+        Raises:
+            ConfigError: a model that reads something else than the data are.
+        """
+        if not isinstance(encoder(cfg).inputs, wanted := cls.inputs_of(cfg)):
+            kinds = " or ".join(map(kind_of, wanted))
+            raise ConfigError(f"model.inputs: {kind_of(type(cfg.data))} are read by inputs of the kind {kinds}")
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> nn.Module:
+        model, task = encoder(cfg), kind_of(type(cfg.task))
+        if not isinstance(model.head, cls.head):
+            raise ConfigError(f"model.head: {task} takes a head of the kind {kind_of(cls.head)}")
+        with torch.device("meta"):
+            vocab, classes = (getattr(model.inputs, "vocab", None), getattr(model.head, "classes", None))
+            return model.sized(vocab=vocab or 1000, classes=classes or 2).build()
+
+    @classmethod
+    def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
+        """The kinds of inputs that read ``cfg.data``."""
+        return cls.inputs
+
+    @classmethod
+    @abstractmethod
+    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> ExampleStore:
+        """How examples lie in the stores."""
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> "ReaderTaskData":
+        return cls(cfg, run)
+
+    # ---- preparing --------------------------------------------------------------------------------
+
+    @classmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        if not (run.path / FOLDER).is_dir():
+            yield from cls.make_ready(cfg, run)
+
+    @classmethod
+    def make_ready(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        yield Preparing("reading")
+        found = cls.find(cfg)
+        yield Notice("; ".join(f"{what} {count:,}" for what, count in found.table))
+        tokenizer = None
+        if cls.reads_text(cfg):
+            yield Preparing("training the tokenizer")
+            if cfg.start_from:
+                tokenizer = (yield from earlier_tokenizers(cfg.start_from, cls._texts(found.split.train)))[0]
+            else:
+                tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: cls._texts(found.split.train))
+            run.write_tokenizers(tokenizer, tokenizer)
+        yield Preparing("storing what was read")
+        form = cls.form_of(cfg, tokenizer, found.facts)
+        with durable.folder(run.path / FOLDER) as folder:
+            for name, examples in (("train", found.split.train), ("valid", found.split.valid)):
+                form.store(folder / name, examples)
+            cls.keep(folder, form, found.split)
+            durable.write(folder / "facts.json", json.dumps(found.facts, ensure_ascii=False).encode())
+            durable.write(folder / "report.json", json.dumps({"table": found.table}, indent=1).encode())
+
+    @classmethod
+    def find(cls, cfg: RunConfig) -> SplitExamples[Any]:
+        """
+        Raises:
+            DataError: files that cannot be read, or too few examples.
+        """
+        data: Any = cfg.data
+        return data.split()
+
+    @classmethod
+    def _texts(cls, examples: Sequence[Any]) -> Iterator[str]:
+        return chain.from_iterable(map(cls.texts_of, examples))
+
+    @classmethod
+    def texts_of(cls, example: Any) -> Sequence[str]:
+        """What a tokenizer learns from."""
+        return example.texts
+
+    @classmethod
+    def reads_text(cls, cfg: RunConfig) -> bool:
+        return isinstance(encoder(cfg).inputs, TokenInput)
+
+    @classmethod
+    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+        """What is examined with, as it was given."""
+        for name, examples in (("valid", split.valid), ("test", split.test)):
+            lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
+            durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
+
+    @classmethod
+    def record(cls, example: Any) -> dict[str, Any]:
+        """An example as a line of JSON, which can be read again."""
+        return example._asdict()
+
+    # ---- learning ---------------------------------------------------------------------------------
+
+    def fill(self, cfg: RunConfig) -> RunConfig:
+        for path, given, found in self.decided(cfg):
+            if given not in (None, found):
+                raise ConfigError(f"{path}: {given} given, but the data have {found}: leave it out, it is filled in")
+        model = self.sized(cfg)
+        task = dataclasses.replace(cfg.task, **self.settled_task())
+        return resolve_auto(dataclasses.replace(cfg, task=task, model=model), width(model))
+
+    def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+        """Path, what the run file says there or None, and what it has to be."""
+        model = encoder(cfg)
+        found: list[tuple[str, Any, Any]] = []
+        if self.tokenizer:
+            found.append(("model.inputs.vocab", getattr(model.inputs, "vocab", None), len(self.tokenizer)))
+        if labels := self.labels:
+            found.append(("task.labels", getattr(cfg.task, "labels", None), labels))
+            found.append(("model.head.classes", getattr(model.head, "classes", None), len(labels)))
+        return found
+
+    def settled_task(self) -> dict[str, Any]:
+        """The fields of the task that the data decide."""
+        return {"labels": self.labels} if self.labels else {}
+
+    def sized(self, cfg: RunConfig) -> Any:
+        """The model with all sizes that the data decide."""
+        return encoder(cfg).sized(vocab=self.vocab, classes=len(self.labels) or None)
+
+    @property
+    def vocab(self) -> int | None:
+        return len(self.tokenizer) if self.tokenizer else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.facts.get("labels", ()))
+
+    @property
+    def noun(self) -> str:
+        """What there is in the stores."""
+        return "examples"
+
+    @property
+    def summary(self) -> str:
+        counts = f"{len(self.train):,} {self.noun} to train on, {len(self.valid):,} to validate"
+        labels = f"; {len(self.labels)} labels" if self.labels else ""
+        return counts + labels + (f"; vocabulary {len(self.tokenizer):,}" if self.tokenizer else "")
+
+    def plan(self, cfg: RunConfig) -> Batches:
+        return Batches(self.lengths, cfg.train.batch_tokens, cfg.train.seed, cfg.train.accumulate)
+
+    def batch(self, rows: np.ndarray) -> Any:
+        return self.form.batch(self.train, rows)
+
+    def size(self, rows: np.ndarray) -> tuple[int, int]:
+        lengths = self.lengths[rows, 0]
+        return int(lengths.sum()), int(len(rows) * lengths.max())
+
+
+def encoder(cfg: RunConfig) -> EncoderConfig:
+    assert isinstance(cfg.model, EncoderConfig), "checked before a run begins"
+    return cfg.model
+
+
+def width(model: Any) -> int:
+    return model.dim if isinstance(model, EncoderConfig) else model.first.dim
+
+
+# ---- examining ------------------------------------------------------------------------------------
+
+
+class ReaderValidator(Validator):
+    """The loss on all of the validation set, and what the task makes of the answers."""
+
+    def __init__(self, task_data: ReaderTaskData, cfg: RunConfig, device: torch.device):
+        self.task_data, self.shown, self.device = task_data, cfg.train.samples, device
+        self.batches = list(in_order(task_data.form.lengths(task_data.valid), cfg.train.batch_tokens))
+        self.questions = len(self.batches)
+
+    def validate(self, model: nn.Module, stop: Callable[[], bool]) -> ValidationResult | None:
+        summed, count, answers = 0.0, 0.0, {}
+        for rows in self.batches:
+            if stop():
+                return None
+            loss, n, found = self.judge(model, self.task_data.form.batch(self.task_data.valid, rows).to(self.device))
+            summed, count = summed + loss.item(), count + n
+            answers |= dict(zip(rows.tolist(), found, strict=True))
+        scores, cost, samples = self.sum_up([answers[row] for row in range(len(answers))])
+        return ValidationResult(finite(summed / max(count, 1)), scores, samples, cost)
+
+    @abstractmethod
+    def judge(self, model: Any, batch: Any) -> tuple[torch.Tensor, float, Sequence[Any]]:
+        """The plain loss, summed, and its count; and of each row the answer."""
+
+    @abstractmethod
+    def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        """Figures of the answers to all rows, in their order; what the best checkpoint is chosen by, the lower the
+        better; and some examples."""

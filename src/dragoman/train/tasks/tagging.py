@@ -1,0 +1,79 @@
+"""Tagging as a lesson: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from dragoman.data.labels import accuracy, confusion, macro_f1
+from dragoman.data.tags import IGNORE, TaggedBatch, TaggedExamples, mark_spans, spans
+from dragoman.data.tasks.tagging import word_loss
+from dragoman.model import heads
+from dragoman.model.interface import EncoderModel
+from dragoman.text.formats.tagged import TaggedTexts
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import ValidationSample
+from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encoder
+
+
+class TaggingTaskData(ReaderTaskData):
+    learns_from, head = (TaggedTexts,), heads.TaggingHead
+    scores = ("accuracy",)
+
+    @classmethod
+    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> TaggedExamples:
+        data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
+        assert isinstance(data, TaggedTexts) and tokenizer, "checked before a run begins"
+        return TaggedExamples(tokenizer, facts["labels"], min(data.longest, longest or data.longest))
+
+    @property
+    def noun(self) -> str:
+        return "sentences"
+
+    def validator(self, cfg: RunConfig, device: torch.device) -> "TaggingValidator":
+        return TaggingValidator(self, cfg, device)
+
+
+class TaggingValidator(ReaderValidator):
+    """How many words have the right label, and how well spans are found."""
+
+    def judge(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
+        logits = model(batch.ids)
+        summed, count = word_loss(logits, batch)
+        told = batch.labels != IGNORE
+        rows = [row[told[i]].cpu().numpy() for i, row in enumerate(logits.argmax(dim=2))]
+        return summed, float(count), rows
+
+    def sum_up(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        labels, true = self.task_data.labels, self.true()
+        matrix = confusion(np.concatenate(true), np.concatenate(answers), len(labels))
+        right = accuracy(matrix)
+        if mark_spans(labels):
+            score = span_f1([[labels[i] for i in row] for row in true], [[labels[i] for i in row] for row in answers])
+            scores, cost = {"span F1": 100 * score}, 1 - score
+        else:
+            scores, cost = {"macro F1": 100 * macro_f1(matrix)}, 1 - right
+        return {"accuracy": 100 * right} | scores, cost, self.samples(true, answers)
+
+    def true(self) -> list[np.ndarray]:
+        column = self.task_data.valid.columns["label"]
+        return [row[row > 0] - 1 for row in (column[i] for i in range(len(column)))]
+
+    def samples(self, true: list[np.ndarray], answers: list[np.ndarray]) -> list[ValidationSample]:
+        labels, text, tokenizer = self.task_data.labels, self.task_data.valid.columns["text"], self.task_data.tokenizer
+        assert tokenizer, "texts are read"
+        both = islice(enumerate(zip(true, answers, strict=True)), self.shown)
+        return [
+            ValidationSample(tokenizer.decode(text[row]), *(" ".join(labels[i] for i in side) for side in sides))
+            for row, sides in both
+        ]
+
+
+def span_f1(true: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]]) -> float:
+    """The harmonic mean of precision and recall of spans, all kinds together; 0 where there are none."""
+    pairs = [(spans(t), spans(g)) for t, g in zip(true, guessed, strict=True)]
+    right, total = sum(len(t & g) for t, g in pairs), sum(len(t) + len(g) for t, g in pairs)
+    return 2 * right / total if total else 0.0

@@ -1,0 +1,124 @@
+"""Plain text as the material of a lesson: documents, or prompts with answers, tokenized into one stream.
+
+runs/NAME/data/   train/   valid/ (token stores)   report.json
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.text.formats.documents import Document, Texts
+from dragoman.text.formats.instructions import Instructions
+from dragoman.text.lines import Pair
+from dragoman.text.store import Store, building, chunks
+from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
+from dragoman.train.events import Notice, Preparing
+from dragoman.train.recipe import RunConfig
+from dragoman.train.tasks.task_data import FOLDER, TaskData, earlier_tokenizers, learned_tokenizer
+
+CHUNK = 1000
+"""Documents in memory while they are encoded."""
+
+
+class TextTaskData(TaskData):
+    """A lesson on text alone."""
+
+    def __init__(self, cfg: RunConfig, run: RunDirectory):
+        self.cfg = cfg
+        self.tokenizer, _ = run.tokenizers()
+        self.train, self.valid = (Store.open(run.path / FOLDER / name) for name in ("train", "valid"))
+
+    @classmethod
+    def marks(cls, cfg: RunConfig) -> Sequence[str]:
+        """What the tokenizer must have besides text."""
+        return ()
+
+    @classmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        if not (run.path / FOLDER).is_dir():
+            yield from _prepare(cfg, run, cls.marks(cfg))
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> Self:
+        return cls(cfg, run)
+
+    @property
+    def summary(self) -> str:
+        train, valid = self.train.facts, self.valid.facts
+        return (
+            f"{train['tokens']:,} tokens in {_documents(train['documents'])} to train on, {valid['tokens']:,} to "
+            f"validate; vocabulary {len(self.tokenizer):,}"
+        )
+
+
+def _documents(count: int) -> str:
+    return f"{count:,} document{'s' if count != 1 else ''}"
+
+
+# ---- preparing ------------------------------------------------------------------------------------
+
+
+def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterator[Preparing | Notice]:
+    data = cfg.data
+    assert isinstance(data, Texts | Instructions), "checked before a run begins"
+    yield Preparing("reading")
+    train, valid, removed = data.split()
+    if removed:
+        yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
+    yield Preparing("training the tokenizer")
+    # Of a document its text, of a pair both.
+    if cfg.start_from:
+        tokenizer = (yield from earlier_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
+    else:
+        tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
+    run.write_tokenizers(tokenizer, tokenizer)
+    yield Preparing("storing the tokens")
+    table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
+    with durable.folder(run.path / FOLDER) as folder:
+        for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
+            facts = _way_to_store(data)(folder / name, some, tokenizer)
+            table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
+        durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
+
+
+def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
+    return partial(store_answers, between=data.between) if isinstance(data, Instructions) else store_documents
+
+
+def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
+    """Each from bos to eos; how much there is in all."""
+    facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
+    before = tokenizer.frame(PROMPT_FRAME).before
+    with building(folder, {"text": len(tokenizer)}) as store:
+        for chunk in chunks(documents, CHUNK):
+            encoded = tokenizer.encode_batch([document.text for document in chunk])
+            rows = [[*before, *ids, EOS] for ids in encoded]
+            store.write(text=rows)
+            facts["documents"] += len(rows)
+            facts["tokens"] += sum(map(len, rows))
+            facts["characters"] += sum(len(document.text) for document in chunk)
+            facts["bytes"] += sum(len(document.text.encode()) for document in chunk)
+        store.facts |= facts
+    return facts
+
+
+def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, between: str) -> dict[str, int]:
+    """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
+    facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
+    before = tokenizer.frame(PROMPT_FRAME).before
+    with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
+        for chunk in chunks(pairs, CHUNK):
+            asked = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
+            answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]
+            both = list(zip(asked, answers, strict=True))
+            rows = [a + b for a, b in both]
+            store.write(text=rows, counted=[[0] * len(a) + [1] * len(b) for a, b in both])
+            facts["documents"] += len(rows)
+            facts["tokens"] += sum(map(len, rows))
+        store.facts |= facts
+    return facts

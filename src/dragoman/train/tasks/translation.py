@@ -1,0 +1,311 @@
+"""Translation as a lesson: pairs cleaned, split and tokenized; validation sentences translated and scored.
+
+runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   hard.jsonl (text)   report.json
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+
+from dragoman import durable
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import to_dict
+from dragoman.data.batch import PairBatch, collate
+from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
+from dragoman.data.tasks import TranslationTask
+from dragoman.decode.documents.sentences import SentenceCount
+from dragoman.decode.request import request_for
+from dragoman.decode.translator import Translator
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.interface import SequenceModel
+from dragoman.model.transformer import TransformerConfig
+from dragoman.text.cleaning.clean import CleanReport, added_up, clean
+from dragoman.text.cleaning.small import hold_out_some
+from dragoman.text.cleaning.split import HoldOut, Overlap, PairSplit, without_overlap
+from dragoman.text.context import NoContext, SentencesBefore
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.formats.pairs import PairSource, held_out_from, names_of, prefix_of, tags_of
+from dragoman.text.held_out import held_out_line, read_held_out
+from dragoman.text.lines import Sourced
+from dragoman.text.tokens.tokenizer import Tokenizer
+from dragoman.train.events import Notice, Preparing, ValidationSample
+from dragoman.train.recipe import PairsConfig, RunConfig, fill, outline
+from dragoman.train.tasks import drawing
+from dragoman.train.tasks.task_data import (
+    FOLDER,
+    StepPlan,
+    TaskData,
+    ValidationResult,
+    Validator,
+    earlier_tokenizers,
+    learned_tokenizer,
+    mean_nll,
+)
+
+
+class TranslationTaskData(TaskData):
+    learns_from, model = (PairsConfig,), TransformerConfig
+    scores = ("BLEU", "chrF")
+
+    def __init__(self, cfg: RunConfig, run: RunDirectory):
+        self.noise, self.seed = _pairs(cfg).noise, cfg.train.seed
+        self.source_tokenizer, self.target_tokenizer = run.tokenizers()
+        folder = run.path / FOLDER
+        self.train, self.valid = (ParallelCorpus.open(folder / name) for name in ("train", "valid"))
+        self.valid_pairs, self.test_pairs = (read_held_out(folder / f"{name}.jsonl") for name in ("valid", "test"))
+
+    @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        super().check(cfg)
+        drawing.check(cfg, _pairs(cfg))
+        if cfg.train.best_by in cls.scores and not cfg.train.scored:
+            raise ConfigError(f"train.best_by: {cfg.train.best_by} is of translations: set train.scored to how many")
+
+    @classmethod
+    def outline(cls, cfg: RunConfig) -> SequenceModel:
+        return outline(cfg)
+
+    @classmethod
+    def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+        return _prepare(cfg, run)
+
+    @classmethod
+    def open(cls, cfg: RunConfig, run: RunDirectory) -> "TranslationTaskData":
+        return cls(cfg, run)
+
+    def fill(self, cfg: RunConfig) -> RunConfig:
+        joint = self.source_tokenizer is self.target_tokenizer
+        return fill(cfg, vocab=len(self.target_tokenizer), source_vocab=None if joint else len(self.source_tokenizer))
+
+    @property
+    def summary(self) -> str:
+        source, target = len(self.source_tokenizer), len(self.target_tokenizer)
+        vocabulary = f"{target:,}" if source == target else f"{source:,} + {target:,}"
+        train, valid, test = map(len, (self.train, self.valid, self.test_pairs))
+        return f"{train:,} pairs to train on, {valid:,} to validate, {test:,} to test; vocabulary {vocabulary}"
+
+    def plan(self, cfg: RunConfig) -> StepPlan:
+        return FreshlyCorrupted(drawing.plan(cfg, _pairs(cfg), self.train))
+
+    def batch(self, rows: CorruptedRows) -> PairBatch:
+        return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
+
+    def size(self, rows: CorruptedRows) -> tuple[int, int]:
+        """Without noise, which may drop some."""
+        lengths = self.train.lengths[rows.rows]
+        return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
+
+    def origins(self, rows: CorruptedRows) -> dict[str, int]:
+        if len(self.train.sources) < 2:
+            return {}
+        which, tokens = self.train.origins(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
+        counts = np.bincount(which, tokens, minlength=len(self.train.sources))
+        return {name: int(count) for name, count in zip(self.train.sources, counts, strict=True)}
+
+    def validator(self, cfg: RunConfig, device: torch.device) -> "TranslationValidator":
+        return TranslationValidator(self, cfg, device)
+
+
+# ---- preparing ------------------------------------------------------------------------------------
+
+
+def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+    if (run.path / FOLDER).is_dir():
+        return
+    yield Preparing("reading and cleaning")
+    report: dict[str, Any] = {}
+    split = _split(_pairs(cfg), report)
+    yield from map(Notice, report.pop("lines"))
+    yield Preparing("training the tokenizer")
+    if cfg.start_from:
+        sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))
+        source, target = yield from earlier_tokenizers(cfg.start_from, sources, targets)
+    else:
+        source, target = yield from _train_tokenizers(cfg, split.train)
+    drawing.check_marks(_pairs(cfg), source)
+    run.write_tokenizers(source, target)
+    yield Preparing("storing the tokens")
+    longest = outline(cfg).max_length
+    report["pairs"] = {"training": len(split.train), "validation": len(split.valid), "test": len(split.test)}
+    if split.hard:
+        report["pairs"]["hard test"] = len(split.hard)
+    sources = [pair.source for pair in split.train]
+    report["sentences"] = to_dict(SentenceCount.of(sources, _pairs(cfg).cleaning.source_language))
+    with durable.folder(run.path / FOLDER) as folder:
+        for name, pairs in (("train", split.train), ("valid", split.valid)):
+            corpus = ParallelCorpus.build(
+                folder / name, pairs, source, target, longest=longest, grouped=name == "train"
+            )
+            report[f"{name} pairs too long for the model"] = corpus.left_out
+            if name == "train":
+                drawing.check_left(_pairs(cfg), corpus.sources)
+                report["sources"] = corpus.tokens()
+            if corpus.left_out:
+                yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
+        for name, pairs in (("valid", split.valid), ("test", split.test), ("hard", split.hard)):
+            durable.write(folder / f"{name}.jsonl", "".join(map(held_out_line, pairs)).encode())
+        durable.write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
+
+
+def _pairs(cfg: RunConfig) -> PairsConfig:
+    assert isinstance(cfg.data, PairsConfig), "checked before a run begins"
+    return cfg.data
+
+
+# ---- text -----------------------------------------------------------------------------------------
+
+
+def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
+    """Training, validation and test pairs; what was removed on the way goes into ``report``."""
+    pairs, cleaned = _cleaned(cfg)
+    report["cleaning"] = dataclasses.asdict(cleaned)
+    report["lines"] = [f"cleaning: {cleaned}"]
+    if not pairs:
+        raise DataError(
+            f"no training pairs are left of {cleaned.read:,} ({cleaned}): relax data.cleaning, or look at the text"
+        )
+    if cfg.context.marks:
+        report["lines"].append(_with_context(pairs))
+    valid, test = (
+        None if source is None else _prefixed(_sourced([("", source)], cfg.context), {"": source})
+        for source in (cfg.valid, cfg.test)
+    )
+    if given := [*(test or ()), *(valid or ())]:
+        pairs = _without(pairs, given, cfg, report)
+    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if held_out_from(source)}
+    counts = dataclasses.replace(
+        cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
+    )
+    split, held = hold_out_some(pairs, counts, may=lambda pair: pair.origin in may)
+    if held != counts:
+        report["lines"].append(_fewer_held_out(counts, held, len(pairs)))
+    report["held_out"] = split.removed
+    if counts.valid or counts.test or counts.hard:
+        alike, hard = sum(split.removed.values()), f", the {len(split.hard):,} hardest apart" if split.hard else ""
+        report["lines"].append(
+            f"held out: {len(split.valid):,} for validation, {len(split.test):,} for test{hard}; {alike:,} like them "
+            "removed"
+        )
+    return dataclasses.replace(
+        split, valid=split.valid if valid is None else valid, test=split.test if test is None else test
+    )
+
+
+def _fewer_held_out(asked: HoldOut, held: HoldOut, pairs: int) -> str:
+    sizes = [(name, getattr(asked, name), getattr(held, name)) for name in ("test", "valid", "hard")]
+    settings = " ".join(f"data.hold_out.{name}={now}" for name, was, now in sizes if was)
+    were = " and ".join(f"{was:,} for {name}" for name, was, _ in sizes if was)
+    return f"small text: {were} of {pairs:,} pairs would leave too few to train on; held out instead: {settings}"
+
+
+def _with_context(pairs: list[Sourced]) -> str:
+    """
+    Raises:
+        DataError: none of them has any.
+    """
+    some = sum(bool(pair.context) for pair in pairs)
+    if not some:
+        raise DataError(
+            "data.context: no pair has a sentence before it: sources are to have their sentences in the order of "
+            "documents, with an empty line between two, or a column that tells them apart (document)"
+        )
+    return f"context: {some:,} of {len(pairs):,} pairs have sentences before them"
+
+
+def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
+    """Sources with the same tags are cleaned as one text: what is a duplicate, a conflict or an unusual length is a
+    question about translations into the same language."""
+    pairs, reports = [], []
+    sourced = list(zip(names_of(cfg.train), cfg.train, strict=True))
+    for tags in dict.fromkeys(tags_of(source) for source in cfg.train):
+        reports.append(CleanReport())
+        some = [(name, source) for name, source in sourced if tags_of(source) == tags]
+        pairs += clean(_sourced(some, cfg.context), cfg.cleaning, reports[-1])
+    return _prefixed(pairs, dict(sourced)), added_up(reports)
+
+
+def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> list[Sourced]:
+    """With what their source has before each text, which is no business of cleaning's."""
+    prefixes = {name: prefix_of(source) for name, source in sources.items()}
+    return [pair._replace(source=prefix + pair.source) if (prefix := prefixes[pair.origin]) else pair for pair in pairs]
+
+
+def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | SentencesBefore) -> Iterator[Sourced]:
+    for name, source in sources:
+        tags = " ".join(tags_of(source))
+        for pair, before in context.in_pairs(source):
+            yield Sourced(*pair, name, tags, before)
+
+
+def _without(pairs: list[Sourced], given: list[Sourced], cfg: PairsConfig, report: dict[str, Any]) -> list[Sourced]:
+    overlap = Overlap()
+    apart = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
+    report["overlap"] = dataclasses.asdict(overlap)
+    verb = {"drop": "removed", "keep": "kept"}[cfg.overlap]
+    report["lines"].append(
+        f"training pairs like one of the validation or test set: {len(pairs) - len(apart):,}, {verb}"
+    )
+    return apart if cfg.overlap == "drop" else pairs
+
+
+def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
+    marks = drawing.marks(_pairs(cfg))
+    if cfg.target_tokenizer is None:
+        joint = yield from learned_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
+        return joint, joint
+    source = yield from learned_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
+    targets = learned_tokenizer(
+        cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer"
+    )
+    return source, (yield from targets)
+
+
+# ---- examining ------------------------------------------------------------------------------------
+
+
+class TranslationValidator(Validator):
+    """The loss on all validation pairs; some of them translated and, if asked for, scored."""
+
+    def __init__(self, task_data: TranslationTaskData, cfg: RunConfig, device: torch.device):
+        assert isinstance(cfg.task, TranslationTask), "the lesson was chosen by it"
+        self.task_data, self.cfg, self.task, self.device = task_data, cfg, cfg.task, device
+        self.batches = list(in_order(task_data.valid.lengths, cfg.train.batch_tokens))
+        self.questions = len(self.batches)
+
+    def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
+        batches = (collate(self.task_data.valid, rows).to(self.device) for rows in self.batches)
+        loss = mean_nll(lambda batch: self.task.nll(model, batch), batches, stop)
+        return None if loss is None or stop() else ValidationResult(loss, *self.translations(model))
+
+    def translations(self, model: SequenceModel) -> tuple[dict[str, float], list[ValidationSample]]:
+        shown, scored = self.cfg.train.samples, self.cfg.train.scored
+        pairs = self.task_data.valid_pairs[: max(shown, scored)]
+        if not pairs:
+            return {}, []
+        sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
+        sides = self.task_data.source_tokenizer, self.task_data.target_tokenizer
+        translator = Translator(model, *sides, context=_pairs(self.cfg).context)
+        outputs = [translation.text for translation in translator.translate(list(map(request_for, pairs)), beam=1)]
+        samples = [ValidationSample(*row) for row in zip(sources, references, outputs, strict=True)][:shown]
+        if not scored:
+            return {}, samples
+        outputs, references = outputs[:scored], references[:scored]
+        bleu, chrf = sacrebleu.corpus_bleu(outputs, [references]), sacrebleu.corpus_chrf(outputs, [references])
+        return {"BLEU": bleu.score, "chrF": chrf.score}, samples
+
+
+def in_order(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """All rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
+    order = np.argsort(lengths.max(axis=1), kind="stable")
+    start = 0
+    for i, longest in enumerate(lengths.max(axis=1)[order], start=1):
+        if (i - start) * longest > tokens and i - 1 > start:
+            yield order[start : i - 1]
+            start = i - 1
+    if start < len(order):
+        yield order[start:]

@@ -1,0 +1,78 @@
+"""What learns in a run: model, optimizer and moving average, as this process has them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.machine import autocast, keep_memory
+from dragoman.migrations import Content
+from dragoman.model.linear import multiply_by
+from dragoman.model.lora import learned
+from dragoman.model.tower import Tower
+from dragoman.train import loop
+from dragoman.train.average import MovingAverage
+from dragoman.train.distributed.processes import SingleProcess
+from dragoman.train.memory import Stop
+from dragoman.train.optimize import load_state_tensors, state_tensors
+from dragoman.train.rates import share_out
+from dragoman.train.recipe import RunConfig
+from dragoman.train.scaling import scaling_for
+
+BEGUN = "begun"
+"""What the first process tells the others: that its model has the weights that it begins with."""
+
+
+class TrainState:
+    """Begins with the weights and the optimizer of ``content``, if there is a checkpoint to go on from."""
+
+    def __init__(self, cfg: RunConfig, directory: RunDirectory, content: Content | None, group: SingleProcess):
+        train, tensors = cfg.train, content.tensors if content else {}
+        self.device, self.exchange = group.device(train.device), train.parallel.build(group)
+        keep_memory()
+        torch.manual_seed(train.seed)
+        self.model = cfg.model.build()
+        multiply_by(self.model, train.products)
+        for module in self.model.modules():
+            if isinstance(module, Tower):
+                module.recompute = train.recompute
+        if cfg.start_from:
+            if not group.first:
+                group.wait_for(BEGUN)
+            cfg.start_from.begin(self.model, directory, anew=content is None and group.first)
+            group.publish(BEGUN)
+        if tensors:
+            self.model.load_state_dict(directory.base | tensors["model"])
+        self.exchange.place(self.model, self.device)
+        self.optimizer = train.optimizer.build(self.model)
+        share_out(self.optimizer, train.rates.shares(self.model))
+        if tensors:
+            state = self.exchange.share(self.model, tensors["optimizer"])
+            load_state_tensors(self.optimizer, self.model, dict(state))
+        self.average = MovingAverage(self.model, train.average) if train.average else None
+        if self.average and "average" in tensors:
+            self.average.load(self.model, dict(self.exchange.share(self.model, tensors["average"])))
+        self.rules = loop.StepRules(
+            seed=train.seed,
+            clip=train.clip,
+            give_up_after=train.give_up_after,
+            precision=autocast(train.precision, self.device),
+            exchange=self.exchange,
+            scaling=scaling_for(train.precision),
+            on_memory=train.on_memory if self.exchange.complete else Stop(),
+        )
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """The parts of a checkpoint. All processes have to ask at the same step."""
+        parts = {"model": learned(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
+        if self.average:
+            parts["average"] = self.average.tensors(self.model)
+        return {part: self.exchange.full(self.model, tensors) for part, tensors in parts.items()}
+
+    @contextmanager
+    def examined(self) -> Iterator[None]:
+        """Inside the block the model is as it would be used: with the average for its weights, and all of them here."""
+        with self.average.applied() if self.average else nullcontext(), self.exchange.whole(self.model):
+            yield
