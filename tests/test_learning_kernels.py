@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.model.attention import over_seen
+from dragoman.model.attention import masked_softmax
 from dragoman.model.loss import linear_cross_entropy, plain_cross_entropy
 from dragoman.model.masks.visibility import AttentionMask
 from dragoman.model.mlp import relu
@@ -51,14 +51,14 @@ def test_softmax_over_the_keys_that_are_seen(monkeypatch, keys, seen):
     if mask is not None:
         mask[0, 0, 0] = False
     mask, scores = AttentionMask(mask, causal=seen == "causal"), 5 * half(2, 3, queries, keys)
-    ours, gradient = value_and_gradients(lambda x: over_seen(x, mask), [scores], half(*scores.shape))
+    ours, gradient = value_and_gradients(lambda x: masked_softmax(x, mask), [scores], half(*scores.shape))
     dense = mask.dense(queries, keys, scores.device)
     if dense is not None:
         assert not ours[~dense.expand_as(ours)].any() and not gradient[~dense.expand_as(ours)].any()
     totals = torch.ones(2, 3, queries) if dense is None else dense.any(-1).float().expand(2, 3, queries)
     torch.testing.assert_close(ours.sum(-1).float(), totals, atol=1e-2, rtol=0)
     if keys > 1:
-        compare(monkeypatch, lambda x: over_seen(x, mask), scores)
+        compare(monkeypatch, lambda x: masked_softmax(x, mask), scores)
 
 
 @pytest.mark.parametrize("texts", [1, 2])

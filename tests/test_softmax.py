@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dragoman.model.attention import VECTOR, hiding, softmax
+from dragoman.model.attention import VECTOR, additive_mask, softmax
 
 LENGTHS = (1, 2, VECTOR - 1, VECTOR, VECTOR + 1, 2 * VECTOR - 1, 2 * VECTOR, 100)
 
@@ -31,7 +31,7 @@ def test_it_is_torchs_softmax_of_any_length_and_no_less_exact(dtype, keys):
 def test_what_is_hidden_has_no_share_and_a_row_that_sees_nothing_is_finite(dtype, keys):
     mask = torch.rand(2, 1, 4, keys) < 0.5
     mask[0, 0, 0] = False
-    weights = softmax(100 * torch.randn(2, 3, 4, keys).to(dtype) + hiding(mask, dtype))
+    weights = softmax(100 * torch.randn(2, 3, 4, keys).to(dtype) + additive_mask(mask, dtype))
     assert weights.isfinite().all()
     seeing = mask.any(-1, keepdim=True)
     assert not weights[(~mask & seeing).expand_as(weights)].any()

@@ -111,7 +111,7 @@ def _launched(count: int, name: str, directory: Path) -> int:
     return max(codes)
 
 
-def _watched(begun: "Callable[[Alone], Trainer]", *, tensorboard: bool, profile: bool) -> int:
+def _watched(begun: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
     from dragoman.cli.watch import attend, watch
     from dragoman.train.distributed.processes import join_group
     from dragoman.train.run import follow

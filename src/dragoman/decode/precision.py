@@ -18,7 +18,7 @@ from dragoman.model.inference.packed import pack
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library, remembered, unavailable
 
-AnyModel = TypeVar("Model", bound=nn.Module)
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 log = logging.getLogger(__name__)
 

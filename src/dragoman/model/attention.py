@@ -192,30 +192,30 @@ def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext)
     bias = context.position_effect.bias(q, attention.scorer.scale)
     if bias is not None:
         scores = scores + bias
-    weights = over_seen(scores, context.mask)
+    weights = masked_softmax(scores, context.mask)
     weights = dropout(attention.weights(weights), attention.share)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     of_distances = context.position_effect.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 
-def over_seen(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Float[Tensor, "B H Q K"]:
+def masked_softmax(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Float[Tensor, "B H Q K"]:
     """softmax over the keys that a query sees; zeros where it sees none."""
     if scores.dtype == torch.bfloat16 and learning.take(scores):
         return learning.SoftmaxFunction.apply(scores, mask.allowed, mask.causal)
-    mask = mask.dense(scores.shape[-2], scores.shape[-1], scores.device)
-    if mask is not None:
-        scores = scores + hiding(mask, scores.dtype)
+    allowed = mask.dense(scores.shape[-2], scores.shape[-1], scores.device)
+    if allowed is not None:
+        scores = scores + additive_mask(allowed, scores.dtype)
     weights = softmax(scores)
-    if mask is not None and not mask.causal:
-        weights = weights * mask.any(dim=-1, keepdim=True).to(weights.dtype)
+    if allowed is not None and not mask.causal:
+        weights = weights * allowed.any(dim=-1, keepdim=True).to(weights.dtype)
     return weights
 
 
-def hiding(mask: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
+def additive_mask(allowed: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
     """What is added to scores: where nothing is seen half the lowest number, so that the sum stays finite: a row that
     sees nothing must become zeros, not NaN."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min / 2)
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min / 2)
 
 
 VECTOR = 16

@@ -101,7 +101,7 @@ class Backpointers:
         return tokens, totals
 
 
-StepRecord = TypeVar("Record", ContinuedRows, EndedHypotheses)
+StepRecord = TypeVar("StepRecord", ContinuedRows, EndedHypotheses)
 
 
 def _after(record: StepRecord, rows: int) -> StepRecord:

@@ -126,7 +126,7 @@ class SiluGateFunction(torch.autograd.Function):
 
 
 class SoftmaxFunction(torch.autograd.Function):
-    """Over the keys that a query sees; zeros where it sees none. The slow twin is in ``attention.over_seen``.
+    """Over the keys that a query sees; zeros where it sees none. The slow twin is in ``attention.masked_softmax``.
 
     ``seen`` says which; None for all, or where ``causal`` for those up to a query's own place.
     """
