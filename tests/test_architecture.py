@@ -1,7 +1,9 @@
 """The shape of the package: who may import whom, how large a file may grow, and what is done nowhere."""
 
 import ast
+import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ ROOMS = [
     {"output_file"},
     {"text", "model"},  # neither knows the other
     {"presets", "data", "migrations"},
-    {"snapshot", "abilities"},
+    {"snapshot", "capabilities"},
     {"checkpoint"},
     {"interchange", "decode"},
     {"train", "evaluate"},
@@ -60,6 +62,67 @@ def test_imports_point_down(path):
     here = room(path)
     upward = {there for there in rooms if there != here and FLOOR[there] >= FLOOR[here]}
     assert not upward, f"{here} may not import from {upward}"
+
+
+def part_of_room(module: str) -> str | None:
+    """Return the file or folder of its room that a module belongs to."""
+    names = module.split(".")
+    return names[2] if len(names) > 2 and names[0] == "dragoman" else None
+
+
+def inside(room: str) -> dict[str, set[str]]:
+    """Return each file and folder of a room, with those of the same room that it imports from."""
+    arrows: dict[str, set[str]] = {}
+    known = {path.name.removesuffix(".py") for path in (ROOT / room).iterdir()}
+    for path in (ROOT / room).rglob("*.py"):
+        here = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        there = {part_of_room(name) for name in imported(path) if name.startswith(f"dragoman.{room}.")}
+        arrows.setdefault(here, set()).update(name for name in there if name in known and name != here)
+    return arrows
+
+
+@pytest.mark.parametrize("room", sorted(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()))
+def test_imports_point_down_inside_a_room_too(room):
+    arrows = {here: there for here, there in inside(room).items() if here != "__init__"}
+    TopologicalSorter(arrows).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize(
+    ("room", "floors"),
+    [
+        ("model", "ops positions masks caches attention tower transformer inference"),
+        ("decode", "search constraints job translator documents"),
+        ("text", "lines cleaning formats filled"),
+        ("train", "distributed loop recipe tasks trainer run"),
+    ],
+)
+def test_the_floors_of_a_room_stand_in_their_order(room, floors):
+    arrows, order = inside(room), floors.split()
+    assert set(order) <= arrows.keys()
+    for height, here in enumerate(order):
+        assert not arrows[here] & set(order[height + 1 :])
+
+
+def test_class_names_are_unique():
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert not {name: where for name, where in homes.items() if len(where) > 1}
+
+
+def docstrings(path: Path) -> Iterator[str]:
+    """Yield every docstring of a file, those under fields and constants included."""
+    for node in tree(path):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value.strip()
+
+
+@every_file
+def test_a_docstring_opens_with_a_verb_or_the_name_of_the_thing(path):
+    headless = re.compile(r"(What|Of|Whether)\b")
+    assert not [text.splitlines()[0] for text in docstrings(path) if headless.match(text)]
 
 
 @every_file

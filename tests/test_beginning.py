@@ -34,7 +34,11 @@ def earlier(tmp_path_factory):
 def config(earlier, change=None, **init):
     run, pairs = earlier
     plain = to_dict(tiny_run.config(pairs, average=None, validate_every=100, budget={"kind": "steps", "steps": 4}))
-    plain = {"data": plain["data"], "train": plain["train"], "init": {"run": str(run), "checkpoint": "last"} | init}
+    plain = {
+        "data": plain["data"],
+        "train": plain["train"],
+        "start_from": {"run": str(run), "checkpoint": "last"} | init,
+    }
     return recipe.load(merge(plain, change or {}))
 
 
@@ -79,15 +83,15 @@ def test_what_is_new_begins_anew(earlier, tmp_path):
         (
             {"model": {"dim": 16}},
             {},
-            r"init: '[\w.]+' has the shape \([\d, ]+\) in .*run and \([\d, ]+\) in this model",
+            r"start_from: '[\w.]+' has the shape \([\d, ]+\) in .*run and \([\d, ]+\) in this model",
         ),
-        ({"model": {"output_bias": True}}, {}, r"init: .*run has no 'output\.bias': add it to init\.new"),
+        ({"model": {"output_bias": True}}, {}, r"start_from: .*run has no 'output\.bias': add it to start_from\.new"),
         (
             {},
             {"frozen": ["decodr.*"]},
-            r"init\.frozen: 'decodr\.\*' is no weight of this model; did you mean 'decoder\.\*'\? there are",
+            r"start_from\.frozen: 'decodr\.\*' is no weight of this model; did you mean 'decoder\.\*'\? there are",
         ),
-        ({}, {"frozen": ["*"]}, r"init\.frozen: nothing is left to train"),
+        ({}, {"frozen": ["*"]}, r"start_from\.frozen: nothing is left to train"),
     ],
     ids=["shape", "missing", "typo", "everything"],
 )
@@ -98,7 +102,7 @@ def test_what_does_not_fit_is_named(earlier, tmp_path, change, init, says):
 
 def test_beginning_with_a_run_that_is_not_there_is_told_as_one(earlier):
     with pytest.raises(CheckpointError, match="no such run directory"):
-        config(earlier, {"init": {"run": "runs/nowhere"}})
+        config(earlier, {"start_from": {"run": "runs/nowhere"}})
 
 
 # ---- what composes --------------------------------------------------------------------------------
@@ -158,6 +162,8 @@ def test_another_tokenizer_than_the_earlier_runs_is_refused(earlier):
 
 
 def test_a_vocabulary_too_large_for_the_texts_leaves_nothing_behind(with_pieces, tmp_path):
-    with pytest.raises(ConfigError, match=r"init\.vocabulary: by=9000, but the text yields only \d+ further pieces"):
+    with pytest.raises(
+        ConfigError, match=r"start_from\.vocabulary: by=9000, but the text yields only \d+ further pieces"
+    ):
         list(start(config(with_pieces, vocabulary={"kind": "extended", "by": 9000}), tmp_path / "run").events())
     assert not (tmp_path / "run").exists()

@@ -318,7 +318,7 @@ def test_another_classifier_may_begin_with_this_one_for_labels_of_its_own(table,
     (tmp_path / "two.tsv").write_text("\n".join(lines) + "\n")
     plain = recipe.to_dict(config(tmp_path / "two.tsv"))
     init = {"run": str(run[0]), "new": ["head.output.*"]}
-    change = {"task": {"labels": None}, "model": {"head": {"classes": None}}, "init": init}
+    change = {"task": {"labels": None}, "model": {"head": {"classes": None}}, "start_from": init}
     list(start(recipe.load({"data": plain["data"], "train": plain["train"]} | change), tmp_path / "run").events())
     model, _, now = load_reader(tmp_path / "run")
     assert now["task"]["labels"] == ["bad", "good"] and model.head.output.out_features == 2

@@ -368,7 +368,7 @@ def test_a_run_that_begins_with_one_without_the_separator_is_refused(alone, tmp_
         "hold_out": {"test": 0, "valid": 5, "near": None},
         "context": "sentences_before",
     }
-    (tmp_path / "run.yaml").write_text(dump_yaml({"init": {"run": str(alone)}, "data": data}))
+    (tmp_path / "run.yaml").write_text(dump_yaml({"start_from": {"run": str(alone)}, "data": data}))
     assert cli.main(["train", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "new")]) == 2
     assert "data.context.tokenizer: has no ⟨sep⟩" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -109,7 +109,11 @@ def test_tokenizers_made_elsewhere_grow_behind_all_their_entries(kind):
 
 
 def test_more_than_the_texts_yield_is_told_with_how_many_there_are():
-    with pytest.raises(ConfigError, match=r"init\.vocabulary: by=100000, but the text yields only \d+ further pieces"):
+    with pytest.raises(
+        ConfigError, match=r"start_from\.vocabulary: by=100000, but the text yields only \d+ further pieces"
+    ):
         extend(Tokenizer.train(Bpe(vocab=300), OLD), NEW, 100_000)
-    with pytest.raises(ConfigError, match=r"init\.vocabulary: this tokenizer does not cut texts into words or pieces"):
+    with pytest.raises(
+        ConfigError, match=r"start_from\.vocabulary: this tokenizer does not cut texts into words or pieces"
+    ):
         extend(Tokenizer.train(Bytes(), OLD), NEW, 5)

@@ -86,7 +86,7 @@ def data(kind, folder):
 
 
 def fine_tune(imported, path, kind, init, **more):
-    plain = data(kind, path) | {"train": TRAIN, "init": {"run": str(imported)} | init} | more
+    plain = data(kind, path) | {"train": TRAIN, "start_from": {"run": str(imported)} | init} | more
     list(start(recipe.load(plain), path / "run").events())
     return RunDirectory.open(path / "run")
 

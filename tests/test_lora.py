@@ -121,10 +121,13 @@ def test_adapters_alone_learn_and_what_is_whole():
 @pytest.mark.parametrize(
     ("lora", "says"),
     [
-        ({"targets": ["*.mixer.query"]}, r"init\.lora\.targets: '\*\.mixer\.query' is no linear layer of this model;"),
-        ({"targets": ["output"]}, r"init\.lora\.targets: 'output' is no linear layer"),
-        ({"rank": 9}, r"init\.lora\.rank: 9 for encoder\.blocks\.0\.mixer\.q, which is 8 x 8: at most 8"),
-        ({"whole": ["embd.*"]}, r"init\.lora\.whole: 'embd\.\*' is no weight .* did you mean 'embed\.\*'\?"),
+        (
+            {"targets": ["*.mixer.query"]},
+            r"start_from\.lora\.targets: '\*\.mixer\.query' is no linear layer of this model;",
+        ),
+        ({"targets": ["output"]}, r"start_from\.lora\.targets: 'output' is no linear layer"),
+        ({"rank": 9}, r"start_from\.lora\.rank: 9 for encoder\.blocks\.0\.mixer\.q, which is 8 x 8: at most 8"),
+        ({"whole": ["embd.*"]}, r"start_from\.lora\.whole: 'embd\.\*' is no weight .* did you mean 'embed\.\*'\?"),
         ({"rank": 0}, r"rank: must be greater than 0, got 0"),
     ],
 )
@@ -148,7 +151,7 @@ def config(earlier, change=None, **lora):
     run, pairs = earlier
     plain = to_dict(tiny_run.config(pairs, save_every=2, validate_every=100, budget={"kind": "steps", "steps": 4}))
     init = {"run": str(run), "checkpoint": "last", "lora": {"rank": 2, "targets": ["*"], "dropout": 0.1} | lora}
-    return recipe.load(merge({"data": plain["data"], "train": plain["train"], "init": init}, change or {}))
+    return recipe.load(merge({"data": plain["data"], "train": plain["train"], "start_from": init}, change or {}))
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +174,7 @@ def test_checkpoints_hold_the_adapters_and_load_as_whole_models(earlier, adapted
 
 def test_a_stopped_run_comes_to_the_same_end_to_the_bit_without_the_earlier_one(earlier, adapted, tmp_path):
     shutil.copytree(earlier[0], tmp_path / "earlier")
-    cfg = config(earlier, {"init": {"run": str(tmp_path / "earlier")}})
+    cfg = config(earlier, {"start_from": {"run": str(tmp_path / "earlier")}})
     events = start(cfg, tmp_path / "stopped").events()
     assert any(getattr(event, "step", 0) == 2 and getattr(event, "path", None) for event in events)
     events.close()
@@ -201,7 +204,7 @@ def test_a_base_that_is_not_what_the_adapters_learned_on_is_refused(adapted, tmp
 
 
 def test_a_mistake_leaves_nothing_behind(earlier, tmp_path):
-    with pytest.raises(ConfigError, match=r"init\.lora\.rank: 9 for"):
+    with pytest.raises(ConfigError, match=r"start_from\.lora\.rank: 9 for"):
         start(config(earlier, rank=9), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -268,7 +268,7 @@ def test_words_behind_masks_are_learned_from_those_around_them_and_fine_tuned_fo
             "train": [{"kind": "labelled_table", "path": str(tmp_path / "labels.tsv"), "text": 0, "label": 1}],
             "hold_out": {"valid": 4, "test": 0, "near": None},
         },
-        "init": {"run": str(tmp_path / "run"), "new": ["head.*"]},
+        "start_from": {"run": str(tmp_path / "run"), "new": ["head.*"]},
         "model": {"head": {"kind": "classification", "pooling": "mean"}},
         "train": to_dict(cfg)["train"] | {"budget": {"kind": "steps", "steps": 2}, "batch_tokens": 64},
     }

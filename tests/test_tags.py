@@ -132,7 +132,7 @@ def test_a_tag_that_is_no_word_is_refused_before_anything_is_begun(run, tmp_path
 def test_a_run_that_begins_with_another_s_tokenizer_needs_its_tags(run, tmp_path, capsys):
     part = {"kind": "part", "tags": ["sideways"], "pairs": {"kind": "table", "path": str(run.parent / "up.tsv")}}
     data = {"train": [part], "cleaning": {"copies": "keep"}, "hold_out": {"test": 0, "valid": 5}}
-    (tmp_path / "run.yaml").write_text(dump_yaml({"init": {"run": str(run)}, "data": data}))
+    (tmp_path / "run.yaml").write_text(dump_yaml({"start_from": {"run": str(run)}, "data": data}))
     assert cli.main(["train", str(tmp_path / "run.yaml"), "--run", str(tmp_path / "new")]) == 2
     assert "data.train.tag: no 'sideways' here. Known: back, up." in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

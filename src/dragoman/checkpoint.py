@@ -25,7 +25,7 @@ from dragoman import durable
 from dragoman.capabilities import unable
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
-from dragoman.migrations import Content
+from dragoman.migrations import Content, renamed
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
@@ -148,7 +148,7 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """The run's configuration as plain data."""
-        return load_yaml(self.path / CONFIG)
+        return renamed(load_yaml(self.path / CONFIG))
 
     def write_config(self, config: Any) -> None:
         durable.replace(self.path / CONFIG, dump_yaml(config).encode())
@@ -278,7 +278,7 @@ class RunDirectory:
         content = self.load(which, parts)
         own = content.tensors["model"] | content.tensors.get("average", {})
         if (self.path / BASE).exists():
-            own = fold(self.base | own, from_dict(Lora, content.config["init"]["lora"], where=str(self.path)))
+            own = fold(self.base | own, from_dict(Lora, content.config["start_from"]["lora"], where=str(self.path)))
         return dataclasses.replace(content, tensors={"model": own})
 
     def shapes(self, which: str | int = "last") -> dict[str, tuple[int, ...]]:

@@ -44,8 +44,10 @@ def config(cls: type[T]) -> type[T]:
 
 
 def kind_of(cls: type) -> str:
-    """``NoPosition`` goes by ``no_position``, ``AttentionConfig`` by ``attention``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__.removesuffix("Config")).lower()
+    """Return the name a class goes by in files: ``no_position`` for ``NoPosition``, ``attention`` for
+    ``AttentionConfig``, ``tagging`` for both ``TaggingTask`` and ``TaggingHead``."""
+    name = re.sub(r"(?<!^No)(Config|Task|Head)$", "", cls.__name__)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def choices(union: Any) -> list[type]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.errors import CheckpointError
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,47 @@ def _products(content: Content) -> Content:
     return replace(content, config=config)
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products}
+def _renamed(content: Content) -> Content:
+    """Format 3 uses the field's names in configurations."""
+    return replace(content, config=renamed(content.config))
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products, 2: _renamed}
 """Format N -> the function that makes format N+1 of it."""
+
+
+def renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the names that earlier versions used replaced by today's.
+
+    Run files and ``config.yaml`` carry no format number, so this accepts either spelling and leaves today's as it is.
+    """
+    config = dict(config)
+    match config:
+        case {"data": {"kind": "data"} as data}:
+            config["data"] = {**data, "kind": "pairs"}
+    match config:
+        case {"init": {"run": _} as start}:
+            del config["init"]
+            config["start_from"] = {name: value for name, value in start.items() if name != "kind"}
+        case {"init": None}:
+            del config["init"]
+            config["start_from"] = None
+    match config:
+        case {"model": {"silent": suppressed, **model}}:
+            config["model"] = {**model, "suppressed": suppressed}
+    return config
+
+
+_RENAMED_PATHS = {"init": "start_from", "model.silent": "model.suppressed"}
+
+
+def renamed_assignment(assignment: str) -> str:
+    """Return ``PATH=VALUE`` with a path that earlier versions used replaced by today's."""
+    path, equals, value = assignment.partition("=")
+    for old, new in _RENAMED_PATHS.items():
+        if path == old or path.startswith(f"{old}."):
+            return f"{new}{path.removeprefix(old)}{equals}{value}"
+    return assignment
 
 
 def migrate(content: Content, written: Any, where: str) -> Content:

@@ -9,7 +9,7 @@ from dragoman.cli.options import CheckpointOption, writable_folder
 
 
 def merge(
-    run: Annotated[Path, typer.Argument(help="The directory of a run that trained adapters (init.lora).")],
+    run: Annotated[Path, typer.Argument(help="The directory of a run that trained adapters (start_from.lora).")],
     output: Annotated[
         Path | None,
         typer.Option(

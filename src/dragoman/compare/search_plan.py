@@ -20,6 +20,7 @@ from dragoman.compare.trial import Pace, bare, measure, prepare
 from dragoman.config import OneOf, config, differences, from_dict, to_dict
 from dragoman.data.mixture import Stages, Weights
 from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.migrations import renamed
 from dragoman.text.formats.pairs import names_of
 from dragoman.train import utilisation
 from dragoman.train.events import Event, Notice
@@ -147,7 +148,9 @@ def _check_place(path: Path, asked: dict[str, Any]) -> None:
 
 def load_plan(path: Path) -> SearchPlan:
     """The plan of the search at ``path``."""
-    return from_dict(SearchPlan, json.loads((path / PLAN).read_text(encoding="utf-8")), where=str(path / PLAN))
+    plain = json.loads((path / PLAN).read_text(encoding="utf-8"))
+    plain |= {"cfg": renamed(plain["cfg"]), "asked": plain["asked"] | {"run": renamed(plain["asked"]["run"])}}
+    return from_dict(SearchPlan, plain, where=str(path / PLAN))
 
 
 def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any]) -> Generator[Event, None, SearchPlan]:

@@ -32,8 +32,10 @@ class Calibration:
         if not path.exists():
             return cls()
         try:
-            calibration = from_dict(cls, json.loads(path.read_bytes()))
-        except (OSError, ValueError, ConfigError) as error:
+            plain = json.loads(path.read_bytes())
+            plain.get("heads", {}).pop("kind", None)  # earlier versions called it "heads"
+            calibration = from_dict(cls, plain)
+        except (OSError, ValueError, AttributeError, ConfigError) as error:
             raise CheckpointError(
                 f"{path}: cannot be used ({error}): remove it, or make it with dragoman calibrate"
             ) from None

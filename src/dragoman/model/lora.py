@@ -62,12 +62,12 @@ class Lora:
             ConfigError: a name that no such layer has, or a rank larger than a layer's matrix.
         """
         layers = adaptable(model)
-        check_patterns(self.targets, layers, where="init.lora.targets", what="linear layer")
+        check_patterns(self.targets, layers, where="start_from.lora.targets", what="linear layer")
         found = {name: layer for name, layer in layers.items() if matches(name, self.targets)}
         for name, layer in found.items():
             if self.rank > (most := min(layer.weight.shape)):
                 size = " x ".join(map(str, layer.weight.shape))
-                raise ConfigError(f"init.lora.rank: {self.rank} for {name}, which is {size}: at most {most}")
+                raise ConfigError(f"start_from.lora.rank: {self.rank} for {name}, which is {size}: at most {most}")
         return found
 
     def adapt(self, model: nn.Module, also: tuple[str, ...] = ()) -> None:
@@ -79,7 +79,7 @@ class Lora:
         """
         chosen = self.chosen(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        check_patterns(self.whole, parameters, where="init.lora.whole")
+        check_patterns(self.whole, parameters, where="start_from.lora.whole")
         whole = {p for name, p in parameters.items() if matches(name, (*self.whole, *also))}
         for parameter in model.parameters():
             parameter.requires_grad_(parameter in whole)

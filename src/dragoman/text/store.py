@@ -20,8 +20,9 @@ from jaxtyping import Int
 
 from dragoman import durable
 from dragoman.errors import DataError
-from dragoman.text.tokens.tokenizer import PAD
 
+FILL = 0
+"""Stands in short rows after their end: the id of padding in every vocabulary."""
 FORMAT = 1
 MANIFEST = "manifest.json"
 
@@ -57,7 +58,7 @@ class Column:
         starts, ends = self.starts[rows], self.starts[rows + 1]
         at = starts[:, None] + np.arange((ends - starts).max())  # (B, L)
         inside = at < ends[:, None]
-        return np.where(inside, self.ids[np.where(inside, at, 0)], PAD).astype(np.int64)
+        return np.where(inside, self.ids[np.where(inside, at, 0)], FILL).astype(np.int64)
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:

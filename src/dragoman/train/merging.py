@@ -24,7 +24,7 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
     if merged.exists():
         raise CheckpointError(f"{merged}: exists already: choose another folder with -o")
     content = earlier.weights(which)
-    config = content.config | {"init": content.config["init"] | {"lora": None}}
+    config = content.config | {"start_from": content.config["start_from"] | {"lora": None}}
     try:
         merged.parent.mkdir(parents=True, exist_ok=True)
         with durable.folder(merged) as partial:

@@ -22,6 +22,7 @@ from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import ContrastiveTask, DenoisingTask, LanguageModellingTask, Task, TranslationTask
 from dragoman.errors import ConfigError
 from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
+from dragoman.migrations import renamed, renamed_assignment
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
@@ -79,7 +80,7 @@ class PairsConfig:
 
 Data = Annotated[
     CaptionedImages | PairsConfig | Instructions | LabelledArrays | LabelledTexts | Questions | TaggedTexts | Texts,
-    OneOf(usual="data"),
+    OneOf(usual="pairs"),
 ]
 """Which kind a task takes, its lesson says (``lessons/``)."""
 
@@ -177,10 +178,11 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     given = dict(source) if isinstance(source, Mapping) else load_yaml(Path(source))
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: expected a mapping of settings, such as 'preset: transformer-small'")
+    given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
     preset = given.pop("preset", None)
     data = merge(_preset(preset, where), given) if preset is not None else given
-    if isinstance(init := data.get("init"), dict) and "run" in init:
-        data = merge(_earlier(init["run"]), data)
+    if isinstance(start := data.get("start_from"), dict) and "run" in start:
+        data = merge(_earlier(start["run"]), data)
     if overrides:
         data = _spelled_out(data)
     for assignment in overrides:
@@ -190,10 +192,10 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     except ConfigError as error:
         raise ConfigError(_kind_missing(data, str(error), where) or str(error)) from None
     _check_padding(cfg.model, f"{where}: model" if where else "model")
-    if cfg.init is None:
+    if cfg.start_from is None:
         return cfg
-    _check_tokenizers(cfg, cfg.init)
-    return cfg if isinstance(cfg.init.vocabulary, Kept) else from_dict(RunConfig, _without_sizes(to_dict(cfg)))
+    _check_tokenizers(cfg, cfg.start_from)
+    return cfg if isinstance(cfg.start_from.vocabulary, Kept) else from_dict(RunConfig, _without_sizes(to_dict(cfg)))
 
 
 def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | None:
@@ -230,18 +232,18 @@ def _check_padding(value: Any, path: str) -> None:
             _check_padding(getattr(value, field.name), f"{path}.{field.name}")
 
 
-def _check_tokenizers(cfg: RunConfig, init: WarmStart) -> None:
+def _check_tokenizers(cfg: RunConfig, start: WarmStart) -> None:
     """
     Raises:
         ConfigError: the run file asks for other tokenizers than those of the run it begins with.
     """
-    config = run_config(init.run)
+    config = run_config(start.run)
     usual = {field.name: field.default for field in dataclasses.fields(RunConfig)}
     for name in ("tokenizer", "target_tokenizer"):
         if to_dict(getattr(cfg, name)) != config.get(name, to_dict(usual[name])):
             raise ConfigError(
-                f"{name}: what begins with {init.run} has its tokenizers: leave this out (and a preset that says "
-                "it), or add pieces to them with init.vocabulary"
+                f"{name}: what begins with {start.run} has its tokenizers: leave this out (and a preset that says "
+                "it), or add pieces to them with start_from.vocabulary"
             )
 
 

@@ -75,7 +75,7 @@ def resume(
         if content and any(change[0] == "train.best_by" for change in changes):
             content.progress.update(best_loss=None, stale=0)  # a figure of another kind
         # the run that this one began with may be gone: its weights are in the checkpoint
-        task_data_for(new_cfg).check(dataclasses.replace(new_cfg, init=None) if content else new_cfg)
+        task_data_for(new_cfg).check(dataclasses.replace(new_cfg, start_from=None) if content else new_cfg)
         return _announced(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
     except BaseException:
         directory.close()

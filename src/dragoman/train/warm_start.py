@@ -62,7 +62,7 @@ class WarmStart:
             CheckpointError: no such run or checkpoint.
         """
         given = RunDirectory.open(self.run).shapes(self.checkpoint)
-        check_patterns(self.new, model.state_dict(), where="init.new")
+        check_patterns(self.new, model.state_dict(), where="start_from.new")
         for name, tensor in model.state_dict().items():
             if not matches(name, self.new):
                 theirs = self._given(name, given)
@@ -114,12 +114,12 @@ class WarmStart:
         if self.lora:
             self.lora.adapt(model, also=self.new)
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        check_patterns(self.frozen, parameters, where="init.frozen")
+        check_patterns(self.frozen, parameters, where="start_from.frozen")
         for name, parameter in parameters.items():
             if matches(name, self.frozen):
                 parameter.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in parameters.values()):
-            raise ConfigError("init.frozen: nothing is left to train: freeze less")
+            raise ConfigError("start_from.frozen: nothing is left to train: freeze less")
 
     # ---- what does not fit ------------------------------------------------------------------------
 
@@ -128,13 +128,15 @@ class WarmStart:
 
     def _given(self, name: str, given: Mapping[str, Any]) -> Any:
         if name not in given:
-            raise ConfigError(f"init: {self.run} has no {name!r}: add it to init.new if it is to begin anew")
+            raise ConfigError(
+                f"start_from: {self.run} has no {name!r}: add it to start_from.new if it is to begin anew"
+            )
         return given[name]
 
     def _misfit(self, name: str, theirs: Sequence[int], ours: Sequence[int]) -> ConfigError:
         return ConfigError(
             f"init: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make the "
-            "model alike, or add it to init.new if it is to begin anew"
+            "model alike, or add it to start_from.new if it is to begin anew"
         )
 
 

@@ -1,1 +1,1 @@
-"""What may be said next: by repetition, beginning, required and forbidden terms. Read ``rules.py`` first."""
+"""Constraints on what a search may generate: repetition, forced beginnings, required and forbidden terms."""

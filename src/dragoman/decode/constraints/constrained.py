@@ -36,6 +36,8 @@ TermPlace = tuple[int, int, int]
 class TermRule(Rule):
     """Terms of each sentence of a batch."""
 
+    joinable = False
+
     banks: Int[Tensor, "R V"]
     """Where each next token leads: to the bank 3 c where c terms are said and none is under way, to 3 c + 1 where one
     is, to 3 c + 2 where half of one is said; -1 where it may not be said."""

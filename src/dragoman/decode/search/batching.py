@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from dragoman.decode.constraints.constrained import TermRule
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
@@ -155,4 +154,4 @@ class _Work:
 
 
 def may_be_joined(batch: SearchBatch) -> bool:
-    return type(batch.cfg) in JOINING and not any(isinstance(rule, TermRule) for rule in batch.rule.rules)
+    return type(batch.cfg) in JOINING and all(rule.joinable for rule in batch.rule.rules)

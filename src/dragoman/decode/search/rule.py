@@ -37,6 +37,9 @@ class Rule(ABC):
     needs: Sequence[int] | None = None
     """Tokens that each sentence must be allowed for the rule to be kept, its end apart; None for none."""
 
+    joinable = True
+    """Whether batches under this rule may be joined with others half-way; then ``join`` is called."""
+
     def begin(self, limits: Sequence[int]) -> None:
         """Before the first step: the most tokens that each sentence can have, its end included."""
         return

@@ -1,1 +1,1 @@
-"""Models that only run: weights laid out for decoding, and our own kernels, which do a whole step in one call."""
+"""Models prepared for inference: packed weights, and our own kernels, which run a whole decoding step in one call."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Attention masks: which keys each query may attend to."""

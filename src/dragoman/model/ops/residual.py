@@ -145,7 +145,8 @@ class AddLayerNormFunction(torch.autograd.Function):
         )
         by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
         learning.ready().add_layer_norm_gradient(
-            *(t.data_ptr() for t in (upstream, total, mean, scale, weight)), ctx.residual_scale, ctypes.byref(ctx.drawn),
+            *(t.data_ptr() for t in (upstream, total, mean, scale, weight)), ctx.residual_scale,
+            ctypes.byref(ctx.drawn),
             len(mean), len(weight), *(t.data_ptr() for t in (by_x, by_y, by_weight, by_bias)),
         )  # fmt: skip
         return by_x, by_y, None, None, by_weight, by_bias if ctx.biased else None, None

@@ -64,7 +64,7 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], by: int) -> Tokenizer:
     found = (_join if model.joins else _list_words)(model, tokenizer.inner, texts, by)
     if found < by:
         raise ConfigError(
-            f"init.vocabulary: by={by}, but the text yields only {found} further pieces: set by={found} or less"
+            f"start_from.vocabulary: by={by}, but the text yields only {found} further pieces: set by={found} or less"
         )
     grown = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(content)))
     assert grown.entries()[: len(tokenizer)] == tokenizer.entries(), "an id has moved"
@@ -187,7 +187,9 @@ def _is_byte(piece: str) -> bool:
 def _list_words(model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
     cut = json.loads(inner.to_str())["pre_tokenizer"] or {"type": None}
     if cut["type"] is None or (cut["type"] == "ByteLevel" and not cut["use_regex"]):
-        raise ConfigError("init.vocabulary: this tokenizer does not cut texts into words or pieces: keep it as it is")
+        raise ConfigError(
+            "start_from.vocabulary: this tokenizer does not cut texts into words or pieces: keep it as it is"
+        )
     counts: Counter[str] = Counter()
     for text in texts:
         normal = inner.normalizer.normalize_str(text) if inner.normalizer else text

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The page that shows a run: ``report.html`` with its charts."""

@@ -46,7 +46,7 @@ def write(run: RunDirectory) -> None:
     metrics = list(Journal(run.path / "metrics.jsonl").lines())
     train = [row for row in metrics if row["kind"] == "train"]
     valid = [row for row in metrics if row["kind"] == "valid"]
-    frame = Template(files("dragoman.train").joinpath("report.html").read_text(encoding="utf-8"))
+    frame = Template(files("dragoman.train.report").joinpath("report.html").read_text(encoding="utf-8"))
     says = LEARNED.get(run.config.get("task", {"kind": "translation"})["kind"], TOKENS)
     page = frame.substitute(
         title=html.escape(run.path.name),
