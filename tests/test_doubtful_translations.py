@@ -13,7 +13,8 @@ from dragoman.cli.output import OutputFormat, OutputLayout, write
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.document import translate_document
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
-from dragoman.decode.documents.placeholder_strategies import IN_PIECES, UNTOUCHED
+from dragoman.decode.documents.placeholder_strategies import IN_PIECES
+from dragoman.decode.documents.source_line import UNTOUCHED
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 
 # ---- in documents ---------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Runs and run files that earlier versions wrote: they open, go on and answer as ever.
 
-``fixtures/format-2`` was written by the version before configurations took the field's names: a translator, and low-rank
-adapters that began with it.
+``fixtures/format-2`` was written by the version before configurations took the field's names: a translator, and
+low-rank adapters that began with it.
 """
 
 import shutil

@@ -6,9 +6,9 @@ import json
 import pytest
 from test_translator import parrot
 
-from dragoman.decode.documents.sentences import BySentences, NoSplitting, SentenceCount
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.sentence_splitting import BySentences, NoSplitting, SentenceCount
 
 ONE = ["See e.g. this.", "Use v1.2.3 now.", "Dr. Smith came.", "Wait... then go.", "Go to https://a.b/C.D?e=F. now"]
 ONE += [

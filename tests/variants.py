@@ -134,7 +134,7 @@ VARIANTS: dict[str, Variant] = {
     "other numbers": Variant(
         block={"norm": LayerNorm(eps=0.1), "mlp": Gated(hidden=24)},
         mixer={"position": Rotary(theta=100.0, scaling=LinearScaling(factor=2.0))},
-        model={"position": Sinusoidal(base=100.0), "silent": (5,), "init": Gpt2Init(std=0.1, depth_scaled=False)},
+        model={"position": Sinusoidal(base=100.0), "suppressed": (5,), "init": Gpt2Init(std=0.1, depth_scaled=False)},
     ),
     "other numbers, ntk": Variant(
         block={"norm": RmsNorm(eps=0.1)},

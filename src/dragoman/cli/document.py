@@ -13,7 +13,7 @@ from dragoman.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from dragoman.decode.documents.document import DocumentSummary
-    from dragoman.decode.documents.placeholder_strategies import Require
+    from dragoman.decode.documents.source_line import Require
     from dragoman.decode.translation import Translation
     from dragoman.text.context import NoContext, SentencesBefore
     from dragoman.text.document import FillableDocument

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from dragoman.cli.lines import write_lines
-from dragoman.cli.live_input import input_batches
+from dragoman.cli.lines import input_batches, write_lines
 from dragoman.cli.options import (
     AsOption,
     CheckpointOption,

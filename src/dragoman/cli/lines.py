@@ -1,7 +1,7 @@
 """Lines in and lines out: what commands that answer each line of a text have in common."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,24 @@ def given_inputs(
         raise DataError(f"this model reads {material.what}: name a file, standard input is for texts")
     found = [_entries(Path(name), material) for name in ([named] if isinstance(named, str) else named)]
     return [entry for entries, _ in found for entry in entries], [name for _, names in found for name in names]
+
+
+def input_batches(
+    named: str | Sequence[str] | None,
+    material: "Material",
+    *,
+    column: str | None = None,
+    as_kind: str | None = None,
+) -> Iterator[tuple[list[Any], list[str]]]:
+    """As ``given_inputs``, in groups of what is to be answered together."""
+    from dragoman.cli.live_input import line_batches
+    from dragoman.data.material import IdMaterial
+
+    if isinstance(material, IdMaterial):
+        lines = given_lines(named, column=column, as_kind=as_kind)
+        yield from ((some, some) for some in line_batches(lines))
+    else:
+        yield given_inputs(named, material, column=column, as_kind=as_kind)
 
 
 def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:

@@ -6,13 +6,10 @@ import stat
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, TypeVar
 
 from dragoman.text.grouping import Grouping, in_groups
-
-if TYPE_CHECKING:
-    from dragoman.data.material import Material
 
 T = TypeVar("T")
 
@@ -84,24 +81,6 @@ def line_batches(lines: Iterable[str], most: int = BATCH) -> Iterator[list[str]]
         yield from lines.grouped(lines, most)
     else:
         yield list(lines)
-
-
-def input_batches(
-    named: str | Sequence[str] | None,
-    material: "Material",
-    *,
-    column: str | None = None,
-    as_kind: str | None = None,
-) -> Iterator[tuple[list[Any], list[str]]]:
-    """As ``given_inputs``, in groups of what is to be answered together."""
-    from dragoman.cli.lines import given_inputs, given_lines
-    from dragoman.data.material import IdMaterial
-
-    if isinstance(material, IdMaterial):
-        lines = given_lines(named, column=column, as_kind=as_kind)
-        yield from ((some, some) for some in line_batches(lines))
-    else:
-        yield given_inputs(named, material, column=column, as_kind=as_kind)
 
 
 class _RawLines(Iterator[bytes]):

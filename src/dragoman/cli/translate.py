@@ -37,7 +37,7 @@ from dragoman.cli.searching import (
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.documents.placeholder_strategies import SourceQuestion
+    from dragoman.decode.documents.source_line import SourceQuestion
     from dragoman.decode.request import Request
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation

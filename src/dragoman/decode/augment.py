@@ -15,7 +15,7 @@ from dragoman.config import to_dict
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.icu import ICU_KEPT
-from dragoman.decode.documents.placeholder_strategies import UNTOUCHED, SourceQuestion
+from dragoman.decode.documents.source_line import UNTOUCHED, SourceQuestion
 from dragoman.decode.job import Progress
 from dragoman.decode.precision import resolve_auto
 from dragoman.decode.request import as_request

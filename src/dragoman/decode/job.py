@@ -15,7 +15,6 @@ from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.constraints.vocabulary import SpelledVocabulary
-from dragoman.decode.documents.sentences import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
@@ -26,6 +25,7 @@ from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.segmentation import TextSegment, segment
+from dragoman.decode.sentence_splitting import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT

@@ -11,14 +11,6 @@ from dragoman.decode.arguments import check_items, check_iterable, check_list, c
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.documents.sentences import (
-    LANGUAGE,
-    NO_SPLITTING,
-    BySentences,
-    NoSplitting,
-    SentenceCount,
-    Splitting,
-)
 from dragoman.decode.job import Job, Progress
 from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference
@@ -27,6 +19,14 @@ from dragoman.decode.scoring import ScoredPair, score_pairs
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.sentence_splitting import (
+    LANGUAGE,
+    NO_SPLITTING,
+    BySentences,
+    NoSplitting,
+    SentenceCount,
+    Splitting,
+)
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy

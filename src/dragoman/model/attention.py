@@ -136,7 +136,7 @@ class Attention(MixerLayer):
         return policy.new_state(self.cfg.visibility)
 
     def visible(self, policy: KVPolicy) -> Visibility:
-        return policy.narrowed(self.cfg.visibility)
+        return policy.restricted(self.cfg.visibility)
 
     def split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.decode.documents import placeholders
-from dragoman.decode.documents.placeholder_strategies import Ask, Require, SourceQuestion, is_left_alone
+from dragoman.decode.documents.source_line import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore

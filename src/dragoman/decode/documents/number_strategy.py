@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from dragoman.decode.documents.placeholder_strategies import Ask, PlaceholderStrategy, SourceLine, StandIns
+from dragoman.decode.documents.placeholder_strategies import PlaceholderStrategy, StandIns
+from dragoman.decode.documents.source_line import Ask, SourceLine
 from dragoman.decode.translation import Translation
 from dragoman.text.invariants import spans
 

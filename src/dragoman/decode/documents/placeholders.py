@@ -14,16 +14,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
 from dragoman.decode.documents.number_strategy import NumbersHeld
 from dragoman.decode.documents.placeholder_strategies import (
-    UNTOUCHED,
-    Ask,
     PlaceholderStrategy,
-    Require,
-    SourceLine,
-    about,
-    in_one,
     placeholder_strategies,
     translate_lines,
 )
+from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, about, in_one
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
 from dragoman.decode.translation import Translation
 from dragoman.text.accelerators import Accelerator, find_accelerator, put_back

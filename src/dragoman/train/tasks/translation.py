@@ -18,8 +18,8 @@ from dragoman.config import to_dict
 from dragoman.data.batch import PairBatch, collate
 from dragoman.data.pretraining import CorruptedRows, FreshlyCorrupted
 from dragoman.data.tasks import TranslationTask
-from dragoman.decode.documents.sentences import SentenceCount
 from dragoman.decode.request import request_for
+from dragoman.decode.sentence_splitting import SentenceCount
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
