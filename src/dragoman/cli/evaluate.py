@@ -66,13 +66,32 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
-    Models that read and write nothing: the figures of their task, with those of a baseline beside."""
+    Models that read and write nothing: the figures of their task, with those of a baseline beside. Language models:
+    perplexity per token, byte and word."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_reader
     from dragoman.cli import follow as following
     from dragoman.evaluate.examiners import EXAMINERS
+    from dragoman.evaluate.language_modelling import is_language_model
 
-    if examiner := EXAMINERS.get(RunDirectory.open(run).config.get("task", {}).get("kind", "")):
+    config = RunDirectory.open(run).config
+    if is_language_model(config):
+        if given := [
+            option
+            for option, value in (
+                ("--columns", columns),
+                ("--search", search),
+                ("--metric", metric),
+                ("--tag", tag),
+                ("--context", context),
+            )
+            if value
+        ]:
+            raise ConfigError(f"{given[0]}: is for translators, and this run continues text")
+        loading = {"device": device, "precision": precision}
+        _evaluate_language_model(run, pairs, name, against, format, follow=follow, checkpoint=checkpoint, **loading)
+        return
+    if examiner := EXAMINERS.get(config.get("task", {}).get("kind", "")):
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
@@ -102,6 +121,38 @@ def evaluate(
         show_differences(run, against, list(differences.values()))
 
     _told(evaluation.summary() | {"against": compared}, format, both)
+
+
+def _evaluate_language_model(
+    run: Path,
+    named: str | None,
+    name: str | None,
+    against: Path | None,
+    format: OutputFormat,
+    *,
+    follow: bool,
+    checkpoint: str,
+    **options: Any,
+) -> None:
+    from dragoman.cli import evaluate_language_model as language_model
+    from dragoman.cli import follow as following
+
+    if follow:
+        following.follow(run, named, name=name, examine=language_model.following(run, named, **options))
+        return
+    options["which"] = checkpoint
+    found = language_model.evaluated(run, named, name=name, **options)
+    if against is None:
+        _told(found.summary(), format, lambda: language_model.show(found))
+        return
+    differences = found.against(language_model.evaluated(run, named, name=name, by=against, **options))
+    compared = {"run": str(against), "differences": {key: asdict(one) for key, one in differences.items()}}
+
+    def both() -> None:
+        language_model.show(found)
+        language_model.show_differences(run, against, list(differences.values()))
+
+    _told(found.summary() | {"against": compared}, format, both)
 
 
 def _told(summary: dict[str, Any], format: OutputFormat, show: Callable[[], None]) -> None:

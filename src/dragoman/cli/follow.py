@@ -15,25 +15,28 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     """Print a line for each checkpoint and, at the end, which was best by the first figure."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
-    from dragoman.evaluate.folders import name_of_file
+    from dragoman.evaluate.folders import corpus_id, journal_name
+    from dragoman.evaluate.language_modelling import LOWER_IS_BETTER
+    from dragoman.evaluate.metrics import METRICS
     from dragoman.train.follow import Followed, journal
     from dragoman.train.follow import follow as followed
     from dragoman.train.report import page as report
 
     directory = RunDirectory.open(run)
-    name = name or name_of_file(pairs, "valid")
-    lines = journal(directory, name)
+    lines = journal(directory, journal_name(run, pairs, name))
     if directory.is_being_written():
         console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
-    for seen in followed(directory, examine, lines):
-        scores = "".join(f"  {metric} {value:.1f}" for metric, value in seen.scores.items())
+    for seen in followed(directory, examine, lines, test_set=corpus_id(pairs)):
+        scores = "".join(f"  {metric} {value:.{1 if value >= 10 else 3}f}" for metric, value in seen.scores.items())
         console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
     report.write(directory)
     everything = [Followed(**line) for line in lines.lines()]
     if everything:
         metric = next(iter(everything[-1].scores))
-        best = max(everything, key=lambda seen: seen.scores.get(metric, 0.0))
-        print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.1f})")
+        lower = {*LOWER_IS_BETTER, *(known.name for known in METRICS.values() if not known.higher_is_better)}
+        sign = -1 if metric in lower else 1
+        best = max(everything, key=lambda seen: sign * seen.scores.get(metric, -sign * float("inf")))
+        print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.4g})")
     else:
         print(f"{run}: no checkpoint, and nobody trains here: begin with `dragoman train`")
 

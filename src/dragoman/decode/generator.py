@@ -168,11 +168,11 @@ class Generator:
 
     def _pieces(self, asked: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, asked.stops)
-        _, choices = asked.walk([row], seeds)
+        _, choices = asked.walk([row], seeds, not asked.as_original)
         for choice in choices:
-            if piece := text.add(int(choice.tokens[0])):
+            if piece := asked.whole(text.add(int(choice.tokens[0]))):
                 yield piece
-        if piece := text.rest():
+        if piece := asked.whole(text.rest()):
             yield piece
 
 
@@ -198,6 +198,12 @@ class _GenerationJob:
         self.cfg, self.most, self.stops, self.rules = cfg, most, stops, rules
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
+        self.as_original = isinstance(cfg, Greedy | Beam) and generator.tokenizer.template is not None
+        """An imported model chooses the tokens that it chooses elsewhere, bytes that are no character included; its
+        text leaves these out."""
+
+    def whole(self, text: str) -> str:
+        return text.replace(REPLACEMENT, "") if self.as_original else text
 
     @cached_property
     def utf8(self) -> Utf8Table | None:
@@ -245,7 +251,9 @@ class _GenerationJob:
         samples are drawn under it from the beginning."""
         drawn = not isinstance(self.cfg, Greedy | Beam)
         found = self.found(rows, seeds, drawn)
-        broken = [i for i, some in enumerate(found) if not drawn and any(map(self.is_broken, some))]
+        broken = [
+            i for i, some in enumerate(found) if not (drawn or self.as_original) and any(map(self.is_broken, some))
+        ]
         if broken:
             own = None if seeds is None else [seeds[i] for i in broken]
             for i, hypotheses in zip(broken, self.found([rows[i] for i in broken], own, True), strict=True):
@@ -263,7 +271,7 @@ class _GenerationJob:
 
     def readable(self, row: list[int], found: Hypothesis) -> Continuation:
         stream = TextStream(self.tokenizer, row, self.stops)
-        text = "".join(map(stream.add, found.tokens[:-1])) + stream.rest()
+        text = self.whole("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
         ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
         tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
         if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # it has ended there; EOS was put behind by a rule

@@ -24,7 +24,7 @@ from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.segmentation import TextSegment, segment
+from dragoman.decode.segmentation import TextSegment, glue_after, segment
 from dragoman.decode.sentence_splitting import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
 from dragoman.errors import ConfigError, DataError
@@ -261,7 +261,7 @@ class Job:
 
     def in_one(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
         """One candidate that is made of several; its score is the mean of theirs."""
-        text = "".join(c.text + part.glue for part, c in zip(parts, best, strict=True))
+        text = "".join(c.text + glue_after(part, c.text) for part, c in zip(parts, best, strict=True))
         return Candidate(
             text=normalise(text),
             score=sum(c.score for c in best) / len(best),
@@ -281,9 +281,9 @@ def _end_to_end(parts: list[TextSegment], best: list[Candidate]) -> Links:
     links: list[tuple[int, int]] = []
     for part, candidate in zip(parts, best, strict=True):
         links += [(s + source, t + target) for s, t in candidate.alignment or ()]
-        apart = bool(part.glue)
         source, target = source + len(part.text.split()), target + len(candidate.text.split())
-        source, target = source - (not apart), target - (not apart and bool(candidate.text))
+        together = not glue_after(part, candidate.text)
+        source, target = source - (not part.glue), target - (together and bool(candidate.text))
     return tuple(dict.fromkeys(links))
 
 

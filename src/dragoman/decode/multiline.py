@@ -34,7 +34,7 @@ def translate_lines(
     for row, (request, some, between) in enumerate(zip(requests, lines, ends, strict=True), first_row):
         answered = [next(answers) for _ in some]
         warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for one in answered for warning in one.warnings)
-        whole = answered[0].candidates if not between else (_joined(request.text, answered, between, job),)
+        whole = answered[0].candidates if not between else (_joined(request.text, answered, between),)
         found.append(
             Translation(row, request.text, whole, tuple(warnings), min(answer.confidence for answer in answered))
         )
@@ -56,17 +56,20 @@ def _lines_of(request: Request, job: Job) -> list[Request]:
     return found
 
 
-def _joined(source: str, answers: list[Translation], ends: list[str], job: Job) -> Candidate:
+def _joined(source: str, answers: list[Translation], ends: list[str]) -> Candidate:
+    """Return one candidate for all lines; its score is the mean of those of the lines that the model translated."""
     best = [answer.candidates[0] for answer in answers]
-    log_prob, tokens = sum(c.log_prob for c in best), sum((c.tokens for c in best), ())
+    scores = [c.score for c in best if c.tokens]
     return Candidate(
         text="".join(part for c, end in zip(best, [*ends, ""], strict=True) for part in (c.text, end)),
-        score=job.cfg.score(log_prob, max(1, len(tokens))),
-        log_prob=log_prob,
-        tokens=tokens,
+        score=sum(scores) / max(1, len(scores)),
+        log_prob=sum((c.log_prob for c in best), 0.0),
+        tokens=sum((c.tokens for c in best), ()),
         token_log_probs=sum((c.token_log_probs for c in best), ()),
         truncated=any(c.truncated for c in best),
         alignment=_alignment(source, best),
+        confidence=min(answer.confidence for answer in answers),
+        parts=tuple(part for answer in answers for part in answer.candidates[0].answers(answer.source)),
     )
 
 

@@ -15,6 +15,23 @@ class TextSegment(NamedTuple):
     """It is less than a sentence, or several, because the text was too long."""
 
 
+def glue_after(part: TextSegment, translation: str) -> str:
+    """Return the white space between the translation of ``part`` and the next one.
+
+    It is that of the source, but between sentences of two scripts of which only one writes a space there.
+    """
+    if not translation:
+        return part.glue
+    without = _WITHOUT_SPACE.search(translation) is not None
+    if part.glue:
+        return "" if without else part.glue
+    return "" if without or _WITHOUT_SPACE.search(part.text) is None else " "
+
+
+_WITHOUT_SPACE = re.compile(r"""[。！？｡，、；：]["'”’」』）]*$|[」』）]$""")
+"""The end of a text after which its script writes no space."""
+
+
 def segment(text: str, fits: Callable[[str], bool]) -> list[TextSegment]:
     """The parts of ``text``, none of them empty: the whole if it fits, else its sentences, and what they need.
 

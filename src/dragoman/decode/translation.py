@@ -38,6 +38,10 @@ class Candidate:
     """Where the text was put together: what the model was asked and answered, in the order of ``tokens``, which spell
     these answers. Empty where the text is the model's answer to the source."""
 
+    def answers(self, source: str) -> "tuple[PartAnswer, ...]":
+        """Return the answers that ``tokens`` spell, as a translation of ``source``; none if the model was not asked."""
+        return self.parts or ((PartAnswer(source, self.text),) if self.tokens else ())
+
     @property
     def mean_probability(self) -> float:
         """The geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""

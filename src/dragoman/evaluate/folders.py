@@ -1,7 +1,9 @@
 """Where the results of an evaluation lie: a folder of its own for each test set."""
 
+import glob
 import hashlib
 import json
+import re
 from pathlib import Path
 
 OWN = "the run's own test set"
@@ -24,12 +26,37 @@ def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
     there, wanted = _test_set_in(folder / stem), corpus_id(named)
     if there in (None, wanted):
         return folder / stem
-    return folder / f"{stem}-{hashlib.sha256(wanted.encode()).hexdigest()[:8]}"
+    return folder / f"{stem}-{_short_hash(wanted)}"
+
+
+def journal_name(run: Path, named: str | None, name: str | None = None) -> str:
+    """Return the name of the journal under ``run`` that ``--follow`` writes for a test set; see ``folder_for``."""
+    if name is not None:
+        return name
+    stem, wanted = name_of_file(named, "valid"), corpus_id(named)
+    there = _test_set_of_lines(run / "evaluations" / f"{stem}.jsonl")
+    return stem if there in (None, wanted) else f"{stem}-{_short_hash(wanted)}"
 
 
 def name_of_file(named: str | None, default: str) -> str:
-    """Return the first part of a file's name; never an empty one, which would stand for the folder above."""
-    return Path((named or "").split(",")[0]).name.strip(".").partition(".")[0] or default
+    """Return the first part of a file's name, or what a pattern names; never an empty one, which would stand for the
+    folder above."""
+    first = Path((named or "").split(",")[0])
+    if not glob.has_magic(str(first)):
+        return _stem(first.name) or default
+    parts = (_MAGIC.sub("", _stem(part)).strip("-_ ") for part in reversed(first.parts))
+    return next(filter(None, parts), default)
+
+
+def _stem(name: str) -> str:
+    return name.strip("./").partition(".")[0]
+
+
+_MAGIC = re.compile(r"\[[^]]*\]|[*?\[\]]")
+
+
+def _short_hash(wanted: str) -> str:
+    return hashlib.sha256(wanted.encode()).hexdigest()[:8]
 
 
 def _test_set_in(folder: Path) -> str | None:
@@ -37,11 +64,25 @@ def _test_set_in(folder: Path) -> str | None:
     if not folder.exists():
         return None
     try:
-        return json.loads((folder / "scores.json").read_text(encoding="utf-8")).get("test_set", _before(folder))
+        return json.loads((folder / "scores.json").read_text(encoding="utf-8")).get(
+            "test_set", _own_or_unknown(folder.name, "test")
+        )
     except (OSError, ValueError, AttributeError):
-        return _before(folder)
+        return _own_or_unknown(folder.name, "test")
 
 
-def _before(folder: Path) -> str:
-    """Return the likely owner of results that say nothing: those of earlier versions."""
-    return OWN if folder.name == "test" else ""
+def _own_or_unknown(name: str, own: str) -> str:
+    """Return the likely owner of results that do not name their test set: those of earlier versions."""
+    return OWN if name == own else ""
+
+
+def _test_set_of_lines(journal: Path) -> str | None:
+    """Return whose results a journal holds; None where it holds none."""
+    try:
+        with journal.open(encoding="utf-8") as lines:
+            first = next(lines, None)
+        return None if first is None else json.loads(first).get("test_set") or _own_or_unknown(journal.stem, "valid")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError):
+        return _own_or_unknown(journal.stem, "valid")

@@ -132,7 +132,11 @@ def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequ
     """
     check_counts(a, references)
     check_counts(b, references)
-    one, other = metric.counts(a, references), metric.counts(b, references)
+    return compare_counts(metric, metric.counts(a, references), metric.counts(b, references))
+
+
+def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Comparison:
+    """Same as ``compare``, for counts (N, Q) of two systems on the same sentences."""
     values = metric.value(one.sum(axis=0)), metric.value(other.sum(axis=0))
     drawn = np.array([metric.value(sample @ other) - metric.value(sample @ one) for sample in samples(len(one))])
     low, high = np.percentile(drawn, [2.5, 97.5])

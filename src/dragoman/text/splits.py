@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from dragoman.errors import DataError
-from dragoman.text.cleaning.split import HoldOut, Overlap, PairSplit, TwoSided, hold_out, without_overlap
+from dragoman.text.cleaning.small import describe_reduction, hold_out_some
+from dragoman.text.cleaning.split import HoldOut, Overlap, PairSplit, TwoSided, without_overlap
 
 P = TypeVar("P", bound=TwoSided)
 S = TypeVar("S")
@@ -20,6 +21,8 @@ class SplitExamples(Generic[P]):
     """What only the data can tell, such as the labels in their order."""
     table: list[tuple[str, int]]
     """What was read, removed and kept."""
+    note: str = ""
+    """Said where fewer examples are held out than was asked for; else empty."""
 
 
 def set_apart(
@@ -29,9 +32,11 @@ def set_apart(
     held: HoldOut,
     overlap: Overlapping,
     facts: dict[str, Any] | None = None,
+    may: Callable[[P], bool] = lambda example: True,
 ) -> SplitExamples[P]:
     """Where no ``valid`` or ``test`` is given, some of the ``examples`` are held out; what is like one of either is
-    kept out of training.
+    kept out of training. Of few examples fewer are held out than ``held`` says, and a note tells so. Only those that
+    ``may`` be are held out.
 
     Raises:
         DataError: too few examples.
@@ -42,13 +47,18 @@ def set_apart(
         examples = list(without_overlap(examples, given, held.near, seen))
         table += _removed(seen.seen, "held apart")
     counts = replace(held, valid=held.valid if valid is None else 0, test=held.test if test is None else 0)
-    split = hold_out(examples, counts) if counts.valid or counts.test else PairSplit(examples, [], [], {})
+    note = ""
+    if counts.valid or counts.test:
+        split, fewer = hold_out_some(examples, counts, may)
+        note = describe_reduction(counts, fewer, len(examples), "examples")
+    else:
+        split = PairSplit(examples, [], [], {})
     table += _removed(split.removed, "held out")
     split = replace(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test, removed={}
     )
     sets = (("kept for training", split.train), ("for validation", split.valid), ("for test", split.test))
-    return SplitExamples(split, facts or {}, table + [(name, len(some)) for name, some in sets])
+    return SplitExamples(split, facts or {}, table + [(name, len(some)) for name, some in sets], note)
 
 
 def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
@@ -82,9 +92,27 @@ def set_apart_labelled(
         raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
     valid, test = (None if source is None else read(source, labels) for source in others)
     found = set_apart(examples, valid, test, held, overlap, {"labels": labels})
-    if lost := set(labels) - {label for example in found.split.train for label in labels_of(example)}:
+    if _lost(labels, found, labels_of):  # a label of few examples: one of each stays
+        protected = {id(example) for example in _one_of_each(examples, labels_of)}
+        options = {"facts": {"labels": labels}, "may": lambda example: id(example) not in protected}
+        found = set_apart(examples, valid, test, held, overlap, **options)
+    if lost := _lost(labels, found, labels_of):
         raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")
     return found
+
+
+def _lost(labels: Sequence[str], found: SplitExamples[P], labels_of: Callable[[P], Iterable[str]]) -> set[str]:
+    """Return the labels that nothing is left of to train on."""
+    return set(labels) - {label for example in found.split.train for label in labels_of(example)}
+
+
+def _one_of_each(examples: Iterable[P], labels_of: Callable[[P], Iterable[str]]) -> list[P]:
+    """Return the first example of each label."""
+    first: dict[str, P] = {}
+    for example in examples:
+        for label in labels_of(example):
+            first.setdefault(label, example)
+    return list(first.values())
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

@@ -26,6 +26,8 @@ class Followed:
     seal: str
     """Checksum of the checkpoint: two of the same step differ in it."""
     scores: dict[str, float]
+    test_set: str = ""
+    """See ``evaluate/folders.py``."""
 
 
 def journal(run: RunDirectory, name: str) -> Journal:
@@ -38,6 +40,7 @@ def follow(
     examine: Callable[[Path], dict[str, float]],
     lines: Journal,
     *,
+    test_set: str = "",
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Followed]:
     """Evaluate with ``examine``, newest first, until all checkpoints have a line and nobody trains any more.
@@ -62,7 +65,7 @@ def follow(
             if checkpoint.path.exists():
                 raise
             continue  # pruned while it was read
-        found = Followed(checkpoint.step or 0, seal, scores)
+        found = Followed(checkpoint.step or 0, seal, scores, test_set)
         lines.append(asdict(found))
         yield found
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, SourceQuestion, in_one, warned
 from dragoman.decode.request import Request
-from dragoman.decode.segmentation import sentences
+from dragoman.decode.segmentation import TextSegment, glue_after, sentences
 from dragoman.decode.translation import Translation
 from dragoman.text.invariants import is_wordless, numbers_added
 from dragoman.text.placeholders import Placeholder, Role, find
@@ -257,9 +257,9 @@ class BySentence(PlaceholderStrategy):
     def suits(self, line: SourceLine) -> bool:
         return len(self.sentences(line)) > 1
 
-    def sentences(self, line: SourceLine) -> list[tuple[SourceLine, str]]:
-        """Each with what comes after it; none where a placeholder goes over a sentence's end."""
-        parts = [(dataclasses.replace(line, text=part.text), part.glue) for part in sentences(line.text) if part.text]
+    def sentences(self, line: SourceLine) -> list[tuple[SourceLine, TextSegment]]:
+        """Return each with its segment; none where a placeholder goes over a sentence's end."""
+        parts = [(dataclasses.replace(line, text=part.text), part) for part in sentences(line.text) if part.text]
         found = [p.text for sentence, _ in parts for p in sentence.placeholders]
         return parts if found == [p.text for p in line.placeholders] else []
 
@@ -270,9 +270,9 @@ class BySentence(PlaceholderStrategy):
         return [self.joined(line, some, found) for line, some in zip(lines, split, strict=True)]
 
     def joined(
-        self, line: SourceLine, parts: list[tuple[SourceLine, str]], found: dict[SourceLine, Translation]
+        self, line: SourceLine, parts: list[tuple[SourceLine, TextSegment]], found: dict[SourceLine, Translation]
     ) -> Translation | None:
-        text = "".join(found[sentence].text + glue for sentence, glue in parts)
+        text = "".join(found[sentence].text + glue_after(part, found[sentence].text) for sentence, part in parts)
         replies = [found[sentence] for sentence, _ in parts]
         return in_one(1, line.text, text, replies) if line.is_kept_in(text) else None
 

@@ -111,7 +111,10 @@ def _answered(lines: list[SourceLine], ask: Ask, ways: list[PlaceholderStrategy]
 
 
 def _with_key(line: SourceLine, key: Accelerator, answer: Translation) -> Translation:
-    candidates = (dataclasses.replace(c, text=put_back(key, c.text, line.codes)) for c in answer.candidates)
+    candidates = (
+        dataclasses.replace(c, text=put_back(key, c.text, line.codes), parts=c.answers(answer.source))
+        for c in answer.candidates
+    )
     return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
 
 
@@ -150,7 +153,9 @@ def _with_no_break_spaces(whole: Translation, codes: tuple[str, ...]) -> Transla
         return whole
     texts = [with_no_break_spaces(whole.source, candidate.text) for candidate in whole.candidates]
     candidates = [
-        dataclasses.replace(c, text=text) if kept(find(c.text, codes), find(text, codes)) else c  # not inside of a tag
+        dataclasses.replace(c, text=text, parts=c.answers(whole.source) if text != c.text else c.parts)
+        if kept(find(c.text, codes), find(text, codes))  # not inside of a tag
+        else c
         for c, text in zip(whole.candidates, texts, strict=True)
     ]
     return dataclasses.replace(whole, candidates=tuple(candidates))

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from dragoman.decode.documents.icu import ICU_KEPT
 from dragoman.decode.request import Request
-from dragoman.decode.translation import Candidate, PartAnswer, Translation
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.invariants import UNCHANGED, Changes, changes, outside
 from dragoman.text.lines import Before
 from dragoman.text.placeholders import Placeholder, find, kept
@@ -74,16 +74,10 @@ def in_one(
         token_log_probs=sum((c.token_log_probs for c in best), ()),
         truncated=any(c.truncated for c in best),
         confidence=confidence,
-        parts=tuple(itertools.chain(*map(_answers, parts))),
+        parts=tuple(itertools.chain(*(c.answers(p.source) for p, c in zip(parts, best, strict=True)))),
     )
     told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
     return Translation(row, source, (whole,), tuple(told), confidence)
-
-
-def _answers(part: Translation) -> Sequence[PartAnswer]:
-    """The answers of the model that a translation is made of; none where it was not asked."""
-    best = part.candidates[0]
-    return best.parts or ([PartAnswer(part.source, best.text)] if best.tokens else [])
 
 
 def is_left_alone(translation: Translation) -> bool:

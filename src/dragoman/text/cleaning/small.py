@@ -38,6 +38,16 @@ def hold_out_some(
             fewer = _scaled(cfg, asked / 2) if _scaled(cfg, asked / 2) != fewer else least
 
 
+def describe_reduction(asked: HoldOut, held: HoldOut, examples: int, what: str = "pairs") -> str:
+    """Return a line that says what is held out instead, as settings to paste; empty where it is what was asked for."""
+    if asked == held:
+        return ""
+    sizes = [(name, getattr(asked, name), getattr(held, name)) for name in ("test", "valid", "hard")]
+    settings = " ".join(f"data.hold_out.{name}={now}" for name, was, now in sizes if was)
+    were = " and ".join(f"{was:,} for {name}" for name, was, _ in sizes if was)
+    return f"small text: {were} of {examples:,} {what} would leave too few to train on; held out instead: {settings}"
+
+
 def _scaled(cfg: HoldOut, total: float) -> HoldOut:
     """``total`` in the proportions of ``cfg``, at least one of each that is asked for."""
     share = total / max(cfg.test + cfg.valid + cfg.hard, 1)

@@ -1,14 +1,16 @@
 """Plain text as documents: what a language model learns from, in files of text or of JSON lines."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Generic, NamedTuple, TypeVar
 
 from pydantic import Field, PositiveInt
 
 from dragoman.config import OneOf, config
 from dragoman.errors import DataError
-from dragoman.text.cleaning.split import HoldOut, hold_out
+from dragoman.text.cleaning.small import hold_out_some
+from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import extension
+from dragoman.text.formats.kinds import check_text_kind
 from dragoman.text.formats.pairs import JsonLines, read_pairs
 from dragoman.text.lines import read_lines
 
@@ -69,11 +71,12 @@ def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
     each line, under ``key``.
 
     Raises:
-        DataError: a file that is missing, damaged, or without a document.
+        DataError: a file that is missing, damaged, without a document, or of a kind that is no text.
     """
     if extension(path) in (".jsonl", ".ndjson"):
         texts = (pair.source for pair in read_pairs(JsonLines(path=path, source=key, target=key)))
     else:
+        check_text_kind(path)
         texts = cut.cut(read_lines(path))
     found = False
     for text in texts:
@@ -82,6 +85,20 @@ def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
             yield Document(text)
     if not found:
         raise DataError(f"{path}: no text in it")
+
+
+T = TypeVar("T")
+
+
+class TextSplit(NamedTuple, Generic[T]):
+    """Text to learn from and to validate with."""
+
+    train: list[T]
+    valid: list[T]
+    removed: dict[str, int] = {}  # noqa: RUF012  (never changed)
+    """Why something was kept out of training -> how often."""
+    note: str = ""
+    """Said where less is held out than was asked for; else empty."""
 
 
 # ---- a run's text ---------------------------------------------------------------------------------
@@ -123,8 +140,8 @@ class Texts:
         for path in paths:
             yield from read_documents(path, self.documents, self.key)
 
-    def split(self) -> tuple[list[Document], list[Document], dict[str, int]]:
-        """Documents to learn from, documents to validate with, and what else is worth a line of the report.
+    def split(self) -> TextSplit[Document]:
+        """Return documents to learn from and documents to validate with.
 
         Raises:
             DataError: a file that cannot be read, or too little text to hold any out.
@@ -133,12 +150,23 @@ class Texts:
         if not documents:
             raise DataError("data.files: names no file to learn from")
         if self.valid:
-            return documents, list(self.read(self.valid)), {}
+            return TextSplit(documents, list(self.read(self.valid)))
         if isinstance(self.hold_out, Tail):
-            return *_without_tail(documents, self.hold_out.share), {}
+            return TextSplit(*_without_tail(documents, self.hold_out.share))
         drawn = self.hold_out
-        split = hold_out(documents, HoldOut(test=0, valid=drawn.documents, near=drawn.near, seed=drawn.seed))
-        return split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}
+        asked = HoldOut(test=0, valid=drawn.documents, near=drawn.near, seed=drawn.seed)
+        split, held = hold_out_some(documents, asked)
+        note = (
+            ""
+            if held == asked
+            else (
+                f"small text: {asked.valid:,} of {len(documents):,} documents would leave too few to train on; held "
+                f"out instead: data.hold_out.documents={held.valid}"
+            )
+        )
+        return TextSplit(
+            split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}, note
+        )
 
 
 def _without_tail(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:

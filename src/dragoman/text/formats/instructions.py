@@ -1,7 +1,9 @@
 """Prompts with the answers that a language model shall learn to give."""
 
 from dragoman.config import config
-from dragoman.text.cleaning.split import HoldOut, hold_out
+from dragoman.text.cleaning.small import describe_reduction, hold_out_some
+from dragoman.text.cleaning.split import HoldOut
+from dragoman.text.formats.documents import TextSplit
 from dragoman.text.formats.pairs import PairSource, read_pairs
 from dragoman.text.lines import Pair
 
@@ -19,10 +21,11 @@ class Instructions:
     between: str = "\n"
     """What stands between prompt and answer, and ends what is typed when the model is asked."""
 
-    def split(self) -> tuple[list[Pair], list[Pair], dict[str, int]]:
-        """Pairs to learn from, pairs to validate with, and what else is worth a line of the report."""
+    def split(self) -> TextSplit[Pair]:
+        """Return pairs to learn from and pairs to validate with."""
         pairs = [pair for source in self.train for pair in read_pairs(source)]
         if self.valid is not None:
-            return pairs, list(read_pairs(self.valid)), {}
-        split = hold_out(pairs, self.hold_out)
-        return split.train, split.valid, {f"{why} as one held out": n for why, n in split.removed.items() if n}
+            return TextSplit(pairs, list(read_pairs(self.valid)))
+        split, held = hold_out_some(pairs, self.hold_out)
+        removed = {f"{why} as one held out": n for why, n in split.removed.items() if n}
+        return TextSplit(split.train, split.valid, removed, describe_reduction(self.hold_out, held, len(pairs)))

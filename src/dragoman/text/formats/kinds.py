@@ -113,6 +113,11 @@ UNSUPPORTED = {
     ".gif": "an image",
 }
 """Ending -> what a file is that no command reads yet."""
+READABLE = (
+    *(".md", ".markdown", ".mdx", ".rst", ".adoc", ".tex", ".bib", ".html", ".htm", ".xhtml"),
+    *(".js", ".jsx", ".ts", ".tsx", ".vue", ".css", ".py", ".java", ".php", ".sql", ".toml", ".ini"),
+)
+"""Endings of ``UNSUPPORTED`` whose files a language model may learn from as they stand: prose with markup, and code."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _OPENINGS = (
     (re.compile(r'\s*msgid\s*"'), "a gettext file (translate fills it with --as po)"),
@@ -148,6 +153,18 @@ def read_plain_lines(path: str | Path) -> Iterator[str]:
     if kind := kind_of_file(str(path)):
         raise DataError(f"{path}: {kind}: a text file with a sentence in each line expected")
     return plain_lines(read_lines(path), str(path))
+
+
+def check_text_kind(path: str) -> None:
+    """
+    Raises:
+        DataError: the file is of a kind that is no text to learn from as it stands, by its name.
+    """
+    if (kind := kind_of_file(path)) and extension(path) not in READABLE:
+        raise DataError(
+            f"{path}: {kind}: expected text (.txt, Markdown, source code and the like) or JSON lines; take the text "
+            "out of it first, or name it .txt to learn from its lines as they stand"
+        )
 
 
 def plain_lines(lines: Iterable[str], name: str, remedy: str = "") -> Iterator[str]:

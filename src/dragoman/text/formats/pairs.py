@@ -347,14 +347,15 @@ def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
         source: PairSource = _guess_text_files(first.strip(), second.strip())
     elif extension(path) in SPLITTERS:
         return _guess_table(path, columns)
-    elif kind := _KINDS.get(extension(path)):
-        if columns is not None and kind in (JsonLines, Parquet, Tmx):
-            return kind(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
-        source = kind(path=path)
+    elif reader := _KINDS.get(extension(path)):
+        if columns is not None and reader in (JsonLines, Parquet, Tmx):
+            return reader(path=path, source=columns[0], target=columns[1])  # pyright: ignore[reportCallIssue]
+        source = reader(path=path)
     else:
+        what = f"{kind}, which holds no pairs" if (kind := kind_of_file(path)) else "its name does not tell what it is"
         raise ConfigError(
-            f"{path}: its name does not tell what it is: name it {', '.join([*SPLITTERS, *_KINDS])} "
-            "(or that and .gz or .zst), or give two text files as in corpus.en,corpus.de"
+            f"{path}: {what}: name it {', '.join([*SPLITTERS, *_KINDS])} (or that and .gz or .zst), or give two text "
+            "files as in corpus.en,corpus.de"
         )
     if columns is not None:
         raise ConfigError(f"{path}: has no columns: --columns is for tables, JSON lines, Parquet and TMX")

@@ -222,7 +222,7 @@ class Questions:
         ]
         table = [(name.replace("examples", "contexts"), count) for name, count in found.table]
         facts = {"unanswerable": not all(question.answers for question in split.train)}
-        return SplitExamples(split, facts, table + counts)
+        return SplitExamples(split, facts, table + counts, found.note.replace("examples", "contexts"))
 
 
 def passages(questions: Iterable[Question]) -> list[Passage]:

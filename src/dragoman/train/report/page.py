@@ -182,15 +182,21 @@ def _scores(run: RunDirectory) -> str:
             rows += f'<tr><th class="note" colspan="4">a baseline: {who}</th></tr>'
             rows += "".join(map(_score, baseline.values()))
         name = html.escape(path.parent.name)
-        tables.append(f"<h3>{name}, {found['sentences']:,} sentences</h3><table>{rows}</table>{_confusion(found)}")
+        size = f"{found['documents']:,} documents" if "documents" in found else f"{found['sentences']:,} sentences"
+        tables.append(f"<h3>{name}, {size}</h3><table>{rows}</table>{_confusion(found)}")
     return f"<h2>Final figures</h2>{''.join(tables)}" if tables else ""
 
 
 def _score(score: ReportRow) -> str:
     low, high = score["interval"]
     name, signature = html.escape(score["name"]), html.escape(score["signature"])
-    figures = f"<b>{score['value']:.1f}</b></td><td>{low:.1f} to {high:.1f}</td>"
+    figures = f"<b>{_figure(score['value'])}</b></td><td>{_figure(low)} to {_figure(high)}</td>"
     return f'<tr><th>{name}</th><td>{figures}<td class="note">{signature}</td></tr>'
+
+
+def _figure(value: float) -> str:
+    """Return a score as people compare it: perplexities and bits of less than ten differ in later digits."""
+    return f"{value:.1f}" if value == 0 or abs(value) >= 10 else f"{value:.3g}"
 
 
 def _confusion(found: ReportRow) -> str:

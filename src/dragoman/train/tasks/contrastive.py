@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
     valid, test = (None if source is None else list(read_pairs(source)) for source in (data.valid, data.test))
     found = set_apart(pairs, valid, test, data.hold_out, data.overlap)
     removed = [(f"removed: {rule}", count) for rule, count in report.removed.items() if count]
-    return SplitExamples(found.split, found.facts, [("pairs read", report.read), *removed, *found.table[1:]])
+    return replace(found, table=[("pairs read", report.read), *removed, *found.table[1:]])
 
 
 # ---- examining ------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ class ReaderTaskData(TaskData):
         yield Preparing("reading")
         found = cls.find(cfg)
         yield Notice("; ".join(f"{what} {count:,}" for what, count in found.table))
+        if found.note:
+            yield Notice(found.note)
         tokenizer = None
         if cls.reads_text(cfg):
             yield Preparing("training the tokenizer")

@@ -67,9 +67,10 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
     data = cfg.data
     assert isinstance(data, Texts | Instructions), "checked before a run begins"
     yield Preparing("reading")
-    train, valid, removed = data.split()
-    if removed:
-        yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
+    train, valid, removed, note = data.split()
+    for line in (note, f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}" if removed else ""):
+        if line:
+            yield Notice(line)
     yield Preparing("training the tokenizer")
     # Of a document its text, of a pair both.
     if cfg.start_from:

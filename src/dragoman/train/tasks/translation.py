@@ -25,8 +25,8 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.text.cleaning.clean import CleanReport, added_up, clean
-from dragoman.text.cleaning.small import hold_out_some
-from dragoman.text.cleaning.split import HoldOut, Overlap, PairSplit, without_overlap
+from dragoman.text.cleaning.small import describe_reduction, hold_out_some
+from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.formats.pairs import PairSource, held_out_from, names_of, prefix_of, tags_of
@@ -182,8 +182,8 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
     )
     split, held = hold_out_some(pairs, counts, may=lambda pair: pair.origin in may)
-    if held != counts:
-        report["lines"].append(_fewer_held_out(counts, held, len(pairs)))
+    if note := describe_reduction(counts, held, len(pairs)):
+        report["lines"].append(note)
     report["held_out"] = split.removed
     if counts.valid or counts.test or counts.hard:
         alike, hard = sum(split.removed.values()), f", the {len(split.hard):,} hardest apart" if split.hard else ""
@@ -194,13 +194,6 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
     return dataclasses.replace(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test
     )
-
-
-def _fewer_held_out(asked: HoldOut, held: HoldOut, pairs: int) -> str:
-    sizes = [(name, getattr(asked, name), getattr(held, name)) for name in ("test", "valid", "hard")]
-    settings = " ".join(f"data.hold_out.{name}={now}" for name, was, now in sizes if was)
-    were = " and ".join(f"{was:,} for {name}" for name, was, _ in sizes if was)
-    return f"small text: {were} of {pairs:,} pairs would leave too few to train on; held out instead: {settings}"
 
 
 def _with_context(pairs: list[Sourced]) -> str:

@@ -1,0 +1,90 @@
+"""dragoman evaluate, for a run whose model continues text: perplexity per token, byte and word."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dragoman.cli.follow import Examine
+    from dragoman.evaluate.language_modelling import LanguageModelEvaluation
+    from dragoman.evaluate.metrics import Comparison
+
+
+def evaluated(
+    run: Path, named: str | None, *, name: str | None, by: Path | None = None, **options: Any
+) -> "LanguageModelEvaluation":
+    """Score a run and keep the results there; those of another run, ``by``, are not kept. ``options`` are those of
+    ``Generator.load``.
+    """
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.evaluate.folders import folder_for
+    from dragoman.train.report import page as report
+
+    directory = RunDirectory.open(run)
+    found = _scored(by or run, run, named, by_another=by is not None, **options)
+    if by is None:
+        found.save(folder_for(run, named, name or (None if named else "valid")))
+        report.write(directory)
+    return found
+
+
+def following(run: Path, named: str | None, **options: Any) -> "Examine":
+    """Return the scores of a checkpoint; default: the run's validation text."""
+
+    def examine(checkpoint: Path) -> dict[str, float]:
+        found = _scored(checkpoint, run, named, **options)
+        return {score.name: score.value for score in found.scores.values()}
+
+    return examine
+
+
+def _scored(
+    reader: Path, run: Path, named: str | None, *, by_another: bool = False, **options: Any
+) -> "LanguageModelEvaluation":
+    from dragoman.checkpoint import run_config
+    from dragoman.cli.terminal import tracked
+    from dragoman.decode.generator import Generator
+    from dragoman.evaluate.folders import corpus_id
+    from dragoman.evaluate.language_modelling import context_of, documents_for, evaluate
+
+    generator = Generator.load(reader, **options)
+    documents = documents_for(run, named, generator.tokenizer, by_another=by_another)
+    context = context_of(run_config(reader))
+    with tracked("scoring", None) as progress:
+        return evaluate(generator, documents, context=context, progress=progress, test_set=corpus_id(named))
+
+
+def show(found: "LanguageModelEvaluation") -> None:
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    table.add_column("score", justify="right")
+    table.add_column("95% interval", justify="right")
+    for score in found.scores.values():
+        low, high = score.interval
+        table.add_row(score.name, f"[bold]{score.value:.4g}[/bold]", f"{low:.4g} to {high:.4g}")
+    console().print(table)
+    _, tokens, size, words = found.documents.sum(axis=0)
+    counted = f"{len(found.documents):,} document{'s' * (len(found.documents) != 1)}, {tokens:,.0f} tokens, {size:,.0f} bytes, {words:,.0f} words"
+    console().print(f"[dim]{counted}; read {found.context:,} tokens at once[/dim]", soft_wrap=True)
+
+
+def show_differences(run: Path, other: Path, differences: "list[Comparison]") -> None:
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    for heading in ("A", "B", "B - A", "95% interval", "p"):
+        table.add_column(heading, justify="right")
+    for found in differences:
+        low, high = found.interval
+        figures = (f"{found.a:.4g}", f"{found.b:.4g}", f"{found.b - found.a:+.3g}", f"{low:+.3g} to {high:+.3g}")
+        table.add_row(found.name, *figures, f"{found.p:.3f}")
+    console().print()
+    for letter, path in (("A", run), ("B", other)):
+        console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
+    console().print(table)
