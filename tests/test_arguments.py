@@ -283,3 +283,28 @@ def test_commands_take_long_sentences_slashes_several_files_and_empty_ones(run, 
 def test_two_files_that_are_no_lines_of_text_are_no_pairs(names):
     with pytest.raises(ConfigError, match="two text files are expected"):
         guess_source(names)
+
+
+def test_several_text_files_go_into_a_folder_under_their_names_or_into_one_file(run, here, capsys):
+    for name, text in (("a.txt", "red house\n12\n"), ("b.txt", "\n"), ("c.txt.gz", "")):
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(here / name, "wt") as file:
+            file.write(text or "a dog\n")
+    (here / "out").mkdir()
+    (here / "more").mkdir()
+    (here / "more" / "a.txt").write_text("x\n")
+    translate = ["translate", str(run), "--beam", "1"]
+    assert main([*translate, "a.txt", "b.txt", "c.txt.gz", "-o", "out"]) == 0
+    written = [list(read_lines(str(here / "out" / name))) for name in ("a.txt", "b.txt", "c.txt.gz")]
+    assert [len(lines) for lines in written] == [2, 1, 1] and written[0][1] == "12" and written[1] == [""]
+    assert main([*translate, "a.txt", "b.txt", "-o", "all.txt"]) == 0
+    assert len((here / "all.txt").read_text().split("\n")) == 4
+    for arguments, says in (
+        (["a.txt", "more/a.txt", "-o", "out"], "two of the files would be written there"),
+        (["a.txt", "-", "-o", "out"], "standard input has no name"),
+        (["a.txt", "-o", "out"], "is a folder"),
+        (["a.txt", "b.txt", "-o", "absent/out.txt"], "there is no folder"),
+    ):
+        capsys.readouterr()
+        assert main([*translate, *arguments]) == 2
+        assert says in capsys.readouterr().err

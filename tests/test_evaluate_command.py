@@ -9,7 +9,7 @@ import tiny_run
 from typer.testing import CliRunner
 
 from dragoman.cli import app
-from dragoman.evaluate.folders import corpus_id, folder_for
+from dragoman.evaluate.folders import corpus_id, folder_for, journal_name
 from dragoman.evaluate.metrics import METRICS, compare
 from dragoman.train.run import start
 
@@ -121,3 +121,41 @@ def test_the_results_of_the_other_run_are_not_kept_as_this_ones(runs, run):
     before = json.loads(printed(run, runs / "news.tsv", "--format", "json"))["scores"]
     printed(run, runs / "news.tsv", "--against", runs / "run-2")
     assert json.loads((run / "evaluations" / "news" / "scores.json").read_text())["scores"] == before
+
+
+@pytest.mark.parametrize(
+    ("named", "stem"),
+    [
+        ("locale/**/*.po", "locale"),
+        ("*.po", "test"),
+        ("news-*.tsv", "news"),
+        ("data/test?.tsv", "test"),
+        ("a/b/[12]/*.tsv", "b"),
+        ("../*.tsv", "test"),
+        ("*/en.json,*/es.json", "en"),
+        ("folder/", "folder"),
+    ],
+)
+def test_a_pattern_is_kept_under_a_name_without_signs(named, stem, tmp_path):
+    assert folder_for(tmp_path, named).name == stem
+
+
+def test_files_of_one_name_are_followed_in_journals_of_their_own(runs, run, capsys):
+    for named in (runs / "news.tsv", runs / "other" / "news.tsv", runs / "news.tsv"):
+        printed(run, named, "--follow")
+    journals = {path.name: path.read_text().splitlines() for path in (run / "evaluations").glob("*.jsonl")}
+    assert len(journals) == 2 and "news.jsonl" in journals and all(name.startswith("news") for name in journals)
+    assert {len({json.loads(line)["test_set"] for line in lines}) for lines in journals.values()} == {1}
+    (run / "evaluations" / "valid.jsonl").write_text('{"step": 3, "seal": "x", "scores": {"BLEU": 1.0}}\n')
+    assert journal_name(run, None) == "valid", "a journal of an earlier version is the run's own"
+    assert journal_name(run, "valid.tsv").startswith("valid-")
+
+
+@pytest.mark.parametrize("name", ["a.json", "b.docx", "c.srt.gz", "d.html"])
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_a_kind_that_holds_no_pairs_is_refused_by_its_name(run, tmp_path, name, command, capsys):
+    from dragoman.cli import main
+
+    (tmp_path / name).write_text("{}")
+    assert main([command, str(run), str(tmp_path / name)]) == 2
+    assert "which holds no pairs" in capsys.readouterr().err

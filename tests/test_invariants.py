@@ -4,9 +4,11 @@ import pytest
 from test_placeholders import said, speaks, translated
 from test_translator import parrot
 
+from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.document import translate_document
 from dragoman.decode.request import Request
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.filled.opening import open_document
 from dragoman.text.invariants import changes, is_wordless, spans
 
@@ -176,3 +178,21 @@ LEAKS = {
 def test_nothing_of_a_stand_in_stays_in_the_answer(text):
     answer = translated(text, LEAKS[text])
     assert not [n for n in "0123456789" if n in answer.text] and not set('*"}') & set(answer.text) - set(text)
+
+
+@pytest.mark.parametrize("text", ["24/7", "24/7!", "(24/7)", "Open 24/7 now", "24/7 12:30"])
+def test_a_term_of_a_glossary_that_is_no_word_is_translated_as_well(text):
+    glossary = Glossary([GlossaryEntry("24/7", ("siempre",))])
+    asked = []
+
+    def ask(questions):
+        asked.extend(questions)
+        answer = (Candidate("siempre", 0.0, 0.0, (5, 2), (0.0, 0.0), truncated=False),)
+        return [Translation(i, question, answer) for i, question in enumerate(questions, 1)]
+
+    [found] = placeholders.translate([text], ask, glossary=glossary)
+    assert found.text == "siempre" and asked == [text] and not found.warnings
+    [line] = placeholders.stream([f" {text}"], ask, glossary=glossary)
+    assert line.text == "siempre"
+    others = placeholders.translate(["12:30", "24:7"], ask, glossary=glossary)
+    assert [one.text for one in others] == ["12:30", "24:7"]

@@ -8,6 +8,7 @@ from test_translator import parrot
 
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.segmentation import TextSegment, glue_after
 from dragoman.decode.sentence_splitting import BySentences, NoSplitting, SentenceCount
 
 ONE = ["See e.g. this.", "Use v1.2.3 now.", "Dr. Smith came.", "Wait... then go.", "Go to https://a.b/C.D?e=F. now"]
@@ -122,3 +123,25 @@ def test_what_was_counted_at_training_counts_and_else_the_validation_texts(tmp_p
 
 def test_a_translator_that_was_told_nothing_takes_texts_as_they_are():
     assert isinstance(parrot().splitter, NoSplitting)
+
+
+# ---- what stands between the translations ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "glue", "translation", "between"),
+    [
+        ("你好。", "", "Hello.", " "),
+        ("「你好。」", "", 'He said "hello."', " "),
+        ("你好。", "", "こんにちは。", ""),
+        ("Hello.", " ", "你好。", ""),
+        ("He said “hi.”", " ", "他说“嗨。”", ""),
+        ("Hello.", " ", "Hola.", " "),
+        ("one, two,", " ", "一、二、", ""),
+        ("a very long wo", "", "una palabra", ""),
+        ("नमस्ते।", " ", "Hello.", " "),
+        ("你好。", "", "", ""),
+    ],
+)
+def test_between_sentences_stands_what_the_script_of_the_translation_writes(source, glue, translation, between):
+    assert glue_after(TextSegment(source, glue), translation) == between

@@ -18,6 +18,7 @@ from dragoman.decode import translator
 from dragoman.decode.search.beam import Beam, Gnmt
 from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.segmentation import segment
+from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.model.attention import AttentionConfig
@@ -315,8 +316,8 @@ def test_a_loaded_run_translates_as_its_model_does(run, beam):
 
 @pytest.mark.parametrize(("stated", "parts"), [({"max_characters": 12}, 3), ({"max_characters": None}, 1), ({}, 1)])
 def test_a_text_is_cut_where_the_texts_that_a_run_learnt_from_were(monkeypatch, stated, parts):
-    monkeypatch.setattr(translator, "load_model", lambda *_: (Parrot(len(BYTES)), BYTES, BYTES))
-    monkeypatch.setattr(translator, "run_config", lambda _: {"data": {"cleaning": stated}})
+    config = {"data": {"cleaning": stated}}
+    monkeypatch.setattr(translator, "load_writer", lambda *_: (Parrot(len(BYTES)), BYTES, BYTES, config))
     (found,) = Translator.load("run", device="cpu").translate(["One thing. And another. A third."])
     assert found.warnings == (f"row 1: too long to be translated at once: cut into {parts} parts",) * (parts > 1)
 
@@ -373,3 +374,29 @@ def test_a_precision_that_is_not_known_is_a_mistake_of_the_user(run):
         Translator.load(run[0], precision="int9")
     with pytest.raises(ConfigError, match="int8 is for CPUs, and this is meta"):
         Translator.load(run[0], precision="int8", device="meta")
+
+
+@pytest.mark.parametrize("text", ["one\ntwo", "one\n12:30\nthree", "\none\r\n", "12\n13", "One is. Two is!\nthree"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_what_is_known_of_a_text_of_several_lines_is_of_one_and_the_same_answer(text, beam):
+    translator = parrot()
+    translator.splitter = BySentences()
+    [found] = translator.translate([text], beam=beam)
+    best = found.candidates[0]
+    spelt = [translator.target_tokenizer.decode(ids) for ids in ended(best.tokens)]
+    assert [part.answer for part in best.parts] == [normalise(one) for one in spelt]
+    assert best.log_prob == pytest.approx(sum(best.token_log_probs)) and len(best.tokens) == len(best.token_log_probs)
+    assert found.confidence == best.confidence
+    lines = [one.candidates[0] for one in translator.translate(re.split(r"\r\n|\n", text), beam=beam)]
+    scores = [one.score for one in lines if one.tokens]
+    assert best.score == pytest.approx(sum(scores) / max(1, len(scores)))
+
+
+def ended(tokens):
+    rows, row = [], []
+    for token in tokens:
+        row.append(token)
+        if token == 2:
+            rows.append(row[:-1])
+            row = []
+    return rows

@@ -339,17 +339,26 @@ def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory,
 
 
 def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:
-    """The model of a run in evaluation mode, with its source and target tokenizers.
+    """Same as ``load_writer``, without the configuration."""
+    return load_writer(path, which)[:3]
+
+
+def load_writer(
+    path: str | Path, which: str | int = "best"
+) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
+    """Return the model of a run in evaluation mode, its source and target tokenizers, and the run's configuration.
+
+    The configuration is the checkpoint's: reading it takes less time than reading that of the run, which is YAML.
 
     ``path`` is a run directory, or one of its checkpoints. Where a run keeps an average of its weights, that is taken.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
     """
-    run, model, _ = load_any(path, which)
+    run, model, config = load_any(path, which)
     if not isinstance(model, SequenceModel):
         raise unable(run.path, model)
-    return model, *run.tokenizers()
+    return model, *run.tokenizers(), config
 
 
 def load_reader(

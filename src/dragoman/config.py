@@ -19,8 +19,6 @@ from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform,
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dragoman.errors import ConfigError
 
@@ -212,6 +210,9 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
     Raises:
         ConfigError: no such file, not UTF-8, or not YAML; the message names file and line.
     """
+    from ruamel.yaml import YAML  # a tenth of a second that commands for finished runs do not need
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     where = where or str(text)
     try:
         content = text.read_bytes().decode() if isinstance(text, Path) else text
@@ -232,6 +233,8 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
 
 def dump_yaml(value: Any) -> str:
     """The value as YAML text, keys in the order they were declared."""
+    from ruamel.yaml import YAML
+
     yaml, out = YAML(typ="safe", pure=True), io.StringIO()
     yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 110  # pyright: ignore[reportAttributeAccessIssue]
     yaml.dump(to_dict(value), out)

@@ -12,6 +12,7 @@ from dragoman.config import unknown
 from dragoman.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    from dragoman.decode.constraints.glossary import Glossary
     from dragoman.decode.documents.document import DocumentSummary
     from dragoman.decode.documents.source_line import Require
     from dragoman.decode.translation import Translation
@@ -84,6 +85,8 @@ def targets(names: Sequence[str], output: Path | None) -> list[Path | None]:
         return [output]
     if output is None or (os.path.lexists(output) and not inside):
         raise ConfigError(f"{names[1]}: several documents are written into a folder: name one, as in -o translated")
+    if STDIN in names:
+        raise ConfigError("-: standard input has no name to be written under in a folder: give -o a file")
     goals = [output / Path(name).name for name in names]
     if twice := [goal for goal in goals if goals.count(goal) > 1]:
         raise ConfigError(f"{twice[0]}: two of the files would be written there: translate them one by one")
@@ -110,6 +113,7 @@ def fill(
     require: "Require",
     context: "NoContext | SentencesBefore",
     check_numbers: bool,
+    glossary: "Glossary | None",
     output: Path | None,
     redo: bool,
     flag_below: float | None,
@@ -128,6 +132,7 @@ def fill(
             require=require,
             context=context,
             check_numbers=check_numbers,
+            glossary=glossary,
             progress=progress,
         )
     if output is None:

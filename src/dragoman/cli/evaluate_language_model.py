@@ -67,7 +67,8 @@ def show(found: "LanguageModelEvaluation") -> None:
         table.add_row(score.name, f"[bold]{score.value:.4g}[/bold]", f"{low:.4g} to {high:.4g}")
     console().print(table)
     _, tokens, size, words = found.documents.sum(axis=0)
-    counted = f"{len(found.documents):,} document{'s' * (len(found.documents) != 1)}, {tokens:,.0f} tokens, {size:,.0f} bytes, {words:,.0f} words"
+    documents = f"{len(found.documents):,} document{'s' * (len(found.documents) != 1)}"
+    counted = f"{documents}, {tokens:,.0f} tokens, {size:,.0f} bytes, {words:,.0f} words"
     console().print(f"[dim]{counted}; read {found.context:,} tokens at once[/dim]", soft_wrap=True)
 
 

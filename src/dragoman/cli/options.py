@@ -102,8 +102,8 @@ OutputOrFolderOption = Annotated[
     typer.Option(
         "--output",
         "-o",
-        help="Where to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; of documents, a folder will do "
-        "too. Default: standard output.",
+        help="Where to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; of documents, or of "
+        "several files, a folder will do too. Default: standard output.",
     ),
 ]
 CheckpointOption = Annotated[str, typer.Option(help="best, last, or the name of a checkpoint.")]

@@ -137,7 +137,7 @@ def translate(
     from dragoman.decode.documents import placeholders
     from dragoman.decode.request import as_request
     from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import Translator, of_size
+    from dragoman.decode.translator import Translator
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
@@ -146,13 +146,15 @@ def translate(
         raise ConfigError(
             f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
         )
-    _check_outputs([one.output for one in given] if given else [output])
+    apart = [] if given else _files_apart(text or [], output)
+    goals = [goal for _, goal in apart] or [one.output for one in given] or [output]
+    _check_outputs(goals)
     typed = not text and output is None and sys.stdin.isatty()
-    lines = None if typed or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
+    reading_as = {"column": column, "as_kind": INSIST if prefix_column else as_kind}
+    named = [] if typed or given else [name for name, _ in apart] or [text]
+    inputs = [given_lines(some, **reading_as) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
-    cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
-    if nbest > 1 and cfg.nbest != nbest:
-        raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
+    cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
     layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
     how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
@@ -173,24 +175,23 @@ def translate(
         """Several answers, for texts whose first one has lost a placeholder."""
         return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 
-    reading = {"require": more, "context": translator.context, "check_numbers": check_numbers}
+    reading = {"require": more, "context": translator.context, "check_numbers": check_numbers, "glossary": glossary}
     for _, document, goal in given:
         documents.fill(document, ask, output=goal, redo=redo, flag_below=flag_below, **reading)
     if given:
         return
-    if lines is None:
+    if typed:
         _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
-        return
-    grouping = grouping_of(lines)
-    if prefix_column:
-        results = translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **how)
-    else:
+
+    def translated(lines: Iterable[str]) -> "Iterator[Translation]":
+        grouping = grouping_of(lines)
+        if prefix_column:
+            return translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **how)
         read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
-        results = placeholders.stream(read, ask, grouping=grouping, **reading)
-    if output is None:
-        write(results, sys.stdout, layout)
-    else:
-        write_file(results, output, layout)
+        return placeholders.stream(read, ask, grouping=grouping, **reading)
+
+    for lines, goal in zip(inputs, goals, strict=False):  # none where sentences are typed
+        _write_results(translated(lines), goal, layout)
 
 
 def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[str, ...]) -> "Iterator[Request]":
@@ -202,6 +203,37 @@ def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[s
     asked = translator.document(normalise(text) for text, _ in texts)  # one line in, one line out
     for one, (_, prefix) in zip(asked, prefixes, strict=True):
         yield as_request(one, prefix=prefix, tags=tags)
+
+
+def _search_for(chosen: "SearchConfig | None", beam: int, nbest: int) -> "SearchConfig":
+    from dragoman.decode.search.beam import Beam
+    from dragoman.decode.translator import of_size
+
+    cfg = chosen or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
+    if nbest > 1 and cfg.nbest != nbest:
+        raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
+    return cfg
+
+
+def _files_apart(names: list[str], output: Path | None) -> list[tuple[str, Path]]:
+    """Return where each of several files of lines goes if ``output`` is a folder; nothing if they go one after the
+    other into one file.
+
+    Raises:
+        ConfigError: two files of one name, or standard input among them.
+    """
+    from dragoman.cli.document import targets
+
+    if len(names) < 2 or output is None or not output.is_dir():
+        return []
+    return [(name, goal) for name, goal in zip(names, targets(names, output), strict=True) if goal is not None]
+
+
+def _write_results(results: "Iterable[Translation]", output: Path | None, layout: OutputLayout) -> None:
+    if output is None:
+        write(results, sys.stdout, layout)
+    else:
+        write_file(results, output, layout)
 
 
 def _check_outputs(paths: Iterable[Path | None]) -> None:

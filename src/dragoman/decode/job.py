@@ -235,7 +235,7 @@ class Job:
     ) -> Translation:
         if not parts:
             text = as_it_is(source) if source.strip() else ""
-            links = None if self.aligner is None else tuple((i, i) for i in range(len(text.split())))
+            links = None if self.aligner is None or not text else tuple((i, i) for i in range(len(text.split())))
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []
         answers = [tuple(self.judged(p.text, c) for c in some) for p, some in zip(parts, answers, strict=True)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.capabilities import TRANSLATES, check
-from dragoman.checkpoint import load_model, run_config, run_folder
+from dragoman.checkpoint import load_writer, run_folder
 from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
@@ -101,8 +101,7 @@ class Translator:
             CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
             ConfigError: no such device or precision, or more context than there was in training.
         """
-        config = run_config(run)
-        model, source_tokenizer, target_tokenizer = load_model(run, which)
+        model, source_tokenizer, target_tokenizer, config = load_writer(run, which)
         check(run, model, TRANSLATES)
         if special_tokens:
             source_tokenizer = source_tokenizer.reading_special_tokens()

@@ -76,6 +76,10 @@ class Glossary:
             forbidden.update(dict.fromkeys(_in_any_case(entry.forbidden)))
         return tuple(required), tuple(forbidden)
 
+    def changes_numbers(self, source: str) -> bool:
+        """Return whether a term of the source that is to be translated holds a digit, as 24/7 does."""
+        return any(entry.targets and _DIGIT.search(entry.source) for _, _, entry in self._found(source))
+
     def _found(self, source: str) -> Iterator[tuple[int, int, GlossaryEntry]]:
         for word in dict.fromkeys(_WORD.findall(source.casefold())):
             for pattern, entry in self.entries.get(word, ()):
@@ -120,4 +124,5 @@ def _capital(term: str) -> str:
     return term[:first] + term[first : first + 1].upper() + term[first + 1 :]
 
 
+_DIGIT = re.compile(r"\d")
 _SENTENCES = re.compile(r"[.!?:…]\s+\S")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.documents import placeholders
 from dragoman.decode.documents.source_line import Ask, Require, SourceQuestion, is_left_alone
 from dragoman.decode.translation import Translation
@@ -42,6 +43,7 @@ def translate_document(
     require: Require | None = None,
     context: NoContext | SentencesBefore = NO_CONTEXT,
     check_numbers: bool = True,
+    glossary: Glossary | None = None,
     progress: Progress | None = None,
 ) -> DocumentSummary:
     """Fill the slots of a document that have no translation yet.
@@ -53,7 +55,7 @@ def translate_document(
             any case, and one that is still the source, word for word, is not written at all.
         require: see ``placeholders.translate``.
         context: how much of the texts before it, whether they have a translation or not, is read with each.
-        check_numbers: see ``placeholders.translate``.
+        check_numbers, glossary: see ``placeholders.translate``.
         progress: called with how many slots are done, and of how many.
 
     Raises:
@@ -73,6 +75,7 @@ def translate_document(
             contexts=[before[i] for i in some],
             require=require,
             check_numbers=check_numbers,
+            glossary=glossary,
         )
         for i, slot, answer in zip(some, slots, answers, strict=True):
             if not is_left_alone(answer):

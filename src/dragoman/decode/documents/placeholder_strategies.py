@@ -61,7 +61,7 @@ class NothingToTranslate(PlaceholderStrategy):
     """A line of nothing but placeholders, numbers and signs is its own translation."""
 
     def suits(self, line: SourceLine) -> bool:
-        return is_wordless(line.text, line.placeholders)
+        return not line.bound and is_wordless(line.text, line.placeholders)
 
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
         return [in_one(1, line.text, line.text, []) for line in lines]

@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.documents.icu import ICU_KEPT, holds_icu_message
 from dragoman.decode.documents.number_strategy import NumbersHeld
 from dragoman.decode.documents.placeholder_strategies import (
@@ -42,6 +43,7 @@ def translate(
     require: Require | None = None,
     first_row: int = 1,
     check_numbers: bool = True,
+    glossary: Glossary | None = None,
 ) -> list[Translation]:
     """Translate texts so that their placeholders survive, and their line ends, tabs and outer white space as well.
 
@@ -53,6 +55,7 @@ def translate(
             that just offers more candidates.
         first_row: number of the first text.
         check_numbers: numbers and signs of a text are to come out too; where no way leads there, a warning says so.
+        glossary: the one that ``ask`` obeys. Its terms are translated even where they are numbers and signs alone.
 
     Returns:
         A translation for each text. One that needed more than one question has a single candidate, the sum of the
@@ -60,7 +63,7 @@ def translate(
     """
     given, before = codes or [()] * len(texts), contexts or [()] * len(texts)
     split = [
-        _split(text, tuple(some), context, check_numbers)
+        _split(text, tuple(some), context, check_numbers, glossary)
         for text, some, context in zip(texts, given, before, strict=True)
     ]
     lines = list(dict.fromkeys(line for _, some in split for line in some if line))
@@ -81,13 +84,14 @@ def stream(
     chunk: int = CHUNK,
     check_numbers: bool = True,
     grouping: Grouping = in_groups,
+    glossary: Glossary | None = None,
 ) -> Iterator[Translation]:
     """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
     much of those before it as ``context`` says. ``grouping`` says which are translated together."""
     row = 1
     for some in grouping(context.in_lines(texts), chunk):
         tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
-        options = {"contexts": contexts, "require": require, "check_numbers": check_numbers}
+        options = {"contexts": contexts, "require": require, "check_numbers": check_numbers, "glossary": glossary}
         for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), some, strict=True):
             yield _as_given(text, answer)
         row += len(some)
@@ -96,7 +100,7 @@ def stream(
 def _as_given(text: str, answer: Translation) -> Translation:
     """The answer to a text that was normalised, as one to the text; where there was no word to translate, with its own
     white space."""
-    if answer.source != text and is_wordless(text):
+    if answer.source != text and not answer.candidates[0].tokens and is_wordless(text):
         whole = dataclasses.replace(answer.candidates[0], text=as_it_is(text))
         answer = dataclasses.replace(answer, candidates=(whole,))
     return dataclasses.replace(answer, source=text)
@@ -124,16 +128,25 @@ def _with_key(line: SourceLine, key: Accelerator, answer: Translation) -> Transl
 _SPACE = re.compile(r"^\s+|\s+$|[ ]*[\t\n\r\f\v]\s*")
 
 
-def _split(text: str, codes: tuple[str, ...], context: Before, checked: bool) -> tuple[list[str], list[SourceLine]]:
+def _split(
+    text: str, codes: tuple[str, ...], context: Before, checked: bool, glossary: Glossary | None
+) -> tuple[list[str], list[SourceLine]]:
     """The white space that stays as it is, and the lines between: one more of them."""
+
+    def line(part: str) -> SourceLine:
+        if glossary is None:
+            return SourceLine(part, codes, context, checked)
+        bound = bool(glossary.of(part)[0])
+        return SourceLine(part, codes, context, checked and not glossary.changes_numbers(part), bound)
+
     inside = [(p.start, p.end) for p in find(text, codes)]
     spaces, lines, at = [], [], 0
     for match in _SPACE.finditer(text):
         if not any(start < match.end() and match.start() < end for start, end in inside):
-            lines.append(SourceLine(text[at : match.start()], codes, context, checked))
+            lines.append(line(text[at : match.start()]))
             spaces.append(match[0])
             at = match.end()
-    return spaces, [*lines, SourceLine(text[at:], codes, context, checked)]
+    return spaces, [*lines, line(text[at:])]
 
 
 def _assembled(

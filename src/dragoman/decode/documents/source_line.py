@@ -34,6 +34,8 @@ class SourceLine:
     """What stands before it in its document."""
     checked: bool = True
     """Whether its numbers and signs are to come out as well."""
+    bound: bool = False
+    """A glossary has a translation for something in it, so that it is no line without words."""
 
     def __bool__(self) -> bool:
         return bool(self.text)
