@@ -1,5 +1,7 @@
 """No answer holds half a character, whatever a model that was never trained would say."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +20,8 @@ from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
 from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import LengthLimit
+from dragoman.model.interface import Tokens
+from dragoman.text.tokens.framing import FrameTemplate
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bpe
 
@@ -117,6 +121,28 @@ def test_a_stream_is_whole_characters_and_ends_with_one():
     generator = Generator(language_model(), TOKENIZERS["bytes"])
     for most in range(1, 12):
         assert REPLACEMENT not in "".join(generator.stream("a", search=Sample(temperature=3.0), max_new_tokens=most))
+
+
+def test_an_imported_model_chooses_as_its_original_does_and_its_text_leaves_out_what_is_no_character():
+    model, tokenizer = language_model(), copy.copy(TOKENIZERS["bytes"])
+    tokenizer.__dict__["template"] = FrameTemplate((), (), {})  # as imported tokenizers have one
+    generator, broken = Generator(model, tokenizer), 0
+    for prompt in ("a", "bc", "é", "The door"):
+        ids = tokenizer.encode(prompt)
+        for _ in range(9):
+            logits = model.logits(model.hidden(Tokens(torch.tensor([ids]))))[0, -1]
+            logits[[PAD, BOS]] = -torch.inf
+            ids.append(int(logits.argmax()))
+            if ids[-1] == EOS:
+                break
+        [found] = generator.generate([prompt], search=Greedy(), max_new_tokens=9)
+        written = len(tokenizer.encode(prompt))
+        chosen = list(found.continuations[0].tokens)
+        assert chosen[: len(ids) - written] == ids[written:]
+        broken += REPLACEMENT in tokenizer.decode(ids)
+        assert REPLACEMENT not in found.text
+        assert "".join(generator.stream(prompt, search=Greedy(), max_new_tokens=9)) == found.text
+    assert broken, "else this shows nothing"
 
 
 def test_a_row_that_other_rules_leave_nothing_else_still_goes_on():

@@ -20,6 +20,7 @@ from dragoman.decode.job import Progress
 from dragoman.decode.precision import resolve_auto
 from dragoman.decode.request import as_request
 from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import DataError
@@ -138,6 +139,7 @@ class Augmentation:
         checkpoint = checkpoint_at(self.run, self.which)
         translator = Translator.load(checkpoint.path, device=device, precision=precision)
         translator.check_tags(self.tags)
+        splitter = translator.splitter
         kept.take_up(
             {
                 "pairs": self.making.__name__,
@@ -148,6 +150,7 @@ class Augmentation:
                 "tags": list(self.tags),
                 "device": device,
                 "precision": precision,
+                **({"sentences": splitter.language} if isinstance(splitter, BySentences) else {}),
             },
             LOT,
         )
