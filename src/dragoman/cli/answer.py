@@ -10,7 +10,7 @@ import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import given_lines, write_lines
-from dragoman.cli.live_input import line_batches
+from dragoman.cli.live_input import is_pipe, line_batches
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.terminal import tracked
@@ -48,7 +48,7 @@ def answer(
     from dragoman.decode.readers.answerer import Answerer
 
     batches = _of_records(text) if context is None else _on(_context(context), text)
-    if text is not None:
+    if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 

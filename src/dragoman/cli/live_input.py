@@ -41,9 +41,15 @@ def standard_input() -> Iterator[str]:
 
 def pipe_lines(path: str) -> "LiveLines | None":
     """Return the lines of a pipe that has a name, such as ``<(command)``; None for any other file."""
-    if os.name != "posix" or not stat.S_ISFIFO(os.stat(path).st_mode):
-        return None
-    return LiveLines(open(path, "rb"), path)
+    return LiveLines(open(path, "rb"), path) if is_pipe(path) else None
+
+
+def is_pipe(path: str) -> bool:
+    """Return whether a pipe has this name, or standard input, whose lines may come slowly."""
+    try:
+        return path == "-" or (os.name == "posix" and stat.S_ISFIFO(os.stat(path).st_mode))
+    except (OSError, ValueError):  # a text, which is no name of a file
+        return False
 
 
 class LiveLines(Iterator[str]):
