@@ -16,6 +16,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,6 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    # ---- what lies beside the checkpoints ---------------------------------------------------------
 
     @property
     def config(self) -> dict[str, Any]:
@@ -297,9 +296,8 @@ class RunDirectory:
                 try:
                     durable.remove(checkpoint.path)
                 except OSError as error:
-                    raise CheckpointError(
-                        f"{checkpoint.path}: cannot remove it: {error.strerror}; all is saved"
-                    ) from error
+                    said = f"{checkpoint.path}: cannot remove it: {error.strerror}; all is saved"
+                    raise CheckpointError(said) from error
 
     def rewind(self, checkpoint: Checkpoint, best: int | None) -> None:
         """Make ``checkpoint`` the last one, and that after ``best`` steps the best one.
@@ -319,11 +317,10 @@ class RunDirectory:
 
 
 def _is_intact(checkpoint: Checkpoint) -> bool:
-    try:
+    with suppress(Damaged):
         checkpoint.verify()
-    except Damaged:
-        return False
-    return True
+        return True
+    return False
 
 
 # ---- the model a run has trained ------------------------------------------------------------------
@@ -343,14 +340,10 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     return load_writer(path, which)[:3]
 
 
-def load_writer(
-    path: str | Path, which: str | int = "best"
-) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
-    """Return the model of a run in evaluation mode, its source and target tokenizers, and the run's configuration.
+def load_writer(path: str | Path, which: str | int) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
+    """Return the model of a run in evaluation mode, its tokenizers (source, target) and the checkpoint's configuration.
 
-    The configuration is the checkpoint's: reading it takes less time than reading that of the run, which is YAML.
-
-    ``path`` is a run directory, or one of its checkpoints. Where a run keeps an average of its weights, that is taken.
+    ``path`` is a run directory or a checkpoint. Averaged weights are taken where a run keeps them.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
@@ -386,8 +379,8 @@ def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
     Raises:
         CheckpointError: no such run or checkpoint.
     """
-    run, which = _run_and_name(Path(path), which)
-    return run.find(which)
+    run, name = _run_and_name(Path(path), which)
+    return run.find(name)
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
