@@ -343,10 +343,8 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
 def load_writer(path: str | Path, which: str | int) -> tuple[SequenceModel, Tokenizer, Tokenizer, dict[str, Any]]:
     """Return the model of a run in evaluation mode, its tokenizers (source, target) and the checkpoint's configuration.
 
-    ``path`` is a run directory or a checkpoint. Averaged weights are taken where a run keeps them.
-
-    Raises:
-        CheckpointError: as ``RunDirectory.load``; or a model that writes no text.
+    ``path`` is a run directory or a checkpoint. Averaged weights are taken where a run keeps them. Raises
+    CheckpointError as ``RunDirectory.load``; or for a model that writes no text.
     """
     run, model, config = load_any(path, which)
     if not isinstance(model, SequenceModel):
