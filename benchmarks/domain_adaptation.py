@@ -94,7 +94,10 @@ def toy(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
     from tiny_run import write_pairs
 
     args.folder, args.steps, args.base_steps, args.sentences = folder / "runs", 2, 2, 2
-    args.train = args.valid = args.test = str(write_pairs(folder / "old.tsv"))
+    lines = write_pairs(folder / "old.tsv").read_text().splitlines(keepends=True)
+    for name, some in (("train", lines[20:]), ("valid", lines[:10]), ("test", lines[10:20])):
+        (folder / f"{name}.tsv").write_text("".join(some))
+        setattr(args, name, str(folder / f"{name}.tsv"))
     return args
 
 

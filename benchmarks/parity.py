@@ -135,6 +135,8 @@ def main() -> int:
         *from_text,
         "",
     ]
+    if arguments.smoke:
+        print("\n".join(lines))
     write_results("parity.md", "\n".join(lines), smoke=arguments.smoke)
     return int(wrong > 0)
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,8 +45,12 @@ def tiny_run(folder: Path) -> Path:
     sys.path.append(str(TESTS))
     import tiny_run as tiny
 
+    from dragoman.model.norm import LayerNorm
     from dragoman.train.run import start
 
-    for _ in start(tiny.config(tiny.write_pairs(folder / "pairs.tsv")), folder / "run").events():
+    cfg = tiny.config(tiny.write_pairs(folder / "pairs.tsv"))
+    towers = {side: replace(getattr(cfg.model, side), final_norm=LayerNorm()) for side in ("encoder", "decoder")}
+    cfg = replace(cfg, model=replace(cfg.model, **towers))  # CTranslate2 knows no other pre-norm model
+    for _ in start(cfg, folder / "run").events():
         pass
     return folder / "run"
