@@ -32,7 +32,7 @@ WAYS: dict[str, tuple[bool, float, dict[str, Any]]] = {
     "all weights": (False, 1.5e-3, {}),
     "adapters of rank 16": (False, 4e-3, {"lora": {"rank": 16, "alpha": 32.0, "targets": ["*"]}}),
     "all weights, old text mixed in": (True, 1.5e-3, {}),
-    "the same, 1,000 further pieces": (True, 1.5e-3, {"vocabulary": {"kind": "extended", "by": 1000}}),
+    "the same, {by:,} further pieces": (True, 1.5e-3, {"vocabulary": {"kind": "extended"}}),
 }
 
 
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--to", default="de", help="target language, as Home Assistant names it")
     parser.add_argument("--steps", type=int, default=400, help="of each adaptation")
     parser.add_argument("--base-steps", type=int, default=2500)
+    parser.add_argument("--pieces", type=int, default=1000, help="that the vocabulary is extended by")
     parser.add_argument("--sentences", type=int, default=200, help="of each test set that are scored")
     add_smoke(parser)
     args = parser.parse_args()
@@ -93,7 +94,7 @@ def toy(args: argparse.Namespace, folder: Path) -> argparse.Namespace:
     sys.path.append(str(TESTS))
     from tiny_run import write_pairs
 
-    args.folder, args.steps, args.base_steps, args.sentences = folder / "runs", 2, 2, 2
+    args.folder, args.steps, args.base_steps, args.sentences, args.pieces = folder / "runs", 2, 2, 2, 10
     lines = write_pairs(folder / "old.tsv").read_text().splitlines(keepends=True)
     for name, some in (("train", lines[20:]), ("valid", lines[:10]), ("test", lines[10:20])):
         (folder / f"{name}.tsv").write_text("".join(some))
@@ -116,6 +117,8 @@ def compare(args: argparse.Namespace, new: dict[str, Any]) -> str:
     first = {"preset": "transformer-tiny", "data": given, "train": settings(args.base_steps, 3e-3)}
     runs = {"before": (base, learn(base, first))}
     for number, (name, (mixed, peak, more)) in enumerate(WAYS.items()):
+        if "vocabulary" in more:
+            name, more = name.format(by=args.pieces), {"vocabulary": more["vocabulary"] | {"by": args.pieces}}
         data = new | {"train": [*new["train"], *([old["train"]] if mixed else [])]}
         path = args.folder / f"way-{number}"
         plain = {"init": {"run": str(base)} | more, "data": data, "train": settings(args.steps, peak)}
