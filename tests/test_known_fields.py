@@ -1,4 +1,4 @@
-"""Tables that name fields in words follow the fields: a field that was renamed would otherwise be unknown in silence."""
+"""Lists that name fields in words follow the fields: a field that is renamed would otherwise drop out of them in silence."""
 
 import dataclasses
 
@@ -8,8 +8,7 @@ from dragoman.config import from_dict, merge
 from dragoman.interchange.family import _NO_MATTER
 from dragoman.migrations import _RENAMED_PATHS
 from dragoman.model.encoder import EncoderConfig
-from dragoman.model.inference.known import KNOWN
-from dragoman.model.inference.known import check_known as check_kernels_know
+from dragoman.model.inference.known import check_known
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 
@@ -18,16 +17,9 @@ def names(part):
     return {field.name for field in dataclasses.fields(part)}
 
 
-@pytest.mark.parametrize("part", KNOWN, ids=lambda part: part.__name__)
-def test_the_kernels_table_names_every_field_and_no_other(part):
-    fields = KNOWN[part]
-    listed = [*fields.computed.split(), *fields.apart.split(), *(name for name, _ in fields.only)]
-    assert sorted(listed) == sorted(names(part) - {"kind"})
-
-
 @pytest.mark.parametrize("name", ["transformer-tiny", "transformer-fast", "lm-tiny"])
 def test_the_kernels_know_the_models_that_presets_make(name):
-    check_kernels_know(from_dict(TransformerConfig, merge(PRESETS[name]()["model"], {"vocab": 100})), "model")
+    check_known(from_dict(TransformerConfig, merge(PRESETS[name]()["model"], {"vocab": 100})), "model")
 
 
 def test_fields_that_no_family_describes_exist():
