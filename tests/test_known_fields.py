@@ -1,4 +1,4 @@
-"""Lists that name fields in words follow the fields: a field that is renamed would otherwise drop out of them in silence."""
+"""Lists that name fields in words follow the fields: a field that is renamed would otherwise drop out of them."""
 
 import dataclasses
 
