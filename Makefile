@@ -9,19 +9,22 @@ DRAWS ?= 300
 SEED ?= 0
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check explore bench clean
+.PHONY: demo test check lint explore bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
 
-test: $(VENV)/installed-dev
+# Format, lint and types first: they take seconds, and what they find is cheap to mend.
+test: lint
 	OMP_NUM_THREADS=1 $(PYTEST)
 
-check: $(VENV)/installed-dev
+check: lint
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 explore: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PYTEST) $$(grep -l "from hypothesis" tests/test_*.py)

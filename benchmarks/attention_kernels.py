@@ -10,14 +10,15 @@ Prints CPU milliseconds, and how many times as long PyTorch's takes as the writt
 Writes ``results/attention_kernels.md`` beside this file.
 """
 
+import argparse
 import platform
 import time
 from collections.abc import Callable
 from datetime import date
 from itertools import product
-from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 from torch import Tensor
 
 from dragoman.model import attention as kernels
@@ -39,11 +40,11 @@ def milliseconds(run: Callable[[], object], rounds: int = 5) -> float:
     return 1000 * min(times)
 
 
-def measure(length: int, *, precision: torch.dtype, dropout: float, learn: bool) -> dict[str, float]:
+def measure(tokens: int, length: int, *, precision: torch.dtype, dropout: float, learn: bool) -> dict[str, float]:
     """CPU time with each kernel that can."""
     attention = AttentionConfig(heads=HEADS, visibility=Causal(), dropout=dropout).build(WIDTH).train(learn)
     view = AttentionContext(AttentionMask(causal=True), PositionEffect(), None)
-    x, upstream = torch.randn(2, TOKENS // length, length, WIDTH)
+    x, upstream = torch.randn(2, tokens // length, length, WIDTH)
     wanted = [x.requires_grad_(learn), *attention.parameters()]
 
     def run() -> Tensor | tuple[Tensor, ...]:
@@ -62,11 +63,15 @@ def measure(length: int, *, precision: torch.dtype, dropout: float, learn: bool)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_smoke(parser)
+    smoke = parser.parse_args().smoke
+    tokens, lengths = (32, (8, 16)) if smoke else (TOKENS, (16, 32, 64, 128, 256, 512))
     lines = [
         "# Attention kernels",
         "",
         f"{date.today()}, {platform.processor() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads. CPU ms of a layer, {TOKENS:,} tokens.",
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads. CPU ms of a layer, {tokens:,} tokens.",
         "",
         "| precision | dropout | pass | length | fused | explicit | fused / explicit | flash |",
         "|---|---|---|---|---|---|---|---|",
@@ -74,8 +79,8 @@ def main() -> None:
     for precision, dropout, learn in product((torch.float32, torch.bfloat16), (0.0, 0.1), (True, False)):
         if dropout and not learn:
             continue
-        for length in (16, 32, 64, 128, 256, 512):
-            took = measure(length, precision=precision, dropout=dropout, learn=learn)
+        for length in lengths:
+            took = measure(tokens, length, precision=precision, dropout=dropout, learn=learn)
             both = "forward and backward" if learn else "forward"
             row = (
                 str(precision)[6:],
@@ -89,9 +94,7 @@ def main() -> None:
             )
             lines.append(f"| {' | '.join(map(str, row))} |")
             print(lines[-1])
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "attention_kernels.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_results("attention_kernels.md", "\n".join(lines), smoke=smoke)
 
 
 if __name__ == "__main__":

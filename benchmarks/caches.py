@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import load_model
 from dragoman.decode.search.beam import Beam
@@ -84,18 +85,18 @@ def translations(model: SequenceModel, plain: SequenceModel, rows: list[list[int
     return lines
 
 
-def steps(rounds: int) -> list[str]:
+def steps(rounds: int, rows: int = ROWS) -> list[str]:
     caches = [cache for cache in CACHES if not cache.startswith("window")]
     lines = [f"| cache | {' | '.join(f'at {n} tokens' for n in LENGTHS)} |", "|---|" + "---:|" * len(LENGTHS)]
-    order = (torch.randint(0, 5, (ROWS // 5, 5)) + 5 * torch.arange(ROWS // 5)[:, None]).flatten()
+    order = (torch.randint(0, 5, (rows // 5, 5)) + 5 * torch.arange(rows // 5)[:, None]).flatten()
     for cache in caches:
         cells = []
         for length in LENGTHS:
             found = []
             for _ in range(rounds):
                 state = parse_cache(cache).new_state(Causal())
-                state.extend(KV(*(torch.randn(ROWS, HEADS, length, CHANNELS) for _ in range(2))))
-                new = KV(*(torch.randn(ROWS, HEADS, 1, CHANNELS) for _ in range(2)))
+                state.extend(KV(*(torch.randn(rows, HEADS, length, CHANNELS) for _ in range(2))))
+                new = KV(*(torch.randn(rows, HEADS, 1, CHANNELS) for _ in range(2)))
 
                 def some(state=state, new=new) -> None:
                     for _ in range(8):
@@ -114,40 +115,47 @@ def processor() -> str:
     return models[0] if models else platform.machine()
 
 
-@torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--sentences", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
+    add_smoke(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    with run_of(parser, arguments) as run:
+        text = report(run, arguments.sentences, 1 if arguments.smoke else arguments.rounds, smoke=arguments.smoke)
+    print(text)
+    write_results("caches.md", text, smoke=arguments.smoke)
+
+
+@torch.inference_mode()
+def report(run: Path, sentences: int, rounds: int, *, smoke: bool) -> str:
     keep_memory()
-    translator = Translator.load(arguments.run, device="cpu", precision="float32")
-    pairs = list(read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl"))))[: arguments.sentences]
+    translator = Translator.load(run, device="cpu", precision="float32")
+    pairs = list(read_pairs(JsonLines(path=str(run / "data" / "test.jsonl"))))[:sentences]
     rows = [[*ids, EOS] for ids in translator.source_tokenizer.encode_batch([pair.source for pair in pairs])]
-    plain = load_model(arguments.run)[0]
+    plain = load_model(run)[0]
     parameters = sum(p.numel() for p in plain.parameters())
     lines = [
         "# Caches",
         "",
         f"{date.today()}; {processor()}, 1 thread, Python {platform.python_version()}, torch {torch.__version__}; "
-        f"CPU seconds, median of {arguments.rounds} rounds.",
+        f"CPU seconds, median of {rounds} rounds.",
         "",
-        f"Translations by {arguments.run.name} ({parameters:,} parameters, float32), {len(rows)} sentences of its test "
+        f"Translations by {run.name} ({parameters:,} parameters, float32), {len(rows)} sentences of its test "
         "set in batches of 64; the same answers as `growing`, token by token. `preallocated` is run by kernels of our "
         "own, where there is a C compiler, the others by PyTorch:",
         "",
-        *translations(translator.model, plain, rows, arguments.rounds),
+        *translations(translator.model, plain, rows, rounds),
         "",
         f"One layer's cache by itself, {ROWS} rows, {HEADS} heads of {CHANNELS} channels, microseconds to reorder all "
         "rows, add a token, and read everything back:",
         "",
-        *steps(max(5, arguments.rounds)),
+        *(steps(1, rows=10) if smoke else steps(max(5, rounds))),
         "",
     ]
-    print("\n".join(lines))
-    (Path(__file__).parent / "results" / "caches.md").write_text("\n".join(lines))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from hashlib import blake2b
-from pathlib import Path
+
+from smoke import add_smoke, write_results
 
 from dragoman.text.cleaning.clean import Cleaning, clean, normalise
 from dragoman.text.cleaning.dedupe import Deduplication, dedupe
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 1_000_000])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--one", nargs=2, metavar=("WAY", "PAIRS"), help=argparse.SUPPRESS)
+    add_smoke(parser)
     given = parser.parse_args()
     if given.one:
         print(measure(given.one[0], int(given.one[1])))
@@ -100,12 +102,12 @@ def main() -> None:
         "|---|---:|---:|---:|---:|---:|",
     ]
     print("\n".join(lines), flush=True)
-    for pairs in given.pairs:
+    row = measure if given.smoke else measured  # a process each takes seconds to begin
+    for pairs in [200] if given.smoke else given.pairs:
         for way in given.ways:
-            lines.append(measured(way, pairs))
+            lines.append(row(way, pairs))
             print(lines[-1], flush=True)
-    results = Path(__file__).parent / "results" / "clean_memory.md"
-    results.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_results("clean_memory.md", "\n".join(lines), smoke=given.smoke)
 
 
 if __name__ == "__main__":

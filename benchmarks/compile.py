@@ -21,17 +21,17 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 from torch import nn
-from train_speed import BASE, CPU, even, ours
+from train_speed import BASE, CPU, TOY, Setting, even, ours
 
 from dragoman.data.tasks import TranslationTask
 from dragoman.machine import autocast, choose_products, keep_memory
 from dragoman.model.linear import multiply_by
 from dragoman.train import loop
-from dragoman.train.compiling import Off, On, Uncompiled
+from dragoman.train.compiling import Compiled, Off, On, Uncompiled
 from dragoman.train.distributed.micro_batch import whole
 from dragoman.train.optimize import Adam
 
@@ -41,9 +41,9 @@ LENGTHS = (8, 16, 24, 32, 48)
 class Way:
     """A learner, with its own model."""
 
-    def __init__(self, loss: Uncompiled, precision: str):
+    def __init__(self, setting: Setting, loss: Uncompiled, precision: str):
         torch.manual_seed(1)
-        self.model: nn.Module = ours(BASE)[0]
+        self.model: nn.Module = ours(setting)[0]
         multiply_by(self.model, choose_products("auto", CPU, precision))
         self.loss, self.optimizer, self.progress = loss, Adam().build(self.model), loop.LoopProgress()
         self.rules = loop.StepRules(
@@ -60,11 +60,16 @@ class Way:
         return report.loss
 
 
-def main(rounds: int, precision: str) -> None:
+def main(rounds: int, precision: str, *, smoke: bool) -> None:
     keep_memory()
-    setting, task = replace(BASE, tokens=1024), TranslationTask()
+    setting, task = replace(TOY if smoke else BASE, tokens=96 if smoke else 1024), TranslationTask()
     batches = [batch for length in LENGTHS for batch in even(setting, 1, length)]
-    ways = {"off": Way(Off().build(task.loss, CPU), precision), "on": Way(On().build(task.loss, CPU), precision)}
+    # at toy size the program is traced and then run by PyTorch: a compiler would take minutes
+    program = Compiled(task.loss, backend="aot_eager") if smoke else On().build(task.loss, CPU)
+    ways = {
+        "off": Way(setting, Off().build(task.loss, CPU), precision),
+        "on": Way(setting, program, precision),
+    }
     on, seconds = ways["on"], []
     for _ in range(2):
         began = time.perf_counter()
@@ -82,7 +87,7 @@ def main(rounds: int, precision: str) -> None:
     lines = [
         f"# A step as one compiled program, {precision}",
         "",
-        f"{BASE}; batches of {setting.tokens:,} target tokens, {', '.join(map(str, LENGTHS))} a sentence.",
+        f"{setting}; batches of {setting.tokens:,} target tokens, {', '.join(map(str, LENGTHS))} a sentence.",
         f"{date.today()}; {platform.processor() or platform.machine()}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} thread; {rounds} rounds.",
         "",
@@ -98,12 +103,13 @@ def main(rounds: int, precision: str) -> None:
     ]
     text = "\n".join(lines) + "\n"
     print(text)
-    (Path(__file__).parent / "results" / f"compile-{precision}.md").write_text(text, encoding="utf-8")
+    write_results(f"compile-{precision}.md", text, smoke=smoke)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    add_smoke(parser)
     given = parser.parse_args()
-    main(given.rounds, given.precision)
+    main(1 if given.smoke else given.rounds, given.precision, smoke=given.smoke)

@@ -35,6 +35,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
@@ -53,6 +54,7 @@ from dragoman.text.tokens.training import Words
 SIZES = {
     "small": {"dim": 256, "heads": 4, "hidden": 1024, "depth": 3},
     "base": {"dim": 512, "heads": 8, "hidden": 2048, "depth": 6},
+    "toy": {"dim": 32, "heads": 4, "hidden": 64, "depth": 1},
 }
 VOCAB, LENGTH = 8000, 16
 LIMITS = {
@@ -208,26 +210,34 @@ def peak_memory(name: str, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--size", choices=LIMITS, default="small")
+    add_smoke(parser)
     arguments = parser.parse_args()
+    size, rounds = ("toy", 1) if arguments.smoke else (arguments.size, arguments.rounds)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_run(folder / "run", arguments.size)
+        write_run(folder / "run", size)
         export_ctranslate2(folder / "run", folder / "ctranslate2")
         export_huggingface(folder / "run", folder / "huggingface")
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            memory = {name: pool.apply(peak_memory, (name, folder)) for name in CONTESTANTS}
+        memory = {name: 0.0 for name in CONTESTANTS} if arguments.smoke else peaks(folder)
         keep_memory()  # for everyone: a setting of the process
         contestants = {name: build(folder) for name, build in CONTESTANTS.items()}
         agreed = agreement(contestants)
         for name in ("CTranslate2, float32", "Hugging Face, float32"):
             assert min(agreed[name]) >= 0.95, f"{name} says something else: {agreed[name]}"
-        measured = speeds(contestants, arguments.rounds)
-    report(arguments.size, arguments.rounds, measured, agreed, memory)
+        measured = speeds(contestants, rounds)
+    text = report(size, rounds, measured, agreed, memory)
+    print(text)
+    write_results(f"decode_{size}.md", text, smoke=arguments.smoke)
 
 
-def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[str, float]) -> None:
+def peaks(folder: Path) -> dict[str, float]:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return {name: pool.apply(peak_memory, (name, folder)) for name in CONTESTANTS}
+
+
+def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[str, float]) -> str:
     parts = SIZES[size]
     lines = [
         f"# Decoding speed, {size}",
@@ -249,9 +259,7 @@ def report(size: str, rounds: int, measured: dict, agreed: dict, memory: dict[st
         lines.append(
             f"| {name} | {rates} | {1000 / measured[name, 1, 0]:.2f} | {memory[name]:,.0f} | {same:.0%} / {five:.0%} |"
         )
-    text = "\n".join([*lines, "", LIMITS[size], ""])
-    print(text)
-    (Path(__file__).parent / "results" / f"decode_{size}.md").write_text(text)
+    return "\n".join([*lines, "", LIMITS.get(size, ""), ""])
 
 
 @cache

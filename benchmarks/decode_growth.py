@@ -8,14 +8,15 @@ one, each token reads all before it anew. Rows made together should cost as much
 thread; writes ``results/decode_growth.md`` beside this file.
 """
 
+import argparse
 import platform
 import statistics
 import time
 from datetime import date
-from pathlib import Path
 
 import torch
 from caches import processor
+from smoke import add_smoke, write_results
 
 from dragoman.config import from_dict, merge
 from dragoman.decode.precision import prepare_for_inference
@@ -43,19 +44,19 @@ def tokens(rows: int, length: int) -> torch.Tensor:
     return torch.randint(BOS + 2, VOCAB, (rows, length))
 
 
-def by_place(model: SequenceModel, cache: str) -> dict[int, float]:
+def by_place(model: SequenceModel, cache: str, places: tuple[int, ...]) -> dict[int, float]:
     """Microseconds of a token that follows so many."""
-    state, said, spent = model.start(tokens(1, SOURCE), parse_cache(cache)), tokens(1, PLACES[-1] + 1), []
+    state, said, spent = model.start(tokens(1, SOURCE), parse_cache(cache)), tokens(1, places[-1] + 1), []
     for token in said.split(1, dim=1):
         began = time.process_time_ns()
         model.decode(token, state)
         spent.append((time.process_time_ns() - began) / 1e3)
-    return {place: statistics.median(spent[place - AROUND : place]) for place in PLACES}
+    return {place: statistics.median(spent[max(0, place - AROUND) : place]) for place in places}
 
 
-def uncached(model: SequenceModel) -> dict[int, float]:
+def uncached(model: SequenceModel, places: tuple[int, ...]) -> dict[int, float]:
     found, source = {}, tokens(1, SOURCE)
-    for place in PLACES:
+    for place in places:
         if place <= UNCACHED_TO:
             said, spent = tokens(1, place), []
             for _ in range(5):
@@ -66,10 +67,10 @@ def uncached(model: SequenceModel) -> dict[int, float]:
     return found
 
 
-def by_batch(model: SequenceModel, cache: str, length: int = 32) -> dict[int, float]:
+def by_batch(model: SequenceModel, cache: str, batches: tuple[int, ...], length: int = 32) -> dict[int, float]:
     """Microseconds of a step of so many rows, on average over a text."""
     found = {}
-    for rows in BATCHES:
+    for rows in batches:
         rounds = []
         for _ in range(3):
             state, said = model.start(tokens(rows, SOURCE), parse_cache(cache)), tokens(rows, length)
@@ -83,18 +84,22 @@ def by_batch(model: SequenceModel, cache: str, length: int = 32) -> dict[int, fl
 
 @torch.inference_mode()
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_smoke(parser)
+    smoke = parser.parse_args().smoke
+    at, rows = ((8, 16), (1, 2)) if smoke else (PLACES, BATCHES)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     keep_memory()
     model = small()
     model.decode(tokens(1, 1), model.start(tokens(1, SOURCE)))
-    places = {"preallocated": by_place(model, "preallocated"), "growing": by_place(model, "growing")}
-    places |= {"window:64:4": by_place(model, "window:64:4"), "none": uncached(model)}
-    batches = by_batch(model, "preallocated")
+    places = {cache: by_place(model, cache, at) for cache in ("preallocated", "growing", "window:64:4")}
+    places["none"] = uncached(model, at)
+    batches = by_batch(model, "preallocated", rows)
     ready = prepare_for_inference(small(), "cpu", "float32")  # as ``translate`` and ``generate`` run it
     ready.decode(tokens(1, 1), ready.start(tokens(1, SOURCE)))
-    places = {f"{BY_KERNELS}, preallocated": by_place(ready, "preallocated")} | places
-    by_kernels = by_batch(ready, "preallocated")
+    places = {f"{BY_KERNELS}, preallocated": by_place(ready, "preallocated", at)} | places
+    by_kernels = by_batch(ready, "preallocated", rows)
     parameters = sum(p.numel() for p in model.parameters())
     lines = [
         "# How the cost of decoding grows",
@@ -104,10 +109,10 @@ def main() -> None:
         "",
         f"A token after so many others (one row; median of {AROUND} tokens), by PyTorch where nothing else is said:",
         "",
-        f"| cache | {' | '.join(f'{place:,}' for place in PLACES)} |",
-        "|---|" + "---:|" * len(PLACES),
+        f"| cache | {' | '.join(f'{place:,}' for place in at)} |",
+        "|---|" + "---:|" * len(at),
         *(
-            f"| {name} | " + " | ".join(f"{found[p]:,.0f}" if p in found else "" for p in PLACES) + " |"
+            f"| {name} | " + " | ".join(f"{found[p]:,.0f}" if p in found else "" for p in at) + " |"
             for name, found in places.items()
         ),
         "",
@@ -117,12 +122,12 @@ def main() -> None:
         "|---:|---:|---:|---:|---:|",
         *(
             f"| {n} | {by_kernels[n]:,.0f} | {by_kernels[n] / n:,.0f} | {batches[n]:,.0f} | {batches[n] / n:,.0f} |"
-            for n in BATCHES
+            for n in rows
         ),
         "",
     ]
     print("\n".join(lines))
-    (Path(__file__).parent / "results" / "decode_growth.md").write_text("\n".join(lines))
+    write_results("decode_growth.md", "\n".join(lines), smoke=smoke)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 from rich.progress import Progress, TimeRemainingColumn
+from smoke import add_smoke, write_results
 
 from dragoman.errors import UserError
 from dragoman.text.formats.pairs import Pair, guess_source, read_pairs
@@ -181,7 +182,9 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", choices=[*FILES, TWO_FILES])
+    add_smoke(parser)
     given = parser.parse_args()
+    given.inputs = 200 if given.smoke else given.inputs
     pick, names = random.Random(given.seed), [given.only] if given.only else [*FILES, TWO_FILES]
     outcomes = {name: Outcome() for name in names}
     began = time.process_time()
@@ -217,7 +220,7 @@ def report(outcomes: dict[str, Outcome], given: argparse.Namespace, seconds: flo
         for said, count in (outcome.whole or Counter()).most_common(4):
             rows.append(f"- {name}: {count:,} like `{said.strip(': ')}`")
     if not given.only:
-        (Path(__file__).parent / "results" / "fuzz_readers.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_results("fuzz_readers.md", "\n".join(rows), smoke=given.smoke)
     print("\n".join(rows))
 
 

@@ -30,6 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the processes are
 
 import torch
 import torch._dynamo  # optimizers import it: once, before the forks
+from smoke import add_smoke, write_results
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.train.events import Finished
@@ -52,7 +53,7 @@ def write_pairs(path: Path) -> None:
     path.write_text("".join(f"{s}\t{' '.join(w[::-1].upper() for w in s.split())}\n" for s in sorted(sentences)))
 
 
-def config(pairs: Path) -> RunConfig:
+def config(pairs: Path, steps: int) -> RunConfig:
     """Accumulates, averages, and validates and saves at unlike times in the middle of epochs of 11 steps."""
     return load(
         {
@@ -63,7 +64,7 @@ def config(pairs: Path) -> RunConfig:
             },
             "tokenizer": {"kind": "bpe", "vocab": 400},
             "train": {
-                "budget": {"kind": "steps", "steps": STEPS},
+                "budget": {"kind": "steps", "steps": steps},
                 "schedule": {"warmup": 10},
                 "batch_tokens": 400,
                 "accumulate": 2,
@@ -127,13 +128,13 @@ def die_at(call: int) -> None:
         setattr(os, name, dying(name, getattr(os, name)))
 
 
-def train(pairs: Path, path: Path, call: int | None) -> int:
+def train(pairs: Path, path: Path, steps: int, call: int | None = None) -> int:
     """Fork a process that begins or resumes the run, to be killed at that change of the disk; its id."""
     child = os.fork()
     if child:
         return child
     try:
-        run = resume(path) if (path / "config.yaml").exists() else start(config(pairs), path)
+        run = resume(path) if (path / "config.yaml").exists() else start(config(pairs, steps), path)
         if call is not None:
             die_at(call)
         finished = [event for event in run.events() if isinstance(event, Finished)]
@@ -150,12 +151,12 @@ class Trial:
     differs: list[str] = field(default_factory=list)
 
 
-def attempt(pairs: Path, path: Path, draw: random.Random, length: float, expected: dict[str, str]) -> Trial:
+def attempt(pairs: Path, path: Path, steps: int, draw: random.Random, length: float, expected: dict[str, str]) -> Trial:
     trial, wanted = Trial(), draw.randint(2, 5)
     while True:
         killing = len(trial.kills) < wanted
         by_time = killing and draw.random() < 0.5
-        child = train(pairs, path, draw.randint(1, 150) if killing and not by_time else None)
+        child = train(pairs, path, steps, draw.randint(1, 150) if killing and not by_time else None)
         if by_time:
             time.sleep(draw.uniform(0, 0.7 * length))
             os.kill(child, signal.SIGKILL)  # a zombie, if it is done already
@@ -188,7 +189,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, {versions}"
 
 
-def write_report(trials: list[Trial], seed: int, minutes: float) -> str:
+def report(trials: list[Trial], steps: int, seed: int, minutes: float) -> list[str]:
     kills = [kill for trial in trials for kill in trial.kills]
     how = Counter(kill.split()[0] for kill in kills)
     equal = sum(not trial.differs for trial in trials)
@@ -201,7 +202,7 @@ def write_report(trials: list[Trial], seed: int, minutes: float) -> str:
         f"{date.today()}; {machine()}; seed {seed}; {minutes:.0f} minutes.",
         "",
         f"{len(kills)} kills: {how['time']} after a random time, {how['disk']} at a random change of the disk. "
-        f"Each run was resumed until its {STEPS} steps were made.",
+        f"Each run was resumed until its {steps} steps were made.",
         "",
         "| trial | killed by, and the step it fell back to | result |",
         "|---:|---|---|",
@@ -209,30 +210,31 @@ def write_report(trials: list[Trial], seed: int, minutes: float) -> str:
     for number, trial in enumerate(trials, start=1):
         result = "differs: " + ", ".join(trial.differs) if trial.differs else "equal"
         lines.append(f"| {number} | {', '.join(trial.kills)} | {result} |")
-    path = Path(__file__).parent / "results" / "kill_resume.md"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
-    return lines[2]
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    add_smoke(parser)
     given = parser.parse_args()
+    steps, count = (12, 1) if given.smoke else (STEPS, given.trials)
     draw, began, trials = random.Random(given.seed), time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         pairs = Path(folder) / "pairs.tsv"
         write_pairs(pairs)
         quick = time.monotonic()
-        assert os.waitpid(train(pairs, Path(folder) / "whole", None), 0)[1] == 0
+        assert os.waitpid(train(pairs, Path(folder) / "whole", steps), 0)[1] == 0
         length, expected = time.monotonic() - quick, fingerprint(Path(folder) / "whole")
         print(f"the uninterrupted run takes {length:.1f} s")
-        for number in range(1, given.trials + 1):
-            trial = attempt(pairs, Path(folder) / f"trial-{number}", draw, length, expected)
+        for number in range(1, count + 1):
+            trial = attempt(pairs, Path(folder) / f"trial-{number}", steps, draw, length, expected)
             trials.append(trial)
             print(f"{number:3}  {', '.join(trial.kills)}  {trial.differs or 'equal'}", flush=True)
-    print(write_report(trials, given.seed, (time.monotonic() - began) / 60).replace("*", ""))
+    lines = report(trials, steps, given.seed, (time.monotonic() - began) / 60)
+    print("\n".join(lines) if given.smoke else lines[2].replace("*", ""))
+    write_results("kill_resume.md", "\n".join(lines), smoke=given.smoke)
     return int(any(trial.differs for trial in trials))
 
 

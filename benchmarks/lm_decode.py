@@ -11,8 +11,8 @@ Expected: a token reads every weight once, 168 MB in float32, 84 in bfloat16, 42
 that one core gets from memory that is 120, 240 and 480 tokens a second, for everyone who does nothing else.
 
 ``--llama-python`` is the Python of an environment with ``pip install llama-cpp-python gguf``, which builds llama.cpp
-for this processor; without it llama.cpp is left out. It is a process of its own (``llama_peer.py``) that counts its
-own CPU seconds.
+for this processor; without it llama.cpp is left out. It is a process of its own (``peers/llama_peer.py``) that counts
+its own CPU seconds.
 
 Writes ``results/lm_decode.md`` beside this file.
 """
@@ -25,12 +25,13 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import torch
 from decode import processor
+from smoke import add_smoke, write_results
 
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import to_dict
@@ -45,14 +46,29 @@ from dragoman.presets.language import llama
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 from dragoman.text.tokens.training import Words
 
-VOCAB, PROMPT, TOKENS = 32_000, [501, 602, 703, 804], 200
+PROMPT = [501, 602, 703, 804]
 
 
-def write_run(folder: Path) -> int:
+@dataclass(frozen=True)
+class Setting:
+    dim: int = 512
+    depth: int = 8
+    heads: int = 8
+    hidden: int = 1408
+    vocab: int = 32_000
+    tokens: int = 200
+
+
+TOY = Setting(dim=32, depth=1, heads=4, hidden=64, vocab=1000, tokens=8)
+
+
+def write_run(folder: Path, s: Setting) -> int:
     """A run with random weights, in which no text ends; its parameters, each counted once."""
-    tokenizer = Tokenizer.train(Words(vocab=VOCAB), [f"w{i}" for i in range(VOCAB)])
+    tokenizer = Tokenizer.train(Words(vocab=s.vocab), [f"w{i}" for i in range(s.vocab)])
     torch.manual_seed(1)
-    cfg = llama(dim=512, depth=8, heads=8, mlp=Gated(hidden=1408), position=Rotary(), tied=True, eps=1e-5)
+    cfg = llama(
+        dim=s.dim, depth=s.depth, heads=s.heads, mlp=Gated(hidden=s.hidden), position=Rotary(), tied=True, eps=1e-5
+    )
     cfg = replace(cfg, vocab=len(tokenizer))
     model = cfg.build()
     with torch.no_grad():
@@ -125,7 +141,7 @@ class CTranslate2(Contestant):
 
 class LlamaCpp(Contestant):
     def __init__(self, folder: Path, python: str, numbers: str):
-        command = [python, str(Path(__file__).with_name("llama_peer.py")), str(folder / "huggingface"), numbers]
+        command = [python, str(Path(__file__).parent / "peers" / "llama_peer.py"), str(folder / "huggingface"), numbers]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -163,12 +179,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-python", help="of an environment with llama-cpp-python and gguf")
+    add_smoke(parser)
     arguments = parser.parse_args()
+    setting, rounds = (TOY, 1) if arguments.smoke else (Setting(), arguments.rounds)
     torch.set_num_threads(1)
     keep_memory()  # for everyone: a setting of the process
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        parameters = write_run(folder / "run")
+        parameters = write_run(folder / "run", setting)
         export_ctranslate2(folder / "run", folder / "ctranslate2")
         export_huggingface(folder / "run", folder / "huggingface")
         contestants = {name: build(folder) for name, build in CONTESTANTS.items()}
@@ -179,17 +197,18 @@ def main() -> None:
         said: dict[str, list[int]] = {}
         for contestant in contestants.values():
             contestant.write(8)  # warms up
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for name, contestant in contestants.items():
-                taken, said[name] = contestant.timed(TOKENS)
+                taken, said[name] = contestant.timed(setting.tokens)
                 seconds[name].append(taken)
         for contestant in contestants.values():
             contestant.close()
     lines = [
         "# Decoding speed of a language model",
         "",
-        f"{parameters / 1e6:.0f} million parameters (8 layers, width 512, feed-forward 1,408, 8 heads, vocabulary "
-        f"{VOCAB:,}), random weights; {TOKENS} tokens greedily, one text at a time; median of {arguments.rounds} "
+        f"{parameters / 1e6:.0f} million parameters ({setting.depth} layers, width {setting.dim}, feed-forward "
+        f"{setting.hidden:,}, {setting.heads} heads, vocabulary {setting.vocab:,}), random weights; {setting.tokens} "
+        f"tokens greedily, one text at a time; median of {rounds} "
         "interleaved rounds. Agreement: tokens up to the first that is not dragoman's in float32.",
         "",
         f"{date.today()}; {processor()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
@@ -200,10 +219,10 @@ def main() -> None:
     ]
     for name, taken in seconds.items():
         same = alike(said[name], said["dragoman, float32"])
-        lines.append(f"| {name} | {TOKENS / statistics.median(taken):,.0f} | {same} of {TOKENS} |")
+        lines.append(f"| {name} | {setting.tokens / statistics.median(taken):,.0f} | {same} of {setting.tokens} |")
     text = "\n".join([*lines, ""])
     print(text)
-    (Path(__file__).parent / "results" / "lm_decode.md").write_text(text)
+    write_results("lm_decode.md", text, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import argparse
 import platform
 import statistics
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,54 +39,74 @@ from dragoman.train import loop
 from dragoman.train.distributed.micro_batch import whole
 from dragoman.train.optimize import AdamW
 
-DEPTH, DIM, HEADS, HIDDEN, VOCAB, ROWS, CONTEXT = 6, 384, 6, 1024, 8000, 16, 256
-CPU, TASK = torch.device("cpu"), LanguageModellingTask(context=CONTEXT)
+CPU = torch.device("cpu")
 
 
-def batch(seed: int, documents: int) -> TextBatch:
-    ids = torch.randint(3, VOCAB, (ROWS, CONTEXT + 1), generator=torch.Generator().manual_seed(seed))
-    segment = (torch.arange(CONTEXT) * documents // CONTEXT).expand(ROWS, -1) if documents > 1 else None
+@dataclass(frozen=True)
+class Setting:
+    depth: int = 6
+    dim: int = 384
+    heads: int = 6
+    hidden: int = 1024
+    vocab: int = 8000
+    rows: int = 16
+    context: int = 256
+
+    @property
+    def task(self) -> LanguageModellingTask:
+        return LanguageModellingTask(context=self.context)
+
+
+TOY = Setting(depth=1, dim=32, heads=4, hidden=64, vocab=100, rows=2, context=16)
+
+
+def batch(s: Setting, seed: int, documents: int) -> TextBatch:
+    ids = torch.randint(3, s.vocab, (s.rows, s.context + 1), generator=torch.Generator().manual_seed(seed))
+    segment = (torch.arange(s.context) * documents // s.context).expand(s.rows, -1) if documents > 1 else None
     return TextBatch(ids[:, :-1], ids[:, 1:].contiguous(), segment)
 
 
-def ours() -> Transformer:
-    mlp, position = Gated(hidden=HIDDEN), Rotary()
-    cfg = llama(dim=DIM, depth=DEPTH, heads=HEADS, kv_heads=HEADS, mlp=mlp, position=position, tied=True, eps=1e-6)
-    return replace(cfg, vocab=VOCAB).build()
+def ours(s: Setting) -> Transformer:
+    mlp, position = Gated(hidden=s.hidden), Rotary()
+    cfg = llama(
+        dim=s.dim, depth=s.depth, heads=s.heads, kv_heads=s.heads, mlp=mlp, position=position, tied=True, eps=1e-6
+    )
+    return replace(cfg, vocab=s.vocab).build()
 
 
 class Ours:
-    def __init__(self, precision: str, documents: int = 1):
+    def __init__(self, s: Setting, precision: str, documents: int = 1):
         torch.manual_seed(1)
-        self.model, self.documents = ours().train(), documents
+        self.setting, self.model, self.documents = s, ours(s).train(), documents
         multiply_by(self.model, choose_products("auto", CPU, precision))
         self.optimizer, self.progress = AdamW().build(self.model), loop.LoopProgress()
         self.rules = loop.StepRules(seed=1, precision=autocast(precision, CPU))
         self.speeds: list[float] = []
 
     def learn(self, seed: int) -> float:
-        parts = whole([batch(seed, self.documents)])
+        parts = whole([batch(self.setting, seed, self.documents)])
         return loop.train_step(
-            self.model, TASK.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
+            self.model, self.setting.task.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
         ).loss
 
 
 class HuggingFace:
-    def __init__(self, precision: str):
+    def __init__(self, s: Setting, precision: str):
         from transformers import LlamaConfig, LlamaForCausalLM
 
         torch.manual_seed(1)
         shape = LlamaConfig(
-            vocab_size=VOCAB, hidden_size=DIM, intermediate_size=HIDDEN, num_hidden_layers=DEPTH,
-            num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=CONTEXT,
+            vocab_size=s.vocab, hidden_size=s.dim, intermediate_size=s.hidden, num_hidden_layers=s.depth,
+            num_attention_heads=s.heads, num_key_value_heads=s.heads, max_position_embeddings=s.context,
             tie_word_embeddings=True, use_cache=False,
         )  # fmt: skip
+        self.setting = s
         self.model = LlamaForCausalLM(shape).train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=3e-4, betas=(0.9, 0.98), fused=True)
         self.precision, self.speeds = autocast(precision, CPU), list[float]()
 
     def learn(self, seed: int) -> float:
-        given = batch(seed, 1)
+        given = batch(self.setting, seed, 1)
         with self.precision():
             logits: Tensor = self.model(input_ids=given.ids).logits
             loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), given.targets.flatten())
@@ -97,24 +117,26 @@ class HuggingFace:
         return loss.item()
 
 
-def flops() -> int:
-    given = batch(1, 1)
+def flops(s: Setting) -> int:
+    given = batch(s, 1, 1)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        TASK.loss(ours(), TextBatch(given.ids.to("meta"), given.targets.to("meta"), None))[0].backward()
+        s.task.loss(ours(s), TextBatch(given.ids.to("meta"), given.targets.to("meta"), None))[0].backward()
     return counter.get_total_flops()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    add_smoke(parser)
+    given = parser.parse_args()
+    s, rounds = (TOY, 1) if given.smoke else (Setting(), given.rounds)
     keep_memory()  # for everyone: a setting of the process
     field = {
-        (name, precision): build(precision)
+        (name, precision): build(s, precision)
         for precision in ("float32", "bfloat16")
         for name, build in (
             ("dragoman", Ours),
-            ("dragoman, five documents a row kept apart", lambda precision: Ours(precision, documents=5)),
+            ("dragoman, five documents a row kept apart", lambda s, precision: Ours(s, precision, documents=5)),
             ("Hugging Face LlamaForCausalLM", HuggingFace),
         )
     }
@@ -124,12 +146,12 @@ def main() -> None:
             began = time.process_time()
             losses[entry] = racer.learn(i)
             if i:
-                racer.speeds.append(ROWS * CONTEXT / (time.process_time() - began))
+                racer.speeds.append(s.rows * s.context / (time.process_time() - began))
     lines = [
         "# Training a language model",
         "",
-        f"{DEPTH} layers, width {DIM}, {HEADS} heads, SwiGLU {HIDDEN:,}, vocabulary {VOCAB:,}; {ROWS} rows of "
-        f"{CONTEXT} tokens a step; medians of {rounds} interleaved steps.",
+        f"{s.depth} layers, width {s.dim}, {s.heads} heads, SwiGLU {s.hidden:,}, vocabulary {s.vocab:,}; {s.rows} rows "
+        f"of {s.context} tokens a step; medians of {rounds} interleaved steps.",
         "",
         f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s), "
         f"Python {platform.python_version()}, torch {torch.__version__}.",
@@ -137,7 +159,7 @@ def main() -> None:
         "| library | precision | tokens per CPU second | of Hugging Face | MFU | last loss |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    work = flops() / (ROWS * CONTEXT)
+    work = flops(s) / (s.rows * s.context)
     for (name, precision), racer in field.items():
         speed = statistics.median(racer.speeds)
         theirs = statistics.median(field["Hugging Face LlamaForCausalLM", precision].speeds)
@@ -147,7 +169,7 @@ def main() -> None:
         lines.append(f"| {name} | {precision} | {speed:,.0f} | {speed / theirs:.2f} | {share} | {loss:.2f} |")
     text = "\n".join([*lines, ""])
     print(text)
-    (Path(__file__).parent / "results" / "lm_train.md").write_text(text, encoding="utf-8")
+    write_results("lm_train.md", text, smoke=given.smoke)
 
 
 if __name__ == "__main__":

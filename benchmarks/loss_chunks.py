@@ -6,13 +6,14 @@ Times loss and gradients of 4,096 tokens over a vocabulary of 8,000 (width 256),
 logits at once, beside the plain loss. Prints CPU milliseconds; writes ``results/loss_chunks.md`` beside this file.
 """
 
+import argparse
 import platform
 import time
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 
 from dragoman.model import chunked_loss as chunks
 from dragoman.model import loss
@@ -20,9 +21,9 @@ from dragoman.model import loss
 TOKENS, DIM, VOCAB = 4096, 256, 8000
 
 
-def milliseconds(function: Callable[..., torch.Tensor], dtype: torch.dtype, rounds: int = 3) -> float:
-    hidden, weight = torch.randn(TOKENS, DIM, requires_grad=True), torch.randn(VOCAB, DIM, requires_grad=True)
-    targets, times = torch.randint(1, VOCAB, (TOKENS,)), []
+def milliseconds(tokens: int, function: Callable[..., torch.Tensor], dtype: torch.dtype, rounds: int = 3) -> float:
+    hidden, weight = torch.randn(tokens, DIM, requires_grad=True), torch.randn(VOCAB, DIM, requires_grad=True)
+    targets, times = torch.randint(1, VOCAB, (tokens,)), []
     for _ in range(rounds + 1):
         start = time.process_time()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -33,26 +34,28 @@ def milliseconds(function: Callable[..., torch.Tensor], dtype: torch.dtype, roun
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_smoke(parser)
+    smoke = parser.parse_args().smoke
+    tokens = 16 if smoke else TOKENS
     lines = [
         "# Chunks of logits",
         "",
         f"{date.today()}, {platform.processor() or platform.machine()}, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads. CPU ms of loss and gradients: {TOKENS:,} tokens, {VOCAB:,} entries.",
+        f"{torch.get_num_threads()} threads. CPU ms of loss and gradients: {tokens:,} tokens, {VOCAB:,} entries.",
         "",
         "| chunk | float32 | bfloat16 |",
         "|---|---|---|",
     ]
     for megabytes in (0.5, 1, 2, 4, 8, 16, 32, 128):
         chunks.CHUNK_BYTES = int(megabytes * 2**20)
-        times = [milliseconds(loss.linear_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
+        times = [milliseconds(tokens, loss.linear_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
         lines.append(f"| {megabytes} MB | {times[0]:.0f} | {times[1]:.0f} |")
         print(lines[-1])
-    times = [milliseconds(loss.plain_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
+    times = [milliseconds(tokens, loss.plain_cross_entropy, dtype) for dtype in (torch.float32, torch.bfloat16)]
     lines.append(f"| plain loss | {times[0]:.0f} | {times[1]:.0f} |")
     print(lines[-1])
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "loss_chunks.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_results("loss_chunks.md", "\n".join(lines), smoke=smoke)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
@@ -68,14 +69,24 @@ class Contestant:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--every", type=int, default=50)
+    add_smoke(parser)
     given = parser.parse_args()
+    if given.smoke:
+        given.steps, given.every, given.batch_tokens = 2, 1, 100
+    with run_of(parser, given) as run:
+        text = compare(run, given)
+    write_results("optimizers.md", text, smoke=given.smoke)
+    print(text)
+
+
+def compare(run: Path, given: argparse.Namespace) -> str:
     keep_memory()
-    directory = RunDirectory.open(given.run)
-    cfg = from_dict(RunConfig, directory.config, where=str(given.run))
+    directory = RunDirectory.open(run)
+    cfg = from_dict(RunConfig, directory.config, where=str(run))
     train = dataclasses.replace(cfg.train, batch_tokens=given.batch_tokens, accumulate=1, samples=0, scored=0)
     cfg = dataclasses.replace(cfg, train=train)
     task_data = task_data_for(cfg).open(cfg, directory)
@@ -93,10 +104,10 @@ def main() -> None:
                 assert seen is not None
                 contestant.seen[step] = seen.loss, contestant.seconds
                 print(f"{step}  {contestant.choice.kind} {contestant.peak:g}: {seen.loss:.3f}", flush=True)
-    write(contestants, cfg, given)
+    return report(contestants, cfg, given)
 
 
-def write(contestants: list[Contestant], cfg: RunConfig, given: argparse.Namespace) -> None:
+def report(contestants: list[Contestant], cfg: RunConfig, given: argparse.Namespace) -> str:
     steps = list(contestants[0].seen)
     lines = [
         "# Optimizers beside each other",
@@ -114,9 +125,7 @@ def write(contestants: list[Contestant], cfg: RunConfig, given: argparse.Namespa
     for c in contestants:
         losses = " | ".join(f"{loss:.3f}" for loss, _ in c.seen.values())
         lines.append(f"| {c.choice.kind} | {c.peak:g} | {losses} | {c.seconds:.0f} | {c.remembered:.2f} |")
-    text = "\n".join(lines) + "\n"
-    (Path(__file__).parent / "results" / "optimizers.md").write_text(text)
-    print(text)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from smoke import add_smoke, write_results
 
 from dragoman.data.batch import Batches, collate
 from dragoman.data.tasks import TranslationTask
@@ -48,6 +49,8 @@ from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adam
 
 STEPS, TOKENS = 4, 2048
+SHAPE = {"dim": 256, "heads": 4, "hidden": 1024, "depth": 3}
+TOY = {"dim": 16, "heads": 4, "hidden": 32, "depth": 1}
 WAYS = {"one process": (1, Replicated()), "two replicas": (2, Replicated()), "two shards": (2, Sharded())}
 
 
@@ -62,15 +65,15 @@ def store(folder: Path) -> None:
     ParallelCorpus.build(folder, pairs, tokenizer, tokenizer, longest=None)
 
 
-def worker(way: str, folder: Path) -> None:
+def worker(way: str, folder: Path, *, smoke: bool) -> None:
     """Make the steps; the first process tells losses and seconds on standard output."""
     torch.set_num_threads(1)
     keep_memory()
     with join_group() as group:
         torch.manual_seed(1)
         corpus = ParallelCorpus.open(folder)
-        plan, task = Batches(corpus.lengths, TOKENS, 1, 2), TranslationTask()
-        model = replace(vaswani2017(dim=256, heads=4, hidden=1024, depth=3), vocab=8000).build()
+        plan, task = Batches(corpus.lengths, 200 if smoke else TOKENS, 1, 2), TranslationTask()
+        model = replace(vaswani2017(**(TOY if smoke else SHAPE)), vocab=8000).build()
         exchange = WAYS[way][1].build(group)
         exchange.place(model, torch.device("cpu"))
         optimizer, progress, told = Adam().build(model), LoopProgress(), []
@@ -99,8 +102,8 @@ def worker(way: str, folder: Path) -> None:
             print(json.dumps(told))
 
 
-def measured(way: str, folder: Path) -> list[dict[str, float]]:
-    command = [sys.executable, __file__, "--way", way, "--store", str(folder)]
+def measured(way: str, folder: Path, *, smoke: bool) -> list[dict[str, float]]:
+    command = [sys.executable, __file__, "--way", way, "--store", str(folder), *(["--smoke"] if smoke else [])]
     if WAYS[way][0] == 1:
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     with tempfile.TemporaryFile("w+") as out:
@@ -116,14 +119,14 @@ def measured(way: str, folder: Path) -> list[dict[str, float]]:
         return json.loads(out.read())
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, *, smoke: bool) -> None:
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     last = {}
     with tempfile.TemporaryDirectory() as place:
         store(Path(place) / "store")
         for _ in range(rounds):
             for way in WAYS:
-                steps = measured(way, Path(place) / "store")
+                steps = measured(way, Path(place) / "store", smoke=smoke)
                 last[way] = steps[-1]["loss"]
                 found[way] += steps[1:]
     speed = {way: statistics.median(s["tokens"] / s["seconds"] for s in steps) for way, steps in found.items()}
@@ -145,7 +148,7 @@ def main(rounds: int) -> None:
     made = statistics.median(s["made"] / s["seconds"] for s in found["one process"])
     lines += ["", f"Making the batches of a step takes {100 * made:.2f}% of it: what prefetching could save on a CPU."]
     text = "\n".join(lines) + "\n"
-    (Path(__file__).parent / "results" / "parallel.md").write_text(text)
+    write_results("parallel.md", text, smoke=smoke)
     print(text)
 
 
@@ -154,8 +157,9 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--way", choices=list(WAYS))
     parser.add_argument("--store", type=Path)
+    add_smoke(parser)
     given = parser.parse_args()
     if given.way:
-        worker(given.way, given.store)
+        worker(given.way, given.store, smoke=given.smoke)
     else:
-        main(given.rounds)
+        main(1 if given.smoke else given.rounds, smoke=given.smoke)

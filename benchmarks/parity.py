@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 import transformers
+from smoke import TESTS, add_smoke, write_results
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(TESTS))
 import foreign
 import foreign_text
 
@@ -67,12 +68,12 @@ def count(name: str, texts: int) -> tuple[list[Count], float]:
     return counts, worst
 
 
-def count_from_text() -> tuple[list[str], int]:
+def count_from_text(cases: list[foreign_text.Case], texts: tuple[str, ...]) -> tuple[list[str], int]:
     """Return a line for each family and tokenizer, and how much differs that is not known to."""
     lines, wrong = [], 0
-    for case in foreign_text.CASES:
+    for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            found = foreign_text.count(case, Path(folder))
+            found = foreign_text.count(case, Path(folder), texts)
         cells = [f"{found[name][0]} of {found[name][1]}" if name in found else "" for name in FROM_TEXT]
         lines.append(f"| {case.name} | {'with' if case.begins else 'without'} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
@@ -87,17 +88,21 @@ FROM_TEXT = ("ids", "answers", "given back", "written anew")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--texts", type=int, default=20)
+    add_smoke(parser)
     arguments = parser.parse_args()
+    names, cases, texts = [*foreign.MODELS, *foreign.ENCODERS], foreign_text.CASES, foreign_text.TEXTS
+    if arguments.smoke:
+        arguments.texts, names, cases, texts = 2, names[:1], cases[:1], texts[:2]
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     began, table, wrong = time.monotonic(), [], 0
-    for name in [*foreign.MODELS, *foreign.ENCODERS]:
+    for name in names:
         counts, worst = count(name, arguments.texts)
         wrong += sum(one.all - one.good for one in counts)
         cells = [str(one) if one.all else "" for one in counts]
         table.append(f"| {name} | {' | '.join(cells)} | {worst:.1e} |")
         print(table[-1], flush=True)
-    from_text, differing = count_from_text()
+    from_text, differing = count_from_text(cases, texts)
     wrong += differing
     lines = [
         "# The same numbers and words as their own library",
@@ -118,7 +123,7 @@ def main() -> int:
         "",
         "## From text",
         "",
-        f"{len(foreign_text.TEXTS)} texts (spaces, line ends, contractions, numbers, code, scripts, emoji, none) read",
+        f"{len(texts)} texts (spaces, line ends, contractions, numbers, code, scripts, emoji, none) read",
         "as `AutoTokenizer` reads the folder, by the tokenizer of a family's own class, with and without a token that",
         "begins a text (where a class leaves the choice: BERT, RoBERTa, BART, T5 and Marian do not); greedy answers as",
         "`generate`'s (an empty prompt has none there; of encoders: outputs within 1e-4); and the same texts read by",
@@ -130,7 +135,9 @@ def main() -> int:
         *from_text,
         "",
     ]
-    (Path(__file__).parent / "results" / "parity.md").write_text("\n".join(lines))
+    if arguments.smoke:
+        print("\n".join(lines))
+    write_results("parity.md", "\n".join(lines), smoke=arguments.smoke)
     return int(wrong > 0)
 
 

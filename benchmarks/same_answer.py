@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from smoke import add_smoke, run_of, write_results
 
 from dragoman.checkpoint import load_model
 from dragoman.decode.verify.checks import Check, run_checks
@@ -30,11 +31,19 @@ def line(check: Check) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--sentences", type=int, default=1000)
+    add_smoke(parser)
     arguments = parser.parse_args()
-    model, tokenizer, target_tokenizer = load_model(arguments.run)
-    pairs = list(read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl"))))[: arguments.sentences]
+    with run_of(parser, arguments) as run:
+        text, passed = report(run, arguments.sentences)
+    write_results("same_answer.md", text, smoke=arguments.smoke)
+    return int(not passed)
+
+
+def report(run: Path, sentences: int) -> tuple[str, bool]:
+    model, tokenizer, target_tokenizer = load_model(run)
+    pairs = list(read_pairs(JsonLines(path=str(run / "data" / "test.jsonl"))))[:sentences]
     rows = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.source for pair in pairs])]
     began, checks = time.monotonic(), []
     for check in run_checks(WritingVerifier(model, target_tokenizer, rows, batch=64)):
@@ -52,7 +61,7 @@ def main() -> int:
         "",
         f"{date.today()}; {platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
         f"Python {platform.python_version()}, torch {torch.__version__}; "
-        f"{arguments.run.name}, {parameters:,} parameters; "
+        f"{run.name}, {parameters:,} parameters; "
         f"{time.monotonic() - began:.0f} s.",
         "",
         "| compared | asked | the same | difference |",
@@ -60,8 +69,7 @@ def main() -> int:
         *map(line, checks),
         "",
     ]
-    (Path(__file__).parent / "results" / "same_answer.md").write_text("\n".join(lines))
-    return int(not all(check.passed for check in checks))
+    return "\n".join(lines), all(check.passed for check in checks)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Expected: help within half a second, ``import dragoman`` within 1.5, the first s
 Writes ``results/startup.md`` beside this file.
 """
 
+import argparse
 import os
 import platform
 import random
@@ -23,6 +24,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 
 COMMAND = [sys.executable, "-m", "dragoman"]
 
@@ -38,27 +40,32 @@ def seconds(command: list[str], rounds: int) -> tuple[float, float]:
     return min(taken)
 
 
-def made_up(path: Path) -> str:
+def made_up(path: Path, count: int) -> str:
     """Words by rank as Zipf has them, translated word by word."""
     draw = random.Random(1)
     words = ["".join(draw.choices("abcdefghiklmnoprstu", k=draw.randint(2, 9))) for _ in range(12_000)]
     weights = [1 / rank for rank in range(1, len(words) + 1)]
     with path.open("w", encoding="utf-8") as file:
-        for _ in range(29_000):
+        for _ in range(count):
             sentence = draw.choices(words, weights, k=draw.randint(4, 30))
             file.write(f"{' '.join(sentence)}\t{' '.join(word[::-1] for word in sentence)}\n")
     return str(path)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", nargs="?")
+    add_smoke(parser)
+    given = parser.parse_args()
+    rounds = 1 if given.smoke else 5
     with tempfile.TemporaryDirectory() as folder:
-        pairs = sys.argv[1] if len(sys.argv) > 1 else made_up(Path(folder) / "pairs.tsv")
+        pairs = given.pairs or made_up(Path(folder) / "pairs.tsv", 300 if given.smoke else 29_000)
         train = [*COMMAND, "train", "--pairs", pairs, "--preset", "transformer-tiny", "--run", f"{folder}/run"]
         once = ["train.budget={kind: steps, steps: 1}", "train.validate_every=1000000", "data.hold_out.valid=0"]
         rows = [
-            ("dragoman --help", *seconds([*COMMAND, "--help"], 5), 0.5),
-            ("import dragoman", *seconds([sys.executable, "-c", "import dragoman"], 5), 1.5),
-            ("import torch alone", *seconds([sys.executable, "-c", "import torch"], 5), None),
+            ("dragoman --help", *seconds([*COMMAND, "--help"], rounds), 0.5),
+            ("import dragoman", *seconds([sys.executable, "-c", "import dragoman"], rounds), 1.5),
+            ("import torch alone", *seconds([sys.executable, "-c", "import torch"], rounds), None),
             ("dragoman train, first step made and saved", *seconds([*train, *once], 1), 10),
         ]
     lines = [
@@ -74,7 +81,7 @@ def main() -> None:
         lines.append(f"| {what} | {cpu:.2f} | {clock:.2f} | {'' if wanted is None else f'{wanted:.1f}'} |")
     text = "\n".join([*lines, ""])
     print(text)
-    (Path(__file__).parent / "results" / "startup.md").write_text(text, encoding="utf-8")
+    write_results("startup.md", text, smoke=given.smoke)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ Expected: less than the peers by the logits, which are never stored: 4,096 x 8,0
 Writes ``results/train_memory.md`` beside this file.
 """
 
+import argparse
 import platform
 import resource
 import subprocess
 import sys
 from datetime import date
-from pathlib import Path
 
 import torch
+from smoke import add_smoke, write_results
 from torch import Tensor
-from train_speed import BASE, CONTESTANTS, contestant, even
+from train_speed import BASE, CONTESTANTS, TOY, Setting, contestant, even
 
 from dragoman.machine import keep_memory
 from dragoman.model.chunked_loss import CHUNK_BYTES
@@ -34,24 +35,24 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
 
 
-def one(name: str, precision: str) -> float:
+def one(name: str, precision: str, setting: Setting = BASE) -> float:
     """In this process: what learning takes on top of what was there before."""
     keep_memory()
-    batches, before = even(BASE, 3), resident()
-    racer = contestant(name, BASE, precision)
+    batches, before = even(setting, 3), resident()
+    racer = contestant(name, setting, precision)
     for batch in batches:
         racer.step(batch, counted=False)
     return resident() - before
 
 
 def in_a_process(name: str, precision: str) -> float:
-    command = [sys.executable, __file__, name, precision]
+    command = [sys.executable, __file__, "--one", name, precision]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def parts(precision: str) -> dict[str, float]:
+def parts(precision: str, setting: Setting) -> dict[str, float]:
     """Of our 2017 model, in MB."""
-    racer, saved = contestant("dragoman, 2017", BASE, precision), dict[int, int]()
+    racer, saved = contestant("dragoman, 2017", setting, precision), dict[int, int]()
     weights = {p.untyped_storage().data_ptr() for p in racer.model.parameters()}
 
     def keep(t: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ def parts(precision: str) -> dict[str, float]:
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        racer.step(even(BASE, 1)[0], counted=False)
+        racer.step(even(setting, 1)[0], counted=False)
     parameters = sum(p.nbytes for p in racer.model.parameters())
     state = sum(t.nbytes for s in racer.optimizer.state.values() for t in s.values())
     found = {
@@ -74,28 +75,36 @@ def parts(precision: str) -> dict[str, float]:
 
 
 def main() -> None:
-    if len(sys.argv) == 3:
-        print(one(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--one", nargs=2, metavar=("LIBRARY", "PRECISION"), help=argparse.SUPPRESS)
+    add_smoke(parser)
+    given = parser.parse_args()
+    if given.one:
+        print(one(*given.one))
         return
+    setting = TOY if given.smoke else BASE
     lines = [
         "# Memory of training",
         "",
-        f"{BASE}; batches of {BASE.tokens:,} target tokens, 32 a sentence. {date.today()}; "
+        f"{setting}; batches of {setting.tokens:,} target tokens, 32 a sentence. {date.today()}; "
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.",
         "",
         "| library | float32, MB | bfloat16, MB |",
         "|---|---:|---:|",
     ]
     for name in CONTESTANTS:
-        sizes = [in_a_process(name, precision) for precision in ("float32", "bfloat16")]
+        sizes = [
+            one(name, precision, setting) if given.smoke else in_a_process(name, precision)
+            for precision in ("float32", "bfloat16")
+        ]
         lines.append(f"| {name} | {sizes[0]:,.0f} | {sizes[1]:,.0f} |")
         print(lines[-1], flush=True)
     lines += ["", "Of ours, 2017:", "", "| part | float32, MB | bfloat16, MB |", "|---|---:|---:|"]
-    exact, rough = parts("float32"), parts("bfloat16")
+    exact, rough = parts("float32", setting), parts("bfloat16", setting)
     lines += [f"| {name} | {exact[name]:,.0f} | {rough[name]:,.0f} |" for name in exact]
     text = "\n".join([*lines, ""])
     print(text)
-    (Path(__file__).parent / "results" / "train_memory.md").write_text(text, encoding="utf-8")
+    write_results("train_memory.md", text, smoke=given.smoke)
 
 
 if __name__ == "__main__":

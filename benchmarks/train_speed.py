@@ -30,13 +30,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from smoke import add_smoke, write_results
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,6 +74,7 @@ class Setting:
 
 BASE = Setting("base", 3, 256, 1024, 768, 8000)
 SMALL = Setting("small", 4, 128, 256, 176, 10_000)
+TOY = Setting("toy", 1, 32, 64, 64, 100, tokens=128)
 
 
 def even(setting: Setting, count: int, length: int = 32) -> list[PairBatch]:
@@ -325,7 +326,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["base", "small"])
+    add_smoke(parser)
     arguments = parser.parse_args()
+    settings = [(BASE, even, "32 tokens a sentence"), (SMALL, captions, "4 to 30 tokens a sentence")]
+    if arguments.smoke:
+        arguments.rounds, settings = 1, [(TOY, make, title) for _, make, title in settings]
     keep_memory()  # for everyone: a setting of the process
     lines = [
         "# Training speed",
@@ -335,13 +340,13 @@ def main() -> None:
         "",
     ]
     count = arguments.rounds + 1
-    for setting, make, title in ((BASE, even, "32 tokens a sentence"), (SMALL, captions, "4 to 30 tokens a sentence")):
+    for setting, make, title in settings:
         if arguments.only in (None, setting.name):
             lines += [f"## {title}", "", *compete(setting, make(setting, count), arguments.rounds)]
     text = "\n".join(lines)
     print(text)
     if arguments.only is None:
-        (Path(__file__).parent / "results" / "train_speed.md").write_text(text)
+        write_results("train_speed.md", text, smoke=arguments.smoke)
 
 
 if __name__ == "__main__":

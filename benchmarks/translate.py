@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from decode import processor
+from smoke import add_smoke, run_of, write_results
 
 from dragoman.decode.translator import Translator
 from dragoman.interchange.ctranslate2 import export_ctranslate2
@@ -70,24 +71,32 @@ def ctranslate2(run: Path, folder: Path, precision: str) -> Translate:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--rounds", type=int, default=3)
+    add_smoke(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    texts = [pair.source for pair in read_pairs(JsonLines(path=str(arguments.run / "data" / "test.jsonl")))]
+    with run_of(parser, arguments) as run:
+        text = compare(run, 1 if arguments.smoke else arguments.rounds)
+    print(text)
+    write_results("translate.md", text, smoke=arguments.smoke)
+
+
+def compare(run: Path, rounds: int) -> str:
+    texts = [pair.source for pair in read_pairs(JsonLines(path=str(run / "data" / "test.jsonl")))]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        export_ctranslate2(arguments.run, folder)
+        export_ctranslate2(run, folder)
         contestants = {
-            "dragoman, float32": ours(arguments.run, "float32"),
-            "dragoman, int8": ours(arguments.run, "int8"),
-            "CTranslate2, float32": ctranslate2(arguments.run, folder, "float32"),
-            "CTranslate2, int8": ctranslate2(arguments.run, folder, "int8"),
+            "dragoman, float32": ours(run, "float32"),
+            "dragoman, int8": ours(run, "int8"),
+            "CTranslate2, float32": ctranslate2(run, folder, "float32"),
+            "CTranslate2, int8": ctranslate2(run, folder, "int8"),
         }
         work = [(BATCH, 1), (BATCH, 5), (1, 1), (1, 5)]
         seconds: dict[tuple[str, int, int], list[float]] = {}
         said: dict[tuple[str, int], list[str]] = {}
-        for number in range(arguments.rounds + 1):
+        for number in range(rounds + 1):
             for together, beam in work:
                 for name, translate in contestants.items():
                     some = texts if together > 1 else texts[:ALONE]
@@ -97,10 +106,10 @@ def main() -> None:
                         said[name, beam] = found
                     if number:  # the first round warms up
                         seconds.setdefault((name, together, beam), []).append((time.process_time() - began) / len(some))
-    report(arguments.run.name, len(texts), arguments.rounds, seconds, said)
+    return report(run.name, len(texts), rounds, seconds, said)
 
 
-def report(run: str, texts: int, rounds: int, seconds: dict, said: dict) -> None:
+def report(run: str, texts: int, rounds: int, seconds: dict, said: dict) -> str:
     lines = [
         "# Translating real text",
         "",
@@ -123,9 +132,7 @@ def report(run: str, texts: int, rounds: int, seconds: dict, said: dict) -> None
             f"{sum(map(str.__eq__, said[name, beam], said['dragoman, float32', beam])) / texts:.1%}" for beam in (1, 5)
         )
         lines.append(f"| {name} | {rates} | {same} |")
-    text = "\n".join([*lines, ""])
-    print(text)
-    (Path(__file__).parent / "results" / "translate.md").write_text(text)
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

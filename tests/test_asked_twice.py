@@ -137,6 +137,7 @@ def kernels(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 def test_a_command_that_is_asked_again_says_the_same_in_this_process_and_in_another(kernels, folder):
     once = told(folder)
     assert unlike(told(folder), once) == []

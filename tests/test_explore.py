@@ -18,6 +18,7 @@ def explorer(tmp_path_factory):
     return Explorer(tmp_path_factory.mktemp("explored"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [[4], [8], [15]], ids=str)
 def test_a_few_draws_hold(numbers):
     assert [found for outcome in explored(numbers, seed=0) for found in outcome.findings] == []

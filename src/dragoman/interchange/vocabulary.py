@@ -1,9 +1,9 @@
 """Vocabularies in another order: with us padding is 0, the beginning 1 and the end 2, elsewhere they stand anywhere.
 
 Importing moves rows of embeddings and logits, exporting moves them back, so that nothing else needs to know. Where
-they have one token for two of the three roles, or none for padding, we add a row. It is *silent* (its logit is so low
-that it has no share in the softmax) and a copy of the row that they start from, so that all else has the same numbers.
-V their vocabulary size, N the rows we add.
+they have one token for two of the three roles, or none for padding, we add a row. It is *suppressed* (its logit is so
+low that it has no share in the softmax) and a copy of the row that they start from, so that all else has the same
+numbers. V their vocabulary size, N the rows we add.
 """
 
 from collections.abc import Mapping, Sequence

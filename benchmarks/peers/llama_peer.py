@@ -1,6 +1,6 @@
-"""llama.cpp as a peer of lm_decode.py: run by the Python of an environment that has llama-cpp-python and gguf.
+"""llama.cpp as a peer of ../lm_decode.py: run by the Python of an environment that has llama-cpp-python and gguf.
 
-    PYTHON benchmarks/llama_peer.py HUGGINGFACE_FOLDER float32|bfloat16|int8
+    PYTHON benchmarks/peers/llama_peer.py HUGGINGFACE_FOLDER float32|bfloat16|int8
 
 Writes the folder's LLaMA as GGUF and loads it; then answers each line ``TOKENS`` of its input with one line of JSON:
 the CPU seconds and the greedy tokens after the prompt. One thread; keys and values as llama.cpp keeps them, in float16.
