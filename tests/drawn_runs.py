@@ -23,7 +23,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.train import recipe
 
-PINNED = {"kind", "path", "files", "run", "init", "budget", "device", "compile", "labels", "parallel"}
+PINNED = {"kind", "path", "files", "run", "start_from", "budget", "device", "compile", "labels", "parallel"}
 """Fields that stay as they are: names of files and runs, what would take minutes, and what needs another machine."""
 FILLED = {"vocab", "source_vocab", "classes", "precision"}
 """Fields that are filled in, and seldom hold anything else: left alone unless a draw is to be wild."""
