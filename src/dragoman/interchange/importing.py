@@ -24,6 +24,7 @@ from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
 from dragoman.interchange.fields import settings_of, unknown_fields
 from dragoman.interchange.files import read_json
+from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import read_sentence
@@ -32,7 +33,7 @@ from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead
+from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -66,6 +67,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     given = settings_of(content, folder / "config.json", family.model_type)
     cfg = family.config(given)
     notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
+    notes += unused_generation_settings(folder, content)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)
@@ -236,7 +238,10 @@ def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
 
 
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
-    """What the model was trained to do, where that says more than the model: the names of its classes."""
+    """What the model was trained to do, where that says more than the model: to answer questions, or the names of its
+    classes."""
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SpansHead):
+        return {"task": {"kind": "question_answering", "longest_answer": 30, "unanswerable": False}}
     labels = labels_of(cfg, content)
     if not labels:
         return {}
