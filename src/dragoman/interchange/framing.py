@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dragoman.errors import DataError
 from dragoman.interchange.files import read_json
 from dragoman.interchange.vocabulary import named_ids
 from dragoman.text.tokens.framing import between_texts, split_template
@@ -87,5 +88,9 @@ def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
             return TheirFrame((cls[1],), (sep[1],), (sep[1],) * (2 if kind == "RobertaProcessing" else 1))
         case "TemplateProcessing", {"single": single, "special_tokens": table} as content:
             names = (*split_template(single), between_texts(content.get("pair") or ()))
+            if missing := {name for part in names for name in part} - table.keys():
+                raise DataError(
+                    f"the template of the tokenizer names {min(missing)}, which its special_tokens do not have"
+                )
             return TheirFrame(*(tuple(i for name in part for i in table[name]["ids"]) for part in names))
     return TheirFrame()
