@@ -224,7 +224,7 @@ def with_budget(content: dict[str, Any], draw: random.Random) -> dict[str, Any]:
 
 
 def with_start(content: dict[str, Any], base: dict[str, Any], run: str, draw: random.Random) -> dict[str, Any]:
-    """Begin with the weights of ``run``, mostly with the model of ``base`` that it has: whole, in parts, by adapters."""
+    """Begin with the weights of ``run``, mostly with the model of ``base``, which it has: whole or by adapters."""
     start = Drawing(draw).config(WarmStart) | {"run": run, "new": [], "frozen": []}
     start |= {"checkpoint": draw.choice(["best", "last"]), "frozen": draw.choice([[], [], ["*.mlp.*"], ["*norm*"]])}
     if draw.random() < 0.5:

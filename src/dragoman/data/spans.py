@@ -1,7 +1,7 @@
 """Questions with their contexts as tensors, and answers as spans of tokens.
 
-A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]); an imported tokenizer may put
-more between the two, as RoBERTa's does (<s> question </s></s> context </s>). A context that is too long
+A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]); an imported tokenizer may
+put more between the two, as RoBERTa's does (<s> question </s></s> context </s>). A context that is too long
 is read in several rows, windows that overlap. Position 0 stands for no answer.
 
 B batch, T length, N rows, Q questions.
@@ -135,8 +135,8 @@ class EncodedQuestions(ExampleStore):
         separator = tokenizer.frame(INPUT_FRAME).between or layout.separator
         if set(separator) != {EOS}:
             raise ConfigError(
-                "tokenizer: puts other tokens than the end token between two texts, and rows of question and context are "
-                "told apart by that alone"
+                "tokenizer: puts other tokens than the end token between two texts, and question and context are told "
+                "apart by that alone"
             )
         self.tokenizer, self.layout = tokenizer, layout._replace(separator=separator).check()
 

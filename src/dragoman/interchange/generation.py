@@ -36,8 +36,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
     "stop_strings": (),
 }
-"""Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length are
-not among them: every command here has its own."""
+"""Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
+are not among them: every command here has its own."""
 _BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 
