@@ -136,7 +136,7 @@ REFUSED = {
     "a setting of yarn": (
         lambda f: change(f, rope_parameters={"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}), "mscale of yarn is"),
     "heads that are none": (lambda f: change(f, num_attention_heads=0), "num_attention_heads: expected a whole number"),
-    "a size in quotes": (lambda f: change(f, hidden_size="20"), "hidden_size: expected a whole number above 0, got '20"),
+    "a size in quotes": (lambda f: change(f, hidden_size="20"), "hidden_size: expected a whole number above 0"),
     "a number in quotes": (lambda f: change(f, rms_norm_eps="1e-5"), "rms_norm_eps: expected a number, got '1e-5'"),
     "a negative depth": (lambda f: change(f, num_hidden_layers=-1), "num_hidden_layers: expected a whole number"),
     "a scaling without its factor": (
