@@ -22,8 +22,9 @@ from dragoman.config import from_dict, kind_of, to_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.train import recipe
+from dragoman.train.warm_start import WarmStart
 
-PINNED = {"kind", "path", "files", "run", "init", "budget", "device", "compile", "labels", "parallel"}
+PINNED = {"kind", "path", "files", "run", "start_from", "budget", "device", "compile", "labels", "parallel"}
 """Fields that stay as they are: names of files and runs, what would take minutes, and what needs another machine."""
 FILLED = {"vocab", "source_vocab", "classes", "precision"}
 """Fields that are filled in, and seldom hold anything else: left alone unless a draw is to be wild."""
@@ -209,9 +210,28 @@ def change(content: dict[str, Any], draw: random.Random, drawing: Drawing, wild:
     found = [p for p in places(recipe.RunConfig, content) if wild or not (FILLED & set(p.path) or is_text(p))]
     sections = sorted({str(place.path[0]) for place in found})
     section = draw.choices(sections, [SECTIONS.get(name, 1) for name in sections])[0]
-    place = draw.choice([place for place in found if place.path[0] == section])
+    place, budget = draw.choice([place for place in found if place.path[0] == section]), content["train"]["budget"]
     put(content, place.path, drawing.value(place.type, place.value))
+    if isinstance(content["train"], dict):
+        content["train"]["budget"] = budget  # a whole section that is drawn anew would learn for hours
     return content
+
+
+def with_budget(content: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """Another budget of about as many steps."""
+    budgets = [{"kind": "epochs", "epochs": 1.5}, {"kind": "minutes", "minutes": 0.02}, {"kind": "steps", "steps": 3}]
+    return content | {"train": content["train"] | {"budget": draw.choice(budgets)}}
+
+
+def with_start(content: dict[str, Any], base: dict[str, Any], run: str, draw: random.Random) -> dict[str, Any]:
+    """Begin with the weights of ``run``, mostly with the model of ``base``, which it has: whole or by adapters."""
+    start = Drawing(draw).config(WarmStart) | {"run": run, "new": [], "frozen": []}
+    start |= {"checkpoint": draw.choice(["best", "last"]), "frozen": draw.choice([[], [], ["*.mlp.*"], ["*norm*"]])}
+    if draw.random() < 0.5:
+        start["lora"] = {"kind": "lora", "rank": draw.choice([1, 2, 4]), "dropout": draw.choice([0.0, DROPOUT])}
+        start["lora"] |= {"targets": draw.choice([["*.q", "*.v"], ["*"], ["*.mlp.*"]])}
+    same = draw.random() < 0.8
+    return content | ({"model": base["model"], "tokenizer": base["tokenizer"]} if same else {}) | {"start_from": start}
 
 
 def is_text(place: Place) -> bool:

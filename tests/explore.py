@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drawn_runs import changed, with_dropout
+from drawn_runs import changed, with_budget, with_dropout, with_start
 from tiny_tasks import run_files, write_texts
 
 from dragoman.cli import main
@@ -90,7 +90,7 @@ SECONDS = re.compile(r'"(seconds|seconds_per_\w+)": [\d.e+-]+|in [\d.:]+ ?(s|min
 NUMBER = re.compile(r"-?\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b")
 NOT_FINITE = re.compile(r"(?<![\w.])[-+]?(nan|inf|infinity)(?![\w.])", re.IGNORECASE)
 NAMED = re.compile(
-    r"\b(task|data|init|tokenizer|target_tokenizer|model|train)\b|[\w.-]+\.(tsv|conll|jsonl|txt|npz|yaml)\b"
+    r"\b(task|data|start_from|tokenizer|target_tokenizer|model|train)\b|[\w.-]+\.(tsv|conll|jsonl|txt|npz|npy|yaml)\b"
 )
 """A path in the configuration, or a file."""
 
@@ -165,7 +165,16 @@ class Explorer:
         draw = random.Random(f"{self.seed} {number}")
         task = draw.choice(list(self.bases))
         content = changed(self.bases[task], draw, draw.choice(CHANGES), self.files, wild=draw.random() < WILD)
-        return task, with_dropout(content) if draw.random() < 0.7 else content
+        content = with_dropout(content) if draw.random() < 0.7 else content
+        if draw.random() < 0.2 and isinstance(content.get("train"), dict):
+            content = with_budget(content, draw)
+        if draw.random() < 0.2:
+            content = with_start(content, self.bases[task], self.earlier(task), draw)
+        return task, content
+
+    def earlier(self, task: str) -> str:
+        """The run of a task's run file as it stands, which others begin with."""
+        return str(self.folder / "earlier" / task)
 
     def explore(self, number: int) -> Outcome:
         """Make a draw, and ask it everything."""
@@ -173,6 +182,9 @@ class Explorer:
         outcome = Outcome(number, task)
         run, yaml = self.folder / "run", self.folder / "run.yaml"
         shutil.rmtree(run, ignore_errors=True)
+        if content.get("start_from") and not Path(self.earlier(task)).exists():
+            yaml.write_text(dump_yaml(self.bases[task]))
+            assert call(["train", str(yaml), "--run", self.earlier(task)]).code == 0
         yaml.write_text(dump_yaml(content))
         kernels = precision.unavailable if number % 2 else lambda: "switched off for this draw"
         with contextlib.chdir(self.folder), swapped(precision, "unavailable", kernels):

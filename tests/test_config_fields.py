@@ -96,6 +96,17 @@ def change(folder, **fields):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+TEMPLATE = {
+    "type": "TemplateProcessing", "pair": [], "special_tokens": {},
+    "single": [{"SpecialToken": {"id": "<nope>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+}  # fmt: skip
+
+
+def rewrite(folder, **parts):
+    content = json.loads((folder / "tokenizer.json").read_text()) | parts
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
 def add(folder, **tensors):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | tensors, folder / "model.safetensors", {"format": "pt"})
@@ -124,6 +135,18 @@ REFUSED = {
     "part of a rotation": (lambda f: change(f, partial_rotary_factor=0.5), "partial_rotary_factor: 0.5 is not"),
     "a setting of yarn": (
         lambda f: change(f, rope_parameters={"rope_type": "yarn", "factor": 2.0, "mscale": 0.7}), "mscale of yarn is"),
+    "heads that are none": (lambda f: change(f, num_attention_heads=0), "num_attention_heads: expected a whole number"),
+    "a size in quotes": (lambda f: change(f, hidden_size="20"), "hidden_size: expected a whole number above 0"),
+    "a number in quotes": (lambda f: change(f, rms_norm_eps="1e-5"), "rms_norm_eps: expected a number, got '1e-5'"),
+    "a negative depth": (lambda f: change(f, num_hidden_layers=-1), "num_hidden_layers: expected a whole number"),
+    "a scaling without its factor": (
+        lambda f: change(f, rope_parameters={"rope_type": "linear"}), "rope_parameters: factor: expected a number"),
+    "a factor in quotes": (
+        lambda f: change(f, rope_parameters={"rope_type": "yarn", "factor": "2"}), "expected a number for yarn"),
+    "a scaling that nobody knows": (
+        lambda f: change(f, rope_parameters={"rope_type": "longrope"}), "rope_type 'longrope' is not supported"),
+    "a template without its token": (
+        lambda f: rewrite(f, post_processor=TEMPLATE), "the template of the tokenizer names <nope>"),
     "an unknown activation": (lambda f: change(f, hidden_act="snake"), "hidden_act: no 'snake' here"),
 }  # fmt: skip
 
@@ -163,3 +186,36 @@ def test_a_copy_of_tied_weights_and_an_unused_pooler_are_no_reason_to_refuse(tmp
     )
     run = import_checkpoint(tmp_path / "tagger", tmp_path / "tagger-run")
     assert any("pooler" in note for note in import_notes(run))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ({"0": "a", "5": "b", "7": "c"}, "id2label: the classes are numbered 0, 5, 7, not from 0"),
+        ({"a": "x", "b": "y", "c": "z"}, "id2label: the classes are numbered a, b, c, not from 0"),
+        ({"0": "a", "1": "a", "2": "b"}, "id2label: 2 classes are called 'a'"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused_in_a_line(labels, says, tmp_path, capsys):
+    foreign.make_folder("BERT", 1, tmp_path / "folder")
+    change(tmp_path / "folder", id2label=labels)
+    assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert says in said and not (tmp_path / "run").exists()
+
+
+GENERATION = {"num_beams": 4, "no_repeat_ngram_size": 3, "forced_bos_token_id": 3, "repetition_penalty": 1.2}
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_settings_of_generation_that_change_answers_are_listed(name, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    foreign.make_folder("BART", 0, folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    content = json.loads((folder / name).read_text()) if (folder / name).is_file() else {}
+    harmless = {"bad_words_ids": [[1]], "pad_token_id": 1, "length_penalty": 1.0, "max_length": 99}
+    (folder / name).write_text(json.dumps(content | GENERATION | harmless))
+    assert main(["import", str(folder), "--run", str(tmp_path / "run")]) == 0
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert note.startswith(f"note: {name}: num_beams=4, repetition_penalty=1.2, no_repeat_ngram_size=3, forced_bos")
+    assert "length" not in note and "bad_words" not in note

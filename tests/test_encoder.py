@@ -240,7 +240,7 @@ def test_the_class_token_stands_in_front_with_a_position_of_its_own():
 
 def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
     reader = PatchInput(size=(4, 6), patch=2, position=SinusoidalGrid()).build(D)
-    added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.places(torch.device("cpu")))[0]
+    added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.positions(torch.device("cpu")))[0]
     line = Sinusoidal(layout="halves").build(D // 2).cos_sin(torch.arange(3)[None])[0]
     assert not added[0].any()
     for i, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
@@ -249,7 +249,7 @@ def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
 
 def test_rotary_positions_in_a_grid_turn_one_half_of_the_pairs_by_row_and_one_by_column():
     heads, size = 2, 8
-    places = PatchInput(size=(4, 6), patch=2).build(D).places(torch.device("cpu"))
+    places = PatchInput(size=(4, 6), patch=2).build(D).positions(torch.device("cpu"))
     x = torch.randn(1, heads, 7, size, dtype=torch.float64)
     got = RotaryGrid(theta=100.0).build(heads, size).effect(places, places, torch.float64).rotate(x)
     line = Rotary(theta=100.0).build(heads, size // 2)
@@ -259,7 +259,7 @@ def test_rotary_positions_in_a_grid_turn_one_half_of_the_pairs_by_row_and_one_by
 
 
 def test_scores_in_a_grid_depend_on_the_step_from_patch_to_patch_only():
-    places = PatchInput(size=(6, 8), patch=2, class_token=False).build(D).places(torch.device("cpu"))
+    places = PatchInput(size=(6, 8), patch=2, class_token=False).build(D).positions(torch.device("cpu"))
     q, k = (torch.randn(8, dtype=torch.float64).expand(1, 1, 12, 8) for _ in range(2))
     turn = RotaryGrid(theta=100.0).build(1, 8).effect(places, places, torch.float64).rotate
     scores = (turn(q) @ turn(k).transpose(2, 3))[0, 0].view(3, 4, 3, 4)
@@ -421,7 +421,7 @@ def changed(cfg: Any, **changes: Any) -> Any:
         (changed(VIT, head=MaskedLanguageHead()), "model.head.masked_language predicts ids, and the inputs are none"),
         (changed(VIT, inputs=PatchInput(size=(9, 8), patch=4)), "model.inputs.patch: squares of 4 pixels do not fill"),
         (changed(VIT, dim=22, inputs=PatchInput(size=(8, 8), patch=4, position=SinusoidalGrid())), "model.inputs.posi"),
-        (changed(BERT, tower=tower(position=RotaryGrid())), "model.tower.pattern.0.mixer.position: two coordinates"),
+        (changed(VIT, tower=tower(position=RotaryGrid())), "model.tower.pattern.0.mixer.position: two coordinates"),
         (TwoTowersConfig(first=BERT), "model.first.head: must be sentence, normalized"),
         (
             TwoTowersConfig(first=TEXT, second=changed(TEXT, head=SentenceHead())),
@@ -451,6 +451,5 @@ def test_inputs_that_do_not_fit_are_told_so(name, wrong, says, models):
 
 
 def test_positions_in_a_grid_need_a_grid():
-    model = changed(BERT, tower=tower(position=RotaryGrid(), head_dim=8)).build()
-    with pytest.raises(ConfigError, match="rotary_grid turns by rows and columns"):
-        model(torch.ones(1, 3, dtype=torch.long))
+    with pytest.raises(ConfigError, match=r"model.tower.pattern.0.mixer.position: rotary_grid turns by rows and col"):
+        changed(BERT, tower=tower(position=RotaryGrid(), head_dim=8)).build()

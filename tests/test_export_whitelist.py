@@ -14,7 +14,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import config
 from dragoman.data.material import IdMaterial
-from dragoman.interchange import checking, ctranslate2, exporting, known_parts
+from dragoman.interchange import checking, ctranslate2, exporting, family, known_parts
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import obstacle, shape_of
 from dragoman.interchange.whitelist import unknown_parts
@@ -196,3 +196,9 @@ def test_an_unknown_problem_type_is_refused(tmp_path, capsys):
     classifier(tmp_path / "folder", problem_type="ranking")
     assert main(["import", str(tmp_path / "folder"), "--run", str(tmp_path / "run")]) == 2
     assert "problem_type: no 'ranking' here" in capsys.readouterr().err
+
+
+def test_fields_that_make_no_difference_to_a_layout_are_fields_of_today():
+    """A field that is renamed must not stay in the list under its old name: every export would be refused for it."""
+    fields = {field.name for part in known_parts.HUGGINGFACE for field in dataclasses.fields(part)}
+    assert fields >= family._NO_MATTER

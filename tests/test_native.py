@@ -1,6 +1,7 @@
 """Kernels of our own say what PyTorch says; a row's answer is its own, to the bit; without kernels PyTorch runs."""
 
 import copy
+import ctypes
 import logging
 import os
 import subprocess
@@ -259,3 +260,18 @@ def test_numbers_are_chosen_by_measurement(caplog):
         assert chosen_numbers() in ("float32", "bfloat16")
     if native.library().multiplies_bfloat16:
         assert "of float32's time for one row" in caplog.text
+
+
+def structures(cls=ctypes.Structure):
+    for found in cls.__subclasses__():
+        yield from structures(found)
+        if found.__module__.startswith("dragoman."):
+            yield found
+
+
+def test_a_structure_that_goes_to_c_takes_no_other_names_than_its_fields():
+    found = list(structures())
+    assert len(found) >= 10
+    for cls in found:
+        with pytest.raises(AttributeError):
+            cls().no_such_field = 1

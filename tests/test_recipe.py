@@ -11,6 +11,7 @@ from dragoman.config import from_dict, to_dict
 from dragoman.errors import ConfigError
 from dragoman.machine import choose_device, choose_precision, choose_products
 from dragoman.machine import product_seconds as really_measured
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.presets import PRESETS
 from dragoman.train.recipe import RunConfig, fill, load, outline
 from dragoman.train.schedule import Noam
@@ -156,3 +157,53 @@ def test_a_gpu_that_is_not_there_is_an_error_and_auto_does_without(monkeypatch):
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"train\.device: cuda"):
         choose_device("cuda")
+
+
+WRITER = {
+    "task": "language_modelling",
+    "data": {"kind": "texts", "files": ["x.txt"]},
+    "tokenizer": "bytes",
+    "model": {
+        "dim": 8,
+        "decoder": {
+            "depth": 1,
+            "pattern": [
+                {
+                    "mixer": {"heads": 2, "visibility": "causal"},
+                    "mlp": {"kind": "feed_forward", "hidden": 16},
+                    "norm": "layer_norm",
+                }
+            ],
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "change", ["mixer={kind: short_convolution}", "mixer=short_convolution", "mixer.kind=short_convolution"]
+)
+def test_a_mixer_written_without_a_kind_can_become_one_of_another_kind(change):
+    cfg = load(WRITER, [f"model.decoder.pattern.0.{change}"])
+    assert cfg.model.decoder.pattern[0].mixer == ShortConvolution()
+    assert load(WRITER, ["model.decoder.pattern.*.mixer.kind=attention"]).model.decoder.pattern[0].mixer.heads == 2
+
+
+@pytest.mark.parametrize("pad", [1, 7, None])
+def test_padding_that_batches_do_not_hold_is_refused(pad):
+    changed = WRITER | {"model": WRITER["model"] | {"pad": pad}}
+    with pytest.raises(ConfigError, match=f"model.pad: {pad}, but texts are padded with 0"):
+        load(changed)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("visibility={kind: full}", "model.decoder.pattern.0.mixer.visibility: full: a decoder must not see"),
+        ("visibility={kind: structural, sees: [[0]]}", "model.decoder.pattern.0.mixer.visibility: structural goes by"),
+        ("position=rotary_grid", "model.decoder.pattern.0.mixer.position: rotary_grid turns by rows and columns"),
+    ],
+)
+def test_attention_that_fits_no_text_is_refused_before_a_run_begins(change, says):
+    cfg = load(WRITER, [f"model.decoder.pattern.0.mixer.{change}"])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        task_data_for(cfg).check(cfg)

@@ -204,7 +204,7 @@ def test_a_translator_translates_by_every_search(translator, cfg):
     assert len(found) == 3 and found[1].text == alone[0].text
 
 
-@pytest.mark.parametrize("command", ["verify RUN --sentences 3 --beam 2", "average RUN -o OUT", "score RUN FILE"])
+@pytest.mark.parametrize("command", ["verify RUN --sentences 3 --beam 2", "average RUN --last 2", "score RUN FILE"])
 def test_commands_take_it(translator, folder, command, capsys):
     (folder / "scored.tsv").write_text("one house\tENO ESUOH\n")
     words = {"RUN": str(translator[0]), "OUT": str(folder / "averaged"), "FILE": str(folder / "scored.tsv")}

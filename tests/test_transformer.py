@@ -24,7 +24,7 @@ from variants import (
 
 from dragoman.config import from_dict, override, to_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.interface import PAD, Tokens
+from dragoman.model.interface import PAD
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.moe import MixtureLayer, auxiliary_loss
 from dragoman.model.positions.position import Learned
@@ -316,12 +316,22 @@ def test_a_translator_needs_a_source_and_a_continuation_takes_none():
         build("plain", "decoder-only")(ids(1, 3), ids(1, 3))
 
 
-def test_a_decoder_that_sees_the_future_does_not_see_padding():
-    cfg = Variant(mixer={"visibility": Full()}).config("decoder-only")
-    model, target = build_from(cfg), ids(2, 5)
-    padded = torch.nn.functional.pad(target, (0, 3), value=PAD)
-    assert_equal(model(padded)[:, :5], model(target))
-    assert_equal(model(Tokens(padded, keep=padded != PAD))[:, :5], model(target))
+@pytest.mark.parametrize("shape", ["decoder-only", "encoder-decoder"])
+def test_a_decoder_must_not_see_the_future(shape):
+    cfg = Variant(mixer={"visibility": Full()}).config(shape)
+    with pytest.raises(
+        ConfigError, match=r"model\.decoder\.pattern\.0\.mixer\.visibility: full: a decoder must not see"
+    ):
+        cfg.build()
+    second = dataclasses.replace(
+        cfg, decoder=dataclasses.replace(cfg.decoder, pattern=(plain(shape), *cfg.decoder.pattern), depth=2)
+    )
+    with pytest.raises(ConfigError, match=r"model\.decoder\.pattern\.1\.mixer\.visibility"):
+        second.build()
+
+
+def plain(shape):
+    return Variant().config(shape).decoder.pattern[0]
 
 
 def test_heads_of_any_size_are_counted_in_the_projections():

@@ -35,6 +35,7 @@ from dragoman.model.masks.visibility import AttentionMask, Causal, Full
 from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
+from dragoman.model.positions.rotary import Rotary, RotaryEffect
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 from dragoman.native import library as native
@@ -140,7 +141,7 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkey
 
 
 def test_a_kernel_that_leaks_padding_is_found(model, by_pytorch, monkeypatch):
-    monkeypatch.setattr(tower, "look_across", lambda visibility, q, k: AttentionMask())
+    monkeypatch.setattr(tower, "build_cross_mask", lambda visibility, q, k: AttentionMask())
     assert failed(asked(model, ["batches", "padding", "order"])) == {"with 13 more columns of padding"}
 
 
@@ -156,6 +157,54 @@ def forgetful(extend):
         return tuple(torch.cat([torch.zeros_like(part[:2]), part[2:]]) if len(part) > 4 else part for part in seen)
 
     return forgets
+
+
+def rotary(model):
+    part = replace(model.cfg.decoder.pattern[0], mixer=AttentionConfig(heads=2, visibility=Causal(), position=Rotary()))
+    torch.manual_seed(0)
+    built = replace(model.cfg, decoder=replace(model.cfg.decoder, pattern=(part,))).build().eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    return built
+
+
+def test_positions_that_are_off_by_one_while_decoding_are_found(model, by_pytorch, monkeypatch):
+    after = Transformer.positions_after
+
+    def later(self, tokens, state):
+        found = after(self, tokens, state)
+        return found._replace(pos=found.pos + 1) if state.length else found
+
+    for made in (model, rotary(model)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Transformer, "positions_after", later)
+            assert "without a cache" in failed(asked(made, ["without a cache", "beginnings forced"]))
+
+
+def test_a_rotation_that_is_wrong_in_a_step_alone_is_found(model, by_pytorch, monkeypatch):
+    rotate = RotaryEffect.rotate
+
+    def backwards(self, x):
+        return rotate(self, x.flip(-1) if self.cos.shape[2] == 1 else x)
+
+    made = rotary(model)
+    assert failed(asked(made, ["without a cache"])) == set()
+    monkeypatch.setattr(RotaryEffect, "rotate", backwards)
+    assert "without a cache" in failed(asked(made, ["without a cache"]))
+
+
+def test_a_cache_that_loses_the_newest_key_is_found(model, by_pytorch, monkeypatch):
+    monkeypatch.setattr(PreallocatedLayout, "extend", losing(PreallocatedLayout.extend))
+    assert "cache preallocated" in failed(asked(model, ["cache preallocated", "cache growing+float32"]))
+
+
+def losing(extend):
+    def loses(self, new, retained):
+        seen = extend(self, new, retained)
+        return tuple(torch.cat([part[:-1], torch.zeros_like(part[-1:])]) for part in seen)
+
+    return loses
 
 
 def test_weights_laid_out_wrongly_are_found(model, monkeypatch):

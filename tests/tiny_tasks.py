@@ -90,7 +90,7 @@ def run_files(folder: Path) -> dict[str, dict[str, Any]]:
     def run(task: Any, data: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
         return {"task": task, "data": data, "model": model, "tokenizer": "bytes", "train": TRAIN}
 
-    pairs = source("pairs.tsv", "data", {"kind": "table"})
+    pairs = source("pairs.tsv", "pairs", {"kind": "table"})
     texts = {"kind": "texts", "files": [str(folder / "texts.txt")], "documents": "blank_lines"}
     labelled = source("labelled.tsv", "labelled_texts", {"kind": "labelled_table", "text": 0, "label": 1})
     tagged = source("tagged.conll", "tagged_texts", {"kind": "tagged_columns"})

@@ -184,6 +184,8 @@ def _assign(node: Any, steps: list[str], value: Any, path: str) -> Any:
         if not chosen:
             raise ConfigError(f"{path}: nothing that * could stand for has a {rest[0]!r}")
         return node | {key: _assign(node[key], rest, value, path) for key in chosen}
+    if step == "kind" and not rest and node.get("kind", value) != value:
+        return {"kind": value}  # as in ``merge``: the fields of another kind are not its own
     return node | {step: _assign(node.get(step, {} if rest else None), rest, value, path)}
 
 

@@ -1,6 +1,7 @@
 """Questions with their contexts as tensors, and answers as spans of tokens.
 
-A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]). A context that is too long
+A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]); an imported tokenizer may
+put more between the two, as RoBERTa's does (<s> question </s></s> context </s>). A context that is too long
 is read in several rows, windows that overlap. Position 0 stands for no answer.
 
 B batch, T length, N rows, Q questions.
@@ -20,10 +21,10 @@ from dragoman.errors import ConfigError
 from dragoman.model.positions.tokens import PAD, Tokens, as_tokens
 from dragoman.text.formats.questions import Answer, Question
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import BOS, EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, INPUT_FRAME, Tokenizer
 
 FRAME = 3
-"""Tokens of a row besides question and context."""
+"""Tokens of a row besides question, context and what separates them, and one of the context at least."""
 
 
 class SpanBatch(NamedTuple):
@@ -44,7 +45,7 @@ def as_fields(ids: Int[Tensor, "B T"]) -> Tokens:
 def selectable(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
     """Where answers may start and end: in the context, and at position 0."""
     ends = ids == EOS
-    inside = (ends.cumsum(dim=1) == 1) & ~ends
+    inside = (ends.cumsum(dim=1) >= 1) & ~ends & (ids != PAD)
     inside[:, 0] = True
     return inside
 
@@ -84,16 +85,19 @@ class ContextLayout(NamedTuple):
     """Tokens of a question; what follows is cut off."""
     stride: int
     """Tokens from one window's beginning to the next."""
+    separator: tuple[int, ...] = (EOS,)
+    """Tokens between question and context."""
 
     def check(self) -> "ContextLayout":
         """
         Raises:
             ConfigError: a question may leave no place for its context.
         """
-        if self.longest < self.question + FRAME + 1:
+        least = self.question + FRAME + len(self.separator)
+        if self.longest < least:
             raise ConfigError(
                 f"data.longest: {self.longest} tokens, and a question alone may have {self.question} "
-                f"(data.longest_question): it must be at least {self.question + FRAME + 1}"
+                f"(data.longest_question): it must be at least {least}"
             )
         return self
 
@@ -102,7 +106,7 @@ def windows(
     question: Sequence[int], context: Sequence[int], offsets: Sequence[tuple[int, int]], layout: ContextLayout
 ) -> Iterator[ContextWindow]:
     """The rows of a question; one where the context is short enough."""
-    head = [BOS, *question[: layout.question], EOS]
+    head = [BOS, *question[: layout.question], *layout.separator]
     room = layout.longest - len(head) - 1
     step, start = min(layout.stride, room), 0
     while True:
@@ -128,7 +132,13 @@ class EncodedQuestions(ExampleStore):
     """A row for each window of a question; a column of ids, and one of the answer's first and last token."""
 
     def __init__(self, tokenizer: Tokenizer, layout: ContextLayout):
-        self.tokenizer, self.layout = tokenizer, layout.check()
+        separator = tokenizer.frame(INPUT_FRAME).between or layout.separator
+        if set(separator) != {EOS}:
+            raise ConfigError(
+                "tokenizer: puts other tokens than the end token between two texts, and question and context are told "
+                "apart by that alone"
+            )
+        self.tokenizer, self.layout = tokenizer, layout._replace(separator=separator).check()
 
     @property
     def sizes(self) -> dict[str, int | str]:

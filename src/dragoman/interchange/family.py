@@ -99,6 +99,11 @@ _ROPE_FIELDS = {
     "llama3": ("factor", "original_max_position_embeddings", "high_freq_factor", "low_freq_factor"),
     "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
 }
+_ROPE_NEEDS = {
+    "linear": ("factor",),
+    "llama3": ("factor", "high_freq_factor", "low_freq_factor"),
+    "yarn": ("factor",),
+}
 
 
 def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
@@ -107,6 +112,9 @@ def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
     if unread := sorted(name for name in said if said[name] is not None and name not in known and kind in _ROPE_FIELDS):
         raise ConfigError(f"{where}: {unread[0]} of {kind} is not supported")
     trained = said.get("original_max_position_embeddings", longest)
+    for name in (name for name in known if name in said or name in _ROPE_NEEDS.get(kind, ())):
+        if name not in ("rope_type", "type") and type(said.get(name)) not in (int, float):
+            raise ConfigError(f"{where}: {name}: expected a number for {kind}, got {said.get(name)!r}")
     match kind:
         case "default":
             return NoScaling()

@@ -4,6 +4,7 @@ A family reads the fields that it obeys. Of the others, those that only matter f
 those known to change what some model computes are refused, and the rest is noted.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,6 +89,36 @@ def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> HubC
     """Return a config.json with what transformers takes for the fields that are left out."""
     defaults = DEFAULTS.get(content.get("model_type", model_type), {})
     return HubConfig(dict(defaults) | dict(content), where)
+
+
+_SIZES = re.compile(
+    r"(num|n|max)_\w+|(\w+_)?(size|layers?|heads?|dim|ffn_dim|embeddings)|d_model|d_kv|d_ff|(encoder|decoder)_\w+_(heads|dim)"
+)
+_NUMBERS = re.compile(r"\w+_(eps|epsilon|theta|base_freq|scalar|softcapping)|logit_scale|\w+_multiplier")
+_NO_SIZES = frozenset({"num_labels", "chunk_size_feed_forward", "max_window_layers", "tie_word_embeddings"})
+_PAIRS = frozenset({"image_size", "patch_size"})
+"""Sizes that may be two numbers, of height and width."""
+
+
+def check_kinds(content: Mapping[str, Any], where: Any) -> None:
+    """Look for sizes that are no whole numbers above 0, and for numbers that are none.
+
+    Raises:
+        ConfigError: there is one; the message names it.
+    """
+    for name, value in content.items():
+        if value is None or isinstance(value, dict) or name in _NO_SIZES | HARMLESS - _CHECKED:
+            continue
+        if _SIZES.fullmatch(name):
+            several = value if name in _PAIRS and isinstance(value, list) else [value]
+            least = 0 if name == "type_vocab_size" else 1
+            if not isinstance(value, bool) and not all(type(n) is int and n >= least for n in several):
+                raise ConfigError(f"{where}: {name}: expected a whole number above 0, got {value!r}")
+        elif _NUMBERS.fullmatch(name) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{where}: {name}: expected a number, got {value!r}")
+
+
+_CHECKED = frozenset({"vocab_size", "max_position_embeddings", "num_hidden_layers"})
 
 
 def unknown_fields(given: HubConfig, family: str) -> list[str]:

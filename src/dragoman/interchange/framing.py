@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dragoman.errors import DataError
 from dragoman.interchange.files import read_json
 from dragoman.interchange.vocabulary import named_ids
-from dragoman.text.tokens.framing import split_template
+from dragoman.text.tokens.framing import between_texts, split_template
 
 
 class TheirFrame(NamedTuple):
-    """Ids of their vocabulary before and after each text."""
+    """Ids of their vocabulary before and after each text, and between the two of a pair."""
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
 
 
 _GENERIC = ("PreTrained", "Backend", "TokenizersBackend")
@@ -35,6 +37,8 @@ _OWN = {
     "T5": ((), ("eos",)),
     "Marian": ((), ("eos",)),
 }
+_TWICE = ("Roberta", "Bart", "XLMRoberta")
+"""Classes that write the end token twice between the texts of a pair."""
 """Classes that write their template themselves: the roles before and after a text, by the first that is there."""
 
 
@@ -68,7 +72,8 @@ def _own_frame(kind: str, ids: Mapping[str, int]) -> TheirFrame:
         return tuple(ids[f"{role}_token_id"] for role in roles if f"{role}_token_id" in ids)[:1]
 
     before, after = _OWN[kind]
-    return TheirFrame(first(before), first(after))
+    end = first(after)
+    return TheirFrame(first(before), end, 2 * end if kind in _TWICE else end)
 
 
 def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
@@ -77,11 +82,15 @@ def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
         case "Sequence", {"processors": several}:
             frames = [_of_processor(one) for one in several]
             before = tuple(i for frame in reversed(frames) for i in frame.before)
-            return TheirFrame(before, tuple(i for frame in frames for i in frame.after))
-        case "BertProcessing" | "RobertaProcessing", {"cls": cls, "sep": sep}:
-            return TheirFrame((cls[1],), (sep[1],))
-        case "TemplateProcessing", {"single": single, "special_tokens": table}:
-            before, after = split_template(single)
-            sides = (tuple(i for name in names for i in table[name]["ids"]) for names in (before, after))
-            return TheirFrame(*sides)
+            between = tuple(i for frame in frames for i in frame.between)
+            return TheirFrame(before, tuple(i for frame in frames for i in frame.after), between)
+        case "BertProcessing" | "RobertaProcessing" as kind, {"cls": cls, "sep": sep}:
+            return TheirFrame((cls[1],), (sep[1],), (sep[1],) * (2 if kind == "RobertaProcessing" else 1))
+        case "TemplateProcessing", {"single": single, "special_tokens": table} as content:
+            names = (*split_template(single), between_texts(content.get("pair") or ()))
+            if missing := {name for part in names for name in part} - table.keys():
+                raise DataError(
+                    f"the template of the tokenizer names {min(missing)}, which its special_tokens do not have"
+                )
+            return TheirFrame(*(tuple(i for name in part for i in table[name]["ids"]) for part in names))
     return TheirFrame()

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, FOLDER, RunDirectory
-from dragoman.config import dump_yaml, to_dict, unknown
+from dragoman.config import dump_yaml, from_dict, to_dict, unknown
 from dragoman.data.tasks.classification import ProblemType
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
-from dragoman.interchange.fields import settings_of, unknown_fields
+from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
 from dragoman.interchange.files import read_json
+from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
 from dragoman.interchange.sentences import read_sentence
@@ -32,7 +33,7 @@ from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead
+from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead
 from dragoman.model.transformer import TransformerConfig
 from dragoman.snapshot import Checkpoint, step_name
 
@@ -64,8 +65,11 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
         raise CheckpointError(f"{folder}: no config.json here: a Hugging Face folder is wanted")
     family = find_family(content, folder / "config.json")
     given = settings_of(content, folder / "config.json", family.model_type)
+    check_kinds(content, folder / "config.json")
     cfg = family.config(given)
+    cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
     notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
+    notes += unused_generation_settings(folder, content)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)
@@ -95,6 +99,7 @@ def find_family(content: dict[str, Any], where: Path) -> Family:
     if content.get("quantization_config"):
         raise ConfigError(f"{where}: quantization_config: quantized checkpoints are not read; take the original")
     named = content.get("architectures") or []
+    named = [named] if isinstance(named, str) else named
     known = {name: family for family in FAMILIES for name in family.architectures}
     for name in named:
         if name in known:
@@ -228,15 +233,30 @@ def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) 
 
 
 def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
-    """The names of the classes that a config.json gives to a classifier; none for another model."""
+    """The names of the classes that a config.json gives to a classifier; none for another model.
+
+    Raises:
+        ConfigError: classes that are not numbered from 0, or of the same name.
+    """
     if not (isinstance(cfg, EncoderConfig) and isinstance(cfg.head, ClassificationHead)):
         return []
-    names = content.get("id2label") or {str(i): f"LABEL_{i}" for i in range(cfg.head.classes or 0)}
-    return [names[i] for i in sorted(names, key=int)]
+    names = content.get("id2label") or [f"LABEL_{i}" for i in range(cfg.head.classes or 0)]
+    if isinstance(names, dict):
+        if sorted(names) != sorted(str(i) for i in range(len(names))):
+            raise ConfigError(
+                f"config.json: id2label: the classes are numbered {', '.join(sorted(names)[:8])}, not from 0"
+            )
+        names = [names[str(i)] for i in range(len(names))]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"config.json: id2label: {names.count(twice)} classes are called {twice!r}: rename them")
+    return list(map(str, names))
 
 
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
-    """What the model was trained to do, where that says more than the model: the names of its classes."""
+    """What the model was trained to do, where that says more than the model: to answer questions, or the names of its
+    classes."""
+    if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SpansHead):
+        return {"task": {"kind": "question_answering", "longest_answer": 30, "unanswerable": False}}
     labels = labels_of(cfg, content)
     if not labels:
         return {}

@@ -212,7 +212,7 @@ class GraphMemory(ProjectedMemory):
     """The source's keys and values of every layer, handed in."""
 
     def __init__(self, layers: CacheTensor, keep: Bool[Tensor, "B S"]):
-        self.count, self.places = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)
+        self.count, self.positions = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)
         self.handed = layers
 
     def read(self, layer: int, attention: Attention) -> KV:
@@ -232,14 +232,20 @@ def _write(path: Path, module: nn.Module, inputs: GraphExample) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own, about itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and about packages that it can do without
-        program = torch.onnx.export(
-            module,
-            tuple(example for example, _ in inputs.values()),
-            input_names=list(inputs),
-            output_names=outputs[path.name],
-            dynamic_shapes=shapes,
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                module,
+                tuple(example for example, _ in inputs.values()),
+                input_names=list(inputs),
+                output_names=outputs[path.name],
+                dynamic_shapes=shapes,
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            why = str(error.__cause__ or error).strip().splitlines()[0]
+            raise ConfigError(
+                f"model: PyTorch makes no ONNX graph of it ({why}); please report its configuration"
+            ) from error
         assert program is not None
         program.save(path, external_data=False)

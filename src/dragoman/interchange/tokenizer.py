@@ -88,7 +88,7 @@ def adapt_tokenizer(
         [tokenizers.AddedToken(NAMES[i], special=True, normalized=False) for i in vocabulary.suppressed]
     )
     names = [[_name_of(i, inner, path) for i in ids] for ids in (*frame, ends)]
-    template = FrameTemplate(tuple(names[0]), tuple(names[1]), originals, tuple(names[2]))
+    template = FrameTemplate(tuple(names[0]), tuple(names[1]), originals, tuple(names[3]), tuple(names[2]))
     framed = json.loads(inner.to_str()) | {"post_processor": template.to_processor(inner)}
     tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(framed)))
     if tokenizer.special_rows != vocabulary.special:
@@ -150,11 +150,12 @@ def write_tokenizer(
     pad = eos if vocabulary.pad is None else vocabulary.pad
     if template is None:
         before, after = ([] if shape == "encoder-decoder" else [bos]), ([] if shape == "decoder" else [eos])
+        between = [eos] if shape == "encoder" else []
     else:
         order = vocabulary.order().tolist()
         frame = tokenizer.frame(TextFrame())
-        before, after = ([order[i] for i in ids] for ids in (frame.before, frame.after))
-    content["post_processor"] = _processor(before, after, by_id)
+        before, after, between = ([order[i] for i in ids] for ids in (frame.before, frame.after, frame.between))
+    content["post_processor"] = _processor(before, after, between, by_id)
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
     kept = _chat_template(folder, origin)
@@ -174,14 +175,20 @@ def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
     return {i: row[0] for i, row in enumerate(vocab)} if isinstance(vocab, list) else {i: n for n, i in vocab.items()}
 
 
-def _processor(before: Sequence[int], after: Sequence[int], by_id: dict[int, str]) -> dict[str, Any]:
-    """A post-processor with these ids around one text."""
-    sides = [[{"SpecialToken": {"id": by_id[i], "type_id": 0}} for i in ids] for ids in (before, after)]
+def _processor(
+    before: Sequence[int], after: Sequence[int], between: Sequence[int], by_id: dict[int, str]
+) -> dict[str, Any]:
+    """A post-processor with these ids around one text, and around and between two."""
+    head, tail, middle = (
+        [{"SpecialToken": {"id": by_id[i], "type_id": 0}} for i in ids] for ids in (before, after, between)
+    )
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in ("A", "B"))
+    named = (*before, *after, *between)
     return {
         "type": "TemplateProcessing",
-        "single": [*sides[0], {"Sequence": {"id": "A", "type_id": 0}}, *sides[1]],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {by_id[i]: {"id": by_id[i], "ids": [i], "tokens": [by_id[i]]} for i in (*before, *after)},
+        "single": [*head, first, *tail],
+        "pair": [*head, first, *middle, second, *tail] if middle else [first, second],
+        "special_tokens": {by_id[i]: {"id": by_id[i], "ids": [i], "tokens": [by_id[i]]} for i in named},
     }
 
 

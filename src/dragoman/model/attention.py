@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from dragoman.config import config
+from dragoman.config import config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KV, KVPolicy, KVState, VisibleKeys
 from dragoman.model.dropout import Share, dropout
@@ -72,6 +72,17 @@ class AttentionConfig(MixerConfig):
     def key_value_heads(self) -> int:
         """G, resolved."""
         return resolve_kv_heads(self.kv_heads, self.heads)
+
+    @property
+    def needs_grid(self) -> bool:
+        return getattr(self.position, "needs_grid", False)
+
+    def check_decoder(self) -> None:
+        if self.visibility.sees_future:
+            raise ConfigError(
+                f"visibility: {kind_of(type(self.visibility))}: a decoder must not see what it is to predict; use "
+                "causal, or prefix"
+            )
 
     def build_position(self, dim: int) -> RelativeScheme:
         return self.position.build(self.heads, self.channels(dim))

@@ -57,6 +57,7 @@ class Encoder(EncoderModel):
         with at("inputs"):
             self.inputs = cfg.inputs.build(cfg.dim)
         with at("tower"):
+            cfg.tower.check_grid(cfg.inputs)
             self.tower = Tower(cfg.tower, cfg.dim, Depths(cfg.tower.depth, 0), cfg.init, is_encoder=True)
         with at("head"):
             self.head = cfg.head.build(cfg.dim, self.inputs)

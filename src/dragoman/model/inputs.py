@@ -57,6 +57,8 @@ class PatchInput:
     """Height and width in pixels."""
     patch: PositiveInt
     """Pixels on a side of the squares."""
+    has_grid = True
+
     channels: PositiveInt = 3
     class_token: bool = True
     """A learned vector before the patches, which gathers what is to be said of the whole image."""
@@ -134,7 +136,8 @@ class Embedding(InputLayer):
 
 class TypeEmbedding(nn.Embedding):
     def forward(self, x: Float[Tensor, "B T D"], field: Int[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return x + (self.weight[0] if field is None else super().forward(field))
+        alone = field is None or self.num_embeddings == 1  # RoBERTa has one type, for both of its sentences
+        return x + (self.weight[0] if alone else super().forward(field))
 
 
 class PatchEmbedding(InputLayer):

@@ -44,6 +44,11 @@ class MixerConfig(ABC):
         """Name the scheme: layers with equal keys share one. None: each layer has its own."""
         return "none"
 
+    @property
+    def needs_grid(self) -> bool:
+        """True where tokens must have a row and a column, as the patches of an image have."""
+        return False
+
     def check_decoder(self) -> None:
         """Refuse to stand in a decoder, whose tokens must not see what they are to predict.
 

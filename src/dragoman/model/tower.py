@@ -119,6 +119,20 @@ class TowerConfig:
     """Layer i uses pattern[i % len(pattern)]: one entry for a uniform stack, six for Gemma 3's 5 local : 1 global."""
     final_norm: Norm = NoNorm()
 
+    def check_grid(self, inputs: object) -> None:
+        """Refuse positions in a grid where ``inputs`` have none.
+
+        Raises:
+            ConfigError: a mixer needs rows and columns, and the inputs are texts or frames.
+        """
+        if not getattr(inputs, "has_grid", False):
+            for i, block in enumerate(self.pattern):
+                if block.mixer.needs_grid:
+                    raise ConfigError(
+                        f"pattern.{i}.mixer.position: rotary_grid turns by rows and columns, and what is read here has "
+                        "none; use rotary"
+                    )
+
 
 class Tower(nn.Module):
     recompute: bool = False

@@ -112,8 +112,10 @@ class Transformer(SequenceModel):
         if cfg.encoder:
             self.source_embed = _source_reader(cfg, cfg.source_vocab or cfg.vocab)
             with at("encoder"):
+                cfg.encoder.check_grid(cfg.source)
                 self.encoder = Tower(cfg.encoder, cfg.dim, depths, cfg.init, is_encoder=True)
         with at("decoder"):
+            cfg.decoder.check_grid(None)
             self.decoder = Tower(cfg.decoder, cfg.dim, depths, cfg.init, is_encoder=False)
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             initialize_embedding(table.weight, cfg.init, cfg.dim)

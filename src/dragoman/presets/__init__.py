@@ -18,6 +18,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "transformer-tiny": translation.transformer_tiny,
     # language models, with recipes
     "lm-small": small.lm_small,
+    "lm-hybrid-small": small.lm_hybrid_small,
     "lm-small-2019": small.lm_small_2019,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,

@@ -1,5 +1,7 @@
 """Small language models with recipes, for one's own text on one's own machine."""
 
+import dataclasses
+
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, Xavier
@@ -8,6 +10,7 @@ from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
 from dragoman.model.positions.position import Learned
 from dragoman.model.positions.rotary import Rotary
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets.plain import Plain
@@ -81,6 +84,16 @@ def lm_small_2019() -> Plain:
     """lm-small as it would have been built in 2019, with as many parameters."""
     model = of_2019(dim=256, depth=6, heads=4, length=256, dropout=0.1)
     return _language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_cosine(6e-4, 300))
+
+
+def lm_hybrid_small() -> Plain:
+    """lm-small with two short convolutions for each layer of attention, as in LFM2 (arXiv:2511.23404)."""
+    model = modern(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
+    (attention,) = model.decoder.pattern
+    convolution = dataclasses.replace(attention, mixer=ShortConvolution())
+    decoder = dataclasses.replace(model.decoder, pattern=(convolution, convolution, attention))
+    hybrid = dataclasses.replace(model, decoder=decoder)
+    return _language(hybrid, vocab=8000, context=256, rows=32, steps=10_000, schedule=_falling(2e-3, 300))
 
 
 def lm_tiny() -> Plain:

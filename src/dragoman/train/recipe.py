@@ -225,7 +225,7 @@ def _without_sizes(data: dict[str, Any]) -> dict[str, Any]:
 def _check_padding(value: Any, path: str) -> None:
     """Raises ConfigError for a model that takes another id for padding than batches hold: what it says of a text would
     depend on the texts beside it."""
-    if isinstance(value, TokenInput) and value.pad != PAD:
+    if isinstance(value, TokenInput | TransformerConfig) and value.pad != PAD:
         raise ConfigError(f"{path}.pad: {value.pad}, but texts are padded with {PAD}: leave it out")
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):

@@ -135,8 +135,8 @@ class WarmStart:
 
     def _misfit(self, name: str, theirs: Sequence[int], ours: Sequence[int]) -> ConfigError:
         return ConfigError(
-            f"init: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make the "
-            "model alike, or add it to start_from.new if it is to begin anew"
+            f"start_from: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make "
+            "the model alike, or add it to start_from.new if it is to begin anew"
         )
 
 

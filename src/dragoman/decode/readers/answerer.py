@@ -1,6 +1,7 @@
 """A trained reader: a context and a question in, the part of the context that answers it out."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from dragoman.decode.readers.input_reader import InputReader, Progress
 from dragoman.errors import CheckpointError
 from dragoman.model.encoder import Encoder
 from dragoman.model.positions.tokens import Frames
+from dragoman.text.formats.questions import Questions
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 
@@ -41,9 +43,17 @@ class Answerer(InputReader):
             raise CheckpointError(
                 "this run's model was not trained to answer questions: start one with task: question_answering"
             )
-        longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
-        self.form = EncodedQuestions(tokenizer, ContextLayout(longest, data["longest_question"], data["stride"]))
+        self.form = EncodedQuestions(tokenizer, self._layout(data))
         self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
+
+    def _layout(self, data: Mapping[str, Any]) -> ContextLayout:
+        """Return the layout that the model was trained with; for an import, which names none, the usual one."""
+        longest: int = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
+        if "longest_question" in data:
+            return ContextLayout(longest, data["longest_question"], data["stride"])
+        usual = {field.name: field.default for field in dataclasses.fields(Questions)}
+        longest = min(longest, usual["longest"])
+        return ContextLayout(longest, min(usual["longest_question"], longest // 2), usual["stride"])
 
     def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
         """The answer to each context and question, in their order."""

@@ -30,7 +30,7 @@ def norm(given: HubConfig) -> ZeroCenteredRmsNorm:
 def scorer(given: HubConfig) -> AnyScorer:
     scale = float(given.get("query_pre_attn_scalar", 256)) ** -0.5
     cap = given.get("attn_logit_softcapping")
-    return ScaledDot(scale=scale) if cap is None else CappedDot(cap=cap, scale=scale)
+    return ScaledDot(scale=scale) if cap is None else CappedDot(cap=float(cap), scale=scale)
 
 
 def gated(given: HubConfig) -> Gated:
@@ -55,7 +55,7 @@ def model(given: HubConfig, blocks: list[BlockConfig]) -> TransformerConfig:
     given.only("use_bidirectional_attention", False)
     tied = given.changed(tie_word_embeddings=given.get("tie_word_embeddings", True))
     cap = given.get("final_logit_softcapping")
-    return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=cap)
+    return llama.model(tied, blocks, norm(given), scale_embedding=True, logit_cap=None if cap is None else float(cap))
 
 
 def config(given: HubConfig) -> TransformerConfig:

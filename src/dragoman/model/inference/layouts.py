@@ -91,6 +91,7 @@ _TOGETHER: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
 class LinearStruct(ctypes.Structure):
     """``Linear`` of native/products.h."""
 
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("weight", "scale", "excess", "bias")),
         *((name, ctypes.c_int64) for name in ("kind", "K", "N")),

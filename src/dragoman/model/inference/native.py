@@ -43,6 +43,7 @@ from dragoman.native.library import library
 
 
 class NormStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         ("weight", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
@@ -52,10 +53,12 @@ class NormStruct(ctypes.Structure):
 
 
 class ResidualStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [*((name, NormStruct) for name in ("before", "output", "after")), ("residual_scale", ctypes.c_double)]
 
 
 class AttentionStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, LinearStruct) for name in ("inputs", "out")),
         *((name, NormStruct) for name in ("q_norm", "k_norm")),
@@ -66,6 +69,7 @@ class AttentionStruct(ctypes.Structure):
 
 
 class BlockStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, AttentionStruct) for name in ("self", "cross")),
         *((name, LinearStruct) for name in ("up", "down")),
@@ -75,6 +79,7 @@ class BlockStruct(ctypes.Structure):
 
 
 class ModelStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         ("embedding", ctypes.c_void_p),
         ("positions", ctypes.c_void_p),

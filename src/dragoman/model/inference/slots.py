@@ -91,6 +91,7 @@ class SlotPool:
 class StateStruct(ctypes.Structure):
     """``State`` of native/tower.c."""
 
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("table", "length")),
         *((name, ctypes.c_int64) for name in ("room", "used")),

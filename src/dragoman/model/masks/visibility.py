@@ -48,6 +48,17 @@ class VisibilityRule(ABC):
         """Whether no token ever sees one behind it."""
         return False
 
+    @property
+    def sees_future(self) -> bool:
+        """True where each token sees those behind it, for certain: a decoder would learn to copy what it is to predict.
+        False also where that depends on the fields of tokens, or on a subclass."""
+        return False
+
+    @property
+    def needs_fields(self) -> bool:
+        """True where every token must have a field."""
+        return False
+
     @abstractmethod
     def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
         """Tell which keys each query sees, texts and padding apart."""
@@ -72,6 +83,10 @@ class VisibilityRule(ABC):
 @config
 class Full(VisibilityRule):
     """Everyone sees everyone."""
+
+    @property
+    def sees_future(self) -> bool:
+        return not overrides(self, Full, "allows")
 
     def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
         return torch.ones(1, q.pos.shape[1], k.pos.shape[1], dtype=torch.bool, device=q.pos.device)
@@ -157,6 +172,10 @@ class Structural(VisibilityRule):
     sees: tuple[tuple[NonNegativeInt, ...], ...]
     causal: bool = False
     """Whether the past limits it further."""
+
+    @property
+    def needs_fields(self) -> bool:
+        return not overrides(self, Structural, "allows")
 
     @property
     def sees_only_past(self) -> bool:

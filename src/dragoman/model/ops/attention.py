@@ -38,6 +38,7 @@ def token_by_token(like: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
 
 
 class HeadsStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [("x", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("text", "token", "head"))]
 
     @classmethod
@@ -81,6 +82,7 @@ def _rotate(x: Tensor, y: Tensor, cos_sin: Tensor, *, back: bool) -> Tensor:
 
 
 class FlashStruct(ctypes.Structure):
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
         *((name, HeadsStruct) for name in ("q", "k", "v", "y")),
         ("log_sums", ctypes.c_void_p),

@@ -159,6 +159,7 @@ class SoftmaxFunction(torch.autograd.Function):
 class DropoutDraw(ctypes.Structure):
     """Which elements dropout zeroes is a function of a seed and of their place: nothing else is kept."""
 
+    __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [("seed", ctypes.c_int64), ("below", ctypes.c_int64), ("factor", ctypes.c_double)]
 
     @classmethod

@@ -179,6 +179,7 @@ class RotaryGrid:
     """Wavelength base; larger reaches further."""
 
     shared = True
+    needs_grid = True
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
         if head_dim % 4:

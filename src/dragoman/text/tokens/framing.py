@@ -20,10 +20,11 @@ _MARKER = SPECIALS[2]
 
 @dataclass(frozen=True)
 class TextFrame:
-    """Ids before and after the tokens of each text."""
+    """Ids before and after the tokens of each text, and between the two of a pair."""
 
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    between: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.before) + len(self.after)
@@ -42,14 +43,18 @@ class FrameTemplate:
     """Our name of a token -> the name that it came with."""
     ends: tuple[str, ...] = ()
     """Tokens that end a text besides the end token."""
+    between: tuple[str, ...] = ()
+    """Tokens between the two texts of a pair; none where pairs are not known to be read."""
 
     def to_processor(self, inner: tokenizers.Tokenizer) -> dict[str, Any]:
         """Return the post-processor that keeps this template in a tokenizer's file."""
         sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
-        before, after = (
-            [{"SpecialToken": {"id": name, "type_id": 0}} for name in names] for names in (self.before, self.after)
+        before, after, between = (
+            [{"SpecialToken": {"id": name, "type_id": 0}} for name in names]
+            for names in (self.before, self.after, self.between)
         )
-        table = {name: [name] for name in (*SPECIALS, *self.before, *self.after) if inner.token_to_id(name) is not None}
+        named = (*SPECIALS, *self.before, *self.after, *self.between)
+        table = {name: [name] for name in named if inner.token_to_id(name) is not None}
         table |= {_ENDS: list(self.ends)} if self.ends else {}
         special = {
             key: {
@@ -59,7 +64,7 @@ class FrameTemplate:
             }
             for key, names in table.items()
         }
-        pair = [*sequence, {"Sequence": {"id": "B", "type_id": 1}}]
+        pair = [*before, *sequence, *between, {"Sequence": {"id": "B", "type_id": 1}}, *after]
         single = [*before, *sequence, *after]
         return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
 
@@ -73,7 +78,8 @@ def read_template(inner: tokenizers.Tokenizer) -> FrameTemplate | None:
         return None
     before, after = split_template(content["single"])
     originals = {name: entry["tokens"][0] for name, entry in table.items() if name != _ENDS}
-    return FrameTemplate(before, after, originals, tuple(table.get(_ENDS, {}).get("tokens", ())))
+    ends = tuple(table.get(_ENDS, {}).get("tokens", ()))
+    return FrameTemplate(before, after, originals, ends, between_texts(content.get("pair") or ()))
 
 
 def split_template(single: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -81,3 +87,10 @@ def split_template(single: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...]
     at = next((i for i, piece in enumerate(single) if "Sequence" in piece), len(single))
     names = [piece["SpecialToken"]["id"] if "SpecialToken" in piece else None for piece in single]
     return tuple(name for name in names[:at] if name), tuple(name for name in names[at:] if name)
+
+
+def between_texts(pair: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the special tokens between the two texts in a template for a pair."""
+    texts = [i for i, piece in enumerate(pair) if "Sequence" in piece]
+    inside = pair[texts[0] + 1 : texts[1]] if len(texts) == 2 else ()
+    return tuple(piece["SpecialToken"]["id"] for piece in inside)

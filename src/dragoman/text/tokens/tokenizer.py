@@ -118,8 +118,8 @@ class Tokenizer:
         ``default``."""
         if (template := self.template) is None:
             return default
-        before, after = (tuple(map(self._id_of, names)) for names in (template.before, template.after))
-        return TextFrame(before, after)
+        names = (template.before, template.after, template.between)
+        return TextFrame(*(tuple(map(self._id_of, part)) for part in names))
 
     @property
     def ends(self) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ class QuestionAnsweringTaskData(ReaderTaskData):
     learns_from, head = (Questions,), heads.SpansHead
     scores = ("exact match", "F1")
     form: EncodedQuestions
+    gives_fields = True
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:

@@ -73,6 +73,8 @@ class TaskData(ABC):
     """The family of models that it takes."""
     scores: tuple[str, ...] = ()
     """Figures in percent, the higher the better, that ``train.best_by`` may name."""
+    gives_fields: bool = False
+    """True where tokens are told apart by the part of a row that they stand in."""
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
@@ -90,8 +92,24 @@ class TaskData(ABC):
         if cfg.train.best_by not in (None, *known):
             raise ConfigError(unknown("train.best_by", cfg.train.best_by, known))
         model = cls.outline(cfg)
+        cls.check_fields(model)
         if cfg.start_from:
             cfg.start_from.check(model)
+
+    @classmethod
+    def check_fields(cls, model: nn.Module) -> None:
+        """
+        Raises:
+            ConfigError: attention goes by the fields of tokens, and the task gives them none.
+        """
+        for name, module in model.named_modules():
+            visibility = getattr(module, "visibility", None)
+            if not cls.gives_fields and getattr(visibility, "needs_fields", False):
+                path = name.replace(".blocks.", ".pattern.")
+                raise ConfigError(
+                    f"model.{path}.visibility: {kind_of(type(visibility))} goes by the field of each token, and this "
+                    "task gives them none: use another visibility"
+                )
 
     @classmethod
     @abstractmethod

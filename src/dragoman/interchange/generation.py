@@ -1,0 +1,71 @@
+"""Settings of generation that a folder brings and that searches here do not take over: they are noted on import."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dragoman.interchange.files import read_json
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "temperature": (1.0,),
+    "top_k": (50, 0),  # the first is what transformers takes where nothing is said
+    "top_p": (1.0,),
+    "min_p": (),
+    "typical_p": (1.0,),
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "length_penalty": (1.0,),
+    "diversity_penalty": (0.0,),
+    "penalty_alpha": (),
+    "early_stopping": (False,),
+    "min_length": (0,),
+    "min_new_tokens": (),
+    "bad_words_ids": (),
+    "force_words_ids": (),
+    "forced_bos_token_id": (),
+    "forced_decoder_ids": (),
+    "suppress_tokens": (),
+    "begin_suppress_tokens": (),
+    "sequence_bias": (),
+    "exponential_decay_length_penalty": (),
+    "guidance_scale": (1.0,),
+    "watermarking_config": (),
+    "stop_strings": (),
+}
+"""Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
+are not among them: every command here has its own."""
+_BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
+
+
+def unused_generation_settings(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """Return a line about the settings by which transformers would answer otherwise; none where there are none.
+
+    Like transformers, read generation_config.json, and config.json only where that is missing.
+    """
+    path = folder / "generation_config.json"
+    said = read_json(path) if path.is_file() else config
+    roles = {said.get(name, config.get(name)) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
+    found = []
+    for key, neutral in _NEUTRAL.items():
+        value = said.get(key)
+        if value in (None, [], {}, *neutral) or (key in _BANNED and set(_flat(value)) <= roles):
+            continue
+        found.append(f"{key}={str(value)[:40]}")
+    if not found:
+        return []
+    name = path.name if path.is_file() else "config.json"
+    several = "are" if len(found) > 1 else "is"
+    return [
+        f"{name}: {', '.join(found)} {several} kept for exports, and not applied here: choose a search by options such "
+        "as --beam, --temperature, --search and --rule"
+    ]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """Yield the ids in a list of ids or of lists of ids."""
+    for entry in value if isinstance(value, list) else [value]:
+        yield from _flat(entry) if isinstance(entry, list) else [entry]
