@@ -119,9 +119,9 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         begin(progress=lambda done, total: stop(done, total) if done == 8 else None)
-    with pytest.raises(ConfigError, match=r"o\.tsv\.partial: was begun with precision float32, and this is bfloat16"):
+    with pytest.raises(ConfigError, match=r"o\.tsv\.partial: was started with precision float32, but this command has bfloat16"):
         begin(precision="bfloat16")
-    with pytest.raises(ConfigError, match=r"was begun with search .*'top_k': 30.*, and this is .*'top_k': 3,"):
+    with pytest.raises(ConfigError, match=r"was started with search .*'top_k': 30.*, but this command has .*'top_k': 3,"):
         begin(search=Sample(top_k=3))
     other = tmp_path / "other.txt"
     other.write_text("\n".join(["changed", *(folder / "text.txt").read_text().split("\n")[1:]]))
@@ -129,7 +129,7 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
         begin(other)
     begin(precision="auto")  # what the machine chose, or was told, at first
     (tmp_path / "o.tsv.partial").write_text("notes of mine\n")
-    with pytest.raises(ConfigError, match="its first line does not say how it was begun: move that file away"):
+    with pytest.raises(ConfigError, match="its first line does not hold the settings it was started with: move that file away"):
         begin()
     assert (tmp_path / "o.tsv.partial").read_text() == "notes of mine\n"
 

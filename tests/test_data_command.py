@@ -145,7 +145,7 @@ MISTAKES = {
     "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: numbers with"),
     "a weight that is no number": (
         ["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "nan,1"],
-        "nan is no weight",
+        "nan is not a weight",
     ),
     "fewer weights than sources": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "1"], "1 weights for 2"),
     "a temperature below 1": (["mix", "CORPUS", "-o", "o.tsv", "--temperature", "0"], "mixing.temperature: must be"),

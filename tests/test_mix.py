@@ -63,8 +63,8 @@ def test_sources_are_interleaved_and_not_read_ahead():
     ("weights", "message"),
     [
         ((0.0, 0.0), "all are zero"),
-        ((1.0, -1.0), "-1.0 is no weight"),
-        ((1.0, math.nan), "nan is no weight"),
+        ((1.0, -1.0), "-1.0 is not a weight"),
+        ((1.0, math.nan), "nan is not a weight"),
         ((1.0,), "1 weights for 2 sources"),
     ],
 )

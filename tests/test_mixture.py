@@ -147,7 +147,7 @@ def test_stages_hold_from_where_they_begin():
 
 MISTAKES = [
     ({"kind": "weights", "weights": {"a": 0, "b": 0}}, "weights: all are zero"),
-    ({"kind": "weights", "weights": {"a": -1, "b": 1}}, "weights: -1.0 is no weight: give 0 or more"),
+    ({"kind": "weights", "weights": {"a": -1, "b": 1}}, "weights: -1.0 is not a weight: give 0 or more"),
     ({"kind": "weights", "weights": {"a": 1, "c": 1}}, "weights: no 'c' here. Known: a, b."),
     ({"kind": "weights", "weights": {"a": 1}}, "weights: none for 'b': give each source one, or 0 to leave it out"),
     ({"kind": "stages", "stages": []}, "stages: begin at []: the first at 0"),

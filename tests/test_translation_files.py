@@ -88,7 +88,7 @@ def test_zstd_that_was_cut_short_or_is_none_is_refused(tmp_path):
     whole = zstandard.compress(b"a sentence\n" * 5000)
     for content in (whole[:-1], whole[:-9] + b"123456789", b"not compressed\n"):
         path = write(tmp_path / "a.txt.zst", content)
-        with pytest.raises(DataError, match=r"a\.txt\.zst: damaged, or not zstd after all"):
+        with pytest.raises(DataError, match=r"a\.txt\.zst: damaged, or not zstd"):
             list(read_lines(path))
 
 

@@ -1,4 +1,4 @@
-"""The examples of a run, whatever their kind: those to learn from, to validate and to test with."""
+"""Examples of a run, whatever their kind, split into training, validation and test sets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +15,13 @@ Overlapping = Literal["drop", "keep"]
 
 @dataclass(frozen=True)
 class SplitExamples(Generic[P]):
+    """Examples split into training, validation and test sets, with the facts and counts to report."""
+
     split: PairSplit[P]
     facts: dict[str, Any]
-    """What only the data can tell, such as the labels in their order."""
+    """Facts known only from the data, such as the sorted labels."""
     table: list[tuple[str, int]]
-    """What was read, removed and kept."""
+    """Rows (description, count) of examples read, removed and kept."""
 
 
 def set_apart(
@@ -30,17 +32,17 @@ def set_apart(
     overlap: Overlapping,
     facts: dict[str, Any] | None = None,
 ) -> SplitExamples[P]:
-    """Where no ``valid`` or ``test`` is given, some of the ``examples`` are held out; what is like one of either is
-    kept out of training.
+    """Split ``examples``. Where ``valid`` or ``test`` is not given, it is held out of them; training examples like one
+    of either are removed.
 
     Raises:
         DataError: too few examples.
     """
     table = [("examples read", len(examples))]
     if (given := [*(valid or ()), *(test or ())]) and overlap == "drop":
-        seen = Overlap()
-        examples = list(without_overlap(examples, given, held.near, seen))
-        table += _removed(seen.seen, "held apart")
+        overlaps = Overlap()
+        examples = list(without_overlap(examples, given, held.near, overlaps))
+        table += _removed(overlaps.seen, "held apart")
     counts = replace(held, valid=held.valid if valid is None else 0, test=held.test if test is None else 0)
     split = hold_out(examples, counts) if counts.valid or counts.test else PairSplit(examples, [], [], {})
     table += _removed(split.removed, "held out")
@@ -48,11 +50,11 @@ def set_apart(
         split, valid=split.valid if valid is None else valid, test=split.test if test is None else test, removed={}
     )
     sets = (("kept for training", split.train), ("for validation", split.valid), ("for test", split.test))
-    return SplitExamples(split, facts or {}, table + [(name, len(some)) for name, some in sets])
+    return SplitExamples(split, facts or {}, table + [(name, len(examples_of_set)) for name, examples_of_set in sets])
 
 
 def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
-    """Of examples that have one text, that they are told apart by, only the source is named."""
+    """Return rows for the table. Examples with one text have no target, so the word "source" is left out."""
     return [(f"removed: {why.removesuffix(' source')} as one {how}", n) for why, n in counts.items() if n]
 
 
@@ -66,12 +68,12 @@ def set_apart_labelled(
     held: HoldOut,
     overlap: Overlapping,
 ) -> SplitExamples[P]:
-    """As ``set_apart``, of ``sources`` to train on, to validate and to test with, whose examples have labels. Those of
-    training, in their order, are a fact of it; ``read`` refuses others in the other two.
+    """Split the examples of ``sources`` (training, validation, test) as ``set_apart`` does, for examples with labels.
+    The sorted labels of training become a fact; ``read`` refuses others in the other two.
 
     Raises:
-        DataError: a file that cannot be read, too few examples, all with one label, or a label that training never saw
-            or is left without.
+        DataError: a file that cannot be read, too few examples, all with one label, or a label that no example of
+            training has or keeps.
     """
     train, *others = sources
     examples = [example for source in train for example in read(source, None)]
@@ -88,12 +90,13 @@ def set_apart_labelled(
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Numbers by their value, other labels by the alphabet."""
+    """Sort labels: numbers by value first, then others alphabetically."""
     return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 
 def check_known(label: str, known: Sequence[str] | None, where: str) -> None:
-    """
+    """Refuse a label that training did not have.
+
     Raises:
         DataError: ``label`` is not among those of training.
     """
