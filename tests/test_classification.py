@@ -227,7 +227,7 @@ def test_labels_that_are_numbers_stand_in_their_order():
         ("a.jsonl", '{"text": "a"}\n', r"a\.jsonl:1: expected an object with 'text': .* 'label'"),
         ("a.jsonl", '{"text": "a", "label": null}\n', r"a\.jsonl:1: expected an object"),
         ("a.txt", "5\n", r"a\.txt:1: a label and a text expected, only '5' found"),
-        ("a.tsv", "text\tlabel\n \tx\n", r"a\.tsv: no labelled text in it"),
+        ("a.tsv", "text\tlabel\n \tx\n", r"a\.tsv: holds no labelled text"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path, name, content, says):

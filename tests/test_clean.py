@@ -231,7 +231,7 @@ def die(items: list[int]) -> list[int]:
 
 
 def test_a_worker_that_is_killed_is_one_line():
-    with pytest.raises(DataError, match=r"a worker process was ended from outside.*: ask for fewer workers, or 1"):
+    with pytest.raises(DataError, match=r"a worker process was killed from outside.*: use fewer workers, or 1"):
         list(shared(range(10), die, 2))
 
 

@@ -114,6 +114,6 @@ def test_more_than_the_texts_yield_is_told_with_how_many_there_are():
     ):
         extend(Tokenizer.train(Bpe(vocab=300), OLD), NEW, 100_000)
     with pytest.raises(
-        ConfigError, match=r"start_from\.vocabulary: this tokenizer does not cut texts into words or pieces"
+        ConfigError, match=r"start_from\.vocabulary: this tokenizer does not split texts into words or pieces"
     ):
         extend(Tokenizer.train(Bytes(), OLD), NEW, 5)

@@ -125,7 +125,7 @@ def test_a_complete_header_stays_as_it_is_and_another_language_is_noted():
         assert filled(header + BODY, "a.po", language).decode().startswith(header)
     assert PoDocument((header + BODY).encode(), "a.po", "fr_CA").notes == []
     assert PoDocument((header + BODY).encode(), "a.po", "es").notes == [
-        "a.po: its header says Language: fr, not es: that stays as it is"
+        "a.po: its header says Language: fr, not es: the header is kept"
     ]
 
 

@@ -184,7 +184,7 @@ def test_a_target_language_that_copies_the_source_is_replaced_and_another_is_not
     assert b'target-language="es"' in upper(copied) and not copied.notes
     other = XliffDocument(version_2(' trgLang="fr"').encode(), "a.xlf", "es")
     assert b'trgLang="fr"' in upper(other)
-    assert other.notes == ["a.xlf: says that its translations are in fr, not es: that stays as it is"]
+    assert other.notes == ["a.xlf: declares translations in fr, not es: the declaration is kept"]
     assert not XliffDocument(version_2(' trgLang="es-MX"').encode(), "a.xlf", "es").notes
 
 

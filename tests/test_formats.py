@@ -152,7 +152,7 @@ def test_an_empty_file_is_an_error_not_an_empty_corpus(tmp_path, case):
     for name in ("a", "a.tsv"):
         write(tmp_path / name, "")
     write(tmp_path / "a.csv", "source,target\n")
-    with pytest.raises(DataError, match="no sentence pairs in it"):
+    with pytest.raises(DataError, match="holds no sentence pairs"):
         list(read_pairs(EMPTY[case](str(tmp_path / "a"))))
 
 
@@ -298,7 +298,7 @@ def test_patterns_that_match_nothing_say_what_there_is(tmp_path):
     root = str(pack(tmp_path / "root.zip", FILES))
     with pytest.raises(DataError, match=r"none of its 6 files matches '\*/translations/fr\.json'.* de, en$"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/translations/fr.json")))
-    with pytest.raises(DataError, match=r"3 files match .* and 1 match .*never stands for the same text"):
+    with pytest.raises(DataError, match=r"3 files match .* and 1 match .*never matches the same text"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/manifest.json")))
     with pytest.raises(ConfigError, match="same number of"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/*/de.json")))

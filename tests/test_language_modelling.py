@@ -257,6 +257,6 @@ def test_what_does_not_fit_is_named_before_anything_is_written(text, tmp_path, c
 
 def test_a_file_without_text_is_one_line_and_leaves_no_run(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match=r"empty\.txt: no text in it"):
+    with pytest.raises(DataError, match=r"empty\.txt: holds no text"):
         list(start(config(tmp_path / "empty.txt"), tmp_path / "run").events())
     assert not (tmp_path / "run").exists()

@@ -233,12 +233,12 @@ THREE = [b"a", b"bc", b"bd"], [b"A", b"BC", b"BD"]
 @pytest.mark.parametrize(
     ("moved", "said"),
     [
-        (lambda t: [*t[:8], *t[6:8], *t[10:]], "the translation of entry 2 lies over the translation of entry 1"),
-        (lambda t: [*t[:4], *t[2:4], *t[6:]], "the source of entry 3 lies over the source of entry 2"),
+        (lambda t: [*t[:8], *t[6:8], *t[10:]], "the translation of entry 2 overlaps the translation of entry 1"),
+        (lambda t: [*t[:4], *t[2:4], *t[6:]], "the source of entry 3 overlaps the source of entry 2"),
         (lambda t: [*t[:4], 2, 30, *t[6:]], "entry 3 does not end where it should"),
-        (lambda t: [*t[2:4], *t[:2], *t[4:]], "the source of entry 2 is not behind that of the one before"),
+        (lambda t: [*t[2:4], *t[:2], *t[4:]], "the source of entry 2 is not in order after the one before"),
         (lambda t: [*t[:6], 3, *t[7:]], "the translation of entry 1 does not end where it should"),
-        (lambda t: [*t[:6], *t[:2], *t[8:]], "the translation of entry 1 lies over the source of entry 1"),
+        (lambda t: [*t[:6], *t[:2], *t[8:]], "the translation of entry 1 overlaps the source of entry 1"),
         (lambda t: [*t[:-1], 10**9], "the translation of entry 3 does not end where it should"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Parallel text written to files that ``guess_source`` reads back, pair for pair: .tsv, .jsonl, or two text files.
+"""Writing parallel text to files that ``guess_source`` reads back, pair for pair: .tsv, .jsonl, or two text files.
 
-Names that end in .gz or .zst are compressed. A file is there whole or not at all.
+Names that end in .gz or .zst are compressed. A file appears complete or not at all.
 """
 
 import json
@@ -16,10 +16,10 @@ from dragoman.text.lines import Pair
 
 
 def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
-    """Write them as they come and return how many they were; ``a.en,a.de`` stands for two text files.
+    """Write the pairs as they come and return their number; ``a.en,a.de`` names two text files.
 
     Raises:
-        ConfigError: a name that does not tell the format, or a folder that is not there.
+        ConfigError: an unknown extension, or a folder that does not exist.
         DataError: a text that the format cannot hold, such as a tab in a .tsv.
     """
     check_output(output)
@@ -29,15 +29,15 @@ def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
 
 
 def check_output(output: str | Path) -> None:
-    """Find out before the work whether ``write_pairs`` can write to that name.
+    """Check before the work that ``write_pairs`` can write to that name.
 
     Raises:
-        ConfigError: a name that does not tell the format, or a folder that is not there.
+        ConfigError: an unknown extension, or a folder that does not exist.
         OutputError: a name that may not be written to.
     """
     for name in _way_to_write(str(output))[0]:
         if not Path(name).parent.is_dir():
-            raise ConfigError(f"{name}: there is no folder {Path(name).parent}: make it first")
+            raise ConfigError(f"{name}: there is no folder {Path(name).parent}: create it first")
         check_output_file(name)
 
 
@@ -53,7 +53,7 @@ def _way_to_write(output: str) -> tuple[list[str], Write]:
     if write := _WAYS.get(extension(output)):
         return [output], write
     raise ConfigError(
-        f"{output}: its name does not tell how to write: name it {', '.join(_WAYS)} (or that and .gz or .zst), "
+        f"{output}: its name does not show the format: name it {', '.join(_WAYS)} (or that and .gz or .zst), "
         "or give two text files as in corpus.en,corpus.de"
     )
 
@@ -66,7 +66,7 @@ def _write_table(pairs: Iterable[Pair], names: list[str], files: list[Writable])
     for pair in pairs:
         written += 1
         if written == 1 and is_header(pair):
-            files[0].write(b"source\ttarget\n")  # else this pair would be read as the names of the columns
+            files[0].write(b"source\ttarget\n")  # else this pair would be read as a header
         row = "\t".join(_line(text, "\t\n\r", names[0], written) for text in pair)
         files[0].write(f"{row}\n".encode())
     return written
@@ -95,7 +95,7 @@ def _line(text: str, forbidden: str, name: str, row: int) -> str:
             what = "a tab" if character == "\t" else "a line end"
             raise DataError(f"{name}:{row}: the text holds {what}: write .jsonl, or clean it first ({text[:40]!r})")
     if row == 1 and text.startswith("\ufeff"):
-        return "\ufeff" + text  # the first is taken for a byte-order mark
+        return "\ufeff" + text  # a reader drops the first as a byte-order mark
     return text
 
 
