@@ -167,7 +167,7 @@ def parse_json(text: str, where: str) -> Any:
         line = f" on line {error.lineno}" if "\n" in text else ""
         raise DataError(f"{where}: not JSON{line}: {error.msg} at character {error.colno}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: JSON that cannot be read: {error}") from None
+        raise DataError(f"{where}: not JSON that can be read: {error}") from None
 
 
 def check_string(value: str, where: str) -> str:

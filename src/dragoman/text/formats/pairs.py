@@ -224,7 +224,7 @@ class Part:
     """Words added before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
     back-translation); dragoman translate --tag adds them."""
     prefix: str = ""
-    """Text added before each source after cleaning, such as "translate English to German: "; at inference give it too."""
+    """Text added before each source after cleaning, such as "translate English to German: "; add it yourself in use."""
     hold_out: bool = True
     """True if its pairs may be held out for validation and test; false for machine-translated text."""
 
