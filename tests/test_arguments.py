@@ -117,7 +117,7 @@ def test_several_arguments_are_several_files(here):
     for name in ("a.txt", "b.txt"):
         (here / name).write_text(f"{name}\n")
     assert list(given_lines(["b.txt", "a.txt", "b.txt"])) == ["b.txt", "a.txt", "b.txt"]
-    with pytest.raises(ConfigError, match=r"'Hello': no such file: several arguments .* stands in quotes"):
+    with pytest.raises(ConfigError, match=r"'Hello': no such file: several arguments .* in quotes"):
         check_several(["Hello", "world"])
     with pytest.raises(DataError, match=r"gone\.txt: no such file"):
         given_lines(["a.txt", "gone.txt"])
@@ -161,13 +161,13 @@ def test_a_file_that_is_no_lines_of_text_is_refused_by_name_unless_insisted(endi
 
 def test_tables_are_read_by_a_column(here):
     (here / "a.tsv").write_text("The door is open.\tLa puerta\nLight\tLuz\n")
-    with pytest.raises(DataError, match=r"a\.tsv: a table: say with --column"):
+    with pytest.raises(DataError, match=r"a\.tsv: a table: name the column to read with --column"):
         given_lines("a.tsv")
     assert list(given_lines("a.tsv", column="0")) == ["The door is open.", "Light"]
     assert list(given_lines(["a.tsv", "a.tsv"], column="1")) == ["La puerta", "Luz"] * 2
-    with pytest.raises(ConfigError, match="one of them"):
+    with pytest.raises(ConfigError, match="only one of them"):
         given_lines("a.tsv", column="0", as_kind="text")
-    with pytest.raises(ConfigError, match="only text is known here"):
+    with pytest.raises(ConfigError, match="only text is supported here"):
         given_lines("a.tsv", as_kind="po")
 
 
@@ -185,7 +185,7 @@ def test_tables_are_read_by_a_column(here):
 )
 def test_a_file_whose_name_does_not_tell_is_told_by_how_it_begins(content, here):
     (here / "unnamed").write_text(content)
-    with pytest.raises(DataError, match=r"unnamed:\d: this is .*; --as text reads its lines as they stand"):
+    with pytest.raises(DataError, match=r"unnamed:\d: this is .*; --as text reads it as lines of text"):
         list(given_lines("unnamed"))
     assert list(given_lines("unnamed", as_kind="text")) == content.splitlines()
 

@@ -178,7 +178,7 @@ def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
         str(tmp_path / "o.tsv"),
     ]
     assert cli.main(command) == 130
-    assert f"the same command goes on, from what is in {tmp_path / 'o.tsv'}.partial" in capsys.readouterr().err
+    assert f"the same command resumes from {tmp_path / 'o.tsv'}.partial" in capsys.readouterr().err
 
 
 def test_the_run_file_on_the_page_trains_on_what_was_made(folder, tmp_path, monkeypatch):

@@ -362,7 +362,7 @@ def test_a_po_file_is_translated_from_the_command_line(shouting, tmp_path, capsy
     expected = PO.replace('msgid "doubt %s"\nmsgstr ""', '#, fuzzy\nmsgid "doubt %s"\nmsgstr "DOUBT %s"')
     assert (tmp_path / "b.po").read_text() == expected and (tmp_path / "a.po").read_text() == PO
     assert (
-        "0 translated; 1 more filled in and marked for review; 1 were there and are as they were"
+        "0 translated; 1 more filled in and marked for review; 1 were already translated and are unchanged"
         in capsys.readouterr().err
     )
     assert main(["translate", "run", str(tmp_path / "a.po"), "--redo"]) == 0

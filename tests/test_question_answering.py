@@ -439,7 +439,7 @@ def test_what_cannot_be_asked_is_told_in_a_line(run, tmp_path, capsys, content, 
 def test_an_empty_context_is_refused(run, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("\n")
     assert main(["answer", str(run), "who?", "--context", str(tmp_path / "text.txt")]) == 2
-    assert "text.txt: no text in it to find answers in" in capsys.readouterr().err
+    assert "text.txt: holds no text to find answers in" in capsys.readouterr().err
 
 
 def test_evaluate_shows_both_figures_and_the_baselines(run, tmp_path, capsys):

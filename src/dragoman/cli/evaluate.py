@@ -1,4 +1,4 @@
-"""dragoman evaluate: how well a run does what it was trained for."""
+"""dragoman evaluate: scores of a run on its task."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="[TEST_SET]",
-            help="A file as the task has them: pairs, labelled texts, a folder of images, ...; "
+            help="A file in the task's format: pairs, labelled texts, a folder of images, ...; "
             "default: the run's own test set.",
         ),
     ] = None,
@@ -65,8 +65,8 @@ def evaluate(
         ),
     ] = False,
 ) -> None:
-    """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
-    Models that read and write nothing: the figures of their task, with those of a baseline beside."""
+    """Score a run on a test set, with intervals; outputs are stored. Translators: BLEU, chrF and more, by source
+    length. Models that only read: the figures of their task, beside a baseline's."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli import evaluate_reader
     from dragoman.cli import follow as following
@@ -104,11 +104,11 @@ def evaluate(
     _told(evaluation.summary() | {"against": compared}, format, both)
 
 
-def _told(summary: dict[str, Any], format: OutputFormat, show: Callable[[], None]) -> None:
+def _told(summary: dict[str, Any], format: OutputFormat, show_tables: Callable[[], None]) -> None:
     if format is OutputFormat.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        show()
+        show_tables()
 
 
 def evaluated(
@@ -124,9 +124,8 @@ def evaluated(
     by: Path | None = None,
     **options: Any,
 ) -> "Evaluation":
-    """Translate a test set of ``run`` and keep the results there; those ``by`` another run are not kept. ``options``
-    are those of ``Translator.load``.
-    """
+    """Translate a test set of ``run`` and store the results there; results ``by`` another run are not stored.
+    ``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
@@ -135,19 +134,20 @@ def evaluated(
     from dragoman.evaluate.given import pairs_for
     from dragoman.train.report import page as report
 
-    directory = RunDirectory.open(run)  # a run that is not there is told as one
-    translator = Translator.load(by or run, **options)  # first: of a run that does something else, that is what to say
+    directory = RunDirectory.open(run)  # reports a missing run first
+    translator = Translator.load(by or run, **options)  # before the test set: reports a run of another task
     test = pairs_for(run, pairs, tags, columns=columns)
     with tracked("translating", len(test)) as progress:
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
     if by is None:
         evaluation.save(folder_for(run, pairs, name))
-        report.write(directory)  # which shows the figures of every evaluation
+        report.write(directory)  # the report shows every evaluation
     return evaluation
 
 
 def show(evaluation: "Evaluation") -> None:
+    """Print the scores, and those by source length."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -169,11 +169,12 @@ def show(evaluation: "Evaluation") -> None:
     console().print()
     console().print(by_length)
     console().print()
-    for score in evaluation.scores.values():  # a line each: whoever compares scores copies them
+    for score in evaluation.scores.values():  # one a line, to be copied
         console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
 
 
 def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]") -> None:
+    """Print the paired comparison of two runs."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -191,4 +192,4 @@ def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]"
     for letter, path in (("A", run), ("B", other)):
         console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
     console().print(table)
-    console().print("p: how often chance alone makes so large a difference (paired bootstrap)", soft_wrap=True)
+    console().print("p: how often chance alone gives a difference this large (paired bootstrap)", soft_wrap=True)

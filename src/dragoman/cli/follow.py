@@ -12,7 +12,7 @@ Examine = Callable[[Path], dict[str, float]]
 
 
 def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) -> None:
-    """Print a line for each checkpoint and, at the end, which was best by the first figure."""
+    """Print a line for each checkpoint and, at the end, the best one by the first metric."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import name_of_file
@@ -24,18 +24,20 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
     name = name or name_of_file(pairs, "valid")
     lines = journal(directory, name)
     if directory.is_being_written():
-        console(errors=True).print("scoring every checkpoint until the training ends; Ctrl-C leaves, all is kept")
-    for seen in followed(directory, examine, lines):
-        scores = "".join(f"  {metric} {value:.1f}" for metric, value in seen.scores.items())
-        console().print(f"[bold]step {seen.step:,}[/bold]{scores}", soft_wrap=True)
+        console(errors=True).print(
+            "scoring every checkpoint until the training ends; Ctrl-C stops, and all scores are kept"
+        )
+    for scored in followed(directory, examine, lines):
+        scores = "".join(f"  {metric} {value:.1f}" for metric, value in scored.scores.items())
+        console().print(f"[bold]step {scored.step:,}[/bold]{scores}", soft_wrap=True)
     report.write(directory)
-    everything = [Followed(**line) for line in lines.lines()]
-    if everything:
-        metric = next(iter(everything[-1].scores))
-        best = max(everything, key=lambda seen: seen.scores.get(metric, 0.0))
-        print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.1f})")
+    checkpoints = [Followed(**line) for line in lines.lines()]
+    if checkpoints:
+        metric = next(iter(checkpoints[-1].scores))
+        best = max(checkpoints, key=lambda scored: scored.scores.get(metric, 0.0))
+        print(f"the training has ended; best by {metric}: step {best.step:,} ({best.scores[metric]:.1f})")
     else:
-        print(f"{run}: no checkpoint, and nobody trains here: begin with `dragoman train`")
+        print(f"{run}: no checkpoint, and no training: start with `dragoman train`")
 
 
 def translating(
@@ -49,7 +51,8 @@ def translating(
     columns: tuple[str, str] | None = None,
     **options: Any,
 ) -> Examine:
-    """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
+    """Return a function that scores a checkpoint's translations; ``options`` are those of ``Translator.load``. Default:
+    the run's validation pairs."""
     from dragoman.cli.terminal import tracked
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
@@ -67,7 +70,7 @@ def translating(
 
 
 def reading(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
-    """The figures of a model that reads and writes nothing. Default: the run's validation set."""
+    """Return a function that scores a checkpoint of a model that only reads. Default: the run's validation set."""
     from dragoman.cli.terminal import tracked
 
     def examine(checkpoint: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""dragoman score: how likely given translations are to a run."""
+"""dragoman score: log-probabilities that a run gives to existing translations."""
 
 import json
 import sys
