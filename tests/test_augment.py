@@ -16,7 +16,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.pairs import guess_source, read_pairs
 from dragoman.text.lines import Pair
-from dragoman.text.unfinished import UnfinishedFile, unfinished
+from dragoman.text.unfinished import UnfinishedFile, open_unfinished
 from dragoman.train import recipe
 from dragoman.train.run import start
 
@@ -119,9 +119,13 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         begin(progress=lambda done, total: stop(done, total) if done == 8 else None)
-    with pytest.raises(ConfigError, match=r"o\.tsv\.partial: was started with precision float32, but this command has bfloat16"):
+    with pytest.raises(
+        ConfigError, match=r"o\.tsv\.partial: was started with precision float32, but this command has bfloat16"
+    ):
         begin(precision="bfloat16")
-    with pytest.raises(ConfigError, match=r"was started with search .*'top_k': 30.*, but this command has .*'top_k': 3,"):
+    with pytest.raises(
+        ConfigError, match=r"was started with search .*'top_k': 30.*, but this command has .*'top_k': 3,"
+    ):
         begin(search=Sample(top_k=3))
     other = tmp_path / "other.txt"
     other.write_text("\n".join(["changed", *(folder / "text.txt").read_text().split("\n")[1:]]))
@@ -129,13 +133,15 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
         begin(other)
     begin(precision="auto")  # what the machine chose, or was told, at first
     (tmp_path / "o.tsv.partial").write_text("notes of mine\n")
-    with pytest.raises(ConfigError, match="its first line does not hold the settings it was started with: move that file away"):
+    with pytest.raises(
+        ConfigError, match="its first line does not hold the settings it was started with: move that file away"
+    ):
         begin()
     assert (tmp_path / "o.tsv.partial").read_text() == "notes of mine\n"
 
 
 def test_one_process_at_a_time(folder, tmp_path):
-    with unfinished(tmp_path / "o.tsv"), pytest.raises(ConfigError, match="another process is writing to it"):
+    with open_unfinished(tmp_path / "o.tsv"), pytest.raises(ConfigError, match="another process is writing to it"):
         made(folder, tmp_path / "o.tsv")
     assert not list(tmp_path.iterdir())
 

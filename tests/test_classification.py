@@ -25,7 +25,7 @@ from dragoman.text.formats.labelled import (
     guess_labelled,
     read_labelled,
 )
-from dragoman.text.splits import in_order
+from dragoman.text.splits import sort_labels
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Started, Validated
 from dragoman.train.run import resume, start
@@ -216,7 +216,7 @@ def test_labelled_files_of_every_kind_say_the_same(tmp_path):
 
 
 def test_labels_that_are_numbers_stand_in_their_order():
-    assert in_order({"10", "9", "b", "a"}) == ["9", "10", "a", "b"]
+    assert sort_labels({"10", "9", "b", "a"}) == ["9", "10", "a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dragoman.train.recipe import load
 
 def said(**changes):
     progress = {"step": 4000, "tokens": 4_000_000, "seconds": 540.0, "cpu_seconds": 594.0} | changes
-    return demo.learned(progress, {"kind": "minutes", "minutes": 9}, 8_000_000, Path("runs/my demo"))
+    return demo.training_summary(progress, {"kind": "minutes", "minutes": 9}, 8_000_000, Path("runs/my demo"))
 
 
 def test_it_says_how_much_was_learned_of_how_much_and_on_how_many_cores(monkeypatch):

@@ -367,26 +367,26 @@ def test_a_wheel_is_fetched_once_and_read_from_the_cache(index):
 
 
 def test_a_wheel_that_was_damaged_in_the_cache_is_refused(index):
-    path = fetch.wheel("pypi:App==1.0")
+    path = fetch.fetch_wheel("pypi:App==1.0")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"app-1\.0-py3-none-any\.whl: its sha256 is"):
-        fetch.wheel("pypi:App==1.0", sha256)
+        fetch.fetch_wheel("pypi:App==1.0", sha256)
 
 
 def test_a_wheel_with_another_checksum_is_not_kept(index):
     with pytest.raises(DataError, match="its sha256 is"):
-        fetch.wheel("pypi:App==1.0", "0" * 64)
-    assert list((fetch.cache() / "wheels").iterdir()) == []
+        fetch.fetch_wheel("pypi:App==1.0", "0" * 64)
+    assert list((fetch.cache_folder() / "wheels").iterdir()) == []
 
 
 def test_what_pip_cannot_fetch_is_one_line_with_its_reason(index):
     with pytest.raises(DataError) as error:
-        fetch.wheel("pypi:other==2.0")
+        fetch.fetch_wheel("pypi:other==2.0")
     assert str(error.value).startswith("other==2.0: pip could not fetch it (ERROR: No matching distribution)")
     for root in ("pypi:app", "pypi:--option==1", "pypi:app==1.0 --option"):
         with pytest.raises(ConfigError, match="NAME==VERSION"):
-            fetch.wheel(root)
+            fetch.fetch_wheel(root)
 
 
 # ---- anything at all ------------------------------------------------------------------------------

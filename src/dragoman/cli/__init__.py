@@ -84,22 +84,22 @@ REFUSALS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Return 0 on success, 2 after an error that the user can correct, reported in one line."""
-    messages.begin()
+    messages.reset()
     try:
         complete(app)(arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:
         if not lost.told:
-            messages.complain(str(lost))
+            messages.report_error(str(lost))
         return 2
     except UserError as mistake:
-        messages.complain(str(mistake))
+        messages.report_error(str(mistake))
         return 2
     except OSError as failure:
         if failure.errno not in REFUSALS:
             raise
-        messages.complain(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure.strerror))
+        messages.report_error(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure.strerror))
         return 2
     finally:
         messages.current.end()

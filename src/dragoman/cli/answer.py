@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.answerer import Answered
@@ -47,14 +47,14 @@ def answer(
     """Answer questions by spans of a text."""
     from dragoman.decode.readers.answerer import Answerer
 
-    batches = _of_records(text) if context is None else _on(_context(context), text)
+    batches = _read_records(text) if context is None else _on_context(_context(context), text)
     if text is not None:
         batches = iter(list(batches))  # errors in a file are reported before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[Answered]":
         for questions in batches:
-            with tracked("answering", len(questions)) as progress:
+            with progress_bar("answering", len(questions)) as progress:
                 answers = answerer.ask(questions, progress)
             yield from answers
 
@@ -72,12 +72,12 @@ def _context(path: Path) -> str:
     return context
 
 
-def _on(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
-    for lines in line_batches(given_lines(text)):
+def _on_context(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
+    for lines in line_batches(input_lines(text)):
         yield [(context, question) for question in lines]
 
 
-def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
+def _read_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
     from dragoman.errors import DataError
     from dragoman.text.formats.questions import text_at
     from dragoman.text.lines import parse_json
@@ -88,7 +88,7 @@ def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
             f"{text}: no such file of JSON lines; to ask this question about a text, name it with --context"
         )
     numbers = itertools.count(1)
-    for lines in line_batches(given_lines(text, as_kind="text")):
+    for lines in line_batches(input_lines(text, as_kind="text")):
         questions = []
         for number, line in zip(numbers, lines, strict=False):
             if line and not line.isspace():

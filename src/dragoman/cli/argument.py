@@ -62,7 +62,7 @@ def check_several(arguments: Sequence[str]) -> None:
         raise ConfigError("-: standard input can be read once only")
 
 
-def text_of(argument: str) -> list[str]:
+def lines_of_text(argument: str) -> list[str]:
     """Return the lines of an argument that is text.
 
     Raises:

@@ -23,7 +23,7 @@ from dragoman.cli.searching import (
 app = typer.Typer(help="Make more training pairs from text in one language.", no_args_is_help=True)
 
 
-def _making(method: str, metavar: str, which_run: str) -> Callable[..., None]:
+def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., None]:
     """Return the command that makes pairs by ``method``, a function of ``decode/augment.py``."""
 
     def command(
@@ -45,7 +45,7 @@ def _making(method: str, metavar: str, which_run: str) -> Callable[..., None]:
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
     ) -> None:
-        from dragoman.cli.terminal import tracked
+        from dragoman.cli.terminal import progress_bar
         from dragoman.decode import augment
         from dragoman.decode.translator import of_size
 
@@ -61,7 +61,7 @@ def _making(method: str, metavar: str, which_run: str) -> Callable[..., None]:
             precision=precision,
         )
         try:
-            with tracked("translating", None) as progress:
+            with progress_bar("translating", None) as progress:
                 print(augmentation.apply(text, output, progress=progress))
         except KeyboardInterrupt:
             print(f"dragoman: stopped: the same command resumes from {output}.partial", file=sys.stderr)
@@ -74,9 +74,9 @@ app.command(
     "back-translate",
     help="Pairs (translation, original): text in your target language becomes targets, whose sources a run of the "
     "other direction generates. The same command resumes one that was stopped.",
-)(_making("back_translated", "REVERSE_RUN", "A run that translates in the other direction."))
+)(_make_command("back_translated", "REVERSE_RUN", "A run that translates in the other direction."))
 app.command(
     "distill",
     help="Pairs (original, translation): the outputs of a large run become targets for a small one. The same "
     "command resumes one that was stopped.",
-)(_making("distilled", "RUN", "The directory of a run."))
+)(_make_command("distilled", "RUN", "The directory of a run."))

@@ -22,7 +22,7 @@ def calibrate(
 ) -> None:
     """Calibrate a run's confidence and choose the attention heads that align words; stored in the run's directory."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
     from dragoman.evaluate.given import pairs_for
@@ -31,7 +31,7 @@ def calibrate(
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     translator = Translator.load(run, which=checkpoint, device=device)
-    with tracked("translating", len(given)) as progress:
+    with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)
     measured = f"{len(test):,} test sentences" if test else "half of them, not fitted on"

@@ -18,7 +18,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.classifier import Classified
@@ -55,7 +55,7 @@ def classify(
 
     def found() -> "Iterator[Classified]":
         for given, places in input_batches(text, classifier.material, column=column, as_kind=as_kind):
-            with tracked("classifying", len(given)) as progress:
+            with progress_bar("classifying", len(given)) as progress:
                 classified = classifier.classify(given, progress, places)
             yield from classified
 

@@ -42,11 +42,11 @@ def stats(
 ) -> None:
     """Summarise a text: lengths, ratios, duplicates, copies, characters and scripts."""
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.cleaning.summary import summarise
 
-    with tracked("reading", None) as progress:
-        summary = summarise(sources.followed(sources.pairs_of(source, columns), progress))
+    with progress_bar("reading", None) as progress:
+        summary = summarise(sources.with_progress(sources.read_named_pairs(source, columns), progress))
     if format is OutputFormat.json:
         print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
     else:
@@ -69,11 +69,16 @@ def clean(
     """
     from dragoman.cli import data_tables
     from dragoman.text.cleaning.clean import Cleaning, CleanReport, clean
-    from dragoman.text.cleaning.workers import cores
+    from dragoman.text.cleaning.workers import available_cores
 
     cleaned = CleanReport()
     cfg = _configured(Cleaning, settings)
-    _transform((source, columns), output, lambda pairs: clean(pairs, cfg, cleaned, workers=workers or cores()), cleaned)
+    _transform(
+        (source, columns),
+        output,
+        lambda pairs: clean(pairs, cfg, cleaned, workers=workers or available_cores()),
+        cleaned,
+    )
     data_tables.show_removed(cleaned, cleaned.removed, {r: [(p,) for p in e] for r, e in cleaned.examples.items()})
     _write_report(report, cleaned)
 
@@ -93,11 +98,13 @@ def dedupe(
     """
     from dragoman.cli import data_tables
     from dragoman.text.cleaning.dedupe import Deduplication, DuplicateReport, dedupe
-    from dragoman.text.cleaning.workers import cores
+    from dragoman.text.cleaning.workers import available_cores
 
     found = DuplicateReport()
     cfg = _configured(Deduplication, settings)
-    _transform((source, columns), output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or cores()), found)
+    _transform(
+        (source, columns), output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or available_cores()), found
+    )
     data_tables.show_removed(found, found.removed, found.examples)
     _write_report(report, found)
 
@@ -120,7 +127,7 @@ def split(
     """
     from dragoman import durable
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.cleaning.split import HoldOut, hold_out
     from dragoman.text.formats.writing import check_output, write_pairs
 
@@ -128,8 +135,8 @@ def split(
     check_output(f"train{ending}")
     if output.exists():
         raise ConfigError(f"{output}: exists: name a folder that does not, or remove it first")
-    with tracked("reading", None) as progress:
-        pairs = list(sources.followed(sources.pairs_of(source, columns), progress))
+    with progress_bar("reading", None) as progress:
+        pairs = list(sources.with_progress(sources.read_named_pairs(source, columns), progress))
     parts = hold_out(pairs, cfg)
     sizes = {}
     with durable.folder(output) as folder:
@@ -160,26 +167,29 @@ def mix(
 ) -> None:
     """Mix several sources by weight and temperature, reproducibly from the seed."""
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.config import from_dict
     from dragoman.text.formats.writing import check_output, write_pairs
-    from dragoman.text.mix import Mixing, mix, portions
+    from dragoman.text.mix import Mixing, mix, pairs_per_source
 
     settings = {"weights": _numbers(weights), "temperature": temperature, "pairs": pairs, "seed": seed}
     cfg = from_dict(Mixing, settings, where="mixing")
     check_output(output)
-    portions([1] * len(given), cfg)  # refuses unusable weights before reading anything
-    with tracked("counting", None) as progress:
-        sizes = [sum(1 for _ in sources.followed(sources.pairs_of(source, columns), progress)) for source in given]
-    taken = portions(sizes, cfg)
-    with tracked("mixing", sum(taken)) as progress:
+    pairs_per_source([1] * len(given), cfg)  # refuses unusable weights before reading anything
+    with progress_bar("counting", None) as progress:
+        sizes = [
+            sum(1 for _ in sources.with_progress(sources.read_named_pairs(source, columns), progress))
+            for source in given
+        ]
+    taken = pairs_per_source(sizes, cfg)
+    with progress_bar("mixing", sum(taken)) as progress:
         mixed = (
             pair
             for _, pair in mix(
-                [partial(sources.pairs_of, source, columns, report=False) for source in given], sizes, cfg
+                [partial(sources.read_named_pairs, source, columns, report=False) for source in given], sizes, cfg
             )
         )
-        write_pairs(sources.followed(mixed, progress), output)
+        write_pairs(sources.with_progress(mixed, progress), output)
     data_tables.show_mixture(given, sizes, taken)
     rows = [{"source": s, "pairs": n, "taken": k} for s, n, k in zip(given, sizes, taken, strict=True)]
     _write_report(report, {"sources": rows, "pairs": sum(taken), "seed": seed})
@@ -201,7 +211,7 @@ def _transform(
     given: tuple[str, str | None], output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object
 ) -> None:
     """Read the pairs, ``change`` and write them. ``report``, which ``change`` fills, explains an empty result."""
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.formats.writing import check_output, write_pairs
 
     def require_pairs(pairs: "Iterable[Pair]") -> "Iterator[Pair]":
@@ -213,8 +223,8 @@ def _transform(
             raise DataError(f"{given[0]}: nothing is left ({report}): relax the rules, or check the text")
 
     check_output(output)
-    with tracked("reading", None) as progress:
-        write_pairs(require_pairs(change(sources.followed(sources.pairs_of(*given), progress))), output)
+    with progress_bar("reading", None) as progress:
+        write_pairs(require_pairs(change(sources.with_progress(sources.read_named_pairs(*given), progress))), output)
 
 
 def _numbers(text: str | None) -> list[float]:

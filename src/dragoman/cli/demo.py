@@ -37,7 +37,7 @@ def demo(
     run: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/demo-LANGUAGE.")] = None,
 ) -> None:
     """Train a translator of Home Assistant's interface strings from English, then evaluate it and try it."""
-    from dragoman.cli.evaluate import evaluated, show
+    from dragoman.cli.evaluate import run_evaluation, show
     from dragoman.cli.terminal import console, duration
     from dragoman.decode.translator import Translator
 
@@ -48,7 +48,7 @@ def demo(
         "community (Apache-2.0, https://www.home-assistant.io)"
     )
     _train(to, minutes, folder)
-    evaluation = evaluated(folder, None)
+    evaluation = run_evaluation(folder, None)
     say(f"\n[bold]{len(evaluation.outputs):,} held-out strings[/bold], none of them like one in training")
     show(evaluation)
     for line in _shortfall(to, evaluation, folder):
@@ -99,10 +99,10 @@ def _shortfall(to: str, evaluation: "Evaluation", folder: Path) -> list[str]:
     if not below:
         return []
     budget = run.config["train"]["budget"]
-    return ["; ".join(below), *learned(run.load("last", []).progress, budget, EXPECTED_TOKENS.get(to), folder)]
+    return ["; ".join(below), *training_summary(run.load("last", []).progress, budget, EXPECTED_TOKENS.get(to), folder)]
 
 
-def learned(progress: dict[str, Any], budget: dict[str, Any], expected: int | None, folder: Path) -> list[str]:
+def training_summary(progress: dict[str, Any], budget: dict[str, Any], expected: int | None, folder: Path) -> list[str]:
     """Return how much was learned of what was ``expected``, on how many cores, and what may help."""
     from dragoman.cli.terminal import duration
     from dragoman.train.failure import resume_command

@@ -27,7 +27,7 @@ class Given(NamedTuple):
     output: Path | None
 
 
-def opened(
+def open_documents(
     texts: Sequence[str], source: str | None, target: str | None, output: Path | None, as_kind: str | None = None
 ) -> list[Given]:
     """Open the documents that the arguments name, each with its output; an empty list if they are text or lines.
@@ -46,7 +46,7 @@ def opened(
         raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
     return [
         Given(name, _open(name, kind, source, target), goal)
-        for (name, kind), goal in zip(kinds.items(), targets(list(kinds), output), strict=True)
+        for (name, kind), goal in zip(kinds.items(), output_paths(list(kinds), output), strict=True)
         if kind is not None
     ]
 
@@ -73,7 +73,7 @@ def _open(name: str, kind: str, source: str | None, target: str | None) -> "Fill
     return open_document(name, kind=kind, source=source, target=target)
 
 
-def targets(names: Sequence[str], output: Path | None) -> list[Path | None]:
+def output_paths(names: Sequence[str], output: Path | None) -> list[Path | None]:
     """Return where each of several files is written: into the folder ``output``, under its own name; one file to
     ``output``.
 
@@ -116,11 +116,11 @@ def fill(
     flag_below: float | None,
 ) -> None:
     """Translate the unfilled slots and write the document; warnings and a summary go to standard error."""
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.documents.document import translate_document
     from dragoman.text.compressed import create_file
 
-    with tracked("translating", len(document.slots)) as progress:
+    with progress_bar("translating", len(document.slots)) as progress:
         translated = translate_document(
             document,
             lambda texts, report: ask(texts, progress=report),

@@ -19,7 +19,7 @@ from dragoman.cli.options import (
     TextArgument,
     writable_file,
 )
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +58,7 @@ def embed(
 
     def found() -> "Iterator[tuple[list[str], np.ndarray]]":
         for given, places in input_batches(text, embedder.material, column=column, as_kind=as_kind):
-            with tracked("reading", len(given)) as progress:
+            with progress_bar("reading", len(given)) as progress:
                 vectors = embedder.embed(given, progress, places).numpy()
             yield places, vectors
 

@@ -76,24 +76,24 @@ def evaluate(
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
-            following.follow(run, pairs, name=name, examine=following.reading(examiner, pairs, device=device))
+            following.follow(run, pairs, name=name, examine=following.reader_scorer(examiner, pairs, device=device))
             return
         if against is not None:
             raise ConfigError("--against compares translations, and this run makes none: compare the intervals")
-        found = evaluate_reader.evaluated(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
-        _told(found.summary(), format, lambda: evaluate_reader.show(found))
+        found = evaluate_reader.run_evaluation(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
+        _print_summary(found.summary(), format, lambda: evaluate_reader.show(found))
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     how["columns"] = parsed_columns(columns)
     options: dict[str, Any] = {"device": device, "precision": precision, "context": context}
     if follow:
-        following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
+        following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **options))
         return
-    evaluation = evaluated(run, pairs, name=name, **how, which=checkpoint, **options)
+    evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **options)
     if against is None:
-        _told(evaluation.summary(), format, lambda: show(evaluation))
+        _print_summary(evaluation.summary(), format, lambda: show(evaluation))
         return
-    other = evaluated(run, pairs, by=against, **how, which=checkpoint, **options)
+    other = run_evaluation(run, pairs, by=against, **how, which=checkpoint, **options)
     differences = evaluation.against(other)
     compared = {"run": str(against), "differences": {name: asdict(found) for name, found in differences.items()}}
 
@@ -101,17 +101,17 @@ def evaluate(
         show(evaluation)
         show_differences(run, against, list(differences.values()))
 
-    _told(evaluation.summary() | {"against": compared}, format, both)
+    _print_summary(evaluation.summary() | {"against": compared}, format, both)
 
 
-def _told(summary: dict[str, Any], format: OutputFormat, show_tables: Callable[[], None]) -> None:
+def _print_summary(summary: dict[str, Any], format: OutputFormat, show_tables: Callable[[], None]) -> None:
     if format is OutputFormat.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
         show_tables()
 
 
-def evaluated(
+def run_evaluation(
     run: Path,
     pairs: str | None,
     *,
@@ -127,7 +127,7 @@ def evaluated(
     """Translate a test set of ``run`` and store the results there; results ``by`` another run are not stored.
     ``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.folders import corpus_id, folder_for
@@ -137,7 +137,7 @@ def evaluated(
     directory = RunDirectory.open(run)  # reports a missing run first
     translator = Translator.load(by or run, **options)  # before the test set: reports a run of another task
     test = pairs_for(run, pairs, tags, columns=columns)
-    with tracked("translating", len(test)) as progress:
+    with progress_bar("translating", len(test)) as progress:
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
     if by is None:

@@ -11,18 +11,18 @@ MOST_LABELS = 12
 """Largest number of labels in the confusion table; with more it is too wide for a terminal, and only in scores.json."""
 
 
-def evaluated(
+def run_evaluation(
     examiner: "type[Examiner]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
 ) -> "EvaluationResult":
     """Evaluate a run's model on its task, and store the outcome."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.train.report import page as report
 
     examined = examiner(run, checkpoint, device=device)
     examples = examined.examples(named)
-    with tracked(examined.verb, len(examples)) as progress:
+    with progress_bar(examined.verb, len(examples)) as progress:
         outcome = examined.examine(examples, progress=progress)
     outcome = replace(outcome, test_set=corpus_id(named))
     outcome.save(folder_for(run, named, name))

@@ -40,7 +40,7 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
         print(f"{run}: no checkpoint, and no training: start with `dragoman train`")
 
 
-def translating(
+def translation_scorer(
     run: Path,
     pairs: str | None,
     *,
@@ -53,7 +53,7 @@ def translating(
 ) -> Examine:
     """Return a function that scores a checkpoint's translations; ``options`` are those of ``Translator.load``. Default:
     the run's validation pairs."""
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.given import pairs_for
@@ -62,21 +62,21 @@ def translating(
         test = pairs_for(run, pairs, tags, kept="valid", columns=columns)
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
-        with tracked(checkpoint.name, len(test)) as progress:
+        with progress_bar(checkpoint.name, len(test)) as progress:
             found = evaluate(translator, test, **how, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 
     return examine
 
 
-def reading(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
+def reader_scorer(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
     """Return a function that scores a checkpoint of a model that only reads. Default: the run's validation set."""
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
 
     def examine(checkpoint: Path) -> dict[str, float]:
         examined = examiner(checkpoint, device=device)
         examples = examined.examples(named, kept="valid")
-        with tracked(checkpoint.name, len(examples)) as progress:
+        with progress_bar(checkpoint.name, len(examples)) as progress:
             found = examined.examine(examples, baseline=False, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 

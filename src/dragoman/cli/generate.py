@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
@@ -32,7 +32,7 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def generate(
         "stop": stop or (),
         "cache": cache,
     }
-    prompts = [prompt] if written and prompt is not None else given_lines(prompt, as_kind=as_kind)
+    prompts = [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
     generator = Generator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
     if stream:
         for text in prompts:
@@ -105,7 +105,7 @@ def generate(
 
     def found() -> "Iterator[Generation]":
         for batch in line_batches(prompts):
-            with tracked("generating", len(batch)) as progress:
+            with progress_bar("generating", len(batch)) as progress:
                 generations = generator.generate(batch, **settings, progress=progress)
             yield from generations
 

@@ -82,7 +82,7 @@ def complete(app: typer.Typer) -> Any:
             _show(param)
         command.params += at_root if command is root else everywhere
         if command.callback and not getattr(command, "commands", None):
-            command.callback = messages.told(command.callback)
+            command.callback = messages.routed(command.callback)
     return root
 
 

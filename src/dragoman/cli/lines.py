@@ -16,7 +16,7 @@ INSIST = "text"
 """Value of --as that reads any file line by line."""
 
 
-def given_lines(
+def input_lines(
     text: str | Sequence[str] | None, *, column: str | None = None, as_kind: str | None = None
 ) -> Iterable[str]:
     """Return the lines of the files that ``text`` names, in order, or of ``text`` itself if it names none; without it,
@@ -30,7 +30,7 @@ def given_lines(
         ConfigError: --as with another value, or several arguments that are not all files.
         DataError: no file of a name that looks like one, or a file of a format without lines of text.
     """
-    from dragoman.cli.argument import STDIN, check_several, is_file, text_of
+    from dragoman.cli.argument import STDIN, check_several, is_file, lines_of_text
     from dragoman.cli.live_input import standard_input
 
     if as_kind not in (None, INSIST):
@@ -45,8 +45,8 @@ def given_lines(
             raise ConfigError("--column: is for files with columns: name one")
         return standard_input()
     if len(given) == 1 and not is_file(given[0]):
-        return text_of(given[0])
-    opened = [given_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
+        return lines_of_text(given[0])
+    opened = [input_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
     return chain.from_iterable(opened)
 
 
@@ -86,23 +86,23 @@ _SUPPORTED = (
 _INSISTING = f"--as {INSIST} reads it as lines of text"
 
 
-def given_inputs(
+def model_inputs(
     named: str | Sequence[str] | None,
     material: "Material",
     *,
     column: str | None = None,
     as_kind: str | None = None,
 ) -> tuple[list[Any], list[str]]:
-    """Return the inputs for a model that reads ``material``, and their names: lines as in ``given_lines``; image files,
+    """Return the inputs for a model that reads ``material``, and their names: lines as in ``input_lines``; image files,
     one or all of a folder; or the entries of an array in a .npy file.
 
     Raises:
-        ConfigError, DataError: as ``given_lines``; or no such file, or one that cannot be read so.
+        ConfigError, DataError: as ``input_lines``; or no such file, or one that cannot be read so.
     """
     from dragoman.data.material import IdMaterial
 
     if isinstance(material, IdMaterial):
-        return (lines := list(given_lines(named, column=column, as_kind=as_kind))), lines
+        return (lines := list(input_lines(named, column=column, as_kind=as_kind))), lines
     if not named:
         raise DataError(f"this model reads {material.what}: name a file, standard input is for texts")
     found = [_entries(Path(name), material) for name in ([named] if isinstance(named, str) else named)]
@@ -116,15 +116,15 @@ def input_batches(
     column: str | None = None,
     as_kind: str | None = None,
 ) -> Iterator[tuple[list[Any], list[str]]]:
-    """Yield the inputs and names of ``given_inputs`` in batches."""
+    """Yield the inputs and names of ``model_inputs`` in batches."""
     from dragoman.cli.live_input import line_batches
     from dragoman.data.material import IdMaterial
 
     if isinstance(material, IdMaterial):
-        lines = given_lines(named, column=column, as_kind=as_kind)
+        lines = input_lines(named, column=column, as_kind=as_kind)
         yield from ((batch, batch) for batch in line_batches(lines))
     else:
-        yield given_inputs(named, material, column=column, as_kind=as_kind)
+        yield model_inputs(named, material, column=column, as_kind=as_kind)
 
 
 def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:

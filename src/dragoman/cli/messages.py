@@ -40,7 +40,7 @@ class Messages:
             yield
             return
         before = sys.stderr
-        sys.stderr = _Told(before, self)
+        sys.stderr = _RoutedStderr(before, self)
         try:
             yield
         finally:
@@ -82,7 +82,7 @@ class MessageLog:
             print(f"dragoman: {self.path}: the log ends here: {error.strerror}", file=sys.stderr)
 
 
-class _Told:
+class _RoutedStderr:
     """Standard error of a command under the settings of ``Messages``."""
 
     def __init__(self, stream: TextIO, messages: Messages):
@@ -104,13 +104,13 @@ current = Messages()
 """Settings of the running command."""
 
 
-def begin() -> None:
+def reset() -> None:
     """Reset the settings of an earlier command in this process."""
     global current
     current = Messages()
 
 
-def told(run: Callable[..., Any]) -> Callable[..., Any]:
+def routed(run: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command's function so that standard error obeys the settings."""
 
     def wrapped(*args: Any, **options: Any) -> Any:
@@ -120,7 +120,7 @@ def told(run: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def complain(text: str) -> None:
+def report_error(text: str) -> None:
     """Print an error, quiet or not."""
     print(f"dragoman: {text}", file=sys.stderr)
     if current.log:

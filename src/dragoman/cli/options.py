@@ -13,7 +13,7 @@ SHOWN = 5
 """Number of runs that a message names."""
 
 
-def the_run(path: Path) -> Path:
+def resolve_run(path: Path) -> Path:
     """Return ``path``, or the only run in it where it is a folder of runs.
 
     Raises:
@@ -66,7 +66,7 @@ def folder_name(name: str | None) -> str | None:
     return name
 
 
-RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=the_run)]
+RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=resolve_run)]
 """Argument of commands that only read a run: the only run in a folder need not be named."""
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]
 """Argument of commands that write into a run, which must be named itself."""

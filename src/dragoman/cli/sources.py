@@ -46,15 +46,15 @@ def parsed_columns(text: str | None) -> "tuple[str, str] | None":
     return names[0], names[1]
 
 
-def say_columns(sources: "Iterable[PairSource]") -> None:
+def report_columns(sources: "Iterable[PairSource]") -> None:
     """Report on standard error how tables are read whose header decided it."""
-    from dragoman.text.formats.several import described
+    from dragoman.text.formats.several import describe_columns
 
-    for line in filter(None, map(described, sources)):
+    for line in filter(None, map(describe_columns, sources)):
         print(f"dragoman: {line}", file=sys.stderr)
 
 
-def pairs_of(text: str, columns: str | None = None, *, report: bool = True) -> "Iterator[Pair]":
+def read_named_pairs(text: str, columns: str | None = None, *, report: bool = True) -> "Iterator[Pair]":
     """Yield every pair of the sources that ``text`` names; with ``report``, also report how tables are read.
 
     Raises:
@@ -67,7 +67,7 @@ def pairs_of(text: str, columns: str | None = None, *, report: bool = True) -> "
 
     found = named_sources(text, columns)
     if report:
-        say_columns(found)
+        report_columns(found)
     return chain.from_iterable(map(read_pairs, found))
 
 
@@ -112,7 +112,7 @@ def _written_out(plain: Any, where: str) -> "list[PairSource]":
     return written
 
 
-def followed(pairs: "Iterator[Pair]", progress: Callable[[int, int], None]) -> "Iterator[Pair]":
+def with_progress(pairs: "Iterator[Pair]", progress: Callable[[int, int], None]) -> "Iterator[Pair]":
     """Yield the pairs, and report their number to ``progress``."""
     for number, pair in enumerate(pairs, 1):
         if number % OFTEN == 0:

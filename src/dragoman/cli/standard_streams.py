@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from dragoman.cli.messages import complain
+from dragoman.cli.messages import report_error
 from dragoman.errors import OutputError
 from dragoman.output_file import RawOutput
 
@@ -46,7 +46,7 @@ def finish(code: int) -> int:
         code = code or 1
     except (OutputError, OSError) as error:
         if not code:
-            complain(str(error))
+            report_error(str(error))
         code = code or 2
     # the interpreter must not try to write the rest again when it exits
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

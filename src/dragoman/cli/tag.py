@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
@@ -19,7 +19,7 @@ from dragoman.cli.options import (
     TextArgument,
 )
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.tagger import TaggedWords
@@ -45,12 +45,12 @@ def tag(
     and its label in each line, and an empty line after each sentence."""
     from dragoman.decode.readers.tagger import Tagger
 
-    lines = given_lines(text, column=column, as_kind=as_kind)
+    lines = input_lines(text, column=column, as_kind=as_kind)
     tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[TaggedWords]":
         for batch in line_batches(lines):
-            with tracked("tagging", len(batch)) as progress:
+            with progress_bar("tagging", len(batch)) as progress:
                 tagged = tagger.tag([line.split() for line in batch], progress)
             yield from tagged
 

@@ -48,7 +48,7 @@ def progress_console() -> "Iterator[Console]":
 
 
 @contextmanager
-def tracked(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar with rate and time left on standard error while the block runs; yield its update function of
     (done, total).
 

@@ -112,7 +112,7 @@ def _launched(count: int, name: str, directory: Path) -> int:
 
 
 def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
-    from dragoman.cli.watch import attend, watch
+    from dragoman.cli.watch import run_silently, watch
     from dragoman.train.distributed.processes import join_group
     from dragoman.train.run import follow
 
@@ -120,7 +120,7 @@ def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard:
         finished = (
             watch(open_trainer(group), tensorboard=tensorboard, profile=profile)
             if group.first
-            else attend(follow(group))
+            else run_silently(follow(group))
         )
     return 0 if finished.complete else STOPPED
 
@@ -166,7 +166,7 @@ def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "l
         raise ConfigError("--columns: is for --pairs; in a run file, use source and target of data.train")
     found = [source for name in pairs for source in guess_sources(name, sources.parsed_columns(columns))]
     if report:
-        sources.say_columns(found)
+        sources.report_columns(found)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN
-from dragoman.cli.lines import INSIST, checked_lines, given_lines
+from dragoman.cli.lines import INSIST, checked_lines, input_lines
 from dragoman.cli.options import (
     CheckpointOption,
     ColumnOption,
@@ -145,7 +145,7 @@ def translate(
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
-    given = documents.opened(text or [], source_language, target_language, output, as_kind)
+    given = documents.open_documents(text or [], source_language, target_language, output, as_kind)
     if given and (nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text):
         raise ConfigError(
             f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
@@ -153,7 +153,7 @@ def translate(
     _check_outputs([document.output for document in given] if given else [output])
     interactive = not text and output is None and sys.stdin.isatty()
     lines = (
-        None if interactive or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
+        None if interactive or given else input_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
     )
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))

@@ -35,7 +35,7 @@ def verify(
     For every kind of model. Exit code 1 when an answer differs that must not. Caches of lower precision are counted,
     not judged.
     """
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.verify.checks import run_checks
     from dragoman.decode.verify.opening import open_run
 
@@ -44,7 +44,7 @@ def verify(
     )
     found = []
     for verifiable in runs:
-        with tracked("verifying", len(verifiable.verifier.questions())) as progress:
+        with progress_bar("verifying", len(verifiable.verifier.questions())) as progress:
             found.append((verifiable, list(run_checks(verifiable.verifier, progress))))
     checks = [check for _, part_checks in found for check in part_checks]
     if format is OutputFormat.json:

@@ -64,7 +64,7 @@ def columns() -> "tuple[ProgressColumn, ...]":
     return SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=BAR), figures
 
 
-def attend(run: "Trainer") -> Finished:
+def run_silently(run: "Trainer") -> Finished:
     """Train where another process shows the run; return its last event."""
     for event in run.events():
         if isinstance(event, Finished):

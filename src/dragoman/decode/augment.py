@@ -27,15 +27,15 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.formats.kinds import read_plain_lines
 from dragoman.text.formats.writing import check_output, write_pairs
-from dragoman.text.lines import Before, Pair
-from dragoman.text.unfinished import FinishedLine, UnfinishedFile, unfinished
+from dragoman.text.lines import Pair, PrecedingSentences
+from dragoman.text.unfinished import FinishedLine, UnfinishedFile, open_unfinished
 
 LOT = 1024
 """Lines translated together: the most that an interruption costs."""
 
 Making = Callable[[str, str], Pair]
 """Of an original and its translation."""
-Lines = list[tuple[str, Before]]
+Lines = list[tuple[str, PrecedingSentences]]
 """Some lines of a text, with what the run reads of those before each."""
 Translate = Callable[[Lines, Progress], list[Translation]]
 """As many translations as lines, in their order."""
@@ -113,7 +113,7 @@ class Augmentation:
         total = sum(1 for _ in read_plain_lines(text))  # and each of them can be read
         if not total:
             raise DataError(f"{text}: no lines in it")
-        with unfinished(output) as kept:
+        with open_unfinished(output) as kept:
             translate, context = self._ready(kept)
             for lines in _lots(text, kept, context):
 

@@ -34,7 +34,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
-from dragoman.text.invariants import as_it_is, is_wordless
+from dragoman.text.invariants import is_wordless, keep_verbatim
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -234,7 +234,7 @@ class Job:
         self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
     ) -> Translation:
         if not parts:
-            text = as_it_is(source) if source.strip() else ""
+            text = keep_verbatim(source) if source.strip() else ""
             links = None if self.aligner is None else tuple((i, i) for i in range(len(text.split())))
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []

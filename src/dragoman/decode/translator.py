@@ -31,7 +31,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -106,7 +106,7 @@ class Translator:
         check(run, model, TRANSLATES)
         if special_tokens:
             source_tokenizer = source_tokenizer.reading_special_tokens()
-        before = learnt(config).limited(context)
+        before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
         translator = cls(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dragoman.text.placeholders import find
+from dragoman.text.placeholders import find_placeholders
 
 
 class Accelerator(NamedTuple):
@@ -29,7 +29,7 @@ def find_accelerator(text: str, codes: Iterable[str] = ()) -> Accelerator | None
     """
     if "&" not in text and "_" not in text:
         return None
-    taken = [range(p.start, p.end) for p in find(text, codes)]
+    taken = [range(p.start, p.end) for p in find_placeholders(text, codes)]
     for mark, pattern in _MARKS.items():
         at = [i for i, char in enumerate(text) if char == mark and not any(i in span for span in taken)]
         if len(at) == 1 and (found := pattern(text, at[0])):
@@ -37,10 +37,10 @@ def find_accelerator(text: str, codes: Iterable[str] = ()) -> Accelerator | None
     return None
 
 
-def put_back(accelerator: Accelerator, text: str, codes: Iterable[str] = ()) -> str:
+def restore_accelerator(accelerator: Accelerator, text: str, codes: Iterable[str] = ()) -> str:
     """Return a translation of ``bare`` with the mark restored."""
     mark, key = accelerator.mark, accelerator.key.casefold()
-    taken = [range(p.start, p.end) for p in find(text, codes)]
+    taken = [range(p.start, p.end) for p in find_placeholders(text, codes)]
     letters = [i for i, char in enumerate(text) if char.isalnum() and not any(i in span for span in taken)]
     same = [i for i in letters if text[i].casefold() == key]
     cased = [i for i in letters if text[i].isupper() or text[i].islower()]

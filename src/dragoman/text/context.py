@@ -17,7 +17,7 @@ from dragoman.config import OneOf, config, from_dict
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.pairs import PairSource, read_documents, read_pairs
-from dragoman.text.lines import Before, Pair
+from dragoman.text.lines import Pair, PrecedingSentences
 
 SEPARATOR = ("⟨sep⟩", "<sep>")
 """Separator after each preceding sentence, by the names it may have in a vocabulary."""
@@ -53,15 +53,15 @@ class NoContext:
         """
         self.limited(len(before))
 
-    def chosen(self, before: Sequence[str]) -> Before:
+    def chosen(self, before: Sequence[str]) -> PrecedingSentences:
         """Return no sentences."""
         return ()
 
-    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Before]]:
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
         """Yield each line with no context."""
         return ((line, ()) for line in lines)
 
-    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, Before]]:
+    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
         """Yield each pair of a source with no context."""
         return ((pair, ()) for pair in read_pairs(source))
 
@@ -98,7 +98,7 @@ class SentencesBefore:
     def check(self, before: Sequence[str]) -> None:
         """Accept any number: only the nearest are read."""
 
-    def chosen(self, before: Sequence[str]) -> Before:
+    def chosen(self, before: Sequence[str]) -> PrecedingSentences:
         """Select and normalise the sentences of ``before`` that are read with a text; empty ones are left out."""
         tidy = [text for text in map(normalise, before) if text]
         taken, room = list[str](), self.characters
@@ -109,14 +109,14 @@ class SentencesBefore:
             room -= len(text)
         return tuple(reversed(taken))
 
-    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Before]]:
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
         """Yield each line of a text with its context; an empty line ends a document."""
         document = self._document()
         for line in lines:
             yield line, self.chosen(document)
             _pass_by(document, line)
 
-    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, Before]]:
+    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
         """Yield each pair of a source with its context. An empty source text ends a document; lines that are empty on
         both sides are not pairs.
 
@@ -146,7 +146,7 @@ Context = Annotated[NoContext | SentencesBefore, OneOf()]
 NO_CONTEXT = NoContext()
 
 
-def learnt(run: Mapping[str, Any]) -> NoContext | SentencesBefore:
+def context_of_run(run: Mapping[str, Any]) -> NoContext | SentencesBefore:
     """Return the context choice of a run's configuration."""
     return from_dict(Context, (run.get("data") or {}).get("context", "no_context"), where="data.context")
 

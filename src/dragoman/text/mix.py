@@ -29,7 +29,7 @@ class Mixing:
     seed: int = 1
 
 
-def portions(sizes: Sequence[int], cfg: Mixing) -> list[int]:
+def pairs_per_source(sizes: Sequence[int], cfg: Mixing) -> list[int]:
     """Return the number of pairs to take of each source: its fraction of the total, rounded so that they add up to it.
 
     Raises:
@@ -41,7 +41,7 @@ def portions(sizes: Sequence[int], cfg: Mixing) -> list[int]:
     with at("mixing"):
         check_weights(weights)
     total = cfg.pairs or sum(size for weight, size in zip(weights, sizes, strict=True) if weight)
-    exact = [total * fraction for fraction in shares(sizes, weights, cfg.temperature)]
+    exact = [total * fraction for fraction in source_fractions(sizes, weights, cfg.temperature)]
     taken = [math.floor(pairs) for pairs in exact]
     by_rest = sorted(range(len(sizes)), key=lambda i: (taken[i] - exact[i], i))
     for i in by_rest[: total - sum(taken)]:
@@ -63,7 +63,7 @@ def check_weights(weights: Iterable[float]) -> None:
         raise ConfigError("weights: all are zero, so there is nothing to take: give one source more than 0")
 
 
-def shares(sizes: Sequence[int], weights: Sequence[float], temperature: float) -> list[float]:
+def source_fractions(sizes: Sequence[int], weights: Sequence[float], temperature: float) -> list[float]:
     """Return the fraction of the mixture that each source gives; they sum to 1."""
     largest = max(weights)  # relative weights: products of extreme ones would underflow or overflow
     terms = [weight / largest * size ** (1 / temperature) for weight, size in zip(weights, sizes, strict=True)]
@@ -79,10 +79,10 @@ def mix(
     is drawn without repetition. Which source comes next is drawn in proportion to what each has still to give.
 
     Raises:
-        ConfigError: as ``portions``.
+        ConfigError: as ``pairs_per_source``.
         DataError: a source with fewer pairs than its size says.
     """
-    left = portions(sizes, cfg)
+    left = pairs_per_source(sizes, cfg)
     streams = [
         _repeated(source, size, portion, random.Random(f"{cfg.seed} {i}"))
         for i, (source, size, portion) in enumerate(zip(sources, sizes, left, strict=True))

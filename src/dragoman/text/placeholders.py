@@ -33,7 +33,7 @@ class Placeholder(NamedTuple):
     """Name of a tag that opens or closes; else empty."""
 
 
-def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
+def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
     """Return the placeholders of a text, in order and without overlap.
 
     Args:
@@ -47,11 +47,11 @@ def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
             if match.start() not in closings:
                 continue  # an unclosed brace is plain text
             at = closings[match.start()]
-        if match.lastgroup in _NOT_AFTER_DIGITS and _a_percentage(text, match, found):
+        if match.lastgroup in _NOT_AFTER_DIGITS and _is_percentage(text, match, found):
             at = match.start() + 1
             continue
         found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
-    return _paired(found)
+    return _mark_unpaired(found)
 
 
 def _placeholder(text: str, start: int, kind: str) -> Placeholder:
@@ -68,7 +68,7 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     return Placeholder(start, end, text, Role.ALONE, "")
 
 
-def _a_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
+def _is_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
     """Return True if the percent sign belongs to the number before it, as in 50%discount or 100%sure."""
     before = text[: match.start()]
     if not before[-1:].isdigit() or (found and found[-1].end == match.start()):
@@ -80,7 +80,7 @@ _NOT_AFTER_DIGITS = {"percent", "print"}
 _LINK_ENDS = {"begin": Role.OPENS, "finish": Role.CLOSES}
 
 
-def _paired(found: list[Placeholder]) -> list[Placeholder]:
+def _mark_unpaired(found: list[Placeholder]) -> list[Placeholder]:
     """Mark tags that nothing closes, or that close nothing, as ``ORDERED``."""
     opened: list[int] = []
     single = set()
@@ -169,7 +169,7 @@ _PLAIN = re.compile(_GENERAL, re.VERBOSE)
 # ---- comparing source and target ------------------------------------------------------------------
 
 
-def kept(source: Sequence[Placeholder], target: Sequence[Placeholder]) -> bool:
+def placeholders_preserved(source: Sequence[Placeholder], target: Sequence[Placeholder]) -> bool:
     """Return True if ``target`` has each placeholder of ``source`` equally often, and all tags nested."""
     if Counter(p.text for p in source) != Counter(p.text for p in target):
         return False

@@ -24,7 +24,7 @@ class SplitExamples(Generic[P]):
     """Rows (description, count) of examples read, removed and kept."""
 
 
-def set_apart(
+def split_examples(
     examples: list[P],
     valid: list[P] | None,
     test: list[P] | None,
@@ -61,14 +61,14 @@ def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
 # ---- labels ---------------------------------------------------------------------------------------
 
 
-def set_apart_labelled(
+def split_labelled_examples(
     sources: tuple[Sequence[S], S | None, S | None],
     read: Callable[[S, Sequence[str] | None], list[P]],
     labels_of: Callable[[P], Iterable[str]],
     held: HoldOut,
     overlap: Overlapping,
 ) -> SplitExamples[P]:
-    """Split the examples of ``sources`` (training, validation, test) as ``set_apart`` does, for examples with labels.
+    """Split the examples of ``sources`` (training, validation, test) as ``split_examples`` does, for examples with labels.
     The sorted labels of training become a fact; ``read`` refuses others in the other two.
 
     Raises:
@@ -77,19 +77,19 @@ def set_apart_labelled(
     """
     train, *others = sources
     examples = [example for source in train for example in read(source, None)]
-    labels = in_order({label for example in examples for label in labels_of(example)})
+    labels = sort_labels({label for example in examples for label in labels_of(example)})
     if len(labels) < 2:
         if not labels:
             raise DataError("data.train: no examples to learn from")
         raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
     valid, test = (None if source is None else read(source, labels) for source in others)
-    found = set_apart(examples, valid, test, held, overlap, {"labels": labels})
+    found = split_examples(examples, valid, test, held, overlap, {"labels": labels})
     if lost := set(labels) - {label for example in found.split.train for label in labels_of(example)}:
         raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")
     return found
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
+def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels: numbers by value first, then others alphabetically."""
     return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 

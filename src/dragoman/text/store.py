@@ -135,7 +135,7 @@ class Builder:
 
 
 @contextmanager
-def building(folder: Path, sizes: Mapping[str, int | str]) -> Iterator[Builder]:
+def create_store(folder: Path, sizes: Mapping[str, int | str]) -> Iterator[Builder]:
     """Create a store and fill it in the block. ``sizes`` gives, by column name, the number of different ids or numpy's
     name of the dtype. An existing store is replaced when the new one is complete.
 

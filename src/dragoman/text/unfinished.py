@@ -103,7 +103,7 @@ class UnfinishedFile:
 
 
 @contextmanager
-def unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
+def open_unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
     """Open the partial file beside ``output``, or a new one, locked for this process until the block ends. It stays,
     unless nothing was written to it.
 

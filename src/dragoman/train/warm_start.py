@@ -15,7 +15,7 @@ from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
 from dragoman.model.lora import Lora, learned
 from dragoman.model.names import check_patterns, matches
-from dragoman.text.tokens.extension import Kept, VocabularyConfig, parts
+from dragoman.text.tokens.extension import Kept, VocabularyConfig, decompose_new_entries
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 TABLES = ("*tokens.weight", "output.*", "head.output.*")
@@ -144,7 +144,7 @@ class _Grown:
     """Rows of a table for a tokenizer that has grown."""
 
     def __init__(self, old: Tokenizer, new: Tokenizer):
-        self.parts = parts(old, new)
+        self.parts = decompose_new_entries(old, new)
 
     def rows(self, given: Tensor) -> Tensor:
         """Those ``given``, and one for each further piece."""

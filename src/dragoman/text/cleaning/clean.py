@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Generic, NamedTuple
 
-from dragoman.text.cleaning.remembered import laid_aside, remembering
-from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, rules_alone, rules_that_remember
-from dragoman.text.cleaning.workers import shared
+from dragoman.text.cleaning.remembered import spooled, temporary_database
+from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, stateful_rules, stateless_rules
+from dragoman.text.cleaning.workers import map_parallel
 from dragoman.text.lines import AnyPair, Pair, TwoSided
 
-__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "added_up", "clean", "normalise"]
+__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise"]
 
 EXAMPLES = 3
 """Number of removed pairs that the report shows for each rule."""
@@ -48,7 +48,7 @@ class CleanReport:
         return f"{self.kept:,} of {self.read:,} pairs kept" + (f"; removed: {by_rule}" if by_rule else "")
 
 
-def added_up(reports: Sequence[CleanReport]) -> CleanReport:
+def merge_reports(reports: Sequence[CleanReport]) -> CleanReport:
     """Merge the reports of several cleanings by the same rules."""
     read, kept, normalised = (
         sum(getattr(report, name) for report in reports) for name in ("read", "kept", "normalised")
@@ -74,17 +74,17 @@ def clean(
         DataError: no room on the disk for the temporary tables.
     """
     report = CleanReport() if report is None else report
-    with remembering() as memory:
-        alone, rules = rules_alone(cfg), rules_that_remember(cfg, memory)
+    with temporary_database() as memory:
+        alone, rules = stateless_rules(cfg), stateful_rules(cfg, memory)
         for name, _ in (*alone, *rules):
             report.removed[name], report.examples[name] = 0, []
         learners = [rule.objects for rule in rules if isinstance(rule.objects, LearnedRule)]
         left = _sift(pairs, cfg, report, workers)
         if not learners:
-            yield from _kept(left, rules, report)
+            yield from _apply_rules(left, rules, report)
             return
-        with laid_aside(_shown(left, learners)) as again:
-            yield from _kept(again, rules, report)
+        with spooled(_learn_from(left, learners)) as again:
+            yield from _apply_rules(again, rules, report)
 
 
 class Judged(NamedTuple, Generic[AnyPair]):
@@ -104,7 +104,7 @@ def judge(cfg: Cleaning, pairs: Iterable[AnyPair]) -> list[Judged[AnyPair]]:
     return [_judged(pair, rules) for pair in pairs]
 
 
-_rules = lru_cache(1)(rules_alone)
+_rules = lru_cache(1)(stateless_rules)
 
 
 def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
@@ -117,7 +117,7 @@ def _objection(pair: TwoSided, rules: Sequence[CleaningRule]) -> str | None:
 
 
 def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[AnyPair]:
-    for pair, changed, why in shared(pairs, partial(judge, cfg), workers):
+    for pair, changed, why in map_parallel(pairs, partial(judge, cfg), workers):
         report.read += 1
         report.normalised += changed
         if why:
@@ -126,7 +126,7 @@ def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers:
             yield pair
 
 
-def _kept(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: CleanReport) -> Iterator[AnyPair]:
+def _apply_rules(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: CleanReport) -> Iterator[AnyPair]:
     for pair in pairs:
         if why := _objection(pair, rules):
             report.remove(why, pair)
@@ -135,7 +135,7 @@ def _kept(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: Clean
             yield pair
 
 
-def _shown(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterator[AnyPair]:
+def _learn_from(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterator[AnyPair]:
     for pair in pairs:
         for learner in learners:
             learner.learn(pair)

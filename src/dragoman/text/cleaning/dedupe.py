@@ -22,9 +22,9 @@ from pydantic import Field
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import EXAMPLES, normalise
-from dragoman.text.cleaning.remembered import SeenTexts, hashed, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, temporary_database, text_hash
 from dragoman.text.cleaning.split import grams, jaccard, letters
-from dragoman.text.cleaning.workers import shared
+from dragoman.text.cleaning.workers import map_parallel
 from dragoman.text.lines import Pair
 
 HASHES = 128
@@ -72,14 +72,14 @@ def dedupe(
         DataError: no room on the disk for the temporary tables.
     """
     report = DuplicateReport() if report is None else report
-    with remembering() as memory:
+    with temporary_database() as memory:
         exact = SeenTexts(memory)
         near = NeighbourIndex(memory, cfg) if cfg.near is not None else None
         reasons = ["exact", "near"] if near else ["exact"]
         report.removed, report.examples = dict.fromkeys(reasons, 0), {why: [] for why in reasons}
-        for pair, tidy, bands in shared(pairs, partial(sign, cfg), workers):
+        for pair, tidy, bands in map_parallel(pairs, partial(sign, cfg), workers):
             report.read += 1
-            if exact.before(hashed(*_compared(tidy, cfg))):
+            if exact.before(text_hash(*_compared(tidy, cfg))):
                 _remove(report, "exact", pair, pair)
             elif near and (other := near.of(tidy, bands)):
                 _remove(report, "near", pair, other)

@@ -10,7 +10,7 @@ SURE = 0.9
 """Probability from which another language is accepted: short texts rarely reach it, and so they are kept."""
 
 
-def spoken(text: str) -> tuple[str, float]:
+def identify_language(text: str) -> tuple[str, float]:
     """Return the code of two letters of the likeliest language of ``text``, and its probability.
 
     Raises:
@@ -20,7 +20,7 @@ def spoken(text: str) -> tuple[str, float]:
     return str(language), float(probability)
 
 
-def speaks_another(language: str) -> Callable[[str], bool]:
+def is_other_language(language: str) -> Callable[[str], bool]:
     """Return a predicate that is True for a text surely not in ``language``.
 
     Raises:
@@ -33,7 +33,7 @@ def speaks_another(language: str) -> Callable[[str], bool]:
         )
 
     def another(text: str) -> bool:
-        found, probability = spoken(text)
+        found, probability = identify_language(text)
         return found != language and probability >= SURE
 
     return another

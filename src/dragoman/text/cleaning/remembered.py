@@ -18,7 +18,7 @@ CACHE = 8 * 2**20
 
 
 @contextmanager
-def remembering() -> Iterator[sqlite3.Connection]:
+def temporary_database() -> Iterator[sqlite3.Connection]:
     """Open a temporary database for ``SeenTexts`` and the like, removed when the block ends.
 
     Raises:
@@ -28,11 +28,11 @@ def remembering() -> Iterator[sqlite3.Connection]:
         memory.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
         memory.execute(f"PRAGMA cache_size = {-CACHE // 1024}")
         memory.execute("BEGIN")
-        with _told(sqlite3.OperationalError):
+        with _reporting_full_disk(sqlite3.OperationalError):
             yield memory
 
 
-def hashed(*texts: str) -> int:
+def text_hash(*texts: str) -> int:
     """Return a hash of 8 bytes, signed, as SQLite's integers are."""
     return int.from_bytes(blake2b("\0".join(texts).encode(), digest_size=8).digest(), "little", signed=True)
 
@@ -65,20 +65,20 @@ class SeenTranslations:
         self.pairs += 1
         self.memory.execute(
             "INSERT INTO translations VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1",
-            (hashed(pair.source), hashed(pair.target), self.pairs),
+            (text_hash(pair.source), text_hash(pair.target), self.pairs),
         )
 
     def of(self, source: str) -> list[int]:
         """Return the hashes of a source's targets, most frequent first, the earliest of equally frequent ones; at most
         two."""
         rows = self.memory.execute(
-            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first LIMIT 2", (hashed(source),)
+            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first LIMIT 2", (text_hash(source),)
         )
         return [target for (target,) in rows]
 
 
 @contextmanager
-def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
+def spooled(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
     """Read all ``pairs`` into a temporary file at once, and yield an iterator that reads them back in order.
 
     They must be normalised: without tabs and line ends.
@@ -91,14 +91,14 @@ def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
         if (first := next(pairs, None)) is None:
             yield iter(())
             return
-        with _told(OSError):
+        with _reporting_full_disk(OSError):
             file.writelines("\t".join(pair.fields()) + "\n" for pair in chain([first], pairs))
             file.seek(0)
         yield (first.of(line[:-1].split("\t")) for line in file)
 
 
 @contextmanager
-def _told(full_disk: type[Exception]) -> Iterator[None]:
+def _reporting_full_disk(full_disk: type[Exception]) -> Iterator[None]:
     try:
         yield
     except full_disk as error:

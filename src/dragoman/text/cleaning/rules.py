@@ -16,8 +16,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from dragoman.config import config
-from dragoman.text.cleaning.languages import speaks_another
-from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, hashed
+from dragoman.text.cleaning.languages import is_other_language
+from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, text_hash
 from dragoman.text.cleaning.scripts import Script, script_of
 from dragoman.text.lines import Sourced, TwoSided
 
@@ -79,7 +79,7 @@ class LearnedRule(ABC):
     def __call__(self, pair: TwoSided) -> bool: ...
 
 
-def rules_alone(cfg: Cleaning) -> list[CleaningRule]:
+def stateless_rules(cfg: Cleaning) -> list[CleaningRule]:
     """Return the rules in force that need only the pair, in the order they are applied."""
     characters, words, ratio, markup = cfg.max_characters, cfg.max_words, cfg.max_ratio, cfg.markup == "drop"
     return _in_force(
@@ -98,7 +98,7 @@ def rules_alone(cfg: Cleaning) -> list[CleaningRule]:
     )
 
 
-def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[CleaningRule]:
+def stateful_rules(cfg: Cleaning, memory: sqlite3.Connection) -> list[CleaningRule]:
     """Return the rules in force that need the rest of the text; they are applied after the others, to the pairs that
     remain."""
     return _in_force(
@@ -182,7 +182,7 @@ def _repeated(memory: sqlite3.Connection) -> Predicate:
 
     def came_before(pair: TwoSided) -> bool:
         context = pair.context if isinstance(pair, Sourced) else ()
-        return seen.before(hashed(*context, pair.source, pair.target))
+        return seen.before(text_hash(*context, pair.source, pair.target))
 
     return came_before
 
@@ -203,7 +203,7 @@ class Conflicts(LearnedRule):
 
     def __call__(self, pair: TwoSided) -> bool:
         targets = self.targets(pair.source)
-        return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
+        return text_hash(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
 
 
 # ---- numbers, scripts and languages --------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def _mostly_not(allowed: Iterable[str], text: str) -> bool:
 
 def _other_language(cfg: Cleaning) -> Predicate:
     def other(language: str | None) -> Callable[[str], bool]:
-        return speaks_another(language) if language else lambda text: False
+        return is_other_language(language) if language else lambda text: False
 
     source, target = other(cfg.source_language), other(cfg.target_language)
     return lambda pair: source(pair.source) or target(pair.target)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut, P, PairSplit, hold_out, letters
 
-MOST = 1 / 2
+LARGEST_FRACTION = 1 / 2
 """Largest fraction of the different sources that is held out as asked."""
-SHARE = 1 / 5
+FALLBACK_FRACTION = 1 / 5
 """Fraction of the different sources that is held out where more was asked for."""
 
 
@@ -25,9 +25,9 @@ def hold_out_some(
         DataError: too few pairs to hold out one of each and train on the rest.
     """
     different = len({letters(pair.source) for pair in pairs if may(pair)})
-    if cfg.test + cfg.valid + cfg.hard <= MOST * different:
+    if cfg.test + cfg.valid + cfg.hard <= LARGEST_FRACTION * different:
         return hold_out(pairs, cfg, may), cfg
-    fewer = _scaled(cfg, SHARE * different)
+    fewer = _scaled(cfg, FALLBACK_FRACTION * different)
     while True:
         try:
             return hold_out(pairs, fewer, may), fewer

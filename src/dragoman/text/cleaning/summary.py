@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.cleaning.remembered import SeenTexts, hashed, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, temporary_database, text_hash
 from dragoman.text.cleaning.rules import is_copy, log_ratio
 from dragoman.text.cleaning.scripts import script_of
 from dragoman.text.lines import Pair
@@ -73,18 +73,18 @@ class Summary:
 def summarise(pairs: Iterable[Pair]) -> Summary:
     """Count all pairs in one pass."""
     summary, logs, squares = Summary(), 0.0, 0.0
-    with remembering() as memory:
+    with temporary_database() as memory:
         pairs_seen, sources, targets = (SeenTexts(memory, name) for name in ("pairs", "sources", "targets"))
         for pair in pairs:
             tidy = Pair(normalise(pair.source), normalise(pair.target))
             summary.pairs += 1
             summary.untidy += tidy != pair
-            repeated = pairs_seen.before(hashed(*tidy))
-            known_source = sources.before(hashed(tidy.source))
+            repeated = pairs_seen.before(text_hash(*tidy))
+            known_source = sources.before(text_hash(tidy.source))
             summary.duplicates += repeated
             summary.conflicts += known_source and not repeated
             summary.source.different += not known_source
-            summary.target.different += not targets.before(hashed(tidy.target))
+            summary.target.different += not targets.before(text_hash(tidy.target))
             summary.copies += bool(tidy.source) and is_copy(tidy)
             summary.source.add(tidy.source)
             summary.target.add(tidy.target)

@@ -19,12 +19,12 @@ CHUNK = 2000
 """Number of items sent to a process at a time: sending them costs less than a tenth of work worth sharing."""
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shared(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int) -> Iterator[B]:
+def map_parallel(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int) -> Iterator[B]:
     """Apply ``work`` to chunks of ``items`` in ``workers`` processes; in this process, item by item, if 1.
 
     At most 2 chunks per process are read ahead: memory does not grow with the stream.

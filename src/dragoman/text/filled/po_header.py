@@ -38,7 +38,10 @@ class PoHeader:
         requested = language.strip().replace("-", "_") if language else ""
         self.language = requested if self.is_template and requested else self.stated or requested
         """Language of the translations; empty where it is unknown."""
-        stated, usual = plurals.parse(catalogue.fields.get("plural-forms") or _OPEN), plurals.of_language(self.language)
+        stated, usual = (
+            plurals.parse(catalogue.fields.get("plural-forms") or _OPEN),
+            plurals.rule_of_language(self.language),
+        )
         is_of_source = self.is_template and bool(requested) and not plurals.same_language(requested, self.stated)
         self.rule = (usual or stated) if is_of_source else (stated or usual)
         """Plural rule of the translations; None where it is unknown."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import is_header, tidy
+from dragoman.text.formats.columns import is_header, strip_names
 from dragoman.text.formats.kinds import TABLES
 from dragoman.text.formats.tables import table_rows
 from dragoman.text.lines import check_string, parse_json, read_lines
@@ -42,7 +42,7 @@ def _of_table(path: str, column: str) -> Iterator[str]:
     if (first := next(rows, None)) is None:
         return
     line, fields = first
-    names = tidy(fields)
+    names = strip_names(fields)
     if names.count(column) > 1:
         raise DataError(f"{path}:{line}: {names.count(column)} columns are named {column!r}: give a number, from 0")
     if column in names:

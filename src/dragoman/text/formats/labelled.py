@@ -9,11 +9,11 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import labelled_columns, tidy
+from dragoman.text.formats.columns import labelled_columns, strip_names
 from dragoman.text.formats.pairs import Table, read_pairs
 from dragoman.text.formats.tables import table_rows
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, split_labelled_examples
 
 
 class LabelledText(NamedTuple):
@@ -155,7 +155,7 @@ def guess_labelled(path: str) -> LabelledSource:
 def _guess_table(path: str) -> LabelledTable:
     _, first = next(table_rows(path), (1, ()))
     if named := labelled_columns(first):
-        names = tidy(first)
+        names = strip_names(first)
         return LabelledTable(path=path, text=names[named.first], label=names[named.second])
     if len(first) > 2:
         raise DataError(
@@ -192,4 +192,6 @@ class LabelledTexts:
             DataError: a file that cannot be read, a label that training did not have, or too few examples.
         """
         sources = self.train, self.valid, self.test
-        return set_apart_labelled(sources, read_labelled, lambda example: [example.label], self.hold_out, self.overlap)
+        return split_labelled_examples(
+            sources, read_labelled, lambda example: [example.label], self.hold_out, self.overlap
+        )

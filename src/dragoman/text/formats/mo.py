@@ -137,7 +137,7 @@ def _header(header: bytes, name: str) -> tuple[str, plurals.Plurals | None]:
         rule = plurals.parse(fields["plural-forms"]) if fields.get("plural-forms") else None
     except ValueError as error:
         raise DataError(f"{name}: Plural-Forms in the header: {error}") from None
-    return charset[1] if charset else "UTF-8", rule or plurals.of_language(fields.get("language", ""))
+    return charset[1] if charset else "UTF-8", rule or plurals.rule_of_language(fields.get("language", ""))
 
 
 def _value(raw: bytes, charset: str, where: str) -> Value:

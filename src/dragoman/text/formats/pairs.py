@@ -13,13 +13,13 @@ from typing import Annotated, Any
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
+from dragoman.text.formats.columns import Pairing, is_header, strip_names, text_columns, unknown_columns_message
 from dragoman.text.formats.keyed import Keyed, read_keyed
 from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
 from dragoman.text.formats.po import Gettext, read_po
-from dragoman.text.formats.tables import SPLITTERS, first_row, says_something, split_rows
+from dragoman.text.formats.tables import SPLITTERS, first_row, is_not_empty, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
 from dragoman.text.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
@@ -38,7 +38,7 @@ __all__ = [
     "Tmx",
     "Xliff",
     "guess_source",
-    "held_out_from",
+    "may_hold_out",
     "names_of",
     "prefix_of",
     "read_documents",
@@ -108,12 +108,12 @@ def _read_table(cfg: Table) -> Documents:
     rows = split_rows(cfg.path)
     passed, first = first_row(rows)
     header = _has_header(cfg, first)
-    source, target, *document = (_column(cfg, column, first, header) for column in _chosen(cfg, first))
+    source, target, *document = (_column(cfg, column, first, header) for column in _select_columns(cfg, first))
     if source == target:
         raise ConfigError(f"{cfg.path}: source and target are the same column, {source}: name two")
     boundaries = DocumentEnds()
     for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
-        if row is None or not says_something(row):
+        if row is None or not is_not_empty(row):
             yield None
             continue
         fields = row[1]
@@ -129,7 +129,7 @@ def _has_header(cfg: Table, first: Sequence[str]) -> bool:
     return cfg.header or bool(by_name)
 
 
-def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
+def _select_columns(cfg: Table, first: Sequence[str]) -> list[str | int]:
     """Return the columns of a table in the order source, target, document.
 
     Raises:
@@ -140,7 +140,7 @@ def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
         pairing = Pairing(0, 0)
     elif (pairing := named) is None:
         if len(first) > 2:
-            raise DataError(f"{cfg.path}:1: {unnamed(first)}")
+            raise DataError(f"{cfg.path}:1: {unknown_columns_message(first)}")
         pairing = Pairing(0, 1)
     chosen = pairing.first if cfg.source is None else cfg.source, pairing.second if cfg.target is None else cfg.target
     return [*chosen, *([] if cfg.document is None else [cfg.document])]
@@ -153,7 +153,7 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
         if first and column >= len(first):
             raise DataError(f"{cfg.path}:1: no column {column}: there are {len(first)}, counted from 0")
         return column
-    names = tidy(first) if header else []
+    names = strip_names(first) if header else []
     if names.count(column) > 1:
         raise DataError(f"{cfg.path}:1: {names.count(column)} columns are named {column!r}: give their numbers, from 0")
     if column not in names:
@@ -317,7 +317,7 @@ def prefix_of(source: PairSource) -> str:
     return source.prefix if isinstance(source, Part) else ""
 
 
-def held_out_from(source: PairSource) -> bool:
+def may_hold_out(source: PairSource) -> bool:
     return source.hold_out if isinstance(source, Part) else True
 
 
@@ -378,10 +378,10 @@ def _guess_table(path: str, columns: ColumnNames | None) -> Table:
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which can be read only once
         return Table(path=path)
     _, first = first_row(split_rows(path))
-    _chosen(Table(path=path), first)
+    _select_columns(Table(path=path), first)
     if (named := text_columns(first)) is None:
         return Table(path=path)
-    names = tidy(first)
+    names = strip_names(first)
     return Table(path=path, source=names[named.first], target=names[named.second])
 
 

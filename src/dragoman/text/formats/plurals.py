@@ -61,7 +61,7 @@ def parse(field: str) -> Plurals | None:
 
 
 @lru_cache(maxsize=256)
-def of_language(language: str) -> Plurals | None:
+def rule_of_language(language: str) -> Plurals | None:
     """Return the usual rule of a language, named as ``de``, ``pt-BR`` or ``sr@latin``; None if unknown."""
     field = field_of(language)
     return parse(field) if field else None

@@ -72,7 +72,7 @@ class PoEntry:
             return singular
         if form != (rule.singular if rule else 0):
             return plural
-        names_number = len(placeholders.find(singular)) >= len(placeholders.find(plural))
+        names_number = len(placeholders.find_placeholders(singular)) >= len(placeholders.find_placeholders(plural))
         return singular if names_number or rule is None or rule.singular_is_exact else plural
 
 
@@ -114,7 +114,7 @@ class Catalogue:
                 rule = plurals.parse(stated)
             except ValueError as error:
                 raise DataError(f"{self.name}:{line}: Plural-Forms in the header: {error}") from None
-        return rule or plurals.of_language(self.fields.get("language", ""))
+        return rule or plurals.rule_of_language(self.fields.get("language", ""))
 
 
 def read_po(path: str) -> Iterator[Pair]:

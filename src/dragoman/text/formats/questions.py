@@ -11,7 +11,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import extension, read_bytes
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, set_apart
+from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 class Answer(NamedTuple):
@@ -224,11 +224,11 @@ class Questions:
         Raises:
             DataError: a file that cannot be read, no question with an answer, or too few contexts.
         """
-        train = passages(chain.from_iterable(map(read_questions, self.train)))
+        train = group_by_context(chain.from_iterable(map(read_questions, self.train)))
         valid, test = (
-            None if source is None else passages(read_questions(source)) for source in (self.valid, self.test)
+            None if source is None else group_by_context(read_questions(source)) for source in (self.valid, self.test)
         )
-        found = set_apart(train, valid, test, self.hold_out, self.overlap)
+        found = split_examples(train, valid, test, self.hold_out, self.overlap)
         split = PairSplit(
             *(_flat(contexts) for contexts in (found.split.train, found.split.valid, found.split.test)), removed={}
         )
@@ -247,7 +247,7 @@ class Questions:
         return SplitExamples(split, facts, table + counts)
 
 
-def passages(questions: Iterable[Question]) -> list[Passage]:
+def group_by_context(questions: Iterable[Question]) -> list[Passage]:
     """Group questions by context, in the order of first occurrence."""
     by_context: dict[str, list[Question]] = {}
     for question in questions:

@@ -67,12 +67,12 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
         ]
     if columns is None:
         raise DataError(
-            f"{folder}: no file in it holds pairs by its name ({', '.join(PAIR_ENDINGS)}){_what_there_is(names)}; for "
+            f"{folder}: no file in it holds pairs by its name ({', '.join(PAIR_ENDINGS)}){_available(names)}; for "
             "files by language (en.json, train.en), name the languages: --columns en,es"
         )
     if found := [*_keyed(folder, columns), *_texts(names, columns)]:
         return found
-    raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_what_there_is(names)}")
+    raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_available(names)}")
 
 
 _WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff")
@@ -105,12 +105,12 @@ def _texts(names: list[str], languages: ColumnNames) -> list[TextFiles]:
     return [TextFiles(source=stem + source, target=stem + target) for stem in stems if stem + target in names]
 
 
-def _what_there_is(names: list[str]) -> str:
+def _available(names: list[str]) -> str:
     shown = ", ".join(Path(name).name for name in names[:SHOWN])
     return f"; there are {shown}{', ...' if len(names) > SHOWN else ''}" if names else "; it is empty"
 
 
-def described(source: PairSource) -> str | None:
+def describe_columns(source: PairSource) -> str | None:
     """Describe how a table is read if its header decided it; None where there is nothing to report."""
     table = source.pairs if isinstance(source, Part) else source
     if not isinstance(table, Table) or not (isinstance(table.source, str) and isinstance(table.target, str)):

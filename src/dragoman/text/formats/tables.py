@@ -29,10 +29,10 @@ def table_rows(path: str) -> Iterator[TableRow]:
         DataError: as ``split_rows``.
         ConfigError: a file without a table's extension.
     """
-    return filter(says_something, split_rows(path))
+    return filter(is_not_empty, split_rows(path))
 
 
-def says_something(row: TableRow) -> bool:
+def is_not_empty(row: TableRow) -> bool:
     """Return True for a row that is not an empty line."""
     return len(row[1]) > 1 or any(row[1])
 
@@ -47,21 +47,21 @@ def split_rows(path: str) -> Iterator[TableRow]:
     """
     if (split := SPLITTERS.get(extension(path))) is None:
         raise ConfigError(f"{path}: a table's name ends in {' or '.join(SPLITTERS)}, or that and .gz or .zst")
-    return _even(split(path), path)
+    return _check_widths(split(path), path)
 
 
 def first_row(rows: Iterator[TableRow]) -> tuple[int, Sequence[str]]:
     """Return the number of empty lines before the first row, and its fields: none where there is no row."""
     for passed, row in enumerate(rows):
-        if says_something(row):
+        if is_not_empty(row):
             return passed, row[1]
     return 0, ()
 
 
-def _even(rows: Iterable[TableRow], path: str) -> Iterator[TableRow]:
+def _check_widths(rows: Iterable[TableRow], path: str) -> Iterator[TableRow]:
     first: TableRow | None = None
     for row in rows:
-        if says_something(row):
+        if is_not_empty(row):
             first = first or row
             if len(row[1]) != len(first[1]):
                 raise DataError(
@@ -91,7 +91,7 @@ def _quoted_rows(path: str) -> Iterator[TableRow]:
     head = list(islice(lines, HEAD))
     separator = _separator(head)
     row_lines: list[str] = []
-    reader = csv.reader(_kept(chain(head, lines), row_lines), strict=True, delimiter=separator)
+    reader = csv.reader(_recording(chain(head, lines), row_lines), strict=True, delimiter=separator)
     begin = 1
     try:
         for fields in reader:
@@ -103,7 +103,7 @@ def _quoted_rows(path: str) -> Iterator[TableRow]:
         raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
 
 
-def _kept(lines: Iterable[str], row_lines: list[str]) -> Iterator[str]:
+def _recording(lines: Iterable[str], row_lines: list[str]) -> Iterator[str]:
     """Yield the lines, and collect in ``row_lines`` those of the row that is being read."""
     for line in lines:
         row_lines.append(line)
@@ -138,7 +138,7 @@ def _widths(head: Sequence[str], separator: str) -> list[int]:
         rows = list(csv.reader(head, delimiter=separator))
     except csv.Error:
         return []
-    found = [len(fields) for fields in rows if says_something((0, fields))]
+    found = [len(fields) for fields in rows if is_not_empty((0, fields))]
     return found[:-1] if len(head) == HEAD else found  # the last row may be incomplete
 
 

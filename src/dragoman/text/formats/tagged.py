@@ -11,7 +11,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import extension
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, split_labelled_examples
 
 
 class TaggedText(NamedTuple):
@@ -196,4 +196,6 @@ class TaggedTexts:
             DataError: a file that cannot be read, a label that training did not have, or too few examples.
         """
         sources = self.train, self.valid, self.test
-        return set_apart_labelled(sources, read_tagged, lambda example: example.labels, self.hold_out, self.overlap)
+        return split_labelled_examples(
+            sources, read_tagged, lambda example: example.labels, self.hold_out, self.overlap
+        )

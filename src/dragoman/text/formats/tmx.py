@@ -8,7 +8,7 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.formats.inline import Inline, inline, written
+from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units
 from dragoman.text.lines import Pair
 
@@ -48,7 +48,7 @@ class TmxUnit(NamedTuple):
 
     def inline(self, segment: Element) -> Inline:
         """Return the text of a variant's segment."""
-        return inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
+        return read_inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
 
 
 def entries(pieces: Iterable[bytes], name: str) -> Iterator[TmxUnit]:
@@ -193,7 +193,7 @@ class TmxDocument(FillableDocument):
 
     def edits(self, number: int, filling: Filling) -> Iterator[Edit]:
         entry, (_, original, segment), there, text = self.homes[number]
-        content = written(filling.text, text)
+        content = to_xml(filling.text, text)
         note = f'<prop type="{MARK}">yes</prop>' if filling.review else ""
         if there is None:
             start = entry.unit.element.start

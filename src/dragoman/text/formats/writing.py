@@ -23,7 +23,7 @@ def write_pairs(pairs: Iterable[Pair], output: str | Path) -> int:
         DataError: a text that the format cannot hold, such as a tab in a .tsv.
     """
     check_output(output)
-    names, write = _way_to_write(str(output))
+    names, write = _choose_writer(str(output))
     with ExitStack() as stack:
         return write(pairs, names, [stack.enter_context(create_file(name)) for name in names])
 
@@ -35,7 +35,7 @@ def check_output(output: str | Path) -> None:
         ConfigError: an unknown extension, or a folder that does not exist.
         OutputError: a name that may not be written to.
     """
-    for name in _way_to_write(str(output))[0]:
+    for name in _choose_writer(str(output))[0]:
         if not Path(name).parent.is_dir():
             raise ConfigError(f"{name}: there is no folder {Path(name).parent}: create it first")
         check_output_file(name)
@@ -44,16 +44,16 @@ def check_output(output: str | Path) -> None:
 Write = Callable[[Iterable[Pair], list[str], list[Writable]], int]
 
 
-def _way_to_write(output: str) -> tuple[list[str], Write]:
+def _choose_writer(output: str) -> tuple[list[str], Write]:
     first, comma, second = output.partition(",")
     if comma:
         if not (first.strip() and second.strip()) or first.strip() == second.strip():
             raise ConfigError(f"{output}: two different text files expected, as in corpus.en,corpus.de")
         return [first.strip(), second.strip()], _write_text_files
-    if write := _WAYS.get(extension(output)):
+    if write := _WRITERS.get(extension(output)):
         return [output], write
     raise ConfigError(
-        f"{output}: its name does not show the format: name it {', '.join(_WAYS)} (or that and .gz or .zst), "
+        f"{output}: its name does not show the format: name it {', '.join(_WRITERS)} (or that and .gz or .zst), "
         "or give two text files as in corpus.en,corpus.de"
     )
 
@@ -99,4 +99,4 @@ def _line(text: str, forbidden: str, name: str, row: int) -> str:
     return text
 
 
-_WAYS: dict[str, Write] = {".tsv": _write_table, ".jsonl": _write_json_lines, ".ndjson": _write_json_lines}
+_WRITERS: dict[str, Write] = {".tsv": _write_table, ".jsonl": _write_json_lines, ".ndjson": _write_json_lines}

@@ -13,7 +13,7 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.formats.inline import Inline, inline, written
+from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
 from dragoman.text.formats.plurals import same_language
 from dragoman.text.lines import Pair
@@ -78,7 +78,7 @@ class Segment(NamedTuple):
 
     def inline(self, element: Element) -> Inline:
         """Return the text of an element."""
-        return inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
+        return read_inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
 
     def inherited(self, attribute: str, element: Element) -> str | None:
         """Return an attribute's value on the innermost element that has it."""
@@ -159,7 +159,7 @@ class XliffDocument(FillableDocument):
         found: dict[Element, dict[Element, Filling]] = defaultdict(dict)
         for number, filling in fillings.items():
             segment, element, original = self.homes[number]
-            found[segment.holder][element] = filling._replace(text=written(filling.text, original))
+            found[segment.holder][element] = filling._replace(text=to_xml(filling.text, original))
         return found
 
 

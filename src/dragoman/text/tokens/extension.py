@@ -73,7 +73,7 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], by: int) -> Tokenizer:
     return grown
 
 
-def parts(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
+def decompose_new_entries(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     """Return, for each entry of ``new`` that ``old`` lacks, the ids that ``old`` would have made of it; none if it
     cannot."""
     suffix = json.loads(old.inner.to_str())["model"].get("end_of_word_suffix") or ""

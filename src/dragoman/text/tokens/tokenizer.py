@@ -22,7 +22,7 @@ from tokenizers import AddedToken
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame, read_template
 from dragoman.text.tokens.spelling import spellings
-from dragoman.text.tokens.training import SPECIALS, Loaded, TokenizerConfig, learn
+from dragoman.text.tokens.training import SPECIALS, Loaded, TokenizerConfig, train_tokenizer
 
 PAD, BOS, EOS = 0, 1, 2
 PROMPT_FRAME, SOURCE_FRAME, INPUT_FRAME = TextFrame((BOS,)), TextFrame(after=(EOS,)), TextFrame((BOS,), (EOS,))
@@ -77,7 +77,7 @@ class Tokenizer:
             ConfigError: a vocabulary larger than the texts yield.
             DataError: a file that cannot be loaded.
         """
-        inner = cls.load(cfg.path)._inner if isinstance(cfg, Loaded) else learn(cfg, texts)
+        inner = cls.load(cfg.path)._inner if isinstance(cfg, Loaded) else train_tokenizer(cfg, texts)
         inner.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]  # training frames texts itself
         inner.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
         return cls(inner)

@@ -80,7 +80,7 @@ class Loaded:
 TokenizerConfig = Annotated[Bpe | Unigram | Words | Characters | Bytes | Loaded, OneOf()]
 
 
-def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str]) -> tokenizers.Tokenizer:
+def train_tokenizer(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str]) -> tokenizers.Tokenizer:
     """Train the library's tokenizer on ``texts``; the same texts in the same order give the same file to the byte.
 
     Raises:
@@ -96,7 +96,7 @@ def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str])
         case Characters():
             return _list_characters(cfg.vocab, texts)
         case Bytes():
-            return _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
+            return _byte_level(_vocabulary_model(Counter(), None), _in_one_piece(), space=False)
         case _:
             assert_never(cfg)
 
@@ -153,7 +153,7 @@ def _train_unigram(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
 
 
 def _list_words(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    return _byte_level(_list(_count_words(texts), vocab), _in_words(), space=True)
+    return _byte_level(_vocabulary_model(_count_words(texts), vocab), _in_words(), space=True)
 
 
 def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Tokenizer:
@@ -161,7 +161,7 @@ def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Toke
     for text in texts:
         counts.update(text)
     symbols = Counter({cut.pre_tokenize_str(character)[0][0]: n for character, n in counts.items()})
-    return _byte_level(_list(symbols, vocab), _in_characters(), space=False)
+    return _byte_level(_vocabulary_model(symbols, vocab), _in_characters(), space=False)
 
 
 def _count_words(texts: Iterable[str]) -> Counter[str]:
@@ -170,7 +170,7 @@ def _count_words(texts: Iterable[str]) -> Counter[str]:
     return Counter(word for text in texts if text for word, _ in cut.pre_tokenize_str(" " + text))
 
 
-def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
+def _vocabulary_model(counts: Counter[str], vocab: int | None) -> models.BPE:
     """Return a model of the bytes and the most frequent tokens, without merges: other tokens fall apart into bytes."""
     longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
     vocab = SMALLEST + len(longer) if vocab is None else vocab
