@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_with_what_to_do():
         seen = SeenTexts(memory)
         memory.execute("PRAGMA max_page_count = 4")
         for key in range(100_000):
-            seen.before(key)
+            seen.seen_before(key)
 
 
 def test_the_report_is_one_line_with_the_harshest_rule_first():

@@ -225,7 +225,7 @@ def test_the_store_knows_which_source_each_pair_is_from(tmp_path):
     corpus = ParallelCorpus.open(corpus.folder)
     assert corpus.sources == {"a": 1, "c": 2} and corpus.left_out == 2
     assert corpus.rows_of(["c", "b", "a"]) == [range(1, 3), range(0), range(1)]
-    assert corpus.origins(np.array([2, 0, 1])).tolist() == [1, 0, 1]
+    assert corpus.source_indices(np.array([2, 0, 1])).tolist() == [1, 0, 1]
     assert corpus.tokens() == {"a": {"pairs": 1, "tokens": 6}, "c": {"pairs": 2, "tokens": 9}}
 
 

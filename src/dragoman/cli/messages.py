@@ -34,7 +34,7 @@ class Messages:
             self.log = None
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def route_stderr(self) -> Iterator[None]:
         """Route standard error through these settings while the block runs."""
         if not self.quiet and self.log is None:
             yield
@@ -114,7 +114,7 @@ def routed(run: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a command's function so that standard error obeys the settings."""
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        with current.told():
+        with current.route_stderr():
             return run(*args, **options)
 
     return wrapped

@@ -62,7 +62,7 @@ def _as_json(scored: "Sequence[ScoredPair]", tokenizer: "Tokenizer") -> Iterator
             "target": pair.target,
             "log_prob": pair.log_prob,
             "perplexity": pair.perplexity,
-            "tokens": tokenizer.pieces(pair.tokens),
+            "tokens": tokenizer.token_texts(pair.tokens),
             "token_log_probs": pair.token_log_probs,
         }
         yield json.dumps(record, ensure_ascii=False)

@@ -91,7 +91,7 @@ class TrainScreen:
             case Started():
                 self.started(event)
             case StepsReported():
-                self.learned(event)
+                self.reported(event)
             case Validating():
                 self.live.update(self.bar, description="validating")
             case Validated():
@@ -116,7 +116,7 @@ class TrainScreen:
         )
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
 
-    def learned(self, e: StepsReported) -> None:
+    def reported(self, e: StepsReported) -> None:
         room = self.live.console.width
         live = fitting_figures(e, room - BESIDE)
         self.live.update(self.bar, description="training", total=e.total, completed=e.step, figures=live)

@@ -132,13 +132,13 @@ class Augmentation:
     def _ready(self, kept: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
         """The translator and the context it reads, and ``kept`` taken up: what is chosen by the machine stays as it was
         first chosen."""
-        before = kept.how or {}
+        before = kept.settings or {}
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
         translator = Translator.load(checkpoint.path, device=device, precision=precision)
         translator.check_tags(self.tags)
-        kept.take_up(
+        kept.resume(
             {
                 "pairs": self.making.__name__,
                 "checkpoint": checkpoint.path.name,

@@ -117,7 +117,7 @@ class Job:
         further one has those before it as its context."""
         found, before = list[Request](), list(request.context)
         for part in parts:
-            context = self.context.chosen(before)
+            context = self.context.select(before)
             plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
             found.append(self.with_terms(replace(plain, text=part.text, context=context), row))
             before = [*context, part.text]

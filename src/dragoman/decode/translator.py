@@ -105,7 +105,7 @@ class Translator:
         model, source_tokenizer, target_tokenizer = load_model(run, which)
         check(run, model, TRANSLATES)
         if special_tokens:
-            source_tokenizer = source_tokenizer.reading_special_tokens()
+            source_tokenizer = source_tokenizer.with_special_tokens()
         before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
@@ -244,7 +244,7 @@ class Translator:
         if not isinstance(pair, Sourced):
             return Pair(*pair)
         self.context.check(pair.context)
-        return pair._replace(context=self.context.chosen(pair.context))
+        return pair._replace(context=self.context.select(pair.context))
 
 
 def _requests(texts: Iterable[str | Request]) -> list[Request]:

@@ -53,7 +53,7 @@ class NoContext:
         """
         self.limited(len(before))
 
-    def chosen(self, before: Sequence[str]) -> PrecedingSentences:
+    def select(self, before: Sequence[str]) -> PrecedingSentences:
         """Return no sentences."""
         return ()
 
@@ -98,7 +98,7 @@ class SentencesBefore:
     def check(self, before: Sequence[str]) -> None:
         """Accept any number: only the nearest are read."""
 
-    def chosen(self, before: Sequence[str]) -> PrecedingSentences:
+    def select(self, before: Sequence[str]) -> PrecedingSentences:
         """Select and normalise the sentences of ``before`` that are read with a text; empty ones are left out."""
         tidy = [text for text in map(normalise, before) if text]
         taken, room = list[str](), self.characters
@@ -113,7 +113,7 @@ class SentencesBefore:
         """Yield each line of a text with its context; an empty line ends a document."""
         document = self._document()
         for line in lines:
-            yield line, self.chosen(document)
+            yield line, self.select(document)
             _pass_by(document, line)
 
     def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
@@ -128,7 +128,7 @@ class SentencesBefore:
             if pair is None or not any(map(normalise, pair)):
                 document.clear()
             else:
-                yield pair, self.chosen(document)
+                yield pair, self.select(document)
                 _pass_by(document, pair.source)
 
     def _document(self) -> deque[str]:

@@ -90,7 +90,7 @@ class ParallelCorpus:
     def __len__(self) -> int:
         return len(self.source)
 
-    def origins(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+    def source_indices(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
         """Return the index, in the order of ``sources``, of the source of each of these pairs."""
         return np.searchsorted(self._ends, rows, side="right")
 

@@ -43,12 +43,12 @@ class FillableDocument(ABC):
         self.notes: list[str] = []
         """Notes for the user about the file, one line each."""
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
         """Return which of these slots the filled document marks for a person to check."""
         return {number for number, filling in fillings.items() if filling.review}
 
     @abstractmethod
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         """Return the document with these slots, by their index in ``slots``, filled, and the rest unchanged.
 
         Raises:

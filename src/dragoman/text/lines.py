@@ -33,11 +33,11 @@ class Pair(NamedTuple):
     target: str
 
     def fields(self) -> tuple[str, ...]:
-        """Return all fields as texts; ``of`` is the inverse."""
+        """Return all fields as texts; ``from_fields`` is the inverse."""
         return self
 
     @classmethod
-    def of(cls, fields: Sequence[str]) -> "Pair":
+    def from_fields(cls, fields: Sequence[str]) -> "Pair":
         """Build a pair from what ``fields`` returned."""
         return cls(*fields)
 
@@ -76,11 +76,11 @@ class Sourced(NamedTuple):
         return Pair(self.source, self.target)
 
     def fields(self) -> tuple[str, ...]:
-        """Return all fields as texts; ``of`` is the inverse."""
+        """Return all fields as texts; ``from_fields`` is the inverse."""
         return (*self[:4], *self.context)
 
     @classmethod
-    def of(cls, fields: Sequence[str]) -> "Sourced":
+    def from_fields(cls, fields: Sequence[str]) -> "Sourced":
         """Build a pair from what ``fields`` returned."""
         source, target, origin, tags, *context = fields
         return cls(source, target, origin, tags, tuple(context))

@@ -68,7 +68,8 @@ def split_labelled_examples(
     held: HoldOut,
     overlap: Overlapping,
 ) -> SplitExamples[P]:
-    """Split the examples of ``sources`` (training, validation, test) as ``split_examples`` does, for examples with labels.
+    """Split labelled examples of ``sources`` (training, validation, test), as ``split_examples`` does.
+
     The sorted labels of training become a fact; ``read`` refuses others in the other two.
 
     Raises:

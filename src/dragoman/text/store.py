@@ -52,7 +52,7 @@ class Column:
         i = range(len(self))[i]  # accepts negative indices and raises IndexError as a list does
         return np.array(self.ids[self.starts[i] : self.starts[i + 1]], np.int64)
 
-    def stored(self, i: int) -> np.ndarray:
+    def raw_row(self, i: int) -> np.ndarray:
         """Return row ``i`` as stored, in the column's own dtype."""
         return np.array(self.ids[self.starts[i] : self.starts[i + 1]])
 

@@ -30,7 +30,7 @@ class UnfinishedFile:
         self.begin = self.end = self.lines = 0
 
     @property
-    def how(self) -> dict[str, Any] | None:
+    def settings(self) -> dict[str, Any] | None:
         """Return the settings in the first line; None in a new file.
 
         Raises:
@@ -45,13 +45,13 @@ class UnfinishedFile:
             )
         return _parsed(first)
 
-    def take_up(self, settings: Mapping[str, Any], batch_size: int) -> None:
+    def resume(self, settings: Mapping[str, Any], batch_size: int) -> None:
         """Start a new file, or resume after the last complete batch of ``batch_size`` lines.
 
         Raises:
             ConfigError: the file was made with other settings, or is something else.
         """
-        before = self.how
+        before = self.settings
         if before is None:
             self._write([dict(settings)])
             self.begin = self.end
@@ -67,7 +67,7 @@ class UnfinishedFile:
             at, since = at + len(line), since + 1
             if since == batch_size:
                 self.end, self.lines, since = at, self.lines + batch_size, 0
-        self._cut(self.end)
+        self._truncate(self.end)
 
     def __iter__(self) -> Iterator[FinishedLine]:
         """Yield the finished lines from the first on."""
@@ -97,7 +97,7 @@ class UnfinishedFile:
             raise DataError(f"{self.path}: {error.strerror}: make room, and run the same command again") from None
         self.end += len(content)
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         self.file.truncate(size)
         self.end = size
 

@@ -48,9 +48,9 @@ class WarmStart:
         """
         source, target = RunDirectory.open(self.run).tokenizers()
         if source is target:
-            joint = self.vocabulary.grown(target, (text for side in (sources, targets) for text in side))
+            joint = self.vocabulary.extended(target, (text for side in (sources, targets) for text in side))
             return joint, joint
-        return self.vocabulary.grown(source, sources), self.vocabulary.grown(target, targets)
+        return self.vocabulary.extended(source, sources), self.vocabulary.extended(target, targets)
 
     # ---- before anything is begun -----------------------------------------------------------------
 

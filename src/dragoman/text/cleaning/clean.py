@@ -78,7 +78,7 @@ def clean(
         alone, rules = stateless_rules(cfg), stateful_rules(cfg, memory)
         for name, _ in (*alone, *rules):
             report.removed[name], report.examples[name] = 0, []
-        learners = [rule.objects for rule in rules if isinstance(rule.objects, LearnedRule)]
+        learners = [rule.rejects for rule in rules if isinstance(rule.rejects, LearnedRule)]
         left = _sift(pairs, cfg, report, workers)
         if not learners:
             yield from _apply_rules(left, rules, report)
@@ -113,7 +113,7 @@ def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
 
 
 def _objection(pair: TwoSided, rules: Sequence[CleaningRule]) -> str | None:
-    return next((name for name, objects in rules if objects(pair)), None)
+    return next((name for name, rejects in rules if rejects(pair)), None)
 
 
 def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[AnyPair]:

@@ -79,9 +79,9 @@ def dedupe(
         report.removed, report.examples = dict.fromkeys(reasons, 0), {why: [] for why in reasons}
         for pair, tidy, bands in map_parallel(pairs, partial(sign, cfg), workers):
             report.read += 1
-            if exact.before(text_hash(*_compared(tidy, cfg))):
+            if exact.seen_before(text_hash(*_compared(tidy, cfg))):
                 _remove(report, "exact", pair, pair)
-            elif near and (other := near.of(tidy, bands)):
+            elif near and (other := near.find_or_add(tidy, bands)):
                 _remove(report, "near", pair, other)
             else:
                 report.kept += 1
@@ -149,7 +149,7 @@ class NeighbourIndex:
             f"(SELECT number FROM bands WHERE band IN ({', '.join('?' * band_shape(cfg.near)[0])})) ORDER BY number"
         )
 
-    def of(self, pair: Pair, bands: list[int]) -> Pair | None:
+    def find_or_add(self, pair: Pair, bands: list[int]) -> Pair | None:
         """Return the first kept pair that ``pair`` is near to; if there is none, add ``pair`` and return None."""
         for _, source, target in self.memory.execute(self.candidates, bands):
             other = Pair(source, target)

@@ -45,7 +45,7 @@ class SeenTexts:
         self.insert = memory.execute
         self.statement = f"INSERT OR IGNORE INTO {name} VALUES (?)"
 
-    def before(self, key: int) -> bool:
+    def seen_before(self, key: int) -> bool:
         """Add a key. Return True if it was there already."""
         return self.insert(self.statement, (key,)).rowcount == 0
 
@@ -68,7 +68,7 @@ class SeenTranslations:
             (text_hash(pair.source), text_hash(pair.target), self.pairs),
         )
 
-    def of(self, source: str) -> list[int]:
+    def targets_of(self, source: str) -> list[int]:
         """Return the hashes of a source's targets, most frequent first, the earliest of equally frequent ones; at most
         two."""
         rows = self.memory.execute(
@@ -94,7 +94,7 @@ def spooled(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
         with _reporting_full_disk(OSError):
             file.writelines("\t".join(pair.fields()) + "\n" for pair in chain([first], pairs))
             file.seek(0)
-        yield (first.of(line[:-1].split("\t")) for line in file)
+        yield (first.from_fields(line[:-1].split("\t")) for line in file)
 
 
 @contextmanager

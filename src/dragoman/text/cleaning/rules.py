@@ -66,7 +66,7 @@ class CleaningRule(NamedTuple):
     """Name of a rule in reports, and its predicate."""
 
     name: str
-    objects: Predicate
+    rejects: Predicate
 
 
 class LearnedRule(ABC):
@@ -182,7 +182,7 @@ def _repeated(memory: sqlite3.Connection) -> Predicate:
 
     def came_before(pair: TwoSided) -> bool:
         context = pair.context if isinstance(pair, Sourced) else ()
-        return seen.before(text_hash(*context, pair.source, pair.target))
+        return seen.seen_before(text_hash(*context, pair.source, pair.target))
 
     return came_before
 
@@ -196,7 +196,7 @@ class Conflicts(LearnedRule):
 
     def __init__(self, memory: sqlite3.Connection, only_rarer: bool):
         self.translations, self.only_rarer = SeenTranslations(memory), only_rarer
-        self.targets = lru_cache(SOURCES)(self.translations.of)  # valid since it is called only after learning
+        self.targets = lru_cache(SOURCES)(self.translations.targets_of)  # valid since it is called only after learning
 
     def learn(self, pair: TwoSided) -> None:
         self.translations.add(pair)

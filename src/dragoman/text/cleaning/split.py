@@ -71,14 +71,14 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
     candidates = _candidates(filter(may, pairs), cfg.seed)
     test = candidates[: cfg.test]
     tested = Likeness(test, cfg.near)
-    fresh = (pair for pair in candidates[cfg.test :] if tested.why(pair) is None)
+    fresh = (pair for pair in candidates[cfg.test :] if tested.reason(pair) is None)
     valid = [pair for pair, _ in zip(fresh, range(cfg.valid), strict=False)]
     hard = _hardest(candidates, Likeness([*test, *valid], cfg.near), cfg.hard) if cfg.hard else []
     held = Likeness([*test, *valid, *hard], cfg.near)
     removed = dict.fromkeys(REASONS, 0)
     train = []
     for pair in pairs:
-        if why := held.why(pair):
+        if why := held.reason(pair):
             removed[why] += 1
         else:
             train.append(pair)
@@ -107,9 +107,9 @@ def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
 def _hardest(candidates: Sequence[P], held: "Likeness", count: int) -> list[P]:
     rarity = Hardness(pair.source for pair in candidates)
     hardest_first = sorted(
-        candidates, key=lambda pair: -rarity.of(pair.source)
+        candidates, key=lambda pair: -rarity.score(pair.source)
     )  # the sort is stable, so ties stay in the order of hashes
-    fresh = (pair for pair in hardest_first if held.why(pair) is None)
+    fresh = (pair for pair in hardest_first if held.reason(pair) is None)
     return [pair for pair, _ in zip(fresh, range(count), strict=False)]
 
 
@@ -121,7 +121,7 @@ class Hardness:
         self.counts = Counter(word for text in texts for word in text.casefold().split())
         self.total = max(self.counts.total(), 1)
 
-    def of(self, text: str) -> float:
+    def score(self, text: str) -> float:
         """Return the rarity of a text in nats."""
         return sum(math.log(self.total / max(self.counts[word], 1)) for word in text.casefold().split())
 
@@ -161,7 +161,7 @@ def without_overlap(
     tested = Likeness(test, near)
     for pair in train:
         report.trained += 1
-        if why := tested.why(pair):
+        if why := tested.reason(pair):
             report.seen[why] += 1
             if len(report.examples[why]) < 3:
                 report.examples[why].append(pair)
@@ -181,11 +181,11 @@ class Likeness:
         self.sources = _Index([pair.source for pair in held], near)
         self.targets = _Index([pair.target for pair in held], near)
 
-    def why(self, pair: TwoSided) -> str | None:
+    def reason(self, pair: TwoSided) -> str | None:
         """Return one of ``REASONS``, or None where the pair is like none."""
-        if kind := self.sources.like(pair.source):
+        if kind := self.sources.match(pair.source):
             return f"{kind} source"
-        if kind := self.targets.like(pair.target):
+        if kind := self.targets.match(pair.target):
             return f"{kind} target"
         return None
 
@@ -203,7 +203,7 @@ class _Index:
             for gram in self._beginning(held, len(held)):
                 self.holders[gram].append(i)
 
-    def like(self, text: str) -> str | None:
+    def match(self, text: str) -> str | None:
         """Return "same" or "near" if a held text is like ``text``; None if none is."""
         key = letters(text)
         if key in self.exact:

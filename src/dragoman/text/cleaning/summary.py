@@ -79,12 +79,12 @@ def summarise(pairs: Iterable[Pair]) -> Summary:
             tidy = Pair(normalise(pair.source), normalise(pair.target))
             summary.pairs += 1
             summary.untidy += tidy != pair
-            repeated = pairs_seen.before(text_hash(*tidy))
-            known_source = sources.before(text_hash(tidy.source))
+            repeated = pairs_seen.seen_before(text_hash(*tidy))
+            known_source = sources.seen_before(text_hash(tidy.source))
             summary.duplicates += repeated
             summary.conflicts += known_source and not repeated
             summary.source.different += not known_source
-            summary.target.different += not targets.before(text_hash(tidy.target))
+            summary.target.different += not targets.seen_before(text_hash(tidy.target))
             summary.copies += bool(tidy.source) and is_copy(tidy)
             summary.source.add(tidy.source)
             summary.target.add(tidy.target)

@@ -61,12 +61,12 @@ class PoDocument(FillableDocument):
             self.slots.append(Slot(place, text, filled=there))
             self.homes.append((entry, form))
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
         """Return the slots of all entries that are fuzzy afterwards: gettext cannot mark a single plural form."""
         by_entry = self.by_entry(fillings)
         return {i for i in fillings if self.stays_doubtful(entry := self.homes[i][0], by_entry[id(entry)])}
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_entry = self.by_entry(fillings)
         entries = {id(entry): entry for entry, _ in self.homes}
         edits = [edit for key, forms in by_entry.items() for edit in self.edits(entries[key], forms)]

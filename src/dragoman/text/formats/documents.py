@@ -30,7 +30,7 @@ class Document(NamedTuple):
 class WholeFiles:
     """Whole files: each file is one document."""
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
         """Yield the documents of a file's lines."""
         yield "\n".join(lines)
 
@@ -39,9 +39,9 @@ class WholeFiles:
 class BlankLines:
     """Blank lines as separators between documents."""
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
         """Yield the documents of a file's lines."""
-        return _cut(lines, lambda line: not line.strip())
+        return _split_at(lines, lambda line: not line.strip())
 
 
 @config
@@ -50,15 +50,15 @@ class Marker:
 
     text: str = "<|endoftext|>"
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
         """Yield the documents of a file's lines."""
-        return _cut(lines, lambda line: line.strip() == self.text)
+        return _split_at(lines, lambda line: line.strip() == self.text)
 
 
-Cut = Annotated[WholeFiles | BlankLines | Marker, OneOf()]
+DocumentSeparator = Annotated[WholeFiles | BlankLines | Marker, OneOf()]
 
 
-def _cut(lines: Iterable[str], is_separator: Callable[[str], bool]) -> Iterator[str]:
+def _split_at(lines: Iterable[str], is_separator: Callable[[str], bool]) -> Iterator[str]:
     document: list[str] = []
     for line in lines:
         if is_separator(line):
@@ -69,7 +69,7 @@ def _cut(lines: Iterable[str], is_separator: Callable[[str], bool]) -> Iterator[
     yield "\n".join(document)
 
 
-def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
+def read_documents(path: str, separator: DocumentSeparator, key: str) -> Iterator[Document]:
     """Yield the documents of a file, plain, .gz or .zst; empty ones are skipped. A .jsonl file has one in each line,
     under ``key``.
 
@@ -79,7 +79,7 @@ def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
     if extension(path) in (".jsonl", ".ndjson"):
         texts = (pair.source for pair in read_pairs(JsonLines(path=path, source=key, target=key)))
     else:
-        texts = cut.cut(read_lines(path))
+        texts = separator.split_documents(read_lines(path))
     found = False
     for text in texts:
         if text.strip():
@@ -118,7 +118,7 @@ class Texts:
 
     files: tuple[str, ...]
     """Paths of text files, or .jsonl; plain, .gz or .zst."""
-    documents: Cut = WholeFiles()
+    documents: DocumentSeparator = WholeFiles()
     """Separator of documents in a text file."""
     key: str = "text"
     """Key of the text in JSON lines; a dot leads into an object."""

@@ -85,10 +85,10 @@ class Languages:
         """
         self.name, self.naming = name, naming
         self.source, self.target = (language and language.replace("_", "-") for language in (source, target))
-        self.seen: str | None = None
+        self.found_target: str | None = None
         """Target language found so far."""
 
-    def of(self, entry: TmxUnit) -> tuple[str, str] | None:
+    def languages_of(self, entry: TmxUnit) -> tuple[str, str] | None:
         """Return the two languages of a unit; None if it lacks one that was not requested."""
         present = list(dict.fromkeys(language for language, *_ in entry.variants))
         source = self.source or entry.declared
@@ -103,9 +103,9 @@ class Languages:
         others = [language for language in present if found is None or language != found[0]]
         if found is None or not others:
             return None
-        if len(others) > 1 or (self.seen and self.seen != others[0]):
-            raise self.undecided("target", list(dict.fromkeys([*filter(None, [self.seen]), *others])), entry)
-        self.seen = others[0]
+        if len(others) > 1 or (self.found_target and self.found_target != others[0]):
+            raise self.undecided("target", list(dict.fromkeys([*filter(None, [self.found_target]), *others])), entry)
+        self.found_target = others[0]
         return others[0]
 
     def undecided(self, side: str, choices: list[str], entry: TmxUnit) -> DataError:
@@ -128,7 +128,7 @@ def read_tmx(cfg: Tmx) -> Iterator[Pair]:
     with open_bytes(cfg.path) as file:
         for entry in entries(as_utf8(iter(lambda: file.read(CHUNK), b""), cfg.path), cfg.path):
             seen |= dict.fromkeys(language for language, *_ in entry.variants)
-            if pair := _pair(entry, languages.of(entry)):
+            if pair := _pair(entry, languages.languages_of(entry)):
                 paired = True
                 yield pair
     if seen and not paired:
@@ -163,8 +163,8 @@ class TmxDocument(FillableDocument):
         self.source = MarkupSource(raw, name)
         found = list(entries([self.source.utf8], name))
         languages = Languages(name, source, target, "--{}-language")
-        pairs = [languages.of(entry) for entry in found]
-        self.target = languages.target or languages.seen
+        pairs = [languages.languages_of(entry) for entry in found]
+        self.target = languages.target or languages.found_target
         if found and self.target is None:
             raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
         self.homes: list[tuple[TmxUnit, Variant, Variant | None, Inline]] = []
@@ -186,7 +186,7 @@ class TmxDocument(FillableDocument):
         if not self.slots:
             self.notes.append(_nothing(name, found, languages.source))
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         return self.source.with_edits(
             edit for number, filling in fillings.items() for edit in self.edits(number, filling)
         )

@@ -142,12 +142,12 @@ class XliffDocument(FillableDocument):
         self.languages = TargetLanguages(name, unfilled, language)
         self.notes += self.languages.notes
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
         """Return the slots of all targets that are marked: a state applies to a whole target."""
         by_target = self.by_target(fillings)
         return {i for i in fillings if _is_doubtful(segment := self.homes[i].segment, by_target[segment.holder])}
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_target = self.by_target(fillings)
         chosen = {home.segment.holder: home.segment for home in (self.homes[number] for number in fillings)}
         edits = [edit for holder, new in by_target.items() for edit in _edits(chosen[holder], new)]

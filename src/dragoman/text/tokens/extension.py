@@ -35,7 +35,7 @@ _FIRST = 0x10000
 class Kept:
     """Vocabulary kept unchanged."""
 
-    def grown(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    def extended(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
         """Return the tokenizer unchanged."""
         return tokenizer
 
@@ -47,7 +47,7 @@ class Extended:
     by: PositiveInt
     """Number of pieces to add."""
 
-    def grown(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    def extended(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
         """Return the tokenizer with ``by`` further pieces."""
         return extend(tokenizer, texts, self.by)
 
@@ -78,7 +78,7 @@ def decompose_new_entries(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
     cannot."""
     suffix = json.loads(old.inner.to_str())["model"].get("end_of_word_suffix") or ""
     names = [name.removesuffix(suffix) for name in new.entries()[len(old) :]]
-    return [old.ours(token.id for token in old.inner.model.tokenize(name)) for name in names]
+    return [old.to_our_ids(token.id for token in old.inner.model.tokenize(name)) for name in names]
 
 
 def tokens_per_text(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
@@ -100,7 +100,7 @@ class VocabularyModel:
         self.joins: bool = self.content["type"] == "Unigram" or bool(self.content.get("merges"))
         """True for a model of pieces that can be joined; False for a list of words."""
         added = {token["id"]: token["content"] for token in content["added_tokens"]}
-        self.apart = {*added.values(), self.content.get("unk_token")}
+        self.non_text = {*added.values(), self.content.get("unk_token")}
         """Entries that are not pieces of text."""
         if isinstance(self.content["vocab"], list):
             self.scores: dict[str, float] = {name: score for name, score in self.content["vocab"]}
@@ -127,15 +127,15 @@ class VocabularyModel:
 
     def join(self, left: Sequence[str], right: Sequence[str]) -> bool:
         """Join two pieces, each given by the pieces it was joined of. Return True if the result is a new entry."""
-        a, b = self.spelt(left), self.spelt(right)
-        name, new = self.spelt([*left, *right]), self.spelt([*left, *right]) not in self
+        a, b = self.spell(left), self.spell(right)
+        name, new = self.spell([*left, *right]), self.spell([*left, *right]) not in self
         if new:
             self.append(name, sum(self.scores[piece] for piece in (*left, *right)) + TRIFLE * (len(left) + len(right)))
         if "merges" in self.content:
             self.content["merges"].append([a, b])
         return new
 
-    def spelt(self, pieces: Sequence[str]) -> str:
+    def spell(self, pieces: Sequence[str]) -> str:
         """Join pieces into a name, without the prefix that WordPiece puts before the inside of a word."""
         prefix = self.content.get("continuing_subword_prefix") or ""
         return pieces[0] + "".join(piece.removeprefix(prefix) for piece in pieces[1:])
@@ -176,7 +176,7 @@ def _words_in_pieces(
             words: list[list[str]] = []
             last: int | None = None
             for piece, number in zip(encoding.tokens, encoding.word_ids, strict=True):
-                if piece in model.apart or _is_byte(piece):
+                if piece in model.non_text or _is_byte(piece):
                     last = None
                     continue
                 if last is None or number != last or piece.startswith(("▁", "Ġ")):

@@ -63,10 +63,10 @@ class Tokenizer:
         theirs = _special_ids(inner)
         rest = np.setdiff1d(np.arange(1 + max(inner.get_vocab().values())), theirs)
         self._inner = inner
-        self._theirs = np.concatenate([theirs, rest])  # our id -> the library's: specials come first in ours
-        self._ours = np.argsort(self._theirs)
-        self._ours_of: dict[str, str] = {}
-        self._same = bool((self._theirs[:-1] < self._theirs[1:]).all())
+        self._library_ids = np.concatenate([theirs, rest])  # our id -> the library's: specials come first in ours
+        self._our_ids = np.argsort(self._library_ids)
+        self._our_names: dict[str, str] = {}
+        self._is_identity = bool((self._library_ids[:-1] < self._library_ids[1:]).all())
 
     @classmethod
     def train(cls, cfg: TokenizerConfig, texts: Iterable[str], marks: Sequence[str] = ()) -> "Tokenizer":
@@ -107,13 +107,13 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
         encoded = self._inner.encode_batch_fast([self._renamed(text) for text in texts], add_special_tokens=False)
-        return [self._translate(self._ours, encoding.ids) for encoding in encoded]
+        return [self._translate(self._our_ids, encoding.ids) for encoding in encoded]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids, and of each the offsets (start, end) in characters of ``text``. The space before a word is
         part of it, and tokens that are parts of one character all have that character's offsets."""
         encoded = self._inner.encode(text, add_special_tokens=False)
-        return self._translate(self._ours, encoded.ids), encoded.offsets
+        return self._translate(self._our_ids, encoded.ids), encoded.offsets
 
     def frame(self, default: TextFrame) -> TextFrame:
         """Return the special tokens around each text: the original's for an imported tokenizer, else ``default``."""
@@ -137,23 +137,23 @@ class Tokenizer:
         found = self._inner.token_to_id(name)
         if found is None:
             raise ConfigError(f"tokenizer: its template names {name}, which it does not have")
-        return int(self._ours[found])
+        return int(self._our_ids[found])
 
-    def reading_special_tokens(self) -> "Tokenizer":
+    def with_special_tokens(self) -> "Tokenizer":
         """Return a tokenizer that encodes special tokens spelt out in a text, such as <|im_start|>, as these tokens."""
         other = copy.copy(self)
         other._inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
         other._inner.encode_special_tokens = False
         originals = {} if self.template is None else self.template.originals
-        other._ours_of = {theirs: ours for ours, theirs in originals.items() if theirs != ours}
+        other._our_names = {theirs: ours for ours, theirs in originals.items() if theirs != ours}
         return other
 
     def _renamed(self, text: str) -> str:
         """Replace the original's names of special tokens in ``text`` by ours."""
-        if not self._ours_of:
+        if not self._our_names:
             return text
-        pattern = "|".join(map(re.escape, sorted(self._ours_of, key=len, reverse=True)))
-        return re.sub(pattern, lambda found: self._ours_of[found.group()], text)
+        pattern = "|".join(map(re.escape, sorted(self._our_names, key=len, reverse=True)))
+        return re.sub(pattern, lambda found: self._our_names[found.group()], text)
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Return the text of ids, without special tokens."""
@@ -161,7 +161,7 @@ class Tokenizer:
 
     def decode_batch(self, rows: Iterable[Iterable[SupportsInt]]) -> list[str]:
         """Return the text of each row of ids, without special tokens."""
-        theirs = [self._translate(self._theirs, [int(i) for i in ids]) for ids in rows]
+        theirs = [self._translate(self._library_ids, [int(i) for i in ids]) for ids in rows]
         return self._inner.decode_batch(theirs, skip_special_tokens=True)
 
     def tag(self, name: str) -> int:
@@ -173,7 +173,7 @@ class Tokenizer:
         if (found := self._marks.get(tag_mark(name))) is None:
             known = ", ".join(self.tags) or "none, because no source of its training text had one"
             raise ConfigError(f"tag: no {name!r} here. Known: {known}.")
-        return int(self._ours[found])
+        return int(self._our_ids[found])
 
     @property
     def tags(self) -> list[str]:
@@ -192,12 +192,12 @@ class Tokenizer:
 
     def find_mark(self, *names: str) -> int | None:
         """Return the id of a mark by any of its ``names``; None where the tokenizer has none of them."""
-        return next((int(self._ours[self._marks[name]]) for name in names if name in self._marks), None)
+        return next((int(self._our_ids[self._marks[name]]) for name in names if name in self._marks), None)
 
     @property
     def marks(self) -> set[int]:
         """Return the ids of all tokens that decode to no text, including padding, beginning and end."""
-        return {int(self._ours[i]) for i in self._marks.values()}
+        return {int(self._our_ids[i]) for i in self._marks.values()}
 
     @cached_property
     def _marks(self) -> dict[str, int]:
@@ -205,7 +205,7 @@ class Tokenizer:
         added = self._inner.get_added_tokens_decoder()
         return {token.content: i for i, token in added.items() if token.special}
 
-    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
+    def token_texts(self, ids: Iterable[SupportsInt]) -> list[str]:
         """Return each token as readable text: the space before a word stays, and part of a character becomes a
         replacement character."""
         return [spelling.decode(errors="replace") for spelling in map(self.spelling, ids)]
@@ -222,21 +222,21 @@ class Tokenizer:
     @cached_property
     def spellings(self) -> list[bytes]:
         """Return the UTF-8 bytes of every token, by id."""
-        return spellings(self._inner, self._theirs.tolist(), suppressed=set(self._marks.values()))
+        return spellings(self._inner, self._library_ids.tolist(), suppressed=set(self._marks.values()))
 
     def __len__(self) -> int:
         """Return the size of the vocabulary."""
-        return len(self._theirs)
+        return len(self._library_ids)
 
     def entries(self) -> list[str]:
         """Return the library's spelling of each entry, in the order of our ids; unused ids get a name of ours."""
         names = {i: name for name, i in self._inner.get_vocab().items()}
-        return [names.get(int(i), f"⟨unused {i}⟩") for i in self._theirs]
+        return [names.get(int(i), f"⟨unused {i}⟩") for i in self._library_ids]
 
     @property
     def special_rows(self) -> tuple[int, int, int]:
         """Return the library's ids for padding, beginning and end, which are not always 0, 1 and 2 there."""
-        pad, bos, eos = self._theirs[:3].tolist()
+        pad, bos, eos = self._library_ids[:3].tolist()
         return pad, bos, eos
 
     @property
@@ -244,12 +244,12 @@ class Tokenizer:
         """Return the library's tokenizer, with its original order of ids."""
         return self._inner
 
-    def ours(self, ids: Iterable[int]) -> list[int]:
+    def to_our_ids(self, ids: Iterable[int]) -> list[int]:
         """Convert ids of the library to ours."""
-        return self._translate(self._ours, list(ids))
+        return self._translate(self._our_ids, list(ids))
 
     def _translate(self, table: np.ndarray, ids: list[int]) -> list[int]:
-        return ids if self._same else table[np.asarray(ids, int)].tolist()
+        return ids if self._is_identity else table[np.asarray(ids, int)].tolist()
 
 
 def _special_ids(inner: tokenizers.Tokenizer) -> list[int]:

@@ -103,7 +103,7 @@ class TranslationTaskData(TaskData):
     def origins(self, rows: CorruptedRows) -> dict[str, int]:
         if len(self.train.sources) < 2:
             return {}
-        which, tokens = self.train.origins(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
+        which, tokens = self.train.source_indices(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
         counts = np.bincount(which, tokens, minlength=len(self.train.sources))
         return {name: int(count) for name, count in zip(self.train.sources, counts, strict=True)}
 
