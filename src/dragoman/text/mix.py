@@ -21,7 +21,7 @@ class Mixing:
     """Mixing of several sources: weights, temperature, size and seed."""
 
     weights: tuple[float, ...] = ()
-    """One weight per source; 1 for each if none is given."""
+    """Weights, one per source; 1 for each if none is given."""
     temperature: Annotated[float, Field(ge=1)] = 1.0
     """Sampling temperature, at least 1; higher favours small sources."""
     pairs: Annotated[int, Field(ge=1)] | None = None

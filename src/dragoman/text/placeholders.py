@@ -18,7 +18,7 @@ class Role(Enum):
     CLOSES = "closes"
     ALONE = "alone"
     ORDERED = "ordered"
-    """One end of something whose other end is elsewhere, or is matched by a number: all tags must stay in their order.
+    """End or beginning of something whose other end is elsewhere, or is matched by a number: all tags must stay in their order.
     """
 
 

@@ -28,7 +28,7 @@ class Question(NamedTuple):
     context: str
     question: str
     answers: tuple[Answer, ...]
-    """All right answers, of which the first is learned; empty where the context holds no answer."""
+    """Right answers, of which the first is learned; empty where the context holds no answer."""
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class Characters:
 
 @config
 class Bytes:
-    pass
+    """Bytes alone: 256 tokens and the 3 special ones."""
 
 
 @config
