@@ -154,7 +154,7 @@ def test_every_ending_has_one_home():
 @pytest.mark.parametrize("ending", [*UNSUPPORTED, *TABLES, *DOCUMENTS])
 def test_a_file_that_is_no_lines_of_text_is_refused_by_name_unless_insisted(ending, here):
     (here / f"a{ending}").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match=rf"^a\{ending}: .*--as text reads its lines"):
+    with pytest.raises(DataError, match=rf"^a\{ending}: .*--as text reads it as lines"):
         input_lines(f"a{ending}")
     assert list(input_lines(f"a{ending}", as_kind="text")) == ["one", "two"]
 

@@ -157,7 +157,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing_behind(folder, tmp_path, c
         ([run, str(tmp_path / "nosuch.txt"), "-o", out], "nosuch.txt: no such file"),
         ([run, str(tmp_path / "empty.txt"), "-o", out], "empty.txt: no lines in it"),
         ([run, str(tmp_path / "blank.txt"), "-o", out], "no pair came of it (0 pairs from 2 lines; left out: 2 empty"),
-        ([run, text, "-o", "o.pdf"], "o.pdf: its name does not tell how to write"),
+        ([run, text, "-o", "o.pdf"], "o.pdf: its name does not show the format"),
         ([run, text, "-o", str(tmp_path / "no" / "o.tsv")], "there is no folder"),
         ([run + "x", text, "-o", out], "no such run directory"),
         ([run, text, "-o", out, "--tag", "bt"], "tag: no 'bt' here"),

@@ -238,7 +238,7 @@ def test_a_worker_that_is_killed_is_one_line():
 def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list():
     short = [Pair("OK", "OK!"), Pair("Turn on", "An"), Pair("12:30", "12.30"), Pair("Wi-Fi", "WLAN")]
     assert list(clean(short, Cleaning(source_language="en", target_language="de"))) == short
-    with pytest.raises(ConfigError, match=r"no language 'english' .* known are .*, en, .*"):
+    with pytest.raises(ConfigError, match=r"the language 'english' cannot .* known are .*, en, .*"):
         list(clean(short, Cleaning(source_language="english")))
 
 

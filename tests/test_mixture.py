@@ -174,7 +174,7 @@ def test_sources_go_by_their_names_or_their_files():
     ]
     cfg = tiny_run.recipe.load({"preset": "transformer-tiny", "data": {"train": plain}})
     assert names_of(cfg.data.train) == ["news", "talks", "news-3", "news-2"]
-    for name, says in (("", "'' is no name"), ("a\tb", "is no name")):
+    for name, says in (("", "'' is not a name"), ("a\tb", "is not a name")):
         with pytest.raises(ConfigError, match=says):
             names_of(
                 tiny_run.recipe.load(

@@ -159,7 +159,7 @@ def test_a_po_file_in_another_encoding_is_read_in_it(tmp_path):
 
 
 BROKEN_PO = {
-    "text between entries": ('msgid "a"\nmsgstr "b"\nhello\n', ":6: 'hello' is no part of a PO file"),
+    "text between entries": ('msgid "a"\nmsgstr "b"\nhello\n', ":6: 'hello' is not part of a PO file"),
     "no end quote": ('msgid "a"\nmsgstr "b\n', ":5: a string that does not end on its line"),
     "no translation": ('msgid "a"\n\nmsgid "b"\nmsgstr ""\n', ":6: msgid is out of place"),
     "nothing after it": ('msgid "a"\n', ":4: the entry that begins here has no msgstr"),
@@ -167,7 +167,7 @@ BROKEN_PO = {
     "a plural form left out": ('msgid "a"\nmsgid_plural "b"\nmsgstr[1] "c"\n', ":6: msgstr[0] expected"),
     "a number without a plural": ('msgid "a"\nmsgstr[0] "c"\n', ":5: msgstr[0] is out of place"),
     "a stray string": ('\n"a"\n', "is out of place"),
-    "an unknown escape": ('msgid "a"\nmsgstr "\\q"\n', r":5: \q is no escape sequence"),
+    "an unknown escape": ('msgid "a"\nmsgstr "\\q"\n', r":5: \q is not an escape sequence"),
     "NUL": ('msgid "a"\nmsgstr "\\000"\n', r":5: holds \u0000"),
 }
 
@@ -410,7 +410,7 @@ def test_entities_are_neither_fetched_nor_multiplied(tmp_path, declaration):
     body = xliff12(unit12("&a;", "b")).partition("\n")[2]
     assert ":1: declares an entity (a)" in refusal(tmp_path / "a.xlf", declaration + body)
     unknown = memory({"en": "a&nbsp;b", "de": "c"})
-    assert "&nbsp; is no entity" in refusal(tmp_path / "a.tmx", unknown)
+    assert "&nbsp; is not an entity" in refusal(tmp_path / "a.tmx", unknown)
 
 
 # ---- Parquet --------------------------------------------------------------------------------------
