@@ -142,7 +142,7 @@ MISTAKES = {
     "a similarity out of range": (["dedupe", "CORPUS", "-o", "o.tsv", "near=2"], "deduplication.near: must be"),
     "too few to hold out": (["split", "CORPUS", "-o", "parts"], "are too few to hold out 1,000 for test"),
     "weights all zero": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "0,0"], "all are zero"),
-    "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: expected numbers"),
+    "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: expected"),
     "a weight that is no number": (
         ["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "nan,1"],
         "nan is not a weight",

@@ -336,8 +336,8 @@ def test_a_question_may_have_no_answer(tmp_path):
         (
             "a.json",
             squad([{"text": "Bo", "answer_start": 3}]),
-            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where ' I' stands; it "
-            "stands at 0",
+            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where there is ' I'; it "
+            "is at 0",
         ),
         ("a.json", squad([{"text": "Al", "answer_start": 40}]), "character 40, where there is nothing; it is not in"),
         ("a.json", squad([{"text": "Bo"}]), r"qas\.0: an answer is an object with 'text' and 'start'"),
@@ -353,7 +353,7 @@ def test_a_question_may_have_no_answer(tmp_path):
             r"a\.jsonl:1: 1 answers and 0 starts",
         ),
         ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": -1}]}, "at character -1"),
-        ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": True}]}, "a whole number"),
+        ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": True}]}, "an integer"),
     ],
 )
 def test_an_entry_that_cannot_be_read_is_named(tmp_path, name, content, says):

@@ -28,7 +28,7 @@ UNEVEN = {
     "after a blank line": ("a.tsv", "a\tb\n\nc\n", r"a\.tsv:3: 2 columns expected, 1 found"),
     "in a header": ("a.csv", "source,target\na,b,c\n", r"a\.csv:2: 2 columns expected, 3 found"),
     "far below": ("a.csv", "a,b\n" * 300 + "c,d,e\n", r"a\.csv:301: 2 columns expected, 3 found"),
-    "a space before a quote": ("a.csv", 'x,y\n"a", "b, c"\n', r"a\.csv:2: .* there is a space between ',' and the quote"),
+    "a space before a quote": ("a.csv", 'x,y\n"a", "b, c"\n', r"a\.csv:2: .* a space between ',' and the quote"),
     "a tab before a quote": ("a.csv", 'x,y\na,\t"b"\n', r"a\.csv:2: .*quote"),
     "a space before the first": ("a.csv", ' "a",b\n', r"a\.csv:1: .*quote"),
     "text after a quote": ("a.csv", 'x,y\n"a" b,c\n', r"a\.csv:2: the row that begins here is not CSV"),
