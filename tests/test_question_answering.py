@@ -336,8 +336,8 @@ def test_a_question_may_have_no_answer(tmp_path):
         (
             "a.json",
             squad([{"text": "Bo", "answer_start": 3}]),
-            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where there is ' I'; it "
-            "is at 0",
+            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where there is ' I'; "
+            "it is at 0",
         ),
         ("a.json", squad([{"text": "Al", "answer_start": 40}]), "character 40, where there is nothing; it is not in"),
         ("a.json", squad([{"text": "Bo"}]), r"qas\.0: an answer is an object with 'text' and 'start'"),

@@ -18,7 +18,7 @@ class Role(Enum):
     CLOSES = "closes"
     ALONE = "alone"
     ORDERED = "ordered"
-    """End or beginning of something whose other end is elsewhere, or is matched by a number: all tags must stay in their order.
+    """One of two ends whose other end is elsewhere, or is matched by a number: all tags must stay in their order."""
     """
 
 
