@@ -19,7 +19,6 @@ class Role(Enum):
     ALONE = "alone"
     ORDERED = "ordered"
     """One of two ends whose other end is elsewhere, or is matched by a number: all tags must stay in their order."""
-    """
 
 
 class Placeholder(NamedTuple):
