@@ -398,7 +398,7 @@ def test_broken_xml_is_refused_with_its_line(tmp_path, name):
     assert "another kind of file" in refusal(tmp_path / name, "<html></html>")
     assert ":1: not well-formed XML (no element found)" in refusal(tmp_path / name, "")
     assert ":1: not in the encoding it declares" in refusal(tmp_path / name, b"<\xff")
-    assert "more than 100 elements" in refusal(tmp_path / name, good.replace(">b<", f">{'<g>' * 200}b{'</g>' * 200}<"))
+    assert "more than 100 deep" in refusal(tmp_path / name, good.replace(">b<", f">{'<g>' * 200}b{'</g>' * 200}<"))
 
 
 LAUGHS = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
