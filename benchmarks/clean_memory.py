@@ -23,7 +23,7 @@ from smoke import add_smoke, write_results
 
 from dragoman.text.cleaning.clean import Cleaning, clean, normalise
 from dragoman.text.cleaning.dedupe import Deduplication, dedupe
-from dragoman.text.cleaning.remembered import hashed
+from dragoman.text.cleaning.remembered import text_hash
 from dragoman.text.cleaning.summary import summarise
 from dragoman.text.lines import Pair
 
@@ -49,7 +49,7 @@ def with_a_set(pairs: Iterator[Pair]) -> Iterator[Pair]:
     seen: set[int] = set()
     for pair in pairs:
         tidy = Pair(normalise(pair.source), normalise(pair.target))
-        if (key := hashed(*tidy)) not in seen:
+        if (key := text_hash(*tidy)) not in seen:
             seen.add(key)
             yield tidy
 

@@ -3,7 +3,7 @@
 import pytest
 from test_placeholders import translated
 
-from dragoman.text.accelerators import find_accelerator, put_back
+from dragoman.text.accelerators import find_accelerator, restore_accelerator
 
 
 def accelerator_of(text):
@@ -68,7 +68,7 @@ def test_other_ampersands_and_lower_bars_are_text(text):
     ],
 )
 def test_the_mark_goes_before_its_letter_or_the_first_or_behind(source, target, marked):
-    assert put_back(accelerator_of(source), target) == marked
+    assert restore_accelerator(accelerator_of(source), target) == marked
 
 
 def test_a_text_with_an_accelerator_is_translated_without_it_and_has_one_again():

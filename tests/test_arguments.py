@@ -14,8 +14,8 @@ from tiny_run import config as tiny_config
 from tiny_run import write_pairs
 
 from dragoman.cli import main
-from dragoman.cli.argument import check_several, is_file, text_of
-from dragoman.cli.lines import given_lines
+from dragoman.cli.argument import check_several, is_file, lines_of_text
+from dragoman.cli.lines import input_lines
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.filled.opening import KINDS, OPENERS, open_document
 from dragoman.text.formats.kinds import DOCUMENTS, TABLES, UNSUPPORTED, is_known, plain_lines
@@ -80,7 +80,7 @@ TEXTS = [
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
 def test_what_is_no_name_of_a_file_is_text(text, here):
     assert not is_file(text)
-    assert list(given_lines(text)) == text.split("\n")
+    assert list(input_lines(text)) == text.split("\n")
 
 
 @pytest.mark.parametrize(
@@ -89,38 +89,38 @@ def test_what_is_no_name_of_a_file_is_text(text, here):
 )
 def test_what_looks_like_a_name_and_is_none_is_missed_not_translated(name, here):
     with pytest.raises(DataError, match=r"no such file .*standard input"):
-        given_lines(name)
+        input_lines(name)
 
 
 def test_what_exists_is_a_file_whatever_it_is_called(here):
     for name in ("Door", "On Off", "a.unknown", "corpus.en", "ü"):
         (here / name).write_text("a line\n")
-        assert list(given_lines(name)) == ["a line"]
+        assert list(input_lines(name)) == ["a line"]
     (here / "folder").mkdir()
     for name in (".", "folder", "folder/", str(here)):
         with pytest.raises(DataError, match="is a folder"):
-            given_lines(name)
+            input_lines(name)
     (here / "to nothing").symlink_to(here / "gone")
     with pytest.raises(DataError, match="no such file"):
-        list(given_lines("to nothing"))
+        list(input_lines("to nothing"))
 
 
 def test_what_no_text_can_hold_is_told():
     with pytest.raises(DataError, match="holds a NUL"):
-        text_of("a\0b")
+        lines_of_text("a\0b")
     with pytest.raises(DataError, match="not UTF-8"):
-        text_of(os.fsdecode(b"caf\xe9"))
+        lines_of_text(os.fsdecode(b"caf\xe9"))
     assert not is_file("a\0b") and not is_file(os.fsdecode(b"caf\xe9 au lait"))
 
 
 def test_several_arguments_are_several_files(here):
     for name in ("a.txt", "b.txt"):
         (here / name).write_text(f"{name}\n")
-    assert list(given_lines(["b.txt", "a.txt", "b.txt"])) == ["b.txt", "a.txt", "b.txt"]
-    with pytest.raises(ConfigError, match=r"'Hello': no such file: several arguments .* stands in quotes"):
+    assert list(input_lines(["b.txt", "a.txt", "b.txt"])) == ["b.txt", "a.txt", "b.txt"]
+    with pytest.raises(ConfigError, match=r"'Hello': no such file: several arguments .* in quotes"):
         check_several(["Hello", "world"])
     with pytest.raises(DataError, match=r"gone\.txt: no such file"):
-        given_lines(["a.txt", "gone.txt"])
+        input_lines(["a.txt", "gone.txt"])
     with pytest.raises(ConfigError, match="once only"):
         check_several(["-", "-"])
 
@@ -129,16 +129,16 @@ def test_pipes_and_standard_input_are_read(here, monkeypatch):
     os.mkfifo(here / "pipe")
     writer = threading.Thread(target=lambda: (here / "pipe").write_text("Door\nWindow\n"))
     writer.start()
-    assert list(given_lines("pipe")) == ["Door", "Window"]
+    assert list(input_lines("pipe")) == ["Door", "Window"]
     writer.join()
     read, write = os.pipe()
     os.write(write, b"Door\n")
     os.close(write)
-    assert list(given_lines(f"/dev/fd/{read}")) == ["Door"]
+    assert list(input_lines(f"/dev/fd/{read}")) == ["Door"]
     os.close(read)
     for argument in (None, "-", []):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
-        assert list(given_lines(argument)) == ["a", "b"]
+        assert list(input_lines(argument)) == ["a", "b"]
 
 
 # ---- kinds of files -------------------------------------------------------------------------------
@@ -154,21 +154,21 @@ def test_every_ending_has_one_home():
 @pytest.mark.parametrize("ending", [*UNSUPPORTED, *TABLES, *DOCUMENTS])
 def test_a_file_that_is_no_lines_of_text_is_refused_by_name_unless_insisted(ending, here):
     (here / f"a{ending}").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match=rf"^a\{ending}: .*--as text reads its lines"):
-        given_lines(f"a{ending}")
-    assert list(given_lines(f"a{ending}", as_kind="text")) == ["one", "two"]
+    with pytest.raises(DataError, match=rf"^a\{ending}: .*--as text reads it as lines"):
+        input_lines(f"a{ending}")
+    assert list(input_lines(f"a{ending}", as_kind="text")) == ["one", "two"]
 
 
 def test_tables_are_read_by_a_column(here):
     (here / "a.tsv").write_text("The door is open.\tLa puerta\nLight\tLuz\n")
-    with pytest.raises(DataError, match=r"a\.tsv: a table: say with --column"):
-        given_lines("a.tsv")
-    assert list(given_lines("a.tsv", column="0")) == ["The door is open.", "Light"]
-    assert list(given_lines(["a.tsv", "a.tsv"], column="1")) == ["La puerta", "Luz"] * 2
-    with pytest.raises(ConfigError, match="one of them"):
-        given_lines("a.tsv", column="0", as_kind="text")
-    with pytest.raises(ConfigError, match="only text is known here"):
-        given_lines("a.tsv", as_kind="po")
+    with pytest.raises(DataError, match=r"a\.tsv: a table: name the column to read with --column"):
+        input_lines("a.tsv")
+    assert list(input_lines("a.tsv", column="0")) == ["The door is open.", "Light"]
+    assert list(input_lines(["a.tsv", "a.tsv"], column="1")) == ["La puerta", "Luz"] * 2
+    with pytest.raises(ConfigError, match="only one of them"):
+        input_lines("a.tsv", column="0", as_kind="text")
+    with pytest.raises(ConfigError, match="only text is supported here"):
+        input_lines("a.tsv", as_kind="po")
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_tables_are_read_by_a_column(here):
 )
 def test_a_file_whose_name_does_not_tell_is_told_by_how_it_begins(content, here):
     (here / "unnamed").write_text(content)
-    with pytest.raises(DataError, match=r"unnamed:\d: this is .*; --as text reads its lines as they stand"):
-        list(given_lines("unnamed"))
-    assert list(given_lines("unnamed", as_kind="text")) == content.splitlines()
+    with pytest.raises(DataError, match=r"unnamed:\d: this is .*; --as text reads it as lines of text"):
+        list(input_lines("unnamed"))
+    assert list(input_lines("unnamed", as_kind="text")) == content.splitlines()
 
 
 def test_lines_that_only_resemble_markup_stay_text():

@@ -16,7 +16,7 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.formats.pairs import guess_source, read_pairs
 from dragoman.text.lines import Pair
-from dragoman.text.unfinished import UnfinishedFile, unfinished
+from dragoman.text.unfinished import UnfinishedFile, open_unfinished
 from dragoman.train import recipe
 from dragoman.train.run import start
 
@@ -119,9 +119,13 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
 
     with pytest.raises(KeyboardInterrupt):
         begin(progress=lambda done, total: stop(done, total) if done == 8 else None)
-    with pytest.raises(ConfigError, match=r"o\.tsv\.partial: was begun with precision float32, and this is bfloat16"):
+    with pytest.raises(
+        ConfigError, match=r"o\.tsv\.partial: was started with precision float32, but this command has bfloat16"
+    ):
         begin(precision="bfloat16")
-    with pytest.raises(ConfigError, match=r"was begun with search .*'top_k': 30.*, and this is .*'top_k': 3,"):
+    with pytest.raises(
+        ConfigError, match=r"was started with search .*'top_k': 30.*, but this command has .*'top_k': 3,"
+    ):
         begin(search=Sample(top_k=3))
     other = tmp_path / "other.txt"
     other.write_text("\n".join(["changed", *(folder / "text.txt").read_text().split("\n")[1:]]))
@@ -129,13 +133,15 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(folder, tmp_path, monkeypa
         begin(other)
     begin(precision="auto")  # what the machine chose, or was told, at first
     (tmp_path / "o.tsv.partial").write_text("notes of mine\n")
-    with pytest.raises(ConfigError, match="its first line does not say how it was begun: move that file away"):
+    with pytest.raises(
+        ConfigError, match="its first line does not hold the settings it was started with: move that file away"
+    ):
         begin()
     assert (tmp_path / "o.tsv.partial").read_text() == "notes of mine\n"
 
 
 def test_one_process_at_a_time(folder, tmp_path):
-    with unfinished(tmp_path / "o.tsv"), pytest.raises(ConfigError, match="another process is writing to it"):
+    with open_unfinished(tmp_path / "o.tsv"), pytest.raises(ConfigError, match="another process is writing to it"):
         made(folder, tmp_path / "o.tsv")
     assert not list(tmp_path.iterdir())
 
@@ -151,7 +157,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing_behind(folder, tmp_path, c
         ([run, str(tmp_path / "nosuch.txt"), "-o", out], "nosuch.txt: no such file"),
         ([run, str(tmp_path / "empty.txt"), "-o", out], "empty.txt: no lines in it"),
         ([run, str(tmp_path / "blank.txt"), "-o", out], "no pair came of it (0 pairs from 2 lines; left out: 2 empty"),
-        ([run, text, "-o", "o.pdf"], "o.pdf: its name does not tell how to write"),
+        ([run, text, "-o", "o.pdf"], "o.pdf: its name does not show the format"),
         ([run, text, "-o", str(tmp_path / "no" / "o.tsv")], "there is no folder"),
         ([run + "x", text, "-o", out], "no such run directory"),
         ([run, text, "-o", out, "--tag", "bt"], "tag: no 'bt' here"),
@@ -178,7 +184,7 @@ def test_ctrl_c_says_how_to_go_on(folder, tmp_path, capsys, monkeypatch):
         str(tmp_path / "o.tsv"),
     ]
     assert cli.main(command) == 130
-    assert f"the same command goes on, from what is in {tmp_path / 'o.tsv'}.partial" in capsys.readouterr().err
+    assert f"the same command resumes from {tmp_path / 'o.tsv'}.partial" in capsys.readouterr().err
 
 
 def test_the_run_file_on_the_page_trains_on_what_was_made(folder, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import merge, to_dict
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.text.tokens.extension import parts
+from dragoman.text.tokens.extension import decompose_new_entries
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
@@ -149,7 +149,7 @@ def test_rows_of_further_pieces_begin_as_the_mean_of_their_parts(with_pieces, tm
     run, before = RunDirectory.open(tmp_path / "run"), weights(with_pieces[0])["embed.tokens.weight"]
     first = run.weights(0).tensors["model"]["embed.tokens.weight"]
     assert torch.equal(first[:270], before)
-    made = parts(RunDirectory.open(with_pieces[0]).tokenizers()[0], run.tokenizers()[0])
+    made = decompose_new_entries(RunDirectory.open(with_pieces[0]).tokenizers()[0], run.tokenizers()[0])
     torch.testing.assert_close(first[270:], torch.stack([before[ids].mean(dim=0) for ids in made]))
     after = run.weights("last").tensors["model"]["embed.tokens.weight"]
     assert not torch.equal(after[270:], first[270:]), "they learn"

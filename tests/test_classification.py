@@ -25,7 +25,7 @@ from dragoman.text.formats.labelled import (
     guess_labelled,
     read_labelled,
 )
-from dragoman.text.splits import in_order
+from dragoman.text.splits import sort_labels
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Started, Validated
 from dragoman.train.run import resume, start
@@ -216,7 +216,7 @@ def test_labelled_files_of_every_kind_say_the_same(tmp_path):
 
 
 def test_labels_that_are_numbers_stand_in_their_order():
-    assert in_order({"10", "9", "b", "a"}) == ["9", "10", "a", "b"]
+    assert sort_labels({"10", "9", "b", "a"}) == ["9", "10", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_labels_that_are_numbers_stand_in_their_order():
         ("a.jsonl", '{"text": "a"}\n', r"a\.jsonl:1: expected an object with 'text': .* 'label'"),
         ("a.jsonl", '{"text": "a", "label": null}\n', r"a\.jsonl:1: expected an object"),
         ("a.txt", "5\n", r"a\.txt:1: a label and a text expected, only '5' found"),
-        ("a.tsv", "text\tlabel\n \tx\n", r"a\.tsv: no labelled text in it"),
+        ("a.tsv", "text\tlabel\n \tx\n", r"a\.tsv: holds no labelled text"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_named(tmp_path, name, content, says):

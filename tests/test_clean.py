@@ -18,8 +18,8 @@ from dragoman.config import from_dict
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning import languages
 from dragoman.text.cleaning.clean import EXAMPLES, Cleaning, CleanReport, clean, normalise
-from dragoman.text.cleaning.remembered import SeenTexts, remembering
-from dragoman.text.cleaning.workers import CHUNK, shared
+from dragoman.text.cleaning.remembered import SeenTexts, temporary_database
+from dragoman.text.cleaning.workers import CHUNK, map_parallel
 from dragoman.text.lines import Pair
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" a\t\u2028\u00a0\ufeff\u0301é"), max_size=30)
@@ -186,11 +186,11 @@ def test_memory_does_not_grow_with_the_pairs():
 
 def test_a_full_disk_is_told_with_what_to_do():
     message = "temporary file: database or disk is full: make room, or let TMPDIR"
-    with pytest.raises(DataError, match=message), remembering() as memory:
+    with pytest.raises(DataError, match=message), temporary_database() as memory:
         seen = SeenTexts(memory)
         memory.execute("PRAGMA max_page_count = 4")
         for key in range(100_000):
-            seen.before(key)
+            seen.seen_before(key)
 
 
 def test_the_report_is_one_line_with_the_harshest_rule_first():
@@ -231,14 +231,14 @@ def die(items: list[int]) -> list[int]:
 
 
 def test_a_worker_that_is_killed_is_one_line():
-    with pytest.raises(DataError, match=r"a worker process was ended from outside.*: ask for fewer workers, or 1"):
-        list(shared(range(10), die, 2))
+    with pytest.raises(DataError, match=r"a worker process was killed from outside.*: use fewer workers, or 1"):
+        list(map_parallel(range(10), die, 2))
 
 
 def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list():
     short = [Pair("OK", "OK!"), Pair("Turn on", "An"), Pair("12:30", "12.30"), Pair("Wi-Fi", "WLAN")]
     assert list(clean(short, Cleaning(source_language="en", target_language="de"))) == short
-    with pytest.raises(ConfigError, match=r"no language 'english' .* known are .*, en, .*"):
+    with pytest.raises(ConfigError, match=r"the language 'english' cannot .* known are .*, en, .*"):
         list(clean(short, Cleaning(source_language="english")))
 
 
@@ -246,4 +246,4 @@ def test_languages_need_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     languages._identifier.cache_clear()
     with pytest.raises(ConfigError, match=r"needs py3langid: pip install 'dragoman\[language\]'"):
-        languages.spoken("a text")
+        languages.identify_language("a text")

@@ -117,7 +117,7 @@ def test_evaluation_takes_a_search_in_full_and_metrics_by_name(run, capsys):
 
 def test_a_longer_budget_goes_on_where_the_run_stopped(run, capsys):
     assert main(["train", str(run), "--resume", "train.budget={kind: steps, steps: 410}"]) == 0
-    assert "going on after step 400" in said(capsys)[0]
+    assert "resuming after step 400" in said(capsys)[0]
     assert (run / "last").resolve().name == "step-000410"
 
 

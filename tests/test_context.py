@@ -283,11 +283,11 @@ def test_a_file_is_translated_with_its_context_line_for_line(run, tmp_path, caps
 def test_more_context_than_was_learnt_is_refused(run, alone, capsys):
     assert cli.main(["translate", str(run), "it", "--context", "2"]) == 2
     err = capsys.readouterr().err
-    assert err == ("dragoman: context: 2 sentences asked for, and this run has learnt to read 1: ask for 0 to 1\n")
+    assert err == ("dragoman: context: 2 sentences asked for, but this run was trained with 1: ask for 0 to 1\n")
     assert cli.main(["translate", str(alone), "it", "--context", "1"]) == 2
-    assert capsys.readouterr().err.startswith("dragoman: context: 1 sentences asked for, and this run has learnt to")
+    assert capsys.readouterr().err.startswith("dragoman: context: 1 sentences asked for, but this run was trained")
     assert cli.main(["translate", str(alone), "dog", "--context", "0"]) == 0
-    with pytest.raises(ConfigError, match="has learnt to read none"):
+    with pytest.raises(ConfigError, match="was trained without context"):
         Translator.load(alone).translate([Request("it", context=("dog",))])
 
 

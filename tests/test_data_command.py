@@ -127,7 +127,7 @@ def test_sources_are_named_or_written_out(given, corpus, tmp_path, capsys):
 CLEAN = ["clean", "CORPUS", "-o"]
 MISTAKES = {
     "a missing source": (["stats", "absent.tsv"], "absent.tsv: no such file"),
-    "a source of no known kind": (["stats", "corpus.docx"], "corpus.docx: its name does not tell what it is"),
+    "a source of no known kind": (["stats", "corpus.docx"], "corpus.docx: its name does not show its format"),
     "a misspelt kind": (["stats", "{kind: tmxx, path: a}"], "Did you mean 'tmx'?"),
     "no source": (["stats", "[]"], "source: an empty list"),
     "a run file without text": (
@@ -137,15 +137,15 @@ MISTAKES = {
     "a misspelt rule": ([*CLEAN, "o.tsv", "numbrs=drop"], "cleaning: no 'numbrs' here. Did you mean 'numbers'?"),
     "an unknown script": ([*CLEAN, "o.tsv", "source_scripts=[latn]"], "Did you mean 'latin'?"),
     "a setting that is none": ([*CLEAN, "o.tsv", "numbers"], "'numbers': write PATH=VALUE"),
-    "an output of no known kind": ([*CLEAN, "o.docx"], "o.docx: its name does not tell how to write"),
+    "an output of no known kind": ([*CLEAN, "o.docx"], "o.docx: its name does not show the format"),
     "an output without a folder": ([*CLEAN, "absent/o.tsv"], "absent/o.tsv: there is no folder absent"),
     "a similarity out of range": (["dedupe", "CORPUS", "-o", "o.tsv", "near=2"], "deduplication.near: must be"),
     "too few to hold out": (["split", "CORPUS", "-o", "parts"], "are too few to hold out 1,000 for test"),
     "weights all zero": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "0,0"], "all are zero"),
-    "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: numbers with"),
+    "weights that are no numbers": (["mix", "CORPUS", "-o", "o.tsv", "--weights", "x"], "--weights x: expected"),
     "a weight that is no number": (
         ["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "nan,1"],
-        "nan is no weight",
+        "nan is not a weight",
     ),
     "fewer weights than sources": (["mix", "CORPUS", "CORPUS", "-o", "o.tsv", "--weights", "1"], "1 weights for 2"),
     "a temperature below 1": (["mix", "CORPUS", "-o", "o.tsv", "--temperature", "0"], "mixing.temperature: must be"),

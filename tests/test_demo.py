@@ -12,7 +12,7 @@ from dragoman.train.recipe import load
 
 def said(**changes):
     progress = {"step": 4000, "tokens": 4_000_000, "seconds": 540.0, "cpu_seconds": 594.0} | changes
-    return demo.learned(progress, {"kind": "minutes", "minutes": 9}, 8_000_000, Path("runs/my demo"))
+    return demo.training_summary(progress, {"kind": "minutes", "minutes": 9}, 8_000_000, Path("runs/my demo"))
 
 
 def test_it_says_how_much_was_learned_of_how_much_and_on_how_many_cores(monkeypatch):
@@ -30,7 +30,7 @@ def test_it_proposes_as_many_minutes_as_the_missing_tokens_take(tokens, minutes)
 
 def test_it_does_not_blame_the_time_where_that_sufficed():
     lines = said(tokens=9_000_000)
-    assert "time enough" in lines[-1] and not any("--resume" in line for line in lines)
+    assert "time was sufficient" in lines[-1] and not any("--resume" in line for line in lines)
 
 
 def test_a_run_of_before_that_counted_no_processor_time_is_told_without():

@@ -59,7 +59,7 @@ def test_filling_nothing_gives_the_same_bytes_of_any_file_that_can_be_read(file)
     except DataError as error:
         assert str(error).startswith(name) and "\n" not in str(error)
     else:
-        assert doc.filled({}) == raw
+        assert doc.fill({}) == raw
 
 
 COMMENTS = st.lists(
@@ -90,7 +90,7 @@ def untranslated_po(draw) -> str:
 def test_filling_a_po_file_changes_its_empty_strings_alone(text, line_end, mark):
     raw = (mark + text.replace("\n", line_end)).encode()
     doc = PoDocument(raw, "a.po")
-    filled = doc.filled(everything(doc))
+    filled = doc.fill(everything(doc))
     assert filled.count(b'"MARK"') == len(doc.slots)
     assert filled.replace(b'"MARK"', b'""') == raw
 
@@ -113,7 +113,7 @@ def test_filling_an_xliff_file_adds_its_targets_alone(units, line_end, encoding)
         xliff12(*units).replace('"UTF-8"', f'"{"UTF-16" if encoding == "utf-16" else "UTF-8"}"').replace("\n", line_end)
     )
     doc = XliffDocument(text.encode(encoding), "a.xlf")
-    filled = doc.filled(everything(doc)).decode(encoding)
+    filled = doc.fill(everything(doc)).decode(encoding)
     assert filled.count("<target>MARK</target>") == len(doc.slots) == len(units)
     assert re.sub(r"\s*<target>MARK</target>", "", filled) == text
     assert filled.count(f"{line_end}   <source>") == filled.count(f"{line_end}   <target>")
@@ -124,7 +124,7 @@ def test_filling_a_memory_adds_its_variants_alone(count, line_end, review):
     unit = {"en": "Hello &amp; <ph x='1'>{0}</ph>"}
     text = memory(*[unit] * count).replace("<tuv", "\n  <tuv").replace("<seg", "\n    <seg").replace("\n", line_end)
     doc = TmxDocument(text.encode(), "a.tmx", target="de")
-    filled = doc.filled(everything(doc, review=review)).decode()
+    filled = doc.fill(everything(doc, review=review)).decode()
     assert len(doc.slots) == count == filled.count('<prop type="x-needs-review">yes</prop>') or not review
     assert re.sub(r'\s*<tuv xml:lang="de">.*?</tuv>', "", filled, flags=re.DOTALL) == text
 
@@ -143,7 +143,7 @@ def test_the_translate_toolkit_reads_what_was_written_to_po(texts, review):
         store.addsourceunit(source)
     doc = PoDocument(bytes(store), "a.po")
     assert [slot.text for slot in doc.slots] == [source for source, _ in texts]
-    raw = doc.filled({i: Filling(target, review) for i, (_, target) in enumerate(texts)})
+    raw = doc.fill({i: Filling(target, review) for i, (_, target) in enumerate(texts)})
     units = [unit for unit in parsed(raw, "a.po").units if not unit.isheader()]
     assert [(str(u.source), str(u.target), u.isfuzzy()) for u in units] == [(*pair, review) for pair in texts]
 
@@ -152,10 +152,10 @@ def test_the_translate_toolkit_reads_what_was_written_to_po(texts, review):
 def test_the_translate_toolkit_reads_what_was_written_to_xliff_and_tmx(texts):
     unit = '<trans-unit id="1" xml:space="preserve"><source>a</source></trans-unit>'
     doc = XliffDocument(xliff12(*[unit] * len(texts)).encode(), "a.xlf")
-    raw = doc.filled({i: Filling(text) for i, text in enumerate(texts)})
+    raw = doc.fill({i: Filling(text) for i, text in enumerate(texts)})
     assert [u.target for u in parsed(raw, "a.xlf").units] == texts
     doc = TmxDocument(memory(*[{"en": "a"}] * len(texts)).encode(), "a.tmx", target="de")
-    raw = doc.filled({i: Filling(text) for i, text in enumerate(texts)})
+    raw = doc.fill({i: Filling(text) for i, text in enumerate(texts)})
     assert [u.gettarget("de") for u in parsed(raw, "a.tmx").units] == texts
 
 
@@ -163,16 +163,16 @@ def test_tags_are_written_as_tags_and_characters_as_characters():
     raw = xliff12('<trans-unit id="1"><source>a <g id="1">b</g> &lt;i&gt;</source></trans-unit>').encode()
     doc = XliffDocument(raw, "a.xlf")
     assert doc.slots[0].text == 'a <g id="1">b</g> <i>'
-    filled = doc.filled({0: Filling('<i> <g id="1">B & C</g>')}).decode()
+    filled = doc.fill({0: Filling('<i> <g id="1">B & C</g>')}).decode()
     assert '<target>&lt;i&gt; <g id="1">B &amp; C</g></target>' in filled
 
 
 def test_what_an_encoding_cannot_hold_is_refused_in_po_and_spelt_out_in_xml():
     raw = (HEADER.replace("UTF-8", "ISO-8859-1") + '\nmsgid "a"\nmsgstr ""\n').encode()
     with pytest.raises(DataError, match=r"a\.po: ISO-8859-1, its encoding, has no '€'.*msgconv -t UTF-8"):
-        PoDocument(raw, "a.po").filled({0: Filling("5 €")})
+        PoDocument(raw, "a.po").fill({0: Filling("5 €")})
     raw = memory({"en": "ä", "de": ""}).replace('"1.0"', '"1.0" encoding="ISO-8859-1"').encode("latin-1")
-    assert b"<seg>5 &#8364;</seg>" in TmxDocument(raw, "a.tmx").filled({0: Filling("5 €")})
+    assert b"<seg>5 &#8364;</seg>" in TmxDocument(raw, "a.tmx").fill({0: Filling("5 €")})
 
 
 # ---- plurals --------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ PLURAL = '\nmsgid "One file"\nmsgid_plural "%d files"\nmsgstr[0] ""\nmsgstr[1] "
 def test_plural_forms_are_filled_as_the_language_has_them(language, texts):
     doc = PoDocument((HEADER + f'"Language: {language}\\n"\n' + PLURAL).encode(), "a.po")
     assert [slot.text for slot in doc.slots] == texts
-    unit = parsed(doc.filled({i: Filling(f"{i}") for i in range(len(texts))}), "a.po").units[-1]
+    unit = parsed(doc.fill({i: Filling(f"{i}") for i in range(len(texts))}), "a.po").units[-1]
     assert unit.target.strings == [f"{i}" for i in range(len(texts))] and not doc.notes
 
 
@@ -229,13 +229,13 @@ def test_entries_are_marked_fuzzy_where_there_is_doubt_and_only_there(before, li
 
     doc = PoDocument(entry(before, "" if "fuzzy" not in before else "x"), "a.po")
     for review, after in zip((True, False), FLAGS[before], strict=True):
-        assert doc.filled({0: Filling("b", review)}) == entry(after, "b")
+        assert doc.fill({0: Filling("b", review)}) == entry(after, "b")
 
 
 def test_states_of_xliff_follow_what_was_done():
     def filled(unit, review):
         doc = XliffDocument(xliff12(unit).encode(), "a.xlf")
-        return re.search(r"<target.*</target>", doc.filled({0: Filling("b", review)}).decode())[0]
+        return re.search(r"<target.*</target>", doc.fill({0: Filling("b", review)}).decode())[0]
 
     new = "<trans-unit><source>a</source><target state='new'>a</target></trans-unit>"
     assert filled(new, True) == '<target state="needs-review-translation">b</target>'
@@ -257,7 +257,7 @@ def test_states_of_xliff_2_stand_on_the_segment():
         expected = text.replace('id="s">', f'id="s" state="{state}">').replace(
             "</source>", "</source><target>b</target>"
         )
-        raw = doc.filled({0: Filling("b", review)})
+        raw = doc.fill({0: Filling("b", review)})
         assert raw.decode() == expected
         assert Xliff2File.parsestring(raw).units[0].isfuzzy() is review
 
@@ -286,7 +286,7 @@ class Listed(FillableDocument):
         super().__init__()
         self.slots = list(slots)
 
-    def filled(self, fillings):
+    def fill(self, fillings):
         return repr(sorted(fillings.items())).encode()
 
 
@@ -362,7 +362,7 @@ def test_a_po_file_is_translated_from_the_command_line(shouting, tmp_path, capsy
     expected = PO.replace('msgid "doubt %s"\nmsgstr ""', '#, fuzzy\nmsgid "doubt %s"\nmsgstr "DOUBT %s"')
     assert (tmp_path / "b.po").read_text() == expected and (tmp_path / "a.po").read_text() == PO
     assert (
-        "0 translated; 1 more filled in and marked for review; 1 were there and are as they were"
+        "0 translated; 1 more filled in and marked for review; 1 were already translated and are unchanged"
         in capsys.readouterr().err
     )
     assert main(["translate", "run", str(tmp_path / "a.po"), "--redo"]) == 0

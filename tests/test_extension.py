@@ -5,7 +5,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from dragoman.errors import ConfigError
-from dragoman.text.tokens.extension import extend, parts, tokens_per_text
+from dragoman.text.tokens.extension import decompose_new_entries, extend, tokens_per_text
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bpe, Bytes, Characters, Unigram, Words
 
@@ -24,7 +24,7 @@ CHOICES = [Bpe(vocab=300), Unigram(vocab=300), Words(vocab=270), Characters()]
 
 
 def refined(tokenizer, grown, text):
-    made = parts(tokenizer, grown)
+    made = decompose_new_entries(tokenizer, grown)
     new = len(tokenizer)
     return [old for i in grown.encode(text) for old in (made[i - new] if i >= new else [i])]
 
@@ -105,7 +105,7 @@ def test_tokenizers_made_elsewhere_grow_behind_all_their_entries(kind):
     assert all(" " not in name and not name[1:].count("▁") for name in grown.entries()[len(tokenizer) :])
     for text in (*OLD, *new):
         assert grown.decode(grown.encode(text)) == tokenizer.decode(tokenizer.encode(text))
-    assert all(parts(tokenizer, grown))
+    assert all(decompose_new_entries(tokenizer, grown))
 
 
 def test_more_than_the_texts_yield_is_told_with_how_many_there_are():
@@ -114,6 +114,6 @@ def test_more_than_the_texts_yield_is_told_with_how_many_there_are():
     ):
         extend(Tokenizer.train(Bpe(vocab=300), OLD), NEW, 100_000)
     with pytest.raises(
-        ConfigError, match=r"start_from\.vocabulary: this tokenizer does not cut texts into words or pieces"
+        ConfigError, match=r"start_from\.vocabulary: this tokenizer does not split texts into words or pieces"
     ):
         extend(Tokenizer.train(Bytes(), OLD), NEW, 5)

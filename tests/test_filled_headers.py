@@ -46,7 +46,7 @@ def filled(
     text: str, name: str = "a.pot", language: str | None = None, review: bool = False, word: str = "día"
 ) -> bytes:
     doc = PoDocument(text.encode(), name, language)
-    return doc.filled({i: Filling(f"{word} %d" * ("%d" in s.text) or word, review) for i, s in enumerate(doc.slots)})
+    return doc.fill({i: Filling(f"{word} %d" * ("%d" in s.text) or word, review) for i, s in enumerate(doc.slots)})
 
 
 def check_with_msgfmt(raw: bytes, folder) -> None:
@@ -125,7 +125,7 @@ def test_a_complete_header_stays_as_it_is_and_another_language_is_noted():
         assert filled(header + BODY, "a.po", language).decode().startswith(header)
     assert PoDocument((header + BODY).encode(), "a.po", "fr_CA").notes == []
     assert PoDocument((header + BODY).encode(), "a.po", "es").notes == [
-        "a.po: its header says Language: fr, not es: that stays as it is"
+        "a.po: its header says Language: fr, not es: the header is kept"
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_language_whose_plurals_are_not_known_is_named():
 def test_a_file_without_entries_says_so(content):
     doc = PoDocument(content.encode(), "a.po", "de")
     assert doc.notes == ["a.po: has no entries: there is nothing to translate in it"]
-    assert doc.filled({}) == content.encode()
+    assert doc.fill({}) == content.encode()
 
 
 def test_a_template_whose_language_is_written_in_already_is_completed_too(tmp_path):
@@ -185,22 +185,22 @@ def test_a_fuzzy_plural_stays_fuzzy_while_a_form_of_the_old_source_is_left(forms
     text = THREE + "\n" + DOORS.format(flags, entry(*forms))
     doc = PoDocument(text.encode(), "a.po")
     fillings = {i: Filling("x %d") for i, slot in enumerate(doc.slots) if not slot.filled}
-    unit = pypo.pofile.parsestring(doc.filled(fillings)).units[-1]
+    unit = pypo.pofile.parsestring(doc.fill(fillings)).units[-1]
     assert unit.isfuzzy() and all(unit.target.strings) and len(unit.target.strings) == 3
-    assert doc.to_review(fillings) == set(fillings)
+    assert doc.slots_to_review(fillings) == set(fillings)
 
 
 @pytest.mark.parametrize("forms", [("a %d", "b %d", "c %d"), ("a %d",), ("", "", "")])
 def test_a_fuzzy_plural_that_is_made_anew_whole_is_fuzzy_no_more(forms):
     doc = PoDocument((THREE + "\n" + DOORS.format("fuzzy", entry(*forms))).encode(), "a.po")
     everything = {i: Filling("x %d") for i in range(len(doc.slots))}
-    assert not pypo.pofile.parsestring(doc.filled(everything)).units[-1].isfuzzy()
-    assert doc.to_review(everything) == set()
+    assert not pypo.pofile.parsestring(doc.fill(everything)).units[-1].isfuzzy()
+    assert doc.slots_to_review(everything) == set()
 
 
 def test_a_plural_with_a_form_left_empty_is_fuzzy_since_a_program_would_show_nothing():
     doc = PoDocument((THREE + "\n" + DOORS.format("c-format", entry("", "", ""))).encode(), "a.po")
-    assert pypo.pofile.parsestring(doc.filled({0: Filling("x %d"), 2: Filling("y %d")})).units[-1].isfuzzy()
+    assert pypo.pofile.parsestring(doc.fill({0: Filling("x %d"), 2: Filling("y %d")})).units[-1].isfuzzy()
 
 
 def test_forms_that_the_language_does_not_have_go_if_they_are_empty_and_stay_if_not(tmp_path):

@@ -18,7 +18,7 @@ from dragoman.text.lines import Pair
 
 
 def upper(doc, review=False) -> bytes:
-    return doc.filled({i: Filling(slot.text.upper(), review) for i, slot in enumerate(doc.slots)})
+    return doc.fill({i: Filling(slot.text.upper(), review) for i, slot in enumerate(doc.slots)})
 
 
 def target(source: str) -> str:
@@ -59,7 +59,7 @@ def test_a_copy_means_what_its_source_means(source):
     doc = XliffDocument(
         xliff12(f'<trans-unit id="1" xml:space="preserve"><source>{source}</source></trans-unit>').encode(), "a.xlf"
     )
-    raw = doc.filled({0: Filling(doc.slots[0].text)})
+    raw = doc.fill({0: Filling(doc.slots[0].text)})
     copies = ["".join(etree.fromstring(raw).find(f".//{{*}}{name}").itertext()) for name in ("source", "target")]
     assert copies[0] == copies[1]
 
@@ -93,7 +93,7 @@ def test_any_text_is_read_as_lxml_reads_it_and_written_so_that_it_reads_the_same
     doc = XliffDocument(raw, "a.xlf")
     assert [slot.text for slot in doc.slots] == [meant] * bool(meant.strip())
     if doc.slots:
-        assert etree.fromstring(doc.filled({0: Filling(meant)})).findtext(".//{*}target") == meant
+        assert etree.fromstring(doc.fill({0: Filling(meant)})).findtext(".//{*}target") == meant
 
 
 def test_line_ends_inside_tags_of_the_text_and_between_them_are_kept():
@@ -119,19 +119,19 @@ CUT = (
 def test_a_target_is_cut_as_its_source_is(target):
     doc = XliffDocument(xliff12(f'<trans-unit id="1">{CUT}{target}</trans-unit>').encode(), "a.xlf")
     assert [slot.text for slot in doc.slots] == ["One\n.", 'Two <x id="1"/>.']
-    raw = doc.filled({0: Filling("EINS\n."), 1: Filling('<x id="1"/> ZWEI.')})
+    raw = doc.fill({0: Filling("EINS\n."), 1: Filling('<x id="1"/> ZWEI.')})
     (found,) = re.findall("<target.*</target>", raw.decode(), re.DOTALL)
     assert re.sub("<target[^>]*>", "", found) == (
         '<mrk mtype="seg" mid="1">EINS&#10;.</mrk> \n<mrk mid="2" mtype="seg"><x id="1"/> ZWEI.</mrk></target>'
     )
-    assert "review" not in found and doc.to_review({0: Filling("a"), 1: Filling("b")}) == set()
+    assert "review" not in found and doc.slots_to_review({0: Filling("a"), 1: Filling("b")}) == set()
 
 
 @pytest.mark.parametrize("fillings", [{0: Filling("a", True), 1: Filling("b")}, {1: Filling("b")}])
 def test_a_target_with_a_doubtful_sentence_or_without_one_needs_review(fillings):
     doc = XliffDocument(xliff12(f'<trans-unit id="1">{CUT}</trans-unit>').encode(), "a.xlf")
-    assert doc.filled(fillings).count(b'state="needs-review-translation"') == 1
-    assert doc.to_review(fillings) == set(fillings)
+    assert doc.fill(fillings).count(b'state="needs-review-translation"') == 1
+    assert doc.slots_to_review(fillings) == set(fillings)
 
 
 @pytest.mark.parametrize("cut", ['<mrk mtype="x">a</mrk>', 'a <mrk mtype="seg" mid="1">b</mrk>', "a"])
@@ -184,7 +184,7 @@ def test_a_target_language_that_copies_the_source_is_replaced_and_another_is_not
     assert b'target-language="es"' in upper(copied) and not copied.notes
     other = XliffDocument(version_2(' trgLang="fr"').encode(), "a.xlf", "es")
     assert b'trgLang="fr"' in upper(other)
-    assert other.notes == ["a.xlf: says that its translations are in fr, not es: that stays as it is"]
+    assert other.notes == ["a.xlf: declares translations in fr, not es: the declaration is kept"]
     assert not XliffDocument(version_2(' trgLang="es-MX"').encode(), "a.xlf", "es").notes
 
 
@@ -251,7 +251,7 @@ XCODE = "<source>%#@doors@</source><target state='translated'>%#@doors@</target>
 def test_units_of_other_tools_get_their_targets_alone(unit):
     text = xliff12(f'<trans-unit id="1" datatype="html">{unit}</trans-unit>')
     doc = XliffDocument(text.encode(), "a.xlf", "de")
-    raw = doc.filled({i: Filling(slot.text) for i, slot in enumerate(doc.slots)})
+    raw = doc.fill({i: Filling(slot.text) for i, slot in enumerate(doc.slots)})
     root = etree.fromstring(raw)
     copies = [("".join(root.find(f".//{{*}}{name}").itertext())) for name in ("source", "target")]
     assert copies[0] == copies[1] and len(xlifffile.parsestring(raw).units) == 1

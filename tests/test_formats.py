@@ -152,7 +152,7 @@ def test_an_empty_file_is_an_error_not_an_empty_corpus(tmp_path, case):
     for name in ("a", "a.tsv"):
         write(tmp_path / name, "")
     write(tmp_path / "a.csv", "source,target\n")
-    with pytest.raises(DataError, match="no sentence pairs in it"):
+    with pytest.raises(DataError, match="holds no sentence pairs"):
         list(read_pairs(EMPTY[case](str(tmp_path / "a"))))
 
 
@@ -298,7 +298,7 @@ def test_patterns_that_match_nothing_say_what_there_is(tmp_path):
     root = str(pack(tmp_path / "root.zip", FILES))
     with pytest.raises(DataError, match=r"none of its 6 files matches '\*/translations/fr\.json'.* de, en$"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/translations/fr.json")))
-    with pytest.raises(DataError, match=r"3 files match .* and 1 match .*never stands for the same text"):
+    with pytest.raises(DataError, match=r"3 files match .* and 1 match .*never matches the same text"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/manifest.json")))
     with pytest.raises(ConfigError, match="same number of"):
         list(read_pairs(Keyed(root=root, source=PATTERNS["source"], target="*/*/de.json")))
@@ -367,26 +367,26 @@ def test_a_wheel_is_fetched_once_and_read_from_the_cache(index):
 
 
 def test_a_wheel_that_was_damaged_in_the_cache_is_refused(index):
-    path = fetch.wheel("pypi:App==1.0")
+    path = fetch.fetch_wheel("pypi:App==1.0")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"app-1\.0-py3-none-any\.whl: its sha256 is"):
-        fetch.wheel("pypi:App==1.0", sha256)
+        fetch.fetch_wheel("pypi:App==1.0", sha256)
 
 
 def test_a_wheel_with_another_checksum_is_not_kept(index):
     with pytest.raises(DataError, match="its sha256 is"):
-        fetch.wheel("pypi:App==1.0", "0" * 64)
-    assert list((fetch.cache() / "wheels").iterdir()) == []
+        fetch.fetch_wheel("pypi:App==1.0", "0" * 64)
+    assert list((fetch.cache_folder() / "wheels").iterdir()) == []
 
 
 def test_what_pip_cannot_fetch_is_one_line_with_its_reason(index):
     with pytest.raises(DataError) as error:
-        fetch.wheel("pypi:other==2.0")
+        fetch.fetch_wheel("pypi:other==2.0")
     assert str(error.value).startswith("other==2.0: pip could not fetch it (ERROR: No matching distribution)")
     for root in ("pypi:app", "pypi:--option==1", "pypi:app==1.0 --option"):
         with pytest.raises(ConfigError, match="NAME==VERSION"):
-            fetch.wheel(root)
+            fetch.fetch_wheel(root)
 
 
 # ---- anything at all ------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_a_source_is_guessed_from_its_name(tmp_path):
     assert list(read_pairs(guess_source(named))) == [Pair("x", "y")]
     assert guess_source("c.jsonl.gz") == JsonLines(path="c.jsonl.gz")
     assert guess_source("c.en, c.de") == TextFiles(source="c.en", target="c.de")
-    with pytest.raises(ConfigError, match=r"its name does not tell.*\.tsv, \.csv, \.jsonl, .*or that and \.gz"):
+    with pytest.raises(ConfigError, match=r"its name does not show.*\.tsv, \.csv, \.jsonl, .*or that and \.gz"):
         guess_source("corpus.doc")
     with pytest.raises(DataError, match=r"gone\.tsv: no such file"):
         guess_source("gone.tsv")

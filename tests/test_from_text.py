@@ -52,7 +52,7 @@ def test_special_tokens_in_a_text_are_text_unless_asked_for(chat):
     tokenizer = load_model(chat / "run")[1]
     theirs = transformers.AutoTokenizer.from_pretrained(chat / "folder")
     text = "<|im_start|>The <s>door</s> is<|im_end|>"
-    assert tokenizer.reading_special_tokens().encode(text) == theirs(text).input_ids
+    assert tokenizer.with_special_tokens().encode(text) == theirs(text).input_ids
     assert len(tokenizer.encode("<|im_start|>")) > 1
     assert tokenizer.decode(tokenizer.encode(text)) == text
 

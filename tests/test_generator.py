@@ -250,7 +250,7 @@ MISTAKES = {
     "unknown setting": (["generate", "RUN", "a", "--search", "sample: {top_q: 1}"], "--search: no 'top_q' here"),
     "unknown rule": (["generate", "RUN", "a", "--rule", "no_repeats"], "Did you mean 'no_repeat'?"),
     "a share above 1": (["generate", "RUN", "a", "--top-p", "1.5"], "sampling.top_p: must be less than or equal to 1"),
-    "sampling a beam": (["generate", "RUN", "a", "--search", "beam", "--top-k", "3"], "--top-k: for sampling, and"),
+    "sampling a beam": (["generate", "RUN", "a", "--search", "beam", "--top-k", "3"], "--top-k: for sampling, but"),
     "nbest of a sample": (["translate", "TRANSLATOR", "a", "--sample", "3", "--nbest", "2"], "--nbest: is for --beam"),
     "streaming a beam": (["generate", "RUN", "a", "--stream", "--search", "beam"], "only greedy search and one sample"),
     "streaming a file": (["generate", "RUN", "--stream"], "--stream: writes the text of one prompt"),

@@ -331,7 +331,7 @@ def test_a_live_display_is_not_in_the_log(here):
 
     from dragoman.cli.terminal import console
 
-    messages.begin()
+    messages.reset()
     messages.current.keep(here / "a.log")
     try:
         screen = console()

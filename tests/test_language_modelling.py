@@ -16,7 +16,7 @@ from dragoman.data.tasks import LanguageModellingTask
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.text.formats.documents import BlankLines, Drawn, Marker, Tail, Texts
-from dragoman.text.store import Store, building
+from dragoman.text.store import Store, create_store
 from dragoman.text.tokens.tokenizer import BOS, EOS
 from dragoman.train import recipe
 from dragoman.train.events import Saved, Validated
@@ -28,7 +28,7 @@ ROTARY = merge(MODEL, {"decoder": {"pattern": [merge(BLOCK, {"dropout": 0.0, "mi
 
 
 def stored(folder, documents):
-    with building(folder, {"text": 100}) as store:
+    with create_store(folder, {"text": 100}) as store:
         store.write(text=documents)
     return Store.open(folder)
 
@@ -109,7 +109,7 @@ def test_packed_documents_are_read_as_if_each_had_a_row_of_its_own(folder, model
 
 
 def test_what_is_not_to_be_learned_has_no_target(folder):
-    with building(folder / "counted", {"text": 100, "counted": 2}) as store:
+    with create_store(folder / "counted", {"text": 100, "counted": 2}) as store:
         store.write(text=[[BOS, 7, 8, 9, EOS]], counted=[[0, 0, 0, 1, 1]])
     columns = Store.open(folder / "counted").columns
     batch = collate(columns["text"], [np.array([[0, 4]])], columns["counted"])
@@ -257,6 +257,6 @@ def test_what_does_not_fit_is_named_before_anything_is_written(text, tmp_path, c
 
 def test_a_file_without_text_is_one_line_and_leaves_no_run(tmp_path):
     (tmp_path / "empty.txt").write_text("\n\n")
-    with pytest.raises(DataError, match=r"empty\.txt: no text in it"):
+    with pytest.raises(DataError, match=r"empty\.txt: holds no text"):
         list(start(config(tmp_path / "empty.txt"), tmp_path / "run").events())
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.lines import Pair
-from dragoman.text.mix import Mixing, mix, portions
+from dragoman.text.mix import Mixing, mix, pairs_per_source
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=5)
 
@@ -27,7 +27,7 @@ def test_each_source_gives_its_portion_with_every_pair_equally_often(sizes, data
     weights = data.draw(st.lists(st.floats(0, 1e300), min_size=len(sizes), max_size=len(sizes)).filter(any))
     cfg = Mixing(weights=tuple(weights), temperature=data.draw(st.floats(1, 100)), pairs=pairs, seed=seed)
     mixed = list(mix(sources_of(sizes), sizes, cfg))
-    taken = portions(sizes, cfg)
+    taken = pairs_per_source(sizes, cfg)
     assert len(mixed) == pairs == sum(taken)
     for i, (size, portion) in enumerate(zip(sizes, taken, strict=True)):
         mine = [int(pair.target) for source, pair in mixed if source == i]
@@ -43,7 +43,7 @@ def test_each_source_gives_its_portion_with_every_pair_equally_often(sizes, data
 def test_portions_follow_weight_times_size_to_the_inverse_temperature(sizes, temperature):
     weights = [1.0 + i for i in range(len(sizes))]
     shares = [w * n ** (1 / temperature) for w, n in zip(weights, sizes, strict=True)]
-    taken = portions(sizes, Mixing(weights=tuple(weights), temperature=temperature, pairs=10_000))
+    taken = pairs_per_source(sizes, Mixing(weights=tuple(weights), temperature=temperature, pairs=10_000))
     for got, share in zip(taken, shares, strict=True):
         assert abs(got - 10_000 * share / sum(shares)) <= 1
 
@@ -63,14 +63,14 @@ def test_sources_are_interleaved_and_not_read_ahead():
     ("weights", "message"),
     [
         ((0.0, 0.0), "all are zero"),
-        ((1.0, -1.0), "-1.0 is no weight"),
-        ((1.0, math.nan), "nan is no weight"),
+        ((1.0, -1.0), "-1.0 is not a weight"),
+        ((1.0, math.nan), "nan is not a weight"),
         ((1.0,), "1 weights for 2 sources"),
     ],
 )
 def test_weights_that_are_none_are_refused(weights, message):
     with pytest.raises(ConfigError, match=message):
-        portions([3, 4], Mixing(weights=weights))
+        pairs_per_source([3, 4], Mixing(weights=weights))
 
 
 def test_a_source_that_shrinks_while_it_is_mixed_is_told():

@@ -147,7 +147,7 @@ def test_stages_hold_from_where_they_begin():
 
 MISTAKES = [
     ({"kind": "weights", "weights": {"a": 0, "b": 0}}, "weights: all are zero"),
-    ({"kind": "weights", "weights": {"a": -1, "b": 1}}, "weights: -1.0 is no weight: give 0 or more"),
+    ({"kind": "weights", "weights": {"a": -1, "b": 1}}, "weights: -1.0 is not a weight: give 0 or more"),
     ({"kind": "weights", "weights": {"a": 1, "c": 1}}, "weights: no 'c' here. Known: a, b."),
     ({"kind": "weights", "weights": {"a": 1}}, "weights: none for 'b': give each source one, or 0 to leave it out"),
     ({"kind": "stages", "stages": []}, "stages: begin at []: the first at 0"),
@@ -174,7 +174,7 @@ def test_sources_go_by_their_names_or_their_files():
     ]
     cfg = tiny_run.recipe.load({"preset": "transformer-tiny", "data": {"train": plain}})
     assert names_of(cfg.data.train) == ["news", "talks", "news-3", "news-2"]
-    for name, says in (("", "'' is no name"), ("a\tb", "is no name")):
+    for name, says in (("", "'' is not a name"), ("a\tb", "is not a name")):
         with pytest.raises(ConfigError, match=says):
             names_of(
                 tiny_run.recipe.load(
@@ -225,7 +225,7 @@ def test_the_store_knows_which_source_each_pair_is_from(tmp_path):
     corpus = ParallelCorpus.open(corpus.folder)
     assert corpus.sources == {"a": 1, "c": 2} and corpus.left_out == 2
     assert corpus.rows_of(["c", "b", "a"]) == [range(1, 3), range(0), range(1)]
-    assert corpus.origins(np.array([2, 0, 1])).tolist() == [1, 0, 1]
+    assert corpus.source_indices(np.array([2, 0, 1])).tolist() == [1, 0, 1]
     assert corpus.tokens() == {"a": {"pairs": 1, "tokens": 6}, "c": {"pairs": 2, "tokens": 9}}
 
 

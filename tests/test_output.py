@@ -40,7 +40,7 @@ def test_what_is_to_be_said_about_a_translation_goes_to_standard_error(capsys):
     write([GOOD, BAD], io.StringIO(), OutputLayout(flag_below=0.5))
     assert capsys.readouterr().err.splitlines() == [
         "dragoman: row 2: too long",
-        "dragoman: row 2: to be reviewed: confidence 0.20 is below 0.5",
+        "dragoman: row 2: marked for review: confidence 0.20 is below 0.5",
     ]
 
 

@@ -358,5 +358,5 @@ def test_an_evaluation_replaces_no_folder_but_its_own(name, runs, here, capsys):
     shutil.copytree(runs["translation"], here / "run", symlinks=True)
     before = sorted((here / "run").rglob("*"))
     assert main(["evaluate", "run", "lines.tsv", "--name", name]) == 2
-    assert "is the name of one folder" in capsys.readouterr().err
+    assert "must be the name of one folder" in capsys.readouterr().err
     assert sorted((here / "run").rglob("*")) == before

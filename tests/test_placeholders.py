@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dragoman.decode.documents import placeholders
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.placeholders import Role, find, kept
+from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 
 def said(row, source, *texts, confidence=0.5, warnings=()):
@@ -29,7 +29,7 @@ def translated(text, change, codes=(), **options):
 
 
 def texts_of(text, codes=()):
-    return [p.text for p in find(text, codes)]
+    return [p.text for p in find_placeholders(text, codes)]
 
 
 # ---- finding --------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_placeholders_are_found_as_their_syntax_ends(text):
 
 
 def test_a_tag_opens_only_what_is_closed():
-    roles = [p.role for p in find("<b>a</b> <i> <br> </u> <c/>")]
+    roles = [p.role for p in find_placeholders("<b>a</b> <i> <br> </u> <c/>")]
     assert roles == [Role.OPENS, Role.CLOSES, Role.ORDERED, Role.ALONE, Role.ORDERED, Role.ALONE]
 
 
@@ -103,13 +103,13 @@ def test_what_a_format_says_is_markup_is_found_whole():
     ],
 )
 def test_what_is_kept_is_there_as_often_and_well_nested(source, target, good):
-    assert kept(find(source), find(target)) is good
+    assert placeholders_preserved(find_placeholders(source), find_placeholders(target)) is good
 
 
 @given(st.text(st.sampled_from("{}<>/ab%s&;:$\\ \"'.(")))
 def test_places_are_in_order_and_hold_what_they_say(text):
     at = 0
-    for p in find(text):
+    for p in find_placeholders(text):
         assert at <= p.start < p.end and text[p.start : p.end] == p.text
         at = p.end
 
@@ -132,7 +132,7 @@ def test_whatever_the_model_answers_the_same_placeholders_come_out_well_nested(t
     require = data.draw(st.none() | st.just(lambda asked, _: mangling(asked)))
     for text, answer in zip(texts, placeholders.translate(texts, mangling, require=require), strict=True):
         assert Counter(texts_of(text)) == Counter(texts_of(answer.text)), answer.text
-        assert kept(find(text), find(answer.text))
+        assert placeholders_preserved(find_placeholders(text), find_placeholders(answer.text))
         assert text.count("\n") == answer.text.count("\n")
         assert re.match(r"\s*", text)[0] == re.match(r"\s*", answer.text)[0] or not text.strip()
 

@@ -26,7 +26,7 @@ from dragoman.data.packing import IGNORE, Packed, RowBatches
 from dragoman.data.pretraining import CorruptedRows, DocumentRows, FreshlyCorrupted, hide, mask
 from dragoman.data.tasks import MaskedLanguageModellingTask
 from dragoman.errors import ConfigError
-from dragoman.text.store import Store, building
+from dragoman.text.store import Store, create_store
 from dragoman.text.tokens.tokenizer import BOS, EOS, PAD, Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
@@ -144,7 +144,7 @@ def store(tmp_path_factory):
     draw = np.random.default_rng(0)
     documents = [[BOS, *draw.integers(3, 250, n).tolist(), EOS] for n in draw.integers(1, 50, 60)]
     folder = tmp_path_factory.mktemp("store") / "text"
-    with building(folder, {"text": 1000}) as built:
+    with create_store(folder, {"text": 1000}) as built:
         built.write(text=documents)
     return Store.open(folder)
 

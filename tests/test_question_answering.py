@@ -336,24 +336,24 @@ def test_a_question_may_have_no_answer(tmp_path):
         (
             "a.json",
             squad([{"text": "Bo", "answer_start": 3}]),
-            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where ' I' stands; it "
-            "stands at 0",
+            r"a\.json: data\.0\.paragraphs\.0\.qas\.0: answer 'Bo' should begin at character 3, where there is ' I'; "
+            "it is at 0",
         ),
-        ("a.json", squad([{"text": "Al", "answer_start": 40}]), "character 40, where nothing stands; it is nowhere in"),
+        ("a.json", squad([{"text": "Al", "answer_start": 40}]), "character 40, where there is nothing; it is not in"),
         ("a.json", squad([{"text": "Bo"}]), r"qas\.0: an answer is an object with 'text' and 'start'"),
         ("a.json", squad("Bo"), r"qas\.0: expected an object with 'answers': a list"),
         ("a.json", {"data": [{}]}, r"a\.json: data\.0: expected an object with 'paragraphs': a list"),
-        ("a.json", {"data": []}, r"a\.json: no questions in it"),
+        ("a.json", {"data": []}, r"a\.json: holds no questions"),
         ("a.json", [1], r"a\.json: expected an object with 'data': a list"),
         ("a.jsonl", {"context": "c", "question": " ", "answers": []}, r"a\.jsonl:1: expected .* 'question': a text"),
         ("a.jsonl", {"context": "c", "question": "q"}, r"a\.jsonl:1: expected an object with 'answers': a list"),
         (
             "a.jsonl",
             {"context": "c", "question": "q", "answers": {"text": ["c"], "answer_start": []}},
-            r"a\.jsonl:1: 1 answers and 0 beginnings",
+            r"a\.jsonl:1: 1 answers and 0 starts",
         ),
         ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": -1}]}, "at character -1"),
-        ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": True}]}, "a whole number"),
+        ("a.jsonl", {"context": "c", "question": "q", "answers": [{"text": "c", "start": True}]}, "an integer"),
     ],
 )
 def test_an_entry_that_cannot_be_read_is_named(tmp_path, name, content, says):
@@ -363,7 +363,7 @@ def test_an_entry_that_cannot_be_read_is_named(tmp_path, name, content, says):
 
 
 def test_a_name_that_tells_nothing_is_refused():
-    with pytest.raises(ConfigError, match=r"name it \.json \(as SQuAD has it\) or \.jsonl"):
+    with pytest.raises(ConfigError, match=r"name it \.json \(the format of SQuAD\) or \.jsonl"):
         guess_questions("a.txt")
 
 
@@ -425,7 +425,7 @@ def test_lines_of_json_come_in_and_go_out(run, tmp_path, capsys, monkeypatch):
     [
         ('{"context": "c"}\n', "in.jsonl:1: expected an object with 'question': a text"),
         ("who?\n", "in.jsonl:1: not JSON"),
-        (None, "name the text: --context"),
+        (None, "name it with --context"),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_a_line(run, tmp_path, capsys, content, says):
@@ -439,7 +439,7 @@ def test_what_cannot_be_asked_is_told_in_a_line(run, tmp_path, capsys, content, 
 def test_an_empty_context_is_refused(run, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("\n")
     assert main(["answer", str(run), "who?", "--context", str(tmp_path / "text.txt")]) == 2
-    assert "text.txt: no text in it to find answers in" in capsys.readouterr().err
+    assert "text.txt: holds no text to find answers in" in capsys.readouterr().err
 
 
 def test_evaluate_shows_both_figures_and_the_baselines(run, tmp_path, capsys):

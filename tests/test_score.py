@@ -89,7 +89,7 @@ def test_the_pieces_of_a_text_spell_it():
         for text in texts:
             ids = tokenizer.encode(text)
             assert b"".join(map(tokenizer.spelling, ids)).decode().removeprefix(" ") == text
-            assert len(tokenizer.pieces(ids)) == len(ids)
+            assert len(tokenizer.token_texts(ids)) == len(ids)
         assert tokenizer.spelling(EOS) == tokenizer.spelling(PAD) == b""
 
 

@@ -113,7 +113,7 @@ def test_hard_pairs_are_the_longest_of_the_rarest_words_and_kept_apart():
     assert split.test == plain.test and split.valid == plain.valid, "the other sets stay what they are"
     hardness = Hardness(pair.source for pair in pairs)
     assert len(split.hard) == 8
-    assert min(hardness.of(p.source) for p in split.hard) >= max(hardness.of(p.source) for p in split.train)
+    assert min(hardness.score(p.source) for p in split.hard) >= max(hardness.score(p.source) for p in split.train)
     assert not any(overlap(split.train, split.hard).seen.values())
     assert not any(overlap(split.hard, [*split.test, *split.valid]).seen.values())
     assert hold_out(random.Random(1).sample(pairs, 300), HoldOut(test=20, valid=10, hard=8)).hard == split.hard
@@ -121,8 +121,8 @@ def test_hard_pairs_are_the_longest_of_the_rarest_words_and_kept_apart():
 
 def test_a_rare_word_is_harder_than_a_frequent_one_and_more_words_than_fewer():
     hardness = Hardness(["the light", "the Light", "the lamp"])
-    assert hardness.of("the") < hardness.of("light") < hardness.of("lamp") < hardness.of("the lamp")
-    assert hardness.of("never seen") >= hardness.of("lamp lamp")
+    assert hardness.score("the") < hardness.score("light") < hardness.score("lamp") < hardness.score("the lamp")
+    assert hardness.score("never seen") >= hardness.score("lamp lamp")
 
 
 def test_too_few_pairs_for_a_hard_set_are_told():

@@ -28,7 +28,7 @@ UNEVEN = {
     "after a blank line": ("a.tsv", "a\tb\n\nc\n", r"a\.tsv:3: 2 columns expected, 1 found"),
     "in a header": ("a.csv", "source,target\na,b,c\n", r"a\.csv:2: 2 columns expected, 3 found"),
     "far below": ("a.csv", "a,b\n" * 300 + "c,d,e\n", r"a\.csv:301: 2 columns expected, 3 found"),
-    "a space before a quote": ("a.csv", 'x,y\n"a", "b, c"\n', r"a\.csv:2: .* a space stands between ',' and the quote"),
+    "a space before a quote": ("a.csv", 'x,y\n"a", "b, c"\n', r"a\.csv:2: .* a space between ',' and the quote"),
     "a tab before a quote": ("a.csv", 'x,y\na,\t"b"\n', r"a\.csv:2: .*quote"),
     "a space before the first": ("a.csv", ' "a",b\n', r"a\.csv:1: .*quote"),
     "text after a quote": ("a.csv", 'x,y\n"a" b,c\n', r"a\.csv:2: the row that begins here is not CSV"),
@@ -102,7 +102,7 @@ def test_a_first_pair_of_words_is_no_header(first, tmp_path):
 def test_three_columns_that_nothing_names_are_refused_until_somebody_does(content, tmp_path):
     path = write(tmp_path / "a.csv", content)
     for source in (lambda: guess_source(path), lambda: Table(path=path)):
-        with pytest.raises(DataError, match=r"a\.csv:1: \d columns, and nothing says which two .*--columns"):
+        with pytest.raises(DataError, match=r"a\.csv:1: \d columns, but which two .*--columns"):
             list(read_pairs(source()))
     assert next(read_pairs(guess_source(path, ("1", "2"))))
 
@@ -114,7 +114,7 @@ def test_columns_are_given_by_name_or_number_and_must_be_two_that_are_there(tmp_
     for columns, says in {
         ("en", "de"): "no column 'de' in the header: id, en, es, fr",
         ("1", "4"): "no column 4: there are 4, counted from 0",
-        ("en", "1"): "source and target are one column",
+        ("en", "1"): "source and target are the same column",
     }.items():
         with pytest.raises((DataError, ConfigError), match=says):
             list(read_pairs(guess_source(path, columns)))
@@ -143,7 +143,7 @@ def pair_of(texts):
 def test_the_same_rules_hold_for_labels_tags_and_glossaries(tmp_path):
     with pytest.raises(DataError, match=r"l\.csv:2: 2 columns expected, 3 found"):
         read_labelled(guess_labelled(write(tmp_path / "l.csv", "text,label\nGood, really,1\n")))
-    with pytest.raises(DataError, match=r"l\.tsv:1: 3 columns, and nothing says which are text and label"):
+    with pytest.raises(DataError, match=r"l\.tsv:1: 3 columns, but which are text and label"):
         guess_labelled(write(tmp_path / "l.tsv", "1\tgood\tx\n2\tbad\ty\n"))
     named = write(tmp_path / "m.tsv", "id\tsentence\tlabel\n7\ta fine day\t1\n")
     assert read_labelled(guess_labelled(named)) == [LabelledText("a fine day", "1")]

@@ -192,7 +192,7 @@ def test_tagged_files_of_every_kind_say_the_same(tmp_path):
     [
         ("a.conll", "one O\ntwo\n", r"a\.conll:2: 2 columns expected, a word and its label among them; found 'two'"),
         ("a.conll", "one\tO\n\tO\n", r"a\.conll:2: an empty word"),
-        ("a.conll", "\n\n", r"a\.conll: no sentence with labels in it"),
+        ("a.conll", "\n\n", r"a\.conll: holds no sentence with labels"),
         ("a.jsonl", '{"tokens": ["a"], "labels": ["x", "y"]}\n', r"a\.jsonl:1: 1 words and 2 labels: each word needs"),
         ("a.jsonl", '{"tokens": "a", "labels": ["x"]}\n', r"a\.jsonl:1: expected an object with 'tokens'"),
         ("a.jsonl", '{"tokens": ["a", " "], "labels": ["x", "x"]}\n', r"a\.jsonl:1: an empty word or label"),

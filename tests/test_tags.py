@@ -37,7 +37,7 @@ def test_an_unknown_tag_is_told_with_those_that_there_are():
         tokenizer("2es", "2de").tag("2fr")
     with pytest.raises(ConfigError, match="Known: none, because no source of its training text had one"):
         tokenizer().tag("2fr")
-    with pytest.raises(ConfigError, match="'<2de>' is none: write letters, digits"):
+    with pytest.raises(ConfigError, match="'<2de>' is not a tag: write letters, digits"):
         tag_mark("<2de>")
 
 

@@ -60,8 +60,8 @@ def test_the_same_pairs_make_the_same_compressed_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("out.docx", "its name does not tell how to write: name it .tsv, .jsonl"),
-        ("absent/out.tsv", "there is no folder .*absent: make it first"),
+        ("out.docx", "its name does not show the format: name it .tsv, .jsonl"),
+        ("absent/out.tsv", "there is no folder .*absent: create it first"),
         ("out.en,", "two different text files expected"),
         ("out.en,out.en", "two different text files expected"),
     ],

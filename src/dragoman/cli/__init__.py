@@ -1,4 +1,4 @@
-"""The command line: one file a command; each parses, calls one function, and prints what it returned."""
+"""Command line: one file per command; each parses, calls one function, and prints what it returned."""
 
 import errno
 import gc
@@ -36,13 +36,13 @@ from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
 
-# How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps a
-# second of a small model with two threads, on two free cores and on two busy ones: without a limit 8.8 and 0.4, with
-# this one 7.8 and 0.9, without spinning 5.0 and 2.7.
+# How long threads that wait for each other spin before they sleep; read when torch loads its thread pool. Steps per
+# second of a small model with two threads, on two free cores and on two busy ones: unlimited 8.8 and 0.4, with this
+# limit 7.8 and 0.9, without spinning 5.0 and 2.7.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# How many products, each with code of its own for its sizes, oneDNN remembers: as lengths vary, the 1,024 that it would
-# come to take gigabytes (LOG.md), and those of the last few steps serve as well.
+# Number of products that oneDNN caches, each with code for its sizes. As lengths vary, its default of 1,024 takes
+# gigabytes (LOG.md), and those of the last few steps are enough.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 app = typer.Typer(
@@ -80,27 +80,27 @@ REFUSALS = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
     if hasattr(errno, name)
 }
-"""What a system refuses for reasons that its user can mend."""
+"""System errors that the user can correct."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 on success, 2 on a mistake that its user can mend, told in one line."""
-    messages.begin()
+    """Run one command. Return 0 on success, 2 after an error that the user can correct, reported in one line."""
+    messages.reset()
     try:
         complete(app)(arguments)
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:
         if not lost.told:
-            messages.complain(str(lost))
+            messages.report_error(str(lost))
         return 2
     except UserError as mistake:
-        messages.complain(str(mistake))
+        messages.report_error(str(mistake))
         return 2
-    except OSError as refused:
-        if refused.errno not in REFUSALS:
+    except OSError as failure:
+        if failure.errno not in REFUSALS:
             raise
-        messages.complain(f"{refused.filename}: {refused.strerror}" if refused.filename else str(refused.strerror))
+        messages.report_error(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure.strerror))
         return 2
     finally:
         messages.current.end()
@@ -113,11 +113,11 @@ ALLOCATIONS = 50_000
 
 
 def command() -> NoReturn:
-    """What a shell calls: ``main`` with its exit code."""
+    """Run ``main`` as a shell command, with its exit code."""
     if not LONG & set(sys.argv):
         gc.set_threshold(ALLOCATIONS, 10, 10)  # with the usual 700, collecting takes a seventh of importing torch
     use_utf8()
     code = finish(main())
-    if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot reach may be at work
+    if in_a_group() or code == STOPPED:  # a thread that Ctrl-C cannot interrupt may be running
         leave(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""dragoman answer: the part of a text that answers a question."""
+"""dragoman answer: the span of a text that answers a question."""
 
 import itertools
 import json
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import is_pipe, line_batches
 from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument, SpecialTokensOption
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.answerer import Answered
@@ -30,13 +30,13 @@ def answer(
         ),
     ] = None,
     context: Annotated[
-        Path | None, typer.Option("--context", "-c", help="A text file, all of which the questions are asked on.")
+        Path | None, typer.Option("--context", "-c", help="A text file that the questions are about.")
     ] = None,
     output: OutputOption = None,
     format: Annotated[
         OutputFormat | None,
         typer.Option(
-            help="text: the answer alone, an empty line for none; json: where it begins and how sure it is, too. "
+            help="text: the answer, or an empty line for none; json: also its position and probability. "
             "Default: text with --context, else json."
         ),
     ] = None,
@@ -44,18 +44,18 @@ def answer(
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
-    """Answer questions by parts of a text."""
+    """Answer questions by spans of a text."""
     from dragoman.decode.readers.answerer import Answerer
 
-    batches = _of_records(text) if context is None else _on(_context(context), text)
+    batches = _read_records(text) if context is None else _on_context(_context(context), text)
     if text is not None and not is_pipe(text):
         batches = iter(list(batches))  # what is wrong with a file is told before a model is loaded
     answerer = Answerer.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[Answered]":
-        for asked in batches:
-            with tracked("answering", len(asked)) as progress:
-                answers = answerer.ask(asked, progress)
+        for questions in batches:
+            with progress_bar("answering", len(questions)) as progress:
+                answers = answerer.ask(questions, progress)
             yield from answers
 
     plain = format is OutputFormat.text or (format is None and context is not None)
@@ -68,46 +68,48 @@ def _context(path: Path) -> str:
 
     context = "\n".join(read_lines(path))
     if not context.strip():
-        raise DataError(f"{path}: no text in it to find answers in")
+        raise DataError(f"{path}: holds no text to find answers in")
     return context
 
 
-def _on(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
-    for lines in line_batches(given_lines(text)):
+def _on_context(context: str, text: str | None) -> Iterator[list[tuple[str, str]]]:
+    for lines in line_batches(input_lines(text)):
         yield [(context, question) for question in lines]
 
 
-def _of_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
+def _read_records(text: str | None) -> Iterator[list[tuple[str, str]]]:
     from dragoman.errors import DataError
     from dragoman.text.formats.questions import text_at
     from dragoman.text.lines import parse_json
 
     name = "standard input" if text in (None, STDIN) else text
     if text not in (None, STDIN) and not is_file(text):
-        raise DataError(f"{text}: no such file of JSON lines; to ask this question of a text, name the text: --context")
+        raise DataError(
+            f"{text}: no such file of JSON lines; to ask this question about a text, name it with --context"
+        )
     numbers = itertools.count(1)
-    for lines in line_batches(given_lines(text, as_kind="text")):
-        asked = []
+    for lines in line_batches(input_lines(text, as_kind="text")):
+        questions = []
         for number, line in zip(numbers, lines, strict=False):
             if line and not line.isspace():
                 where = f"{name}:{number}"
                 record = parse_json(line, where)
-                asked.append((text_at(record, "context", where), text_at(record, "question", where)))
-        yield asked
+                questions.append((text_at(record, "context", where), text_at(record, "question", where)))
+        yield questions
 
 
 def _as_text(found: "Iterable[Answered]") -> Iterator[str]:
-    for one in found:
-        yield " ".join(one.answer.split())
+    for answered in found:
+        yield " ".join(answered.answer.split())
 
 
 def _as_json(found: "Iterable[Answered]") -> Iterator[str]:
-    for row, one in enumerate(found, 1):
+    for row, answered in enumerate(found, 1):
         record = {
             "row": row,
-            "question": one.question,
-            "answer": one.answer,
-            "start": one.start,
-            "probability": one.probability,
+            "question": answered.question,
+            "answer": answered.answer,
+            "start": answered.start,
+            "probability": answered.probability,
         }
         yield json.dumps(record, ensure_ascii=False)

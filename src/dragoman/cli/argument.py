@@ -1,9 +1,9 @@
-"""What an argument of a command is: standard input, a file, or text. One rule for every command that takes any of them.
+"""Arguments of commands: standard input, a file, or text. One rule for every command that takes any of them.
 
 1. Nothing, or ``-``, is standard input.
 2. The name of something that exists is that file, pipe or device; a folder is refused.
-3. What looks like the name of a file is one that does not exist, which is an error: a word without white space that
-   begins with ``/``, ``./``, ``../`` or ``~/``, or ends as the names of files do (``.txt``, ``.po``, ``.json``, ...).
+3. Anything that looks like a file name is an error if there is no such file: a word without white space that begins
+with ``/``, ``./``, ``../`` or ``~/``, or that has a known extension (``.txt``, ``.po``, ``.json``, ...).
 4. Anything else is text.
 """
 
@@ -14,27 +14,27 @@ from dragoman.errors import ConfigError, DataError
 
 RULE = (
     "The name of a file that exists, or - for standard input; anything else is text, unless it looks like the name of "
-    "a file (notes.txt, ./notes), which is then missed."
+    "a file (notes.txt, ./notes), which is then an error."
 )
-"""The rule in a sentence, for help texts."""
+"""Short form of the rule, for help texts."""
 STDIN = "-"
 _BEGINNINGS = ("/", "./", "../", "~/")
 
 
 def is_file(argument: str | None) -> bool:
-    """Whether an argument names a file (or pipe, or device) rather than being text or standard input.
+    """Return True if an argument names a file, pipe or device; False for text or standard input.
 
     Raises:
         DataError: it names a folder, or looks like the name of a file that does not exist.
     """
     if argument is None or argument == STDIN:
         return False
-    if os.path.isdir(argument):  # unlike Path's, no error for what can be no name
+    if os.path.isdir(argument):  # unlike Path.is_dir, no error for an impossible name
         raise DataError(f"{argument}: is a folder: name a file in it, or several")
     if os.path.lexists(argument):
         return True
     if _looks_like_a_name(argument):
-        raise DataError(f"{argument}: no such file (if these are words to be read, give them on standard input)")
+        raise DataError(f"{argument}: no such file (if this is text, give it on standard input)")
     return False
 
 
@@ -46,26 +46,27 @@ def _looks_like_a_name(argument: str) -> bool:
 
 
 def check_several(arguments: Sequence[str]) -> None:
-    """
+    """Check that several arguments are all files.
+
     Raises:
-        ConfigError: several arguments of which one is no file.
+        ConfigError: one of them is not a file, or standard input is given twice.
         DataError: as ``is_file``.
     """
     for argument in arguments:
         if argument != STDIN and not is_file(argument):
             raise ConfigError(
-                f"{argument!r}: no such file: several arguments are several files; a text of several words stands in "
+                f"{argument!r}: no such file: several arguments are several files; put a text of several words in "
                 "quotes"
             )
     if list(arguments).count(STDIN) > 1:
         raise ConfigError("-: standard input can be read once only")
 
 
-def text_of(argument: str) -> list[str]:
-    """The lines of an argument that is text.
+def lines_of_text(argument: str) -> list[str]:
+    """Return the lines of an argument that is text.
 
     Raises:
-        DataError: what no text can hold.
+        DataError: it is not valid text.
     """
     if "\0" in argument:
         raise DataError("the argument holds a NUL, which is not text: remove it")

@@ -1,4 +1,4 @@
-"""dragoman augment: more pairs to train on, translated by a run from text in one language."""
+"""dragoman augment: further training pairs, translated by a run from monolingual text."""
 
 import sys
 from collections.abc import Callable
@@ -20,15 +20,15 @@ from dragoman.cli.searching import (
     chosen_search,
 )
 
-app = typer.Typer(help="Make more pairs to train on, from text in one language.", no_args_is_help=True)
+app = typer.Typer(help="Make more training pairs from text in one language.", no_args_is_help=True)
 
 
-def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
-    """The command that makes pairs in that ``way`` (a function of ``decode/augment.py``)."""
+def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., None]:
+    """Return the command that makes pairs by ``method``, a function of ``decode/augment.py``."""
 
     def command(
         run: Annotated[Path, typer.Argument(metavar=metavar, help=which_run)],
-        text: Annotated[Path, typer.Argument(help="A text file, a sentence a line, plain, .gz or .zst.")],
+        text: Annotated[Path, typer.Argument(help="A text file with one sentence a line, plain, .gz or .zst.")],
         output: Annotated[
             Path,
             typer.Option("--output", "-o", help="A .tsv or .jsonl file (or that and .gz or .zst), or SOURCE,TARGET."),
@@ -45,14 +45,14 @@ def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
         device: DeviceOption = "auto",
         precision: PrecisionOption = "auto",
     ) -> None:
-        from dragoman.cli.terminal import tracked
+        from dragoman.cli.terminal import progress_bar
         from dragoman.decode import augment
         from dragoman.decode.translator import of_size
 
         sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
         augmentation = augment.Augmentation(
             run,
-            getattr(augment, way),
+            getattr(augment, method),
             search=chosen_search(search, **sampling) or of_size(beam),
             rules=chosen_rules(rule),
             tags=tuple(tag or ()),
@@ -61,10 +61,10 @@ def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
             precision=precision,
         )
         try:
-            with tracked("translating", None) as progress:
+            with progress_bar("translating", None) as progress:
                 print(augmentation.apply(text, output, progress=progress))
         except KeyboardInterrupt:
-            print(f"dragoman: stopped: the same command goes on, from what is in {output}.partial", file=sys.stderr)
+            print(f"dragoman: stopped: the same command resumes from {output}.partial", file=sys.stderr)
             raise typer.Exit(130) from None
 
     return command
@@ -73,10 +73,10 @@ def _making(way: str, metavar: str, which_run: str) -> Callable[..., None]:
 app.command(
     "back-translate",
     help="Pairs (translation, original): text in your target language becomes targets, whose sources a run of the "
-    "other direction makes up. The same command goes on with what was stopped.",
-)(_making("back_translated", "REVERSE_RUN", "A run that translates the other way round."))
+    "other direction generates. The same command resumes one that was stopped.",
+)(_make_command("back_translated", "REVERSE_RUN", "A run that translates in the other direction."))
 app.command(
     "distill",
-    help="Pairs (original, translation): what a large run says becomes targets for a small one to learn. The same "
-    "command goes on with what was stopped.",
-)(_making("distilled", "RUN", "The directory of a run."))
+    help="Pairs (original, translation): the outputs of a large run become targets for a small one. The same "
+    "command resumes one that was stopped.",
+)(_make_command("distilled", "RUN", "The directory of a run."))

@@ -1,4 +1,4 @@
-"""dragoman calibrate: when to trust a run's translations, learnt from some whose references are known."""
+"""dragoman calibrate: confidence of a run's translations, learned from some with references."""
 
 from typing import Annotated
 
@@ -20,18 +20,18 @@ def calibrate(
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
-    """Learn how confident to be of a translation and which attention heads align words; kept in the run's directory."""
+    """Calibrate a run's confidence and choose the attention heads that align words; stored in the run's directory."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
     from dragoman.evaluate.given import pairs_for
 
-    directory = RunDirectory.open(run)  # a run that is not there is told as one
+    directory = RunDirectory.open(run)  # reports a missing run first
     given = pairs_for(run, pairs, kept="valid")
     test = pairs_for(run, None) if (directory.path / "data" / "test.jsonl").exists() and not pairs else []
     translator = Translator.load(run, which=checkpoint, device=device)
-    with tracked("translating", len(given)) as progress:
+    with progress_bar("translating", len(given)) as progress:
         found = calibrate(translator, given, test, good=good, beam=beam, progress=progress)
     found.calibration.write(directory.path)
     measured = f"{len(test):,} test sentences" if test else "half of them, not fitted on"
@@ -39,7 +39,7 @@ def calibrate(
     print(f"  good (chrF {good:g} or more): {found.good:.1%}")
     print(f"  expected calibration error: {found.error_before:.3f} before, {found.error_after:.3f} now")
     if found.alignment_error is None:
-        print("alignments: too few words in common to learn from; all heads of the last two layers are used")
+        print("alignments: too few words in common to choose heads; all heads of the last two layers are used")
     else:
         chosen = ", ".join(f"{layer + 1}.{head + 1}" for layer, head in found.calibration.heads.heads)
         heads = f"heads {chosen} (layer.head)" if chosen else "all heads of the last two layers, as good as any others"

@@ -1,4 +1,4 @@
-"""dragoman classify: a label for each text or image, and how sure the model is."""
+"""dragoman classify: a label and its probability for each text or image."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.classifier import Classified
@@ -40,8 +40,8 @@ def classify(
     format: Annotated[
         OutputFormat,
         typer.Option(
-            help="text: label and probability between tabs (of every label, where a text may have several; the value "
-            "in a regression); json: those of every label."
+            help="text: label and probability between tabs (for every label, where a text may have several; the value "
+            "in a regression); json: probabilities of every label."
         ),
     ] = OutputFormat.text,
     special_tokens: SpecialTokensOption = False,
@@ -55,7 +55,7 @@ def classify(
 
     def found() -> "Iterator[Classified]":
         for given, places in input_batches(text, classifier.material, column=column, as_kind=as_kind):
-            with tracked("classifying", len(given)) as progress:
+            with progress_bar("classifying", len(given)) as progress:
                 classified = classifier.classify(given, progress, places)
             yield from classified
 
@@ -64,26 +64,26 @@ def classify(
 
 
 SEVERAL = 0.5
-"""Probability from which a text has a label, where it may have several."""
+"""Probability from which a label is assigned where a text may have several."""
 
 
 def _as_text(found: "Iterable[Classified]", problem_type: str) -> Iterator[str]:
-    for one in found:
-        if problem_type == "regression" and len(one.probabilities) == 1:
-            yield f"{one.probability:.4f}"
+    for classified in found:
+        if problem_type == "regression" and len(classified.probabilities) == 1:
+            yield f"{classified.probability:.4f}"
         elif problem_type == "single_label":
-            yield f"{one.label}\t{one.probability:.4f}"
+            yield f"{classified.label}\t{classified.probability:.4f}"
         else:
-            ranked = sorted(one.probabilities.items(), key=lambda label: -label[1])
+            ranked = sorted(classified.probabilities.items(), key=lambda label: -label[1])
             yield "\t".join(f"{label}\t{number:.4f}" for label, number in ranked)
 
 
 def _as_json(found: "Iterable[Classified]", problem_type: str) -> Iterator[str]:
-    for row, one in enumerate(found, 1):
-        answer: dict[str, object] = {"label": one.label, "probabilities": one.probabilities}
+    for row, classified in enumerate(found, 1):
+        answer: dict[str, object] = {"label": classified.label, "probabilities": classified.probabilities}
         if problem_type == "regression":
-            answer = {"values": one.probabilities}
+            answer = {"values": classified.probabilities}
         elif problem_type == "multi_label":
-            labels = [label for label, number in one.probabilities.items() if number >= SEVERAL]
-            answer = {"labels": labels, "probabilities": one.probabilities}
-        yield json.dumps({"row": row, "text": one.text} | answer, ensure_ascii=False)
+            labels = [label for label, number in classified.probabilities.items() if number >= SEVERAL]
+            answer = {"labels": labels, "probabilities": classified.probabilities}
+        yield json.dumps({"row": row, "text": classified.text} | answer, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""dragoman config: look at configurations without running anything."""
+"""dragoman config: show configurations without running anything."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ OverridesArgument = Annotated[
 
 @app.command()
 def show(source: ConfigArgument, settings: OverridesArgument = None) -> None:
-    """The whole configuration, every default written out, as YAML."""
+    """Show the whole configuration, every default written out, as YAML."""
     from dragoman.config import dump_yaml
 
     sys.stdout.write(dump_yaml(_plain(source, settings or [])))
@@ -28,21 +28,21 @@ def show(source: ConfigArgument, settings: OverridesArgument = None) -> None:
 
 @app.command()
 def schema() -> None:
-    """A JSON schema of run files, for editors that complete and check as you type."""
+    """Print a JSON schema of run files, for editors that complete and check as you type."""
     import json
 
     from dragoman.config import json_schema
     from dragoman.train.recipe import RunConfig
 
     schema = json_schema(RunConfig)
-    schema["properties"]["preset"] = {"enum": _preset_names(), "description": "What this file is laid over."}
-    del schema["required"]  # what a preset gives, a run file may leave out
+    schema["properties"]["preset"] = {"enum": _preset_names(), "description": "Preset that this file changes."}
+    del schema["required"]  # a run file may omit whatever its preset gives
     print(json.dumps(schema, indent=1))
 
 
 @app.command()
-def diff(one: ConfigArgument, other: Annotated[str, typer.Argument(help="What to compare it with.")]) -> None:
-    """The settings in which two configurations differ: a line each; exit code 1 if there are any."""
+def diff(one: ConfigArgument, other: Annotated[str, typer.Argument(help="The configuration to compare with.")]) -> None:
+    """List the settings in which two configurations differ, one a line; exit code 1 if there are any."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -61,7 +61,7 @@ def diff(one: ConfigArgument, other: Annotated[str, typer.Argument(help="What to
 
 @app.command()
 def presets() -> None:
-    """The presets, a line each."""
+    """List the presets, one a line."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -86,7 +86,7 @@ def _plain(source: str, settings: list[str]) -> object:
         for setting in settings:
             plain = override(plain, setting)
         return to_dict(from_dict(recipe.RunConfig, plain, where=source))
-    if not Path(source).suffix and not Path(source).exists():  # written like a preset, and there is no such file
+    if not Path(source).suffix and not Path(source).exists():  # written like the name of a preset
         raise ConfigError(unknown(f"{source}: neither a file nor a run; preset", source, _preset_names()))
     return to_dict(recipe.load(source, settings))
 

@@ -1,4 +1,4 @@
-"""dragoman data: look at parallel text, clean it, split it, rid it of duplicates, mix it."""
+"""dragoman data: summarise parallel text, clean it, split it, remove duplicates, mix it."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Look at parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
+app = typer.Typer(help="Summarise parallel text, clean, split and mix it, remove duplicates.", no_args_is_help=True)
 
 SourceArgument = Annotated[str, typer.Argument(help=sources.HELP)]
 Columns = sources.ColumnsOption
@@ -28,9 +28,7 @@ CleaningOption = Annotated[
 OutputPathOption = Annotated[
     str, typer.Option("--output", "-o", help="A .tsv or .jsonl file, plain, .gz or .zst, or SOURCE,TARGET.")
 ]
-Workers = Annotated[
-    int, typer.Option(min=0, help="Processes that share the work; 0: one for each core. The outcome is the same.")
-]
+Workers = Annotated[int, typer.Option(min=0, help="Number of processes; 0: one for each core. The result is the same.")]
 ReportOption = Annotated[
     Path | None, typer.Option(help="Where to write the report as JSON too.", callback=writable_file)
 ]
@@ -42,13 +40,13 @@ def stats(
     columns: Columns = None,
     format: Annotated[OutputFormat, typer.Option(help="text: tables; json: all figures.")] = OutputFormat.text,
 ) -> None:
-    """What a text is like: lengths, ratios, duplicates, copies, characters and scripts."""
+    """Summarise a text: lengths, ratios, duplicates, copies, characters and scripts."""
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.cleaning.summary import summarise
 
-    with tracked("reading", None) as progress:
-        summary = summarise(sources.followed(sources.pairs_of(source, columns), progress))
+    with progress_bar("reading", None) as progress:
+        summary = summarise(sources.with_progress(sources.read_named_pairs(source, columns), progress))
     if format is OutputFormat.json:
         print(json.dumps(data_tables.record(summary), ensure_ascii=False, indent=1))
     else:
@@ -64,18 +62,23 @@ def clean(
     report: ReportOption = None,
     workers: Workers = 1,
 ) -> None:
-    """Remove what no translator should learn from, and say what each rule removed, with examples.
+    """Remove pairs that harm a translator, and report what each rule removed, with examples.
 
     Settings are those of data.cleaning in run files, such as max_ratio=3 numbers=drop target_scripts=[latin]. With
-    source_language=en, the slowest rule, --workers pays.
+    source_language=en, the slowest rule, use --workers.
     """
     from dragoman.cli import data_tables
     from dragoman.text.cleaning.clean import Cleaning, CleanReport, clean
-    from dragoman.text.cleaning.workers import cores
+    from dragoman.text.cleaning.workers import available_cores
 
     cleaned = CleanReport()
     cfg = _configured(Cleaning, settings)
-    _transform((source, columns), output, lambda pairs: clean(pairs, cfg, cleaned, workers=workers or cores()), cleaned)
+    _transform(
+        (source, columns),
+        output,
+        lambda pairs: clean(pairs, cfg, cleaned, workers=workers or available_cores()),
+        cleaned,
+    )
     data_tables.show_removed(cleaned, cleaned.removed, {r: [(p,) for p in e] for r, e in cleaned.examples.items()})
     _write_report(report, cleaned)
 
@@ -89,17 +92,19 @@ def dedupe(
     report: ReportOption = None,
     workers: Workers = 1,
 ) -> None:
-    """Keep the first of pairs that are the same, or nearly.
+    """Keep the first of pairs that are equal or nearly equal.
 
-    Settings: near=0.8 (similarity of letters, 0.3 to 1, or null for exact duplicates alone), by=pair, source or target.
+    Settings: near=0.8 (similarity of letters, 0.3 to 1, or null for exact duplicates only), by=pair, source or target.
     """
     from dragoman.cli import data_tables
     from dragoman.text.cleaning.dedupe import Deduplication, DuplicateReport, dedupe
-    from dragoman.text.cleaning.workers import cores
+    from dragoman.text.cleaning.workers import available_cores
 
     found = DuplicateReport()
     cfg = _configured(Deduplication, settings)
-    _transform((source, columns), output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or cores()), found)
+    _transform(
+        (source, columns), output, lambda pairs: dedupe(pairs, cfg, found, workers=workers or available_cores()), found
+    )
     data_tables.show_removed(found, found.removed, found.examples)
     _write_report(report, found)
 
@@ -116,13 +121,13 @@ def split(
     ending: Annotated[str, typer.Option(help=".tsv or .jsonl, or that and .gz or .zst.")] = ".tsv",
     report: ReportOption = None,
 ) -> None:
-    """Hold out test and validation pairs, and keep everything like them out of training. Holds the text in memory.
+    """Hold out test and validation pairs, and keep similar pairs out of training. Holds the text in memory.
 
     Settings are those of data.hold_out in run files: test=1000 valid=500 hard=0 near=0.8 seed=1.
     """
     from dragoman import durable
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.cleaning.split import HoldOut, hold_out
     from dragoman.text.formats.writing import check_output, write_pairs
 
@@ -130,13 +135,13 @@ def split(
     check_output(f"train{ending}")
     if output.exists():
         raise ConfigError(f"{output}: exists: name a folder that does not, or remove it first")
-    with tracked("reading", None) as progress:
-        pairs = list(sources.followed(sources.pairs_of(source, columns), progress))
+    with progress_bar("reading", None) as progress:
+        pairs = list(sources.with_progress(sources.read_named_pairs(source, columns), progress))
     parts = hold_out(pairs, cfg)
     sizes = {}
     with durable.folder(output) as folder:
         for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test), ("hard", parts.hard)):
-            if part:  # a file without pairs is none that could be read
+            if part:  # a file without pairs would be refused when read
                 sizes[name] = write_pairs(part, folder / f"{name}{ending}")
     data_tables.show_split(len(pairs), sizes, parts.removed)
     _write_report(report, {"read": len(pairs), "pairs": sizes, "removed": parts.removed})
@@ -151,38 +156,46 @@ def mix(
         str | None, typer.Option(help="One for each source, as in 1,2,0.5; default: 1 for each.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="From 1 up: shares go by weight times size^(1/temperature); higher favours the small.")
+        float,
+        typer.Option(
+            help="At least 1; fractions go by weight times size^(1/temperature): higher favours small sources."
+        ),
     ] = 1.0,
     pairs: Annotated[int | None, typer.Option(help="Pairs in the mixture; default: as many as there are.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed draws and orders differently.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw and the order.")] = 1,
     report: ReportOption = None,
 ) -> None:
-    """Mix several sources by weight and temperature: the same mixture from the same seed."""
+    """Mix several sources by weight and temperature, reproducibly from the seed."""
     from dragoman.cli import data_tables
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.config import from_dict
     from dragoman.text.formats.writing import check_output, write_pairs
-    from dragoman.text.mix import Mixing, mix, portions
+    from dragoman.text.mix import Mixing, mix, pairs_per_source
 
     settings = {"weights": _numbers(weights), "temperature": temperature, "pairs": pairs, "seed": seed}
     cfg = from_dict(Mixing, settings, where="mixing")
     check_output(output)
-    portions([1] * len(given), cfg)  # tells of weights that are none before reading anything
-    with tracked("counting", None) as progress:
-        sizes = [sum(1 for _ in sources.followed(sources.pairs_of(source, columns), progress)) for source in given]
-    taken = portions(sizes, cfg)
-    with tracked("mixing", sum(taken)) as progress:
+    pairs_per_source([1] * len(given), cfg)  # refuses unusable weights before reading anything
+    with progress_bar("counting", None) as progress:
+        sizes = [
+            sum(1 for _ in sources.with_progress(sources.read_named_pairs(source, columns), progress))
+            for source in given
+        ]
+    taken = pairs_per_source(sizes, cfg)
+    with progress_bar("mixing", sum(taken)) as progress:
         mixed = (
             pair
-            for _, pair in mix([partial(sources.pairs_of, source, columns, tell=False) for source in given], sizes, cfg)
+            for _, pair in mix(
+                [partial(sources.read_named_pairs, source, columns, report=False) for source in given], sizes, cfg
+            )
         )
-        write_pairs(sources.followed(mixed, progress), output)
+        write_pairs(sources.with_progress(mixed, progress), output)
     data_tables.show_mixture(given, sizes, taken)
     rows = [{"source": s, "pairs": n, "taken": k} for s, n, k in zip(given, sizes, taken, strict=True)]
     _write_report(report, {"sources": rows, "pairs": sum(taken), "seed": seed})
 
 
-# ---- what they share ------------------------------------------------------------------------------
+# ---- shared by the commands -----------------------------------------------------------------------
 
 
 def _configured(kind: type[T], settings: list[str] | None) -> T:
@@ -197,28 +210,28 @@ def _configured(kind: type[T], settings: list[str] | None) -> T:
 def _transform(
     given: tuple[str, str | None], output: str, change: "Callable[[Iterator[Pair]], Iterable[Pair]]", report: object
 ) -> None:
-    """Read, ``change`` and write; ``report``, which ``change`` fills, tells why nothing is left if nothing is."""
-    from dragoman.cli.terminal import tracked
+    """Read the pairs, ``change`` and write them. ``report``, which ``change`` fills, explains an empty result."""
+    from dragoman.cli.terminal import progress_bar
     from dragoman.text.formats.writing import check_output, write_pairs
 
-    def something(pairs: "Iterable[Pair]") -> "Iterator[Pair]":
-        left = False
+    def require_pairs(pairs: "Iterable[Pair]") -> "Iterator[Pair]":
+        any_left = False
         for pair in pairs:
-            left = True
+            any_left = True
             yield pair
-        if not left:
-            raise DataError(f"{given[0]}: nothing is left ({report}): relax the rules, or look at the text")
+        if not any_left:
+            raise DataError(f"{given[0]}: nothing is left ({report}): relax the rules, or check the text")
 
     check_output(output)
-    with tracked("reading", None) as progress:
-        write_pairs(something(change(sources.followed(sources.pairs_of(*given), progress))), output)
+    with progress_bar("reading", None) as progress:
+        write_pairs(require_pairs(change(sources.with_progress(sources.read_named_pairs(*given), progress))), output)
 
 
 def _numbers(text: str | None) -> list[float]:
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise ConfigError(f"--weights {text}: numbers with commas between expected, as in 1,2,0.5") from None
+        raise ConfigError(f"--weights {text}: expected numbers separated by commas, as in 1,2,0.5") from None
 
 
 def _write_report(path: Path | None, report: Any) -> None:

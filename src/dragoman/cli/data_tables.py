@@ -1,4 +1,4 @@
-"""How ``dragoman data`` shows what it found: tables, bars, examples."""
+"""Output of ``dragoman data``: tables, bars, examples."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 BAR = 24
 """Characters in the longest bar of a histogram."""
 FREQUENT = 30
-"""Characters shown."""
+"""Number of characters shown."""
 
 
 def _table(*columns: str) -> "Table":
-    """Without lines; the first column to the left, numbers to the right."""
+    """Return a table without lines; the first column left-aligned, the others right-aligned."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -28,13 +28,13 @@ def _table(*columns: str) -> "Table":
     return table
 
 
-# ---- what was removed, split, mixed ---------------------------------------------------------------
+# ---- removed, split and mixed pairs ---------------------------------------------------------------
 
 
 def show_removed(
     report: object, removed: Mapping[str, int], examples: "Mapping[str, Sequence[tuple[Pair, ...]]]"
 ) -> None:
-    """A row for each rule, then examples of what each removed; of near duplicates with what they are like."""
+    """Show a row for each rule, then examples of removed pairs; near duplicates with the pair they are like."""
     from rich.markup import escape
 
     table = _table("rule", "removed")
@@ -142,7 +142,7 @@ def _ratio_table(summary: "Summary") -> "Table":
 
 
 def _bar(count: int, longest: int) -> str:
-    eighths = -(-count * BAR * 8 // max(1, longest))  # rounded up: what is there is seen
+    eighths = -(-count * BAR * 8 // max(1, longest))  # rounded up, so that every count above 0 is visible
     return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else chr(0x2590 - eighths % 8))
 
 
@@ -161,7 +161,7 @@ def _share(count: int, of: Counter[str]) -> str:
 
 
 def record(summary: "Summary") -> dict[str, Any]:
-    """The same figures, for programs."""
+    """Return the same figures for JSON."""
 
     def side(side: "SideSummary") -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""dragoman demo: a translator of interface strings, from nothing, in some ten minutes."""
+"""dragoman demo: a translator of interface strings, trained from scratch in about ten minutes."""
 
 import math
 import os
@@ -24,20 +24,20 @@ SENTENCES = (
 )
 MINUTES = 9.0
 EXPECTED = {"es": {"bleu": 50.0, "chrf": 69.0}, "de": {"chrf": 57.0}}
-"""Scores that two free cores reach in ``MINUTES``, at least."""
+"""Scores that two free cores reach at least in ``MINUTES``."""
 EXPECTED_TOKENS = {"es": 8_000_000}
-"""Target tokens that they learn from meanwhile, at least. This many reached BLEU 53.6 and chrF 72.3."""
+"""Target tokens that they train on at least in that time. This many reached BLEU 53.6 and chrF 72.3."""
 
 
 def demo(
     to: Annotated[
         str, typer.Option(help="Target language, as Home Assistant names it: es, de, fr, nl, pl, pt-BR, sv, ...")
     ] = "es",
-    minutes: Annotated[float, typer.Option(min=0.1, help="Time to learn.")] = MINUTES,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Training time.")] = MINUTES,
     run: Annotated[Path | None, typer.Option(help="Directory of the run; default: runs/demo-LANGUAGE.")] = None,
 ) -> None:
-    """Learn to translate the interface strings of Home Assistant from English, then measure it and try it."""
-    from dragoman.cli.evaluate import evaluated, show
+    """Train a translator of Home Assistant's interface strings from English, then evaluate it and try it."""
+    from dragoman.cli.evaluate import run_evaluation, show
     from dragoman.cli.terminal import console, duration
     from dragoman.decode.translator import Translator
 
@@ -48,8 +48,8 @@ def demo(
         "community (Apache-2.0, https://www.home-assistant.io)"
     )
     _train(to, minutes, folder)
-    evaluation = evaluated(folder, None)
-    say(f"\n[bold]{len(evaluation.outputs):,} held-out strings[/bold], none of them like one that was trained on")
+    evaluation = run_evaluation(folder, None)
+    say(f"\n[bold]{len(evaluation.outputs):,} held-out strings[/bold], none of them like one in training")
     show(evaluation)
     for line in _shortfall(to, evaluation, folder):
         say(f"[yellow]{line}[/yellow]", soft_wrap=True)
@@ -68,11 +68,11 @@ def demo(
         f"train {quoted} --resume train.budget.minutes={2 * minutes:g}",
         "train --pairs your-corpus.tsv --preset transformer-small",
     ):
-        say(f"  {command} {words}", soft_wrap=True)  # a command that is broken cannot be pasted
+        say(f"  {command} {words}", soft_wrap=True)  # a wrapped command could not be pasted
 
 
 def _train(to: str, minutes: float, folder: Path) -> None:
-    """Begin, go on with what was interrupted, or find it done."""
+    """Start the run, resume an interrupted one, or find it complete."""
     from dragoman.cli.watch import watch
     from dragoman.train.recipe import load
     from dragoman.train.run import resume, start
@@ -87,7 +87,7 @@ def _train(to: str, minutes: float, folder: Path) -> None:
 
 
 def _shortfall(to: str, evaluation: "Evaluation", folder: Path) -> list[str]:
-    """Return which scores are below what is expected, and what was short: nothing where none is."""
+    """Return which scores are below the expected ones, and what was short; empty where none is."""
     from dragoman.checkpoint import RunDirectory
 
     run = RunDirectory.open(folder)
@@ -99,11 +99,11 @@ def _shortfall(to: str, evaluation: "Evaluation", folder: Path) -> list[str]:
     if not below:
         return []
     budget = run.config["train"]["budget"]
-    return ["; ".join(below), *learned(run.load("last", []).progress, budget, EXPECTED_TOKENS.get(to), folder)]
+    return ["; ".join(below), *training_summary(run.load("last", []).progress, budget, EXPECTED_TOKENS.get(to), folder)]
 
 
-def learned(progress: dict[str, Any], budget: dict[str, Any], expected: int | None, folder: Path) -> list[str]:
-    """Return how much was learned, of what was ``expected``, on how many cores, and what may help."""
+def training_summary(progress: dict[str, Any], budget: dict[str, Any], expected: int | None, folder: Path) -> list[str]:
+    """Return how much was learned of what was ``expected``, on how many cores, and what may help."""
     from dragoman.cli.terminal import duration
     from dragoman.train.failure import resume_command
 
@@ -116,7 +116,7 @@ def learned(progress: dict[str, Any], budget: dict[str, Any], expected: int | No
     if cpu := progress.get("cpu_seconds"):
         lines.append(f"used: {cpu / max(seconds, 1e-9):.1f} cores on average, of {_cores()} that this process may use")
     if expected and tokens >= expected:
-        return [*lines, "so there was time enough: something else is wrong, which we would like to know about"]
+        return [*lines, "so the time was sufficient: something else is wrong; please report it"]
     more = minutes * max(expected / max(tokens, 1) if expected else 2.0, 1.1)
     return [*lines, "more time helps:", f"  {resume_command(folder)} train.budget.minutes={math.ceil(more)}"]
 

@@ -1,4 +1,4 @@
-"""Translating a file of translations: what `dragoman translate` does with PO, XLIFF and TMX."""
+"""Translating documents: PO, XLIFF and TMX files given to `dragoman translate`."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class Given(NamedTuple):
-    """A file of translations, and where it goes."""
+    """Document to translate, and its output."""
 
     name: str
     document: "FillableDocument"
     output: Path | None
 
 
-def opened(
+def open_documents(
     texts: Sequence[str], source: str | None, target: str | None, output: Path | None, as_kind: str | None = None
 ) -> list[Given]:
-    """The documents that the arguments name, each with where it is to be written; none if they are text or lines.
+    """Open the documents that the arguments name, each with its output; an empty list if they are text or lines.
 
     Raises:
         ConfigError: several documents without a folder to write them into, documents among other files, or an unknown
@@ -47,22 +47,22 @@ def opened(
         raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
     return [
         Given(name, _open(name, kind, source, target), goal)
-        for (name, kind), goal in zip(kinds.items(), targets(list(kinds), output), strict=True)
+        for (name, kind), goal in zip(kinds.items(), output_paths(list(kinds), output), strict=True)
         if kind is not None
     ]
 
 
 def _kind(name: str, as_kind: str | None) -> str | None:
-    """The ending of a document's name; None for what holds text or lines."""
+    """Return the extension of a document's format; None for text or lines."""
     from dragoman.cli.lines import INSIST
     from dragoman.text.compressed import extension
     from dragoman.text.filled.opening import KINDS
 
     if as_kind is not None:
-        asked = f".{as_kind.lower().removeprefix('.')}"
-        if asked not in (*KINDS, f".{INSIST}"):
+        requested = f".{as_kind.lower().removeprefix('.')}"
+        if requested not in (*KINDS, f".{INSIST}"):
             raise ConfigError(unknown("--as", as_kind, [INSIST, *(kind[1:] for kind in KINDS)]))
-        return None if asked == f".{INSIST}" or not (name == STDIN or is_file(name)) else asked
+        return None if requested == f".{INSIST}" or not (name == STDIN or is_file(name)) else requested
     return extension(name) if is_file(name) and extension(name) in (*KINDS, ".mo") else None
 
 
@@ -74,8 +74,9 @@ def _open(name: str, kind: str, source: str | None, target: str | None) -> "Fill
     return open_document(name, kind=kind, source=source, target=target)
 
 
-def targets(names: Sequence[str], output: Path | None) -> list[Path | None]:
-    """Where each of several files is written: into the folder ``output``, under its own name; one file to ``output``.
+def output_paths(names: Sequence[str], output: Path | None) -> list[Path | None]:
+    """Return where each of several files is written: into the folder ``output``, under its own name; one file to
+    ``output``.
 
     Raises:
         ConfigError: several files without a folder, or of the same name.
@@ -118,15 +119,15 @@ def fill(
     redo: bool,
     flag_below: float | None,
 ) -> None:
-    """Translate what is missing, and write the document; what is to be said goes to standard error."""
-    from dragoman.cli.terminal import tracked
+    """Translate the unfilled slots and write the document; warnings and a summary go to standard error."""
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.documents.document import translate_document
     from dragoman.text.compressed import create_file
 
-    with tracked("translating", len(document.slots)) as progress:
-        done = translate_document(
+    with progress_bar("translating", len(document.slots)) as progress:
+        translated = translate_document(
             document,
-            lambda texts, tell: ask(texts, progress=tell),
+            lambda texts, report: ask(texts, progress=report),
             redo=redo,
             flag_below=flag_below,
             require=require,
@@ -136,19 +137,19 @@ def fill(
             progress=progress,
         )
     if output is None:
-        sys.stdout.buffer.write(done.content)
+        sys.stdout.buffer.write(translated.content)
         sys.stdout.buffer.flush()
     else:
         with create_file(output) as file:
-            file.write(done.content)
-    for warning in done.warnings:
+            file.write(translated.content)
+    for warning in translated.warnings:
         print(f"dragoman: {warning}", file=sys.stderr)
-    print(_summary(done), file=sys.stderr)
+    print(_summary(translated), file=sys.stderr)
 
 
-def _summary(done: "DocumentSummary") -> str:
-    """How many translations there are of each kind: only those that nothing speaks against count as translated."""
-    flagged = f"; {done.flagged:,} more filled in and marked for review" if done.flagged else ""
-    without = f"; {done.untranslated:,} left without a translation" if done.untranslated else ""
-    there = f"; {done.left:,} were there and are as they were"
-    return f"{done.filled - done.flagged:,} translated{flagged}{without}{there}"
+def _summary(translated: "DocumentSummary") -> str:
+    """Return the number of translations of each kind: those with a warning do not count as translated."""
+    flagged = f"; {translated.flagged:,} more filled in and marked for review" if translated.flagged else ""
+    missing = f"; {translated.untranslated:,} left without a translation" if translated.untranslated else ""
+    unchanged = f"; {translated.left:,} were already translated and are unchanged"
+    return f"{translated.filled - translated.flagged:,} translated{flagged}{missing}{unchanged}"

@@ -19,7 +19,7 @@ from dragoman.cli.options import (
     TextArgument,
     writable_file,
 )
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,13 +33,13 @@ def embed(
         typer.Option(
             "--output",
             "-o",
-            help="A .npy file for an array with a row a text, else JSON lines.",
+            help="A .npy file for an array with one row per text, else JSON lines.",
             callback=writable_file,
         ),
     ] = None,
     column: ColumnOption = None,
     as_kind: AsOption = None,
-    tower: Annotated[str, typer.Option(help="first or second, of a run that has two.")] = "first",
+    tower: Annotated[str, typer.Option(help="first or second, for a run with two towers.")] = "first",
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
@@ -58,20 +58,18 @@ def embed(
 
     def found() -> "Iterator[tuple[list[str], np.ndarray]]":
         for given, places in input_batches(text, embedder.material, column=column, as_kind=as_kind):
-            with tracked("reading", len(given)) as progress:
+            with progress_bar("reading", len(given)) as progress:
                 vectors = embedder.embed(given, progress, places).numpy()
             yield places, vectors
 
     if output is None or extension(output) != ".npy":
         write_lines(_as_json(found()), output)
         return
-    all_of_them = [vectors for _, vectors in found()]
+    batches = [vectors for _, vectors in found()]
     with create_file(output) as file:
-        vectors = np.concatenate(all_of_them) if all_of_them else np.empty((0, 0), np.float32)
-        only_written = SimpleNamespace(
-            write=file.write
-        )  # of a file numpy asks where in it it stands; a pipe has no where
-        np.save(cast(BinaryIO, only_written), vectors, allow_pickle=False)
+        vectors = np.concatenate(batches) if batches else np.empty((0, 0), np.float32)
+        unseekable = SimpleNamespace(write=file.write)  # numpy asks a file for its position, which a pipe lacks
+        np.save(cast(BinaryIO, unseekable), vectors, allow_pickle=False)
 
 
 def _as_json(found: "Iterable[tuple[list[str], np.ndarray]]") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""dragoman evaluate: how well a run does what it was trained for."""
+"""dragoman evaluate: scores of a run on its task."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="[TEST_SET]",
-            help="A file as the task has them: pairs, labelled texts, a folder of images, ...; "
+            help="A file in the task's format: pairs, labelled texts, a folder of images, ...; "
             "default: the run's own test set.",
         ),
     ] = None,
@@ -95,24 +95,24 @@ def evaluate(
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
         if follow:
-            following.follow(run, pairs, name=name, examine=following.reading(examiner, pairs, device=device))
+            following.follow(run, pairs, name=name, examine=following.reader_scorer(examiner, pairs, device=device))
             return
         if against is not None:
             raise ConfigError("--against compares translations, and this run makes none: compare the intervals")
-        found = evaluate_reader.evaluated(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
-        _told(found.summary(), format, lambda: evaluate_reader.show(found))
+        found = evaluate_reader.run_evaluation(examiner, run, pairs, checkpoint=checkpoint, device=device, name=name)
+        _print_summary(found.summary(), format, lambda: evaluate_reader.show(found))
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     how["columns"] = parsed_columns(columns)
     options: dict[str, Any] = {"device": device, "precision": precision, "context": context}
     if follow:
-        following.follow(run, pairs, name=name, examine=following.translating(run, pairs, **how, **options))
+        following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **options))
         return
-    evaluation = evaluated(run, pairs, name=name, **how, which=checkpoint, **options)
+    evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **options)
     if against is None:
-        _told(evaluation.summary(), format, lambda: show(evaluation))
+        _print_summary(evaluation.summary(), format, lambda: show(evaluation))
         return
-    other = evaluated(run, pairs, by=against, **how, which=checkpoint, **options)
+    other = run_evaluation(run, pairs, by=against, **how, which=checkpoint, **options)
     differences = evaluation.against(other)
     compared = {"run": str(against), "differences": {name: asdict(found) for name, found in differences.items()}}
 
@@ -120,7 +120,7 @@ def evaluate(
         show(evaluation)
         show_differences(run, against, list(differences.values()))
 
-    _told(evaluation.summary() | {"against": compared}, format, both)
+    _print_summary(evaluation.summary() | {"against": compared}, format, both)
 
 
 def _evaluate_language_model(
@@ -143,7 +143,7 @@ def _evaluate_language_model(
     options["which"] = checkpoint
     found = language_model.evaluated(run, named, name=name, **options)
     if against is None:
-        _told(found.summary(), format, lambda: language_model.show(found))
+        _print_summary(found.summary(), format, lambda: language_model.show(found))
         return
     differences = found.against(language_model.evaluated(run, named, name=name, by=against, **options))
     compared = {"run": str(against), "differences": {key: asdict(one) for key, one in differences.items()}}
@@ -152,17 +152,17 @@ def _evaluate_language_model(
         language_model.show(found)
         language_model.show_differences(run, against, list(differences.values()))
 
-    _told(found.summary() | {"against": compared}, format, both)
+    _print_summary(found.summary() | {"against": compared}, format, both)
 
 
-def _told(summary: dict[str, Any], format: OutputFormat, show: Callable[[], None]) -> None:
+def _print_summary(summary: dict[str, Any], format: OutputFormat, show_tables: Callable[[], None]) -> None:
     if format is OutputFormat.json:
         print(json.dumps(summary, ensure_ascii=False))
     else:
-        show()
+        show_tables()
 
 
-def evaluated(
+def run_evaluation(
     run: Path,
     pairs: str | None,
     *,
@@ -175,30 +175,30 @@ def evaluated(
     by: Path | None = None,
     **options: Any,
 ) -> "Evaluation":
-    """Translate a test set of ``run`` and keep the results there; those ``by`` another run are not kept. ``options``
-    are those of ``Translator.load``.
-    """
+    """Translate a test set of ``run`` and store the results there; results ``by`` another run are not stored.
+    ``options`` are those of ``Translator.load``."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.evaluate.given import pairs_for
     from dragoman.train.report import page as report
 
-    directory = RunDirectory.open(run)  # a run that is not there is told as one
-    translator = Translator.load(by or run, **options)  # first: of a run that does something else, that is what to say
+    directory = RunDirectory.open(run)  # reports a missing run first
+    translator = Translator.load(by or run, **options)  # before the test set: reports a run of another task
     test = pairs_for(run, pairs, tags, columns=columns)
-    with tracked("translating", len(test)) as progress:
+    with progress_bar("translating", len(test)) as progress:
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
     if by is None:
         evaluation.save(folder_for(run, pairs, name))
-        report.write(directory)  # which shows the figures of every evaluation
+        report.write(directory)  # the report shows every evaluation
     return evaluation
 
 
 def show(evaluation: "Evaluation") -> None:
+    """Print the scores, and those by source length."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -220,11 +220,12 @@ def show(evaluation: "Evaluation") -> None:
     console().print()
     console().print(by_length)
     console().print()
-    for score in evaluation.scores.values():  # a line each: whoever compares scores copies them
+    for score in evaluation.scores.values():  # one a line, to be copied
         console().print(f"[dim]{score.name}: {score.signature}[/dim]", soft_wrap=True)
 
 
 def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]") -> None:
+    """Print the paired comparison of two runs."""
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -242,4 +243,4 @@ def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]"
     for letter, path in (("A", run), ("B", other)):
         console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
     console().print(table)
-    console().print("p: how often chance alone makes so large a difference (paired bootstrap)", soft_wrap=True)
+    console().print("p: how often chance alone gives a difference this large (paired bootstrap)", soft_wrap=True)

@@ -41,7 +41,7 @@ def _scored(
     reader: Path, run: Path, named: str | None, *, by_another: bool = False, **options: Any
 ) -> "LanguageModelEvaluation":
     from dragoman.checkpoint import run_config
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.generator import Generator
     from dragoman.evaluate.folders import corpus_id
     from dragoman.evaluate.language_modelling import context_of, documents_for, evaluate
@@ -49,7 +49,7 @@ def _scored(
     generator = Generator.load(reader, **options)
     documents = documents_for(run, named, generator.tokenizer, by_another=by_another)
     context = context_of(run_config(reader))
-    with tracked("scoring", None) as progress:
+    with progress_bar("scoring", None) as progress:
         return evaluate(generator, documents, context=context, progress=progress, test_set=corpus_id(named))
 
 

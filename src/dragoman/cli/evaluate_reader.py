@@ -1,4 +1,4 @@
-"""dragoman evaluate, of a run whose model reads and writes nothing: its figures, and a baseline's beside."""
+"""dragoman evaluate, for a run whose model only reads: its figures beside a baseline's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +8,21 @@ if TYPE_CHECKING:
     from dragoman.evaluate.outcome import EvaluationResult, Examiner
 
 MOST_LABELS = 12
-"""More than so many make a table too wide for a terminal; it is in scores.json."""
+"""Largest number of labels in the confusion table; with more it is too wide for a terminal, and only in scores.json."""
 
 
-def evaluated(
+def run_evaluation(
     examiner: "type[Examiner]", run: Path, named: str | None, *, checkpoint: str, device: str, name: str | None
 ) -> "EvaluationResult":
+    """Evaluate a run's model on its task, and store the outcome."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.train.report import page as report
 
     examined = examiner(run, checkpoint, device=device)
     examples = examined.examples(named)
-    with tracked(examined.verb, len(examples)) as progress:
+    with progress_bar(examined.verb, len(examples)) as progress:
         outcome = examined.examine(examples, progress=progress)
     outcome = replace(outcome, test_set=corpus_id(named))
     outcome.save(folder_for(run, named, name))
@@ -30,6 +31,7 @@ def evaluated(
 
 
 def show(outcome: "EvaluationResult") -> None:
+    """Print the scores of the model and of the baseline."""
     from dragoman.cli.terminal import console
 
     table = _table("", "metric", "score", "95% interval", right=("score", "95% interval"))

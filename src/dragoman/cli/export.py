@@ -1,4 +1,4 @@
-"""dragoman export: a run in the layout that other programs open."""
+"""dragoman export: a run in the layout of another program."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +10,8 @@ from dragoman.cli.options import CheckpointOption, RunArgument, writable_folder
 
 
 class ExportFormat(StrEnum):
+    """Programs to export to."""
+
     huggingface = "huggingface"
     ctranslate2 = "ctranslate2"
     onnx = "onnx"
@@ -17,25 +19,25 @@ class ExportFormat(StrEnum):
 
 def export(
     run: RunArgument,
-    to: Annotated[ExportFormat, typer.Option(help="Whose layout.")],
+    to: Annotated[ExportFormat, typer.Option(help="The program to export to.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="The folder to make; default: the run's name and the format.",
+            help="The folder to create; default: the run's name and the format.",
             callback=writable_folder,
         ),
     ] = None,
     quantization: Annotated[
-        str | None, typer.Option(help="Of CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
+        str | None, typer.Option(help="For CTranslate2: int8, int16, float16, bfloat16, float32 or int8_float32.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Compare the export with the run before it is put in place.")
     ] = True,
     checkpoint: CheckpointOption = "best",
 ) -> None:
-    """Write a run's model so that transformers, CTranslate2 or ONNX Runtime open it."""
+    """Write a run's model so that transformers, CTranslate2 or ONNX Runtime can open it."""
     from dragoman.interchange.checking import checker_missing
 
     folder = output or Path(f"{run.resolve().name}-{to.value}")
@@ -43,7 +45,7 @@ def export(
         from dragoman.interchange.exporting import export_huggingface
 
         family = export_huggingface(run, folder, checkpoint, check=check)
-        print(f"{folder}: in the layout of {family}; transformers opens it with from_pretrained")
+        print(f"{folder}: in the layout of {family}; open it in transformers with from_pretrained")
     elif to is ExportFormat.onnx:
         from dragoman.interchange.onnx import export_onnx
 

@@ -12,7 +12,7 @@ Examine = Callable[[Path], dict[str, float]]
 
 
 def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) -> None:
-    """Print a line for each checkpoint and, at the end, which was best by the first figure."""
+    """Print a line for each checkpoint and, at the end, the best one by the first metric."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import console
     from dragoman.evaluate.folders import corpus_id, journal_name
@@ -38,10 +38,10 @@ def follow(run: Path, pairs: str | None, *, name: str | None, examine: Examine) 
         best = max(everything, key=lambda seen: sign * seen.scores.get(metric, -sign * float("inf")))
         print(f"nobody trains here any more; best by {metric}: step {best.step:,} ({best.scores[metric]:.4g})")
     else:
-        print(f"{run}: no checkpoint, and nobody trains here: begin with `dragoman train`")
+        print(f"{run}: no checkpoint, and no training: start with `dragoman train`")
 
 
-def translating(
+def translation_scorer(
     run: Path,
     pairs: str | None,
     *,
@@ -52,8 +52,9 @@ def translating(
     columns: tuple[str, str] | None = None,
     **options: Any,
 ) -> Examine:
-    """Scores of the translations; ``options`` are those of ``Translator.load``. Default: the run's validation pairs."""
-    from dragoman.cli.terminal import tracked
+    """Return a function that scores a checkpoint's translations; ``options`` are those of ``Translator.load``. Default:
+    the run's validation pairs."""
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.given import pairs_for
@@ -62,21 +63,21 @@ def translating(
         test = pairs_for(run, pairs, tags, kept="valid", columns=columns)
         translator = Translator.load(checkpoint, **options)
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
-        with tracked(checkpoint.name, len(test)) as progress:
+        with progress_bar(checkpoint.name, len(test)) as progress:
             found = evaluate(translator, test, **how, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 
     return examine
 
 
-def reading(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
-    """The figures of a model that reads and writes nothing. Default: the run's validation set."""
-    from dragoman.cli.terminal import tracked
+def reader_scorer(examiner: "type[Examiner]", named: str | None, *, device: str) -> Examine:
+    """Return a function that scores a checkpoint of a model that only reads. Default: the run's validation set."""
+    from dragoman.cli.terminal import progress_bar
 
     def examine(checkpoint: Path) -> dict[str, float]:
         examined = examiner(checkpoint, device=device)
         examples = examined.examples(named, kept="valid")
-        with tracked(checkpoint.name, len(examples)) as progress:
+        with progress_bar(checkpoint.name, len(examples)) as progress:
             found = examined.examine(examples, baseline=False, progress=progress)
         return {score.name: score.value for score in found.scores.values()}
 

@@ -1,4 +1,4 @@
-"""dragoman generate: a language model goes on with a text."""
+"""dragoman generate: a language model continues a text."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN, is_file
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
@@ -32,7 +32,7 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 
 class GenerationFormat(StrEnum):
+    """Output format of ``generate``."""
+
     text = "text"
     json = "json"
 
@@ -50,13 +52,15 @@ def generate(
         str | None,
         typer.Argument(
             metavar="[PROMPT | FILE]",
-            help=f"How the text begins, or a file with a prompt in each line; default: standard input, so too. {RULE}",
+            help=f"The prompt, or a file with a prompt in each line; default: such lines on standard input. {RULE}",
         ),
     ] = None,
     output: OutputOption = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Write the text as it comes.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a continuation.")] = 256,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before this; any number of them.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Write the text as it is generated.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens in a continuation.")] = 256,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; may be repeated.")
+    ] = None,
     temperature: TemperatureOption = None,
     top_k: TopKOption = None,
     top_p: TopPOption = None,
@@ -69,13 +73,13 @@ def generate(
         GenerationFormat, typer.Option(help="text: prompt and continuation; json: an object a line.")
     ] = GenerationFormat.text,
     as_kind: AsOption = None,
-    cache: Annotated[str, typer.Option(help="What decoding keeps, and how; as for translate.")] = "preallocated",
+    cache: Annotated[str, typer.Option(help="Layout of the key/value cache; as for translate.")] = "preallocated",
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
-    """Continue a text with a language model, by sampling unless told otherwise."""
+    """Continue a text with a language model, by sampling unless another search is chosen."""
     from dragoman.decode.generator import Generator
 
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
@@ -84,25 +88,25 @@ def generate(
             "--stream: writes the text of one prompt to standard output: give a prompt, and leave --output and "
             "--format out"
         )
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
     settings = {
-        "search": chosen_search(search, **drawing, samples=sample),
+        "search": chosen_search(search, **sampling, samples=sample),
         "rules": chosen_rules(rule),
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
         "cache": cache,
     }
-    prompts = [prompt] if written and prompt is not None else given_lines(prompt, as_kind=as_kind)
+    prompts = [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
     generator = Generator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
     if stream:
-        for one in prompts:
-            _show(generator.stream(one, **settings), one)
+        for text in prompts:
+            _show(generator.stream(text, **settings), text)
         return
 
     def found() -> "Iterator[Generation]":
-        for some in line_batches(prompts):
-            with tracked("generating", len(some)) as progress:
-                generations = generator.generate(some, **settings, progress=progress)
+        for batch in line_batches(prompts):
+            with progress_bar("generating", len(batch)) as progress:
+                generations = generator.generate(batch, **settings, progress=progress)
             yield from generations
 
     write_lines(_as_json(found()) if format is GenerationFormat.json else _as_text(found()), output)
@@ -118,8 +122,8 @@ def _as_json(found: "Iterable[Generation]") -> Iterator[str]:
         yield json.dumps(dataclasses.asdict(generation), ensure_ascii=False)
 
 
-def _show(pieces: Iterable[str], prompt: str) -> None:
+def _show(parts: Iterable[str], prompt: str) -> None:
     print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+    for part in parts:
+        print(part, end="", flush=True)
     print()

@@ -1,4 +1,4 @@
-"""Options that every command has, before its name or behind it, and how all help is shown."""
+"""Options that every command has, before or after its name, and the formatting of all help."""
 
 import platform
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def _every_command(
         bool,
         typer.Option(
             "--quiet",
-            help="Show no progress and no remarks, on standard error or while training; errors are shown.",
+            help="Show no progress and no notes, on standard error or while training; errors are shown.",
             callback=_quiet,
             is_eager=True,
             rich_help_panel=PANEL,
@@ -58,18 +58,19 @@ def _every_command(
         typer.Option(
             "--log",
             metavar="FILE",
-            help="Add all that is told to this file, as plain text with times.",
+            help="Append all messages to this file, as plain text with times.",
             callback=_log,
             is_eager=True,
             rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:
-    """Hold the options; their callbacks do the work."""
+    """Declare the options; their callbacks do the work."""
 
 
 def complete(app: typer.Typer) -> Any:
-    """Make the command of ``app`` and of all below it, with these options and with help that shows what was written."""
+    """Return the command of ``app`` and its subcommands with these options, and with help that shows square
+    brackets."""
     root = typer.main.get_command(app)
     everywhere, at_root = _options(hidden=True), _options(hidden=False)
     for param in (*everywhere, *at_root):
@@ -81,12 +82,12 @@ def complete(app: typer.Typer) -> Any:
             _show(param)
         command.params += at_root if command is root else everywhere
         if command.callback and not getattr(command, "commands", None):
-            command.callback = messages.told(command.callback)
+            command.callback = messages.routed(command.callback)
     return root
 
 
 def every_command(command: Any) -> Iterator[Any]:
-    """Yield a command and all below it."""
+    """Yield a command and all subcommands."""
     yield command
     for below in getattr(command, "commands", {}).values():
         yield from every_command(below)
@@ -97,28 +98,28 @@ def _options(*, hidden: bool) -> list[Any]:
     holder.command()(_every_command)
     found = [param for param in typer.main.get_command(holder).params if param.name in ("version", "quiet", "log")]
     for param in found:
-        param.expose_value = False  # commands do not know of them
+        param.expose_value = False  # handled by callbacks, not passed to commands
         if param.name == "version":
             param.hidden = hidden  # pyright: ignore[reportAttributeAccessIssue]
     return found
 
 
 def _without_type(help_option: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def made(context: Any) -> Any:
+    def patched(context: Any) -> Any:
         option = help_option(context)
         if option is not None:
             option.metavar = ""
         return option
 
-    return made
+    return patched
 
 
 def _show(param: Any) -> None:
     param.help = _shown(getattr(param, "help", None))
     if getattr(param, "is_flag", False) and param.metavar is None:
-        param.metavar = ""  # a flag has no value to name the type of
+        param.metavar = ""  # a flag has no value
 
 
 def _shown(help: str | None) -> str | None:
-    """Text in square brackets is to be seen, not to be taken for rich's markup."""
+    """Escape square brackets, which rich would read as markup."""
     return None if help is None else escape(help)

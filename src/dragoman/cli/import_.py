@@ -1,4 +1,4 @@
-"""dragoman import: a checkpoint from elsewhere becomes a run."""
+"""dragoman import: a run from a checkpoint of another program."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +13,11 @@ def import_(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="The run directory to make; default: imported/ and the folder's name.", callback=writable_folder
+            help="The run directory to create; default: imported/ and the folder's name.", callback=writable_folder
         ),
     ] = None,
 ) -> None:
-    """Make a run directory of a Hugging Face folder; every command opens it like one that was trained."""
+    """Make a run directory from a Hugging Face folder; every command opens it like a trained one."""
     from dragoman.capabilities import ability
     from dragoman.config import from_dict
     from dragoman.interchange.importing import import_checkpoint, import_notes
@@ -29,5 +29,5 @@ def import_(
     for note in import_notes(imported):
         print(f"note: {note}")
     if found := ability(from_dict(ModelConfig, imported.config["model"])):
-        asks = [f"`dragoman {command} {imported.path}`" for command in (found.command, "verify")]
-        print(f"its model {found.does}: try {', or '.join(asks)}")
+        commands = [f"`dragoman {command} {imported.path}`" for command in (found.command, "verify")]
+        print(f"its model {found.does}: try {', or '.join(commands)}")

@@ -1,4 +1,4 @@
-"""Lines in and lines out: what commands that answer each line of a text have in common."""
+"""Lines in and lines out: shared by the commands that answer each line of a text."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,28 +13,30 @@ if TYPE_CHECKING:
 
 
 INSIST = "text"
-"""What --as takes to have a file of another kind read line by line."""
+"""Value of --as that reads any file line by line."""
 
 
-def given_lines(
+def input_lines(
     text: str | Sequence[str] | None, *, column: str | None = None, as_kind: str | None = None
 ) -> Iterable[str]:
-    """The lines of the files that ``text`` names, one after the other, or ``text`` itself if it names none; standard
-    input without it. See ``cli/argument.py``.
+    """Return the lines of the files that ``text`` names, in order, or of ``text`` itself if it names none; without it,
+    standard input. See ``cli/argument.py``.
 
     Args:
-        column: of tables, JSON lines and Parquet files: the column whose cells are the lines.
-        as_kind: ``text`` to read files line by line whatever they are.
+        column: column of tables, JSON lines and Parquet files whose cells are the lines.
+        as_kind: ``text`` to read files line by line whatever their format.
 
     Raises:
-        ConfigError: --as with something else, or several arguments that are not all files.
-        DataError: what looks like the name of a file, and is none; or a file of a kind that has no lines of text.
+        ConfigError: --as with another value, or several arguments that are not all files.
+        DataError: no file of a name that looks like one, or a file of a format without lines of text.
     """
-    from dragoman.cli.argument import STDIN, check_several, is_file, text_of
+    from dragoman.cli.argument import STDIN, check_several, is_file, lines_of_text
     from dragoman.cli.live_input import standard_input
 
     if as_kind not in (None, INSIST):
-        raise ConfigError(f"--as {as_kind}: only {INSIST} is known here: lines of text, whatever the file is called")
+        raise ConfigError(
+            f"--as {as_kind}: only {INSIST} is supported here: lines of text, whatever the file is called"
+        )
     given = [STDIN] if text is None else [text] if isinstance(text, str) else list(text) or [STDIN]
     if len(given) > 1:
         check_several(given)
@@ -43,8 +45,8 @@ def given_lines(
             raise ConfigError("--column: is for files with columns: name one")
         return standard_input()
     if len(given) == 1 and not is_file(given[0]):
-        return text_of(given[0])
-    opened = [given_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
+        return lines_of_text(given[0])
+    opened = [input_lines(None) if name == STDIN else _file_lines(name, column, as_kind) for name in given]
     return chain.from_iterable(opened)
 
 
@@ -56,14 +58,14 @@ def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[
 
     if column is not None:
         if as_kind is not None:
-            raise ConfigError("--column and --as: one of them")
+            raise ConfigError("--column and --as: give only one of them")
         return read_column(path, column)
     if as_kind == INSIST:
         return read_lines(path)
     kind = kind_of_file(path)
     if kind in TABLES.values():
         raise DataError(
-            f"{path}: {kind}: say with --column which column to read, by name or number (from 0); {_INSISTING}"
+            f"{path}: {kind}: name the column to read with --column, by name or number (from 0); {_INSISTING}"
         )
     if kind is not None:
         raise DataError(f"{path}: {kind}, which this command cannot read: {_SUPPORTED}; {_INSISTING}")
@@ -71,7 +73,7 @@ def _file_lines(path: str, column: str | None, as_kind: str | None) -> Iterable[
 
 
 def checked_lines(lines: Iterable[str], as_kind: str | None) -> Iterable[str]:
-    """Standard input, unless it begins as a file does that has no lines of text; ``as_kind`` may insist."""
+    """Return the lines of standard input, but refuse a format without lines of text, unless ``as_kind`` is ``text``."""
     from dragoman.text.formats.kinds import plain_lines
 
     return lines if as_kind == INSIST else plain_lines(lines, "standard input", f"; {_INSISTING}")
@@ -81,26 +83,26 @@ _SUPPORTED = (
     "it reads lines of text (.txt and the like) and, with --column, .csv, .tsv, .jsonl and .parquet; translate "
     "fills .po, .pot, .xlf, .xliff and .tmx"
 )
-_INSISTING = f"--as {INSIST} reads its lines as they stand"
+_INSISTING = f"--as {INSIST} reads it as lines of text"
 
 
-def given_inputs(
+def model_inputs(
     named: str | Sequence[str] | None,
     material: "Material",
     *,
     column: str | None = None,
     as_kind: str | None = None,
 ) -> tuple[list[Any], list[str]]:
-    """What a model that reads ``material`` is asked about, and what each is called: lines as in ``given_lines``; image
-    files, one or all of a folder; or the entries of an array in a .npy file.
+    """Return the inputs for a model that reads ``material``, and their names: lines as in ``input_lines``; image files,
+    one or all of a folder; or the entries of an array in a .npy file.
 
     Raises:
-        ConfigError, DataError: as ``given_lines``; or no such file, or none that could be read so.
+        ConfigError, DataError: as ``input_lines``; or no such file, or one that cannot be read so.
     """
     from dragoman.data.material import IdMaterial
 
     if isinstance(material, IdMaterial):
-        return (lines := list(given_lines(named, column=column, as_kind=as_kind))), lines
+        return (lines := list(input_lines(named, column=column, as_kind=as_kind))), lines
     if not named:
         raise DataError(f"this model reads {material.what}: name a file, standard input is for texts")
     found = [_entries(Path(name), material) for name in ([named] if isinstance(named, str) else named)]
@@ -114,15 +116,15 @@ def input_batches(
     column: str | None = None,
     as_kind: str | None = None,
 ) -> Iterator[tuple[list[Any], list[str]]]:
-    """As ``given_inputs``, in groups of what is to be answered together."""
+    """Yield the inputs and names of ``model_inputs`` in batches."""
     from dragoman.cli.live_input import line_batches
     from dragoman.data.material import IdMaterial
 
     if isinstance(material, IdMaterial):
-        lines = given_lines(named, column=column, as_kind=as_kind)
-        yield from ((some, some) for some in line_batches(lines))
+        lines = input_lines(named, column=column, as_kind=as_kind)
+        yield from ((batch, batch) for batch in line_batches(lines))
     else:
-        yield given_inputs(named, material, column=column, as_kind=as_kind)
+        yield model_inputs(named, material, column=column, as_kind=as_kind)
 
 
 def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
@@ -136,12 +138,12 @@ def _entries(path: Path, material: "Material") -> tuple[list[Any], list[str]]:
         raise DataError(f"{path}: this model reads frames: name an array of N x length x channels in a .npy file")
     files = image_files(path) if os.path.isdir(path) else [path]
     if not files:
-        raise DataError(f"{path}: no image files in it")
+        raise DataError(f"{path}: holds no image files")
     return files, [str(file) for file in files]
 
 
 def write_lines(lines: Iterable[str], output: Path | None) -> None:
-    """To the file ``output``, compressed as its name says, or to standard output; each line as soon as it is there."""
+    """Write lines to the file ``output``, compressed by its extension, or to standard output; each line at once."""
     from dragoman.text.compressed import create_text
 
     if output is None:

@@ -1,4 +1,4 @@
-"""Lines that come while they are answered: together where they come fast, one by one where they come slowly."""
+"""Lines that arrive while they are answered: batched where they come fast, one by one where they come slowly."""
 
 import os
 import select
@@ -14,20 +14,20 @@ from dragoman.text.grouping import Grouping, in_groups
 T = TypeVar("T")
 
 PAUSE = 0.05
-"""Seconds without a new line after which the lines that are there are answered."""
+"""Seconds without a new line after which the available lines are answered."""
 LONGEST = 0.5
-"""Seconds that a line waits for others at most, however steadily they come."""
+"""Largest number of seconds that a line waits for others, however steadily they come."""
 BLOCK = 2**16
-"""Bytes read at a time, as many as a pipe holds."""
+"""Number of bytes read at a time, as many as a pipe holds."""
 BATCH = 4096
-"""Lines answered together at most."""
+"""Largest number of lines answered together."""
 
 
 def is_stream(file: BinaryIO) -> bool:
-    """Return whether a file may have more lines later: a pipe, a terminal or a socket, but no regular file."""
+    """Return True if a file may have more lines later: a pipe, a terminal or a socket, but not a regular file."""
     try:
         return os.name == "posix" and not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    except (OSError, ValueError):  # not a file of the system, as in tests
+    except (OSError, ValueError):  # an object without a file descriptor, as in tests
         return False
 
 
@@ -53,7 +53,7 @@ def is_pipe(path: str) -> bool:
 
 
 class LiveLines(Iterator[str]):
-    """The lines of a stream, checked as those of a file are, and whether there are more of them yet."""
+    """Lines of a stream, checked as those of a file are, which can report whether more are available."""
 
     def __init__(self, file: BinaryIO, name: str):
         from dragoman.text.lines import decode_lines
@@ -65,10 +65,10 @@ class LiveLines(Iterator[str]):
         return next(self.lines)
 
     def grouped(self, items: Iterator[T], most: int = BATCH) -> Iterator[list[T]]:
-        """Group ``items``, each made of the next of these lines, by what comes without a pause."""
+        """Group ``items``, each made from the next line, by what arrives without a pause."""
         for item in items:
-            group, began = [item], time.monotonic()
-            while len(group) < most and self.raw.ready(PAUSE) and time.monotonic() - began < LONGEST:
+            group, started = [item], time.monotonic()
+            while len(group) < most and self.raw.ready(PAUSE) and time.monotonic() - started < LONGEST:
                 try:
                     group.append(next(items))
                 except StopIteration:
@@ -77,12 +77,12 @@ class LiveLines(Iterator[str]):
 
 
 def grouping_of(lines: Iterable[str]) -> Grouping:
-    """Return how to group what is made of ``lines``."""
+    """Return the grouping for items made from ``lines``."""
     return lines.grouped if isinstance(lines, LiveLines) else in_groups
 
 
 def line_batches(lines: Iterable[str], most: int = BATCH) -> Iterator[list[str]]:
-    """Yield what is to be answered together: of a stream what has come, else all lines."""
+    """Yield batches of lines to answer together: from a stream what has arrived, else all lines."""
     if isinstance(lines, LiveLines):
         yield from lines.grouped(lines, most)
     else:
@@ -93,8 +93,8 @@ class _RawLines(Iterator[bytes]):
     def __init__(self, file: BinaryIO):
         self.file, self.handle = file, file.fileno()
         self.lines = deque[bytes]()
-        self.begun: list[bytes] = []
-        """What has come of the next line."""
+        self.partial: list[bytes] = []
+        """Received parts of the next line."""
         self.ended = False
 
     def __next__(self) -> bytes:
@@ -105,10 +105,10 @@ class _RawLines(Iterator[bytes]):
         return self.lines.popleft()
 
     def ready(self, seconds: float) -> bool:
-        """Wait for the next line, or the end, so long at most; return whether it is there."""
+        """Wait at most ``seconds`` for the next line or the end; return True if it is there."""
         until = time.monotonic() + seconds
         while not (self.lines or self.ended):
-            if (left := until - time.monotonic()) <= 0 or not self._wait(left):
+            if (remaining := until - time.monotonic()) <= 0 or not self._wait(remaining):
                 return False
         return True
 
@@ -116,14 +116,14 @@ class _RawLines(Iterator[bytes]):
         if not select.select([self.handle], [], [], seconds)[0]:
             return False
         block = os.read(self.handle, BLOCK)
-        *whole, rest = block.split(b"\n")
-        for line in whole:
-            self.lines.append(b"".join([*self.begun, line, b"\n"]))
-            self.begun = []
-        self.begun += [rest] if rest else []
+        *complete, rest = block.split(b"\n")
+        for line in complete:
+            self.lines.append(b"".join([*self.partial, line, b"\n"]))
+            self.partial = []
+        self.partial += [rest] if rest else []
         if not block:
             self.ended = True
-            if self.begun:
-                self.lines.append(b"".join(self.begun))
-                self.begun = []
+            if self.partial:
+                self.lines.append(b"".join(self.partial))
+                self.partial = []
         return True

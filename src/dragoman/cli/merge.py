@@ -1,4 +1,4 @@
-"""dragoman merge: adapters folded into the weights they learned on."""
+"""dragoman merge: adapters folded into their base weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +13,13 @@ def merge(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The run directory to make; default: RUN-merged.", callback=writable_folder
+            "--output", "-o", help="The run directory to create; default: RUN-merged.", callback=writable_folder
         ),
     ] = None,
     checkpoint: CheckpointOption = "best",
 ) -> None:
-    """Write a run whose weights have the adapters folded in: the same answers, and nothing but a model."""
+    """Write a run whose weights have the adapters folded in: the same outputs from a plain model."""
     from dragoman.train.merging import merge_adapters
 
     merged = merge_adapters(run, output or run.resolve().with_name(f"{run.resolve().name}-merged"), checkpoint)
-    print(f"{merged.path}: a run without adapters, which needs {run} no longer")
+    print(f"{merged.path}: a run without adapters, which no longer needs {run}")

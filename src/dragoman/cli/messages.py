@@ -1,5 +1,4 @@
-"""Messages that go beside the results: to standard error, unless a command is to be quiet, and to a log if one is
-kept."""
+"""Messages beside the results: on standard error, unless a command is quiet, and in a log if there is one."""
 
 import io
 import shlex
@@ -12,14 +11,14 @@ from typing import Any, TextIO
 
 
 class Messages:
-    """The settings of one command: ``--quiet`` and ``--log``."""
+    """Settings of one command: ``--quiet`` and ``--log``."""
 
     def __init__(self) -> None:
         self.quiet = False
         self.log: MessageLog | None = None
 
     def keep(self, path: Path) -> None:
-        """Begin to append what is told to the file ``path``.
+        """Start to append messages to the file ``path``.
 
         Raises:
             OutputError: it cannot be written to.
@@ -29,19 +28,19 @@ class Messages:
             self.log.add("$ " + shlex.join(["dragoman", *sys.argv[1:]]))
 
     def end(self) -> None:
-        """Close the log; what is told from now on is not in it."""
+        """Close the log; later messages are not in it."""
         if self.log is not None:
             self.log.file.close()
             self.log = None
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Send standard error through these settings while the block runs."""
+    def route_stderr(self) -> Iterator[None]:
+        """Route standard error through these settings while the block runs."""
         if not self.quiet and self.log is None:
             yield
             return
         before = sys.stderr
-        sys.stderr = _Told(before, self)
+        sys.stderr = _RoutedStderr(before, self)
         try:
             yield
         finally:
@@ -49,14 +48,14 @@ class Messages:
 
 
 class MessageLog:
-    """A file that grows by a line for each line told, with the time before it."""
+    """Log file with a line per message line, each with its time."""
 
     def __init__(self, path: Path):
         from dragoman.errors import OutputError
         from dragoman.output_file import cannot_write, check_output_file
 
         if path.suffix.lower() in (".gz", ".zst", ".bz2", ".xz"):
-            raise OutputError(f"{path}: a log is plain text: leave {path.suffix} out of its name")
+            raise OutputError(f"{path}: a log is plain text: remove {path.suffix} from its name")
         check_output_file(path)
         self.path, self.rest = path, ""
         try:
@@ -65,7 +64,7 @@ class MessageLog:
             raise cannot_write(path, error) from None
 
     def write(self, text: str) -> None:
-        """Add the lines that ``text`` completes; what a terminal would have overwritten is left out."""
+        """Add the lines that ``text`` completes, without what a terminal would have overwritten."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self.add(line.rstrip("\r").rpartition("\r")[2])
@@ -83,11 +82,14 @@ class MessageLog:
             print(f"dragoman: {self.path}: the log ends here: {error.strerror}", file=sys.stderr)
 
 
-class _Told:
-    """Standard error as commands see it."""
+class _RoutedStderr:
+    """Standard error of a command under the settings of ``Messages``."""
 
     def __init__(self, stream: TextIO, messages: Messages):
-        self.rich_proxied_file, self.messages = stream, messages  # rich's consoles look for this name, and pass us by
+        self.rich_proxied_file, self.messages = (
+            stream,
+            messages,
+        )  # rich's consoles look for this name, and bypass this object
 
     def write(self, text: str) -> int:
         if self.messages.log:
@@ -99,34 +101,34 @@ class _Told:
 
 
 current = Messages()
-"""Those of the command that runs."""
+"""Settings of the running command."""
 
 
-def begin() -> None:
-    """Forget the settings of a command that ran before in this process."""
+def reset() -> None:
+    """Reset the settings of an earlier command in this process."""
     global current
     current = Messages()
 
 
-def told(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap what a command does, so that it keeps to the settings given before it."""
+def routed(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command's function so that standard error obeys the settings."""
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        with current.told():
+        with current.route_stderr():
             return run(*args, **options)
 
     return wrapped
 
 
-def complain(text: str) -> None:
-    """Tell a mistake, quiet or not."""
+def report_error(text: str) -> None:
+    """Print an error, quiet or not."""
     print(f"dragoman: {text}", file=sys.stderr)
     if current.log:
         current.log.add(f"dragoman: {text}")
 
 
 def plain(*objects: Any, **options: Any) -> str:
-    """Render what rich would print as plain text."""
+    """Render rich's output as plain text."""
     from rich.console import Console
 
     out = io.StringIO()

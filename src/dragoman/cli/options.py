@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options shared by several commands."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,11 @@ from dragoman.cli.argument import RULE
 from dragoman.errors import CheckpointError, ConfigError
 
 SHOWN = 5
-"""Runs that a message names."""
+"""Number of runs that a message names."""
 
 
-def the_run(path: Path) -> Path:
-    """``path``, or the one run in it where it is a folder that holds runs.
+def resolve_run(path: Path) -> Path:
+    """Return ``path``, or the only run in it where it is a folder of runs.
 
     Raises:
         CheckpointError: it holds several.
@@ -25,7 +25,7 @@ def the_run(path: Path) -> Path:
         return path
     try:
         runs = sorted(below for below in path.iterdir() if (below / CONFIG).is_file())
-    except OSError:  # told when the run is opened
+    except OSError:  # reported when the run is opened
         return path
     if len(runs) > 1:
         named = ", ".join(map(str, runs[:SHOWN])) + (", ..." if len(runs) > SHOWN else "")
@@ -34,7 +34,7 @@ def the_run(path: Path) -> Path:
 
 
 def writable_file(path: Path | None) -> Path | None:
-    """``path`` itself, if it can be written to: known before a model is loaded.
+    """Return ``path`` after checking that it can be written to, before a model is loaded.
 
     Raises:
         OutputError: it cannot.
@@ -47,7 +47,7 @@ def writable_file(path: Path | None) -> Path | None:
 
 
 def writable_folder(path: Path | None) -> Path | None:
-    """As ``writable_file``, for a folder that is to be made."""
+    """Return ``path`` after checking that a folder can be created there."""
     from dragoman.output_file import check_output_folder
 
     if path is not None:
@@ -56,20 +56,20 @@ def writable_folder(path: Path | None) -> Path | None:
 
 
 def folder_name(name: str | None) -> str | None:
-    """``name`` itself, if it can be that of a folder within another: what has that name is replaced.
+    """Return ``name`` after checking that it can name a folder within another; an existing one is replaced.
 
     Raises:
         ConfigError: it leads elsewhere.
     """
     if name is not None and (name in ("", ".", "..") or set(name) & set("/\\")):
-        raise ConfigError(f"--name {name}: is the name of one folder: leave out what leads elsewhere")
+        raise ConfigError(f"--name {name}: must be the name of one folder, without a path")
     return name
 
 
-RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=the_run)]
-"""For commands that only read a run: a folder that holds a single run stands for that."""
+RunArgument = Annotated[Path, typer.Argument(help="The directory of a run.", callback=resolve_run)]
+"""Argument of commands that only read a run: the only run in a folder need not be named."""
 OwnRunArgument = Annotated[Path, typer.Argument(help="The directory of a run.")]
-"""For commands that write into a run, which they do not guess."""
+"""Argument of commands that write into a run, which must be named itself."""
 TextArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -81,19 +81,19 @@ ColumnOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|N",
-        help="Of a .csv, .tsv, .jsonl or .parquet file: the column to read, by its name or number, counted from 0.",
+        help="The column to read of a .csv, .tsv, .jsonl or .parquet file, by its name or number, counted from 0.",
     ),
 ]
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="KIND", help="text: read lines of text, whatever the name of the file ends in."),
+    typer.Option("--as", metavar="KIND", help="text: read lines of text, whatever the extension of the file."),
 ]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
-        help="Where to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; default: standard output.",
+        help="The file to write, compressed where the name ends in .gz, .zst, .bz2 or .xz; default: standard output.",
         callback=writable_file,
     ),
 ]

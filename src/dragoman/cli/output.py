@@ -1,4 +1,4 @@
-"""How translations are written: a line each, in columns between tabs, or as JSON."""
+"""Output of translations: one line each, in columns separated by tabs, or as JSON."""
 
 import dataclasses
 import json
@@ -14,31 +14,34 @@ if TYPE_CHECKING:
 
 
 class OutputFormat(StrEnum):
+    """Output format of a command."""
+
     text = "text"
     json = "json"
 
 
 @dataclass(frozen=True)
 class OutputLayout:
-    """What is said of each translation besides its text."""
+    """Columns written for each translation besides its text."""
 
     format: OutputFormat = OutputFormat.text
     nbest: int = 1
-    """More than 1: as many lines a source, each with its row."""
+    """Number of translations per source; with more than 1 each line begins with its row."""
     scores: bool = False
     alignments: bool = False
     flag_below: float | None = None
-    """Confidence below which a translation is marked for review; so is one that a warning names."""
+    """Confidence below which a translation is marked for review; one with a warning is marked too."""
 
     def lines(self, translation: "Translation") -> Iterator[str]:
-        """Text has the columns that were asked for, in this order: row, text, score, log-probability, alignment,
-        confidence, and ``review`` or nothing."""
+        """Yield the lines of a translation. Text has the requested columns in this order: row, text, score,
+        log-probability, alignment, confidence, and ``review`` or nothing."""
         if self.format is OutputFormat.json:
             yield json.dumps(self.record(translation), ensure_ascii=False)
         else:
             yield from ("\t".join(self.columns(translation, candidate)) for candidate in translation.candidates)
 
     def columns(self, translation: "Translation", candidate: "Candidate") -> Iterator[str]:
+        """Yield the columns of one candidate."""
         several = self.nbest > 1
         if several:
             yield str(translation.row)
@@ -53,28 +56,32 @@ class OutputLayout:
             yield "review" if best and self.flagged(translation) else ""
 
     def record(self, translation: "Translation") -> dict[str, Any]:
-        given = dataclasses.asdict(translation)
+        """Return the JSON object of a translation."""
+        fields = dataclasses.asdict(translation)
         review = {} if self.flag_below is None else {"review": self.flagged(translation)}
         first = {"row": translation.row, "source": translation.source, "text": translation.text}
-        return first | {"confidence": translation.confidence} | review | given
+        return first | {"confidence": translation.confidence} | review | fields
 
     def flagged(self, translation: "Translation") -> bool:
+        """Return True if a translation is marked for review."""
         return self.flag_below is not None and (self.is_unsure(translation) or bool(translation.warnings))
 
     def is_unsure(self, translation: "Translation") -> bool:
+        """Return True if a translation's confidence is below ``flag_below``."""
         return self.flag_below is not None and translation.confidence < self.flag_below
 
     def remarks(self, translation: "Translation") -> Iterator[str]:
-        """What its reader should know, apart from the text."""
+        """Yield notes for the reader besides the text."""
         yield from translation.warnings
         if self.is_unsure(translation):
             yield (
-                f"row {translation.row}: to be reviewed: confidence {translation.confidence:.2f} "
+                f"row {translation.row}: marked for review: confidence {translation.confidence:.2f} "
                 f"is below {self.flag_below:g}"
             )
 
 
 def write_file(results: "Iterable[Translation]", path: Path, layout: OutputLayout) -> None:
+    """Write translations to a file; see ``write``."""
     from dragoman.text.compressed import create_text
 
     with create_text(path) as file:
@@ -82,7 +89,7 @@ def write_file(results: "Iterable[Translation]", path: Path, layout: OutputLayou
 
 
 def write(results: "Iterable[Translation]", file: TextIO, layout: OutputLayout) -> None:
-    """As ``layout`` has it; what is to be said about one goes to standard error."""
+    """Write translations in ``layout``; notes go to standard error."""
     for result in results:
         for line in layout.lines(result):
             print(line, file=file, flush=file is sys.stdout)

@@ -1,4 +1,4 @@
-"""dragoman score: how likely given translations are to a run."""
+"""dragoman score: log-probabilities that a run gives to existing translations."""
 
 import json
 import sys
@@ -33,14 +33,14 @@ def score(
     device: DeviceOption = "auto",
 ) -> None:
     """Score given translations: log-probabilities of tokens and sentences, a line a pair; the perplexity at the end."""
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.scoring import perplexity
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.given import pairs_for
 
     translator = Translator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, context=context)
     given = pairs_for(run, pairs, tag or [], columns=parsed_columns(columns))
-    with tracked("scoring", len(given)) as progress:
+    with progress_bar("scoring", len(given)) as progress:
         scored = translator.score(given, progress=progress)
     lines = _as_json(scored, translator.target_tokenizer) if format is OutputFormat.json else _as_text(scored)
     write_lines(lines, output)
@@ -62,7 +62,7 @@ def _as_json(scored: "Sequence[ScoredPair]", tokenizer: "Tokenizer") -> Iterator
             "target": pair.target,
             "log_prob": pair.log_prob,
             "perplexity": pair.perplexity,
-            "tokens": tokenizer.pieces(pair.tokens),
+            "tokens": tokenizer.token_texts(pair.tokens),
             "token_log_probs": pair.token_log_probs,
         }
         yield json.dumps(record, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Searches and rules as options: a kind, or a kind with its settings, as in a run file."""
+"""Search and rule options: a kind, or a kind with its settings, as in a run file."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +15,13 @@ SearchOption = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help="How to search, in full: greedy, 'beam: {size: 8}', 'sample: {typical: 0.9}', speculative, ...",
+        help="The search with its settings: greedy, 'beam: {size: 8}', 'sample: {typical: 0.9}', speculative, ...",
     ),
 ]
 TagOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TAG", help="To stand before each source, as 2de did in training (see tags); may be repeated."
+        metavar="TAG", help="A tag to put before each source, as in training (such as 2de; see tags); may be repeated."
     ),
 ]
 ContextOption = Annotated[
@@ -29,34 +29,37 @@ ContextOption = Annotated[
     typer.Option(
         min=0,
         metavar="K",
-        help="Sentences of the document read before each; default: as many as the run has learnt to (data.context).",
+        help="Sentences of the document read before each; default: as many as in training (data.context).",
     ),
 ]
 RuleOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KIND", help="What may not be said, any number of them: 'no_repeat: {tokens: 3}', repetition_penalty."
+        metavar="KIND",
+        help="A constraint on the output, such as 'no_repeat: {tokens: 3}' or repetition_penalty; may be repeated.",
     ),
 ]
 SampleOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Draw N answers at random; equal ones are shown once.")
+    int | None, typer.Option(min=1, metavar="N", help="Draw N outputs at random; equal ones are shown once.")
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option(help="Sampling: below 1 less is risked, above 1 more; 0 is greedy.")
+    float | None, typer.Option(help="Sampling: below 1 sharpens, above 1 flattens the distribution; 0 is greedy.")
 ]
 TopKOption = Annotated[int | None, typer.Option(help="Sampling: only from the likeliest K tokens.")]
-TopPOption = Annotated[float | None, typer.Option(help="Sampling: only from the likeliest tokens that make up P.")]
+TopPOption = Annotated[
+    float | None, typer.Option(help="Sampling: only from the likeliest tokens whose probabilities sum to P.")
+]
 MinPOption = Annotated[
     float | None, typer.Option(help="Sampling: only from tokens at least P times as likely as the likeliest.")
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Sampling: another seed, other answers.")]
+SeedOption = Annotated[int | None, typer.Option(help="Sampling: seed of the random draws.")]
 
 
 def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig | None":
-    """The search that the options ask for, None where they say nothing.
+    """Return the search that the options choose; None without options.
 
     Raises:
-        ConfigError: no such search, a setting it does not have, or sampling settings beside another search.
+        ConfigError: no such search, a setting it does not have, or sampling settings with another search.
     """
     from dragoman.config import from_dict, kind_of, to_dict
     from dragoman.decode.search.sample import Sample
@@ -68,12 +71,16 @@ def chosen_search(search: str | None, **sampling: float | None) -> "SearchConfig
         return cfg
     if cfg is not None and not isinstance(cfg, Sample):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"{options}: for sampling, and --search asks for {kind_of(type(cfg))}: give one of them")
+        raise ConfigError(f"{options}: for sampling, but --search is {kind_of(type(cfg))}: give one of them")
     return from_dict(Sample, to_dict(cfg or Sample()) | given, "sampling")
 
 
 def chosen_rules(rules: Iterable[str] | None) -> "list[RuleConfig]":
-    """Raises ConfigError: no such rule, or a setting it does not have."""
+    """Return the rules that the options choose.
+
+    Raises:
+        ConfigError: no such rule, or a setting it does not have.
+    """
     from dragoman.config import from_dict
     from dragoman.decode.constraints.repetition import RuleConfig
 
@@ -81,7 +88,7 @@ def chosen_rules(rules: Iterable[str] | None) -> "list[RuleConfig]":
 
 
 def _choice(text: str, option: str) -> Any:
-    """``KIND``, ``KIND: {...}`` and ``{kind: KIND, ...}`` as plain data."""
+    """Parse ``KIND``, ``KIND: {...}`` or ``{kind: KIND, ...}`` into plain data."""
     from dragoman.config import load_yaml
 
     data = load_yaml(text, where=option)

@@ -1,4 +1,4 @@
-"""Where a command's pairs come from: a file known by its name, or sources written out as in run files."""
+"""Pairs for a command: a file by its name, or sources written as in run files."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -29,11 +29,11 @@ ColumnsOption = Annotated[
     ),
 ]
 OFTEN = 1000
-"""Pairs between two reports of progress."""
+"""Number of pairs between two reports of progress."""
 
 
 def parsed_columns(text: str | None) -> "tuple[str, str] | None":
-    """Two names with a comma between, as --columns has them.
+    """Parse two names separated by a comma, as in --columns.
 
     Raises:
         ConfigError: another number of names.
@@ -46,32 +46,33 @@ def parsed_columns(text: str | None) -> "tuple[str, str] | None":
     return names[0], names[1]
 
 
-def say_columns(sources: "Iterable[PairSource]") -> None:
-    """Say on standard error how tables are read whose first row told."""
-    from dragoman.text.formats.several import described
+def report_columns(sources: "Iterable[PairSource]") -> None:
+    """Report on standard error how tables are read whose header decided it."""
+    from dragoman.text.formats.several import describe_columns
 
-    for line in filter(None, map(described, sources)):
+    for line in filter(None, map(describe_columns, sources)):
         print(f"dragoman: {line}", file=sys.stderr)
 
 
-def pairs_of(text: str, columns: str | None = None, *, tell: bool = True) -> "Iterator[Pair]":
-    """Every pair of what ``text`` names, one source after the other; with ``tell``, how tables are read is said.
+def read_named_pairs(text: str, columns: str | None = None, *, report: bool = True) -> "Iterator[Pair]":
+    """Yield every pair of the sources that ``text`` names; with ``report``, also report how tables are read.
 
     Raises:
-        ConfigError: a source that is unknown, or said in a way that is.
-        DataError: while reading: what is wrong, and where.
+        ConfigError: an unknown source, or unknown settings.
+        DataError: while reading; the message names the error and its place.
     """
     from itertools import chain
 
     from dragoman.text.formats.pairs import read_pairs
 
     found = named_sources(text, columns)
-    if tell:
-        say_columns(found)
+    if report:
+        report_columns(found)
     return chain.from_iterable(map(read_pairs, found))
 
 
 def named_sources(text: str, columns: str | None = None) -> "list[PairSource]":
+    """Return the sources that ``text`` names."""
     from pathlib import Path
 
     from dragoman.config import load_yaml
@@ -104,13 +105,15 @@ def _written_out(plain: Any, where: str) -> "list[PairSource]":
     if not plain:
         raise ConfigError(f"{where}: an empty list: name a source")
     written: list[PairSource] = []
-    for i, one in enumerate(plain):
-        written += guess_sources(one) if isinstance(one, str) else [from_dict(PairSource, one, where=f"{where}[{i}]")]
+    for i, source in enumerate(plain):
+        written += (
+            guess_sources(source) if isinstance(source, str) else [from_dict(PairSource, source, where=f"{where}[{i}]")]
+        )
     return written
 
 
-def followed(pairs: "Iterator[Pair]", progress: Callable[[int, int], None]) -> "Iterator[Pair]":
-    """The same pairs, while ``progress`` is told how many went by."""
+def with_progress(pairs: "Iterator[Pair]", progress: Callable[[int, int], None]) -> "Iterator[Pair]":
+    """Yield the pairs, and report their number to ``progress``."""
     for number, pair in enumerate(pairs, 1):
         if number % OFTEN == 0:
             progress(number, 0)

@@ -1,19 +1,19 @@
-"""Standard input, output and error: UTF-8 whatever the locale says, and no traceback where writing fails at the end."""
+"""Standard input, output and error: UTF-8 in any locale, and no traceback where the last write fails."""
 
 import io
 import os
 import sys
 from typing import Any
 
-from dragoman.cli.messages import complain
+from dragoman.cli.messages import report_error
 from dragoman.errors import OutputError
 from dragoman.output_file import RawOutput
 
 
 def use_utf8() -> None:
-    """Read and write UTF-8, and the same bytes to standard output as to a file.
+    """Read and write UTF-8, with the same bytes on standard output as in a file.
 
-    A byte that is no UTF-8, as names of files may hold, goes out as it came in; standard error shows it escaped.
+    A byte that is not UTF-8, as file names may hold, is written as it was read; standard error shows it escaped.
     """
     _reconfigure(sys.stdin, errors="surrogateescape")
     _reconfigure(sys.stdout, errors="surrogateescape", newline="\n")
@@ -28,26 +28,26 @@ def _reconfigure(stream: Any, **options: Any) -> None:
 
 
 def _explaining(stream: io.TextIOWrapper) -> io.TextIOWrapper:
-    """The same stream, whose errors say that they are its own."""
+    """Return the stream wrapped so that its errors name it."""
     raw = RawOutput(stream.fileno(), "standard output")
-    at_once = stream.line_buffering or stream.write_through  # python -u
+    unbuffered = stream.line_buffering or stream.write_through  # python -u
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n", line_buffering=at_once
+        io.BufferedWriter(raw), encoding="utf-8", errors="surrogateescape", newline="\n", line_buffering=unbuffered
     )
 
 
 def finish(code: int) -> int:
-    """Write what is still to be written, and return the exit code: a full disk may show itself only now."""
+    """Flush standard output and return the exit code: a full disk may be noticed only now."""
     try:
         if sys.stdout:
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who read it has enough
+    except BrokenPipeError:  # the reader has closed the pipe
         code = code or 1
     except (OutputError, OSError) as error:
         if not code:
-            complain(str(error))
+            report_error(str(error))
         code = code or 2
-    # what could not be written must not be tried again when the interpreter ends
+    # the interpreter must not try to write the rest again when it exits
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code

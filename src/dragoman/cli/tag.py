@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dragoman.cli.lines import given_lines, write_lines
+from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
 from dragoman.cli.options import (
     AsOption,
@@ -19,7 +19,7 @@ from dragoman.cli.options import (
     TextArgument,
 )
 from dragoman.cli.output import OutputFormat
-from dragoman.cli.terminal import tracked
+from dragoman.cli.terminal import progress_bar
 
 if TYPE_CHECKING:
     from dragoman.decode.readers.tagger import TaggedWords
@@ -33,23 +33,25 @@ def tag(
     as_kind: AsOption = None,
     format: Annotated[
         OutputFormat,
-        typer.Option(help="text: a word and its label in each line; json: a sentence, with probabilities."),
+        typer.Option(
+            help="text: a word and its label in each line; json: a sentence in each line, with probabilities."
+        ),
     ] = OutputFormat.text,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
 ) -> None:
-    """Label each word of a sentence, or of each line of a file. Words are what stands between spaces: a word, a tab and
-    its label in each line, and an empty line after each sentence."""
+    """Label each word of a sentence, or of each line of a file. Words are separated by spaces. Output: a word, a tab
+    and its label in each line, and an empty line after each sentence."""
     from dragoman.decode.readers.tagger import Tagger
 
-    lines = given_lines(text, column=column, as_kind=as_kind)
+    lines = input_lines(text, column=column, as_kind=as_kind)
     tagger = Tagger.load(run, which=checkpoint, device=device, special_tokens=special_tokens)
 
     def found() -> "Iterator[TaggedWords]":
-        for some in line_batches(lines):
-            with tracked("tagging", len(some)) as progress:
-                tagged = tagger.tag([line.split() for line in some], progress)
+        for batch in line_batches(lines):
+            with progress_bar("tagging", len(batch)) as progress:
+                tagged = tagger.tag([line.split() for line in batch], progress)
             yield from tagged
 
     write_lines(_as_json(found()) if format is OutputFormat.json else _as_columns(found()), output)
@@ -63,6 +65,11 @@ def _as_columns(found: "Iterable[TaggedWords]") -> Iterator[str]:
 
 
 def _as_json(found: "Iterable[TaggedWords]") -> Iterator[str]:
-    for row, one in enumerate(found, 1):
-        record = {"row": row, "tokens": one.tokens, "labels": one.labels, "probabilities": one.probabilities}
+    for row, sentence in enumerate(found, 1):
+        record = {
+            "row": row,
+            "tokens": sentence.tokens,
+            "labels": sentence.labels,
+            "probabilities": sentence.probabilities,
+        }
         yield json.dumps(record, ensure_ascii=False)

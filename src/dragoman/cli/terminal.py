@@ -1,4 +1,4 @@
-"""What a command writes to: tables and live progress for people, plain lines where the output goes elsewhere."""
+"""Terminal output: tables and live progress for people, plain lines where the output goes elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=2)
 def console(*, errors: bool = False) -> "Console":
-    """Where results go or, with ``errors``, what is said about them: the latter stays out of pipes."""
+    """Return the console for results or, with ``errors``, for messages about them, which stay out of pipes."""
     from rich.console import Console
     from rich.control import Control
 
     class LoggedConsole(Console):
-        """Whatever is printed is also in the log, where one is kept."""
+        """Console that also writes to the log, if there is one."""
 
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*objects, **options)
             log = messages.current.log
-            if log and not any(isinstance(one, Control) for one in objects):  # what moves a live display
+            if log and not any(isinstance(printed, Control) for printed in objects):  # Control moves a live display
                 log.add(messages.plain(*objects, **options))
 
     return LoggedConsole(stderr=errors, highlight=False, soft_wrap=False)
 
 
 def duration(seconds: float) -> str:
-    """``3:07``, ``1:02:03``: as short as it can be."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+    """Return a duration as ``3:07`` or ``1:02:03``."""
+    rounded = round(seconds)
+    hours, minutes = divmod(rounded // 60, 60)
+    return f"{hours}:{minutes:02}:{rounded % 60:02}" if hours else f"{minutes}:{rounded % 60:02}"
 
 
 @contextmanager
 def progress_console() -> "Iterator[Console]":
-    """Show on standard output what goes on while the block runs, unless the command is to be quiet."""
+    """Yield the console for live progress on standard output, silenced for a quiet command."""
     screen = console()
     before, screen.quiet = screen.quiet, screen.quiet or messages.current.quiet
     try:
@@ -48,8 +48,9 @@ def progress_console() -> "Iterator[Console]":
 
 
 @contextmanager
-def tracked(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on standard error while the block runs: call what is yielded with (done, total).
+def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar with rate and time left on standard error while the block runs; yield its update function of
+    (done, total).
 
     Without a total it only counts.
     """

@@ -32,32 +32,32 @@ def train(
     pairs: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Parallel text: {sources.FILES}. May be repeated. Of a folder of JSON or text files by language, "
+            help=f"Parallel text: {sources.FILES}. May be repeated. For a folder of JSON or text files by language, "
             "--columns names the languages."
         ),
     ] = None,
     columns: sources.ColumnsOption = None,
     preset: Annotated[
-        str | None, typer.Option(help="What the run is based on; dragoman config presets lists them.")
+        str | None, typer.Option(help="The preset that the run is based on; dragoman config presets lists them.")
     ] = None,
     run: Annotated[
         Path | None, typer.Option(help="Directory of the run; default: runs/ and the name of the file.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the bit.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped, equal to the bit.")] = False,
     checkpoint: Annotated[
-        str, typer.Option(help="With --resume: where to go on from; newer checkpoints are set aside.")
+        str, typer.Option(help="With --resume: the checkpoint to resume from; newer ones are set aside.")
     ] = "last",
     deliberate: Annotated[
-        bool, typer.Option("--deliberate", help="With --resume: allow changes that make it another training.")
+        bool, typer.Option("--deliberate", help="With --resume: allow changes that make it a different training.")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into the run's directory.")
     ] = False,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Say where the time of a few steps goes, and keep a trace of them.")
+        bool, typer.Option("--profile", help="Report where the time of a few steps goes, and store a trace of them.")
     ] = False,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes that learn together, each on a GPU or a share of the cores.")
+        int, typer.Option(min=1, help="Number of training processes, each on a GPU or a part of the cores.")
     ] = 1,
 ) -> None:
     """Train a model: from a run file, or straight from parallel text.
@@ -71,7 +71,7 @@ def train(
     if tensorboard:
         from dragoman.train.tensorboard import summary_writer
 
-        summary_writer()  # told before anything is begun
+        summary_writer()  # reports a missing package before anything starts
     settings = [word for word in what or [] if "=" in word and not os.path.exists(word)]
     names = [word for word in what or [] if word not in settings]
     if len(names) > 1:
@@ -83,42 +83,44 @@ def train(
         raise ConfigError("nothing to train on: name a run file, or give parallel text with --pairs")
     directory = run or _default_directory(name or (pairs or [""])[0])
 
-    def begun(group: "SingleProcess") -> "Trainer":
+    def open_trainer(group: "SingleProcess") -> "Trainer":
         if resume:
             return _resumed(str(name), directory, settings, checkpoint, deliberate, group)
         return _started(
-            name, _training_text(pairs or [], columns, tell=group.first), preset, directory, settings, group
+            name, _training_text(pairs or [], columns, report=group.first), preset, directory, settings, group
         )
 
-    together = processes == 1 or in_a_group()
+    join = processes == 1 or in_a_group()
     raise typer.Exit(
-        _watched(begun, tensorboard=tensorboard, profile=profile)
-        if together
+        _watched(open_trainer, tensorboard=tensorboard, profile=profile)
+        if join
         else _launched(processes, name or "", directory)
     )
 
 
 def _launched(count: int, name: str, directory: Path) -> int:
-    """This command once more, as so many processes."""
+    """Run this command again in ``count`` processes."""
     codes = launch([sys.executable, "-m", "dragoman", *sys.argv[1:]], count)
     failed = [code for code in codes if code not in (0, STOPPED)]
-    if told := [code for code in failed if code > 0]:
-        return max(told)
+    if reported := [code for code in failed if code > 0]:
+        return max(reported)
     if failed:
         killed = ", ".join(f"process {i} by {signal.Signals(-code).name}" for i, code in enumerate(codes) if code < 0)
         again = f"dragoman train {name if Path(name).is_dir() else directory} --resume --processes {count}"
-        raise ProcessLost(f"killed: {killed}. What was saved is good; go on with: {again}")
+        raise ProcessLost(f"killed: {killed}. The checkpoints are intact; resume with: {again}")
     return max(codes)
 
 
-def _watched(begun: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
-    from dragoman.cli.watch import attend, watch
+def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
+    from dragoman.cli.watch import run_silently, watch
     from dragoman.train.distributed.processes import join_group
     from dragoman.train.run import follow
 
     with join_group() as group:
         finished = (
-            watch(begun(group), tensorboard=tensorboard, profile=profile) if group.first else attend(follow(group))
+            watch(open_trainer(group), tensorboard=tensorboard, profile=profile)
+            if group.first
+            else run_silently(follow(group))
         )
     return 0 if finished.complete else STOPPED
 
@@ -131,7 +133,7 @@ def _resumed(
 
     if os.path.isdir(name):
         return resume(name, overrides=settings, checkpoint=checkpoint, deliberate=deliberate, group=group)
-    cfg = load(name, settings)  # a run file: the run it started goes on, if the file still says the same
+    cfg = load(name, settings)  # a run file: resumes the run it started, if the file is unchanged
     return resume(run, cfg=cfg, checkpoint=checkpoint, deliberate=deliberate, group=group)
 
 
@@ -148,7 +150,7 @@ def _started(
     from dragoman.train.run import start
 
     if name is not None and os.path.isdir(name):
-        raise ConfigError(f"{name} is a directory: to go on with the run there, add --resume")
+        raise ConfigError(f"{name} is a directory: to resume the run there, add --resume")
     given: dict[str, Any] = load_yaml(Path(name)) if name else {"preset": "transformer-small"}
     if preset:
         given = {**given, "preset": preset}
@@ -157,19 +159,19 @@ def _started(
     return start(load(given, settings), run, group=group)
 
 
-def _training_text(pairs: list[str], columns: str | None, *, tell: bool) -> "list[PairSource]":
+def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "list[PairSource]":
     from dragoman.text.formats.several import guess_sources
 
     if columns is not None and not pairs:
-        raise ConfigError("--columns: is for --pairs; in a run file, data.train has source and target for it")
+        raise ConfigError("--columns: is for --pairs; in a run file, use source and target of data.train")
     found = [source for name in pairs for source in guess_sources(name, sources.parsed_columns(columns))]
-    if tell:
-        sources.say_columns(found)
+    if report:
+        sources.report_columns(found)
     return found
 
 
 def _default_directory(name: str) -> Path:
     plain = Path(name.split(",")[0])
     stem = (plain.name or plain.resolve().name).removesuffix(".gz").partition(".")[0]
-    words = re.findall(r"[\w-]+", str(plain)) if set(name) & set("*?[") else [stem]  # of a pattern, its first folder
+    words = re.findall(r"[\w-]+", str(plain)) if set(name) & set("*?[") else [stem]  # the first folder of a pattern
     return Path("runs") / (words[0] if words else "run")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.argument import RULE, STDIN
-from dragoman.cli.lines import INSIST, checked_lines, given_lines
+from dragoman.cli.lines import INSIST, checked_lines, input_lines
 from dragoman.cli.options import (
     CheckpointOption,
     ColumnOption,
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 
 class SplitSentences(StrEnum):
+    """Splitting of lines into sentences."""
+
     auto = "auto"
     on = "on"
     off = "off"
@@ -65,7 +67,7 @@ def translate(
     as_kind: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="KIND", help="What a file is, whatever its name ends in: text (lines), po, xliff or tmx."
+            "--as", metavar="KIND", help="The format of a file, whatever its extension: text (lines), po, xliff or tmx."
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
@@ -79,48 +81,49 @@ def translate(
     scores: Annotated[bool, typer.Option("--scores", help="Add columns: score and log-probability.")] = False,
     alignments: Annotated[
         bool,
-        typer.Option("--alignments", help="Add a column: words that belong together, as 0-0 1-2 (source-target)."),
+        typer.Option("--alignments", help="Add a column: aligned words, as 0-0 1-2 (source-target)."),
     ] = False,
     flag_below: Annotated[
         float | None,
         typer.Option(min=0, max=1, metavar="P", help="Add columns: confidence, and 'review' where it is below P."),
     ] = None,
     format: Annotated[
-        OutputFormat, typer.Option(help="text: columns between tabs; json: an object a line.")
+        OutputFormat, typer.Option(help="text: columns separated by tabs; json: an object a line.")
     ] = OutputFormat.text,
     prefix_column: Annotated[
         bool, typer.Option("--prefix-column", help="Each line holds a text, a tab, and how its translation begins.")
     ] = False,
     cache: Annotated[
-        str, typer.Option(help="What decoding keeps, and how: for example paged:16+int8, window:64:4 or growing.")
+        str, typer.Option(help="Layout of the key/value cache: for example paged:16+int8, window:64:4 or growing.")
     ] = "preallocated",
     terms: Annotated[
         Path | None,
         typer.Option(help="A glossary: a .tsv or .csv with columns source, target (a|b for alternatives), forbidden."),
     ] = None,
     forbid: Annotated[
-        list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may hold; may be repeated.")
+        list[str] | None, typer.Option(metavar="TERM", help="A term that no translation may contain; may be repeated.")
     ] = None,
     tag: TagOption = None,
     context: ContextOption = None,
     redo: Annotated[
-        bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: what is translated already, too.")
+        bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: also replace existing translations.")
     ] = False,
     source_language: Annotated[
-        str | None, typer.Option(metavar="LANGUAGE", help="Of a .tmx file's many; and for --split-sentences.")
+        str | None,
+        typer.Option(metavar="LANGUAGE", help="Source language of a .tmx file; also used by --split-sentences."),
     ] = None,
     target_language: Annotated[
         str | None,
-        typer.Option(metavar="LANGUAGE", help="Of the translations in a .po, .xlf or .tmx file that does not say it."),
+        typer.Option(metavar="LANGUAGE", help="Target language of a .po, .xlf or .tmx file that does not declare it."),
     ] = None,
     split_sentences: Annotated[
         SplitSentences,
         typer.Option(
-            help="Translate each sentence of a line by itself; auto: if the training text was such sentences."
+            help="Translate each sentence of a line by itself; auto: if the training text was single sentences."
         ),
     ] = SplitSentences.auto,
     check_numbers: Annotated[
-        bool, typer.Option(help="Numbers and signs of a line must come out too, or a warning says so.")
+        bool, typer.Option(help="Warn where numbers or signs of a line are missing in its translation.")
     ] = True,
     special_tokens: SpecialTokensOption = False,
     checkpoint: CheckpointOption = "best",
@@ -129,8 +132,9 @@ def translate(
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
-    Placeholders ({name}, %s, <b>, links) survive. Of a .po, .xlf or .tmx file, what is missing is filled in. A run that
-    has learnt to reads each line with those before it; an empty line ends a document."""
+    Placeholders ({name}, %s, <b>, links) survive. In a .po, .xlf or .tmx file, missing translations are filled in. A
+    run that was trained with context reads each line with those before it; an empty line ends a document.
+    """
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
     from dragoman.decode.constraints.glossary import Glossary
@@ -141,26 +145,26 @@ def translate(
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
-    given = documents.opened(text or [], source_language, target_language, output, as_kind)
+    given = documents.open_documents(text or [], source_language, target_language, output, as_kind)
     if given and (nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text):
         raise ConfigError(
-            f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines"
+            f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
         )
-    apart = [] if given else _files_apart(text or [], output)
-    goals = [goal for _, goal in apart] or [one.output for one in given] or [output]
+    non_text = [] if given else _files_apart(text or [], output)
+    goals = [goal for _, goal in non_text] or [one.output for one in given] or [output]
     _check_outputs(goals)
     typed = not text and output is None and sys.stdin.isatty()
     reading_as = {"column": column, "as_kind": INSIST if prefix_column else as_kind}
-    named = [] if typed or given else [name for name, _ in apart] or [text]
-    inputs = [given_lines(some, **reading_as) for some in named]
+    named = [] if typed or given else [name for name, _ in non_text] or [text]
+    inputs = [input_lines(some, **reading_as) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
     layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
-    how = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    reading_so = {"context": context, "special_tokens": special_tokens, "source_language": source_language}
-    loading = {"device": device, "precision": precision, "split_sentences": split_sentences.value}
-    translator = Translator.load(run, which=checkpoint, **loading, **reading_so)
+    options = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
+    reading_options = {"context": context, "special_tokens": special_tokens, "source_language": source_language}
+    loading_options = {"device": device, "precision": precision, "split_sentences": split_sentences.value}
+    translator = Translator.load(run, which=checkpoint, **loading_options, **reading_options)
 
     tags = tuple(tag or ())
     translator.check_tags(tags)
@@ -168,41 +172,46 @@ def translate(
     def ask(
         questions: "list[SourceQuestion]", search: "SearchConfig" = cfg, progress: "Progress | None" = None
     ) -> "list[Translation]":
-        asked = [as_request(question, tags=tags) for question in questions]
-        return translator.translate(asked, search=search, progress=progress, **how)
+        requests = [as_request(question, tags=tags) for question in questions]
+        return translator.translate(requests, search=search, progress=progress, **options)
 
-    def more(questions: "list[SourceQuestion]", _: object) -> "list[Translation]":
-        """Several answers, for texts whose first one has lost a placeholder."""
+    def ask_nbest(questions: "list[SourceQuestion]", _: object) -> "list[Translation]":
+        """Return several candidates, for texts whose best one has lost a placeholder."""
         return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
 
-    reading = {"require": more, "context": translator.context, "check_numbers": check_numbers, "glossary": glossary}
+    stream_options = {
+        "require": ask_nbest,
+        "context": translator.context,
+        "check_numbers": check_numbers,
+        "glossary": glossary,
+    }
     for _, document, goal in given:
-        documents.fill(document, ask, output=goal, redo=redo, flag_below=flag_below, **reading)
+        documents.fill(document, ask, output=goal, redo=redo, flag_below=flag_below, **stream_options)
     if given:
         return
     if typed:
-        _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **reading), sys.stdout, layout))
+        _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **stream_options), sys.stdout, layout))
 
     def translated(lines: Iterable[str]) -> "Iterator[Translation]":
         grouping = grouping_of(lines)
         if prefix_column:
-            return translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **how)
+            return translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **options)
         read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
-        return placeholders.stream(read, ask, grouping=grouping, **reading)
+        return placeholders.stream(read, ask, grouping=grouping, **stream_options)
 
     for lines, goal in zip(inputs, goals, strict=False):  # none where sentences are typed
         _write_results(translated(lines), goal, layout)
 
 
 def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[str, ...]) -> "Iterator[Request]":
-    """Yield a request for each line of a text, a tab, and how its translation begins."""
+    """Yield a request for each line of a text, a tab, and the beginning of its translation."""
     from dragoman.decode.request import as_request
     from dragoman.text.cleaning.clean import normalise
 
     texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
-    asked = translator.document(normalise(text) for text, _ in texts)  # one line in, one line out
-    for one, (_, prefix) in zip(asked, prefixes, strict=True):
-        yield as_request(one, prefix=prefix, tags=tags)
+    questions = translator.document(normalise(text) for text, _ in texts)  # question line in, question line out
+    for question, (_, prefix) in zip(questions, prefixes, strict=True):
+        yield as_request(question, prefix=prefix, tags=tags)
 
 
 def _search_for(chosen: "SearchConfig | None", beam: int, nbest: int) -> "SearchConfig":
@@ -222,11 +231,11 @@ def _files_apart(names: list[str], output: Path | None) -> list[tuple[str, Path]
     Raises:
         ConfigError: two files of one name, or standard input among them.
     """
-    from dragoman.cli.document import targets
+    from dragoman.cli.document import output_paths
 
     if len(names) < 2 or output is None or not output.is_dir():
         return []
-    return [(name, goal) for name, goal in zip(names, targets(names, output), strict=True) if goal is not None]
+    return [(name, goal) for name, goal in zip(names, output_paths(names, output), strict=True) if goal is not None]
 
 
 def _write_results(results: "Iterable[Translation]", output: Path | None, layout: OutputLayout) -> None:
@@ -237,7 +246,7 @@ def _write_results(results: "Iterable[Translation]", output: Path | None, layout
 
 
 def _check_outputs(paths: Iterable[Path | None]) -> None:
-    """Refuse what cannot be written to before a model is loaded."""
+    """Refuse an output that cannot be written to, before a model is loaded."""
     from dragoman.output_file import check_output_file
 
     for path in paths:

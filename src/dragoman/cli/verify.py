@@ -1,4 +1,4 @@
-"""dragoman verify: does a run give the same answer every way it can be asked?"""
+"""dragoman verify: equality of a run's answers across caches, batches, orders and kernels."""
 
 import json
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ def verify(
         Path | None,
         typer.Option(help="A text file; default: the run's own test or validation text, without one random inputs."),
     ] = None,
-    sentences: Annotated[int, typer.Option(min=1, help="Examples that are asked, at most.")] = 100,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 leaves it out.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Examples asked at a time.")] = 32,
+    sentences: Annotated[int, typer.Option(min=1, help="Largest number of examples.")] = 100,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 skips it.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes a minute.")] = False,
     format: Annotated[OutputFormat, typer.Option(help="text: a table; json: an object a line.")] = OutputFormat.text,
     checkpoint: CheckpointOption = "best",
@@ -32,27 +32,27 @@ def verify(
 ) -> None:
     """Count how many answers are the same alone and in batches, padded, in another order, with every cache and kernel.
 
-    For every kind of model. Exit code 1 when an answer differs that must not. Caches that keep fewer bits are counted,
+    For every kind of model. Exit code 1 when an answer differs that must not. Caches of lower precision are counted,
     not judged.
     """
-    from dragoman.cli.terminal import tracked
+    from dragoman.cli.terminal import progress_bar
     from dragoman.decode.verify.checks import run_checks
     from dragoman.decode.verify.opening import open_run
 
-    opened = open_run(
+    runs = open_run(
         run, checkpoint, text=text, examples=sentences, device=device, beam=beam, batch=batch, compiled=compiled
     )
     found = []
-    for one in opened:
-        with tracked("verifying", len(one.verifier.questions())) as progress:
-            found.append((one, list(run_checks(one.verifier, progress))))
-    checks = [check for _, some in found for check in some]
+    for verifiable in runs:
+        with progress_bar("verifying", len(verifiable.verifier.questions())) as progress:
+            found.append((verifiable, list(run_checks(verifiable.verifier, progress))))
+    checks = [check for _, part_checks in found for check in part_checks]
     if format is OutputFormat.json:
         _print_json(checks)
     else:
         _print_table(checks)
-        for one, some in found:
-            _print_failures(some, one)
+        for verifiable, part_checks in found:
+            _print_failures(part_checks, verifiable)
         _print_count(checks)
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
@@ -91,8 +91,8 @@ def _verdict(check: "Check") -> str:
 def _print_failures(checks: "Sequence[Check]", opened: "VerifiableRun") -> None:
     from dragoman.cli.terminal import console
 
-    def shown(ids: tuple[int, ...]) -> str:
-        with suppress(Exception):  # whatever is wrong with the model, its ids can be shown
+    def described(ids: tuple[int, ...]) -> str:
+        with suppress(Exception):  # even with a broken tokenizer the ids can be shown
             assert opened.tokenizer
             return repr(opened.tokenizer.decode(list(ids[:-1])))
         return str(list(ids))
@@ -101,12 +101,21 @@ def _print_failures(checks: "Sequence[Check]", opened: "VerifiableRun") -> None:
         if check.passed:
             continue
         assert check.failure is not None
-        row, wanted, got, apart = check.failure.row, check.failure.wanted, check.failure.got, check.failure.difference
-        said = f"the reference says {shown(wanted)}, this says {shown(got)}"
-        if apart is not None:
-            said = f"{shown(wanted)}: {apart:.1e} apart" if wanted else f"{apart:.1e} apart"
-        given = f" ({opened.texts[row - 1]!r})" if opened.texts else ""
-        console(errors=True).print(f"{check.name}, {check.searched}: example {row}{given}: {said}", markup=False)
+        row, wanted, got, difference = (
+            check.failure.row,
+            check.failure.wanted,
+            check.failure.got,
+            check.failure.difference,
+        )
+        description = f"the reference says {described(wanted)}, this says {described(got)}"
+        if difference is not None:
+            description = (
+                f"{described(wanted)}: differs by {difference:.1e}" if wanted else f"differs by {difference:.1e}"
+            )
+        quoted = f" ({opened.texts[row - 1]!r})" if opened.texts else ""
+        console(errors=True).print(
+            f"{check.name}, {check.searched}: example {row}{quoted}: {description}", markup=False
+        )
 
 
 def _print_count(checks: "Sequence[Check]") -> None:

@@ -1,4 +1,4 @@
-"""A run on the terminal: a live line of progress below, what happened above it."""
+"""Terminal view of a training run: a live line of progress below, events above it."""
 
 import time
 from typing import TYPE_CHECKING
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from dragoman.train.trainer import Trainer
 
 QUIET = 15.0
-"""Seconds between lines of progress where nobody watches them move."""
+"""Seconds between lines of progress where the output is not a terminal."""
 SHOWN = 200
-"""Characters of a sample."""
+"""Largest number of characters of a sample."""
 BAR = 8
 BESIDE = len("- validating  ") + BAR
-"""Characters of a live line that are no figures."""
+"""Number of characters of the live line besides its figures."""
 
 
 def watch(run: "Trainer", *, tensorboard: bool = False, profile: bool = False) -> Finished:
-    """Make the run happen and show it; what it says when it stops."""
+    """Train and show the run; return its last event."""
     from rich.progress import Progress
 
     from dragoman.train.profile import Profile
@@ -57,15 +57,15 @@ def watch(run: "Trainer", *, tensorboard: bool = False, profile: bool = False) -
 
 
 def columns() -> "tuple[ProgressColumn, ...]":
-    """Return the parts of the live line."""
+    """Return the columns of the live line."""
     from rich.progress import BarColumn, SpinnerColumn, TextColumn
 
     figures = TextColumn("{task.fields[figures]}")
     return SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=BAR), figures
 
 
-def attend(run: "Trainer") -> Finished:
-    """Make the run happen where another process shows it."""
+def run_silently(run: "Trainer") -> Finished:
+    """Train where another process shows the run; return its last event."""
     for event in run.events():
         if isinstance(event, Finished):
             return event
@@ -73,13 +73,14 @@ def attend(run: "Trainer") -> Finished:
 
 
 class TrainScreen:
-    """Knows how each event looks."""
+    """Screen of a run: prints each event."""
 
     def __init__(self, run: "Trainer", live: "Progress"):
         self.run, self.live, self.shown = run, live, 0.0
         self.bar = live.add_task("preparing", total=None, figures="")
 
     def show(self, event: Event) -> None:
+        """Print an event."""
         match event:
             case Preparing(stage):
                 self.live.update(self.bar, description=stage)
@@ -90,7 +91,7 @@ class TrainScreen:
             case Started():
                 self.started(event)
             case StepsReported():
-                self.learned(event)
+                self.reported(event)
             case Validating():
                 self.live.update(self.bar, description="validating")
             case Validated():
@@ -105,17 +106,17 @@ class TrainScreen:
         self.live.console.print(text, soft_wrap=True)
 
     def started(self, e: Started) -> None:
-        some = f", of which {e.learning / 1e6:.2f}M learn" if e.learning < e.parameters else ""
-        together = f", {e.processes} processes" if e.processes > 1 else ""
-        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{some}; {e.device}, {e.precision}{together}")
-        per_epoch = f"{e.steps_per_epoch:,} steps an epoch, {100 * e.padding_share:.1f}% padding"
+        trained = f", of which {e.learning / 1e6:.2f}M are trained" if e.learning < e.parameters else ""
+        processes = f", {e.processes} processes" if e.processes > 1 else ""
+        self.say(f"{e.summary}; {e.parameters / 1e6:.2f}M parameters{trained}; {e.device}, {e.precision}{processes}")
+        per_epoch = f"{e.steps_per_epoch:,} steps per epoch, {100 * e.padding_share:.1f}% padding"
         self.say(
             f"{per_epoch}; [bold]{self.run.directory.path}[/bold]"
-            + (f"; going on after step {e.step:,}" if e.step else "")
+            + (f"; resuming after step {e.step:,}" if e.step else "")
         )
         self.live.update(self.bar, description="training", total=e.total, completed=e.step)
 
-    def learned(self, e: StepsReported) -> None:
+    def reported(self, e: StepsReported) -> None:
         room = self.live.console.width
         live = fitting_figures(e, room - BESIDE)
         self.live.update(self.bar, description="training", total=e.total, completed=e.step, figures=live)
@@ -128,8 +129,8 @@ class TrainScreen:
                 log.add(messages.plain(figures, soft_wrap=True))
 
     def finished(self, e: Finished) -> None:
-        """Commands stand on lines of their own, so that they can be pasted."""
-        lead = ("; to train longer:" if e.complete else "; go on with:") if e.command else "."
+        """Print the end. Commands are on lines of their own, so that they can be pasted."""
+        lead = ("; to train longer:" if e.complete else "; resume with:") if e.command else "."
         self.say(f"[bold]{e.reason[0].upper()}{e.reason[1:]}{lead}[/bold]")
         if e.command:
             self.say(f"  {_plain(e.command)}")
@@ -150,7 +151,7 @@ class TrainScreen:
 
 
 def fitting_figures(e: StepsReported, room: int) -> str:
-    """Return as many figures as ``room`` characters hold, the most wanted ones first."""
+    """Return as many figures as ``room`` characters hold, the most important first."""
     left = "" if e.seconds_left is None else f"{duration(e.seconds_left)} left"
     text = f"step {e.step:,}" + (f"/{e.total:,}" if e.total else "")
     figures = (
@@ -170,7 +171,7 @@ def fitting_figures(e: StepsReported, room: int) -> str:
 
 
 def _short(text: str) -> str:
-    """Of a long text the beginning; samples.jsonl has all of it."""
+    """Return the beginning of a long text; samples.jsonl has all of it."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 

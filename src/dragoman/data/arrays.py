@@ -19,7 +19,7 @@ from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import read_bytes
-from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, split_labelled_examples
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -257,7 +257,9 @@ class LabelledArrays:
             DataError: a file that cannot be read, a label that training never saw, or too few examples.
         """
         sources = self.train, self.valid, self.test
-        found = set_apart_labelled(sources, read_arrays, lambda example: [example.label], self.hold_out, self.overlap)
+        found = split_labelled_examples(
+            sources, read_arrays, lambda example: [example.label], self.hold_out, self.overlap
+        )
         floats = _has_floats(chain(found.split.train, found.split.valid, found.split.test))
         return replace(found, facts={**found.facts, "numbers": "<f4" if floats else "|u1"})
 

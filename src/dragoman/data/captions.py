@@ -12,7 +12,7 @@ from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import read_bytes
 from dragoman.text.formats.pairs import Table, read_pairs
-from dragoman.text.splits import Overlapping, SplitExamples, set_apart
+from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 class CaptionedImage(NamedTuple):
@@ -77,4 +77,4 @@ class CaptionedImages:
         """
         examples = [example for table in self.train for example in table.read()]
         valid, test = (None if table is None else list(table.read()) for table in (self.valid, self.test))
-        return set_apart(examples, valid, test, self.hold_out, self.overlap)
+        return split_examples(examples, valid, test, self.hold_out, self.overlap)

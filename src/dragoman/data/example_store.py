@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dragoman.text.store import Store, building, chunks
+from dragoman.text.store import Store, chunks, create_store
 
 CHUNK = 1000
 """Examples in memory while they are encoded."""
@@ -40,7 +40,7 @@ class ExampleStore(ABC):
         """Tensors, with ``to(device)``."""
 
     def store(self, folder: Path, examples: Sequence[Any]) -> None:
-        with building(folder, self.sizes) as store:
+        with create_store(folder, self.sizes) as store:
             for chunk in chunks(examples, CHUNK):
                 store.write(**self.columns(chunk))
 

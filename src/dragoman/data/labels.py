@@ -44,7 +44,7 @@ class LabelledExamples(ExampleStore):
         return one_sided_lengths(self.material.positions(store.columns["given"].lengths))
 
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> LabelledBatch:
-        given = self.material.collate([store.columns["given"].stored(int(i)) for i in rows])
+        given = self.material.collate([store.columns["given"].raw_row(int(i)) for i in rows])
         return LabelledBatch(given, torch.from_numpy(true_labels(store)[rows]))
 
 

@@ -51,7 +51,7 @@ class MatchedExamples(ExampleStore):
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> MatchedBatch:
         return MatchedBatch(
             *(
-                material.collate([store.columns[name].stored(int(i)) for i in rows])
+                material.collate([store.columns[name].raw_row(int(i)) for i in rows])
                 for name, material in self.materials.items()
             )
         )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dragoman.config import OneOf, at, config, unknown
 from dragoman.errors import ConfigError
-from dragoman.text.mix import check_weights, shares
+from dragoman.text.mix import check_weights, source_fractions
 
 Sizes = Mapping[str, int]
 """The sources, by name, with the pairs each has."""
@@ -29,7 +29,7 @@ class Concatenate:
         return True
 
     def shares(self, sizes: Sizes, done: float) -> list[float]:
-        return shares(list(sizes.values()), [1.0] * len(sizes), 1.0)
+        return source_fractions(list(sizes.values()), [1.0] * len(sizes), 1.0)
 
 
 @config
@@ -46,7 +46,7 @@ class Temperature:
         return True
 
     def shares(self, sizes: Sizes, done: float) -> list[float]:
-        return shares(list(sizes.values()), [1.0] * len(sizes), self.temperature)
+        return source_fractions(list(sizes.values()), [1.0] * len(sizes), self.temperature)
 
 
 @config
@@ -73,7 +73,7 @@ class Weights:
         return self.weights[name] > 0
 
     def shares(self, sizes: Sizes, done: float) -> list[float]:
-        return shares([1] * len(sizes), [self.weights[name] for name in sizes], 1.0)
+        return source_fractions([1] * len(sizes), [self.weights[name] for name in sizes], 1.0)
 
 
 @config

@@ -28,15 +28,15 @@ from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.formats.kinds import read_plain_lines
 from dragoman.text.formats.writing import check_output, write_pairs
-from dragoman.text.lines import Before, Pair
-from dragoman.text.unfinished import FinishedLine, UnfinishedFile, unfinished
+from dragoman.text.lines import Pair, PrecedingSentences
+from dragoman.text.unfinished import FinishedLine, UnfinishedFile, open_unfinished
 
 LOT = 1024
 """Lines translated together: the most that an interruption costs."""
 
 Making = Callable[[str, str], Pair]
 """Of an original and its translation."""
-Lines = list[tuple[str, Before]]
+Lines = list[tuple[str, PrecedingSentences]]
 """Some lines of a text, with what the run reads of those before each."""
 Translate = Callable[[Lines, Progress], list[Translation]]
 """As many translations as lines, in their order."""
@@ -114,7 +114,7 @@ class Augmentation:
         total = sum(1 for _ in read_plain_lines(text))  # and each of them can be read
         if not total:
             raise DataError(f"{text}: no lines in it")
-        with unfinished(output) as kept:
+        with open_unfinished(output) as kept:
             translate, context = self._ready(kept)
             for lines in _lots(text, kept, context):
 
@@ -133,14 +133,14 @@ class Augmentation:
     def _ready(self, kept: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
         """The translator and the context it reads, and ``kept`` taken up: what is chosen by the machine stays as it was
         first chosen."""
-        before = kept.how or {}
+        before = kept.settings or {}
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
         translator = Translator.load(checkpoint.path, device=device, precision=precision)
         translator.check_tags(self.tags)
         splitter = translator.splitter
-        kept.take_up(
+        kept.resume(
             {
                 "pairs": self.making.__name__,
                 "checkpoint": checkpoint.path.name,

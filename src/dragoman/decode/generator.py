@@ -92,7 +92,7 @@ class Generator:
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
         if special_tokens:
-            tokenizer = tokenizer.reading_special_tokens()
+            tokenizer = tokenizer.with_special_tokens()
         return cls(prepare_for_inference(model, device, precision), tokenizer)
 
     def generate(

@@ -34,7 +34,7 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.corpus import source_rows
-from dragoman.text.invariants import as_it_is, is_wordless
+from dragoman.text.invariants import is_wordless, keep_verbatim
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
@@ -117,7 +117,7 @@ class Job:
         further one has those before it as its context."""
         found, before = list[Request](), list(request.context)
         for part in parts:
-            context = self.context.chosen(before)
+            context = self.context.select(before)
             plain = Request("", forbidden=request.forbidden, tags=request.tags) if found else request
             found.append(self.with_terms(replace(plain, text=part.text, context=context), row))
             before = [*context, part.text]
@@ -234,7 +234,7 @@ class Job:
         self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
     ) -> Translation:
         if not parts:
-            text = as_it_is(source) if source.strip() else ""
+            text = keep_verbatim(source) if source.strip() else ""
             links = None if self.aligner is None or not text else tuple((i, i) for i in range(len(text.split())))
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []

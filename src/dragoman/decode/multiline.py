@@ -50,7 +50,7 @@ def _lines_of(request: Request, job: Job) -> list[Request]:
             found.append(replace(request, text=text))
             begun = True
         else:
-            context = job.context.chosen(before)
+            context = job.context.select(before)
             found.append(Request(text, forbidden=request.forbidden, tags=request.tags, context=context))
         before.append(text)
     return found

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.lines import Before, Pair, Sourced
+from dragoman.text.lines import Pair, PrecedingSentences, Sourced
 
 Alternatives = tuple[str, ...]
 """Of which one will do: a term and its inflected forms."""
@@ -26,7 +26,7 @@ class Request:
     """Terms that it does not contain."""
     tags: tuple[str, ...] = ()
     """Those of a source of the training text, such as 2de: they stand before the text as they did there."""
-    context: Before = ()
+    context: PrecedingSentences = ()
     """The sentences before the text in its document, the nearest last, for a run that has learnt to read some
     (``data.context``): as many of them as it reads. They are not translated."""
 

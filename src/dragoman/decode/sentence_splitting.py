@@ -14,7 +14,7 @@ from typing import Literal
 from dragoman.config import config, from_dict
 from dragoman.decode.segmentation import TextSegment
 from dragoman.errors import ConfigError
-from dragoman.text.placeholders import Placeholder, Role, find
+from dragoman.text.placeholders import Placeholder, Role, find_placeholders
 
 Splitting = Literal["auto", "on", "off"]
 MOSTLY = 0.8
@@ -60,7 +60,7 @@ class BySentences:
         found = list(segment(self.language.partition("-")[0], text))
         if len(found) < 2 or "".join(found) != text:
             return []
-        placeholders, ends, start, at = find(text), [], 0, 0
+        placeholders, ends, start, at = find_placeholders(text), [], 0, 0
         for sentence in found[:-1]:
             at += len(sentence)
             if _divides(text[start:at], text[at:]) and not any(s < at < e for s, e in _wholes(placeholders)):

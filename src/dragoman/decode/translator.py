@@ -31,7 +31,7 @@ from dragoman.decode.translation import Candidate, Translation
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, learnt
+from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -104,8 +104,8 @@ class Translator:
         model, source_tokenizer, target_tokenizer, config = load_writer(run, which)
         check(run, model, TRANSLATES)
         if special_tokens:
-            source_tokenizer = source_tokenizer.reading_special_tokens()
-        before = learnt(config).limited(context)
+            source_tokenizer = source_tokenizer.with_special_tokens()
+        before = context_of_run(config).limited(context)
         cleaning = (config.get("data") or {}).get("cleaning") or {}
         longest = cleaning.get("max_characters", LONGEST) or sys.maxsize
         translator = cls(
@@ -243,7 +243,7 @@ class Translator:
         if not isinstance(pair, Sourced):
             return Pair(*pair)
         self.context.check(pair.context)
-        return pair._replace(context=self.context.chosen(pair.context))
+        return pair._replace(context=self.context.select(pair.context))
 
 
 def _requests(texts: Iterable[str | Request]) -> list[Request]:

@@ -144,7 +144,7 @@ class ClassificationExaminer(Examiner):
         if not (self.data / name).is_dir():
             return []
         store, labels = Store.open(self.data / name), self.classifier.labels
-        given = (self.classifier.material.restored(store.columns["given"].stored(i)) for i in range(len(store)))
+        given = (self.classifier.material.restored(store.columns["given"].raw_row(i)) for i in range(len(store)))
         rows = enumerate(zip(given, true_labels(store), strict=True), 1)
         if self.texts:
             return [LabelledText(text, labels[i]) for _, (text, i) in rows]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dragoman.checkpoint import run_config, run_folder
-from dragoman.text.context import learnt
+from dragoman.text.context import context_of_run
 from dragoman.text.formats.pairs import ColumnNames
 from dragoman.text.held_out import read_held_out, tagged_pairs
 from dragoman.text.lines import Sourced
@@ -26,7 +26,7 @@ def pairs_for(
         CheckpointError: no such run.
         ConfigError, DataError: as ``read_pairs``.
     """
-    context, own = learnt(run_config(run)), run_folder(run) / "data"
+    context, own = context_of_run(run_config(run)), run_folder(run) / "data"
     path = own / f"{kept}.jsonl" if named is None else Path(named)
     if path.resolve().parent != own.resolve():
         return tagged_pairs(str(named), tags, context, columns)

@@ -154,7 +154,7 @@ class RetrievalExaminer(Examiner):
         """Images and captions that the run keeps under ``name``."""
         store = Store.open(self.data / name)
         found = [
-            [tower.material.restored(store.columns[column].stored(i)) for i in range(len(store))]
+            [tower.material.restored(store.columns[column].raw_row(i)) for i in range(len(store))]
             for column, tower in zip(("first", "second"), self.towers, strict=True)
         ]
         images, captions = found if isinstance(self.towers[0].material, ImageMaterial) else found[::-1]
@@ -177,4 +177,4 @@ class RetrievalExaminer(Examiner):
         if self.captions or not (self.data / "train").is_dir():
             return []
         store, decode = Store.open(self.data / "train"), self.towers[0].material.restored
-        return [decode(column.stored(i)) for column in store.columns.values() for i in range(len(store))]
+        return [decode(column.raw_row(i)) for column in store.columns.values() for i in range(len(store))]

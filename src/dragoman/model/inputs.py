@@ -136,8 +136,9 @@ class Embedding(InputLayer):
 
 class TypeEmbedding(nn.Embedding):
     def forward(self, x: Float[Tensor, "B T D"], field: Int[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        alone = field is None or self.num_embeddings == 1  # RoBERTa has one type, for both of its sentences
-        return x + (self.weight[0] if alone else super().forward(field))
+        if field is None or self.num_embeddings == 1:  # RoBERTa has one type, for both of its sentences
+            return x + self.weight[0]
+        return x + super().forward(field)
 
 
 class PatchEmbedding(InputLayer):

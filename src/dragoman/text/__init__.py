@@ -1,4 +1,5 @@
-"""Text: files to sentence pairs (formats), cleaned and held out (cleaning), to ids (tokens), stored (corpus.py).
+"""Text: read files as sentence pairs (formats), clean and split them (cleaning), encode them as ids (tokens), store
+them (corpus.py).
 
 Knows nothing of models.
 """

@@ -1,45 +1,47 @@
-"""Keys of menus and buttons: the letter after ``&`` (Windows, Qt) or ``_`` (GTK) opens what the text names.
+"""Access keys of menus and buttons: the letter after ``&`` (Windows, Qt) or ``_`` (GTK).
 
-The mark stands in the middle of a word and would spoil its translation. It is taken out before, and put back before a
-letter of the translation afterwards: the first word that begins with the same letter, that letter anywhere, or else the
-first letter there is. A script without small letters gets it behind, in brackets, as is usual there: ``文件(&F)``.
+The mark sits in the middle of a word and would spoil its translation. It is removed before translation and restored
+afterwards before a letter of the translation: the first word that begins with the same letter, else that letter
+anywhere, else the first letter. In a script without lower case it follows in brackets, as is usual there: ``文件(&F)``.
 """
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dragoman.text.placeholders import find
+from dragoman.text.placeholders import find_placeholders
 
 
 class Accelerator(NamedTuple):
+    """Access key of a text and the text without its mark."""
+
     mark: str
     key: str
-    """The letter that it marks."""
+    """Letter after the mark."""
     bare: str
-    """The text without the mark."""
+    """Text without the mark."""
 
 
 def find_accelerator(text: str, codes: Iterable[str] = ()) -> Accelerator | None:
-    """Return the one accelerator of a text; None where there is none, or more than one mark.
+    """Return the only accelerator of a text; None where there is none, or more than one mark.
 
-    R&D, AT&T, snake_case and _private in a sentence are no accelerators, nor is what stands in a placeholder.
+    R&D, AT&T, snake_case and _private in a sentence are not accelerators, and neither is a mark inside a placeholder.
     """
     if "&" not in text and "_" not in text:
         return None
-    taken = [range(p.start, p.end) for p in find(text, codes)]
+    taken = [range(p.start, p.end) for p in find_placeholders(text, codes)]
     for mark, pattern in _MARKS.items():
-        at = [i for i, char in enumerate(text) if char == mark and not any(i in some for some in taken)]
+        at = [i for i, char in enumerate(text) if char == mark and not any(i in span for span in taken)]
         if len(at) == 1 and (found := pattern(text, at[0])):
             return Accelerator(mark, text[at[0] + 1], (text[: found.start()] + text[found.end() :]).strip())
     return None
 
 
-def put_back(accelerator: Accelerator, text: str, codes: Iterable[str] = ()) -> str:
-    """Return a translation of ``bare`` with the mark."""
+def restore_accelerator(accelerator: Accelerator, text: str, codes: Iterable[str] = ()) -> str:
+    """Return a translation of ``bare`` with the mark restored."""
     mark, key = accelerator.mark, accelerator.key.casefold()
-    taken = [range(p.start, p.end) for p in find(text, codes)]
-    letters = [i for i, char in enumerate(text) if char.isalnum() and not any(i in some for some in taken)]
+    taken = [range(p.start, p.end) for p in find_placeholders(text, codes)]
+    letters = [i for i, char in enumerate(text) if char.isalnum() and not any(i in span for span in taken)]
     same = [i for i in letters if text[i].casefold() == key]
     cased = [i for i in letters if text[i].isupper() or text[i].islower()]
     first = [i for i in same if i == 0 or not text[i - 1].isalnum()] or same or cased
@@ -53,7 +55,7 @@ _BRACKETED = re.compile(r"\s*\([&_]\w\)")
 
 
 def _ampersand(text: str, at: int) -> re.Match[str] | None:
-    """The mark, or the bracket that it stands in."""
+    """Match the mark, or the bracket around it."""
     before, after = text[:at], text[at + 1 : at + 2]
     if not after.isalnum():
         return None

@@ -1,4 +1,4 @@
-"""Files as bytes, decompressed as their names say: ``.gz``, ``.zst``, ``.bz2``, ``.xz``."""
+"""Files as bytes, decompressed and compressed by their extension: ``.gz``, ``.zst``, ``.bz2``, ``.xz``."""
 
 import gzip
 import io
@@ -19,18 +19,18 @@ except ImportError:  # an interpreter may have been built without it
     _XzError = EOFError
 
 READ = 4096
-"""Bytes of a zstd file taken at a time: few, since each may stand for ten thousand."""
+"""Bytes of a zstd file read at a time: few, since each may decompress to ten thousand."""
 
 
 @contextmanager
 def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
-    """The content of a file, in a block; what goes wrong there while reading is told as a user's mistake.
+    """Open a file for reading, decompressed. Errors while reading inside the block are reported as a user's mistake.
 
     Raises:
-        DataError: no such file, one that cannot be read, or compressed data that is damaged or cut short.
+        DataError: no such file, one that cannot be read, or compressed data that is damaged or truncated.
     """
     if "\0" in str(path):
-        raise DataError(f"{str(path)!r}: holds a NUL, so it is no name of a file")
+        raise DataError(f"{str(path)!r}: holds a NUL, so it cannot be a file name")
     path = Path(path)
     try:
         with _OPENERS.get(path.suffix.lower(), _open_plain)(path) as file:
@@ -42,18 +42,18 @@ def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     except IsADirectoryError:
         raise DataError(f"{path}: cannot be read: it is a folder; name a file in it") from None
     except OSError as error:
-        if error.errno is None and path.suffix.lower() in _OPENERS:  # as bz2 says that it is none
+        if error.errno is None and path.suffix.lower() in _OPENERS:  # bz2 reports data of another kind so
             raise _damaged(path, error) from None
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
     kind = _KINDS.get(path.suffix.lower(), "gzip")
-    return DataError(f"{path}: damaged, or not {kind} after all ({error}): copy or compress it again")
+    return DataError(f"{path}: damaged, or not {kind} ({error}): copy or compress it again")
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """All of a file's content, decompressed.
+    """Return the whole content of a file, decompressed.
 
     Raises:
         DataError: as ``open_bytes``.
@@ -63,7 +63,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def extension(path: str | Path) -> str:
-    """What a name ends with, in small letters, the ending of a compressed file aside: ``.tsv`` of ``A.TSV.gz``."""
+    """Return the extension in lower case, ignoring that of compression: ``.tsv`` for ``A.TSV.gz``."""
     name = str(path).lower()
     for compressed in _OPENERS:
         name = name.removesuffix(compressed)
@@ -104,15 +104,15 @@ _KINDS = {".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 
 
 class _Zstd(io.RawIOBase):
-    """The frames of a zstd file, one after the other. Unlike the library's own reader it notices one cut short."""
+    """Reader of all frames of a zstd file. Unlike the library's own reader it notices a truncated one."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
         self.frame: zstandard.ZstdDecompressionObj | None = None
         self.ready = memoryview(b"")
-        """Decompressed and not yet asked for."""
+        """Decompressed and not yet read."""
         self.waiting = b""
-        """Read and not yet decompressed: what followed the end of a frame."""
+        """Read and not yet decompressed: the bytes after the end of a frame."""
 
     def readable(self) -> bool:
         return True
@@ -121,7 +121,7 @@ class _Zstd(io.RawIOBase):
         while not self.ready:
             if not (compressed := self.waiting or self.file.read(READ)):
                 if self.frame is not None:
-                    raise EOFError("it ends in the middle")
+                    raise EOFError("it is truncated")
                 return 0
             if self.frame is None:
                 self.frame = zstandard.ZstdDecompressor().decompressobj()
@@ -141,12 +141,14 @@ class _Zstd(io.RawIOBase):
 
 
 class Writable(Protocol):
+    """Anything with a ``write`` for bytes."""
+
     def write(self, content: bytes, /) -> int: ...
 
 
 @contextmanager
 def create_file(path: str | Path) -> Iterator[Writable]:
-    """Open the file ``path`` that a person named for bytes, compressed as its name says; see ``open_output``.
+    """Open the file ``path`` that the user named for writing bytes, compressed by its extension; see ``open_output``.
 
     Raises:
         OutputError: it cannot be written, now or while the block writes.
@@ -157,8 +159,8 @@ def create_file(path: str | Path) -> Iterator[Writable]:
 
 @contextmanager
 def create_text(path: str | Path) -> Iterator[TextIO]:
-    """As ``create_file``, for text: UTF-8, and lines that end in ``\\n`` on every system. Who reads at the other end of
-    a pipe gets each line at once."""
+    """Open a file for writing text, as ``create_file`` does for bytes: UTF-8, with ``\n`` as line end on every system.
+    The reader of a pipe gets each line at once."""
     with create_file(path) as file:
         live = is_live(path)
         text = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8", newline="", line_buffering=live)
@@ -169,7 +171,7 @@ def create_text(path: str | Path) -> Iterator[TextIO]:
 
 @contextmanager
 def compressing(file: BinaryIO, name: str | Path) -> Iterator[Writable]:
-    """Compress what is written into ``file`` as ``name`` says: the same bytes give the same file."""
+    """Compress what is written into ``file`` by the extension of ``name``. The same bytes give the same file."""
     compressor = _COMPRESSORS.get(Path(name).suffix.lower())
     if compressor is None:
         yield file

@@ -1,8 +1,9 @@
-"""What stands before a sentence in its document: a choice of ``data.context``, the same in training and in use.
+"""Document context: the sentences read before a source, a choice of ``data.context``, the same in training and
+inference.
 
-A translator reads the sentences before, each with a separator behind it, and then its own, which alone it translates:
-the concatenation of Tiedemann & Scherrer (2017, section 3), "2+1" with one sentence before. Neighbours are those of the
-file, whatever cleaning makes of them later.
+A translator reads the preceding sentences, each followed by a separator, and then the sentence itself, which alone it
+translates: the concatenation of Tiedemann & Scherrer (2017, section 3), "2+1" with one sentence before. Neighbours are
+those of the file, even where cleaning removes them later.
 """
 
 import dataclasses
@@ -16,82 +17,89 @@ from dragoman.config import OneOf, config, from_dict
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.pairs import PairSource, read_documents, read_pairs
-from dragoman.text.lines import Before, Pair
+from dragoman.text.lines import Pair, PrecedingSentences
 
 SEPARATOR = ("⟨sep⟩", "<sep>")
-"""The mark behind each sentence before, by the names it may go by."""
+"""Separator after each preceding sentence, by the names it may have in a vocabulary."""
 
 
 @config
 class NoContext:
-    """Each sentence by itself."""
+    """No context: each sentence is read by itself."""
 
     @property
     def marks(self) -> tuple[str, ...]:
+        """Return the marks that the vocabulary needs."""
         return ()
 
     def limited(self, sentences: int | None) -> "NoContext":
-        """
+        """Return the same choice.
+
         Raises:
-            ConfigError: some are asked for.
+            ConfigError: some sentences are asked for.
         """
         if sentences:
             raise ConfigError(
-                f"context: {sentences} sentences asked for, and this run has learnt to read none: leave it out, or "
+                f"context: {sentences} sentences asked for, but this run was trained without context: leave it out, or "
                 "train a run with data.context"
             )
         return self
 
     def check(self, before: Sequence[str]) -> None:
-        """
+        """Refuse sentences that this run could not read.
+
         Raises:
-            ConfigError: there are some that this run could not read.
+            ConfigError: there are some.
         """
         self.limited(len(before))
 
-    def chosen(self, before: Sequence[str]) -> Before:
+    def select(self, before: Sequence[str]) -> PrecedingSentences:
+        """Return no sentences."""
         return ()
 
-    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Before]]:
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
+        """Yield each line with no context."""
         return ((line, ()) for line in lines)
 
-    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, Before]]:
+    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
+        """Yield each pair of a source with no context."""
         return ((pair, ()) for pair in read_pairs(source))
 
 
 @config
 class SentencesBefore:
-    """Those before it in its document. An empty line ends a document, and so does whatever the format says."""
+    """Preceding sentences of the same document. An empty line ends a document, and so does a boundary of the format."""
 
     sentences: NonNegativeInt = 2
-    """So many of them; fewer where a document begins."""
+    """Largest number of preceding sentences; fewer where a document begins."""
     characters: PositiveInt = 1000
-    """In all of them together: the further ones are left out first, and none is cut."""
+    """Largest total length in characters: the furthest sentences are left out first, and none is truncated."""
 
     @property
     def marks(self) -> tuple[str, ...]:
+        """Return the marks that the vocabulary needs."""
         return SEPARATOR[:1]
 
     def limited(self, sentences: int | None) -> "SentencesBefore":
-        """The same with fewer sentences, None for as many.
+        """Return the same with fewer sentences; None for no change.
 
         Raises:
-            ConfigError: more than there were in training.
+            ConfigError: more than in training.
         """
         if sentences is None:
             return self
         if not 0 <= sentences <= self.sentences:
             raise ConfigError(
-                f"context: {sentences} sentences asked for, and this run has learnt to read {self.sentences}: ask for "
+                f"context: {sentences} sentences asked for, but this run was trained with {self.sentences}: ask for "
                 f"0 to {self.sentences}"
             )
         return dataclasses.replace(self, sentences=sentences)
 
     def check(self, before: Sequence[str]) -> None:
-        """There may be more than are read."""
+        """Accept any number: only the nearest are read."""
 
-    def chosen(self, before: Sequence[str]) -> Before:
-        """Which of the sentences ``before`` a text are read with it, normalised; such as say nothing are none."""
+    def select(self, before: Sequence[str]) -> PrecedingSentences:
+        """Select and normalise the sentences of ``before`` that are read with a text; empty ones are left out."""
         tidy = [text for text in map(normalise, before) if text]
         taken, room = list[str](), self.characters
         for text in reversed(tidy[max(0, len(tidy) - self.sentences) :]):
@@ -101,16 +109,16 @@ class SentencesBefore:
             room -= len(text)
         return tuple(reversed(taken))
 
-    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Before]]:
-        """Each line of a text with what is read before it; one that says nothing ends a document."""
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
+        """Yield each line of a text with its context; an empty line ends a document."""
         document = self._document()
         for line in lines:
-            yield line, self.chosen(document)
+            yield line, self.select(document)
             _pass_by(document, line)
 
-    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, Before]]:
-        """Each pair of a source with what is read before it. Where the source text says nothing a document ends; lines
-        that are empty on both sides are no pairs.
+    def in_pairs(self, source: PairSource) -> Iterator[tuple[Pair, PrecedingSentences]]:
+        """Yield each pair of a source with its context. An empty source text ends a document; lines that are empty on
+        both sides are not pairs.
 
         Raises:
             DataError, ConfigError: as ``read_pairs``.
@@ -120,7 +128,7 @@ class SentencesBefore:
             if pair is None or not any(map(normalise, pair)):
                 document.clear()
             else:
-                yield pair, self.chosen(document)
+                yield pair, self.select(document)
                 _pass_by(document, pair.source)
 
     def _document(self) -> deque[str]:
@@ -138,13 +146,13 @@ Context = Annotated[NoContext | SentencesBefore, OneOf()]
 NO_CONTEXT = NoContext()
 
 
-def learnt(run: Mapping[str, Any]) -> NoContext | SentencesBefore:
-    """What a run of this configuration reads before its sources."""
+def context_of_run(run: Mapping[str, Any]) -> NoContext | SentencesBefore:
+    """Return the context choice of a run's configuration."""
     return from_dict(Context, (run.get("data") or {}).get("context", "no_context"), where="data.context")
 
 
 def ids_before(rows: Sequence[Sequence[int]], separator: int, room: float) -> list[int]:
-    """Sentences in ids, each with the separator behind it: the nearest that fit into ``room`` as a whole."""
+    """Return preceding sentences as ids, each followed by the separator: the nearest that fit into ``room``."""
     found: list[int] = []
     for row in reversed(rows):
         if len(found) + len(row) + 1 > room:

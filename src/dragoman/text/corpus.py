@@ -2,7 +2,7 @@
 
 Every sentence ends in eos.
 
-N pairs, B of them in a batch, S and T the longest source and target there.
+N pairs, B of them in a batch; S and T are the longest source and target in that batch.
 """
 
 import math
@@ -17,25 +17,25 @@ from jaxtyping import Int
 
 from dragoman.text.context import SEPARATOR, ids_before
 from dragoman.text.lines import Pair, Sourced
-from dragoman.text.store import Column, building, chunks, open_store
+from dragoman.text.store import Column, chunks, create_store, open_store
 from dragoman.text.tokens.tokenizer import EOS, SOURCE_FRAME, Tokenizer
 
 CHUNK = 10_000
-"""Pairs in memory while building."""
+"""Number of pairs in memory while building."""
 
 Progress = Callable[[int, int], None]
-"""(pairs done, pairs in all or 0 where that is not known)."""
+"""Called with (pairs done, total pairs, or 0 where the total is not known)."""
 
 
 class ParallelCorpus:
-    """N pairs of sentences as ids. ``build`` writes one, ``open`` maps it."""
+    """Corpus of N sentence pairs as ids. ``build`` writes one, ``open`` maps it into memory."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder = folder
         self.left_out: int = manifest["left_out"]
-        """Pairs that were too long to be stored."""
+        """Number of pairs that were too long to be stored."""
         self.sources: dict[str, int] = manifest.get("sources", {})
-        """How many pairs are from each source, in the order they stand in; empty where none was told."""
+        """Number of pairs per source, in stored order; empty where no source was given."""
         self.source, self.target = (Column(folder, side, manifest["dtype"][side]) for side in ("source", "target"))
 
     @classmethod
@@ -50,9 +50,11 @@ class ParallelCorpus:
         grouped: bool = False,
         progress: Progress | None = None,
     ) -> "ParallelCorpus":
-        """Encode ``pairs`` into ``folder``, a chunk at a time, each source behind its tags and its context; pairs with
-        a side of more than ``longest`` ids, eos included, are left out and counted. Of ``grouped`` pairs those of each
-        source stand together, and are found by it. A corpus that was there is replaced when the new one is complete.
+        """Encode ``pairs`` into ``folder``, a chunk at a time. Each source follows its tags and its context.
+
+        Pairs with a side of more than ``longest`` ids, eos included, are left out and counted. With ``grouped``, the
+        pairs of each source must be consecutive and can be found by source. An existing corpus is replaced when the new
+        one is complete.
 
         Raises:
             DataError: the folder holds something else, or cannot be written.
@@ -60,7 +62,7 @@ class ParallelCorpus:
         folder, done, stored = Path(folder), 0, 0
         sources: dict[str, int] = {}
         total = len(pairs) if isinstance(pairs, list | tuple) else 0
-        with building(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
+        with create_store(folder, {"source": len(source_tokenizer), "target": len(target_tokenizer)}) as store:
             for chunk in chunks(pairs, CHUNK):
                 sides = (
                     source_rows(source_tokenizer, chunk, longest),
@@ -81,15 +83,15 @@ class ParallelCorpus:
         """Map a corpus that ``build`` wrote, after comparing each file with its checksum.
 
         Raises:
-            DataError: no corpus there, one of another format, or a damaged file, by name.
+            DataError: no corpus there, one of another format, or a damaged file; the message names it.
         """
         return open_store(Path(folder), cls)
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def origins(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-        """Which source, counted in the order of ``sources``, each of these pairs is from."""
+    def source_indices(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        """Return the index, in the order of ``sources``, of the source of each of these pairs."""
         return np.searchsorted(self._ends, rows, side="right")
 
     @cached_property
@@ -97,7 +99,7 @@ class ParallelCorpus:
         return np.cumsum(list(self.sources.values()), dtype=np.int64)
 
     def tokens(self) -> dict[str, dict[str, int]]:
-        """How many pairs are from each source, and how many tokens they have on either side."""
+        """Return the number of pairs and of tokens, both sides together, per source."""
         rows = zip(self.sources.items(), self.rows_of(list(self.sources)), strict=True)
         return {
             name: {"pairs": size, "tokens": int(self.lengths[where.start : where.stop].sum())}
@@ -105,21 +107,21 @@ class ParallelCorpus:
         }
 
     def rows_of(self, sources: Sequence[str]) -> list[range]:
-        """Where the pairs of each of these sources stand; none for one of which no pair is left."""
+        """Return the rows of each of these sources; an empty range for a source without pairs."""
         ends = dict(zip(self.sources, self._ends.tolist(), strict=True))
         return [range(ends[name] - self.sources[name], ends[name]) if name in ends else range(0) for name in sources]
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "N 2"]:
-        """Tokens of each source and target, eos included, as int32."""
+        """Number of tokens of each source and target, eos included, as int32."""
         return np.stack([self.source.lengths, self.target.lengths], axis=1)
 
     def __getitem__(self, i: int) -> tuple[Int[np.ndarray, "S"], Int[np.ndarray, "T"]]:
-        """The ids of pair ``i``, both ending in eos."""
+        """Return the ids of pair ``i``, both ending in eos."""
         return self.source[i], self.target[i]
 
     def padded(self, rows: Int[np.ndarray, "B"]) -> tuple[Int[np.ndarray, "B S"], Int[np.ndarray, "B T"]]:
-        """The ids of these pairs, one a row, filled up with padding."""
+        """Return the ids of these pairs, one per row, padded."""
         return self.source.padded(rows), self.target.padded(rows)
 
 
@@ -131,8 +133,8 @@ def _count(pairs: Iterable[Pair | Sourced], sources: dict[str, int]) -> None:
 
 
 def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced], longest: int | None = None) -> list[list[int]]:
-    """The ids of each source: its tags, its context (of which no more is read than fits into ``longest``), its text,
-    eos; an imported tokenizer may put others around the text."""
+    """Encode each source: its tags, its context (only as much as fits into ``longest``), its text, eos. An imported
+    tokenizer may put other marks around the text."""
     sourced = [pair if isinstance(pair, Sourced) else Sourced(*pair, "") for pair in pairs]
     tags = [[tokenizer.tag(tag) for tag in pair.tags.split()] for pair in sourced]
     frame = tokenizer.frame(SOURCE_FRAME)
@@ -141,7 +143,7 @@ def source_rows(tokenizer: Tokenizer, pairs: Sequence[Pair | Sourced], longest: 
     if not any(contexts):
         return [[*tagged, *row] for tagged, row in zip(tags, rows, strict=True)]
     separator, room = tokenizer.mark(*SEPARATOR), math.inf if longest is None else longest
-    distinct = list(dict.fromkeys(chain.from_iterable(contexts)))  # neighbours share most of theirs
+    distinct = list(dict.fromkeys(chain.from_iterable(contexts)))  # neighbouring pairs share most of their context
     encoded = dict(zip(distinct, tokenizer.encode_batch(distinct), strict=True))
     return [
         [*tagged, *ids_before([encoded[text] for text in before], separator, room - len(tagged) - len(row)), *row]

@@ -1,8 +1,8 @@
-"""What every document to be translated offers: slots with a text to translate, and its bytes with the slots filled.
+"""Interface of a document to be translated: slots with a text to translate, and the file's bytes with the slots filled.
 
-A document keeps the bytes it was read from and knows where in them each translation stands, or would stand. Filling
-slots replaces those places and nothing else, so that all that a program cannot know the worth of (comments, layout,
-line ends, order) is kept to the byte.
+A document keeps the bytes it was read from and the position in them of each translation, present or future. Filling
+slots replaces those positions and nothing else, so that everything a program cannot judge (comments, layout, line ends,
+order) is kept to the byte.
 """
 
 from abc import ABC, abstractmethod
@@ -13,41 +13,43 @@ from typing import AnyStr, NamedTuple
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a translation."""
+    """Position in a document for one translation."""
 
     place: str
-    """File and line, for messages about it."""
+    """File and line, for messages."""
     text: str
-    """What is to be translated, markup written out as it stands in the file."""
+    """Text to translate, with markup as it is written in the file."""
     codes: tuple[str, ...] = ()
-    """Pieces of ``text`` that are markup to the file's format and must be in the translation as they are, in order."""
+    """Parts of ``text`` that are markup in the file's format and must appear in the translation unchanged, in order."""
     filled: bool = False
-    """Whether a translation is there already."""
+    """True if it already has a translation."""
     locked: bool = False
-    """Whether the translation that is there was approved and is to stay."""
+    """True if its translation was approved and must stay."""
 
 
 class Filling(NamedTuple):
+    """Translation for a slot."""
+
     text: str
     review: bool = False
-    """Whether a person should look at it: the document says so in its own way, if it has one."""
+    """True if a person should check it; the document marks it in its own way, if it has one."""
 
 
 class FillableDocument(ABC):
-    """A file whose slots can be filled."""
+    """File whose slots can be filled."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.notes: list[str] = []
-        """What its owner should know about the file, one line each."""
+        """Notes for the user about the file, one line each."""
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
-        """Return which of these slots the filled document marks for a person to look at."""
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return which of these slots the filled document marks for a person to check."""
         return {number for number, filling in fillings.items() if filling.review}
 
     @abstractmethod
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
-        """The document with these slots, by their number in ``slots``, filled, and all else as it was.
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
+        """Return the document with these slots, by their index in ``slots``, filled, and the rest unchanged.
 
         Raises:
             DataError: a translation that cannot be written in the file's encoding.
@@ -55,14 +57,16 @@ class FillableDocument(ABC):
 
 
 class Edit(NamedTuple):
+    """Replacement of the text from ``start`` to ``end``."""
+
     start: int
     end: int
-    """What stands from ``start`` to ``end`` is replaced; nothing, where they are equal."""
+    """End, exclusive; equal to ``start`` for an insertion."""
     new: str
 
 
 def splice(text: AnyStr, edits: Iterable[tuple[int, int, AnyStr]]) -> AnyStr:
-    """``text`` with every edit (start, end, new) done; places count in ``text`` as it was, and no two edits overlap."""
+    """Apply every edit (start, end, new) to ``text``. Positions are those of the original, and no two edits overlap."""
     parts: list[AnyStr] = []
     at = 0
     for start, end, new in sorted(edits, key=lambda edit: edit[:2]):

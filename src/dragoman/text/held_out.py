@@ -1,5 +1,5 @@
-"""The pairs that a run holds out, as it keeps them: JSON lines that know the tags of their source and what stood before
-it in its document."""
+"""Held-out pairs as a run stores them: JSON lines with the tags of their source and the preceding sentences of their
+document."""
 
 import json
 from collections.abc import Sequence
@@ -13,13 +13,14 @@ from dragoman.text.lines import Sourced, parse_json, read_lines
 
 
 def held_out_line(pair: Sourced) -> str:
+    """Return the JSON line of a held-out pair."""
     tags = {"tags": pair.tags.split()} if pair.tags else {}
     context = {"context": pair.context} if pair.context else {}
     return json.dumps(pair.pair._asdict() | tags | context, ensure_ascii=False) + "\n"
 
 
 def read_held_out(path: Path) -> list[Sourced]:
-    """What ``held_out_line`` has written; nothing where no pair was held out.
+    """Read what ``held_out_line`` wrote; an empty list where no pair was held out.
 
     Raises:
         DataError: no such file, or a line that was not written so.
@@ -44,7 +45,7 @@ def tagged_pairs(
     context: NoContext | SentencesBefore = NO_CONTEXT,
     columns: ColumnNames | None = None,
 ) -> list[Sourced]:
-    """The pairs of files as ``guess_sources`` knows them, as from a source with these tags."""
+    """Read the pairs of files as ``guess_sources`` finds them, as from a source with these tags."""
     return [
         Sourced(*pair, "", " ".join(tags), before)
         for source in guess_sources(path, columns)

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (signs of many scripts)
-"""What a translation carries over besides placeholders: numbers and signs; and texts that hold nothing to translate.
+"""Invariants of translation besides placeholders: numbers and signs; and texts with nothing to translate.
 
 Numbers are compared by their digits, so separators may change as they do between languages: 1,234.56 and 1.234,56 are
 the same number, 2024-05-01 and 01.05.2024 the same date. A small number may become a word.
@@ -12,28 +12,28 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.placeholders import Placeholder, find
+from dragoman.text.placeholders import Placeholder, find_placeholders
 
 # ---- nothing to translate ---------------------------------------------------------------------------
 
 
 def is_wordless(text: str, placeholders: Sequence[Placeholder] | None = None) -> bool:
-    """Return whether a text holds no word: only numbers, signs, versions, addresses and placeholders."""
-    rest = outside(text, find(text) if placeholders is None else placeholders)
+    """Return True if a text holds no word: only numbers, signs, versions, addresses and placeholders."""
+    rest = without_placeholders(text, find_placeholders(text) if placeholders is None else placeholders)
     if any(map(str.isalpha, rest)):
         rest = _LETTERED.sub(" ", rest)
     return bool(text.strip()) and not any(map(str.isalpha, rest))
 
 
-def as_it_is(text: str) -> str:
-    """Return a wordless text as it was given, but for what would break a line or a column: then it is normalised."""
+def keep_verbatim(text: str) -> str:
+    """Return a wordless text unchanged, or normalised if it holds characters that would break a line or a column."""
     return text if _BREAKS.search(text) is None else normalise(text)
 
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def outside(text: str, placeholders: Sequence[Placeholder]) -> str:
+def without_placeholders(text: str, placeholders: Sequence[Placeholder]) -> str:
     """Return the text with a space in place of each placeholder."""
     parts, at = [], 0
     for p in placeholders:
@@ -42,7 +42,7 @@ def outside(text: str, placeholders: Sequence[Placeholder]) -> str:
     return " ".join([*parts, text[at:]])
 
 
-_LETTERED = re.compile(  # what has letters and still is no word
+_LETTERED = re.compile(  # tokens with letters that are not words
     r"""(?<![\w.:-])(?:
       v?\d+(?:\.\d+)+(?:[-.+]?(?:alpha|beta|rc|dev|pre|post|final|a|b)[-.]?\d*)*(?:\+[\w.]+)?   # versions
     | v\d+
@@ -59,7 +59,7 @@ _LETTERED = re.compile(  # what has letters and still is no word
 
 
 class Changes(NamedTuple):
-    """Numbers and signs that a translation does not share with its source."""
+    """Numbers and signs that source and translation do not share."""
 
     missing: tuple[str, ...]
     added: tuple[str, ...]
@@ -68,22 +68,26 @@ class Changes(NamedTuple):
         return bool(self.missing or self.added)
 
     def __str__(self) -> str:
-        told = [f"{verb} {', '.join(some)}" for verb, some in (("without", self.missing), ("with", self.added)) if some]
-        return " and ".join(told)
+        parts = [
+            f"{verb} {', '.join(values)}"
+            for verb, values in (("without", self.missing), ("with", self.added))
+            if values
+        ]
+        return " and ".join(parts)
 
 
 UNCHANGED = Changes((), ())
 
 
-def changes(source: str, target: str) -> Changes:
-    """Return the numbers and signs of ``source`` that ``target`` lacks, and the numbers that it has besides.
+def find_changes(source: str, target: str) -> Changes:
+    """Return the numbers and signs of ``source`` that ``target`` lacks, and the numbers that only ``target`` has.
 
-    Not counted: other separators, leading zeros, a decimal part of zeros, hours of the other clock, numbers from 2 to
-    12 and those of Chinese writing as words.
+    Not counted: different separators, leading zeros, a decimal part of zeros, hours of the 12-hour clock, numbers from
+    2 to 12 and Chinese numerals written as words.
     """
     here, there = _without_dates(source, target)
-    here, there = _written(here), _written(there)
-    missing, added = _less(here, there), _less(there, here)
+    here, there = _find_numbers(here), _find_numbers(there)
+    missing, added = _unmatched(here, there), _unmatched(there, here)
     _match(missing, added, lambda a, b: _same_value(a, b) or _same_hour(a, b, f"{source}\n{target}"))
     words = {word.casefold() for word in _WORD.findall(target)}
     chinese = any(map(str.isnumeric, _ideographs(target)))
@@ -95,13 +99,13 @@ def changes(source: str, target: str) -> Changes:
 
 
 def numbers_added(source: str, target: str) -> bool:
-    """Return whether ``target`` has digits that ``source`` has not."""
-    return bool(changes(source, target).added)
+    """Return True if ``target`` has digits that ``source`` lacks."""
+    return bool(find_changes(source, target).added)
 
 
-def spans(text: str) -> list[str]:
-    """Return the numbers of a text as they are written, whole: addresses, dates, times and telephone numbers are one
-    each; and its signs."""
+def find_numbers(text: str) -> list[str]:
+    """Return the numbers of a text as written (addresses, dates, times and telephone numbers as one each), then its
+    signs."""
     return list(dict.fromkeys([match[0] for match in _WHOLE.finditer(text)] + list(_signs(text))))
 
 
@@ -113,7 +117,7 @@ _WHOLE = re.compile(  # a telephone number, or digits with separators between th
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def _written(text: str) -> list[str]:
+def _find_numbers(text: str) -> list[str]:
     return _NUMBER.findall(text) if any(map(str.isdecimal, text)) else []
 
 
@@ -121,10 +125,10 @@ def _digits(number: str) -> str:
     return "".join(str(unicodedata.digit(c)) for c in number if c.isdecimal()).lstrip("0")
 
 
-def _less(some: list[str], others: list[str]) -> list[str]:
-    """Those of ``some`` that have no equal in ``others``."""
+def _unmatched(numbers: list[str], others: list[str]) -> list[str]:
+    """Return the ``numbers`` that have no equal in ``others``."""
     there, left = Counter(map(_digits, others)), []
-    for number in some:
+    for number in numbers:
         if there[_digits(number)]:
             there[_digits(number)] -= 1
         else:
@@ -133,7 +137,7 @@ def _less(some: list[str], others: list[str]) -> list[str]:
 
 
 def _without_dates(source: str, target: str) -> tuple[str, str]:
-    """Both without the dates that they share, in whatever order of day, month and year."""
+    """Remove the dates that both share, whatever the order of day, month and year."""
     if not (dates := _DATE.findall(source)):
         return source, target
     known = {_parts(date): date for date in dates}
@@ -151,7 +155,7 @@ def _parts(date: str) -> tuple[str, ...]:
 
 
 def _match(missing: list[str], added: list[str], same: Callable[[str, str], bool]) -> None:
-    """Take out of both what is the same."""
+    """Remove matching numbers from both lists."""
     for number in list(missing):
         if (twin := next((other for other in added if same(number, other)), None)) is not None:
             missing.remove(number)
@@ -179,8 +183,8 @@ def _ideographs(text: str) -> list[str]:
 
 
 def _signs(text: str) -> Counter[str]:
-    """Currencies, degrees, percents, marks of trade and mathematics beyond ASCII. Those that may go as words in another
-    place or form, such as & and #, are not among them."""
+    """Count currencies, degrees, percents, trade marks and mathematical signs beyond ASCII. Signs that a translation
+    may write as words, such as & and #, are not counted."""
     return Counter(
         c for c in text if c in "%$" or (c > "\x7f" and unicodedata.category(c) in ("So", "Sc", "Sm") and c not in "№º")
     )
@@ -190,7 +194,7 @@ def _spelt_out(sign: str, text: str) -> bool:
     return any(word in text.casefold() for word in _SIGN_WORDS.get(sign, ()))
 
 
-_SIGN_WORDS = {  # beginnings, in languages of Europe
+_SIGN_WORDS = {  # prefixes, in European languages
     "€": ("eur", "евро", "ευρώ"),
     "$": ("usd", "dol", "dól", "доллар", "долар"),
     "£": ("gbp", "pound", "pfund", "libra", "livre", "sterlin", "фунт"),
@@ -225,7 +229,7 @@ def _number_words() -> dict[str, frozenset[str]]:
     for line in _TABLE.strip().splitlines():
         for number, forms in enumerate(line.split()[1:], 2):
             words.setdefault(str(number), set()).update(forms.split("|"))
-    return {number: frozenset(some) for number, some in words.items()}
+    return {number: frozenset(forms) for number, forms in words.items()}
 
 
 _NUMBER_WORDS = _number_words()

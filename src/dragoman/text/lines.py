@@ -1,8 +1,8 @@
-"""Lines of text, read strictly: what a line is, and what is refused with its place instead of being guessed at.
+"""Lines of text, read strictly: anything that is not clean UTF-8 text is refused with its file and line, never guessed.
 
-Files are UTF-8, plain or compressed (``.gz``, ``.zst``). A line ends at ``\\n`` or ``\\r\\n`` and nowhere else: U+2028,
-U+0085, form feeds and the like stay inside it, so two files never fall out of step over a character that only some
-programs split at.
+Files are UTF-8, plain or compressed (``.gz``, ``.zst``). A line ends at ``\\n`` or ``\\r\\n`` and nowhere else. U+2028,
+U+0085, form feeds and the like stay inside it, so two parallel files stay aligned even where other programs would split
+at such a character.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from dragoman.text.compressed import open_bytes
 
 
 class TwoSided(Protocol):
-    """A pair, or what has one text to be told apart by, on both sides."""
+    """Anything with a text on each side; an example with one text returns it for both."""
 
     @property
     def source(self) -> str: ...
@@ -27,58 +27,61 @@ class TwoSided(Protocol):
 
 
 class Pair(NamedTuple):
-    """One sentence and its translation."""
+    """Sentence and its translation."""
 
     source: str
     target: str
 
     def fields(self) -> tuple[str, ...]:
-        """All of it as texts, from which ``of`` makes it again."""
+        """Return all fields as texts; ``from_fields`` is the inverse."""
         return self
 
     @classmethod
-    def of(cls, fields: Sequence[str]) -> "Pair":
+    def from_fields(cls, fields: Sequence[str]) -> "Pair":
+        """Build a pair from what ``fields`` returned."""
         return cls(*fields)
 
 
 class DocumentEnds:
-    """Tells where a document ends by what the rows say of theirs."""
+    """Detects document boundaries from the document name of each row."""
 
     def __init__(self) -> None:
         self.now: Any = None
 
-    def before(self, document: Any) -> bool:
-        """Whether the row that says this is of another document than the one before it."""
-        before, self.now = self.now, document
-        return before != document
+    def starts_new(self, document: Any) -> bool:
+        """Return True if this row belongs to another document than the row before it."""
+        previous, self.now = self.now, document
+        return previous != document
 
 
-Before = tuple[str, ...]
-"""Sentences that stand before one in its document, the nearest last."""
+PrecedingSentences = tuple[str, ...]
+"""Sentences that precede one in its document, the nearest last."""
 
 
 class Sourced(NamedTuple):
-    """A pair that knows which of several sources it is from."""
+    """Pair with the name of the source (one of several) it comes from."""
 
     source: str
     target: str
     origin: str
-    """The name of that source."""
+    """Name of that source."""
     tags: str = ""
-    """Those of the source, with spaces between."""
-    context: Before = ()
-    """What is read before its source text (``text/context.py``), normalised."""
+    """Tags of that source, separated by spaces."""
+    context: PrecedingSentences = ()
+    """Sentences read before its source text (``text/context.py``), normalised."""
 
     @property
     def pair(self) -> Pair:
+        """Return the two texts alone."""
         return Pair(self.source, self.target)
 
     def fields(self) -> tuple[str, ...]:
-        """All of it as texts, from which ``of`` makes it again."""
+        """Return all fields as texts; ``from_fields`` is the inverse."""
         return (*self[:4], *self.context)
 
     @classmethod
-    def of(cls, fields: Sequence[str]) -> "Sourced":
+    def from_fields(cls, fields: Sequence[str]) -> "Sourced":
+        """Build a pair from what ``fields`` returned."""
         source, target, origin, tags, *context = fields
         return cls(source, target, origin, tags, tuple(context))
 
@@ -87,7 +90,7 @@ AnyPair = TypeVar("AnyPair", Pair, Sourced)
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
-    """The lines of a text file, without their ends. A byte-order mark is dropped; an empty file has no lines.
+    """Yield the lines of a text file, without their ends. A byte-order mark is dropped; an empty file has no lines.
 
     Raises:
         DataError: no such file, not UTF-8, a NUL, bare carriage returns as line ends, damaged compressed data; the
@@ -98,30 +101,36 @@ def read_lines(path: str | Path) -> Iterator[str]:
         for number, raw in enumerate(file, 1):
             if number == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
-            if raw:  # a file of nothing but a mark has no line
+            if raw:  # a file that holds only a byte-order mark has no line
                 yield _decode(raw, f"{path}:{number}")
 
 
 def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:
-    """As ``read_lines``, of bytes that are open already, such as standard input; ``name`` is what errors call them."""
+    """Yield the lines of bytes that are already open, such as standard input, as ``read_lines`` does; errors call them
+    ``name``."""
     for number, raw in enumerate(raw_lines, 1):
         if number == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
-        if raw:  # a file of nothing but a mark has no line
+        if raw:  # a file that holds only a byte-order mark has no line
             yield _decode(raw, f"{name}:{number}")
 
 
 def check_beginning(head: bytes, path: str | Path) -> None:
+    """Refuse a file that begins with the mark of another encoding or whose lines end in bare carriage returns.
+
+    Raises:
+        DataError: it does; the message names the conversion.
+    """
     for mark, name in _FOREIGN_MARKS.items():
         if head.startswith(mark):
             raise DataError(f"{path}: is {name}: convert it, for example with iconv -f {name} -t UTF-8")
-    head = head.removesuffix(b"\r")  # half of a line end, perhaps
+    head = head.removesuffix(b"\r")  # perhaps the first half of \r\n
     bare = head.count(b"\r") - head.count(b"\r\n")
     if bare > head.count(b"\n"):
         raise DataError(f"{path}: its lines end in bare carriage returns: convert it, for example with tr '\\r' '\\n'")
 
 
-_FOREIGN_MARKS = {  # the longer first: UTF-32's little-endian mark begins like UTF-16's
+_FOREIGN_MARKS = {  # longest first: UTF-32's little-endian mark begins like UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -143,14 +152,14 @@ def _decode(raw: bytes, where: str) -> str:
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
-# ---- JSON, whose strings can hold what a text file cannot ------------------------------------------
+# ---- JSON: its strings can hold characters that a text file cannot --------------------------------
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The value that ``text`` spells. A key given twice keeps its last value.
+    """Parse ``text`` as JSON. A key given twice keeps its last value.
 
     Raises:
-        DataError: it spells none.
+        DataError: not JSON.
     """
     try:
         return json.loads(text)
@@ -158,11 +167,11 @@ def parse_json(text: str, where: str) -> Any:
         line = f" on line {error.lineno}" if "\n" in text else ""
         raise DataError(f"{where}: not JSON{line}: {error.msg} at character {error.colno}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON we can read: {error}") from None
+        raise DataError(f"{where}: not JSON that can be read: {error}") from None
 
 
 def check_string(value: str, where: str) -> str:
-    """``value`` itself, if a text file could hold it.
+    """Return ``value`` if a text file could hold it.
 
     Raises:
         DataError: a NUL or half of a surrogate pair, which JSON can spell.

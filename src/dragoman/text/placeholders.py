@@ -1,7 +1,7 @@
 # ruff: noqa: RUF001  (quotation marks of many scripts)
-r"""What in a text stands for something else and must survive translation: ``%s``, ``{name}``, tags, links, ``\n``.
+r"""Placeholders: parts of a text that must survive translation unchanged: ``%s``, ``{name}``, tags, links, ``\n``.
 
-Found by their looks alone, in the syntaxes that interface strings use.
+They are found by their form alone, in the syntaxes of interface strings.
 """
 
 import re
@@ -12,27 +12,31 @@ from typing import NamedTuple
 
 
 class Role(Enum):
+    """Constraint of a placeholder on the order of the others."""
+
     OPENS = "opens"
     CLOSES = "closes"
     ALONE = "alone"
     ORDERED = "ordered"
-    """One end of something whose other end is elsewhere, or is told by a number: all tags must stay in their order."""
+    """One of two ends whose other end is elsewhere, or is matched by a number: all tags must stay in their order."""
 
 
 class Placeholder(NamedTuple):
+    """Placeholder with its position, role and tag name."""
+
     start: int
     end: int
     text: str
     role: Role
     name: str
-    """Of a tag that opens or closes; else empty."""
+    """Name of a tag that opens or closes; else empty."""
 
 
-def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
-    """The placeholders of a text, in their order; none overlap.
+def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
+    """Return the placeholders of a text, in order and without overlap.
 
     Args:
-        codes: texts that are placeholders whatever they look like.
+        codes: texts that are placeholders whatever their form.
     """
     fixed = sorted({code for code in codes if code}, key=len, reverse=True)
     found, at, pattern, closings = [], 0, _pattern(tuple(fixed)), _closings(text)
@@ -40,13 +44,13 @@ def find(text: str, codes: Iterable[str] = ()) -> list[Placeholder]:
         at = match.end()
         if match.lastgroup == "brace":
             if match.start() not in closings:
-                continue  # a brace that nothing closes is a brace
+                continue  # an unclosed brace is plain text
             at = closings[match.start()]
-        if match.lastgroup in _NOT_AFTER_DIGITS and _a_percentage(text, match, found):
+        if match.lastgroup in _NOT_AFTER_DIGITS and _is_percentage(text, match, found):
             at = match.start() + 1
             continue
         found.append(_placeholder(text[match.start() : at], match.start(), match.lastgroup or ""))
-    return _paired(found)
+    return _mark_unpaired(found)
 
 
 def _placeholder(text: str, start: int, kind: str) -> Placeholder:
@@ -63,8 +67,8 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     return Placeholder(start, end, text, Role.ALONE, "")
 
 
-def _a_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
-    """Return whether the percent sign belongs to the number before it, as in 50%discount or 100%sure."""
+def _is_percentage(text: str, match: re.Match[str], found: list[Placeholder]) -> bool:
+    """Return True if the percent sign belongs to the number before it, as in 50%discount or 100%sure."""
     before = text[: match.start()]
     if not before[-1:].isdigit() or (found and found[-1].end == match.start()):
         return False
@@ -75,8 +79,8 @@ _NOT_AFTER_DIGITS = {"percent", "print"}
 _LINK_ENDS = {"begin": Role.OPENS, "finish": Role.CLOSES}
 
 
-def _paired(found: list[Placeholder]) -> list[Placeholder]:
-    """``found``, where tags that nothing closes, or that close nothing, are to stay in their order."""
+def _mark_unpaired(found: list[Placeholder]) -> list[Placeholder]:
+    """Mark tags that nothing closes, or that close nothing, as ``ORDERED``."""
     opened: list[int] = []
     single = set()
     for i, placeholder in enumerate(found):
@@ -91,7 +95,7 @@ def _paired(found: list[Placeholder]) -> list[Placeholder]:
 
 
 def _closings(text: str) -> dict[int, int]:
-    """Where each brace that is closed opens -> where it closes, both places its brace included."""
+    """Map the start of each closed brace pair to its end (exclusive)."""
     opened: list[int] = []
     closed = {}
     for match in _BRACE.finditer(text):
@@ -105,14 +109,14 @@ def _closings(text: str) -> dict[int, int]:
 _BRACE = re.compile("[{}]")
 _VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 _HALVES = {"bpt", "ept", "bx", "ex", "sc", "ec", "sm", "em", "it"}
-"""XLIFF's and TMX's elements that mark one end of something."""
+"""Elements of XLIFF and TMX that mark one end of something."""
 _TAG = re.compile(r"<(?P<slash>/)?(?P<name>[A-Za-z0-9][\w.:-]*)(?:\s(?:[^<>\"']|\"[^\"]*\"|'[^']*')*?)?(?P<empty>/)?>")
 _FIRST_TAG = re.compile(r"<(?P<name>[A-Za-z][\w.:-]*)")
 _UNITS = (
     "s|x|px|pt|em|rem|st|nd|rd|th|d|h|m|hr|hrs|min|mins|sec|secs|ms|[kKMGTP]?i?[bB]|[kKMG]?bps|[kMG]?Hz|fps|dpi|ppm"
 )
 _UNITS += "|[cmk]m|k?g|mg|lb|oz|[kM]?W|[kM]?Wh|m?A|m?V|[CFK]"
-"""What may follow a printf conversion without a space: %dpx, %dx%d, %sMB."""
+"""Units that may follow a printf conversion without a space: %dpx, %dx%d, %sMB."""
 _EMOJI = (  # a character that is a picture, or a pictogram of older standards; ™, ©, ® and ° are signs (invariants.py)
     "[\\U0001f000-\\U0001f1e5\\U0001f200-\\U0001f3fa\\U0001f400-\\U0001faff\\u203c\\u2049\\u2190-\\u21ff\\u2300-\\u23ff"
     "\\u24c2\\u2500-\\u27bf\\u2934\\u2935\\u2b00-\\u2bff\\u303d\\u3297\\u3299\\ufffd]"
@@ -161,11 +165,11 @@ def _pattern(codes: tuple[str, ...]) -> re.Pattern[str]:
 _PLAIN = re.compile(_GENERAL, re.VERBOSE)
 
 
-# ---- whether they are all there -------------------------------------------------------------------
+# ---- comparing source and target ------------------------------------------------------------------
 
 
-def kept(source: Sequence[Placeholder], target: Sequence[Placeholder]) -> bool:
-    """Whether a translation with the placeholders ``target`` has each of ``source`` as often, and all tags nested."""
+def placeholders_preserved(source: Sequence[Placeholder], target: Sequence[Placeholder]) -> bool:
+    """Return True if ``target`` has each placeholder of ``source`` equally often, and all tags nested."""
     if Counter(p.text for p in source) != Counter(p.text for p in target):
         return False
     if any(p.role is Role.ORDERED for p in source):

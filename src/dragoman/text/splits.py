@@ -1,4 +1,4 @@
-"""The examples of a run, whatever their kind: those to learn from, to validate and to test with."""
+"""Examples of a run, whatever their kind, split into training, validation and test sets."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,18 @@ Overlapping = Literal["drop", "keep"]
 
 @dataclass(frozen=True)
 class SplitExamples(Generic[P]):
+    """Examples split into training, validation and test sets, with the facts and counts to report."""
+
     split: PairSplit[P]
     facts: dict[str, Any]
-    """What only the data can tell, such as the labels in their order."""
+    """Facts known only from the data, such as the sorted labels."""
     table: list[tuple[str, int]]
     """What was read, removed and kept."""
     note: str = ""
     """Said where fewer examples are held out than was asked for; else empty."""
 
 
-def set_apart(
+def split_examples(
     examples: list[P],
     valid: list[P] | None,
     test: list[P] | None,
@@ -34,7 +36,7 @@ def set_apart(
     facts: dict[str, Any] | None = None,
     may: Callable[[P], bool] = lambda example: True,
 ) -> SplitExamples[P]:
-    """Where no ``valid`` or ``test`` is given, some of the ``examples`` are held out; what is like one of either is
+    """Where no ``valid`` or ``test`` is given, some of the ``examples`` are held out; what is match one of either is
     kept out of training. Of few examples fewer are held out than ``held`` says, and a note tells so. Only those that
     ``may`` be are held out.
 
@@ -43,9 +45,9 @@ def set_apart(
     """
     table = [("examples read", len(examples))]
     if (given := [*(valid or ()), *(test or ())]) and overlap == "drop":
-        seen = Overlap()
-        examples = list(without_overlap(examples, given, held.near, seen))
-        table += _removed(seen.seen, "held apart")
+        overlaps = Overlap()
+        examples = list(without_overlap(examples, given, held.near, overlaps))
+        table += _removed(overlaps.seen, "held apart")
     counts = replace(held, valid=held.valid if valid is None else 0, test=held.test if test is None else 0)
     note = ""
     if counts.valid or counts.test:
@@ -62,40 +64,41 @@ def set_apart(
 
 
 def _removed(counts: dict[str, int], how: str) -> list[tuple[str, int]]:
-    """Of examples that have one text, that they are told apart by, only the source is named."""
+    """Return rows for the table. Examples with one text have no target, so the word "source" is left out."""
     return [(f"removed: {why.removesuffix(' source')} as one {how}", n) for why, n in counts.items() if n]
 
 
 # ---- labels ---------------------------------------------------------------------------------------
 
 
-def set_apart_labelled(
+def split_labelled_examples(
     sources: tuple[Sequence[S], S | None, S | None],
     read: Callable[[S, Sequence[str] | None], list[P]],
     labels_of: Callable[[P], Iterable[str]],
     held: HoldOut,
     overlap: Overlapping,
 ) -> SplitExamples[P]:
-    """As ``set_apart``, of ``sources`` to train on, to validate and to test with, whose examples have labels. Those of
-    training, in their order, are a fact of it; ``read`` refuses others in the other two.
+    """Split labelled examples of ``sources`` (training, validation, test), as ``split_examples`` does.
+
+    The sorted labels of training become a fact; ``read`` refuses others in the other two.
 
     Raises:
-        DataError: a file that cannot be read, too few examples, all with one label, or a label that training never saw
-            or is left without.
+        DataError: a file that cannot be read, too few examples, all with one label, or a label that no example of
+            training has or keeps.
     """
     train, *others = sources
     examples = [example for source in train for example in read(source, None)]
-    labels = in_order({label for example in examples for label in labels_of(example)})
+    labels = sort_labels({label for example in examples for label in labels_of(example)})
     if len(labels) < 2:
         if not labels:
             raise DataError("data.train: no examples to learn from")
         raise DataError(f"data.train: there is no label but {labels[0]!r}: nothing to learn")
     valid, test = (None if source is None else read(source, labels) for source in others)
-    found = set_apart(examples, valid, test, held, overlap, {"labels": labels})
+    found = split_examples(examples, valid, test, held, overlap, {"labels": labels})
     if _lost(labels, found, labels_of):  # a label of few examples: one of each stays
         protected = {id(example) for example in _one_of_each(examples, labels_of)}
         options = {"facts": {"labels": labels}, "may": lambda example: id(example) not in protected}
-        found = set_apart(examples, valid, test, held, overlap, **options)
+        found = split_examples(examples, valid, test, held, overlap, **options)
     if lost := _lost(labels, found, labels_of):
         raise DataError(f"data: nothing to train on is left with the label {min(lost)!r}: hold out fewer, or give more")
     return found
@@ -115,13 +118,14 @@ def _one_of_each(examples: Iterable[P], labels_of: Callable[[P], Iterable[str]])
     return list(first.values())
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
+def sort_labels(labels: Iterable[str]) -> list[str]:
     """Numbers by their value, other labels by the alphabet."""
     return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 
 def check_known(label: str, known: Sequence[str] | None, where: str) -> None:
-    """
+    """Refuse a label that training did not have.
+
     Raises:
         DataError: ``label`` is not among those of training.
     """

@@ -1,9 +1,11 @@
-"""Rows of ids or other numbers on disk, in columns: written once, then mapped into memory, however many there are.
+"""Rows of ids or other numbers on disk, in columns: written once, then mapped into memory, so their number is not
+limited by it.
 
-A folder holds, for each column, its ids end to end (``text.ids``) and where each row begins in them (``text.starts``),
-and ``manifest.json`` with what is known of the whole and each file's size and checksum. It appears whole or not at all.
+A folder holds, for each column, its ids end to end (``text.ids``) and the start of each row in them (``text.starts``),
+and ``manifest.json`` with facts about the whole and each file's size and checksum. The folder appears complete or not
+at all.
 
-N rows, B of them in a batch, L the longest there.
+N rows, B of them in a batch, L the longest in that batch.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from dragoman import durable
 from dragoman.errors import DataError
 
 FILL = 0
-"""Stands in short rows after their end: the id of padding in every vocabulary."""
+"""Id that pads short rows: the id of padding in every vocabulary."""
 FORMAT = 1
 MANIFEST = "manifest.json"
 
@@ -32,7 +34,7 @@ StoreRow = Sequence[int] | np.ndarray
 
 
 class Column:
-    """N rows of ids, mapped."""
+    """Column of N rows of ids, mapped into memory."""
 
     def __init__(self, folder: Path, name: str, dtype: str):
         self.ids = _map(folder / f"{name}.ids", np.dtype(dtype))
@@ -43,18 +45,19 @@ class Column:
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, "N"]:
+        """Return the number of ids in each row, as int32."""
         return np.diff(self.starts).astype(np.int32)
 
     def __getitem__(self, i: int) -> Int[np.ndarray, "L"]:
-        i = range(len(self))[i]  # counts from the end too, and refuses what is not there
+        i = range(len(self))[i]  # accepts negative indices and raises IndexError as a list does
         return np.array(self.ids[self.starts[i] : self.starts[i + 1]], np.int64)
 
-    def stored(self, i: int) -> np.ndarray:
-        """Row ``i`` as it lies there, in its own type."""
+    def raw_row(self, i: int) -> np.ndarray:
+        """Return row ``i`` as stored, in the column's own dtype."""
         return np.array(self.ids[self.starts[i] : self.starts[i + 1]])
 
     def padded(self, rows: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B L"]:
-        """The ids of these rows, filled up with padding."""
+        """Return the ids of these rows, padded."""
         starts, ends = self.starts[rows], self.starts[rows + 1]
         at = starts[:, None] + np.arange((ends - starts).max())  # (B, L)
         inside = at < ends[:, None]
@@ -62,11 +65,11 @@ class Column:
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)  # nothing cannot be mapped
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)  # mmap refuses an empty file
 
 
 class Store:
-    """Columns of ids and the ``facts`` that came with them. ``building`` writes one, ``open`` maps it."""
+    """Columns of ids and the ``facts`` stored with them. ``build_store`` writes one, ``open`` maps it."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]):
         self.folder = folder
@@ -78,9 +81,10 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
-        """
+        """Map a store that ``build_store`` wrote.
+
         Raises:
-            DataError: as ``opened``.
+            DataError: as ``open_store``.
         """
         return open_store(Path(folder), cls)
 
@@ -89,10 +93,10 @@ T = TypeVar("T")
 
 
 def open_store(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
-    """What ``read`` makes of the folder and its manifest, after comparing each file with its checksum.
+    """Return ``read(folder, manifest)``, after comparing each file with its checksum.
 
     Raises:
-        DataError: no corpus there, one of another format, or a damaged file, by name.
+        DataError: no corpus there, one of another format, or a damaged file; the message names it.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -103,7 +107,7 @@ def open_store(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
                 raise DataError(f"{folder / name}: damaged (size or checksum differ from {MANIFEST}): build it again")
         return read(folder, manifest)
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: no such file: {folder} is not a whole corpus, build it again") from None
+        raise DataError(f"{error.filename}: no such file: {folder} is not a complete corpus: build it again") from None
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,24 +120,24 @@ def open_store(folder: Path, read: Callable[[Path, dict[str, Any]], T]) -> T:
 
 
 class Builder:
-    """Appends rows to each column, and gathers ``facts`` for the manifest."""
+    """Appends rows to each column and collects ``facts`` for the manifest."""
 
     def __init__(self, columns: Mapping[str, "_Writer"]):
         self.columns = columns
         self.facts: dict[str, Any] = {}
         self.manifest: dict[str, Any] = {}
-        """Whole once the block has ended."""
+        """Complete once the block has ended."""
 
     def write(self, **rows: Sequence[StoreRow]) -> None:
-        """As many rows for each column."""
-        for name, of_column in rows.items():
-            self.columns[name].write(of_column)
+        """Append the same number of rows to each column."""
+        for name, column_rows in rows.items():
+            self.columns[name].write(column_rows)
 
 
 @contextmanager
-def building(folder: Path, sizes: Mapping[str, int | str]) -> Iterator[Builder]:
-    """A store to fill in a block: columns by name, and how many different ids each may hold, or the type of its numbers
-    as numpy writes it. One that was there is replaced when the new one is complete.
+def create_store(folder: Path, sizes: Mapping[str, int | str]) -> Iterator[Builder]:
+    """Create a store and fill it in the block. ``sizes`` gives, by column name, the number of different ids or numpy's
+    name of the dtype. An existing store is replaced when the new one is complete.
 
     Raises:
         DataError: the folder holds something else, or cannot be written.
@@ -191,6 +195,7 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of ``size``; the last may be shorter."""
     items = iter(items)
     while chunk := list(islice(items, size)):
         yield chunk

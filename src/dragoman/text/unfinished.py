@@ -1,8 +1,8 @@
-"""What was made of a text line by line, kept beside the file that it is to become: what was stopped goes on there.
+"""Partial output: lines translated so far, kept beside the output file, so that a stopped command resumes there.
 
-``NAME.partial`` has a line of JSON that says what is made and how, and then one for each line of the text, whatever
-came of it. It grows by whole lots of lines, each flushed to the disk; what a crash left of a lot is cut off, and that
-lot is made again. So lines fall into the same lots, and the same comes of them, however often a process was stopped.
+``NAME.partial`` has a line of JSON with the settings, and then one line for each line of the text, with its answers. It
+grows by complete batches of lines, each flushed to the disk. After a crash an incomplete batch is truncated and made
+again. So lines fall into the same batches, and give the same answers, however often a process was stopped.
 """
 
 import json
@@ -16,70 +16,73 @@ from dragoman.errors import ConfigError, DataError
 
 
 class FinishedLine(NamedTuple):
-    """A line of the text, and what came of it: nothing, where it is empty or was refused."""
+    """Line of the text with its answers: none where it is empty or was refused."""
 
     text: str
     answers: tuple[str, ...]
 
 
 class UnfinishedFile:
-    """The lines that are done."""
+    """Lines finished so far, and the file that holds them."""
 
     def __init__(self, path: Path, file: BinaryIO):
         self.path, self.file = path, file
         self.begin = self.end = self.lines = 0
 
     @property
-    def how(self) -> dict[str, Any] | None:
-        """What is made and how, as the first line says; None in a new file.
+    def settings(self) -> dict[str, Any] | None:
+        """Return the settings in the first line; None in a new file.
 
         Raises:
-            ConfigError: it says nothing of the kind.
+            ConfigError: the first line holds something else.
         """
         self.file.seek(0)
         first = self.file.readline()
         self.begin = self.end = len(first)
         if first and _parsed(first) is None:
-            raise ConfigError(f"{self.path}: its first line does not say how it was begun: move that file away")
+            raise ConfigError(
+                f"{self.path}: its first line does not hold the settings it was started with: move that file away"
+            )
         return _parsed(first)
 
-    def take_up(self, how: Mapping[str, Any], lot: int) -> None:
-        """Begin, or go on after the last whole lot of so many lines.
+    def resume(self, settings: Mapping[str, Any], batch_size: int) -> None:
+        """Start a new file, or resume after the last complete batch of ``batch_size`` lines.
 
         Raises:
-            ConfigError: what is there was made in another way, or is something else.
+            ConfigError: the file was made with other settings, or is something else.
         """
-        before = self.how
+        before = self.settings
         if before is None:
-            self._write([dict(how)])
+            self._write([dict(settings)])
             self.begin = self.end
             return
-        for name in how.keys() | before.keys():
-            if how.get(name) != before.get(name):
+        for name in settings.keys() | before.keys():
+            if settings.get(name) != before.get(name):
                 raise ConfigError(
-                    f"{self.path}: was begun with {name} {before.get(name)}, and this is {how.get(name)}: ask for the "
-                    "same, or remove that file to begin anew"
+                    f"{self.path}: was started with {name} {before.get(name)}, but this command has "
+                    f"{settings.get(name)}: use the same, or remove that file to start again"
                 )
         at, since = self.end, 0
         while _parsed(line := self.file.readline()) is not None:
             at, since = at + len(line), since + 1
-            if since == lot:
-                self.end, self.lines, since = at, self.lines + lot, 0
-        self._cut(self.end)
+            if since == batch_size:
+                self.end, self.lines, since = at, self.lines + batch_size, 0
+        self._truncate(self.end)
 
     def __iter__(self) -> Iterator[FinishedLine]:
-        """From the first line on."""
+        """Yield the finished lines from the first on."""
         self.file.seek(self.begin)
         for line in self.file:
             record = json.loads(line)
             yield FinishedLine(record["text"], tuple(record["answers"]))
 
-    def append(self, lot: Iterable[FinishedLine]) -> None:
-        """
+    def append(self, batch: Iterable[FinishedLine]) -> None:
+        """Append a batch of lines and flush it to the disk.
+
         Raises:
             DataError: there is no room on the disk.
         """
-        records = [made._asdict() for made in lot]
+        records = [made._asdict() for made in batch]
         self._write(records)
         self.lines += len(records)
 
@@ -91,23 +94,23 @@ class UnfinishedFile:
             self.file.flush()
             os.fsync(self.file.fileno())
         except OSError as error:
-            raise DataError(f"{self.path}: {error.strerror}: make room, and give the same command again") from None
+            raise DataError(f"{self.path}: {error.strerror}: make room, and run the same command again") from None
         self.end += len(content)
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         self.file.truncate(size)
         self.end = size
 
 
 @contextmanager
-def unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
-    """What lies beside ``output``, or a new file there, held by this process alone until the block ends; it stays, but
-    for a file that nothing was written to.
+def open_unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
+    """Open the partial file beside ``output``, or a new one, locked for this process until the block ends. It stays,
+    unless nothing was written to it.
 
     Raises:
-        ConfigError: it cannot be written to, or another process is doing so.
+        ConfigError: it cannot be written to, or another process is writing to it.
     """
-    import fcntl  # here, so that the rest works where there is none
+    import fcntl  # imported here: Windows has no fcntl, and the rest works there
 
     path = Path(f"{output}.partial")
     try:
@@ -127,7 +130,7 @@ def unfinished(output: str | Path) -> Iterator[UnfinishedFile]:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None for a line that is not whole, as a crash may leave it."""
+    """Parse a line; None if it is incomplete, as a crash may leave it."""
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:

@@ -15,7 +15,7 @@ from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
 from dragoman.model.lora import Lora, learned
 from dragoman.model.names import check_patterns, matches
-from dragoman.text.tokens.extension import Kept, VocabularyConfig, parts
+from dragoman.text.tokens.extension import Kept, VocabularyConfig, decompose_new_entries
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 TABLES = ("*tokens.weight", "output.*", "head.output.*")
@@ -48,9 +48,9 @@ class WarmStart:
         """
         source, target = RunDirectory.open(self.run).tokenizers()
         if source is target:
-            joint = self.vocabulary.grown(target, (text for side in (sources, targets) for text in side))
+            joint = self.vocabulary.extended(target, (text for side in (sources, targets) for text in side))
             return joint, joint
-        return self.vocabulary.grown(source, sources), self.vocabulary.grown(target, targets)
+        return self.vocabulary.extended(source, sources), self.vocabulary.extended(target, targets)
 
     # ---- before anything is begun -----------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class _Grown:
     """Rows of a table for a tokenizer that has grown."""
 
     def __init__(self, old: Tokenizer, new: Tokenizer):
-        self.parts = parts(old, new)
+        self.parts = decompose_new_entries(old, new)
 
     def rows(self, given: Tensor) -> Tensor:
         """Those ``given``, and one for each further piece."""

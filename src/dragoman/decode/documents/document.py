@@ -83,10 +83,10 @@ def translate_document(
                 fillings[i] = Filling(answer.text, doubtful or bool(answer.warnings))
             warnings += [re.sub(r"^row \d+", slot.place, warning) for warning in answer.warnings]
     return DocumentSummary(
-        content=document.filled(fillings),
+        content=document.fill(fillings),
         filled=len(fillings),
         left=sum(slot.filled for i, slot in enumerate(document.slots) if i not in fillings),
-        flagged=len(document.to_review(fillings)),
+        flagged=len(document.slots_to_review(fillings)),
         untranslated=sum(not slot.filled for i, slot in enumerate(document.slots) if i not in fillings),
         warnings=tuple(warnings),
     )

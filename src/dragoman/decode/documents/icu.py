@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from dragoman.text.placeholders import find
+from dragoman.text.placeholders import find_placeholders
 
 ICU_KEPT = (
     "holds an ICU message ({.., plural, ..} or the like), whose words are kept as they are and not translated: "
@@ -15,7 +15,7 @@ def holds_icu_message(text: str, codes: Iterable[str] = ()) -> bool:
     """Return whether a text has a plural, a selection or a choice in it with words to be translated."""
     return any(
         (found := _MESSAGE.match(p.text)) and any(map(str.isalpha, _words(p.text[found.end() :], found["kind"])))
-        for p in find(text, codes)
+        for p in find_placeholders(text, codes)
     )
 
 

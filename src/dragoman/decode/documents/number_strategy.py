@@ -5,7 +5,7 @@ import dataclasses
 from dragoman.decode.documents.placeholder_strategies import PlaceholderStrategy, StandIns
 from dragoman.decode.documents.source_line import Ask, SourceLine
 from dragoman.decode.translation import Translation
-from dragoman.text.invariants import spans
+from dragoman.text.invariants import find_numbers
 
 
 class NumbersHeld(PlaceholderStrategy):
@@ -15,10 +15,10 @@ class NumbersHeld(PlaceholderStrategy):
         self.ways = [way for way in ways if isinstance(way, StandIns)]
 
     def suits(self, line: SourceLine) -> bool:
-        return line.checked and bool(spans(line.words))
+        return line.checked and bool(find_numbers(line.words))
 
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
-        held = [dataclasses.replace(line, codes=(*line.codes, *spans(line.words))) for line in lines]
+        held = [dataclasses.replace(line, codes=(*line.codes, *find_numbers(line.words))) for line in lines]
         found: dict[SourceLine, Translation] = {}
         for way in self.ways:
             todo = [line for line in dict.fromkeys(held) if line not in found and way.suits(line)]

@@ -13,7 +13,7 @@ from dragoman.decode.request import Request
 from dragoman.decode.segmentation import TextSegment, glue_after, sentences
 from dragoman.decode.translation import Translation
 from dragoman.text.invariants import is_wordless, numbers_added
-from dragoman.text.placeholders import Placeholder, Role, find
+from dragoman.text.placeholders import Placeholder, Role, find_placeholders
 
 IN_PIECES = "translated in pieces, to keep its placeholders: check how it reads"
 CHANGED = "numbers or signs are not those of the source: check it"
@@ -300,7 +300,7 @@ class InPieces(AskingStrategy):
         asked, parts, used = iter(replies), [], []
         for words, rest in self.stretches(line):
             reply = next(asked) if words else None
-            if reply and reply.text and not find(reply.text) and not numbers_added(words, reply.text):
+            if reply and reply.text and not find_placeholders(reply.text) and not numbers_added(words, reply.text):
                 used.append(reply)
                 words = _ended_alike(reply.text, words)
             parts += [words, rest]

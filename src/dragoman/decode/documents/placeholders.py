@@ -22,13 +22,13 @@ from dragoman.decode.documents.placeholder_strategies import (
 from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, about, in_one
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
 from dragoman.decode.translation import Translation
-from dragoman.text.accelerators import Accelerator, find_accelerator, put_back
+from dragoman.text.accelerators import Accelerator, find_accelerator, restore_accelerator
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.grouping import Grouping, in_groups
-from dragoman.text.invariants import as_it_is, is_wordless
-from dragoman.text.lines import Before
-from dragoman.text.placeholders import find, kept
+from dragoman.text.invariants import is_wordless, keep_verbatim
+from dragoman.text.lines import PrecedingSentences
+from dragoman.text.placeholders import find_placeholders, placeholders_preserved
 
 CHUNK = 4096
 """Texts of a stream read at a time."""
@@ -39,7 +39,7 @@ def translate(
     ask: Ask,
     *,
     codes: Sequence[Sequence[str]] | None = None,
-    contexts: Sequence[Before] | None = None,
+    contexts: Sequence[PrecedingSentences] | None = None,
     require: Require | None = None,
     first_row: int = 1,
     check_numbers: bool = True,
@@ -101,7 +101,7 @@ def _as_given(text: str, answer: Translation) -> Translation:
     """The answer to a text that was normalised, as one to the text; where there was no word to translate, with its own
     white space."""
     if answer.source != text and not answer.candidates[0].tokens and is_wordless(text):
-        whole = dataclasses.replace(answer.candidates[0], text=as_it_is(text))
+        whole = dataclasses.replace(answer.candidates[0], text=keep_verbatim(text))
         answer = dataclasses.replace(answer, candidates=(whole,))
     return dataclasses.replace(answer, source=text)
 
@@ -116,7 +116,7 @@ def _answered(lines: list[SourceLine], ask: Ask, ways: list[PlaceholderStrategy]
 
 def _with_key(line: SourceLine, key: Accelerator, answer: Translation) -> Translation:
     candidates = (
-        dataclasses.replace(c, text=put_back(key, c.text, line.codes), parts=c.answers(answer.source))
+        dataclasses.replace(c, text=restore_accelerator(key, c.text, line.codes), parts=c.answers(answer.source))
         for c in answer.candidates
     )
     return dataclasses.replace(answer, source=line.text, candidates=tuple(candidates))
@@ -129,7 +129,7 @@ _SPACE = re.compile(r"^\s+|\s+$|[ ]*[\t\n\r\f\v]\s*")
 
 
 def _split(
-    text: str, codes: tuple[str, ...], context: Before, checked: bool, glossary: Glossary | None
+    text: str, codes: tuple[str, ...], context: PrecedingSentences, checked: bool, glossary: Glossary | None
 ) -> tuple[list[str], list[SourceLine]]:
     """The white space that stays as it is, and the lines between: one more of them."""
 
@@ -139,7 +139,7 @@ def _split(
         bound = bool(glossary.of(part)[0])
         return SourceLine(part, codes, context, checked and not glossary.changes_numbers(part), bound)
 
-    inside = [(p.start, p.end) for p in find(text, codes)]
+    inside = [(p.start, p.end) for p in find_placeholders(text, codes)]
     spaces, lines, at = [], [], 0
     for match in _SPACE.finditer(text):
         if not any(start < match.end() and match.start() < end for start, end in inside):
@@ -167,7 +167,9 @@ def _with_no_break_spaces(whole: Translation, codes: tuple[str, ...]) -> Transla
     texts = [with_no_break_spaces(whole.source, candidate.text) for candidate in whole.candidates]
     candidates = [
         dataclasses.replace(c, text=text, parts=c.answers(whole.source) if text != c.text else c.parts)
-        if kept(find(c.text, codes), find(text, codes))  # not inside of a tag
+        if placeholders_preserved(
+            find_placeholders(c.text, codes), find_placeholders(text, codes)
+        )  # not inside of a tag
         else c
         for c, text in zip(whole.candidates, texts, strict=True)
     ]
@@ -183,7 +185,7 @@ def _joined(
         return dataclasses.replace(given[0], row=row, source=text, warnings=warnings)
     written = [answer.text if answer else "" for answer in answers]
     whole = "".join(itertools.chain.from_iterable(zip(written, [*spaces, ""], strict=True)))
-    if kept(find(text, codes), find(whole, codes)):
+    if placeholders_preserved(find_placeholders(text, codes), find_placeholders(whole, codes)):
         return in_one(row, text, whole, given)
     # such as a brace that opens on one line and closes on another
     return in_one(row, text, text, [], UNTOUCHED, untranslated=True)

@@ -10,9 +10,9 @@ from functools import cached_property
 from dragoman.decode.documents.icu import ICU_KEPT
 from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.text.invariants import UNCHANGED, Changes, changes, outside
-from dragoman.text.lines import Before
-from dragoman.text.placeholders import Placeholder, find, kept
+from dragoman.text.invariants import UNCHANGED, Changes, find_changes, without_placeholders
+from dragoman.text.lines import PrecedingSentences
+from dragoman.text.placeholders import Placeholder, find_placeholders, placeholders_preserved
 
 SourceQuestion = str | Request
 """A text to be translated; a request, where it has a context."""
@@ -30,7 +30,7 @@ class SourceLine:
 
     text: str
     codes: tuple[str, ...]
-    context: Before = ()
+    context: PrecedingSentences = ()
     """What stands before it in its document."""
     checked: bool = True
     """Whether its numbers and signs are to come out as well."""
@@ -42,19 +42,19 @@ class SourceLine:
 
     @cached_property
     def placeholders(self) -> list[Placeholder]:
-        return find(self.text, self.codes)
+        return find_placeholders(self.text, self.codes)
 
     def is_kept_in(self, translation: str) -> bool:
-        return kept(self.placeholders, find(translation, self.codes))
+        return placeholders_preserved(self.placeholders, find_placeholders(translation, self.codes))
 
     def changes_in(self, translation: str) -> Changes:
         """The numbers and signs that a translation, which has the placeholders, does not share with it."""
-        return changes(self.text, translation) if self.checked else UNCHANGED
+        return find_changes(self.text, translation) if self.checked else UNCHANGED
 
     @cached_property
     def words(self) -> str:
         """The text without its placeholders."""
-        return outside(self.text, self.placeholders)
+        return without_placeholders(self.text, self.placeholders)
 
 
 def in_one(

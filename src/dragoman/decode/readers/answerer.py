@@ -51,7 +51,7 @@ class Answerer(InputReader):
         longest: int = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
         if "longest_question" in data:
             return ContextLayout(longest, data["longest_question"], data["stride"])
-        usual = {field.name: field.default for field in dataclasses.fields(Questions)}
+        usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Questions)}
         longest = min(longest, usual["longest"])
         return ContextLayout(longest, min(usual["longest_question"], longest // 2), usual["stride"])
 

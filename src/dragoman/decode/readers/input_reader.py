@@ -63,7 +63,7 @@ class InputReader:
         if cls.ability:
             check(run, model, cls.ability)
         if special_tokens and tokenizer is not None:
-            tokenizer = tokenizer.reading_special_tokens()
+            tokenizer = tokenizer.with_special_tokens()
         return cls(prepare_for_inference(model, device), tokenizer, config)
 
     def checked(self, given: Any, argument: str) -> list[Any]:

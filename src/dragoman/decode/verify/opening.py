@@ -23,7 +23,7 @@ from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
-from dragoman.text.context import learnt
+from dragoman.text.context import context_of_run
 from dragoman.text.corpus import source_rows
 from dragoman.text.formats.kinds import read_plain_lines
 from dragoman.text.held_out import read_held_out
@@ -95,7 +95,7 @@ def _to_translate(
 ) -> VerifyExamples:
     most = model.max_length
     if text is not None:
-        before = learnt(config)
+        before = context_of_run(config)
         pairs = [Sourced(line, "", "", context=context) for line, context in before.in_lines(_lines(text, count))]
         pairs = [pair for pair in pairs if pair.source.strip()]
     elif (data / "test.jsonl").is_file():

@@ -1,1 +1,1 @@
-"""What of a text is kept: rules, duplicates, sets held out, in memory that does not grow. Read ``clean.py`` first."""
+"""Cleaning of text: rules, duplicates and held-out sets, in memory that does not grow. Read ``clean.py`` first."""

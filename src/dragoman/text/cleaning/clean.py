@@ -1,7 +1,7 @@
-"""Cleaning: each pair is normalised, then the first rule that objects to it removes it and is counted.
+"""Cleaning: each pair is normalised, then removed and counted by the first rule that rejects it.
 
-The rules are in ``rules.py``. Pairs stream through: what must be remembered of them is on disk (``remembered.py``), so
-memory does not grow with their number. Rules that must know the whole text first see it while it is laid aside.
+The rules are in ``rules.py``. Pairs stream through, and their history is on disk (``remembered.py``), so memory does
+not grow with their number. Rules that must know the whole text see it first, while it is spooled to a temporary file.
 """
 
 import re
@@ -11,107 +11,113 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Generic, NamedTuple
 
-from dragoman.text.cleaning.remembered import laid_aside, remembering
-from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, rules_alone, rules_that_remember
-from dragoman.text.cleaning.workers import shared
+from dragoman.text.cleaning.remembered import spooled, temporary_database
+from dragoman.text.cleaning.rules import Cleaning, CleaningRule, LearnedRule, stateful_rules, stateless_rules
+from dragoman.text.cleaning.workers import map_parallel
 from dragoman.text.lines import AnyPair, Pair, TwoSided
 
-__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "added_up", "clean", "normalise"]
+__all__ = ["EXAMPLES", "CleanReport", "Cleaning", "clean", "merge_reports", "normalise"]
 
 EXAMPLES = 3
-"""Pairs that the report shows for each rule."""
+"""Number of removed pairs that the report shows for each rule."""
 
 
 @dataclass
 class CleanReport:
-    """What cleaning did: filled while ``clean`` runs, complete when it ends."""
+    """Outcome of cleaning: filled while ``clean`` runs, complete when it ends."""
 
     read: int = 0
     kept: int = 0
     normalised: int = 0
-    """Pairs that normalisation changed, removed or not."""
+    """Number of pairs that normalisation changed, removed or not."""
     removed: dict[str, int] = field(default_factory=dict)
-    """Rule -> pairs it removed, for every rule in force, in the order they are asked."""
+    """Number of pairs that each rule in force removed, in the order of the rules."""
     examples: dict[str, list[Pair]] = field(default_factory=dict)
-    """Rule -> the first pairs it removed."""
+    """First pairs that each rule removed."""
 
     def remove(self, rule: str, pair: TwoSided) -> None:
+        """Count a removed pair, and keep it if it is among the first of its rule."""
         self.removed[rule] += 1
         if len(self.examples[rule]) < EXAMPLES:
             self.examples[rule].append(Pair(pair.source, pair.target))
 
     def __str__(self) -> str:
-        """One line; names the rules that removed something, the harshest first."""
+        """Return one line that names the rules that removed something, most pairs first."""
         worst = sorted(((n, rule) for rule, n in self.removed.items() if n), key=lambda row: -row[0])
         by_rule = ", ".join(f"{rule} {n:,}" for n, rule in worst)
         return f"{self.kept:,} of {self.read:,} pairs kept" + (f"; removed: {by_rule}" if by_rule else "")
 
 
-def added_up(reports: Sequence[CleanReport]) -> CleanReport:
-    """What several cleanings by the same rules did together."""
-    read, kept, normalised = (sum(getattr(one, name) for one in reports) for name in ("read", "kept", "normalised"))
-    whole = CleanReport(read, kept, normalised)
-    for one in reports:
-        for rule, count in one.removed.items():
-            whole.removed[rule] = whole.removed.get(rule, 0) + count
-            whole.examples[rule] = [*whole.examples.get(rule, ()), *one.examples[rule]][:EXAMPLES]
-    return whole
+def merge_reports(reports: Sequence[CleanReport]) -> CleanReport:
+    """Merge the reports of several cleanings by the same rules."""
+    read, kept, normalised = (
+        sum(getattr(report, name) for report in reports) for name in ("read", "kept", "normalised")
+    )
+    merged = CleanReport(read, kept, normalised)
+    for report in reports:
+        for rule, count in report.removed.items():
+            merged.removed[rule] = merged.removed.get(rule, 0) + count
+            merged.examples[rule] = [*merged.examples.get(rule, ()), *report.examples[rule]][:EXAMPLES]
+    return merged
 
 
 def clean(
     pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport | None = None, *, workers: int = 1
 ) -> Iterator[AnyPair]:
-    """The pairs that no rule objects to, normalised, in their order; ``report`` is filled as they go by. Rules that
-    need to know nothing but a pair are asked by ``workers`` processes; the outcome is the same with any number.
+    """Yield the pairs that no rule rejects, normalised and in their order, and fill ``report``. Rules that need only
+    the pair are applied by ``workers`` processes; the result is the same with any number.
 
-    It reads no further than it is asked, unless a rule must learn from the whole text (``max_deviations``,
-    ``conflicts``): then it reads all before the first pair comes.
+    It reads no further than it is consumed, unless a rule must learn from the whole text (``max_deviations``,
+    ``conflicts``): then it reads everything before the first pair is yielded.
 
     Raises:
-        DataError: no room on the disk for what must be remembered.
+        DataError: no room on the disk for the temporary tables.
     """
     report = CleanReport() if report is None else report
-    with remembering() as memory:
-        alone, rules = rules_alone(cfg), rules_that_remember(cfg, memory)
+    with temporary_database() as memory:
+        alone, rules = stateless_rules(cfg), stateful_rules(cfg, memory)
         for name, _ in (*alone, *rules):
             report.removed[name], report.examples[name] = 0, []
-        learners = [rule.objects for rule in rules if isinstance(rule.objects, LearnedRule)]
+        learners = [rule.rejects for rule in rules if isinstance(rule.rejects, LearnedRule)]
         left = _sift(pairs, cfg, report, workers)
         if not learners:
-            yield from _kept(left, rules, report)
+            yield from _apply_rules(left, rules, report)
             return
-        with laid_aside(_shown(left, learners)) as again:
-            yield from _kept(again, rules, report)
+        with spooled(_learn_from(left, learners)) as again:
+            yield from _apply_rules(again, rules, report)
 
 
 class Judged(NamedTuple, Generic[AnyPair]):
+    """Pair after the rules that need only the pair."""
+
     pair: AnyPair
-    """Normalised."""
+    """Normalised pair."""
     changed: bool
-    """By normalisation."""
+    """True if normalisation changed it."""
     removed_by: str | None
+    """Name of the rule that rejects it, if any."""
 
 
 def judge(cfg: Cleaning, pairs: Iterable[AnyPair]) -> list[Judged[AnyPair]]:
-    """What the rules say that know nothing but the pair."""
+    """Apply the rules that need only the pair."""
     rules = _rules(cfg)
     return [_judged(pair, rules) for pair in pairs]
 
 
-_rules = lru_cache(1)(rules_alone)
+_rules = lru_cache(1)(stateless_rules)
 
 
 def _judged(pair: AnyPair, rules: Sequence[CleaningRule]) -> Judged[AnyPair]:
-    tidy = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
-    return Judged(tidy, tidy != pair, _objection(tidy, rules))
+    normalised = pair._replace(source=normalise(pair.source), target=normalise(pair.target))
+    return Judged(normalised, normalised != pair, _objection(normalised, rules))
 
 
 def _objection(pair: TwoSided, rules: Sequence[CleaningRule]) -> str | None:
-    return next((name for name, objects in rules if objects(pair)), None)
+    return next((name for name, rejects in rules if rejects(pair)), None)
 
 
 def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers: int) -> Iterator[AnyPair]:
-    for pair, changed, why in shared(pairs, partial(judge, cfg), workers):
+    for pair, changed, why in map_parallel(pairs, partial(judge, cfg), workers):
         report.read += 1
         report.normalised += changed
         if why:
@@ -120,7 +126,7 @@ def _sift(pairs: Iterable[AnyPair], cfg: Cleaning, report: CleanReport, workers:
             yield pair
 
 
-def _kept(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: CleanReport) -> Iterator[AnyPair]:
+def _apply_rules(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: CleanReport) -> Iterator[AnyPair]:
     for pair in pairs:
         if why := _objection(pair, rules):
             report.remove(why, pair)
@@ -129,7 +135,7 @@ def _kept(pairs: Iterable[AnyPair], rules: Sequence[CleaningRule], report: Clean
             yield pair
 
 
-def _shown(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterator[AnyPair]:
+def _learn_from(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterator[AnyPair]:
     for pair in pairs:
         for learner in learners:
             learner.learn(pair)
@@ -140,9 +146,10 @@ def _shown(pairs: Iterable[AnyPair], learners: Sequence[LearnedRule]) -> Iterato
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC; runs of white space and control characters (U+2028 too) become one space, none at the ends."""
+    """Normalise to Unicode NFC; runs of white space and control characters (U+2028 too) become one space, none at the
+    ends."""
     if text.isascii() and text.isprintable() and "  " not in text:
-        return text.strip()  # most lines of most files, at a tenth of the cost
+        return text.strip()  # fast path for most lines, at a tenth of the cost
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text).replace("\ufeff", "")).strip()
 
 

@@ -1,12 +1,13 @@
-"""Duplicates and near duplicates within one text of any size: the first of those that are alike stays.
+"""Exact and near duplicates within one text of any size: the first of similar pairs is kept.
 
-Two texts are near when the sets of their four-letter substrings are (``split.py`` says how), here told by MinHash
-(Broder 1997): a signature of ``HASHES`` numbers, of which two sets share each with the probability of their Jaccard
-similarity. The numbers are taken in bands of r; texts that share a whole band are candidates (locality-sensitive
-hashing, Indyk & Motwani 1998), and the similarity of candidates is computed exactly. So nothing is removed that is not
-near, and r is as large as it may be for texts at the very limit to be missed one time in a hundred at most.
+Two texts are near duplicates when the sets of their four-letter substrings are similar (see ``split.py``), found here
+by MinHash (Broder 1997): a signature of ``HASHES`` numbers, each of which two sets share with the probability of their
+Jaccard similarity. The numbers are taken in bands of r. Texts that share a whole band are candidates
+(locality-sensitive hashing, Indyk & Motwani 1998), and the similarity of candidates is computed exactly. So nothing is
+removed that is not near, and r is as large as it may be for texts exactly at the threshold to be missed one time in a
+hundred at most.
 
-Bands and texts that stay are on disk (``remembered.py``). The signatures are computed by rensa, the extra ``data``.
+Bands and kept texts are on disk (``remembered.py``). The signatures are computed by rensa, the extra ``data``.
 """
 
 import sqlite3
@@ -21,9 +22,9 @@ from pydantic import Field
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import EXAMPLES, normalise
-from dragoman.text.cleaning.remembered import SeenTexts, hashed, remembering
+from dragoman.text.cleaning.remembered import SeenTexts, temporary_database, text_hash
 from dragoman.text.cleaning.split import grams, jaccard, letters
-from dragoman.text.cleaning.workers import shared
+from dragoman.text.cleaning.workers import map_parallel
 from dragoman.text.lines import Pair
 
 HASHES = 128
@@ -32,24 +33,26 @@ MISSED = 0.01
 
 @config
 class Deduplication:
+    """Removal of duplicates within a text."""
+
     by: Literal["pair", "source", "target"] = "pair"
-    """What must be alike: both sides together, or one of them, whatever the other is."""
+    """Sides to compare: both together, or one of them, whatever the other is."""
     near: Annotated[float, Field(ge=0.3, le=1)] | None = 0.8
-    """Similarity of letters from which two are near duplicates, 0.3 to 1; None for exact duplicates alone."""
+    """Letter similarity from which two are near duplicates, 0.3 to 1; None for exact duplicates only."""
     seed: Annotated[int, Field(ge=0)] = 1
-    """Of the hashes: another one misses others."""
+    """Seed of the hashes: another one misses others."""
 
 
 @dataclass
 class DuplicateReport:
-    """What was found: filled while ``dedupe`` runs, complete when it ends."""
+    """Outcome of deduplication: filled while ``dedupe`` runs, complete when it ends."""
 
     read: int = 0
     kept: int = 0
     removed: dict[str, int] = field(default_factory=dict)
-    """"exact" and "near" -> pairs removed for it."""
+    """Number of pairs removed as "exact" and as "near" duplicates."""
     examples: dict[str, list[tuple[Pair, Pair]]] = field(default_factory=dict)
-    """The same -> the first pairs that were removed, each with the one that stays; of exact ones twice the same."""
+    """First removed pairs of either kind, each with the pair that is kept; an exact duplicate appears twice."""
 
     def __str__(self) -> str:
         removed = ", ".join(f"{why} duplicates {count:,}" for why, count in self.removed.items() if count)
@@ -59,26 +62,26 @@ class DuplicateReport:
 def dedupe(
     pairs: Iterable[Pair], cfg: Deduplication, report: DuplicateReport | None = None, *, workers: int = 1
 ) -> Iterator[Pair]:
-    """The pairs that are like none before them that stayed, as they were, in their order.
+    """Yield the pairs that are no duplicate of an earlier kept one, unchanged and in their order.
 
-    White space and the way that accents are composed make no difference, even to exact duplicates. Signatures are
-    computed by ``workers`` processes; the outcome is the same with any number.
+    White space and the composition of accents make no difference, even to exact duplicates. Signatures are computed by
+    ``workers`` processes; the result is the same with any number.
 
     Raises:
         ConfigError: rensa is not installed.
-        DataError: no room on the disk for what must be remembered.
+        DataError: no room on the disk for the temporary tables.
     """
     report = DuplicateReport() if report is None else report
-    with remembering() as memory:
+    with temporary_database() as memory:
         exact = SeenTexts(memory)
         near = NeighbourIndex(memory, cfg) if cfg.near is not None else None
         reasons = ["exact", "near"] if near else ["exact"]
         report.removed, report.examples = dict.fromkeys(reasons, 0), {why: [] for why in reasons}
-        for pair, tidy, bands in shared(pairs, partial(sign, cfg), workers):
+        for pair, tidy, bands in map_parallel(pairs, partial(sign, cfg), workers):
             report.read += 1
-            if exact.before(hashed(*_compared(tidy, cfg))):
+            if exact.seen_before(text_hash(*_compared(tidy, cfg))):
                 _remove(report, "exact", pair, pair)
-            elif near and (other := near.of(tidy, bands)):
+            elif near and (other := near.find_or_add(tidy, bands)):
                 _remove(report, "near", pair, other)
             else:
                 report.kept += 1
@@ -99,15 +102,18 @@ def _compared(pair: Pair, cfg: Deduplication) -> tuple[str, ...]:
 
 
 class Signed(NamedTuple):
+    """Pair with its MinHash bands."""
+
     pair: Pair
     tidy: Pair
-    """Normalised."""
+    """Normalised pair."""
     bands: list[int]
-    """A key for each band of the signature: the same numbers in the same band have the same key. None at all
-    where only exact duplicates are wanted."""
+    """Key of each band of the signature: the same numbers in the same band give the same key. Empty where only exact
+    duplicates are wanted."""
 
 
 def sign(cfg: Deduplication, pairs: Iterable[Pair]) -> list[Signed]:
+    """Normalise pairs and compute their bands."""
     bands = _bands(cfg) if cfg.near is not None else lambda tidy: []
     tidied = ((pair, Pair(normalise(pair.source), normalise(pair.target))) for pair in pairs)
     return [Signed(pair, tidy, bands(tidy)) for pair, tidy in tidied]
@@ -121,17 +127,17 @@ def _bands(cfg: Deduplication) -> Callable[[Pair], list[int]]:
 
     def bands(tidy: Pair) -> list[int]:
         signature = np.array(signature_of(sorted(shingles(_compared(tidy, cfg))))[: count * rows], np.uint64)
-        keys = (signature.reshape(count, rows) * weights).sum(axis=1)  # modulo 2^64; a collision costs a look
+        keys = (signature.reshape(count, rows) * weights).sum(axis=1)  # modulo 2^64; a collision only adds a candidate
         return keys.view(np.int64).tolist()
 
     return bands
 
 
-# ---- near ones ------------------------------------------------------------------------------------
+# ---- near duplicates ------------------------------------------------------------------------------
 
 
 class NeighbourIndex:
-    """The pairs that stayed, found by what they share."""
+    """Index of the kept pairs by their bands."""
 
     def __init__(self, memory: sqlite3.Connection, cfg: Deduplication):
         assert cfg.near is not None
@@ -143,11 +149,11 @@ class NeighbourIndex:
             f"(SELECT number FROM bands WHERE band IN ({', '.join('?' * band_shape(cfg.near)[0])})) ORDER BY number"
         )
 
-    def of(self, pair: Pair, bands: list[int]) -> Pair | None:
-        """The first that ``pair`` is near to; where there is none, None, and ``pair`` stays."""
+    def find_or_add(self, pair: Pair, bands: list[int]) -> Pair | None:
+        """Return the first kept pair that ``pair`` is near to; if there is none, add ``pair`` and return None."""
         for _, source, target in self.memory.execute(self.candidates, bands):
             other = Pair(source, target)
-            if jaccard(*(shingles(_compared(one, self.cfg)) for one in (pair, other))) >= self.near:
+            if jaccard(*(shingles(_compared(either, self.cfg)) for either in (pair, other))) >= self.near:
                 return other
         self.kept += 1
         self.memory.execute("INSERT INTO stayed VALUES (?, ?, ?)", (self.kept, *pair))
@@ -156,12 +162,12 @@ class NeighbourIndex:
 
 
 def shingles(texts: Iterable[str]) -> frozenset[str]:
-    """The substrings by which texts are told to be near, each marked with the number of its text."""
+    """Return the substrings that texts are compared by, each marked with the index of its text."""
     return frozenset(f"{i}{gram}" for i, text in enumerate(texts) for gram in grams(letters(text)))
 
 
 def band_shape(near: float) -> tuple[int, int]:
-    """How many bands of r numbers there are: r is the largest for which texts of similarity ``near`` share a band with
+    """Return (bands, r numbers per band): r is the largest for which texts of similarity ``near`` share a band with
     probability 1 - MISSED."""
     rows = max(r for r in range(1, HASHES + 1) if r == 1 or (1 - near**r) ** (HASHES // r) <= MISSED)
     return HASHES // rows, rows

@@ -1,4 +1,4 @@
-"""Which language a text is in, as py3langid tells: the extra ``language``, a model of 97 languages that it brings."""
+"""Language identification with py3langid: the extra ``language``, which brings a model of 97 languages."""
 
 from collections.abc import Callable
 from functools import cache
@@ -7,11 +7,11 @@ from typing import Any
 from dragoman.errors import ConfigError
 
 SURE = 0.9
-"""Probability from which another language is believed: short texts are rarely that clear, and so they stay."""
+"""Probability from which another language is accepted: short texts rarely reach it, and so they are kept."""
 
 
-def spoken(text: str) -> tuple[str, float]:
-    """The likeliest language of ``text``, by its code of two letters, and its probability.
+def identify_language(text: str) -> tuple[str, float]:
+    """Return the code of two letters of the likeliest language of ``text``, and its probability.
 
     Raises:
         ConfigError: py3langid is not installed.
@@ -20,18 +20,20 @@ def spoken(text: str) -> tuple[str, float]:
     return str(language), float(probability)
 
 
-def speaks_another(language: str) -> Callable[[str], bool]:
-    """Whether a text is surely not in ``language``.
+def is_other_language(language: str) -> Callable[[str], bool]:
+    """Return a predicate that is True for a text surely not in ``language``.
 
     Raises:
         ConfigError: no such code, or py3langid is not installed.
     """
     known = sorted(set(_identifier().nb_classes))
     if language not in known:
-        raise ConfigError(f"data.cleaning: no language {language!r} is told from others; known are {', '.join(known)}")
+        raise ConfigError(
+            f"data.cleaning: the language {language!r} cannot be identified; known are {', '.join(known)}"
+        )
 
     def another(text: str) -> bool:
-        found, probability = spoken(text)
+        found, probability = identify_language(text)
         return found != language and probability >= SURE
 
     return another
@@ -42,5 +44,5 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise ConfigError("telling languages apart needs py3langid: pip install 'dragoman[language]'") from None
+        raise ConfigError("identifying languages needs py3langid: pip install 'dragoman[language]'") from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

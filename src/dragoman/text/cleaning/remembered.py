@@ -1,8 +1,7 @@
-"""What has gone by, remembered on disk: questions about all earlier pairs, in memory that does not grow with them.
+"""Tables on disk of the pairs seen so far, so that memory does not grow with their number.
 
-The tables are SQLite's, in a temporary file without a name, which the system removes; what is in memory is a cache of
-``CACHE`` bytes. Texts are remembered by hashes of 8 bytes: among a hundred million, two are taken for each other in 1
-run of 3,700.
+The tables are SQLite's, in a temporary file without a name, which the system removes; memory holds a cache of ``CACHE``
+bytes. Texts are stored as hashes of 8 bytes: among a hundred million, two collide in 1 run of 3,700.
 """
 
 import sqlite3
@@ -19,39 +18,40 @@ CACHE = 8 * 2**20
 
 
 @contextmanager
-def remembering() -> Iterator[sqlite3.Connection]:
-    """A memory for ``Seen`` and its like, forgotten when the block ends.
+def temporary_database() -> Iterator[sqlite3.Connection]:
+    """Open a temporary database for ``SeenTexts`` and the like, removed when the block ends.
 
     Raises:
         DataError: the disk is full.
     """
     with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as memory:
-        memory.execute("PRAGMA journal_mode = OFF")  # nobody asks what was there before
+        memory.execute("PRAGMA journal_mode = OFF")  # nothing is ever rolled back
         memory.execute(f"PRAGMA cache_size = {-CACHE // 1024}")
         memory.execute("BEGIN")
-        with _told(sqlite3.OperationalError):
+        with _reporting_full_disk(sqlite3.OperationalError):
             yield memory
 
 
-def hashed(*texts: str) -> int:
-    """A hash of 8 bytes, signed as SQLite likes it."""
+def text_hash(*texts: str) -> int:
+    """Return a hash of 8 bytes, signed, as SQLite's integers are."""
     return int.from_bytes(blake2b("\0".join(texts).encode(), digest_size=8).digest(), "little", signed=True)
 
 
 class SeenTexts:
-    """Whether a key came before."""
+    """Set of the keys seen so far."""
 
     def __init__(self, memory: sqlite3.Connection, name: str = "seen"):
         memory.execute(f"CREATE TABLE {name} (key INTEGER PRIMARY KEY)")
         self.insert = memory.execute
         self.statement = f"INSERT OR IGNORE INTO {name} VALUES (?)"
 
-    def before(self, key: int) -> bool:
+    def seen_before(self, key: int) -> bool:
+        """Add a key. Return True if it was there already."""
         return self.insert(self.statement, (key,)).rowcount == 0
 
 
 class SeenTranslations:
-    """Which targets each source was given, and how often."""
+    """Targets of each source, with their counts."""
 
     def __init__(self, memory: sqlite3.Connection):
         memory.execute(
@@ -61,23 +61,25 @@ class SeenTranslations:
         self.memory, self.pairs = memory, 0
 
     def add(self, pair: TwoSided) -> None:
+        """Count a pair."""
         self.pairs += 1
         self.memory.execute(
             "INSERT INTO translations VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET times = times + 1",
-            (hashed(pair.source), hashed(pair.target), self.pairs),
+            (text_hash(pair.source), text_hash(pair.target), self.pairs),
         )
 
-    def of(self, source: str) -> list[int]:
-        """The hashes of its targets, the most frequent first, of equally frequent ones the earliest; two at most."""
+    def targets_of(self, source: str) -> list[int]:
+        """Return the hashes of a source's targets, most frequent first, the earliest of equally frequent ones; at most
+        two."""
         rows = self.memory.execute(
-            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first LIMIT 2", (hashed(source),)
+            "SELECT target FROM translations WHERE source = ? ORDER BY times DESC, first LIMIT 2", (text_hash(source),)
         )
         return [target for (target,) in rows]
 
 
 @contextmanager
-def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
-    """All ``pairs``, read to the end at once and kept in a temporary file, to be taken from there in their order.
+def spooled(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
+    """Read all ``pairs`` into a temporary file at once, and yield an iterator that reads them back in order.
 
     They must be normalised: without tabs and line ends.
 
@@ -89,14 +91,14 @@ def laid_aside(pairs: Iterable[AnyPair]) -> Iterator[Iterator[AnyPair]]:
         if (first := next(pairs, None)) is None:
             yield iter(())
             return
-        with _told(OSError):
+        with _reporting_full_disk(OSError):
             file.writelines("\t".join(pair.fields()) + "\n" for pair in chain([first], pairs))
             file.seek(0)
-        yield (first.of(line[:-1].split("\t")) for line in file)
+        yield (first.from_fields(line[:-1].split("\t")) for line in file)
 
 
 @contextmanager
-def _told(full_disk: type[Exception]) -> Iterator[None]:
+def _reporting_full_disk(full_disk: type[Exception]) -> Iterator[None]:
     try:
         yield
     except full_disk as error:

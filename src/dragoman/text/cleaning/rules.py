@@ -1,7 +1,7 @@
-"""The rules of cleaning: a setting, a line in the table, and what the rule objects to, all in this file.
+"""Rules of cleaning: a setting, a line in the table, and a predicate for each, all in this file.
 
-A rule is a function of a pair. Two of them must know the whole text before they judge any of it (``Learner``): they are
-shown every pair first.
+A rule is a predicate of a pair. Two of them must know the whole text before they judge any pair (``LearnedRule``): they
+are shown every pair first.
 """
 
 import math
@@ -16,56 +16,61 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from dragoman.config import config
-from dragoman.text.cleaning.languages import speaks_another
-from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, hashed
+from dragoman.text.cleaning.languages import is_other_language
+from dragoman.text.cleaning.remembered import SeenTexts, SeenTranslations, text_hash
 from dragoman.text.cleaning.scripts import Script, script_of
 from dragoman.text.lines import Sourced, TwoSided
 
 
 @config
 class Cleaning:
+    """Settings of cleaning, one for each rule."""
+
     max_characters: Annotated[int, Field(ge=1)] | None = 1000
-    """Longest side allowed; None for any length."""
+    """Longest side allowed, in characters; None for any length."""
     max_words: Annotated[int, Field(ge=1)] | None = 200
-    """The same, in words between spaces."""
+    """Longest side allowed, in words between spaces; None for any length."""
     max_ratio: Annotated[float, Field(ge=1)] | None = 4.0
-    """Longer side over shorter, in characters, 10 added to both so that short lines may differ more; None for any."""
+    """Largest ratio of the longer side to the shorter, in characters, with 10 added to both so that short lines may
+    differ more; None for any."""
     max_deviations: Annotated[float, Field(gt=0)] | None = None
-    """How far the logarithm of that ratio, target over source, may lie from its mean in this text, in standard
-    deviations, such as 3; None for any. Languages whose texts differ in length are judged by their own measure."""
+    """Largest distance of the logarithm of that ratio, target over source, from its mean in this text, in standard
+    deviations, such as 3; None for any. This fits languages whose texts differ in length."""
     copies: Literal["drop", "drop_single_words", "keep"] = "drop"
-    """What to do with pairs whose two sides are the same but for case."""
+    """Treatment of pairs whose two sides are the same except for case."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """What to do with a pair that came before; where sentences before it are read too, with the same ones."""
+    """Treatment of a pair that occurred before; where preceding sentences are read too, with the same ones."""
     conflicts: Literal["drop", "drop_rarer", "keep"] = "keep"
-    """What to do with pairs whose source has other targets too: drop them all, or keep its most frequent target (of
-    equally frequent ones the first)."""
+    """Treatment of pairs whose source has other targets too: drop them all, or keep the source's most frequent target
+    (the first of equally frequent ones)."""
     markup: Literal["drop", "keep"] = "keep"
-    """What to do with pairs that hold a placeholder such as {name} or %s, a link, or markup such as <b> or [a](b)."""
+    """Treatment of pairs that hold a placeholder such as {name} or %s, a link, or markup such as <b> or [a](b)."""
     numbers: Literal["drop", "keep"] = "keep"
-    """What to do with pairs whose sides hold different numbers; 1,000.5 and 1.000,5 are the same one."""
+    """Treatment of pairs whose sides hold different numbers; 1,000.5 and 1.000,5 are the same."""
     source_scripts: tuple[Script, ...] = ()
-    """Scripts such as [latin]: half of a source's letters must be of these; none given, any."""
+    """Scripts such as [latin] that half of a source's letters must be written in; empty for any."""
     target_scripts: tuple[Script, ...] = ()
-    """The same for targets, such as [hiragana, katakana, cjk]."""
+    """Scripts such as [hiragana, katakana, cjk] that half of a target's letters must be written in; empty for any."""
     source_language: str | None = None
-    """Two letters such as en: sources that are surely in another language are removed; None for any. Needs
-    ``dragoman[language]``."""
+    """Language code of two letters such as en: sources that are surely in another language are removed; None for any.
+    Needs ``dragoman[language]``."""
     target_language: str | None = None
-    """The same for targets."""
+    """Language code of two letters, as for sources: targets that are surely in another language are removed."""
 
 
 Predicate = Callable[[TwoSided], bool]
-"""Whether to remove a pair."""
+"""Function that returns True for a pair to remove."""
 
 
 class CleaningRule(NamedTuple):
+    """Name of a rule in reports, and its predicate."""
+
     name: str
-    objects: Predicate
+    rejects: Predicate
 
 
 class LearnedRule(ABC):
-    """A predicate that must have seen all pairs before it is asked about one."""
+    """Predicate that must be shown all pairs before it judges one."""
 
     @abstractmethod
     def learn(self, pair: TwoSided) -> None: ...
@@ -74,11 +79,11 @@ class LearnedRule(ABC):
     def __call__(self, pair: TwoSided) -> bool: ...
 
 
-def rules_alone(cfg: Cleaning) -> list[CleaningRule]:
-    """The rules that ``cfg`` asks for and that know nothing but the pair, in the order they are asked."""
+def stateless_rules(cfg: Cleaning) -> list[CleaningRule]:
+    """Return the rules in force that need only the pair, in the order they are applied."""
     characters, words, ratio, markup = cfg.max_characters, cfg.max_words, cfg.max_ratio, cfg.markup == "drop"
     return _in_force(
-        # rule            in force                    objects to
+        # rule, in force, predicate
         ("empty", True, lambda: _empty),
         ("too long", bool(characters or words), lambda: _overlong(characters, words)),
         ("length ratio", ratio is not None, lambda: lambda pair: _ratio(pair) > (ratio or 0)),
@@ -93,12 +98,17 @@ def rules_alone(cfg: Cleaning) -> list[CleaningRule]:
     )
 
 
-def rules_that_remember(cfg: Cleaning, memory: sqlite3.Connection) -> list[CleaningRule]:
-    """Those that ask what else there is in the text; they are asked after the others, of what those leave."""
+def stateful_rules(cfg: Cleaning, memory: sqlite3.Connection) -> list[CleaningRule]:
+    """Return the rules in force that need the rest of the text; they are applied after the others, to the pairs that
+    remain."""
     return _in_force(
         ("unusual length ratio", cfg.max_deviations is not None, lambda: FittedRatio(cfg.max_deviations or 0)),
         ("conflict", cfg.conflicts != "keep", lambda: Conflicts(memory, cfg.conflicts == "drop_rarer")),
-        ("duplicate", cfg.duplicates == "drop", lambda: _repeated(memory)),  # last: what is removed is not remembered
+        (
+            "duplicate",
+            cfg.duplicates == "drop",
+            lambda: _repeated(memory),
+        ),  # last, so that removed pairs do not count as seen
     )
 
 
@@ -117,7 +127,9 @@ def _overlong(characters: int | None, words: int | None) -> Predicate:
     def too_long(text: str) -> bool:
         if characters and len(text) > characters:
             return True
-        return bool(words) and len(text) > words and text.count(" ") >= words  # the first test is cheap, mostly enough
+        return (
+            bool(words) and len(text) > words and text.count(" ") >= words
+        )  # the first test is cheap and mostly decides
 
     return lambda pair: too_long(pair.source) or too_long(pair.target)
 
@@ -128,12 +140,12 @@ def _ratio(pair: TwoSided) -> float:
 
 
 def log_ratio(pair: TwoSided) -> float:
-    """ln((target + 10) / (source + 10)), in characters."""
+    """Return ln((target + 10) / (source + 10)), in characters."""
     return math.log((len(pair.target) + 10) / (len(pair.source) + 10))
 
 
 class FittedRatio(LearnedRule):
-    """Objects to pairs whose ``log_ratio`` is more than ``most`` standard deviations from the mean of all."""
+    """Rejects pairs whose ``log_ratio`` is more than ``most`` standard deviations from the mean of all."""
 
     def __init__(self, most: float):
         self.most = most
@@ -142,19 +154,22 @@ class FittedRatio(LearnedRule):
     def learn(self, pair: TwoSided) -> None:
         self.pairs += 1  # Welford 1962: a running mean, and the sum of squares about it
         value = log_ratio(pair)
-        off = value - self.mean
-        self.mean += off / self.pairs
-        self.squares += off * (value - self.mean)
+        difference = value - self.mean
+        self.mean += difference / self.pairs
+        self.squares += difference * (value - self.mean)
 
     def __call__(self, pair: TwoSided) -> bool:
         deviation = math.sqrt(self.squares / self.pairs)
-        return abs(log_ratio(pair) - self.mean) > self.most * deviation + 1e-9  # of equal ones rounding removes none
+        return (
+            abs(log_ratio(pair) - self.mean) > self.most * deviation + 1e-9
+        )  # so that rounding removes none of equal ratios
 
 
-# ---- what came before, and what comes besides -----------------------------------------------------
+# ---- copies, duplicates and conflicts ------------------------------------------------------------
 
 
 def is_copy(pair: TwoSided) -> bool:
+    """Return True if both sides are the same except for case."""
     return pair.source == pair.target or pair.source.casefold() == pair.target.casefold()
 
 
@@ -167,35 +182,35 @@ def _repeated(memory: sqlite3.Connection) -> Predicate:
 
     def came_before(pair: TwoSided) -> bool:
         context = pair.context if isinstance(pair, Sourced) else ()
-        return seen.before(hashed(*context, pair.source, pair.target))
+        return seen.seen_before(text_hash(*context, pair.source, pair.target))
 
     return came_before
 
 
 SOURCES = 1024
-"""Sources whose answer is at hand: one with thousands of targets is sorted once, not once for each."""
+"""Number of sources whose targets are cached: one with thousands of targets is sorted once, not once for each pair."""
 
 
 class Conflicts(LearnedRule):
-    """Objects to pairs whose source has several targets: to all of them, or only to the rarer ones."""
+    """Rejects pairs whose source has several targets: all of them, or only the rarer ones."""
 
     def __init__(self, memory: sqlite3.Connection, only_rarer: bool):
         self.translations, self.only_rarer = SeenTranslations(memory), only_rarer
-        self.targets = lru_cache(SOURCES)(self.translations.of)  # asked only when all is learnt
+        self.targets = lru_cache(SOURCES)(self.translations.targets_of)  # valid since it is called only after learning
 
     def learn(self, pair: TwoSided) -> None:
         self.translations.add(pair)
 
     def __call__(self, pair: TwoSided) -> bool:
         targets = self.targets(pair.source)
-        return hashed(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
+        return text_hash(pair.target) != targets[0] if self.only_rarer else len(targets) > 1
 
 
 # ---- numbers, scripts and languages --------------------------------------------------------------------------
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers of ``text`` in ASCII digits alone, sorted: without signs, separators and leading zeros."""
+    """Return the numbers of ``text`` in ASCII digits, sorted, without signs, separators and leading zeros."""
     if text.isascii() and not any(map(text.__contains__, "0123456789")):
         return []
     plain = ("".join(str(unicodedata.digit(c)) for c in found if c.isdecimal()) for found in _NUMBER.findall(text))
@@ -223,13 +238,13 @@ def _mostly_not(allowed: Iterable[str], text: str) -> bool:
 
 def _other_language(cfg: Cleaning) -> Predicate:
     def other(language: str | None) -> Callable[[str], bool]:
-        return speaks_another(language) if language else lambda text: False
+        return is_other_language(language) if language else lambda text: False
 
     source, target = other(cfg.source_language), other(cfg.target_language)
     return lambda pair: source(pair.source) or target(pair.target)
 
 
-# ---- what text files of programs hold -------------------------------------------------------------
+# ---- markup of interface strings ------------------------------------------------------------------
 
 
 def _holds(pattern: re.Pattern[str]) -> Predicate:

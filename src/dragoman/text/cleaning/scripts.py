@@ -1,4 +1,4 @@
-"""Which script a letter is written in, as far as its Unicode name tells."""
+"""Script of a letter, derived from its Unicode name."""
 
 import unicodedata
 from functools import lru_cache
@@ -40,17 +40,17 @@ Script = Literal[
     "tifinagh",
     "yi",
 ]
-"""``cjk`` is Chinese characters, in whatever language."""
+"""Names of scripts; ``cjk`` is Chinese characters, in any language."""
 
 _KNOWN = frozenset(get_args(Script))
 
 
 @lru_cache(maxsize=4096)
 def script_of(character: str) -> str | None:
-    """The script of a letter, or of a mark on one: a ``Script`` or ``other``; None for what is no letter."""
+    """Return the script of a letter or combining mark: a ``Script`` or ``other``; None for any other character."""
     if unicodedata.category(character)[0] not in "LM":
         return None
     words = unicodedata.name(character, "").lower().split()
     if words[:1] == ["combining"]:
-        return None  # an accent that goes with several scripts
+        return None  # accents are used with several scripts
     return next((word for word in words if word in _KNOWN), "other")

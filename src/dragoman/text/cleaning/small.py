@@ -1,4 +1,4 @@
-"""Holding out of small texts: fewer pairs than asked for, where these would leave too few to learn from."""
+"""Holding out of small texts: fewer pairs than asked for, where these would leave too few for training."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -6,36 +6,36 @@ from dataclasses import replace
 from dragoman.errors import DataError
 from dragoman.text.cleaning.split import HoldOut, P, PairSplit, hold_out, letters
 
-MOST = 1 / 2
-"""The share of a text that may be held out as asked for."""
-SHARE = 1 / 5
-"""The share that is held out where more was asked for."""
+LARGEST_FRACTION = 1 / 2
+"""Largest fraction of the different sources that is held out as asked."""
+FALLBACK_FRACTION = 1 / 5
+"""Fraction of the different sources that is held out where more was asked for."""
 
 
 def hold_out_some(
     pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True
 ) -> tuple[PairSplit[P], HoldOut]:
     """Split as ``hold_out`` does. Where ``cfg`` asks for more than half of the different sources, a fifth of them is
-    held out, in the proportions asked for; less where what is like them would leave nothing to train on.
+    held out, in the proportions asked for; fewer where similar pairs would leave nothing to train on.
 
     Returns:
-        The split, and how much was held out.
+        The split, and the numbers held out.
 
     Raises:
         DataError: too few pairs to hold out one of each and train on the rest.
     """
     different = len({letters(pair.source) for pair in pairs if may(pair)})
-    if cfg.test + cfg.valid + cfg.hard <= MOST * different:
+    if cfg.test + cfg.valid + cfg.hard <= LARGEST_FRACTION * different:
         return hold_out(pairs, cfg, may), cfg
-    fewer = _scaled(cfg, SHARE * different)
+    fewer = _scaled(cfg, FALLBACK_FRACTION * different)
     while True:
         try:
             return hold_out(pairs, fewer, may), fewer
         except DataError:
             if fewer == (least := _scaled(cfg, 0)):
                 raise
-            asked = fewer.test + fewer.valid + fewer.hard
-            fewer = _scaled(cfg, asked / 2) if _scaled(cfg, asked / 2) != fewer else least
+            requested = fewer.test + fewer.valid + fewer.hard
+            fewer = _scaled(cfg, requested / 2) if _scaled(cfg, requested / 2) != fewer else least
 
 
 def describe_reduction(asked: HoldOut, held: HoldOut, examples: int, what: str = "pairs") -> str:
@@ -49,7 +49,7 @@ def describe_reduction(asked: HoldOut, held: HoldOut, examples: int, what: str =
 
 
 def _scaled(cfg: HoldOut, total: float) -> HoldOut:
-    """``total`` in the proportions of ``cfg``, at least one of each that is asked for."""
-    share = total / max(cfg.test + cfg.valid + cfg.hard, 1)
-    test, valid, hard = (min(count, max(1, int(count * share))) for count in (cfg.test, cfg.valid, cfg.hard))
+    """Scale the numbers to ``total`` in the proportions of ``cfg``, at least one of each that is asked for."""
+    scale = total / max(cfg.test + cfg.valid + cfg.hard, 1)
+    test, valid, hard = (min(count, max(1, int(count * scale))) for count in (cfg.test, cfg.valid, cfg.hard))
     return replace(cfg, test=test, valid=valid, hard=hard)

@@ -1,9 +1,9 @@
-"""Holding out test and validation pairs, and keeping everything like them out of training.
+"""Holding out test and validation pairs, and keeping everything similar to them out of training.
 
-Two texts are alike when their letters are the same (case, digits, punctuation and spaces do not count), or nearly:
-when the sets of their ``GRAM``-letter substrings have a Jaccard similarity of at least ``near``. The search is exact,
-by prefix filtering (Chaudhuri et al. 2006, Bayardo et al. 2007): similar sets, both sorted rarest first, already share
-a member in their short beginnings. So only rare substrings are looked up, and nothing similar is missed.
+Two texts are alike when their letters are the same (case, digits, punctuation and spaces do not count), or nearly: when
+the sets of their ``GRAM``-letter substrings have a Jaccard similarity of at least ``near``. The search is exact, by
+prefix filtering (Chaudhuri et al. 2006, Bayardo et al. 2007): similar sets, both sorted rarest first, already share a
+member in their short prefixes. So only rare substrings are looked up, and nothing similar is missed.
 """
 
 import math
@@ -21,21 +21,24 @@ from dragoman.errors import DataError
 from dragoman.text.lines import TwoSided
 
 GRAM = 4
-"""Letters in the substrings that near duplicates are told by."""
+"""Length in letters of the substrings that near duplicates are found by."""
 
 
 @config
 class HoldOut:
+    """Sizes of the held-out sets, and the similarity that keeps pairs out of training."""
+
     test: Annotated[int, Field(ge=0)] = 1000
-    """Pairs held out for the final figures."""
+    """Number of pairs held out for the final figures."""
     valid: Annotated[int, Field(ge=0)] = 500
-    """Pairs held out to choose checkpoints by."""
+    """Number of pairs held out to choose checkpoints by."""
     hard: Annotated[int, Field(ge=0)] = 0
-    """Pairs held out as a test set of their own: the hardest, longest and of the rarest words (see ``Hardness``)."""
+    """Number of pairs held out as a test set of their own: the hardest, longest and with the rarest words (see
+    ``Hardness``)."""
     near: Annotated[float, Field(gt=0, le=1)] | None = 0.8
-    """Similarity from which a text counts as a near duplicate, 0 to 1; None for exact duplicates alone."""
+    """Similarity from which a text counts as a near duplicate, 0 to 1; None for exact duplicates only."""
     seed: int = 1
-    """Another seed holds out other pairs."""
+    """Seed of the choice: another one holds out other pairs."""
 
 
 P = TypeVar("P", bound=TwoSided)
@@ -43,22 +46,24 @@ P = TypeVar("P", bound=TwoSided)
 
 @dataclass(frozen=True)
 class PairSplit(Generic[P]):
+    """Training, validation, test and hard sets."""
+
     train: list[P]
     valid: list[P]
     test: list[P]
     removed: dict[str, int]
-    """Why ("same source", "near source", "same target", "near target") -> pairs that this kept out of training."""
+    """Number of pairs kept out of training by reason: "same source", "near source", "same target", "near target"."""
     hard: list[P] = field(default_factory=list)
-    """The hardest first."""
+    """Hard test set, the hardest first."""
 
 
 def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda pair: True) -> PairSplit[P]:
-    """Split ``pairs``: no source or target of training is like one held out, none of validation like one of test. Only
-    those that ``may`` be are held out.
+    """Split ``pairs``: no source or target of training is like a held-out one, none of validation like one of test.
+    Only pairs that ``may`` accepts are held out.
 
     Which pairs are held out depends on their text and the seed alone: those whose source has the lowest hash. So the
     order of the pairs does not change the test set, and pairs that are added later change little of it. The hard set is
-    taken from what is left.
+    taken from the rest.
 
     Raises:
         DataError: too few pairs to leave any for training.
@@ -66,14 +71,14 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
     candidates = _candidates(filter(may, pairs), cfg.seed)
     test = candidates[: cfg.test]
     tested = Likeness(test, cfg.near)
-    fresh = (pair for pair in candidates[cfg.test :] if tested.why(pair) is None)
+    fresh = (pair for pair in candidates[cfg.test :] if tested.reason(pair) is None)
     valid = [pair for pair, _ in zip(fresh, range(cfg.valid), strict=False)]
     hard = _hardest(candidates, Likeness([*test, *valid], cfg.near), cfg.hard) if cfg.hard else []
     held = Likeness([*test, *valid, *hard], cfg.near)
     removed = dict.fromkeys(REASONS, 0)
     train = []
     for pair in pairs:
-        if why := held.why(pair):
+        if why := held.reason(pair):
             removed[why] += 1
         else:
             train.append(pair)
@@ -89,7 +94,7 @@ def hold_out(pairs: Sequence[P], cfg: HoldOut, may: Callable[[P], bool] = lambda
 
 
 def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
-    """One pair for each different source, in the order of their hashes."""
+    """Return one pair for each different source, in the order of their hashes."""
     first: dict[str, tuple[bytes, P]] = {}
     for pair in pairs:
         key = letters(pair.source)
@@ -100,21 +105,24 @@ def _candidates(pairs: Iterable[P], seed: int) -> list[P]:
 
 
 def _hardest(candidates: Sequence[P], held: "Likeness", count: int) -> list[P]:
-    hardness = Hardness(pair.source for pair in candidates)
-    hardest_first = sorted(candidates, key=lambda pair: -hardness.of(pair.source))  # ties: by their hashes
-    fresh = (pair for pair in hardest_first if held.why(pair) is None)
+    rarity = Hardness(pair.source for pair in candidates)
+    hardest_first = sorted(
+        candidates, key=lambda pair: -rarity.score(pair.source)
+    )  # the sort is stable, so ties stay in the order of hashes
+    fresh = (pair for pair in hardest_first if held.reason(pair) is None)
     return [pair for pair, _ in zip(fresh, range(count), strict=False)]
 
 
 class Hardness:
-    """How surprising the words of a text are together: minus the sum of the logarithms of their shares in ``texts``,
-    case apart (the sentence rarity of Platanios et al., arXiv:1903.09848, equation 3, on words)."""
+    """Sentence rarity: minus the sum of the log frequencies of a text's words in ``texts``, ignoring case (Platanios et
+    al., arXiv:1903.09848, equation 3, on words)."""
 
     def __init__(self, texts: Iterable[str]):
         self.counts = Counter(word for text in texts for word in text.casefold().split())
         self.total = max(self.counts.total(), 1)
 
-    def of(self, text: str) -> float:
+    def score(self, text: str) -> float:
+        """Return the rarity of a text in nats."""
         return sum(math.log(self.total / max(self.counts[word], 1)) for word in text.casefold().split())
 
 
@@ -122,19 +130,19 @@ def _hash(seed: int, *texts: str) -> bytes:
     return blake2b("\0".join(texts).encode(), digest_size=16, key=str(seed).encode()).digest()
 
 
-# ---- overlap of sets that someone else has split ---------------------------------------------------
+# ---- overlap of sets that were split elsewhere -----------------------------------------------------
 
 
 @dataclass
 class Overlap:
-    """How much of a test set training has seen."""
+    """Overlap of training pairs with a test set."""
 
     trained: int = 0
-    """Pairs of training."""
+    """Number of training pairs compared."""
     seen: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
-    """Why -> pairs of training that are like one of the test set."""
+    """Number of training pairs like one of the test set, by reason."""
     examples: dict[str, list[TwoSided]] = field(default_factory=lambda: {why: [] for why in REASONS})
-    """Why -> the first such pairs of training."""
+    """First such training pairs, by reason."""
 
 
 def overlap(train: Iterable[TwoSided], test: Sequence[TwoSided], near: float | None = 0.8) -> Overlap:
@@ -148,12 +156,12 @@ def overlap(train: Iterable[TwoSided], test: Sequence[TwoSided], near: float | N
 def without_overlap(
     train: Iterable[P], test: Sequence[TwoSided], near: float | None = 0.8, report: Overlap | None = None
 ) -> Iterator[P]:
-    """The pairs of ``train`` that are like none of ``test``; ``report`` is filled as they go by."""
+    """Yield the pairs of ``train`` that are like none of ``test``, and fill ``report``."""
     report = Overlap() if report is None else report
     tested = Likeness(test, near)
     for pair in train:
         report.trained += 1
-        if why := tested.why(pair):
+        if why := tested.reason(pair):
             report.seen[why] += 1
             if len(report.examples[why]) < 3:
                 report.examples[why].append(pair)
@@ -167,36 +175,36 @@ REASONS: tuple[str, ...] = ("same source", "near source", "same target", "near t
 
 
 class Likeness:
-    """Tells whether a pair is like one of the ``held``: its source like a held source, or target like a held target."""
+    """Similarity to a held set: compares sources with the held sources and targets with the held targets."""
 
     def __init__(self, held: Sequence[TwoSided], near: float | None):
         self.sources = _Index([pair.source for pair in held], near)
         self.targets = _Index([pair.target for pair in held], near)
 
-    def why(self, pair: TwoSided) -> str | None:
-        """One of ``REASONS``, or None where the pair is like none."""
-        if like := self.sources.like(pair.source):
-            return f"{like} source"
-        if like := self.targets.like(pair.target):
-            return f"{like} target"
+    def reason(self, pair: TwoSided) -> str | None:
+        """Return one of ``REASONS``, or None where the pair is like none."""
+        if kind := self.sources.match(pair.source):
+            return f"{kind} source"
+        if kind := self.targets.match(pair.target):
+            return f"{kind} target"
         return None
 
 
 class _Index:
-    """Finds what is like one of the held texts without comparing with each."""
+    """Index that finds a similar held text without comparing with each."""
 
     def __init__(self, texts: Iterable[str], near: float | None):
         self.near = near
         self.exact = {letters(text) for text in texts}
         self.grams = [grams(key) for key in self.exact] if near else []
         self.count = Counter(gram for held in self.grams for gram in held)
-        self.holders: dict[str, list[int]] = defaultdict(list)  # substring -> the texts in whose beginning it is
+        self.holders: dict[str, list[int]] = defaultdict(list)  # substring -> texts with it in their prefix
         for i, held in enumerate(self.grams):
             for gram in self._beginning(held, len(held)):
                 self.holders[gram].append(i)
 
-    def like(self, text: str) -> str | None:
-        """Whether ``text`` is the "same" as a held text or "near" one; None if neither."""
+    def match(self, text: str) -> str | None:
+        """Return "same" or "near" if a held text is like ``text``; None if none is."""
         key = letters(text)
         if key in self.exact:
             return "same"
@@ -208,10 +216,11 @@ class _Index:
         return "near" if any(jaccard(mine, self.grams[i]) >= self.near for i in candidates) else None
 
     def _beginning(self, known: Iterable[str], size: int) -> list[str]:
-        """The beginning that a similar set must share, of a set of that size of whose members some are known.
+        """Return the prefix that a similar set must share, for a set of ``size`` members of which ``known`` occur in
+        the index.
 
-        Sets of which one has n members and the similarity is at least s share at least s n. So of the n, the first
-        n - ceil(s n) + 1 hold a shared one, in any order that both follow: here unknown first, then rarest first.
+        If one set has n members and the similarity is at least s, the sets share at least s n. So of the n, the first n
+        - ceil(s n) + 1 hold a shared one, in any order that both follow: here unknown first, then rarest first.
         """
         assert self.near is not None
         known = list(known)
@@ -220,13 +229,14 @@ class _Index:
 
 
 def letters(text: str) -> str:
-    """The letters of ``text`` (with their marks) in one case and nothing else; all of it where it has none."""
+    """Return the letters of ``text`` (with their marks) in one case and nothing else; the whole text where it has
+    none."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return folded.translate(_LETTERS) or folded
 
 
 class _Letters(dict[int, int | None]):
-    """Code point -> itself if it is a letter or a mark on one, else None; filled as it is asked."""
+    """Lazy table for ``str.translate``: keeps letters and the marks on them, deletes the rest."""
 
     def __missing__(self, code: int) -> int | None:
         self[code] = code if unicodedata.category(chr(code))[0] in "LM" else None
@@ -237,11 +247,11 @@ _LETTERS = _Letters()
 
 
 def grams(key: str) -> frozenset[str]:
-    """Every substring of ``GRAM`` letters; the whole where it is shorter."""
+    """Return every substring of ``GRAM`` letters; the whole key where it is shorter."""
     return frozenset(key[i : i + GRAM] for i in range(max(1, len(key) - GRAM + 1)))
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Members shared over members in all."""
+    """Return the size of the intersection over that of the union."""
     shared = len(a & b)
     return shared / (len(a) + len(b) - shared)

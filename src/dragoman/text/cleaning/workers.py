@@ -1,4 +1,4 @@
-"""Work on a stream in several processes: results come in the order of what they were made of, few at a time."""
+"""Parallel map over a stream with several processes; results keep the order of the items, and few are in memory."""
 
 import multiprocessing
 import os
@@ -16,21 +16,21 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 CHUNK = 2000
-"""Items that go to a process at a time: sending them costs less than a tenth of work worth sharing."""
+"""Number of items sent to a process at a time: sending them costs less than a tenth of work worth sharing."""
 
 
-def cores() -> int:
-    """Those that this process may use."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def shared(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int) -> Iterator[B]:
-    """``work``, done by ``workers`` processes on chunks of ``items``; by this process itself, item by item, if 1.
+def map_parallel(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int) -> Iterator[B]:
+    """Apply ``work`` to chunks of ``items`` in ``workers`` processes; in this process, item by item, if 1.
 
-    No more chunks are read than the processes are busy with, twice over: memory does not grow with the stream.
+    At most 2 chunks per process are read ahead: memory does not grow with the stream.
 
     Raises:
-        DataError: a process was ended from outside.
+        DataError: a process was killed from outside.
     """
     if workers <= 1:
         yield from chain.from_iterable(work([item]) for item in items)
@@ -47,14 +47,14 @@ def shared(items: Iterable[A], work: Callable[[list[A]], list[B]], workers: int)
                 yield from waiting.popleft().result()
         except BrokenProcessPool:
             raise DataError(
-                "a worker process was ended from outside, for want of memory perhaps: ask for fewer workers, or 1"
+                "a worker process was killed from outside, perhaps for lack of memory: use fewer workers, or 1"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _leave_signals() -> None:
-    """Ctrl-C is for the process that asked."""
+    """Ignore Ctrl-C: only the parent process handles it."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Documents whose untranslated places are filled, and in which nothing else changes."""
+"""Documents that are translated in place: untranslated parts are filled, and nothing else changes."""

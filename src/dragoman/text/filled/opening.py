@@ -1,4 +1,4 @@
-"""Files that are translated as they stand: which kinds there are, and how one is opened."""
+"""Opening documents that are translated in place: the known formats by extension."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,8 @@ from dragoman.text.formats.tmx import TmxDocument
 from dragoman.text.formats.xliff import XliffDocument
 
 Opener = Callable[[bytes, str, str | None, str | None], FillableDocument]
-"""Makes a document of its bytes, its name, and the languages of source and target where a person gave them."""
+"""Function that makes a document from its bytes, its name, and the source and target languages where the user gave
+them."""
 OPENERS: dict[str, Opener] = {
     ".po": lambda content, name, source, target: PoDocument(content, name, target),
     ".pot": lambda content, name, source, target: PoDocument(content, name, target),
@@ -19,25 +20,25 @@ OPENERS: dict[str, Opener] = {
     ".xliff": lambda content, name, source, target: XliffDocument(content, name, target),
     ".tmx": lambda content, name, source, target: TmxDocument(content, name, source, target),
 }
-"""Ending -> opener. A further format is a ``Document`` in a file of its own and a line here."""
+"""Openers by extension. A further format is a ``FillableDocument`` in its own file and a line here."""
 KINDS = tuple(OPENERS)
-"""What the names of documents end in, that of a compressed file aside."""
+"""Extensions of documents, without that of compression."""
 
 
 def open_document(
     path: str | Path, *, source: str | None = None, target: str | None = None, kind: str | None = None
 ) -> FillableDocument:
-    """A PO, XLIFF or TMX file, by its name; plain or compressed.
+    """Open a PO, XLIFF or TMX file, plain or compressed, by its extension.
 
     Args:
-        source: language of the source; a TMX file may need it.
-        target: language of the target; a TMX file may need it, an XLIFF file of version 2, or a PO file that does not
-            tell its plural forms. It is written into files that do not say it.
-        kind: what it is, as the ending of a name (.po), where its own does not tell.
+        source: source language; a TMX file may need it.
+        target: target language; needed by some TMX files, XLIFF files of version 2, and PO files without plural forms
+            in their header. It is written into files that do not declare it.
+        kind: extension of the format (.po), for names that do not tell.
 
     Raises:
-        DataError: it cannot be read as what its name says; the message names file and line.
-        ConfigError: its name says something else.
+        DataError: it cannot be read as that format; the message names file and line.
+        ConfigError: its extension is of another format.
     """
     return document_of(lambda: read_bytes(path), str(path), source=source, target=target, kind=kind or extension(path))
 
@@ -45,13 +46,13 @@ def open_document(
 def document_of(
     read: Callable[[], bytes], name: str, *, kind: str, source: str | None = None, target: str | None = None
 ) -> FillableDocument:
-    """As ``open_document``, of the bytes that ``read`` gives; ``name`` is what messages call them.
+    """Open a document from the bytes that ``read`` returns, as ``open_document`` does; messages call it ``name``.
 
     Raises:
         DataError, ConfigError: as ``open_document``.
     """
     if kind == ".mo":
-        raise DataError(f"{name}: is compiled: translate the .po file that it was made from")
+        raise DataError(f"{name}: is compiled: translate the .po file it was made from")
     if (opener := OPENERS.get(kind)) is None:
         raise ConfigError(f"{name}: not a document whose name ends in {', '.join(KINDS)}")
     return opener(read(), name, source, target)

@@ -1,4 +1,4 @@
-"""A PO file to be translated: its untranslated entries are slots, and filling them changes nothing else in it."""
+"""PO file to be translated: its untranslated entries are slots, and filling them changes nothing else in it."""
 
 import codecs
 import re
@@ -15,10 +15,13 @@ WIDTH = 79
 
 
 class PoDocument(FillableDocument):
+    """Slots of a PO file: one per entry, or per plural form."""
+
     def __init__(self, raw: bytes, name: str, language: str | None = None):
-        """
+        """Read a PO file.
+
         Args:
-            language: of the translations, for how many plural forms there are where the file does not tell.
+            language: target language; gives the number of plural forms where the header does not.
 
         Raises:
             DataError: it cannot be read as PO; the message names file and line.
@@ -29,12 +32,13 @@ class PoDocument(FillableDocument):
         self.rule = self.header.rule
         self.notes += self.header.notes
         self.homes: list[tuple[PoEntry, int]] = []
-        """Entry and form of each slot."""
+        """Entry and plural form of each slot."""
         for entry in self.catalogue.entries:
             for form in range(self.forms_of(entry)):
                 self.add(entry, form)
 
     def forms_of(self, entry: PoEntry) -> int:
+        """Return the number of forms to translate; add a note where the file does not agree with the header."""
         if entry.plural is None:
             return 1
         if self.rule is None:
@@ -49,6 +53,7 @@ class PoDocument(FillableDocument):
         return self.rule.count
 
     def add(self, entry: PoEntry, form: int) -> None:
+        """Add the slot of a form, unless its source is blank."""
         text = entry.source_of(form, self.rule)
         if text.strip():
             place = f"{self.catalogue.name}:{entry.line}" + (f" (plural form {form})" if entry.plural else "")
@@ -56,12 +61,12 @@ class PoDocument(FillableDocument):
             self.slots.append(Slot(place, text, filled=there))
             self.homes.append((entry, form))
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
-        """Return the slots of all entries that are fuzzy afterwards: gettext knows no doubt about one plural form."""
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return the slots of all entries that are fuzzy afterwards: gettext cannot mark a single plural form."""
         by_entry = self.by_entry(fillings)
         return {i for i in fillings if self.stays_doubtful(entry := self.homes[i][0], by_entry[id(entry)])}
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_entry = self.by_entry(fillings)
         entries = {id(entry): entry for entry, _ in self.homes}
         edits = [edit for key, forms in by_entry.items() for edit in self.edits(entries[key], forms)]
@@ -76,7 +81,7 @@ class PoDocument(FillableDocument):
         return self.encoded(splice(self.catalogue.text, edits), charset or self.catalogue.charset)
 
     def by_entry(self, fillings: Mapping[int, Filling]) -> dict[int, dict[int, Filling]]:
-        """The fillings by the identity of their entry, then by their form."""
+        """Group the fillings by the identity of their entry, then by form."""
         found: dict[int, dict[int, Filling]] = defaultdict(dict)
         for number, filling in fillings.items():
             entry, form = self.homes[number]
@@ -84,17 +89,18 @@ class PoDocument(FillableDocument):
         return found
 
     def stays_doubtful(self, entry: PoEntry, fillings: Mapping[int, Filling]) -> bool:
-        """Return whether an entry is fuzzy after it was filled.
+        """Return True if an entry is fuzzy after it was filled.
 
-        It is if a filling is to be looked at; if it was fuzzy and a form stays, which translates another source; and if
-        a form is left empty, since a program would show nothing for it.
+        It is if a filling needs review; if it was fuzzy and a form remains, which translates another source; or if a
+        form is left empty, since a program would show nothing for it.
         """
         stays = [form.text for number, form in enumerate(entry.forms) if number not in fillings]
         lacks = entry.plural is not None and bool(self.rule) and len(fillings) + sum(map(bool, stays)) < self.rule.count
         return any(filling.review for filling in fillings.values()) or (entry.fuzzy and any(stays)) or lacks
 
     def charset_of(self, edits: list[Edit]) -> str | None:
-        """Return the charset that the header is to declare anew: a template names none, and ASCII may not suffice."""
+        """Return the charset that the header must newly declare, or None: a template names none, and ASCII may not
+        suffice."""
         declared = self.catalogue.fields.get("content-type", "").lower()
         ascii_alone = all(edit.new.isascii() for edit in edits) and self.catalogue.text.isascii()
         if "charset=charset" in declared or ("charset=" not in declared and not ascii_alone):
@@ -103,6 +109,7 @@ class PoDocument(FillableDocument):
         return "UTF-8" if is_ascii and not ascii_alone else None
 
     def edits(self, entry: PoEntry, fillings: Mapping[int, Filling]) -> Iterator[Edit]:
+        """Yield the edits of one entry: its strings, surplus forms and fuzzy mark."""
         last = entry.forms[-1]
         line_end = self.line_end_after(last.end)
         wraps = _wraps(entry, self.catalogue.text)
@@ -123,12 +130,13 @@ class PoDocument(FillableDocument):
             yield from self.unmarked(entry)
 
     def without_surplus(self, entry: PoEntry) -> Iterator[Edit]:
-        """Take away empty forms that the language does not have: a template has two, and msgfmt refuses them."""
+        """Remove empty forms that the language does not have: a template has two, and msgfmt refuses them."""
         surplus = entry.forms[self.rule.count :] if entry.plural and self.rule else []
         if self.rule and surplus and not any(form.text for form in surplus):
             yield Edit(entry.forms[self.rule.count - 1].end, surplus[-1].end, "")
 
     def marked(self, entry: PoEntry, line_end: str) -> Iterator[Edit]:
+        """Mark an entry as fuzzy."""
         if entry.fuzzy:
             return
         if entry.flags:
@@ -137,20 +145,27 @@ class PoDocument(FillableDocument):
             yield Edit(entry.start, entry.start, f"#, fuzzy{line_end}")
 
     def unmarked(self, entry: PoEntry) -> Iterator[Edit]:
+        """Remove the fuzzy mark of an entry."""
         for comment in entry.flags:
-            kept = re.sub(r"(?<=,)[ \t]*fuzzy[ \t]*(,|(?=\r?$))", "", comment[0])
-            if kept.rstrip() == "#,":
-                yield Edit(comment.start(), comment.end() + 1, "")  # its line end too
-            elif kept != comment[0]:
-                yield Edit(*comment.span(), re.sub(r",(?=\r?$)", "", kept))
+            remaining = re.sub(r"(?<=,)[ \t]*fuzzy[ \t]*(,|(?=\r?$))", "", comment[0])
+            if remaining.rstrip() == "#,":
+                yield Edit(comment.start(), comment.end() + 1, "")  # with its line end
+            elif remaining != comment[0]:
+                yield Edit(*comment.span(), re.sub(r",(?=\r?$)", "", remaining))
 
     def line_end_after(self, at: int) -> str:
+        """Return the line end in use after a position."""
         text = self.catalogue.text
         end = text.find("\n", at)
         end = text.rfind("\n", 0, at) if end < 0 else end
         return "\r\n" if text[end - 1 : end] == "\r" else "\n"
 
     def encoded(self, text: str, charset: str) -> bytes:
+        """Encode the whole file.
+
+        Raises:
+            DataError: its charset lacks a character that a translation needs.
+        """
         try:
             return text.encode(charset)
         except UnicodeEncodeError as error:
@@ -165,7 +180,7 @@ class PoDocument(FillableDocument):
 
 
 def _wraps(entry: PoEntry, text: str) -> bool:
-    """Whether a string of the source is broken elsewhere than at its own line ends."""
+    """Return True if a string of the source is broken elsewhere than at its own line ends."""
     for value in (entry.source, entry.plural):
         pieces = [text[start + 1 : end - 1] for start, end in value.spans[:-1]] if value else []
         if any(piece and not piece.endswith("\\n") for piece in pieces):
@@ -174,7 +189,7 @@ def _wraps(entry: PoEntry, text: str) -> bool:
 
 
 def _quoted(text: str, used: int, wraps: bool, line_end: str) -> str:
-    """``text`` in quotes: on one line or, where it has line ends or is to be wrapped and too long, on several.
+    """Quote ``text``: on one line or, where it has line ends or is too long for a file that wraps, on several.
 
     Args:
         used: columns that the keyword takes on the first line.

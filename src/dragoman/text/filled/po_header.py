@@ -1,7 +1,7 @@
-"""The header of a PO file to be filled: a template's fields get the values that gettext's tools need.
+"""Header of a PO file to be filled: fields of a template get the values that gettext's tools need.
 
-As ``msginit --no-translator`` does. A field that says something already is left to the byte, except that a template
-(.pot) has the language and plural forms of the source, if any.
+It follows ``msginit --no-translator``. A field with a value is kept to the byte, except that in a template (.pot)
+language and plural forms, if any, are those of the source.
 """
 
 import os
@@ -22,42 +22,46 @@ PLACEHOLDERS = {
 
 
 class PoHeader:
-    """The header of a catalogue, and the fields that it lacks for translations into a language."""
+    """Header of a catalogue, and the fields that it lacks for translations into a language."""
 
     def __init__(self, catalogue: Catalogue, language: str | None):
-        """
+        """Read the header.
+
         Args:
-            language: of the translations, as the user or the run names it.
+            language: target language, as the user or the run names it.
         """
         self.catalogue = catalogue
         self.stated = catalogue.fields.get("language", "")
         if self.stated == "LANGUAGE":
             self.stated = ""
         self.is_template = catalogue.name.lower().endswith(".pot") or _is_template(catalogue.fields)
-        asked = language.strip().replace("-", "_") if language else ""
-        self.language = asked if self.is_template and asked else self.stated or asked
-        """The language of the translations; empty where nothing tells."""
-        stated, usual = plurals.parse(catalogue.fields.get("plural-forms") or _OPEN), plurals.of_language(self.language)
-        is_of_source = self.is_template and bool(asked) and not plurals.same_language(asked, self.stated)
+        requested = language.strip().replace("-", "_") if language else ""
+        self.language = requested if self.is_template and requested else self.stated or requested
+        """Language of the translations; empty where it is unknown."""
+        stated, usual = (
+            plurals.parse(catalogue.fields.get("plural-forms") or _OPEN),
+            plurals.rule_of_language(self.language),
+        )
+        is_of_source = self.is_template and bool(requested) and not plurals.same_language(requested, self.stated)
         self.rule = (usual or stated) if is_of_source else (stated or usual)
-        """Plural forms of the translations; None where nothing tells."""
+        """Plural rule of the translations; None where it is unknown."""
         self.states_rule = stated is not None and stated.same_as(self.rule)
-        """Whether the header says so already."""
-        self.notes: list[str] = list(self._notes(asked))
+        """True if the header already declares ``rule``."""
+        self.notes: list[str] = list(self._notes(requested))
 
-    def _notes(self, asked: str) -> Iterator[str]:
+    def _notes(self, requested: str) -> Iterator[str]:
         name = self.catalogue.name
         if not self.catalogue.entries:
             yield f"{name}: has no entries: there is nothing to translate in it"
         elif not self.language and (self.is_template or not self.catalogue.header):
             found = "its header is a template's" if self.catalogue.header else "has no header"
-            yield f"{name}: {found}, and nothing tells the language: name it with --target-language to complete it"
-        if asked and self.stated and not self.is_template and not plurals.same_language(asked, self.stated):
-            yield f"{name}: its header says Language: {self.stated}, not {asked}: that stays as it is"
+            yield f"{name}: {found}, and its language is unknown: name it with --target-language to complete it"
+        if requested and self.stated and not self.is_template and not plurals.same_language(requested, self.stated):
+            yield f"{name}: its header says Language: {self.stated}, not {requested}: the header is kept"
 
     @property
     def without_plurals(self) -> str:
-        """Return what to say where plural forms are needed and nothing tells how many there are."""
+        """Return the note for plurals in a file whose plural rule is unknown."""
         if self.language:
             return (
                 f"{self.catalogue.name}: the plural forms of {self.language} are not known here, so plurals get the "
@@ -69,11 +73,11 @@ class PoHeader:
         )
 
     def missing(self, *, has_plurals: bool, charset: str | None) -> dict[str, str]:
-        """Return the fields to be set, by their names.
+        """Return the fields to be set, by name.
 
         Args:
             has_plurals: translations have plural forms.
-            charset: to be declared; None where the one that is declared is right.
+            charset: charset to declare; None where the declared one is right.
         """
         if not (self.language or self.catalogue.header):
             return {}
@@ -88,7 +92,7 @@ class PoHeader:
         return fields | ({"Plural-Forms": field} if field else {})
 
     def _people(self) -> dict[str, str]:
-        """Return when and by whom the file was translated, where a template leaves that open."""
+        """Return date and translator fields where a template leaves them open."""
         values = {
             "PO-Revision-Date": _now(),
             "Last-Translator": "Automatically generated",
@@ -102,7 +106,7 @@ class PoHeader:
         return plurals.field_of(self.language) if wanted and not self.states_rule else None
 
     def edits(self, fields: dict[str, str], line_end: str) -> Iterator[Edit]:
-        """Set these fields: each in its place or, where there is none, after the last."""
+        """Set these fields: each in its place, or after the last where there is none."""
         if not fields:
             return
         entry, text = self.catalogue.header, self.catalogue.text
@@ -127,14 +131,16 @@ class PoHeader:
             yield Edit(spans[-1][1], spans[-1][1], added)
 
     def _rewritten(self, fields: dict[str, str], line_end: str) -> Edit:
-        """All of a header whose fields do not stand on a line each."""
+        """Rewrite the whole header if its fields are not on one line each."""
         entry = self.catalogue.header
         assert entry
         spans, text = entry.forms[0].spans, self.catalogue.text
-        whole = "".join(text[start + 1 : end - 1] for start, end in spans)
+        header = "".join(text[start + 1 : end - 1] for start, end in spans)
         changed = {name.lower() for name in fields}
-        kept = [line for line in whole.split("\\n") if line and line.partition(":")[0].strip().lower() not in changed]
-        lines = [*kept, *(f"{name}: {value}" for name, value in fields.items())]
+        unchanged = [
+            line for line in header.split("\\n") if line and line.partition(":")[0].strip().lower() not in changed
+        ]
+        lines = [*unchanged, *(f"{name}: {value}" for name, value in fields.items())]
         return Edit(spans[0][0], spans[-1][1], line_end.join(['""', *(f'"{line}\\n"' for line in lines)]))
 
 
@@ -149,7 +155,7 @@ def _is_template(fields: dict[str, str]) -> bool:
 
 
 def _now() -> str:
-    """The time as PO-Revision-Date has it; ``SOURCE_DATE_EPOCH`` fixes it, for builds that are to be repeatable."""
+    """Return the time as PO-Revision-Date writes it; ``SOURCE_DATE_EPOCH`` fixes it for reproducible builds."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     moment = datetime.fromtimestamp(int(fixed), UTC) if fixed.isdecimal() else datetime.now(UTC)
     return moment.strftime("%Y-%m-%d %H:%M%z")

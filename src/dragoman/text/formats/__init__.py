@@ -1,1 +1,1 @@
-"""Files of text, read strictly and written whole: a file a format. Read ``formats.py`` first."""
+"""Readers and writers of text files: strict reading, complete writing, one file per format. Read ``pairs.py`` first."""

@@ -1,4 +1,4 @@
-"""One column of a table, of JSON lines or of Parquet, as lines of text."""
+"""Reading one column of a table, of JSON lines or of Parquet as lines of text."""
 
 import re
 from collections.abc import Iterator
@@ -6,18 +6,19 @@ from typing import Any
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import is_header, tidy
+from dragoman.text.formats.columns import is_header, strip_names
 from dragoman.text.formats.kinds import TABLES
 from dragoman.text.formats.tables import table_rows
 from dragoman.text.lines import check_string, parse_json, read_lines
 
 
 def read_column(path: str, column: str) -> Iterator[str]:
-    """The texts of a column, in the order of rows. Line ends in them are read as spaces: a text is a line.
+    """Yield the texts of a column in the order of rows. Line ends inside a cell become spaces, since a text is one
+    line.
 
     Args:
-        column: the name of a column, or of a table its number, counted from 0; of JSON lines a key, and of Parquet a
-            column, where a dot leads into an object.
+        column: name of a column, or in a table its index from 0; in JSON lines a key, and in Parquet a column, where a
+            dot leads into an object.
 
     Raises:
         DataError: no such column, or a row that cannot be read; the message names file and row.
@@ -41,7 +42,7 @@ def _of_table(path: str, column: str) -> Iterator[str]:
     if (first := next(rows, None)) is None:
         return
     line, fields = first
-    names = tidy(fields)
+    names = strip_names(fields)
     if names.count(column) > 1:
         raise DataError(f"{path}:{line}: {names.count(column)} columns are named {column!r}: give a number, from 0")
     if column in names:

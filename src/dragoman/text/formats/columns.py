@@ -1,7 +1,7 @@
 """Names of columns: which first rows are headers, and which of the columns hold text.
 
-A first row is a header where every field of it is a name that tables give their columns (source, target, English, en,
-id, ...), no two are the same, and two at least name texts. So a first pair such as "Name", "Nombre" stays a pair.
+A first row is a header if all its fields are common column names (source, target, English, en, id, ...), no two are the
+same, and at least two name texts. So a first pair such as "Name", "Nombre" stays a pair.
 """
 
 import re
@@ -24,7 +24,7 @@ LANGUAGE_CODES = _words(
     "nob nor oci pan pol por pus ron rus slk slv sna som spa srp swa swe swh tam tel tgk tgl tha tur ukr urd uzb vie "
     "wol xho yor zho zul ger fre dut gre cze chi rum slo alb arm baq bur geo ice mac may per tib wel"
 )
-"""ISO 639-1, and of the codes of three letters those that corpora use."""
+"""Language codes of ISO 639-1, and the codes of three letters that corpora use."""
 LANGUAGE_NAMES = _words(
     "afrikaans albanian amharic arabic armenian azerbaijani basque belarusian bengali bosnian bulgarian burmese "
     "catalan chinese croatian czech danish dutch english esperanto estonian filipino finnish french "
@@ -48,36 +48,36 @@ _OTHERS = _words(
     "alignment probability author user translator contributor license licence attribution status state approved tag "
     "tags label type kind length tokens count frequency unnamed"
 )
-"""What is no text: it says something of it, or is a key of it."""
+"""Names of columns that are not text but metadata or keys."""
 _AMBIGUOUS = frozenset({"id", "no"})
 _TEXTS = _words("text sentence review content body tweet comment utterance query premise input title message")
 _LABELS = _words("label labels class category sentiment target tag topic intent rating emotion y")
 
 SHOWN, MOST = 30, 6
-"""Characters of a field, and fields, that a message shows."""
+"""Characters of a field, and number of fields, that a message shows."""
 
 
 class Pairing(NamedTuple):
-    """Two columns by their numbers."""
+    """Indices of two columns."""
 
     first: int
     second: int
 
 
-def tidy(names: Sequence[str]) -> list[str]:
-    """The names of a header row as they are asked for: without white space around them."""
+def strip_names(names: Sequence[str]) -> list[str]:
+    """Return the names of a header row without white space around them."""
     return [name.strip() for name in names]
 
 
 def text_columns(names: Sequence[str]) -> Pairing | None:
-    """The columns of source and target, if ``names`` are those of a header that tells: columns of these names, or the
-    only two that hold text."""
+    """Return the columns of source and target if ``names`` are a clear header: columns of these names, or the only two
+    that hold text."""
     if not is_header(names):
         return None
-    plain = [name.casefold() for name in tidy(names)]
+    plain = [name.casefold() for name in strip_names(names)]
     if {"source", "target"} <= set(plain):
         return Pairing(plain.index("source"), plain.index("target"))
-    texts = _texts(tidy(names))
+    texts = _texts(strip_names(names))
     if len(texts) != 2:
         return None
     first, second = texts
@@ -86,8 +86,8 @@ def text_columns(names: Sequence[str]) -> Pairing | None:
 
 
 def labelled_columns(names: Sequence[str]) -> Pairing | None:
-    """The columns of text and label, if ``names`` are those of a header that tells."""
-    plain = [name.casefold() for name in tidy(names)]
+    """Return the columns of text and label if ``names`` are a clear header."""
+    plain = [name.casefold() for name in strip_names(names)]
     if {"text", "label"} <= set(plain):
         return Pairing(plain.index("text"), plain.index("label"))
     texts, labels = ([i for i, name in enumerate(plain) if name in known] for known in (_TEXTS, _LABELS))
@@ -95,8 +95,8 @@ def labelled_columns(names: Sequence[str]) -> Pairing | None:
 
 
 def is_header(names: Sequence[str]) -> bool:
-    """Whether a first row only names the columns."""
-    names = tidy(names)
+    """Return True if a first row only names the columns."""
+    names = strip_names(names)
     plain = [name.casefold() for name in names]
     if {"source", "target"} <= set(plain):
         return True
@@ -107,19 +107,18 @@ def is_header(names: Sequence[str]) -> bool:
 
 
 def _texts(names: Sequence[str]) -> list[int]:
-    "Columns of text. Indonesian and Norwegian are meant by ``id`` and ``no`` where else only one column"
-    "holds text."
-    sure = [i for i, name in enumerate(names) if _is_text(name)]
+    """Return the columns of text. ``id`` and ``no`` are Indonesian and Norwegian only beside exactly one other text."""
+    certain = [i for i, name in enumerate(names) if _is_text(name)]
     perhaps = [i for i, name in enumerate(names) if name.casefold() in _AMBIGUOUS]
-    return sorted([*sure, *perhaps]) if len(sure) == len(perhaps) == 1 else sure
+    return sorted([*certain, *perhaps]) if len(certain) == len(perhaps) == 1 else certain
 
 
-def unnamed(first: Sequence[str]) -> str:
-    """Say that the columns of a table are not known, given its first row."""
+def unknown_columns_message(first: Sequence[str]) -> str:
+    """Return the message that the columns of a table are unknown, given its first row."""
     shown = ", ".join(repr(field[:SHOWN]) for field in first[:MOST]) + (", ..." if len(first) > MOST else "")
     return (
-        f"{len(first)} columns, and nothing says which two are source and target: name them, as in --columns "
-        f"{'en,es' if is_header(first) else '0,1'} or with source and target in the run file; here stand {shown}"
+        f"{len(first)} columns, but which two are source and target is unknown: name them, as in --columns "
+        f"{'en,es' if is_header(first) else '0,1'} or with source and target in the run file; the first row is {shown}"
     )
 
 
@@ -128,13 +127,13 @@ def _parts(name: str) -> list[str]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a column of this name holds text of one side or language: ``en``, ``English (US)``, ``text_de``."""
+    """Return True for a column name of one side or language: ``en``, ``English (US)``, ``text_de``."""
     parts = _parts(name)
     if len(parts) > 3 or _is_other(name):
         return False
-    says = [_is_side(part) or _is_code(part) for part in parts]
-    return any(says) and all(
-        said or part.casefold() in _PLAIN or _is_region(part) for said, part in zip(says, parts, strict=True)
+    is_named = [_is_side(part) or _is_code(part) for part in parts]
+    return any(is_named) and all(
+        named or part.casefold() in _PLAIN or _is_region(part) for named, part in zip(is_named, parts, strict=True)
     )
 
 
@@ -143,12 +142,12 @@ def _is_side(part: str) -> bool:
 
 
 def _is_code(part: str) -> bool:
-    """Codes are in small letters or capitals; "It" and "Is" are words."""
+    """Return True for a language code in lower or upper case; "It" and "Is" are words."""
     return part.casefold() in LANGUAGE_CODES and (part.islower() or part.isupper())
 
 
 def _is_region(part: str) -> bool:
-    """``BR``, ``Latn``, ``419``."""
+    """Return True for a region or script such as ``BR``, ``Latn``, ``419``."""
     short = len(part) == 2 and part.isupper()
     return short or (len(part) == 4 and part.istitle()) or (len(part) == 3 and part.isdigit())
 

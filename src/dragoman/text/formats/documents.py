@@ -1,4 +1,4 @@
-"""Plain text as documents: what a language model learns from, in files of text or of JSON lines."""
+"""Plain text as documents, for training language models, in files of text or of JSON lines."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Generic, NamedTuple, TypeVar
@@ -16,11 +16,13 @@ from dragoman.text.lines import read_lines
 
 
 class Document(NamedTuple):
+    """Document of plain text."""
+
     text: str
 
     @property
     def source(self) -> str:
-        """What it is told apart by when some are held out."""
+        """Return the text that near duplicates are found by."""
         return self.text
 
     target = source
@@ -28,37 +30,40 @@ class Document(NamedTuple):
 
 @config
 class WholeFiles:
-    """A file is one document."""
+    """Whole files: each file is one document."""
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
+        """Yield the documents of a file's lines."""
         yield "\n".join(lines)
 
 
 @config
 class BlankLines:
-    """Empty lines stand between documents."""
+    """Blank lines as separators between documents."""
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
-        return _cut(lines, lambda line: not line.strip())
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
+        """Yield the documents of a file's lines."""
+        return _split_at(lines, lambda line: not line.strip())
 
 
 @config
 class Marker:
-    """A line of its own, such as <|endoftext|>, stands between documents."""
+    """Marker as separator: a line of its own, such as <|endoftext|>, between documents."""
 
     text: str = "<|endoftext|>"
 
-    def cut(self, lines: Iterator[str]) -> Iterator[str]:
-        return _cut(lines, lambda line: line.strip() == self.text)
+    def split_documents(self, lines: Iterator[str]) -> Iterator[str]:
+        """Yield the documents of a file's lines."""
+        return _split_at(lines, lambda line: line.strip() == self.text)
 
 
-Cut = Annotated[WholeFiles | BlankLines | Marker, OneOf()]
+DocumentSeparator = Annotated[WholeFiles | BlankLines | Marker, OneOf()]
 
 
-def _cut(lines: Iterable[str], between: Callable[[str], bool]) -> Iterator[str]:
+def _split_at(lines: Iterable[str], is_separator: Callable[[str], bool]) -> Iterator[str]:
     document: list[str] = []
     for line in lines:
-        if between(line):
+        if is_separator(line):
             yield "\n".join(document)
             document = []
         else:
@@ -66,9 +71,9 @@ def _cut(lines: Iterable[str], between: Callable[[str], bool]) -> Iterator[str]:
     yield "\n".join(document)
 
 
-def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
-    """The documents of a file, plain, .gz or .zst; those that hold nothing are passed over. A .jsonl file has one in
-    each line, under ``key``.
+def read_documents(path: str, separator: DocumentSeparator, key: str) -> Iterator[Document]:
+    """Yield the documents of a file, plain, .gz or .zst; empty ones are skipped. A .jsonl file has one in each line,
+    under ``key``.
 
     Raises:
         DataError: a file that is missing, damaged, without a document, or of a kind that is no text.
@@ -77,14 +82,14 @@ def read_documents(path: str, cut: Cut, key: str) -> Iterator[Document]:
         texts = (pair.source for pair in read_pairs(JsonLines(path=path, source=key, target=key)))
     else:
         check_text_kind(path)
-        texts = cut.cut(read_lines(path))
+        texts = separator.split_documents(read_lines(path))
     found = False
     for text in texts:
         if text.strip():
             found = True
             yield Document(text)
     if not found:
-        raise DataError(f"{path}: no text in it")
+        raise DataError(f"{path}: holds no text")
 
 
 T = TypeVar("T")
@@ -106,37 +111,41 @@ class TextSplit(NamedTuple, Generic[T]):
 
 @config
 class Tail:
-    """The end of all text, as it stands in the files: for text whose parts follow one another, such as a book."""
+    """End of all text, in the order of the files: for text whose parts follow one another, such as a book."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Of the characters."""
+    """Fraction of the characters that is held out."""
 
 
 @config
 class Drawn:
-    """Documents drawn at random; what is like one of them is kept out of training."""
+    """Random documents; similar ones are kept out of training."""
 
     documents: PositiveInt = 200
+    """Number of documents held out."""
     near: Annotated[float, Field(gt=0, le=1)] | None = 0.8
-    """Similarity from which a document counts as a near duplicate, 0 to 1; None for exact duplicates alone."""
+    """Similarity from which a document counts as a near duplicate, 0 to 1; None for exact duplicates only."""
     seed: int = 1
-    """Another one draws others."""
+    """Seed of the draw."""
 
 
 @config
 class Texts:
+    """Plain text to train a language model on."""
+
     files: tuple[str, ...]
-    """Text files, or .jsonl; plain, .gz or .zst."""
-    documents: Cut = WholeFiles()
-    """Where a text file is cut into documents."""
+    """Paths of text files, or .jsonl; plain, .gz or .zst."""
+    documents: DocumentSeparator = WholeFiles()
+    """Separator of documents in a text file."""
     key: str = "text"
     """Key of the text in JSON lines; a dot leads into an object."""
     valid: tuple[str, ...] = ()
-    """Files to choose the best checkpoint by; without them some text is held out."""
+    """Paths of files to choose the best checkpoint by; without them some text is held out."""
     hold_out: Annotated[Tail | Drawn, OneOf()] = Tail()
-    """What becomes the validation text where no files are given for it."""
+    """Choice of the validation text where no files are given for it."""
 
     def read(self, paths: Iterable[str]) -> Iterator[Document]:
+        """Yield the documents of files."""
         for path in paths:
             yield from read_documents(path, self.documents, self.key)
 
@@ -148,7 +157,7 @@ class Texts:
         """
         documents = list(self.read(self.files))
         if not documents:
-            raise DataError("data.files: names no file to learn from")
+            raise DataError("data.files: names no file to train on")
         if self.valid:
             return TextSplit(documents, list(self.read(self.valid)))
         if isinstance(self.hold_out, Tail):
@@ -169,12 +178,12 @@ class Texts:
         )
 
 
-def _without_tail(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
-    """The document in which the tail begins is cut in two."""
-    left = int((1 - share) * sum(len(document.text) for document in documents))
+def _without_tail(documents: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
+    """Split off the tail; the document in which it begins is split in two."""
+    left = int((1 - fraction) * sum(len(document.text) for document in documents))
     for i, document in enumerate(documents):
         if left < len(document.text):
             halves = Document(document.text[:left]), Document(document.text[left:])
             return [*documents[:i], *halves[: left > 0]], [halves[1], *documents[i + 1 :]]
         left -= len(document.text)
-    raise AssertionError("a share below 1 leaves a tail")
+    raise AssertionError("a fraction below 1 leaves a tail")

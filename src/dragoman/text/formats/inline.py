@@ -1,8 +1,8 @@
-"""Text with tags in it, as XLIFF and TMX have it: read from the content of an element, and written as one.
+"""Text with inline tags in XLIFF and TMX: read from the content of an element, and written back as one.
 
-White space that a program laid out is told from white space that is meant: a line end with indentation behind it is a
-space, unless ``xml:space`` says otherwise; one without is kept; and what is written as a character reference such as
-``&#10;`` always is, and comes out as a reference again.
+White space from the file's layout is distinguished from white space of the text. A line end followed by indentation is
+a space, unless ``xml:space`` says otherwise; a line end without indentation is kept. A character reference such as
+``&#10;`` is always kept, and is written as a reference again.
 """
 
 import re
@@ -13,24 +13,25 @@ from dragoman.text.formats.markup import Element, Unit
 
 
 class Inline(NamedTuple):
-    """The content of an element: its text with the tags in it written out."""
+    """Content of an element: its text with the tags in it written out."""
 
     text: str
     codes: tuple[str, ...] = ()
-    """The pieces of ``text`` that are tags, as they stand in the file, in order."""
+    """Tags in ``text``, as they are written in the file, in order."""
     spellings: Mapping[str, str] = {}
-    """Characters that are written as references, such as a line end as ``&#10;``, and how, where that is a choice."""
+    """Spellings of characters that are written as references, such as a line end as ``&#10;``, where there is a
+    choice."""
 
 
 _CODES = {"bpt", "ept", "ph", "it", "ut", "sub", "x", "bx", "ex", "sc", "ec", "cp", "sm", "em"}
-"""Elements that stand for native code, content and all; others, such as ``g`` or ``mrk``, enclose text."""
+"""Elements that stand for native code, including their content; others, such as ``g`` or ``mrk``, enclose text."""
 
 
-def inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
-    """Return what an element holds.
+def read_inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
+    """Return the content of an element.
 
     Args:
-        keep_space: white space means what it is; else a line end and what indents the next line are a space.
+        keep_space: keep white space as it is; else a line end and the indentation of the next line become a space.
     """
     parts: list[str] = []
     codes: list[str] = []
@@ -48,7 +49,7 @@ def inline(element: Element, unit: Unit, *, keep_space: bool) -> Inline:
         at = outer.inside
         for child in outer.children:
             if isinstance(child, str):
-                continue  # read from the file, where references can be told from what they stand for
+                continue  # read from the file instead, where references are still distinct from plain characters
             text(at, child.start)
             if child.is_one_tag or child.name in _CODES or _is_protected(child):
                 code(child.start, child.end)
@@ -77,12 +78,12 @@ _PIECE = re.compile(
 _NAMED = {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}
 _LAID_OUT = re.compile(r"[ \t]*\n[ \t\n]*")
 _SHELTERED = {ord(c): 0xDC00 + ord(c) for c in " \t\n"}
-"""White space from references, while other white space is looked at: halves of surrogate pairs, which no file holds."""
-_UNSHELTERED = {there: here for here, there in _SHELTERED.items()}
+"""White space from references during collapsing: mapped to halves of surrogate pairs, which no file holds."""
+_UNSHELTERED = {sheltered: plain for plain, sheltered in _SHELTERED.items()}
 
 
 def _read(raw: str, keep_space: bool, spellings: dict[str, str]) -> str:
-    """Return the text that a stretch of XML without tags means; what is written as references goes to ``spellings``."""
+    """Return the text of a stretch of XML without tags, and record in ``spellings`` what is written as references."""
 
     def decoded(piece: re.Match[str]) -> str:
         if piece["name"] or piece["hex"] or piece["number"]:
@@ -90,7 +91,7 @@ def _read(raw: str, keep_space: bool, spellings: dict[str, str]) -> str:
             if character not in "&<>":  # which are written as references anyway
                 spellings.setdefault(character, piece[0])
             return character.translate(_SHELTERED)
-        return piece["cdata"] or ""  # else a comment or an instruction, which says nothing
+        return piece["cdata"] or ""  # a comment or an instruction has no text
 
     text = raw.replace("\r\n", "\n").replace("\r", "\n")
     if "&" in text or "<" in text:
@@ -106,23 +107,23 @@ def _character(reference: re.Match[str]) -> str:
     return chr(int(reference["hex"], 16) if reference["hex"] else int(reference["number"]))
 
 
-def written(text: str, original: Inline) -> str:
-    """Return ``text`` as it stands in XML.
+def to_xml(text: str, original: Inline) -> str:
+    """Return ``text`` as XML.
 
-    Each of the codes of ``original``, which it translates, is a tag, as often as it is there. All else is characters,
-    written as references where they are in ``original``.
+    Each of the codes of ``original``, which it translates, stays a tag, as often as it occurs there. Everything else
+    becomes characters, written as references where they are in ``original``.
     """
-    left, spellings = list(original.codes), dict(original.spellings)
-    edge = spellings.pop(" ", None)  # a reference keeps it from being trimmed, and so does no good inside
+    remaining, spellings = list(original.codes), dict(original.spellings)
+    edge = spellings.pop(" ", None)  # a reference only protects a space at the edge from trimming
     parts, at = [], 0
-    if left:
-        for found in re.finditer("|".join(map(re.escape, sorted(set(left), key=len, reverse=True))), text):
-            if found[0] in left:
-                left.remove(found[0])
+    if remaining:
+        for found in re.finditer("|".join(map(re.escape, sorted(set(remaining), key=len, reverse=True))), text):
+            if found[0] in remaining:
+                remaining.remove(found[0])
                 parts += [_escaped(text[at : found.start()], spellings), found[0]]
                 at = found.end()
-    whole = "".join([*parts, _escaped(text[at:], spellings)])
-    return re.sub("^ +| +$", lambda spaces: edge * len(spaces[0]), whole) if edge else whole
+    content = "".join([*parts, _escaped(text[at:], spellings)])
+    return re.sub("^ +| +$", lambda spaces: edge * len(spaces[0]), content) if edge else content
 
 
 def _escaped(text: str, spellings: Mapping[str, str]) -> str:

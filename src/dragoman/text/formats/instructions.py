@@ -1,4 +1,4 @@
-"""Prompts with the answers that a language model shall learn to give."""
+"""Prompts with the answers that a language model is to learn."""
 
 from dragoman.config import config
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
@@ -10,16 +10,16 @@ from dragoman.text.lines import Pair
 
 @config
 class Instructions:
-    """Pairs of prompt and answer; only answers are learned."""
+    """Pairs of prompt and answer; the loss is on answers only."""
 
     train: tuple[PairSource, ...]
-    """Sources of pairs, read one after the other: the source is the prompt, the target its answer."""
+    """Sources of pairs, read in order: the source is the prompt, the target its answer."""
     valid: PairSource | None = None
-    """Chooses the best checkpoint; without it, some of the training pairs are held out."""
+    """Pairs to choose the best checkpoint by; without them, some of the training pairs are held out."""
     hold_out: HoldOut = HoldOut(test=0, valid=200)
-    """How many pairs are held out where no validation pairs are given."""
+    """Number of pairs to hold out where no validation pairs are given."""
     between: str = "\n"
-    """What stands between prompt and answer, and ends what is typed when the model is asked."""
+    """Separator between prompt and answer; it is also added to the prompt at inference."""
 
     def split(self) -> TextSplit[Pair]:
         """Return pairs to learn from and pairs to validate with."""

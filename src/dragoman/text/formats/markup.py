@@ -1,7 +1,7 @@
-"""XML with the place of everything in it, read a piece at a time: what XLIFF and TMX are written in.
+"""XML with the position of everything in it, read a piece at a time: the base of XLIFF and TMX.
 
-Whatever a file's encoding, it is parsed as UTF-8, and places count bytes of that. A document type may be named but is
-not fetched, and entities may not be declared: nothing outside the file is read, and nothing in it can grow.
+Whatever a file's encoding, it is parsed as UTF-8, and positions count bytes of that. A document type may be named but
+is not fetched, and entities may not be declared: nothing outside the file is read, and nothing in it can expand.
 """
 
 import codecs
@@ -17,57 +17,61 @@ from dragoman.text.document import Edit, splice
 from dragoman.text.lines import check_string
 
 DEPTH = 100
-"""Elements within each other, at most."""
+"""Largest nesting depth of elements."""
 CHUNK = 1 << 16
 
 
 @dataclass(eq=False)
 class Element:
+    """Element with its positions in the file."""
+
     name: str
-    """Without its namespace's prefix."""
+    """Name without its namespace's prefix."""
     attributes: dict[str, str]
     line: int
     start: int
     inside: int
-    """Where its start tag ends."""
+    """End of its start tag."""
     outside: int = 0
-    """Where its end tag begins; the same as ``inside`` and ``end`` if it is an empty-element tag."""
+    """Start of its end tag; the same as ``inside`` and ``end`` for an empty-element tag."""
     end: int = 0
     children: list["Element | str"] = field(default_factory=list)
 
     @property
     def is_one_tag(self) -> bool:
+        """Return True for an empty-element tag."""
         return self.outside == self.end
 
     def find(self, name: str) -> "Element | None":
+        """Return the first child of this name, if any."""
         return next(self.all(name), None)
 
     def all(self, *names: str) -> Iterator["Element"]:
-        """The children of these names."""
+        """Return the children of these names."""
         return (child for child in self.children if isinstance(child, Element) and child.name in names)
 
 
 class Unit(NamedTuple):
-    """An element that was asked for, whole, with what it stands in."""
+    """Requested element, complete, with its ancestors."""
 
     element: Element
     around: tuple[Element, ...]
-    """From the root inwards, without their children."""
+    """Ancestors from the root inwards, without their children."""
     raw: bytes
-    """All of the element as it stands in the file."""
+    """Bytes of the element as they are in the file."""
 
     def slice(self, start: int, end: int) -> str:
-        """What stands between two places."""
+        """Return the text between two positions."""
         return self.raw[start - self.element.start : end - self.element.start].decode()
 
     def inherited(self, attribute: str, *inner: Element) -> str | None:
-        """The attribute's value on the innermost element that has it."""
+        """Return the attribute's value on the innermost element that has it."""
         chain = (*self.around, self.element, *inner)
         return next((e.attributes[attribute] for e in reversed(chain) if attribute in e.attributes), None)
 
 
 def units(pieces: Iterable[bytes], name: str, root: str, *wanted: str) -> Iterator[Unit]:
-    """The elements of these names, in the order of their ends; memory holds one of them at a time.
+    """Yield the elements of these names, in the order of their ends; memory holds one of them at a time.
 
     Args:
         pieces: the file, in UTF-8.
@@ -92,10 +96,10 @@ class _Reader:
         self.name, self.root, self.wanted = name, root, wanted
         self.open: list[Element] = []
         self.inside = 0
-        """How many of the open elements are in, or are, one that is wanted."""
+        """Number of open elements that are wanted or inside a wanted one."""
         self.done: list[Unit] = []
         self.buffer, self.offset = bytearray(), 0
-        """What was read and may be asked for, and where in the file it begins."""
+        """Bytes that may still be needed, and their offset in the file."""
         self.parser: Any = expat.ParserCreate("UTF-8")
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.begin
@@ -110,7 +114,7 @@ class _Reader:
             self.parser.Parse(piece, last)
         except expat.ExpatError as error:
             reason = expat.ErrorString(error.code)
-            raise DataError(f"{self.name}:{error.lineno}: not well-formed XML ({reason}): mend it there") from None
+            raise DataError(f"{self.name}:{error.lineno}: not well-formed XML ({reason}): correct it there") from None
         yield from self.done
         self.done.clear()
         if not self.inside:
@@ -126,7 +130,7 @@ class _Reader:
         if not self.open and name != self.root:
             raise self.wrong(f"its outermost element is <{name}>, not <{self.root}>: this is another kind of file")
         if len(self.open) == DEPTH:
-            raise self.wrong(f"more than {DEPTH} elements within each other")
+            raise self.wrong(f"elements nested more than {DEPTH} deep")
         inside = self.end_of_tag(at)
         element = Element(name, attributes, self.parser.CurrentLineNumber, at, inside)
         if self.buffer[inside - self.offset - 2 : inside - self.offset] == b"/>":
@@ -157,10 +161,10 @@ class _Reader:
             self.open[-1].children.append(check_string(text, f"{self.name}:{self.parser.CurrentLineNumber}"))
 
     def entity(self, name: str, *_: object) -> None:
-        raise self.wrong(f"declares an entity ({name}), which is not read: write out what it stands for")
+        raise self.wrong(f"declares an entity ({name}), which is not supported: write out its value")
 
     def unknown_entity(self, name: str, *_: object) -> None:
-        raise self.wrong(f"&{name}; is no entity of XML's own: write the character itself")
+        raise self.wrong(f"&{name}; is not an entity of XML itself: write the character itself")
 
     def wrong(self, reason: str) -> DataError:
         return DataError(f"{self.name}:{self.parser.CurrentLineNumber}: {reason}")
@@ -170,13 +174,15 @@ class _Reader:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a file that begins so: by its byte-order mark, or by what it declares."""
+    """Return the encoding of a file from its first bytes: by its byte-order mark, or by its declaration."""
     for mark, encoding in _MARKS.items():
         if head.startswith(mark):
             return encoding
     declared = re.match(rb"""\s*<\?xml[^>]*?\sencoding\s*=\s*["']([A-Za-z][\w.-]*)["']""", head)
     encoding = declared[1].decode() if declared else "UTF-8"
-    return "UTF-8" if encoding.upper() in ("UTF-16", "UTF8") else encoding  # if it were UTF-16, we could not read this
+    return (
+        "UTF-8" if encoding.upper() in ("UTF-16", "UTF8") else encoding
+    )  # a readable declaration of UTF-16 cannot be true
 
 
 _MARKS = {
@@ -188,10 +194,10 @@ _MARKS = {
 
 
 def as_utf8(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """A file in any encoding as UTF-8, its byte-order mark included.
+    """Convert a file in any encoding to UTF-8, its byte-order mark included.
 
     Raises:
-        DataError: it is not in the encoding it says; the message names the line.
+        DataError: it is not in the encoding it declares; the message names the line.
     """
     decoder, line = None, 1
     try:
@@ -214,7 +220,7 @@ def as_utf8(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
 
 
 class MarkupSource:
-    """All of an XML file, to be written back with edits: places count bytes of its UTF-8."""
+    """Whole XML file, to be written back with edits: positions count bytes of its UTF-8."""
 
     def __init__(self, raw: bytes, name: str):
         self.name, self.encoding = name, encoding_of(raw)
@@ -224,8 +230,10 @@ class MarkupSource:
         self.line_end = "\r\n" if b"\r\n" in self.utf8 else "\n"
 
     def with_edits(self, edits: Iterable[Edit]) -> bytes:
-        """Raises:
-        DataError: what is written would not be XML, as with a control character in it.
+        """Return the file's bytes with the edits, in its encoding.
+
+        Raises:
+            DataError: the result would not be XML, for example with a control character.
         """
         edits = [Edit(start, end, _LINE_ENDS.sub(self.line_end, new)) for start, end, new in edits]
         changed = splice(self.utf8, [(start, end, new.encode()) for start, end, new in edits])
@@ -242,11 +250,11 @@ _LINE_ENDS = re.compile("\r?\n")
 
 
 def with_attribute(tag: str, name: str, value: str) -> str:
-    """A start tag with an attribute set: in its place, or as the last."""
+    """Return a start tag with an attribute set: in its place, or as the last."""
     written = f"{name}={quoteattr(value)}"
     found = re.search(rf"""(?<=\s){re.escape(name)}\s*=\s*("[^"]*"|'[^']*')""", tag)
     if found:
         return tag[: found.start()] + written + tag[found.end() :]
     end = re.search(r"\s*/?>$", tag)
-    assert end, "a start tag ends so"
+    assert end, "a start tag ends with >"
     return f"{tag[: end.start()]} {written}{end[0]}"

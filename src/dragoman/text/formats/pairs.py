@@ -1,7 +1,7 @@
-"""Parallel text in files, read as sentence pairs: text files, tables, JSON lines, and what translators keep.
+"""Parallel text in files, read as sentence pairs: text files, tables, JSON lines, and translators' formats.
 
-Each format is a config class and a generator, here or in a file of its own; the union at the foot lists them. A pair is
-never guessed at: what cannot be read as it stands is an error that names the file and the row.
+Each format is a config class and a generator, here or in a file of its own; the union at the end lists them. Nothing is
+guessed: a row that cannot be read is an error that names the file and the row.
 """
 
 import itertools
@@ -13,13 +13,13 @@ from typing import Annotated, Any
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
-from dragoman.text.formats.columns import Pairing, is_header, text_columns, tidy, unnamed
+from dragoman.text.formats.columns import Pairing, is_header, strip_names, text_columns, unknown_columns_message
 from dragoman.text.formats.keyed import Keyed, read_keyed
 from dragoman.text.formats.kinds import kind_of_file
 from dragoman.text.formats.mo import read_mo
 from dragoman.text.formats.parquet import Parquet, read_parquet
 from dragoman.text.formats.po import Gettext, read_po
-from dragoman.text.formats.tables import SPLITTERS, first_row, says_something, split_rows
+from dragoman.text.formats.tables import SPLITTERS, first_row, is_not_empty, split_rows
 from dragoman.text.formats.tmx import Tmx, read_tmx
 from dragoman.text.formats.xliff import Xliff, read_xliff
 from dragoman.text.lines import DocumentEnds, Pair, check_string, parse_json, read_lines
@@ -38,7 +38,7 @@ __all__ = [
     "Tmx",
     "Xliff",
     "guess_source",
-    "held_out_from",
+    "may_hold_out",
     "names_of",
     "prefix_of",
     "read_documents",
@@ -53,25 +53,25 @@ __all__ = [
 @config
 class TextFiles:
     source: str
-    """Text file with one sentence a line, plain, .gz or .zst."""
+    """Path of a text file with one sentence a line, plain, .gz or .zst."""
     target: str
-    """Its translation, line for line."""
+    """Path of its translation, line for line."""
 
 
 Documents = Iterator[Pair | None]
-"""The pairs of a source, and None where a document ends; that empty lines end one need not be said."""
+"""Pairs of a source, and None where a document ends; empty lines already end one."""
 
 
 def _read_text_files(cfg: TextFiles) -> Documents:
-    sources, targets, both = read_lines(cfg.source), read_lines(cfg.target), 0
+    sources, targets, aligned = read_lines(cfg.source), read_lines(cfg.target), 0
     for source in sources:
         target = next(targets, None)
         if target is None:
-            raise _unequal(cfg, both + 1 + _count(sources), both)
+            raise _unequal(cfg, aligned + 1 + _count(sources), aligned)
         yield Pair(source, target)
-        both += 1
+        aligned += 1
     if extra := _count(targets):
-        raise _unequal(cfg, both, both + extra)
+        raise _unequal(cfg, aligned, aligned + extra)
 
 
 def _unequal(cfg: TextFiles, sources: int, targets: int) -> DataError:
@@ -90,56 +90,57 @@ def _count(lines: Iterator[str]) -> int:
 
 @config
 class Table:
+    """Table with a column of sources and one of targets."""
+
     path: str
-    """A .tsv file, tabs taken literally, or a .csv file with quotes and commas, semicolons or tabs, or .gz, .zst."""
+    """Path of a .tsv file (tabs taken literally) or .csv file (quotes; commas, semicolons or tabs), or .gz, .zst."""
     source: str | int | None = None
-    """Column of the source: its name in the header row, or its number, counted from 0; None for the first of the only
-    two columns that hold text."""
+    """Column of the source: its name in the header, or its index from 0; None for the first of the two with text."""
     target: str | int | None = None
     """Column of the target; None for the second of them."""
     header: bool | None = None
-    """Whether the first row only names the columns; None to tell by its names."""
+    """True if the first row only names the columns; None to decide by its names."""
     document: str | int | None = None
-    """Column that says which document a row is of; None where empty lines tell documents apart, if anything does."""
+    """Column with the document of a row; None where empty lines separate documents, if anything does."""
 
 
 def _read_table(cfg: Table) -> Documents:
     rows = split_rows(cfg.path)
     passed, first = first_row(rows)
     header = _has_header(cfg, first)
-    source, target, *document = (_column(cfg, column, first, header) for column in _chosen(cfg, first))
+    source, target, *document = (_column(cfg, column, first, header) for column in _select_columns(cfg, first))
     if source == target:
-        raise ConfigError(f"{cfg.path}: source and target are one column, {source}: name two")
-    ends = DocumentEnds()
+        raise ConfigError(f"{cfg.path}: source and target are the same column, {source}: name two")
+    boundaries = DocumentEnds()
     for row in rows if header else itertools.chain([None] * passed, [(1, first)], rows):
-        if row is None or not says_something(row):
+        if row is None or not is_not_empty(row):
             yield None
             continue
         fields = row[1]
-        if document and ends.before(fields[document[0]]):
+        if document and boundaries.starts_new(fields[document[0]]):
             yield None
         yield Pair(fields[source], fields[target])
 
 
 def _has_header(cfg: Table, first: Sequence[str]) -> bool:
-    asked = [column for column in (cfg.source, cfg.target, cfg.document) if isinstance(column, str)]
+    by_name = [column for column in (cfg.source, cfg.target, cfg.document) if isinstance(column, str)]
     if cfg.header is None:
-        return bool(asked) or is_header(first)
-    return cfg.header or bool(asked)
+        return bool(by_name) or is_header(first)
+    return cfg.header or bool(by_name)
 
 
-def _chosen(cfg: Table, first: Sequence[str]) -> list[str | int]:
-    """The columns of a table in the order source, target, document.
+def _select_columns(cfg: Table, first: Sequence[str]) -> list[str | int]:
+    """Return the columns of a table in the order source, target, document.
 
     Raises:
-        DataError: none are asked for, and there are more than two without names that tell.
+        DataError: none are given, and there are more than two without clear names.
     """
     named = text_columns(first) if cfg.header is not False else None
     if cfg.source is not None and cfg.target is not None:
         pairing = Pairing(0, 0)
     elif (pairing := named) is None:
         if len(first) > 2:
-            raise DataError(f"{cfg.path}:1: {unnamed(first)}")
+            raise DataError(f"{cfg.path}:1: {unknown_columns_message(first)}")
         pairing = Pairing(0, 1)
     chosen = pairing.first if cfg.source is None else cfg.source, pairing.second if cfg.target is None else cfg.target
     return [*chosen, *([] if cfg.document is None else [cfg.document])]
@@ -152,7 +153,7 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
         if first and column >= len(first):
             raise DataError(f"{cfg.path}:1: no column {column}: there are {len(first)}, counted from 0")
         return column
-    names = tidy(first) if header else []
+    names = strip_names(first) if header else []
     if names.count(column) > 1:
         raise DataError(f"{cfg.path}:1: {names.count(column)} columns are named {column!r}: give their numbers, from 0")
     if column not in names:
@@ -165,25 +166,27 @@ def _column(cfg: Table, column: str | int, first: Sequence[str], header: bool) -
 
 @config
 class JsonLines:
+    """JSON lines."""
+
     path: str
-    """One JSON object a line, plain, .gz or .zst."""
+    """Path of a file with one JSON object a line, plain, .gz or .zst."""
     source: str = "source"
     """Key of the source; a dot leads into an object, as in translation.en."""
     target: str = "target"
     """Key of the target."""
     document: str | None = None
-    """Key of what says which document a row is of; None where empty lines tell documents apart, if anything does."""
+    """Key of the document of a row; None where empty lines separate documents, if anything does."""
 
 
 def _read_json_lines(cfg: JsonLines) -> Documents:
-    ends = DocumentEnds()
+    boundaries = DocumentEnds()
     for number, line in enumerate(read_lines(cfg.path), 1):
         if not line or line.isspace():
             yield None
             continue
         where = f"{cfg.path}:{number}"
         record = parse_json(line, where)
-        if cfg.document is not None and ends.before(_value(record, cfg.document, where)):
+        if cfg.document is not None and boundaries.starts_new(_value(record, cfg.document, where)):
             yield None
         yield Pair(_text(record, cfg.source, where), _text(record, cfg.target, where))
 
@@ -214,34 +217,33 @@ PairFile = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext |
 @config
 class Part:
     name: str | None = None
-    """What mixtures and reports call it; None for the name of its file."""
+    """Name in mixtures and reports; None for the name of its file."""
     pairs: PairFile
-    """Where they are."""
+    """Files with the pairs."""
     tags: tuple[str, ...] = ()
-    """Words that stand before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
-    back-translation); dragoman translate --tag puts them there."""
+    """Words added before each source text as tokens of their own, such as 2de (translate to German) or bt (made by
+    back-translation); dragoman translate --tag adds them."""
     prefix: str = ""
-    """Text before each source text, put there after cleaning, such as "translate English to German: " for a T5; in use
-    it is part of what is to be translated."""
+    """Text added before each source after cleaning, such as "translate English to German: "; add it yourself in use."""
     hold_out: bool = True
-    """Whether pairs of it may be held out for validation and test: false for text that a machine has translated."""
+    """True if its pairs may be held out for validation and test; false for machine-translated text."""
 
 
 PairSource = Annotated[TextFiles | Table | JsonLines | Keyed | Parquet | Gettext | Xliff | Tmx | Part, OneOf()]
 
 
 def read_pairs(source: PairSource) -> Iterator[Pair]:
-    """The sentence pairs of a source, in its order, as they stand in the files.
+    """Yield the sentence pairs of a source, in its order, as they are in the files.
 
     Raises:
         DataError: a file that is missing, empty or damaged, or a row that cannot be read; the message names the place.
-        ConfigError: a source that cannot be what it says it is.
+        ConfigError: a source whose settings contradict its files.
     """
     return (pair for pair in read_documents(source) if pair is not None)
 
 
 def read_documents(source: PairSource) -> Documents:
-    """The same, and None where a document ends.
+    """Yield the pairs of a source, and None where a document ends.
 
     Raises:
         DataError, ConfigError: as ``read_pairs``.
@@ -251,7 +253,7 @@ def read_documents(source: PairSource) -> Documents:
         read = read or pair is not None
         yield pair
     if not read:
-        raise DataError(f"{_name(source)}: no sentence pairs in it")
+        raise DataError(f"{_name(source)}: holds no sentence pairs")
 
 
 def _reader(source: PairSource) -> Documents:
@@ -289,8 +291,7 @@ def _name(source: PairSource) -> str:
 
 
 def names_of(sources: Sequence[PairSource]) -> list[str]:
-    """What each source goes by: the name it was given, or its file's up to the first dot; in either case followed by a
-    number from the second on that would go by the same.
+    """Return a name for each source: its own, or its file's up to the first dot; a number is appended to repeated ones.
 
     Raises:
         ConfigError: a name given twice, or one that is empty or holds a tab or line end.
@@ -298,7 +299,7 @@ def names_of(sources: Sequence[PairSource]) -> list[str]:
     given = [source.name for source in sources if isinstance(source, Part) and source.name is not None]
     for name in given:
         if not name.strip() or not name.isprintable():
-            raise ConfigError(f"data.train: {name!r} is no name for a source: use letters and digits")
+            raise ConfigError(f"data.train: {name!r} is not a name for a source: use letters and digits")
         if given.count(name) > 1:
             raise ConfigError(f"data.train: two sources are named {name!r}: give each a name of its own")
     names: list[str] = []
@@ -316,7 +317,7 @@ def prefix_of(source: PairSource) -> str:
     return source.prefix if isinstance(source, Part) else ""
 
 
-def held_out_from(source: PairSource) -> bool:
+def may_hold_out(source: PairSource) -> bool:
     return source.hold_out if isinstance(source, Part) else True
 
 
@@ -326,21 +327,21 @@ def _short_name(source: PairSource) -> str:
 
 def _free(name: str, taken: set[str]) -> str:
     numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(one for one in itertools.chain([name], numbered) if one not in taken)
+    return next(candidate for candidate in itertools.chain([name], numbered) if candidate not in taken)
 
 
 ColumnNames = tuple[str, str]
-"""Source and target by name or number (languages, of a TMX file), as a person gives them beside a file."""
+"""Source and target by name or index (languages, for a TMX file), as given beside a file."""
 
 
 def guess_source(path: str, columns: ColumnNames | None = None) -> PairSource:
-    """What ``path`` must be by its name: one file of a known kind, or two text files as in ``corpus.en,corpus.de``.
+    """Choose the format of ``path`` by its extension; ``corpus.en,corpus.de`` names two text files.
 
     A table is read by ``columns``, by the names in its first row, or by the order of its only two columns.
 
     Raises:
-        ConfigError: the name does not tell, or ``columns`` are given for a kind that has none.
-        DataError: a table that cannot be opened, or one whose columns nothing tells.
+        ConfigError: an unknown extension, or ``columns`` are given for a kind that has none.
+        DataError: a table that cannot be opened, or one whose columns are unknown.
     """
     first, comma, second = path.partition(",")
     if comma and not os.path.exists(path):
@@ -378,10 +379,10 @@ def _guess_table(path: str, columns: ColumnNames | None) -> Table:
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which can be read only once
         return Table(path=path)
     _, first = first_row(split_rows(path))
-    _chosen(Table(path=path), first)
+    _select_columns(Table(path=path), first)
     if (named := text_columns(first)) is None:
         return Table(path=path)
-    names = tidy(first)
+    names = strip_names(first)
     return Table(path=path, source=names[named.first], target=names[named.second])
 
 
@@ -396,4 +397,4 @@ _KINDS: dict[str, type[JsonLines | Parquet | Gettext | Xliff | Tmx]] = {
     ".tmx": Tmx,
 }
 PAIR_ENDINGS = (*SPLITTERS, *_KINDS)
-"""What the names of files with pairs end in, that of a compressed file aside."""
+"""Extensions of files with pairs, without that of compression."""

@@ -12,26 +12,28 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 BATCH = 8192
-"""Rows in memory."""
+"""Number of rows in memory."""
 
 
 @config
 class Parquet:
+    """Columns of a Parquet file."""
+
     path: str
-    """A .parquet file."""
+    """Path of a .parquet file."""
     source: str = "source"
     """Column of the source; a dot leads into a struct, as in translation.en."""
     target: str = "target"
     """Column of the target."""
     document: str | None = None
-    """Column that says which document a row is of; None where rows that are empty tell documents apart, if any do."""
+    """Column with the document of a row; None where empty rows separate documents, if any do."""
 
 
 def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
-    """The pairs of two columns; where a cell is null, its text is empty. None where the document changes.
+    """Yield the pairs of two columns; a null cell is an empty text. None is yielded where the document changes.
 
     Raises:
-        DataError: no such file, damaged, columns that are not there or hold no text, text that is none.
+        DataError: no such file, damaged data, columns that are missing or hold no text, or an invalid text.
         ConfigError: pyarrow is not installed.
     """
     try:
@@ -41,17 +43,17 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
         raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
     try:
         with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
-            held = _by_name(file.schema_arrow, (cfg.source, cfg.target), cfg.path)
+            columns = _by_name(file.schema_arrow, (cfg.source, cfg.target), cfg.path)
             for name in (cfg.source, cfg.target):
-                _check_text(_column(held, name, cfg.path), name, cfg.path)
+                _check_text(_column(columns, name, cfg.path), name, cfg.path)
             names = [name for name in (cfg.source, cfg.target, cfg.document) if name is not None]
-            _column(held, names[-1], cfg.path)
-            row, ends = 0, DocumentEnds()
+            _column(columns, names[-1], cfg.path)
+            row, boundaries = 0, DocumentEnds()
             for batch in file.iter_batches(BATCH, columns=[*dict.fromkeys(names)]):
                 for source, target, *document in zip(*(_cells(batch, name) for name in names), strict=True):
                     row += 1
                     where = f"{cfg.path}: row {row}"
-                    if ends.before(document):
+                    if boundaries.starts_new(document):
                         yield None
                     yield Pair(check_string(source or "", where), check_string(target or "", where))
     except FileNotFoundError:
@@ -63,10 +65,10 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
         raise DataError(f"{cfg.path}: cannot be read, or damaged: {reason}") from None
 
 
-def _by_name(fields: Any, asked: Sequence[str], path: str) -> dict[str, Any]:
+def _by_name(fields: Any, requested: Sequence[str], path: str) -> dict[str, Any]:
     found = list(_columns(fields))
     names = [name for name, _ in found]
-    for name in asked:
+    for name in requested:
         if names.count(name) > 1:
             raise DataError(f"{path}: several columns are named {name!r}: give each a name of its own")
     return dict(found)
@@ -78,16 +80,16 @@ def _column(columns: dict[str, Any], name: str, path: str) -> Any:
     return columns[name]
 
 
-def _check_text(held: Any, name: str, path: str) -> None:
+def _check_text(kind: Any, name: str, path: str) -> None:
     from pyarrow import types
 
-    held = held.value_type if types.is_dictionary(held) else held
-    if not any(is_text(held) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
-        raise DataError(f"{path}: column {name!r} holds {held}, not text")
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if not any(is_text(kind) for is_text in (types.is_string, types.is_large_string, types.is_string_view)):
+        raise DataError(f"{path}: column {name!r} holds {kind}, not text")
 
 
 def _columns(fields: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name and type of every column, those inside structs by the path to them."""
+    """Yield name and type of every column, those inside structs by the path to them."""
     from pyarrow import types
 
     for field in fields:

@@ -1,4 +1,4 @@
-"""Plural forms as gettext has them: how many a language has, and which of them a number takes.
+"""Plural forms of gettext: how many a language has, and which of them a number takes.
 
 A header line ``Plural-Forms: nplurals=2; plural=(n != 1);`` holds a C expression in n. It is parsed here, not executed.
 """
@@ -9,37 +9,39 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 NUMBERS = range(1001)
-"""Numbers that tell which form is for what: every language's rule repeats within them."""
+"""Numbers that two rules are compared on: every language's rule repeats within them."""
 
 
 @dataclass(frozen=True)
 class Plurals:
+    """Plural rule of a language."""
+
     count: int
-    """How many forms there are."""
+    """Number of forms."""
     form: Callable[[int], int]
-    """The form that a number takes."""
+    """Function from a number to its form."""
 
     @property
     def singular(self) -> int | None:
-        """The form for 1; None in a language without plurals, whose one form is for every number."""
+        """Return the form for 1; None in a language without plurals, whose one form is for every number."""
         return self.form(1) if self.count > 1 else None
 
     @property
     def singular_is_exact(self) -> bool:
-        """Whether the form for 1 is for nothing else, so that it need not name the number."""
+        """Return True if the form for 1 is for no other number, so that it need not contain the number."""
         return self.singular is not None and sum(self.form(n) == self.singular for n in NUMBERS) == 1
 
     def same_as(self, other: "Plurals | None") -> bool:
-        """Return whether both give every number the same form."""
+        """Return True if both give every number the same form."""
         return other is not None and self.count == other.count and all(self.form(n) == other.form(n) for n in NUMBERS)
 
 
 @lru_cache(maxsize=64)
 def parse(field: str) -> Plurals | None:
-    """What a ``Plural-Forms`` field says; None for a template's, which says nothing yet.
+    """Parse a ``Plural-Forms`` field; None for a template's, which is not filled in.
 
     Raises:
-        ValueError: it cannot be understood, or gives a number a form that is not there.
+        ValueError: it cannot be parsed, or gives a number a form that does not exist.
     """
     found = re.fullmatch(r"\s*nplurals\s*=\s*(\w+)\s*;\s*plural\s*=\s*([^;]*?)\s*;?\s*", field)
     if not found:
@@ -59,40 +61,40 @@ def parse(field: str) -> Plurals | None:
 
 
 @lru_cache(maxsize=256)
-def of_language(language: str) -> Plurals | None:
-    """The usual forms of a language, named as ``de``, ``pt-BR`` or ``sr@latin``; None for one that is not known."""
+def rule_of_language(language: str) -> Plurals | None:
+    """Return the usual rule of a language, named as ``de``, ``pt-BR`` or ``sr@latin``; None if unknown."""
     field = field_of(language)
     return parse(field) if field else None
 
 
 @lru_cache(maxsize=256)
 def field_of(language: str) -> str | None:
-    """Return the ``Plural-Forms`` field that is usual for a language; None for one that is not known."""
-    whole = language.strip().partition(".")[0].replace("-", "_").lower()  # without .UTF-8
-    without_modifier = whole.partition("@")[0]
+    """Return the usual ``Plural-Forms`` field of a language; None if unknown."""
+    name = language.strip().partition(".")[0].replace("-", "_").lower()  # without .UTF-8
+    without_modifier = name.partition("@")[0]
     fields, aliases = _tables()
-    for name in (whole, without_modifier, re.split("[_@]", whole)[0]):
-        if field := fields.get(name) or fields.get(aliases.get(name, "")):
+    for candidate in (name, without_modifier, re.split("[_@]", name)[0]):
+        if field := fields.get(candidate) or fields.get(aliases.get(candidate, "")):
             return field
     return None
 
 
 def same_language(one: str, other: str) -> bool:
-    """Return whether two names mean one language, such as ``es`` and ``es_MX``."""
+    """Return True if two names are of one language, such as ``es`` and ``es_MX``."""
     first, second = (re.split(r"[-_.@]", name.strip().lower())[0] for name in (one, other))
     return first == second
 
 
 @cache
 def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Plural-Forms of every language in Weblate's table, and other names of languages; all in lower case."""
+    """Return Plural-Forms of every language in Weblate's table, and languages' other names; all in lower case."""
     from weblate_language_data.aliases import ALIASES
     from weblate_language_data.languages import LANGUAGES  # some 10,000 lines: imported when first needed
 
     fields = {}
     for code, _, count, rule in LANGUAGES:
-        whole = rule if rule.isdecimal() or rule.startswith("(") else f"({rule})"
-        fields[code.lower()] = f"nplurals={count}; plural={whole};"
+        expression = rule if rule.isdecimal() or rule.startswith("(") else f"({rule})"
+        fields[code.lower()] = f"nplurals={count}; plural={expression};"
     return fields, {name.lower(): code.lower() for name, code in ALIASES.items()}
 
 
@@ -113,28 +115,28 @@ _OPERATORS: list[dict[str, Callable[[int, int], int]]] = [
     {"+": lambda a, b: a + b, "-": lambda a, b: a - b},
     {"*": lambda a, b: a * b, "/": lambda a, b: a // b, "%": lambda a, b: a % b},
 ]
-"""From those that bind loosest to those that bind tightest."""
+"""Operators by precedence, loosest first."""
 _TOKEN = re.compile(r"\s*(\|\||&&|[=!<>]=|[-+*/%<>!?:()n]|\d{1,9})")
 DEPTH = 50
-"""Parentheses, conditions and negations within each other, at most."""
+"""Largest nesting depth of parentheses, conditions and negations."""
 LONGEST = 400
-"""Tokens of an expression, at most."""
+"""Largest number of tokens in an expression."""
 
 
 class _Parser:
-    """Recursive descent over the tokens of an expression."""
+    """Recursive-descent parser of an expression's tokens."""
 
     def __init__(self, text: str):
         self.tokens: list[str] = []
         at, text = 0, text.rstrip()
         while at < len(text):
             if not (found := _TOKEN.match(text, at)):
-                raise ValueError(f"{text[at:].strip()[:20]!r} is no part of a plural expression")
+                raise ValueError(f"{text[at:].strip()[:20]!r} is not part of a plural expression")
             self.tokens.append(found[1])
             at = found.end()
         if len(self.tokens) > LONGEST:
             raise ValueError("the plural expression is too long")
-        self.tokens.reverse()  # the next one is the last
+        self.tokens.reverse()  # so that the next token is popped from the end
 
     def whole(self) -> Formula:
         formula = self.condition(0)
@@ -182,11 +184,11 @@ class _Parser:
         if self.tokens and self.tokens[-1].isdecimal():
             number = int(self.tokens.pop())
             return lambda n: number
-        raise ValueError("the plural expression breaks off")
+        raise ValueError("the plural expression is incomplete")
 
 
 def _combine(apply: Callable[[int, int], int], left: Formula, right: Formula) -> Formula:
-    if apply is _OPERATORS[1]["&&"]:  # both stop early, as in C
+    if apply is _OPERATORS[1]["&&"]:  # both short-circuit, as in C
         return lambda n: int(bool(left(n) and right(n)))
     if apply is _OPERATORS[0]["||"]:
         return lambda n: int(bool(left(n) or right(n)))

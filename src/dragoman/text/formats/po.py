@@ -1,7 +1,7 @@
-"""gettext's PO files: scanned once, with the place of every string, so that they can be written back to the byte.
+"""PO files of gettext: scanned once, with the position of every string, so that they can be written back to the byte.
 
 An entry is a source text (``msgid``), perhaps with a context and a plural, and its translation (``msgstr``), in one
-form or several. Entries marked obsolete (``#~``) are comments here; fuzzy ones are a guess that waits for a person.
+form or several. Entries marked obsolete (``#~``) are comments here; fuzzy ones are guesses that need review.
 """
 
 import re
@@ -19,20 +19,22 @@ from dragoman.text.lines import Pair, check_beginning, check_string
 
 @config
 class Gettext:
+    """Entries of a gettext file."""
+
     path: str
-    """A .po file, or a compiled .mo; untranslated, fuzzy and obsolete entries are passed over."""
+    """Path of a .po file, or a compiled .mo; untranslated, fuzzy and obsolete entries are skipped."""
 
 
-# ---- what a file holds ----------------------------------------------------------------------------
+# ---- entries --------------------------------------------------------------------------------------
 
 
 @dataclass
 class Value:
-    """One string of an entry, which may be written in several quoted pieces."""
+    """String of an entry, which may be written in several quoted parts."""
 
     line: int
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """Where its pieces stand, quotes included."""
+    """Positions of its parts, quotes included."""
     text: str = ""
 
     @property
@@ -42,32 +44,35 @@ class Value:
 
 @dataclass
 class PoEntry:
+    """Entry of a PO file."""
+
     start: int
-    """Beginning of its first line that is not a comment, or that holds a previous source text."""
+    """Start of its first line that is not a comment, or that holds a previous source text."""
     line: int
     flags: list[re.Match[str]] = field(default_factory=list)
     context: Value | None = None
     source: Value | None = None
     plural: Value | None = None
     forms: list[Value] = field(default_factory=list)
-    """Its translation; in all its forms, if it has a plural."""
+    """Translation; all its forms, if it has a plural."""
 
     @property
     def fuzzy(self) -> bool:
+        """Return True if a comment marks the entry as fuzzy."""
         return any("fuzzy" in _flags(comment) for comment in self.flags)
 
     def source_of(self, form: int, rule: Plurals | None) -> str:
-        """The text that a form translates.
+        """Return the text that a form translates.
 
-        The form for 1 translates the singular; but where it is for other numbers too, as in Russian (1, 21, 31, ...),
-        not a singular that leaves out the number which the plural names.
+        The form for 1 translates the singular. But where it is for other numbers too, as in Russian (1, 21, 31, ...),
+        it does not translate a singular without the number that the plural contains.
         """
         singular, plural = _text(self.source), _text(self.plural)
         if self.plural is None:
             return singular
         if form != (rule.singular if rule else 0):
             return plural
-        names_number = len(placeholders.find(singular)) >= len(placeholders.find(plural))
+        names_number = len(placeholders.find_placeholders(singular)) >= len(placeholders.find_placeholders(plural))
         return singular if names_number or rule is None or rule.singular_is_exact else plural
 
 
@@ -80,11 +85,13 @@ def _flags(comment: re.Match[str]) -> list[str]:
 
 
 class Catalogue:
-    """A PO file as text, and its entries but for the header."""
+    """PO file as text, its entries and its header."""
 
     def __init__(self, raw: bytes, name: str):
-        """Raises:
-        DataError: it cannot be read as PO; the message names file and line.
+        """Scan the file.
+
+        Raises:
+            DataError: it cannot be read as PO; the message names file and line.
         """
         self.name = name
         self.charset, self.text = _decode(raw, name)
@@ -98,7 +105,7 @@ class Catalogue:
             for key, _, value in (line.partition(":") for line in header.text.split("\n"))
         }
         self.plurals = self._plurals(header.line)
-        """How the language forms plurals; None where the file does not tell."""
+        """Plural rule of the language; None where the file does not give it."""
 
     def _plurals(self, line: int) -> Plurals | None:
         rule = None
@@ -107,11 +114,11 @@ class Catalogue:
                 rule = plurals.parse(stated)
             except ValueError as error:
                 raise DataError(f"{self.name}:{line}: Plural-Forms in the header: {error}") from None
-        return rule or plurals.of_language(self.fields.get("language", ""))
+        return rule or plurals.rule_of_language(self.fields.get("language", ""))
 
 
 def read_po(path: str) -> Iterator[Pair]:
-    """The translated entries of a PO file, one pair for each plural form.
+    """Yield the translated entries of a PO file, one pair for each plural form.
 
     Raises:
         DataError: it cannot be read; the message names file and line.
@@ -125,7 +132,7 @@ def read_po(path: str) -> Iterator[Pair]:
 
 
 def _decode(raw: bytes, name: str) -> tuple[str, str]:
-    """The file's encoding and its text."""
+    """Return the file's encoding and its text."""
     check_beginning(raw, name)
     declared = re.search(rb'"\s*Content-Type:[^"\n]*charset=([\w.:-]+)', raw, re.IGNORECASE)
     charset = declared[1].decode() if declared and declared[1] != b"CHARSET" else "UTF-8"
@@ -136,7 +143,7 @@ def _decode(raw: bytes, name: str) -> tuple[str, str]:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(f"{name}:{line}: not {charset}: convert the file with msgconv -t UTF-8") from None
     except (LookupError, UnicodeError):
-        raise DataError(f"{name}: its header names the encoding {charset}, which is not known here") from None
+        raise DataError(f"{name}: its header names the encoding {charset}, which is unknown") from None
     if not faithful:
         raise DataError(f"{name}: {charset} cannot be written back to the byte: convert it with msgconv -t UTF-8")
     return charset, text
@@ -158,13 +165,15 @@ _TOKEN = re.compile(
 
 
 class _Scanner:
+    """Scanner of a PO file's tokens into entries."""
+
     def __init__(self, text: str, name: str, charset: str):
         self.text, self.name, self.charset = text, name, charset
         self.line = 1
         self.flags: list[re.Match[str]] = []
-        """Comments that wait for their entry."""
+        """Comments before their entry."""
         self.previous: int | None = None
-        """Where the comments that hold a previous source text begin."""
+        """Start of the comments that hold a previous source text."""
         self.entry: PoEntry | None = None
         self.value: Value | None = None
 
@@ -181,7 +190,7 @@ class _Scanner:
     def nonsense(self, at: int) -> str:
         if self.text[at] == '"':
             return "a string that does not end on its line: check its quotes and backslashes"
-        return f"{self.text[at : at + 20].splitlines()[0]!r} is no part of a PO file: a comment begins with #"
+        return f"{self.text[at : at + 20].splitlines()[0]!r} is not part of a PO file: a comment begins with #"
 
     def take(self, token: re.Match[str]) -> Iterator[PoEntry]:
         match token.lastgroup:
@@ -267,8 +276,8 @@ class _Scanner:
                 values = [int(code[1:], 16) if code[0] == "x" else int(code, 8) for code in codes]
                 return bytes(values).decode(self.charset)
             except ValueError:
-                raise self.wrong(f"{escape[0]} is no character in {self.charset}") from None
-        raise self.wrong(f"{escape[0]} is no escape sequence: write a backslash as \\\\")
+                raise self.wrong(f"{escape[0]} is not a character in {self.charset}") from None
+        raise self.wrong(f"{escape[0]} is not an escape sequence: write a backslash as \\\\")
 
     def start_of_line(self, at: int) -> int:
         return self.text.rfind("\n", 0, at) + 1

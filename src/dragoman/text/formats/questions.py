@@ -1,4 +1,4 @@
-"""Questions on texts, answered by parts of these texts: files as SQuAD has them, or JSON lines."""
+"""Questions on texts, answered by spans of these texts: SQuAD files or JSON lines."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -11,46 +11,51 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut, PairSplit
 from dragoman.text.compressed import extension, read_bytes
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, set_apart
+from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 class Answer(NamedTuple):
+    """Answer as a span of the context."""
+
     text: str
     start: int
-    """Its first character in the context, counted from 0."""
+    """Index of its first character in the context."""
 
 
 class Question(NamedTuple):
+    """Question on a context, with its right answers."""
+
     context: str
     question: str
     answers: tuple[Answer, ...]
-    """All that are right, the first to be learned; none where the context holds no answer."""
+    """Right answers, of which the first is learned; empty where the context holds no answer."""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a tokenizer learns from."""
+        """Return the texts that a tokenizer is trained on."""
         return (self.context, self.question)
 
     @property
     def source(self) -> str:
-        """What it is told apart by when some are held out."""
+        """Return the text that near duplicates are found by."""
         return self.context
 
     target = source
 
     def record(self) -> dict[str, Any]:
-        """As ``QuestionLines`` reads it."""
+        """Return the object that ``QuestionLines`` reads."""
         return self._asdict() | {"answers": [answer._asdict() for answer in self.answers]}
 
 
 class Passage(NamedTuple):
-    """A context with all questions on it: they are held out together."""
+    """Context with all questions on it: they are held out together."""
 
     context: str
     questions: tuple[Question, ...]
 
     @property
     def source(self) -> str:
+        """Return the text that near duplicates are found by."""
         return self.context
 
     target = source
@@ -61,10 +66,13 @@ class Passage(NamedTuple):
 
 @config
 class Squad:
+    """SQuAD file."""
+
     path: str
-    """A JSON file as SQuAD 1.1 and 2.0 have it (data, paragraphs, qas, answers), plain, .gz or .zst."""
+    """Path of a JSON file in the format of SQuAD 1.1 or 2.0 (data, paragraphs, qas, answers), plain, .gz or .zst."""
 
     def read(self) -> Iterator[Question]:
+        """Yield the questions."""
         record = parse_json(_decoded(self.path), self.path)
         for i, article in enumerate(_list(record, "data", self.path)):
             inside = f"{self.path}: data.{i}"
@@ -73,18 +81,20 @@ class Squad:
 
     def _paragraph(self, paragraph: Any, where: str) -> Iterator[Question]:
         context = text_at(paragraph, "context", where)
-        for i, asked in enumerate(_list(paragraph, "qas", where)):
+        for i, record in enumerate(_list(paragraph, "qas", where)):
             inside = f"{where}.qas.{i}"
-            none = isinstance(asked, dict) and asked.get("is_impossible") is True
-            answers = [] if none else _list(asked, "answers", inside)
-            yield _question(context, text_at(asked, "question", inside), answers, inside)
+            none = isinstance(record, dict) and record.get("is_impossible") is True
+            answers = [] if none else _list(record, "answers", inside)
+            yield _question(context, text_at(record, "question", inside), answers, inside)
 
 
 @config
 class QuestionLines:
+    """JSON lines with a question each."""
+
     path: str
-    """One JSON object a line, plain, .gz or .zst. Answers are a list of objects with text and start; or, as data sets
-    of Hugging Face have them, one object of two lists, text and answer_start."""
+    """Path of a file with one JSON object a line, plain, .gz or .zst. Answers are a list of objects with text and start
+    or, as in data sets of Hugging Face, one object of two lists, text and answer_start."""
     context: str = "context"
     """Key of the text that holds the answer."""
     question: str = "question"
@@ -93,6 +103,7 @@ class QuestionLines:
     """Key of the answers, an empty list where the context holds none."""
 
     def read(self) -> Iterator[Question]:
+        """Yield the questions."""
         for number, line in enumerate(read_lines(self.path), 1):
             if line and not line.isspace():
                 where = f"{self.path}:{number}"
@@ -106,7 +117,7 @@ class QuestionLines:
             return _list(record, self.answers, where)
         texts, starts = (_list(found, key, where) for key in ("text", "answer_start"))
         if len(texts) != len(starts):
-            raise DataError(f"{where}: {len(texts)} answers and {len(starts)} beginnings: each answer needs its own")
+            raise DataError(f"{where}: {len(texts)} answers and {len(starts)} starts: each answer needs its own")
         return [{"text": text, "start": start} for text, start in zip(texts, starts, strict=True)]
 
 
@@ -128,7 +139,8 @@ def _list(record: Any, key: str, where: str) -> list[Any]:
 
 
 def text_at(record: Any, key: str, where: str) -> str:
-    """
+    """Return the text under a key.
+
     Raises:
         DataError: no text there.
     """
@@ -145,38 +157,39 @@ def _question(context: str, question: str, answers: Sequence[Any], where: str) -
 def _answer(context: str, answer: Any, where: str) -> Answer:
     start = answer.get("start", answer.get("answer_start")) if isinstance(answer, dict) else None
     if isinstance(start, bool) or not isinstance(start, int):
-        raise DataError(f"{where}: an answer is an object with 'text' and 'start' (or 'answer_start'), a whole number")
+        raise DataError(f"{where}: an answer is an object with 'text' and 'start' (or 'answer_start'), an integer")
     text = text_at(answer, "text", where)
     if start < 0 or context[start : start + len(text)] != text:
-        there = f"{context[start : start + len(text)]!r}" if 0 <= start < len(context) else "nothing"
+        found = f"{context[start : start + len(text)]!r}" if 0 <= start < len(context) else "nothing"
         at = context.find(text)
-        hint = f"it stands at {at}" if at >= 0 else "it is nowhere in the context, and answers must be, to the letter"
-        raise DataError(f"{where}: answer {text!r} should begin at character {start}, where {there} stands; {hint}")
+        hint = f"it is at {at}" if at >= 0 else "it is not in the context, and answers must be, to the letter"
+        raise DataError(f"{where}: answer {text!r} should begin at character {start}, where there is {found}; {hint}")
     return Answer(text, start)
 
 
 def read_questions(source: QuestionSource) -> list[Question]:
-    """
+    """Read the questions of a file.
+
     Raises:
-        DataError: a file that cannot be read or holds no question, or an answer that is not where it is said to be.
+        DataError: a file that cannot be read or holds no question, or an answer that is not at its given position.
     """
     if not (questions := list(source.read())):
-        raise DataError(f"{source.path}: no questions in it")
+        raise DataError(f"{source.path}: holds no questions")
     return questions
 
 
 def guess_questions(path: str) -> QuestionSource:
-    """What ``path`` must be by its name.
+    """Choose the format of ``path`` by its extension.
 
     Raises:
-        ConfigError: the name does not tell.
+        ConfigError: an unknown extension.
     """
     match extension(path):
         case ".jsonl" | ".ndjson":
             return QuestionLines(path=path)
         case ".json":
             return Squad(path=path)
-    raise ConfigError(f"{path}: its name does not tell what it is: name it .json (as SQuAD has it) or .jsonl")
+    raise ConfigError(f"{path}: its name does not show its format: name it .json (the format of SQuAD) or .jsonl")
 
 
 # ---- a run's examples -----------------------------------------------------------------------------
@@ -184,54 +197,63 @@ def guess_questions(path: str) -> QuestionSource:
 
 @config
 class Questions:
+    """Questions to train, validate and test a reader on."""
+
     train: tuple[QuestionSource, ...]
-    """Read one after the other."""
+    """Sources of training questions, read in order."""
     valid: QuestionSource | None = None
-    """Chooses the best checkpoint; without it, some of the training contexts are held out with all their questions."""
+    """Questions to choose the best checkpoint by; without them, some of the training contexts are held out with all
+    their questions."""
     test: QuestionSource | None = None
-    """Only for the final figures; without it, some of the training contexts are held out with all their questions."""
+    """Questions for the final figures only; without them, some of the training contexts are held out with all their
+    questions."""
     hold_out: HoldOut = HoldOut(test=200, valid=200)
-    """How many contexts become test and validation set, where none is given above."""
+    """Number of contexts to hold out as test and validation set, where none is given above."""
     overlap: Overlapping = "drop"
-    """What to do with questions of training whose context is like one of a given validation or test set."""
+    """Treatment of questions of training whose context is like one of a given validation or test set."""
     longest: PositiveInt = 384
-    """Tokens of question and context that are read together; a longer context is read in windows."""
+    """Largest number of tokens of question and context that are read together; a longer context is read in windows."""
     longest_question: PositiveInt = 64
-    """Tokens of a question that are read; what follows is cut off."""
+    """Largest number of tokens of a question that are read; the rest is truncated."""
     stride: PositiveInt = 128
-    """Tokens of the context from the beginning of a window to that of the next; all that a window holds at most."""
+    """Tokens of the context from the start of one window to the next; at most all that a window holds."""
 
     def split(self) -> SplitExamples[Question]:
-        """
+        """Read the sources and split them.
+
         Raises:
             DataError: a file that cannot be read, no question with an answer, or too few contexts.
         """
-        train = passages(chain.from_iterable(map(read_questions, self.train)))
+        train = group_by_context(chain.from_iterable(map(read_questions, self.train)))
         valid, test = (
-            None if source is None else passages(read_questions(source)) for source in (self.valid, self.test)
+            None if source is None else group_by_context(read_questions(source)) for source in (self.valid, self.test)
         )
-        found = set_apart(train, valid, test, self.hold_out, self.overlap)
+        found = split_examples(train, valid, test, self.hold_out, self.overlap)
         split = PairSplit(
-            *(_flat(some) for some in (found.split.train, found.split.valid, found.split.test)), removed={}
+            *(_flat(contexts) for contexts in (found.split.train, found.split.valid, found.split.test)), removed={}
         )
         if not any(question.answers for question in split.train):
             raise DataError("data: no question to train on has an answer: nothing to learn")
         counts = [
-            (f"questions {use}", len(some))
-            for use, some in (("for training", split.train), ("for validation", split.valid), ("for test", split.test))
+            (f"questions {use}", len(questions))
+            for use, questions in (
+                ("for training", split.train),
+                ("for validation", split.valid),
+                ("for test", split.test),
+            )
         ]
         table = [(name.replace("examples", "contexts"), count) for name, count in found.table]
         facts = {"unanswerable": not all(question.answers for question in split.train)}
         return SplitExamples(split, facts, table + counts, found.note.replace("examples", "contexts"))
 
 
-def passages(questions: Iterable[Question]) -> list[Passage]:
-    """In the order in which their contexts come first."""
+def group_by_context(questions: Iterable[Question]) -> list[Passage]:
+    """Group questions by context, in the order of first occurrence."""
     by_context: dict[str, list[Question]] = {}
     for question in questions:
         by_context.setdefault(question.context, []).append(question)
-    return [Passage(context, tuple(some)) for context, some in by_context.items()]
+    return [Passage(context, tuple(grouped)) for context, grouped in by_context.items()]
 
 
-def _flat(some: Iterable[Passage]) -> list[Question]:
-    return [question for passage in some for question in passage.questions]
+def _flat(contexts: Iterable[Passage]) -> list[Question]:
+    return [question for passage in contexts for question in passage.questions]

@@ -19,14 +19,14 @@ from dragoman.text.formats.pairs import (
 )
 
 KEYED = ("{}.json", "{}/*.json", "*/{}.json", "*/{}/*.json", "*.{}.json", "*_{}.json", "*-{}.json")
-"""Where the strings of one language are kept in a folder of JSON files."""
+"""Patterns of one language's files in a folder of JSON files."""
 SHOWN = 3
 
 
 def guess_sources(path: str, columns: ColumnNames | None = None) -> list[PairSource]:
-    """What ``path`` must be: a file as ``guess_source`` has it, every such file that matches a pattern, or that lies in
-    a folder. Of a folder of JSON files by language, or of text files such as ``a.en`` and ``a.es``, ``columns`` are the
-    languages.
+    """Find the sources of ``path``: a file as in ``guess_source``, every such file that matches a pattern, or every one
+    in a folder. For a folder of JSON files by language, or of text files such as ``a.en`` and ``a.es``, ``columns`` are
+    the languages.
 
     Raises:
         ConfigError, DataError: as ``guess_source``; or nothing matches, or nothing in the folder holds pairs.
@@ -44,7 +44,7 @@ def guess_sources(path: str, columns: ColumnNames | None = None) -> list[PairSou
 
 
 def _keyed_by_patterns(path: str) -> Keyed:
-    """JSON files of two languages: ``locales/en/*.json,locales/es/*.json``."""
+    """Return the JSON files of two languages: ``locales/en/*.json,locales/es/*.json``."""
     patterns = [pattern.strip() for pattern in path.split(",")]
     if len(patterns) != 2 or any(extension(pattern) != ".json" for pattern in patterns):
         raise ConfigError(
@@ -67,51 +67,51 @@ def _in_folder(folder: Path, columns: ColumnNames | None) -> list[PairSource]:
         ]
     if columns is None:
         raise DataError(
-            f"{folder}: no file in it holds pairs by its name ({', '.join(PAIR_ENDINGS)}){_what_there_is(names)}; of "
+            f"{folder}: no file in it holds pairs by its name ({', '.join(PAIR_ENDINGS)}){_available(names)}; for "
             "files by language (en.json, train.en), name the languages: --columns en,es"
         )
     if found := [*_keyed(folder, columns), *_texts(names, columns)]:
         return found
-    raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_what_there_is(names)}")
+    raise DataError(f"{folder}: no JSON or text files for the languages {' and '.join(columns)}{_available(names)}")
 
 
 _WITHOUT_COLUMNS = (".po", ".mo", ".xlf", ".xliff")
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """All files of a folder and those below it, in order, hidden ones aside."""
+    """Yield all files of a folder and those below it, in order, except hidden ones."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield str(path)
 
 
 def _beside(name: str, others: set[str]) -> bool:
-    """Whether a compiled file stands beside what it was made from."""
+    """Return True if a compiled file has its source next to it."""
     return f"{name.removesuffix('.mo')}.po" in others
 
 
 def _keyed(folder: Path, languages: ColumnNames) -> list[Keyed]:
     for pattern in KEYED:
         source, target = (pattern.format(language) for language in languages)
-        if all(any(folder.rglob(one) if one.startswith("*") else folder.glob(one)) for one in (source, target)):
+        if all(any(folder.rglob(side) if side.startswith("*") else folder.glob(side)) for side in (source, target)):
             return [Keyed(root=str(folder), source=source, target=target)]
     return []
 
 
 def _texts(names: list[str], languages: ColumnNames) -> list[TextFiles]:
-    """Pairs of files whose names differ in the language they end in: ``train.en``, ``train.es``."""
+    """Return pairs of files whose names differ in the language they end in: ``train.en``, ``train.es``."""
     source, target = (f".{language}" for language in languages)
     stems = [name.removesuffix(source) for name in names if name.endswith(source)]
     return [TextFiles(source=stem + source, target=stem + target) for stem in stems if stem + target in names]
 
 
-def _what_there_is(names: list[str]) -> str:
-    some = ", ".join(Path(name).name for name in names[:SHOWN])
-    return f"; there are {some}{', ...' if len(names) > SHOWN else ''}" if names else "; it is empty"
+def _available(names: list[str]) -> str:
+    shown = ", ".join(Path(name).name for name in names[:SHOWN])
+    return f"; there are {shown}{', ...' if len(names) > SHOWN else ''}" if names else "; it is empty"
 
 
-def described(source: PairSource) -> str | None:
-    """How a table is read, if its header told: a line to be said; None where there is nothing to say."""
+def describe_columns(source: PairSource) -> str | None:
+    """Describe how a table is read if its header decided it; None where there is nothing to report."""
     table = source.pairs if isinstance(source, Part) else source
     if not isinstance(table, Table) or not (isinstance(table.source, str) and isinstance(table.target, str)):
         return None

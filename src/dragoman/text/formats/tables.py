@@ -1,7 +1,7 @@
 """Tables read strictly: every row has as many fields as the first, and a quote opens a field or is refused.
 
-A ``.tsv`` file is taken literally: a tab separates fields, and quotes are text. A ``.csv`` file has quotes as RFC 4180
-has them, with commas, semicolons or tabs between its fields, whichever its first rows agree on.
+A ``.tsv`` file is taken literally: a tab separates fields, and quotes are text. A ``.csv`` file has quotes as in RFC
+4180, and commas, semicolons or tabs between its fields, whichever its first rows agree on.
 """
 
 import csv
@@ -14,53 +14,54 @@ from dragoman.text.compressed import extension
 from dragoman.text.lines import read_lines
 
 SEPARATORS = (",", ";", "\t")
-"""Of a .csv file, the likeliest first."""
+"""Separators of a .csv file, the likeliest first."""
 HEAD = 100
-"""Lines by which the separator of a .csv file is told."""
+"""Number of lines that the separator of a .csv file is found by."""
 
 TableRow = tuple[int, Sequence[str]]
-"""Line on which the row begins, counted from 1, and its fields."""
+"""Line number on which the row begins, from 1, and its fields."""
 
 
 def table_rows(path: str) -> Iterator[TableRow]:
-    """The rows of a table; empty lines between them are skipped.
+    """Yield the rows of a table without empty lines.
 
     Raises:
         DataError: as ``split_rows``.
-        ConfigError: a file whose name does not end as a table's.
+        ConfigError: a file without a table's extension.
     """
-    return filter(says_something, split_rows(path))
+    return filter(is_not_empty, split_rows(path))
 
 
-def says_something(row: TableRow) -> bool:
+def is_not_empty(row: TableRow) -> bool:
+    """Return True for a row that is not an empty line."""
     return len(row[1]) > 1 or any(row[1])
 
 
 def split_rows(path: str) -> Iterator[TableRow]:
-    """The rows of a table, empty lines among them.
+    """Yield the rows of a table, empty lines included.
 
     Raises:
         DataError: a row with more or fewer fields than the first, or with a quote that does not open a field; the
             message names file and line.
-        ConfigError: a file whose name does not end as a table's.
+        ConfigError: a file without a table's extension.
     """
     if (split := SPLITTERS.get(extension(path))) is None:
         raise ConfigError(f"{path}: a table's name ends in {' or '.join(SPLITTERS)}, or that and .gz or .zst")
-    return _even(split(path), path)
+    return _check_widths(split(path), path)
 
 
 def first_row(rows: Iterator[TableRow]) -> tuple[int, Sequence[str]]:
-    """How many empty lines stand before the first row, and its fields: none where there is no row."""
+    """Return the number of empty lines before the first row, and its fields: none where there is no row."""
     for passed, row in enumerate(rows):
-        if says_something(row):
+        if is_not_empty(row):
             return passed, row[1]
     return 0, ()
 
 
-def _even(rows: Iterable[TableRow], path: str) -> Iterator[TableRow]:
+def _check_widths(rows: Iterable[TableRow], path: str) -> Iterator[TableRow]:
     first: TableRow | None = None
     for row in rows:
-        if says_something(row):
+        if is_not_empty(row):
             first = first or row
             if len(row[1]) != len(first[1]):
                 raise DataError(
@@ -76,9 +77,7 @@ def _columns(count: int) -> str:
 
 def _advice(path: str, more: bool) -> str:
     if extension(path) == ".tsv":
-        return (
-            ", and a tab stands between columns: remove it from the text" if more else " (a tab stands between columns)"
-        )
+        return ", and a tab separates columns: remove it from the text" if more else " (a tab separates columns)"
     return ': put a field that holds a separator in quotes, as in "Hello, friend"' if more else ""
 
 
@@ -91,40 +90,41 @@ def _quoted_rows(path: str) -> Iterator[TableRow]:
     lines = (line + "\n" for line in read_lines(path))
     head = list(islice(lines, HEAD))
     separator = _separator(head)
-    taken: list[str] = []
-    reader = csv.reader(_kept(chain(head, lines), taken), strict=True, delimiter=separator)
+    row_lines: list[str] = []
+    reader = csv.reader(_recording(chain(head, lines), row_lines), strict=True, delimiter=separator)
     begin = 1
     try:
         for fields in reader:
-            _check_quotes(fields, taken, separator)
+            _check_quotes(fields, row_lines, separator)
             yield begin, fields
-            begin = reader.line_num + 1  # a quoted field may run over several lines
-            taken.clear()
+            begin = reader.line_num + 1  # a quoted field may span several lines
+            row_lines.clear()
     except csv.Error as error:
         raise DataError(f"{path}:{begin}: the row that begins here is not CSV: {error}; check its quotes") from None
 
 
-def _kept(lines: Iterable[str], taken: list[str]) -> Iterator[str]:
-    """The same lines, while ``taken`` holds those of the row that is being read."""
+def _recording(lines: Iterable[str], row_lines: list[str]) -> Iterator[str]:
+    """Yield the lines, and collect in ``row_lines`` those of the row that is being read."""
     for line in lines:
-        taken.append(line)
+        row_lines.append(line)
         yield line
 
 
 def _check_quotes(fields: Sequence[str], lines: Sequence[str], separator: str) -> None:
-    """
+    """Refuse white space before an opening quote, which the csv module reads as text.
+
     Raises:
-        csv.Error: white space before a quote that is meant to open a field.
+        csv.Error: there is some.
     """
     if not any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
         return
-    # Inside quotes such a field is text. Read without spaces before fields, only those outside of quotes differ.
+    # Inside quotes such a field is text. Skipping initial spaces changes only fields outside of quotes.
     spaced = [re.sub(rf"[^\S\n{separator}]", " ", line) for line in lines]
     with_spaces, without = (
         list(csv.reader(spaced, delimiter=separator, skipinitialspace=skip)) for skip in (False, True)
     )
     if with_spaces != without:
-        raise csv.Error(f"a space stands between {separator!r} and the quote that opens a field: remove it")
+        raise csv.Error(f"there is a space between {separator!r} and the quote that opens a field: remove it")
 
 
 def _separator(head: Sequence[str]) -> str:
@@ -138,8 +138,8 @@ def _widths(head: Sequence[str], separator: str) -> list[int]:
         rows = list(csv.reader(head, delimiter=separator))
     except csv.Error:
         return []
-    found = [len(fields) for fields in rows if says_something((0, fields))]
-    return found[:-1] if len(head) == HEAD else found  # the last one may be cut
+    found = [len(fields) for fields in rows if is_not_empty((0, fields))]
+    return found[:-1] if len(head) == HEAD else found  # the last row may be incomplete
 
 
 SPLITTERS = {".tsv": _tab_rows, ".csv": _quoted_rows}

@@ -1,4 +1,4 @@
-"""Sentences whose words have a label each: columns as in CoNLL's shared tasks, or JSON lines."""
+"""Sentences with a label for each word: columns as in CoNLL's shared tasks, or JSON lines."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -11,38 +11,42 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.text.cleaning.split import HoldOut
 from dragoman.text.compressed import extension
 from dragoman.text.lines import check_string, parse_json, read_lines
-from dragoman.text.splits import Overlapping, SplitExamples, check_known, set_apart_labelled
+from dragoman.text.splits import Overlapping, SplitExamples, check_known, split_labelled_examples
 
 
 class TaggedText(NamedTuple):
+    """Sentence with a label for each token."""
+
     tokens: tuple[str, ...]
-    """Words, and what else has a label."""
+    """Words, and other tokens with a label."""
     labels: tuple[str, ...]
-    """As many."""
+    """Labels, one per token."""
 
     @property
     def text(self) -> str:
+        """Return the tokens with spaces between."""
         return " ".join(self.tokens)
 
     @property
     def source(self) -> str:
-        """What it is told apart by when some are held out."""
+        """Return the text that near duplicates are found by."""
         return self.text
 
     target = source
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a tokenizer learns from."""
+        """Return the texts that a tokenizer is trained on."""
         return (self.text,)
 
     @property
     def where(self) -> str:
+        """Return the beginning of the text, for messages."""
         return repr(self.text[:60])
 
 
 class Placed(NamedTuple):
-    """An example and where it stands: the lines of its words, or its own."""
+    """Example and its position in a file: the lines of its words, or its own."""
 
     example: TaggedText
     places: Sequence[str]
@@ -53,15 +57,18 @@ class Placed(NamedTuple):
 
 @config
 class TaggedColumns:
+    """Text file with a word and its label in each line."""
+
     path: str
-    """Text file with a word and its label in each line, between tabs or spaces, and an empty line between sentences;
-    lines that begin with -DOCSTART- or, in files with tabs, with # are passed over. Plain, .gz or .zst."""
+    """Path of a text file with a word and its label in each line, between tabs or spaces, and an empty line between
+    sentences. Lines that begin with -DOCSTART- or, in files with tabs, with # are skipped. Plain, .gz or .zst."""
     token: int = 0
     """Column of the word, counted from 0; from the end where negative."""
     label: int = -1
     """Column of its label."""
 
     def read(self) -> Iterator[Placed]:
+        """Yield the examples."""
         words: list[tuple[str, str, str]] = []
         width: int | None = None
         for number, line in enumerate(chain(read_lines(self.path), [""]), 1):
@@ -94,14 +101,17 @@ class TaggedColumns:
 
 @config
 class TaggedLines:
+    """JSON lines with words and their labels."""
+
     path: str
-    """One JSON object a line, plain, .gz or .zst."""
+    """Path of a file with one JSON object a line, plain, .gz or .zst."""
     tokens: str = "tokens"
     """Key of the list of words."""
     labels: str = "labels"
-    """Key of the list of their labels, as long: texts or whole numbers."""
+    """Key of the list of their labels, of equal length: texts or integers."""
 
     def read(self) -> Iterator[Placed]:
+        """Yield the examples."""
         for number, line in enumerate(read_lines(self.path), 1):
             if line and not line.isspace():
                 where = f"{self.path}:{number}"
@@ -128,7 +138,8 @@ TaggedSource = Annotated[TaggedColumns | TaggedLines, OneOf()]
 
 
 def read_tagged(source: TaggedSource, known: Sequence[str] | None = None) -> list[TaggedText]:
-    """
+    """Read the examples of a file.
+
     Raises:
         DataError: a file that cannot be read or holds no sentence, a word without a label, or with one that is not
             ``known``.
@@ -139,22 +150,22 @@ def read_tagged(source: TaggedSource, known: Sequence[str] | None = None) -> lis
             check_known(label, known, f"{where}: a word")
         examples.append(example)
     if not examples:
-        raise DataError(f"{source.path}: no sentence with labels in it")
+        raise DataError(f"{source.path}: holds no sentence with labels")
     return examples
 
 
 def guess_tagged(path: str) -> TaggedSource:
-    """What ``path`` must be by its name: JSON lines, or else columns.
+    """Choose the format of ``path`` by its extension: JSON lines or columns.
 
     Raises:
-        ConfigError: the name does not tell.
+        ConfigError: an unknown extension.
     """
     match extension(path):
         case ".jsonl" | ".ndjson":
             return TaggedLines(path=path)
         case ".txt" | ".tsv" | ".conll" | ".iob" | ".bio":
             return TaggedColumns(path=path)
-    raise ConfigError(f"{path}: its name does not tell what it is: name it .conll, .tsv, .txt or .jsonl")
+    raise ConfigError(f"{path}: its name does not show its format: name it .conll, .tsv, .txt or .jsonl")
 
 
 # ---- a run's examples -----------------------------------------------------------------------------
@@ -162,23 +173,29 @@ def guess_tagged(path: str) -> TaggedSource:
 
 @config
 class TaggedTexts:
+    """Labelled sentences to train, validate and test a tagger on."""
+
     train: tuple[TaggedSource, ...]
-    """Read one after the other."""
+    """Sources of training sentences, read in order."""
     valid: TaggedSource | None = None
-    """Chooses the best checkpoint; without it, some of the training sentences are held out."""
+    """Sentences to choose the best checkpoint by; without them, some of the training sentences are held out."""
     test: TaggedSource | None = None
-    """Only for the final figures; without it, some of the training sentences are held out."""
+    """Sentences for the final figures only; without them, some of the training sentences are held out."""
     hold_out: HoldOut = HoldOut(test=500, valid=500)
-    """How many training sentences become test and validation set, where none is given above."""
+    """Number of training sentences to hold out as test and validation set, where none is given above."""
     overlap: Overlapping = "drop"
-    """What to do with training sentences that are like one of a given validation or test set."""
+    """Treatment of training sentences that are like one of a given validation or test set."""
     longest: PositiveInt = 256
-    """Tokens of a sentence that are read together; a longer one is cut between words and read in parts."""
+    """Largest number of tokens of a sentence that are read together; a longer one is split between words and read in
+    parts."""
 
     def split(self) -> SplitExamples[TaggedText]:
-        """
+        """Read the sources and split them.
+
         Raises:
-            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+            DataError: a file that cannot be read, a label that training did not have, or too few examples.
         """
         sources = self.train, self.valid, self.test
-        return set_apart_labelled(sources, read_tagged, lambda example: example.labels, self.hold_out, self.overlap)
+        return split_labelled_examples(
+            sources, read_tagged, lambda example: example.labels, self.hold_out, self.overlap
+        )

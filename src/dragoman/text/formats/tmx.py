@@ -1,4 +1,4 @@
-"""TMX, translation memories: units with the same text in two languages or more."""
+"""TMX, translation memories: units with the same text in two or more languages."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -8,20 +8,22 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.formats.inline import Inline, inline, written
+from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units
 from dragoman.text.lines import Pair
 
 
 @config
 class Tmx:
+    """Units of a TMX file with both languages."""
+
     path: str
-    """A .tmx file, plain, .gz or .zst; a unit that lacks one of the languages is passed over."""
+    """Path of a .tmx file, plain, .gz or .zst; a unit that lacks one of the languages is skipped."""
     source: str | None = None
-    """Language of the source, as in the file: ``en`` takes ``en-GB`` too, if there is no ``en``. None for the one that
-    the file declares its own."""
+    """Source language as in the file: ``en`` also matches ``en-GB``, if there is no ``en``. None for the file's
+    declared source language."""
     target: str | None = None
-    """Language of the target. None where the file has but one besides the source."""
+    """Target language. None where the file has only one besides the source."""
 
 
 Variant = tuple[str, Element, Element]
@@ -29,24 +31,28 @@ Variant = tuple[str, Element, Element]
 
 
 class TmxUnit(NamedTuple):
+    """Translation unit with its variants."""
+
     unit: Unit
     declared: str | None
-    """The language that the unit, or the file, says it was translated from."""
+    """Source language declared by the unit or the file."""
     variants: list[Variant]
 
     def variant(self, language: str) -> Variant | None:
-        """The first variant in a language: the very one, or one for a region of it, or for no region in particular."""
+        """Return the first variant in a language: of exactly that name, or of a region of it, or of the language
+        without region."""
         wanted = language.lower()
         general = wanted.partition("-")[0]
-        ways = (wanted.__eq__, lambda name: name.startswith(f"{wanted}-"), general.__eq__)
-        return next((v for fits in ways for v in self.variants if fits(v[0].lower())), None)
+        criteria = (wanted.__eq__, lambda name: name.startswith(f"{wanted}-"), general.__eq__)
+        return next((v for fits in criteria for v in self.variants if fits(v[0].lower())), None)
 
     def inline(self, segment: Element) -> Inline:
-        return inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
+        """Return the text of a variant's segment."""
+        return read_inline(segment, self.unit, keep_space=self.unit.inherited("xml:space", segment) == "preserve")
 
 
 def entries(pieces: Iterable[bytes], name: str) -> Iterator[TmxUnit]:
-    """The units of a file in UTF-8, one at a time."""
+    """Yield the units of a file in UTF-8, one at a time."""
     declared = None
     for unit in units(pieces, name, "tmx", "header", "tu"):
         attributes = unit.element.attributes
@@ -69,20 +75,21 @@ def _language(declared: str | None) -> str | None:
 
 
 class Languages:
-    """Which language is source and which is target: as asked for, or the only ones they can be."""
+    """Choice of source and target language: the requested ones, or the only possible ones."""
 
     def __init__(self, name: str, source: str | None, target: str | None, naming: str = "'{}'"):
-        """
+        """Store the request.
+
         Args:
-            naming: how a person names the language of a side.
+            naming: format of an option that names a side's language, for messages.
         """
         self.name, self.naming = name, naming
         self.source, self.target = (language and language.replace("_", "-") for language in (source, target))
-        self.seen: str | None = None
-        """The target that was found so far."""
+        self.found_target: str | None = None
+        """Target language found so far."""
 
-    def of(self, entry: TmxUnit) -> tuple[str, str] | None:
-        """The two languages in a unit; None if it lacks one that was not asked for."""
+    def languages_of(self, entry: TmxUnit) -> tuple[str, str] | None:
+        """Return the two languages of a unit; None if it lacks one that was not requested."""
         present = list(dict.fromkeys(language for language, *_ in entry.variants))
         source = self.source or entry.declared
         if source is None:
@@ -96,24 +103,24 @@ class Languages:
         others = [language for language in present if found is None or language != found[0]]
         if found is None or not others:
             return None
-        if len(others) > 1 or (self.seen and self.seen != others[0]):
-            raise self.undecided("target", list(dict.fromkeys([*filter(None, [self.seen]), *others])), entry)
-        self.seen = others[0]
+        if len(others) > 1 or (self.found_target and self.found_target != others[0]):
+            raise self.undecided("target", list(dict.fromkeys([*filter(None, [self.found_target]), *others])), entry)
+        self.found_target = others[0]
         return others[0]
 
     def undecided(self, side: str, choices: list[str], entry: TmxUnit) -> DataError:
-        there = ", ".join(choices) or "none"
+        known = ", ".join(choices) or "none"
         return DataError(
-            f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {there}? Name it with "
+            f"{self.name}:{entry.unit.element.line}: which language is the {side}, of {known}? Name it with "
             + self.naming.format(side)
         )
 
 
 def read_tmx(cfg: Tmx) -> Iterator[Pair]:
-    """The units that have both languages, tags in them written out.
+    """Yield the pairs of units that have both languages, tags in them written out.
 
     Raises:
-        DataError: it cannot be read, or does not tell which languages to take; the message names file and line.
+        DataError: it cannot be read, or its languages are ambiguous; the message names file and line.
     """
     languages = Languages(cfg.path, cfg.source, cfg.target)
     seen: dict[str, None] = {}
@@ -121,7 +128,7 @@ def read_tmx(cfg: Tmx) -> Iterator[Pair]:
     with open_bytes(cfg.path) as file:
         for entry in entries(as_utf8(iter(lambda: file.read(CHUNK), b""), cfg.path), cfg.path):
             seen |= dict.fromkeys(language for language, *_ in entry.variants)
-            if pair := _pair(entry, languages.of(entry)):
+            if pair := _pair(entry, languages.languages_of(entry)):
                 paired = True
                 yield pair
     if seen and not paired:
@@ -140,32 +147,34 @@ def _pair(entry: TmxUnit, languages: tuple[str, str] | None) -> Pair | None:
 # ---- as a document --------------------------------------------------------------------------------
 
 MARK = "x-needs-review"
-"""Type of the property that says so of a translation."""
+"""Type of the property that marks a translation for review."""
 
 
 class TmxDocument(FillableDocument):
-    """Units that have a source and no target, or an empty one, are to be filled."""
+    """TMX file to be translated: units with a source and no target, or an empty one, are slots."""
 
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
-        """Raises:
-        DataError: it cannot be read, or does not tell which languages to take; the message names file and line.
+        """Read a TMX file.
+
+        Raises:
+            DataError: it cannot be read, or its languages are ambiguous; the message names file and line.
         """
         super().__init__()
         self.source = MarkupSource(raw, name)
         found = list(entries([self.source.utf8], name))
         languages = Languages(name, source, target, "--{}-language")
-        pairs = [languages.of(entry) for entry in found]
-        self.target = languages.target or languages.seen
+        pairs = [languages.languages_of(entry) for entry in found]
+        self.target = languages.target or languages.found_target
         if found and self.target is None:
             raise DataError(f"{name}: has no unit in two languages: name the one to add, as with --target-language de")
         self.homes: list[tuple[TmxUnit, Variant, Variant | None, Inline]] = []
-        """Of each slot, its unit, the source in it, the target if there is one, and the source's text."""
+        """Unit of each slot, the source in it, the target if there is one, and the source's text."""
         for entry, pair in zip(found, pairs, strict=True):
             original = entry.variant((pair or ("", ""))[0] or languages.source or entry.declared or "")
             if original and (text := entry.inline(original[2])).text.strip():
                 there = entry.variant(self.target or "")
                 if there and there[1] is original[1]:
-                    there = None  # en-GB is asked for, and en is the source
+                    there = None  # the target en-GB would match the source en
                 if original[0].lower() == (self.target or "").lower():
                     raise DataError(
                         f"{name}:{original[1].line}: {original[0]} is the source and {self.target} the target: name "
@@ -177,14 +186,14 @@ class TmxDocument(FillableDocument):
         if not self.slots:
             self.notes.append(_nothing(name, found, languages.source))
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         return self.source.with_edits(
             edit for number, filling in fillings.items() for edit in self.edits(number, filling)
         )
 
     def edits(self, number: int, filling: Filling) -> Iterator[Edit]:
         entry, (_, original, segment), there, text = self.homes[number]
-        content = written(filling.text, text)
+        content = to_xml(filling.text, text)
         note = f'<prop type="{MARK}">yes</prop>' if filling.review else ""
         if there is None:
             start = entry.unit.element.start
@@ -205,12 +214,12 @@ class TmxDocument(FillableDocument):
 
 
 def _marks(variant: Element) -> list[Element]:
-    """The properties of a translation that say that a person should look at it."""
+    """Return the properties of a translation that mark it for review."""
     return [prop for prop in variant.all("prop") if prop.attributes.get("type") == MARK]
 
 
 def _nothing(name: str, found: list[TmxUnit], source: str | None) -> str:
-    """Say why there is no text to translate."""
+    """Return the note that explains why there is no text to translate."""
     present = list(dict.fromkeys(language for entry in found for language, *_ in entry.variants))
     source = source or next((entry.declared for entry in found if entry.declared), None)
     if not present:
@@ -222,5 +231,5 @@ def _nothing(name: str, found: list[TmxUnit], source: str | None) -> str:
 
 
 def _gap(before: str) -> str:
-    """The white space at the end."""
+    """Return the white space at the end."""
     return before[len(before.rstrip()) :].replace("\r", "")

@@ -1,7 +1,7 @@
 """XLIFF 1.2 and 2.x: bilingual files of translation tools, read as pairs or filled in.
 
 A segment is a ``trans-unit`` (1.2) or a ``segment`` of a ``unit`` (2.x): a source, perhaps a target, and a state that
-says how far the target is to be trusted.
+tells how far the target can be trusted.
 """
 
 import re
@@ -13,7 +13,7 @@ from dragoman.config import config
 from dragoman.errors import DataError
 from dragoman.text.compressed import open_bytes
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.formats.inline import Inline, inline, written
+from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import CHUNK, Element, MarkupSource, Unit, as_utf8, units, with_attribute
 from dragoman.text.formats.plurals import same_language
 from dragoman.text.lines import Pair
@@ -21,8 +21,10 @@ from dragoman.text.lines import Pair
 
 @config
 class Xliff:
+    """Translated units of an XLIFF file."""
+
     path: str
-    """A .xlf or .xliff file; units that are untranslated, or wait for review, are passed over."""
+    """Path of an .xlf or .xliff file; units that are untranslated, or wait for review, are skipped."""
 
 
 EMPTY = {"new", "needs-translation"}
@@ -35,14 +37,16 @@ UNSURE = EMPTY | {
     "needs-review-l10n",
     "needs-review-translation",
 }
-"""States of a target that a person has yet to look at."""
+"""States of a target that still needs review."""
 APPROVED = {"final", "signed-off"}
 
 
 class Segment(NamedTuple):
+    """Segment of a file, with the elements around it."""
+
     unit: Unit
     holder: Element
-    """What holds source and target: the unit itself (1.2) or one of its segments (2.x)."""
+    """Element that holds source and target: the unit itself (1.2) or one of its segments (2.x)."""
     source: Element
     target: Element | None
 
@@ -52,32 +56,37 @@ class Segment(NamedTuple):
 
     @property
     def state(self) -> str:
+        """Return the state of the target."""
         bearer = self.holder if self.is_version_2 else self.target
         return bearer.attributes.get("state", "") if bearer else ""
 
     @property
     def locked(self) -> bool:
+        """Return True for an approved target."""
         return self.state in APPROVED or self.holder.attributes.get("approved") == "yes"
 
     @property
     def sentences(self) -> list[Element]:
-        """The sentences of the source (1.2, ``seg-source``), if they are all of it: a target is cut in the same way."""
+        """Return the sentences of the source (1.2, ``seg-source``) if they cover all of it; the target is then split in
+        the same way."""
         around = None if self.is_version_2 else self.holder.find("seg-source")
         children = around.children if around else []
         found = [c for c in children if isinstance(c, Element) and c.attributes.get("mtype") == "seg"]
         between = [c for c in children if c not in found]
-        whole = all(isinstance(c, str) and not c.strip() for c in between) and not any(c.is_one_tag for c in found)
-        return found if whole else []
+        covered = all(isinstance(c, str) and not c.strip() for c in between) and not any(c.is_one_tag for c in found)
+        return found if covered else []
 
     def inline(self, element: Element) -> Inline:
-        return inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
+        """Return the text of an element."""
+        return read_inline(element, self.unit, keep_space=self.inherited("xml:space", element) == "preserve")
 
     def inherited(self, attribute: str, element: Element) -> str | None:
+        """Return an attribute's value on the innermost element that has it."""
         return self.unit.inherited(attribute, self.holder, element)
 
 
 def segments(pieces: Iterable[bytes], name: str) -> Iterator[Segment]:
-    """What is to be translated of a file in UTF-8."""
+    """Yield the segments to translate of a file in UTF-8."""
     for unit in units(pieces, name, "xliff", "trans-unit", "unit"):
         holders = unit.element.all("segment") if unit.element.name == "unit" else [unit.element]
         for holder in holders:
@@ -87,7 +96,7 @@ def segments(pieces: Iterable[bytes], name: str) -> Iterator[Segment]:
 
 
 def read_xliff(path: str) -> Iterator[Pair]:
-    """The translated segments of a file, tags in them written out.
+    """Yield the translated segments of a file, tags in them written out.
 
     Raises:
         DataError: it cannot be read; the message names file and line.
@@ -104,10 +113,13 @@ def read_xliff(path: str) -> Iterator[Pair]:
 
 
 class XliffDocument(FillableDocument):
+    """XLIFF file to be translated: one slot per segment, or per sentence of it."""
+
     def __init__(self, raw: bytes, name: str, language: str | None = None):
-        """
+        """Read an XLIFF file.
+
         Args:
-            language: of the targets, to be declared where the file declares none.
+            language: target language, to be declared where the file declares none.
 
         Raises:
             DataError: it cannot be read, or must declare the language of its targets; the message names file and line.
@@ -115,7 +127,7 @@ class XliffDocument(FillableDocument):
         super().__init__()
         self.source = MarkupSource(raw, name)
         self.homes: list[Home] = []
-        """That of each slot."""
+        """Home of each slot."""
         for segment in segments([self.source.utf8], name):
             there = _is_filled(segment, segment.inline(segment.source).text)
             for element in segment.sentences or [segment.source]:
@@ -130,42 +142,44 @@ class XliffDocument(FillableDocument):
         self.languages = TargetLanguages(name, unfilled, language)
         self.notes += self.languages.notes
 
-    def to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
-        """Return the slots of all targets that are marked: a state is of a whole target."""
+    def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
+        """Return the slots of all targets that are marked: a state applies to a whole target."""
         by_target = self.by_target(fillings)
         return {i for i in fillings if _is_doubtful(segment := self.homes[i].segment, by_target[segment.holder])}
 
-    def filled(self, fillings: Mapping[int, Filling]) -> bytes:
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_target = self.by_target(fillings)
         chosen = {home.segment.holder: home.segment for home in (self.homes[number] for number in fillings)}
         edits = [edit for holder, new in by_target.items() for edit in _edits(chosen[holder], new)]
         return self.source.with_edits([*edits, *self.languages.edits(self.source, chosen.values())])
 
     def by_target(self, fillings: Mapping[int, Filling]) -> dict[Element, dict[Element, Filling]]:
-        """The fillings as they stand in XML, by what holds their target, then by the element that they translate."""
+        """Group the fillings, written as XML, by the holder of their target, then by the element that they
+        translate."""
         found: dict[Element, dict[Element, Filling]] = defaultdict(dict)
         for number, filling in fillings.items():
             segment, element, original = self.homes[number]
-            found[segment.holder][element] = filling._replace(text=written(filling.text, original))
+            found[segment.holder][element] = filling._replace(text=to_xml(filling.text, original))
         return found
 
 
 class Home(NamedTuple):
-    """The place of a slot's text."""
+    """Element and segment of a slot's text."""
 
     segment: Segment
     element: Element
-    """The source, or a sentence of it."""
+    """Source, or a sentence of it."""
     original: Inline
 
 
 class TargetLanguages:
-    """The languages that a file declares for its targets, and the one to be declared where it lacks one."""
+    """Languages that a file declares for its targets, and the one to be declared where it lacks one."""
 
     def __init__(self, name: str, unfilled: Sequence[Segment], language: str | None):
-        """
+        """Compare the declared languages with the requested one.
+
         Raises:
-            DataError: targets are to be added to a file of version 2 whose language nobody tells.
+            DataError: targets are to be added to a file of version 2 whose language is unknown.
         """
         self.language = language.strip().replace("_", "-") if language else None
         self.notes: list[str] = []
@@ -177,18 +191,18 @@ class TargetLanguages:
                     "(trgLang): name it with --target-language"
                 )
             if stated and self.language and not self.replaces(segment) and not same_language(stated, self.language):
-                note = f"{name}: says that its translations are in {stated}, not {self.language}: that stays as it is"
+                note = f"{name}: declares translations in {stated}, not {self.language}: the declaration is kept"
                 self.notes += [note] * (note not in self.notes)
 
     def replaces(self, segment: Segment) -> bool:
-        """Return whether the declared language is none, or just a copy of that of the source."""
+        """Return True if no target language is declared, or only a copy of the source's."""
         found = _declaration(segment)
         return not found.stated or (
             found.stated == found.source and not same_language(found.stated, self.language or found.stated)
         )
 
     def edits(self, source: MarkupSource, filled: Iterable[Segment]) -> Iterator[Edit]:
-        """Declare the language on all that the filled segments stand in."""
+        """Declare the language on all elements that must carry it for the filled segments."""
         bearers = {(d := _declaration(s)).bearer.start: d for s in filled if self.language and self.replaces(s)}
         for bearer, attribute, *_ in bearers.values():
             tag = source.utf8[bearer.start : bearer.inside].decode()
@@ -200,7 +214,7 @@ class _Declaration(NamedTuple):
     attribute: str
     stated: str
     source: str
-    """The language of the source."""
+    """Language of the source."""
 
 
 def _declaration(segment: Segment) -> _Declaration:
@@ -222,13 +236,13 @@ def _is_filled(segment: Segment, text: str) -> bool:
 
 
 def _is_doubtful(segment: Segment, new: Mapping[Element, Filling]) -> bool:
-    """Return whether a person should look at a target: at one of its sentences, or at one that is left empty."""
+    """Return True if a target needs review: one of its sentences does, or is left empty."""
     lacks = any(sentence not in new and segment.inline(sentence).text.strip() for sentence in segment.sentences)
     return lacks or any(filling.review for filling in new.values())
 
 
 def _content(segment: Segment, new: Mapping[Element, Filling]) -> str:
-    """The content of a target: that of the source, or the sentences as the source is cut into them."""
+    """Return the content of a target: that of the source, or its sentences in the segmentation of the source."""
     if not segment.sentences:
         return new[segment.source].text
     around = segment.holder.find("seg-source")
@@ -268,7 +282,7 @@ def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:
 
 
 def _new_target(segment: Segment, content: str, review: bool) -> Edit:
-    """A target after the source (1.2: and its segmentation), laid out as the source is."""
+    """Return a target after the source (1.2: after its segmentation), laid out as the source is."""
     last = segment.holder.find("seg-source") or segment.source
     before = segment.unit.slice(segment.unit.element.start, segment.source.start)
     gap = re.search(r"\s*$", before)
@@ -279,7 +293,7 @@ def _new_target(segment: Segment, content: str, review: bool) -> Edit:
 
 
 def _qualified(tag: str) -> str:
-    """The name in a start tag, its prefix included."""
+    """Return the name in a start tag, its prefix included."""
     found = re.match(r"<([^\s/>]+)", tag)
     assert found
     return found[1]

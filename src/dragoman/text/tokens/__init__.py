@@ -1,1 +1,1 @@
-"""Text to token ids and back: subwords learnt, and learnt further."""
+"""Text to token ids and back: training tokenizers and extending them."""

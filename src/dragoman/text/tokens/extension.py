@@ -1,11 +1,11 @@
-"""Further pieces for a tokenizer that is in use: a new domain or language in fewer tokens, every old id as it was.
+"""Extension of a tokenizer in use: further pieces, so that a new domain or language takes fewer tokens, with every old
+id unchanged.
 
-Pieces are joined of those that stood side by side in the new text, the most frequent pair first: byte-pair encoding
-goes on where it ended. They come last in every decision, so a text is cut as before but for the places where such
-pieces meet, which become one; text without them keeps its ids. Unigram does the same through scores: a joined piece has
-the sum of its parts' and a trifle more, so that it wins where they would have stood, and nowhere else. Vocabularies of
-whole words get the most frequent further words; of WordPiece too, where a word that begins with a new one is then cut
-in another way.
+New pieces join adjacent pieces of the new text, the most frequent pair first: byte-pair encoding resumes where it
+ended. They have the lowest priority, so a text is split as before except where such pieces meet, which become one; text
+without them keeps its ids. Unigram does the same through scores: a joined piece has the sum of its parts' scores plus
+``TRIFLE``, so that it wins where they would have been, and nowhere else. Vocabularies of whole words get the most
+frequent further words. So do those of WordPiece, where a word that begins with a new one is then split differently.
 """
 
 import json
@@ -24,29 +24,31 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import train_interruptibly
 
 CHUNK = 1000
-"""Texts in memory while they are cut."""
+"""Number of texts in memory while they are tokenized."""
 TRIFLE = 1e-6
-"""By which a joined unigram is likelier than its parts."""
+"""Amount by which the score of a joined unigram exceeds the sum of its parts'."""
 _FIRST = 0x10000
-"""The character that stands for the first piece while pairs are counted: behind all white space."""
+"""Code point of the first piece while pairs are counted: above all white space."""
 
 
 @config
 class Kept:
-    """As it is."""
+    """Vocabulary kept unchanged."""
 
-    def grown(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    def extended(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+        """Return the tokenizer unchanged."""
         return tokenizer
 
 
 @config
 class Extended:
-    """With further pieces, learned from the new text."""
+    """Vocabulary with further pieces, learned from the new text."""
 
     by: PositiveInt
-    """Pieces that are added."""
+    """Number of pieces to add."""
 
-    def grown(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    def extended(self, tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+        """Return the tokenizer with ``by`` further pieces."""
         return extend(tokenizer, texts, self.by)
 
 
@@ -54,10 +56,10 @@ VocabularyConfig = Annotated[Kept | Extended, OneOf()]
 
 
 def extend(tokenizer: Tokenizer, texts: Iterable[str], by: int) -> Tokenizer:
-    """``tokenizer`` and ``by`` pieces more, with ids behind its own.
+    """Return ``tokenizer`` with ``by`` further pieces, whose ids follow its own.
 
     Raises:
-        ConfigError: the texts yield fewer, or a tokenizer of bytes alone, which has no pieces.
+        ConfigError: the texts yield fewer, or the tokenizer is of bytes alone, which has no pieces.
     """
     content = json.loads(tokenizer.inner.to_str())
     model = VocabularyModel(content)
@@ -71,14 +73,16 @@ def extend(tokenizer: Tokenizer, texts: Iterable[str], by: int) -> Tokenizer:
     return grown
 
 
-def parts(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
-    """For each entry of ``new`` that ``old`` lacks: the ids that ``old`` would have made of it; none if it cannot."""
+def decompose_new_entries(old: Tokenizer, new: Tokenizer) -> list[list[int]]:
+    """Return, for each entry of ``new`` that ``old`` lacks, the ids that ``old`` would have made of it; none if it
+    cannot."""
     suffix = json.loads(old.inner.to_str())["model"].get("end_of_word_suffix") or ""
     names = [name.removesuffix(suffix) for name in new.entries()[len(old) :]]
-    return [old.ours(token.id for token in old.inner.model.tokenize(name)) for name in names]
+    return [old.to_our_ids(token.id for token in old.inner.model.tokenize(name)) for name in names]
 
 
 def tokens_per_text(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Return the mean number of tokens per text."""
     return sum(map(len, tokenizer.encode_batch(texts))) / max(len(texts), 1)
 
 
@@ -86,18 +90,18 @@ def tokens_per_text(tokenizer: Tokenizer, texts: Sequence[str]) -> float:
 
 
 class VocabularyModel:
-    """The model in the description of a tokenizer, to which pieces are added in place.
+    """Model part of a tokenizer's JSON description, to which pieces are added in place.
 
-    Tokens that were added to it become entries of it: the library numbers them anew if they are not.
+    Tokens that were added to the tokenizer become entries of the model: otherwise the library renumbers them.
     """
 
     def __init__(self, content: dict[str, Any]):
         self.content = content["model"]
         self.joins: bool = self.content["type"] == "Unigram" or bool(self.content.get("merges"))
-        """Whether it is made of pieces that can be joined; else it lists words."""
+        """True for a model of pieces that can be joined; False for a list of words."""
         added = {token["id"]: token["content"] for token in content["added_tokens"]}
-        self.apart = {*added.values(), self.content.get("unk_token")}
-        """Entries that are no pieces of text."""
+        self.non_text = {*added.values(), self.content.get("unk_token")}
+        """Entries that are not pieces of text."""
         if isinstance(self.content["vocab"], list):
             self.scores: dict[str, float] = {name: score for name, score in self.content["vocab"]}
             lowest = min(self.scores.values())
@@ -113,6 +117,7 @@ class VocabularyModel:
         return name in self.scores
 
     def append(self, name: str, score: float = 0.0) -> None:
+        """Add an entry with the next id."""
         if isinstance(self.content["vocab"], list):
             self.content["vocab"].append([name, score])
         else:
@@ -121,17 +126,17 @@ class VocabularyModel:
         self.scores[name] = score
 
     def join(self, left: Sequence[str], right: Sequence[str]) -> bool:
-        """Make one piece of two, each of which was joined of these; whether it is a new entry."""
-        a, b = self.spelt(left), self.spelt(right)
-        name, new = self.spelt([*left, *right]), self.spelt([*left, *right]) not in self
+        """Join two pieces, each given by the pieces it was joined of. Return True if the result is a new entry."""
+        a, b = self.spell(left), self.spell(right)
+        name, new = self.spell([*left, *right]), self.spell([*left, *right]) not in self
         if new:
             self.append(name, sum(self.scores[piece] for piece in (*left, *right)) + TRIFLE * (len(left) + len(right)))
         if "merges" in self.content:
             self.content["merges"].append([a, b])
         return new
 
-    def spelt(self, pieces: Sequence[str]) -> str:
-        """Those after the first without the mark that older vocabularies put before the inside of a word."""
+    def spell(self, pieces: Sequence[str]) -> str:
+        """Join pieces into a name, without the prefix that WordPiece puts before the inside of a word."""
         prefix = self.content.get("continuing_subword_prefix") or ""
         return pieces[0] + "".join(piece.removeprefix(prefix) for piece in pieces[1:])
 
@@ -140,13 +145,14 @@ class VocabularyModel:
 
 
 def _join(model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str], by: int) -> int:
-    """Each piece becomes a character, each word a string of them: the library's trainer counts pairs of characters."""
+    """Learn merges: each piece becomes a character and each word a string of them, so the library's trainer counts
+    pairs."""
     names: dict[str, str] = {}
     lines = [" ".join(_spell(word, names) for word in words) for words in _words_in_pieces(model, inner, texts)]
     pieces = {character: name for name, character in names.items()}
     learner = tokenizers.Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    wanted = len(names) + by + len(model.content["vocab"])  # more than enough: some pairs make an entry that is there
+    wanted = len(names) + by + len(model.content["vocab"])  # an upper bound: some pairs make an existing entry
     train_interruptibly(learner, trainers.BpeTrainer(vocab_size=wanted, min_frequency=2, show_progress=False), lines)
     found = 0
     for left, right in json.loads(learner.to_str())["model"]["merges"]:
@@ -163,13 +169,14 @@ def _spell(word: Sequence[str], names: dict[str, str]) -> str:
 def _words_in_pieces(
     model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iterable[str]
 ) -> Iterator[list[list[str]]]:
-    """The words of each text; a word ends where the tokenizer, a space, or something that is no text ends it."""
+    """Yield the words of each text as lists of pieces. A word ends where the tokenizer, a space, or a token that is not
+    text ends it."""
     for chunk in chunks(texts, CHUNK):
         for encoding in inner.encode_batch(chunk, add_special_tokens=False):
             words: list[list[str]] = []
             last: int | None = None
             for piece, number in zip(encoding.tokens, encoding.word_ids, strict=True):
-                if piece in model.apart or _is_byte(piece):
+                if piece in model.non_text or _is_byte(piece):
                     last = None
                     continue
                 if last is None or number != last or piece.startswith(("▁", "Ġ")):
@@ -180,7 +187,7 @@ def _words_in_pieces(
 
 
 def _is_byte(piece: str) -> bool:
-    """How SentencePiece writes the bytes of what it does not know: <0xC3>."""
+    """Return True for SentencePiece's spelling of a byte of an unknown character: <0xC3>."""
     return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
 
 
@@ -188,7 +195,7 @@ def _list_words(model: VocabularyModel, inner: tokenizers.Tokenizer, texts: Iter
     cut = json.loads(inner.to_str())["pre_tokenizer"] or {"type": None}
     if cut["type"] is None or (cut["type"] == "ByteLevel" and not cut["use_regex"]):
         raise ConfigError(
-            "start_from.vocabulary: this tokenizer does not cut texts into words or pieces: keep it as it is"
+            "start_from.vocabulary: this tokenizer does not split texts into words or pieces: use vocabulary: kept"
         )
     counts: Counter[str] = Counter()
     for text in texts:

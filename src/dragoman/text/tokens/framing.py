@@ -1,8 +1,8 @@
-"""The special tokens around a text, as a tokenizer made elsewhere puts them.
+"""Special tokens around a text, as an imported tokenizer adds them.
 
-An imported tokenizer keeps them as the post-processor of its file: a template in the library's own format, marked by
-an entry for the end token. Besides the tokens before and after a text, its table of special tokens holds how the
-original spells the ones that have a name of ours, and further tokens that end a text.
+An imported tokenizer keeps them as the post-processor of its file: a template in the library's own format, marked by an
+entry for the end token. Besides the tokens before and after a text, its table of special tokens holds the original
+spelling of those that have a name of ours, and further tokens that end a text.
 """
 
 import json
@@ -30,24 +30,25 @@ class TextFrame:
         return len(self.before) + len(self.after)
 
     def around(self, ids: Iterable[int]) -> list[int]:
+        """Return ``ids`` with the frame."""
         return [*self.before, *ids, *self.after]
 
 
 @dataclass(frozen=True)
 class FrameTemplate:
-    """A frame by the names of its tokens in the tokenizer."""
+    """Frame by the names of its tokens in the tokenizer."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
     originals: Mapping[str, str]
-    """Our name of a token -> the name that it came with."""
+    """Original names of tokens by our names."""
     ends: tuple[str, ...] = ()
     """Tokens that end a text besides the end token."""
     between: tuple[str, ...] = ()
     """Tokens between the two texts of a pair; none where pairs are not known to be read."""
 
     def to_processor(self, inner: tokenizers.Tokenizer) -> dict[str, Any]:
-        """Return the post-processor that keeps this template in a tokenizer's file."""
+        """Return the post-processor that stores this template in a tokenizer's file."""
         sequence = [{"Sequence": {"id": "A", "type_id": 0}}]
         before, after, between = (
             [{"SpecialToken": {"id": name, "type_id": 0}} for name in names]
@@ -70,7 +71,7 @@ class FrameTemplate:
 
 
 def read_template(inner: tokenizers.Tokenizer) -> FrameTemplate | None:
-    """Return the template that an imported tokenizer keeps; None for a tokenizer that was not imported."""
+    """Return the template that an imported tokenizer stores; None for a tokenizer that was not imported."""
     processor = inner.post_processor
     content = json.loads(processor.__getstate__()) if processor is not None else {}
     table = content.get("special_tokens") or {}

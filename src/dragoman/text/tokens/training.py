@@ -1,4 +1,4 @@
-"""Learning a vocabulary from text: the choices, and how each is made.
+"""Training a vocabulary on text: the choices, and how each is made.
 
 All work on UTF-8 bytes, written as the 256 printable symbols of GPT-2, so that nothing is unknown.
 """
@@ -23,57 +23,68 @@ SPECIALS = ["⟨pad⟩", "⟨bos⟩", "⟨eos⟩"]
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 SMALLEST = len(SPECIALS) + len(_BYTES)
 _CHUNK = 1_000
-"""Texts that are handed over at a time."""
+"""Number of texts handed to the trainer at a time."""
 
 # ---- choices --------------------------------------------------------------------------------------
 
 Size = Annotated[int, Field(ge=SMALLEST)]
-"""Tokens in all, the 3 special ones and the 256 bytes included."""
+"""Total number of tokens, including the 3 special ones and the 256 bytes."""
 
 
 @config
 class Bpe:
+    """Byte-pair encoding (Sennrich et al. 2016) on bytes."""
+
     vocab: Size
-    """Tokens in all, the 3 special ones and the 256 bytes included."""
+    """Total number of tokens, including the 3 special ones and the 256 bytes."""
 
 
 @config
 class Unigram:
+    """Unigram language model (Kudo 2018) on bytes."""
+
     vocab: Size
-    """Tokens in all, the 3 special ones and the 256 bytes included."""
+    """Total number of tokens, including the 3 special ones and the 256 bytes."""
 
 
 @config
 class Words:
+    """Whole words, with bytes for those outside the vocabulary."""
+
     vocab: Size
-    """Tokens in all: the most frequent words, and bytes to spell the others with."""
+    """Total number of tokens: the most frequent words, and bytes to spell the others with."""
 
 
 @config
 class Characters:
+    """Single characters, with bytes for those outside the vocabulary."""
+
     vocab: Size | None = None
-    """Tokens in all: the most frequent characters, and bytes to spell the others with; None for all that occur."""
+    """Total number of tokens: the most frequent characters, and bytes to spell the others with; None for all that
+    occur."""
 
 
 @config
 class Bytes:
-    pass
+    """Bytes alone: 256 tokens and the 3 special ones."""
 
 
 @config
 class Loaded:
+    """Tokenizer loaded from a file."""
+
     path: str
-    """A JSON file of the `tokenizers` library, trained elsewhere."""
+    """Path of a JSON file of the `tokenizers` library, trained elsewhere."""
 
 
 TokenizerConfig = Annotated[Bpe | Unigram | Words | Characters | Bytes | Loaded, OneOf()]
 
 
-def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """The library's tokenizer for ``texts``; the same texts in the same order give the same file to the byte.
+def train_tokenizer(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str]) -> tokenizers.Tokenizer:
+    """Train the library's tokenizer on ``texts``; the same texts in the same order give the same file to the byte.
 
     Raises:
-        VocabularyError: one larger than the texts yield.
+        VocabularyError: ``vocab`` is larger than the texts yield.
     """
     match cfg:
         case Bpe():
@@ -85,18 +96,19 @@ def learn(cfg: Bpe | Unigram | Words | Characters | Bytes, texts: Iterable[str])
         case Characters():
             return _list_characters(cfg.vocab, texts)
         case Bytes():
-            return _byte_level(_list(Counter(), None), _in_one_piece(), space=False)
+            return _byte_level(_vocabulary_model(Counter(), None), _in_one_piece(), space=False)
         case _:
             assert_never(cfg)
 
 
-# ---- cutting text into words ------------------------------------------------------------------------
+# ---- splitting text into words ----------------------------------------------------------------------
 
 PreTokenizer = pre_tokenizers.PreTokenizer
 
 
 def _in_words() -> PreTokenizer:
-    """GPT-2's: words with the space before them, numbers, runs of punctuation, runs of white space."""
+    """Return GPT-2's pre-tokenizer: words with the space before them, numbers, runs of punctuation, runs of white
+    space."""
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
@@ -109,7 +121,8 @@ def _in_one_piece() -> PreTokenizer:
 
 
 def _byte_level(model: models.Model, cut: PreTokenizer, *, space: bool) -> tokenizers.Tokenizer:
-    """A tokenizer of text ``cut`` so; with ``space`` the first word is written like the others, a space before it."""
+    """Return a byte-level tokenizer with the pre-tokenizer ``cut``. With ``space`` a space is put before the first
+    word, so that it is written like the others."""
     inner = tokenizers.Tokenizer(model)
     inner.pre_tokenizer = cut
     inner.decoder = decoders.ByteLevel()
@@ -123,7 +136,7 @@ def _train_bpe(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
     inner = _byte_level(models.BPE(), _in_words(), space=True)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
-        min_frequency=2,  # a pair of symbols that occurs once teaches nothing
+        min_frequency=2,  # a pair of symbols that occurs once does not generalise
         special_tokens=SPECIALS,
         initial_alphabet=_BYTES,
         show_progress=False,
@@ -140,7 +153,7 @@ def _train_unigram(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
 
 
 def _list_words(vocab: int, texts: Iterable[str]) -> tokenizers.Tokenizer:
-    return _byte_level(_list(_count_words(texts), vocab), _in_words(), space=True)
+    return _byte_level(_vocabulary_model(_count_words(texts), vocab), _in_words(), space=True)
 
 
 def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Tokenizer:
@@ -148,17 +161,17 @@ def _list_characters(vocab: int | None, texts: Iterable[str]) -> tokenizers.Toke
     for text in texts:
         counts.update(text)
     symbols = Counter({cut.pre_tokenize_str(character)[0][0]: n for character, n in counts.items()})
-    return _byte_level(_list(symbols, vocab), _in_characters(), space=False)
+    return _byte_level(_vocabulary_model(symbols, vocab), _in_characters(), space=False)
 
 
 def _count_words(texts: Iterable[str]) -> Counter[str]:
-    """The words of the texts, in byte symbols, with their counts."""
+    """Count the words of the texts, written in byte symbols."""
     cut = _in_words()
     return Counter(word for text in texts if text for word, _ in cut.pre_tokenize_str(" " + text))
 
 
-def _list(counts: Counter[str], vocab: int | None) -> models.BPE:
-    """A model of the most frequent of these and the bytes, without merges: what it lacks falls apart into bytes."""
+def _vocabulary_model(counts: Counter[str], vocab: int | None) -> models.BPE:
+    """Return a model of the bytes and the most frequent tokens, without merges: other tokens fall apart into bytes."""
     longer = sorted((-n, token) for token, n in counts.items() if len(token) > 1)
     vocab = SMALLEST + len(longer) if vocab is None else vocab
     _check_size(vocab, SMALLEST + len(longer))
@@ -175,9 +188,9 @@ def _check_size(wanted: int, found: int) -> None:
 
 
 def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, texts: Iterable[str]) -> None:
-    """``inner.train_from_iterator``, in a thread of its own: it looks at no signal, and may take minutes. Ctrl-C is
-    heard here, and the thread is left to end with the process. The texts are read here: their files may be bound to
-    this thread."""
+    """Run ``inner.train_from_iterator`` in a thread of its own: it ignores signals and may take minutes. Ctrl-C
+    interrupts this thread, and the other ends with the process. The texts are read in this thread, since their files
+    may be bound to it."""
     chunks: Queue[list[str] | None] = Queue(maxsize=4)
     handed_over = iter(chunks.get, None)
     failures: list[BaseException] = []
@@ -187,7 +200,7 @@ def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, 
             inner.train_from_iterator(handed_over, trainer)
         except BaseException as error:
             failures.append(error)
-            for _ in handed_over:  # or the other thread waits for room
+            for _ in handed_over:  # drain the queue, or the other thread would wait for room
                 pass
 
     thread, rest = Thread(target=work, daemon=True), iter(texts)

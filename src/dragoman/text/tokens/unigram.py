@@ -1,9 +1,9 @@
-"""Training a unigram vocabulary (Kudo 2018): pieces whose most likely segmentation of the words is most likely.
+"""Training of a unigram vocabulary (Kudo 2018): the pieces that maximise the likelihood of the best segmentations of
+the words.
 
-From all frequent substrings, the pieces whose loss hurts least are removed round by round, and what is left is counted
-again in the best segmentations (hard EM, with the library's Viterbi search). Counts are whole numbers and ties are
-broken by spelling, so the same words give the same pieces to the last bit; the trainer in `tokenizers` gives others on
-every run.
+From all frequent substrings, the pieces whose loss hurts least are removed round by round, and the rest is counted
+again in the best segmentations (hard EM, with the library's Viterbi search). Counts are integers and ties are broken by
+spelling, so the same words give the same pieces to the last bit; the trainer in `tokenizers` gives others on every run.
 """
 
 import math
@@ -15,18 +15,19 @@ import tokenizers
 from tokenizers import models
 
 LONGEST = 16
-"""Symbols in a piece."""
+"""Largest number of symbols in a piece."""
 WORDS = 200_000
-"""Words that candidates are taken from: the most frequent."""
+"""Number of words, the most frequent, that candidates are taken from."""
 
 Scores = dict[str, float]
-"""Piece -> logarithm of its probability."""
+"""Log probability of each piece."""
 
 
 def train_unigram(words: Mapping[str, int], size: int, alphabet: Sequence[str]) -> list[tuple[str, float]]:
-    """The ``size`` pieces and their scores for words with these counts; every symbol of the alphabet is among them.
+    """Return the ``size`` best pieces and their scores for words with these counts; every symbol of the alphabet is
+    included.
 
-    Where the words do not have so many frequent substrings, there are fewer pieces.
+    Fewer pieces are returned where the words do not have as many frequent substrings.
     """
     ranked = sorted(words.items(), key=lambda word: (-word[1], word[0]))
     scores = _candidates(ranked[:WORDS], alphabet, 8 * size)
@@ -39,7 +40,7 @@ def train_unigram(words: Mapping[str, int], size: int, alphabet: Sequence[str]) 
 
 
 def _candidates(ranked: Sequence[tuple[str, int]], alphabet: Sequence[str], most: int) -> Scores:
-    """The alphabet and the substrings that cover most of the text; their scores only start the first round."""
+    """Return the alphabet and the substrings that cover most of the text; their scores only start the first round."""
     covered = Counter[str]()
     for word, count in ranked:
         for begin in range(len(word)):
@@ -53,7 +54,7 @@ def _candidates(ranked: Sequence[tuple[str, int]], alphabet: Sequence[str], most
 
 
 def _recount(scores: Scores, ranked: Sequence[tuple[str, int]]) -> tuple[Scores, Counter[str]]:
-    """Scores, and counts, from the best segmentation of every word by the present scores."""
+    """Return scores and counts from the best segmentation of every word by the present scores."""
     pieces = list(scores)
     segmenter = tokenizers.Tokenizer(models.Unigram(list(scores.items()), unk_id=None))
     segmented = segmenter.encode_batch_fast([word for word, _ in ranked], add_special_tokens=False)
@@ -67,7 +68,7 @@ def _recount(scores: Scores, ranked: Sequence[tuple[str, int]]) -> tuple[Scores,
 
 
 def _prune(scores: Scores, counts: Counter[str], alphabet: Sequence[str], size: int) -> Scores:
-    """The alphabet and the pieces without which the likelihood would fall most, ``size`` in all."""
+    """Keep the alphabet and the pieces without which the likelihood would fall most, ``size`` in all."""
     kept = set(alphabet)
     losses = []
     for piece in scores.keys() - kept:
@@ -78,7 +79,7 @@ def _prune(scores: Scores, counts: Counter[str], alphabet: Sequence[str], size: 
 
 
 def _without(piece: str, scores: Scores) -> float:
-    """The best score of the piece's symbols in segmentations other than itself."""
+    """Return the best score of the piece's symbols in segmentations other than the piece itself."""
     best = [0.0] + [-math.inf] * len(piece)
     for end in range(1, len(piece) + 1):
         for begin in range(1 if end == len(piece) else 0, end):

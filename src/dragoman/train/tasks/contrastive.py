@@ -24,7 +24,7 @@ from dragoman.text.cleaning.clean import CleanReport, clean
 from dragoman.text.cleaning.split import PairSplit
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.text.lines import Pair
-from dragoman.text.splits import SplitExamples, set_apart
+from dragoman.text.splits import SplitExamples, split_examples
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.train.events import ValidationSample
 from dragoman.train.recipe import PairsConfig, RunConfig
@@ -130,7 +130,7 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
     if not pairs:
         raise DataError(f"no training pairs are left of {report.read:,} ({report}): relax data.cleaning")
     valid, test = (None if source is None else list(read_pairs(source)) for source in (data.valid, data.test))
-    found = set_apart(pairs, valid, test, data.hold_out, data.overlap)
+    found = split_examples(pairs, valid, test, data.hold_out, data.overlap)
     removed = [(f"removed: {rule}", count) for rule, count in report.removed.items() if count]
     return replace(found, table=[("pairs read", report.read), *removed, *found.table[1:]])
 
@@ -168,5 +168,5 @@ class ContrastiveValidator(ReaderValidator):
     def name(self, row: int, which: str) -> str:
         """What a person knows one side of the pair by."""
         material = self.task_data.form.materials[which]
-        stored = self.task_data.valid.columns[which].stored(row)
+        stored = self.task_data.valid.columns[which].raw_row(row)
         return material.restored(stored) if isinstance(material, IdMaterial) else f"image {row + 1}"

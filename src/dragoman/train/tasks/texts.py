@@ -15,7 +15,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.text.formats.documents import Document, Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.lines import Pair
-from dragoman.text.store import Store, building, chunks
+from dragoman.text.store import Store, chunks, create_store
 from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.recipe import RunConfig
@@ -95,7 +95,7 @@ def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Toke
     """Each from bos to eos; how much there is in all."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
-    with building(folder, {"text": len(tokenizer)}) as store:
+    with create_store(folder, {"text": len(tokenizer)}) as store:
         for chunk in chunks(documents, CHUNK):
             encoded = tokenizer.encode_batch([document.text for document in chunk])
             rows = [[*before, *ids, EOS] for ids in encoded]
@@ -112,7 +112,7 @@ def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, 
     """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
-    with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
+    with create_store(folder, {"text": len(tokenizer), "counted": 2}) as store:
         for chunk in chunks(pairs, CHUNK):
             asked = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
             answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]

@@ -24,12 +24,12 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import TransformerConfig
-from dragoman.text.cleaning.clean import CleanReport, added_up, clean
+from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
 from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
 from dragoman.text.context import NoContext, SentencesBefore
 from dragoman.text.corpus import ParallelCorpus
-from dragoman.text.formats.pairs import PairSource, held_out_from, names_of, prefix_of, tags_of
+from dragoman.text.formats.pairs import PairSource, may_hold_out, names_of, prefix_of, tags_of
 from dragoman.text.held_out import held_out_line, read_held_out
 from dragoman.text.lines import Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -103,7 +103,7 @@ class TranslationTaskData(TaskData):
     def origins(self, rows: CorruptedRows) -> dict[str, int]:
         if len(self.train.sources) < 2:
             return {}
-        which, tokens = self.train.origins(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
+        which, tokens = self.train.source_indices(rows.rows), self.train.lengths[rows.rows].sum(axis=1)
         counts = np.bincount(which, tokens, minlength=len(self.train.sources))
         return {name: int(count) for name, count in zip(self.train.sources, counts, strict=True)}
 
@@ -177,7 +177,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
     )
     if given := [*(test or ()), *(valid or ())]:
         pairs = _without(pairs, given, cfg, report)
-    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if held_out_from(source)}
+    may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if may_hold_out(source)}
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
     )
@@ -219,7 +219,7 @@ def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
         reports.append(CleanReport())
         some = [(name, source) for name, source in sourced if tags_of(source) == tags]
         pairs += clean(_sourced(some, cfg.context), cfg.cleaning, reports[-1])
-    return _prefixed(pairs, dict(sourced)), added_up(reports)
+    return _prefixed(pairs, dict(sourced)), merge_reports(reports)
 
 
 def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> list[Sourced]:
