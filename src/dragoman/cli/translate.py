@@ -137,7 +137,7 @@ def translate(
     from dragoman.decode.documents import placeholders
     from dragoman.decode.request import as_request
     from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import Translator, of_size
+    from dragoman.decode.translator import Translator, search_for_beam
     from dragoman.model.caches.cache import parse_cache
 
     target_language = target_language or documents.language_of(run, text or [], as_kind)
@@ -150,7 +150,7 @@ def translate(
     typed = not text and output is None and sys.stdin.isatty()
     lines = None if typed or given else given_lines(text, column=column, as_kind=INSIST if prefix_column else as_kind)
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
-    cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
+    cfg = chosen_search(search, **sampling) or (Beam(size=beam, nbest=nbest) if nbest > 1 else search_for_beam(beam))
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
     layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)

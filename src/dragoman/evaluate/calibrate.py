@@ -15,7 +15,7 @@ from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
-from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.text.cleaning.clean import normalise
@@ -61,7 +61,7 @@ def calibrate(
     """
     if len(pairs) < LEAST:
         raise DataError(f"{len(pairs)} pairs are too few to calibrate on: {LEAST} at least")
-    search = of_size(beam)
+    search = search_for_beam(beam)
     seen, right = _judged(translator, pairs, good, search, progress)
     if test:
         new, new_right = _judged(translator, test, good, search, progress)

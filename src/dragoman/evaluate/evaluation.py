@@ -14,7 +14,7 @@ from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Comparison, Score, compare, score_of
 from dragoman.text.lines import Pair, Sourced
@@ -112,7 +112,7 @@ def evaluate(
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(unknown("metrics", name, METRICS))
-    pairs, cfg = list(pairs), search or of_size(beam)
+    pairs, cfg = list(pairs), search or search_for_beam(beam)
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
     began = time.monotonic()
