@@ -112,7 +112,7 @@ class Job:
         bound = request.prefix or request.prefix_ids or request.required  # any sentence could be the one that is meant
         for sentence in (NO_SPLITTING if bound else self.splitter).parts(tidy):
             segments = segment(sentence.text, fits)
-            parts += [each._replace(cut=len(segments) > 1) for each in segments]
+            parts += [each._replace(split=len(segments) > 1) for each in segments]
             parts[-1] = parts[-1]._replace(glue=sentence.glue)
         return parts
 
@@ -256,7 +256,7 @@ class Job:
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
     def assemble(
-        self, row: int, source: str, parts: list[TextSegment], translate_requests: list[tuple[Candidate, ...]]
+        self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
     ) -> Translation:
         """Join the answers to the parts of a text; a text without parts is its own translation."""
         if not parts:
@@ -265,9 +265,9 @@ class Job:
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []
         answers = [tuple(self.with_confidence(p.text, c) for c in a) for p, a in zip(parts, answers, strict=True)]
-        if any(part.cut for part in parts):
+        if any(part.split for part in parts):
             warnings.append(f"row {row}: too long to be translated at once: split into {len(parts)} parts")
-        candidates = translate_requests[0] if len(parts) == 1 else self.best_combinations(parts, translate_requests)
+        candidates = answers[0] if len(parts) == 1 else self.best_combinations(parts, answers)
         if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
         return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0)

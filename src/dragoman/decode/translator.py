@@ -36,7 +36,7 @@ from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-__all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
+__all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "search_for_beam"]
 
 LONGEST = 1000
 """Most characters of a text translated at once, where no run states how long its training texts were."""

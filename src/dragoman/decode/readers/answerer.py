@@ -1,4 +1,4 @@
-"""A trained reader: a context and a question in, the part of the context that answers it out."""
+"""Question answering: a context and a question in, the part of the context that answers it out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,16 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answered:
+    """A question with its answer."""
+
     question: str
     answer: str
-    """Nothing where the context holds none."""
+    """Text of the answer; empty where the context holds none."""
     start: int | None
-    """Its first character in the context; None without one."""
+    """Index of its first character in the context; None without an answer."""
     probability: float
-    """Of this start and this end, in the part of the context that holds them; or of no answer, against that of the best
-    span."""
+    """Probability of this start and end, within the window that contains them; without an answer, that of none against
+    the best span."""
 
 
 class Answerer(InputReader):
@@ -46,17 +48,17 @@ class Answerer(InputReader):
         self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
 
     def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
-        """The answer to each context and question, in their order."""
+        """Return the answer to each context and question, in their order."""
         given = check_list(asked, "asked", what="pairs of context and question")
         asked = [
             (context, question) for context, question in (check_pair(one, "asked", i) for i, one in enumerate(given, 1))
         ]
-        cut = list(self.form.windows(asked))
-        rows = [np.array(window.ids) for of_question in cut for window in of_question]
+        windows = list(self.form.windows(asked))
+        rows = [np.array(window.ids) for group in windows for window in group]
         logits = iter(self.of_rows(rows, progress))
         return [
-            self._answered(context, question, [(window, next(logits)) for window in of_question])
-            for (context, question), of_question in zip(asked, cut, strict=True)
+            self._answered(context, question, [(window, next(logits)) for window in group])
+            for (context, question), group in zip(asked, windows, strict=True)
         ]
 
     def _answered(self, context: str, question: str, read: Sequence[tuple[ContextWindow, Tensor]]) -> Answered:

@@ -214,7 +214,7 @@ class BeamStrategy(Strategy):
             keep = done.int().argsort(stable=True)[:left]
             beam, token, parent = beam[keep], token[keep], parent[keep]
             self.keep(keep)
-        self.backpointers.grown.append(ContinuedRows(parent.flatten(), token.flatten(), self.total.flatten()))
+        self.backpointers.continued.append(ContinuedRows(parent.flatten(), token.flatten(), self.total.flatten()))
         rows = (beam + K * torch.arange(left, device=beam.device)[:, None]).flatten() if moved and not first else None
         return Choice(keep, rows, token.flatten())
 
