@@ -50,7 +50,7 @@ class CountPenalty:
 
 @config
 class NoRepeat:
-    """Emit no run of ``tokens`` tokens twice (Paulus et al. 2017, section 2.5, for three), those of a prompt included."""
+    """Emit no run of ``tokens`` tokens twice (Paulus et al. 2017, section 2.5, for three); a prompt counts."""
 
     tokens: PositiveInt = 3
 
