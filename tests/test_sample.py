@@ -19,7 +19,7 @@ from dragoman.decode.search import rng as chance
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import SearchStart
-from dragoman.decode.search.sample import Sample, keep_min_p, keep_top_k, keep_top_p, keep_typical, apply_temperature
+from dragoman.decode.search.sample import Sample, apply_temperature, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError

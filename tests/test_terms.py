@@ -249,7 +249,7 @@ def test_a_prefix_and_terms_go_together():
     [
         (
             Request("x", required=(("low",),), forbidden=("low",)),
-            "row 1: the term 'low' is required, and cannot be said",
+            "row 1: the term 'low' is required, and cannot be written",
         ),
         (Request("x", required=(("a low b",),), forbidden=("*ow",)), "the term 'a low b' is required"),
         (Request("x", prefix="it is low", forbidden=("is",)), "row 1: the prefix 'it is low' holds a forbidden term"),

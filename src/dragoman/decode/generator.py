@@ -33,7 +33,7 @@ BATCH_TOKENS = 8192
 """Tokens of prompts and continuations at a time, times the hypotheses of each."""
 
 EndReason = Literal["end", "stop", "length"]
-"""How a continuation ended: by the model's end token, at a stop string, or at the limit of tokens."""
+"""Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,15 @@ _OWN = {
     "T5": ((), ("eos",)),
     "Marian": ((), ("eos",)),
 }
-"""Classes that write their template themselves: the roles before and after a text, by the first that is there."""
+"""Classes that write their template themselves: roles before and after a text, the first that exists of each group."""
 
 
 def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> TheirFrame:
-    """Return what stands around a text: ``content`` is that of tokenizer.json, ``config`` that of config.json."""
+    """Return the tokens around a text; ``content`` is that of tokenizer.json, ``config`` that of config.json."""
     settings = read_json(folder / "tokenizer_config.json")
     kind = _class_of(settings) or _BY_MODEL.get(config.get("model_type", ""), "")
     ids = _roles(config) | named_ids(folder, content)
-    found = _of_processor(content.get("post_processor"))
+    found = _frame_of_processor(content.get("post_processor"))
     if kind in _OWN:
         return found if found != TheirFrame() else _own_frame(kind, ids)
     if "add_bos_token" not in settings and "add_eos_token" not in settings:
@@ -54,7 +54,7 @@ def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, An
 
 
 def _class_of(settings: Mapping[str, Any]) -> str:
-    """The name of the tokenizer's class without what many have in common; "" where none is named."""
+    """Return the name of the tokenizer's class without common endings; "" where none is named."""
     name = str(settings.get("tokenizer_class") or "")
     return name if name in _GENERIC else name.removesuffix("Fast").removesuffix("Tokenizer")
 
@@ -71,11 +71,11 @@ def _own_frame(kind: str, ids: Mapping[str, int]) -> TheirFrame:
     return TheirFrame(first(before), first(after))
 
 
-def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
-    """What a post-processor of the library puts around one text; those that only move offsets put nothing."""
+def _frame_of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
+    """Return the tokens that a post-processor puts around one text; none if it only moves offsets."""
     match (processor or {}).get("type"), processor or {}:
         case "Sequence", {"processors": several}:
-            frames = [_of_processor(one) for one in several]
+            frames = [_frame_of_processor(one) for one in several]
             before = tuple(i for frame in reversed(frames) for i in frame.before)
             return TheirFrame(before, tuple(i for frame in frames for i in frame.after))
         case "BertProcessing" | "RobertaProcessing", {"cls": cls, "sep": sep}:

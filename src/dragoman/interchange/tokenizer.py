@@ -1,5 +1,5 @@
-"""Their tokenizers as ours, the three special roles under our names and as many entries as the model has rows; and ours
-as theirs."""
+"""Conversion of tokenizers: theirs to ours, with our names for the three special roles and as many entries as the model
+has rows; and ours to theirs."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def read_tokenizers(folder: Path, vocabulary: VocabularyMapping) -> tuple[Tokenizer, Tokenizer]:
-    """The source's and the target's tokenizer; the same object where a folder has one for both.
+    """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
     Raises:
         DataError: none, or one that does not fit the vocabulary.
@@ -44,8 +44,10 @@ _QWEN2 = (
 
 
 def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no other
-    class: transformers takes these there, whatever tokenizer.json says."""
+    """Return a tokenizer with Qwen 2's normalizer and pre-tokenizer, where a Qwen 2 folder names no other class.
+
+    transformers uses these there, whatever tokenizer.json states.
+    """
     named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "Qwen2Tokenizer")
     generic = named.removesuffix("Fast") in ("Qwen2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
     if content["model"].get("type") != "BPE" or not generic:
@@ -63,8 +65,9 @@ def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 def adapt_tokenizer(
     content: dict[str, Any], path: Path, vocabulary: VocabularyMapping, frame: TheirFrame, ends: Sequence[int] = ()
 ) -> Tokenizer:
-    """With this ``content``, as many entries as the model has rows, the three roles under our names, and what stands
-    around a text; ``ends`` are further tokens that end one.
+    """Return a tokenizer with this ``content``, as many entries as the model has rows, and our names for the roles.
+
+    ``frame`` are the tokens around a text, and ``ends`` further tokens that end one.
 
     Raises:
         DataError: not one of the library's, or more entries than the vocabulary has rows.
@@ -104,7 +107,7 @@ def _name_of(row: int, inner: tokenizers.Tokenizer, path: Path) -> str:
 
 
 def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[str, str]:
-    """Give the entries with these ids other names, wherever they stand; return the new name of each -> the old."""
+    """Rename the entries with these ids everywhere; return the new name of each -> the old."""
     model = content.get("model", {})
     vocab = model.get("vocab")
     old: dict[str, str] = {}
@@ -132,7 +135,7 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[
 def write_tokenizer(
     folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, *, shape: Shape, origin: Path | None = None
 ) -> dict[str, Any]:
-    """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name.
+    """Write the tokenizer; return its fields of config.json. Of several roles in one row, one has its name.
 
     An imported tokenizer gets its own names back, and the chat template and the settings of generation that came with
     it in ``origin``.
@@ -175,7 +178,7 @@ def _names_by_id(content: dict[str, Any]) -> dict[int, str]:
 
 
 def _processor(before: Sequence[int], after: Sequence[int], by_id: dict[int, str]) -> dict[str, Any]:
-    """A post-processor with these ids around one text."""
+    """Return a post-processor that puts these ids around one text."""
     sides = [[{"SpecialToken": {"id": by_id[i], "type_id": 0}} for i in ids] for ids in (before, after)]
     return {
         "type": "TemplateProcessing",
@@ -197,7 +200,7 @@ def _chat_template(folder: Path, origin: Path | None) -> dict[str, Any]:
 
 
 def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:
-    """Remove the entries with these ids, of rows that we added; those behind them move up."""
+    """Remove the entries with these ids, which belong to rows that we added; later entries move up."""
 
     def moved(i: int) -> int:
         return i - sum(row < i for row in rows)
