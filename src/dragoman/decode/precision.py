@@ -53,7 +53,7 @@ def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str 
 
 
 def resolve_auto(device: str, precision: str) -> tuple[str, str]:
-    """Return the device and precision that ``auto`` stands for on this machine, so that they can be recorded.
+    """Return the device and precision that ``auto`` selects on this machine, so that they can be recorded.
 
     Raises:
         ConfigError: no such device.

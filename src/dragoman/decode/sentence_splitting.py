@@ -122,5 +122,5 @@ class SentenceCount:
 
     @property
     def mostly_single(self) -> bool:
-        """True where so many training texts were single sentences that the model may lose a second one."""
+        """True where most training texts were single sentences: the model may lose a second one."""
         return self.texts > 0 and self.single >= MOSTLY * self.texts

@@ -62,17 +62,21 @@ def calibrate(
     if len(pairs) < LEAST:
         raise DataError(f"{len(pairs)} pairs are too few to calibrate on: {LEAST} at least")
     search = search_for_beam(beam)
-    seen, right = _translate_and_judge(translator, pairs, good, search, progress)
+    translations, right = _translate_and_judge(translator, pairs, good, search, progress)
     if test:
         new, new_right = _translate_and_judge(translator, test, good, search, progress)
-        confidence = fit_confidence(seen, right, good)
+        confidence = fit_confidence(translations, right, good)
     else:
-        confidence, new, new_right = fit_confidence(seen[::2], right[::2], good), seen[1::2], right[1::2]
+        confidence, new, new_right = (
+            fit_confidence(translations[::2], right[::2], good),
+            translations[1::2],
+            right[1::2],
+        )
     plain = np.array([t.candidates[0].mean_probability for t in new])
     sure = np.array([confidence.of(t.source, t.candidates[0]) for t in new])
     heads, error = _heads(translator, pairs)
     return Calibrated(
-        Calibration(confidence=fit_confidence(seen, right, good), heads=heads),
+        Calibration(confidence=fit_confidence(translations, right, good), heads=heads),
         float(new_right.mean()),
         calibration_error(plain, new_right),
         calibration_error(sure, new_right),

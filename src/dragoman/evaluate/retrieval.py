@@ -78,8 +78,8 @@ class TfIdf:
     def similarity(self, first: Sequence[str], second: Sequence[str]) -> Float[np.ndarray, "N M"]:
         left, right = ([self._vector(text) for text in texts] for texts in (first, second))
         index = {feature: i for i, feature in enumerate({f for vector in left for f in vector})}
-        against = [_dense(some, index).T for some in chunks(right, AT_ONCE)]
-        parts = (_dense(some, index) for some in chunks(left, AT_ONCE))
+        against = [_dense(group, index).T for group in chunks(right, AT_ONCE)]
+        parts = (_dense(group, index) for group in chunks(left, AT_ONCE))
         return np.concatenate([np.concatenate([part @ other for other in against], axis=1) for part in parts])
 
     def _vector(self, text: str) -> dict[str, float]:
@@ -122,7 +122,7 @@ def evaluate(
         raise DataError("nothing to evaluate on: the test set has no two pairs, and nothing can be mistaken")
     names = [place(example) for example in examples]
     given = [[side(e, name, t.material) for e in examples] for name, t in zip(("first", "second"), towers, strict=True)]
-    vectors = [tower.embed(some, progress, names).numpy() for tower, some in zip(towers, given, strict=True)]
+    vectors = [tower.embed(group, progress, names).numpy() for tower, group in zip(towers, given, strict=True)]
     similarity = vectors[0] @ vectors[1].T
     texts = [example for example in examples if isinstance(example, Pair)]
     baseline = scores(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}

@@ -154,8 +154,8 @@ def _comparable_logits(
     """Return theirs and ours in one order, and without the rows that we add, where they are logits of a vocabulary."""
     if ours.shape[-1] != len(order):
         return theirs, ours
-    kept = order < vocabulary.size
-    return theirs[..., order[kept]].log_softmax(dim=-1), ours[..., kept].log_softmax(dim=-1)
+    own = order < vocabulary.size
+    return theirs[..., order[own]].log_softmax(dim=-1), ours[..., own].log_softmax(dim=-1)
 
 
 def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, frame: TextFrame) -> None:

@@ -96,7 +96,7 @@ def pairs(model: nn.Module, table: NameTable, of_vocabulary: frozenset[str]) -> 
                 found.setdefault(their_name, TensorPair(their_name, names, form, names[0] in of_vocabulary))
                 break
         else:
-            raise KeyError(f"no row of the table stands for {name}")
+            raise KeyError(f"no row of the table matches {name}")
     return list(found.values())
 
 

@@ -37,7 +37,7 @@ def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
         if (folder / name).is_file():
             return *make(folder), folder / name
     raise DataError(
-        f"{path}: no such file: the text of this model cannot be told without its tokenizer; "
+        f"{path}: no such file: this model's text cannot be read without its tokenizer; "
         "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
 

@@ -3,7 +3,7 @@
     encoder.onnx   encoder-decoder   ids (B, S), keep (B, S)                    -> memory (L, 2, B, G, S, C)
     step.onnx                        token (B, 1), past (L, 2, B, G, K, C)       -> logits (B, V), past with K + 1
                                      and, with an encoder, memory and keep
-    model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> what its head says
+    model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> output of its head
 
 ``keep`` is False on padding. Texts begin with BOS, and the first step's past has K = 0; ids are ours.
 

@@ -64,7 +64,7 @@ class TensorShards:
             )
         for name, file in self.names.items():
             if name not in self._file(file).keys():  # noqa: SIM118, not a dict
-                raise CheckpointError(f"{self.folder / file}: has no tensor {name}, which {index} says is there")
+                raise CheckpointError(f"{self.folder / file}: has no tensor {name}, which {index} lists for it")
 
     def _file(self, name: str) -> Any:
         if name not in self._open:

@@ -53,11 +53,11 @@ def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     if content["model"].get("type") != "BPE" or not generic:
         return content
     prefix = bool(read_json(folder / "tokenizer_config.json").get("add_prefix_space"))
-    cut = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
     to_bytes = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": False}
     return content | {
         "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_bytes]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, to_bytes]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
     }
 
@@ -146,8 +146,8 @@ def write_tokenizer(
     template = tokenizer.template
     by_name = {token["content"]: token["id"] for token in content["added_tokens"]}
     if template is not None:
-        kept = {by_name[ours]: theirs for ours, theirs in template.originals.items() if ours in by_name}
-        _rename(content, kept, folder / "tokenizer.json")
+        restored = {by_name[ours]: theirs for ours, theirs in template.originals.items() if ours in by_name}
+        _rename(content, restored, folder / "tokenizer.json")
     by_id = {token["id"]: token["content"] for token in content["added_tokens"]} | _names_by_id(content)
     bos, eos = vocabulary.start, vocabulary.eos
     pad = eos if vocabulary.pad is None else vocabulary.pad
@@ -160,15 +160,17 @@ def write_tokenizer(
     content["post_processor"] = _processor(before, after, by_id)
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
-    kept = _chat_template(folder, origin)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | kept)
+    restored = _chat_template(folder, origin)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | restored)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
     if shape != "encoder":
-        unsaid = sorted({pad, bos} - {eos}) or None
-        said = read_json(origin / "generation_config.json") if origin else {}
-        several = {"eos_token_id": said["eos_token_id"]} if isinstance(said.get("eos_token_id"), list) else {}
-        write_json(folder / "generation_config.json", said | ids | {"suppress_tokens": unsaid} | several)
+        suppressed = sorted({pad, bos} - {eos}) or None
+        generation = read_json(origin / "generation_config.json") if origin else {}
+        several = (
+            {"eos_token_id": generation["eos_token_id"]} if isinstance(generation.get("eos_token_id"), list) else {}
+        )
+        write_json(folder / "generation_config.json", generation | ids | {"suppress_tokens": suppressed} | several)
     return ids
 
 
@@ -210,5 +212,5 @@ def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:
         content["model"]["vocab"] = [entry for i, entry in enumerate(vocab) if i not in rows]
     else:
         content["model"]["vocab"] = {name: moved(i) for name, i in vocab.items() if i not in rows}
-    kept = [token for token in content["added_tokens"] if token["id"] not in rows]
-    content["added_tokens"] = [token | {"id": moved(token["id"])} for token in kept]
+    restored = [token for token in content["added_tokens"] if token["id"] not in rows]
+    content["added_tokens"] = [token | {"id": moved(token["id"])} for token in restored]

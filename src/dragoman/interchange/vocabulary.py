@@ -127,8 +127,8 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
     named = {role: i for role, i in named_ids(folder).items() if i < size}
     generation = read_json(folder / "generation_config.json")
 
-    def find(*names: str, said: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
-        for source in said:
+    def find(*names: str, sources: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
+        for source in sources:
             for name in names:
                 value = source.get(name)
                 if value is not None and value != []:
@@ -138,13 +138,13 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
     reads = shape == "encoder"  # its texts are framed by cls and sep, where the tokenizer has these
     first_cls = ("cls_token_id", "bos_token_id") if reads else ("bos_token_id", "cls_token_id")
     first_sep = ("sep_token_id", "eos_token_id") if reads else ("eos_token_id", "sep_token_id")
-    eos = find(*first_sep, said=(named, config) if reads else (generation, named, config))
+    eos = find(*first_sep, sources=(named, config) if reads else (generation, named, config))
     pad, bos = find("pad_token_id"), find(*first_cls)
     if eos is None:
         raise ConfigError(f"{folder / 'config.json'}: eos_token_id: must be given, to know where a text ends")
     start = bos
     if shape == "encoder-decoder":
-        start = find("decoder_start_token_id", said=(generation, config))
+        start = find("decoder_start_token_id", sources=(generation, config))
         start = start if start is not None else bos if bos is not None else pad
     start = eos if start is None else start
     for name, value in (("pad_token_id", pad), ("eos_token_id", eos), ("bos_token_id", start)):
@@ -156,8 +156,8 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
 
 def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: VocabularyMapping) -> list[int]:
     """Return the tokens that end a text besides ``vocabulary.eos``, where a folder names several."""
-    said = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-    several = said if isinstance(said, list) else []
+    sources = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+    several = sources if isinstance(sources, list) else []
     return sorted({i for i in several if isinstance(i, int) and 0 <= i < vocabulary.size} - {vocabulary.eos})
 
 

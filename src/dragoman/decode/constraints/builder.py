@@ -87,6 +87,6 @@ def _in_banks(cfg: SearchConfig, rule: TermRule) -> SearchConfig:
     if isinstance(cfg, Greedy):
         return BankedBeam(size=1, penalty=Gnmt(), limit=cfg.limit, rule=rule)
     if type(cfg) is Beam:
-        kept = {"size": cfg.size, "stop": cfg.stop, "nbest": cfg.nbest, "limit": cfg.limit}
-        return BankedBeam(**kept, penalty=Gnmt(), rule=rule)
+        settings = {"size": cfg.size, "stop": cfg.stop, "nbest": cfg.nbest, "limit": cfg.limit}
+        return BankedBeam(**settings, penalty=Gnmt(), rule=rule)
     return cfg

@@ -30,8 +30,8 @@ class RepetitionPenalty:
     factor: PositiveFloat = 1.2
     """Strength: above 1 repetition grows rarer, below 1 more frequent."""
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Repetition(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return Repetition(self, search_start)
 
 
 @config
@@ -44,8 +44,8 @@ class CountPenalty:
     presence: float = 0.0
     frequency: float = 0.0
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Counts(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return Counts(self, search_start)
 
 
 @config
@@ -54,15 +54,15 @@ class NoRepeat:
 
     tokens: PositiveInt = 3
 
-    def start(self, begun: SearchStart) -> Rule:
-        return NoSecondTime(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return NoSecondTime(self, search_start)
 
 
 class Repetition(Rule):
     """The rule of ``RepetitionPenalty`` for one batch."""
 
-    def __init__(self, cfg: RepetitionPenalty, begun: SearchStart):
-        self.factor, self.emitted = cfg.factor, RowMemory(begun.prompt)
+    def __init__(self, cfg: RepetitionPenalty, search_start: SearchStart):
+        self.factor, self.emitted = cfg.factor, RowMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         before = logits.gather(1, self.emitted.rows)
@@ -79,8 +79,8 @@ class Repetition(Rule):
 class Counts(Rule):
     """The rule of ``CountPenalty`` for one batch."""
 
-    def __init__(self, cfg: CountPenalty, begun: SearchStart):
-        self.cfg, self.emitted = cfg, RowMemory(begun.prompt[:, :0])
+    def __init__(self, cfg: CountPenalty, search_start: SearchStart):
+        self.cfg, self.emitted = cfg, RowMemory(search_start.prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         emitted = self.emitted.rows
@@ -98,8 +98,8 @@ class Counts(Rule):
 class NoSecondTime(Rule):
     """The rule of ``NoRepeat`` for one batch."""
 
-    def __init__(self, cfg: NoRepeat, begun: SearchStart):
-        self.size, self.emitted = cfg.tokens, RowMemory(begun.prompt)
+    def __init__(self, cfg: NoRepeat, search_start: SearchStart):
+        self.size, self.emitted = cfg.tokens, RowMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         emitted = self.emitted.rows
@@ -134,8 +134,8 @@ class MinimumLength:
 
     tokens: NonNegativeInt
 
-    def start(self, begun: SearchStart) -> Rule:
-        return NotYet(self.tokens, len(begun.prompt), begun.prompt.device)
+    def start(self, search_start: SearchStart) -> Rule:
+        return NotYet(self.tokens, len(search_start.prompt), search_start.prompt.device)
 
 
 @config
@@ -145,8 +145,8 @@ class Forbidden:
     tokens: tuple[NonNegativeInt, ...]
     """Ids in the target vocabulary; unknown ones are ignored."""
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Never(torch.tensor(self.tokens, dtype=torch.long, device=begun.prompt.device))
+    def start(self, search_start: SearchStart) -> Rule:
+        return Never(torch.tensor(self.tokens, dtype=torch.long, device=search_start.prompt.device))
 
 
 class NotYet(Rule):

@@ -47,18 +47,19 @@ class Answerer(InputReader):
         self.form = EncodedQuestions(tokenizer, ContextLayout(longest, data["longest_question"], data["stride"]))
         self.longest_answer, self.unanswerable = int(task["longest_answer"]), bool(task["unanswerable"])
 
-    def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
+    def ask(self, questions: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
         """Return the answer to each context and question, in their order."""
-        given = check_list(asked, "asked", what="pairs of context and question")
-        asked = [
-            (context, question) for context, question in (check_pair(one, "asked", i) for i, one in enumerate(given, 1))
+        given = check_list(questions, "questions", what="pairs of context and question")
+        questions = [
+            (context, question)
+            for context, question in (check_pair(one, "questions", i) for i, one in enumerate(given, 1))
         ]
-        windows = list(self.form.windows(asked))
+        windows = list(self.form.windows(questions))
         rows = [np.array(window.ids) for group in windows for window in group]
         logits = iter(self.of_rows(rows, progress))
         return [
             self._answered(context, question, [(window, next(logits)) for window in group])
-            for (context, question), group in zip(asked, windows, strict=True)
+            for (context, question), group in zip(questions, windows, strict=True)
         ]
 
     def _answered(self, context: str, question: str, read: Sequence[tuple[ContextWindow, Tensor]]) -> Answered:

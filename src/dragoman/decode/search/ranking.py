@@ -135,8 +135,8 @@ def best_continuations(
 
 def _chunk_maxima(rows: Float[Tensor, "R N"]) -> Float[Tensor, "R n"]:
     full, rest = divmod(rows.shape[1], _CHUNK)
-    whole = rows[:, : full * _CHUNK].unflatten(1, (full, _CHUNK)).amax(dim=2)
-    return torch.cat([whole, rows[:, -rest:].amax(dim=1, keepdim=True)], dim=1) if rest else whole
+    maxima = rows[:, : full * _CHUNK].unflatten(1, (full, _CHUNK)).amax(dim=2)
+    return torch.cat([maxima, rows[:, -rest:].amax(dim=1, keepdim=True)], dim=1) if rest else maxima
 
 
 def _keys(scores: Float[Tensor, "B N"], index: Int[Tensor, "... N"]) -> Int[Tensor, "B N"]:

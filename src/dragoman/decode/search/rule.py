@@ -3,7 +3,7 @@
 A rule may change the logits of each step before the strategy reads them: minus infinity forbids a token. The strategy
 chooses by the changed logits; the log-probabilities it reports are always the model's own.
 
-Users configure a rule by a config class with ``start(begun) -> Rule``; see ``repetition``.
+Users configure a rule by a config class with ``start(search_start) -> Rule``; see ``repetition``.
 
 B sentences of a batch, N of them still being translated, W hypotheses of each, R = N x W rows, V vocabulary, S source
 length, P prompt length.

@@ -69,14 +69,14 @@ def open_run(
         ask = _to_translate if translates(model) else _to_continue
         texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
         return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, beam=beam, **options), texts, tokenizers[1])]
-    opened = []
+    found = []
     for name, tower in _towers(model):
         tokenizer = directory.tokenizers()[0] if isinstance(tower.cfg.inputs, TokenInput) else None
         answers = config.get("task", {}).get("kind") == "question_answering"
         reader = (Answerer if answers else InputReader)(tower, tokenizer, config)
         texts, rows = _to_read(reader, text, examples)
-        opened.append(VerifiableRun(ReadingVerifier(reader, rows, searched=name, **options), texts, None))
-    return opened
+        found.append(VerifiableRun(ReadingVerifier(reader, rows, searched=name, **options), texts, None))
+    return found
 
 
 def _towers(model: nn.Module) -> list[tuple[str, Encoder]]:

@@ -83,11 +83,11 @@ class ReadingVerifier(Verifier):
         }
         if isinstance(self.reader.material, ImageMaterial):
             del answers[f"with {PADDING} more columns of padding"]  # all images have one size
-        asked: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in answers.items()}
-        asked |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
-        asked["asked twice"] = self.asked_twice
-        asked["compiled"] = self.compiled_forward
-        return [CheckQuestion(name, self.searched, ask) for name, ask in asked.items()]
+        checks: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in answers.items()}
+        checks |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
+        checks["asked twice"] = self.repeated_run
+        checks["compiled"] = self.compiled_forward
+        return [CheckQuestion(name, self.searched, ask) for name, ask in checks.items()]
 
     # ---- ways of running the model ----
 
@@ -139,7 +139,7 @@ class ReadingVerifier(Verifier):
         ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
         return self.compare(f"run in {precision}", ask, exact=getattr(torch, precision) == self.dtype)
 
-    def asked_twice(self) -> Check:
+    def repeated_run(self) -> Check:
         """Check that the model gives the same outputs twice, in the precision that commands choose by default."""
         precision = precision_of("auto", self.device)
         ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)

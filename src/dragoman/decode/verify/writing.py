@@ -134,7 +134,7 @@ class WritingVerifier(Verifier):
                 CheckQuestion(f"run in {name}", searched, partial(self.run_in, name, searched)) for name in PRECISIONS
             ]
             for name, policy in {"asked twice": DEFAULT, "asked twice, cache growing": REFERENCE}.items():
-                found.append(CheckQuestion(name, searched, partial(self.asked_twice, name, searched, policy)))
+                found.append(CheckQuestion(name, searched, partial(self.repeated_run, name, searched, policy)))
         for name, ask in {"without a cache": self.without_cache, "beginnings forced": self.forced_prefixes}.items():
             found.append(CheckQuestion(name, "greedy", partial(self.compare, name, "greedy", ask)))
         found += [CheckQuestion(f"cache {text}", "logits", partial(self.logits, text)) for text in ["growing", *CACHES]]
@@ -236,7 +236,7 @@ class WritingVerifier(Verifier):
         difference = log_prob_difference(wanted.token_log_probs, got.token_log_probs)
         return None if difference <= most else CheckFailure(row, wanted.tokens, ids, difference)
 
-    def asked_twice(self, name: str, searched: str, policy: Cache) -> Check:
+    def repeated_run(self, name: str, searched: str, policy: Cache) -> Check:
         """Check that the model gives the same answers twice, in the precision that commands choose by default."""
         model = self.prepare_for_inference(resolve_auto(str(self.model.device), "auto")[1])
         ask = partial(self.answers, self.searches[searched], policy=policy, model=model)
