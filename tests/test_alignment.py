@@ -21,7 +21,7 @@ from dragoman.decode.search.attention_taps import attention_taps, recording_atte
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError, DataError
-from dragoman.evaluate.calibrate import calibrate, calibration_error, fitted
+from dragoman.evaluate.calibrate import calibrate, calibration_error, fit_confidence
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward
@@ -174,7 +174,7 @@ def judged(count, seed=0):
 
 def test_confidence_comes_close_to_the_frequency_of_success_on_new_sentences():
     found, right = judged(800)
-    judge = fitted(found, right, good=70.0)
+    judge = fit_confidence(found, right, good=70.0)
     new, new_right = judged(2000, seed=1)
     plain = np.array([t.candidates[0].mean_probability for t in new])
     sure = np.array([judge.of(t.source, t.candidates[0]) for t in new])
@@ -189,7 +189,7 @@ def test_calibration_error_is_its_formula():
 
 def test_fitting_survives_sentences_that_are_all_right():
     found, _ = judged(60)
-    judge = fitted(found, np.ones(60, bool), good=70.0)
+    judge = fit_confidence(found, np.ones(60, bool), good=70.0)
     assert all(0.9 < judge.of(t.source, t.candidates[0]) <= 1 for t in found)
 
 

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_lots(monkeypatch):
-    monkeypatch.setattr(augment, "LOT", 4)
+    monkeypatch.setattr(augment, "CHUNK", 4)
 
 
 def made(folder, output, making=distilled, **how):
@@ -51,7 +51,7 @@ def made(folder, output, making=distilled, **how):
 @pytest.fixture(scope="module")
 def whole(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(augment, "LOT", 4)
+        patch.setattr(augment, "CHUNK", 4)
         return made(folder, tmp_path_factory.mktemp("whole") / "o.tsv")
 
 

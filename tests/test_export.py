@@ -187,7 +187,7 @@ def test_ctranslate2_takes_what_was_imported(name, size, tmp_path):
 
 REFUSED = {
     "alibi in marian": (changed(BASE, position=Alibi()), "huggingface", r"model\.decoder\.pattern\.0\.mixer\.position"),
-    "the 2026 encoder-decoder": (MODERN, "huggingface", r"^dragoman: model\.\S+: .* cannot be said in a Hugging Face"),
+    "the 2026 encoder-decoder": (MODERN, "huggingface", r"^dragoman: model\.\S+: .* cannot be expressed in a Hugging"),
     "alibi": (changed(BASE, position=Alibi()), "ctranslate2", r"model\.decoder\.pattern\.0\.mixer\.position: alibi"),
     "a window": (
         changed(MODERN, visibility=Causal(window=4)),

@@ -65,7 +65,7 @@ def test_hugging_face_has_the_same_answers_or_refuses_every_variant(tmp_path, ca
     for i, (name, shape) in enumerate(CASES):
         cfg = made(name, shape)
         families = [family for family in FAMILIES if family.shape == shape_of(cfg)]
-        if any(obstacle(family, exporting.laid_out(cfg, family)) is None for family in families):
+        if any(obstacle(family, exporting.to_layout(cfg, family)) is None for family in families):
             run = test_export.save(cfg, tmp_path / f"run{i}")
             assert refused(run, "huggingface", tmp_path / f"folder{i}", capsys) is None
 

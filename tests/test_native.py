@@ -13,7 +13,7 @@ from torch import nn
 from variants import VARIANTS, V, batch, build
 
 from dragoman.config import from_dict
-from dragoman.decode.precision import chosen_numbers, prepare_for_inference
+from dragoman.decode.precision import fastest_number_format, prepare_for_inference
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import search
@@ -255,9 +255,9 @@ def test_a_compiler_that_fails_is_an_answer(tmp_path, monkeypatch):
 
 
 def test_numbers_are_chosen_by_measurement(caplog):
-    chosen_numbers.cache_clear()
+    fastest_number_format.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert chosen_numbers() in ("float32", "bfloat16")
+        assert fastest_number_format() in ("float32", "bfloat16")
     if native.library().multiplies_bfloat16:
         assert "of float32's time for one row" in caplog.text
 

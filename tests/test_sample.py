@@ -19,7 +19,7 @@ from dragoman.decode.search import rng as chance
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import SearchStart
-from dragoman.decode.search.sample import Sample, keep_min_p, keep_top_k, keep_top_p, keep_typical, warm
+from dragoman.decode.search.sample import Sample, apply_temperature, keep_min_p, keep_top_k, keep_top_p, keep_typical
 from dragoman.decode.search.search import SearchConfig, search
 from dragoman.decode.search.strategy import Choice
 from dragoman.errors import ConfigError
@@ -28,7 +28,7 @@ from dragoman.text.tokens.tokenizer import BOS, EOS, PAD
 # ---- shaping ---------------------------------------------------------------------------------------
 
 SHAPERS = [
-    (warm, theirs.TemperatureLogitsWarper, [0.3, 1.0, 2.5]),
+    (apply_temperature, theirs.TemperatureLogitsWarper, [0.3, 1.0, 2.5]),
     (keep_top_k, theirs.TopKLogitsWarper, [1, 3, 50, 1000]),
     (keep_top_p, theirs.TopPLogitsWarper, [0.01, 0.3, 0.9, 0.999]),
     (keep_min_p, theirs.MinPLogitsWarper, [0.001, 0.1, 0.5, 1.0]),
@@ -63,7 +63,7 @@ def test_shapings_follow_one_another_in_the_order_of_transformers():
 
 def test_times_are_exponential_and_independent_of_key_step_and_token():
     keys = torch.tensor([chance.key(0, i) for i in range(60)])
-    drawn = torch.stack([chance.times(keys, step, 50) for step in range(40)])  # step, key, token
+    drawn = torch.stack([chance.exponentials(keys, step, 50) for step in range(40)])  # step, key, token
     assert stats.kstest(drawn.flatten().numpy(), "expon").pvalue > 0.01
     uniform = (-drawn.double()).exp()
     for axis in range(3):

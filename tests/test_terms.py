@@ -131,7 +131,7 @@ def test_tokens_lead_where_their_bytes_do(name):
             for byte in vocabulary.spelling(token):
                 now, more = automaton.step(now, byte)
                 said |= more
-            assert (steps.state[token], steps.said[token]) == (now, said if now else 0)
+            assert (steps.state[token], steps.emitted[token]) == (now, said if now else 0)
         assert not steps.state[:3].any()
 
 
@@ -147,7 +147,7 @@ def test_the_way_out_is_as_long_as_promised(name):
         left = way.tokens(state, said)
         while left:
             steps = automaton.after(state)
-            places = [(int(s), said | int(m)) for s, m in zip(steps.state, steps.said, strict=True)]
+            places = [(int(s), said | int(m)) for s, m in zip(steps.state, steps.emitted, strict=True)]
             state, said = next(p for p in places if p[0] and way.tokens(*p) == left - 1)
             left -= 1
         may, last = automaton.at_end(state)
@@ -249,11 +249,11 @@ def test_a_prefix_and_terms_go_together():
     [
         (
             Request("x", required=(("low",),), forbidden=("low",)),
-            "row 1: the term 'low' is required, and cannot be said",
+            "row 1: the term 'low' is required, and cannot be written",
         ),
         (Request("x", required=(("a low b",),), forbidden=("*ow",)), "the term 'a low b' is required"),
         (Request("x", prefix="it is low", forbidden=("is",)), "row 1: the prefix 'it is low' holds a forbidden term"),
-        (Request("x", required=((" ",),)), "row 1: ' ': a term must say something"),
+        (Request("x", required=((" ",),)), "row 1: ' ': a term must not be empty"),
         (Request("x", required=(("a",),) * 17), "row 1: 17 terms are required of one translation: at most 16 can be"),
     ],
 )

@@ -319,7 +319,7 @@ def test_a_text_is_cut_where_the_texts_that_a_run_learnt_from_were(monkeypatch, 
     config = {"data": {"cleaning": stated}}
     monkeypatch.setattr(translator, "load_writer", lambda *_: (Parrot(len(BYTES)), BYTES, BYTES, config))
     (found,) = Translator.load("run", device="cpu").translate(["One thing. And another. A third."])
-    assert found.warnings == (f"row 1: too long to be translated at once: cut into {parts} parts",) * (parts > 1)
+    assert found.warnings == (f"row 1: too long to be translated at once: split into {parts} parts",) * (parts > 1)
 
 
 def test_a_device_that_is_not_there_is_a_mistake_of_the_user(run):

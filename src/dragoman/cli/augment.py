@@ -47,13 +47,13 @@ def _make_command(method: str, metavar: str, which_run: str) -> Callable[..., No
     ) -> None:
         from dragoman.cli.terminal import progress_bar
         from dragoman.decode import augment
-        from dragoman.decode.translator import of_size
+        from dragoman.decode.translator import search_for_beam
 
         sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
         augmentation = augment.Augmentation(
             run,
             getattr(augment, method),
-            search=chosen_search(search, **sampling) or of_size(beam),
+            search=chosen_search(search, **sampling) or search_for_beam(beam),
             rules=chosen_rules(rule),
             tags=tuple(tag or ()),
             which=checkpoint,

@@ -216,9 +216,9 @@ def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[s
 
 def _search_for(chosen: "SearchConfig | None", beam: int, nbest: int) -> "SearchConfig":
     from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import of_size
+    from dragoman.decode.translator import search_for_beam
 
-    cfg = chosen or (Beam(size=beam, nbest=nbest) if nbest > 1 else of_size(beam))
+    cfg = chosen or (Beam(size=beam, nbest=nbest) if nbest > 1 else search_for_beam(beam))
     if nbest > 1 and cfg.nbest != nbest:
         raise ConfigError("--nbest: is for --beam; ask for so many with --sample, or say nbest in --search")
     return cfg

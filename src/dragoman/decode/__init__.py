@@ -1,1 +1,1 @@
-"""From a trained model and a source to its translation."""
+"""Decoding: from a trained model and a source to its translation."""

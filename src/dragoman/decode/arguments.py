@@ -1,4 +1,4 @@
-"""Checks of what Python hands over: a value that only looks like the one expected is refused by name."""
+"""Checks of arguments in Python: a value that only resembles the expected one is refused by name."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
@@ -14,8 +14,8 @@ def check_items(given: Any, argument: str, *, what: str = "strings", kinds: Kind
     """Return ``given`` as a list, if it is a list (or a tuple, or another iterable in an order) of ``kinds``.
 
     Args:
-        argument: the name that its caller knows it by.
-        what: what the list is to hold, in words, in the plural.
+        argument: name of the argument, for the message.
+        what: plural of what the list must hold, for the message.
 
     Raises:
         TypeError: it is something else, or holds something else; the message names the argument and the entry.
@@ -28,7 +28,7 @@ def check_items(given: Any, argument: str, *, what: str = "strings", kinds: Kind
 
 
 def check_list(given: Any, argument: str, *, what: str) -> list[Any]:
-    """As ``check_items``, whatever the entries are."""
+    """Same as ``check_items``, but with entries of any kind."""
     return list(check_iterable(given, argument, what=what))
 
 
@@ -47,16 +47,16 @@ def check_iterable(given: Any, argument: str, *, what: str) -> Iterable[Any]:
 
 
 def check_pair(given: Any, argument: str, number: int) -> Any:
-    """Return the entry with that ``number``, if it holds two strings, and perhaps more behind them.
+    """Return entry ``number`` if it holds two strings, with or without further entries after them.
 
     Raises:
-        TypeError: it does not.
+        TypeError: it does not; the message names the argument and the entry.
     """
     if isinstance(given, str | bytes) or not isinstance(given, Sequence) or len(given) < 2:
         raise TypeError(f"{argument}: a list of pairs of strings is expected, and entry {number} is {_named(given)}")
     for text in given[:2]:
         if not isinstance(text, str):
-            raise TypeError(f"{argument}: entry {number} is to hold two strings, and one of them is {_named(text)}")
+            raise TypeError(f"{argument}: entry {number} must hold two strings, and one of them is {_named(text)}")
     return given
 
 

@@ -1,8 +1,8 @@
-"""More pairs to train on, made by a model from text in one language.
+"""Synthetic training pairs, made by a model from text in one language.
 
-Back-translation (Sennrich et al., arXiv:1511.06709): a model of the other direction translates text of the target
-language, whose original becomes the target, so that what is learned to be written was written by people. Distillation
-(Kim & Rush, arXiv:1606.07947, section 3.2): a large model translates sources, whose translations a smaller one learns.
+Back-translation (Sennrich et al., arXiv:1511.06709): a model of the other direction translates text in the target
+language. The original becomes the target, so that the text to be learnt was written by people. Distillation (Kim &
+Rush, arXiv:1606.07947, section 3.2): a large model translates sources, and a smaller one learns the translations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,37 +31,40 @@ from dragoman.text.formats.writing import check_output, write_pairs
 from dragoman.text.lines import Pair, PrecedingSentences
 from dragoman.text.unfinished import FinishedLine, UnfinishedFile, open_unfinished
 
-LOT = 1024
-"""Lines translated together: the most that an interruption costs."""
+CHUNK = 1024
+"""Lines translated together: the most that an interruption loses."""
 
 Making = Callable[[str, str], Pair]
-"""Of an original and its translation."""
+"""Makes a pair from an original and its translation."""
 Lines = list[tuple[str, PrecedingSentences]]
-"""Some lines of a text, with what the run reads of those before each."""
+"""Lines of a text, each with the context that the run reads before it."""
 Translate = Callable[[Lines, Progress], list[Translation]]
-"""As many translations as lines, in their order."""
+"""Returns as many translations as lines, in their order."""
 
 
 def back_translated(original: str, translation: str) -> Pair:
+    """Return the pair that back-translation learns from."""
     return Pair(translation, original)
 
 
 def distilled(original: str, translation: str) -> Pair:
+    """Return the pair that distillation learns from."""
     return Pair(original, translation)
 
 
 @dataclass
 class Augmented:
-    """What came of a text."""
+    """Counts of the lines of a text and of the pairs made from them."""
 
     lines: int = 0
     pairs: int = 0
     empty: int = 0
-    """Lines that say nothing."""
+    """Number of blank lines."""
     refused: int = 0
-    """Lines whose every translation was empty, was ended by force at the length limit, or lost a placeholder."""
+    """Number of lines whose every translation was empty, hit the length limit, or lost a placeholder."""
 
     def count(self, made: FinishedLine) -> None:
+        """Add one line."""
         self.lines += 1
         self.pairs += len(made.answers)
         self.empty += not made.text
@@ -76,16 +79,16 @@ class Augmented:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a run is asked; all that decides what comes of a text."""
+    """The settings that decide which pairs are made from a text."""
 
     run: str | Path
-    """A run directory, or one of its checkpoints."""
+    """Run directory, or one of its checkpoints."""
     making: Making
     search: SearchConfig
-    """Of several answers each makes a pair."""
+    """Search for translations; each of several candidates makes a pair."""
     rules: Sequence[RuleConfig] = ()
     tags: tuple[str, ...] = ()
-    """Before each text, as in training."""
+    """Tags before each text, as in training."""
     which: str | int = "best"
     device: str = "auto"
     precision: str = "auto"
@@ -95,52 +98,54 @@ class Augmentation:
     ) -> Augmented:
         """Translate each line of ``text``, and write the pairs to ``output`` once all are done.
 
-        What is done is kept beside it (``text/unfinished.py``), ``LOT`` lines in memory: after a crash or an
-        interruption the same call goes on there, and the outcome is the same to the byte.
+        Progress is stored beside the output (``text/unfinished.py``), ``CHUNK`` lines at a time. After a crash or an
+        interruption the same call continues there, and the result is the same to the byte.
 
         Args:
             text: a file of lines, plain, .gz or .zst.
-            output: .tsv or .jsonl, or what else ``write_pairs`` takes.
+            output: .tsv or .jsonl, or another format that ``write_pairs`` takes.
             progress: called with the lines done and their number.
 
         Raises:
-            DataError: text that is not text, has no lines, or has changed since its first ones were translated; or no
-                pair came of it.
-            ConfigError: an output that cannot be written to, or an unfinished one that was begun in another way; a tag,
-                device or precision that there is not.
+            DataError: a file that is no text, has no lines, or has changed since its first lines were translated; or
+                no pair resulted.
+            ConfigError: an output that cannot be written to, or an unfinished one that was started with other
+                settings; an unknown tag, device or precision.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         check_output(output)
-        total = sum(1 for _ in read_plain_lines(text))  # and each of them can be read
+        total = sum(1 for _ in read_plain_lines(text))  # also checks that each line can be read
         if not total:
             raise DataError(f"{text}: no lines in it")
-        with open_unfinished(output) as kept:
-            translate, context = self._ready(kept)
-            for lines in _lots(text, kept, context):
+        with open_unfinished(output) as store:
+            translate, context = self._ready(store)
+            for lines in _chunks(text, store, context):
 
-                def tell(now: int, of: int, before: int = kept.lines, lot: int = len(lines)) -> None:
-                    progress(before + lot * now // max(of, 1), total)
+                def report(now: int, of: int, before: int = store.lines, chunk: int = len(lines)) -> None:
+                    progress(before + chunk * now // max(of, 1), total)
 
-                answers = translate(lines, tell)
-                kept.append([_made(line, answer) for (line, _), answer in zip(lines, answers, strict=True)])
-                progress(kept.lines, total)
-            done = self._finished(kept, output)
-            kept.path.unlink()
+                answers = translate(lines, report)
+                store.append([_finished_line(line, answer) for (line, _), answer in zip(lines, answers, strict=True)])
+                progress(store.lines, total)
+            done = self._finished(store, output)
+            store.path.unlink()
         if not done.pairs:
             raise DataError(f"{text}: no pair came of it ({done}): see what dragoman translate makes of it")
         return done
 
-    def _ready(self, kept: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
-        """The translator and the context it reads, and ``kept`` taken up: what is chosen by the machine stays as it was
-        first chosen."""
-        before = kept.settings or {}
+    def _ready(self, store: UnfinishedFile) -> tuple[Translate, NoContext | SentencesBefore]:
+        """Open ``store``, and return the translator and the context it reads.
+
+        Settings that were ``auto`` keep the values first chosen, so that a resumed file is the same.
+        """
+        before = store.settings or {}
         wanted = {"device": self.device, "precision": self.precision}
         device, precision = resolve_auto(*(before.get(name, it) if it == "auto" else it for name, it in wanted.items()))
         checkpoint = checkpoint_at(self.run, self.which)
         translator = Translator.load(checkpoint.path, device=device, precision=precision)
         translator.check_tags(self.tags)
         splitter = translator.splitter
-        kept.resume(
+        store.resume(
             {
                 "pairs": self.making.__name__,
                 "checkpoint": checkpoint.path.name,
@@ -152,25 +157,25 @@ class Augmentation:
                 "precision": precision,
                 **({"sentences": splitter.language} if isinstance(splitter, BySentences) else {}),
             },
-            LOT,
+            CHUNK,
         )
 
         def translate(lines: Lines, progress: Progress) -> list[Translation]:
             def ask(questions: list[SourceQuestion]) -> list[Translation]:
-                asked = [as_request(question, tags=self.tags) for question in questions]
-                return translator.translate(asked, search=self.search, rules=self.rules, progress=progress)
+                requests = [as_request(question, tags=self.tags) for question in questions]
+                return translator.translate(requests, search=self.search, rules=self.rules, progress=progress)
 
             texts, contexts = [text for text, _ in lines], [before for _, before in lines]
-            options = {"contexts": contexts, "first_row": kept.lines + 1}
+            options = {"contexts": contexts, "first_row": store.lines + 1}
             return placeholders.translate(texts, ask, check_numbers=False, **options)  # for that is data clean numbers=
 
         return translate, translator.context
 
-    def _finished(self, kept: UnfinishedFile, output: str | Path) -> Augmented:
+    def _finished(self, store: UnfinishedFile, output: str | Path) -> Augmented:
         done = Augmented()
 
         def pairs() -> Iterator[Pair]:
-            for made in kept:
+            for made in store:
                 done.count(made)
                 yield from (self.making(made.text, answer) for answer in made.answers)
 
@@ -180,23 +185,23 @@ class Augmentation:
         return done
 
 
-def _lots(text: str | Path, kept: UnfinishedFile, context: NoContext | SentencesBefore) -> Iterator[Lines]:
-    """The lines that are not done yet.
+def _chunks(text: str | Path, store: UnfinishedFile, context: NoContext | SentencesBefore) -> Iterator[Lines]:
+    """Yield the lines that are not done yet, a chunk at a time.
 
     Raises:
-        DataError: those that are done are not those of the text.
+        DataError: the finished lines are not those of the text.
     """
     lines = context.in_lines(map(normalise, read_plain_lines(text)))
-    for row, made in enumerate(kept, 1):
+    for row, made in enumerate(store, 1):
         if next(lines, (None, ()))[0] != made.text:
             raise DataError(
-                f"{text}:{row}: is not what it was when {kept.path} was begun: remove that file to begin anew"
+                f"{text}:{row}: is not what it was when {store.path} was begun: remove that file to start again"
             )
-    while lot := list(islice(lines, LOT)):
-        yield lot
+    while chunk := list(islice(lines, CHUNK)):
+        yield chunk
 
 
-def _made(line: str, translation: Translation) -> FinishedLine:
+def _finished_line(line: str, translation: Translation) -> FinishedLine:
     if not line or any(w.endswith((UNTOUCHED, ICU_KEPT)) for w in translation.warnings):
         return FinishedLine(line, ())
     return FinishedLine(line, tuple(c.text for c in translation.candidates if c.text and not c.truncated))

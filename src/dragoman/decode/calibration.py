@@ -1,6 +1,6 @@
-"""What a run has learnt about its own translations after training: when to trust them, and which heads align words.
+"""Calibration of a run, measured after training: confidence in its translations, and heads that align words.
 
-Kept in the run directory as ``calibration.json``.
+Stored in the run directory as ``calibration.json``.
 """
 
 import json
@@ -17,13 +17,15 @@ NAME = "calibration.json"
 
 @config
 class Calibration:
+    """The calibration of one run."""
+
     confidence: Confidence | None = None
-    """None: the geometric mean of the tokens' probabilities."""
+    """Fitted confidence; None for the geometric mean of the tokens' probabilities."""
     heads: AlignmentHeads = AlignmentHeads()
 
     @classmethod
     def read(cls, run: Path) -> "Calibration":
-        """That of a run; what stands for none where it has not been calibrated.
+        """Read the calibration of a run; the defaults where it has not been calibrated.
 
         Raises:
             CheckpointError: a file that is damaged or of another version.
@@ -40,7 +42,7 @@ class Calibration:
                 f"{path}: cannot be used ({error}): remove it, or make it with dragoman calibrate"
             ) from None
         if calibration.confidence and len(calibration.confidence.weights) != len(FEATURES):
-            raise CheckpointError(f"{path}: of another version: make it anew with dragoman calibrate")
+            raise CheckpointError(f"{path}: of another version: make it again with dragoman calibrate")
         return calibration
 
     def write(self, run: Path) -> None:

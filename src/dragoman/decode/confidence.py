@@ -1,4 +1,4 @@
-"""How sure to be of a translation: a logistic regression on what the search knows of it.
+"""Confidence in a translation: a logistic regression on features that the search provides.
 
 F features.
 """
@@ -11,11 +11,11 @@ from jaxtyping import Float
 from dragoman.config import config
 from dragoman.decode.translation import Candidate
 
-FEATURES = ("mean log-probability", "lowest log-probability", "log of the length", "unequal lengths", "cut")
+FEATURES = ("mean log-probability", "lowest log-probability", "log of the length", "unequal lengths", "truncated")
 
 
 def features(source: str, candidate: Candidate) -> Float[np.ndarray, " F"]:
-    """What may tell a good translation from a bad one, each of about the same size."""
+    """Return the features that separate good translations from bad ones, scaled to about the same size."""
     tokens = max(1, len(candidate.tokens))
     return np.array(
         [
@@ -30,17 +30,20 @@ def features(source: str, candidate: Candidate) -> Float[np.ndarray, " F"]:
 
 @config
 class Confidence:
-    """The probability that a translation is good, as the sentences it was fitted on are counted; see
-    ``evaluate.calibrate``."""
+    """The probability that a translation is good, estimated on the sentences it was fitted on.
+
+    ``evaluate.calibrate`` fits it.
+    """
 
     weights: tuple[float, ...]
-    """One for each of ``FEATURES``."""
+    """Weights, one for each of ``FEATURES``."""
     bias: float
     good: float
     """chrF from which a sentence counts as good."""
     sentences: int
-    """That it was fitted on."""
+    """Number of sentences that it was fitted on."""
 
     def of(self, source: str, candidate: Candidate) -> float:
+        """Return the confidence in a candidate, from 0 to 1."""
         logit = self.bias + float(features(source, candidate) @ np.array(self.weights))
         return 1 / (1 + math.exp(-logit)) if logit > -700 else 0.0

@@ -1,4 +1,4 @@
-"""Tokens to text, one at a time: what may be shown at once, and where a text is to stop."""
+"""Streaming detokenizer: tokens to text one at a time, with stop strings."""
 
 from collections.abc import Sequence
 
@@ -11,29 +11,31 @@ from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 _UNFINISHED = "\ufffd"
-"""What a decoder says of bytes that are no character, or not yet one."""
+"""Character that a tokenizer decodes bytes to that are no character, or not yet one."""
 
 
 class TextStream:
-    """Text that grows by tokens. Pieces come as soon as they are whole: never half a character, and never what may turn
-    out to be the beginning of a stop string."""
+    """Text that grows by tokens, in pieces that are final.
+
+    A piece never ends inside a character, and never holds what may turn out to be the beginning of a stop string.
+    """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int], stops: Sequence[str] = ()):
         self.tokenizer, self.stops = tokenizer, stops
         self.context, self.pending = list(context), []
-        """Tokens whose text has been taken note of, the newest of them; and those whose text is unfinished."""
+        """The newest tokens whose text is known, and the tokens after them, whose text is incomplete."""
         self.held = ""
-        """Whole, but perhaps the beginning of a stop string."""
+        """Complete text that may be the beginning of a stop string."""
         self.stopped = False
 
     def add(self, token: int) -> str:
-        """The text that this token completes, perhaps none."""
+        """Return the text that this token completes, which may be empty."""
         self.pending.append(token)
         fresh = self._fresh()
         return "" if fresh.endswith(_UNFINISHED) else self._show(fresh)
 
     def rest(self) -> str:
-        """What is left when no more tokens come."""
+        """Return the remaining text when no more tokens come."""
         last = self._show(self._fresh()) + ("" if self.stopped else self.held)
         self.held = ""
         return last
@@ -56,20 +58,20 @@ class TextStream:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the first stop string begins; None without one."""
+    """Return where the first stop string begins; None if there is none."""
     return min((at for at in map(text.find, stops) if at >= 0), default=None)
 
 
 class StopAt(Rule):
-    """Ends an answer that holds a stop string."""
+    """End an answer that contains a stop string."""
 
     def __init__(self, stops: Sequence[str], tokenizer: Tokenizer, prompt: Tensor):
         self.stops, self.tokenizer = stops, tokenizer
         self.reach = 4 + max(len(stop.encode()) for stop in stops)  # a token is at least a byte
-        self.said = RowMemory(prompt[:, :0])
+        self.emitted = RowMemory(prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        tails = self.tokenizer.decode_batch(self.said.rows[:, -self.reach :].tolist())
+        tails = self.tokenizer.decode_batch(self.emitted.rows[:, -self.reach :].tolist())
         over = torch.tensor([first_stop(tail, self.stops) is not None for tail in tails], device=logits.device)
         if not over.any():
             return logits
@@ -77,12 +79,12 @@ class StopAt(Rule):
         return logits.masked_fill(over[:, None] & other, -torch.inf)
 
     def follow(self, choice: Choice) -> None:
-        self.said.follow(choice)
-        self.said.rows = torch.cat([self.said.rows, choice.tokens[:, None]], dim=1)
+        self.emitted.follow(choice)
+        self.emitted.rows = torch.cat([self.emitted.rows, choice.tokens[:, None]], dim=1)
 
 
 class EndAfter(Rule):
-    """Ends an answer whose newest token is one of ``tokens``: a model may have several that end a text."""
+    """End an answer whose newest token is one of ``tokens``: a model may have several tokens that end a text."""
 
     def __init__(self, tokens: Sequence[int]):
         self.tokens = tokens

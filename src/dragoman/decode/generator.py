@@ -1,4 +1,4 @@
-"""Beginnings in, continuations out: text from a language model, whole or as it comes."""
+"""Generator: text from a language model that continues a prompt, complete or as a stream."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,20 +28,23 @@ from dragoman.model.interface import SequenceModel
 from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
 
 MAX_NEW_TOKENS = 256
+"""Default limit of a continuation's tokens."""
 BATCH_TOKENS = 8192
 """Tokens of prompts and continuations at a time, times the hypotheses of each."""
 
 EndReason = Literal["end", "stop", "length"]
+"""Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
 
 
 @dataclass(frozen=True)
 class Continuation:
+    """One continuation of a prompt."""
+
     text: str
-    """What follows the prompt, up to its end or to the first stop string."""
+    """Text after the prompt, up to its end or to the first stop string."""
     ended: EndReason
-    """By itself, at a stop string, or at the limit of tokens."""
     score: float
-    """What continuations are ranked by: the log-probability, corrected for length as the search was told to."""
+    """Value that continuations are ranked by: the log-probability, corrected for length by the search."""
     log_prob: float
     """Natural logarithm of its probability, its end included."""
     tokens: tuple[int, ...]
@@ -51,12 +54,15 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Generation:
+    """A prompt with its continuations."""
+
     prompt: str
     continuations: tuple[Continuation, ...]
-    """Best first, as many as the search was asked for."""
+    """Continuations, best first, as many as the search returns."""
 
     @property
     def text(self) -> str:
+        """Text of the best continuation."""
         return self.continuations[0].text
 
 
@@ -64,6 +70,10 @@ class Generator:
     """A language model with its tokenizer."""
 
     def __init__(self, model: SequenceModel, tokenizer: Tokenizer):
+        """
+        Raises:
+            ConfigError: a model that translates.
+        """
         self.model, self.tokenizer = model, tokenizer
         try:
             model.start(None)
@@ -80,13 +90,13 @@ class Generator:
         precision: str = "auto",
         special_tokens: bool = False,
     ) -> "Generator":
-        """The language model that a run has trained; as ``Translator.load``.
+        """Load the language model of a run; the other arguments are those of ``Translator.load``.
 
         Args:
-            special_tokens: read special tokens that are spelt out in prompts, such as <|im_start|>, as these tokens.
+            special_tokens: read the spelling of a special token in a prompt, such as <|im_start|>, as this token.
 
         Raises:
-            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model continues no text.
             ConfigError: no such device or precision.
         """
         model, _, tokenizer = load_model(run, which)
@@ -108,36 +118,38 @@ class Generator:
         batch_tokens: int = BATCH_TOKENS,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Generation]:
-        """Continue each prompt, in batches of like length; what a batch holds does not change a continuation.
+        """Continue each prompt, in batches of similar length; the batch never changes a continuation.
 
         Args:
-            prompts: beginnings, taken as they are; an empty one begins a text.
-            search: how to choose; by default one sample of the model's own distribution. Its ``limit`` does not count.
-            max_new_tokens: of each continuation, its end not counted; fewer where the model can read no more.
-            stop: a continuation ends before the first of these.
-            rules: what else may and may not be said; a prompt counts as said.
-            seeds: for each prompt a number that its samples depend on besides the seed of ``search``; without them the
-                prompt itself, so that equal prompts have equal samples.
-            cache: what attention layers keep of the past, as ``parse_cache`` reads it.
+            prompts: beginnings, taken as they are; an empty one starts a text.
+            search: how to choose tokens; by default one sample of the model's own distribution. Its ``limit`` is
+                ignored.
+            max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
+                more.
+            stop: strings before the first of which a continuation ends.
+            rules: constraints on the tokens; the prompt counts as emitted.
+            seeds: a number for each prompt, which its samples depend on besides the seed of ``search``. By default it
+                is derived from the prompt, so that equal prompts have equal samples.
+            cache: what attention layers cache of the past, as ``parse_cache`` reads it.
             batch_tokens: tokens of prompts and continuations at a time, times the hypotheses of each.
             progress: called with the prompts done and their number.
 
         Raises:
             DataError: a prompt that the model cannot read; the message names its row.
-            ConfigError: a search that needs to compare whole texts, or settings that make no sense.
-            CheckpointError: a model whose output is not numbers.
+            ConfigError: a search that needs to compare complete texts, or invalid settings.
+            CheckpointError: the model's output is NaN or infinite.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts")
-        asked = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
-        rows = [asked.encoded(prompt, row) for row, prompt in enumerate(prompts, 1)]
+        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
         found: list[Generation | None] = [None] * len(rows)
         done, lengths = 0, [len(row) + max_new_tokens for row in rows]
-        for batch in batches_by_length(lengths, batch_tokens // asked.cfg.size):
+        for batch in batches_by_length(lengths, batch_tokens // job.cfg.size):
             own = None if seeds is None else [seeds[i] for i in batch]
-            for i, hypotheses in zip(batch, asked.results([rows[i] for i in batch], own), strict=True):
-                found[i] = Generation(prompts[i], tuple(asked.readable(rows[i], h) for h in hypotheses))
+            for i, hypotheses in zip(batch, job.results([rows[i] for i in batch], own), strict=True):
+                found[i] = Generation(prompts[i], tuple(job.to_continuation(rows[i], h) for h in hypotheses))
             done += len(batch)
             if progress:
                 progress(done, len(rows))
@@ -154,83 +166,94 @@ class Generator:
         seed: int | None = None,
         cache: str | KVPolicy = DEFAULT,
     ) -> Iterator[str]:
-        """The text of ``generate`` in pieces, each as soon as it is whole: never half a character.
+        """Yield the text of ``generate`` in pieces, each as soon as it is complete: never half a character.
 
         Raises:
-            ConfigError: a search that keeps several hypotheses, whose text is not known until the end.
+            ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        asked = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
-        if asked.beams > 1:
+        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(prompt, "prompt")
-        row = asked.encoded(prompt, 1)
-        return self._pieces(asked, row, None if seed is None else [seed])
+        row = job.encode(prompt, 1)
+        return self._stream_pieces(job, row, None if seed is None else [seed])
 
-    def _pieces(self, asked: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
-        text = TextStream(self.tokenizer, row, asked.stops)
-        _, choices = asked.walk([row], seeds, not asked.as_original)
+    def _stream_pieces(self, job: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
+        text = TextStream(self.tokenizer, row, job.stops)
+        _, choices = job.walk([row], seeds, not job.as_original)
         for choice in choices:
-            if piece := asked.whole(text.add(int(choice.tokens[0]))):
+            if piece := job.readable_text(text.add(int(choice.tokens[0]))):
                 yield piece
-        if piece := asked.whole(text.rest()):
+        if piece := job.readable_text(text.rest()):
             yield piece
 
 
 class _GenerationJob:
-    """How to continue; and the steps of doing so."""
+    """The settings of a continuation and its steps."""
 
     def __init__(
         self,
         generator: Generator,
         cfg: SearchConfig,
-        most: int,
+        max_tokens: int,
         stops: tuple[str, ...],
         rules: Sequence[RuleConfig],
         cache: str | KVPolicy,
     ):
-        if most < 1:
-            raise ConfigError(f"max_new_tokens: must be at least 1, got {most}")
+        if max_tokens < 1:
+            raise ConfigError(f"max_new_tokens: must be at least 1, got {max_tokens}")
         if "" in stops:
-            raise ConfigError("stop: an empty text stands everywhere; give what a continuation must not contain")
+            raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
         if isinstance(cfg, MinimumBayesRisk):
             raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
         self.model, self.tokenizer = generator.model, generator.tokenizer
-        self.cfg, self.most, self.stops, self.rules = cfg, most, stops, rules
+        self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
         self.as_original = isinstance(cfg, Greedy | Beam) and generator.tokenizer.template is not None
         """An imported model chooses the tokens that it chooses elsewhere, bytes that are no character included; its
         text leaves these out."""
 
-    def whole(self, text: str) -> str:
+    def readable_text(self, text: str) -> str:
+        """Return ``text`` without bytes that are no character, where the model may have chosen such."""
         return text.replace(REPLACEMENT, "") if self.as_original else text
 
     @cached_property
     def utf8(self) -> Utf8Table | None:
+        """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
         return Utf8Table.of(self.tokenizer, self.device)
 
     @property
     def beams(self) -> int:
+        """Rows of each prompt."""
         return self.cfg.start([1], self.device, [0]).beams
 
-    def encoded(self, prompt: str, row: int) -> list[int]:
+    def encode(self, prompt: str, row: int) -> list[int]:
+        """Return the ids of a prompt with its frame.
+
+        Raises:
+            DataError: half of a surrogate pair, or more tokens than the model reads.
+        """
         try:
             prompt.encode()
         except UnicodeEncodeError as error:
             raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
         ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
-        most = self.model.max_length
-        if most is not None and len(ids) > most:
-            raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {most}: shorten it")
+        max_tokens = self.model.max_length
+        if max_tokens is not None and len(ids) > max_tokens:
+            raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")
         return ids
 
     def walk(
         self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool = True
     ) -> tuple[Strategy, Iterator[Choice]]:
-        """A strategy for these prompts, and its choices as they are made; see ``results`` for ``whole_characters``."""
+        """Return a strategy for these prompts, and its choices as they are made.
+
+        ``whole_characters`` adds the rule of ``utf8``, as ``results`` describes.
+        """
         prompt = padded_in_front(rows, self.device)
-        ids, begun = prompt.ids, SearchStart(prompt.ids)
-        rules: list[Rule] = [rule.start(begun) for rule in self.rules]
+        ids, start = prompt.ids, SearchStart(prompt.ids)
+        rules: list[Rule] = [rule.start(start) for rule in self.rules]
         if self.tokenizer.ends:
             rules.append(EndAfter(self.tokenizer.ends))
         if self.stops:
@@ -242,38 +265,48 @@ class _GenerationJob:
         return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
 
     def limit(self, length: int) -> int:
-        """Tokens of a continuation, its end included, which nobody reads any more."""
-        most = self.model.max_length
-        return 1 + (self.most if most is None else min(self.most, most - length))
+        """Return the most tokens of a continuation, its end included, which the model never reads."""
+        max_tokens = self.model.max_length
+        return 1 + (self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens - length))
 
     def results(self, rows: list[list[int]], seeds: Sequence[int] | None) -> list[list[Hypothesis]]:
-        """The hypotheses of each prompt. As in ``Job.searched``, the rule of ``utf8`` is only for what would break it;
-        samples are drawn under it from the beginning."""
+        """Return the hypotheses of each prompt.
+
+        As in ``Job.search``, only searches that would break the rule of ``utf8`` are repeated under it; samples are
+        drawn under it at once.
+        """
         drawn = not isinstance(self.cfg, Greedy | Beam)
-        found = self.found(rows, seeds, drawn)
+        found = self.search(rows, seeds, drawn)
         broken = [
-            i for i, some in enumerate(found) if not (drawn or self.as_original) and any(map(self.is_broken, some))
+            i
+            for i, some in enumerate(found)
+            if not (drawn or self.as_original) and any(map(self.is_invalid_utf8, some))
         ]
         if broken:
             own = None if seeds is None else [seeds[i] for i in broken]
-            for i, hypotheses in zip(broken, self.found([rows[i] for i in broken], own, True), strict=True):
+            for i, hypotheses in zip(broken, self.search([rows[i] for i in broken], own, True), strict=True):
                 found[i] = hypotheses
         return found
 
-    def is_broken(self, hypothesis: Hypothesis) -> bool:
+    def is_invalid_utf8(self, hypothesis: Hypothesis) -> bool:
+        """Return whether the tokens spell bytes that form no character."""
         return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
 
-    def found(self, rows: list[list[int]], seeds: Sequence[int] | None, whole: bool) -> list[list[Hypothesis]]:
-        strategy, choices = self.walk(rows, seeds, whole)
+    def search(
+        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool
+    ) -> list[list[Hypothesis]]:
+        """Search once; return the hypotheses of each prompt."""
+        strategy, choices = self.walk(rows, seeds, whole_characters)
         for _ in choices:
             pass
         return strategy.results()
 
-    def readable(self, row: list[int], found: Hypothesis) -> Continuation:
+    def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:
+        """Decode a hypothesis, up to its end or a stop string."""
         stream = TextStream(self.tokenizer, row, self.stops)
-        text = self.whole("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
+        text = self.readable_text("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
         ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
         tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
-        if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # it has ended there; EOS was put behind by a rule
+        if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # the text ended there; a rule then forced EOS
             tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
         return Continuation(text, ended, found.score, total, tokens, log_probs)

@@ -1,4 +1,4 @@
-"""From texts to translations: cut into parts, in batches of like length, and joined again in their order."""
+"""Translation jobs: texts are split into parts, searched in batches, and joined again in their order."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,14 +38,14 @@ from dragoman.text.invariants import is_wordless, keep_verbatim
 from dragoman.text.tokens.tokenizer import BOS, SOURCE_FRAME, Tokenizer
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and what there is to do."""
+"""Called with the number done and the number in all."""
 
-LOT = 4096
-"""Texts searched in one go: until its end, all that was said in any beam is kept."""
+SEARCH_CHUNK = 4096
+"""Most texts searched in one call: until it ends, every token emitted in any beam stays in memory."""
 
 
 class Job:
-    """How to translate; and the steps of doing so."""
+    """The settings of a translation and its steps."""
 
     def __init__(
         self,
@@ -74,21 +74,30 @@ class Job:
     def translate(
         self, given: Sequence[str | Request], first_row: int, progress: Progress | None = None
     ) -> list[Translation]:
+        """Translate each text; rows are counted from ``first_row``.
+
+        Raises:
+            DataError: a text or its constraints cannot be used; the message names the row.
+        """
         requests = list(map(as_request, given))
         parts = [self.parts(request, row) for row, request in enumerate(requests, first_row)]
-        asked = [
-            self.asked(request, some, row)
-            for row, (request, some) in enumerate(zip(requests, parts, strict=True), first_row)
+        questions = [
+            self.part_requests(request, segments, row)
+            for row, (request, segments) in enumerate(zip(requests, parts, strict=True), first_row)
         ]
-        distinct = list(dict.fromkeys(request for some in asked for request in some))  # what recurs is done once
-        answers = dict(zip(distinct, self.answers(distinct, progress), strict=True))
+        distinct = list(dict.fromkeys(question for row in questions for question in row))  # repeats are searched once
+        answers = dict(zip(distinct, self.translate_requests(distinct, progress), strict=True))
         return [
-            self.joined(row, request.text, some, [answers[one] for one in wanted])
-            for row, (request, some, wanted) in enumerate(zip(requests, parts, asked, strict=True), first_row)
+            self.assemble(row, request.text, segments, [answers[question] for question in asked])
+            for row, (request, segments, asked) in enumerate(zip(requests, parts, questions, strict=True), first_row)
         ]
 
     def parts(self, request: Request, row: int) -> list[TextSegment]:
-        """What is translated of a text: all of it at once, if it is not too long; nothing, if it has no word."""
+        """Return the segments of a text that are translated by themselves: one if it is short, none if it has no word.
+
+        Raises:
+            DataError: half of a surrogate pair.
+        """
         for text in (*request.context, request.text):
             if half := _SURROGATE.search(text):
                 raise DataError(
@@ -97,24 +106,27 @@ class Job:
                 )
         self.context.check(request.context)
         tidy = normalise(request.text)
-        if not tidy or (self.is_free(request) and is_wordless(tidy)):
+        if not tidy or (self.is_unconstrained(request) and is_wordless(tidy)):
             return []
         fits, parts = partial(self.fits, len(request.tags)), list[TextSegment]()
-        bound = request.prefix or request.prefix_ids or request.required  # which may be of any of the sentences
+        bound = request.prefix or request.prefix_ids or request.required  # any sentence could be the one that is meant
         for sentence in (NO_SPLITTING if bound else self.splitter).parts(tidy):
-            pieces = segment(sentence.text, fits)
-            parts += [piece._replace(cut=len(pieces) > 1) for piece in pieces]
+            segments = segment(sentence.text, fits)
+            parts += [each._replace(split=len(segments) > 1) for each in segments]
             parts[-1] = parts[-1]._replace(glue=sentence.glue)
         return parts
 
-    def is_free(self, request: Request) -> bool:
-        """Return whether nothing has to be in the translation."""
+    def is_unconstrained(self, request: Request) -> bool:
+        """Return whether the translation has no prefix and no required term."""
         wanted = request.prefix or request.prefix_ids or request.required
         return not wanted and (self.glossary is None or not self.glossary.of(request.text)[0])
 
-    def asked(self, request: Request, parts: list[TextSegment], row: int) -> list[Request]:
-        """What is asked of the parts of a text: the first one begins as the whole is to begin, and holds its terms; a
-        further one has those before it as its context."""
+    def part_requests(self, request: Request, parts: list[TextSegment], row: int) -> list[Request]:
+        """Return a request for each part of a text.
+
+        The first part gets the prefix and the required terms of the text. Each further part gets the parts before it as
+        its context.
+        """
         found, before = list[Request](), list(request.context)
         for part in parts:
             context = self.context.select(before)
@@ -123,144 +135,160 @@ class Job:
             before = [*context, part.text]
         return found
 
-    def with_terms(self, asked: Request, row: int) -> Request:
-        """With those that the glossary has for its text."""
+    def with_terms(self, request: Request, row: int) -> Request:
+        """Return the request with the glossary's terms for its text added.
+
+        Raises:
+            DataError: the constraints cannot be met; the message names the row.
+        """
         if self.glossary is not None:
-            required, forbidden = self.glossary.of(asked.text)
-            asked = replace(asked, required=asked.required + required, forbidden=asked.forbidden + forbidden)
+            required, forbidden = self.glossary.of(request.text)
+            request = replace(request, required=request.required + required, forbidden=request.forbidden + forbidden)
         try:
-            self.constraints.check(asked, self.model.max_length)
+            self.constraints.check(request, self.model.max_length)
         except ConfigError as error:
             raise DataError(f"row {row}: {error}") from None
-        return asked
+        return request
 
     def fits(self, tags: int, text: str) -> bool:
+        """Return whether a text with this many tags can be translated at once."""
         most = self.model.max_length
         if len(text) > self.longest or most is None:
             return len(text) <= self.longest
         return tags + len(self.source_tokenizer.encode(text)) + len(self.source_tokenizer.frame(SOURCE_FRAME)) <= most
 
-    def answers(self, asked: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
-        """The translations of each text, in its place."""
-        rows = source_rows(self.source_tokenizer, [request.pair for request in asked], self.model.max_length)
+    def translate_requests(self, requests: list[Request], progress: Progress | None) -> list[tuple[Candidate, ...]]:
+        """Return the candidates of each request, in the order of the requests."""
+        rows = source_rows(self.source_tokenizer, [request.pair for request in requests], self.model.max_length)
         found: list[tuple[Candidate, ...]] = [()] * len(rows)
         done = 0
-        for lot, room in self.lots(asked):
+        for batch, batch_tokens in self.batches(requests):
 
-            def tell(now: int, before: int = done) -> None:
+            def report(now: int, before: int = done) -> None:
                 if progress:
                     progress(before + now, len(rows))
 
-            results = self.searched([rows[i] for i in lot], [asked[i] for i in lot], room, tell)
-            for i, candidates in zip(lot, results, strict=True):
-                found[i] = self.aligned(rows[i], candidates)
-            done += len(lot)
+            results = self.search([rows[i] for i in batch], [requests[i] for i in batch], batch_tokens, report)
+            for i, candidates in zip(batch, results, strict=True):
+                found[i] = self.with_alignments(rows[i], candidates)
+            done += len(batch)
         return found
 
-    def searched(
-        self, rows: list[list[int]], asked: list[Request], room: int, tell: Callable[[int], None]
+    def search(
+        self, rows: list[list[int]], requests: list[Request], batch_tokens: int, report: Callable[[int], None]
     ) -> list[tuple[Candidate, ...]]:
-        """Search, and search anew under the rule of ``utf8`` where a candidate is no text.
+        """Search, and repeat the search under the rule of ``utf8`` where a candidate is not valid UTF-8.
 
-        The rule would cost every step of every search, and bytes that are no character are rarely the likeliest. A
-        greedy search comes to the same either way. Samples are drawn under it from the beginning, because it changes
-        what they are drawn from.
+        The rule costs time in every step, and bytes that form no character are rarely the most probable. Greedy search
+        gives the same answer either way. Samples are drawn under the rule at once, because it changes their
+        distribution.
         """
         drawn = not isinstance(self.cfg, Greedy | Beam | DiverseBeam)
-        results = self.under_rules(rows, asked, room, drawn, tell)
-        broken = [i for i, some in enumerate(results) if any(REPLACEMENT in c.text for c in some)]
+        results = self.search_under_rules(rows, requests, batch_tokens, drawn, report)
+        broken = [i for i, each in enumerate(results) if any(REPLACEMENT in c.text for c in each)]
         if broken and not drawn:
-            some = [rows[i] for i in broken], [asked[i] for i in broken]
-            for i, candidates in zip(broken, self.under_rules(*some, room, True), strict=True):
+            inputs = [rows[i] for i in broken], [requests[i] for i in broken]
+            repeated = self.search_under_rules(*inputs, batch_tokens, True)
+            for i, candidates in zip(broken, repeated, strict=True):
                 results[i] = candidates
         return results
 
-    def under_rules(
+    def search_under_rules(
         self,
         rows: list[list[int]],
-        asked: list[Request],
-        room: int,
+        requests: list[Request],
+        batch_tokens: int,
         whole_characters: bool,
-        tell: Callable[[int], None] = lambda done: None,
+        report: Callable[[int], None] = lambda done: None,
     ) -> list[tuple[Candidate, ...]]:
+        """Search once, under all rules; ``whole_characters`` adds that of ``utf8``."""
         table = self.utf8 if whole_characters else None
 
-        def started(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
-            begun = SearchStart(source.new_full((len(source), 1), BOS), source)
-            cfg, rules = self.constraints.start([asked[i] for i in numbers], self.cfg, self.device)
-            rules = [*(rule.start(begun) for rule in self.general), *rules]
+        def make_search(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
+            start = SearchStart(source.new_full((len(source), 1), BOS), source)
+            cfg, rules = self.constraints.start([requests[i] for i in numbers], self.cfg, self.device)
+            rules = [*(rule.start(start) for rule in self.general), *rules]
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
-        return self.readable(search_all(self.model, rows, started, room, self.policy, progress=tell))
+        return self.to_candidates(search_all(self.model, rows, make_search, batch_tokens, self.policy, progress=report))
 
-    def lots(self, asked: list[Request]) -> Iterator[tuple[list[int], int]]:
-        """Together those of which the like is asked, with room for so many source tokens at a time: equally many
-        required terms, for each needs a wider beam the more there are; and by themselves those that may say what they
-        like, or begin as they like."""
-        kinds = [(bool(r.required or r.forbidden), len(r.required), bool(r.prefix or r.prefix_ids)) for r in asked]
+    def batches(self, requests: list[Request]) -> Iterator[tuple[list[int], int]]:
+        """Yield the indices of requests that are searched in one call, and the source tokens of its batches.
+
+        Requests in one call have constraints of the same kind. The number of required terms is equal, because the beam
+        grows with it. Unconstrained requests, and those with a prefix alone, are searched by themselves.
+        """
+        kinds = [(bool(r.required or r.forbidden), len(r.required), bool(r.prefix or r.prefix_ids)) for r in requests]
         for kind in sorted(set(kinds)):
-            some = [i for i in range(len(asked)) if kinds[i] == kind]
-            room = self.batch_tokens // (self.cfg.size * (STAGES * kind[1] + 1))
-            for start in range(0, len(some), LOT):
-                yield some[start : start + LOT], room
+            members = [i for i in range(len(requests)) if kinds[i] == kind]
+            batch_tokens = self.batch_tokens // (self.cfg.size * (STAGES * kind[1] + 1))
+            for start in range(0, len(members), SEARCH_CHUNK):
+                yield members[start : start + SEARCH_CHUNK], batch_tokens
 
     @cached_property
     def constraints(self) -> ConstraintBuilder:
+        """Builder of the rules for prefixes and terms."""
         return ConstraintBuilder(SpelledVocabulary(self.target_tokenizer))
 
     @cached_property
     def utf8(self) -> Utf8Table | None:
+        """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
         return Utf8Table.of(self.target_tokenizer, self.device)
 
-    def readable(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
-        hypotheses = [h for some in results for h in some]
+    def to_candidates(self, results: list[list[Hypothesis]]) -> list[tuple[Candidate, ...]]:
+        """Decode hypotheses into distinct candidate texts, best first."""
+        hypotheses = [h for each in results for h in each]
         texts = iter(self.target_tokenizer.decode_batch([h.tokens[:-1] for h in hypotheses]))
         choose = self.cfg.ranked if isinstance(self.cfg, MinimumBayesRisk) else _distinct
         return [
             choose(
                 Candidate(normalise(next(texts)), h.score, h.log_prob, h.tokens, h.token_log_probs, h.truncated)
-                for h in some
+                for h in each
             )
-            for some in results
+            for each in results
         ]
 
-    def aligned(self, source: list[int], candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    def with_alignments(self, source: list[int], candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        """Return the candidates with word alignments, where these are wanted."""
         if self.aligner is None:
             return candidates
         alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
-    def joined(
+    def assemble(
         self, row: int, source: str, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
     ) -> Translation:
+        """Join the answers to the parts of a text; a text without parts is its own translation."""
         if not parts:
             text = keep_verbatim(source) if source.strip() else ""
             links = None if self.aligner is None or not text else tuple((i, i) for i in range(len(text.split())))
             return Translation(row, source, (Candidate(text, 0.0, 0.0, (), (), truncated=False, alignment=links),))
         warnings: list[str] = []
-        answers = [tuple(self.judged(p.text, c) for c in some) for p, some in zip(parts, answers, strict=True)]
-        if any(part.cut for part in parts):
-            warnings.append(f"row {row}: too long to be translated at once: cut into {len(parts)} parts")
-        candidates = answers[0] if len(parts) == 1 else self.whole(parts, answers)
+        answers = [tuple(self.with_confidence(p.text, c) for c in a) for p, a in zip(parts, answers, strict=True)]
+        if any(part.split for part in parts):
+            warnings.append(f"row {row}: too long to be translated at once: split into {len(parts)} parts")
+        candidates = answers[0] if len(parts) == 1 else self.best_combinations(parts, answers)
         if candidates[0].truncated:
             warnings.append(f"row {row}: {TRUNCATED}")
         return Translation(row, source, candidates, tuple(warnings), candidates[0].confidence or 0.0)
 
-    def judged(self, source: str, candidate: Candidate) -> Candidate:
-        """Return ``candidate`` with how far it can be trusted as a translation of ``source``."""
+    def with_confidence(self, source: str, candidate: Candidate) -> Candidate:
+        """Return ``candidate`` with its confidence as a translation of ``source``."""
         judge = self.calibration.confidence
         return replace(candidate, confidence=judge.of(source, candidate) if judge else candidate.mean_probability)
 
-    def whole(self, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]) -> tuple[Candidate, ...]:
-        """Return the best ways to put candidates of the parts together, at most as many as were asked for."""
-        ways = [([c], c.score) for c in answers[0]]
+    def best_combinations(
+        self, parts: list[TextSegment], answers: list[tuple[Candidate, ...]]
+    ) -> tuple[Candidate, ...]:
+        """Return the best combinations of the parts' candidates, at most ``nbest``; a beam over the parts."""
+        prefixes = [([c], c.score) for c in answers[0]]
         for candidates in answers[1:]:
-            longer = [([*chosen, c], score + c.score) for chosen, score in ways for c in candidates]
-            ways = sorted(longer, key=lambda way: -way[1])[: max(1, self.cfg.nbest)]
-        return _distinct(self.in_one(parts, chosen) for chosen, _ in ways)
+            longer = [([*chosen, c], score + c.score) for chosen, score in prefixes for c in candidates]
+            prefixes = sorted(longer, key=lambda prefix: -prefix[1])[: max(1, self.cfg.nbest)]
+        return _distinct(self.concatenate(parts, chosen) for chosen, _ in prefixes)
 
-    def in_one(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
-        """One candidate that is made of several; its score is the mean of theirs."""
+    def concatenate(self, parts: list[TextSegment], best: list[Candidate]) -> Candidate:
+        """Return one candidate made of the parts' candidates; its score is the mean of theirs."""
         text = "".join(c.text + glue_after(part, c.text) for part, c in zip(parts, best, strict=True))
         return Candidate(
             text=normalise(text),
@@ -270,13 +298,16 @@ class Job:
             token_log_probs=sum((c.token_log_probs for c in best), ()),
             truncated=any(c.truncated for c in best),
             confidence=min(c.confidence or 0.0 for c in best),
-            alignment=_end_to_end(parts, best) if self.aligner else None,
+            alignment=_concatenated_links(parts, best) if self.aligner else None,
             parts=tuple(PartAnswer(part.text, c.text) for part, c in zip(parts, best, strict=True)),
         )
 
 
-def _end_to_end(parts: list[TextSegment], best: list[Candidate]) -> Links:
-    """The links of the whole: words are counted on from part to part, those that a part's end cuts counted once."""
+def _concatenated_links(parts: list[TextSegment], best: list[Candidate]) -> Links:
+    """Return the links of the joined text: words are counted on from part to part.
+
+    A word that the end of a part divides is counted once.
+    """
     source = target = 0
     links: list[tuple[int, int]] = []
     for part, candidate in zip(parts, best, strict=True):
@@ -288,7 +319,7 @@ def _end_to_end(parts: list[TextSegment], best: list[Candidate]) -> Links:
 
 
 def _distinct(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """The same text may be found in several tokenisations: the best of them stands for it."""
+    """Return the first candidate of each text: search may find one text in several tokenisations."""
     first: dict[str, Candidate] = {}
     for candidate in candidates:
         first.setdefault(candidate.text, candidate)

@@ -1,4 +1,4 @@
-"""Texts of several lines: each line is translated by itself, and the line ends between them stay."""
+"""Texts of several lines: each line is translated by itself, and the line ends between them are kept."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,37 +18,39 @@ def translate_lines(
 ) -> list[Translation]:
     """Translate each line of each text.
 
-    The first line that says something begins as the whole is to begin and holds its terms; each has those before it as
-    its context.
+    The first line that is not blank gets the request's prefix and required terms. Each line has those before it as its
+    context.
     """
     ends = [_LINE_END.findall(request.text) for request in requests]
     if not any(ends):
         return job.translate(requests, first_row, progress)
-    lines = [_lines_of(one, job) if some else [one] for one, some in zip(requests, ends, strict=True)]
-    rows = [row for row, some in enumerate(lines, first_row) for _ in some]
+    lines = [_lines_of(each, job) if found else [each] for each, found in zip(requests, ends, strict=True)]
+    rows = [row for row, group in enumerate(lines, first_row) for _ in group]
     try:
-        answers = iter(job.translate([line for some in lines for line in some], 1, progress))
+        answers = iter(job.translate([line for group in lines for line in group], 1, progress))
     except DataError as error:
         raise DataError(_ROW.sub(lambda found: f"row {rows[int(found[1]) - 1]}", str(error))) from None
     found = []
-    for row, (request, some, between) in enumerate(zip(requests, lines, ends, strict=True), first_row):
-        answered = [next(answers) for _ in some]
-        warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for one in answered for warning in one.warnings)
-        whole = answered[0].candidates if not between else (_joined(request.text, answered, between),)
+    for row, (request, group, between) in enumerate(zip(requests, lines, ends, strict=True), first_row):
+        answers_of_row = [next(answers) for _ in group]
+        warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for one in answers_of_row for warning in one.warnings)
+        candidates = answers_of_row[0].candidates if not between else (_joined(request.text, answers_of_row, between),)
         found.append(
-            Translation(row, request.text, whole, tuple(warnings), min(answer.confidence for answer in answered))
+            Translation(
+                row, request.text, candidates, tuple(warnings), min(answer.confidence for answer in answers_of_row)
+            )
         )
     return found
 
 
 def _lines_of(request: Request, job: Job) -> list[Request]:
-    found, before, begun = list[Request](), list(request.context), False
+    found, before, started = list[Request](), list(request.context), False
     for text in _LINE_END.split(request.text):
         if not text.strip():
             found.append(Request(""))
-        elif not begun:
+        elif not started:
             found.append(replace(request, text=text))
-            begun = True
+            started = True
         else:
             context = job.context.select(before)
             found.append(Request(text, forbidden=request.forbidden, tags=request.tags, context=context))
@@ -74,7 +76,7 @@ def _joined(source: str, answers: list[Translation], ends: list[str]) -> Candida
 
 
 def _alignment(source: str, best: Iterable[Candidate]) -> tuple[tuple[int, int], ...] | None:
-    """Words are counted on from line to line; None where no line has been aligned."""
+    """Join the alignments of all lines, counting words from line to line; None where no line has been aligned."""
     words, written, links, any_aligned = 0, 0, list[tuple[int, int]](), False
     for line, candidate in zip(_LINE_END.split(source), best, strict=True):
         any_aligned |= candidate.alignment is not None

@@ -1,5 +1,4 @@
-"""A trained model made ready to run: where, in which numbers, and by whose kernels; chosen by the machine unless told
-otherwise."""
+"""Preparation of a trained model for inference: device, number format and kernels, chosen by measurement by default."""
 
 import logging
 import time
@@ -24,20 +23,20 @@ log = logging.getLogger(__name__)
 
 
 def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str = "auto") -> AnyModel:
-    """``model``, or one made of its parts, on a device, laid out for decoding. Nothing learns after this, and ``model``
-    itself is used up.
+    """Return ``model``, or a model made of its parts, on a device and laid out for decoding.
 
-    On CPUs a translator or language model runs by kernels of our own, where there is a C compiler to build them, and
-    where they know what it is made of (``model/kernels/native.py``); else by PyTorch's. Which it is, is logged.
+    The result cannot be trained, and ``model`` itself must not be used afterwards. On CPUs a translator or language
+    model runs by kernels of our own, if there is a C compiler to build them and if they know all of its parts
+    (``model/inference/native.py``); else by PyTorch's. The log states which.
 
     Args:
         model: as it was trained.
         device: as torch names it; ``auto`` is the GPU if there is one.
-        precision: ``auto`` is bfloat16 where its products are faster here, else float32. ``int8`` is products of whole
-            numbers of 8 bits, with scales by output and by row, and all else in float32: for CPUs.
+        precision: ``auto`` is bfloat16 where its products are faster on this machine, else float32. ``int8`` computes
+            products of 8-bit integers, with scales by output and by row, and all else in float32: for CPUs.
 
     Raises:
-        ConfigError: no such device or precision, or a precision that is not for this device.
+        ConfigError: no such device or precision, or a precision that this device does not support.
     """
     precision = spelt_out(precision)
     if precision not in get_args(DecodingPrecision):
@@ -48,36 +47,38 @@ def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str 
     keep_memory()
     why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
     if why_not is None and isinstance(model, Transformer) and model.embed.tokens.weight.dtype == torch.float32:
-        numbers = remembered_numbers() if precision == "auto" else cast(NumberFormat, precision)
-        return cast(AnyModel, by_kernels(model, numbers))
-    return by_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
+        number_format = remembered_number_format() if precision == "auto" else cast(NumberFormat, precision)
+        return cast(AnyModel, prepare_kernels(model, number_format))
+    return prepare_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
 
 
 def resolve_auto(device: str, precision: str) -> tuple[str, str]:
-    """What ``auto`` comes to here and now, so that it can be written down and asked for again.
+    """Return the device and precision that ``auto`` selects on this machine, so that they can be recorded.
 
     Raises:
         ConfigError: no such device.
     """
-    place, precision = place_named(device), spelt_out(precision)
+    place, precision = torch_device(device), spelt_out(precision)
     if precision == "auto":
         by_ours = place.type == "cpu" and unavailable() is None
-        precision = remembered_numbers() if by_ours else precision_of("auto", place)
+        precision = remembered_number_format() if by_ours else precision_of("auto", place)
     return str(place), precision
 
 
-def by_kernels(model: Transformer, numbers: NumberFormat) -> Transformer:
-    pack(model, panels(numbers))
+def prepare_kernels(model: Transformer, number_format: NumberFormat) -> Transformer:
+    """Lay out ``model`` for kernels of our own, as far as they know its parts; log how it will run."""
+    pack(model, panels(number_format))
     try:
         model = NativeTransformer(model)
     except UnknownToKernels as part:
-        log.info("decoding in %s: products by kernels of our own, steps by PyTorch, for %s", numbers, part)
+        log.info("decoding in %s: products by kernels of our own, steps by PyTorch, for %s", number_format, part)
     else:
-        log.info("decoding in %s by kernels of our own", numbers)
+        log.info("decoding in %s by kernels of our own", number_format)
     return model
 
 
-def by_pytorch(model: AnyModel, place: torch.device, precision: str, why: str) -> AnyModel:
+def prepare_pytorch(model: AnyModel, place: torch.device, precision: str, why: str) -> AnyModel:
+    """Lay out ``model`` for PyTorch's kernels; log ``why`` it does not run by our own."""
     if precision != "int8" and (precision := precision_of(precision, place)) == "bfloat16":
         model.bfloat16()
     log.info("decoding in %s by PyTorch: %s", precision, why)
@@ -86,40 +87,44 @@ def by_pytorch(model: AnyModel, place: torch.device, precision: str, why: str) -
 
 
 def precision_of(precision: str, place: torch.device) -> str:
-    """As ``choose_precision``; what is measured on a CPU is remembered, so that every process answers alike."""
+    """Same as ``choose_precision``, but a CPU's measurement is stored, so that every process chooses the same."""
     if precision != "auto" or place.type != "cpu":
         return choose_precision(cast(Precision, precision), place)
-    return _one_of(
+    return _known_or_float32(
         get_args(NumberFormat)[:2], remembered("precision of PyTorch", lambda: choose_precision("auto", place))
     )
 
 
-def remembered_numbers() -> NumberFormat:
-    """``chosen_numbers`` as they were first measured on this machine."""
-    return _one_of(get_args(NumberFormat)[:2], remembered("precision of kernels in C", chosen_numbers))
+def remembered_number_format() -> NumberFormat:
+    """Return ``fastest_number_format`` as it was first measured on this machine."""
+    return _known_or_float32(get_args(NumberFormat)[:2], remembered("precision of kernels in C", fastest_number_format))
 
 
-def _one_of(known: tuple[NumberFormat, ...], found: str) -> NumberFormat:
-    return cast(NumberFormat, found) if found in known else "float32"  # a file that somebody has edited
+def _known_or_float32(known: tuple[NumberFormat, ...], found: str) -> NumberFormat:
+    return cast(NumberFormat, found) if found in known else "float32"  # somebody may have edited the file
 
 
 @cache
-def chosen_numbers() -> NumberFormat:
-    """bfloat16 if both one row and 64 of them are multiplied faster so than in float32, here and now: in milliseconds,
-    once for each process. Whole numbers are faster still, and are never chosen unasked: they round more."""
+def fastest_number_format() -> NumberFormat:
+    """Return bfloat16 if its products are faster here than float32's, both for one row and for 64.
+
+    The measurement takes milliseconds, once for each process. 8-bit integers are faster still, but round more, so they
+    are only used on request.
+    """
     if not library().multiplies_bfloat16:
         return "float32"
     seconds = {
-        numbers: [seconds_of_product(numbers, rows) for rows in (1, 64)] for numbers in get_args(NumberFormat)[:2]
+        number_format: [seconds_of_product(number_format, rows) for rows in (1, 64)]
+        for number_format in get_args(NumberFormat)[:2]
     }
     gains = [slow / fast for slow, fast in zip(seconds["float32"], seconds["bfloat16"], strict=True)]
     log.info("bfloat16 products take 1/%.1f of float32's time for one row, 1/%.1f for 64", *gains)
     return "bfloat16" if min(gains) > 1 else "float32"
 
 
-def seconds_of_product(numbers: NumberFormat, rows: int, width: int = 512) -> float:
-    """The least of several."""
-    layer, x, taken = Panels([nn.Linear(width, 4 * width)], numbers), torch.ones(rows, width), []
+def seconds_of_product(number_format: NumberFormat, rows: int, width: int = 512) -> float:
+    """Return the shortest of several measured times: the others were disturbed."""
+    layer, x, taken = Panels([nn.Linear(width, 4 * width)], number_format), torch.ones(rows, width), []
     for _ in range(10):
         began = time.perf_counter()
         layer(x)
@@ -128,16 +133,16 @@ def seconds_of_product(numbers: NumberFormat, rows: int, width: int = 512) -> fl
 
 
 def on_device(model: AnyModel, device: str) -> AnyModel:
-    """``model`` itself, there, and else as it was.
+    """Move ``model`` to a device, and leave it otherwise unchanged.
 
     Raises:
         ConfigError: no such device.
     """
-    return model.to(place_named(device))
+    return model.to(torch_device(device))
 
 
-def place_named(device: str) -> torch.device:
-    """
+def torch_device(device: str) -> torch.device:
+    """Return the device that a name such as ``auto`` or ``cuda:1`` stands for.
     Raises:
         ConfigError: no such device.
     """

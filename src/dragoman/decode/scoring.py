@@ -1,4 +1,4 @@
-"""How likely given translations are to a model: of each pair, and of many together."""
+"""Scoring: log-probabilities of given translations, and perplexities."""
 
 import math
 from collections.abc import Sequence
@@ -16,24 +16,26 @@ from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 @dataclass(frozen=True)
 class ScoredPair:
+    """A pair with the log-probability of its target."""
+
     row: int
-    """Number of the pair, counted from 1."""
+    """Row number of the pair, counted from 1."""
     source: str
     target: str
     log_prob: float
-    """Natural logarithm of the probability of the target, its end included, as the tokenizer cuts it."""
+    """Natural logarithm of the probability of the target, its end included, in the tokenizer's tokens."""
     tokens: tuple[int, ...]
     """Ids of the target; the last is EOS."""
     token_log_probs: tuple[float, ...]
 
     @property
     def perplexity(self) -> float:
-        """Of a token: the inverse of the geometric mean of their probabilities."""
+        """Perplexity per token: the inverse of the geometric mean of the tokens' probabilities."""
         return _perplexity(self.log_prob, len(self.tokens))
 
 
 def perplexity(scored: Sequence[ScoredPair]) -> float:
-    """Of a token among all pairs'."""
+    """Return the perplexity per token over all pairs."""
     return _perplexity(math.fsum(pair.log_prob for pair in scored), sum(len(pair.tokens) for pair in scored))
 
 
@@ -44,7 +46,7 @@ def score_pairs(
     pairs: Sequence[Pair | Sourced],
     **options,
 ) -> list[ScoredPair]:
-    """As ``Translator.score``."""
+    """Score pairs as ``Translator.score`` describes."""
     tidy = [pair._replace(source=normalise(pair.source)) for pair in pairs]
     sources = source_rows(source_tokenizer, tidy, model.max_length)
     targets = _ids(target_tokenizer, [pair.target for pair in pairs])

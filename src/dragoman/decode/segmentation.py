@@ -1,6 +1,6 @@
 # ruff: noqa: RUF001  (punctuation of many scripts)
-"""Cutting a text that is too long for a model, where it hurts least: between sentences, clauses, words, and only then
-inside a word."""
+"""Segmentation of texts that are too long for a model: between sentences, then clauses, then words, and last inside a
+word."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 
 class TextSegment(NamedTuple):
+    """A part of a text that is translated by itself."""
+
     text: str
     glue: str
-    """What stands between its translation and that of the next part."""
-    cut: bool = False
-    """It is less than a sentence, or several, because the text was too long."""
+    """Text between its translation and that of the next part."""
+    split: bool = False
+    """True where the text was too long: the segment is part of a sentence, or one of several."""
 
 
 def glue_after(part: TextSegment, translation: str) -> str:
@@ -33,7 +35,7 @@ _WITHOUT_SPACE = re.compile(r"""[。！？｡，、；：]["'”’」』）]*$|
 
 
 def segment(text: str, fits: Callable[[str], bool]) -> list[TextSegment]:
-    """The parts of ``text``, none of them empty: the whole if it fits, else its sentences, and what they need.
+    """Return the parts of ``text``, none of them empty: the text if it fits, else its sentences or parts of them.
 
     A single character is returned whether it fits or not.
     """
@@ -43,14 +45,14 @@ def segment(text: str, fits: Callable[[str], bool]) -> list[TextSegment]:
 
 
 _SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*\s+ | [。！？｡؟۔।॥]+["'”’」』）]*\s*""", re.VERBOSE)
-_CUTS = [re.compile(r"[,;:–—]\s+|[、，；：،؛]\s*"), re.compile(r"\s+")]  # between clauses, between words
+_BOUNDARIES = [re.compile(r"[,;:–—]\s+|[、，；：،؛]\s*"), re.compile(r"\s+")]  # between clauses, between words
 
 
 def sentences(text: str) -> Iterator[TextSegment]:
-    """The sentences of a text, the last with what follows it."""
+    """Yield the sentences of a text, each with the punctuation that ends it."""
     start = 0
     for end in _ends(_SENTENCE_END, text):
-        if not text[end].islower():  # "e.g. this" goes on
+        if not text[end].islower():  # "e.g. this" is one sentence
             yield TextSegment(text[start:end].strip(), " ")
             start = end
     yield TextSegment(text[start:], "")
@@ -62,12 +64,13 @@ def _halves(part: TextSegment, fits: Callable[[str], bool]) -> Iterator[TextSegm
         yield part
         return
     middle = len(text) // 2
-    cuts = next(filter(None, (_ends(cut, text) for cut in _CUTS)), None)
-    at = min(cuts, key=lambda end: abs(end - middle)) if cuts else middle
-    yield from _halves(TextSegment(text[:at].strip(), " " if cuts else ""), fits)
+    # the boundary nearest to the middle, of the best kind that there is
+    boundaries = next(filter(None, (_ends(pattern, text) for pattern in _BOUNDARIES)), None)
+    at = min(boundaries, key=lambda end: abs(end - middle)) if boundaries else middle
+    yield from _halves(TextSegment(text[:at].strip(), " " if boundaries else ""), fits)
     yield from _halves(TextSegment(text[at:], glue), fits)
 
 
 def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
-    """Where matches end inside the text."""
+    """Return where matches end inside the text."""
     return [match.end() for match in pattern.finditer(text) if 0 < match.end() < len(text)]

@@ -1,8 +1,8 @@
-"""Text sentence by sentence, for models that have learnt from single sentences: they lose the second one of a line.
+"""Sentence splitting, for models trained on single sentences: they lose the second sentence of a line.
 
-Boundaries are found by ``sentencex``, which knows abbreviations and scripts of some 300 languages. A boundary is passed
-over where what follows it may belong to the sentence before: inside a placeholder or a pair of tags, before a small
-letter or a digit, without a space between where the script writes them, and where one side has no word.
+``sentencex`` finds the boundaries; it knows abbreviations and scripts of some 300 languages. A boundary is ignored
+where the text after it may belong to the sentence before: inside a placeholder or a pair of tags, before a lower-case
+letter or a digit, without a space where the script writes spaces, and where one side has no word.
 """
 
 import json
@@ -18,16 +18,16 @@ from dragoman.text.placeholders import Placeholder, Role, find_placeholders
 
 Splitting = Literal["auto", "on", "off"]
 MOSTLY = 0.8
-"""Share of single sentences in the training text from which on ``auto`` splits."""
+"""Fraction of single sentences in the training text from which on ``auto`` splits."""
 SAMPLE = 2000
-"""Training texts that are looked at to tell that share."""
+"""Most training texts inspected to estimate that fraction."""
 LANGUAGE = "en"
-"""The rules for texts whose language is not known; those for the full stops of other scripts hold in any language."""
+"""Rules for texts whose language is not known; those for the full stops of other scripts apply in any language."""
 
 
 @dataclass(frozen=True)
 class NoSplitting:
-    """Takes a text as one."""
+    """Leave a text in one piece."""
 
     def parts(self, text: str) -> list[TextSegment]:
         return [TextSegment(text, "")]
@@ -38,13 +38,13 @@ NO_SPLITTING = NoSplitting()
 
 @dataclass(frozen=True)
 class BySentences:
-    """Takes a text sentence by sentence."""
+    """Split a text into sentences."""
 
     language: str = LANGUAGE
     """A language code, such as de or pt-BR."""
 
     def parts(self, text: str) -> list[TextSegment]:
-        """The sentences of a text, each with the white space that follows it."""
+        """Return the sentences of a text, each with the white space that follows it."""
         parts, start = [], 0
         for end in [*self.ends(text), len(text)]:
             sentence = text[start:end]
@@ -53,7 +53,7 @@ class BySentences:
         return parts
 
     def ends(self, text: str) -> list[int]:
-        """Where sentences end inside the text, the white space after each included."""
+        """Return where sentences end inside the text, the white space after each included."""
         import sentencex
 
         segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]  (the package has no stubs)
@@ -63,14 +63,14 @@ class BySentences:
         placeholders, ends, start, at = find_placeholders(text), [], 0, 0
         for sentence in found[:-1]:
             at += len(sentence)
-            if _divides(text[start:at], text[at:]) and not any(s < at < e for s, e in _wholes(placeholders)):
+            if _divides(text[start:at], text[at:]) and not any(s < at < e for s, e in _spans(placeholders)):
                 ends.append(at)
                 start = at
         return ends
 
 
 def _divides(before: str, after: str) -> bool:
-    """Return whether two stretches of text are a sentence each, by what stands on both sides of the boundary."""
+    """Return whether a boundary separates two sentences, judged by the text on both sides of it."""
     first = next((c for c in after if c.isalnum()), "")
     spaced = before[-1:].isspace() or before[-1:] in _FULL_STOPS
     return spaced and any(map(str.isalpha, before)) and first.isalpha() and not first.islower()
@@ -79,22 +79,22 @@ def _divides(before: str, after: str) -> bool:
 _FULL_STOPS = "。！？｡．॥।۔؟”』」）"  # noqa: RUF001
 
 
-def _wholes(placeholders: Sequence[Placeholder]) -> Iterable[tuple[int, int]]:
-    """Where placeholders begin and end, pairs of tags with all that is between them."""
-    opened: list[int] = []
+def _spans(placeholders: Sequence[Placeholder]) -> Iterable[tuple[int, int]]:
+    """Yield the spans of placeholders; a pair of tags is one span with all that is between them."""
+    open_tags: list[int] = []
     for p in placeholders:
         if p.role is Role.OPENS:
-            opened.append(p.start)
-        start = opened.pop() if p.role is Role.CLOSES and opened else p.start
+            open_tags.append(p.start)
+        start = open_tags.pop() if p.role is Role.CLOSES and open_tags else p.start
         yield start, p.end
 
 
-# ---- what a run has learnt from ---------------------------------------------------------------------
+# ---- counts of a run's training text ----------------------------------------------------------------
 
 
 @config
 class SentenceCount:
-    """How many of some training texts are a single sentence."""
+    """Number of training texts inspected, and of those that are a single sentence."""
 
     texts: int = 0
     single: int = 0
@@ -102,14 +102,16 @@ class SentenceCount:
     @classmethod
     def of(cls, texts: Sequence[str], language: str | None) -> "SentenceCount":
         """Count in a sample of the texts, spread evenly."""
-        some = texts[:: max(1, len(texts) // SAMPLE)]
+        sample = texts[:: max(1, len(texts) // SAMPLE)]
         splitter = BySentences(language or LANGUAGE)
-        return cls(texts=len(some), single=sum(not splitter.ends(text) for text in some))
+        return cls(texts=len(sample), single=sum(not splitter.ends(text) for text in sample))
 
     @classmethod
     def read(cls, data: Path, language: str | None) -> "SentenceCount":
-        """Return what was counted when the run's text was prepared, or count in its validation texts; none where
-        neither is there."""
+        """Return the count made when the run's text was prepared, or else count in its validation texts.
+
+        Return an empty count where neither is there.
+        """
         try:
             if (report := data / "report.json").exists() and "sentences" in (known := json.loads(report.read_bytes())):
                 return from_dict(cls, known["sentences"])
@@ -120,4 +122,5 @@ class SentenceCount:
 
     @property
     def mostly_single(self) -> bool:
+        """True where most training texts were single sentences: the model may lose a second one."""
         return self.texts > 0 and self.single >= MOSTLY * self.texts

@@ -1,15 +1,15 @@
-"""What comes out of a translator."""
+"""Translations and their candidates: the results of a translator."""
 
 import math
 from dataclasses import dataclass, replace
 
 TRUNCATED = "the translation was ended by force at the length limit"
-"""What the warning about a candidate that was cut says."""
+"""Warning about a candidate that the length limit ended."""
 
 
 @dataclass(frozen=True)
 class PartAnswer:
-    """One question to the model and its answer, where several make up a translation."""
+    """One input of the model and its answer, where several make up a translation."""
 
     question: str
     answer: str
@@ -21,22 +21,22 @@ class Candidate:
 
     text: str
     score: float
-    """What candidates are ranked by: the log-probability, corrected for length as the search was told to."""
+    """Value that candidates are ranked by: the log-probability, corrected for length by the search."""
     log_prob: float
     """Natural logarithm of its probability."""
     tokens: tuple[int, ...]
     """Ids in the target vocabulary; each translated part ends with EOS."""
     token_log_probs: tuple[float, ...]
     truncated: bool
-    """The length limit ended it; the model would have gone on."""
+    """True where the length limit ended it; the model would have gone on."""
     alignment: tuple[tuple[int, int], ...] | None = None
-    """(word of the source, word of ``text``), counted from 0, words being what stands between spaces; None where it was
-    not asked for, or where the text was put together around placeholders."""
+    """Pairs (word of the source, word of ``text``), counted from 0, where words are separated by spaces. None where no
+    alignment was wanted, or where the text was put together around placeholders."""
     confidence: float | None = None
-    """As ``Translation.confidence``; None where it was not judged, so that ``mean_probability`` stands for it."""
+    """Same as ``Translation.confidence``; None where it was not judged, and ``mean_probability`` is used instead."""
     parts: tuple[PartAnswer, ...] = ()
-    """Where the text was put together: what the model was asked and answered, in the order of ``tokens``, which spell
-    these answers. Empty where the text is the model's answer to the source."""
+    """Inputs and answers of the model where the text was put together from several, in the order of ``tokens``, which
+    spell these answers. Empty where the text is the model's answer to the source."""
 
     def answers(self, source: str) -> "tuple[PartAnswer, ...]":
         """Return the answers that ``tokens`` spell, as a translation of ``source``; none if the model was not asked."""
@@ -44,27 +44,30 @@ class Candidate:
 
     @property
     def mean_probability(self) -> float:
-        """The geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""
+        """Geometric mean of its tokens' probabilities; 1 for the empty translation of an empty text."""
         return math.exp(min(0.0, self.log_prob) / max(1, len(self.tokens)))
 
 
 @dataclass(frozen=True)
 class Translation:
+    """A text with its translation: one or several candidates, warnings and a confidence."""
+
     row: int
-    """Number of the text, counted from 1."""
+    """Row number of the text, counted from 1."""
     source: str
-    """The text as it was given."""
+    """Text as it was given."""
     candidates: tuple[Candidate, ...]
-    """Best first, no two with the same text; at most as many as the search was asked for. Those of a text that was
-    translated in parts are put together of the best ones of its parts."""
+    """Candidates, best first, no two with the same text; at most as many as the search returns. Those of a text that
+    was translated in parts are combinations of the best ones of its parts."""
     warnings: tuple[str, ...] = ()
-    """What its reader should know, each naming the row."""
+    """Notes for the reader, each naming the row."""
     confidence: float = 1.0
-    """0 to 1, of the best candidate: how likely it is to be good where the run has been calibrated (``dragoman
-    calibrate``); else its ``mean_probability``, which ranks sentences but promises no frequency."""
+    """Confidence in the best candidate, from 0 to 1. Where the run has been calibrated (``dragoman calibrate``) it is
+    the probability that the translation is good. Else it is ``mean_probability``, which ranks sentences but promises no
+    frequency."""
 
     def choosing(self, candidates: tuple[Candidate, ...]) -> "Translation":
-        """Return the same with some of its candidates; confidence and warnings are those of the first one."""
+        """Return the translation with these of its candidates; confidence and warnings are those of the first one."""
         best = candidates[0]
         if best == self.candidates[0]:
             return replace(self, candidates=candidates)
@@ -75,8 +78,10 @@ class Translation:
 
     @property
     def text(self) -> str:
+        """Text of the best candidate."""
         return self.candidates[0].text
 
     @property
     def score(self) -> float:
+        """Score of the best candidate."""
         return self.candidates[0].score

@@ -1,4 +1,4 @@
-"""Texts in, translations out: as many, in the same order, whatever the texts are."""
+"""Translator: a list of texts in, as many translations out, in the same order."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,14 +36,14 @@ from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import Tokenizer
 
-__all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "of_size"]
+__all__ = ["Candidate", "Progress", "Request", "Translation", "Translator", "search_for_beam"]
 
 LONGEST = 1000
-"""Characters of a text taken at once, where no run tells how long its training texts were."""
+"""Most characters of a text translated at once, where no run states how long its training texts were."""
 BATCH_TOKENS = 8192
 """Source tokens translated at a time, padding included, times the hypotheses of each."""
 CHUNK = 4096
-"""Texts read at a time from a stream, and translated in batches of like length."""
+"""Texts read at a time from a stream, and translated in batches of similar length."""
 
 # ---- the translator --------------------------------------------------------------------------------
 
@@ -61,14 +61,14 @@ class Translator:
     ):
         """
         Args:
-            longest: characters of a text taken at once: what is longer is translated in parts.
-            context: what it reads of a document before each text.
+            longest: most characters of a text translated at once; a longer one is translated in parts.
+            context: how much of a document the model reads before each text.
         """
         self.model, self.longest, self.context = model, longest, context
         self.source_tokenizer, self.target_tokenizer = source_tokenizer, target_tokenizer
         self.calibration = NONE
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
-        """Whether a text is translated sentence by sentence."""
+        """Splits a text into the sentences that are translated by themselves."""
 
     @classmethod
     def load(
@@ -83,23 +83,23 @@ class Translator:
         source_language: str | None = None,
         special_tokens: bool = False,
     ) -> "Translator":
-        """The translator that a run has trained.
+        """Load the translator of a run.
 
         Args:
             run: a run directory, or one of its checkpoints.
-            which: ``best``, ``last``, a step, or the name of a checkpoint.
+            which: ``best``, ``last``, a step number, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
             precision: ``float32``, ``bfloat16``, ``int8`` or ``auto``; see ``decode/precision.py``.
-            context: sentences that are read before each text at most; None for as many as in training.
+            context: most sentences that are read before each text; None for as many as in training.
             split_sentences: ``on`` translates each sentence of a text by itself; ``auto`` does so where four of five
                 training texts or more were a single sentence.
-            source_language: a code such as de, for the abbreviations of its sentences; None for what
-                ``data.cleaning.source_language`` says.
-            special_tokens: read special tokens that are spelt out in texts as these tokens.
+            source_language: a code such as de, which selects the abbreviations that end no sentence; None for
+                ``data.cleaning.source_language``.
+            special_tokens: read the spelling of a special token in a text as this token.
 
         Raises:
-            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
-            ConfigError: no such device or precision, or more context than there was in training.
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model is no translator.
+            ConfigError: no such device or precision, or more context than in training.
         """
         model, source_tokenizer, target_tokenizer, config = load_writer(run, which)
         check(run, model, TRANSLATES)
@@ -120,16 +120,19 @@ class Translator:
         return translator
 
     def check_tags(self, tags: Iterable[str]) -> None:
-        """
+        """Check that the model knows these tags.
+
         Raises:
-            ConfigError: a tag that no source of the run's training text had; the message lists those that there are.
+            ConfigError: a tag that no source of the run's training text had; the message lists the known ones.
         """
         for tag in tags:
             self.source_tokenizer.tag(tag)
 
     def document(self, lines: Iterable[str]) -> Iterator[Request]:
-        """Each line of a document as a request, with as many lines before it as the run has learnt to read; a line
-        that says nothing ends a document."""
+        """Yield each line of a document as a request, with as many lines before it as the run has learnt to read.
+
+        A blank line ends a document.
+        """
         return (Request(line, context=before) for line, before in self.context.in_lines(lines))
 
     def translate(
@@ -146,40 +149,40 @@ class Translator:
         cache: str | KVPolicy = DEFAULT,
         progress: Progress | None = None,
     ) -> list[Translation]:
-        """Translate each text; as many translations as texts, in their order.
+        """Translate each text; return as many translations as texts, in their order.
 
-        Each line of a text is translated by itself, and its line ends stay as they are. Other white space and control
-        characters count as one space, as they did in training; a line of nothing else has the translation "". A line
-        without a word, such as 12:30, is its own translation. A line that is too long is translated in parts and says
-        so in its ``warnings``; whether one of several sentences is, ``load`` decides. A text is translated without
-        regard to the others: what stands before it in its document, a ``Request`` tells; ``document`` makes some of the
-        lines of one.
+        Each line of a text is translated by itself, and its line ends are kept. Other white space and control
+        characters count as one space, as in training; a blank line has the translation "". A line without a word, such
+        as 12:30, is its own translation. A line that is too long is translated in parts, with a note in its
+        ``warnings``. ``load`` decides whether the sentences of a line are translated one by one. No text influences
+        another. A ``Request`` passes on the sentences that stand before a text; ``document`` makes requests of the
+        lines of a document.
 
         Args:
-            texts: sentences, or anything else, one translation for each; a ``Request`` says more of what is wanted.
+            texts: sentences or longer texts; a ``Request`` adds constraints.
             beam: hypotheses kept; 1 is greedy search.
-            search: a search in full, instead of ``beam``. Samples depend on its seed and on the text alone, not on the
-                row or the batch: for other samples of a text ask for more, or take another seed.
-            rules: what else may and may not be said, in any search.
-            glossary: terms that translations are to hold, and others that they are not.
+            search: a complete search configuration, instead of ``beam``. Samples depend on its seed and on the text
+                alone, not on row or batch: for other samples of a text ask for more of them, or change the seed.
+            rules: constraints on the tokens, in any search.
+            glossary: terms that translations must contain, and terms that they must not.
             alignments: link the words of each candidate to those of its source.
             batch_tokens: source tokens translated at a time, padding included, times the hypotheses of each.
-            longest: characters of a text taken at once; None for as many as a training text could have. A limit of the
-                model itself holds besides.
-            cache: what attention layers keep of the past, and how; a text such as "paged:16+int8" is read by
-                ``model.cache.parse_cache``.
-            progress: called with how many distinct texts, or parts of long ones, are done, and of how many.
+            longest: most characters of a text translated at once; None for the longest training text. A limit of the
+                model itself also holds.
+            cache: what attention layers cache of the past, and how; a text such as "paged:16+int8" is read by
+                ``model.caches.cache.parse_cache``.
+            progress: called with the number of distinct texts, or parts of long ones, that are done, and of all.
 
         Raises:
             DataError: half of a surrogate pair in a text, which no tokenizer can take, a prefix or a term that the
-                vocabulary cannot express, or demands that contradict each other; the message names the row.
-            ConfigError: a cache that is not known, or does not fit the model, or a tag that the run has not learnt.
-            CheckpointError: a model whose output is not numbers.
-            TypeError: ``texts`` is no list, or holds what is neither a string nor a ``Request``.
+                vocabulary cannot express, or constraints that contradict each other; the message names the row.
+            ConfigError: an unknown cache, one that does not fit the model, or a tag that the run has not learnt.
+            CheckpointError: the model's output is NaN or infinite.
+            TypeError: ``texts`` is no list, or an entry is neither a string nor a ``Request``.
         """
         requests = _requests(texts)
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
+        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -197,14 +200,16 @@ class Translator:
         chunk: int = CHUNK,
         grouping: Grouping = in_groups,
     ) -> Iterator[Translation]:
-        """As ``translate``, for texts without end: reads ``chunk`` of them, or what ``grouping`` makes of so many,
-        yields their translations, and goes on."""
+        """Translate texts from an iterable that may never end; the arguments are those of ``translate``.
+
+        Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
+        """
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or of_size(beam), cache, longest or self.longest, **options)
+        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
         row = 1
-        for some in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
-            yield from translate_lines(_requests(some), row, job)
-            row += len(some)
+        for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
+            yield from translate_lines(_requests(group), row, job)
+            row += len(group)
 
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
@@ -219,20 +224,20 @@ class Translator:
         batch_tokens: int = BATCH_TOKENS,
         progress: Progress | None = None,
     ) -> list[ScoredPair]:
-        """How likely the model finds each target as the translation of its source; in their order.
+        """Score each target as the translation of its source; return the scores in the order of ``pairs``.
 
-        Both sides are normalised as texts are before they are translated, and cut by the tokenizers as in training. The
-        log-probability of a translation that search found, in the tokens it was found in, is the same in both places.
+        Both sides are normalised as texts are before they are translated, and tokenized as in training. A translation
+        that search found gets the same log-probability here, if it has the same tokens.
 
         Args:
-            pairs: of source and target, such as tuples; a ``Sourced`` one may have tags and context.
+            pairs: source and target of each, for example as tuples; a ``Sourced`` one may have tags and context.
             batch_tokens: tokens of both sides read at a time, padding included.
             progress: called with the pairs done and their number.
 
         Raises:
             DataError: a pair with a side that is longer than the model can take; the message names the row.
-            CheckpointError: a model whose output is not numbers.
-            TypeError: ``pairs`` is no list, or holds something else than pairs of strings.
+            CheckpointError: the model's output is NaN or infinite.
+            TypeError: ``pairs`` is no list, or an entry is no pair of strings.
         """
         given = check_list(pairs, "pairs", what="pairs of strings")
         read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
@@ -254,6 +259,6 @@ def _requests(texts: Iterable[str | Request]) -> list[Request]:
     return list(map(as_request, given))
 
 
-def of_size(beam: int) -> SearchConfig:
-    """The search that ``beam`` is short for."""
+def search_for_beam(beam: int) -> SearchConfig:
+    """Return the search for a beam of this size: greedy search for 1."""
     return Greedy() if beam == 1 else Beam(size=beam)

@@ -1,1 +1,1 @@
-"""How well a model translates, in numbers that can be compared with other people's."""
+"""Evaluation: how well a model does, in numbers that can be compared with other people's."""

@@ -1,4 +1,4 @@
-"""What a classifier has to beat: logistic regression on words and pairs of words, or on the numbers of an array.
+"""Baselines of classifiers: logistic regression on words and pairs of words, or on the numbers of an array.
 
 N examples, F features, K labels.
 """
@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STEPS = 100
-"""Steps of L-BFGS at most; it converges in fewer."""
+"""Most steps of L-BFGS; it converges in fewer."""
 
 
 class LogisticRegression(ABC):
-    """Features -> label, in order of ``labels``; L2 penalty 1, as is customary."""
+    """Logistic regression from features to a label of ``labels``, with the customary L2 penalty of 1."""
 
     name: str
     weight: Tensor
-    """(F + 1, K); the last row is a bias."""
+    """Weights (F + 1, K); the last row is a bias."""
 
     def __init__(self, labels: Sequence[str]):
         self.labels = list(labels)
@@ -49,14 +49,14 @@ class LogisticRegression(ABC):
 
     @abstractmethod
     def features(self, given: Sequence[Any]) -> Any:
-        """Of examples, what ``logits`` takes."""
+        """Return the features of examples, as ``logits`` takes them."""
 
     @abstractmethod
     def logits(self, features: Any) -> Tensor: ...
 
 
 class BagOfWords(LogisticRegression):
-    """Which words and neighbouring pairs of words a text holds."""
+    """Features of texts: which words and pairs of neighbouring words they contain."""
 
     name = "bag of words"
 
@@ -67,7 +67,7 @@ class BagOfWords(LogisticRegression):
         self.fit(self.features(texts), true, len(self.index))
 
     def features(self, given: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The features of all texts end to end, and where each text's begin."""
+        """Return the features of all texts end to end, and where each text's begin."""
         bags = map(_bag, given)
         rows = [[*sorted(self.index[f] for f in bag if f in self.index), len(self.index)] for bag in bags]
         starts = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)[:-1]
@@ -83,8 +83,10 @@ def _bag(text: str) -> set[str]:
 
 
 class ArrayFeatures(LogisticRegression):
-    """The numbers of arrays of one shape, each brought to mean 0 and deviation 1; of sequences of frames, their mean
-    and deviation over time."""
+    """Features of arrays of one shape: their numbers, scaled to mean 0 and deviation 1.
+
+    Sequences of frames are first reduced to their mean and deviation over time.
+    """
 
     def __init__(self, arrays: Sequence[np.ndarray], true: Sequence[str], labels: Sequence[str], *, over_time: bool):
         super().__init__(labels)

@@ -1,4 +1,4 @@
-"""Calibration: from translations whose references are known to how far others can be trusted.
+"""Calibration: fit a confidence to translations whose references are known, and select the heads that align words.
 
 N sentences, F features, M bins.
 """
@@ -15,7 +15,7 @@ from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
-from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
 from dragoman.text.cleaning.clean import normalise
@@ -24,21 +24,21 @@ from dragoman.text.lines import Pair, Sourced
 from dragoman.text.tokens.tokenizer import EOS
 
 LEAST = 50
-"""Sentences below which nothing is learnt."""
+"""Fewest sentences to learn from."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
     calibration: Calibration
     good: float
-    """Share of the test sentences that are good."""
+    """Fraction of the test sentences that are good."""
     error_before: float
     """Expected calibration error on the test sentences of the mean token probability."""
     error_after: float
-    """The same, calibrated."""
+    """Expected calibration error on the test sentences of the calibrated confidence."""
     alignment_error: float | None
-    """Of the chosen heads, on words that both sides have in common, other pairs' than they were learnt on; None where
-    there are too few."""
+    """Alignment error rate of the chosen heads on words that both sides have in common, in pairs that they were not
+    learnt on; None where there are too few."""
 
 
 def calibrate(
@@ -54,25 +54,29 @@ def calibrate(
 
     Args:
         good: chrF from which a sentence counts as good.
-        test: others; without them the errors are those of fitting on the even rows and measuring on the odd ones.
+        test: other pairs; without them the errors are measured on the odd rows after a fit on the even ones.
 
     Raises:
         DataError: fewer than ``LEAST`` pairs.
     """
     if len(pairs) < LEAST:
         raise DataError(f"{len(pairs)} pairs are too few to calibrate on: {LEAST} at least")
-    search = of_size(beam)
-    seen, right = _judged(translator, pairs, good, search, progress)
+    search = search_for_beam(beam)
+    translations, right = _translate_and_judge(translator, pairs, good, search, progress)
     if test:
-        new, new_right = _judged(translator, test, good, search, progress)
-        judge = fitted(seen, right, good)
+        new, new_right = _translate_and_judge(translator, test, good, search, progress)
+        confidence = fit_confidence(translations, right, good)
     else:
-        judge, new, new_right = fitted(seen[::2], right[::2], good), seen[1::2], right[1::2]
+        confidence, new, new_right = (
+            fit_confidence(translations[::2], right[::2], good),
+            translations[1::2],
+            right[1::2],
+        )
     plain = np.array([t.candidates[0].mean_probability for t in new])
-    sure = np.array([judge.of(t.source, t.candidates[0]) for t in new])
+    sure = np.array([confidence.of(t.source, t.candidates[0]) for t in new])
     heads, error = _heads(translator, pairs)
     return Calibrated(
-        Calibration(confidence=fitted(seen, right, good), heads=heads),
+        Calibration(confidence=fit_confidence(translations, right, good), heads=heads),
         float(new_right.mean()),
         calibration_error(plain, new_right),
         calibration_error(sure, new_right),
@@ -80,22 +84,22 @@ def calibrate(
     )
 
 
-def _judged(
+def _translate_and_judge(
     translator: Translator,
     pairs: Sequence[Pair | Sourced],
     good: float,
     search: SearchConfig,
     progress: Progress | None,
 ) -> tuple[list[Translation], Bool[np.ndarray, " N"]]:
-    """Translations, and which of them are good."""
+    """Return translations, and which of them are good."""
     found = translator.translate(list(map(request_for, pairs)), search=search, progress=progress)
     metric = METRICS["chrf"]
     counts = metric.counts([t.text for t in found], [pair.target for pair in pairs])
     return found, np.array([metric.value(row) >= good for row in counts])
 
 
-def fitted(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: float) -> Confidence:
-    """Logistic regression by Newton's method, its weights held small by a normal prior of variance 10."""
+def fit_confidence(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: float) -> Confidence:
+    """Fit a logistic regression by Newton's method, with a normal prior of variance 10 on its weights."""
     x = np.array([[*features(t.source, t.candidates[0]), 1.0] for t in found])
     weights, prior = np.zeros(x.shape[1]), np.diag([0.1] * (x.shape[1] - 1) + [1e-4])
     for _ in range(50):
@@ -109,8 +113,10 @@ def fitted(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: fl
 
 
 def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): how far confidence and success are apart, in bins of equally
-    many sentences, by their size."""
+    """Return the expected calibration error (Naeini et al. 2015).
+
+    It is the mean difference between confidence and success, in bins of equally many sentences ordered by confidence.
+    """
     parts = np.array_split(np.argsort(sure, kind="stable"), bins)
     return float(
         sum(abs(sure[part].mean() - right[part].mean()) * len(part) for part in parts if len(part)) / len(sure)
@@ -118,8 +124,10 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
 
 
 def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[AlignmentHeads, float | None]:
-    """The heads that link best the words that both sides have in common, and their error rate: learnt on every other
-    pair, and taken if on the rest they do better, by a standard error, than those that are used without learning."""
+    """Return the heads that best link the words that both sides have in common, and their error rate.
+
+    They are learnt on every other pair. They are used if on the rest they beat the default heads by a standard error.
+    """
     tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:
@@ -133,5 +141,5 @@ def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[Ali
     before = error_rate(aligner.align(ids[1::2]), gold[1::2])
     aligner.heads = learnt
     after = error_rate(aligner.align(ids[1::2]), gold[1::2])
-    chance = (before * (1 - before) / max(1, sum(map(len, gold[1::2])))) ** 0.5
-    return (learnt, after) if after < before - chance else (AlignmentHeads(), before)
+    standard_error = (before * (1 - before) / max(1, sum(map(len, gold[1::2])))) ** 0.5
+    return (learnt, after) if after < before - standard_error else (AlignmentHeads(), before)

@@ -1,4 +1,4 @@
-"""A classifier on a test set: accuracy and F1 with intervals, who is taken for whom, and what a baseline does.
+"""Evaluation of a classifier: accuracy and F1 with intervals, a confusion matrix, and a baseline.
 
 N examples, K labels.
 """
@@ -24,7 +24,7 @@ from dragoman.text.store import Store
 
 
 class Accuracy(Metric):
-    """Share of labels that are right, in percent."""
+    """Fraction of labels that are right, in percent."""
 
     name, signature = "accuracy", "percent"
 
@@ -36,7 +36,7 @@ class Accuracy(Metric):
 
 
 class MacroF1(Metric):
-    """The mean over labels of the harmonic mean of precision and recall, in percent."""
+    """Mean over labels of the harmonic mean of precision and recall, in percent."""
 
     name, signature = "macro F1", "percent|labels:those that occur"
 
@@ -62,7 +62,7 @@ def evaluate(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Classify ``examples`` and compare with their labels; ``train`` is what the baseline learns from.
+    """Classify ``examples`` and compare with their labels; the baseline is trained on ``train``.
 
     Raises:
         DataError: no examples, or one that the model cannot read.
@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _by_label(labels: Sequence[str], guessed: Sequence[str], true: Sequence[str]) -> dict[str, Any]:
-    """How often each label (row) was taken for each (column), and F1 of each label, in percent."""
+    """Return the confusion matrix (true label by row, predicted by column) and F1 of each label, in percent."""
     index = {label: i for i, label in enumerate(labels)}
     matrix = confusion(np.array([index[t] for t in true]), np.array([index[g] for g in guessed]), len(index))
     each = f1(matrix.diagonal().astype(float), matrix.sum(0).astype(float), matrix.sum(1).astype(float))
@@ -110,7 +110,7 @@ def _baseline(classifier: Classifier, train: Sequence[LabelledExample]) -> Logis
 
 
 def _read(classifier: Classifier, examples: Sequence[LabelledExample]) -> list[Any]:
-    """Texts as they are; image files and arrays as the model reads them."""
+    """Return texts as they are, and image files and arrays as the model reads them."""
     given, material = [example.given for example in examples], classifier.material
     if isinstance(material, IdMaterial):
         return given
@@ -121,6 +121,8 @@ def _read(classifier: Classifier, examples: Sequence[LabelledExample]) -> list[A
 
 
 class ClassificationExaminer(Examiner):
+    """Evaluation of classifiers."""
+
     verb = "classifying"
 
     def load(self, run: str | Path, which: str, device: str) -> None:
@@ -140,7 +142,7 @@ class ClassificationExaminer(Examiner):
         return read_labelled(source, labels)
 
     def stored(self, name: str) -> list[LabelledExample]:
-        """What the run keeps under ``name``; nothing, if that is gone."""
+        """Return the examples that the run stores under ``name``; none if they are gone."""
         if not (self.data / name).is_dir():
             return []
         store, labels = Store.open(self.data / name), self.classifier.labels

@@ -1,4 +1,4 @@
-"""A translator on a test set: its scores, overall and by source length, and all that it said."""
+"""Evaluation of a translator on a test set: its scores, overall and by source length, and its outputs."""
 
 import dataclasses
 import json
@@ -14,52 +14,56 @@ from dragoman import durable
 from dragoman.config import to_dict, unknown
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.translator import Progress, Translator, of_size
+from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate.metrics import METRICS, Comparison, Score, compare, score_of
 from dragoman.text.lines import Pair, Sourced
 
 USUAL = ("bleu", "chrf", "bleu_lowercase_tokenized", "exact_match")
-"""The metrics that are asked for where nobody says."""
+"""Metrics computed by default."""
 LENGTHS = (5, 10, 20, 30, 50)
-"""Bucket ends, in words of the source."""
+"""Upper ends of the buckets, in words of the source."""
 
 
 @dataclass(frozen=True)
 class EvaluatedOutput:
+    """One output with its source and reference."""
+
     source: str
     output: str
     reference: str
     score: float
-    """The model's own, by which it chose."""
+    """The model's own score, which the search ranked by."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LengthBucket:
-    """The sentences whose source has ``shortest`` to ``longest`` words, between spaces."""
+    """Sentences whose source has ``shortest`` to ``longest`` words, separated by spaces."""
 
     shortest: int
     longest: int | None
-    """None in the last one: no limit."""
+    """Upper end; None in the last bucket, which has no limit."""
     sentences: int
     scores: dict[str, Score]
 
 
 @dataclass(frozen=True)
 class Evaluation:
+    """Scores and outputs of a translator on one test set."""
+
     scores: dict[str, Score]
     by_length: tuple[LengthBucket, ...]
-    """Shortest sources first; buckets without a sentence are left out."""
+    """Scores by length, shortest sources first; buckets without a sentence are left out."""
     outputs: tuple[EvaluatedOutput, ...]
     search: SearchConfig
     seconds: float
-    """Spent translating."""
+    """Seconds spent translating."""
     test_set: str = ""
-    """See ``folders.corpus_id``."""
+    """Test set, as ``folders.corpus_id`` identifies it."""
 
     def save(self, folder: str | Path) -> None:
-        """Write scores.json, outputs.jsonl and translations.txt, all or nothing; what stood there before gives way."""
+        """Write scores.json, outputs.jsonl and translations.txt, all or nothing; earlier results are replaced."""
         with durable.folder(Path(folder)) as new:
             text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
             durable.write(new / "scores.json", text.encode())
@@ -73,7 +77,7 @@ class Evaluation:
         return summary
 
     def against(self, other: "Evaluation") -> dict[str, Comparison]:
-        """Return by how much ``other`` scores better or worse on the same pairs, by each metric."""
+        """Return how much better or worse ``other`` scores on the same pairs, by each metric."""
         references = [output.reference for output in self.outputs]
         ours, theirs = ([o.output for o in evaluation.outputs] for evaluation in (self, other))
         return {name: compare(METRICS[name], ours, theirs, references) for name in self.scores}
@@ -93,17 +97,17 @@ def evaluate(
     progress: Progress | None = None,
     test_set: str = "",
 ) -> Evaluation:
-    """Translate the sources of ``pairs`` and score what comes out against their targets.
+    """Translate the sources of ``pairs`` and score the outputs against their targets.
 
     Args:
-        translator: what is to be measured.
+        translator: the translator to evaluate.
         pairs: sources with their reference translations.
-        folder: where to keep the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
+        folder: where to store the results, by convention ``RUN/evaluations/NAME``; None for nowhere.
         beam: hypotheses kept; 1 is greedy search.
-        search: a search in full, instead of ``beam``.
+        search: a complete search configuration, instead of ``beam``.
         metrics: names in ``METRICS``.
-        progress: as in ``Translator.translate``.
-        test_set: says which pairs these are, in the results.
+        progress: see ``Translator.translate``.
+        test_set: identifies the pairs in the results.
 
     Raises:
         ConfigError: a metric that does not exist.
@@ -112,7 +116,7 @@ def evaluate(
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(unknown("metrics", name, METRICS))
-    pairs, cfg = list(pairs), search or of_size(beam)
+    pairs, cfg = list(pairs), search or search_for_beam(beam)
     if not pairs:
         raise DataError("nothing to evaluate on: the test set has no pairs")
     began = time.monotonic()

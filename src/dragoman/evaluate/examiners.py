@@ -1,4 +1,4 @@
-"""Who examines the runs of each task that reads: a further one is its file and its line here."""
+"""Examiners by task: another task that reads adds its file and one line here."""
 
 from dragoman.evaluate.classification import ClassificationExaminer
 from dragoman.evaluate.outcome import Examiner

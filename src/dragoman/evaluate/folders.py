@@ -1,4 +1,4 @@
-"""Where the results of an evaluation lie: a folder of its own for each test set."""
+"""Folders for the results of evaluations, one for each test set."""
 
 import glob
 import hashlib
@@ -10,21 +10,21 @@ OWN = "the run's own test set"
 
 
 def corpus_id(named: str | None) -> str:
-    """Return what tells a test set from others of the same name: its absolute paths."""
+    """Return an identifier of a test set, its absolute paths, which tell it from others of the same name."""
     return OWN if named is None else ",".join(str(Path(part).resolve()) for part in named.split(","))
 
 
 def folder_for(run: Path, named: str | None, name: str | None = None) -> Path:
-    """Return the folder under ``run`` for the test set that is ``named``, or the ``name`` that a person chose for it.
+    """Return the folder under ``run`` for the test set ``named``, or the folder ``name`` that the user chose.
 
-    A folder that holds the results of another test set is not taken: part of a hash then tells the two apart.
+    A folder with results of another test set is not reused: a part of a hash then tells the two apart.
     """
     folder = run / "evaluations"
     if name is not None:
         return folder / name
     stem = name_of_file(named, "test")
-    there, wanted = _test_set_in(folder / stem), corpus_id(named)
-    if there in (None, wanted):
+    found, wanted = _test_set_in(folder / stem), corpus_id(named)
+    if found in (None, wanted):
         return folder / stem
     return folder / f"{stem}-{_short_hash(wanted)}"
 
@@ -60,7 +60,7 @@ def _short_hash(wanted: str) -> str:
 
 
 def _test_set_in(folder: Path) -> str | None:
-    """Return whose results are there; None where there are none."""
+    """Return the test set whose results are in a folder; None where there are none."""
     if not folder.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The pairs that a translator is examined with: a file that a person names, or what the run has held out."""
+"""Pairs to evaluate a translator on: a file that the user names, or the run's own held-out pairs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,10 @@ def pairs_for(
     kept: str = "test",
     columns: ColumnNames | None = None,
 ) -> list[Sourced]:
-    """The pairs of a file, with the context that the run reads before a source, and with these tags; without a file
-    those that the run has ``kept`` under this name. Pairs that the run has held out bring both along; tags that are
-    given take the place of theirs. ``columns`` are as in ``guess_source``.
+    """Return the pairs of a file, with the context that the run reads before a source, and with these tags.
+
+    Without a file, return the pairs that the run stores under the name ``kept``. Held-out pairs have their own context
+    and tags; ``tags``, where given, replace theirs. ``columns`` are as in ``guess_source``.
 
     Raises:
         CheckpointError: no such run.

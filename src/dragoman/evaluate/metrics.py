@@ -1,7 +1,7 @@
 """Scores of outputs against references, with bootstrap intervals. Each metric is one line of ``METRICS``.
 
-A metric is a few counts of each sentence and a formula over their sums. Both come from sacreBLEU where it has them, so
-the numbers are its own; the counts are taken once, and drawing a thousand test sets only adds them up anew.
+A metric is a few counts of each sentence and a formula over their sums. Both come from sacreBLEU where it has the
+metric, so the numbers are its own. The counts are made once; a bootstrap sample only adds them up again.
 
 N sentences, Q counts of each.
 """
@@ -20,33 +20,37 @@ from sacrebleu.metrics.ter import TER
 from dragoman.errors import DataError
 
 SAMPLES = 1000
-"""Test sets drawn, with replacement, for an interval."""
+"""Number of bootstrap samples of a test set for an interval."""
 SEED = 12345
 
 
 @dataclass(frozen=True)
 class Score:
+    """A metric's value on a test set, with its interval."""
+
     name: str
     value: float
     interval: tuple[float, float]
-    """Where 95% of the values lie when sentences are drawn anew, with replacement."""
+    """Range of 95% of the values when sentences are drawn again, with replacement."""
     higher_is_better: bool
     signature: str
-    """What a reader needs to compare it with other people's: case, tokenization, smoothing, version."""
+    """Settings needed to compare it with other people's: case, tokenization, smoothing, version."""
 
 
 class Metric(ABC):
+    """A metric: counts of each sentence, and a formula over their sums."""
+
     name: str
     higher_is_better: bool = True
     signature: str
 
     @abstractmethod
     def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
-        """(N, Q) counts, one row a sentence; of texts, unless the metric says otherwise."""
+        """Return counts (N, Q), a row for each sentence; outputs are texts unless the metric states otherwise."""
 
     @abstractmethod
     def value(self, counts: np.ndarray) -> float:
-        """The score, of counts (Q,) that are summed over sentences."""
+        """Return the score for counts (Q,) summed over sentences."""
 
 
 class Sacrebleu(Metric):
@@ -66,7 +70,7 @@ class Sacrebleu(Metric):
 
 
 class ExactMatch(Metric):
-    """Share of outputs that are the reference, to the character, in percent."""
+    """Fraction of outputs that equal the reference, to the character, in percent."""
 
     name, signature = "exact match", "case:mixed|space:kept"
 
@@ -80,8 +84,8 @@ class ExactMatch(Metric):
 METRICS: dict[str, Metric] = {
     "bleu": Sacrebleu("BLEU", lambda: BLEU(force=True)),
     "chrf": Sacrebleu("chrF", CHRF),
-    # What multi-bleu.perl -lc gave older papers. Theirs was tokenized by scripts of each data set; here by 13a's rules,
-    # or not at all, for text that comes tokenized.
+    # The metric of older papers, by multi-bleu.perl -lc. They tokenized by scripts of each data set. Here it is 13a's
+    # rules, or no tokenization for text that is tokenized already.
     "bleu_lowercase_tokenized": Sacrebleu(
         "BLEU, lowercased", lambda: BLEU(lowercase=True, smooth_method="none", force=True)
     ),
@@ -95,7 +99,7 @@ METRICS: dict[str, Metric] = {
 
 
 def score(metric: Metric, outputs: Sequence[str], references: Sequence[str]) -> Score:
-    """
+    """Score outputs against references.
     Raises:
         DataError: not as many outputs as references, or none.
     """
@@ -104,7 +108,7 @@ def score(metric: Metric, outputs: Sequence[str], references: Sequence[str]) -> 
 
 
 def score_of(metric: Metric, counts: np.ndarray) -> Score:
-    """The score of the sentences that have these counts (N, Q)."""
+    """Return the score for the counts (N, Q) of all sentences."""
     drawn = [metric.value(sample @ counts) for sample in samples(len(counts))]
     low, high = np.percentile(drawn, [2.5, 97.5])
     value = metric.value(counts.sum(axis=0))
@@ -113,19 +117,19 @@ def score_of(metric: Metric, counts: np.ndarray) -> Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two systems on one test set."""
+    """The difference of two systems on one test set."""
 
     name: str
     a: float
     b: float
     interval: tuple[float, float]
-    """Where 95% of the differences ``b - a`` lie when sentences are drawn anew, the same ones for both."""
+    """Range of 95% of the differences ``b - a`` when sentences are drawn again, the same ones for both."""
     p: float
-    """How often chance alone would make a difference as large, either way (Koehn 2004)."""
+    """Probability of a difference as large by chance alone, in either direction (Koehn 2004)."""
 
 
 def compare(metric: Metric, a: Sequence[str], b: Sequence[str], references: Sequence[str]) -> Comparison:
-    """Whether outputs ``b`` score otherwise than ``a`` by more than chance: paired bootstrap.
+    """Compare outputs ``b`` with ``a`` by a paired bootstrap.
 
     Raises:
         DataError: not as many outputs as references, or none.
@@ -145,13 +149,14 @@ def compare_counts(metric: Metric, one: np.ndarray, other: np.ndarray) -> Compar
 
 
 def samples(sentences: int) -> Iterator[np.ndarray]:
-    """How often each sentence (N,) is drawn, for each of ``SAMPLES`` test sets; the same ones at each call."""
+    """Yield the number of times each sentence is drawn (N,), for ``SAMPLES`` test sets; the same ones at each call."""
     random = np.random.default_rng(SEED)
     for _ in range(SAMPLES):
         yield np.bincount(random.integers(sentences, size=sentences), minlength=sentences).astype(np.float64)
 
 
 def check_counts(outputs: Sequence[str], references: Sequence[str]) -> None:
+    """Raise DataError unless there are as many outputs as references, and some."""
     if len(outputs) != len(references):
         raise DataError(f"{len(outputs)} outputs for {len(references)} references: score the same lines, one for one")
     if not outputs:

@@ -1,4 +1,4 @@
-"""What a model that reads says on a test set, in figures, with those of a baseline beside; and who finds that out."""
+"""Result of evaluating a model that reads, with that of a baseline, and the base class of all examiners."""
 
 import json
 from abc import ABC, abstractmethod
@@ -15,19 +15,21 @@ from dragoman.evaluate.metrics import Score
 
 @dataclass(frozen=True)
 class EvaluationResult:
+    """Scores and outputs of a model on one test set."""
+
     scores: dict[str, Score]
     baseline: dict[str, Score]
-    """What something simple does on the same examples; empty where it cannot be had."""
+    """Scores of a simple method on the same examples; empty where it does not apply."""
     baseline_name: str
     outputs: tuple[dict[str, Any], ...]
-    """One for each example: what the model says, and what is true."""
+    """Outputs, one for each example, with the reference."""
     details: dict[str, Any] = field(default_factory=dict)
-    """More that is kept, such as how often each label was taken for each other."""
+    """Further results, such as a confusion matrix."""
     test_set: str = ""
-    """See ``folders.corpus_id``."""
+    """Test set, as ``folders.corpus_id`` identifies it."""
 
     def save(self, folder: str | Path) -> None:
-        """Write scores.json and outputs.jsonl, all or nothing; what stood there before gives way."""
+        """Write scores.json and outputs.jsonl, all or nothing; earlier results are replaced."""
         lines = (json.dumps(output, ensure_ascii=False) + "\n" for output in self.outputs)
         with durable.folder(Path(folder)) as new:
             text = json.dumps(self.summary(), indent=1, ensure_ascii=False) + "\n"
@@ -41,26 +43,26 @@ class EvaluationResult:
 
 
 class Examiner(ABC):
-    """A run of one task, about to be examined."""
+    """The evaluation of one run."""
 
     verb: str
-    """What the model does meanwhile."""
+    """Name of the activity, for the progress bar."""
 
     def __init__(self, run: str | Path, which: str = "best", *, device: str = "auto"):
         self.data = run_folder(run) / "data"
-        """What the run has prepared; it may be gone."""
+        """Folder with the run's prepared data, which may be gone."""
         self.load(run, which, device)
 
     @abstractmethod
     def load(self, run: str | Path, which: str, device: str) -> None:
-        """
+        """Load the model of a run.
         Raises:
             CheckpointError: no such run or checkpoint.
         """
 
     @abstractmethod
     def examples(self, named: str | None, kept: str = "test") -> Sequence[Any]:
-        """The test set that a person names, or the run's own: what it has ``kept`` under this name.
+        """Return the test set that the user names, or the one that the run stores under the name ``kept``.
 
         Raises:
             ConfigError, DataError: one that cannot be read; the message names the place.
@@ -75,7 +77,7 @@ class Examiner(ABC):
         folder: str | Path | None = None,
         progress: Progress | None = None,
     ) -> EvaluationResult:
-        """Ask the model and, if wanted, the baseline, compare with the truth, and keep what came of it in ``folder``.
+        """Run the model and, if wanted, the baseline; compare with the references, and store the result in ``folder``.
 
         Raises:
             DataError: nothing to examine with, or an example that the model cannot read.

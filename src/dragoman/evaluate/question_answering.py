@@ -1,4 +1,4 @@
-"""A reader on a test set: SQuAD's exact match and F1, and what a baseline does: the sentence most like the question."""
+"""Evaluation of question answering: SQuAD's exact match and F1, and a baseline, the sentence most like the question."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ SIGNATURE = "percent|SQuAD 2.0:lower case, no punctuation, no articles|best of t
 
 
 class AnswerAgreement(Metric):
-    """The mean over questions of a measure, in percent. Of answers, and for each those that are right."""
+    """Mean over questions of a measure, in percent; each answer is compared with all that are right."""
 
     def __init__(self, name: str, measure: Callable[[str, str], float]):
         self.name, self.measure, self.signature = name, measure, SIGNATURE
@@ -44,9 +44,9 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def likest_sentence(context: str, question: str) -> str:
-    """The first of those sentences of ``context`` that share most different words with ``question``."""
-    asked = set(answering.words(question))
-    return max(_BETWEEN_SENTENCES.split(context), key=lambda sentence: len(asked & set(answering.words(sentence))))
+    """Return the sentence of ``context`` that shares most different words with ``question``, the first of equals."""
+    wanted = set(answering.words(question))
+    return max(_BETWEEN_SENTENCES.split(context), key=lambda sentence: len(wanted & set(answering.words(sentence))))
 
 
 # ---- a run ----------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def evaluate(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Ask the ``examples`` and compare with their answers.
+    """Answer the questions of ``examples`` and compare with their answers.
 
     Raises:
         DataError: no examples.
@@ -86,6 +86,8 @@ def _scores(guessed: Sequence[str], right: Sequence[Sequence[str]]) -> dict[str,
 
 
 class AnsweringExaminer(Examiner):
+    """Evaluation of models that answer questions."""
+
     verb = "answering"
 
     def load(self, run: str | Path, which: str, device: str) -> None:

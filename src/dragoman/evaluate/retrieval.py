@@ -1,4 +1,4 @@
-"""Two towers on a test set: how often each finds its partner among all, and what shared words and letters find.
+"""Evaluation of two towers: ranks of the right partners among all, and a baseline on shared words and letters.
 
 N pairs, F features.
 """
@@ -27,12 +27,14 @@ from dragoman.text.store import Store, chunks
 
 MatchedExample = Pair | CaptionedImage
 AT_ONCE = 1000
-"""Texts whose words are laid out at a time."""
+"""Texts whose features are held in memory at a time."""
 
 
 class RecallAtK(Metric):
-    """Of the ranks of partners, counted from 1: the share that is among the first so many, or with None for how many
-    the mean of 1 / rank; in percent."""
+    """Recall at k of the partners' ranks, counted from 1, in percent.
+
+    With ``within`` None it is the mean of 1 / rank.
+    """
 
     signature = "percent|ties:count against"
 
@@ -52,7 +54,7 @@ METRICS = {"recall@1": 1, "recall@5": 5, "MRR": None}
 
 
 def scores(similarity: Float[np.ndarray, "N N"]) -> dict[str, Score]:
-    """Of firsts that look for their second, and of seconds that look back."""
+    """Return the scores of finding the second of each pair by the first, and the other way round ("back")."""
     found: dict[str, Score] = {}
     for suffix, matrix in (("", similarity), (" back", similarity.T)):
         places = ranks(matrix).tolist()
@@ -63,7 +65,7 @@ def scores(similarity: Float[np.ndarray, "N N"]) -> dict[str, Score]:
 
 
 class TfIdf:
-    """Cosines between texts as bags of words and of their letters in threes, rare ones weighing more."""
+    """Cosines between texts as bags of words and of letter trigrams, weighted by inverse document frequency."""
 
     name = "tf-idf of words and letters"
 
@@ -76,8 +78,8 @@ class TfIdf:
     def similarity(self, first: Sequence[str], second: Sequence[str]) -> Float[np.ndarray, "N M"]:
         left, right = ([self._vector(text) for text in texts] for texts in (first, second))
         index = {feature: i for i, feature in enumerate({f for vector in left for f in vector})}
-        against = [_dense(some, index).T for some in chunks(right, AT_ONCE)]
-        parts = (_dense(some, index) for some in chunks(left, AT_ONCE))
+        against = [_dense(group, index).T for group in chunks(right, AT_ONCE)]
+        parts = (_dense(group, index) for group in chunks(left, AT_ONCE))
         return np.concatenate([np.concatenate([part @ other for other in against], axis=1) for part in parts])
 
     def _vector(self, text: str) -> dict[str, float]:
@@ -92,7 +94,7 @@ def _features(text: str) -> list[str]:
 
 
 def _dense(vectors: Sequence[dict[str, float]], index: dict[str, int]) -> Float[np.ndarray, "N F"]:
-    """Features that the other side does not have find nothing there, and are left out."""
+    """Return a matrix of features that both sides have; all others contribute nothing to a product."""
     matrix = np.zeros((len(vectors), max(len(index), 1)), np.float32)
     for row, vector in zip(matrix, vectors, strict=True):
         known = [feature for feature in vector if feature in index]
@@ -108,7 +110,9 @@ def evaluate(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Let both towers embed ``examples`` and look for each one's partner among all. ``train`` are texts that tell the
+    """Embed ``examples`` with both towers and look for each one's partner among all.
+
+    The baseline estimates from the texts ``train`` which words are rare; there is none for images.
     baseline which words are rare; it has none for images.
 
     Raises:
@@ -118,7 +122,7 @@ def evaluate(
         raise DataError("nothing to evaluate on: the test set has no two pairs, and nothing can be mistaken")
     names = [place(example) for example in examples]
     given = [[side(e, name, t.material) for e in examples] for name, t in zip(("first", "second"), towers, strict=True)]
-    vectors = [tower.embed(some, progress, names).numpy() for tower, some in zip(towers, given, strict=True)]
+    vectors = [tower.embed(group, progress, names).numpy() for tower, group in zip(towers, given, strict=True)]
     similarity = vectors[0] @ vectors[1].T
     texts = [example for example in examples if isinstance(example, Pair)]
     baseline = scores(TfIdf(train).similarity(*map(list, zip(*texts, strict=True)))) if texts and train else {}

@@ -1,4 +1,4 @@
-"""A tagger on a test set: accuracy, F1 of spans or of labels, and what a baseline does: each word's commonest label.
+"""Evaluation of a tagger: accuracy, F1 of spans or of labels, and a baseline, the most frequent label of each word.
 
 N sentences, K labels.
 """
@@ -25,7 +25,7 @@ Labels = Sequence[str]
 
 
 class WordAccuracy(Metric):
-    """Share of words with the right label, in percent. Of the labels of sentences."""
+    """Fraction of words with the right label, in percent; outputs are the labels of sentences."""
 
     name, signature = "accuracy", "percent|of words"
 
@@ -38,8 +38,10 @@ class WordAccuracy(Metric):
 
 
 class SpanF1(Metric):
-    """The harmonic mean of precision and recall of spans, all kinds together, in percent: conlleval's and seqeval's.
-    Of the labels of sentences."""
+    """Harmonic mean of precision and recall of spans, all kinds together, in percent, as in conlleval and seqeval.
+
+    Outputs are the labels of sentences.
+    """
 
     name, signature = "span F1", "percent|spans:IOB2, read as conlleval does|micro"
 
@@ -52,7 +54,7 @@ class SpanF1(Metric):
 
 
 class WordMacroF1(Metric):
-    """The mean over labels of the harmonic mean of precision and recall, in percent. Of the labels of sentences."""
+    """Mean over labels of the harmonic mean of precision and recall, in percent; outputs are sentences' labels."""
 
     name, signature = "macro F1", "percent|of words|labels:those that occur"
 
@@ -72,7 +74,7 @@ METRICS: dict[str, Metric] = {"accuracy": WordAccuracy(), "span_f1": SpanF1(), "
 
 
 class MostFrequentLabel:
-    """For each word the label that it has most often in training; for others, the one that is most frequent of all."""
+    """Predict for each word its most frequent label in training; for unknown words the most frequent one of all."""
 
     name = "most frequent label of the word"
 
@@ -81,14 +83,14 @@ class MostFrequentLabel:
         for example in train:
             for token, label in zip(example.tokens, example.labels, strict=True):
                 counts[token][label] += 1
-        self.labels = {token: _commonest(count) for token, count in counts.items()}
-        self.otherwise = _commonest(sum(counts.values(), Counter()))
+        self.labels = {token: _most_common(count) for token, count in counts.items()}
+        self.otherwise = _most_common(sum(counts.values(), Counter()))
 
     def guess(self, tokens: Sequence[str]) -> tuple[str, ...]:
         return tuple(self.labels.get(token, self.otherwise) for token in tokens)
 
 
-def _commonest(count: Counter[str]) -> str:
+def _most_common(count: Counter[str]) -> str:
     return min(count, key=lambda label: (-count[label], label))
 
 
@@ -100,7 +102,7 @@ def evaluate(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Tag ``examples`` and compare with their labels; ``train`` is what the baseline learns from.
+    """Tag ``examples`` and compare with their labels; the baseline is trained on ``train``.
 
     Raises:
         DataError: no examples.
@@ -127,6 +129,8 @@ def _scores(names: Sequence[str], guessed: Sequence[Labels], true: Sequence[Labe
 
 
 class TaggingExaminer(Examiner):
+    """Evaluation of taggers."""
+
     verb = "tagging"
 
     def load(self, run: str | Path, which: str, device: str) -> None:
@@ -148,7 +152,7 @@ class TaggingExaminer(Examiner):
         return evaluate(self.tagger, examples, train=train, folder=folder, progress=progress)
 
     def trained_on(self) -> Iterator[TaggedText]:
-        """The training text, a part of a sentence at a time."""
+        """Yield the training text, a part of a sentence at a time."""
         columns, decode = Store.open(self.data / "train").columns, self.tagger.material.restored
         for i in range(len(columns["text"])):
             ids, labels = columns["text"][i], columns["label"][i]

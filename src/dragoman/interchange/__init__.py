@@ -1,1 +1,1 @@
-"""Other people's formats: Hugging Face checkpoints in and out, CTranslate2 and ONNX out."""
+"""Interchange formats: Hugging Face checkpoints in and out, CTranslate2 and ONNX out."""

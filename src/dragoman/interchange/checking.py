@@ -1,4 +1,4 @@
-"""An export is compared with its run before it is put in place: log-probabilities, and ids of texts.
+"""Checks of exports: before an export is put in place, its log-probabilities and ids are compared with the run's.
 
 V vocabulary, T length.
 """
@@ -24,7 +24,7 @@ from dragoman.text.tokens.framing import TextFrame
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 TOLERANCE = 1e-3
-"""Of logits and log-probabilities in float32, relative to the largest where that is above 1."""
+"""Largest difference of logits and log-probabilities in float32, relative to the largest where that is above 1."""
 LIBRARIES = {"huggingface": "transformers", "ctranslate2": "ctranslate2", "onnx": "onnxruntime"}
 TEXTS = (
     "The door is open.", " two  spaces, and one behind ", "Grüße an 3 Leute: 12,50 €!", "don't we'll I'm",
@@ -39,14 +39,14 @@ def checker_missing(layout: str) -> str | None:
 
 
 class Example(NamedTuple):
-    """A source, for a model that has an encoder, and a beginning of a target, in our ids."""
+    """A source, for a model that has an encoder, and the beginning of a target, in our ids."""
 
     source: list[int] | None
     target: list[int]
 
 
 def examples(vocab: int, *, translates: bool, source_vocab: int | None = None) -> list[Example]:
-    """Return a few examples of different lengths, drawn from the whole vocabulary but for the special tokens."""
+    """Return a few examples of different lengths, drawn from the vocabulary without its special tokens."""
     draw = np.random.default_rng(0)
 
     def ids(length: int, size: int) -> list[int]:
@@ -58,7 +58,7 @@ def examples(vocab: int, *, translates: bool, source_vocab: int | None = None) -
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep a library that is asked from writing about itself."""
+    """Suppress a library's messages and progress bars."""
     import transformers
 
     level = transformers.logging.get_verbosity()
@@ -81,7 +81,7 @@ def built(cfg: ModelConfig, weights: Any) -> nn.Module:
 
 
 def compare(name: str, theirs: Tensor, ours: Tensor) -> None:
-    """
+    """Compare the outputs of an export with those of the run.
     Raises:
         CheckpointError: the export answers otherwise.
     """
@@ -112,8 +112,8 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
             opener: Any = getattr(transformers, architecture)
             theirs = opener.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
             if hasattr(theirs, "set_experts_implementation"):
-                theirs.set_experts_implementation("eager")  # the fast one wants sizes that 4 divides
-        except Exception as error:  # whatever a library raises of a folder that it cannot open
+                theirs.set_experts_implementation("eager")  # the fast one requires sizes that 4 divides
+        except Exception as error:  # a library may raise anything for a folder that it cannot open
             raise CheckpointError(f"transformers does not open the export: {str(error).splitlines()[0]}") from None
     ours = built(cfg, weights)
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.inputs, PatchInput):
@@ -132,11 +132,11 @@ def check_huggingface(folder: Path, cfg: ModelConfig, weights: Any, vocabulary: 
             answer = ours(target, source)
         else:
             reply, answer = theirs(input_ids=_rows(order[target], vocabulary)), ours(target)
-        compare("transformers", *_in_one_order(_answer(reply), answer, order, vocabulary))
+        compare("transformers", *_comparable_logits(_answer(reply), answer, order, vocabulary))
 
 
 def _rows(ids: Tensor, vocabulary: VocabularyMapping) -> Tensor:
-    """Their ids; the rows that we add stand for the one that they start with."""
+    """Return their ids; the rows that we add are replaced by the row that texts start with there."""
     return ids.masked_fill(ids >= vocabulary.size, vocabulary.start)
 
 
@@ -148,12 +148,14 @@ def _answer(reply: Any) -> Tensor:
     return reply["last_hidden_state"]
 
 
-def _in_one_order(theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: VocabularyMapping) -> tuple[Tensor, Tensor]:
-    """Theirs and ours, where they are logits of a vocabulary in the same order and without the rows that we add."""
+def _comparable_logits(
+    theirs: Tensor, ours: Tensor, order: Tensor, vocabulary: VocabularyMapping
+) -> tuple[Tensor, Tensor]:
+    """Return theirs and ours in one order, and without the rows that we add, where they are logits of a vocabulary."""
     if ours.shape[-1] != len(order):
         return theirs, ours
-    kept = order < vocabulary.size
-    return theirs[..., order[kept]].log_softmax(dim=-1), ours[..., kept].log_softmax(dim=-1)
+    own = order < vocabulary.size
+    return theirs[..., order[own]].log_softmax(dim=-1), ours[..., own].log_softmax(dim=-1)
 
 
 def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, frame: TextFrame) -> None:
@@ -181,8 +183,9 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMa
 
 @torch.inference_mode()
 def check_ctranslate2(folder: Path, model: nn.Module, names: tuple[Sequence[str], Sequence[str]]) -> None:
-    """Compare the log-probabilities that the engine gives to a few targets with the run's; ``names`` are the entries of
-    the source's and the target's vocabulary.
+    """Compare the engine's log-probabilities of a few targets with the run's.
+
+    ``names`` are the entries of the source's and the target's vocabulary.
 
     Raises:
         CheckpointError: it does not open, or they differ.
@@ -219,7 +222,7 @@ def _log_probs(logits: Float[Tensor, "T V"], ids: list[int]) -> Float[Tensor, " 
 
 @torch.inference_mode()
 def check_onnx(folder: Path, model: nn.Module) -> None:
-    """Compare what the graphs answer with what the run's model does, token by token for one that writes.
+    """Compare the outputs of the graphs with the run's model, token by token where it generates text.
 
     Raises:
         CheckpointError: they do not open, or answer otherwise.

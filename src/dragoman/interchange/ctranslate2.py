@@ -1,7 +1,7 @@
 """A run as a model of CTranslate2, the inference engine, through the specifications of its own converter.
 
-Its ids are ours: what our tokenizer says, it understands. Encoder-decoders of 2017 and of today (RMSNorm, rotary,
-SwiGLU, grouped queries) and decoders alone are expressible; `obstacle` says what is not.
+Its ids are ours: the engine takes and gives our tokenizer's tokens. Encoder-decoders of 2017 and of today (RMSNorm,
+rotary, SwiGLU, grouped queries) and decoders alone are expressible; `obstacles` yields what is not.
 
 D width, H query heads, G key/value heads.
 """
@@ -37,7 +37,7 @@ ACTIVATIONS: dict[Activation, str] = {"relu": "RELU", "gelu": "GELU", "gelu_tanh
                                       "gelu_quick": "GELUSigmoid"}  # fmt: skip
 QUANTIZATIONS = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32")
 LONGEST = 1024
-"""Positions that sines and cosines are written out for, where the model itself knows no end."""
+"""Positions that sines and cosines are written out for, where the model itself has no limit."""
 
 
 def export_ctranslate2(
@@ -62,9 +62,9 @@ def export_ctranslate2(
     if quantization not in (None, *QUANTIZATIONS):
         raise ConfigError(unknown("quantization", quantization, QUANTIZATIONS))
     if not isinstance(cfg, TransformerConfig):
-        raise ConfigError(f"model.kind: {_kind(cfg)}: cannot be said in CTranslate2")
+        raise ConfigError(f"model.kind: {_kind(cfg)}: cannot be expressed in CTranslate2")
     if hindrance := next(obstacles(cfg), None):
-        raise ConfigError(f"{hindrance}: cannot be said in CTranslate2")
+        raise ConfigError(f"{hindrance}: cannot be expressed in CTranslate2")
     source, target = directory.tokenizers()
 
     def write(path: Path, quantization: str | None) -> None:
@@ -84,7 +84,7 @@ def export_ctranslate2(
             (partial / path.name).write_bytes(path.read_bytes())
 
 
-# ---- what can be said -------------------------------------------------------------------------------
+# ---- what can be expressed --------------------------------------------------------------------------
 
 
 _NORM: dict[str, FieldRule] = {"eps": "written"}
@@ -122,15 +122,15 @@ KNOWN: Whitelist = {
     Causal: {"window": only(None), "sinks": only(0)},  # its own window forgets other tokens than ours
     ScaledDot: {"scale": only(None)},
 }  # fmt: skip
-"""What can be written for the engine; all else is refused."""
+"""Parts that can be written for the engine; all others are refused."""
 
 
 def obstacles(cfg: TransformerConfig) -> Iterator[str]:
-    """What stands in the way, each with its path."""
+    """Yield every part that cannot be expressed, with its path."""
     unknown_to_engine = list(unknown_parts(cfg, KNOWN))
     yield from unknown_to_engine
     if unknown_to_engine:
-        return  # what follows takes the parts for known
+        return  # the checks below assume known parts
     towers = {"decoder": cfg.decoder} | ({"encoder": cfg.encoder} if cfg.encoder else {})
     yield from _tower_obstacles(cfg, towers)
     inside = cfg.decoder.pattern[0].attention.position
@@ -190,7 +190,7 @@ def _kind(choice: object) -> str:
     return kind_of(type(choice))
 
 
-# ---- saying it -------------------------------------------------------------------------------------
+# ---- the specification ------------------------------------------------------------------------------
 
 
 def _specification(cfg: TransformerConfig, weights: ModelWeights) -> Any:
@@ -331,5 +331,5 @@ def _set_vocabulary(spec: Any, source: Tokenizer, target: Tokenizer, cfg: Transf
 
 
 def tokens(tokenizer: Tokenizer) -> list[str]:
-    """The entry of each of our ids, the three special ones under our names: what CTranslate2 takes and gives."""
+    """Return the entry of each of our ids, the three special ones under our names, as CTranslate2 takes and gives."""
     return [*NAMES, *tokenizer.entries()[len(NAMES) :]]

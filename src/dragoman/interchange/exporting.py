@@ -1,7 +1,7 @@
-"""A run becomes a Hugging Face folder that `transformers` opens.
+"""Export of a run to a Hugging Face folder that `transformers` opens.
 
-What was imported goes back in its own layout and order of entries, with its small files as they were. What was trained
-here takes the layout of the first family that can express its configuration.
+An imported run is written in its own layout and order of entries, with its small files as they were. A run trained here
+takes the layout of the first family that can express its configuration.
 """
 
 import dataclasses
@@ -70,16 +70,16 @@ def export_huggingface(
     check_free(folder)
     cfg, weights = weights_of(directory, which)
     if not isinstance(cfg, TransformerConfig | EncoderConfig):
-        raise ConfigError("model.kind: two_towers cannot be said in a Hugging Face layout")
+        raise ConfigError("model.kind: two_towers cannot be expressed in a Hugging Face layout")
     if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
-        raise ConfigError(f"{unknown}: cannot be said in a Hugging Face layout")
+        raise ConfigError(f"{unknown}: cannot be expressed in a Hugging Face layout")
     family, learned = choose_family(cfg, directory), weights
     vocabulary = _vocabulary(directory)
     if vocabulary is not None and vocabulary.bos is None:
         _check_beginning(weights, vocabulary, family)
     if family.name == "marian" and isinstance(cfg, TransformerConfig):
-        weights = in_halves(cfg, weights)
-    weights = with_zero_biases(laid_out(cfg, family), weights)
+        weights = with_halved_sinusoids(cfg, weights)
+    weights = with_zero_biases(to_layout(cfg, family), weights)
     with durable.folder(folder) as partial:
         prefix = _prefix(directory, family, cfg)
         _write_weights(partial / "model.safetensors", family, cfg, weights, vocabulary, prefix, progress)
@@ -118,7 +118,7 @@ def check_free(folder: Path) -> None:
 
 
 def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, ModelWeights]:
-    """The configuration of a run's model and the weights that decode: the moving average where there is one."""
+    """Return the configuration of a run's model and its weights, the moving average where there is one."""
     content = run.weights(which)
     return from_dict(ModelConfig, content.config["model"], where=str(run.path)), content.tensors["model"]
 
@@ -127,7 +127,7 @@ def weights_of(run: RunDirectory, which: str | int) -> tuple[ModelConfig, ModelW
 
 
 def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
-    """The family that a model was imported from, or else the first that can express it.
+    """Return the family that a model was imported from, or else the first that can express it.
 
     Raises:
         ConfigError: none can; the message names what stands in the way in the nearest one.
@@ -137,20 +137,23 @@ def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
     for family in FAMILIES:
         if origin not in (None, family.name) or family.shape != shape_of(cfg):
             continue
-        hindrance = obstacle(family, laid_out(cfg, family))
+        hindrance = obstacle(family, to_layout(cfg, family))
         if hindrance is None:
             return family
         found.append((family, hindrance))
     family, (path, ours, theirs) = max(found, key=lambda f: f[1][0].count("."))
     raise ConfigError(
-        f"{path}: {ours} cannot be said in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
+        f"{path}: {ours} cannot be expressed in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
         f"Layouts: {', '.join(known.name for known in FAMILIES)}"
     )
 
 
-def laid_out(cfg: Expressible, family: Family) -> Expressible:
-    """The same model as the family writes it. Of Marian's: sines first, a bias on the logits (of zeros, where we have
-    none). Of a sentence encoder: without its head, which stands in another file."""
+def to_layout(cfg: Expressible, family: Family) -> Expressible:
+    """Return the configuration as the family writes it.
+
+    For Marian, sines come first and the logits have a bias (of zeros, where we have none). A sentence encoder is
+    written without its head, which is in another file.
+    """
     if isinstance(cfg, EncoderConfig):
         return dataclasses.replace(cfg, head=NoHead()) if isinstance(cfg.head, SentenceHead) else cfg
     if family.name == "llama":
@@ -164,9 +167,11 @@ def laid_out(cfg: Expressible, family: Family) -> Expressible:
 
 
 def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
-    """Qwen 2's model in the layout of LLaMA, which has a bias on attention's output too (of zeros, where we have none):
-    transformers reads the text of a folder in Qwen 2's layout with the tokenizer of Qwen 2, whatever tokenizer.json
-    says."""
+    """Return Qwen 2's configuration in the layout of LLaMA, which has a bias on attention's output too.
+
+    The bias is of zeros, where we have none. The layout is changed because transformers reads the text of a folder in
+    Qwen 2's layout with the tokenizer of Qwen 2, whatever tokenizer.json states.
+    """
     pattern = tuple(
         dataclasses.replace(block, mixer=dataclasses.replace(block.mixer, out_bias=True))
         if isinstance(block.mixer, AttentionConfig) and block.mixer.bias
@@ -176,17 +181,17 @@ def _with_output_biases(cfg: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(cfg, decoder=dataclasses.replace(cfg.decoder, pattern=pattern))
 
 
-def with_zero_biases(laid_out: Expressible, weights: ModelWeights) -> ModelWeights:
+def with_zero_biases(to_layout: Expressible, weights: ModelWeights) -> ModelWeights:
     """Return the weights with zeros for the biases that a layout has and the model has not."""
     with torch.device("meta"):
-        wanted = laid_out.build().named_parameters()
+        wanted = to_layout.build().named_parameters()
     missing = {name: parameter.shape for name, parameter in wanted if name not in weights and name.endswith(".bias")}
     dtype = next(iter(weights.values())).dtype
     return dict(weights) | {name: torch.zeros(shape, dtype=dtype) for name, shape in missing.items()}
 
 
-def in_halves(cfg: TransformerConfig, weights: ModelWeights) -> ModelWeights:
-    """The same model with its channels in another order: those that carry sines first, then those with cosines.
+def with_halved_sinusoids(cfg: TransformerConfig, weights: ModelWeights) -> ModelWeights:
+    """Return the same model with its channels reordered: those that carry sines first, then those with cosines.
 
     Where sines and cosines alternate, nothing else says which channel is which, so every matrix that reads or writes
     them is reordered.
@@ -214,7 +219,7 @@ def in_halves(cfg: TransformerConfig, weights: ModelWeights) -> ModelWeights:
 
 
 def _prefix(run: RunDirectory, family: Family, cfg: Expressible) -> str:
-    """The part of names that is left out: where it was when the model came, and for encoders without a head."""
+    """Return the prefix omitted from names: as it was at import, and for encoders without a head."""
     record = read_json(run.path / ORIGIN / RECORD)
     bare = isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | SentenceHead)
     return "" if record.get("prefixed", not bare) else family.prefix
@@ -237,7 +242,10 @@ def _vocabulary(run: RunDirectory) -> VocabularyMapping | None:
 
 
 def _check_beginning(weights: ModelWeights, vocabulary: VocabularyMapping, family: Family) -> None:
-    """Where they begin with the token that ends (or pads) a text, both are one row there, and have to be equal here."""
+    """Check that the row of BOS equals the row that the layout shares between both.
+
+    This concerns layouts where texts begin with the token that also ends (or pads) them.
+    """
     table = weights["embed.tokens.weight"]
     position = vocabulary.order().tolist().index(vocabulary.start)
     if not torch.equal(table[1], table[position]):
@@ -257,7 +265,7 @@ def _write_weights(
     progress: Report | None,
 ) -> None:
     with torch.device("meta"):
-        model = laid_out(cfg, family).build()
+        model = to_layout(cfg, family).build()
     parameters = dict(model.named_parameters())
     by_name: dict[str, TensorPair] = {
         pair.theirs.removeprefix(left_out): pair for pair in pairs(model, family.table(cfg), family.tables(cfg))
@@ -275,22 +283,24 @@ def _write_weights(
 
 
 def _is_as_it_came(run: RunDirectory, family: Family, cfg: Expressible, vocabulary: VocabularyMapping | None) -> bool:
-    """Whether the small files of the folder that a run goes back to still describe it: its configuration, vocabulary
-    and labels are none other by now."""
+    """Return whether the small files of the folder that a run was imported from still describe it.
+
+    They do if configuration, vocabulary and labels have not changed.
+    """
     origin = run.path / ORIGIN
     if not (origin / RECORD).is_file():
         return False
-    content, said = read_json(origin / "config.json"), read_json(origin / RECORD)["vocabulary"]
+    content, record = read_json(origin / "config.json"), read_json(origin / RECORD)["vocabulary"]
     return (
-        said == (vocabulary and vocabulary.to_dict())
-        and alike(laid_out(cfg, family), family.config(settings_of(content, "config.json", family.model_type)))
+        record == (vocabulary and vocabulary.to_dict())
+        and alike(to_layout(cfg, family), family.config(settings_of(content, "config.json", family.model_type)))
         and _labels(run) == (labels_of(cfg, content) or None)
         and _problem_type(run) == problem_type_of(content, len(labels_of(cfg, content)) or 2)
     )
 
 
 def _labels(run: RunDirectory) -> list[str] | None:
-    """The names of the classes, where the run's task has some."""
+    """Return the names of the classes, where the run's task has them."""
     return (run.config.get("task") or {}).get("labels")
 
 
@@ -308,15 +318,17 @@ def _give_back(origin: Path, folder: Path) -> None:
 def _describe(
     folder: Path, family: Family, cfg: Expressible, run: RunDirectory, vocabulary: VocabularyMapping | None
 ) -> None:
-    """config.json and the tokenizer's files for a model that was trained here."""
-    said: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
-    said |= family.describe(laid_out(cfg, family))
+    """Write config.json and the tokenizer's files for a model that was trained here."""
+    content: dict[str, Any] = {"architectures": [family.architectures[0]], "model_type": family.model_type}
+    content |= family.describe(to_layout(cfg, family))
     if vocabulary is not None:
-        said |= {"vocab_size": vocabulary.size}
-        said |= write_tokenizer(folder, run.tokenizers()[1], vocabulary, shape=family.shape, origin=run.path / ORIGIN)
+        content |= {"vocab_size": vocabulary.size}
+        content |= write_tokenizer(
+            folder, run.tokenizers()[1], vocabulary, shape=family.shape, origin=run.path / ORIGIN
+        )
     if labels := _labels(run):
-        said |= {"problem_type": their_problem_type(_problem_type(run))}
-        said |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+        content |= {"problem_type": their_problem_type(_problem_type(run))}
+        content |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SentenceHead):
         write_sentence(folder, cfg.head, cfg.dim)
-    write_json(folder / "config.json", said)
+    write_json(folder / "config.json", content)

@@ -1,4 +1,4 @@
-"""What a family of checkpoints is: the names of its weights, and its config.json as our configuration and back."""
+"""Families of checkpoints: the names of their weights, and their config.json as our configuration and back."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,54 +19,63 @@ from dragoman.model.transformer import TransformerConfig
 
 
 class HubConfig:
-    """A config.json, whose mistakes are told with its path."""
+    """A config.json, whose errors name its path."""
 
     def __init__(self, content: dict[str, Any], where: Path | str = "config.json", read: set[str] | None = None):
         self.content, self.where = content, where
         self.read: set[str] = set() if read is None else read
-        """Names of the fields that have been asked for."""
+        """Names of the fields that have been read."""
 
     def changed(self, **fields: Any) -> "HubConfig":
-        """Return the same with other values; what is read of it counts as read here."""
+        """Return a copy with other values; fields read from it count as read here."""
         return HubConfig(self.content | fields, self.where, self.read)
 
     def __getitem__(self, name: str) -> Any:
-        """Raises ConfigError where it is missing."""
+        """Return a field; raises ConfigError where it is missing."""
         self.read.add(name)
         if self.content.get(name) is None:
             raise ConfigError(f"{self.where}: {name}: must be given")
         return self.content[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """``default`` also for null."""
+        """Return a field, or ``default`` where it is missing or null."""
         self.read.add(name)
         value = self.content.get(name)
         return default if value is None else value
 
     def only(self, name: str, *known: Any, default: Any = None) -> Any:
-        """A value that has to be one of ``known``; the first where it is not given."""
+        """Return a field that must be one of ``known``; the first where it is missing.
+
+        Raises:
+            ConfigError: another value.
+        """
         value = self.get(name, known[0] if default is None else default)
         if value not in known:
-            said = " or ".join(map(repr, known))
-            raise ConfigError(f"{self.where}: {name}: {value!r} is not supported here, only {said}")
+            settings = " or ".join(map(repr, known))
+            raise ConfigError(f"{self.where}: {name}: {value!r} is not supported here, only {settings}")
         return value
 
     def activation(self, name: str) -> Activation:
+        """Return our name of an activation; raises ConfigError where there is none."""
         value = self[name]
         if value not in ACTIVATIONS:
             raise ConfigError(f"{self.where}: {name}: no {value!r} here; known: {', '.join(ACTIVATIONS)}")
         return ACTIVATIONS[value]
 
     def rotary(self, kind: str | None = None, theta: float = 10_000.0) -> Rotary:
-        """Of ``rope_parameters``, for all layers or for one ``kind`` of them, or of the older ``rope_scaling``."""
-        said, older, old_theta = self.get("rope_parameters", {}), self.get("rope_scaling", {}), self.get("rope_theta")
-        said = said.get(kind, said) if kind else said
-        said = said or {"rope_theta": old_theta or theta} | older
+        """Return the rotary positions of ``rope_parameters`` (all layers' or one ``kind``'s) or ``rope_scaling``."""
+        settings, older, old_theta = (
+            self.get("rope_parameters", {}),
+            self.get("rope_scaling", {}),
+            self.get("rope_theta"),
+        )
+        settings = settings.get(kind, settings) if kind else settings
+        settings = settings or {"rope_theta": old_theta or theta} | older
         where = f"{self.where}: {'rope_parameters' if 'rope_parameters' in self.content else 'rope_scaling'}"
-        if (part := said.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))) != 1.0:
+        if (part := settings.get("partial_rotary_factor", self.get("partial_rotary_factor", 1.0))) != 1.0:
             raise ConfigError(f"{self.where}: partial_rotary_factor: {part} is not supported here, only 1.0")
-        scaling = _scaling(said, where, self.get("max_position_embeddings"))
-        return Rotary(theta=float(said.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
+        scaling = _scaling(settings, where, self.get("max_position_embeddings"))
+        return Rotary(theta=float(settings.get("rope_theta", self.get("rope_theta", theta))), scaling=scaling)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -82,7 +91,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def their_activation(ours: Activation) -> str:
-    """The name that Transformers has for one of ours.
+    """Return the name that transformers has for an activation of ours.
 
     Raises:
         ConfigError: it has none.
@@ -106,35 +115,37 @@ _ROPE_NEEDS = {
 }
 
 
-def _scaling(said: Mapping[str, Any], where: str, longest: int | None) -> Any:
-    kind = said.get("rope_type", said.get("type", "default"))
+def _scaling(settings: Mapping[str, Any], where: str, longest: int | None) -> Any:
+    kind = settings.get("rope_type", settings.get("type", "default"))
     known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_ROPE_FIELDS.get(kind, ())}
-    if unread := sorted(name for name in said if said[name] is not None and name not in known and kind in _ROPE_FIELDS):
+    if unread := sorted(
+        name for name in settings if settings[name] is not None and name not in known and kind in _ROPE_FIELDS
+    ):
         raise ConfigError(f"{where}: {unread[0]} of {kind} is not supported")
-    trained = said.get("original_max_position_embeddings", longest)
-    for name in (name for name in known if name in said or name in _ROPE_NEEDS.get(kind, ())):
-        if name not in ("rope_type", "type") and type(said.get(name)) not in (int, float):
-            raise ConfigError(f"{where}: {name}: expected a number for {kind}, got {said.get(name)!r}")
+    trained = settings.get("original_max_position_embeddings", longest)
+    for name in (name for name in known if name in settings or name in _ROPE_NEEDS.get(kind, ())):
+        if name not in ("rope_type", "type") and type(settings.get(name)) not in (int, float):
+            raise ConfigError(f"{where}: {name}: expected a number for {kind}, got {settings.get(name)!r}")
     match kind:
         case "default":
             return NoScaling()
         case "linear":
-            return LinearScaling(factor=float(said["factor"]))
+            return LinearScaling(factor=float(settings["factor"]))
         case "llama3":
             return Llama3Scaling(
-                factor=float(said["factor"]),
+                factor=float(settings["factor"]),
                 trained=trained,
-                fast=float(said["high_freq_factor"]),
-                slow=float(said["low_freq_factor"]),
+                fast=float(settings["high_freq_factor"]),
+                slow=float(settings["low_freq_factor"]),
             )
         case "yarn":
-            fast, slow = float(said.get("beta_fast") or 32), float(said.get("beta_slow") or 1)
-            return Yarn(factor=float(said["factor"]), trained=trained, fast=fast, slow=slow)
+            fast, slow = float(settings.get("beta_fast") or 32), float(settings.get("beta_slow") or 1)
+            return Yarn(factor=float(settings["factor"]), trained=trained, fast=fast, slow=slow)
     raise ConfigError(f"{where}: rope_type {kind!r} is not supported; known: default, linear, llama3, yarn")
 
 
 def their_rotary(rotary: Any) -> dict[str, Any]:
-    """``rope_parameters`` as Transformers writes them, as far as they are among theirs."""
+    """Return ``rope_parameters`` as transformers writes them, where it has these positions."""
     theta = {"rope_theta": getattr(rotary, "theta", 10_000.0)}
     match getattr(rotary, "scaling", None):
         case LinearScaling(factor=factor):
@@ -159,7 +170,7 @@ def their_rotary(rotary: Any) -> dict[str, Any]:
 
 
 def shape_of(cfg: ModelConfig) -> Shape | None:
-    """None for what no family here has."""
+    """Return the shape of a model; None where no family here has it."""
     match cfg:
         case TransformerConfig(encoder=None):
             return "decoder"
@@ -172,24 +183,26 @@ def shape_of(cfg: ModelConfig) -> Shape | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
+    """One family of checkpoints."""
+
     name: str
-    """As people know it, and as its file is called."""
+    """Common name, and that of its file."""
     architectures: tuple[str, ...]
-    """What ``architectures`` in config.json may say; the first is what we write."""
+    """Values of ``architectures`` in config.json that name the family; the first is the one we write."""
     model_type: str
     table: Callable[[Any], NameTable]
-    """Their names and ours, for a configuration of ours."""
+    """Returns their names and ours, for a configuration of ours."""
     config: Callable[[HubConfig], TransformerConfig | EncoderConfig]
-    """Raises ConfigError for what we cannot do."""
+    """Returns our configuration; raises ConfigError for what we cannot express."""
     describe: Callable[[Any], dict[str, Any]]
-    """The inverse: config.json for a configuration of ours. What it leaves out shows when it is read back."""
+    """Returns config.json for a configuration of ours. Omissions are found when it is read back."""
     prefix: str = ""
-    """Part of their names that some of their files leave out."""
+    """Prefix of their names that some of their files omit."""
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Other names under which their files may hold a tensor."""
+    """Other names that their files may use for a tensor."""
     shape: Shape = "decoder"
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
-    """Our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
+    """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
 
 
 # ---- can a family express a configuration? ----------------------------------------------------------
@@ -198,10 +211,12 @@ _NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed"
 
 
 def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:
-    """The first place, ours and theirs, where ``cfg`` is not what its description in this family says; None if it is
-    all there."""
+    """Return the first path where ``cfg`` and its description in this family differ, with both values.
+
+    Return None if the family expresses all of ``cfg``.
+    """
     for path, mixer in mixers(cfg):
-        if not isinstance(mixer, AttentionConfig):  # whose heads and positions every description writes down
+        if not isinstance(mixer, AttentionConfig):  # every description writes heads and positions
             return path, kind_of(type(mixer)), "attention"
     try:
         again = family.config(HubConfig(family.describe(cfg)))
@@ -224,12 +239,12 @@ def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]
 
 
 def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:
-    """Whether models of these configurations have the same weights and say the same, but for the vocabulary's size."""
+    """Return whether models of these configurations compute the same, except for the size of the vocabulary."""
     return _plain(a, a.dim) == _plain(b, b.dim)
 
 
 def _plain(value: Any, dim: int) -> Any:
-    """Plain data with what makes no difference taken out, and what is left open filled in."""
+    """Return plain data without what makes no difference, and with defaults filled in."""
     if not isinstance(value, dict):
         value = to_dict(value)
     plain = {k: v for k, v in value.items() if k not in _NO_MATTER}

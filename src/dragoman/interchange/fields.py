@@ -1,4 +1,4 @@
-"""The fields of a config.json: those left out get the value that transformers gives them, and none is ignored silently.
+"""Fields of a config.json: missing ones get the value that transformers gives them, and none is ignored silently.
 
 A family reads the fields that it obeys. Of the others, those that only matter for training or bookkeeping are harmless,
 those known to change what some model computes are refused, and the rest is noted.
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "xlm-roberta": _BERT,
     "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }  # fmt: skip
-"""By model_type, what a field is where config.json leaves it out. Sizes have no default: they must be given."""
+"""Values of missing fields, by model_type. Sizes have no default: they must be given."""
 
 HARMLESS = frozenset({
     # bookkeeping
@@ -61,9 +61,9 @@ HARMLESS = frozenset({
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
     "pooler_output_size", "pooler_act", "encoder_stride",
-    # how numbers are computed, not which
+    # how numbers are computed, not their values
     "reorder_and_upcast_attn", "attention_implementation", "use_flash_attn",
-    # settings of generation, which stand in generation_config.json too
+    # settings of generation, which are in generation_config.json too
     "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",
     "repetition_penalty", "suppress_tokens", "begin_suppress_tokens", "n_positions_trained",
@@ -86,7 +86,7 @@ COMPUTING = frozenset({
 
 
 def settings_of(content: Mapping[str, Any], where: Any, model_type: str) -> HubConfig:
-    """Return a config.json with what transformers takes for the fields that are left out."""
+    """Return a config.json with transformers' values for the missing fields."""
     defaults = DEFAULTS.get(content.get("model_type", model_type), {})
     return HubConfig(dict(defaults) | dict(content), where)
 
@@ -122,13 +122,13 @@ _CHECKED = frozenset({"vocab_size", "max_position_embeddings", "num_hidden_layer
 
 
 def unknown_fields(given: HubConfig, family: str) -> list[str]:
-    """Return the fields that say something and that nobody has read.
+    """Return the fields that have a value and that no one has read.
 
     Raises:
         ConfigError: one of them changes what a model computes.
     """
-    said = [name for name, value in given.content.items() if value and name not in given.read | HARMLESS]
-    if known := sorted(set(said) & COMPUTING):
+    unread = [name for name, value in given.content.items() if value and name not in given.read | HARMLESS]
+    if known := sorted(set(unread) & COMPUTING):
         value = given.content[known[0]]
         raise ConfigError(f"{given.where}: {known[0]}: {value!r} is not supported for {family}")
-    return sorted(said)
+    return sorted(unread)

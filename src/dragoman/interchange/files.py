@@ -1,4 +1,4 @@
-"""Small JSON files of a folder."""
+"""Small JSON files of a folder: reading and writing."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dragoman.errors import CheckpointError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The file's mapping; empty if there is no such file.
+    """Return the file's mapping; empty if there is no such file.
 
     Raises:
         CheckpointError: not JSON, or no mapping.

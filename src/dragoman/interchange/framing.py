@@ -43,11 +43,11 @@ _TWICE = ("Roberta", "Bart", "XLMRoberta")
 
 
 def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> TheirFrame:
-    """Return what stands around a text: ``content`` is that of tokenizer.json, ``config`` that of config.json."""
+    """Return the tokens around a text; ``content`` is that of tokenizer.json, ``config`` that of config.json."""
     settings = read_json(folder / "tokenizer_config.json")
     kind = _class_of(settings) or _BY_MODEL.get(config.get("model_type", ""), "")
     ids = _roles(config) | named_ids(folder, content)
-    found = _of_processor(content.get("post_processor"))
+    found = _frame_of_processor(content.get("post_processor"))
     if kind in _OWN:
         return found if found != TheirFrame() else _own_frame(kind, ids)
     if "add_bos_token" not in settings and "add_eos_token" not in settings:
@@ -58,7 +58,7 @@ def read_frame(folder: Path, content: Mapping[str, Any], config: Mapping[str, An
 
 
 def _class_of(settings: Mapping[str, Any]) -> str:
-    """The name of the tokenizer's class without what many have in common; "" where none is named."""
+    """Return the name of the tokenizer's class without common endings; "" where none is named."""
     name = str(settings.get("tokenizer_class") or "")
     return name if name in _GENERIC else name.removesuffix("Fast").removesuffix("Tokenizer")
 
@@ -76,11 +76,11 @@ def _own_frame(kind: str, ids: Mapping[str, int]) -> TheirFrame:
     return TheirFrame(first(before), end, 2 * end if kind in _TWICE else end)
 
 
-def _of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
-    """What a post-processor of the library puts around one text; those that only move offsets put nothing."""
+def _frame_of_processor(processor: Mapping[str, Any] | None) -> TheirFrame:
+    """Return the tokens that a post-processor puts around one text; none if it only moves offsets."""
     match (processor or {}).get("type"), processor or {}:
         case "Sequence", {"processors": several}:
-            frames = [_of_processor(one) for one in several]
+            frames = [_frame_of_processor(one) for one in several]
             before = tuple(i for frame in reversed(frames) for i in frame.before)
             between = tuple(i for frame in frames for i in frame.between)
             return TheirFrame(before, tuple(i for frame in frames for i in frame.after), between)

@@ -1,9 +1,9 @@
-"""A Hugging Face folder becomes a run directory, which everything here opens like one that was trained.
+"""Import of a Hugging Face folder as a run directory, which opens like one that was trained here.
 
     FOLDER/config.json  model*.safetensors (or .bin)  tokenizer.json
     RUN/config.yaml  tokenizer.json  checkpoints/step-000000/  origin/ (the folder's small files, as they were)
 
-One tensor is in memory at a time, and the run takes its name when all of it is on the disk.
+Only one tensor is in memory at a time, and the run takes its name when all of it is on the disk.
 """
 
 import dataclasses
@@ -45,11 +45,11 @@ SMALL = (
     "vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "preprocessor_config.json", "modules.json",
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
-"""Files that an export gives back as they were."""
+"""Files that an export returns as they were."""
 
 
 def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | None = None) -> RunDirectory:
-    """Make the run directory ``run`` of a Hugging Face folder.
+    """Import the Hugging Face folder ``folder`` as the run directory ``run``.
 
     Raises:
         CheckpointError: no such folder, missing or damaged weights, pickled code, tensors of other shapes than
@@ -91,7 +91,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
 
 
 def find_family(content: dict[str, Any], where: Path) -> Family:
-    """The family that a config.json names.
+    """Return the family that a config.json names.
 
     Raises:
         ConfigError: none we know, or a quantized checkpoint.
@@ -111,7 +111,7 @@ def find_family(content: dict[str, Any], where: Path) -> Family:
 
 
 def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: ModelConfig) -> VocabularyMapping | None:
-    """None for a model that reads no text.
+    """Return the mapping of a vocabulary; None for a model that reads no text.
 
     Raises:
         ConfigError: an encoder without special tokens that differ from one another.
@@ -129,18 +129,18 @@ def _vocabulary(folder: Path, content: dict[str, Any], family: Family, cfg: Mode
 
 
 def origin_vocabulary(run: RunDirectory) -> VocabularyMapping | None:
-    """Where the roles stand in the vocabulary that a run was imported with; None for a run that was not.
+    """Return the mapping of the vocabulary that a run was imported with; None for a run trained here.
 
-    It has grown by as many rows as the run's tokenizer has grown by."""
-    said = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
-    if said is None:
+    If the run's tokenizer has grown since, the mapping has grown by as many rows."""
+    stated = read_json(run.path / ORIGIN / RECORD).get("vocabulary")
+    if stated is None:
         return None
-    found = VocabularyMapping(**said)
+    found = VocabularyMapping(**stated)
     return dataclasses.replace(found, size=len(run.tokenizers()[1]) - found.added)
 
 
 class _Source:
-    """Our tensors, one at a time, from theirs. All names and shapes are compared before the first is read."""
+    """Our tensors, converted one at a time from theirs; all names and shapes are compared before the first is read."""
 
     def __init__(self, shards: TensorShards, family: Family, cfg: ModelConfig, vocabulary: VocabularyMapping | None):
         self.shards, self.family, self.vocabulary = shards, family, vocabulary
@@ -148,7 +148,7 @@ class _Source:
             self.model: nn.Module = cfg.build()
         self.parameters = dict(self.model.named_parameters())
         self.where: dict[str, tuple[TensorPair, str]] = {}
-        """Our name -> the tensor of theirs that holds it, and the name under which that is stored."""
+        """Our name -> the tensor of theirs that holds it, and its name in the file."""
         for pair in pairs(self.model, family.table(cfg), family.tables(cfg)):
             stored = _stored_name(pair, shards, family)
             _check_shape(pair, stored, self)
@@ -160,7 +160,7 @@ class _Source:
             family.name,
             headless=isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead | SentenceHead),
         )
-        """Lines about tensors of theirs that are known to be unused."""
+        """Notes on tensors of theirs that are known to be unused."""
 
     def __getitem__(self, name: str) -> Tensor:
         pair, stored = self.where[name]
@@ -175,7 +175,7 @@ class _Source:
 
     @property
     def prefixed(self) -> bool:
-        """Whether they write the family's prefix before names."""
+        """True where their names begin with the family's prefix."""
         prefix = self.family.prefix
         return not prefix or any(stored.startswith(prefix) for _, stored in self.where.values())
 
@@ -183,7 +183,7 @@ class _Source:
         return self.shards.dtype(self.where[name][1])
 
     def aliases(self) -> dict[str, str]:
-        """Names of tied weights -> the name under which each is stored."""
+        """Mapping from the names of tied weights to the name under which each is stored."""
         first = {id(parameter): name for name, parameter in self.parameters.items()}
         every = self.model.named_parameters(remove_duplicate=False)
         return {name: first[id(p)] for name, p in every if first[id(p)] != name}
@@ -212,7 +212,7 @@ def _times(shape: tuple[int, ...]) -> str:
 
 
 def import_notes(run: RunDirectory) -> list[str]:
-    """Return what an import has left aside of its folder, a line each."""
+    """Return notes on what an import ignored in its folder, a line each."""
     return read_json(run.path / ORIGIN / RECORD).get("notes", [])
 
 
@@ -273,17 +273,17 @@ _PROBLEM_TYPES: dict[str, ProblemType] = {
 
 
 def problem_type_of(content: dict[str, Any], labels: int) -> ProblemType:
-    """What the logits of a classifier mean; like transformers, take a single one for a value where nothing is said.
+    """Return the meaning of a classifier's logits; like transformers, a single logit is a value by default.
 
     Raises:
         ConfigError: a type that is not known.
     """
-    said = content.get("problem_type")
-    if said is None:
+    stated = content.get("problem_type")
+    if stated is None:
         return "regression" if labels == 1 else "single_label"
-    if said not in _PROBLEM_TYPES:
-        raise ConfigError(f"config.json: {unknown('problem_type', said, _PROBLEM_TYPES)}")
-    return _PROBLEM_TYPES[said]
+    if stated not in _PROBLEM_TYPES:
+        raise ConfigError(f"config.json: {unknown('problem_type', stated, _PROBLEM_TYPES)}")
+    return _PROBLEM_TYPES[stated]
 
 
 def their_problem_type(ours: str) -> str:

@@ -1,7 +1,7 @@
-"""The parts that the layouts of Hugging Face and ONNX graphs may be made of, by exact type.
+"""Parts that Hugging Face layouts and ONNX graphs support, by exact type.
 
-Every field of these counts: an ONNX graph is traced from the model, and a Hugging Face layout is read back and compared
-field by field. A part that joins the model is refused by both until it stands here.
+Every field of them is covered: an ONNX graph is traced from the model, and a Hugging Face layout is read back and
+compared field by field. A part added to the model is refused by both until it is listed here.
 """
 
 import dataclasses
@@ -58,5 +58,5 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 ONNX: Whitelist = {
     part: _with_every_field(part) for part in (*_MODELS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
-"""Experts are not among them: which of them compute depends on the tokens, and a graph is the same for all."""
+"""Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
 HUGGINGFACE: Whitelist = {**ONNX, Mixture: _with_every_field(Mixture)}

@@ -1,4 +1,4 @@
-"""Tensors of a folder that our model has no place for: known to be unused, copies of others, or a reason to refuse."""
+"""Leftover tensors of a folder, which our model does not use: known to be unused, copies, or a reason to refuse."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -26,7 +26,7 @@ _HEADS = r"(cls|lm_head|classifier|qa_outputs)\..*"
 _COPIES = re.compile(
     r"(lm_head\.(weight|bias)|(.*\.)?embed_tokens\.weight|(model\.)?shared\.weight|(.*\.)?decoder\.(weight|bias))"
 )
-"""Names of tensors that tied models may hold a second time."""
+"""Names of tensors that tied models may store a second time."""
 _SHOWN = 3
 
 
@@ -36,8 +36,8 @@ def describe_leftovers(
     """Return a line for each kind of tensor that is known to be unused.
 
     Args:
-        used: names of the tensors that the model is made of.
-        copied: those of them that other tensors may repeat.
+        used: names of the tensors that the model uses.
+        copied: names among them that other tensors may repeat.
         headless: whether the model is an encoder without a head, which needs none of the folder's heads.
 
     Raises:
@@ -62,7 +62,7 @@ def describe_leftovers(
 
 
 def _repeats(shards: TensorShards, name: str, others: Iterable[str]) -> bool:
-    """Tell whether a tensor equals one of ``others``."""
+    """Return whether a tensor equals one of ``others``."""
     shape = shards.shape(name)
     return any(
         shards.shape(other)[-len(shape) :] == shape and torch.equal(shards[other].reshape(shape), shards[name])

@@ -1,6 +1,6 @@
-"""Names and forms of weights: which of theirs holds which of ours, and how.
+"""Names and forms of weights: which of their tensors holds which of ours, and how.
 
-A family is described by a table, theirs -> ours. ``{i}`` and ``{j}`` stand for a number, ``{leaf}`` for weight or bias.
+A family is described by a table, theirs -> ours. ``{i}`` and ``{j}`` match a number, ``{leaf}`` weight or bias.
 V their vocabulary size.
 """
 
@@ -18,14 +18,14 @@ _PLACEHOLDERS = {"{i}": r"(?P<i>\d+)", "{j}": r"(?P<j>\d+)", "{leaf}": r"(?P<lea
 
 @dataclass(frozen=True)
 class TensorForm:
-    """How one of their tensors holds ours."""
+    """The form in which one of their tensors stores ours."""
 
     ours: tuple[str, ...]
-    """One on top of the other, along the first dimension."""
+    """Names of our tensors, stored one after the other along the first dimension."""
     transposed: bool = False
-    """They store inputs x outputs, we outputs x inputs."""
+    """True where they store inputs x outputs, and we outputs x inputs."""
     shape: tuple[int, ...] | None = None
-    """Theirs, where it has other dimensions; -1 for what follows from the size."""
+    """Their shape, where it has other dimensions; -1 for a size that follows from the rest."""
 
 
 NameTable = dict[str, str | TensorForm]
@@ -33,16 +33,16 @@ NameTable = dict[str, str | TensorForm]
 
 @dataclass(frozen=True)
 class TensorPair:
-    """One of their tensors and those of ours that it holds."""
+    """One of their tensors, with those of ours that it holds."""
 
     theirs: str
     ours: tuple[str, ...]
     form: TensorForm
     of_vocabulary: bool
-    """Whether it has a row for each entry of the vocabulary."""
+    """True where it has a row for each entry of the vocabulary."""
 
     def shape(self, parameters: Mapping[str, Tensor], vocabulary: VocabularyMapping | None) -> tuple[int, ...]:
-        """What theirs must have for a model of ours with these ``parameters``."""
+        """Return the shape that theirs must have for a model of ours with these ``parameters``."""
         shapes = [parameters[name].shape for name in self.ours]
         rows = sum(shape[0] for shape in shapes)
         if vocabulary is not None and self.of_vocabulary:
@@ -57,7 +57,7 @@ class TensorPair:
     def read(
         self, theirs: Tensor, name: str, parameters: Mapping[str, Tensor], vocabulary: VocabularyMapping | None
     ) -> Tensor:
-        """Our tensor ``name``, which is one of ``ours``."""
+        """Return our tensor ``name``, which is one of ``ours``."""
         if self.form.transposed:
             theirs = theirs.T
         if self.of_vocabulary and vocabulary is not None:
@@ -71,17 +71,19 @@ class TensorPair:
         return part.reshape(parameters[name].shape)
 
     def write(self, ours: Sequence[Tensor], vocabulary: VocabularyMapping | None) -> Tensor:
-        """Their tensor from ``ours``, in the order of ``self.ours``."""
-        whole = ours[0] if len(ours) == 1 else torch.cat(list(ours))
+        """Return their tensor from ``ours``, in the order of ``self.ours``."""
+        joined = ours[0] if len(ours) == 1 else torch.cat(list(ours))
         if self.of_vocabulary and vocabulary is not None:
-            whole = vocabulary.write(whole)
-        whole = whole.T if self.form.transposed else whole
-        return (whole if self.form.shape is None else whole.reshape(self.form.shape)).contiguous()
+            joined = vocabulary.write(joined)
+        joined = joined.T if self.form.transposed else joined
+        return (joined if self.form.shape is None else joined.reshape(self.form.shape)).contiguous()
 
 
 def pairs(model: nn.Module, table: NameTable, of_vocabulary: frozenset[str]) -> list[TensorPair]:
-    """Every tensor of theirs that the ``model`` needs, in the order of its parameters; of ours those in
-    ``of_vocabulary`` have a row for each entry of it."""
+    """Return every tensor of theirs that ``model`` needs, in the order of its parameters.
+
+    Our tensors in ``of_vocabulary`` have a row for each entry of the vocabulary.
+    """
     rows = [(theirs, form if isinstance(form, TensorForm) else TensorForm((form,))) for theirs, form in table.items()]
     patterns = [(_pattern(ours), theirs, form) for theirs, form in rows for ours in form.ours]
     found: dict[str, TensorPair] = {}
@@ -94,7 +96,7 @@ def pairs(model: nn.Module, table: NameTable, of_vocabulary: frozenset[str]) -> 
                 found.setdefault(their_name, TensorPair(their_name, names, form, names[0] in of_vocabulary))
                 break
         else:
-            raise KeyError(f"no row of the table stands for {name}")
+            raise KeyError(f"no row of the table matches {name}")
     return list(found.values())
 
 

@@ -1,8 +1,8 @@
-"""Tokenizers of folders from before tokenizer.json, as the content that one would have.
+"""Tokenizers of folders older than tokenizer.json, converted to the content of one.
 
 vocab.json, merges.txt                 GPT-2, RoBERTa, BART
 vocab.txt                              BERT
-source.spm, target.spm, vocab.json     Marian: SentencePiece cuts, vocab.json numbers
+source.spm, target.spm, vocab.json     Marian: SentencePiece splits, vocab.json numbers
 """
 
 import json
@@ -22,7 +22,7 @@ TokenizerContent = dict[str, Any]
 
 
 def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
-    """The source's and the target's tokenizer (one and the same, where there is one for both), and where from.
+    """Return the source's and the target's tokenizer (one and the same, where there is one for both), and their file.
 
     Raises:
         DataError: no tokenizer in any form, or one that is damaged.
@@ -37,13 +37,13 @@ def contents(folder: Path) -> tuple[TokenizerContent, TokenizerContent, Path]:
         if (folder / name).is_file():
             return *make(folder), folder / name
     raise DataError(
-        f"{path}: no such file: the text of this model cannot be told without its tokenizer; "
+        f"{path}: no such file: this model's text cannot be read without its tokenizer; "
         "transformers writes one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
     )
 
 
 def _twice(inner: tokenizers.Tokenizer, folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
-    """``inner`` as content, with the special tokens that the folder names."""
+    """Return ``inner`` twice as content, with the special tokens that the folder names."""
     names = read_json(folder / "tokenizer_config.json") | read_json(folder / "special_tokens_map.json")
     special = [token for key, token in names.items() if key.endswith("_token") and token]
     texts = [token["content"] if isinstance(token, dict) else token for token in special]
@@ -85,11 +85,11 @@ def _marian(folder: Path) -> tuple[TokenizerContent, TokenizerContent]:
 
 
 def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> TokenizerContent:
-    """A tokenizer that cuts into ``pieces`` and numbers them by their place in ``names``.
+    """Return a tokenizer that splits into ``pieces`` and numbers them by their position in ``names``.
 
-    A character that is no piece has its number all the same where it has one. Longer names that are no pieces (the
-    other language's) are never cut out: to ``hide`` them changes their spelling, which a side that is read, not
-    written, can bear.
+    A character that is no piece keeps its number where it has one. Longer names that are no pieces (the other
+    language's) are never produced. To ``hide`` them changes their spelling, which is harmless on a side that is only
+    read.
     """
     scores = pieces.scores
     lowest = min(scores.values(), default=0.0) - 10.0
@@ -112,14 +112,18 @@ def _numbered(names: list[str], pieces: "SentencePieceModel", *, hide: bool) -> 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
+    """The parts of a SentencePiece model that we use."""
+
     scores: dict[str, float]
     charsmap: bytes
-    """How characters are normalized, compiled."""
+    """Compiled rules by which characters are normalized."""
 
 
 def read_pieces(path: Path) -> SentencePieceModel:
-    """What a SentencePiece model holds that we need. It is a protocol buffer: pieces are field 1 (text 1, score 2, type
-    3), the normalizer is field 3 (characters 2), the trainer field 2 (kind 3).
+    """Read the parts of a SentencePiece model that we use.
+
+    The file is a protocol buffer: pieces are field 1 (text 1, score 2, type 3), the normalizer is field 3
+    (characters 2), the trainer field 2 (kind 3).
 
     Raises:
         DataError: not such a file, or no unigram model.
@@ -144,7 +148,7 @@ _ADVICE = "transformers writes a tokenizer.json with AutoTokenizer.from_pretrain
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protocol buffer: bytes, whole numbers, or 32-bit floats."""
+    """Yield number and value of each field of a protocol buffer: bytes, integers, or 32-bit floats."""
     at = 0
     while at < len(message):
         key, at = _number(message, at)

@@ -3,7 +3,7 @@
     encoder.onnx   encoder-decoder   ids (B, S), keep (B, S)                    -> memory (L, 2, B, G, S, C)
     step.onnx                        token (B, 1), past (L, 2, B, G, K, C)       -> logits (B, V), past with K + 1
                                      and, with an encoder, memory and keep
-    model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> what its head says
+    model.onnx     encoder alone     ids (B, T), keep (B, T); or images         -> output of its head
 
 ``keep`` is False on padding. Texts begin with BOS, and the first step's past has K = 0; ids are ours.
 
@@ -41,7 +41,7 @@ CacheTensor = Float[Tensor, "L 2 B G K C"]
 def export_onnx(run: str | Path, folder: str | Path, which: str | int = "best", *, check: bool = True) -> list[str]:
     """Write the folder with the graphs and our tokenizers; the names of the graphs.
 
-    What they answer is compared with the run's model first, unless ``check`` is false or onnxruntime is not installed.
+    Their outputs are compared with the run's model first, unless ``check`` is false or onnxruntime is not installed.
 
     Raises:
         CheckpointError: as ``RunDirectory.load``, something is at ``folder`` already, or the export answers otherwise.
@@ -74,7 +74,7 @@ def _check_installed() -> None:
 
 
 GraphExample = dict[str, tuple[Tensor, dict[int, str]]]
-"""Input name -> an example of it, and the names of the dimensions that may differ."""
+"""Mapping from input names to an example of each, and the names of the dimensions that may differ."""
 
 
 def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
@@ -132,7 +132,7 @@ def _example(model: Transformer, length: int) -> Tensor:
 
 
 class EncoderGraph(nn.Module):
-    """An encoder of text, which is told where padding is."""
+    """Encoder of text, with a padding mask as an input."""
 
     def __init__(self, model: Encoder):
         super().__init__()
@@ -143,7 +143,7 @@ class EncoderGraph(nn.Module):
 
 
 class SourceGraph(nn.Module):
-    """A source as the decoder's layers read it: their keys and values, projected once."""
+    """Encoder of a source, with its keys and values projected once for each layer of the decoder."""
 
     def __init__(self, model: Transformer):
         super().__init__()
@@ -156,7 +156,7 @@ class SourceGraph(nn.Module):
 
 
 class StepGraph(nn.Module):
-    """The next token's logits, and the past with this one."""
+    """One step of a decoder: the next token's logits, and the past with this one."""
 
     def __init__(self, model: Transformer):
         super().__init__()
@@ -176,7 +176,7 @@ class StepGraph(nn.Module):
 
 
 class TranslationStepGraph(StepGraph):
-    """The same, with the source's keys and values."""
+    """One step of a decoder with a source: its keys and values are further inputs."""
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, token: Int[Tensor, "B 1"], past: CacheTensor, memory: CacheTensor, keep: Bool[Tensor, "B S"]
@@ -185,7 +185,7 @@ class TranslationStepGraph(StepGraph):
 
 
 class GraphState(KVState):
-    """Keys and values that are handed in, and out again with the new ones."""
+    """State of a graph's layer: keys and values are inputs, and outputs with the new ones."""
 
     def __init__(self, kv: KV):
         self.kv = kv
@@ -209,7 +209,7 @@ class GraphState(KVState):
 
 
 class GraphMemory(ProjectedMemory):
-    """The source's keys and values of every layer, handed in."""
+    """Memory of a graph: the source's keys and values of every layer are inputs."""
 
     def __init__(self, layers: CacheTensor, keep: Bool[Tensor, "B S"]):
         self.count, self.positions = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)

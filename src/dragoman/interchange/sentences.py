@@ -1,6 +1,6 @@
-"""Sentence encoders as the sentence-transformers library keeps them: modules.json beside the model, pooling below.
+"""Sentence encoders as the sentence-transformers library stores them: modules.json beside the model, pooling below.
 
-modules.json            what follows one another: the model, a pooling, perhaps a normalization
+modules.json            sequence of modules: the model, a pooling, perhaps a normalization
 1_Pooling/config.json   how one vector is made of many
 """
 
@@ -17,7 +17,7 @@ _KINDS = "sentence_transformers.models."
 
 
 def read_sentence(folder: Path) -> SentenceHead | None:
-    """The head of a sentence encoder; None for a folder that says nothing of one.
+    """Return the head of a sentence encoder; None for a folder that describes none.
 
     Raises:
         ConfigError: another pooling than the mean or the first token, or modules that we do not have.
@@ -38,7 +38,7 @@ def read_sentence(folder: Path) -> SentenceHead | None:
 
 
 def write_sentence(folder: Path, head: SentenceHead, dim: int) -> None:
-    """The inverse.
+    """Write the head of a sentence encoder, as ``read_sentence`` reads it.
 
     Raises:
         ConfigError: a projection, or a pooling that has no name there.

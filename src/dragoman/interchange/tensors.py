@@ -19,7 +19,7 @@ from dragoman.errors import CheckpointError
 from dragoman.interchange.files import read_json
 
 Report = Callable[[int, int], None]
-"""Called with what is done and what there is to do."""
+"""Called with the number done and the number in all."""
 
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 _FLOATS = frozenset(_TYPES.values())
@@ -33,7 +33,7 @@ class TensorShards:
     def __init__(self, folder: Path):
         self.folder = folder
         self.names: dict[str, str] = {}
-        """Name -> file."""
+        """Mapping from names to files."""
         self._open: dict[str, Any] = {}
         self._held = ExitStack()
 
@@ -64,7 +64,7 @@ class TensorShards:
             )
         for name, file in self.names.items():
             if name not in self._file(file).keys():  # noqa: SIM118, not a dict
-                raise CheckpointError(f"{self.folder / file}: has no tensor {name}, which {index} says is there")
+                raise CheckpointError(f"{self.folder / file}: has no tensor {name}, which {index} lists for it")
 
     def _file(self, name: str) -> Any:
         if name not in self._open:
@@ -77,15 +77,19 @@ class TensorShards:
         return tuple(file[name].shape if isinstance(file, dict) else file.get_slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        """Read from the header; a tensor of another kind than floating point is quantized, which we do not read."""
+        """Return the type, read from the header.
+
+        Raises:
+            CheckpointError: a type other than floating point, which is a quantized tensor.
+        """
         file = self._file(self.names[name])
-        said = _TYPES.get(file[name].dtype) if isinstance(file, dict) else file.get_slice(name).get_dtype()
-        if said not in _FLOATS:
+        found = _TYPES.get(file[name].dtype) if isinstance(file, dict) else file.get_slice(name).get_dtype()
+        if found not in _FLOATS:
             raise CheckpointError(
-                f"{self.folder / self.names[name]}: {name} is {said or file[name].dtype}: quantized weights are not "
+                f"{self.folder / self.names[name]}: {name} is {found or file[name].dtype}: quantized weights are not "
                 "read; take the original in float32, float16 or bfloat16"
             )
-        return next(dtype for dtype, known in _TYPES.items() if known == said)
+        return next(dtype for dtype, known in _TYPES.items() if known == found)
 
     def __getitem__(self, name: str) -> Tensor:
         file = self._file(self.names[name])
@@ -102,7 +106,7 @@ def _open(path: Path) -> Any:
 def _load_bin(path: Path) -> dict[str, Tensor]:
     try:
         return torch.load(path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True)
-    except Exception as error:  # PyTorch raises what pickle does, and much else
+    except Exception as error:  # PyTorch raises pickle's errors, and many others
         if type(error).__name__ == "UnpicklingError":
             raise CheckpointError(
                 f"{path}: holds pickled code, or is damaged: refused, since opening it could run anything; "
@@ -121,7 +125,7 @@ def write_stream(
     metadata: Mapping[str, str],
     progress: Report | None = None,
 ) -> None:
-    """Write a safetensors file; ``produce`` is called once for each name, in order, and its tensor let go."""
+    """Write a safetensors file; ``produce`` is called once for each name, in order, and its tensor is then released."""
     listed, end = list(tensors), 0
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     for name, shape, dtype in listed:

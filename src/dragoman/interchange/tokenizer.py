@@ -1,5 +1,5 @@
-"""Their tokenizers as ours, the three special roles under our names and as many entries as the model has rows; and ours
-as theirs."""
+"""Conversion of tokenizers: theirs to ours, with our names for the three special roles and as many entries as the model
+has rows; and ours to theirs."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def read_tokenizers(folder: Path, vocabulary: VocabularyMapping) -> tuple[Tokenizer, Tokenizer]:
-    """The source's and the target's tokenizer; the same object where a folder has one for both.
+    """Return the source's and the target's tokenizer; the same object where a folder has one for both.
 
     Raises:
         DataError: none, or one that does not fit the vocabulary.
@@ -44,18 +44,20 @@ _QWEN2 = (
 
 
 def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return a tokenizer with the normalizer and pre-tokenizer of Qwen 2, where a folder in its layout names no other
-    class: transformers takes these there, whatever tokenizer.json says."""
+    """Return a tokenizer with Qwen 2's normalizer and pre-tokenizer, where a Qwen 2 folder names no other class.
+
+    transformers uses these there, whatever tokenizer.json states.
+    """
     named = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class") or "Qwen2Tokenizer")
     generic = named.removesuffix("Fast") in ("Qwen2Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
     if content["model"].get("type") != "BPE" or not generic:
         return content
     prefix = bool(read_json(folder / "tokenizer_config.json").get("add_prefix_space"))
-    cut = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": _QWEN2}, "behavior": "Isolated", "invert": False}
     to_bytes = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": False}
     return content | {
         "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, to_bytes]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, to_bytes]},
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
     }
 
@@ -63,8 +65,9 @@ def as_qwen2(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
 def adapt_tokenizer(
     content: dict[str, Any], path: Path, vocabulary: VocabularyMapping, frame: TheirFrame, ends: Sequence[int] = ()
 ) -> Tokenizer:
-    """With this ``content``, as many entries as the model has rows, the three roles under our names, and what stands
-    around a text; ``ends`` are further tokens that end one.
+    """Return a tokenizer with this ``content``, as many entries as the model has rows, and our names for the roles.
+
+    ``frame`` are the tokens around a text, and ``ends`` further tokens that end one.
 
     Raises:
         DataError: not one of the library's, or more entries than the vocabulary has rows.
@@ -104,7 +107,7 @@ def _name_of(row: int, inner: tokenizers.Tokenizer, path: Path) -> str:
 
 
 def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[str, str]:
-    """Give the entries with these ids other names, wherever they stand; return the new name of each -> the old."""
+    """Rename the entries with these ids everywhere; return the new name of each -> the old."""
     model = content.get("model", {})
     vocab = model.get("vocab")
     old: dict[str, str] = {}
@@ -132,7 +135,7 @@ def _rename(content: dict[str, Any], names: dict[int, str], path: Path) -> dict[
 def write_tokenizer(
     folder: Path, tokenizer: Tokenizer, vocabulary: VocabularyMapping, *, shape: Shape, origin: Path | None = None
 ) -> dict[str, Any]:
-    """Write the tokenizer; return what config.json has to say of it. Of several roles in one row, one has its name.
+    """Write the tokenizer; return its fields of config.json. Of several roles in one row, one has its name.
 
     An imported tokenizer gets its own names back, and the chat template and the settings of generation that came with
     it in ``origin``.
@@ -143,8 +146,8 @@ def write_tokenizer(
     template = tokenizer.template
     by_name = {token["content"]: token["id"] for token in content["added_tokens"]}
     if template is not None:
-        kept = {by_name[ours]: theirs for ours, theirs in template.originals.items() if ours in by_name}
-        _rename(content, kept, folder / "tokenizer.json")
+        restored = {by_name[ours]: theirs for ours, theirs in template.originals.items() if ours in by_name}
+        _rename(content, restored, folder / "tokenizer.json")
     by_id = {token["id"]: token["content"] for token in content["added_tokens"]} | _names_by_id(content)
     bos, eos = vocabulary.start, vocabulary.eos
     pad = eos if vocabulary.pad is None else vocabulary.pad
@@ -158,15 +161,17 @@ def write_tokenizer(
     content["post_processor"] = _processor(before, after, between, by_id)
     write_json(folder / "tokenizer.json", content)
     names = {f"{role}_token": by_id[i] for role, i in zip(("pad", "bos", "eos"), (pad, bos, eos), strict=True)}
-    kept = _chat_template(folder, origin)
-    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | kept)
+    restored = _chat_template(folder, origin)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"} | names | restored)
     ids = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": eos}
     ids |= {"decoder_start_token_id": bos, "forced_eos_token_id": None} if shape == "encoder-decoder" else {}
     if shape != "encoder":
-        unsaid = sorted({pad, bos} - {eos}) or None
-        said = read_json(origin / "generation_config.json") if origin else {}
-        several = {"eos_token_id": said["eos_token_id"]} if isinstance(said.get("eos_token_id"), list) else {}
-        write_json(folder / "generation_config.json", said | ids | {"suppress_tokens": unsaid} | several)
+        suppressed = sorted({pad, bos} - {eos}) or None
+        generation = read_json(origin / "generation_config.json") if origin else {}
+        several = (
+            {"eos_token_id": generation["eos_token_id"]} if isinstance(generation.get("eos_token_id"), list) else {}
+        )
+        write_json(folder / "generation_config.json", generation | ids | {"suppress_tokens": suppressed} | several)
     return ids
 
 
@@ -204,7 +209,7 @@ def _chat_template(folder: Path, origin: Path | None) -> dict[str, Any]:
 
 
 def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:
-    """Remove the entries with these ids, of rows that we added; those behind them move up."""
+    """Remove the entries with these ids, which belong to rows that we added; later entries move up."""
 
     def moved(i: int) -> int:
         return i - sum(row < i for row in rows)
@@ -214,5 +219,5 @@ def _take_out(content: dict[str, Any], rows: Collection[int]) -> None:
         content["model"]["vocab"] = [entry for i, entry in enumerate(vocab) if i not in rows]
     else:
         content["model"]["vocab"] = {name: moved(i) for name, i in vocab.items() if i not in rows}
-    kept = [token for token in content["added_tokens"] if token["id"] not in rows]
-    content["added_tokens"] = [token | {"id": moved(token["id"])} for token in kept]
+    restored = [token for token in content["added_tokens"] if token["id"] not in rows]
+    content["added_tokens"] = [token | {"id": moved(token["id"])} for token in restored]

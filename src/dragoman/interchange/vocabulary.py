@@ -1,4 +1,4 @@
-"""Vocabularies in another order: with us padding is 0, the beginning 1 and the end 2, elsewhere they stand anywhere.
+"""Vocabularies in another order: with us padding is 0, the beginning 1 and the end 2; elsewhere they may be anywhere.
 
 Importing moves rows of embeddings and logits, exporting moves them back, so that nothing else needs to know. Where
 they have one token for two of the three roles, or none for padding, we add a row. It is *suppressed* (its logit is so
@@ -21,23 +21,23 @@ from dragoman.model.transformer import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Shape = Literal["decoder", "encoder-decoder", "encoder"]
-"""What a family's models are made of."""
+"""Shape of a family's models."""
 NAMES = ("⟨pad⟩", "⟨bos⟩", "⟨eos⟩")
 
 
 @dataclass(frozen=True)
 class VocabularyMapping:
-    """Where the three roles stand in their vocabulary."""
+    """Positions of the three roles in their vocabulary."""
 
     size: int
-    """Their rows V."""
+    """Number of their rows V."""
     pad: int | None
-    """None where there is none, or where it is the beginning or end as well."""
+    """Padding; None where there is none, or where it is the beginning or end as well."""
     bos: int | None
-    """What a text, or with an encoder the target, begins with; None where that is padding or the end as well."""
+    """First token of a text or, with an encoder, of the target; None where that is padding or the end as well."""
     eos: int
     start: int
-    """What they begin with, whether or not it has another role."""
+    """First token, whether or not it has another role."""
 
     @property
     def added(self) -> int:
@@ -56,13 +56,13 @@ class VocabularyMapping:
         return pad, bos, self.eos
 
     def order(self) -> Tensor:
-        """Their row, for each of ours; from V on it is one we add."""
+        """Index of their row for each of ours; from V on it is one we add."""
         taken = torch.tensor(self.special)
         rest = torch.arange(self.size + self.added)
         return torch.cat([taken, rest[~torch.isin(rest, taken)]])
 
     def read(self, theirs: Float[Tensor, "V *D"], name: str) -> Float[Tensor, "V+N *D"]:
-        """Our rows from theirs."""
+        """Return our rows, made from theirs."""
         order = self.order()
         ours = theirs.new_zeros(len(order), *theirs.shape[1:])
         known = order < self.size
@@ -74,7 +74,7 @@ class VocabularyMapping:
         return ours
 
     def write(self, ours: Float[Tensor, "V+N *D"]) -> Float[Tensor, "V *D"]:
-        """Their rows from ours."""
+        """Return their rows, made from ours."""
         order = self.order()
         theirs = ours.new_empty(self.size, *ours.shape[1:])
         known = order < self.size
@@ -86,12 +86,14 @@ class VocabularyMapping:
 
 
 TABLES = frozenset({"embed.tokens.weight", "source_embed.tokens.weight", "output.weight", "output.bias"})
-"""The tensors of a Transformer with a row for each entry of the vocabulary."""
+"""Tensors of a Transformer with a row for each entry of the vocabulary."""
 
 
 def share_beginning(model: nn.Module, vocabulary: VocabularyMapping) -> None:
-    """Let the row that a text begins with, a copy of another one (elsewhere both are one), learn as one with it: both
-    get the sum of their gradients, and so stay equal to the bit."""
+    """Tie the row that a text begins with, a copy of another row, to that row during training.
+
+    Elsewhere both are one row. Both get the sum of their gradients, and so stay equal to the bit.
+    """
     table = model.get_parameter("embed.tokens.weight")
     if table.requires_grad:
         both = [1, vocabulary.order().tolist().index(vocabulary.start)]
@@ -105,17 +107,19 @@ def share_beginning(model: nn.Module, vocabulary: VocabularyMapping) -> None:
 
 
 def of_tokenizer(tokenizer: Tokenizer) -> VocabularyMapping:
-    """That of a model we trained: every role has its row."""
+    """Return the mapping of a model that we trained: every role has its own row."""
     pad, bos, eos = tokenizer.special_rows
     return VocabularyMapping(len(tokenizer), pad, bos, eos, bos)
 
 
-# ---- what a Hugging Face folder says of its special tokens ------------------------------------------
+# ---- special tokens of a Hugging Face folder --------------------------------------------------------
 
 
 def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Shape) -> VocabularyMapping:
-    """Return the roles as the files of ``folder`` tell them: the tokenizer's own map before config.json, which is often
-    older. Where a text ends, generation_config.json says first.
+    """Return the roles that the files of ``folder`` name.
+
+    The tokenizer's own map comes before config.json, which is often older. For the end of a text,
+    generation_config.json comes first.
 
     Raises:
         ConfigError: no token ends a text, or an id lies outside of the vocabulary.
@@ -123,24 +127,24 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
     named = {role: i for role, i in named_ids(folder).items() if i < size}
     generation = read_json(folder / "generation_config.json")
 
-    def find(*names: str, said: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
-        for source in said:
+    def find(*names: str, sources: Sequence[Mapping[str, Any]] = (named, generation, config)) -> int | None:
+        for source in sources:
             for name in names:
                 value = source.get(name)
                 if value is not None and value != []:
                     return _first(value, named.get(name))
         return None
 
-    reads = shape == "encoder"  # its texts stand between cls and sep, where the tokenizer has these
+    reads = shape == "encoder"  # its texts are framed by cls and sep, where the tokenizer has these
     first_cls = ("cls_token_id", "bos_token_id") if reads else ("bos_token_id", "cls_token_id")
     first_sep = ("sep_token_id", "eos_token_id") if reads else ("eos_token_id", "sep_token_id")
-    eos = find(*first_sep, said=(named, config) if reads else (generation, named, config))
+    eos = find(*first_sep, sources=(named, config) if reads else (generation, named, config))
     pad, bos = find("pad_token_id"), find(*first_cls)
     if eos is None:
         raise ConfigError(f"{folder / 'config.json'}: eos_token_id: must be given, to know where a text ends")
     start = bos
     if shape == "encoder-decoder":
-        start = find("decoder_start_token_id", said=(generation, config))
+        start = find("decoder_start_token_id", sources=(generation, config))
         start = start if start is not None else bos if bos is not None else pad
     start = eos if start is None else start
     for name, value in (("pad_token_id", pad), ("eos_token_id", eos), ("bos_token_id", start)):
@@ -152,21 +156,23 @@ def special_ids(folder: Path, config: Mapping[str, Any], size: int, *, shape: Sh
 
 def further_ends(folder: Path, config: Mapping[str, Any], vocabulary: VocabularyMapping) -> list[int]:
     """Return the tokens that end a text besides ``vocabulary.eos``, where a folder names several."""
-    said = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-    several = said if isinstance(said, list) else []
+    sources = read_json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+    several = sources if isinstance(sources, list) else []
     return sorted({i for i in several if isinstance(i, int) and 0 <= i < vocabulary.size} - {vocabulary.eos})
 
 
 def _first(value: Any, preferred: int | None) -> int:
-    """Of several ends, the one that the tokenizer names, or the first."""
+    """Return, of several ends, the one that the tokenizer names, or the first."""
     if not isinstance(value, list):
         return int(value)
     return preferred if preferred is not None and preferred in value else int(value[0])
 
 
 def named_ids(folder: Path, content: Mapping[str, Any] | None = None) -> dict[str, int]:
-    """Return the ids of the special tokens that tokenizer_config.json and special_tokens_map.json name; ``content`` is
-    that of tokenizer.json, if it has been read."""
+    """Return the ids of the special tokens that tokenizer_config.json and special_tokens_map.json name.
+
+    ``content`` is that of tokenizer.json, if it has been read.
+    """
     if content is None:
         content = read_json(folder / "tokenizer.json")
     settings = read_json(folder / "tokenizer_config.json")

@@ -1,6 +1,6 @@
-"""Which parts of a configuration an exporter knows: exact types, and a rule for every field of each.
+"""Whitelists of configuration parts that an exporter supports: exact types, and a rule for every field of each.
 
-A subclass of a known part, or a part that came later, is not known: it may compute something else.
+A subclass of a known part, or a part added later, is not known: it may compute something else.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ from dragoman.config import kind_of
 
 @dataclasses.dataclass(frozen=True)
 class Only:
-    """A field that has to have one of these values."""
+    """A field that must have one of these values."""
 
     values: tuple[Any, ...]
 
 
 FieldRule = Literal["written", "harmless"] | Only
-"""A field is written to the other format, changes nothing there, or has to have a certain value."""
+"""A field is written to the other format, changes nothing there, or must have a certain value."""
 Whitelist = Mapping[type, Mapping[str, FieldRule]]
 
 

@@ -1,7 +1,7 @@
-"""Translations that begin as they are told to: by tokens, then by characters, whatever tokens these are cut into.
+"""Forced prefixes: translations that begin with given tokens, then with given characters, in any tokenisation.
 
-The last token of a beginning in characters may spell more than the rest of it: "a tr" may go on with " translation". So
-the model cuts words as it has learnt to, and not where the beginning happens to end.
+The last token of a prefix in characters may spell more than the rest of it: "a tr" may continue with " translation". So
+words are tokenized as the model has learnt, and not where the prefix happens to end.
 
 N sentences still being translated, R rows, V vocabulary.
 """
@@ -19,12 +19,13 @@ from dragoman.decode.search.strategy import Choice
 
 
 class Beginning(NamedTuple):
-    """What is still to be said of one; nothing once both are empty."""
+    """The rest of a prefix; false where nothing is left."""
 
     ids: tuple[int, ...] = ()
     rest: bytes = b""
 
     def after(self, token: int, vocabulary: SpelledVocabulary) -> "Beginning":
+        """Return what is left after a token."""
         if self.ids:
             return Beginning(self.ids[1:], self.rest)
         return Beginning((), self.rest[len(vocabulary.spelling(token)) :]) if self.rest else self
@@ -34,7 +35,7 @@ class Beginning(NamedTuple):
 
 
 class ForcedBeginning(Rule):
-    """Each row's next token must be on the way through its beginning."""
+    """Restrict each row's next token to those that continue its prefix."""
 
     def __init__(self, beginnings: Sequence[Beginning], vocabulary: SpelledVocabulary, device: torch.device):
         self.vocabulary = vocabulary
@@ -55,9 +56,11 @@ class ForcedBeginning(Rule):
         return ranked
 
     def allowed(self, beginning: Beginning) -> list[int]:
+        """Return the tokens that continue a prefix."""
         return [beginning.ids[0]] if beginning.ids else self.vocabulary.towards(beginning.rest)
 
     def now(self) -> list[Beginning]:
+        """Return the rest of each row's prefix."""
         known = list(self.numbers)
         return [known[number] for number in self.memory.rows.tolist()]
 

@@ -1,4 +1,4 @@
-"""From what is asked of translations to the rules, and where terms are required the beam, that see to it."""
+"""Constraint builder: from requests to the rules, and for required terms the banked beam, that enforce them."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,12 +20,14 @@ from dragoman.text.tokens.tokenizer import EOS
 
 
 class ConstraintBuilder:
+    """Rules for prefixes and terms, in one target vocabulary."""
+
     def __init__(self, vocabulary: SpelledVocabulary):
         self.vocabulary = vocabulary
-        self.sayable = lru_cache(maxsize=4096)(self._sayable)
+        self.tokens_for = lru_cache(maxsize=4096)(self._tokens_for)
 
     def check(self, request: Request, most: int | None) -> None:
-        """Raise ConfigError where what is asked cannot be, in ``most`` tokens or at all."""
+        """Raise ConfigError where the constraints cannot be met, in ``most`` tokens or at all."""
         beginning, terms = self.beginning(request), _terms(request)
         if not (beginning or terms):
             return
@@ -33,33 +35,31 @@ class ConstraintBuilder:
             raise ConfigError(f"prefix_ids: {unknown[0]} is no token of the target vocabulary")
         needed = len(beginning.ids) + len(beginning.rest)
         if terms:
-            needed += self.sayable(terms)
-            said = b"".join(map(self.vocabulary.spelling, beginning.ids)) + beginning.rest
-            if terms.forbidden and Automaton(terms, self.vocabulary).follow(said) == 0:
+            needed += self.tokens_for(terms)
+            prefix = b"".join(map(self.vocabulary.spelling, beginning.ids)) + beginning.rest
+            if terms.forbidden and Automaton(terms, self.vocabulary).follow(prefix) == 0:
                 raise ConfigError(f"the prefix {request.prefix!r} holds a forbidden term: change one of them")
         if most is not None and needed >= most:
-            raise ConfigError(
-                f"its prefix and terms take up to {needed} tokens, the model takes {most}: ask for less of it"
-            )
+            raise ConfigError(f"its prefix and terms take up to {needed} tokens, the model takes {most}: require less")
 
-    def _sayable(self, terms: Terms) -> int:
-        """Tokens that are enough for the terms."""
+    def _tokens_for(self, terms: Terms) -> int:
+        """Return a number of tokens that suffices for the terms."""
         automaton = Automaton(terms, self.vocabulary)
         if terms.forbidden and CompletionBound(automaton).tokens(automaton.start, 0) == NEVER:
             for alternatives in terms.required:
-                alone = Automaton(Terms((alternatives,), terms.forbidden), self.vocabulary)
-                if CompletionBound(alone).tokens(alone.start, 0) == NEVER:
+                single = Automaton(Terms((alternatives,), terms.forbidden), self.vocabulary)
+                if CompletionBound(single).tokens(single.start, 0) == NEVER:
                     term = "|".join(alternatives)
-                    raise ConfigError(f"the term {term!r} is required, and cannot be said without a forbidden one")
-            raise ConfigError("the required terms cannot all be said without a forbidden one")
+                    raise ConfigError(f"the term {term!r} is required, and cannot be written without a forbidden one")
+            raise ConfigError("the required terms cannot all be written without a forbidden one")
         return automaton.room
 
     def start(
-        self, asked: Sequence[Request], cfg: SearchConfig, device: torch.device
+        self, requests: Sequence[Request], cfg: SearchConfig, device: torch.device
     ) -> tuple[SearchConfig, list[Rule]]:
-        """The search and the rules for a batch; those that are asked for nothing are searched as ever."""
+        """Return the search and the rules for a batch; without constraints the search stays as it is."""
         rules: list[Rule] = []
-        beginnings, terms = [self.beginning(request) for request in asked], [_terms(request) for request in asked]
+        beginnings, terms = [self.beginning(request) for request in requests], [_terms(request) for request in requests]
         if any(beginnings):
             rules.append(ForcedBeginning(beginnings, self.vocabulary, device))
         if any(terms):
@@ -70,6 +70,7 @@ class ConstraintBuilder:
         return cfg, rules
 
     def beginning(self, request: Request) -> Beginning:
+        """Return the prefix of a request."""
         return Beginning(request.prefix_ids, self.vocabulary.spelt(request.prefix) if request.prefix else b"")
 
 
@@ -78,14 +79,14 @@ def _terms(request: Request) -> Terms:
 
 
 def _in_banks(cfg: SearchConfig, rule: TermRule) -> SearchConfig:
-    """Greedy search as a beam of one; samples and the like keep the terms as the rule makes them.
+    """Return the search with its beam in banks; greedy search becomes a beam of one, and sampling stays as it is.
 
-    Longer ones are favoured less than usual: were the log-probability divided by the length, rambling on would make up
-    for an unlikely term.
+    The length penalty is milder than the default. With the log-probability divided by the full length, a long
+    translation could make up for an unlikely term.
     """
     if isinstance(cfg, Greedy):
         return BankedBeam(size=1, penalty=Gnmt(), limit=cfg.limit, rule=rule)
     if type(cfg) is Beam:
-        kept = {"size": cfg.size, "stop": cfg.stop, "nbest": cfg.nbest, "limit": cfg.limit}
-        return BankedBeam(**kept, penalty=Gnmt(), rule=rule)
+        settings = {"size": cfg.size, "stop": cfg.stop, "nbest": cfg.nbest, "limit": cfg.limit}
+        return BankedBeam(**settings, penalty=Gnmt(), rule=rule)
     return cfg

@@ -1,19 +1,19 @@
-"""UTF-8 read a byte at a time: what a byte may follow, and whether a word goes on.
+"""UTF-8 read a byte at a time: which byte may follow, and whether a word goes on.
 
-``Reading`` is what must be remembered of the bytes so far: the end of an unfinished character, or to which of a few
-groups the last one belongs. Two neighbours are of one word if both belong to the same group of letters. Text that no
-training text holds has no way through: bytes that are not UTF-8, control characters, and white space other than single
-spaces (``clean.normalise`` leaves none of it).
+``Utf8State`` is the state after the bytes so far: the beginning of an unfinished character, or the group of the last
+one. Two neighbours belong to one word if both are in the same group of letters. Bytes that occur in no training text
+have no transition: invalid UTF-8, control characters, and white space other than single spaces (``clean.normalise``
+leaves none of it).
 """
 
 import numpy as np
 
 APART, ALPHABETIC, INDIC, SPACE = 0, 1, 2, 3
-"""Groups of characters. Those apart join with none: punctuation, and letters of scripts that write no spaces between
-words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or put endings to them freely (Korean)."""
+"""Groups of characters. Those in APART never join a word: punctuation, and letters of scripts that write no spaces
+between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) or attach endings to them freely (Korean)."""
 
 Utf8State = int | bytes
-"""A group, or the bytes of an unfinished character; of those that go on alike, one stands for all."""
+"""A group, or the bytes of an unfinished character; one representative for all that continue alike."""
 
 _INVISIBLE = frozenset(
     chr(code).encode()
@@ -25,13 +25,13 @@ _STAND_IN = {(1, APART): b"\xe4\xb8", (1, ALPHABETIC): b"\xc3", (1, INDIC): b"\x
 
 
 def group(character: bytes) -> int:
-    """Of a character, of which the first two bytes are enough."""
+    """Return the group of a character, for which its first two bytes are enough."""
     lead, second = character[0], character[1] if len(character) > 1 else 0
     if lead < 0x80:
         return SPACE if lead == 0x20 else ALPHABETIC if chr(lead).isalnum() or lead == 0x5F else APART
     if 0xC3 <= lead <= 0xDF:
         return ALPHABETIC
-    if lead == 0xE0:  # Thai and Lao stand among the scripts of India
+    if lead == 0xE0:  # Thai and Lao lie among the scripts of India
         return APART if 0xB8 <= second <= 0xBB else INDIC
     if lead == 0xE1:
         return APART if second in (0x80, 0x81, 0x82, 0x9E, 0x9F) else ALPHABETIC  # Burmese, Khmer
@@ -39,13 +39,13 @@ def group(character: bytes) -> int:
 
 
 def read(before: Utf8State, byte: int) -> Utf8State | None:
-    """What is to be remembered after one more byte; None if there is no way."""
+    """Return the state after one more byte; None where the byte cannot follow."""
     if isinstance(before, bytes):
         return _go_on(before, byte)
     if byte < 0x80:
         invisible = byte < 0x20 or byte == 0x7F or (byte == 0x20 and before == SPACE)
         return None if invisible else group(bytes([byte]))
-    return _remembered(bytes([byte])) if 0xC2 <= byte <= 0xF4 else None
+    return _representative(bytes([byte])) if 0xC2 <= byte <= 0xF4 else None
 
 
 def _go_on(before: bytes, byte: int) -> Utf8State | None:
@@ -54,29 +54,29 @@ def _go_on(before: bytes, byte: int) -> Utf8State | None:
         return None
     character = before + bytes([byte])
     if len(character) < _size(character[0]):
-        return _remembered(character)
+        return _representative(character)
     return None if character in _INVISIBLE else group(character)
 
 
-def _remembered(begun: bytes) -> bytes:
-    """``begun``, or what goes on as it does."""
-    if begun in _UNFINISHED or (len(begun) == 1 and (begun[0] in _SECOND or begun[0] == 0xE1)):
-        return begun
-    missing = _size(begun[0]) - len(begun)
-    return _STAND_IN.get((missing, group(begun)), b"\xf1")
+def _representative(prefix: bytes) -> bytes:
+    """Return the representative of all prefixes that continue as ``prefix`` does."""
+    if prefix in _UNFINISHED or (len(prefix) == 1 and (prefix[0] in _SECOND or prefix[0] == 0xE1)):
+        return prefix
+    missing = _size(prefix[0]) - len(prefix)
+    return _STAND_IN.get((missing, group(prefix)), b"\xf1")
 
 
 def _size(lead: int) -> int:
     return 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
 
 
-# ---- all of it as a table ---------------------------------------------------------------------------
+# ---- the automaton as a table -----------------------------------------------------------------------
 
 
 def _tabulated() -> tuple[list[Utf8State], np.ndarray]:
     readings: list[Utf8State] = [APART, ALPHABETIC, INDIC, SPACE]
     rows: list[list[int]] = []
-    for before in readings:  # which grows meanwhile
+    for before in readings:  # the list grows during the loop
         row = []
         for byte in range(256):
             after = read(before, byte)
@@ -88,8 +88,8 @@ def _tabulated() -> tuple[list[Utf8State], np.ndarray]:
 
 
 READINGS, NEXT = _tabulated()
-"""All there are, the groups first; and the number of the one after each byte, -1 where there is no way."""
+"""All states, the groups first; and the index of the state after each byte, -1 where the byte cannot follow."""
 
 LEADS = np.array([group(bytes([byte])) for byte in range(256)])
-"""The group of a character that begins with each byte; Thai and the like, which the first byte does not tell, as others
-that begin so."""
+"""Group of a character by its first byte; for Thai and others that the first byte does not tell apart, the group of
+their neighbours."""

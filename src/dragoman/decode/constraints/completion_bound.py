@@ -1,4 +1,4 @@
-"""How far it is from where a text has come to, to where all its terms are said and it may end."""
+"""Bound on the number of tokens until all required terms are emitted and the text may end."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ _OTHERS = b" x\x80\x90\xa0"  # bytes to end a character or a word with, or to go
 
 
 class CompletionBound:
-    """Promises for one automaton.
+    """Bounds for the states of one automaton.
 
-    The way is laid out in bytes: always towards the nearest term that is missing, over the shortest path to it that
-    meets no forbidden one; so the way from any place on a way is the rest of that way. Then it is cut into tokens.
+    A path is laid out in bytes: always to the nearest missing term, over the shortest route that completes no forbidden
+    one. So the path from any place on a path is the rest of it. Then the bytes are divided into tokens.
     """
 
     def __init__(self, automaton: Automaton):
@@ -21,46 +21,46 @@ class CompletionBound:
         self.alphabet = sorted({*_OTHERS, *automaton.alphabet})
         self.longest = automaton.vocabulary.matrix[0].shape[1]
         self.steps: dict[int, dict[int, tuple[int, int]]] = {}
-        """Of each state explored, byte -> (state, terms completed)."""
+        """Transitions of each state explored: byte -> (state, terms completed)."""
         self.nearest: list[dict[int, tuple[int, int]]] = []
-        """For each required term, and last for the end: state -> (bytes to go, the first of them)."""
+        """For each required term, and last for the end: state -> (bytes to go, first of these bytes)."""
         self.known: dict[tuple[int, int], int] = {}
 
-    def tokens(self, state: int, said: int) -> int:
-        """How many tokens it takes to say what is missing, such that the text may end then; NEVER if it cannot be.
+    def tokens(self, state: int, emitted: int) -> int:
+        """Return a number of tokens that suffices to emit the missing terms and end; NEVER where that is impossible.
 
-        Not always the fewest there are, but a promise: some token leads to where one less is needed.
+        It need not be the lowest number, but it is safe: some token always leads to a place whose bound is one less.
         """
-        if (state, said) not in self.known:
+        if (state, emitted) not in self.known:
             self.explore([state])
-            places, path = self._path(state, said)
+            places, path = self._path(state, emitted)
             for i in range(len(path) - 1, -1, -1):
                 ends = range(i + 1, min(len(path), i + self.longest) + 1)
                 options = (self.known[places[end]] for end in ends if path[i:end] in self.automaton.vocabulary)
                 self.known[places[i]] = min(NEVER, 1 + min(options, default=NEVER))
-        return self.known[state, said]
+        return self.known[state, emitted]
 
-    def _path(self, state: int, said: int) -> tuple[list[tuple[int, int]], bytes]:
-        """The places on the way, until one of which it is known how far it is; and the bytes between them."""
-        places, path = [(state, said)], b""
+    def _path(self, state: int, emitted: int) -> tuple[list[tuple[int, int]], bytes]:
+        """Return the places on the path up to the first with a known bound, and the bytes between them."""
+        places, path = [(state, emitted)], b""
         while places[-1] not in self.known:
-            state, said = places[-1]
+            state, emitted = places[-1]
             may, last = self.automaton.at_end(state)
-            if may and said | last == self.automaton.all:
-                self.known[state, said] = 0
+            if may and emitted | last == self.automaton.all:
+                self.known[state, emitted] = 0
                 break
-            goals = [i for i in range(self.automaton.count) if not said >> i & 1] or [self.automaton.count]
+            goals = [i for i in range(self.automaton.count) if not emitted >> i & 1] or [self.automaton.count]
             byte = min((self.nearest[i][state] for i in goals if state in self.nearest[i]), default=None)
             if byte is None:
-                self.known[state, said] = NEVER
+                self.known[state, emitted] = NEVER
                 break
             after, completed = self.steps[state][byte[1]]
-            places.append((after, said | completed))
+            places.append((after, emitted | completed))
             path += bytes([byte[1]])
         return places, path
 
     def explore(self, states: Iterable[int]) -> None:
-        """All states that can be reached from here, and from each the shortest way to each term."""
+        """Explore all states reachable from ``states``, and find the shortest path from each to each term."""
         ahead = [state for state in states if state and state not in self.steps]
         if not ahead:
             return
@@ -73,7 +73,7 @@ class CompletionBound:
         self.nearest = [self._distances(goal) for goal in range(self.automaton.count + 1)]
 
     def _distances(self, goal: int) -> dict[int, tuple[int, int]]:
-        """By breadth, backwards from what reaches the goal with its next byte."""
+        """Search breadth-first, backwards from the transitions that reach the goal; see ``nearest``."""
         before: dict[int, list[tuple[int, int]]] = {}
         for state, steps in self.steps.items():
             for byte, (after, _) in steps.items():

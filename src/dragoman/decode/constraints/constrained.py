@@ -1,10 +1,10 @@
-"""Translations that hold what they must and nothing that they must not.
+"""Lexically constrained search: translations that contain all required terms and no forbidden one.
 
-The rule keeps the promise, with any search: it forbids what would say a forbidden term, an end that comes too early,
-and whatever would leave too few tokens for what is still missing. Left to a plain search the terms would come at the
-last moment, where they fit worst. So a beam is kept in banks, as in grid beam search (Hokamp & Liu 2017) and dynamic
-beam allocation (Post & Vilar 2018): hypotheses compete only with those that have said as many terms, and those in the
-middle of one have banks of their own. A term so gets its place wherever the model likes it best.
+The rule guarantees this with any search. It forbids tokens that would complete a forbidden term, an end that comes too
+early, and every token after which too few are left for the missing terms. With a plain search the terms would come at
+the last moment, where they fit worst. So the beam is divided into banks, as in grid beam search (Hokamp & Liu 2017) and
+dynamic beam allocation (Post & Vilar 2018): hypotheses compete only with those that contain as many terms, and those in
+the middle of a term have banks of their own. So a term gets its place where the model prefers it.
 
 N sentences still being translated, W hypotheses of each, R = N x W rows, G banks, V vocabulary, A places so far.
 """
@@ -27,35 +27,36 @@ from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
 
 STAGES = 3
-"""Banks for each number of terms said: beginnings of a term are likelier than halves, and would crowd them out."""
+"""Banks for each number of terms: hypotheses that have just started a term score higher than those halfway through it,
+and would crowd them out."""
 
 TermPlace = tuple[int, int, int]
-"""Number of an automaton, its state, terms said as bits."""
+"""Index of an automaton, its state, and the emitted terms as bits."""
 
 
 class TermRule(Rule):
-    """Terms of each sentence of a batch."""
+    """The terms of each sentence of a batch."""
 
     joinable = False
 
     banks: Int[Tensor, "R V"]
-    """Where each next token leads: to the bank 3 c where c terms are said and none is under way, to 3 c + 1 where one
-    is, to 3 c + 2 where half of one is said; -1 where it may not be said."""
+    """Bank that each next token leads to: 3 c where c terms are complete and none is under way, 3 c + 1 where one is,
+    3 c + 2 where half of one is emitted; -1 where the token is forbidden."""
 
     def __init__(self, terms: Sequence[Terms], vocabulary: SpelledVocabulary, device: torch.device):
         distinct = list(dict.fromkeys(terms))
-        self.automata = [Automaton(some, vocabulary) for some in distinct]
-        self.ways = [CompletionBound(automaton) for automaton in self.automata]
-        self.needs = [self.automata[distinct.index(some)].room for some in terms]
+        self.automata = [Automaton(each, vocabulary) for each in distinct]
+        self.bounds = [CompletionBound(automaton) for automaton in self.automata]
+        self.needs = [self.automata[distinct.index(each)].room for each in terms]
         self.count = max(automaton.count for automaton in self.automata)
         self.length = 0
         self.numbers: dict[TermPlace, int] = {}
         self.places: list[TermPlace] = []
         self.table = torch.empty(0, len(vocabulary.spellings), dtype=torch.int8, device=device)  # (A, V)
         start = [self.number((i, automaton.start, 0)) for i, automaton in enumerate(self.automata)]
-        rows = [(start[distinct.index(some)], sentence) for sentence, some in enumerate(terms)]
-        self.memory = RowMemory(torch.tensor(rows, device=device))  # (R, 2): number of a place, sentence of the batch
-        self.ways_on: dict[TermPlace, Tensor] = {}
+        rows = [(start[distinct.index(each)], sentence) for sentence, each in enumerate(terms)]
+        self.memory = RowMemory(torch.tensor(rows, device=device))  # (R, 2): index of a place, sentence of the batch
+        self.remaining: dict[TermPlace, Tensor] = {}
         self.limits: list[int] = []
 
     def begin(self, limits: Sequence[int]) -> None:
@@ -80,49 +81,54 @@ class TermRule(Rule):
     # ---- places -----------------------------------------------------------------------------------
 
     def number(self, place: TermPlace) -> int:
+        """Return the index of a place, which is new where the place is."""
         if place not in self.numbers:
             self.numbers[place] = len(self.places)
             self.places.append(place)
         return self.numbers[place]
 
     def after(self, place: TermPlace, token: int) -> TermPlace:
-        which, state, said = place
-        steps = self.automata[which].after(state)
-        return which, int(steps.state[token]), said | int(steps.said[token])
+        """Return the place that a token leads to."""
+        index, state, emitted = place
+        steps = self.automata[index].after(state)
+        return index, int(steps.state[token]), emitted | int(steps.emitted[token])
 
     def tabulate(self) -> None:
-        """Rows of the table for places that have come up."""
+        """Extend the table by a row for each new place."""
         new = [self.row_tensor(place) for place in self.places[len(self.table) :]]
         if new:
             self.table = torch.cat([self.table, torch.from_numpy(np.stack(new)).to(self.table.device)])
 
     def row_tensor(self, place: TermPlace) -> Int[np.ndarray, " V"]:
-        which, state, said = place
-        automaton = self.automata[which]
+        """Return the bank of each next token."""
+        index, state, emitted = place
+        automaton = self.automata[index]
         steps = automaton.after(state)
         states, where = np.unique(steps.state, return_inverse=True)
-        begun, half, whole = np.array([automaton.under_way(s) for s in states.tolist()]).T[:, where]
-        got = said | steps.said | whole
+        started, half, complete = np.array([automaton.under_way(s) for s in states.tolist()]).T[:, where]
+        got = emitted | steps.emitted | complete
         count = sum(((got >> i) & 1 for i in range(automaton.count)), np.zeros_like(got))
-        stage = ((begun & ~got) != 0).astype(int) + ((half & ~got) != 0)
+        stage = ((started & ~got) != 0).astype(int) + ((half & ~got) != 0)
         banks = np.where(steps.state == 0, -1, STAGES * count + stage).astype(np.int8)
         may, last = automaton.at_end(state)
-        ended = state == 0  # nothing real goes on from there, and something must be left to choose
-        banks[EOS] = STAGES * automaton.count if ended or (may and said | last == automaton.all) else -1
+        ended = state == 0  # the hypothesis is dead already, but some token must be left to choose
+        banks[EOS] = STAGES * automaton.count if ended or (may and emitted | last == automaton.all) else -1
         return banks
 
     def needed(self, place: TermPlace) -> Int[Tensor, " V"]:
-        """How many tokens it takes to the end after each next one, the end included."""
-        if place not in self.ways_on:
-            which, state, said = place
-            steps, way, span = self.automata[which].after(state), self.ways[which], self.automata[which].all + 1
-            reached, where = np.unique(steps.state.astype(np.int64) * span + (said | steps.said), return_inverse=True)
-            way.explore((reached // span).tolist())
-            tokens = [way.tokens(*divmod(key, span)) if key >= span else NEVER for key in reached.tolist()]
+        """Return the number of tokens needed after each next one, the end included."""
+        if place not in self.remaining:
+            index, state, emitted = place
+            steps, bound, span = self.automata[index].after(state), self.bounds[index], self.automata[index].all + 1
+            reached, where = np.unique(
+                steps.state.astype(np.int64) * span + (emitted | steps.emitted), return_inverse=True
+            )
+            bound.explore((reached // span).tolist())
+            tokens = [bound.tokens(*divmod(key, span)) if key >= span else NEVER for key in reached.tolist()]
             needed = 1 + np.array(tokens)[where]
             needed[EOS] = 0
-            self.ways_on[place] = torch.from_numpy(needed).to(self.table.device)
-        return self.ways_on[place]
+            self.remaining[place] = torch.from_numpy(needed).to(self.table.device)
+        return self.remaining[place]
 
 
 # ---- the beam in banks ------------------------------------------------------------------------------
@@ -130,7 +136,7 @@ class TermRule(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class BankedBeam(Beam):
-    """A beam of ``size`` in each bank of a rule, whose sentences should require equally many terms."""
+    """A beam of ``size`` in each bank of a rule; its sentences should require equally many terms."""
 
     rule: TermRule
 
@@ -143,6 +149,8 @@ class BankedBeam(Beam):
 
 
 class BankedStrategy(BeamStrategy):
+    """Beam search of one batch with a group for each bank."""
+
     def __init__(self, cfg: BankedBeam, limits: Sequence[int], device: torch.device):
         super().__init__(cfg, limits, device, groups=cfg.banks, each=cfg.size)
         self.rule = cfg.rule
@@ -152,7 +160,7 @@ class BankedStrategy(BeamStrategy):
         own, shape = log_partition(logits).view(self.total.shape), self.total.shape
         ending = (first_largest(logits[:, EOS:]) == 0).view(shape)[
             :, :: STAGES * self.each
-        ]  # best of those between terms
+        ]  # the best hypotheses of the banks between terms
         self.ripe = self.ripe | ending[:, : max(1, self.groups // STAGES)].any(dim=1)
         proposals = []
         for bank in range(self.groups):
@@ -160,8 +168,11 @@ class BankedStrategy(BeamStrategy):
             proposals.append(best_continuations(here, self.total, 2 * self.each, EOS, own))
         return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
 
-    def ahead(self) -> Float[Tensor, " N"]:
-        """Once the model would have ended a sentence, only beginnings that hold all terms are worth waiting for."""
+    def best_unfinished(self) -> Float[Tensor, " N"]:
+        """Return the best score of an unfinished hypothesis, as ``BeamStrategy`` does.
+
+        Once the model would have ended the sentence, only hypotheses with all terms count.
+        """
         complete = self.total[:, -self.each :].amax(dim=1)
         best = torch.where(self.ripe, complete, self.total.amax(dim=1))
         return best / self.divisors[self.length]

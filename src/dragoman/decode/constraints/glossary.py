@@ -1,4 +1,4 @@
-"""A glossary: how terms of the source are to be translated, and how they are not."""
+"""Glossary: required and forbidden translations of source terms."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,39 +14,43 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 @dataclass(frozen=True)
 class GlossaryEntry:
+    """One term of the source and its translations."""
+
     source: str
-    """Applies where the source holds this as whole words, in upper or lower case."""
+    """Term of the source. The entry applies where it occurs as whole words, in upper or lower case."""
     targets: Alternatives
-    """Of which the translation is to hold one; none if it is free."""
+    """Translations, of which one must occur; empty for no requirement."""
     forbidden: Alternatives = ()
-    """None of which it may hold."""
+    """Translations that must not occur."""
 
 
 class Glossary:
-    """Entries, and terms that no translation may hold.
+    """A table of entries, and terms that no translation may contain.
 
-    Terms are as in ``terms.Terms``. Each may also have its first letter in upper case where it begins the translation,
-    where the source has it so, or where the source has several sentences; and all in upper case where the source has.
-    Forbidden ones are so in each of these cases. Of entries that overlap in a source the longest counts.
+    Terms are as in ``terms.Terms``. A term may also have its first letter in upper case where it begins the
+    translation, where it has so in the source, or where the source has several sentences. It may be all in upper case
+    where it is so in the source. Forbidden terms are forbidden in each of these cases. Of overlapping entries the
+    longest applies.
     """
 
     def __init__(self, entries: Iterable[GlossaryEntry] = (), forbidden: Sequence[str] = ()):
         self.forbidden = tuple(_in_any_case(forbidden))
         self.entries: dict[str, list[tuple[re.Pattern[str], GlossaryEntry]]] = {}
-        """By their first word."""
+        """Entries by the first word of their source."""
         for entry in entries:
             first, *_ = _WORD.findall(entry.source.casefold())
-            whole = re.compile(rf"(?<!\w){_spaced(entry.source)}(?!\w)", re.IGNORECASE)
-            self.entries.setdefault(first, []).append((whole, entry))
+            pattern_ = re.compile(rf"(?<!\w){_spaced(entry.source)}(?!\w)", re.IGNORECASE)
+            self.entries.setdefault(first, []).append((pattern_, entry))
 
     @classmethod
     def read(cls, path: str | Path, forbidden: Sequence[str] = ()) -> "Glossary":
-        """A table (.tsv or .csv) with the columns source, target and, if it likes, forbidden, named in its first row;
-        alternatives stand between bars, as in ``batería|baterías``.
+        """Read a table (.tsv or .csv) whose first row names its columns: source, target and, optionally, forbidden.
+
+        Alternatives are separated by bars, as in ``batería|baterías``.
 
         Raises:
-            DataError: no such file, a missing column, or an entry that says nothing; the message names the line.
-            ConfigError: a file whose name does not end as a table's.
+            DataError: no such file, a missing column, or an empty entry; the message names the line.
+            ConfigError: a file whose name has no table's extension.
         """
         rows = table_rows(str(path))
         line, header = next(rows, (1, ()))
@@ -64,7 +68,7 @@ class Glossary:
         )
 
     def of(self, source: str) -> tuple[tuple[Alternatives, ...], Alternatives]:
-        """What the translation of a source is to hold, and what it is not."""
+        """Return the required and the forbidden terms of a source's translation."""
         taken: list[tuple[int, int]] = []
         required, forbidden = dict[Alternatives, None](), dict.fromkeys(self.forbidden)
         for start, end, entry in sorted(self._found(source), key=lambda f: (f[0] - f[1], f[0])):
@@ -99,18 +103,18 @@ def _alternatives(field: str) -> Alternatives:
 
 
 def _spaced(term: str) -> str:
-    """A pattern in which any white space of the text will do."""
+    """Return a pattern that matches the term with any white space between its words."""
     return r"\s+".join(map(re.escape, term.split()))
 
 
 def _in_case_of(source: str, start: int, end: int, terms: Iterable[str]) -> Iterator[str]:
-    """The terms as they may be written for what stands there in the source."""
-    shouted = source[start:end].isupper() and end - start > 1
+    """Yield the terms in the cases allowed for an occurrence in the source."""
+    all_caps = source[start:end].isupper() and end - start > 1
     capital = (source[start].isupper() and source[:start].strip() != "") or _SENTENCES.search(source) is not None
     for term in terms:
         yield term
         yield _capital(term) if capital else "^" + _capital(term)
-        if shouted:
+        if all_caps:
             yield term.upper()
 
 

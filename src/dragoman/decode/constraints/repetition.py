@@ -1,8 +1,8 @@
-"""Rules against saying the same again, ending too early, and tokens that must not be said.
+"""Rules on repetition, on the minimum length, and on forbidden tokens.
 
 Each is a config class; ``start`` makes the rule for a batch. They work with every search, in the order they are given.
 
-B sentences of a batch, R rows, V vocabulary, P prompt length, L tokens said so far, the prompt included.
+B sentences of a batch, R rows, V vocabulary, P prompt length, L tokens emitted so far, the prompt included.
 """
 
 from typing import Annotated
@@ -17,135 +17,147 @@ from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
 
-# ---- saying the same again -------------------------------------------------------------------------
+# ---- repetition ------------------------------------------------------------------------------------
 
 
 @config
 class RepetitionPenalty:
-    """Logits of tokens said before are divided by ``factor`` where positive, and multiplied where negative (CTRL,
-    Keskar et al. 2019, section 4.1). A prompt counts as said."""
+    """Divide positive logits of tokens emitted before by ``factor``, and multiply negative ones by it.
+
+    From CTRL (Keskar et al. 2019, section 4.1). A prompt counts as emitted.
+    """
 
     factor: PositiveFloat = 1.2
-    """Above 1 repetition grows rarer, below 1 more frequent."""
+    """Strength: above 1 repetition grows rarer, below 1 more frequent."""
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Repetition(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return Repetition(self, search_start)
 
 
 @config
 class CountPenalty:
-    """Logits fall by ``presence`` for a token that the answer holds, and by ``frequency`` for each time it does, as in
-    the chat interfaces of today. A prompt does not count."""
+    """Lower logits by ``presence`` for a token that the answer contains, and by ``frequency`` for each occurrence.
+
+    These are the penalties of today's chat interfaces. A prompt does not count.
+    """
 
     presence: float = 0.0
     frequency: float = 0.0
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Counts(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return Counts(self, search_start)
 
 
 @config
 class NoRepeat:
-    """No ``tokens`` in a row are said twice (Paulus et al. 2017, section 2.5, for three). A prompt counts as said."""
+    """Emit no run of ``tokens`` tokens twice (Paulus et al. 2017, section 2.5, for three); a prompt counts."""
 
     tokens: PositiveInt = 3
 
-    def start(self, begun: SearchStart) -> Rule:
-        return NoSecondTime(self, begun)
+    def start(self, search_start: SearchStart) -> Rule:
+        return NoSecondTime(self, search_start)
 
 
 class Repetition(Rule):
-    def __init__(self, cfg: RepetitionPenalty, begun: SearchStart):
-        self.factor, self.said = cfg.factor, RowMemory(begun.prompt)
+    """The rule of ``RepetitionPenalty`` for one batch."""
+
+    def __init__(self, cfg: RepetitionPenalty, search_start: SearchStart):
+        self.factor, self.emitted = cfg.factor, RowMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        before = logits.gather(1, self.said.rows)
-        return logits.scatter(1, self.said.rows, torch.where(before > 0, before / self.factor, before * self.factor))
+        before = logits.gather(1, self.emitted.rows)
+        return logits.scatter(1, self.emitted.rows, torch.where(before > 0, before / self.factor, before * self.factor))
 
     def follow(self, choice: Choice) -> None:
-        _say(self.said, choice)
+        _append(self.emitted, choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, Repetition)
-        self.said.join(other.said)
+        self.emitted.join(other.emitted)
 
 
 class Counts(Rule):
-    def __init__(self, cfg: CountPenalty, begun: SearchStart):
-        self.cfg, self.said = cfg, RowMemory(begun.prompt[:, :0])
+    """The rule of ``CountPenalty`` for one batch."""
+
+    def __init__(self, cfg: CountPenalty, search_start: SearchStart):
+        self.cfg, self.emitted = cfg, RowMemory(search_start.prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        said = self.said.rows
-        count = torch.zeros_like(logits).scatter_add(1, said, torch.ones_like(said, dtype=logits.dtype))
+        emitted = self.emitted.rows
+        count = torch.zeros_like(logits).scatter_add(1, emitted, torch.ones_like(emitted, dtype=logits.dtype))
         return logits - self.cfg.frequency * count - self.cfg.presence * (count > 0)
 
     def follow(self, choice: Choice) -> None:
-        _say(self.said, choice)
+        _append(self.emitted, choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, Counts)
-        self.said.join(other.said)
+        self.emitted.join(other.emitted)
 
 
 class NoSecondTime(Rule):
-    def __init__(self, cfg: NoRepeat, begun: SearchStart):
-        self.size, self.said = cfg.tokens, RowMemory(begun.prompt)
+    """The rule of ``NoRepeat`` for one batch."""
+
+    def __init__(self, cfg: NoRepeat, search_start: SearchStart):
+        self.size, self.emitted = cfg.tokens, RowMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        said = self.said.rows
-        if said.shape[1] < self.size:
+        emitted = self.emitted.rows
+        if emitted.shape[1] < self.size:
             return logits
-        newest = said[:, said.shape[1] - self.size + 1 :]
-        runs = said.unfold(1, self.size, 1)  # (R, L - size + 1, size): all runs of that many tokens
+        newest = emitted[:, emitted.shape[1] - self.size + 1 :]
+        runs = emitted.unfold(1, self.size, 1)  # (R, L - size + 1, size): all runs of that many tokens
         recurs = (runs[:, :, :-1] == newest[:, None]).all(dim=2)
         ends = runs[:, :, -1]
         lowered = logits.gather(1, ends).masked_fill(recurs, -torch.inf)
         return logits.scatter_reduce(1, ends, lowered, "amin")
 
     def follow(self, choice: Choice) -> None:
-        _say(self.said, choice)
+        _append(self.emitted, choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, NoSecondTime)
-        self.said.join(other.said)
+        self.emitted.join(other.emitted)
 
 
-def _say(said: RowMemory, choice: Choice) -> None:
-    said.follow(choice)
-    said.rows = torch.cat([said.rows, choice.tokens[:, None]], dim=1)
+def _append(emitted: RowMemory, choice: Choice) -> None:
+    emitted.follow(choice)
+    emitted.rows = torch.cat([emitted.rows, choice.tokens[:, None]], dim=1)
 
 
-# ---- ending too early, and what must not be said ---------------------------------------------------
+# ---- minimum length, and forbidden tokens ----------------------------------------------------------
 
 
 @config
 class MinimumLength:
-    """No answer ends before it has ``tokens``, its end not counted."""
+    """Let no answer end before it has ``tokens`` tokens, its end not counted."""
 
     tokens: NonNegativeInt
 
-    def start(self, begun: SearchStart) -> Rule:
-        return NotYet(self.tokens, len(begun.prompt), begun.prompt.device)
+    def start(self, search_start: SearchStart) -> Rule:
+        return NotYet(self.tokens, len(search_start.prompt), search_start.prompt.device)
 
 
 @config
 class Forbidden:
-    """These tokens are never said."""
+    """Never emit these tokens."""
 
     tokens: tuple[NonNegativeInt, ...]
-    """Ids in the target vocabulary; others are passed over."""
+    """Ids in the target vocabulary; unknown ones are ignored."""
 
-    def start(self, begun: SearchStart) -> Rule:
-        return Never(torch.tensor(self.tokens, dtype=torch.long, device=begun.prompt.device))
+    def start(self, search_start: SearchStart) -> Rule:
+        return Never(torch.tensor(self.tokens, dtype=torch.long, device=search_start.prompt.device))
 
 
 class NotYet(Rule):
+    """The rule of ``MinimumLength`` for one batch."""
+
     def __init__(self, tokens: int, rows: int, device: torch.device):
-        self.most = tokens  # that any row has to say yet
+        self.longest_wait = tokens  # most tokens that any row must still emit
         self.missing = RowMemory(torch.full((rows,), tokens, device=device))
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        if self.most <= 0:
+        if self.longest_wait <= 0:
             return logits
         ranked = logits.clone()
         ranked[:, EOS] = logits[:, EOS].masked_fill(self.missing.rows > 0, -torch.inf)
@@ -153,15 +165,17 @@ class NotYet(Rule):
 
     def follow(self, choice: Choice) -> None:
         self.missing.follow(choice)
-        self.most, self.missing.rows = self.most - 1, self.missing.rows - 1
+        self.longest_wait, self.missing.rows = self.longest_wait - 1, self.missing.rows - 1
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, NotYet)
         self.missing.join(other.missing)
-        self.most = max(self.most, other.most)
+        self.longest_wait = max(self.longest_wait, other.longest_wait)
 
 
 class Never(Rule):
+    """The rule of ``Forbidden`` for one batch."""
+
     def __init__(self, tokens: Int[Tensor, " n"]):
         self.tokens = tokens
 

@@ -1,8 +1,8 @@
-"""Terms that must be said and terms that must not, followed a byte at a time through whatever tokens they are cut into.
+"""Automaton of required and forbidden terms, which reads bytes, so that it holds for every tokenisation.
 
-All terms of a sentence stand in one automaton (after Aho & Corasick 1975, with all matches kept instead of failure
-links). Its states are numbered as they are first reached; state 0 is where there is no way on: a forbidden term has
-been said, or bytes that are no text.
+All terms of a sentence are in one automaton (after Aho & Corasick 1975, with all matches kept instead of failure
+links). Its states are numbered as they are first reached. State 0 is dead: a forbidden term is complete, or the bytes
+are no text.
 
 V vocabulary, L bytes of the longest token, A states so far.
 """
@@ -20,17 +20,17 @@ from dragoman.errors import ConfigError
 from dragoman.text.cleaning.clean import normalise
 
 MOST = 16
-"""Terms that one translation can be made to hold."""
+"""Most terms that one translation can be required to contain."""
 _MARGIN = 8  # tokens to end a character, and a word that may not end
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a translation must hold, one alternative of each, and what it must not hold.
+    """The terms of a translation: one alternative of each required one, and none of the forbidden ones.
 
-    A term counts as a whole word, or words: ``art`` is not in ``party``. An asterisk leaves an edge open: ``bater*`` is
-    in every word that begins so. A circumflex means that the translation begins with it. Scripts that write no spaces
-    between words have no whole words; there a term counts wherever it stands. Upper and lower case differ.
+    A term counts as a whole word, or words: ``art`` is not in ``party``. An asterisk leaves an edge open: ``bater*``
+    matches every word that begins so. A circumflex means that the translation begins with it. Scripts that write no
+    spaces between words have no whole words; there a term counts wherever it occurs. Upper and lower case differ.
     """
 
     required: tuple[Alternatives, ...] = ()
@@ -42,122 +42,126 @@ class Terms:
 
 @dataclass(eq=False)
 class _Node:
-    """Some bytes of a term, or all of them."""
+    """A prefix of one or more terms, in bytes."""
 
     children: dict[int, "_Node"] = field(default_factory=dict)
-    begun: int = 0
-    """The required terms that begin so, as bits."""
+    started: int = 0
+    """Required terms with this prefix, as bits."""
     half: int = 0
-    """Those of which at least half is said."""
+    """Required terms of which at least half is emitted, as bits."""
     ends: list[tuple[int, int]] = field(default_factory=list)
-    """(bit of the required term or 0 for a forbidden one, group of letters that must not follow) of those that are
-    complete here."""
+    """Terms that are complete here: (bit of the required term or 0 for a forbidden one, group of letters that must not
+    follow)."""
 
     @property
-    def lasts(self) -> bool:
-        """Whether the bytes to come matter."""
+    def matters(self) -> bool:
+        """True where the next bytes can still complete a term."""
         return bool(self.children) or any(after != APART for _, after in self.ends)
 
 
 @dataclass(frozen=True)
 class TermSteps:
-    """What comes of each token, said in one state."""
+    """Effect of each token in one state."""
 
     state: Int[np.ndarray, " V"]
-    said: Int[np.ndarray, " V"]
-    """The required terms that it completes, as bits."""
+    emitted: Int[np.ndarray, " V"]
+    """Required terms that the token completes, as bits."""
 
 
 class Automaton:
+    """The terms of one sentence; states and transitions are computed as they are needed."""
+
     def __init__(self, terms: Terms, vocabulary: SpelledVocabulary):
         if len(terms.required) > MOST:
             raise ConfigError(f"{len(terms.required)} terms are required of one translation: at most {MOST} can be")
         self.terms, self.vocabulary = terms, vocabulary
         self.count, self.all = len(terms.required), 2 ** len(terms.required) - 1
         self.roots = {before: _Node() for before in (APART, ALPHABETIC, INDIC)}
-        """Where terms begin, by the group that must not stand before them."""
+        """Roots of the terms, by the group of characters that must not stand before them."""
         self.opening = _Node(children={0x20: _Node()})
-        """Where those begin that must stand first, behind the tokenizer's space or without it."""
+        """Root of the terms that must begin the translation, after the tokenizer's space or without it."""
         self.alphabet: set[int] = set()
-        """The bytes of which required terms consist."""
-        lengths = [[self._plant(t, 1 << i) for t in alternatives] for i, alternatives in enumerate(terms.required)]
-        self.room = _MARGIN + sum(max(some) + 2 for some in lengths)
-        """Tokens that are enough to say all that is required, from wherever a text has come to."""
+        """Bytes that occur in required terms."""
+        lengths = [[self._add(t, 1 << i) for t in alternatives] for i, alternatives in enumerate(terms.required)]
+        self.room = _MARGIN + sum(max(each) + 2 for each in lengths)
+        """Number of tokens that suffices for all required terms, from any state."""
         self.once = any(all(t.startswith("^") for t in alternatives) for alternatives in terms.required)
-        """Whether something can be said at the beginning only."""
+        """True where a term can only be emitted at the beginning."""
         for term in terms.forbidden:
-            self._plant(term, 0)
+            self._add(term, 0)
 
         self.numbers: dict[tuple[frozenset[_Node], int], int] = {}
         self.next = np.zeros((1, 256), dtype=np.int32)  # (A, 256)
-        self.said = np.zeros((1, 256), dtype=np.int64)  # (A, 256): terms that a byte completes
+        self.emitted = np.zeros((1, 256), dtype=np.int64)  # (A, 256): terms that a byte completes
         self.states: list[tuple[frozenset[_Node], int]] = [(frozenset(), -1)]
-        self.known = np.ones(1, dtype=bool)  # (A,): whose rows are filled in
+        self.known = np.ones(1, dtype=bool)  # (A,): whether the row of a state is computed
         self.steps: dict[int, TermSteps] = {}
         self.start = self._number(frozenset([self.opening]), APART)
-        """Before the first byte, which may be the space that a tokenizer puts before the first word."""
+        """State before the first byte, which may be the space that a tokenizer puts before the first word."""
 
-    def _plant(self, term: str, bit: int) -> int:
-        """Add a term; returns its length in bytes."""
+    def _add(self, term: str, bit: int) -> int:
+        """Add a term; return its length in bytes."""
         tidy = normalise(term)
-        bare = normalise(tidy.removeprefix("^").removeprefix("*").removesuffix("*"))
-        if not bare:
-            raise ConfigError(f"{term!r}: a term must say something")
-        self.vocabulary.spelt(bare)
-        before, after = (group(edge.encode()) for edge in (bare[0], bare[-1]))
+        plain_term = normalise(tidy.removeprefix("^").removeprefix("*").removesuffix("*"))
+        if not plain_term:
+            raise ConfigError(f"{term!r}: a term must not be empty")
+        self.vocabulary.spelt(plain_term)
+        before, after = (group(edge.encode()) for edge in (plain_term[0], plain_term[-1]))
         before, after = APART if tidy.startswith("*") else before, APART if tidy.endswith("*") else after
-        spelt = bare.encode()
+        spelt = plain_term.encode()
         if bit:
             self.alphabet.update(spelt)
         first = tidy.startswith("^")
         for node in (self.opening, self.opening.children[0x20]) if first else (self.roots[before],):
             for depth, byte in enumerate(spelt, 1):
                 node = node.children.setdefault(byte, _Node())
-                node.begun |= bit
+                node.started |= bit
                 node.half |= bit if 2 * depth >= len(spelt) else 0
             node.ends.append((bit, after))
         return len(spelt)
 
     # ---- bytes ------------------------------------------------------------------------------------
 
-    def _number(self, active: frozenset[_Node], reading: int) -> int:
-        if (active, reading) not in self.numbers:
-            self.numbers[active, reading] = len(self.states)
-            self.states.append((active, reading))
-        return self.numbers[active, reading]
+    def _number(self, active: frozenset[_Node], utf8: int) -> int:
+        """Return the number of a state, which is new where the state is."""
+        if (active, utf8) not in self.numbers:
+            self.numbers[active, utf8] = len(self.states)
+            self.states.append((active, utf8))
+        return self.numbers[active, utf8]
 
     def _fill(self, states: Iterable[int]) -> None:
-        """Work out where the bytes lead from these."""
+        """Compute the transitions of these states."""
         for state in states:
-            row, said = self._row(state)
+            row, emitted = self._row(state)
             if (missing := len(self.states) - len(self.next)) > 0:
                 grown = max(missing, len(self.next))
                 self.next = np.pad(self.next, ((0, grown), (0, 0)))
-                self.said, self.known = np.pad(self.said, ((0, grown), (0, 0))), np.pad(self.known, (0, grown))
-            self.next[state], self.said[state], self.known[state] = row, said, True
+                self.emitted, self.known = np.pad(self.emitted, ((0, grown), (0, 0))), np.pad(self.known, (0, grown))
+            self.next[state], self.emitted[state], self.known[state] = row, emitted, True
 
     def _row(self, state: int) -> tuple[np.ndarray, np.ndarray]:
-        active, reading = self.states[state]
-        readings = NEXT[reading]
-        said, dead = np.zeros(256, dtype=np.int64), readings < 0
-        for bit, after in (end for node in active for end in node.ends if end[1] != APART):  # does the word go on?
+        """Return the state after each byte, and the required terms that the byte completes."""
+        active, utf8 = self.states[state]
+        utf8_states = NEXT[utf8]
+        emitted, dead = np.zeros(256, dtype=np.int64), utf8_states < 0
+        for bit, after in (end for node in active for end in node.ends if end[1] != APART):  # ends with the word
             over = after != LEADS
-            said[over] |= bit
+            emitted[over] |= bit
             dead = dead | (over & (bit == 0))
         plain = np.array([self._number(frozenset(), r) if r >= 0 else 0 for r in range(len(READINGS))])
-        row = np.where(dead, 0, plain[readings])
-        for byte, nodes in self._grown(active, reading).items():
+        row = np.where(dead, 0, plain[utf8_states])
+        for byte, nodes in self._grown(active, utf8).items():
             if not dead[byte]:
                 ends = [bit for node in nodes for bit, after in node.ends if after == APART]
-                said[byte] |= sum(set(ends))
-                retained = frozenset(node for node in nodes if node.lasts)
-                row[byte] = 0 if 0 in ends else self._number(retained, int(readings[byte]))
-        return row, np.where(row == 0, 0, said)
+                emitted[byte] |= sum(set(ends))
+                retained = frozenset(node for node in nodes if node.matters)
+                row[byte] = 0 if 0 in ends else self._number(retained, int(utf8_states[byte]))
+        return row, np.where(row == 0, 0, emitted)
 
-    def _grown(self, active: frozenset[_Node], reading: int) -> dict[int, list[_Node]]:
-        """Where the terms under way, and those that may begin here, have come to after each byte that continues one."""
-        whole = isinstance(READINGS[reading], int)  # a term begins with a character, not inside one
-        begin = [root for before, root in self.roots.items() if whole and (before == APART or before != reading)]
+    def _grown(self, active: frozenset[_Node], utf8: int) -> dict[int, list[_Node]]:
+        """Return, for each byte that continues a term, the nodes of the terms under way after it."""
+        between = isinstance(READINGS[utf8], int)  # a term begins with a character, not inside one
+        begin = [root for before, root in self.roots.items() if between and (before == APART or before != utf8)]
         found: dict[int, list[_Node]] = {}
         for node in (*active, *begin):
             for byte, child in node.children.items():
@@ -165,48 +169,48 @@ class Automaton:
         return found
 
     def step(self, state: int, byte: int) -> tuple[int, int]:
-        """The state after one more byte, and the required terms that it completes."""
+        """Return the state after one more byte, and the required terms that it completes."""
         if state >= len(self.known) or not self.known[state]:
             self._fill([state])
-        return int(self.next[state, byte]), int(self.said[state, byte])
+        return int(self.next[state, byte]), int(self.emitted[state, byte])
 
     def under_way(self, state: int) -> tuple[int, int, int]:
-        """The required terms of which in a state something is said, at least half, and all but for the end of the word;
-        as bits."""
-        begun = half = said = 0
+        """Return, as bits, the required terms that are started in a state, at least half emitted, and complete but for
+        the end of the word."""
+        started = half = emitted = 0
         for node in self.states[state][0]:
-            begun, half = begun | node.begun, half | node.half
-            said |= sum({bit for bit, _ in node.ends})
-        return begun, half, said
+            started, half = started | node.started, half | node.half
+            emitted |= sum({bit for bit, _ in node.ends})
+        return started, half, emitted
 
     def at_end(self, state: int) -> tuple[bool, int]:
-        """Whether the text may end in a state, and the required terms that are complete then."""
-        active, reading = self.states[state]
+        """Return whether the text may end in a state, and the required terms that are complete then."""
+        active, utf8 = self.states[state]
         ends = [bit for node in active for bit, after in node.ends if after != APART]
-        may = state != 0 and isinstance(READINGS[reading], int) and 0 not in ends
+        may = state != 0 and isinstance(READINGS[utf8], int) and 0 not in ends
         return may, sum(set(ends)) if may else 0
 
     # ---- tokens -----------------------------------------------------------------------------------
 
     def after(self, state: int) -> TermSteps:
-        """Where each token leads from a state, passing through all its bytes; EOS and its like lead nowhere."""
+        """Return the effect of each token in a state, through all its bytes; EOS and other special tokens lead to 0."""
         if state not in self.steps:
             spelt, lengths, order = self.vocabulary.matrix
-            now, said = np.full(len(order), state, dtype=np.int32), np.zeros(len(order), dtype=np.int64)
+            now, emitted = np.full(len(order), state, dtype=np.int32), np.zeros(len(order), dtype=np.int64)
             for i in range(spelt.shape[1]):
                 live = int(np.searchsorted(-lengths, -i))  # tokens of more than i bytes come first
                 reached = np.flatnonzero(np.bincount(now[:live]))
                 self._fill(s for s in reached.tolist() if s >= len(self.known) or not self.known[s])
-                said[:live] |= self.said[now[:live], spelt[:live, i]]
+                emitted[:live] |= self.emitted[now[:live], spelt[:live, i]]
                 now[:live] = self.next[now[:live], spelt[:live, i]]
             now[lengths == 0] = 0
             back = np.empty_like(order)
             back[order] = np.arange(len(order))
-            self.steps[state] = TermSteps(now[back], np.where(now == 0, 0, said)[back])
+            self.steps[state] = TermSteps(now[back], np.where(now == 0, 0, emitted)[back])
         return self.steps[state]
 
     def follow(self, spelt: bytes) -> int:
-        """The state after these bytes, from the start."""
+        """Return the state after these bytes, from the start."""
         state = self.start
         for byte in spelt:
             state, _ = self.step(state, byte)

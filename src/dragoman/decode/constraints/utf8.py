@@ -1,4 +1,4 @@
-"""Answers that are whole characters: bytes that cannot continue a UTF-8 sequence are never chosen.
+"""Valid UTF-8: bytes that cannot continue a UTF-8 sequence are never chosen.
 
 A vocabulary of bytes can spell what is no text, and a decoder then writes U+FFFD. The rule follows each row's bytes
 through the automaton of RFC 3629. It forbids tokens with no way through, an end inside a character, and, near the
@@ -20,27 +20,27 @@ from dragoman.errors import ConfigError
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 REPLACEMENT = "\ufffd"
-"""What a decoder writes for bytes that are no character."""
+"""Character that a decoder writes for invalid bytes."""
 WHOLE = 0
-"""The state between two characters."""
+"""State between two characters."""
 
 _STATES = (b"", b"\xc3", b"\xe1", b"\xe0", b"\xed", b"\xf1", b"\xf0", b"\xf4", b"\xef", b"\xef\xbf")
-"""Beginnings of a character, one for all that go on alike."""
+"""Prefixes of a character; one represents all that continue alike."""
 _SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}  # RFC 3629, section 4
 _ENOUGH = 8
-"""Tokens left from which on the length limit matters no more; a character takes at most three further ones."""
+"""Number of tokens left from which on the length limit is irrelevant; a character takes at most three more."""
 
 
-def _after(begun: bytes, byte: int) -> bytes | None:
-    """The beginning of a character after one more byte, empty where the character is whole; None without a way."""
-    if not begun:
+def _after(prefix: bytes, byte: int) -> bytes | None:
+    """Return the prefix after one more byte, empty where the character is complete; None for an invalid byte."""
+    if not prefix:
         return b"" if byte < 0x80 else _lead(byte) if 0xC2 <= byte <= 0xF4 else None
-    low, high = _SECOND.get(begun[0], (0x80, 0xBF)) if len(begun) == 1 else (0x80, 0xBF)
-    if not low <= byte <= high or begun + bytes([byte]) == REPLACEMENT.encode():
+    low, high = _SECOND.get(prefix[0], (0x80, 0xBF)) if len(prefix) == 1 else (0x80, 0xBF)
+    if not low <= byte <= high or prefix + bytes([byte]) == REPLACEMENT.encode():
         return None
-    if begun == b"\xef" and byte == 0xBF:
+    if prefix == b"\xef" and byte == 0xBF:
         return b"\xef\xbf"
-    return {2: b"", 3: b"\xc3", 4: b"\xe1"}[_size(begun[0]) - len(begun) + 1]
+    return {2: b"", 3: b"\xc3", 4: b"\xe1"}[_size(prefix[0]) - len(prefix) + 1]
 
 
 def _lead(byte: int) -> bytes:
@@ -53,21 +53,21 @@ def _size(lead: int) -> int:
 
 
 def _tabulated() -> np.ndarray:
-    rows = [[_after(begun, byte) for byte in range(256)] for begun in _STATES]
+    rows = [[_after(prefix, byte) for byte in range(256)] for prefix in _STATES]
     return np.array([[-1 if after is None else _STATES.index(after) for after in row] for row in rows], dtype=np.int8)
 
 
-_NEXT = _tabulated()  # (S, 256): the state after each byte, -1 where there is no way
+_NEXT = _tabulated()  # (S, 256): the state after each byte, -1 where it is invalid
 
 
 class Utf8Table:
-    """What every token of a vocabulary does to the automaton."""
+    """The effect of every token of a vocabulary on the automaton."""
 
     def __init__(self, spellings: Sequence[bytes], device: torch.device):
         after = np.repeat(np.arange(len(_STATES), dtype=np.int8)[:, None], len(spellings), axis=1)
         for token, spelt in enumerate(spellings):
             if token > EOS and not spelt.isascii():
-                after[:, token] = _walked(spelt)
+                after[:, token] = _state_after(spelt)
         after[1:, EOS] = -1
         after[1:, [t for t, spelt in enumerate(spellings) if t > EOS and spelt and spelt.isascii()]] = -1
         needed = _tokens_needed(after)
@@ -75,7 +75,7 @@ class Utf8Table:
         missing = np.where(after < 0, _ENOUGH, needed[after])
         self.missing = torch.from_numpy(missing.astype(np.int8)).to(device)  # (S, V): tokens that must follow each one
         self.never = (self.missing[WHOLE] >= _ENOUGH).nonzero()[:, 0]
-        """Tokens that may not come between two characters, wherever that is."""
+        """Tokens that are forbidden between two characters, at any distance from the limit."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, device: torch.device) -> "Utf8Table | None":
@@ -86,8 +86,8 @@ class Utf8Table:
             return None
 
 
-def _walked(spelt: bytes) -> np.ndarray:
-    """The state after a token, from each state."""
+def _state_after(spelt: bytes) -> np.ndarray:
+    """Return the state after a token, from each state."""
     states = np.arange(len(_STATES), dtype=np.int8)
     for byte in spelt:
         states = np.where(states < 0, np.int8(-1), _NEXT[states, byte])
@@ -95,24 +95,24 @@ def _walked(spelt: bytes) -> np.ndarray:
 
 
 def _tokens_needed(after: np.ndarray) -> np.ndarray:
-    """The fewest tokens from each state to a whole character; many where no tokens lead there."""
+    """Return the fewest tokens from each state to a complete character; ``_ENOUGH`` where no tokens lead there."""
     needed = np.full(len(_STATES), _ENOUGH)
     needed[WHOLE] = 0
     for _ in _STATES:
-        ways = np.where(after[:, EOS + 1 :] < 0, _ENOUGH, needed[after[:, EOS + 1 :]])
-        best = ways.min(axis=1, initial=_ENOUGH) + 1
+        needed_after = np.where(after[:, EOS + 1 :] < 0, _ENOUGH, needed[after[:, EOS + 1 :]])
+        best = needed_after.min(axis=1, initial=_ENOUGH) + 1
         needed[1:] = np.minimum(needed, best)[1:]
     return np.minimum(needed, _ENOUGH)
 
 
 class Utf8Rule(Rule):
-    """Keeps every row valid UTF-8."""
+    """Keep every row valid UTF-8."""
 
     def __init__(self, table: Utf8Table, rows: int, limits: Sequence[int] = (), *, alone: bool = False):
         """
         Args:
-            alone: no other rule comes before, which could leave a row nothing else to choose from. Such a row is left
-                as it is, and to look for it costs as much as the rule itself.
+            alone: no other rule comes before it. Another rule could leave a row without a choice; such a row is left
+                unchanged, and detecting it costs as much as the rule itself.
         """
         self.table, self.alone, device = table, alone, table.after.device
         self.memory = RowMemory(torch.zeros(rows, 2, dtype=torch.long, device=device))  # (R, 2): state, tokens left

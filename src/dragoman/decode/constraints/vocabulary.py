@@ -1,7 +1,6 @@
-"""The target vocabulary by what its tokens spell: which tokens may come next where the next bytes are given.
+"""Target vocabulary by spelling: which tokens may come next where the next bytes are given.
 
-A text has many tokenisations, and a constraint on what is said must hold for all of them; so constraints are about
-bytes.
+A text has many tokenisations, and a constraint must hold for all of them. So constraints are about bytes.
 
 V vocabulary, L bytes of the longest token.
 """
@@ -18,17 +17,20 @@ from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 
 class SpelledVocabulary:
+    """The tokens of a tokenizer with the bytes they spell."""
+
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
 
     @property
     def spellings(self) -> list[bytes]:
-        """Raises ConfigError for a tokenizer made elsewhere that is not spelt in bytes, but not before it is needed."""
+        """Bytes of each token; raises ConfigError for a tokenizer that is not spelt in bytes, only when needed."""
         return self.tokenizer.spellings
 
     def spelt(self, text: str) -> bytes:
-        """The bytes of the tokens of ``text``, normalised; before them a space where the tokenizer puts one. White
-        space at the end of ``text`` is one space.
+        """Return the bytes of the tokens of ``text``, normalised, with the space that the tokenizer puts in front.
+
+        White space at the end of ``text`` becomes one space.
 
         Raises:
             ConfigError: the vocabulary cannot spell it.
@@ -41,15 +43,16 @@ class SpelledVocabulary:
         return spelt + b" " if text[-1:].isspace() else spelt
 
     def spelling(self, token: int) -> bytes:
+        """Return the bytes of a token."""
         return self.spellings[token]
 
     def __contains__(self, spelt: bytes) -> bool:
-        """Whether some token spells this."""
+        """Return whether some token spells these bytes."""
         return spelt in self._by_bytes
 
     @cached_property
     def matrix(self) -> tuple[UInt8[np.ndarray, "V L"], Int[np.ndarray, " V"], Int[np.ndarray, " V"]]:
-        """The bytes of each token, how many they are, and its id; the longest tokens first. Special ones have none."""
+        """Bytes of each token, their number, and its id, the longest tokens first. Special tokens have no bytes."""
         lengths = np.array([len(spelt) if token > EOS else 0 for token, spelt in enumerate(self.spellings)])
         order = np.argsort(-lengths, kind="stable")
         rows = np.zeros((len(lengths), lengths.max()), dtype=np.uint8)
@@ -58,7 +61,7 @@ class SpelledVocabulary:
         return rows, lengths[order], order
 
     def towards(self, rest: bytes) -> list[int]:
-        """The tokens that spell the beginning of ``rest``, or all of it and more."""
+        """Return the tokens that spell a prefix of ``rest``, or all of it and more."""
         within = [token for end in range(1, len(rest)) for token in self._by_bytes.get(rest[:end], ())]
         first = bisect_left(self._sorted, (rest, 0))
         beyond = []

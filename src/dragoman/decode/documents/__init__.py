@@ -1,1 +1,1 @@
-"""Texts that must survive being translated: long ones, placeholders, files of messages."""
+"""Documents: texts with placeholders, and files of messages, whose markup must survive translation."""

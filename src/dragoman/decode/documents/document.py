@@ -1,4 +1,4 @@
-"""Translating documents: what is missing in them is filled, and nothing else in them changes."""
+"""Document translation: missing translations are filled in, and nothing else in the document changes."""
 
 import re
 from collections.abc import Callable
@@ -12,31 +12,33 @@ from dragoman.decode.translator import Progress
 from dragoman.text.context import NO_CONTEXT, NoContext, SentencesBefore
 from dragoman.text.document import FillableDocument, Filling
 
-AskAndTell = Callable[[list[SourceQuestion], Progress | None], list[Translation]]
-"""Translates texts, and tells what it is given how many are done."""
+TranslateTexts = Callable[[list[SourceQuestion], Progress | None], list[Translation]]
+"""Translates texts, and reports progress to the callback."""
 CHUNK = 1024
 """Slots translated at a time."""
 
 
 @dataclass(frozen=True)
 class DocumentSummary:
+    """A translated document with counts of its slots."""
+
     content: bytes
-    """The document, filled."""
+    """Content of the document with its translations."""
     filled: int
-    """Slots that got a translation, those to be looked at included."""
+    """Number of slots that got a translation, flagged ones included."""
     left: int
-    """Slots that had one, and kept it."""
+    """Number of slots that kept the translation they had."""
     flagged: int
-    """Of those that got one, the slots that a person should look at, marked so in the document."""
+    """Number of filled slots that a person should check, marked so in the document."""
     untranslated: int
-    """Slots that had none and got none, because the answer was no translation; a warning names each."""
+    """Number of slots still without a translation, because the answer was none; a warning names each."""
     warnings: tuple[str, ...]
-    """Each names its place."""
+    """Warnings, each naming its place."""
 
 
 def translate_document(
     document: FillableDocument,
-    ask: AskAndTell,
+    ask: TranslateTexts,
     *,
     redo: bool = False,
     flag_below: float | None = None,
@@ -50,9 +52,9 @@ def translate_document(
 
     Args:
         ask: the translator.
-        redo: also those that have one, unless it was approved.
-        flag_below: confidence below which a translation is marked for review. One that a warning names is marked in
-            any case, and one that is still the source, word for word, is not written at all.
+        redo: also translate slots that have a translation, unless it was approved.
+        flag_below: confidence below which a translation is marked for review. One with a warning is marked in any case.
+            One that is still the source, word for word, is not written at all.
         require: see ``placeholders.translate``.
         context: how much of the texts before it, whether they have a translation or not, is read with each.
         check_numbers, glossary: see ``placeholders.translate``.
@@ -66,18 +68,18 @@ def translate_document(
     warnings = list(document.notes)
     before = [before for _, before in context.in_lines(slot.text for slot in document.slots)]
     for start in range(0, len(chosen), CHUNK):
-        some = chosen[start : start + CHUNK]
-        slots = [document.slots[i] for i in some]
+        indices = chosen[start : start + CHUNK]
+        slots = [document.slots[i] for i in indices]
         answers = placeholders.translate(
             [slot.text for slot in slots],
-            _reporting(ask, progress, start, len(some), len(chosen)),
+            _reporting(ask, progress, start, len(indices), len(chosen)),
             codes=[slot.codes for slot in slots],
-            contexts=[before[i] for i in some],
+            contexts=[before[i] for i in indices],
             require=require,
             check_numbers=check_numbers,
             glossary=glossary,
         )
-        for i, slot, answer in zip(some, slots, answers, strict=True):
+        for i, slot, answer in zip(indices, slots, answers, strict=True):
             if not is_left_alone(answer):
                 doubtful = flag_below is not None and answer.confidence < flag_below
                 fillings[i] = Filling(answer.text, doubtful or bool(answer.warnings))
@@ -92,12 +94,12 @@ def translate_document(
     )
 
 
-def _reporting(ask: AskAndTell, progress: Progress | None, before: int, size: int, total: int) -> Ask:
-    """``ask`` for one chunk of slots: its first question, which is most of the work, moves the progress."""
+def _reporting(ask: TranslateTexts, progress: Progress | None, before: int, size: int, total: int) -> Ask:
+    """Return ``ask`` for one chunk of slots, with progress reported on its first call, which is most of the work."""
 
-    def tell(done: int, of: int) -> None:
+    def report(done: int, of: int) -> None:
         if progress:
             progress(before + size * done // max(of, 1), total)
 
-    tellers = iter([tell])
-    return lambda texts: ask(texts, next(tellers, None))
+    reporters = iter([report])
+    return lambda texts: ask(texts, next(reporters, None))

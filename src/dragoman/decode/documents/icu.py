@@ -1,4 +1,4 @@
-"""ICU messages inside texts: ``{n, plural, one {# file} other {# files}}`` holds words that nobody translates."""
+"""ICU messages inside texts: ``{n, plural, one {# file} other {# files}}`` has words that are not translated."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ ICU_KEPT = (
 
 
 def holds_icu_message(text: str, codes: Iterable[str] = ()) -> bool:
-    """Return whether a text has a plural, a selection or a choice in it with words to be translated."""
+    """Return whether a text has a plural, a selection or a choice with words in it."""
     return any(
         (found := _MESSAGE.match(p.text)) and any(map(str.isalpha, _words(p.text[found.end() :], found["kind"])))
         for p in find_placeholders(text, codes)
@@ -20,7 +20,7 @@ def holds_icu_message(text: str, codes: Iterable[str] = ()) -> bool:
 
 
 def _words(branches: str, kind: str) -> str:
-    """The text in the branches: what stands in braces, or after ``#`` and ``<`` in a choice, arguments left out."""
+    """Return the text of the branches: in braces, or after ``#`` and ``<`` in a choice, without arguments."""
     if kind == "choice":
         return re.sub(r"\{[^{}]*\}", "", branches)
     inner = _ARGUMENT.sub("", re.sub(r"<[^<>]*>", "", branches))

@@ -1,4 +1,4 @@
-"""A way for lines whose numbers or signs the model does not copy: they are asked for as placeholders."""
+"""Strategy for lines whose numbers or signs the model does not copy: they are translated as placeholders."""
 
 import dataclasses
 
@@ -9,10 +9,10 @@ from dragoman.text.invariants import find_numbers
 
 
 class NumbersHeld(PlaceholderStrategy):
-    """The line with its numbers and signs as placeholders, where they did not come out otherwise."""
+    """Treat numbers and signs of a line as placeholders, where they did not survive otherwise."""
 
-    def __init__(self, ways: list[PlaceholderStrategy]):
-        self.ways = [way for way in ways if isinstance(way, StandIns)]
+    def __init__(self, strategies: list[PlaceholderStrategy]):
+        self.strategies = [strategy for strategy in strategies if isinstance(strategy, StandIns)]
 
     def suits(self, line: SourceLine) -> bool:
         return line.checked and bool(find_numbers(line.words))
@@ -20,9 +20,9 @@ class NumbersHeld(PlaceholderStrategy):
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
         held = [dataclasses.replace(line, codes=(*line.codes, *find_numbers(line.words))) for line in lines]
         found: dict[SourceLine, Translation] = {}
-        for way in self.ways:
-            todo = [line for line in dict.fromkeys(held) if line not in found and way.suits(line)]
-            for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
+        for strategy in self.strategies:
+            todo = [line for line in dict.fromkeys(held) if line not in found and strategy.suits(line)]
+            for line, answer in zip(todo, strategy.answers(todo, ask) if todo else [], strict=True):
                 if answer is not None and not line.changes_in(answer.text):
                     found[line] = answer
         return [found.get(line) for line in held]

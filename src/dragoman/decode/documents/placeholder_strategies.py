@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (full stops of many scripts)
-"""Ways to translate a line so that its placeholders survive: some read well and may fail, one cannot."""
+"""Strategies that translate a line so that its placeholders survive: most read well and may fail, the last cannot."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,15 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, SourceQuestion, in_one, warned
+from dragoman.decode.documents.source_line import (
+    UNTOUCHED,
+    Ask,
+    Require,
+    SourceLine,
+    SourceQuestion,
+    combine,
+    with_warning,
+)
 from dragoman.decode.request import Request
 from dragoman.decode.segmentation import TextSegment, glue_after, sentences
 from dragoman.decode.translation import Translation
@@ -20,79 +28,83 @@ CHANGED = "numbers or signs are not those of the source: check it"
 
 
 def translate_lines(
-    lines: list[SourceLine], ask: Ask, ways: list["PlaceholderStrategy"]
+    lines: list[SourceLine], ask: Ask, strategies: list["PlaceholderStrategy"]
 ) -> dict[SourceLine, Translation]:
-    """A translation of every line: in the first of these ways that leads to one, or else in pieces.
+    """Translate every line with the first strategy that succeeds, at last in pieces.
 
-    One that has other numbers or signs than its source is kept in reserve while further ways are tried, and then given
-    with a warning.
+    A translation with other numbers or signs than its source is kept in reserve while further strategies are tried. It
+    is returned, with a warning, if none of them succeeds.
     """
     answers: dict[SourceLine, Translation] = {}
     reserve: dict[SourceLine, Translation] = {}
-    for way in (NothingToTranslate(), *ways, BySentence(ways), InPieces()):
-        todo = [line for line in lines if line not in answers and way.suits(line)]
-        if isinstance(way, InPieces):
+    for strategy in (NothingToTranslate(), *strategies, BySentence(strategies), InPieces()):
+        todo = [line for line in lines if line not in answers and strategy.suits(line)]
+        if isinstance(strategy, InPieces):
             todo = [line for line in todo if line not in reserve]
-        for line, answer in zip(todo, way.answers(todo, ask) if todo else [], strict=True):
+        for line, answer in zip(todo, strategy.answers(todo, ask) if todo else [], strict=True):
             if answer is None:
                 continue
             if changed := line.changes_in(answer.text):
-                reserve.setdefault(line, warned(answer, f"{changed}: {CHANGED}"))
+                reserve.setdefault(line, with_warning(answer, f"{changed}: {CHANGED}"))
             else:
                 answers[line] = answer
     return reserve | answers
 
 
-# ---- asking ----------------------------------------------------------------------------------------
+# ---- strategies that use the model ----------------------------------------------------------------
 
 
 class PlaceholderStrategy(ABC):
-    """One way to translate lines."""
+    """One strategy to translate lines."""
 
     def suits(self, line: SourceLine) -> bool:
+        """Return whether the strategy can be tried on a line."""
         return True
 
     @abstractmethod
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
-        """For each line its translation; None where this way does not lead to one."""
+        """Return the translation of each line; None where the strategy fails."""
 
 
 class NothingToTranslate(PlaceholderStrategy):
-    """A line of nothing but placeholders, numbers and signs is its own translation."""
+    """Leave a line of nothing but placeholders, numbers and signs as it is."""
 
     def suits(self, line: SourceLine) -> bool:
         return not line.bound and is_wordless(line.text, line.placeholders)
 
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
-        return [in_one(1, line.text, line.text, []) for line in lines]
+        return [combine(1, line.text, line.text, []) for line in lines]
 
 
 class AskingStrategy(PlaceholderStrategy):
-    """A way that asks something for each line, and makes its translation of the replies."""
+    """A strategy that sends texts for each line to the model, and makes a translation of the replies."""
 
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
         questions = [
             [Request(text, context=line.context) if line.context else text for text in self.questions(line)]
             for line in lines
         ]
-        replies = iter(self.put(ask, list(itertools.chain.from_iterable(questions)), lines))
+        replies = iter(self.send(ask, list(itertools.chain.from_iterable(questions)), lines))
         return [
-            self.answer(line, list(itertools.islice(replies, len(asked))))
-            for line, asked in zip(lines, questions, strict=True)
+            self.answer(line, list(itertools.islice(replies, len(texts))))
+            for line, texts in zip(lines, questions, strict=True)
         ]
 
-    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+    def send(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+        """Translate the questions of all lines in one call."""
         return ask(questions) if questions else []
 
     @abstractmethod
-    def questions(self, line: SourceLine) -> list[str]: ...
+    def questions(self, line: SourceLine) -> list[str]:
+        """Return the texts to translate for a line."""
 
     @abstractmethod
-    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None: ...
+    def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None:
+        """Return the translation of a line from the replies to its questions; None where they do not make one."""
 
 
 class Verbatim(AskingStrategy):
-    """The text itself. Of several candidates, those are left that say something and keep the placeholders."""
+    """Translate the text itself; candidates that are empty or lose a placeholder are dropped."""
 
     def questions(self, line: SourceLine) -> list[str]:
         return [line.text]
@@ -105,13 +117,15 @@ class Verbatim(AskingStrategy):
 
 
 class Required(Verbatim):
-    """The text itself, to a translator that is told what must come out. However many candidates that offers, the first
-    of those that are left is the translation: nobody asked for more."""
+    """Translate the text itself with a translator that knows which strings are required.
+
+    However many candidates it offers, only the best of the usable ones is returned.
+    """
 
     def __init__(self, require: Require):
         self.require = require
 
-    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+    def send(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
         return self.require(questions, [[p.text for p in line.placeholders] for line in lines])
 
     def answer(self, line: SourceLine, replies: list[Translation]) -> Translation | None:
@@ -120,9 +134,9 @@ class Required(Verbatim):
 
 
 class StandIns(AskingStrategy):
-    """The text with what models copy well in place of placeholders: words, or marks such as quotes for pairs of tags.
+    """Replace placeholders by stand-ins that models copy well: words, or marks such as quotes for pairs of tags.
 
-    It is put to the second translator if there is one, since it must bring the stand-ins out again.
+    The second translator is used if there is one, since the stand-ins are required in the translation.
     """
 
     def __init__(
@@ -136,8 +150,8 @@ class StandIns(AskingStrategy):
         """
         Args:
             links: words for links.
-            marks: for what opens and what closes.
-            edge: pattern of what may not come right before or after a word.
+            marks: pairs of marks for opening and closing tags.
+            edge: pattern of characters that must not come right before or after a stand-in.
         """
         self.words, self.links, self.marks, self.edge, self.require = words, links, marks, edge, require
 
@@ -145,8 +159,8 @@ class StandIns(AskingStrategy):
         return bool(self.swaps(line))
 
     def swaps(self, line: SourceLine) -> list[tuple[Placeholder, str]]:
-        """What is to be replaced, and by what; nothing where the stand-ins do not suffice."""
-        words, links = ([w for w in some if w not in line.text] for some in (self.words, self.links))
+        """Return the placeholders and their stand-ins; empty where there are too few stand-ins."""
+        words, links = ([w for w in kind if w not in line.text] for kind in (self.words, self.links))
         marks = [pair for pair in self.marks if not any(mark in line.text for mark in pair)]
         swaps, closing = [], []
         for p in _merged(line):
@@ -170,7 +184,7 @@ class StandIns(AskingStrategy):
             at = p.end
         return ["".join([*parts, line.text[at:]])]
 
-    def put(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
+    def send(self, ask: Ask, questions: list[SourceQuestion], lines: list[SourceLine]) -> list[Translation]:
         if self.require is None:
             return ask(questions)
         return self.require(questions, [[word for _, word in self.swaps(line)] for line in lines])
@@ -183,23 +197,25 @@ class StandIns(AskingStrategy):
         for candidate in reply.candidates:
             text, rest = _swapped_back(candidate.text, pattern, swaps)
             if text is not None and line.is_kept_in(text) and not self.left_over(line, rest):
-                return in_one(1, line.text, text, [reply.choosing((candidate,))])
+                return combine(1, line.text, text, [reply.choosing((candidate,))])
         return None
 
     def left_over(self, line: SourceLine, rest: str) -> bool:
-        """Return whether a reply has something of the stand-ins besides those put back: marks, braces or digits that
-        the words of the line do not have."""
+        """Return whether a reply has remnants of stand-ins besides those put back.
+
+        These are marks, braces or digits that the words of the line do not have.
+        """
         ours = {char for pair in self.marks for mark in pair for char in mark} | set("{}")
         return any(char in ours and char not in line.words for char in rest) or numbers_added(line.words, rest)
 
 
 def _merged(line: SourceLine) -> Iterator[Placeholder]:
-    """The placeholders, where a pair of tags without a letter between them is one."""
+    """Yield the placeholders, where a pair of tags without a letter between them is one."""
     rest = iter(line.placeholders)
     for p in rest:
-        if p.role is Role.OPENS and (whole := _wordless_pair(line, p)):
-            yield whole
-            while next(rest).end < whole.end:
+        if p.role is Role.OPENS and (pair := _wordless_pair(line, p)):
+            yield pair
+            while next(rest).end < pair.end:
                 pass
         else:
             yield p
@@ -219,24 +235,26 @@ def _wordless_pair(line: SourceLine, opening: Placeholder) -> Placeholder | None
 
 
 def _swapped_back(text: str, pattern: re.Pattern[str], swaps: list[tuple[Placeholder, str]]) -> tuple[str | None, str]:
-    """``text`` with the originals in place of their stand-ins, None if those are not all there or are too many; and
-    without either."""
-    left: dict[str, list[str]] = defaultdict(list)
+    """Return ``text`` with the originals in place of their stand-ins, and ``text`` without either.
+
+    The first is None if a stand-in is missing or occurs too often.
+    """
+    unused: dict[str, list[str]] = defaultdict(list)
     for p, word in swaps:
-        left[word].append(p.text)
+        unused[word].append(p.text)
     parts, rest, at = [], [], 0
     for found in pattern.finditer(text):
-        if not left[found[0]]:
+        if not unused[found[0]]:
             return None, ""
         rest.append(text[at : found.start()])
-        parts += [rest[-1], left[found[0]].pop(0)]
+        parts += [rest[-1], unused[found[0]].pop(0)]
         at = found.end()
     rest.append(text[at:])
-    return None if any(left.values()) else "".join([*parts, rest[-1]]), " ".join(rest)
+    return None if any(unused.values()) else "".join([*parts, rest[-1]]), " ".join(rest)
 
 
 def placeholder_strategies(require: Require | None) -> list[PlaceholderStrategy]:
-    """All that may fail, the best first."""
+    """Return all strategies that may fail, the best first."""
     marks = (("**", "**"), ('"', '"'), ("(", ")"))
     names, links = ("{name}", "{value}", "{count}", "{time}", "{error}"), ("{url}", "{docs_url}")
     numbers = ("17", "23", "38", "46", "59", "64", "71", "82", "93")
@@ -249,42 +267,42 @@ def placeholder_strategies(require: Require | None) -> list[PlaceholderStrategy]
 
 
 class BySentence(PlaceholderStrategy):
-    """Each sentence by itself, in the first way that leads to a translation: one that is difficult spoils no other."""
+    """Translate each sentence by itself with the first strategy that succeeds, so that one failure spoils no other."""
 
-    def __init__(self, ways: list[PlaceholderStrategy]):
-        self.ways = ways
+    def __init__(self, strategies: list[PlaceholderStrategy]):
+        self.strategies = strategies
 
     def suits(self, line: SourceLine) -> bool:
         return len(self.sentences(line)) > 1
 
     def sentences(self, line: SourceLine) -> list[tuple[SourceLine, TextSegment]]:
-        """Return each with its segment; none where a placeholder goes over a sentence's end."""
+        """Return each sentence with its segment; empty where a placeholder crosses a sentence's end."""
         parts = [(dataclasses.replace(line, text=part.text), part) for part in sentences(line.text) if part.text]
         found = [p.text for sentence, _ in parts for p in sentence.placeholders]
         return parts if found == [p.text for p in line.placeholders] else []
 
     def answers(self, lines: list[SourceLine], ask: Ask) -> list[Translation | None]:
         split = [self.sentences(line) for line in lines]
-        every = dict.fromkeys(sentence for some in split for sentence, _ in some)
-        found = translate_lines(list(every), ask, self.ways)
-        return [self.joined(line, some, found) for line, some in zip(lines, split, strict=True)]
+        every = dict.fromkeys(sentence for parts in split for sentence, _ in parts)
+        found = translate_lines(list(every), ask, self.strategies)
+        return [self.combine_sentences(line, parts, found) for line, parts in zip(lines, split, strict=True)]
 
-    def joined(
+    def combine_sentences(
         self, line: SourceLine, parts: list[tuple[SourceLine, TextSegment]], found: dict[SourceLine, Translation]
     ) -> Translation | None:
         text = "".join(found[sentence].text + glue_after(part, found[sentence].text) for sentence, part in parts)
         replies = [found[sentence] for sentence, _ in parts]
-        return in_one(1, line.text, text, replies) if line.is_kept_in(text) else None
+        return combine(1, line.text, text, replies) if line.is_kept_in(text) else None
 
 
 class InPieces(AskingStrategy):
-    """What stands between the placeholders, each stretch of words by itself; they stay where they are."""
+    """Translate each stretch of words between the placeholders by itself; the placeholders stay where they are."""
 
     def questions(self, line: SourceLine) -> list[str]:
         return [words for words, _ in self.stretches(line) if words]
 
     def stretches(self, line: SourceLine) -> Iterator[tuple[str, str]]:
-        """Words to be translated, if any, and what follows them as it is, in turns."""
+        """Yield pairs: words to translate, which may be empty, and the text after them that stays as it is."""
         at = 0
         for start, end in [*((p.start, p.end) for p in line.placeholders), (len(line.text), len(line.text))]:
             between = line.text[at:start]
@@ -297,9 +315,9 @@ class InPieces(AskingStrategy):
             at = end
 
     def answer(self, line: SourceLine, replies: list[Translation]) -> Translation:
-        asked, parts, used = iter(replies), [], []
+        remaining, parts, used = iter(replies), [], []
         for words, rest in self.stretches(line):
-            reply = next(asked) if words else None
+            reply = next(remaining) if words else None
             if reply and reply.text and not find_placeholders(reply.text) and not numbers_added(words, reply.text):
                 used.append(reply)
                 words = _ended_alike(reply.text, words)
@@ -307,12 +325,12 @@ class InPieces(AskingStrategy):
         text, damaged = "".join(parts), len(used) < len(replies)
         if not line.is_kept_in(text):
             text, used, damaged = line.text, [], True
-        return in_one(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
+        return combine(1, line.text, text, used, UNTOUCHED if damaged else IN_PIECES, untranslated=damaged)
 
 
 _WORDS = re.compile(r"\w.*\w|\w", re.DOTALL)
 
 
 def _ended_alike(reply: str, words: str) -> str:
-    """``reply`` without the full stop that a model likes to end on, since ``words`` never do."""
+    """Return ``reply`` without the full stop that a model tends to add, since ``words`` never end with one."""
     return reply.rstrip(".。!?！？…").rstrip() or reply

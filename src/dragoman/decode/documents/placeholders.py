@@ -1,9 +1,9 @@
-"""Translating around placeholders: each comes out exactly as often as it went in, whatever the model answers.
+"""Translation around placeholders: each occurs in the translation exactly as often as in the source.
 
-Ways are tried one after the other on the texts that are not done yet, from the one that reads best to the one that
-cannot fail (``ways.py``): the text as it is, which a model that has learnt from such texts will mostly get right; what
-a second translator makes of it; the text with something in place of each placeholder that models are good at copying;
-sentence by sentence; and at last the words between the placeholders, each stretch by itself.
+Strategies are tried one after the other on the texts that are not done yet, from the one that reads best to the one
+that cannot fail (``placeholder_strategies.py``): the text as it is, which a model trained on such texts mostly gets
+right; the text by a second translator; the text with stand-ins for the placeholders that models copy well; sentence by
+sentence; and at last the words between the placeholders, each stretch by itself.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from dragoman.decode.documents.placeholder_strategies import (
     placeholder_strategies,
     translate_lines,
 )
-from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, about, in_one
+from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, about, combine
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
 from dragoman.decode.translation import Translation
 from dragoman.text.accelerators import Accelerator, find_accelerator, restore_accelerator
@@ -58,20 +58,20 @@ def translate(
         glossary: the one that ``ask`` obeys. Its terms are translated even where they are numbers and signs alone.
 
     Returns:
-        A translation for each text. One that needed more than one question has a single candidate, the sum of the
-        answers, the lowest of their confidences, and a warning if it was translated in pieces.
+        A translation for each text. One combined from several answers has a single candidate, the sum of the answers'
+        log-probabilities, the lowest of their confidences, and a warning if it was translated in pieces.
     """
     given, before = codes or [()] * len(texts), contexts or [()] * len(texts)
     split = [
         _split(text, tuple(some), context, check_numbers, glossary)
         for text, some, context in zip(texts, given, before, strict=True)
     ]
-    lines = list(dict.fromkeys(line for _, some in split for line in some if line))
-    ways = placeholder_strategies(require)
-    answers = _answered(lines, ask, [*ways, NumbersHeld(ways)])
+    lines = list(dict.fromkeys(line for _, parts in split for line in parts if line))
+    strategies = placeholder_strategies(require)
+    answers = _translate_lines(lines, ask, [*strategies, NumbersHeld(strategies)])
     return [
-        _assembled(row, text, tuple(some), spaces, [answers.get(line) for line in lines])
-        for row, (text, some, (spaces, lines)) in enumerate(zip(texts, given, split, strict=True), first_row)
+        _assemble(row, text, tuple(own), spaces, [answers.get(line) for line in lines])
+        for row, (text, own, (spaces, lines)) in enumerate(zip(texts, given, split, strict=True), first_row)
     ]
 
 
@@ -86,15 +86,18 @@ def stream(
     grouping: Grouping = in_groups,
     glossary: Glossary | None = None,
 ) -> Iterator[Translation]:
-    """As ``translate``, for lines of text without end, whose white space counts as single spaces. With each is read as
-    much of those before it as ``context`` says. ``grouping`` says which are translated together."""
+    """Translate lines of text from an iterable that may never end; see ``translate``.
+
+    White space counts as single spaces. ``context`` decides how many earlier lines are read with each line, and
+    ``grouping`` which lines are translated together.
+    """
     row = 1
-    for some in grouping(context.in_lines(texts), chunk):
-        tidy, contexts = [normalise(text) for text, _ in some], [before for _, before in some]
+    for group in grouping(context.in_lines(texts), chunk):
+        tidy, contexts = [normalise(text) for text, _ in group], [before for _, before in group]
         options = {"contexts": contexts, "require": require, "check_numbers": check_numbers, "glossary": glossary}
-        for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), some, strict=True):
+        for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), group, strict=True):
             yield _as_given(text, answer)
-        row += len(some)
+        row += len(group)
 
 
 def _as_given(text: str, answer: Translation) -> Translation:
@@ -106,11 +109,13 @@ def _as_given(text: str, answer: Translation) -> Translation:
     return dataclasses.replace(answer, source=text)
 
 
-def _answered(lines: list[SourceLine], ask: Ask, ways: list[PlaceholderStrategy]) -> dict[SourceLine, Translation]:
-    """A translation of every line, with the accelerator that it has."""
+def _translate_lines(
+    lines: list[SourceLine], ask: Ask, strategies: list[PlaceholderStrategy]
+) -> dict[SourceLine, Translation]:
+    """Translate every line; an accelerator is removed before and put back after."""
     keys = {line: key for line in lines if (key := find_accelerator(line.text, line.codes)) is not None}
     bare = {line: dataclasses.replace(line, text=keys[line].bare) if line in keys else line for line in lines}
-    answers = translate_lines(list(dict.fromkeys(bare.values())), ask, ways)
+    answers = translate_lines(list(dict.fromkeys(bare.values())), ask, strategies)
     return {line: _with_key(line, keys[line], answers[bare[line]]) if line in keys else answers[line] for line in lines}
 
 
@@ -149,34 +154,34 @@ def _split(
     return spaces, [*lines, line(text[at:])]
 
 
-def _assembled(
+def _assemble(
     row: int, text: str, codes: tuple[str, ...], spaces: list[str], answers: list[Translation | None]
 ) -> Translation:
-    whole = _with_no_break_spaces(_joined(row, text, codes, spaces, answers), codes)
+    translation = _with_no_break_spaces(_join(row, text, codes, spaces, answers), codes)
     if not holds_icu_message(text, codes):
-        return whole
-    best = dataclasses.replace(whole.candidates[0], confidence=0.0)
+        return translation
+    best = dataclasses.replace(translation.candidates[0], confidence=0.0)
     return dataclasses.replace(
-        whole, candidates=(best,), warnings=(*whole.warnings, about(row, ICU_KEPT)), confidence=0.0
+        translation, candidates=(best,), warnings=(*translation.warnings, about(row, ICU_KEPT)), confidence=0.0
     )
 
 
-def _with_no_break_spaces(whole: Translation, codes: tuple[str, ...]) -> Translation:
-    if not any(space in whole.source for space in NO_BREAK):
-        return whole
-    texts = [with_no_break_spaces(whole.source, candidate.text) for candidate in whole.candidates]
+def _with_no_break_spaces(translation: Translation, codes: tuple[str, ...]) -> Translation:
+    if not any(space in translation.source for space in NO_BREAK):
+        return translation
+    texts = [with_no_break_spaces(translation.source, candidate.text) for candidate in translation.candidates]
     candidates = [
-        dataclasses.replace(c, text=text, parts=c.answers(whole.source) if text != c.text else c.parts)
+        dataclasses.replace(c, text=text, parts=c.answers(translation.source) if text != c.text else c.parts)
         if placeholders_preserved(
             find_placeholders(c.text, codes), find_placeholders(text, codes)
         )  # not inside of a tag
         else c
-        for c, text in zip(whole.candidates, texts, strict=True)
+        for c, text in zip(translation.candidates, texts, strict=True)
     ]
-    return dataclasses.replace(whole, candidates=tuple(candidates))
+    return dataclasses.replace(translation, candidates=tuple(candidates))
 
 
-def _joined(
+def _join(
     row: int, text: str, codes: tuple[str, ...], spaces: list[str], answers: list[Translation | None]
 ) -> Translation:
     given = [answer for answer in answers if answer is not None]
@@ -184,8 +189,8 @@ def _joined(
         warnings = tuple(about(row, warning) for warning in given[0].warnings)
         return dataclasses.replace(given[0], row=row, source=text, warnings=warnings)
     written = [answer.text if answer else "" for answer in answers]
-    whole = "".join(itertools.chain.from_iterable(zip(written, [*spaces, ""], strict=True)))
-    if placeholders_preserved(find_placeholders(text, codes), find_placeholders(whole, codes)):
-        return in_one(row, text, whole, given)
-    # such as a brace that opens on one line and closes on another
-    return in_one(row, text, text, [], UNTOUCHED, untranslated=True)
+    translation = "".join(itertools.chain.from_iterable(zip(written, [*spaces, ""], strict=True)))
+    if placeholders_preserved(find_placeholders(text, codes), find_placeholders(translation, codes)):
+        return combine(row, text, translation, given)
+    # for example, a brace opens on one line and closes on another
+    return combine(row, text, text, [], UNTOUCHED, untranslated=True)

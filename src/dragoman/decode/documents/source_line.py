@@ -1,4 +1,4 @@
-"""Lines of text to translate, and translations of them that are put together from several answers."""
+"""Lines of text to translate, and translations of them that are combined from several answers."""
 
 import dataclasses
 import itertools
@@ -15,11 +15,11 @@ from dragoman.text.lines import PrecedingSentences
 from dragoman.text.placeholders import Placeholder, find_placeholders, placeholders_preserved
 
 SourceQuestion = str | Request
-"""A text to be translated; a request, where it has a context."""
+"""A text to translate; a request where it has a context."""
 Ask = Callable[[list[SourceQuestion]], list[Translation]]
-"""Translates texts: as many, in their order."""
+"""Translates texts; returns as many translations, in their order."""
 Require = Callable[[list[SourceQuestion], list[list[str]]], list[Translation]]
-"""Translates texts so that each translation has the strings that are required of it."""
+"""Translates texts so that each translation contains the strings required of it."""
 
 UNTOUCHED = "left as it was, in part or whole, since its translation would not keep a placeholder: translate it by hand"
 
@@ -31,7 +31,7 @@ class SourceLine:
     text: str
     codes: tuple[str, ...]
     context: PrecedingSentences = ()
-    """What stands before it in its document."""
+    """Texts before it in its document."""
     checked: bool = True
     """Whether its numbers and signs are to come out as well."""
     bound: bool = False
@@ -42,13 +42,15 @@ class SourceLine:
 
     @cached_property
     def placeholders(self) -> list[Placeholder]:
+        """Placeholders of the line."""
         return find_placeholders(self.text, self.codes)
 
     def is_kept_in(self, translation: str) -> bool:
+        """Return whether a translation has the same placeholders."""
         return placeholders_preserved(self.placeholders, find_placeholders(translation, self.codes))
 
     def changes_in(self, translation: str) -> Changes:
-        """The numbers and signs that a translation, which has the placeholders, does not share with it."""
+        """Return the numbers and signs that differ between the line and a translation with its placeholders."""
         return find_changes(self.text, translation) if self.checked else UNCHANGED
 
     @cached_property
@@ -57,18 +59,18 @@ class SourceLine:
         return without_placeholders(self.text, self.placeholders)
 
 
-def in_one(
+def combine(
     row: int, source: str, text: str, parts: Sequence[Translation], *warnings: str, untranslated: bool = False
 ) -> Translation:
-    """One translation that is made of several; as trustworthy as the worst of them.
+    """Return one translation made of several, with the lowest of their confidences.
 
     Args:
-        parts: those that ``text`` is made of, and no others.
-        untranslated: words of the source stand in ``text`` as they were, so that it can not be trusted at all.
+        parts: exactly those that ``text`` is made of.
+        untranslated: words of the source remain in ``text``, so that its confidence is 0.
     """
     best = [part.candidates[0] for part in parts]
     confidence = 0.0 if untranslated else min((p.confidence for p in parts), default=1.0)
-    whole = Candidate(
+    candidate = Candidate(
         text=text,
         score=min((c.score for c in best), default=0.0),
         log_prob=sum((c.log_prob for c in best), 0.0),
@@ -78,8 +80,10 @@ def in_one(
         confidence=confidence,
         parts=tuple(itertools.chain(*(c.answers(p.source) for p, c in zip(parts, best, strict=True)))),
     )
-    told = dict.fromkeys(about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings))
-    return Translation(row, source, (whole,), tuple(told), confidence)
+    found = dict.fromkeys(
+        about(row, warning) for warning in (*itertools.chain(*(p.warnings for p in parts)), *warnings)
+    )
+    return Translation(row, source, (candidate,), tuple(found), confidence)
 
 
 def is_left_alone(translation: Translation) -> bool:
@@ -90,11 +94,11 @@ def is_left_alone(translation: Translation) -> bool:
 
 
 def about(row: int, warning: str) -> str:
-    """A warning about a question, as one about the text that it came from."""
+    """Return a warning about a question as one about row ``row``, which the question came from."""
     return f"row {row}: " + re.sub(r"^row \d+: ", "", warning)
 
 
-def warned(answer: Translation, warning: str) -> Translation:
-    """The same translation with one more warning."""
-    told = dict.fromkeys((*answer.warnings, about(answer.row, warning)))
-    return dataclasses.replace(answer, warnings=tuple(told))
+def with_warning(answer: Translation, warning: str) -> Translation:
+    """Return the translation with one more warning."""
+    warnings = dict.fromkeys((*answer.warnings, about(answer.row, warning)))
+    return dataclasses.replace(answer, warnings=tuple(warnings))

@@ -1,4 +1,4 @@
-"""No-break spaces, which models do not know: put back beside the words that they hold together."""
+"""No-break spaces, which models do not know: they are restored beside the words that they join."""
 
 import re
 
@@ -9,7 +9,7 @@ _HELD = re.compile(rf"(?<!\S)(\S*?)([{NO_BREAK}])(?=(\S*))")
 def with_no_break_spaces(source: str, text: str) -> str:
     """Return ``text`` with the no-break spaces of ``source``, where a word beside one is beside a space in ``text``.
 
-    Where neither neighbour is found, or is found twice, the space breaks; that is no mistake.
+    Where neither neighbour is found, or one is found twice, the space stays an ordinary one; that is no mistake.
     """
     for before, space, after in _HELD.findall(source):
         for word, pattern in ((before, r"(?<!\S)({}) (?=\S)"), (after, r"(?<=\S) ({})(?!\S)")):

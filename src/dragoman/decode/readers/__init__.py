@@ -1,1 +1,1 @@
-"""Models that read whole inputs and say something of each: labels, tags, spans, vectors."""
+"""Readers: models that read complete inputs and predict labels, tags, spans or vectors for each."""

@@ -1,4 +1,4 @@
-"""A trained reader: a context and a question in, the part of the context that answers it out."""
+"""Question answering: a context and a question in, the part of the context that answers it out."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,16 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Answered:
+    """A question with its answer."""
+
     question: str
     answer: str
-    """Nothing where the context holds none."""
+    """Text of the answer; empty where the context holds none."""
     start: int | None
-    """Its first character in the context; None without one."""
+    """Index of its first character in the context; None without an answer."""
     probability: float
-    """Of this start and this end, in the part of the context that holds them; or of no answer, against that of the best
-    span."""
+    """Probability of this start and end, within the window that contains them; without an answer, that of none against
+    the best span."""
 
 
 class Answerer(InputReader):
@@ -55,18 +57,17 @@ class Answerer(InputReader):
         longest = min(longest, usual["longest"])
         return ContextLayout(longest, min(usual["longest_question"], longest // 2), usual["stride"])
 
-    def ask(self, asked: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
-        """The answer to each context and question, in their order."""
-        given = check_list(asked, "asked", what="pairs of context and question")
-        asked = [
-            (context, question) for context, question in (check_pair(one, "asked", i) for i, one in enumerate(given, 1))
-        ]
-        cut = list(self.form.windows(asked))
-        rows = [np.array(window.ids) for of_question in cut for window in of_question]
+    def ask(self, questions: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[Answered]:
+        """Return the answer to each pair of context and question, in their order."""
+        given = check_list(questions, "questions", what="pairs of context and question")
+        checked = (check_pair(one, "questions", i) for i, one in enumerate(given, 1))
+        questions = [(context, question) for context, question in checked]
+        windows = list(self.form.windows(questions))
+        rows = [np.array(window.ids) for group in windows for window in group]
         logits = iter(self.of_rows(rows, progress))
         return [
-            self._answered(context, question, [(window, next(logits)) for window in of_question])
-            for (context, question), of_question in zip(asked, cut, strict=True)
+            self._answered(context, question, [(window, next(logits)) for window in group])
+            for (context, question), group in zip(questions, windows, strict=True)
         ]
 
     def _answered(self, context: str, question: str, read: Sequence[tuple[ContextWindow, Tensor]]) -> Answered:

@@ -1,4 +1,4 @@
-"""A trained classifier: texts, images or frames in, labels with their probabilities out."""
+"""Classification: texts, images or frames in, labels with their probabilities out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Classified:
-    """What a classifier says of an example."""
+    """A classified example."""
 
     text: str
-    """The text, or what else was given is called."""
+    """The text, or the name of an example that is no text."""
     label: str
-    """The likeliest; of values, the name of the largest."""
+    """Most probable label; in a regression, the name of the largest value."""
     probability: float
-    """Of that label; its value in a regression."""
+    """Probability of that label; in a regression, its value."""
     probabilities: dict[str, float]
-    """Of every label: together 1, or each by itself where a text may have several; the values in a regression."""
+    """Probability of every label. They add up to 1 unless a text may have several labels. In a regression, values."""
 
 
 class Classifier(InputReader):
-    """A model that tells the label of an example."""
+    """A model that labels examples."""
 
     ability = CLASSIFIES
 
@@ -43,8 +43,10 @@ class Classifier(InputReader):
     def classify(
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
     ) -> list[Classified]:
-        """The label of each text, image or array, and how sure the model is of it; in their order. ``places`` is what
-        those that are no texts are called."""
+        """Return the labels of each text, image or array with their probabilities, in their order.
+
+        ``places`` are the names of examples that are no texts.
+        """
         given, classified = self.checked(given, "given"), []
         names = [one if isinstance(one, str) else f"example {i}" for i, one in enumerate(given, 1)]
         for name, logits in zip(places or names, self.answers(given, progress, places), strict=True):

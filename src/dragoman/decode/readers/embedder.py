@@ -1,4 +1,4 @@
-"""Texts, images or frames as vectors: close ones mean alike, as far as the model knows.
+"""Embeddings: a vector for each text, image or frame sequence; the closer two are, the more alike to the model.
 
 B examples, E width of a vector.
 """
@@ -17,13 +17,15 @@ from dragoman.model.positions.tokens import Frames
 
 
 class Embedder(InputReader):
-    """Any model that reads whole inputs. One trained for vectors gives its own; of another, the mean of the tokens'
-    hidden vectors is taken, brought to length 1."""
+    """Vectors from any model that reads complete inputs.
+
+    A model trained for embeddings gives its own. Any other gives the mean of its hidden states, normalised to length 1.
+    """
 
     def embed(
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
     ) -> Float[Tensor, "B E"]:
-        """A vector for each, in their order."""
+        """Return a vector for each input, in their order."""
         found = self.answers(self.checked(given, "given"), progress, places)
         return torch.stack(found) if found else torch.empty(0, 0)
 

@@ -1,4 +1,4 @@
-"""A trained model that reads whole inputs, texts or images or frames, and what it makes of each.
+"""Base of all readers: a trained model that reads complete inputs (texts, images or frames) in batches.
 
 B examples.
 """
@@ -24,11 +24,14 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 BATCH_TOKENS = 8192
 """Positions computed at a time, padding included."""
 Progress = Callable[[int, int], None]
+"""Called with the number of examples done and in all."""
 
 
 class InputReader:
+    """A model with its tokenizer and the configuration of its run."""
+
     ability: ClassVar[Ability | None] = None
-    """What the model must be for; None where any will do."""
+    """Ability that the model must have; None for any."""
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         self.model, self.tokenizer, self.config = model, tokenizer, config
@@ -47,16 +50,16 @@ class InputReader:
         tower: str = "first",
         special_tokens: bool = False,
     ):
-        """
+        """Load the model of a run.
         Args:
             run: a run directory, or one of its checkpoints.
-            which: ``best``, ``last``, a step, or the name of a checkpoint.
+            which: ``best``, ``last``, a step number, or the name of a checkpoint.
             device: as torch names it; ``auto`` is the GPU if there is one.
-            tower: ``first`` or ``second``, of a run that has two.
-            special_tokens: read special tokens that are spelt out in texts as these tokens.
+            tower: ``first`` or ``second``, for a run that has two.
+            special_tokens: read the spelling of a special token in a text as this token.
 
         Raises:
-            CheckpointError: no such run or checkpoint, a damaged one, or one whose model does something else.
+            CheckpointError: no such run or checkpoint, a damaged one, or one whose model has another ability.
             ConfigError: no such device.
         """
         model, tokenizer, config = load_reader(run, which, tower=tower)
@@ -67,10 +70,10 @@ class InputReader:
         return cls(prepare_for_inference(model, device), tokenizer, config)
 
     def checked(self, given: Any, argument: str) -> list[Any]:
-        """The list of what is to be read.
+        """Return ``given`` as a list of inputs.
 
         Raises:
-            TypeError: ``given`` is none, or holds what is no text where texts are read.
+            TypeError: ``given`` is no list, or an entry is no text where texts are read.
         """
         if isinstance(self.material, IdMaterial):
             return check_items(given, argument)
@@ -79,17 +82,17 @@ class InputReader:
     def answers(
         self, given: Sequence[Any], progress: Progress | None = None, places: Sequence[str] | None = None
     ) -> list[Tensor]:
-        """What ``answer`` makes of each text, image or array, in their order.
+        """Return the output of ``answer`` for each text, image or array, in their order.
 
         Raises:
-            DataError: one that the model cannot read, called by its entry in ``places``.
+            DataError: an input that the model cannot read; the message names its entry in ``places``.
         """
         places = [f"example {i + 1}" for i in range(len(given))] if places is None else places
         return self.of_rows(self.material.rows(given, places), progress)
 
     @torch.inference_mode()
     def of_rows(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:
-        """As ``answers``, of what ``material`` has made; read in batches of like length."""
+        """Return the outputs for inputs that ``material`` has prepared; they are read in batches of similar length."""
         device = next(self.model.parameters()).device
         found: list[Tensor] = [torch.empty(0)] * len(rows)
         lengths, done = self.material.positions(np.array([len(row) for row in rows], np.int64)), 0
@@ -104,5 +107,5 @@ class InputReader:
         return found
 
     def answer(self, inputs: Tensor | Frames) -> Tensor:
-        """What the model's head makes of a batch."""
+        """Return the output of the model's head for a batch."""
         return self.model(inputs)

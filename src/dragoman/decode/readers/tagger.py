@@ -1,4 +1,4 @@
-"""A trained tagger: words in, a label for each out."""
+"""Tagging: words in, a label for each out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +19,17 @@ from dragoman.text.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TaggedWords:
+    """The words of a sentence with their labels."""
+
     tokens: tuple[str, ...]
     labels: tuple[str, ...]
-    """The likeliest of each."""
+    """Most probable label of each word."""
     probabilities: tuple[float, ...]
-    """Of these labels."""
+    """Probabilities of these labels."""
 
 
 class Tagger(InputReader):
-    """A model that tells the label of each word."""
+    """A model that labels each word of a sentence."""
 
     ability = TAGS
 
@@ -39,17 +41,17 @@ class Tagger(InputReader):
         self.labels: tuple[str, ...] = tuple(task["labels"])
 
     def tag(self, sentences: Sequence[Sequence[str]], progress: Progress | None = None) -> list[TaggedWords]:
-        """The labels of each sentence's words, in their order; as many as there are words."""
+        """Return the labels of each sentence's words, one for each word, in their order."""
         assert self.tokenizer, "a tagger reads texts"
         given = check_list(sentences, "sentences", what="lists of words")
         sentences = [check_items(words, f"sentences: entry {i}", what="words") for i, words in enumerate(given, 1)]
         longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
-        cut = [list(parts(self.tokenizer, words, longest)) for words in sentences]
-        rows = [np.array(part.ids) for of_sentence in cut for part in of_sentence]
+        split = [list(parts(self.tokenizer, words, longest)) for words in sentences]
+        rows = [np.array(part.ids) for group in split for part in group]
         answers = iter(self.of_rows(rows, progress))
         return [
-            self._joined(words, [(part, next(answers)) for part in of_sentence])
-            for words, of_sentence in zip(sentences, cut, strict=True)
+            self._joined(words, [(part, next(answers)) for part in group])
+            for words, group in zip(sentences, split, strict=True)
         ]
 
     def _joined(self, words: Sequence[str], read: Sequence[tuple[SentencePart, Tensor]]) -> TaggedWords:

@@ -1,1 +1,1 @@
-"""How the likeliest translation is looked for, one token after the other. Read ``search.py`` first."""
+"""Search for the most probable translation, one token after the other. Read ``search.py`` first."""

@@ -1,4 +1,4 @@
-"""Hearing where a decoder looks in its source, without changing what it says.
+"""Record a decoder's attention to its source, without changing its output.
 
 B rows, H heads, T target tokens, S source tokens.
 """
@@ -10,19 +10,21 @@ from torch import Tensor, nn
 
 
 def attention_taps(model: nn.Module) -> list[nn.Module]:
-    """Where the attention weights of each decoder layer to the source can be heard, the first layer first."""
+    """Return the modules whose outputs are each decoder layer's attention weights to the source, first layer first."""
     return [module for name, module in model.named_modules() if name.endswith(".cross.weights")]
 
 
 @contextmanager
-def recording_attention(taps: Sequence[nn.Module], heard: list[Tensor]) -> Iterator[None]:
-    """Adds to ``heard`` the weights (B, H, T, S) that each tap lets by, in the order they come; afterwards nothing
-    listens any more."""
+def recording_attention(taps: Sequence[nn.Module], recorded: list[Tensor]) -> Iterator[None]:
+    """Append to ``recorded`` the weights (B, H, T, S) of each tap, in the order of the forward pass.
 
-    def hear(_: nn.Module, __: object, weights: Tensor) -> None:
-        heard.append(weights)
+    On exit the hooks are removed.
+    """
 
-    hooks = [tap.register_forward_hook(hear) for tap in taps]
+    def record(_: nn.Module, __: object, weights: Tensor) -> None:
+        recorded.append(weights)
+
+    hooks = [tap.register_forward_hook(record) for tap in taps]
     try:
         yield
     finally:

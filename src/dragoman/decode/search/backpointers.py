@@ -1,6 +1,6 @@
-"""Where beams came from: written forwards, a few numbers a step, and read backwards once, when the answers are known.
+"""Backpointers of a beam search: recorded a step at a time, and followed backwards once the search is over.
 
-Copying the beginnings of all hypotheses at each step is so avoided, and so is any Python for each hypothesis.
+This avoids copying the prefixes of all hypotheses at each step, and any Python work for each hypothesis.
 N sentences, K hypotheses of each, R rows, n answers, T steps.
 """
 
@@ -16,56 +16,67 @@ from dragoman.text.tokens.tokenizer import EOS
 
 
 class ContinuedRows(NamedTuple):
-    """The rows that went on from a step."""
+    """Rows that continue after a step."""
 
     parent: Int[Tensor, " R"]
-    """Row of the step before; of the batch, at the first step."""
+    """Row of the step before; at the first step, row of the batch."""
     token: Int[Tensor, " R"]
     total: Float[Tensor, " R"]
     """Log-probability up to and including the token."""
 
 
 class EndedHypotheses(NamedTuple):
-    """The translations that may have ended at a step."""
+    """Candidates that may have ended at a step."""
 
     real: Bool[Tensor, "N K"]
-    """False where none did."""
+    """False where none ended."""
     sentence: Int[Tensor, "N K"]
     parent: Int[Tensor, "N K"]
     total: Float[Tensor, "N K"]
     score: Float[Tensor, "N K"]
-    cut: Bool[Tensor, "N K"]
+    truncated: Bool[Tensor, "N K"]
 
 
 class Backpointers:
+    """The recorded steps of a batch: which rows continued and which hypotheses ended."""
+
     def __init__(self, sentences: int) -> None:
-        self.begun = [0] * sentences
-        """For each sentence, how many steps had been made before its first."""
-        self.grown: list[ContinuedRows] = []
+        self.first_steps = [0] * sentences
+        """For each sentence, the number of steps that the batch had made before its first."""
+        self.continued: list[ContinuedRows] = []
         self.ended: list[EndedHypotheses] = []
 
     def join(self, other: "Backpointers") -> None:
-        """Take in the sentences of ``other``, behind these; the last steps of both become one."""
-        later = len(self.ended) - len(other.ended)
-        theirs = [e._replace(sentence=e.sentence + len(self.begun)) for e in other.ended]
-        self.begun = [b - min(later, 0) for b in self.begun] + [b + max(later, 0) for b in other.begun]
-        rows = [0] * -min(later, 0) + [len(g.parent) for g in self.grown]  # here, after each step
-        before = [0, *rows][max(later, 0) :]  # and before each of those of ``other``
-        self.ended = _side_by_side(self.ended, [_after(e, n) for e, n in zip(theirs, before, strict=False)])
-        self.grown = _side_by_side(self.grown, [_after(g, n) for g, n in zip(other.grown, before, strict=False)])
+        """Append the sentences of ``other``; the last steps of both become one."""
+        offset = len(self.ended) - len(other.ended)
+        theirs = [e._replace(sentence=e.sentence + len(self.first_steps)) for e in other.ended]
+        self.first_steps = [b - min(offset, 0) for b in self.first_steps] + [
+            b + max(offset, 0) for b in other.first_steps
+        ]
+        rows = [0] * -min(offset, 0) + [len(g.parent) for g in self.continued]  # here, after each step
+        before = [0, *rows][max(offset, 0) :]  # and before each step of ``other``
+        self.ended = _align_last(self.ended, [_shift_parents(e, n) for e, n in zip(theirs, before, strict=False)])
+        self.continued = _align_last(
+            self.continued, [_shift_parents(g, n) for g, n in zip(other.continued, before, strict=False)]
+        )
 
     def trace(self, nbest: int) -> list[list[Hypothesis]]:
-        """The ``nbest`` of each sentence by score; of equals the one that ended first."""
-        sentences, begun = len(self.begun), np.array(self.begun)
+        """Return the ``nbest`` hypotheses of each sentence by score; of equal scores the one that ended first.
+
+        Raises:
+            CheckpointError: the log-probabilities are not numbers.
+            ConfigError: the rules left a sentence without a hypothesis.
+        """
+        sentences, first_steps = len(self.first_steps), np.array(self.first_steps)
         step = np.repeat(np.arange(len(self.ended)), [e.real.numel() for e in self.ended])
-        real, sentence, parent, total, score, cut = _joined(self.ended)
+        real, sentence, parent, total, score, truncated = _concatenate(self.ended)
         ranked = np.lexsort((-score, sentence, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
         starts = np.searchsorted(sentence[ranked], np.arange(sentences))
         if (np.bincount(sentence[ranked], minlength=sentences) == 0).any():
             raise not_numbers() if np.isnan(total).any() else nothing_allowed()
         chosen = ranked[np.arange(len(ranked)) - starts[sentence[ranked]] < nbest]
 
-        first = begun[sentence[chosen]]
+        first = first_steps[sentence[chosen]]
         tokens, totals = self._walk_back(first, step[chosen], parent[chosen], total[chosen])
         results: list[list[Hypothesis]] = [[] for _ in range(sentences)]
         for i, which in enumerate(chosen):
@@ -76,7 +87,7 @@ class Backpointers:
                     token_log_probs=tuple(np.diff(totals[i, : length + 1]).tolist()),
                     log_prob=float(total[which]),
                     score=float(score[which]),
-                    truncated=bool(cut[which]),
+                    truncated=bool(truncated[which]),
                 )
             )
         return results
@@ -84,19 +95,25 @@ class Backpointers:
     def _walk_back(
         self, first: np.ndarray, last: np.ndarray, row: np.ndarray, total: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens (n, T) and log-probabilities up to each of them (n, T + 1) of answers, by their first step and their
-        last."""
+        """Return the tokens (n, T) of answers and their cumulative log-probabilities (n, T + 1).
+
+        Args:
+            first: step before the first token of each answer.
+            last: step at which it ended.
+            row: row that it extends at its last step.
+            total: its log-probability.
+        """
         n, T = len(last), int((last - first).max()) + 1
         tokens, totals = np.full((n, T), EOS), np.zeros((n, T + 1), dtype=np.float64)
         totals[np.arange(n), last - first + 1] = total
         if T == 1:
             return tokens, totals
-        sizes = np.cumsum([0, *(len(g.parent) for g in self.grown)])
-        parents, said, reached = _joined(self.grown)
+        sizes = np.cumsum([0, *(len(g.parent) for g in self.continued)])
+        parents, emitted, cumulative = _concatenate(self.continued)
         for t in range(last.max() - 1, -1, -1):
             (under_way,) = np.nonzero((first <= t) & (t < last))
-            at, place = sizes[t] + row[under_way], t - first[under_way]
-            tokens[under_way, place], totals[under_way, place + 1] = said[at], reached[at]
+            at, column = sizes[t] + row[under_way], t - first[under_way]
+            tokens[under_way, column], totals[under_way, column + 1] = emitted[at], cumulative[at]
             row[under_way] = parents[at]
         return tokens, totals
 
@@ -104,18 +121,18 @@ class Backpointers:
 StepRecord = TypeVar("StepRecord", ContinuedRows, EndedHypotheses)
 
 
-def _after(record: StepRecord, rows: int) -> StepRecord:
-    """The same where so many rows come before those it speaks of."""
+def _shift_parents(record: StepRecord, rows: int) -> StepRecord:
+    """Return the record with ``rows`` other rows in front of the parents."""
     return record._replace(parent=record.parent + rows)
 
 
-def _side_by_side(a: list[StepRecord], b: list[StepRecord]) -> list[StepRecord]:
-    """Those of both, the last ones with each other."""
+def _align_last(a: list[StepRecord], b: list[StepRecord]) -> list[StepRecord]:
+    """Combine two lists of records so that their last steps coincide."""
     n = min(len(a), len(b))
     pairs = zip(a[len(a) - n :], b[len(b) - n :], strict=True)
     return a[: len(a) - n] + b[: len(b) - n] + [type(x)(*map(torch.cat, zip(x, y, strict=True))) for x, y in pairs]
 
 
-def _joined(records: list[ContinuedRows] | list[EndedHypotheses]) -> list[np.ndarray]:
-    """Each field of all records end to end, fetched from the device at once."""
+def _concatenate(records: list[ContinuedRows] | list[EndedHypotheses]) -> list[np.ndarray]:
+    """Return each field of all records end to end, fetched from the device at once."""
     return [torch.cat([t.flatten() for t in field]).cpu().numpy() for field in zip(*records, strict=True)]

@@ -1,4 +1,4 @@
-"""Diverse beam search (Vijayakumar et al. 2016): groups of hypotheses, each kept from saying what those before it say.
+"""Diverse beam search (Vijayakumar et al. 2016): each group of hypotheses avoids the tokens of the groups before it.
 
 N sentences still being translated, W hypotheses of each (1 at the first step, then G x K), R = N x W rows, G groups of
 K hypotheses, V vocabulary.
@@ -20,13 +20,15 @@ from dragoman.text.tokens.tokenizer import EOS
 
 @config
 class DiverseBeam(Beam):
-    """A beam in groups. At each step a token costs a group ``strength`` for each hypothesis of the groups before it
-    that has just chosen it; the cost counts in that choice alone, and scores stay the model's own."""
+    """A beam in groups. A token costs ``strength`` for each hypothesis of earlier groups that has just chosen it.
+
+    The cost affects that choice only; scores stay the model's own.
+    """
 
     groups: int = 3
-    """Divides ``size``; with 1, plain beam search."""
+    """Number of groups, which divides ``size``; with 1, plain beam search."""
     strength: float = 0.5
-    """In units of log-probability (lambda in the paper, which takes 0.2 to 0.8)."""
+    """Penalty in units of log-probability (lambda in the paper, which takes 0.2 to 0.8)."""
     size: int = 6
     nbest: int = 3
 
@@ -40,6 +42,8 @@ class DiverseBeam(Beam):
 
 
 class DiverseStrategy(BeamStrategy):
+    """Diverse beam search of one batch: groups choose one after the other."""
+
     cfg: DiverseBeam
 
     def __init__(self, cfg: DiverseBeam, limits: Sequence[int], device: torch.device):
@@ -48,19 +52,19 @@ class DiverseStrategy(BeamStrategy):
     def propose(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Best:
         own = log_partition(logits).view(self.total.shape)
         by_row = ranked.unflatten(0, self.total.shape)
-        said = torch.zeros(len(self.total), logits.shape[1], device=logits.device)  # (N, V): how often, by those before
+        chosen_before = torch.zeros(len(self.total), logits.shape[1], device=logits.device)  # (N, V): count of choices
         proposals: list[Best] = []
         for first in self.first_rows()[:, 0].tolist():
             rows = slice(first, first + self.each)
-            costs = self.cfg.strength * said[:, None]
+            costs = self.cfg.strength * chosen_before[:, None]
             found = best_continuations(by_row[:, rows] - costs, self.total[:, rows], 2 * self.each, EOS, own[:, rows])
-            score = found.score + self.cfg.strength * said.gather(1, found.token)
+            score = found.score + self.cfg.strength * chosen_before.gather(1, found.token)
             chosen = (found.token == EOS).int().argsort(dim=1, stable=True)[:, : self.each]
-            said = said.scatter_add(1, found.token.gather(1, chosen), torch.ones_like(found.score))
+            chosen_before = chosen_before.scatter_add(1, found.token.gather(1, chosen), torch.ones_like(found.score))
             proposals.append(Best(score, found.beam + first, found.token))
         return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
 
     def results(self) -> list[list[Hypothesis]]:
-        """The best of all groups; two of them may have said the same, which counts once."""
-        found = self.trail.trace(self.cfg.size)
-        return [list({h.tokens: h for h in reversed(some)}.values())[::-1][: self.cfg.nbest] for some in found]
+        """Return the best of all groups; a hypothesis that two groups found counts once."""
+        found = self.backpointers.trace(self.cfg.size)
+        return [list({h.tokens: h for h in reversed(each)}.values())[::-1][: self.cfg.nbest] for each in found]

@@ -1,4 +1,4 @@
-"""Greedy search: always the likeliest token.
+"""Greedy search: the most probable token at each step.
 
 B sentences of a batch, N of them still being translated, V vocabulary.
 """
@@ -18,7 +18,7 @@ from dragoman.text.tokens.tokenizer import EOS
 
 @config
 class Greedy:
-    """The likeliest token at each step, the lower id of equals. The score is the mean log-probability of a token."""
+    """Take the most probable token at each step, the lower id of equals. The score is the mean log-probability."""
 
     limit: LengthLimit = LengthLimit()
 
@@ -38,20 +38,20 @@ class Greedy:
 
 
 class GreedyStrategy(Strategy):
-    """One hypothesis a sentence."""
+    """Greedy search of one batch: one hypothesis a sentence."""
 
     def __init__(self, cfg: Greedy, limits: Sequence[int], device: torch.device):
         self.cfg, self.sentences = cfg, len(limits)
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): the step at which it is ended
-        self.sentence = torch.arange(len(limits), device=device)  # (N,): its row in the batch
-        self.said: list[Emitted] = []
+        self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
+        self.emitted: list[Emitted] = []
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.steps += 1
-        said = self.chosen(logits, ranked)
-        self.said.append(said)
-        token = said.token
+        emitted = self.choose(logits, ranked)
+        self.emitted.append(emitted)
+        token = emitted.token
         over = token == EOS
         left = len(over) - int(over.sum())  # the one wait for the device
         if left == 0:
@@ -62,7 +62,7 @@ class GreedyStrategy(Strategy):
         self.sentence, self.limit = self.sentence[keep], self.limit[keep]
         return Choice(keep, None, token[keep])
 
-    def chosen(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Emitted":
+    def choose(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> "Emitted":
         real = torch.ones_like(self.sentence, dtype=torch.bool)
         if ranked is logits and self.steps < self.earliest:
             return Emitted(self.sentence, *likeliest(logits, EOS), ~real, real)
@@ -72,51 +72,51 @@ class GreedyStrategy(Strategy):
 
     def join(self, other: Strategy) -> None:
         assert isinstance(other, GreedyStrategy)
-        later = self.steps - other.steps
-        self.earliest = min(self.earliest, other.earliest + later)
-        self.limit = torch.cat([self.limit, other.limit + later])
+        offset = self.steps - other.steps
+        self.earliest = min(self.earliest, other.earliest + offset)
+        self.limit = torch.cat([self.limit, other.limit + offset])
         self.sentence = torch.cat([self.sentence, other.sentence + self.sentences])
-        self.said += [said._replace(row=said.row + self.sentences) for said in other.said]
+        self.emitted += [step._replace(row=step.row + self.sentences) for step in other.emitted]
         self.sentences += other.sentences
 
     def results(self) -> list[list[Hypothesis]]:
-        return [[hypothesis] for hypothesis in spelt(self.said, self.cfg.score)]
+        return [[hypothesis] for hypothesis in to_hypotheses(self.emitted, self.cfg.score)]
 
 
-# ---- what was said, read back -----------------------------------------------------------------------
+# ---- emitted tokens into hypotheses -----------------------------------------------------------------
 
 
 class Emitted(NamedTuple):
-    """What the rows of a batch said at one step."""
+    """Tokens that the rows of a batch emitted at one step."""
 
     row: Int[Tensor, "*R"]
-    """Its number among all rows of the batch."""
+    """Index of the row among all rows of the batch."""
     token: Int[Tensor, "*R"]
     log_prob: Float[Tensor, "*R"]
-    cut: Bool[Tensor, "*R"]
-    """Whether the length limit said it."""
+    truncated: Bool[Tensor, "*R"]
+    """True where the length limit forced the token."""
     real: Bool[Tensor, "*R"]
-    """False after the end."""
+    """False in rows that had already ended."""
 
 
-def spelt(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
-    """What each row of a batch has said, which had no other past than its own.
+def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
+    """Return the hypothesis of each row of a batch, where rows are never reordered.
 
     Raises:
         CheckpointError: log-probabilities that are not numbers.
     """
-    row, token, log_prob, cut, real = (
+    row, token, log_prob, truncated, real = (
         torch.cat([t.flatten() for t in step]).cpu() for step in zip(*steps, strict=True)
     )
-    row, token, log_prob, cut = (t[real] for t in (row, token, log_prob, cut))
+    row, token, log_prob, truncated = (t[real] for t in (row, token, log_prob, truncated))
     if not log_prob.isfinite().all():
         raise not_numbers()
     order = row.argsort(stable=True)  # by row, then by step
     ends = row.bincount().cumsum(0).tolist()
-    token, log_prob, cut = token[order].tolist(), log_prob[order].tolist(), cut[order].tolist()
+    token, log_prob, truncated = token[order].tolist(), log_prob[order].tolist(), truncated[order].tolist()
     found = []
     for start, end in zip([0, *ends], ends, strict=False):
         total = sum(log_prob[start:end])
         score = scored(total, end - start)
-        found.append(Hypothesis(tuple(token[start:end]), tuple(log_prob[start:end]), total, score, cut[end - 1]))
+        found.append(Hypothesis(tuple(token[start:end]), tuple(log_prob[start:end]), total, score, truncated[end - 1]))
     return found

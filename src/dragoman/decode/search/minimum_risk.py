@@ -1,8 +1,8 @@
-"""Minimum Bayes risk decoding: of many samples, the one that agrees best with all of them.
+"""Minimum Bayes risk decoding: from many samples, return the one that agrees best with all of them.
 
-The likeliest translation can be a poor one; what most samples resemble seldom is. Each distinct sample is scored by its
-mean utility, with every sample in turn as the reference (Kumar & Byrne 2004; Eikema & Aziz 2020). The utility is chrF,
-as sacreBLEU computes it for a sentence.
+The most probable translation can be a poor one; the one that most samples resemble seldom is. Each distinct sample is
+scored by its mean utility, with every sample in turn as the reference (Kumar & Byrne 2004; Eikema & Aziz 2020). The
+utility is chrF, as sacreBLEU computes it for a sentence.
 
 The cost is that of n samples, and of comparing m distinct ones with each other: six matrix products of (m, i) and
 (i, m) for i distinct character n-grams, some 20 ms for 32 samples of 60 characters.
@@ -30,16 +30,16 @@ class Chrf:
     """Character n-gram F-score (Popović 2015), from 0 to 100."""
 
     order: PositiveInt = 6
-    """Characters of the longest n-grams; white space is left out."""
+    """Length in characters of the longest n-grams; white space is removed."""
     beta: NonNegativeFloat = 2.0
-    """Recall counts beta times as much as precision."""
+    """Weight of recall relative to precision."""
 
     def between(self, texts: Sequence[str]) -> Float[np.ndarray, "m m"]:
-        """The score of each text (rows) with each one as the reference (columns)."""
-        bare = ["".join(text.split()) for text in texts]
+        """Return the score of each text (rows) with each one as the reference (columns)."""
+        without_spaces = ["".join(text.split()) for text in texts]
         precision, recall, orders = np.zeros((3, len(texts), len(texts)))
         for n in range(1, self.order + 1):
-            shared, lengths = _overlap([[text[i : i + n] for i in range(len(text) - n + 1)] for text in bare])
+            shared, lengths = _overlap([[text[i : i + n] for i in range(len(text) - n + 1)] for text in without_spaces])
             both = (lengths[:, None] > 0) & (lengths > 0)
             at_least_one = np.maximum(lengths, 1)
             precision += shared / at_least_one[:, None]
@@ -51,10 +51,10 @@ class Chrf:
 
 
 def _overlap(bags: list[list[str]]) -> tuple[Float[np.ndarray, "m m"], Float[np.ndarray, " m"]]:
-    """How many items each two bags have in common, an item as often as both hold it; and the size of each bag."""
+    """Return the number of items each two bags share, counted with repetition, and the size of each bag."""
     numbered = [[(item, k) for item, count in Counter(bag).items() for k in range(count)] for bag in bags]
     column = {item: i for i, item in enumerate(dict.fromkeys(item for bag in numbered for item in bag))}
-    holds = np.zeros((len(bags), len(column)), dtype=np.float32)  # the k-th of equal items is an item of its own
+    holds = np.zeros((len(bags), len(column)), dtype=np.float32)  # the k-th of equal items is a column of its own
     for row, bag in zip(holds, numbered, strict=True):
         row[[column[item] for item in bag]] = 1
     return holds @ holds.T, holds.sum(axis=1)
@@ -62,7 +62,7 @@ def _overlap(bags: list[list[str]]) -> tuple[Float[np.ndarray, "m m"], Float[np.
 
 @config
 class MinimumBayesRisk:
-    """Sample, and return the samples that resemble all of them most, best first; their score is the mean utility."""
+    """Sample, and return the samples that all others resemble most, best first; their score is the mean utility."""
 
     sampling: Sample = Sample(samples=32)
     utility: Chrf = Chrf()
@@ -78,20 +78,20 @@ class MinimumBayesRisk:
         return self.sampling.limit
 
     def score(self, log_prob: float, length: int) -> float:
-        """Of a text put together from several: as samples are."""
+        """Return the score of a text put together from several: as samples have it."""
         return self.sampling.score(log_prob, length)
 
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int]) -> SampleStrategy:
         return self.sampling.start(limits, device, seeds)
 
     def ranked(self, samples: Iterable[Candidate]) -> tuple[Candidate, ...]:
-        """The ``nbest`` of these by mean utility; of equals the likelier one."""
+        """Return the ``nbest`` of ``samples`` by mean utility; of equals the more probable one."""
         samples = list(samples)
         counts = Counter(sample.text for sample in samples)
         utility = self.utility.between(list(counts)) @ np.array(list(counts.values())) / len(samples)
-        worth = dict(zip(counts, utility.tolist(), strict=True))
+        utility_of = dict(zip(counts, utility.tolist(), strict=True))
         likeliest: dict[str, Candidate] = {}
         for sample in sorted(samples, key=lambda s: -s.log_prob):
             likeliest.setdefault(sample.text, sample)
-        best = sorted(likeliest.values(), key=lambda s: -worth[s.text])[: self.nbest]
-        return tuple(replace(sample, score=worth[sample.text]) for sample in best)
+        best = sorted(likeliest.values(), key=lambda s: -utility_of[s.text])[: self.nbest]
+        return tuple(replace(sample, score=utility_of[sample.text]) for sample in best)

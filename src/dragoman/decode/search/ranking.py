@@ -1,9 +1,10 @@
 """The best few of many scores, with ties in a fixed order, and without sorting a vocabulary.
 
 ``torch.topk`` over all tokens can cost more than a small decoder does. Here one pass takes the maximum of each chunk of
-tokens, and only the chunks that can hold a winner are looked into. Equal scores rank by hypothesis, then by token, on
-every device and in every batch, which ``torch.topk`` does not promise. On CPUs the same is done by kernels of our own
-(``native/vocabulary.c``), without storing anything between; what stands here is their slow twin, and for all else.
+tokens, and only the chunks that can hold a winner are searched. Equal scores rank by hypothesis, then by token, on
+every device and in every batch, which ``torch.topk`` does not promise. On CPUs kernels of our own
+(``native/vocabulary.c``) do the same without storing anything in between. The code here is their slow twin, and runs
+wherever they cannot.
 
 B sentences, W hypotheses of each, V vocabulary, R rows, N scores of a row, K winners, n chunks of w tokens.
 """
@@ -23,7 +24,7 @@ _IN_CACHE = 1 << 17  # scores exponentiated at a time: half a megabyte stays clo
 
 
 class Best(NamedTuple):
-    """The winners of each sentence, best first."""
+    """Winners of each sentence, best first."""
 
     score: Float[Tensor, "B K"]
     beam: Int[Tensor, "B K"]
@@ -31,9 +32,9 @@ class Best(NamedTuple):
 
 
 def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | None = None) -> Float[Tensor, " R"]:
-    """log sum exp over the vocabulary, in float32: a logit less this is a log-probability.
+    """Return log sum exp over the vocabulary, in float32: a logit less this is a log-probability.
 
-    ``highest``: the highest logit of each row, for who has it.
+    ``highest`` is the highest logit of each row, where the caller knows it.
     """
     if _by_kernels(logits) and logits.is_contiguous():
         found = torch.empty(len(logits))
@@ -47,7 +48,7 @@ def log_partition(logits: Float[Tensor, "R V"], highest: Float[Tensor, " R"] | N
 
 
 def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
-    """argmax, the first of equals."""
+    """Return the argmax of each row, the first of equals."""
     if _by_kernels(rows):
         found = torch.empty(len(rows), dtype=torch.long)
         library().largest(rows.data_ptr(), *rows.shape, rows.stride(0), found.data_ptr())
@@ -56,17 +57,22 @@ def first_largest(rows: Float[Tensor, "R N"]) -> Int[Tensor, " R"]:
         return rows.argmax(dim=1)
     start = _chunk_maxima(rows).argmax(dim=1, keepdim=True) * _CHUNK
     index = start + torch.arange(_CHUNK, device=rows.device)  # (R, w)
-    values = rows.gather(1, index.clamp(max=rows.shape[1] - 1))  # past the end stands the last again, never first
+    values = rows.gather(1, index.clamp(max=rows.shape[1] - 1))  # beyond the end the last repeats, and is never first
     return index.gather(1, values.argmax(dim=1, keepdim=True))[:, 0]
 
 
 class Likeliest(NamedTuple):
+    """The most probable token of each row, with its log-probability."""
+
     token: Int[Tensor, " R"]
     log_prob: Float[Tensor, " R"]
 
 
 def likeliest(logits: Float[Tensor, "R V"], first: int) -> Likeliest:
-    """The token with the highest logit from ``first`` on, the first of equals, and its log-probability among all."""
+    """Return the token with the highest logit from ``first`` on, the first of equals.
+
+    Its log-probability is that among all tokens.
+    """
     if _by_kernels(logits) and logits.is_contiguous():
         found = Likeliest(torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits)))
         library().likeliest(logits.data_ptr(), *logits.shape, first, *(field.data_ptr() for field in found))
@@ -76,12 +82,12 @@ def likeliest(logits: Float[Tensor, "R V"], first: int) -> Likeliest:
 
 
 def log_prob_of(logits: Float[Tensor, "R V"], token: Int[Tensor, " R"]) -> Float[Tensor, " R"]:
-    """Of one token of each row, in float32."""
+    """Return the log-probability of one token of each row, in float32."""
     return logits.gather(1, token[:, None])[:, 0].float() - log_partition(logits)
 
 
 def best(scores: Float[Tensor, "B N"], count: int) -> Int[Tensor, "B K"]:
-    """Where the ``count`` highest of each row stand, best first; of equals the one that stands first."""
+    """Return the indices of the ``count`` highest of each row, best first; of equals the lowest index first."""
     return _keys(scores, torch.arange(scores.shape[1], device=scores.device)).topk(count, dim=1).indices
 
 
@@ -92,7 +98,7 @@ def best_continuations(
     first: int = 0,
     partition: Float[Tensor, "B W"] | None = None,
 ) -> Best:
-    """The ``count`` highest of ``total + log_softmax(logits)`` of each sentence, over the tokens from ``first`` on.
+    """Return the ``count`` highest of ``total + log_softmax(logits)`` of each sentence, over tokens from ``first`` on.
 
     Where there are fewer than ``count``, the rest have a score of minus infinity. ``partition`` is the logarithm of the
     softmax's divisor, where it is that of other logits than these.
@@ -110,7 +116,7 @@ def best_continuations(
         partition = log_partition(logits.flatten(0, 1), highest).view(B, W)
     offset = total - partition
 
-    # The k best tokens lie in the k best chunks, and so does whatever ties with them and stands before them.
+    # The k best tokens lie in the k best chunks, and so does every tie with a lower index.
     chunk_scores = (maxima.view(B, W, -1) + offset[:, :, None]).flatten(1)
     chunk, n = best(chunk_scores, min(count, chunk_scores.shape[1])), maxima.shape[1]
     beam, start = chunk // n, chunk % n * _CHUNK + first  # (B, k)
@@ -129,12 +135,12 @@ def best_continuations(
 
 def _chunk_maxima(rows: Float[Tensor, "R N"]) -> Float[Tensor, "R n"]:
     full, rest = divmod(rows.shape[1], _CHUNK)
-    whole = rows[:, : full * _CHUNK].unflatten(1, (full, _CHUNK)).amax(dim=2)
-    return torch.cat([whole, rows[:, -rest:].amax(dim=1, keepdim=True)], dim=1) if rest else whole
+    maxima = rows[:, : full * _CHUNK].unflatten(1, (full, _CHUNK)).amax(dim=2)
+    return torch.cat([maxima, rows[:, -rest:].amax(dim=1, keepdim=True)], dim=1) if rest else maxima
 
 
 def _keys(scores: Float[Tensor, "B N"], index: Int[Tensor, "... N"]) -> Int[Tensor, "B N"]:
-    """Whole numbers that order as (score, then lower index) do."""
+    """Return integers that order as (score, then lower index) does."""
     bits = scores.float().view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # read as integers, negative floats run backwards: turn them round
     return (ordered.long() << 32) - index

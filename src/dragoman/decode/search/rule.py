@@ -1,9 +1,9 @@
-"""What may be said next: rules between the model's logits and the search that chooses among them.
+"""Rules between the model's logits and the search that chooses among them.
 
-A rule sees the logits of each step before the strategy does and may change them: minus infinity forbids a token. The
-strategy chooses by the changed ones; the log-probabilities it reports stay the model's own.
+A rule may change the logits of each step before the strategy reads them: minus infinity forbids a token. The strategy
+chooses by the changed logits; the log-probabilities it reports are always the model's own.
 
-What a person configures is a config class with ``start(begun) -> Rule``; see ``repetition``.
+Users configure a rule by a config class with ``start(search_start) -> Rule``; see ``repetition``.
 
 B sentences of a batch, N of them still being translated, W hypotheses of each, R = N x W rows, V vocabulary, S source
 length, P prompt length.
@@ -23,46 +23,46 @@ from dragoman.text.tokens.tokenizer import PAD
 
 
 class SearchStart(NamedTuple):
-    """A batch of which nothing has been said yet, as the rules made for it may know it."""
+    """A batch before its first step: the data that a rule may be started from."""
 
     prompt: Int[Tensor, "B P"]
-    """What the answers go on from, padded in front with PAD; BOS where a source is translated."""
+    """Beginning of the answer, padded in front with PAD; BOS where a source is translated."""
     source: Int[Tensor, "B S"] | None = None
     """Padded behind with PAD; None for models that continue text."""
 
 
 class Rule(ABC):
-    """One rule for one batch. What it remembers belongs to rows, and moves with them."""
+    """One rule for one batch. Its memory has a row for each hypothesis and moves with them."""
 
     needs: Sequence[int] | None = None
-    """Tokens that each sentence must be allowed for the rule to be kept, its end apart; None for none."""
+    """Tokens that each sentence must be allowed for the rule to be satisfied, its end not counted; None for none."""
 
     joinable = True
-    """Whether batches under this rule may be joined with others half-way; then ``join`` is called."""
+    """True where batches under this rule may be merged after their first step; ``join`` is then called."""
 
     def begin(self, limits: Sequence[int]) -> None:
-        """Before the first step: the most tokens that each sentence can have, its end included."""
+        """Receive, before the first step, the most tokens that each sentence can have, its end included."""
         return
 
     @abstractmethod
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        """The logits to choose by. ``logits`` itself must stay as it is; it may be what is returned."""
+        """Return the logits to choose by. ``logits`` must not be modified; it may itself be returned."""
 
     def join(self, other: "Rule") -> None:
-        """Take in the rows of ``other``, which is the same rule for other sentences, behind these."""
+        """Append the rows of ``other``, which is the same rule for other sentences."""
         raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
 
     @abstractmethod
     def follow(self, choice: Choice) -> None:
-        """The batch goes on like this: keep the rows of ``choice.keep``, reorder them, note their newest tokens.
+        """Apply a choice: keep the rows of ``choice.keep``, reorder them, record their newest tokens.
 
-        Rows of a sentence multiply between the first step and the second: there ``choice.tokens`` has W for each row
-        seen so far, and ``choice.rows`` is None.
+        Rows of a sentence multiply between the first step and the second. At the first step ``choice.tokens`` has W
+        tokens for each row, and ``choice.rows`` is None.
         """
 
 
 class RowMemory:
-    """What a rule remembers of each hypothesis: a tensor with a row for each, which moves as the batch does."""
+    """Memory of a rule: a tensor with a row for each hypothesis, which moves as the batch does."""
 
     def __init__(self, rows: Shaped[Tensor, "B ..."]):
         self.rows, self.beams = rows, 1
@@ -76,7 +76,7 @@ class RowMemory:
             self.rows = self.rows[choice.rows]
 
     def join(self, other: "RowMemory") -> None:
-        """Rows of tokens that are shorter are padded in front."""
+        """Append the rows of ``other``; shorter rows of tokens are padded in front."""
         assert self.beams == other.beams
         rows = [self.rows, other.rows]
         if self.rows.dim() > 1:
@@ -86,12 +86,12 @@ class RowMemory:
 
 
 class Rules(Rule):
-    """Several, one after the other; none of them is one too."""
+    """Several rules applied one after the other; an empty list changes nothing."""
 
     def __init__(self, rules: Sequence[Rule] = ()):
         self.rules = list(rules)
         needs = [rule.needs for rule in self.rules if rule.needs is not None]
-        self.needs = [sum(some) for some in zip(*needs, strict=True)] if needs else None
+        self.needs = [sum(each) for each in zip(*needs, strict=True)] if needs else None
 
     def begin(self, limits: Sequence[int]) -> None:
         for rule in self.rules:

@@ -1,8 +1,8 @@
 """Sampling: each next token drawn from the model's distribution, or from the likelier part of it.
 
-The distribution is shaped in this order: rules (``decode/rules``), temperature, top-k, top-p, min-p, typical; each step
-sees what the one before has left. A sample is a function of the model, the source, the seed and its number among the
-samples of that source: batch, order and padding do not change it, and a text has the same samples wherever it stands.
+The distribution is shaped in this order: rules (``rule.py``), temperature, top-k, top-p, min-p, typical; each step gets
+the result of the one before. A sample is a function of the model, the source, the seed and its index among the samples
+of that source. Batch, order and padding do not change it: a text has the same samples in every position of every file.
 
 B sentences of a batch, N of them still being translated, n samples of each, R = N x n rows (N at the first step),
 V vocabulary.
@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.greedy import Emitted, spelt
+from dragoman.decode.search.greedy import Emitted, to_hypotheses
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
@@ -31,38 +31,39 @@ SamplingTemperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # ---- shaping: logits in, logits out, minus infinity for what must not be drawn --------------------------
 
 
-def warm(logits: Float[Tensor, "R V"], temperature: float) -> Float[Tensor, "R V"]:
-    """Flatter above 1, sharper below (Ackley et al. 1985)."""
+def apply_temperature(logits: Float[Tensor, "R V"], temperature: float) -> Float[Tensor, "R V"]:
+    """Divide the logits: above 1 the distribution gets flatter, below 1 sharper (Ackley et al. 1985)."""
     return logits / temperature
 
 
 def keep_likeliest(logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-    """Only the likeliest token, the lower id of equals, as ``Greedy`` takes it: what sampling comes to as the
-    temperature falls to 0."""
+    """Keep only the most probable token, the lower id of equals, as ``Greedy`` does: the limit of temperature 0."""
     best = first_largest(logits)[:, None]
     return torch.full_like(logits, -torch.inf).scatter(1, best, logits.gather(1, best))
 
 
 def keep_top_k(logits: Float[Tensor, "R V"], count: int) -> Float[Tensor, "R V"]:
-    """The ``count`` likeliest tokens, and what ties with the last of them (Fan et al. 2018)."""
+    """Keep the ``count`` most probable tokens, and those that tie with the last of them (Fan et al. 2018)."""
     least = logits.topk(min(count, logits.shape[1]), dim=1).values[:, -1:]
     return logits.masked_fill(logits < least, -torch.inf)
 
 
 def keep_top_p(logits: Float[Tensor, "R V"], mass: float) -> Float[Tensor, "R V"]:
-    """The fewest tokens that together have the probability ``mass``: the nucleus (Holtzman et al. 2020)."""
+    """Keep the fewest tokens that together have the probability ``mass``: the nucleus (Holtzman et al. 2020)."""
     return _fewest(logits, logits, logits.softmax(dim=1), mass)
 
 
-def keep_min_p(logits: Float[Tensor, "R V"], share: float) -> Float[Tensor, "R V"]:
-    """Tokens at least ``share`` times as likely as the likeliest (Nguyen et al. 2024)."""
+def keep_min_p(logits: Float[Tensor, "R V"], ratio: float) -> Float[Tensor, "R V"]:
+    """Keep tokens at least ``ratio`` times as probable as the most probable one (Nguyen et al. 2024)."""
     p = logits.softmax(dim=1)
-    return logits.masked_fill(p < share * p.amax(dim=1, keepdim=True), -torch.inf)
+    return logits.masked_fill(p < ratio * p.amax(dim=1, keepdim=True), -torch.inf)
 
 
 def keep_typical(logits: Float[Tensor, "R V"], mass: float) -> Float[Tensor, "R V"]:
-    """Tokens about as surprising as the distribution is on average, until they have the probability ``mass`` (Meister
-    et al. 2023, locally typical sampling)."""
+    """Keep tokens whose nll is closest to the entropy, until together they have the probability ``mass``.
+
+    Locally typical sampling (Meister et al. 2023).
+    """
     log_p = logits.log_softmax(dim=1)
     p = log_p.exp()
     entropy = -(p * log_p).nansum(dim=1, keepdim=True)
@@ -70,10 +71,10 @@ def keep_typical(logits: Float[Tensor, "R V"], mass: float) -> Float[Tensor, "R 
 
 
 def _fewest(logits: Tensor, rank: Tensor, p: Tensor, mass: float) -> Float[Tensor, "R V"]:
-    """The fewest tokens, by descending ``rank``, that together have the probability ``mass``; of equals the first."""
+    """Keep the fewest tokens by descending ``rank`` whose probabilities add up to ``mass``; of equals the first."""
     order = rank.argsort(dim=1, descending=True, stable=True)
     sorted_p = p.gather(1, order)
-    over = sorted_p.cumsum(dim=1) - sorted_p >= mass  # what came before was enough
+    over = sorted_p.cumsum(dim=1) - sorted_p >= mass  # the tokens before it already have the mass
     over[:, 0] = False
     return logits.masked_fill(torch.zeros_like(over).scatter(1, order, over), -torch.inf)
 
@@ -83,33 +84,35 @@ def _fewest(logits: Tensor, rank: Tensor, p: Tensor, mass: float) -> Float[Tenso
 
 @config
 class Sample:
-    """Draw translations at random; those of one source are returned best first, by the mean log-probability of a token.
-    Log-probabilities are the model's own, before any shaping."""
+    """Draw translations at random. Those of one source are returned best first, by mean log-probability of a token.
+
+    The log-probabilities are the model's own, before any shaping.
+    """
 
     temperature: SamplingTemperature = 1.0
-    """Logits are divided by it: below 1 the likelier tokens gain, above 1 the rarer ones; 0 takes the likeliest token
-    always, as greedy search does."""
+    """Logits are divided by it: below 1 frequent choices gain, above 1 rare ones; 0 always takes the most probable
+    token, as greedy search does."""
     top_k: PositiveInt | None = None
-    """Draw from the so many likeliest tokens."""
+    """Draw from this many of the most probable tokens."""
     top_p: Probability | None = None
     """Draw from the fewest tokens that together have this probability."""
     min_p: Probability | None = None
-    """Draw from tokens at least this many times as likely as the likeliest."""
+    """Draw from tokens at least this many times as probable as the most probable one."""
     typical: Probability | None = None
-    """Draw from the tokens of nearly average surprise that together have this probability."""
+    """Draw from the tokens of nearly average nll that together have this probability."""
     samples: PositiveInt = 1
-    """How many for each source."""
+    """Number of samples for each source."""
     seed: int = 0
-    """Another one gives other samples."""
+    """Seed of the random numbers: another one gives other samples."""
     limit: LengthLimit = LengthLimit()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:  # nor NaN, which is in no order
+        if not 0 <= self.temperature < math.inf:  # also excludes NaN, for which every comparison is false
             raise ConfigError(f"temperature: a number from 0 (greedy) up is expected, got {self.temperature}")
         for name in ("top_p", "min_p", "typical"):
-            share = getattr(self, name)
-            if share is not None and not 0 < share <= 1:
-                raise ConfigError(f"{name}: a number above 0 and up to 1 is expected, got {share}")
+            probability = getattr(self, name)
+            if probability is not None and not 0 < probability <= 1:
+                raise ConfigError(f"{name}: a number above 0 and up to 1 is expected, got {probability}")
         for name in ("top_k", "samples"):
             count = getattr(self, name)
             if count is not None and count < 1:
@@ -130,10 +133,10 @@ class Sample:
         return SampleStrategy(self, limits, device, seeds)
 
     def shape(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        """The logits to draw by."""
+        """Return the logits to draw by."""
         if self.temperature == 0:
             return keep_likeliest(logits.float())
-        logits = warm(logits.float(), self.temperature)
+        logits = apply_temperature(logits.float(), self.temperature)
         if self.top_k is not None:
             logits = keep_top_k(logits, self.top_k)
         if self.top_p is not None:
@@ -144,6 +147,8 @@ class Sample:
 
 
 class SampleStrategy(Strategy):
+    """Sampling of one batch: n rows a sentence, each with a key that its random numbers derive from."""
+
     def __init__(self, cfg: Sample, limits: Sequence[int], device: torch.device, seeds: Sequence[int]):
         self.cfg, self.beams, self.length = cfg, cfg.samples, 0
         keys = [[key(cfg.seed, seed, i) for i in range(cfg.samples)] for seed in seeds]
@@ -151,7 +156,7 @@ class SampleStrategy(Strategy):
         self.limit = torch.tensor(limits, device=device)[:, None]  # (N, 1)
         self.row = torch.arange(self.keys.numel(), device=device).view_as(self.keys)  # (N, n)
         self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
-        self.said: list[Emitted] = []
+        self.emitted: list[Emitted] = []
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)
@@ -159,7 +164,7 @@ class SampleStrategy(Strategy):
         token = wanted.masked_fill(self.over | (self.limit <= self.length), EOS)
         log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
         log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
-        self.said.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
+        self.emitted.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
 
         self.over = self.over | (token == EOS)
         done = self.over.all(dim=1)
@@ -178,6 +183,6 @@ class SampleStrategy(Strategy):
         return draw(shaped, self.keys.flatten(), self.length + ahead) + EOS
 
     def results(self) -> list[list[Hypothesis]]:
-        rows, n = spelt(self.said, self.cfg.score), self.cfg.samples
+        rows, n = to_hypotheses(self.emitted, self.cfg.score), self.cfg.samples
         groups = [rows[i : i + n] for i in range(0, len(rows), n)]
         return [sorted(group, key=lambda h: -h.score) for group in groups]

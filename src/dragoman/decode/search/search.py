@@ -1,4 +1,4 @@
-"""From a batch of sources to their best translations, in ids. Read this file first.
+"""Search: from a batch of sources to their best translations, in ids. Read this file first.
 
 B sentences, S source length, P prompt length.
 """
@@ -40,20 +40,21 @@ def search(
     rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Translate a batch; for each sentence its hypotheses, best first.
+    """Translate a batch; return the hypotheses of each sentence, best first.
 
     Args:
         model: any family; it is run without dropout.
         source: each row ends with EOS and is padded with PAD.
-        cfg: how to search; of minimum Bayes risk decoding only the sampling, for what follows compares texts.
-        policy: what attention layers keep of the past.
-        rules: what may be said; each made for this batch.
-        seeds: for each sentence a number that its samples depend on besides the seed in ``cfg``; without them its ids.
+        cfg: how to search. Of minimum Bayes risk decoding only the sampling runs here, because the rest compares texts.
+        policy: what attention layers cache of the past.
+        rules: constraints on the tokens, each started for this batch.
+        seeds: a number for each sentence, which its samples depend on besides the seed in ``cfg``; by default derived
+            from its ids.
 
     Raises:
         CheckpointError: the model's logits are not numbers.
     """
-    batch = begin(model, source, cfg, policy, rules, seeds)
+    batch = start_batch(model, source, cfg, policy, rules, seeds)
     with model.without_dropout():
         while batch.step():
             pass
@@ -69,10 +70,10 @@ def walk(
     policy: KVPolicy = DEFAULT,
     rules: Sequence[Rule] = (),
 ) -> Iterator[Choice]:
-    """Let ``strategy`` search, which ``cfg`` has started; tell each choice as soon as it is made, but the last,
-    which ends the search.
+    """Run ``strategy``, which ``cfg`` has started. Yield each choice as it is made, except the last, which ends the
+    search.
 
-    ``prompt`` is what the target begins with, in front of what is searched for; it ends in the last column.
+    ``prompt`` is the beginning of the target. It ends in the last column.
     """
     batch = SearchBatch(model, source, prompt, cfg, strategy, policy, rules)
     with model.without_dropout():
@@ -80,7 +81,7 @@ def walk(
             yield choice
 
 
-def begin(
+def start_batch(
     model: SequenceModel,
     source: Int[Tensor, "B S"],
     cfg: SearchConfig,
@@ -88,7 +89,7 @@ def begin(
     rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
 ) -> "SearchBatch":
-    """A batch that has not made a step, as ``search`` describes it."""
+    """Return a batch that has not made a step; the arguments are those of ``search``."""
     longest, lengths = model.max_length or sys.maxsize, (source != PAD).sum(dim=1).tolist()
     rule = Rules(rules)
     needs = rule.needs or [0] * len(lengths)
@@ -99,7 +100,7 @@ def begin(
 
 
 class SearchBatch:
-    """Sentences that are searched together: what the model remembers of them, and who chooses how they go on."""
+    """Sentences that are searched together: the decoder's session and the strategy that chooses its tokens."""
 
     def __init__(
         self,
@@ -114,13 +115,13 @@ class SearchBatch:
         self.model, self.source, self.prompt, self.policy = model, source, prompt, policy
         self.cfg, self.strategy, self.rule = cfg, strategy, Rules(rules)
         self.choice: Choice | None = None
-        """How it goes on; None before the first step and after the last."""
+        """The choice made last; None before the first step and after the last."""
 
     def step(self) -> Choice | None:
-        """Let the model read what was chosen, and choose anew; None once every sentence has its hypotheses."""
-        # never inference mode while others run: a generator's context would be theirs as well
-        with torch.inference_mode(), self.strategy.watching(self.model, self.source):
-            logits = self.first_logits() if self.choice is None else self.reader.next(self.choice)
+        """Let the model read the tokens chosen last, and choose the next; None once all sentences have hypotheses."""
+        # Inference mode is left after each step: it would also hold for the code that consumes the generator.
+        with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
+            logits = self.first_logits() if self.choice is None else self.session.next(self.choice)
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             if self.choice:
                 self.rule.follow(self.choice)
@@ -128,23 +129,25 @@ class SearchBatch:
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         if isinstance(self.cfg, Speculative):
-            self.reader = self.cfg.reader(self.model, self.source, self.policy, self.strategy)
+            self.session = self.cfg.session(self.model, self.source, self.policy, self.strategy)
         else:
-            self.reader = DecoderSession(self.model, self.source, self.policy, self.strategy.beams)
-        return self.reader.first(self.prompt)
+            self.session = DecoderSession(self.model, self.source, self.policy, self.strategy.beams)
+        return self.session.first(self.prompt)
 
     def join(self, other: "SearchBatch") -> None:
-        """Take in the sentences of ``other``, behind these and those before them, as if all had made their last step
-        together; both are under way."""
+        """Append the sentences of ``other``, as if both batches had made their last step together.
+
+        Both must have made at least one step.
+        """
         assert self.choice is not None and other.choice is not None
         with torch.inference_mode():
             tokens = torch.cat([self.choice.tokens, other.choice.tokens])
-            self.reader.join(other.reader, self.choice, other.choice)
+            self.session.join(other.session, self.choice, other.choice)
             self.strategy.join(other.strategy)
             self.rule.join(other.rule)
             self.choice = Choice(None, None, tokens)
 
 
 def own_seeds(ids: Int[Tensor, "B T"]) -> list[int]:
-    """For each row a number that depends on its ids alone, padding left out."""
+    """Return a number for each row that depends on its ids alone, not on its padding."""
     return [key([i for i in row if i != PAD]) for row in ids.tolist()]

@@ -1,4 +1,4 @@
-"""The model as a search sees it: told what was chosen, it gives the logits that follow.
+"""Decoder sessions: the model as a search calls it, with chosen tokens in and the next logits out.
 
 B sentences, R rows, V vocabulary, S source length, P prompt length.
 """
@@ -12,30 +12,30 @@ from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 
 
 class DecoderSession:
-    """One token at a time. Whoever reads ahead overrides ``next``."""
+    """A session that reads one token at a time. Subclasses that read ahead override ``next``."""
 
     def __init__(self, model: SequenceModel, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy, beams: int):
         self.model, self.beams = model, beams
         self.state = model.start(source, policy)
 
     def first(self, prompt: Int[Tensor, "B P"] | Tokens) -> Float[Tensor, "B V"]:
-        """Logits after a prompt that ends in the last column."""
+        """Return the logits after a prompt that ends in the last column."""
         return self.model.decode(prompt, self.state)[:, -1]
 
     def next(self, choice: Choice) -> Float[Tensor, "R V"]:
-        """Logits after what was chosen."""
+        """Return the logits after the chosen tokens."""
         arrange(self.state, choice, self.beams)
         return self.model.decode(choice.tokens[:, None], self.state)[:, -1]
 
     def join(self, other: "DecoderSession", choice: Choice, of_other: Choice) -> None:
-        """Take in the rows of ``other`` behind these; both go on as chosen."""
+        """Append the rows of ``other``; both batches have made their choices."""
         arrange(self.state, choice, self.beams)
         arrange(other.state, of_other, other.beams)
         self.state.join(other.state)
 
 
 def arrange(state: DecodingState, choice: Choice, beams: int) -> None:
-    """Keep, multiply and reorder the rows of ``state`` as ``choice`` says."""
+    """Keep, multiply and reorder the rows of ``state`` as ``choice`` demands."""
     if state.beams != beams:
         state.expand(beams)
     if choice.keep is not None:

@@ -1,15 +1,15 @@
-"""Speculative decoding: guess several tokens cheaply, then let the model check them all in one forward.
+"""Speculative decoding: guess several tokens cheaply, then let the model check them all in one forward pass.
 
-The strategy and its rules see the same logits as ever, one step after the other; only that those after a right guess
-are there already. So the answer is that of the plain search: greedily token for token, and, since a draw depends on
-seed and step alone (``chance.py``), when sampling too. Leviathan et al. (2023) keep the distribution by throwing some
-guesses away and drawing anew; here a draft model draws with the random numbers that the model will draw with, so that
-at distance d of their distributions at least (1 - d) / (1 + d) of its guesses are right, where at most 1 - d could be
-(Daliri et al. 2024, arXiv:2408.07978).
+The strategy and its rules see the same logits as without speculation, one step after the other. After a right guess the
+logits are already there. So the answer is that of the plain search: greedily token for token, and, since a draw depends
+on seed and step alone (``rng.py``), when sampling too. Leviathan et al. (2023) keep the distribution by rejecting some
+guesses and drawing again. Here a draft model draws with the random numbers that the model will draw with. At distance d
+between their distributions at least (1 - d) / (1 + d) of its guesses are right, where at most 1 - d could be (Daliri et
+al. 2024, arXiv:2408.07978).
 
-A batch goes as far at once as the guesses of all of its rows are right, so this pays for one text, or few.
+A batch advances at once as far as the guesses of all of its rows are right, so this pays for one text, or few.
 
-B sentences, R rows, V vocabulary, S source length, P prompt length, g tokens guessed, L tokens read and said so far.
+B sentences, R rows, V vocabulary, S source length, P prompt length, g tokens guessed, L tokens read and emitted so far.
 """
 
 from abc import ABC, abstractmethod
@@ -37,26 +37,27 @@ from dragoman.text.tokens.tokenizer import EOS
 
 TokenIds = Int[Tensor, "B T"] | Tokens
 
-# ---- who guesses -----------------------------------------------------------------------------------
+# ---- guessers -------------------------------------------------------------------------------------
 
 
 class Guesser(ABC):
-    """Guesses what the rows of one batch say next."""
+    """Predict the next tokens of the rows of one batch."""
 
     @abstractmethod
-    def begin(self, prompt: TokenIds) -> None: ...
+    def begin(self, prompt: TokenIds) -> None:
+        """Receive the prompt, before the first step."""
 
     @abstractmethod
     def follow(self, choice: Choice) -> None:
-        """As ``Rule.follow``."""
+        """Apply a choice; see ``Rule.follow``."""
 
     @abstractmethod
     def guess(self, count: int) -> Int[Tensor, "R g"]:
-        """Up to ``count`` tokens of each row; none where nothing is worth a guess."""
+        """Return up to ``count`` tokens of each row; none where no guess is worth its cost."""
 
 
 class LookUp(Guesser):
-    """What followed the last time the newest tokens were read or said: names, numbers and phrases recur."""
+    """Guess the tokens that followed the last occurrence of the newest ones: names, numbers and phrases recur."""
 
     def __init__(self, source: TokenIds | None, longest: int, vocab: int):
         self.longest, self.vocab = longest, vocab
@@ -64,32 +65,32 @@ class LookUp(Guesser):
 
     def begin(self, prompt: TokenIds) -> None:
         prompt = _ids(prompt)
-        self.said = RowMemory(prompt if self.before is None else torch.cat([self.before, prompt], dim=1))
+        self.history = RowMemory(prompt if self.before is None else torch.cat([self.before, prompt], dim=1))
 
     def follow(self, choice: Choice) -> None:
-        self.said.follow(choice)
-        self.said.rows = torch.cat([self.said.rows, choice.tokens[:, None]], dim=1)
+        self.history.follow(choice)
+        self.history.rows = torch.cat([self.history.rows, choice.tokens[:, None]], dim=1)
 
     def guess(self, count: int) -> Int[Tensor, "R g"]:
-        said = self.said.rows
-        R, L = said.shape
-        length = torch.zeros(R, L - 1, dtype=torch.long, device=said.device)  # of the run that ends there and ends all
+        history = self.history.rows
+        R, L = history.shape
+        length = torch.zeros(R, L - 1, dtype=torch.long, device=history.device)  # of the match that ends at each token
         agrees = torch.ones_like(length, dtype=torch.bool)
         for back in range(min(self.longest, L - 1)):
-            agrees = agrees & (said[:, : L - 1].roll(back, dims=1) == said[:, L - 1 - back, None])
+            agrees = agrees & (history[:, : L - 1].roll(back, dims=1) == history[:, L - 1 - back, None])
             agrees[:, :back] = False
             length += agrees
-        newest = torch.arange(L - 1, device=said.device)
-        at = (length * L + newest).argmax(dim=1)  # the longest run, and the newest of those
+        newest = torch.arange(L - 1, device=history.device)
+        at = (length * L + newest).argmax(dim=1)  # the longest match, and the newest of those
         if not (length.amax(dim=1) > 0).any():
-            return said[:, :0]
-        following = at[:, None] + torch.arange(1, count + 1, device=said.device)
-        found = said.gather(1, following.clamp(max=L - 1))
+            return history[:, :0]
+        positions = at[:, None] + torch.arange(1, count + 1, device=history.device)
+        found = history.gather(1, positions.clamp(max=L - 1))
         return torch.where(found < self.vocab, found, EOS)  # a source may have another vocabulary
 
 
 class Draft(Guesser):
-    """A smaller model with the same vocabulary says what it would say."""
+    """Guess with a smaller model that has the same vocabulary."""
 
     def __init__(self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int):
         self.model, self.strategy = model, strategy
@@ -129,7 +130,7 @@ def _ids(given: TokenIds) -> Int[Tensor, "B T"]:
 
 
 class SpeculativeSession(DecoderSession):
-    """Reads guesses along with what was chosen, and takes them back where they were wrong."""
+    """Read guesses along with the chosen tokens, and rewind the state where they were wrong."""
 
     def __init__(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, beams: int, guesser: Guesser, most: int
@@ -138,13 +139,13 @@ class SpeculativeSession(DecoderSession):
         self.state.allow_rewind(most)
         self.guesser, self.most = guesser, most
         self.forwards = 0
-        """How often the model was asked."""
+        """Number of forward passes of the model."""
 
     def first(self, prompt: TokenIds) -> Float[Tensor, "B V"]:
         self.guesser.begin(prompt)
         self.forwards += 1
         logits = super().first(prompt)
-        self.guesses = RowMemory(_ids(prompt)[:, :0])  # (R, g): that the state has read and nobody has confirmed
+        self.guesses = RowMemory(_ids(prompt)[:, :0])  # (R, g): read by the state and not yet confirmed
         self.after = RowMemory(logits[:, None][:, :0])  # (R, g, V): the logits after each of them
         return logits
 
@@ -152,7 +153,7 @@ class SpeculativeSession(DecoderSession):
         arrange(self.state, choice, self.beams)
         for each in (self.guesser, self.guesses, self.after):
             each.follow(choice)
-        if self.guessed(choice.tokens):
+        if self.all_guessed(choice.tokens):
             logits, self.guesses.rows, self.after.rows = (
                 self.after.rows[:, 0],
                 self.guesses.rows[:, 1:],
@@ -160,20 +161,20 @@ class SpeculativeSession(DecoderSession):
             )
             return logits
         self.state.rewind(self.guesses.rows.shape[1])
-        guesses = self.guesser.guess(self.room)
+        guesses = self.guesser.guess(self.budget)
         self.forwards += 1
         logits = self.model.decode(Tokens(torch.cat([choice.tokens[:, None], guesses], dim=1)), self.state)
         self.guesses.rows, self.after.rows = guesses, logits[:, 1:]
         return logits[:, 0]
 
-    def guessed(self, tokens: Int[Tensor, " R"]) -> bool:
-        """Whether every row says what was guessed; rows that have ended, while others of their sentence go on, do."""
+    def all_guessed(self, tokens: Int[Tensor, " R"]) -> bool:
+        """Return whether every row's token was guessed; rows that have ended before their sentence has always count."""
         guesses = self.guesses.rows
         return guesses.shape[1] > 0 and bool(((guesses[:, 0] == tokens) | (tokens == EOS)).all())
 
     @property
-    def room(self) -> int:
-        """Tokens that may be guessed; the one chosen before them is still to be read."""
+    def budget(self) -> int:
+        """Number of tokens that may be guessed; the one chosen before them is still to be read."""
         most = self.model.max_length
         return self.most if most is None else max(0, min(self.most, most - self.state.length - 1))
 
@@ -183,11 +184,14 @@ class SpeculativeSession(DecoderSession):
 
 @config
 class PromptLookup:
-    """Guess what followed the newest tokens where they stood before, in the source, the prompt or the answer; the
-    source counts where both sides share a vocabulary. Needs no other model (Saxena 2023, prompt lookup decoding)."""
+    """Guess the tokens that followed the newest ones earlier in the source, the prompt or the answer.
+
+    The source is used where both sides share a vocabulary. No other model is needed (Saxena 2023, prompt lookup
+    decoding).
+    """
 
     longest: PositiveInt = 3
-    """Tokens compared at most: where more of them agree, the guess is better."""
+    """Most tokens compared: the longer the match, the better the guess."""
 
     def guesser(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy, most: int
@@ -197,10 +201,10 @@ class PromptLookup:
 
 @config
 class DraftModel:
-    """Guess what a smaller model says, trained with the same tokenizers."""
+    """Guess with a smaller model, trained with the same tokenizers."""
 
     run: str
-    """Its run directory."""
+    """Run directory of the smaller model."""
     checkpoint: str = "best"
 
     def guesser(
@@ -219,23 +223,23 @@ class DraftModel:
             raise ConfigError(f"draft.run: {self.run}: {error}") from None
 
 
-@lru_cache(maxsize=1)  # for the next batch: a checkpoint never changes
+@lru_cache(maxsize=1)  # the next batch needs it again; a checkpoint never changes
 def _loaded(path: Path, device: torch.device) -> SequenceModel:
     return load_model(path)[0].to(device)
 
 
 @config
 class Speculative:
-    """The same answers as ``search`` gives, sooner where guesses are good."""
+    """Speculative decoding: the answers of ``search``, sooner where guesses are good."""
 
     search: Annotated[Greedy | Sample, OneOf()] = Greedy()
     draft: Annotated[PromptLookup | DraftModel, OneOf()] = PromptLookup()
     tokens: PositiveInt = 5
-    """Guessed at a time."""
+    """Number of tokens guessed at a time."""
 
     @property
     def size(self) -> int:
-        """So many hypotheses that batches are of one text: see above."""
+        """Return a number of hypotheses so large that every batch holds one text, for which guessing pays."""
         return 1 << 30
 
     @property
@@ -252,7 +256,7 @@ class Speculative:
     def start(self, limits: Sequence[int], device: torch.device, seeds: Sequence[int]) -> Strategy:
         return self.search.start(limits, device, seeds)
 
-    def reader(
+    def session(
         self, model: SequenceModel, source: TokenIds | None, policy: KVPolicy, strategy: Strategy
     ) -> SpeculativeSession:
         guesser = self.draft.guesser(model, source, policy, strategy, self.tokens)

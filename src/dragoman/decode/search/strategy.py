@@ -1,4 +1,4 @@
-"""What a way of searching is: it sees the logits of a step and says which hypotheses go on, and with which tokens.
+"""Search strategies: a strategy reads the logits of a step and chooses which hypotheses go on, with which tokens.
 
 N sentences still being translated, W hypotheses of each, R = N x W rows, V vocabulary.
 """
@@ -30,14 +30,14 @@ class Hypothesis:
     log_prob: float
     """Their sum."""
     score: float
-    """What hypotheses of one source are ranked by: ``log_prob``, corrected for length as the search was told to."""
+    """Value that hypotheses of one source are ranked by: ``log_prob``, corrected for length by the search."""
     truncated: bool
-    """The length limit ended it; the model would have gone on."""
+    """True where the length limit ended it; the model would have gone on."""
 
 
 @config
 class LengthLimit:
-    """No translation is longer than ``min(tokens, ratio x source tokens + extra)``, its end included."""
+    """Longest translation: ``min(tokens, ratio x source tokens + extra)`` tokens, its end included."""
 
     tokens: int = 1000
     ratio: float = 3.0
@@ -48,52 +48,60 @@ class LengthLimit:
             raise ConfigError("a length limit needs tokens and extra of at least 1 and a ratio of at least 0")
 
     def of(self, source_tokens: int) -> int:
+        """Return the limit for a source of this many tokens."""
         return min(self.tokens, math.floor(self.ratio * source_tokens) + self.extra)
 
 
 class Choice(NamedTuple):
-    """How the batch goes on, in the order in which it is to be applied."""
+    """The continuation of a batch. Its fields are applied in this order."""
 
     keep: Int[Tensor, " N"] | None
-    """The sentences that go on; the others have their answer. None: all of them."""
+    """Sentences that go on; the others have their answer. None: all of them."""
     rows: Int[Tensor, " R"] | None
-    """Of the kept rows, the one that each row continues. None: each continues itself."""
+    """Row, among the kept ones, that each row continues. None: each continues itself."""
     tokens: Int[Tensor, " R"]
-    """The next token of each row."""
+    """Next token of each row."""
 
 
 class Strategy(ABC):
-    """One batch on its way from the first token to its hypotheses."""
+    """The search of one batch, from the first token to its hypotheses."""
 
     beams: int = 1
-    """Rows of each sentence, from the second step on; at the first it has one."""
+    """Rows of each sentence from the second step on. At the first step each sentence has one."""
     sentence: Int[Tensor, " N"]
-    """Those under way, by their number in the batch; only strategies that let others ``join`` tell."""
+    """Indices in the batch of the sentences still being translated; only strategies that can ``join`` set it."""
 
     @abstractmethod
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
-        """Take the logits that follow the tokens chosen last; None once every sentence has its hypotheses.
+        """Take the logits that follow the tokens chosen last; return None once every sentence has its hypotheses.
 
-        ``ranked`` are the same as rules have changed them, or the same: tokens are chosen by these, and the
-        log-probabilities in ``results`` are those of ``logits``.
+        ``ranked`` are the logits after the rules, or ``logits`` itself where no rule changed them. Tokens are chosen by
+        ``ranked``; the log-probabilities in ``results`` are those of ``logits``.
         """
 
-    def watching(self, model: SequenceModel, source: Int[Tensor, "B S"] | None) -> AbstractContextManager[object]:
-        """What is to be in force while the model reads a step's tokens and the strategy takes the logits."""
+    def forward_context(
+        self, model: SequenceModel, source: Int[Tensor, "B S"] | None
+    ) -> AbstractContextManager[object]:
+        """Return the context manager entered around the forward pass and the strategy's step."""
         return nullcontext()
 
     def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
-        """What a row would say, were these the logits ``ahead`` steps after the next one; changes nothing."""
+        """Predict each row's token from ``logits``, taken as those ``ahead`` steps after the next one.
+
+        The state stays as it is.
+        """
         return first_largest(logits[:, EOS:]) + EOS  # padding and begin-of-sentence lie below EOS
 
     def join(self, other: "Strategy") -> None:
-        """Take in the sentences of ``other``, behind these and those before them, as if both had made their last step
-        together; they need not have made as many."""
+        """Append the sentences of ``other``, as if both had made their last step together.
+
+        The two may have made different numbers of steps.
+        """
         raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:
-        """The hypotheses of each sentence of the batch, best first.
+        """Return the hypotheses of each sentence of the batch, best first.
 
         Raises:
             CheckpointError: the model's logits are not numbers.
@@ -101,10 +109,12 @@ class Strategy(ABC):
 
 
 def not_numbers() -> CheckpointError:
+    """Return the error for logits that are NaN or infinite."""
     return CheckpointError(
         "the model answers with NaN or infinity: its weights are damaged or its training diverged; use another one"
     )
 
 
 def nothing_allowed() -> ConfigError:
-    return ConfigError("search: the rules forbid everything that a translation could go on with: allow it more")
+    """Return the error for rules that leave no token to choose."""
+    return ConfigError("search: the rules forbid every possible continuation: relax or remove some of them")

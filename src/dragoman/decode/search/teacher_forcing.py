@@ -1,4 +1,4 @@
-"""What a model says of translations that are given to it, read in one forward pass each.
+"""Teacher forcing: log-probabilities of given translations, read in one forward pass each.
 
 B sentences of a batch, S source length, T target length, V vocabulary, N rows of the corpus.
 """
@@ -13,8 +13,8 @@ from dragoman.decode.search.ranking import log_prob_of
 from dragoman.model.interface import SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
-_AT_ONCE = 512
-"""Positions whose logits are held at a time."""
+_CHUNK = 512
+"""Positions whose logits are held in memory at a time."""
 
 
 @torch.inference_mode()
@@ -26,12 +26,14 @@ def token_log_probs(
     batch_tokens: int = 4096,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[float, ...]]:
-    """Natural logarithm of the probability of each target token, given those before it and the source; in float32.
+    """Return the natural logarithm of the probability of each target token, given those before it and the source.
+
+    Values are computed in float32.
 
     Args:
         model: run without dropout, wherever its weights are.
         sources: ids, each row with its EOS.
-        targets: ids, each row with its EOS, and nothing of BOS.
+        targets: ids, each row with its EOS, without BOS.
         batch_tokens: tokens of both sides read at a time, padding included.
         progress: called with the rows done and their number.
     """
@@ -49,24 +51,25 @@ def token_log_probs(
 
 
 def shifted(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """What a decoder reads in order to say ``target``: BOS before it, and not its last token."""
+    """Return the decoder's input under teacher forcing: ``target`` with BOS in front and without its last token."""
     return torch.cat([target.new_full((len(target), 1), BOS), target[:, :-1]], dim=1)
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "B T"]:
+    """Return the rows as one tensor, padded behind with PAD."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[PAD] * (longest - len(row))] for row in rows], device=device)
 
 
 def padded_in_front(rows: Sequence[Sequence[int]], device: torch.device, extra: int = 0) -> Tokens:
-    """So that all end in the last column, and go on from there; ``extra`` columns of padding are added."""
+    """Return the rows padded in front, so that all end in the last column; ``extra`` columns of padding are added."""
     longest = extra + max(map(len, rows))
     ids = torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows], device=device)
     return Tokens(ids, None if all(len(row) == longest for row in rows) else ids != PAD)
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Rows of like length together, the longest first, so that what does not fit into memory shows at once."""
+    """Yield the indices of rows of similar length, the longest first, so that running out of memory shows at once."""
     order, start = sorted(range(len(lengths)), key=lambda i: -lengths[i]), 0
     while start < len(order):
         size = max(1, batch_tokens // lengths[order[start]])
@@ -77,7 +80,7 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
 def _of_batch(model: SequenceModel, source: Int[Tensor, "B S"], target: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     hidden, wanted = model.hidden(shifted(target), source).flatten(0, 1), target.flatten()
     parts = []
-    for some, ids in zip(hidden.split(_AT_ONCE), wanted.split(_AT_ONCE), strict=True):
-        logits = model.logits(some)
+    for chunk, ids in zip(hidden.split(_CHUNK), wanted.split(_CHUNK), strict=True):
+        logits = model.logits(chunk)
         parts.append(log_prob_of(logits, ids))
     return torch.cat(parts).view(target.shape)

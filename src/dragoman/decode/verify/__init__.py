@@ -1,1 +1,1 @@
-"""Does a model give the same answer every way it can be asked? Counted, example by example."""
+"""Verification: whether a model gives the same answers in every way it can be run, counted example by example."""

@@ -1,7 +1,7 @@
-"""What is asked of a model, and what comes out: a row of the table for each way of asking.
+"""Checks of a model: each runs it in one way, compares the answers with a reference, and makes one row of a table.
 
-A verifier has one for every way there is; see ``writing.py`` for models that write, ``reading.py`` for those that only
-read.
+A verifier has a check for each way of running a model; see ``writing.py`` for models that generate text and
+``reading.py`` for those that only read.
 """
 
 import random
@@ -22,25 +22,27 @@ S = TypeVar("S")
 T = TypeVar("T")
 CheckIds = tuple[int, ...]
 Progress = Callable[[int, int], None]
-"""Called with the questions answered and their number."""
+"""Called with the number of checks done and in all."""
 
 PRECISIONS = ["float32", "bfloat16", "int8"]
-"""In which a model is run, its weights laid out anew; in its own it must say the same."""
+"""Precisions in which a model is run; in the one it was trained in, it must give the same answers."""
 PADDING = 13
-"""Columns added where padding is to make no difference."""
+"""Columns of padding added in the checks that padding makes no difference."""
 COMPILED = 4
-"""Examples that a compiled model is asked."""
+"""Examples that a compiled model is run on."""
 
 
 @dataclass(frozen=True)
 class CheckFailure:
+    """An example on which the answers differ."""
+
     row: int
-    """Of the examples given, counted from 1."""
+    """Row number of the example, counted from 1."""
     wanted: CheckIds
-    """What the reference says, in ids of the target vocabulary; nothing of a model that only reads."""
+    """Answer of the reference, in ids of the target vocabulary; empty for a model that only reads."""
     got: CheckIds
     difference: float | None = None
-    """Where numbers were compared: by how much they differ."""
+    """Difference of the numbers, where numbers were compared."""
 
 
 @dataclass(frozen=True)
@@ -49,55 +51,55 @@ class Check:
 
     name: str
     searched: str
-    """What was compared: answers of ``greedy`` or ``beam 5``, ``scores``, ``logits``, ``outputs``."""
+    """Values compared: answers of ``greedy`` or ``beam 5``, ``scores``, ``logits``, ``outputs``."""
     same: int
     of: int
     exact: bool
-    """Whether it must be the same, every time."""
+    """True where every example must be the same."""
     difference: float = 0.0
-    """Of answers: the mean of how far their scores lie apart. Of numbers: the largest, see ``tolerance``."""
+    """For answers, the mean difference of their scores; for numbers, the largest difference, see ``tolerance``."""
     failure: CheckFailure | None = None
-    """The first."""
+    """First example that differs."""
     skipped: str | None = None
-    """Why it was not asked."""
+    """Reason why the check was not made."""
 
     @property
     def passed(self) -> bool:
+        """True unless an example differs that must be the same."""
         return not self.exact or self.same == self.of
 
 
 class CheckQuestion(NamedTuple):
+    """A check that has not been made yet."""
+
     name: str
     searched: str
     ask: Callable[[], Check]
-    """
-    Raises:
-        ConfigError: the model cannot be asked so; the message says why.
-    """
+    """Makes the check; raises ConfigError, with the reason, where the model cannot be run in this way."""
 
 
 class Verifier(ABC):
-    """A model and the examples that it is asked."""
+    """A model and the examples that it is checked on."""
 
     @abstractmethod
     def questions(self) -> list[CheckQuestion]:
-        """Everything that is asked, in this order."""
+        """Return all checks, in the order of the table."""
 
     @property
     @abstractmethod
     def examples(self) -> int:
-        """How many there are."""
+        """Number of examples."""
 
 
 def run_checks(verifier: Verifier, progress: Progress | None = None) -> Iterator[Check]:
-    """Ask everything; yield each row of the table as it is known."""
+    """Make all checks; yield each row of the table as it is known."""
     questions = verifier.questions()
     for done, question in enumerate(questions, 1):
         with torch.inference_mode():
             try:
                 check = question.ask()
-            except ConfigError as unfit:
-                check = Check(*question[:2], 0, verifier.examples, exact=False, skipped=str(unfit))
+            except ConfigError as error:
+                check = Check(*question[:2], 0, verifier.examples, exact=False, skipped=str(error))
         if progress:
             progress(done, len(questions))
         yield check
@@ -107,34 +109,38 @@ def run_checks(verifier: Verifier, progress: Progress | None = None) -> Iterator
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far numbers may lie apart that are equal but for the order of sums; relative to the largest of them, or to 1.
-    Logarithms of probabilities, which searches add up in float32: ten times as far as float32 logits, or these."""
+    """Return the largest difference that the order of sums explains, relative to the largest number, or to 1.
+
+    Log-probabilities, which searches add up in float32, may differ by ten times the tolerance of float32, or of this
+    type where it is larger.
+    """
     return {torch.float64: 1e-9, torch.float32: 1e-5}.get(dtype, 3e-2)
 
 
 def own_precision(dtype: torch.dtype) -> str:
-    """The precision in which a model of this type rounds no more than it does as it was trained."""
+    """Return the precision in which a model of this type rounds no more than in training."""
     return "bfloat16" if dtype == torch.bfloat16 else "float32"
 
 
 def within(
-    name: str, searched: str, answers: Sequence[CheckIds], apart: Sequence[float], most: float, exact: bool
+    name: str, searched: str, answers: Sequence[CheckIds], differences: Sequence[float], most: float, exact: bool
 ) -> Check:
-    """The row of numbers that lie so far ``apart``, those of an example each."""
-    failures = (CheckFailure(i + 1, answers[i], answers[i], d) for i, d in enumerate(apart) if not d <= most)
-    same = sum(d <= most for d in apart)
-    return Check(name, searched, same, len(apart), exact, max(apart, default=0.0), next(failures, None))
+    """Return the row for numbers, given the difference of each example; ``most`` is the largest allowed."""
+    failures = (CheckFailure(i + 1, answers[i], answers[i], d) for i, d in enumerate(differences) if not d <= most)
+    same = sum(d <= most for d in differences)
+    return Check(name, searched, same, len(differences), exact, max(differences, default=0.0), next(failures, None))
 
 
-# ---- ways of asking -------------------------------------------------------------------------------
+# ---- ways of running a model ----------------------------------------------------------------------
 
 
 def batches(rows: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Divide rows into batches of ``size``; the last may be smaller."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def shuffled(rows: Sequence[T], ask: Callable[[Sequence[T]], Sequence[S]]) -> list[S]:
-    """What ``ask`` answers to ``rows`` in another order, put in this one again."""
+    """Return the answers of ``ask`` to ``rows`` in another order, brought back into this order."""
     order = list(range(len(rows)))
     random.Random(0).shuffle(order)
     moved = ask([rows[i] for i in order])
@@ -143,7 +149,7 @@ def shuffled(rows: Sequence[T], ask: Callable[[Sequence[T]], Sequence[S]]) -> li
 
 @contextmanager
 def written_out(model: nn.Module) -> Iterator[None]:
-    """Hooks on every attention's weights, which then runs written out instead of fused."""
+    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one."""
     hooks = [m.weights.register_forward_hook(lambda *_: None) for m in model.modules() if isinstance(m, Attention)]
     try:
         yield
@@ -154,9 +160,10 @@ def written_out(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def compiling(wanted: bool) -> Iterator[None]:
-    """
+    """Turn an error of the compiler into a skipped check.
+
     Raises:
-        ConfigError: nobody asked for it, or torch cannot compile here.
+        ConfigError: compiling was not wanted, or torch cannot compile here.
     """
     if not wanted:
         raise ConfigError("it takes a minute: ask for it")

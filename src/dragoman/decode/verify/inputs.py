@@ -1,6 +1,6 @@
-"""What a model that writes is asked: sources to translate, or beginnings to continue; the rest of the questions is one.
+"""Inputs of the checks of generating models: sources to translate, or prompts to continue, behind one interface.
 
-B examples of a batch, S source length, P length of a beginning, T length of an answer, V vocabulary.
+B examples of a batch, S source length, P length of a prompt, T length of an answer, V vocabulary.
 """
 
 from abc import ABC, abstractmethod
@@ -22,15 +22,15 @@ from dragoman.text.tokens.tokenizer import EOS, PAD
 
 IdRows = Sequence[Sequence[int]]
 Forward = Callable[..., Tensor]
-"""A model, or a program made of its forward pass."""
+"""A model, or a compiled program of its forward pass."""
 LONGEST = 32
-"""Tokens by which a beginning is continued: it may never end by itself."""
+"""Most tokens of a continuation, which may never end by itself."""
 MOST = 2**16
-"""Tokens of any text, where neither model nor search has a limit."""
+"""Most tokens of any text, where neither model nor search has a limit."""
 
 
 class VerifyInputs(ABC):
-    """Ids of every example."""
+    """The ids of every example."""
 
     def __init__(self, rows: IdRows, device: torch.device):
         self.rows, self.device = [list(row) for row in rows], device
@@ -46,25 +46,25 @@ class VerifyInputs(ABC):
         extra: int = 0,
         rules: Sequence[Rule] = (),
     ) -> list[list[Hypothesis]]:
-        """The answers to a batch, ``extra`` columns of padding added."""
+        """Return the answers to a batch, with ``extra`` columns of padding added."""
 
     @abstractmethod
     def limits(self, model: SequenceModel, rows: IdRows, cfg: SearchConfig) -> list[int]:
-        """The most tokens that each answer may have, its end included."""
+        """Return the most tokens that each answer may have, its end included."""
 
     @abstractmethod
     def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
-        """Logits of each token of ``target``, the answers to ``rows``, in one forward pass."""
+        """Return the logits of each token of ``target``, the answers to ``rows``, from one forward pass."""
 
     @abstractmethod
     def one_by_one(
         self, model: SequenceModel, rows: IdRows, target: Int[Tensor, "B T"], policy: Cache
     ) -> Float[Tensor, "B T V"]:
-        """The same, told token by token through a cache."""
+        """Return the same logits as ``at_once``, computed token by token with a cache."""
 
     @abstractmethod
     def log_probs(self, model: SequenceModel, rows: IdRows, targets: IdRows) -> list[tuple[float, ...]]:
-        """Of each token of each answer, read in one forward pass."""
+        """Return the log-probability of each token of each answer, read in one forward pass."""
 
 
 class TranslationInputs(VerifyInputs):
@@ -145,6 +145,6 @@ class ContinuationInputs(VerifyInputs):
 
 
 def _unended(target: Int[Tensor, "B T"]) -> Int[Tensor, "B T-1"]:
-    """What is read of answers in order to say all of them: ends are not, for which there may be no place any more."""
+    """Return the tokens read under teacher forcing; EOS becomes PAD, because the model may have no position for it."""
     read = target[:, :-1]
     return read.masked_fill(read == EOS, PAD)

@@ -1,6 +1,6 @@
-"""A run, opened to be verified: its model, and examples to ask it.
+"""Opening a run for verification: its model, and examples for it.
 
-The examples are texts that a person gives, or else the run's own test or validation text, or else made up by chance.
+The examples are texts that the user gives, or else the run's own test or validation text, or else random ids.
 """
 
 from collections.abc import Sequence
@@ -32,28 +32,30 @@ from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import PROMPT_FRAME, Tokenizer
 
 BEGINNING = 16
-"""Tokens of a validation text that a model is to continue."""
+"""Tokens of a validation text that serve as a prompt."""
 
 
 @dataclass(frozen=True)
 class VerifiableRun:
+    """A verifier with the texts of its examples."""
+
     verifier: Verifier
     texts: Sequence[str]
-    """The examples, where they are texts that a person has written; else nothing."""
+    """Texts of the examples, where these are text; else empty."""
     tokenizer: Tokenizer | None
-    """Of what the model writes; None where it writes nothing."""
+    """Tokenizer of the answers; None where the model generates no text."""
 
 
 def open_run(
-    run: Path, which: str | int = "best", *, text: Path | None, examples: int, device: str, beam: int, **how: Any
+    run: Path, which: str | int = "best", *, text: Path | None, examples: int, device: str, beam: int, **options: Any
 ) -> list[VerifiableRun]:
-    """One, or one for each of two towers.
+    """Return the verifier of a run's model, or one for each of two towers.
 
     Args:
-        text: a file with a text a line; None for the run's own.
-        examples: as many are asked, at most.
-        beam: hypotheses kept in beam search, by models that write.
-        how: ``batch`` and ``compiled``, as ``WritingVerifier`` has them.
+        text: a file with one text a line; None for the run's own.
+        examples: most examples.
+        beam: hypotheses kept in beam search, by models that generate text.
+        options: ``batch`` and ``compiled``, as ``WritingVerifier`` has them.
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
@@ -61,24 +63,24 @@ def open_run(
         DataError: no text in the file.
     """
     directory, model, config = load_any(run, which)
-    model = on_device(model, device)  # as it was trained: nothing is laid out anew
+    model = on_device(model, device)  # as it was trained: the reference must not be laid out for inference
     if isinstance(model, SequenceModel):
         tokenizers = directory.tokenizers()
         ask = _to_translate if translates(model) else _to_continue
         texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
-        return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, beam=beam, **how), texts, tokenizers[1])]
-    opened = []
+        return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, beam=beam, **options), texts, tokenizers[1])]
+    found = []
     for name, tower in _towers(model):
         tokenizer = directory.tokenizers()[0] if isinstance(tower.cfg.inputs, TokenInput) else None
         answers = config.get("task", {}).get("kind") == "question_answering"
         reader = (Answerer if answers else InputReader)(tower, tokenizer, config)
         texts, rows = _to_read(reader, text, examples)
-        opened.append(VerifiableRun(ReadingVerifier(reader, rows, searched=name, **how), texts, None))
-    return opened
+        found.append(VerifiableRun(ReadingVerifier(reader, rows, searched=name, **options), texts, None))
+    return found
 
 
 def _towers(model: nn.Module) -> list[tuple[str, Encoder]]:
-    """The models that read, and what is compared of each."""
+    """Return the models that read, each with the name of what is compared."""
     if not isinstance(model, TwoTowers):
         assert isinstance(model, Encoder)
         return [("outputs", model)]
@@ -87,13 +89,13 @@ def _towers(model: nn.Module) -> list[tuple[str, Encoder]]:
 
 
 VerifyExamples = tuple[list[str], list[list[int]]]
-"""Texts, or none, and ids."""
+"""Texts, which may be missing, and ids."""
 
 
 def _to_translate(
     model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
 ) -> VerifyExamples:
-    most = model.max_length
+    longest = model.max_length
     if text is not None:
         before = context_of_run(config)
         pairs = [Sourced(line, "", "", context=context) for line, context in before.in_lines(_lines(text, count))]
@@ -101,23 +103,23 @@ def _to_translate(
     elif (data / "test.jsonl").is_file():
         pairs = read_held_out(data / "test.jsonl")[:count]
     else:
-        return [], random_rows(len(tokenizer), count, most)
-    rows = source_rows(tokenizer, pairs, most)
-    fit = [(p.source, row) for p, row in zip(pairs, rows, strict=True) if most is None or len(row) <= most]
+        return [], random_rows(len(tokenizer), count, longest)
+    rows = source_rows(tokenizer, pairs, longest)
+    fit = [(p.source, row) for p, row in zip(pairs, rows, strict=True) if longest is None or len(row) <= longest]
     return [source for source, _ in fit], [row for _, row in fit]
 
 
 def _to_continue(
     model: SequenceModel, tokenizer: Tokenizer, config: dict[str, Any], data: Path, text: Path | None, count: int
 ) -> VerifyExamples:
-    most = max(1, (model.max_length or 2 * BEGINNING) // 2)  # the rest is for what the model says
+    longest = max(1, (model.max_length or 2 * BEGINNING) // 2)  # the rest is for the continuation
     if text is not None:
         texts = [line for line in _lines(text, count) if line.strip()]
         frame = tokenizer.frame(PROMPT_FRAME)
-        return texts, [frame.around(ids)[:most] for ids in tokenizer.encode_batch(texts)]
+        return texts, [frame.around(ids)[:longest] for ids in tokenizer.encode_batch(texts)]
     if (data / "valid").is_dir():
         stored = Store.open(data / "valid").columns["text"]
-        rows = [stored[i].tolist()[: min(most, BEGINNING)] for i in range(min(count, len(stored)))]
+        rows = [stored[i].tolist()[: min(longest, BEGINNING)] for i in range(min(count, len(stored)))]
         return [], [row[:-1] if len(row) > 1 and row[-1] == tokenizer.eos else row for row in rows]
     return [], random_beginnings(len(tokenizer), count, model.max_length)
 
@@ -126,17 +128,16 @@ def _to_read(reader: InputReader, text: Path | None, count: int) -> tuple[list[s
     if text is None:
         return [], random_inputs(reader, count)
     if reader.tokenizer is None:
-        raise ConfigError(
-            f"--text: this model reads {reader.material.what}: leave it out, and inputs are made by chance"
-        )
+        raise ConfigError(f"--text: this model reads {reader.material.what}: leave it out, and random inputs are used")
     texts = [line for line in _lines(text, count) if line.strip()]
     return texts, rows_of(reader, texts)
 
 
 def _lines(text: Path, count: int) -> list[str]:
-    """
+    """Return the first lines of a file.
+
     Raises:
-        DataError: no such file, or none that says anything.
+        DataError: no such file, or only blank lines.
     """
     lines = list(islice(read_plain_lines(text), count))
     if not any(line.strip() for line in lines):

@@ -1,8 +1,8 @@
-"""Does a model that only reads say the same of an input every way it can be given?
+"""Checks of models that only read: the same output for an input in every way the model can be run.
 
-The reference is the model as it was trained, given one input at a time. Every other way asks the model made ready as
-commands make it (``decode/precision.py``). What is compared is what the model's head makes of each: scores of labels,
-of tokens or of spans, vectors.
+The reference is the model as it was trained, given one input at a time. Every other way uses the model prepared for
+inference, as commands prepare it (``decode/precision.py``). The outputs of the model's head are compared: scores of
+labels, of tokens or of spans, or vectors.
 
 B inputs of a batch, T tokens, patches or frames of one.
 """
@@ -44,14 +44,14 @@ InputRows = Sequence[np.ndarray]
 
 
 class ReadingVerifier(Verifier):
-    """A model that reads whole inputs, and those that it is given.
+    """The checks of a model that reads complete inputs.
 
     Args:
         reader: the model with its tokenizer; it is left in evaluation mode.
         rows: inputs as the model's material makes them; see ``rows_of`` and ``random_inputs``.
-        batch: inputs read at a time, but in the reference.
-        compiled: compile the model, too, which takes a minute.
-        searched: what the column of what is compared says.
+        batch: inputs read at a time, except in the reference.
+        compiled: also compile the model, which takes a minute.
+        searched: name of the outputs in the table.
     """
 
     def __init__(
@@ -68,28 +68,28 @@ class ReadingVerifier(Verifier):
         parameter = next(reader.model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.prepare_for_inference = cache(partial(_prepare_for_inference, reader, str(self.device)))
-        self.used = self.prepare_for_inference(own_precision(self.dtype))
+        self.prepared = self.prepare_for_inference(own_precision(self.dtype))
 
     @property
     def examples(self) -> int:
         return len(self.rows)
 
     def questions(self) -> list[CheckQuestion]:
-        ways: dict[str, Callable[[], list[Tensor]]] = {
+        answers: dict[str, Callable[[], list[Tensor]]] = {
             f"in batches of {self.batch}": self.outputs,
             "in another order": partial(shuffled, self.rows, self.outputs),
             f"with {PADDING} more columns of padding": partial(self.outputs, extra=PADDING),
             "attention written out": self.written_out,
         }
         if isinstance(self.reader.material, ImageMaterial):
-            del ways[f"with {PADDING} more columns of padding"]  # all have one size
-        asked: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in ways.items()}
-        asked |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
-        asked["asked twice"] = self.asked_twice
-        asked["compiled"] = self.compiled_forward
-        return [CheckQuestion(name, self.searched, ask) for name, ask in asked.items()]
+            del answers[f"with {PADDING} more columns of padding"]  # all images have one size
+        checks: dict[str, Callable[[], Check]] = {n: partial(self.compare, n, ask) for n, ask in answers.items()}
+        checks |= {f"run in {name}": partial(self.run_in, name) for name in PRECISIONS}
+        checks["asked twice"] = self.repeated_run
+        checks["compiled"] = self.compiled_forward
+        return [CheckQuestion(name, self.searched, ask) for name, ask in checks.items()]
 
-    # ---- ways of asking ----
+    # ---- ways of running the model ----
 
     def outputs(
         self,
@@ -99,20 +99,20 @@ class ReadingVerifier(Verifier):
         extra: int = 0,
         answer: Callable[[Any], Tensor] | None = None,
     ) -> list[Tensor]:
-        """The model's output for each row, by default of the model as it is used; ``extra`` columns of padding are
-        added, and nothing of any padding is returned."""
+        """Return the model's output for each row, without the outputs on padding.
+
+        By default the prepared model is used. ``extra`` columns of padding are added to the inputs.
+        """
         found, material = [], self.reader.material
-        for some in batches(self.rows if rows is None else rows, batch or self.batch):
-            inputs = moved(_wider(material.collate(some), extra), self.device)
-            lengths = material.positions(np.array([len(row) for row in some]))
-            told = (answer or self.used.answer)(inputs).double()
-            found += [
-                of_one[:length] if of_one.dim() > 1 else of_one for of_one, length in zip(told, lengths, strict=True)
-            ]
+        for rows_of_batch in batches(self.rows if rows is None else rows, batch or self.batch):
+            inputs = moved(_wider(material.collate(rows_of_batch), extra), self.device)
+            lengths = material.positions(np.array([len(row) for row in rows_of_batch]))
+            outputs = (answer or self.prepared.answer)(inputs).double()
+            found += [each[:length] if each.dim() > 1 else each for each, length in zip(outputs, lengths, strict=True)]
         return found
 
     def written_out(self) -> list[Tensor]:
-        with written_out(self.used.model):
+        with written_out(self.prepared.model):
             return self.outputs()
 
     # ---- comparing ----
@@ -129,22 +129,24 @@ class ReadingVerifier(Verifier):
         wanted: Sequence[Tensor] | None = None,
     ) -> Check:
         got = ask()
-        apart = [_apart(w, g) for w, g in zip((wanted or self.reference)[: len(got)], got, strict=True)]
-        return within(name, self.searched, [()] * len(got), apart, tolerance(self.dtype), exact)
+        differences = [
+            _largest_difference(w, g) for w, g in zip((wanted or self.reference)[: len(got)], got, strict=True)
+        ]
+        return within(name, self.searched, [()] * len(got), differences, tolerance(self.dtype), exact)
 
     def run_in(self, precision: str) -> Check:
-        """As ``InputReader.load`` runs the model."""
+        """Check the model as ``InputReader.load`` prepares it."""
         ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
         return self.compare(f"run in {precision}", ask, exact=getattr(torch, precision) == self.dtype)
 
-    def asked_twice(self) -> Check:
-        """The model as commands run it unasked, in whatever precision that is, against itself."""
+    def repeated_run(self) -> Check:
+        """Check that the model gives the same outputs twice, in the precision that commands choose by default."""
         precision = precision_of("auto", self.device)
         ask = partial(self.outputs, answer=self.prepare_for_inference(precision).answer)
         return self.compare("asked twice", ask, wanted=ask())
 
     def compiled_forward(self) -> Check:
-        with compiling(self.compiled):  # one program for one batch: of another size it would be compiled anew
+        with compiling(self.compiled):  # one batch size alone: every other one would be compiled again
             program = torch.compile(self.reader.answer)
             ask = partial(self.outputs, self.rows[:COMPILED], batch=COMPILED, answer=program)
             return self.compare("compiled", ask)
@@ -156,9 +158,9 @@ def _prepare_for_inference(reader: InputReader, device: str, precision: str) -> 
     )
 
 
-def _apart(wanted: Tensor, got: Tensor) -> float:
-    """The largest difference, relative to the largest number, or to 1."""
-    difference = torch.where(wanted == got, 0.0, (wanted - got).abs())  # what is never chosen may be infinite in both
+def _largest_difference(wanted: Tensor, got: Tensor) -> float:
+    """Return the largest difference, relative to the largest number, or to 1."""
+    difference = torch.where(wanted == got, 0.0, (wanted - got).abs())  # scores of impossible choices are infinite
     finite = wanted[wanted.isfinite()]
     return float(difference.max() / max(1.0, float(finite.abs().max()) if len(finite) else 1.0))
 
@@ -172,19 +174,19 @@ def _wider(inputs: Tensor | Frames, extra: int) -> Tensor | Frames:
     return Frames(F.pad(inputs.values, (0, 0, 0, extra)), F.pad(keep, (0, extra), value=False))
 
 
-# ---- what is read ---------------------------------------------------------------------------------
+# ---- inputs ---------------------------------------------------------------------------------------
 
 
 def rows_of(reader: InputReader, texts: Sequence[str]) -> list[np.ndarray]:
-    """Texts as the model reads them. One that answers questions is asked each text about itself."""
+    """Return texts as the model reads them; one that answers questions gets each text as context and question."""
     if isinstance(reader, Answerer):
-        windows: list[ContextWindow] = [of_text[0] for of_text in reader.form.windows([(text, text) for text in texts])]
+        windows: list[ContextWindow] = [each[0] for each in reader.form.windows([(text, text) for text in texts])]
         return [np.array(window.ids) for window in windows]
     return reader.material.rows(texts, [f"text {i}" for i in range(1, 1 + len(texts))])
 
 
 def random_inputs(reader: InputReader, count: int) -> list[np.ndarray]:
-    """Texts, images or frames made up by chance, for who has none; the same ones every time."""
+    """Return random texts, images or frames; the same ones every time."""
     material, draw = reader.material, np.random.default_rng(0)
     if isinstance(material, IdMaterial):
         rows = random_rows(len(material.tokenizer), count, material.longest - 2)

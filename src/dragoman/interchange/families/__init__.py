@@ -34,4 +34,4 @@ FAMILIES: tuple[Family, ...] = (
     roberta.FAMILY,
     vit.FAMILY,
 )
-"""In the order in which an export tries them."""
+"""Families, in the order in which an export tries them."""

@@ -19,7 +19,7 @@ _OURS = "tower.blocks.{i}"
 
 
 def body(base: str) -> NameTable:
-    """Embeddings and layers, which stand below ``base``."""
+    """Return the names of embeddings and layers, which have the prefix ``base``."""
     layer = f"{base}.encoder.layer.{{i}}"
     return {
         f"{base}.embeddings.word_embeddings.weight": "inputs.tokens.weight",
@@ -64,8 +64,8 @@ def tables(cfg: EncoderConfig) -> frozenset[str]:
 
 
 def head(given: HubConfig, norm: LayerNorm) -> Head:
-    """What the architecture says."""
-    given.read.add("tie_word_embeddings")  # of no matter where no words are written
+    """Return the head that the architecture implies."""
+    given.read.add("tie_word_embeddings")  # irrelevant where no tokens are predicted
     name = str(next(iter(given.get("architectures", [])), ""))
     classes = len(given.get("id2label", {})) or given.get("num_labels", 2)
     match name.partition("For")[2]:

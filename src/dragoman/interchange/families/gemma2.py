@@ -39,8 +39,8 @@ def gated(given: HubConfig) -> Gated:
     return Gated(hidden=given["intermediate_size"], activation=given.activation(name))
 
 
-def sights(given: HubConfig) -> list[Visibility]:
-    """Every other layer has a window, from the first on, unless the folder says otherwise."""
+def masks(given: HubConfig) -> list[Visibility]:
+    """Return each layer's mask: by default every other layer has a window, from the first on."""
     if given.get("layer_types"):
         return llama.windows(given, every=True)
     return [Causal(window=None if i % 2 else given["sliding_window"]) for i in range(given["num_hidden_layers"])]
@@ -59,7 +59,7 @@ def model(given: HubConfig, blocks: list[BlockConfig]) -> TransformerConfig:
 
 
 def config(given: HubConfig) -> TransformerConfig:
-    return model(given, [block(given, visibility=mask) for mask in sights(given)])
+    return model(given, [block(given, visibility=mask) for mask in masks(given)])
 
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
 
 
 def _whole(scalar: float) -> int:
-    """Transformers takes whole numbers alone.
+    """Return a number as an integer, the only kind that transformers takes here.
 
     Raises:
         ConfigError: it is none.

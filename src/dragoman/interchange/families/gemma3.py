@@ -1,4 +1,4 @@
-"""Gemma 3 for text: five layers with a window to each without, which turn at another speed (arXiv:2503.19786)."""
+"""Gemma 3 for text: five layers with a window to each without, which has another rotary base (arXiv:2503.19786)."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ def config(given: HubConfig) -> TransformerConfig:
         "full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(depth)
     ]
     with_types = given.changed(layer_types=kinds)
-    sights = gemma2.sights(with_types)
-    return gemma2.model(given, [_block(given, kind, mask) for kind, mask in zip(kinds, sights, strict=True)])
+    masks = gemma2.masks(with_types)
+    return gemma2.model(given, [_block(given, kind, mask) for kind, mask in zip(kinds, masks, strict=True)])
 
 
 def _block(given: HubConfig, kind: str, mask: Any) -> BlockConfig:

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019). Its matrices are stored inputs x outputs, queries, keys and values in one."""
+"""GPT-2 (Radford et al. 2019). Its matrices are stored as inputs x outputs, queries, keys and values in one."""
 
 from typing import Any
 

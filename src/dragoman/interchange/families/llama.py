@@ -1,6 +1,6 @@
-"""LLaMA 1 to 3.3, and all that calls itself so (arXiv:2302.13971, arXiv:2407.21783).
+"""LLaMA 1 to 3.3, and all models under its name (arXiv:2302.13971, arXiv:2407.21783).
 
-The others that follow its layout (Mistral, Qwen, Gemma, Mixtral) start from what is here.
+The families that follow its layout (Mistral, Qwen, Gemma, Mixtral) reuse this code.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def model(given: HubConfig, blocks: list[BlockConfig], norm: Norm, **options: An
 
 
 def repeated(blocks: list[BlockConfig]) -> tuple[BlockConfig, ...]:
-    """The shortest pattern of which ``blocks`` are repetitions."""
+    """Return the shortest pattern that ``blocks`` repeat."""
     for length in range(1, len(blocks) + 1):
         if all(block == blocks[i % length] for i, block in enumerate(blocks)):
             return tuple(blocks[:length])
@@ -87,7 +87,7 @@ def repeated(blocks: list[BlockConfig]) -> tuple[BlockConfig, ...]:
 
 
 def windows(given: HubConfig, *, every: bool) -> list[Visibility]:
-    """What each layer sees, from ``layer_types`` where it is given; else ``every`` layer has the window, or none."""
+    """Return each layer's mask, from ``layer_types`` where given; else ``every`` layer has the window, or none."""
     depth, window = given["num_hidden_layers"], given.get("sliding_window")
     kinds = given.get("layer_types", ["sliding_attention" if every else "full_attention"] * depth)
     if not isinstance(kinds, list):
@@ -131,7 +131,7 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
 
 
 LONGEST = 4096
-"""What we say of models whose positions have no end: Transformers wants a number."""
+"""Length written for models whose positions have no limit: transformers requires a number."""
 
 FAMILY = Family(
     name="llama",

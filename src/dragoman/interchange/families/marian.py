@@ -88,7 +88,7 @@ def config(given: HubConfig) -> TransformerConfig:
 
 def describe(cfg: TransformerConfig) -> dict[str, Any]:
     sides = {"encoder": cfg.encoder or cfg.decoder, "decoder": cfg.decoder}
-    said: dict[str, Any] = {
+    content: dict[str, Any] = {
         "vocab_size": cfg.vocab,
         "d_model": cfg.dim,
         "activation_function": their_activation(getattr(cfg.decoder.pattern[0].mlp, "activation", "relu")),
@@ -98,10 +98,10 @@ def describe(cfg: TransformerConfig) -> dict[str, Any]:
         "is_encoder_decoder": True,
     }
     for side, tower in sides.items():
-        said[f"{side}_layers"] = tower.depth
-        said[f"{side}_attention_heads"] = tower.pattern[0].attention.heads
-        said[f"{side}_ffn_dim"] = getattr(tower.pattern[0].mlp, "hidden", 1)
-    return said
+        content[f"{side}_layers"] = tower.depth
+        content[f"{side}_attention_heads"] = tower.pattern[0].attention.heads
+        content[f"{side}_ffn_dim"] = getattr(tower.pattern[0].mlp, "hidden", 1)
+    return content
 
 
 FAMILY = Family(

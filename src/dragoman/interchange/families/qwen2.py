@@ -8,8 +8,8 @@ from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.transformer import BlockConfig, TransformerConfig
 
 
-def sights(given: HubConfig) -> list[Visibility]:
-    given.read |= {"sliding_window", "max_window_layers", "layer_types"}  # they say nothing without the first
+def masks(given: HubConfig) -> list[Visibility]:
+    given.read |= {"sliding_window", "max_window_layers", "layer_types"}  # without use_sliding_window they are unused
     if not given.get("use_sliding_window", False):
         return [Causal()] * given["num_hidden_layers"]
     if given.get("layer_types"):
@@ -19,7 +19,7 @@ def sights(given: HubConfig) -> list[Visibility]:
 
 
 def layer_types(cfg: TransformerConfig) -> dict[str, Any]:
-    """The inverse of ``sights``."""
+    """Return the fields of config.json that ``masks`` reads."""
     sees = [cfg.decoder.pattern[i % len(cfg.decoder.pattern)].attention.visibility for i in range(cfg.decoder.depth)]
     windows = [mask.window for mask in sees if mask.window is not None]
     return {
@@ -38,7 +38,7 @@ def config(given: HubConfig) -> TransformerConfig:
             mlp=llama.gated(given),
             norm=norm,
         )
-        for mask in sights(given)
+        for mask in masks(given)
     ]
     return llama.model(given, blocks, norm)
 

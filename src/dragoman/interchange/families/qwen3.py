@@ -14,7 +14,7 @@ def config(given: HubConfig) -> TransformerConfig:
             mlp=llama.gated(given),
             norm=norm,
         )
-        for mask in qwen2.sights(given)
+        for mask in qwen2.masks(given)
     ]
     return llama.model(given, blocks, norm)
 

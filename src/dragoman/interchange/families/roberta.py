@@ -34,9 +34,12 @@ def config(given: HubConfig) -> EncoderConfig:
 
 
 def describe(cfg: EncoderConfig) -> dict[str, Any]:
-    said = bert.describe(cfg, "Roberta")
+    described = bert.describe(cfg, "Roberta")
     offset = getattr(getattr(cfg.inputs, "position", None), "offset", 2)
-    return said | {"max_position_embeddings": said["max_position_embeddings"] + offset, "pad_token_id": offset - 1}
+    return described | {
+        "max_position_embeddings": described["max_position_embeddings"] + offset,
+        "pad_token_id": offset - 1,
+    }
 
 
 FAMILY = Family(

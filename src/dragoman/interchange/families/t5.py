@@ -50,16 +50,18 @@ def table(cfg: TransformerConfig) -> NameTable:
 
 def config(given: HubConfig) -> TransformerConfig:
     norm = RmsNorm(eps=given.get("layer_norm_epsilon", 1e-6))
-    said = given.get("feed_forward_proj", "relu")
-    activation = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")  # as Transformers reads it
+    projection = given.get("feed_forward_proj", "relu")
+    activation = (
+        "gelu_new" if projection == "gated-gelu" else projection.removeprefix("gated-")
+    )  # as Transformers reads it
     given.only("is_decoder", False)
     given.only("dense_act_fn", activation)
-    given.only("is_gated_act", said.startswith("gated-"))
+    given.only("is_gated_act", projection.startswith("gated-"))
     act = HubConfig({"feed_forward_proj": activation}, given.where).activation("feed_forward_proj")
     hidden = given["d_ff"]
     mlp = (
         Gated(hidden=hidden, activation=act)
-        if said.startswith("gated-")
+        if projection.startswith("gated-")
         else FeedForward(hidden=hidden, activation=act, bias=False)
     )
 
