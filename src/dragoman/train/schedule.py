@@ -1,8 +1,8 @@
-"""Learning rate as a function of the step: one small class a schedule, their union at the foot.
+"""Learning rate as a function of the step: one small class per schedule, their union at the end.
 
 ``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run. In
-a budget of minutes that is the length at which ``step`` would be as far as the time is (``forecast.Forecast.horizon``),
-and None for the first few steps; nothing declines till then.
+a budget of minutes, ``total`` is the length at which ``step`` corresponds to the fraction of time spent
+(``forecast.Forecast.horizon``), and None for the first few steps; nothing declines until then.
 """
 
 import math
@@ -54,7 +54,7 @@ class Cosine:
     warmup: NonNegativeInt = 1000
     """Steps of linear increase."""
     floor: Share = 0.0
-    """What is left at the end, as a share of the peak."""
+    """Learning rate at the end, as a fraction of the peak."""
 
     def rate(self, step: int, total: float | None) -> float:
         done = _share(step, self.warmup, total)
@@ -72,9 +72,9 @@ class WarmupStableDecay:
     warmup: NonNegativeInt = 1000
     """Steps of linear increase."""
     decay: Share = 0.2
-    """Share of the run that the decline takes."""
+    """Fraction of the run that the decline takes."""
     floor: Share = 0.0
-    """What is left at the end, as a share of the peak."""
+    """Learning rate at the end, as a fraction of the peak."""
 
     def rate(self, step: int, total: float | None) -> float:
         done = _share(step, round(total * (1 - self.decay)), total) if total else 0.0
@@ -99,7 +99,7 @@ def _warm(step: int, warmup: NonNegativeInt) -> float:
 
 
 def _share(step: int, start: int, total: float | None) -> float:
-    """How far ``step`` is on the way from ``start`` to ``total``, from 0 to 1."""
+    """Return how far ``step`` is from ``start`` to ``total``, from 0 to 1; 0 while ``total`` is not known."""
     return min(max((step - start) / max(total - start, 1), 0.0), 1.0) if total else 0.0
 
 

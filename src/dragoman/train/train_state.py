@@ -1,4 +1,4 @@
-"""What learns in a run: model, optimizer and moving average, as this process has them."""
+"""State of training: model, optimizer and moving average, as this process holds them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,11 +22,11 @@ from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
 
 BEGUN = "begun"
-"""What the first process tells the others: that its model has the weights that it begins with."""
+"""Key that the first process publishes once its model has its initial weights."""
 
 
 class TrainState:
-    """Begins with the weights and the optimizer of ``content``, if there is a checkpoint to go on from."""
+    """Model, optimizer and average of a run; restored from ``content`` if there is a checkpoint to resume from."""
 
     def __init__(self, cfg: RunConfig, directory: RunDirectory, content: Content | None, group: SingleProcess):
         train, tensors = cfg.train, content.tensors if content else {}
@@ -65,7 +65,7 @@ class TrainState:
         )
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """The parts of a checkpoint. All processes have to ask at the same step."""
+        """Return the parts of a checkpoint. All processes must call this at the same step."""
         parts = {"model": learned(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
         if self.average:
             parts["average"] = self.average.tensors(self.model)
@@ -73,6 +73,7 @@ class TrainState:
 
     @contextmanager
     def examined(self) -> Iterator[None]:
-        """Inside the block the model is as it would be used: with the average for its weights, and all of them here."""
+        """Inside the block the model is as it will be used: with the averaged weights if there are any, and all of them
+        here."""
         with self.average.applied() if self.average else nullcontext(), self.exchange.whole(self.model):
             yield

@@ -1,4 +1,4 @@
-"""``report.html``: a run's curves, its translations over time and its settings on one page that needs nothing else.
+"""``report.html``: a run's curves, its outputs over time and its settings on one self-contained page.
 
 The page's frame, style and script are in ``report.html`` beside this file.
 """
@@ -20,12 +20,12 @@ ReportRow = dict[str, Any]
 
 
 class ReportPoint(NamedTuple):
-    """What a task's loss is a mean over."""
+    """Unit that a task's loss is a mean over, in singular and plural."""
 
     one: str
     many: str
     writes: bool = False
-    """Whether that are tokens of a text, of which the loss is the logarithm of a perplexity."""
+    """True if the units are tokens of a text, so that the loss is the logarithm of a perplexity."""
 
 
 TOKENS = ReportPoint("token", "tokens", writes=True)
@@ -36,13 +36,13 @@ LEARNED = {
     "tagging": ReportPoint("word", "words"),
     "translation": ReportPoint("target token", "target tokens", writes=True),
 }
-"""By task; of others ``TOKENS``."""
+"""Unit by task; ``TOKENS`` for the others."""
 MOMENTS = 6
-"""Answers shown of each sample: the first, the last, and some between."""
+"""Outputs shown of each sample: the first, the last, and some between."""
 
 
 def write(run: RunDirectory) -> None:
-    """Write the page anew from what the run directory holds; readers see the old one or the new one."""
+    """Write the page from the contents of the run directory; readers see the old one or the new one."""
     metrics = list(Journal(run.path / "metrics.jsonl").lines())
     train = [row for row in metrics if row["kind"] == "train"]
     valid = [row for row in metrics if row["kind"] == "valid"]
@@ -83,7 +83,7 @@ def _tiles(train: Sequence[ReportRow], valid: Sequence[ReportRow], says: ReportP
         now = train[-1]
         speed = statistics.median(row["tokens_per_second"] for row in train)
         tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} {says.many}"))
-        tiles.append(("tokens a second", f"{speed:,.0f}", "of all that is read"))
+        tiles.append(("tokens a second", f"{speed:,.0f}", "of all text read"))
         if used := [row["utilisation"] for row in train if row.get("utilisation") is not None]:
             share = f"{100 * statistics.median(used):.0f}%"
             tiles.append(("model FLOP utilisation", share, "of this machine's peak, by products of real tokens"))
@@ -133,10 +133,10 @@ def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], says: Report
 
 
 def _followed(run: RunDirectory) -> str:
-    """Scores of every checkpoint, where ``dragoman evaluate --follow`` has left them."""
+    """Draw the scores of every checkpoint that ``dragoman evaluate --follow`` has written."""
     charts = []
     for path in sorted(run.path.glob("evaluations/*.jsonl")):
-        by_step = {row["step"]: row["scores"] for row in Journal(path).lines()}  # of two for a step, the later one
+        by_step = {row["step"]: row["scores"] for row in Journal(path).lines()}  # the later one where a step has two
         rows = [{"step": step} | by_step[step] for step in sorted(by_step)]
         names = [name for name in (rows[-1] if rows else ()) if name != "step"]
         title = f"{path.stem}: scores of every checkpoint"
@@ -153,7 +153,7 @@ def _line(name: str, rows: Iterable[ReportRow], field: str, *, dots: bool = Fals
 
 
 def _samples(looks: Sequence[ReportRow]) -> str:
-    """For each fixed sentence, what became of it at a few moments."""
+    """Return a card per sample, with its output at a few validations."""
     looks = [look for look in looks if look["samples"]]
     if not looks:
         return ""
@@ -172,7 +172,7 @@ def _samples(looks: Sequence[ReportRow]) -> str:
 
 
 def _scores(run: RunDirectory) -> str:
-    """What evaluations of this run have left beside it."""
+    """Return tables of the scores that evaluations have left in the run directory."""
     tables = []
     for path in sorted(run.path.glob("evaluations/*/scores.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ def _score(score: ReportRow) -> str:
 
 
 def _confusion(found: ReportRow) -> str:
-    """Who is taken for whom, where labels were given."""
+    """Return the table of true against predicted labels, where there are labels."""
     if "confusion" not in found:
         return ""
     labels = [html.escape(label) for label in found["labels"]]
@@ -207,7 +207,7 @@ def _confusion(found: ReportRow) -> str:
 
 
 def _preparation(run: RunDirectory, train: Sequence[ReportRow]) -> str:
-    """What was removed from the text, and why; and how much of each source was learned from."""
+    """Return a table of the text that was removed, and why, and of each source's part in training."""
     path = run.path / "data" / "report.json"
     if not path.exists():
         return ""
@@ -218,7 +218,7 @@ def _preparation(run: RunDirectory, train: Sequence[ReportRow]) -> str:
 
 
 def _sources(stored: dict[str, ReportRow], train: Sequence[ReportRow]) -> str:
-    """Of each of several sources, what there is and how much of it was seen."""
+    """Return a table of several sources: what each holds and how much of it was learned from."""
     if len(stored) < 2:
         return ""
     seen = train[-1].get("sources", {}) if train else {}
