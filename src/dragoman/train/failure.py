@@ -1,4 +1,4 @@
-"""What ends a run before its time, and how its user goes on from there."""
+"""Failures that end a run early, and how the user resumes from there."""
 
 import errno
 import shlex
@@ -16,22 +16,24 @@ from dragoman.train.recipe import TrainConfig
 
 @dataclass(frozen=True)
 class TrainingFailure:
+    """A failure with its remedy."""
+
     error: Callable[[str], UserError]
-    """Makes what is raised of its text."""
+    """Constructor of the error to raise, called with its text."""
     what: str
     settings: str = ""
-    """What to change when going on."""
+    """Settings to change when resuming."""
     sound: bool = False
-    """The weights are those after the last step, and worth saving."""
+    """True if the weights are those after the last step, and worth saving."""
 
     def told(self, directory: RunDirectory, group: SingleProcess) -> UserError:
-        """With how to go on from what is saved."""
+        """Return the error, with the command that resumes from the last checkpoint."""
         command = resume_command(directory.path, group.option)
         if self.settings:
             command += f" --deliberate {self.settings}"
         if checkpoints := directory.checkpoints():
             name = checkpoints[-1].path.name
-            return self.error(f"{self.what}. {name} is good; to go on from there: {command}")
+            return self.error(f"{self.what}. {name} is good; to resume from there: {command}")
         settings = f", with {self.settings}" if self.settings else ""
         return self.error(f"{self.what}. Nothing was saved yet: remove {directory.path} and start again{settings}")
 
@@ -39,7 +41,7 @@ class TrainingFailure:
 def failure(
     error: Exception, step: int, train: TrainConfig, directory: RunDirectory, group: SingleProcess
 ) -> TrainingFailure | None:
-    """What ``error`` means, after ``step`` steps; None if it speaks for itself or is a defect of ours."""
+    """Return the failure that ``error`` means after ``step`` steps; None if it explains itself or is a bug."""
     if isinstance(error, Diverged):
         return TrainingFailure(Diverged, str(error), "train.schedule.peak=...")
     if isinstance(error, OutOfMemory):
@@ -63,5 +65,5 @@ def resume_command(path: Path, option: str = "") -> str:
 
 
 def fitting(train: TrainConfig) -> str:
-    """Batches of half the size, twice as many a step."""
+    """Return settings for batches of half the size, twice as many per step."""
     return f"train.batch_tokens={max(1, train.batch_tokens // 2)} train.accumulate={2 * train.accumulate}"

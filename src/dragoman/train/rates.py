@@ -1,4 +1,5 @@
-"""Learning rates that differ from part to part of a model, as shares of the schedule's: discriminative fine-tuning."""
+"""Learning rates that differ between parts of a model, as factors on the schedule's rate: discriminative
+fine-tuning."""
 
 from collections import defaultdict
 from typing import Annotated, Any
@@ -14,12 +15,12 @@ from dragoman.model.tower import Tower
 from dragoman.train.optimize import Together
 
 RateScales = dict[nn.Parameter, float]
-"""Of the schedule's learning rate; 1 for what is not in it."""
+"""Factor on the schedule's learning rate by parameter; 1 for a parameter that is not in it."""
 
 
 @config
 class Uniform:
-    """One rate for all."""
+    """One learning rate for all weights."""
 
     def shares(self, model: nn.Module) -> RateScales:
         return {}
@@ -27,13 +28,18 @@ class Uniform:
 
 @config
 class ByName:
-    """Such as ``{"embed.*": 0.1, "decoder.blocks.0.*": 0.3}``."""
+    """Learning rates by weight name, such as ``{"embed.*": 0.1, "decoder.blocks.0.*": 0.3}``."""
 
     factors: dict[str, PositiveFloat]
-    """Names of weights, with * for any text -> share of the schedule's rate. The first that fits a weight counts."""
+    """Pattern of weight names, with * for any text -> factor on the schedule's rate. The first pattern that matches
+    counts."""
 
     def shares(self, model: nn.Module) -> RateScales:
-        """Raises ConfigError for a name that no weight has."""
+        """Return the factor of each parameter.
+
+        Raises:
+            ConfigError: a pattern matches no weight.
+        """
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.factors, parameters, where="train.rates")
         shares: RateScales = {}
@@ -46,8 +52,8 @@ class ByName:
 
 @config
 class Layerwise:
-    """The nearer to the input, the slower: layer i of N learns at decay^(N - 1 - i) of the rate, embeddings at decay^N
-    (Howard & Ruder, arXiv:1801.06146; as Clark et al., arXiv:2003.10555, have it)."""
+    """Slower rates nearer to the input: layer i of N learns at decay^(N - 1 - i) of the rate, embeddings at decay^N
+    (Howard & Ruder, arXiv:1801.06146; in the form of Clark et al., arXiv:2003.10555)."""
 
     decay: Annotated[float, Field(gt=0, le=1)]
 
@@ -66,7 +72,7 @@ Rates = Annotated[Uniform | ByName | Layerwise, OneOf(usual="by_name")]
 
 
 def share_out(optimizer: torch.optim.Optimizer, shares: RateScales) -> None:
-    """Cut the parameter groups so that each has one share, its ``share``, by which the loop multiplies the rate."""
+    """Split the parameter groups so that each has one factor, its ``share``, by which the loop multiplies the rate."""
     if isinstance(optimizer, Together):
         for one in optimizer.parts:
             share_out(one, shares)

@@ -1,4 +1,4 @@
-"""Looking at a model in the middle of its training, without changing it."""
+"""Validate a model in the middle of its training, without changing it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ def validate(
     precision: Callable[[], AbstractContextManager[Any]],
     stop: Callable[[], bool],
 ) -> ValidationResult | None:
-    """None if ``stop`` said so meanwhile.
+    """Validate ``model`` in evaluation mode and put it back into training mode; None if ``stop`` became true meanwhile.
 
     Raises:
         Diverged: the loss is not a number.

@@ -1,4 +1,4 @@
-"""Classification as a lesson: labelled texts, images or frames; accuracy and F1 on the validation set."""
+"""Classification task: labelled texts, images or frames; accuracy and F1 on the validation set."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -28,6 +28,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class ClassificationTaskData(ReaderTaskData):
+    """Labelled examples for classification."""
+
     learns_from, head = (LabelledTexts, LabelledArrays), heads.ClassificationHead
     scores = ("accuracy", "macro F1")
     form: LabelledExamples
@@ -72,7 +74,7 @@ class ClassificationTaskData(ReaderTaskData):
 
 
 class ClassificationValidator(ReaderValidator):
-    """How many labels are right."""
+    """Validator of classification: accuracy and macro F1."""
 
     task_data: ClassificationTaskData
 
@@ -91,7 +93,7 @@ class ClassificationValidator(ReaderValidator):
         return scores, 1 - accuracy(matrix), samples
 
     def name(self, row: int) -> str:
-        """What a person knows the example by."""
+        """Return a description of the validation example: its text, or its number."""
         tokenizer = self.task_data.tokenizer
         return (
             tokenizer.decode(self.task_data.valid.columns["given"][row])

@@ -1,4 +1,4 @@
-"""Two towers as a lesson: pairs of texts, or images with captions; how often each finds its partner among all."""
+"""Contrastive task: pairs of texts, or images with captions; recall of each item's partner among all."""
 
 import itertools
 from collections.abc import Sequence
@@ -31,6 +31,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator
 
 
 class ContrastiveTaskData(ReaderTaskData):
+    """Matched pairs for two towers."""
+
     learns_from, model = (PairsConfig, CaptionedImages), TwoTowersConfig
     scores = ("recall@1", "recall@5", "recall@1 back")
     form: MatchedExamples
@@ -114,7 +116,7 @@ def _towers(cfg: RunConfig) -> TwoTowersConfig:
 
 
 def _both(cfg: RunConfig) -> tuple[EncoderConfig, EncoderConfig]:
-    """What reads the first of each pair and what reads the second, which may be the same."""
+    """Return the towers that read the first and the second item of each pair, which may be the same."""
     towers = _towers(cfg)
     return towers.first, towers.second or towers.first
 
@@ -138,7 +140,7 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
 
 
 class ContrastiveValidator(ReaderValidator):
-    """How often each of the validation pairs finds its partner among all of them."""
+    """Validator of contrastive learning: recall of each pair's partner among the whole validation set."""
 
     task_data: ContrastiveTaskData
 
@@ -165,7 +167,7 @@ class ContrastiveValidator(ReaderValidator):
         return scores, cost, samples
 
     def name(self, row: int, which: str) -> str:
-        """What a person knows one side of the pair by."""
+        """Return a description of one side of the pair: its text, or its number."""
         material = self.task_data.form.materials[which]
         stored = self.task_data.valid.columns[which].stored(row)
         return material.restored(stored) if isinstance(material, IdMaterial) else f"image {row + 1}"

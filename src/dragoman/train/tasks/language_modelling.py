@@ -1,4 +1,4 @@
-"""Language modelling as a lesson: the validation text's bits, and continuations."""
+"""Language-modelling task: bits per byte of the validation text, and continuations."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,12 @@ from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 SHOWN = 64
-"""Most tokens of a continuation that is shown."""
+"""Maximum number of tokens of a shown continuation."""
 
 
 class LanguageModellingTaskData(TextTaskData):
+    """Token stream for language modelling."""
+
     learns_from, model = (Texts, Instructions), TransformerConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -64,6 +66,7 @@ class LanguageModellingTaskData(TextTaskData):
 
 
 def batch_of(store: Store, rows: Sequence[PackedRow]) -> TextBatch:
+    """Return the batch of these rows, without targets where a prompt is not to be learned."""
     return collate(store.columns["text"], rows, store.columns.get("counted"))
 
 
@@ -76,7 +79,8 @@ def _task(cfg: RunConfig) -> LanguageModellingTask:
 
 
 class LanguageModellingValidator(Validator):
-    """The loss on all of the validation text, also in bits; and how the model would go on at some places in it."""
+    """Validator of language modelling: the loss on all of the validation text, also in bits, and sampled
+    continuations."""
 
     def __init__(self, task_data: LanguageModellingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.cfg, self.device = task_data, cfg, device
@@ -115,7 +119,8 @@ class LanguageModellingValidator(Validator):
             yield ValidationSample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
 
     def asked(self, begin: int, usual: int) -> int:
-        """Tokens of the prompt that begins there: where only answers are learned, all before the answer."""
+        """Return the number of prompt tokens at ``begin``: where only answers are learned, everything before the
+        answer."""
         counted = self.task_data.valid.columns.get("counted")
         if counted is None:
             return usual
@@ -123,7 +128,7 @@ class LanguageModellingValidator(Validator):
 
 
 def _places(text: Column, count: int) -> list[int]:
-    """Where documents begin, and more places between if there are too few of them."""
+    """Return the starts of documents, or evenly spaced positions if there are too few documents."""
     if len(text) >= count:
         return text.starts[np.linspace(0, len(text) - 1, count).astype(int)].tolist() if count else []
     return [int(place) for place in np.linspace(0, len(text.ids), count, endpoint=False)]

@@ -1,6 +1,6 @@
-"""Pre-training as lessons: words behind masks for encoders, corrupted texts for models that read and write.
+"""Pre-training tasks: masked language modelling for encoders, denoising for encoder-decoders.
 
-What is hidden of the training text is drawn anew at each step; of the validation text it is always the same.
+Training text is corrupted anew at each step; validation text always in the same way.
 """
 
 import dataclasses
@@ -34,12 +34,14 @@ from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 HIDDEN = "▁"
-"""Shown where a word was hidden."""
+"""Shown in place of a masked word."""
 
 # ---- words behind masks ------------------------------------------------------------------------------
 
 
 class MaskedLanguageTaskData(TextTaskData):
+    """Token stream for masked language modelling."""
+
     learns_from, model = (Texts,), EncoderConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -107,7 +109,7 @@ def _encoder(cfg: RunConfig) -> EncoderConfig:
 
 
 class MaskedLanguageValidator(Validator):
-    """The loss on words hidden from the validation text, and how many of them are guessed."""
+    """Validator of masked language modelling: the loss on masked words of the validation text, and the accuracy."""
 
     def __init__(self, task_data: MaskedLanguageTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
@@ -131,7 +133,7 @@ class MaskedLanguageValidator(Validator):
         return ValidationResult(loss, {"guessed": 100 * right / max(asked, 1)}, list(self.filled_in(model)))
 
     def filled_in(self, model: EncoderModel) -> Iterator[ValidationSample]:
-        """The first texts with what was hidden, as it was, and as the model fills it in."""
+        """Yield the first texts with their masks, as they were, and as the model fills them in."""
         rows = [row[:1] for batch in self.batches for row in batch.rows][: self.samples]
         if not rows:
             return
@@ -149,6 +151,8 @@ class MaskedLanguageValidator(Validator):
 
 
 class DenoisingTaskData(TextTaskData):
+    """Token stream for denoising."""
+
     learns_from, model = (Texts,), TransformerConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -186,7 +190,7 @@ class DenoisingTaskData(TextTaskData):
         return hide(store.columns["text"], rows, self.seed, self.task.corruption, self.vocabulary)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """As long as the corrupted texts are on average."""
+        """Return the sizes for the average length of the corrupted texts."""
         lengths = self.task.corruption.lengths(np.array([int(row[0, 1]) for row in rows.rows]))
         return int(sum(side.sum() for side in lengths)), len(rows.rows) * int(sum(side.max() for side in lengths))
 
@@ -200,7 +204,7 @@ def _denoising(cfg: RunConfig) -> DenoisingTask:
 
 
 class DenoisingValidator(Validator):
-    """The loss on what was hidden of the validation text, and what the model writes for some of it."""
+    """Validator of denoising: the loss on the hidden parts of the validation text, and some generated outputs."""
 
     def __init__(self, task_data: DenoisingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
@@ -224,7 +228,7 @@ class DenoisingValidator(Validator):
 
 
 def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """As text, with what stands for no text visible."""
+    """Decode ``ids``, with special tokens shown as ``HIDDEN``."""
     marks, parts, text = tokenizer.marks - {PAD, tokenizer.bos, tokenizer.eos}, [], []
     for one in ids:
         if one in marks:

@@ -1,4 +1,4 @@
-"""Question answering as a lesson: questions with their contexts; SQuAD's exact match and F1 on the validation set."""
+"""Question-answering task: questions with their contexts; SQuAD's exact match and F1 on the validation set."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -29,6 +29,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class QuestionAnsweringTaskData(ReaderTaskData):
+    """Questions and windows of their contexts."""
+
     learns_from, head = (Questions,), heads.SpansHead
     scores = ("exact match", "F1")
     form: EncodedQuestions
@@ -61,13 +63,14 @@ class QuestionAnsweringTaskData(ReaderTaskData):
 
 
 def layout_of(cfg: RunConfig) -> ContextLayout:
+    """Return the lengths of questions, windows and strides that data and model allow."""
     data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(data, Questions), "checked before a run begins"
     return ContextLayout(min(data.longest, longest or data.longest), data.longest_question, data.stride)
 
 
 class QuestionAnsweringValidator(ReaderValidator):
-    """How many answers are right, and how much of their words."""
+    """Validator of question answering: exact match and F1."""
 
     task_data: QuestionAnsweringTaskData
 

@@ -1,8 +1,8 @@
-"""Lessons in which a model reads examples whole and writes nothing: what they have in common.
+"""Shared base of tasks whose model reads whole examples and generates no text.
 
-runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (such as the labels)   report.json
+    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (labels etc.)   report.json
 
-A task adds which data and which head it takes, the form its examples have in a store, and how answers are judged.
+A task defines which data and which head it takes, how its examples are stored, and how predictions are scored.
 """
 
 import dataclasses
@@ -44,11 +44,13 @@ from dragoman.train.tasks.translation import in_order
 
 
 class ReaderTaskData(TaskData):
+    """Data of a task whose model reads whole examples."""
+
     model: type = EncoderConfig
     head: type
-    """The kind of head that the task takes."""
+    """Class of head that the task takes."""
     inputs: tuple[type, ...] = (TokenInput,)
-    """The kinds of inputs that it takes."""
+    """Classes of model inputs that the task takes."""
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.task: Any = cfg.task
@@ -68,7 +70,8 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def check_inputs(cls, cfg: RunConfig) -> None:
-        """
+        """Check that the model reads the kind of input that the data are.
+
         Raises:
             ConfigError: a model that reads something else than the data are.
         """
@@ -87,13 +90,13 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
-        """The kinds of inputs that read ``cfg.data``."""
+        """Return the classes of model inputs that read ``cfg.data``."""
         return cls.inputs
 
     @classmethod
     @abstractmethod
     def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> ExampleStore:
-        """How examples lie in the stores."""
+        """Return the store that encodes the examples."""
 
     @classmethod
     def open(cls, cfg: RunConfig, run: RunDirectory) -> "ReaderTaskData":
@@ -130,9 +133,10 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def find(cls, cfg: RunConfig) -> SplitExamples[Any]:
-        """
+        """Read and split the examples.
+
         Raises:
-            DataError: files that cannot be read, or too few examples.
+            DataError: a file cannot be read, or there are too few examples.
         """
         data: Any = cfg.data
         return data.split()
@@ -143,7 +147,7 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def texts_of(cls, example: Any) -> Sequence[str]:
-        """What a tokenizer learns from."""
+        """Return the texts of an example, for training the tokenizer."""
         return example.texts
 
     @classmethod
@@ -152,14 +156,14 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
-        """What is examined with, as it was given."""
+        """Write the held-out examples as they were given, for validation and evaluation."""
         for name, examples in (("valid", split.valid), ("test", split.test)):
             lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
             durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
 
     @classmethod
     def record(cls, example: Any) -> dict[str, Any]:
-        """An example as a line of JSON, which can be read again."""
+        """Return an example as a JSON object that can be read again."""
         return example._asdict()
 
     # ---- learning ---------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ class ReaderTaskData(TaskData):
         return resolve_auto(dataclasses.replace(cfg, task=task, model=model), width(model))
 
     def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
-        """Path, what the run file says there or None, and what it has to be."""
+        """Return sizes that the data determine: path, the run file's value or None, and the required value."""
         model = encoder(cfg)
         found: list[tuple[str, Any, Any]] = []
         if self.tokenizer:
@@ -184,11 +188,11 @@ class ReaderTaskData(TaskData):
         return found
 
     def settled_task(self) -> dict[str, Any]:
-        """The fields of the task that the data decide."""
+        """Return the fields of the task that the data determine."""
         return {"labels": self.labels} if self.labels else {}
 
     def sized(self, cfg: RunConfig) -> Any:
-        """The model with all sizes that the data decide."""
+        """Return the model with all sizes that the data determine."""
         return encoder(cfg).sized(vocab=self.vocab, classes=len(self.labels) or None)
 
     @property
@@ -201,7 +205,7 @@ class ReaderTaskData(TaskData):
 
     @property
     def noun(self) -> str:
-        """What there is in the stores."""
+        """Return the word for the stored examples, in the plural."""
         return "examples"
 
     @property
@@ -234,7 +238,7 @@ def width(model: Any) -> int:
 
 
 class ReaderValidator(Validator):
-    """The loss on all of the validation set, and what the task makes of the answers."""
+    """Validator over the whole validation set: the loss, and the task's scores."""
 
     def __init__(self, task_data: ReaderTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.shown, self.device = task_data, cfg.train.samples, device
@@ -254,9 +258,9 @@ class ReaderValidator(Validator):
 
     @abstractmethod
     def judge(self, model: Any, batch: Any) -> tuple[torch.Tensor, float, Sequence[Any]]:
-        """The plain loss, summed, and its count; and of each row the answer."""
+        """Return the summed plain loss, its count, and a prediction for each row."""
 
     @abstractmethod
     def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
-        """Figures of the answers to all rows, in their order; what the best checkpoint is chosen by, the lower the
-        better; and some examples."""
+        """Return scores of the predictions for all rows, in row order; the cost that chooses the best checkpoint, lower
+        is better; and some samples."""

@@ -1,4 +1,4 @@
-"""Tagging as a lesson: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
+"""Tagging task: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -20,6 +20,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class TaggingTaskData(ReaderTaskData):
+    """Sentences with a label for each word."""
+
     learns_from, head = (TaggedTexts,), heads.TaggingHead
     scores = ("accuracy",)
 
@@ -38,7 +40,7 @@ class TaggingTaskData(ReaderTaskData):
 
 
 class TaggingValidator(ReaderValidator):
-    """How many words have the right label, and how well spans are found."""
+    """Validator of tagging: accuracy of word labels, and F1 of spans or of labels."""
 
     def judge(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
         logits = model(batch.ids)
@@ -73,7 +75,7 @@ class TaggingValidator(ReaderValidator):
 
 
 def span_f1(true: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]]) -> float:
-    """The harmonic mean of precision and recall of spans, all kinds together; 0 where there are none."""
+    """Return the harmonic mean of precision and recall of spans, all kinds together; 0 where there are none."""
     pairs = [(spans(t), spans(g)) for t, g in zip(true, guessed, strict=True)]
     right, total = sum(len(t & g) for t, g in pairs), sum(len(t) + len(g) for t, g in pairs)
     return 2 * right / total if total else 0.0

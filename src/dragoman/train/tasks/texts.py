@@ -1,4 +1,4 @@
-"""Plain text as the material of a lesson: documents, or prompts with answers, tokenized into one stream.
+"""Shared base of tasks on plain text: documents, or prompts with answers, tokenized into one stream.
 
 runs/NAME/data/   train/   valid/ (token stores)   report.json
 """
@@ -26,7 +26,7 @@ CHUNK = 1000
 
 
 class TextTaskData(TaskData):
-    """A lesson on text alone."""
+    """Data of a task on text alone."""
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.cfg = cfg
@@ -35,7 +35,7 @@ class TextTaskData(TaskData):
 
     @classmethod
     def marks(cls, cfg: RunConfig) -> Sequence[str]:
-        """What the tokenizer must have besides text."""
+        """Return the special tokens that the tokenizer must have."""
         return ()
 
     @classmethod
@@ -71,7 +71,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
     if removed:
         yield Notice(f"removed: {', '.join(f'{n:,} {why}' for why, n in removed.items())}")
     yield Preparing("training the tokenizer")
-    # Of a document its text, of a pair both.
+    # documents have one text, pairs have two; the tokenizer is trained on all of them
     if cfg.start_from:
         tokenizer = (yield from earlier_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
     else:
@@ -91,7 +91,7 @@ def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
 
 
 def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
-    """Each from bos to eos; how much there is in all."""
+    """Store each document from bos to eos; return the totals."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
     with building(folder, {"text": len(tokenizer)}) as store:
@@ -108,7 +108,7 @@ def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Toke
 
 
 def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, between: str) -> dict[str, int]:
-    """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
+    """Store each pair from bos to eos, with the prompt marked as not to be learned; return the totals."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
     with building(folder, {"text": len(tokenizer), "counted": 2}) as store:

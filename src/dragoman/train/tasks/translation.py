@@ -1,4 +1,4 @@
-"""Translation as a lesson: pairs cleaned, split and tokenized; validation sentences translated and scored.
+"""Translation task: pairs cleaned, split and tokenized; validation sentences translated and scored.
 
 runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   hard.jsonl (text)   report.json
 """
@@ -49,6 +49,8 @@ from dragoman.train.tasks.task_data import (
 
 
 class TranslationTaskData(TaskData):
+    """Sentence pairs for translation."""
+
     learns_from, model = (PairsConfig,), TransformerConfig
     scores = ("BLEU", "chrF")
 
@@ -96,7 +98,7 @@ class TranslationTaskData(TaskData):
         return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """Without noise, which may drop some."""
+        """Return the sizes without noise, which may drop some tokens."""
         lengths = self.train.lengths[rows.rows]
         return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
@@ -161,7 +163,7 @@ def _pairs(cfg: RunConfig) -> PairsConfig:
 
 
 def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
-    """Training, validation and test pairs; what was removed on the way goes into ``report``."""
+    """Return training, validation and test pairs; write what was removed into ``report``."""
     pairs, cleaned = _cleaned(cfg)
     report["cleaning"] = dataclasses.asdict(cleaned)
     report["lines"] = [f"cleaning: {cleaned}"]
@@ -204,22 +206,23 @@ def _fewer_held_out(asked: HoldOut, held: HoldOut, pairs: int) -> str:
 
 
 def _with_context(pairs: list[Sourced]) -> str:
-    """
+    """Return a line on how many pairs have context.
+
     Raises:
         DataError: none of them has any.
     """
     some = sum(bool(pair.context) for pair in pairs)
     if not some:
         raise DataError(
-            "data.context: no pair has a sentence before it: sources are to have their sentences in the order of "
-            "documents, with an empty line between two, or a column that tells them apart (document)"
+            "data.context: no pair has a sentence before it: context needs sources with their sentences in the order "
+            "of documents, with an empty line between two, or a column that tells them apart (document)"
         )
     return f"context: {some:,} of {len(pairs):,} pairs have sentences before them"
 
 
 def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
-    """Sources with the same tags are cleaned as one text: what is a duplicate, a conflict or an unusual length is a
-    question about translations into the same language."""
+    """Clean the training sources; those with the same tags as one text. Duplicates, conflicts and unusual lengths are
+    judged among translations into the same language."""
     pairs, reports = [], []
     sourced = list(zip(names_of(cfg.train), cfg.train, strict=True))
     for tags in dict.fromkeys(tags_of(source) for source in cfg.train):
@@ -230,7 +233,7 @@ def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
 
 
 def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> list[Sourced]:
-    """With what their source has before each text, which is no business of cleaning's."""
+    """Add each source's prefix to its texts, after cleaning, which must not see it."""
     prefixes = {name: prefix_of(source) for name, source in sources.items()}
     return [pair._replace(source=prefix + pair.source) if (prefix := prefixes[pair.origin]) else pair for pair in pairs]
 
@@ -269,7 +272,7 @@ def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice,
 
 
 class TranslationValidator(Validator):
-    """The loss on all validation pairs; some of them translated and, if asked for, scored."""
+    """Validator of translation: the loss on all validation pairs; some are translated and, if configured, scored."""
 
     def __init__(self, task_data: TranslationTaskData, cfg: RunConfig, device: torch.device):
         assert isinstance(cfg.task, TranslationTask), "the lesson was chosen by it"
@@ -300,7 +303,7 @@ class TranslationValidator(Validator):
 
 
 def in_order(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """All rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
+    """Yield all rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
     order = np.argsort(lengths.max(axis=1), kind="stable")
     start = 0
     for i, longest in enumerate(lengths.max(axis=1)[order], start=1):
