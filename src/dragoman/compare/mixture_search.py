@@ -1,9 +1,13 @@
-"""Which weights should the sources of a run have? In trials of equal budget, each one's weight is raised in turn.
+"""Mixture search: find the weights of a run's sources. In trials of equal budget, each weight is raised in turn.
 
-OUT/plan.json                          what was asked, and what a trial is (plan.py)
-    prepared/                          the text, made ready once
-    trials/round-1/unchanged-seed-1/   run directories; others are called after the source whose weight is raised
+OUT/plan.json                          settings, and the description of a trial (search_plan.py)
+
+    prepared/                          the text, prepared once
+
+    trials/round-1/unchanged-seed-1/   run directories; others are named after the source whose weight is raised
+
     weights.yaml                       the proposed data.mixture
+
     report.json                        all figures
 """
 
@@ -38,54 +42,58 @@ class SearchPlanned:
     plan: SearchPlan
     trials: int
     done: int
-    """Of the trials; those were made before."""
+    """Number of trials that were finished before."""
     seconds: float
-    """That the others will take, as measured by a few steps."""
+    """Expected time of the remaining trials, as measured by a few steps."""
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """A trial goes on."""
+    """A trial makes progress."""
 
     name: str
     number: int
     trials: int
     done: float
-    """Of this trial, the share."""
+    """Fraction of this trial completed."""
     seconds_left: float
-    """Until all trials are done."""
+    """Expected time until all trials are done."""
 
 
 @dataclass(frozen=True)
 class TrialFinished:
+    """A trial is finished."""
+
     name: str
     number: int
     trials: int
     outcome: TrialResult
     before: bool
-    """It was made before, and not again."""
+    """True if it was finished before this search resumed."""
     seconds_left: float
-    """Until all trials are done."""
+    """Expected time until all trials are done."""
 
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a round says of one source."""
+    """Result of a round for one source."""
 
     before: float
-    """Share."""
+    """Share of the source before the round."""
     gain: Gain
     after: float
-    """Share."""
+    """Share of the source after the round."""
     tokens: float
-    """On either side, that a trial with the weights as they are learned from; mean over seeds."""
+    """Tokens on either side that a trial with unchanged weights learned from; mean over seeds."""
 
 
 @dataclass(frozen=True)
 class RoundFinished:
+    """A round is finished."""
+
     round: int
     losses: dict[str, list[float]]
-    """Validation loss of each trial, by what was raised and in the order of seeds."""
+    """Validation loss of each trial, by the raised source and in the order of seeds."""
     sources: dict[str, SourceResult]
 
     @property
@@ -99,16 +107,16 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class SearchCost:
-    """All trials together, as predicted and as measured."""
+    """Cost of all trials together, as predicted and as measured."""
 
     predicted_seconds: float
-    """Of learning alone."""
+    """Predicted time spent learning."""
     seconds: float
     predicted_flops: float
-    """6 N D."""
+    """Predicted operations, 6 N D."""
     flops: float
     least: float
-    """6 N D of the trial with the fewest tokens: all make equally many steps."""
+    """6 N D of the trial with the fewest tokens: all trials make equally many steps."""
     most: float
     counted: float | None
     """Operations in all products; None where that is not known."""
@@ -116,14 +124,16 @@ class SearchCost:
 
 @dataclass(frozen=True)
 class SearchFinished:
+    """The search has ended."""
+
     reason: str
     complete: bool
-    """False if it was interrupted and may go on."""
+    """False if it was interrupted and may be resumed."""
     cost: SearchCost | None = None
 
 
 Outcomes = dict[str, list[TrialResult]]
-"""By what was raised, and in the order of seeds."""
+"""Results by the raised source, in the order of seeds."""
 SearchEvent = Event | SearchPlanned | TrialProgress | TrialFinished | RoundFinished | SearchFinished
 
 
@@ -131,7 +141,7 @@ SearchEvent = Event | SearchPlanned | TrialProgress | TrialFinished | RoundFinis
 
 
 class MixtureSearch:
-    """A search that is about to begin or to go on at ``path``. ``events`` makes it happen.
+    """A mixture search that starts or resumes at ``path``; ``events`` runs it.
 
     Raises:
         ConfigError: the run has nothing to weigh, or nothing to weigh it by.
@@ -143,7 +153,7 @@ class MixtureSearch:
         self.asked = check(self.cfg, how, self.path)
 
     def events(self) -> Iterator[SearchEvent]:
-        """Everything that happens, to ``Ended``.
+        """Yield everything that happens, up to ``SearchFinished``.
 
         Raises:
             UserError: as ``plan`` and ``Run.events``; trials that are done stay so.
@@ -183,17 +193,17 @@ class MixtureSearch:
 
 
 class _Trials:
-    """All of a search, with the time that they take."""
+    """All trials of a search, and the time that they take."""
 
     def __init__(self, decided: SearchPlan, how: SearchSettings, path: Path):
         self.plan, self.how, self.path = decided, how, path
         self.all = (1 + len(decided.weights)) * how.seeds * how.rounds
         self.outcomes: list[TrialResult] = []
         self.taken: list[float] = []
-        """Seconds of each trial that this process made from beginning to end."""
+        """Seconds of each trial that this process ran from beginning to end."""
 
     def round(self, number: int, weights: SourceShares) -> Generator[SearchEvent, None, Outcomes]:
-        """Make what is not made yet."""
+        """Run the trials of a round that are not finished."""
         outcomes: Outcomes = {name: [] for name in (UNCHANGED, *weights)}
         for seed, name in product(range(1, self.how.seeds + 1), outcomes):
             trial = self._trial(number, name, seed, weights)
@@ -208,12 +218,12 @@ class _Trials:
         return outcomes
 
     def done(self) -> int:
-        """How many are made already."""
+        """Return the number of trials that are finished."""
         found = (Trial(path, self._cfg({}, 1)).outcome() for path in self.path.glob("trials/round-*/*-seed-*"))
         return min(self.all, sum(outcome is not None for outcome in found))
 
     def seconds_left(self, made: float) -> float:
-        """Once so many trials are made."""
+        """Return the expected time of the rest once ``made`` trials are finished."""
         return (self.all - made) * (fmean(self.taken) if self.taken else self.plan.seconds)
 
     def _trial(self, number: int, name: str, seed: int, weights: SourceShares) -> Trial:
@@ -241,7 +251,7 @@ class _Trials:
 
 
 def mixture(weights: SourceShares) -> dict[str, Any]:
-    """``data.mixture`` as a run file has it."""
+    """Return the ``data.mixture`` of a run file."""
     return to_dict(Weights(weights=dict(weights)))
 
 
@@ -262,7 +272,7 @@ def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float
 
 
 def _shown(share: float) -> float:
-    """With the digits that people see: what they paste is what the next round tries."""
+    """Round to the digits that are shown: the next round then tries exactly what people paste."""
     return float(f"{share:.6g}")
 
 
