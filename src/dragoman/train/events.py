@@ -67,6 +67,27 @@ class StepsReported:
     utilisation: float | None
     """Fraction of the machine's peak spent on these tokens (utilisation.py); None where that is not known."""
 
+    @classmethod
+    def of(cls, progress: RunProgress, lr: float, utilisation: float | None) -> "StepsReported":
+        """Return the report of the steps in the progress's window."""
+        window = progress.window
+        return cls(
+            step=progress.step,
+            total=progress.total,
+            loss=window.mean_loss,
+            lr=lr,
+            grad_norm=window.mean_grad_norm,
+            tokens=progress.tokens,
+            padding=1 - window.real / window.cells,
+            skipped=progress.skipped,
+            sources=dict(progress.sources),
+            seconds=progress.seconds,
+            seconds_left=progress.seconds_left,
+            cpu_seconds=progress.cpu_seconds,
+            tokens_per_second=window.real / window.seconds,
+            utilisation=utilisation,
+        )
+
 
 @dataclass(frozen=True)
 class ValidationSample:
