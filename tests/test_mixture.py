@@ -302,7 +302,7 @@ def test_a_run_of_one_source_tells_none(text, tmp_path):
 
 def test_minutes_and_shares_of_the_run_do_not_go_together(text, tmp_path):
     for name, path in (("stages", "data.mixture: stages"), ("easy first", "data.order: easy_first")):
-        with pytest.raises(ConfigError, match=f"{path} goes by shares of the run"):
+        with pytest.raises(ConfigError, match=f"{path} needs the number of steps in the run"):
             start(config(text, CHOICES[name], budget={"kind": "minutes", "minutes": 1}), tmp_path / "run")
 
 

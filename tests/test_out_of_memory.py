@@ -67,7 +67,7 @@ def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp
     events = list(start(tiny_run.config(pairs), tmp_path / "run").events())
     notices = [event.text for event in events if isinstance(event, Notice) and "out of memory" in event.text]
     assert notices[0] == (
-        "step 1: out of memory, made in smaller pieces; batches that fit: train.batch_tokens=200 train.accumulate=4"
+        "step 1: out of memory, computed in smaller pieces; batches that fit: train.batch_tokens=200 train.accumulate=4"
     )
     assert events[-1].step == 12
 

@@ -144,7 +144,7 @@ class MixtureSearch:
     """A mixture search that starts or resumes at ``path``; ``events`` runs it.
 
     Raises:
-        ConfigError: the run has nothing to weigh, or nothing to weigh it by.
+        ConfigError: the run has only one source, or no validation data.
         CheckpointError: something else is at ``path``, or a search with other settings.
     """
 
@@ -156,7 +156,7 @@ class MixtureSearch:
         """Yield everything that happens, up to ``SearchFinished``.
 
         Raises:
-            UserError: as ``plan`` and ``Run.events``; trials that are done stay so.
+            UserError: see ``plan`` and ``Trainer.events``; finished trials are kept.
         """
         try:
             with as_ctrl_c():

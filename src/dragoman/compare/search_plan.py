@@ -113,7 +113,7 @@ def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
     """Check the settings before anything is written; return those that must stay the same, as plain data.
 
     Raises:
-        ConfigError: the run has nothing to weigh, or nothing to weigh it by.
+        ConfigError: the run has only one source, or no validation data.
         CheckpointError: something else is at ``path``, or a search with other settings.
     """
     task_data = task_data_for(cfg)
@@ -169,8 +169,8 @@ def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any])
     """Prepare the text, count the cost of a step and time a few; or load the plan from ``path``.
 
     Raises:
-        ConfigError: a budget too small for a step.
-        DataError: text that cannot be read, or a source or a validation set of which nothing is left.
+        ConfigError: the budget is too small for one step.
+        DataError: text cannot be read, or a source or the validation set has no pairs left.
     """
     task_data = yield from prepare(cfg, path / PREPARED)
     if (path / PLAN).exists():
@@ -211,7 +211,7 @@ def _weights(data: PairsConfig, task_data: TranslationTaskData) -> dict[str, flo
     """Return the shares of the run's current mixture.
 
     Raises:
-        DataError: a source of which no pair is left.
+        DataError: a source has no pairs left.
     """
     sizes, names = task_data.train.sources, names_of(data.train)
     drawing.check_left(replace(data, mixture=Weights(weights=dict.fromkeys(names, 1.0))), sizes)

@@ -74,7 +74,7 @@ class Trial:
 
         Raises:
             KeyboardInterrupt: a signal came; all is saved.
-            UserError: as ``Run.events``.
+            UserError: see ``Trainer.events``.
         """
         yield from self._run(prepared).events()
         if self.outcome() is None:
@@ -108,7 +108,7 @@ def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, TaskData]:
     """Prepare the text in ``path``, if it is not there. A failure leaves nothing behind.
 
     Raises:
-        DataError, ConfigError, CheckpointError: as a run that begins.
+        DataError, ConfigError, CheckpointError: see ``Trainer.prepare``.
     """
     run = start_or_resume(cfg, path)
     try:

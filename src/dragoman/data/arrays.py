@@ -119,7 +119,7 @@ def read_array(path: Path) -> np.ndarray:
     """Read the array of a .npy file, whose first dimension is the examples.
 
     Raises:
-        DataError: no such file, or one that holds something else.
+        DataError: no such file, or it holds something else.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -220,7 +220,7 @@ def guess_arrays(path: str) -> ArraySource:
     """Return the kind of source that ``path`` is by its name.
 
     Raises:
-        ConfigError: the name does not tell.
+        ConfigError: the name does not identify it.
     """
     if Path(path).is_dir():
         return ImageFolder(path=path)
@@ -258,7 +258,7 @@ class LabelledArrays:
         """Read the examples and split them into training, validation and test set.
 
         Raises:
-            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+            DataError: a file that cannot be read, a label that no training example has, or too few examples.
         """
         sources = self.train, self.valid, self.test
         found = set_apart_labelled(sources, read_arrays, lambda example: [example.label], self.hold_out, self.overlap)

@@ -185,7 +185,7 @@ class CorruptionVocabulary:
     """Tokens that a corruption needs from a tokenizer.
 
     Raises:
-        ConfigError: it lacks a mark that the corruption needs.
+        ConfigError: the tokenizer lacks a special token that the corruption needs.
     """
 
     def __init__(self, tokenizer: Tokenizer, corruption: Masking | Corruption, longest: int):

@@ -30,7 +30,7 @@ class ExampleStore(ABC):
         """Return the rows of ``examples``, by column.
 
         Raises:
-            DataError: an example that cannot be read; the message opens with its place.
+            DataError: an example cannot be read; the message begins with its location.
         """
 
     @abstractmethod

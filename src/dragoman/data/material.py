@@ -41,7 +41,7 @@ class Material(ABC):
         """Return the flat numbers of each example.
 
         Raises:
-            DataError: something that the model cannot read; the message opens with its place.
+            DataError: the model cannot read an example; the message begins with its location.
         """
 
     @abstractmethod
@@ -224,7 +224,7 @@ def material_of(
     images.
 
     Raises:
-        ConfigError: texts, and no tokenizer.
+        ConfigError: the model reads texts and there is no tokenizer.
     """
     longest = min(filter(None, (longest, _length(inputs))), default=LONGEST)
     match inputs:

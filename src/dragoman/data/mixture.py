@@ -60,7 +60,7 @@ class Weights:
         """Check that every source has a weight and nothing else has.
 
         Raises:
-            ConfigError: a source without a weight, a weight of no source, one that is negative, or nothing but zeros.
+            ConfigError: a source has no weight, a weight has no source or is negative, or all are zero.
         """
         for name in self.weights:
             if name not in names:
@@ -98,7 +98,7 @@ class Stages:
         """Check that stages begin one after the other, with valid weights.
 
         Raises:
-            ConfigError: stages that do not begin one after the other from 0 on, or weights that are none.
+            ConfigError: stages do not begin one after the other from 0, or weights are invalid.
         """
         begins = [stage.begins for stage in self.stages]
         if begins[:1] != [0] or any(after <= before for before, after in pairwise(begins)):

@@ -92,7 +92,7 @@ class ContextLayout(NamedTuple):
         """Return the layout if a question leaves room for its context.
 
         Raises:
-            ConfigError: a question may leave no place for its context.
+            ConfigError: a question may leave no room for its context.
         """
         if self.longest < self.question + FRAME + 1:
             raise ConfigError(

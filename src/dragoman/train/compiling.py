@@ -138,7 +138,7 @@ class Off:
         """Check that a program can be compiled with these settings.
 
         Raises:
-            ConfigError: settings that a program cannot be made for.
+            ConfigError: a program cannot be compiled with these settings.
         """
 
 

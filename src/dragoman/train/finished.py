@@ -13,7 +13,7 @@ def drop_optimizer_states(run: RunDirectory, *, keep: int) -> None:
     """Drop the optimizer's state from all checkpoints but the newest ``keep``; damaged ones stay as they are.
 
     Raises:
-        CheckpointError: one cannot be written to.
+        CheckpointError: a checkpoint cannot be written to.
     """
     for checkpoint in run.checkpoints()[: -max(keep, 1)]:
         try:

@@ -46,7 +46,7 @@ def follow(
     """Evaluate checkpoints with ``examine``, newest first, until all have a line and training has ended.
 
     Raises:
-        CheckpointError: a damaged checkpoint, that nobody has removed meanwhile.
+        CheckpointError: a damaged checkpoint that has not been removed meanwhile.
     """
     done = {line["seal"] for line in lines.lines()}
     while True:

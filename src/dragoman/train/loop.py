@@ -103,7 +103,7 @@ def train_step(
     """Make one step on ``parts``, and on those of the other processes, as if they were one batch.
 
     Raises:
-        Diverged: this is the last of ``rules.give_up_after`` steps in a row without a finite gradient.
+        Diverged: this was the last of ``rules.give_up_after`` steps in a row without a finite gradient.
         OutOfMemory: a part does not fit; nothing was changed.
     """
     optimizer.zero_grad(set_to_none=True)

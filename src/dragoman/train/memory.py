@@ -35,7 +35,7 @@ class Stop:
         """Return ``parts`` in smaller pieces; ``failed`` is the one that did not fit.
 
         Raises:
-            OutOfMemory: there is none.
+            OutOfMemory: nothing smaller is possible.
         """
         raise OutOfMemory(f"out of memory on a batch of {size(failed)}")
 

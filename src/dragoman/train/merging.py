@@ -16,7 +16,7 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
     The texts to validate and test with are copied, and the files that an export needs.
 
     Raises:
-        CheckpointError: a run without adapters, one that cannot be read, or something at ``merged`` already.
+        CheckpointError: a run without adapters, one that cannot be read, or ``merged`` exists.
     """
     earlier, merged = RunDirectory.open(run), Path(merged)
     if not (earlier.path / BASE).exists():

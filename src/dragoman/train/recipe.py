@@ -248,7 +248,7 @@ def _check_tokenizers(cfg: RunConfig, start: WarmStart) -> None:
     """Check that the run file asks for the tokenizers of the run it starts from.
 
     Raises:
-        ConfigError: the run file asks for other tokenizers than those of the run it begins with.
+        ConfigError: it asks for other tokenizers.
     """
     config = run_config(start.run)
     usual = {field.name: field.default for field in dataclasses.fields(RunConfig)}
@@ -279,7 +279,7 @@ def writer(cfg: RunConfig) -> TransformerConfig:
     """Return the model of a run that generates text.
 
     Raises:
-        ConfigError: it is of a family that does not.
+        ConfigError: the model's family generates no text.
     """
     if not isinstance(cfg.model, TransformerConfig):
         task, model = kind_of(type(cfg.task)), kind_of(type(cfg.model))

@@ -86,8 +86,8 @@ def follow(group: SingleProcess) -> Trainer:
     """Open the run that the first process starts or resumes, in another process.
 
     Raises:
-        ProcessLost: that one has left instead, and said why.
-        CheckpointError: this process cannot read what that one has; all must see the same folders.
+        ProcessLost: the first process has left instead, and reported why.
+        CheckpointError: this process cannot read the run; all must see the same folders.
     """
     told = json.loads(group.wait_for(TOLD))
     directory = RunDirectory.open(told["path"])
@@ -102,7 +102,7 @@ def _check(cfg: RunConfig) -> None:
     """Check settings of ``train`` against one another and the model.
 
     Raises:
-        ConfigError: settings of ``train`` that do not go together, or not with this model.
+        ConfigError: settings that conflict with one another or with this model.
     """
     check(cfg.train.parallel, cfg.train.optimizer)
     cfg.train.compile.check(cfg.train, cfg.model)

@@ -57,7 +57,7 @@ class NullLogger:
         """Write a checkpoint, and remove those that need not be kept.
 
         Raises:
-            CheckpointError: it cannot be written; all others are as they were.
+            CheckpointError: it cannot be written; all others are unchanged.
         """
         return Saved(progress.step, self.directory.folder / step_name(progress.step), best)
 

@@ -24,7 +24,7 @@ def validate(
 
     Raises:
         Diverged: the loss is not a number.
-        OutOfMemory: memory does not suffice for that.
+        OutOfMemory: memory does not suffice for the validation.
     """
     model.eval()
     try:

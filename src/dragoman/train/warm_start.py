@@ -48,7 +48,7 @@ class WarmStart:
         it.
 
         Raises:
-            ConfigError: more pieces than the texts yield.
+            ConfigError: the texts yield fewer new pieces than configured.
         """
         source, target = RunDirectory.open(self.run).tokenizers()
         if source is target:
@@ -62,7 +62,7 @@ class WarmStart:
         """Check that a ``model`` on the meta device fits the earlier weights; its vocabulary may grow later.
 
         Raises:
-            ConfigError: as ``begin``.
+            ConfigError: see ``begin``.
             CheckpointError: no such run or checkpoint.
         """
         given = RunDirectory.open(self.run).shapes(self.checkpoint)
@@ -83,8 +83,8 @@ class WarmStart:
         files it has to keep of the earlier one.
 
         Raises:
-            ConfigError: a weight that is not there or has another shape, and is not to begin anew; a pattern that is
-                the name of no weight; nothing left to learn.
+            ConfigError: a weight that is missing or has another shape, and is not reset; a pattern that matches no
+                weight; nothing left to train.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
         if anew:

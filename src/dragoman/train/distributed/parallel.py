@@ -157,7 +157,7 @@ def check(parallel: Parallel, optimizer: Any) -> None:
     """Check that the optimizer works with the way the model is distributed.
 
     Raises:
-        ConfigError: an optimizer that has to see whole matrices, where each process has a share of them.
+        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them.
     """
     if isinstance(parallel, Sharded) and not isinstance(optimizer, Adam | AdamW):
         other = kind_of(type(optimizer))

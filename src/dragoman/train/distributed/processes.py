@@ -64,7 +64,7 @@ class SingleProcess:
         """Wait until the first process publishes this key and return the text.
 
         Raises:
-            ProcessLost: it leaves instead.
+            ProcessLost: another process leaves instead.
         """
         raise AssertionError("a single process never waits for another")
 
@@ -139,7 +139,7 @@ def join_group() -> Iterator[SingleProcess]:
     """Join the process group that torchrun or ``--processes`` started; yield a group of one if there is none.
 
     Raises:
-        ConfigError: they cannot find one another.
+        ConfigError: the processes cannot find one another.
     """
     if (count := int(os.environ.get("WORLD_SIZE", "1"))) == 1:
         yield SingleProcess()

@@ -21,7 +21,7 @@ def check(cfg: RunConfig, data: PairsConfig) -> None:
     """Check that mixture and order fit the sources and the budget.
 
     Raises:
-        ConfigError: a mixture of other sources than there are, or one that must know how long the run is and cannot.
+        ConfigError: the mixture names other sources, or needs the run's length, unknown in minutes.
     """
     names = names_of(data.train)
     with at("data.train"):
@@ -40,7 +40,7 @@ def check_left(data: PairsConfig, left: dict[str, int]) -> None:
     """Check that every source of the mixture has pairs left.
 
     Raises:
-        DataError: a mixture is to draw from a source of which no pair is left.
+        DataError: the mixture draws from a source with no pairs left.
     """
     for name in names_of(data.train):
         if not isinstance(data.mixture, Concatenate) and data.mixture.used(name) and not left.get(name):
@@ -59,7 +59,7 @@ def check_marks(data: PairsConfig, tokenizer: Tokenizer) -> None:
     """Check that the tokenizer has the special tokens that the data need.
 
     Raises:
-        ConfigError: a tag, a separator, or the mark of noise, that the tokenizer lacks, since it was trained before.
+        ConfigError: it lacks a tag, a separator or the mask token, because it was trained without them.
     """
     with at("data.context"):
         if data.context.marks:

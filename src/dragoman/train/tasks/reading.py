@@ -73,7 +73,7 @@ class ReaderTaskData(TaskData):
         """Check that the model reads the kind of input that the data are.
 
         Raises:
-            ConfigError: a model that reads something else than the data are.
+            ConfigError: the model reads another kind of input.
         """
         if not isinstance(encoder(cfg).inputs, wanted := cls.inputs_of(cfg)):
             kinds = " or ".join(map(kind_of, wanted))

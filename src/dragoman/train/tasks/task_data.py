@@ -80,8 +80,8 @@ class TaskData(ABC):
         """Check the configuration before anything is written.
 
         Raises:
-            ConfigError: another kind of data or model than the task takes, sizes that do not fit one another, or a
-                figure that the task does not have.
+            ConfigError: the task takes another kind of data or model, sizes do not fit one another, or the
+                task has no such score.
         """
         for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, (cls.model,))):
             if not isinstance(given, wanted):
@@ -217,7 +217,7 @@ def mean_nll(nll: Callable[[Any], tuple[Any, Any]], batches: Any, stop: Callable
     """Return the mean over all tokens of all ``batches``; None if ``stop`` became true meanwhile.
 
     Raises:
-        Diverged: it is not a number.
+        Diverged: the mean is not finite.
     """
     summed, count = 0.0, 0.0
     for batch in batches:

@@ -209,7 +209,7 @@ def _with_context(pairs: list[Sourced]) -> str:
     """Return a line on how many pairs have context.
 
     Raises:
-        DataError: none of them has any.
+        DataError: no pair has context.
     """
     some = sum(bool(pair.context) for pair in pairs)
     if not some:
