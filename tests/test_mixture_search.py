@@ -184,11 +184,12 @@ def test_a_search_that_is_stopped_while_it_prepares_leaves_nothing(text, tmp_pat
 # ---- mistakes -------------------------------------------------------------------------------------
 
 STEPS = ["--steps", "5"]
+TRIAL_LENGTH = "the length of a trial is missing or given twice: use either --steps or --flops"
 MISTAKES = {
-    "no length": ([], "the length of a trial is missing or given twice: use either --steps or --flops"),
+    "no length": ([], TRIAL_LENGTH),
     "both lengths": (
         [*STEPS, "--flops", "1e9"],
-        "the length of a trial is missing or given twice: use either --steps or --flops",
+        TRIAL_LENGTH,
     ),
     "one seed": ([*STEPS, "--seeds", "1"], "seeds: must be greater than or equal to 2, got 1"),
     "no factor": ([*STEPS, "--step", "1"], "step: must be greater than 1"),
