@@ -24,6 +24,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dragoman.errors import ConfigError
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""Part of a whole, from 0 to 1."""
+
 T = TypeVar("T")
 
 # ---- declaring ------------------------------------------------------------------------------------

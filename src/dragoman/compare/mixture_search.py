@@ -148,9 +148,9 @@ class MixtureSearch:
         CheckpointError: something else is at ``path``, or a search with other settings.
     """
 
-    def __init__(self, cfg: RunConfig, how: SearchSettings, path: str | Path):
-        self.cfg, self.how, self.path = bare(cfg), how, Path(path)
-        self.asked = check(self.cfg, how, self.path)
+    def __init__(self, cfg: RunConfig, settings: SearchSettings, path: str | Path):
+        self.cfg, self.settings, self.path = bare(cfg), settings, Path(path)
+        self.asked = check(self.cfg, settings, self.path)
 
     def events(self) -> Iterator[SearchEvent]:
         """Yield everything that happens, up to ``SearchFinished``.
@@ -165,13 +165,13 @@ class MixtureSearch:
             yield SearchFinished("the same command goes on" if self.path.exists() else "nothing is left of it", False)
 
     def _search(self) -> Iterator[SearchEvent]:
-        decided = yield from plan(self.cfg, self.how, self.path, self.asked)
-        trials = _Trials(decided, self.how, self.path)
+        decided = yield from plan(self.cfg, self.settings, self.path, self.asked)
+        trials = _Trials(decided, self.settings, self.path)
         yield SearchPlanned(decided, trials.all, trials.done(), trials.seconds_left(trials.done()))
         weights, rounds, cost = decided.weights, list[RoundFinished](), None
-        for number in range(1, self.how.rounds + 1):
+        for number in range(1, self.settings.rounds + 1):
             outcomes = yield from trials.round(number, weights)
-            rounds.append(_weighed(number, outcomes, weights, self.how.step))
+            rounds.append(_round_result(number, outcomes, weights, self.settings.step))
             cost, weights = _cost(decided, trials.outcomes), rounds[-1].weights
             self._write(decided, rounds, cost)
             yield rounds[-1]
@@ -183,9 +183,9 @@ class MixtureSearch:
 
     def _write(self, decided: SearchPlan, rounds: list[RoundFinished], cost: SearchCost) -> None:
         report = {
-            "asked": to_dict(self.how),
+            "asked": to_dict(self.settings),
             "trial": {name: value for name, value in to_dict(decided).items() if name not in ("asked", "cfg")},
-            "rounds": [asdict(seen) for seen in rounds],
+            "rounds": [asdict(result) for result in rounds],
             "cost": asdict(cost),
         }
         durable.replace(self.path / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
@@ -195,9 +195,9 @@ class MixtureSearch:
 class _Trials:
     """All trials of a search, and the time that they take."""
 
-    def __init__(self, decided: SearchPlan, how: SearchSettings, path: Path):
-        self.plan, self.how, self.path = decided, how, path
-        self.all = (1 + len(decided.weights)) * how.seeds * how.rounds
+    def __init__(self, decided: SearchPlan, settings: SearchSettings, path: Path):
+        self.plan, self.settings, self.path = decided, settings, path
+        self.all = (1 + len(decided.weights)) * settings.seeds * settings.rounds
         self.outcomes: list[TrialResult] = []
         self.taken: list[float] = []
         """Seconds of each trial that this process ran from beginning to end."""
@@ -205,7 +205,7 @@ class _Trials:
     def round(self, number: int, weights: SourceShares) -> Generator[SearchEvent, None, Outcomes]:
         """Run the trials of a round that are not finished."""
         outcomes: Outcomes = {name: [] for name in (UNCHANGED, *weights)}
-        for seed, name in product(range(1, self.how.seeds + 1), outcomes):
+        for seed, name in product(range(1, self.settings.seeds + 1), outcomes):
             trial = self._trial(number, name, seed, weights)
             if not (before := trial.outcome()):
                 yield from self._make(trial)
@@ -227,7 +227,7 @@ class _Trials:
         return (self.all - made) * (fmean(self.taken) if self.taken else self.plan.seconds)
 
     def _trial(self, number: int, name: str, seed: int, weights: SourceShares) -> Trial:
-        mixed = dict(weights) if name == UNCHANGED else raised(weights, name, self.how.step)
+        mixed = dict(weights) if name == UNCHANGED else raised(weights, name, self.settings.step)
         folder = f"{name.replace('/', '%2F')}-seed-{seed}"
         return Trial(self.path / "trials" / f"round-{number}" / folder, self._cfg(mixed, seed))
 
@@ -255,7 +255,7 @@ def mixture(weights: SourceShares) -> dict[str, Any]:
     return to_dict(Weights(weights=dict(weights)))
 
 
-def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float) -> RoundFinished:
+def _round_result(number: int, outcomes: Outcomes, weights: SourceShares, step: float) -> RoundFinished:
     losses = {name: [outcome.loss for outcome in some] for name, some in outcomes.items()}
     gains = {name: gain(losses[UNCHANGED], losses[name], step) for name in weights}
     after = propose(weights, gains, step)
@@ -263,7 +263,7 @@ def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float
         name: SourceResult(
             before=weights[name],
             gain=gains[name],
-            after=_shown(after[name]),
+            after=_rounded(after[name]),
             tokens=fmean(outcome.sources.get(name, 0) for outcome in outcomes[UNCHANGED]),
         )
         for name in weights
@@ -271,7 +271,7 @@ def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float
     return RoundFinished(number, losses, sources)
 
 
-def _shown(share: float) -> float:
+def _rounded(share: float) -> float:
     """Round to the digits that are shown: the next round then tries exactly what people paste."""
     return float(f"{share:.6g}")
 

@@ -109,7 +109,7 @@ class SearchPlan:
 # ---- deciding it ----------------------------------------------------------------------------------
 
 
-def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
+def check(cfg: RunConfig, settings: SearchSettings, path: Path) -> dict[str, Any]:
     """Check the settings before anything is written; return those that must stay the same, as plain data.
 
     Raises:
@@ -125,7 +125,7 @@ def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
         raise ConfigError(
             "data.valid: no validation text to measure gains on: name one that is like the text to be translated"
         )
-    asked = json.loads(json.dumps({"run": to_dict(cfg), "budget": to_dict(how.budget), "step": how.step}))
+    asked = json.loads(json.dumps({"run": to_dict(cfg), "budget": to_dict(settings.budget), "step": settings.step}))
     _check_place(path, asked)
     return asked
 
@@ -165,7 +165,9 @@ def load_plan(path: Path) -> SearchPlan:
     return from_dict(SearchPlan, plain, where=str(path / PLAN))
 
 
-def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any]) -> Generator[Event, None, SearchPlan]:
+def plan(
+    cfg: RunConfig, settings: SearchSettings, path: Path, asked: dict[str, Any]
+) -> Generator[Event, None, SearchPlan]:
     """Prepare the text, count the cost of a step and time a few; or load the plan from ``path``.
 
     Raises:
@@ -185,7 +187,7 @@ def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any])
     real, cells = (sum(size) / SAMPLED for size in zip(*sizes, strict=True))
     counted = utilisation.per_position(cfg, task_data, batches)
     parameters, tokens = sum(p.numel() for p in hidden(task_data.outline(cfg))), real / 2
-    steps = how.budget.steps_at(6 * parameters * tokens)
+    steps = settings.budget.steps_at(6 * parameters * tokens)
     if not steps:
         raise ConfigError(
             f"--flops: less than one step, which takes {6 * parameters * tokens:.2g}: 6 x {parameters:,} parameters x "
@@ -214,5 +216,5 @@ def _weights(data: PairsConfig, task_data: TranslationTaskData) -> dict[str, flo
         DataError: a source has no pairs left.
     """
     sizes, names = task_data.train.sources, names_of(data.train)
-    drawing.check_left(replace(data, mixture=Weights(weights=dict.fromkeys(names, 1.0))), sizes)
+    drawing.check_remaining(replace(data, mixture=Weights(weights=dict.fromkeys(names, 1.0))), sizes)
     return dict(zip(names, data.mixture.shares({name: sizes[name] for name in names}, 0.0), strict=True))

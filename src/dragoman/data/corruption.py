@@ -12,13 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 
-from dragoman.config import OneOf, config
+from dragoman.config import Fraction, OneOf, config
 from dragoman.data.packing import IGNORE
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 IdArray = Int[np.ndarray, "_"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 MASK = ("⟨mask⟩", "[MASK]", "<mask>")
 """Names that tokenizers have for the mask token; the first is ours."""
@@ -60,11 +59,11 @@ class Masking:
     """BERT's masking: most of the chosen tokens become a mask, some another token, and some stay (Devlin et al.,
     arXiv:1810.04805, section 3.1)."""
 
-    share: Part = 0.15
+    share: OpenFraction = 0.15
     """Fraction of the tokens that are predicted."""
-    masked: Share = 0.8
+    masked: Fraction = 0.8
     """Fraction of the predicted tokens that become a mask."""
-    exchanged: Share = 0.1
+    exchanged: Fraction = 0.1
     """Fraction of the predicted tokens that become any other token; the rest stays as it is."""
 
     def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
@@ -89,7 +88,7 @@ class SpanCorruption:
     sentinel (Raffel et al., arXiv:1910.10683, section 3.1.4). As in their code, no sentinel follows the last span;
     unlike there, the last span need not end the text."""
 
-    share: Part = 0.15
+    share: OpenFraction = 0.15
     """Fraction of the tokens that are hidden."""
     span: Annotated[float, Field(ge=1)] = 3.0
     """Mean length of a hidden span in tokens."""
@@ -127,7 +126,7 @@ class TextInfilling:
     """BART's text infilling: each hidden span, of any length including 0, becomes one mask, sentences are permuted, and
     the whole text is generated (Lewis et al., arXiv:1910.13461, section 2.2)."""
 
-    share: Part = 0.3
+    share: OpenFraction = 0.3
     """Fraction of the tokens that are hidden."""
     span: PositiveFloat = 3.0
     """Mean number of tokens in a span, which is Poisson distributed."""
@@ -174,8 +173,8 @@ def poisson(mean: float, uniform: Float[np.ndarray, "N"]) -> Int[np.ndarray, "N"
     """Return Poisson-distributed numbers, by inversion of ``uniform`` ones."""
     counts = np.arange(int(10 + 10 * mean))
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
-    chance = np.exp(counts * np.log(mean) - mean - log_factorial)
-    return np.searchsorted(np.cumsum(chance), uniform, side="right")
+    probability = np.exp(counts * np.log(mean) - mean - log_factorial)
+    return np.searchsorted(np.cumsum(probability), uniform, side="right")
 
 
 # ---- special tokens --------------------------------------------------------------------
@@ -208,7 +207,7 @@ def marks(corruption: Masking | Corruption, longest: int) -> list[str]:
     return [MASK[0]]
 
 
-def corrupted(
+def corrupt_texts(
     texts: Iterable[IdArray], draws: Iterable[RandomDraw], corruption: Corruption, vocabulary: CorruptionVocabulary
 ) -> tuple[list[IdArray], list[IdArray]]:
     """Return inputs and targets of the texts, both ending with eos; each text has its own random numbers."""

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.data.example_store import ExampleStore, one_sided_lengths
-from dragoman.data.material import Material, moved
+from dragoman.data.material import Material, to_device
 from dragoman.model.positions.tokens import Frames
 from dragoman.text.store import Store
 
@@ -25,7 +25,7 @@ class LabelledBatch(NamedTuple):
     labels: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
-        return LabelledBatch(moved(self.inputs, device), self.labels.to(device, non_blocking=True))
+        return LabelledBatch(to_device(self.inputs, device), self.labels.to(device, non_blocking=True))
 
 
 class LabelledExamples(ExampleStore):

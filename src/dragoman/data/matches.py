@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.data.captions import CaptionedImage
 from dragoman.data.example_store import ExampleStore
-from dragoman.data.material import ImageMaterial, Material, moved
+from dragoman.data.material import ImageMaterial, Material, to_device
 from dragoman.model.positions.tokens import Frames
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store
@@ -27,7 +27,7 @@ class MatchedBatch(NamedTuple):
     """Second items: row i belongs to row i of ``first``."""
 
     def to(self, device: torch.device | str) -> "MatchedBatch":
-        return MatchedBatch(moved(self.first, device), moved(self.second, device))
+        return MatchedBatch(to_device(self.first, device), to_device(self.second, device))
 
 
 class MatchedExamples(ExampleStore):

@@ -85,12 +85,12 @@ class IdMaterial(Material):
         return padded(rows)
 
 
-def moved(inputs: Tensor | Frames, device: torch.device | str) -> Tensor | Frames:
+def to_device(inputs: Tensor | Frames, device: torch.device | str) -> Tensor | Frames:
     """Return ``inputs`` on ``device``."""
     return _each(inputs, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def repeated(inputs: Tensor | Frames, times: int) -> Tensor | Frames:
+def repeat_batch(inputs: Tensor | Frames, times: int) -> Tensor | Frames:
     """Return the batch concatenated ``times`` times."""
     return inputs if times == 1 else _each(inputs, lambda tensor: torch.cat([tensor] * times))
 

@@ -21,7 +21,7 @@ from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
-Chance = Annotated[float, Field(ge=0, lt=1)]
+NoiseRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 @config
@@ -41,9 +41,9 @@ class WordNoise:
     """Word noise: dropped, masked and displaced tokens (Lample et al., arXiv:1711.00043, section 2.3; masking from
     Edunov et al.)."""
 
-    drop: Chance = 0.1
+    drop: NoiseRate = 0.1
     """Probability that a token is dropped."""
-    blank: Chance = 0.1
+    blank: NoiseRate = 0.1
     """Probability that a remaining token is replaced by the mask token."""
     distance: NonNegativeInt = 3
     """Maximum displacement of a token when tokens are shuffled locally; 0 for none."""

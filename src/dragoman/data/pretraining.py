@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 
 from dragoman.data.batch import Batches, PairBatch, as_batch
-from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupted
+from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupt_texts
 from dragoman.data.packing import IGNORE, PackedRow, RowBatches, TextBatch, pieces
 from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
@@ -99,7 +99,7 @@ def hide(
 ) -> PairBatch:
     """Return each row as a corrupted source and the target to be generated."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
-    return as_batch(*map(padded, corrupted(texts, draws, corruption, vocabulary)))
+    return as_batch(*map(padded, corrupt_texts(texts, draws, corruption, vocabulary)))
 
 
 def _drawn(text: Column, row: PackedRow, seed: int, step: int) -> Iterator[tuple[IdArray, RandomDraw]]:

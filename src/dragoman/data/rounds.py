@@ -39,7 +39,7 @@ class SourcePool:
         """Return the mean number of tokens of the larger side over the easiest ``count``."""
         return float(self.ends[count - 1]) / count
 
-    def passing(self, begin: int, end: int) -> Int[np.ndarray, "drawn"]:
+    def take(self, begin: int, end: int) -> Int[np.ndarray, "drawn"]:
         """Return the rows from ``begin`` to ``end`` in the sequence of random permutations of all."""
         n, parts = len(self), []
         while begin < end:
@@ -67,7 +67,7 @@ class Rounds:
         pools: Sequence[np.ndarray],
         *,
         shares: Callable[[int], Sequence[float]],
-        opened: Callable[[int], float],
+        available: Callable[[int], float],
         steps_per_epoch: int,
         tokens: int,
         seed: int,
@@ -84,7 +84,7 @@ class Rounds:
         self.lengths, self.tokens, self.seed, self.accumulate = lengths, tokens, seed, accumulate
         larger = lengths.max(axis=1)
         self.pools = [SourcePool(rows, larger[rows], [seed, 1, i]) for i, rows in enumerate(pools)]
-        self.shares, self.opened = shares, opened
+        self.shares, self.available = shares, available
         self._ends = [np.zeros(len(pools))]
         self._round: tuple[int, list[np.ndarray]] | None = None
 
@@ -103,18 +103,18 @@ class Rounds:
     def drawn(self, number: int) -> Int[np.ndarray, "drawn"]:
         """Return the rows drawn for a round, pool after pool."""
         raw = np.random.PCG64([self.seed, 2, number]).random_raw
-        begins, ends = self._until(number).astype(np.int64), self._until(number + 1).astype(np.int64)
+        begins, ends = self._drawn_before(number).astype(np.int64), self._drawn_before(number + 1).astype(np.int64)
         parts = []
         for pool, begin, end in zip(self.pools, begins.tolist(), ends.tolist(), strict=True):
-            count = self._open(pool, number)
+            count = self._num_available(pool, number)
             whole = count == len(pool)
-            parts.append(pool.passing(begin, end) if whole else pool.easiest(count, end - begin, raw))
+            parts.append(pool.take(begin, end) if whole else pool.easiest(count, end - begin, raw))
         return np.concatenate(parts)
 
-    def _open(self, pool: SourcePool, number: int) -> int:
-        return max(1, min(len(pool), round(self.opened(number * self.steps) * len(pool))))
+    def _num_available(self, pool: SourcePool, number: int) -> int:
+        return max(1, min(len(pool), round(self.available(number * self.steps) * len(pool))))
 
-    def _until(self, number: int) -> Float[np.ndarray, "pools"]:
+    def _drawn_before(self, number: int) -> Float[np.ndarray, "pools"]:
         """Return the number of pairs each pool has given before this round, not rounded."""
         while len(self._ends) <= number:
             self._ends.append(self._ends[-1] + self._portions(len(self._ends) - 1))
@@ -122,7 +122,7 @@ class Rounds:
 
     def _portions(self, number: int) -> Float[np.ndarray, "pools"]:
         shares = np.array(self.shares(number * self.steps))
-        cost = float(shares @ [pool.cost(self._open(pool, number)) for pool in self.pools])
+        cost = float(shares @ [pool.cost(self._num_available(pool, number)) for pool in self.pools])
         batches = self.steps * self.accumulate
         room = max(self.tokens - cost / 2, cost)  # on average half a pair's room stays empty at a batch's end
         return shares * max(SPARE * batches * room / cost, batches + len(self.pools))

@@ -140,10 +140,10 @@ class EncodedQuestions(ExampleStore):
 
     def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[ContextWindow]]:
         """Yield the windows of each context and question."""
-        for question, (ids, offsets) in self._read(asked):
+        for question, (ids, offsets) in self._encode(asked):
             yield list(windows(question, ids, offsets, self.layout))
 
-    def _read(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
+    def _encode(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
         """Yield the ids of each question, and its encoded context."""
         questions = self.tokenizer.encode_batch([question for _, question in asked])
         before, read = None, ([], [])
@@ -154,7 +154,7 @@ class EncodedQuestions(ExampleStore):
 
     def columns(self, examples: Sequence[Question]) -> dict[str, list[list[int]]]:
         texts, spans = [], []
-        read = self._read([(example.context, example.question) for example in examples])
+        read = self._encode([(example.context, example.question) for example in examples])
         for example, (question, (ids, offsets)) in zip(examples, read, strict=True):
             tokens = tokens_of(example.answers[0], offsets) if example.answers else range(0)
             for window in windows(question, ids, offsets, self.layout):

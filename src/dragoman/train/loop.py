@@ -108,7 +108,7 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     scale = progress.scale or rules.scaling.first
-    sums = rules.exchange.add_up(model, _gradient(model, loss, parts, optimizer, progress.step, scale, rules))
+    sums = rules.exchange.all_reduce(model, _gradient(model, loss, parts, optimizer, progress.step, scale, rules))
     gradients = rules.exchange.gradients(model)
     norm = rules.exchange.norm(gradients)
     total, count, retries, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
@@ -160,7 +160,7 @@ def _gradient(
 
 def _learn(model: nn.Module, loss: Loss, part: MicroBatch, step: int, scale: float, rules: StepRules) -> Tensor:
     """Add ``scale`` times the gradient of a part; return its summed loss and the number of tokens summed over."""
-    torch.manual_seed(seed_of(rules.seed, step, *part.place))
+    torch.manual_seed(seed_of(rules.seed, step, *part.position))
     with rules.precision():
         summed, count = loss(model, part.batch)
     summed.backward(torch.full_like(summed, part.weight * scale))

@@ -7,7 +7,7 @@ import torch
 
 from dragoman.config import OneOf, config
 from dragoman.errors import UserError
-from dragoman.train.distributed.micro_batch import MicroBatch, cells, halved, size, tensors
+from dragoman.train.distributed.micro_batch import MicroBatch, describe, halve, num_elements, tensors
 
 
 class OutOfMemory(UserError, MemoryError):
@@ -37,7 +37,7 @@ class Stop:
         Raises:
             OutOfMemory: nothing smaller is possible.
         """
-        raise OutOfMemory(f"out of memory on a batch of {size(failed)}")
+        raise OutOfMemory(f"out of memory on a batch of {describe(failed)}")
 
 
 @config
@@ -47,9 +47,9 @@ class Split:
 
     def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
         if len(next(tensors(failed.batch))) < 2:
-            raise OutOfMemory(f"out of memory on {size(failed)}", divisible=False)
-        limit = cells(failed)
-        return [piece for part in parts for piece in (halved(part) if cells(part) >= limit else [part])]
+            raise OutOfMemory(f"out of memory on {describe(failed)}", divisible=False)
+        limit = num_elements(failed)
+        return [piece for part in parts for piece in (halve(part) if num_elements(part) >= limit else [part])]
 
 
 OnMemory = Annotated[Split | Stop, OneOf()]

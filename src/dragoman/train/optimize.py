@@ -108,7 +108,7 @@ class Muon:
             ns_steps=self.iterations,
             adjust_lr_fn="match_rms_adamw",
         )
-        return Together(muon, self.others.over(model, (p for p in model.parameters() if p not in chosen)))
+        return CombinedOptimizer(muon, self.others.over(model, (p for p in model.parameters() if p not in chosen)))
 
 
 @config
@@ -141,15 +141,15 @@ Optimizer = Annotated[Adam | AdamW | Muon | Adafactor, OneOf()]
 # ---- several as one ------------------------------------------------------------------------------
 
 
-class Together(torch.optim.Optimizer):
+class CombinedOptimizer(torch.optim.Optimizer):
     """Several optimizers as one, each for its own parameters. Parameter groups and state are theirs, in order."""
 
     def __init__(self, *parts: torch.optim.Optimizer):
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self.gather()
+        self.collect()
 
-    def gather(self) -> None:
+    def collect(self) -> None:
         """Collect the current groups and state of the parts."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
         self.state = defaultdict(dict, {p: state for part in self.parts for p, state in part.state.items()})
@@ -167,7 +167,7 @@ class Together(torch.optim.Optimizer):
             numbers = {number for group in own for number in group["params"]}
             state = {number: state for number, state in state_dict["state"].items() if number in numbers}
             part.load_state_dict({"state": state, "param_groups": own})
-        self.gather()
+        self.collect()
 
 
 # ---- in the checkpoint ---------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from dragoman.config import OneOf, config
 from dragoman.model.inputs import InputLayer
 from dragoman.model.names import check_patterns, matches
 from dragoman.model.tower import Tower
-from dragoman.train.optimize import Together
+from dragoman.train.optimize import CombinedOptimizer
 
-RateScales = dict[nn.Parameter, float]
+RateFactors = dict[nn.Parameter, float]
 """Factor on the schedule's learning rate by parameter; 1 for a parameter that is not in it."""
 
 
@@ -22,7 +22,7 @@ RateScales = dict[nn.Parameter, float]
 class Uniform:
     """One learning rate for all weights."""
 
-    def shares(self, model: nn.Module) -> RateScales:
+    def shares(self, model: nn.Module) -> RateFactors:
         return {}
 
 
@@ -34,7 +34,7 @@ class ByName:
     """Pattern of weight names, with * for any text -> factor on the schedule's rate. The first pattern that matches
     counts."""
 
-    def shares(self, model: nn.Module) -> RateScales:
+    def shares(self, model: nn.Module) -> RateFactors:
         """Return the factor of each parameter.
 
         Raises:
@@ -42,7 +42,7 @@ class ByName:
         """
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.factors, parameters, where="train.rates")
-        shares: RateScales = {}
+        shares: RateFactors = {}
         for pattern, factor in self.factors.items():
             for name, parameter in parameters.items():
                 if matches(name, [pattern]):
@@ -57,7 +57,7 @@ class Layerwise:
 
     decay: Annotated[float, Field(gt=0, le=1)]
 
-    def shares(self, model: nn.Module) -> RateScales:
+    def shares(self, model: nn.Module) -> RateFactors:
         towers = [module for module in model.modules() if isinstance(module, Tower)]
         deepest = max((len(tower.blocks) for tower in towers), default=0)
         readers = [module for module in model.modules() if isinstance(module, InputLayer)]
@@ -71,17 +71,17 @@ class Layerwise:
 Rates = Annotated[Uniform | ByName | Layerwise, OneOf(usual="by_name")]
 
 
-def share_out(optimizer: torch.optim.Optimizer, shares: RateScales) -> None:
+def apply_rate_factors(optimizer: torch.optim.Optimizer, shares: RateFactors) -> None:
     """Split the parameter groups so that each has one factor, its ``share``, by which the loop multiplies the rate."""
-    if isinstance(optimizer, Together):
+    if isinstance(optimizer, CombinedOptimizer):
         for one in optimizer.parts:
-            share_out(one, shares)
-        optimizer.gather()
+            apply_rate_factors(one, shares)
+        optimizer.collect()
         return
     optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _cut(group, shares)]
 
 
-def _cut(group: dict[str, Any], shares: RateScales) -> list[dict[str, Any]]:
+def _cut(group: dict[str, Any], shares: RateFactors) -> list[dict[str, Any]]:
     parts: dict[float, list[nn.Parameter]] = defaultdict(list)
     for parameter in group["params"]:
         parts[shares.get(parameter, 1.0)].append(parameter)

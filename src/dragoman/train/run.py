@@ -19,7 +19,7 @@ from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER
 from dragoman.train.trainer import Trainer
 
-TOLD = "run"
+RUN_KEY = "run"
 """Key under which the first process publishes which run it is."""
 
 
@@ -33,7 +33,7 @@ def start(cfg: RunConfig, path: str | Path, *, group: SingleProcess = SINGLE_PRO
     task_data_for(cfg).check(cfg)
     _check(cfg)
     choose_precision(cfg.train.precision, group.device(cfg.train.device))
-    return _announced(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
+    return _publish_run(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
 
 
 def resume(
@@ -63,8 +63,8 @@ def resume(
                 "(train.keep.optimizer_states sets how many can be resumed)"
             )
         wanted = functools.reduce(override, overrides, to_dict(cfg) if cfg else directory.config)
-        begun = (directory.path / FOLDER).is_dir()  # before tokens are stored, any setting may change
-        had = content.config if content else directory.config if begun else wanted
+        has_tokens = (directory.path / FOLDER).is_dir()  # before tokens are stored, any setting may change
+        had = content.config if content else directory.config if has_tokens else wanted
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
         _check(new_cfg)
         group.device(new_cfg.train.device)
@@ -76,7 +76,7 @@ def resume(
             content.progress.update(best_loss=None, stale=0)  # the old value is of another metric
         # the run that weights were started from may be gone: they are in the checkpoint
         task_data_for(new_cfg).check(dataclasses.replace(new_cfg, start_from=None) if content else new_cfg)
-        return _announced(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
+        return _publish_run(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
     except BaseException:
         directory.close()
         raise
@@ -89,13 +89,13 @@ def follow(group: SingleProcess) -> Trainer:
         ProcessLost: the first process has left instead, and reported why.
         CheckpointError: this process cannot read the run; all must see the same folders.
     """
-    told = json.loads(group.wait_for(TOLD))
-    directory = RunDirectory.open(told["path"])
+    announcement = json.loads(group.wait_for(RUN_KEY))
+    directory = RunDirectory.open(announcement["path"])
     content = None
-    if told["progress"]:
-        content = directory.load(step_name(told["progress"]["step"]))
-        content = dataclasses.replace(content, progress=told["progress"])
-    return Trainer(from_dict(RunConfig, told["config"]), directory, content=content, group=group)
+    if announcement["progress"]:
+        content = directory.load(step_name(announcement["progress"]["step"]))
+        content = dataclasses.replace(content, progress=announcement["progress"])
+    return Trainer(from_dict(RunConfig, announcement["config"]), directory, content=content, group=group)
 
 
 def _check(cfg: RunConfig) -> None:
@@ -108,8 +108,8 @@ def _check(cfg: RunConfig) -> None:
     cfg.train.compile.check(cfg.train, cfg.model)
 
 
-def _announced(run: Trainer) -> Trainer:
+def _publish_run(run: Trainer) -> Trainer:
     progress = run.content.progress if run.content else None
-    told = {"path": str(run.directory.path.resolve()), "config": to_dict(run.cfg), "progress": progress}
-    run.group.publish(TOLD, json.dumps(told))
+    announcement = {"path": str(run.directory.path.resolve()), "config": to_dict(run.cfg), "progress": progress}
+    run.group.publish(RUN_KEY, json.dumps(announcement))
     return run

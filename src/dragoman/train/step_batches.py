@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dragoman.train.distributed.micro_batch import MicroBatch, pinned, shared_out
+from dragoman.train.distributed.micro_batch import MicroBatch, pin_memory, split_between_processes
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.prefetch import Prefetcher
 from dragoman.train.progress import RunProgress
@@ -25,9 +25,9 @@ class StepBatches:
     def parts(self, step: int) -> tuple[list[MicroBatch], Sequence[Any]]:
         """Return the parts that this process learns from in a step, in host memory, and the rows of all processes."""
         micro_batches = self.plan.at(step)
-        mine = shared_out(micro_batches, self.group.count)[self.group.rank]
+        mine = split_between_processes(micro_batches, self.group.count)[self.group.rank]
         parts = [part._replace(batch=self.task_data.batch(part.batch)) for part in mine]
-        return [pinned(part) for part in parts] if self.on_gpu else parts, micro_batches
+        return [pin_memory(part) for part in parts] if self.on_gpu else parts, micro_batches
 
     def upload(self, step: int) -> list[MicroBatch]:
         """Return the parts that this process learns from in a step, on its device."""

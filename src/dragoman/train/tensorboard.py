@@ -61,8 +61,8 @@ class TensorBoardWriter:
             self.writer.add_scalar(f"validation/{name}", value, e.step)
         for number, sample in enumerate(e.samples, start=1):
             text = "\n\n".join(
-                f"{what}:\n\n{_quoted(said)}"
-                for what, said in (
+                f"{what}:\n\n{_quoted(content)}"
+                for what, content in (
                     ("source", sample.source),
                     ("output", sample.output),
                     ("reference", sample.reference),

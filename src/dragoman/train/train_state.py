@@ -17,11 +17,11 @@ from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.memory import Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
-from dragoman.train.rates import share_out
+from dragoman.train.rates import apply_rate_factors
 from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
 
-BEGUN = "begun"
+INITIALISED = "begun"
 """Key that the first process publishes once its model has its initial weights."""
 
 
@@ -40,14 +40,14 @@ class TrainState:
                 module.recompute = train.recompute
         if cfg.start_from:
             if not group.first:
-                group.wait_for(BEGUN)
-            cfg.start_from.begin(self.model, directory, anew=content is None and group.first)
-            group.publish(BEGUN)
+                group.wait_for(INITIALISED)
+            cfg.start_from.begin(self.model, directory, new_run=content is None and group.first)
+            group.publish(INITIALISED)
         if tensors:
             self.model.load_state_dict(directory.base | tensors["model"])
         self.exchange.place(self.model, self.device)
         self.optimizer = train.optimizer.build(self.model)
-        share_out(self.optimizer, train.rates.shares(self.model))
+        apply_rate_factors(self.optimizer, train.rates.shares(self.model))
         if tensors:
             state = self.exchange.share(self.model, tensors["optimizer"])
             load_state_tensors(self.optimizer, self.model, dict(state))
@@ -72,7 +72,7 @@ class TrainState:
         return {part: self.exchange.full(self.model, tensors) for part, tensors in parts.items()}
 
     @contextmanager
-    def examined(self) -> Iterator[None]:
+    def evaluation_weights(self) -> Iterator[None]:
         """Inside the block the model is as it will be used: with the averaged weights if there are any, and all of them
         here."""
         with self.average.applied() if self.average else nullcontext(), self.exchange.whole(self.model):

@@ -17,7 +17,7 @@ from dragoman.train import due, loop, utilisation
 from dragoman.train.changes import Change
 from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
 from dragoman.train.events import Event, Finished, Notice, Saved, Started, StepsReported, Validated, Validating
-from dragoman.train.failure import TrainingFailure, failure, fitting, resume_command
+from dragoman.train.failure import TrainingFailure, failure, resume_command, smaller_batches
 from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c
 from dragoman.train.preparation import complete_config, prepare_data
@@ -69,9 +69,9 @@ class Trainer:
         try:
             failure = yield from self._run()
             if failure is not None:
-                if failure.sound:
+                if failure.weights_valid:
                     self._save_after_failure()
-                raise failure.told(self.directory, self.group)
+                raise failure.to_error(self.directory, self.group)
         finally:
             self.directory.close()
 
@@ -166,7 +166,7 @@ class Trainer:
         )
         while True:
             improved = False
-            if self.validator.questions and due.validation_due(self.progress, self.cfg):
+            if self.validator.num_batches and due.validation_due(self.progress, self.cfg):
                 yield Validating(self.progress.step)
                 if validated := self._validate(interrupts):
                     improved = validated.best
@@ -194,7 +194,7 @@ class Trainer:
         else:
             progress.window.add(done)
         if done.retries:
-            yield Notice.split_step(done, fitting(self.cfg.train))
+            yield Notice.split_step(done, smaller_batches(self.cfg.train))
         if self.loss.missed > missed and self.loss.missed.bit_count() == 1:  # once, twice, four times, ...
             yield Notice.uncompiled_step(done, self.loss.missed)
         self._update_forecast()
@@ -207,8 +207,8 @@ class Trainer:
         if budget is None or (progress.total is not None and progress.forecast is None):
             return  # runs of earlier versions have a fixed number of steps
         made = self.logger.forecast(progress, budget)
-        if total := int(self.group.of_first(made.total if made else 0)):
-            progress.seconds = self.group.of_first(made.seconds if made else 0.0)
+        if total := int(self.group.broadcast(made.total if made else 0)):
+            progress.seconds = self.group.broadcast(made.seconds if made else 0.0)
             progress.total = total
             progress.forecast = Forecast(progress.step, progress.seconds, total, budget)
 
@@ -225,11 +225,11 @@ class Trainer:
     def _validate(self, interrupts: Interrupts) -> Validated | None:
         """Validate; None if a signal came meanwhile: then nothing is counted, and the resumed run validates first."""
         state = self.state
-        with state.examined():
+        with state.evaluation_weights():
             result = validate(state.model, self.validator, state.rules.precision, lambda: interrupts.asked is not None)
-        if self.group.largest(int(result is None)) or result is None:
+        if self.group.all_reduce_max(int(result is None)) or result is None:
             return None
-        validated = record(result, self.progress, cost=self.group.of_first(result.by(self.cfg.train.best_by)))
+        validated = record(result, self.progress, cost=self.group.broadcast(result.by(self.cfg.train.best_by)))
         self.logger.validated(validated)
         return validated
 
@@ -243,7 +243,7 @@ class Trainer:
         """Return the end of the run if its budget or patience is spent, or if any process got a signal."""
         if end := due.finished(self.progress, self.cfg.train, self._resume_command()):
             return end
-        if number := self.group.largest(signal.Signals[interrupts.asked] if interrupts.asked else 0):
+        if number := self.group.all_reduce_max(signal.Signals[interrupts.asked] if interrupts.asked else 0):
             reason = f"stopped by {signal.Signals(number).name}, all is saved"
             return Finished(self.progress.step, reason, False, self._resume_command())
         return None

@@ -76,10 +76,10 @@ class WarmStart:
 
     # ---- the model --------------------------------------------------------------------------------
 
-    def begin(self, model: nn.Module, run: RunDirectory, *, anew: bool) -> None:
+    def begin(self, model: nn.Module, run: RunDirectory, *, new_run: bool) -> None:
         """Prepare ``model`` for fine-tuning: adapters and frozen weights.
 
-        If the run is new (``anew``), also copy the weights into the model, and into the directory of the ``run`` the
+        If the run is new (``new_run``), also copy the weights into the model, and into the directory of the ``run`` the
         files it has to keep of the earlier one.
 
         Raises:
@@ -87,13 +87,13 @@ class WarmStart:
                 weight; nothing left to train.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
-        if anew:
-            _hand_on(RunDirectory.open(self.run), run)
+        if new_run:
+            _copy_origin(RunDirectory.open(self.run), run)
             self._fill(model, run)
         self._limit(model)
         if (vocabulary := origin_vocabulary(run)) and vocabulary.bos is None:
             share_beginning(model, vocabulary)
-        if anew and self.lora:
+        if new_run and self.lora:
             own = learned(model)
             run.write_base({name: value for name, value in model.state_dict().items() if name not in own})
 
@@ -157,7 +157,7 @@ class _Grown:
         return torch.cat([given, torch.stack(further).to(given.dtype)])
 
 
-def _hand_on(earlier: RunDirectory, run: RunDirectory) -> None:
+def _copy_origin(earlier: RunDirectory, run: RunDirectory) -> None:
     """Copy the small files of an import, so that an export still has its layout."""
     if (earlier.path / ORIGIN).is_dir() and not (run.path / ORIGIN).exists():
         with durable.folder(run.path / ORIGIN) as partial:

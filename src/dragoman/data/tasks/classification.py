@@ -10,7 +10,7 @@ from torch import Tensor
 from dragoman.config import config
 from dragoman.data.augment import Augment, NoAugment
 from dragoman.data.labels import LabelledBatch
-from dragoman.data.material import repeated
+from dragoman.data.material import repeat_batch
 from dragoman.model.interface import EncoderModel
 from dragoman.model.loss import disagreement
 from dragoman.model.moe import auxiliary_loss
@@ -39,7 +39,7 @@ class ClassificationTask:
         """Return the cross-entropy summed over examples, and their number."""
         inputs, labels = self.augment.of(batch.inputs), batch.labels
         passes = 2 if self.r_drop else 1
-        logits = model(repeated(inputs, passes)).float()
+        logits = model(repeat_batch(inputs, passes)).float()
         options = {"reduction": "sum", "label_smoothing": self.label_smoothing}
         summed = F.cross_entropy(logits, labels.repeat(passes), **options) / passes
         if self.r_drop:

@@ -27,7 +27,7 @@ class Exchange:
 
     # ---- in each step ----
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Sum the gradients of ``model`` in place over all processes; return ``sums`` summed likewise."""
         return sums
 

@@ -50,18 +50,20 @@ def launch(command: Sequence[str], count: int) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         processes: list[subprocess.Popen[bytes]] = []
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+        def forward(number: int, frame: FrameType | None) -> None:
             for process in processes:
                 process.send_signal(number)
 
-        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
             for rank in range(count):
                 environment = os.environ | _environment(rank, count, Path(folder) / "meeting")
                 processes.append(
-                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_tied_to(os.getpid()))
+                    subprocess.Popen(
+                        command, env=environment, start_new_session=True, preexec_fn=_die_with_parent(os.getpid())
+                    )
                 )
-            return _see_out(processes)
+            return _wait_for_all(processes)
         finally:
             for process in processes:
                 process.kill()
@@ -84,7 +86,7 @@ def _environment(rank: int, count: int, meeting: Path) -> dict[str, str]:
     }
 
 
-def _tied_to(parent: int) -> Callable[[], None]:
+def _die_with_parent(parent: int) -> Callable[[], None]:
     def tie() -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
@@ -94,14 +96,14 @@ def _tied_to(parent: int) -> Callable[[], None]:
     return tie
 
 
-def _see_out(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    failed_at, asked = None, False
+def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    failed_at, terminated = None, False
     while any(process.poll() is None for process in processes):
         if failed_at is None and any(process.returncode not in (None, 0, STOPPED) for process in processes):
             failed_at = time.monotonic()
         waited = 0.0 if failed_at is None else time.monotonic() - failed_at
-        if waited > GRACE and not asked:
-            asked = True
+        if waited > GRACE and not terminated:
+            terminated = True
             for process in processes:
                 process.terminate()
         if waited > GRACE + LAST_GRACE:

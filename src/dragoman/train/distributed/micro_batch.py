@@ -16,18 +16,18 @@ class MicroBatch(NamedTuple):
 
     batch: Any
     """Tensors whose rows are examples; or, before these are made, the row indices."""
-    place: tuple[int, ...]
+    position: tuple[int, ...]
     """Index of the step's micro-batch, then of the piece within it: seeds this part's random numbers."""
     weight: float = 1.0
     """0 for a part that another process learns from and this one only computes to keep pace; else 1."""
 
 
-def whole(batches: Iterable[Any]) -> list[MicroBatch]:
+def unsplit(batches: Iterable[Any]) -> list[MicroBatch]:
     """Return a step's micro-batches unsplit."""
     return [MicroBatch(batch, (number,)) for number, batch in enumerate(batches)]
 
 
-def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch]]:
+def split_between_processes(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch]]:
     """Return the parts of a step for each of ``count`` processes, as rows.
 
     Micro-batches stay whole as long as there is one for each process. The remainder is split by rows, into the fewest
@@ -35,7 +35,7 @@ def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch
     same number of passes: collective operations would wait forever otherwise.
     """
     left = len(micro_batches) % count
-    parts = whole(micro_batches)
+    parts = unsplit(micro_batches)
     pieces = [
         MicroBatch(rows[begin:end], (number, i), float(end > begin))
         if end > begin
@@ -47,28 +47,28 @@ def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch
     return [parts[k::count] + pieces[k::count] for k in range(count)]
 
 
-def halved(part: MicroBatch) -> list[MicroBatch]:
+def halve(part: MicroBatch) -> list[MicroBatch]:
     """Return two pieces with half of the rows each; the part itself where it has one row."""
     rows = len(next(tensors(part.batch)))
     if rows < 2:
         return [part]
     return [
-        MicroBatch(_each(part.batch, lambda tensor: tensor[begin:end]), (*part.place, i), part.weight)  # noqa: B023
+        MicroBatch(_each(part.batch, lambda tensor: tensor[begin:end]), (*part.position, i), part.weight)  # noqa: B023
         for i, (begin, end) in enumerate(_cuts(rows, 2))
     ]
 
 
-def pinned(part: MicroBatch) -> MicroBatch:
+def pin_memory(part: MicroBatch) -> MicroBatch:
     """Return ``part`` in pinned memory, from which a GPU can copy while it computes."""
     return part._replace(batch=_each(part.batch, Tensor.pin_memory))
 
 
-def cells(part: MicroBatch) -> int:
+def num_elements(part: MicroBatch) -> int:
     """Return the number of elements of the largest tensor: rows times length."""
     return max(tensor.numel() for tensor in tensors(part.batch))
 
 
-def size(part: MicroBatch) -> str:
+def describe(part: MicroBatch) -> str:
     """Return a description such as ``128 rows of 31 and 29 tokens``."""
     found = list(tensors(part.batch))
     lengths, rows = dict.fromkeys(tensor.shape[1] for tensor in found if tensor.ndim == 2), len(found[0])

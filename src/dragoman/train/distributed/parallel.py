@@ -30,7 +30,7 @@ class ReplicatedExchange(Exchange):
         _make_alike(model)
         super().place(model, device)
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Sum everything in one message. A parameter that no process has used keeps no gradient, as in one process."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         used = sums.new_tensor([p.grad is not None for p in parameters])
@@ -72,7 +72,7 @@ class ShardedExchange(Exchange):
         if hasattr(model, "hidden"):
             register_fsdp_forward_method(model, "hidden")  # what tasks call instead of forward
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
         """Sum ``sums`` alone: FSDP has already reduced the gradients of this process's shard."""
         dist.all_reduce(sums)
         return sums

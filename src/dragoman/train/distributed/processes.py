@@ -24,7 +24,7 @@ from dragoman.train.distributed.launch import MEETING
 TIMEOUT = "DRAGOMAN_TIMEOUT"
 """Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
 set."""
-_TOLD = "told"
+_ERROR_CLAIMED = "told"
 _SIGNS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
 """Substrings of the process group's error messages: on a CPU they are plain RuntimeErrors."""
 
@@ -49,11 +49,11 @@ class SingleProcess:
         """
         return choose_device(wanted)
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """Return the largest ``number`` over all processes."""
         return number
 
-    def of_first(self, number: float) -> float:
+    def broadcast(self, number: float) -> float:
         """Return the first process's ``number``."""
         return number
 
@@ -68,11 +68,11 @@ class SingleProcess:
         """
         raise AssertionError("a single process never waits for another")
 
-    def lost(self, error: Exception) -> bool:
+    def is_process_lost(self, error: Exception) -> bool:
         """Return True if ``error`` means that another process is gone."""
         return False
 
-    def loss(self, where: str) -> ProcessLost:
+    def process_lost_error(self, where: str) -> ProcessLost:
         """Return the error to raise then; ``where`` tells the user how to continue."""
         raise AssertionError("a single process cannot lose another")
 
@@ -99,37 +99,37 @@ class ProcessGroup(SingleProcess):
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
-    def largest(self, number: int) -> int:
-        said = torch.tensor(number)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return int(said)
+    def all_reduce_max(self, number: int) -> int:
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
 
-    def of_first(self, number: float) -> float:
-        said = torch.tensor(number, dtype=torch.float64)
-        dist.broadcast(said, 0)
-        return said.item()
+    def broadcast(self, number: float) -> float:
+        value = torch.tensor(number, dtype=torch.float64)
+        dist.broadcast(value, 0)
+        return value.item()
 
     def publish(self, what: str, text: str = "") -> None:
         self.store.set(what, text or " ")
 
     def wait_for(self, what: str) -> str:
         while not self.store.check([what]):  # not ``get``: preparing may take longer than any timeout
-            if self.store.check([_TOLD]):
+            if self.store.check([_ERROR_CLAIMED]):
                 raise ProcessLost("another process has exited", told=True)
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
-    def lost(self, error: Exception) -> bool:
+    def is_process_lost(self, error: Exception) -> bool:
         text = str(error)
         return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(s in text for s in _SIGNS))
 
-    def loss(self, where: str) -> ProcessLost:
+    def process_lost_error(self, where: str) -> ProcessLost:
         return ProcessLost(f"one of {self.count} processes is gone or does not answer: {where}")
 
-    def speaks(self) -> bool:
+    def claim_error_report(self) -> bool:
         """Return True in the first process that fails: it reports the error, and the others exit silently."""
         try:
-            return self.store.add(_TOLD, 1) == 1
+            return self.store.add(_ERROR_CLAIMED, 1) == 1
         except RuntimeError:  # the store went away with the first process
             return True
 
@@ -148,11 +148,11 @@ def join_group() -> Iterator[SingleProcess]:
     try:
         yield group
     except UserError as mistake:
-        if not group.speaks():
+        if not group.claim_error_report():
             raise ProcessLost(str(mistake), told=True) from mistake
         raise
     except BaseException:
-        group.speaks()
+        group.claim_error_report()
         raise
     finally:
         dist.destroy_process_group()

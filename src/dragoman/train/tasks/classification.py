@@ -35,7 +35,7 @@ class ClassificationTaskData(ReaderTaskData):
     form: LabelledExamples
 
     @classmethod
-    def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
+    def input_classes(cls, cfg: RunConfig) -> tuple[type, ...]:
         return (TokenInput,) if isinstance(cfg.data, LabelledTexts) else (PatchInput, FrameInput)
 
     @classmethod
@@ -51,7 +51,7 @@ class ClassificationTaskData(ReaderTaskData):
         return model
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> LabelledExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> LabelledExamples:
         data: Any = cfg.data
         options = {"resize": data.other_sizes == "resize"} if isinstance(data, LabelledArrays) else {}
         numbers = facts.get("numbers", "|u1")
@@ -59,14 +59,14 @@ class ClassificationTaskData(ReaderTaskData):
         return LabelledExamples(material, facts["labels"])
 
     @classmethod
-    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         if isinstance(form, LabelledExamples) and isinstance(form.material, IdMaterial):
-            super().keep(folder, form, split)
+            super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return self.form.material.what
 
     def validator(self, cfg: RunConfig, device: torch.device) -> "ClassificationValidator":
@@ -78,11 +78,11 @@ class ClassificationValidator(ReaderValidator):
 
     task_data: ClassificationTaskData
 
-    def judge(self, model: EncoderModel, batch: LabelledBatch) -> tuple[torch.Tensor, float, Sequence[int]]:
+    def predict(self, model: EncoderModel, batch: LabelledBatch) -> tuple[torch.Tensor, float, Sequence[int]]:
         logits = model(batch.inputs).float()
         return F.cross_entropy(logits, batch.labels, reduction="sum"), len(logits), logits.argmax(dim=1).tolist()
 
-    def sum_up(self, answers: list[int]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[int]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         true, labels = true_labels(self.task_data.valid), self.task_data.labels
         matrix = confusion(true, np.array(answers), len(labels))
         scores = {"accuracy": 100 * accuracy(matrix), "macro F1": 100 * macro_f1(matrix)}

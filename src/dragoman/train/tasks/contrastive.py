@@ -58,7 +58,7 @@ class ContrastiveTaskData(ReaderTaskData):
             return _towers(cfg).sized(vocab=_vocab(cfg) or 1000).build()
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> MatchedExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> MatchedExamples:
         data = cfg.data
         resize = isinstance(data, CaptionedImages) and data.other_sizes == "resize"
         longest = getattr(data, "longest", None)
@@ -79,15 +79,15 @@ class ContrastiveTaskData(ReaderTaskData):
         return True
 
     @classmethod
-    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         if isinstance(form, MatchedExamples) and all(
             isinstance(material, IdMaterial) for material in form.materials.values()
         ):
-            super().keep(folder, form, split)
+            super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
 
-    def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+    def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
         towers = (("first", _towers(cfg).first), ("second", _towers(cfg).second))
         return [
             (f"model.{name}.inputs.vocab", tower.inputs.vocab, self.vocab)
@@ -99,7 +99,7 @@ class ContrastiveTaskData(ReaderTaskData):
         return _towers(cfg).sized(vocab=self.vocab)
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return "pairs"
 
     def size(self, rows: np.ndarray) -> tuple[int, int]:
@@ -144,12 +144,12 @@ class ContrastiveValidator(ReaderValidator):
 
     task_data: ContrastiveTaskData
 
-    def judge(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
+    def predict(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
         first, second = model.first(batch.first).float(), model.second(batch.second).float()
         summed, count = contrastive_loss(model.scale() * first @ second.T)
         return summed, float(count), list(zip(first.cpu().numpy(), second.cpu().numpy(), strict=True))
 
-    def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         first, second = (np.stack(side) for side in zip(*answers, strict=True))
         similarity = first @ second.T
         there, back = ranks(similarity), ranks(similarity.T)

@@ -36,7 +36,7 @@ def check(cfg: RunConfig, data: PairsConfig) -> None:
             )
 
 
-def check_left(data: PairsConfig, left: dict[str, int]) -> None:
+def check_remaining(data: PairsConfig, left: dict[str, int]) -> None:
     """Check that every source of the mixture has pairs left.
 
     Raises:
@@ -97,7 +97,7 @@ def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches |
         lengths,
         pools,
         shares=lambda step: mixture.shares(sizes, min(1.0, step / total)),
-        opened=lambda step: order.available(min(1.0, step / total)),
+        available=lambda step: order.available(min(1.0, step / total)),
         steps_per_epoch=one_pass.steps_per_epoch,
         tokens=train.batch_tokens,
         seed=train.seed,

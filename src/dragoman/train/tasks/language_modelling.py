@@ -85,7 +85,7 @@ class LanguageModellingValidator(Validator):
     def __init__(self, task_data: LanguageModellingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.cfg, self.device = task_data, cfg, device
         self.batches = task_data.batches(cfg, task_data.valid).in_order()
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (batch_of(self.task_data.valid, rows).to(self.device) for rows in self.batches)
@@ -106,7 +106,7 @@ class LanguageModellingValidator(Validator):
         length = min(SHOWN, max(1, self.task_data.task.context // 2))
         prompt = min(length, 32)
         for number, begin in enumerate(_places(text, count)):
-            ids = np.array(text.ids[begin : begin + self.asked(begin, prompt)], np.int64)
+            ids = np.array(text.ids[begin : begin + self.prompt_length(begin, prompt)], np.int64)
             if EOS in ids:
                 ids = ids[: ids.tolist().index(EOS)]
             answer = text.ids[begin + len(ids) : begin + len(ids) + length].tolist()
@@ -118,7 +118,7 @@ class LanguageModellingValidator(Validator):
             output = strategy.results()[0][0].tokens
             yield ValidationSample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
 
-    def asked(self, begin: int, usual: int) -> int:
+    def prompt_length(self, begin: int, usual: int) -> int:
         """Return the number of prompt tokens at ``begin``: where only answers are learned, everything before the
         answer."""
         counted = self.task_data.valid.columns.get("counted")

@@ -114,23 +114,23 @@ class MaskedLanguageValidator(Validator):
     def __init__(self, task_data: MaskedLanguageTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
         self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: EncoderModel, stop: Callable[[], bool]) -> ValidationResult | None:
-        right = asked = 0
+        right = predicted = 0
 
         def nll(batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
-            nonlocal right, asked
+            nonlocal right, predicted
             head, vectors, targets = masked_features(model, batch)
             logits = head.output(vectors).float()
-            right, asked = right + int((logits.argmax(dim=1) == targets).sum()), asked + len(targets)
+            right, predicted = right + int((logits.argmax(dim=1) == targets).sum()), predicted + len(targets)
             return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), torch.tensor(len(targets))
 
         batches = (self.task_data.masked(self.task_data.valid, rows).to(self.device) for rows in self.batches)
         loss = mean_nll(nll, batches, stop)
         if loss is None or stop():
             return None
-        return ValidationResult(loss, {"guessed": 100 * right / max(asked, 1)}, list(self.filled_in(model)))
+        return ValidationResult(loss, {"guessed": 100 * right / max(predicted, 1)}, list(self.filled_in(model)))
 
     def filled_in(self, model: EncoderModel) -> Iterator[ValidationSample]:
         """Yield the first texts with their masks, as they were, and as the model fills them in."""
@@ -144,7 +144,7 @@ class MaskedLanguageValidator(Validator):
         true[chosen], filled[chosen] = targets, model.head.output(vectors).argmax(dim=1)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         read = batch.ids.masked_fill(chosen, self.task_data.vocabulary.mask)
         for three in zip(read.tolist(), true.tolist(), filled.tolist(), strict=True):
-            yield ValidationSample(*(shown(self.task_data.tokenizer, ids) for ids in three))
+            yield ValidationSample(*(decode_visible(self.task_data.tokenizer, ids) for ids in three))
 
 
 # ---- texts to be restored ----------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class DenoisingValidator(Validator):
     def __init__(self, task_data: DenoisingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
         self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (self.task_data.hidden(self.task_data.valid, rows).to(self.device) for rows in self.batches)
@@ -224,10 +224,12 @@ class DenoisingValidator(Validator):
         limit = LengthLimit(ratio=0.0, extra=batch.target_out.shape[1])
         found = search(model, batch.source, Greedy(limit=limit))
         for source, target, (best, *_) in zip(batch.source.tolist(), batch.target_out.tolist(), found, strict=True):
-            yield ValidationSample(*(shown(self.task_data.tokenizer, ids) for ids in (source, target, best.tokens)))
+            yield ValidationSample(
+                *(decode_visible(self.task_data.tokenizer, ids) for ids in (source, target, best.tokens))
+            )
 
 
-def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+def decode_visible(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Decode ``ids``, with special tokens shown as ``HIDDEN``."""
     marks, parts, text = tokenizer.marks - {PAD, tokenizer.bos, tokenizer.eos}, [], []
     for one in ids:

@@ -26,13 +26,13 @@ class TaggingTaskData(ReaderTaskData):
     scores = ("accuracy",)
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> TaggedExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> TaggedExamples:
         data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(data, TaggedTexts) and tokenizer, "checked before a run begins"
         return TaggedExamples(tokenizer, facts["labels"], min(data.longest, longest or data.longest))
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return "sentences"
 
     def validator(self, cfg: RunConfig, device: torch.device) -> "TaggingValidator":
@@ -42,14 +42,14 @@ class TaggingTaskData(ReaderTaskData):
 class TaggingValidator(ReaderValidator):
     """Validator of tagging: accuracy of word labels, and F1 of spans or of labels."""
 
-    def judge(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
+    def predict(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
         logits = model(batch.ids)
         summed, count = word_loss(logits, batch)
-        told = batch.labels != IGNORE
-        rows = [row[told[i]].cpu().numpy() for i, row in enumerate(logits.argmax(dim=2))]
+        labelled = batch.labels != IGNORE
+        rows = [row[labelled[i]].cpu().numpy() for i, row in enumerate(logits.argmax(dim=2))]
         return summed, float(count), rows
 
-    def sum_up(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         labels, true = self.task_data.labels, self.true()
         matrix = confusion(np.concatenate(true), np.concatenate(answers), len(labels))
         right = accuracy(matrix)

@@ -148,7 +148,7 @@ class TaskData(ABC):
 class Validator(ABC):
     """Validator of a model on the same examples each time; it never changes the model."""
 
-    questions: int
+    num_batches: int
     """Number of batches; 0 where there is no validation data."""
 
     @abstractmethod
@@ -156,12 +156,12 @@ class Validator(ABC):
         """Return the result; None if ``stop`` became true meanwhile."""
 
 
-def earlier_tokenizers(
+def warm_start_tokenizers(
     init: WarmStart, sources: Iterable[str], targets: Iterable[str] = ()
 ) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
     """Return the tokenizers of the run that this one starts from, extended from the texts if configured; report the
     effect on the first texts."""
-    sides = [_Remembering(sources), _Remembering(targets)]
+    sides = [_FirstTexts(sources), _FirstTexts(targets)]
     made = init.tokenizers(*sides)
     for old, new in zip(RunDirectory.open(init.run).tokenizers(), made, strict=True):
         if len(new) > len(old):
@@ -177,7 +177,7 @@ def earlier_tokenizers(
     return made
 
 
-def learned_tokenizer(
+def train_tokenizer(
     cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], marks: Sequence[str] = (), setting: str = "tokenizer"
 ) -> Generator[Notice, None, Tokenizer]:
     """Train a tokenizer for ``texts``, with the vocabulary of ``cfg`` or as large as they yield; report where that is
@@ -200,7 +200,7 @@ def learned_tokenizer(
     return tokenizer
 
 
-class _Remembering:
+class _FirstTexts:
     """Iterable of texts that remembers the first few."""
 
     def __init__(self, texts: Iterable[str]):

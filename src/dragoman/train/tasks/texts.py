@@ -19,7 +19,7 @@ from dragoman.text.store import Store, building, chunks
 from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.recipe import RunConfig
-from dragoman.train.tasks.task_data import FOLDER, TaskData, earlier_tokenizers, learned_tokenizer
+from dragoman.train.tasks.task_data import FOLDER, TaskData, train_tokenizer, warm_start_tokenizers
 
 CHUNK = 1000
 """Documents in memory while they are encoded."""
@@ -73,20 +73,20 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
     yield Preparing("training the tokenizer")
     # documents have one text, pairs have two; the tokenizer is trained on all of them
     if cfg.start_from:
-        tokenizer = (yield from earlier_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
+        tokenizer = (yield from warm_start_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
     else:
-        tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
+        tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
     with durable.folder(run.path / FOLDER) as folder:
-        for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
-            facts = _way_to_store(data)(folder / name, some, tokenizer)
+        for name, use, examples in (("train", "training", train), ("valid", "validation", valid)):
+            facts = _storing_function(data)(folder / name, examples, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
 
-def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
+def _storing_function(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
     return partial(store_answers, between=data.between) if isinstance(data, Instructions) else store_documents
 
 
@@ -113,9 +113,9 @@ def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, 
     before = tokenizer.frame(PROMPT_FRAME).before
     with building(folder, {"text": len(tokenizer), "counted": 2}) as store:
         for chunk in chunks(pairs, CHUNK):
-            asked = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
+            prompts = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
             answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]
-            both = list(zip(asked, answers, strict=True))
+            both = list(zip(prompts, answers, strict=True))
             rows = [a + b for a, b in both]
             store.write(text=rows, counted=[[0] * len(a) + [1] * len(b) for a, b in both])
             facts["documents"] += len(rows)

@@ -42,9 +42,9 @@ from dragoman.train.tasks.task_data import (
     TaskData,
     ValidationResult,
     Validator,
-    earlier_tokenizers,
-    learned_tokenizer,
     mean_nll,
+    train_tokenizer,
+    warm_start_tokenizers,
 )
 
 
@@ -126,7 +126,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     yield Preparing("training the tokenizer")
     if cfg.start_from:
         sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))
-        source, target = yield from earlier_tokenizers(cfg.start_from, sources, targets)
+        source, target = yield from warm_start_tokenizers(cfg.start_from, sources, targets)
     else:
         source, target = yield from _train_tokenizers(cfg, split.train)
     drawing.check_marks(_pairs(cfg), source)
@@ -145,7 +145,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
             )
             report[f"{name} pairs too long for the model"] = corpus.left_out
             if name == "train":
-                drawing.check_left(_pairs(cfg), corpus.sources)
+                drawing.check_remaining(_pairs(cfg), corpus.sources)
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
@@ -178,7 +178,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
         for source in (cfg.valid, cfg.test)
     )
     if given := [*(test or ()), *(valid or ())]:
-        pairs = _without(pairs, given, cfg, report)
+        pairs = _remove_overlap(pairs, given, cfg, report)
     may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if held_out_from(source)}
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
@@ -245,26 +245,26 @@ def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | Sen
             yield Sourced(*pair, name, tags, before)
 
 
-def _without(pairs: list[Sourced], given: list[Sourced], cfg: PairsConfig, report: dict[str, Any]) -> list[Sourced]:
+def _remove_overlap(
+    pairs: list[Sourced], given: list[Sourced], cfg: PairsConfig, report: dict[str, Any]
+) -> list[Sourced]:
     overlap = Overlap()
-    apart = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
+    remaining = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
     report["overlap"] = dataclasses.asdict(overlap)
     verb = {"drop": "removed", "keep": "kept"}[cfg.overlap]
     report["lines"].append(
-        f"training pairs like one of the validation or test set: {len(pairs) - len(apart):,}, {verb}"
+        f"training pairs like one of the validation or test set: {len(pairs) - len(remaining):,}, {verb}"
     )
-    return apart if cfg.overlap == "drop" else pairs
+    return remaining if cfg.overlap == "drop" else pairs
 
 
 def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
     marks = drawing.marks(_pairs(cfg))
     if cfg.target_tokenizer is None:
-        joint = yield from learned_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
+        joint = yield from train_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
         return joint, joint
-    source = yield from learned_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
-    targets = learned_tokenizer(
-        cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer"
-    )
+    source = yield from train_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
+    targets = train_tokenizer(cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer")
     return source, (yield from targets)
 
 
@@ -278,7 +278,7 @@ class TranslationValidator(Validator):
         assert isinstance(cfg.task, TranslationTask), "the lesson was chosen by it"
         self.task_data, self.cfg, self.task, self.device = task_data, cfg, cfg.task, device
         self.batches = list(in_order(task_data.valid.lengths, cfg.train.batch_tokens))
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (collate(self.task_data.valid, rows).to(self.device) for rows in self.batches)
