@@ -73,6 +73,6 @@ def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp
 
 
 def test_a_validation_without_memory_saves_too(pairs, tmp_path, monkeypatch):
-    full(monkeypatch, "surprise", calls=2)
+    full(monkeypatch, "nll", calls=2)
     with pytest.raises(OutOfMemory, match=r"step 5: out of memory in the validation before it.*step-000004 is good"):
         list(start(tiny_run.config(pairs, batch_tokens=100), tmp_path / "run").events())

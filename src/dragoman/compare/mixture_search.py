@@ -34,7 +34,7 @@ from dragoman.train.recipe import RunConfig
 REPORT, WEIGHTS = "report.json", "weights.yaml"
 
 
-# ---- what is told ---------------------------------------------------------------------------------
+# ---- events ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class _Trials:
             self.taken.append(time.perf_counter() - began)
 
 
-# ---- what comes of it -----------------------------------------------------------------------------
+# ---- results --------------------------------------------------------------------------------------
 
 
 def mixture(weights: SourceShares) -> dict[str, Any]:

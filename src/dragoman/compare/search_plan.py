@@ -36,7 +36,7 @@ SAMPLED = 20
 """Steps over which the tokens per step are averaged before any is made."""
 
 
-# ---- what is asked --------------------------------------------------------------------------------
+# ---- settings -------------------------------------------------------------------------------------
 
 
 @config
@@ -106,7 +106,7 @@ class SearchPlan:
         return self.pace.seconds(self.steps)
 
 
-# ---- deciding it ----------------------------------------------------------------------------------
+# ---- making the plan ------------------------------------------------------------------------------
 
 
 def check(cfg: RunConfig, settings: SearchSettings, path: Path) -> dict[str, Any]:

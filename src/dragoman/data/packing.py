@@ -64,7 +64,7 @@ def collate(text: Column, rows: Sequence[PackedRow], counted: Column | None = No
     return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), segments)
 
 
-# ---- which rows there are -------------------------------------------------------------------------
+# ---- row layouts ----------------------------------------------------------------------------------
 
 
 class RowLayout(ABC):
@@ -149,7 +149,7 @@ def _best_fit(descending: list[int], size: int) -> list[list[int]]:
     return bins
 
 
-# ---- which rows a step has ------------------------------------------------------------------------
+# ---- batches --------------------------------------------------------------------------------------
 
 
 class RowBatches:

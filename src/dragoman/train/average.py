@@ -77,5 +77,5 @@ def average_checkpoints(run: RunDirectory, last: int = 5) -> Checkpoint:
         for name, value in run.weights(checkpoint.path.name, ["model"]).tensors["model"].items():
             total[name] = total[name] + value.double() if name in total else value.double()
     own = {v.data_ptr(): (total[n] / last).to(v.dtype) for n, v in newest.tensors["model"].items()}
-    mean = {name: own[value.data_ptr()] for name, value in newest.tensors["model"].items()}  # what was tied stays tied
+    mean = {name: own[value.data_ptr()] for name, value in newest.tensors["model"].items()}  # tied weights stay tied
     return run.save(f"average-last-{last}", tensors={"model": mean}, progress=newest.progress, config=newest.config)

@@ -27,7 +27,7 @@ from dragoman.train.events import Notice, Preparing
 from dragoman.train.loop import Loss
 from dragoman.train.memory import is_out_of_memory
 
-# ---- computed ---------------------------------------------------------------------------------------
+# ---- execution --------------------------------------------------------------------------------------
 
 
 class Uncompiled:
@@ -97,7 +97,7 @@ class Compiled(Uncompiled):
                 torch._dynamo.maybe_mark_dynamic(tensor, size)
         with precision():
             summed, _ = self.program(model, self.example)
-        summed.backward()  # compiled, too, when it is first asked for
+        summed.backward()  # compiles the backward pass, too
         model.zero_grad(set_to_none=True)
 
 

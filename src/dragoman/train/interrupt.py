@@ -42,7 +42,8 @@ class Interrupts:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(number).name
-        for known, handler in self.before.items():  # a shell's background jobs start with Ctrl-C ignored; we heed it
+        # a shell starts background jobs with Ctrl-C ignored; the second one must kill them too
+        for known, handler in self.before.items():
             signal.signal(known, signal.SIG_DFL if handler is signal.SIG_IGN else handler)
 
     def __exit__(

@@ -56,7 +56,7 @@ class WarmStart:
             return joint, joint
         return self.vocabulary.grown(source, sources), self.vocabulary.grown(target, targets)
 
-    # ---- before anything is begun -----------------------------------------------------------------
+    # ---- checks before the run --------------------------------------------------------------------
 
     def check(self, model: nn.Module) -> None:
         """Check that a ``model`` on the meta device fits the earlier weights; its vocabulary may grow later.
@@ -127,7 +127,7 @@ class WarmStart:
         if not any(parameter.requires_grad for parameter in parameters.values()):
             raise ConfigError("start_from.frozen: nothing is left to train: freeze less")
 
-    # ---- what does not fit ------------------------------------------------------------------------
+    # ---- mismatches -------------------------------------------------------------------------------
 
     def _may_grow(self, name: str) -> bool:
         return not isinstance(self.vocabulary, Kept) and matches(name, TABLES)

@@ -41,7 +41,7 @@ class ClassificationTaskData(ReaderTaskData):
     @classmethod
     def outline(cls, cfg: RunConfig) -> torch.nn.Module:
         model = super().outline(cfg)
-        assert isinstance(cfg.task, ClassificationTask), "the lesson was chosen by it"
+        assert isinstance(cfg.task, ClassificationTask), "the task data was chosen by it"
         if cfg.task.problem_type != "single_label":
             raise ConfigError(
                 "task.problem_type: only single_label is trained here; the others are for imported models"

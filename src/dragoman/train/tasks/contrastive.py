@@ -136,7 +136,7 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
     return SplitExamples(found.split, found.facts, [("pairs read", report.read), *removed, *found.table[1:]])
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class ContrastiveValidator(ReaderValidator):

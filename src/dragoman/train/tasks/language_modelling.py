@@ -71,11 +71,11 @@ def batch_of(store: Store, rows: Sequence[PackedRow]) -> TextBatch:
 
 
 def _task(cfg: RunConfig) -> LanguageModellingTask:
-    assert isinstance(cfg.task, LanguageModellingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, LanguageModellingTask), "the task data was chosen by it"
     return cfg.task
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class LanguageModellingValidator(Validator):

@@ -99,7 +99,7 @@ class MaskedLanguageTaskData(TextTaskData):
 
 
 def _masked(cfg: RunConfig) -> MaskedLanguageModellingTask:
-    assert isinstance(cfg.task, MaskedLanguageModellingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, MaskedLanguageModellingTask), "the task data was chosen by it"
     return cfg.task
 
 
@@ -199,7 +199,7 @@ class DenoisingTaskData(TextTaskData):
 
 
 def _denoising(cfg: RunConfig) -> DenoisingTask:
-    assert isinstance(cfg.task, DenoisingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, DenoisingTask), "the task data was chosen by it"
     return cfg.task
 
 

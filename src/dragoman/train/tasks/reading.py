@@ -61,7 +61,7 @@ class ReaderTaskData(TaskData):
         self.train, self.valid = (Store.open(self.folder / name) for name in ("train", "valid"))
         self.lengths = self.form.lengths(self.train)
 
-    # ---- before a run -----------------------------------------------------------------------------
+    # ---- checks before a run ----------------------------------------------------------------------
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
@@ -234,7 +234,7 @@ def width(model: Any) -> int:
     return model.dim if isinstance(model, EncoderConfig) else model.first.dim
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class ReaderValidator(Validator):

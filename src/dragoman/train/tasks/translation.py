@@ -268,14 +268,14 @@ def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice,
     return source, (yield from targets)
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class TranslationValidator(Validator):
     """Validator of translation: the loss on all validation pairs; some are translated and, if configured, scored."""
 
     def __init__(self, task_data: TranslationTaskData, cfg: RunConfig, device: torch.device):
-        assert isinstance(cfg.task, TranslationTask), "the lesson was chosen by it"
+        assert isinstance(cfg.task, TranslationTask), "the task data was chosen by it"
         self.task_data, self.cfg, self.task, self.device = task_data, cfg, cfg.task, device
         self.batches = list(in_order(task_data.valid.lengths, cfg.train.batch_tokens))
         self.num_batches = len(self.batches)
