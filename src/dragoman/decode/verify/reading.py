@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, moved
+from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, to_device
 from dragoman.data.spans import ContextWindow
 from dragoman.decode.precision import precision_of, prepare_for_inference
 from dragoman.decode.readers.answerer import Answerer
@@ -103,7 +103,7 @@ class ReadingVerifier(Verifier):
         added, and nothing of any padding is returned."""
         found, material = [], self.reader.material
         for some in batches(self.rows if rows is None else rows, batch or self.batch):
-            inputs = moved(_wider(material.collate(some), extra), self.device)
+            inputs = to_device(_wider(material.collate(some), extra), self.device)
             lengths = material.positions(np.array([len(row) for row in some]))
             told = (answer or self.used.answer)(inputs).double()
             found += [
