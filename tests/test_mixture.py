@@ -82,7 +82,7 @@ def test_each_source_gives_its_share_and_every_pair_of_it_equally_often(sizes, t
 @settings(max_examples=60)
 def test_a_step_has_its_batches_whatever_was_asked_before(sizes, tokens, seed, accumulate, data, steps, available):
     shares = drawn_shares(data, sizes)
-    setting = {"tokens": tokens, "seed": seed, "accumulate": accumulate, "opened": lambda step: available}
+    setting = {"tokens": tokens, "seed": seed, "accumulate": accumulate, "available": lambda step: available}
     used = rounds(sizes, shares, **setting)
     for step in steps:
         batches, fresh = used.at(step), rounds(sizes, shares, **setting).at(step)

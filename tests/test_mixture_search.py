@@ -127,10 +127,10 @@ def test_the_source_that_is_like_the_validation_set_gains(text, tmp_path):
     assert max(like.after / like.before, noise.before / noise.after) == approx(1.5, rel=1e-4)
     planned = next(event for event in events if isinstance(event, SearchPlanned))
     assert planned.trials == 6 and planned.done == 0 and planned.seconds > 0
-    left = [event.seconds_left for event in told if isinstance(event, TrialProgress)]
+    left = [event.seconds_left for event in events if isinstance(event, TrialProgress)]
     assert left[0] > left[-1] == 0
     assert ended.cost.flops == approx(ended.cost.predicted_flops, rel=0.1)
-    tokens = [sum(event.outcome.sources.values()) / 2 for event in told if isinstance(event, TrialFinished)]
+    tokens = [sum(event.outcome.sources.values()) / 2 for event in events if isinstance(event, TrialFinished)]
     assert ended.cost.flops == approx(6 * planned.plan.parameters * sum(tokens))
 
 
