@@ -32,7 +32,7 @@ from dragoman.machine import autocast, choose_products, keep_memory
 from dragoman.model.linear import multiply_by
 from dragoman.train import loop
 from dragoman.train.compiling import Compiled, Off, On, Uncompiled
-from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.optimize import Adam
 
 LENGTHS = (8, 16, 24, 32, 48)
@@ -54,7 +54,7 @@ class Way:
     def step(self, batch) -> float:
         began = time.process_time()
         report = loop.train_step(
-            self.model, self.loss, whole([batch]), self.optimizer, self.progress, lr=3e-4, rules=self.rules
+            self.model, self.loss, unsplit([batch]), self.optimizer, self.progress, lr=3e-4, rules=self.rules
         )
         self.speeds.append(report.tokens / (time.process_time() - began))
         return report.loss

@@ -36,7 +36,7 @@ from dragoman.model.positions.position import Rotary
 from dragoman.model.transformer import Transformer
 from dragoman.presets.language import llama
 from dragoman.train import loop
-from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.optimize import AdamW
 
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ class Ours:
         self.speeds: list[float] = []
 
     def learn(self, seed: int) -> float:
-        parts = whole([batch(self.setting, seed, self.documents)])
+        parts = unsplit([batch(self.setting, seed, self.documents)])
         return loop.train_step(
             self.model, self.setting.task.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
         ).loss

@@ -28,7 +28,7 @@ from smoke import add_smoke, run_of, write_results
 from dragoman.checkpoint import RunDirectory
 from dragoman.config import from_dict
 from dragoman.machine import autocast, keep_memory
-from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adafactor, AdamW, Muon, Optimizer, state_tensors
 from dragoman.train.recipe import RunConfig
@@ -57,7 +57,7 @@ class Contestant:
     def step(self, batches: list[Any], rules: StepRules) -> None:
         began, step = time.process_time(), self.progress.step + 1
         lr = self.schedule.rate(step, self.steps)
-        train_step(self.model, self.loss, whole(batches), self.optimizer, self.progress, lr=lr, rules=rules)
+        train_step(self.model, self.loss, unsplit(batches), self.optimizer, self.progress, lr=lr, rules=rules)
         self.seconds += time.process_time() - began
 
     @property

@@ -42,7 +42,7 @@ from dragoman.text.lines import Pair
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import Bytes
 from dragoman.train.distributed.launch import launch
-from dragoman.train.distributed.micro_batch import shared_out
+from dragoman.train.distributed.micro_batch import split_between_processes
 from dragoman.train.distributed.parallel import Replicated, Sharded
 from dragoman.train.distributed.processes import join_group
 from dragoman.train.loop import LoopProgress, StepRules, train_step
@@ -77,20 +77,21 @@ def worker(way: str, folder: Path, *, smoke: bool) -> None:
         exchange = WAYS[way][1].build(group)
         exchange.place(model, torch.device("cpu"))
         optimizer, progress, told = Adam().build(model), LoopProgress(), []
-        talking, add_up = [0.0], exchange.add_up
+        talking, all_reduce = [0.0], exchange.all_reduce
 
         def timed(*given: Any) -> Any:
             began = time.perf_counter()
-            sums = add_up(*given)
+            sums = all_reduce(*given)
             talking[0] += time.perf_counter() - began
             return sums
 
-        exchange.add_up = timed
+        exchange.all_reduce = timed
         for number in range(STEPS):
             began, talking[0] = time.perf_counter(), 0.0
             rows = plan.at(number)
             parts = [
-                part._replace(batch=collate(corpus, part.batch)) for part in shared_out(rows, group.count)[group.rank]
+                part._replace(batch=collate(corpus, part.batch))
+                for part in split_between_processes(rows, group.count)[group.rank]
             ]
             made = time.perf_counter() - began
             rules = StepRules(seed=1, exchange=exchange)

@@ -46,7 +46,7 @@ from dragoman.machine import autocast, choose_products, keep_memory, product_sec
 from dragoman.model.linear import multiply_by
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.train import loop
-from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.optimize import Adam
 
 Loss = Callable[[PairBatch], Tensor]
@@ -264,7 +264,7 @@ class Dragoman(Contestant):
         self.rules = loop.StepRules(seed=1, clip=1.0, precision=self.precision)
 
     def learn(self, batch: PairBatch, tokens: int) -> float:
-        parts, task = whole([batch]), TranslationTask()
+        parts, task = unsplit([batch]), TranslationTask()
         return loop.train_step(
             self.model, task.loss, parts, self.optimizer, self.progress, lr=3e-4, rules=self.rules
         ).loss

@@ -157,7 +157,7 @@ def test_rows_of_further_pieces_begin_as_the_mean_of_their_parts(with_pieces, tm
 
 
 def test_another_tokenizer_than_the_earlier_runs_is_refused(earlier):
-    with pytest.raises(ConfigError, match=r"^tokenizer: what begins with .*run has its tokenizers: leave this out"):
+    with pytest.raises(ConfigError, match=r"^tokenizer: a run that starts from .*run has its tokenizers: leave"):
         config(earlier, {"tokenizer": {"kind": "bpe", "vocab": 300}})
 
 

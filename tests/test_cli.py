@@ -21,7 +21,7 @@ COMMANDS = [
     "score",
     "calibrate",
     "verify",
-    "weigh",
+    "search-mixture",
     "data",
     "data stats",
     "data clean",

@@ -79,7 +79,7 @@ COMMANDS = {
     "distill": "augment distill RUN lines.txt -o distilled.tsv",
     "huggingface": "export RUN --to huggingface -o huggingface",
     "ctranslate2": "export RUN --to ctranslate2 -o ctranslate2",
-    "weigh": "weigh RUN --steps 1",
+    "search_mixture": "search-mixture RUN --steps 1",
     "config_show": "config show RUN",
     "resume": "train RUN --resume",
     "data": "data stats RUN",

@@ -17,7 +17,7 @@ from dragoman.model.loss import plain_r_drop
 from dragoman.model.moe import Mixture, auxiliary_loss
 from dragoman.model.tower import Tower
 from dragoman.train.average import MovingAverage, average_checkpoints
-from dragoman.train.distributed.micro_batch import MicroBatch, whole
+from dragoman.train.distributed.micro_batch import MicroBatch, unsplit
 from dragoman.train.loop import Diverged, LoopProgress, StepRules, seed_of, train_step
 from dragoman.train.optimize import Adam, state_tensors
 
@@ -53,7 +53,7 @@ def cut(whole, *places):
 def step(module, micro_batches, progress=None, *, loss=TASK.loss, optimizer=None, **rules):
     optimizer = optimizer or Adam().build(module)
     rules = StepRules(**{"seed": 1, "clip": None} | rules)
-    return train_step(module, loss, whole(micro_batches), optimizer, progress or LoopProgress(), lr=1e-3, rules=rules)
+    return train_step(module, loss, unsplit(micro_batches), optimizer, progress or LoopProgress(), lr=1e-3, rules=rules)
 
 
 def gradients(module):

@@ -32,17 +32,17 @@ from dragoman.train.run import resume, start
 # ---- rounds ---------------------------------------------------------------------------------------
 
 
-def rounds(sizes, shares, *, tokens=300, seed=1, accumulate=1, opened=lambda step: 1.0, lengths=None):
+def rounds(sizes, shares, *, tokens=300, seed=1, accumulate=1, available=lambda step: 1.0, lengths=None):
     lengths = sentences(sum(sizes)) if lengths is None else lengths
     ends = np.cumsum([0, *sizes])
     pools = [np.arange(begin, end) for begin, end in itertools.pairwise(ends)]
-    passing = Batches(lengths, tokens, seed, accumulate).steps_per_epoch
+    take = Batches(lengths, tokens, seed, accumulate).steps_per_epoch
     return Rounds(
         lengths,
         pools,
         shares=shares if callable(shares) else lambda step: shares,
-        opened=opened,
-        steps_per_epoch=passing,
+        available=available,
+        steps_per_epoch=take,
         tokens=tokens,
         seed=seed,
         accumulate=accumulate,
@@ -77,12 +77,12 @@ def test_each_source_gives_its_share_and_every_pair_of_it_equally_often(sizes, t
 
 
 @given(
-    **SETTINGS, steps=st.lists(st.integers(0, 250), min_size=1, max_size=6), opened=st.sampled_from([0.01, 0.4, 1.0])
+    **SETTINGS, steps=st.lists(st.integers(0, 250), min_size=1, max_size=6), available=st.sampled_from([0.01, 0.4, 1.0])
 )
 @settings(max_examples=60)
-def test_a_step_has_its_batches_whatever_was_asked_before(sizes, tokens, seed, accumulate, data, steps, opened):
+def test_a_step_has_its_batches_whatever_was_asked_before(sizes, tokens, seed, accumulate, data, steps, available):
     shares = drawn_shares(data, sizes)
-    setting = {"tokens": tokens, "seed": seed, "accumulate": accumulate, "opened": lambda step: opened}
+    setting = {"tokens": tokens, "seed": seed, "accumulate": accumulate, "available": lambda step: available}
     used = rounds(sizes, shares, **setting)
     for step in steps:
         batches, fresh = used.at(step), rounds(sizes, shares, **setting).at(step)
@@ -111,7 +111,7 @@ def test_shares_may_change_with_the_step():
 
 
 def test_of_a_pool_that_is_half_open_only_the_easier_half_comes():
-    plan = rounds([400], [1.0], opened=lambda step: 0.5)
+    plan = rounds([400], [1.0], available=lambda step: 0.5)
     drawn = plan.drawn(3)
     assert drawn.max() < 200 and set(np.bincount(drawn)) <= {len(drawn) // 200, len(drawn) // 200 + 1}
 
@@ -302,7 +302,7 @@ def test_a_run_of_one_source_tells_none(text, tmp_path):
 
 def test_minutes_and_shares_of_the_run_do_not_go_together(text, tmp_path):
     for name, path in (("stages", "data.mixture: stages"), ("easy first", "data.order: easy_first")):
-        with pytest.raises(ConfigError, match=f"{path} goes by shares of the run"):
+        with pytest.raises(ConfigError, match=f"{path} needs the number of steps in the run"):
             start(config(text, CHOICES[name], budget={"kind": "minutes", "minutes": 1}), tmp_path / "run")
 
 

@@ -18,7 +18,7 @@ from dragoman.text.lines import Sourced
 from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer, tag_mark
 from dragoman.text.tokens.training import Bytes
 from dragoman.train import recipe
-from dragoman.train.distributed.micro_batch import shared_out
+from dragoman.train.distributed.micro_batch import split_between_processes
 from dragoman.train.run import resume, start
 from dragoman.train.tasks.drawing import check_marks
 
@@ -63,7 +63,7 @@ def test_a_batch_is_a_function_of_seed_step_and_row_and_spares_tags_and_targets(
 
 
 def test_rows_can_be_shared_out_among_processes():
-    parts = shared_out([CorruptedRows(np.arange(5), 7)], 2)
+    parts = split_between_processes([CorruptedRows(np.arange(5), 7)], 2)
     shared = [[part.batch.rows.tolist() for part in mine] for mine in parts]
     assert [row for mine in shared for rows in mine for row in rows] == [0, 1, 2, 3, 4] and all(shared)
     assert all(part.batch.step == 7 for mine in parts for part in mine)

@@ -106,7 +106,7 @@ def test_a_run_too_short_for_a_profile_says_so(pairs, tmp_path):
     run = start(tiny_run.config(pairs), tmp_path / "run")
     run.profile = Profile(run.directory.path)
     said = [event.text for event in run.events() if isinstance(event, Notice)]
-    assert said[-1] == "no profile: it takes 15 steps, and there were 12"
+    assert said[-1] == "no profile: it takes 15 steps, and the run made 12"
 
 
 # ---- TensorBoard ----------------------------------------------------------------------------------

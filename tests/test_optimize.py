@@ -8,7 +8,7 @@ from tiny_run import outcome
 
 from dragoman.config import from_dict, to_dict
 from dragoman.errors import CheckpointError
-from dragoman.train.distributed.micro_batch import whole
+from dragoman.train.distributed.micro_batch import unsplit
 from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import Adafactor, Adam, AdamW, Muon, Optimizer, load_state_tensors, state_tensors
 from dragoman.train.run import resume, start
@@ -39,7 +39,7 @@ def test_a_batch_is_learned_by_heart(choice):
     optimizer, losses = choice.build(module), []
     for _ in range(60):
         done = train_step(
-            module, plain_loss, whole([batch()]), optimizer, progress, lr=PEAKS[choice.kind], rules=StepRules(seed=1)
+            module, plain_loss, unsplit([batch()]), optimizer, progress, lr=PEAKS[choice.kind], rules=StepRules(seed=1)
         )
         losses.append(done.loss)
     assert losses[-1] < 0.6 * losses[0]
@@ -92,7 +92,7 @@ def test_what_is_frozen_stays_as_it_is_and_takes_no_memory(choice):
 def test_a_learning_rate_of_zero_changes_nothing(choice):
     module = model()
     before, optimizer = weights(module), choice.build(module)
-    train_step(module, plain_loss, whole([batch()]), optimizer, LoopProgress(), lr=0.0, rules=StepRules(seed=1))
+    train_step(module, plain_loss, unsplit([batch()]), optimizer, LoopProgress(), lr=0.0, rules=StepRules(seed=1))
     assert all(torch.equal(value, before[name]) for name, value in weights(module).items())
 
 

@@ -67,12 +67,12 @@ def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp
     events = list(start(tiny_run.config(pairs), tmp_path / "run").events())
     notices = [event.text for event in events if isinstance(event, Notice) and "out of memory" in event.text]
     assert notices[0] == (
-        "step 1: out of memory, made in smaller pieces; batches that fit: train.batch_tokens=200 train.accumulate=4"
+        "step 1: out of memory, computed in smaller pieces; batches that fit: train.batch_tokens=200 train.accumulate=4"
     )
     assert events[-1].step == 12
 
 
 def test_a_validation_without_memory_saves_too(pairs, tmp_path, monkeypatch):
-    full(monkeypatch, "surprise", calls=2)
+    full(monkeypatch, "nll", calls=2)
     with pytest.raises(OutOfMemory, match=r"step 5: out of memory in the validation before it.*step-000004 is good"):
         list(start(tiny_run.config(pairs, batch_tokens=100), tmp_path / "run").events())

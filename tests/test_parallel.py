@@ -219,7 +219,7 @@ def test_when_a_process_is_killed_the_other_saves_and_says_how_to_go_on(victim, 
     assert process.returncode == 2
     assert err.count("\n") == 1 and err.startswith("dragoman: one of 2 processes is gone")
     last = RunDirectory.open(path).find("last")
-    assert f"{last.path.name} is good; to go on from there: dragoman train {path} --resume --processes 2" in err
+    assert f"{last.path.name} is good; to resume from there: dragoman train {path} --resume --processes 2" in err
     assert list(resume(path, overrides=[f"train.budget.steps={last.step + 1}"]).events())[-1].complete
 
 
@@ -243,7 +243,7 @@ def test_processes_that_do_not_find_one_another_say_so(pairs, tmp_path):
     )  # fmt: skip
     assert ended.returncode == 2 and not (tmp_path / "run").exists()
     line = ended.stderr.strip().splitlines()[-1]
-    assert line.startswith("dragoman: process 1 of 2 does not find the others at 127.0.0.1:9 (")
+    assert line.startswith("dragoman: process 1 of 2 cannot find the others at 127.0.0.1:9 (")
 
 
 def test_processes_killed_without_a_word_are_reported_by_their_signals():

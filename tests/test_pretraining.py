@@ -18,7 +18,7 @@ from dragoman.data.corruption import (
     RandomDraw,
     SpanCorruption,
     TextInfilling,
-    corrupted,
+    corrupt_texts,
     marks,
     poisson,
 )
@@ -126,7 +126,7 @@ def test_hidden_places_are_everywhere_alike():
 
 def test_a_text_without_text_is_left_alone():
     for cfg in (SPANS, INFILLING):
-        read, written = corrupted([np.array([BOS, EOS])], [RandomDraw([1])], cfg, VOCABULARIES[cfg])
+        read, written = corrupt_texts([np.array([BOS, EOS])], [RandomDraw([1])], cfg, VOCABULARIES[cfg])
         assert read[0].tolist() == written[0].tolist() == [EOS]
 
 

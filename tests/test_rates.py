@@ -13,7 +13,7 @@ from dragoman.train import recipe
 from dragoman.train.changes import changed
 from dragoman.train.loop import LoopProgress, MicroBatch, StepRules, train_step
 from dragoman.train.optimize import Optimizer
-from dragoman.train.rates import ByName, Layerwise, Uniform, share_out
+from dragoman.train.rates import ByName, Layerwise, Uniform, apply_rate_factors
 
 OPTIMIZERS = get_args(get_args(Optimizer)[0])
 BY_NAME = ByName(factors={"*.blocks.0.mixer.*": 0.25, "*.blocks.0.*": 0.5, "output.weight": 0.125})
@@ -30,7 +30,7 @@ def moved(optimizer, rates):
     module, ids = model(), torch.arange(3, 19).view(2, 8)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     built = optimizer().build(module)
-    share_out(built, rates.shares(module))
+    apply_rate_factors(built, rates.shares(module))
 
     def loss(module, batch):
         return module(batch, batch).square().sum(), torch.tensor(16)

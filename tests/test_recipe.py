@@ -35,7 +35,7 @@ def test_a_preset_with_a_task_is_a_whole_run_but_for_its_text(name):
 @pytest.mark.parametrize(
     "preset, says",
     [
-        ("bert-base", "model: encoder writes no text, which translation needs: use transformer"),
+        ("bert-base", "model: encoder generates no text, which translation needs: use transformer"),
         ("gpt2", "model.encoder: must be given for translation: a decoder alone reads no source"),
     ],
 )

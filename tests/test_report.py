@@ -112,7 +112,7 @@ def test_curves_scores_and_samples_are_all_there(run):
     ):
         assert title in text
     assert "2.72" in text and "at step 10, the best" in text and "41.5" in text
-    assert "try 1<" in text and "try 39<" in text and text.count("try ") == report.MOMENTS
+    assert "try 1<" in text and "try 39<" in text and text.count("try ") == report.SHOWN_OUTPUTS
     assert text.count("step 10 of 100") == 1
 
 

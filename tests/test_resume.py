@@ -162,7 +162,7 @@ def test_a_signal_in_the_middle_of_a_validation_leaves_that_to_the_resumed_run(w
         return ask(self, model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TranslationTask, "surprise", interrupted)
+        patch.setattr(TranslationTask, "nll", interrupted)
         events = list(start(tiny_run.config(pairs), path).events())
     assert events[-1].step == 4 and not kinds(events, Validated)
     list(resume(path).events())
@@ -384,7 +384,7 @@ def test_a_vocabulary_larger_than_the_text_yields_leaves_nothing_behind(pairs, p
 
 def test_a_validation_loss_that_is_no_number_stops_the_run(pairs, path, monkeypatch):
     ask = TranslationTask.nll
-    monkeypatch.setattr(TranslationTask, "surprise", lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1]))
+    monkeypatch.setattr(TranslationTask, "nll", lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1]))
     with pytest.raises(Diverged, match=r"validation loss is nan.*step-000003 is good"):
         list(start(tiny_run.config(pairs), path).events())
 

@@ -101,5 +101,5 @@ def test_the_command_to_train_longer_names_a_whole_setting(budget):
 
 
 def test_what_is_kept_is_said_last(monkeypatch):
-    end = Finished(3, "all 3 steps are made", True, "dragoman train x --resume", "kept to use: step-000003; 1.0 MB")
+    end = Finished(3, "all 3 steps are done", True, "dragoman train x --resume", "kept to use: step-000003; 1.0 MB")
     assert drawn(monkeypatch, [end], live=False).splitlines()[-1] == "Kept to use: step-000003; 1.0 MB"

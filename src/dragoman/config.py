@@ -22,6 +22,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from dragoman.errors import ConfigError
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""Part of a whole, from 0 to 1."""
+
 T = TypeVar("T")
 
 # ---- declaring ------------------------------------------------------------------------------------

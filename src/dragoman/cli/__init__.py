@@ -25,11 +25,11 @@ from dragoman.cli import (
     merge,
     messages,
     score,
+    search_mixture,
     tag,
     train,
     translate,
     verify,
-    weigh,
 )
 from dragoman.cli.global_options import complete
 from dragoman.cli.standard_streams import finish, use_utf8
@@ -54,7 +54,8 @@ app = typer.Typer(
 )
 TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and configuration", "Exchange"
 app.command("train", rich_help_panel=TRAIN)(train.train)
-app.command("weigh", rich_help_panel=TRAIN)(weigh.weigh)
+app.command("search-mixture", rich_help_panel=TRAIN)(search_mixture.search_mixture)
+app.command("weigh", hidden=True)(search_mixture.search_mixture)  # its earlier name
 app.command("average", rich_help_panel=TRAIN)(average.average)
 app.command("merge", rich_help_panel=TRAIN)(merge.merge)
 app.command("demo", rich_help_panel=TRAIN)(demo.demo)

@@ -1,1 +1,1 @@
-"""Many runs under equal budgets, side by side: what is learned from how they differ."""
+"""Comparisons of many runs under equal budgets."""

@@ -1,7 +1,7 @@
-"""What raising the weight of a source is worth, and the weights that follow: arithmetic alone.
+"""Gain of raising the weight of a source, and the weights that follow: arithmetic alone.
 
-The shares w_i of n sources add up to 1. To raise source i by a factor f is to multiply its weight and to let all add up
-to 1 again, so that log(w_i / w_j) grows by log f for every other source j.
+The shares w_i of n sources sum to 1. Raising source i by a factor f multiplies its weight and normalises the sum to 1
+again, so that log(w_i / w_j) grows by log f for every other source j.
 """
 
 import math
@@ -12,17 +12,17 @@ from statistics import fmean, stdev
 SourceShares = Mapping[str, float]
 
 CERTAIN = 2.0
-"""Standard errors from 0 beyond which a gain counts."""
+"""Number of standard errors from 0 beyond which a gain counts."""
 HALVINGS = 200
-"""Of the interval that the length of the step is looked for in: more than a float can tell apart."""
+"""Bisections of the interval that the step length is searched in: more than a float can resolve."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What the validation loss falls by when a source's weight is raised, per unit of the weight's logarithm."""
+    """Decrease of the validation loss when a source's weight is raised, per unit of the weight's logarithm."""
 
     mean: float
-    """Over seeds."""
+    """Mean over seeds."""
     error: float
     """Standard error of the mean."""
 
@@ -32,22 +32,22 @@ class Gain:
 
 
 def gain(unchanged: Sequence[float], raised: Sequence[float], factor: float) -> Gain:
-    """Validation losses with the weights as they are and with one of them raised, each with the same two or more
-    seeds in the same order: what the seeds have in common cancels."""
+    """Return the gain from validation losses with the unchanged weights and with one weight raised, each with the same
+    two or more seeds in the same order: noise that the runs of a seed share cancels."""
     each = [(before - after) / math.log(factor) for before, after in zip(unchanged, raised, strict=True)]
     return Gain(fmean(each), stdev(each) / math.sqrt(len(each)))
 
 
 def raised(weights: SourceShares, name: str, factor: float) -> dict[str, float]:
-    """``weights`` with that of ``name`` multiplied, as shares."""
+    """Return ``weights`` with that of ``name`` multiplied, normalised to sum to 1."""
     return _shares({each: weight * (factor if each == name else 1) for each, weight in weights.items()})
 
 
 def propose(weights: SourceShares, gains: Mapping[str, Gain], factor: float) -> dict[str, float]:
-    """Shares in proportion to w_i exp(eta gain_i), an exponentiated gradient step (Kivinen & Warmuth, 1997).
+    """Return shares in proportion to w_i exp(eta gain_i), an exponentiated gradient step (Kivinen & Warmuth, 1997).
 
-    eta is the largest with which no share grows or shrinks by more than ``factor``. A gain that is not certain counts
-    as 0: such sources keep their weights to one another, and change only as all do when they are made to add up to 1.
+    eta is the largest value for which no share grows or shrinks by more than ``factor``. A gain that is not certain
+    counts as 0: such sources keep their weights relative to one another, and change only by the normalisation.
     """
     slopes = {name: gains[name].mean if gains[name].certain else 0.0 for name in weights}
     largest = max(map(abs, slopes.values()))

@@ -1,9 +1,13 @@
-"""Which weights should the sources of a run have? In trials of equal budget, each one's weight is raised in turn.
+"""Mixture search: find the weights of a run's sources. In trials of equal budget, each weight is raised in turn.
 
-OUT/plan.json                          what was asked, and what a trial is (plan.py)
-    prepared/                          the text, made ready once
-    trials/round-1/unchanged-seed-1/   run directories; others are called after the source whose weight is raised
+OUT/plan.json                          settings, and the description of a trial (search_plan.py)
+
+    prepared/                          the text, prepared once
+
+    trials/round-1/unchanged-seed-1/   run directories; others are named after the source whose weight is raised
+
     weights.yaml                       the proposed data.mixture
+
     report.json                        all figures
 """
 
@@ -30,7 +34,7 @@ from dragoman.train.recipe import RunConfig
 REPORT, WEIGHTS = "report.json", "weights.yaml"
 
 
-# ---- what is told ---------------------------------------------------------------------------------
+# ---- events ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -38,54 +42,58 @@ class SearchPlanned:
     plan: SearchPlan
     trials: int
     done: int
-    """Of the trials; those were made before."""
+    """Number of trials that were finished before."""
     seconds: float
-    """That the others will take, as measured by a few steps."""
+    """Expected time of the remaining trials, as measured by a few steps."""
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """A trial goes on."""
+    """A trial makes progress."""
 
     name: str
     number: int
     trials: int
     done: float
-    """Of this trial, the share."""
+    """Fraction of this trial completed."""
     seconds_left: float
-    """Until all trials are done."""
+    """Expected time until all trials are done."""
 
 
 @dataclass(frozen=True)
 class TrialFinished:
+    """A trial is finished."""
+
     name: str
     number: int
     trials: int
     outcome: TrialResult
     before: bool
-    """It was made before, and not again."""
+    """True if it was finished before this search resumed."""
     seconds_left: float
-    """Until all trials are done."""
+    """Expected time until all trials are done."""
 
 
 @dataclass(frozen=True)
 class SourceResult:
-    """What a round says of one source."""
+    """Result of a round for one source."""
 
     before: float
-    """Share."""
+    """Share of the source before the round."""
     gain: Gain
     after: float
-    """Share."""
+    """Share of the source after the round."""
     tokens: float
-    """On either side, that a trial with the weights as they are learned from; mean over seeds."""
+    """Tokens on either side that a trial with unchanged weights learned from; mean over seeds."""
 
 
 @dataclass(frozen=True)
 class RoundFinished:
+    """A round is finished."""
+
     round: int
     losses: dict[str, list[float]]
-    """Validation loss of each trial, by what was raised and in the order of seeds."""
+    """Validation loss of each trial, by the raised source and in the order of seeds."""
     sources: dict[str, SourceResult]
 
     @property
@@ -99,16 +107,16 @@ class RoundFinished:
 
 @dataclass(frozen=True)
 class SearchCost:
-    """All trials together, as predicted and as measured."""
+    """Cost of all trials together, as predicted and as measured."""
 
     predicted_seconds: float
-    """Of learning alone."""
+    """Predicted time spent learning."""
     seconds: float
     predicted_flops: float
-    """6 N D."""
+    """Predicted operations, 6 N D."""
     flops: float
     least: float
-    """6 N D of the trial with the fewest tokens: all make equally many steps."""
+    """6 N D of the trial with the fewest tokens: all trials make equally many steps."""
     most: float
     counted: float | None
     """Operations in all products; None where that is not known."""
@@ -116,14 +124,16 @@ class SearchCost:
 
 @dataclass(frozen=True)
 class SearchFinished:
+    """The search has ended."""
+
     reason: str
     complete: bool
-    """False if it was interrupted and may go on."""
+    """False if it was interrupted and may be resumed."""
     cost: SearchCost | None = None
 
 
 Outcomes = dict[str, list[TrialResult]]
-"""By what was raised, and in the order of seeds."""
+"""Results by the raised source, in the order of seeds."""
 SearchEvent = Event | SearchPlanned | TrialProgress | TrialFinished | RoundFinished | SearchFinished
 
 
@@ -131,22 +141,22 @@ SearchEvent = Event | SearchPlanned | TrialProgress | TrialFinished | RoundFinis
 
 
 class MixtureSearch:
-    """A search that is about to begin or to go on at ``path``. ``events`` makes it happen.
+    """A mixture search that starts or resumes at ``path``; ``events`` runs it.
 
     Raises:
-        ConfigError: the run has nothing to weigh, or nothing to weigh it by.
+        ConfigError: the run has only one source, or no validation data.
         CheckpointError: something else is at ``path``, or a search with other settings.
     """
 
-    def __init__(self, cfg: RunConfig, how: SearchSettings, path: str | Path):
-        self.cfg, self.how, self.path = bare(cfg), how, Path(path)
-        self.asked = check(self.cfg, how, self.path)
+    def __init__(self, cfg: RunConfig, settings: SearchSettings, path: str | Path):
+        self.cfg, self.settings, self.path = bare(cfg), settings, Path(path)
+        self.asked = check(self.cfg, settings, self.path)
 
     def events(self) -> Iterator[SearchEvent]:
-        """Everything that happens, to ``Ended``.
+        """Yield everything that happens, up to ``SearchFinished``.
 
         Raises:
-            UserError: as ``plan`` and ``Run.events``; trials that are done stay so.
+            UserError: see ``plan`` and ``Trainer.events``; finished trials are kept.
         """
         try:
             with as_ctrl_c():
@@ -155,13 +165,13 @@ class MixtureSearch:
             yield SearchFinished("the same command goes on" if self.path.exists() else "nothing is left of it", False)
 
     def _search(self) -> Iterator[SearchEvent]:
-        decided = yield from plan(self.cfg, self.how, self.path, self.asked)
-        trials = _Trials(decided, self.how, self.path)
+        decided = yield from plan(self.cfg, self.settings, self.path, self.asked)
+        trials = _Trials(decided, self.settings, self.path)
         yield SearchPlanned(decided, trials.all, trials.done(), trials.seconds_left(trials.done()))
         weights, rounds, cost = decided.weights, list[RoundFinished](), None
-        for number in range(1, self.how.rounds + 1):
+        for number in range(1, self.settings.rounds + 1):
             outcomes = yield from trials.round(number, weights)
-            rounds.append(_weighed(number, outcomes, weights, self.how.step))
+            rounds.append(_round_result(number, outcomes, weights, self.settings.step))
             cost, weights = _cost(decided, trials.outcomes), rounds[-1].weights
             self._write(decided, rounds, cost)
             yield rounds[-1]
@@ -173,9 +183,9 @@ class MixtureSearch:
 
     def _write(self, decided: SearchPlan, rounds: list[RoundFinished], cost: SearchCost) -> None:
         report = {
-            "asked": to_dict(self.how),
+            "asked": to_dict(self.settings),
             "trial": {name: value for name, value in to_dict(decided).items() if name not in ("asked", "cfg")},
-            "rounds": [asdict(seen) for seen in rounds],
+            "rounds": [asdict(result) for result in rounds],
             "cost": asdict(cost),
         }
         durable.replace(self.path / REPORT, json.dumps(report, indent=1, ensure_ascii=False).encode())
@@ -183,19 +193,19 @@ class MixtureSearch:
 
 
 class _Trials:
-    """All of a search, with the time that they take."""
+    """All trials of a search, and the time that they take."""
 
-    def __init__(self, decided: SearchPlan, how: SearchSettings, path: Path):
-        self.plan, self.how, self.path = decided, how, path
-        self.all = (1 + len(decided.weights)) * how.seeds * how.rounds
+    def __init__(self, decided: SearchPlan, settings: SearchSettings, path: Path):
+        self.plan, self.settings, self.path = decided, settings, path
+        self.all = (1 + len(decided.weights)) * settings.seeds * settings.rounds
         self.outcomes: list[TrialResult] = []
         self.taken: list[float] = []
-        """Seconds of each trial that this process made from beginning to end."""
+        """Seconds of each trial that this process ran from beginning to end."""
 
     def round(self, number: int, weights: SourceShares) -> Generator[SearchEvent, None, Outcomes]:
-        """Make what is not made yet."""
+        """Run the trials of a round that are not finished."""
         outcomes: Outcomes = {name: [] for name in (UNCHANGED, *weights)}
-        for seed, name in product(range(1, self.how.seeds + 1), outcomes):
+        for seed, name in product(range(1, self.settings.seeds + 1), outcomes):
             trial = self._trial(number, name, seed, weights)
             if not (before := trial.outcome()):
                 yield from self._make(trial)
@@ -208,16 +218,16 @@ class _Trials:
         return outcomes
 
     def done(self) -> int:
-        """How many are made already."""
+        """Return the number of trials that are finished."""
         found = (Trial(path, self._cfg({}, 1)).outcome() for path in self.path.glob("trials/round-*/*-seed-*"))
         return min(self.all, sum(outcome is not None for outcome in found))
 
     def seconds_left(self, made: float) -> float:
-        """Once so many trials are made."""
+        """Return the expected time of the rest once ``made`` trials are finished."""
         return (self.all - made) * (fmean(self.taken) if self.taken else self.plan.seconds)
 
     def _trial(self, number: int, name: str, seed: int, weights: SourceShares) -> Trial:
-        mixed = dict(weights) if name == UNCHANGED else raised(weights, name, self.how.step)
+        mixed = dict(weights) if name == UNCHANGED else raised(weights, name, self.settings.step)
         folder = f"{name.replace('/', '%2F')}-seed-{seed}"
         return Trial(self.path / "trials" / f"round-{number}" / folder, self._cfg(mixed, seed))
 
@@ -237,15 +247,15 @@ class _Trials:
             self.taken.append(time.perf_counter() - began)
 
 
-# ---- what comes of it -----------------------------------------------------------------------------
+# ---- results --------------------------------------------------------------------------------------
 
 
 def mixture(weights: SourceShares) -> dict[str, Any]:
-    """``data.mixture`` as a run file has it."""
+    """Return the ``data.mixture`` of a run file."""
     return to_dict(Weights(weights=dict(weights)))
 
 
-def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float) -> RoundFinished:
+def _round_result(number: int, outcomes: Outcomes, weights: SourceShares, step: float) -> RoundFinished:
     losses = {name: [outcome.loss for outcome in some] for name, some in outcomes.items()}
     gains = {name: gain(losses[UNCHANGED], losses[name], step) for name in weights}
     after = propose(weights, gains, step)
@@ -253,7 +263,7 @@ def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float
         name: SourceResult(
             before=weights[name],
             gain=gains[name],
-            after=_shown(after[name]),
+            after=_rounded(after[name]),
             tokens=fmean(outcome.sources.get(name, 0) for outcome in outcomes[UNCHANGED]),
         )
         for name in weights
@@ -261,8 +271,8 @@ def _weighed(number: int, outcomes: Outcomes, weights: SourceShares, step: float
     return RoundFinished(number, losses, sources)
 
 
-def _shown(share: float) -> float:
-    """With the digits that people see: what they paste is what the next round tries."""
+def _rounded(share: float) -> float:
+    """Round to the digits that are shown: the next round then tries exactly what people paste."""
     return float(f"{share:.6g}")
 
 

@@ -1,7 +1,7 @@
-"""What a search of weights is asked, and what its trials are: decided once, before the first of them.
+"""Plan of a mixture search: its settings and its trials, fixed before the first trial.
 
 A budget in FLOPs is 6 N D (Kaplan et al., arXiv:2001.08361, section 2.1): N parameters without embeddings and output
-layer, D tokens. Of a pair, the encoder reads one side and the decoder the other, so each token meets about half of the
+layer, D tokens. In a pair, the encoder reads one side and the decoder the other, so each token passes about half of the
 parameters: D is half the tokens of both sides.
 """
 
@@ -31,16 +31,18 @@ from dragoman.train.tasks.translation import TranslationTaskData
 
 PLAN, PREPARED = "plan.json", "prepared"
 UNCHANGED = "unchanged"
-"""What trials with the weights as they are go by; the others go by the source whose weight is raised."""
+"""Name of trials with unchanged weights; the others are named after the source whose weight is raised."""
 SAMPLED = 20
-"""Steps by which the tokens of a step are counted before any is made."""
+"""Steps over which the tokens per step are averaged before any is made."""
 
 
-# ---- what is asked --------------------------------------------------------------------------------
+# ---- settings -------------------------------------------------------------------------------------
 
 
 @config
 class Compute:
+    """Budget of a trial in FLOPs."""
+
     flops: PositiveFloat
     """6 N D of each trial."""
 
@@ -50,6 +52,8 @@ class Compute:
 
 @config
 class Updates:
+    """Budget of a trial in steps."""
+
     steps: PositiveInt
     """Optimizer steps of each trial."""
 
@@ -59,53 +63,57 @@ class Updates:
 
 @config
 class SearchSettings:
+    """Settings of a mixture search."""
+
     budget: Annotated[Compute | Updates, OneOf()]
-    """Of each trial."""
+    """Budget of each trial."""
     seeds: Annotated[int, Field(ge=2)] = 2
-    """Each trial is made so many times, with seeds 1, 2, ...: what a gain is compared with is how they differ."""
+    """Number of times each trial is run, with seeds 1, 2, ...: their spread is what a gain is compared with."""
     rounds: PositiveInt = 1
-    """Each goes on from the weights that the one before it proposes."""
+    """Number of rounds; each continues from the weights that the one before proposes."""
     step: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 1.5
-    """What a weight is multiplied by in a trial, and the most that any may change by in a round."""
+    """Factor on a weight in a trial, and the most that any weight may change by in a round."""
 
 
 @dataclass(frozen=True)
 class SearchPlan:
+    """Description of the trials of a search, as ``plan.json`` has it."""
+
     asked: dict[str, Any]
-    """What has to be the same for a search to go on: the run's configuration, the budget and the step."""
+    """Settings that must stay the same when a search resumes: the run's configuration, the budget and the step."""
     cfg: RunConfig
-    """With all that the text and the machine decide."""
+    """Run configuration with everything that the text and the machine determine."""
     weights: dict[str, float]
-    """At the beginning, adding up to 1."""
+    """Initial weights, which sum to 1."""
     steps: int
-    """Of a trial."""
+    """Steps of a trial."""
     parameters: int
-    """N."""
+    """Parameters N, without embeddings and output layer."""
     tokens_per_step: float
-    """D of one step."""
+    """Tokens D of one step."""
     counted_per_token: float | None
-    """Operations in all products for each token, on either side, padding included in both; None where shapes alone
-    do not tell (``train/utilisation.py``)."""
+    """Operations in all products per token, on either side, padding included in both; None where shapes alone do not
+    tell (``train/utilisation.py``)."""
     pace: Pace
 
     def flops(self, tokens: float) -> float:
-        """6 N D."""
+        """Return 6 N D for D tokens."""
         return 6 * self.parameters * tokens
 
     @property
     def seconds(self) -> float:
-        """That a trial will take."""
+        """Expected time of a trial."""
         return self.pace.seconds(self.steps)
 
 
-# ---- deciding it ----------------------------------------------------------------------------------
+# ---- making the plan ------------------------------------------------------------------------------
 
 
-def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
-    """Look for what does not fit before anything is written; what is asked, as plain data.
+def check(cfg: RunConfig, settings: SearchSettings, path: Path) -> dict[str, Any]:
+    """Check the settings before anything is written; return those that must stay the same, as plain data.
 
     Raises:
-        ConfigError: the run has nothing to weigh, or nothing to weigh it by.
+        ConfigError: the run has only one source, or no validation data.
         CheckpointError: something else is at ``path``, or a search with other settings.
     """
     task_data = task_data_for(cfg)
@@ -115,9 +123,9 @@ def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
     _check_sources(cfg.data)
     if cfg.data.valid is None and not cfg.data.hold_out.valid:
         raise ConfigError(
-            "data.valid: no validation text to weigh sources by: name one that is like what will be translated"
+            "data.valid: no validation text to measure gains on: name one that is like the text to be translated"
         )
-    asked = json.loads(json.dumps({"run": to_dict(cfg), "budget": to_dict(how.budget), "step": how.step}))
+    asked = json.loads(json.dumps({"run": to_dict(cfg), "budget": to_dict(settings.budget), "step": settings.step}))
     _check_place(path, asked)
     return asked
 
@@ -125,11 +133,15 @@ def check(cfg: RunConfig, how: SearchSettings, path: Path) -> dict[str, Any]:
 def _check_sources(data: PairsConfig) -> None:
     names = names_of(data.train)
     if len(names) < 2:
-        raise ConfigError(f"data.train: {names[0] if names else 'none'} is the only source: there is nothing to weigh")
+        raise ConfigError(
+            f"data.train: {names[0] if names else 'none'} is the only source: there is no mixture to search"
+        )
     if UNCHANGED in names:
-        raise ConfigError(f"data.train: the name {UNCHANGED!r} is that of other trials: give the source another one")
+        raise ConfigError(
+            f"data.train: the name {UNCHANGED!r} is reserved for unchanged trials: give the source another one"
+        )
     if isinstance(data.mixture, Stages):
-        raise ConfigError("data.mixture: stages are not searched: give weights, which hold for the whole run")
+        raise ConfigError("data.mixture: stages cannot be searched: give weights, which apply to the whole run")
     for name in names:
         if not data.mixture.used(name):
             raise ConfigError(
@@ -147,18 +159,20 @@ def _check_place(path: Path, asked: dict[str, Any]) -> None:
 
 
 def load_plan(path: Path) -> SearchPlan:
-    """The plan of the search at ``path``."""
+    """Load the plan of the search at ``path``."""
     plain = json.loads((path / PLAN).read_text(encoding="utf-8"))
     plain |= {"cfg": renamed(plain["cfg"]), "asked": plain["asked"] | {"run": renamed(plain["asked"]["run"])}}
     return from_dict(SearchPlan, plain, where=str(path / PLAN))
 
 
-def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any]) -> Generator[Event, None, SearchPlan]:
-    """Make the text ready, count what a step takes, and make a few; or find all that in ``path``.
+def plan(
+    cfg: RunConfig, settings: SearchSettings, path: Path, asked: dict[str, Any]
+) -> Generator[Event, None, SearchPlan]:
+    """Prepare the text, count the cost of a step and time a few; or load the plan from ``path``.
 
     Raises:
-        ConfigError: a budget too small for a step.
-        DataError: text that cannot be read, or a source or a validation set of which nothing is left.
+        ConfigError: the budget is too small for one step.
+        DataError: text cannot be read, or a source or the validation set has no pairs left.
     """
     task_data = yield from prepare(cfg, path / PREPARED)
     if (path / PLAN).exists():
@@ -173,7 +187,7 @@ def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any])
     real, cells = (sum(size) / SAMPLED for size in zip(*sizes, strict=True))
     counted = utilisation.per_position(cfg, task_data, batches)
     parameters, tokens = sum(p.numel() for p in hidden(task_data.outline(cfg))), real / 2
-    steps = how.budget.steps_at(6 * parameters * tokens)
+    steps = settings.budget.steps_at(6 * parameters * tokens)
     if not steps:
         raise ConfigError(
             f"--flops: less than one step, which takes {6 * parameters * tokens:.2g}: 6 x {parameters:,} parameters x "
@@ -189,17 +203,18 @@ def plan(cfg: RunConfig, how: SearchSettings, path: Path, asked: dict[str, Any])
 
 
 def trial_of(cfg: RunConfig, weights: SourceShares, *, seed: int, steps: int) -> RunConfig:
+    """Return the configuration of a trial with these weights, this seed and this length."""
     assert isinstance(cfg.data, PairsConfig), "checked before"
     data, train = replace(cfg.data, mixture=Weights(weights=dict(weights))), replace(cfg.train, seed=seed)
     return bare(replace(cfg, data=data, train=train), steps=steps)
 
 
 def _weights(data: PairsConfig, task_data: TranslationTaskData) -> dict[str, float]:
-    """The shares that the run has now.
+    """Return the shares of the run's current mixture.
 
     Raises:
-        DataError: a source of which no pair is left.
+        DataError: a source has no pairs left.
     """
     sizes, names = task_data.train.sources, names_of(data.train)
-    drawing.check_left(replace(data, mixture=Weights(weights=dict.fromkeys(names, 1.0))), sizes)
+    drawing.check_remaining(replace(data, mixture=Weights(weights=dict.fromkeys(names, 1.0))), sizes)
     return dict(zip(names, data.mixture.shares({name: sizes[name] for name in names}, 0.0), strict=True))

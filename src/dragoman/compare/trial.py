@@ -1,6 +1,6 @@
-"""One of many runs that differ in little: an ordinary run directory, on text that was made ready once for all of them.
+"""One of many runs that differ in little: an ordinary run directory, on text that was prepared once for all of them.
 
-OUT/prepared/   data/   tokenizer.json        linked into each trial's directory, or copied where that cannot be
+OUT/prepared/   data/   tokenizer.json        linked into each trial's directory, or copied where links fail
 """
 
 import itertools
@@ -23,27 +23,27 @@ from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER, TaskData
 
 MEASURED = 6
-"""Steps that tell how long a step takes."""
+"""Steps over which the time of a step is measured."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial came to."""
+    """Result of a trial."""
 
     loss: float
-    """Mean over the validation set, at the end."""
+    """Mean validation loss at the end."""
     sources: dict[str, int]
     """Tokens of each source, on either side, that it learned from."""
     seconds: float
-    """Spent learning."""
+    """Time spent learning."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a trial takes, in seconds."""
+    """Expected times of a trial's parts, in seconds."""
 
     around: float
-    """Setting up and saving."""
+    """Time to set up and save."""
     step: float
     validation: float
 
@@ -53,12 +53,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Trial:
+    """A run of the comparison."""
+
     path: Path
     cfg: RunConfig
-    """Its budget is in steps."""
+    """Configuration with a budget in steps."""
 
     def outcome(self) -> TrialResult | None:
-        """None until the last step is made, validated and saved."""
+        """Return the result; None until the last step is made, validated and saved."""
         steps = self.cfg.train.budget.total(1)
         if not any(checkpoint.step == steps for checkpoint in RunDirectory(self.path).checkpoints()):
             return None
@@ -68,11 +70,11 @@ class Trial:
         return TrialResult(last["valid"]["loss"], last["train"]["sources"], last["train"]["seconds"])
 
     def events(self, prepared: Path) -> Iterator[Event]:
-        """Begin or go on, on the text of ``prepared``.
+        """Start or resume the trial, on the text of ``prepared``.
 
         Raises:
             KeyboardInterrupt: a signal came; all is saved.
-            UserError: as ``Run.events``.
+            UserError: see ``Trainer.events``.
         """
         yield from self._run(prepared).events()
         if self.outcome() is None:
@@ -89,11 +91,12 @@ class Trial:
 
 
 def start_or_resume(cfg: RunConfig, path: Path) -> Trainer:
+    """Resume the run at ``path``, or start it there."""
     return resume(path, cfg=cfg) if (path / CONFIG).exists() else start(cfg, path)
 
 
 def bare(cfg: RunConfig, *, steps: int = 1) -> RunConfig:
-    """``cfg`` of so many steps, with nothing in it but what the loss at their end depends on."""
+    """Return ``cfg`` with ``steps`` steps and nothing but what the final loss depends on."""
     only = {"patience": None, "best_by": None, "samples": 0, "scored": 0, "keep": Keep(last=1)}
     return replace(cfg, train=replace(cfg.train, budget=Steps(steps=steps), validate_every=steps, **only))
 
@@ -102,10 +105,10 @@ def bare(cfg: RunConfig, *, steps: int = 1) -> RunConfig:
 
 
 def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, TaskData]:
-    """Make the text ready in ``path``, if it is not. What fails at this leaves nothing behind.
+    """Prepare the text in ``path``, if it is not there. A failure leaves nothing behind.
 
     Raises:
-        DataError, ConfigError, CheckpointError: as a run that begins.
+        DataError, ConfigError, CheckpointError: see ``Trainer.prepare``.
     """
     run = start_or_resume(cfg, path)
     try:
@@ -118,7 +121,7 @@ def prepare(cfg: RunConfig, path: Path) -> Generator[Event, None, TaskData]:
 
 
 def share(prepared: Path, run: RunDirectory) -> None:
-    """Give ``run`` the text and the tokenizers of ``prepared``, without taking up room where the disk allows it."""
+    """Give ``run`` the text and the tokenizers of ``prepared``, as hard links where the file system allows."""
     if (run.path / FOLDER).is_dir():
         return
     for file in RunDirectory(prepared).tokenizer_files():
@@ -130,7 +133,7 @@ def share(prepared: Path, run: RunDirectory) -> None:
 def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # not every file system can
+    except OSError:  # not every file system has hard links
         shutil.copy2(source, target)
 
 
@@ -138,7 +141,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def measure(cfg: RunConfig, prepared: Path, path: Path, steps: int) -> Generator[Event, None, Pace]:
-    """How long a trial of ``cfg`` takes, by a few steps of one at ``path`` that is then removed."""
+    """Measure the time of a trial of ``cfg`` by a few steps of one at ``path`` that is then removed."""
     steps = min(steps, MEASURED)
     cfg = bare(replace(cfg, train=replace(cfg.train, report_every=1)), steps=steps)
     shutil.rmtree(path, ignore_errors=True)

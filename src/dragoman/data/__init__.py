@@ -1,1 +1,1 @@
-"""Data: stored pairs to batches of tensors (batch), and what is learnt from them (tasks)."""
+"""Data: batches of tensors from stored examples (batch, packing), and the objectives trained on them (tasks)."""

@@ -1,5 +1,5 @@
-"""Images and float frames with a label each: folders of image files, arrays in .npz and Parquet files, and the digits
-that come with scikit-learn.
+"""Labelled images and float frames: folders of image files, arrays in .npz and Parquet files, and scikit-learn's
+digits.
 
 N examples, H x W pixels, T frames of C numbers.
 """
@@ -25,13 +25,15 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
 
 class LabelledArray(NamedTuple):
+    """Labelled image or array of frames."""
+
     given: Any
-    """An array, or an image file: its path or its bytes."""
+    """Array, or an image file as its path or its bytes."""
     label: str
     where: str
-    """What to call it where it is at fault."""
+    """Name of the example in error messages."""
     source: str
-    """A digest in letters: what it is told apart by when some are held out."""
+    """Digest of the content in letters, by which held-out examples are compared with training examples."""
 
     @property
     def target(self) -> str:
@@ -43,7 +45,7 @@ class LabelledArray(NamedTuple):
 
 
 def digest(content: bytes) -> str:
-    """In letters, since these are what texts are told apart by."""
+    """Return a digest of ``content`` in letters alone, because texts are compared by their letters."""
     return blake2b(content, digest_size=16).hexdigest().translate(_LETTERS)
 
 
@@ -60,7 +62,7 @@ def _of_array(array: np.ndarray, label: Any, where: str) -> LabelledArray:
 @config
 class ImageFolder:
     path: str
-    """A folder with a folder for each label, in which the image files lie."""
+    """Folder with a subfolder for each label, which contains the image files."""
 
     def read(self) -> Iterator[LabelledArray]:
         if not Path(self.path).is_dir():
@@ -71,7 +73,7 @@ class ImageFolder:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All below ``folder``, in the order of their names."""
+    """Return all image files below ``folder``, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
 
 
@@ -114,10 +116,10 @@ class Arrays:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """The array of a .npy file, whose first dimension is that of examples.
+    """Read the array of a .npy file, whose first dimension is the examples.
 
     Raises:
-        DataError: no such file, or one that holds something else.
+        DataError: no such file, or it holds something else.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -180,15 +182,15 @@ def _numbers(cell: Any, where: str) -> np.ndarray:
 
 @config
 class Digits:
-    """1,797 handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
+    """1,797 handwritten digits of 8 x 8 pixels, included in scikit-learn."""
 
     def read(self) -> Iterator[LabelledArray]:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise ConfigError("digits: come with scikit-learn: pip install 'dragoman[digits]'") from None
+            raise ConfigError("digits: need scikit-learn: pip install 'dragoman[digits]'") from None
         found: Any = load_digits()
-        images = np.round(found.images * (255 / 16)).astype(np.uint8)  # they have 17 shades
+        images = np.round(found.images * (255 / 16)).astype(np.uint8)  # pixel values are 0 to 16
         for i, (image, label) in enumerate(zip(images, found.target, strict=True)):
             yield _of_array(image, label, f"digit {i + 1}")
 
@@ -201,7 +203,8 @@ def name_of(source: ArraySource) -> str:
 
 
 def read_arrays(source: ArraySource, known: Sequence[str] | None = None) -> list[LabelledArray]:
-    """
+    """Read all examples of ``source``.
+
     Raises:
         DataError: a file that cannot be read or holds no example, or a label that is not ``known``.
     """
@@ -214,10 +217,10 @@ def read_arrays(source: ArraySource, known: Sequence[str] | None = None) -> list
 
 
 def guess_arrays(path: str) -> ArraySource:
-    """What ``path`` must be by its name.
+    """Return the kind of source that ``path`` is by its name.
 
     Raises:
-        ConfigError: the name does not tell.
+        ConfigError: the name does not identify it.
     """
     if Path(path).is_dir():
         return ImageFolder(path=path)
@@ -226,7 +229,7 @@ def guess_arrays(path: str) -> ArraySource:
             return Arrays(path=path)
         case ".parquet":
             return ArrayTable(path=path)
-    raise ConfigError(f"{path}: its name does not tell what it is: name a folder of images, a .npz or a .parquet file")
+    raise ConfigError(f"{path}: its name does not identify it: name a folder of images, a .npz or a .parquet file")
 
 
 # ---- a run's examples -----------------------------------------------------------------------------
@@ -234,27 +237,28 @@ def guess_arrays(path: str) -> ArraySource:
 
 @config
 class LabelledArrays:
-    """Images or float frames, as the model's inputs are."""
+    """Images or float frames, depending on the model's inputs."""
 
     train: tuple[ArraySource, ...]
-    """Read one after the other."""
+    """Sources of training examples, read one after the other."""
     valid: ArraySource | None = None
-    """Chooses the best checkpoint; without it, some of the training examples are held out."""
+    """Examples that choose the best checkpoint; without it, some training examples are held out."""
     test: ArraySource | None = None
-    """Only for the final figures; without it, some of the training examples are held out."""
+    """Examples used only for the final scores; without it, some training examples are held out."""
     hold_out: HoldOut = HoldOut(test=500, valid=500, near=None)
-    """How many training examples become test and validation set, where none is given above."""
+    """Number of training examples held out as test and validation set, where none is given above."""
     overlap: Overlapping = "drop"
-    """What to do with training examples that are the same as one of a given validation or test set."""
+    """Treatment of training examples that are the same as one of a given validation or test set."""
     longest: PositiveInt | None = None
-    """Frames of an example that are read; None for all."""
+    """Maximum number of frames read of an example; None for all."""
     other_sizes: Literal["refuse", "resize"] = "refuse"
-    """What to do with image files of another size than the model's."""
+    """Treatment of image files of another size than the model's."""
 
     def split(self) -> SplitExamples[LabelledArray]:
-        """
+        """Read the examples and split them into training, validation and test set.
+
         Raises:
-            DataError: a file that cannot be read, a label that training never saw, or too few examples.
+            DataError: a file that cannot be read, a label that no training example has, or too few examples.
         """
         sources = self.train, self.valid, self.test
         found = split_labelled_examples(

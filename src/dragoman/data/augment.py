@@ -1,7 +1,7 @@
-"""Images changed at random while learning from them.
+"""Random augmentation of training images.
 
-The draws come from torch's generator, which a step seeds with (seed, step): so they are a function of both, like
-dropout. B batch.
+The random numbers come from torch's generator, which each step seeds with (seed, step): they are a function of both,
+like dropout. B batch.
 """
 
 from typing import Annotated
@@ -20,7 +20,7 @@ ImageBatch = Float[Tensor, "B channels height width"]
 
 @config
 class NoAugment:
-    """Images as they are."""
+    """No augmentation."""
 
     def of(self, images: Tensor | Frames) -> Tensor | Frames:
         return images
@@ -28,13 +28,13 @@ class NoAugment:
 
 @config
 class ShiftAndFlip:
-    """Each image is moved by some pixels, its edges repeated, and mirrored or not: the customary crops of a padded
+    """Shift each image by a few pixels, repeating its edges, and mirror it or not: the usual random crops of a padded
     image (He et al., arXiv:1512.03385, section 4.2)."""
 
     pixels: NonNegativeInt = 1
-    """Most pixels that it is moved by, each way."""
+    """Maximum shift in pixels, in each direction."""
     flip: bool = False
-    """Whether half of them are mirrored, left to right; not for letters and digits."""
+    """Mirror half of the images left to right; not for letters and digits."""
 
     def of(self, images: Tensor | Frames) -> Tensor | Frames:
         assert isinstance(images, Tensor), "checked before a run begins"

@@ -1,9 +1,9 @@
-"""Batches of about equally long pairs: which rows they hold is a function of (lengths, seed, step) and of nothing else.
+"""Batches of pairs of similar length: their rows are a function of (lengths, seed, step) and of nothing else.
 
-So a run resumes at any step without knowing what was read before. Pairs are ordered by their longer side; that alone
-decides where the order is cut, once for all epochs. Among pairs of the same longer side, those of similar shorter side
-stand together, give or take a token at random, so that each epoch mixes them anew; and each epoch has its own order of
-batches.
+So a run resumes at any step without knowing what was read before. Pairs are sorted by their longer side; that alone
+decides where the order is split into batches, once for all epochs. Among pairs of the same longer side, those of
+similar shorter side are neighbours, with a random jitter of a token, so that each epoch mixes them differently; and
+each epoch has its own order of batches.
 
 N pairs, B of them in a batch, S and T the longest source and target there.
 """
@@ -24,35 +24,35 @@ from dragoman.text.tokens.tokenizer import BOS, PAD
 
 
 class PairBatch(NamedTuple):
-    """Pairs as tensors, one a row, filled up with padding."""
+    """Pairs as padded tensors, one per row."""
 
     source: Int[Tensor, "B S"]
     target_in: Int[Tensor, "B T"]
-    """What the decoder reads: bos, then the target without its eos."""
+    """Decoder input: bos, then the target without its eos."""
     target_out: Int[Tensor, "B T"]
-    """What it should answer: the target with its eos."""
+    """Decoder targets: the target with its eos."""
 
     def to(self, device: torch.device | str) -> "PairBatch":
         return PairBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
 
 def collate(corpus: ParallelCorpus, rows: Int[np.ndarray, "B"]) -> PairBatch:
-    """The pairs of these rows."""
+    """Return the pairs of these rows."""
     return as_batch(*corpus.padded(rows))
 
 
 def as_batch(source: Int[np.ndarray, "B S"], target_out: Int[np.ndarray, "B T"]) -> PairBatch:
-    """Padded rows, each ending in eos, with what the decoder reads in order to say the target."""
+    """Return padded rows, each ending in eos, with the decoder input that predicts the target."""
     target_in = np.full_like(target_out, BOS)
     target_in[:, 1:] = np.where(target_out[:, 1:] == PAD, PAD, target_out[:, :-1])
     return PairBatch(*map(torch.from_numpy, (source, target_in, target_out)))
 
 
 class Batches:
-    """The batches of every step. A batch has at most ``tokens`` tokens on its larger side, padding included.
+    """Batches of every step. A batch has at most ``tokens`` tokens on its larger side, padding included.
 
-    A pair longer than that makes a batch of its own. Each pair comes exactly once an epoch. A step has ``accumulate``
-    batches (an epoch's last one has fewer where there are too few pairs to cut); to make that come out even, the
+    A pair longer than that makes a batch of its own. Each pair comes exactly once per epoch. A step has ``accumulate``
+    batches (the last one of an epoch has fewer where there are too few pairs to split); to make the count even, the
     largest batches are halved.
     """
 
@@ -68,7 +68,7 @@ class Batches:
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 
     def at(self, step: int) -> list[Int[np.ndarray, "B"]]:
-        """The rows of each of the step's batches. Steps count from 0."""
+        """Return the rows of each of the step's batches. Steps count from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self._plan(epoch)
@@ -76,11 +76,11 @@ class Batches:
 
     @property
     def padding_share(self) -> float:
-        """The part of all positions, source and target, that is padding. Measured on the first epoch."""
+        """Fraction of all positions, source and target, that is padding. Measured on the first epoch."""
         return padding_share(self.lengths, self._plan(0))
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        """The rows of every batch of an epoch, in their order."""
+        """Return the rows of every batch of an epoch, in batch order."""
         raw = np.random.PCG64([self.seed, epoch]).random_raw  # numpy promises that this stream stays what it is
         order = by_length(self.lengths, raw(len(self.lengths)))
         batches = [order[begin:end] for begin, end in pairwise(self.cuts)]
@@ -88,22 +88,22 @@ class Batches:
 
 
 def padding_share(lengths: Int[np.ndarray, "N 2"], batches: Iterable[np.ndarray]) -> float:
-    """The part of all positions of ``batches``, source and target, that is padding."""
+    """Return the fraction of all positions of ``batches``, source and target, that is padding."""
     sizes = [(int(lengths[rows].sum()), len(rows) * int(lengths[rows].max(axis=0).sum())) for rows in batches]
     return 1 - sum(real for real, _ in sizes) / sum(cells for _, cells in sizes)
 
 
 def by_length(lengths: Int[np.ndarray, "N 2"], noise: UInt64[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
-    """An order in which neighbours are about equally long on both sides; ``noise`` decides among those that are."""
+    """Return an order in which neighbours have similar lengths on both sides; ``noise`` breaks ties."""
     larger, jitter = lengths.max(axis=1), noise / 2.0**63 - 1  # -1 to 1
     leaning = np.subtract(*lengths.T) + jitter
-    # back and forth, so that a batch that spans two lengths finds alike where they meet
+    # back and forth, so that a batch that spans two lengths has similar pairs at the boundary
     snake = np.where(larger % 2, leaning, -leaning)
     return np.lexsort((snake, larger))
 
 
 def sizes_within(tokens: int, ascending: Int[np.ndarray, "N"]) -> Iterator[int]:
-    """How many pairs each batch takes: as many as fit, shortest first."""
+    """Yield the number of pairs in each batch: as many as fit, shortest first."""
     begin = 0
     while begin < len(ascending):
         window = ascending[begin : begin + max(1, tokens // int(ascending[begin]))]
@@ -114,12 +114,13 @@ def sizes_within(tokens: int, ascending: Int[np.ndarray, "N"]) -> Iterator[int]:
 
 
 def _even(sizes: list[int], multiple: int) -> list[int]:
-    """``sizes`` with the largest halved until their number is a multiple, or until all are 1."""
+    """Return ``sizes`` with the largest halved until their number is a multiple of ``multiple``, or until all are 1."""
     while len(sizes) % multiple and max(sizes) > 1:
         halve_largest(sizes)
     return sizes
 
 
 def halve_largest(sizes: list[int]) -> None:
+    """Replace the largest of ``sizes`` by its two halves, in place."""
     at = sizes.index(max(sizes))
     sizes[at : at + 1] = [sizes[at] - sizes[at] // 2, sizes[at] // 2]

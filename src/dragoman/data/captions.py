@@ -1,4 +1,4 @@
-"""Images with captions, for two towers that learn what belongs together."""
+"""Captioned images, for two towers trained on matching pairs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,14 @@ from dragoman.text.splits import Overlapping, SplitExamples, split_examples
 
 
 class CaptionedImage(NamedTuple):
+    """Image with its caption."""
+
     image: Any
-    """A path, or an array."""
+    """Image as a path or an array."""
     caption: str
     where: str
     target: str
-    """A digest of the image in letters: with the caption, what it is told apart by when some are held out."""
+    """Digest of the image in letters: with the caption, it identifies the pair when some are held out."""
 
     @property
     def source(self) -> str:
@@ -29,20 +31,22 @@ class CaptionedImage(NamedTuple):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a tokenizer learns from."""
+        """Texts for training the tokenizer."""
         return (self.caption,)
 
 
 @config
 class CaptionTable:
+    """Table of image files and captions."""
+
     path: str
-    """A .tsv or .csv file; image files are looked for from its folder on."""
+    """A .tsv or .csv file; paths of image files are relative to its folder."""
     image: str | int = 0
     """Column of the image file: its name in the header row, or its number, counted from 0."""
     caption: str | int = 1
     """Column of the caption."""
     header: bool = False
-    """Whether the first row only names the columns; a column given by name says so too."""
+    """True if the first row holds column names; naming a column implies it."""
 
     def read(self) -> Iterator[CaptionedImage]:
         table = Table(path=self.path, source=self.image, target=self.caption, header=self.header)
@@ -55,23 +59,26 @@ class CaptionTable:
 
 @config
 class CaptionedImages:
+    """Captioned images for contrastive training."""
+
     train: tuple[CaptionTable, ...]
-    """Read one after the other."""
+    """Tables of training pairs, read one after the other."""
     valid: CaptionTable | None = None
-    """Chooses the best checkpoint; without it, some of the training pairs are held out."""
+    """Pairs that choose the best checkpoint; without it, some training pairs are held out."""
     test: CaptionTable | None = None
-    """Only for the final figures; without it, some of the training pairs are held out."""
+    """Pairs used only for the final scores; without it, some training pairs are held out."""
     hold_out: HoldOut = HoldOut(test=500, valid=500)
-    """How many training pairs become test and validation set, where none is given above."""
+    """Number of training pairs held out as test and validation set, where none is given above."""
     overlap: Overlapping = "drop"
-    """What to do with training pairs that are like one of a given validation or test set."""
+    """Treatment of training pairs that are like one of a given validation or test set."""
     longest: PositiveInt | None = 77
-    """Tokens of a caption that are read."""
+    """Maximum number of tokens read of a caption."""
     other_sizes: Literal["refuse", "resize"] = "refuse"
-    """What to do with image files of another size than the model's."""
+    """Treatment of image files of another size than the model's."""
 
     def split(self) -> SplitExamples[CaptionedImage]:
-        """
+        """Read the pairs and split them into training, validation and test set.
+
         Raises:
             DataError: a file that cannot be read, or too few examples.
         """

@@ -1,8 +1,8 @@
-"""Texts with parts of them hidden, and what was there: what a model learns from that has nothing but text.
+"""Corruption of texts for self-supervised training: parts are hidden, and the model predicts them.
 
 Each corruption is a config class with ``corrupt``, a function of a text's ids and a stream of random numbers alone.
 
-N ids of a text, S and T of what is read and what is to be written.
+N ids of a text, S and T of what is read and what is to be generated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,41 +12,41 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 
-from dragoman.config import OneOf, config
+from dragoman.config import Fraction, OneOf, config
 from dragoman.data.packing import IGNORE
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
 IdArray = Int[np.ndarray, "_"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Part = Annotated[float, Field(gt=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 MASK = ("⟨mask⟩", "[MASK]", "<mask>")
-"""The names that tokenizers have for what stands in the place of something hidden; the first is ours."""
+"""Names that tokenizers have for the mask token; the first is ours."""
 SENTENCE_ENDS = (b".", b"!", b"?")
 
 
 def gap(number: int) -> tuple[str, str]:
-    """The names of the mark of the so manieth gap; the first is ours, the second T5's."""
+    """Return the names of the sentinel of gap ``number``: ours, and T5's."""
     return f"⟨gap {number}⟩", f"<extra_id_{number}>"
 
 
 class RandomDraw:
-    """Random numbers: a function of ``seed``, the same in every version of numpy."""
+    """Random numbers as a function of ``seed``, the same in every version of numpy."""
 
     def __init__(self, seed: Sequence[int]):
         self.raw = np.random.PCG64(list(seed)).random_raw  # numpy promises that this stream stays what it is
 
     def uniform(self, count: int) -> Float[np.ndarray, "_"]:
-        """From 0 to 1, without 1."""
+        """Return ``count`` numbers from 0 to 1, 1 excluded."""
         return (self.raw(count) >> np.uint64(11)) * 2.0**-53
 
     def order(self, count: int) -> IdArray:
-        """0 to ``count`` - 1 in any order."""
+        """Return a random permutation of 0 to ``count`` - 1."""
         return np.argsort(self.raw(count), kind="stable")
 
     def parts(self, total: int, count: int, least: int) -> IdArray:
-        """``count`` numbers of at least ``least`` (0 or 1) whose sum is ``total``; each way to do so as likely."""
-        room = total + (1 - least) * count  # ones and twos in the place of zeros and ones
+        """Return ``count`` numbers of at least ``least`` (0 or 1) with sum ``total``; every such sequence is equally
+        likely."""
+        room = total + (1 - least) * count  # shifts zeros and ones to ones and twos
         cuts = np.sort(self.order(room - 1)[: count - 1]) + 1
         return np.diff(np.concatenate([[0], cuts, [room]])) - (1 - least)
 
@@ -56,18 +56,18 @@ class RandomDraw:
 
 @config
 class Masking:
-    """BERT's: of the chosen tokens most become a mask, some another token, and some stay (Devlin et al.,
+    """BERT's masking: most of the chosen tokens become a mask, some another token, and some stay (Devlin et al.,
     arXiv:1810.04805, section 3.1)."""
 
-    share: Part = 0.15
-    """Of the tokens, those that are to be found out."""
-    masked: Share = 0.8
-    """Of these, become a mask."""
-    exchanged: Share = 0.1
-    """Of these, become any other token; the rest stays as it is."""
+    share: OpenFraction = 0.15
+    """Fraction of the tokens that are predicted."""
+    masked: Fraction = 0.8
+    """Fraction of the predicted tokens that become a mask."""
+    exchanged: Fraction = 0.1
+    """Fraction of the predicted tokens that become any other token; the rest stays as it is."""
 
     def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
-        """What is read, and what is to be found out there: ``IGNORE`` at all other places."""
+        """Return the input, and the targets: ``IGNORE`` where nothing is predicted."""
         words = np.flatnonzero(vocabulary.is_text[ids])
         chosen = words[draw.order(len(words))[: max(1, round(self.share * len(words)))]]
         read, targets = ids.copy(), np.full_like(ids, IGNORE)
@@ -84,34 +84,34 @@ class Masking:
 
 @config
 class SpanCorruption:
-    """T5's: each hidden span becomes a mark of its own, and the spans are to be written, each after its mark (Raffel et
-    al., arXiv:1910.10683, section 3.1.4). As in their code no mark follows the last span; unlike there, it need not
-    stand at the end of the text."""
+    """T5's span corruption: each hidden span becomes a sentinel token, and the spans are generated, each after its
+    sentinel (Raffel et al., arXiv:1910.10683, section 3.1.4). As in their code, no sentinel follows the last span;
+    unlike there, the last span need not end the text."""
 
-    share: Part = 0.15
-    """Of the tokens, those that are hidden."""
+    share: OpenFraction = 0.15
+    """Fraction of the tokens that are hidden."""
     span: Annotated[float, Field(ge=1)] = 3.0
-    """Mean number of tokens in a row that are hidden together."""
+    """Mean length of a hidden span in tokens."""
 
     def gaps(self, longest: int) -> int:
-        """The most that a text of up to ``longest`` tokens has."""
+        """Return the maximum number of gaps in a text of up to ``longest`` tokens."""
         return self._spans(longest)[1]
 
     def lengths(self, n: IdArray) -> tuple[IdArray, IdArray]:
-        """Of what is read and of what is written, eos included, of texts of ``n`` tokens."""
+        """Return the lengths of the input and the target, eos included, for texts of ``n`` tokens."""
         hidden, spans = np.array([self._spans(int(one)) for one in n], int).reshape(-1, 2).T
         return n - hidden + spans + 1, hidden + spans + 1
 
     def _spans(self, n: int) -> tuple[int, int]:
-        """How many tokens are hidden, and in how many spans. A text of one token is hidden whole."""
+        """Return the number of hidden tokens and of spans. A text of one token is hidden completely."""
         hidden = min(max(round(n * self.share), 1), max(n - 1, 1))
         return hidden, min(max(round(hidden / self.span), 1), max(n - hidden, 1))
 
     def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
-        """What is read, and what is to be written; both without eos."""
+        """Return input and target, both without eos."""
         hidden, spans = self._spans(len(ids))
         gone, seen = draw.parts(hidden, spans, least=1), draw.parts(len(ids) - hidden + 2, spans + 1, least=1)
-        seen[[0, -1]] -= 1  # nothing need stand before the first span, or after the last
+        seen[[0, -1]] -= 1  # no token is required before the first span or after the last
         at = int(seen[0])
         read, written = [ids[:at]], []
         for mark, lost, kept in zip(vocabulary.gaps[:spans], gone, seen[1:], strict=True):
@@ -123,23 +123,23 @@ class SpanCorruption:
 
 @config
 class TextInfilling:
-    """BART's: each hidden span, of any length and none, becomes one mask, sentences change places, and the whole text
-    is to be written (Lewis et al., arXiv:1910.13461, section 2.2)."""
+    """BART's text infilling: each hidden span, of any length including 0, becomes one mask, sentences are permuted, and
+    the whole text is generated (Lewis et al., arXiv:1910.13461, section 2.2)."""
 
-    share: Part = 0.3
-    """Of the tokens, those that are hidden."""
+    share: OpenFraction = 0.3
+    """Fraction of the tokens that are hidden."""
     span: PositiveFloat = 3.0
-    """Mean number of tokens in a span; Poisson's distribution."""
+    """Mean number of tokens in a span, which is Poisson distributed."""
     permute: bool = True
-    """Whether sentences change places."""
+    """Permute the sentences."""
 
     def lengths(self, n: IdArray) -> tuple[IdArray, IdArray]:
-        """Of what is read, on average, and of what is written, eos included, of texts of ``n`` tokens."""
+        """Return the lengths of the input, on average, and of the target, eos included, for texts of ``n`` tokens."""
         hidden = (self.share * n).astype(int)
         return n - hidden + np.ceil(hidden / self.span).astype(int) + 1, n + 1
 
     def corrupt(self, ids: IdArray, draw: RandomDraw, vocabulary: "CorruptionVocabulary") -> tuple[IdArray, IdArray]:
-        """What is read, and what is to be written; both without eos."""
+        """Return input and target, both without eos."""
         read = self._permuted(ids, draw, vocabulary) if self.permute else ids
         gone = self._spans(round(self.share * len(ids)), draw)
         if not len(gone):
@@ -152,7 +152,7 @@ class TextInfilling:
         return np.concatenate(parts).astype(np.int64), ids
 
     def _spans(self, hidden: int, draw: RandomDraw) -> IdArray:
-        """Lengths of spans that hide so many tokens together: drawn one by one, the last one cut to what is left."""
+        """Return random span lengths that sum to ``hidden``, the last one truncated to fit."""
         lengths = poisson(self.span, draw.uniform(8 + int(4 * hidden / self.span)))
         ends = np.cumsum(lengths)
         last = int(np.searchsorted(ends, hidden))
@@ -170,21 +170,21 @@ Corruption = Annotated[SpanCorruption | TextInfilling, OneOf()]
 
 
 def poisson(mean: float, uniform: Float[np.ndarray, "N"]) -> Int[np.ndarray, "N"]:
-    """Numbers distributed so, from uniform ones."""
+    """Return Poisson-distributed numbers, by inversion of ``uniform`` ones."""
     counts = np.arange(int(10 + 10 * mean))
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
-    chance = np.exp(counts * np.log(mean) - mean - log_factorial)
-    return np.searchsorted(np.cumsum(chance), uniform, side="right")
+    probability = np.exp(counts * np.log(mean) - mean - log_factorial)
+    return np.searchsorted(np.cumsum(probability), uniform, side="right")
 
 
-# ---- what a tokenizer has for it --------------------------------------------------------------------
+# ---- special tokens --------------------------------------------------------------------
 
 
 class CorruptionVocabulary:
-    """What a corruption needs to know of a tokenizer.
+    """Tokens that a corruption needs from a tokenizer.
 
     Raises:
-        ConfigError: it lacks a mark that the corruption needs.
+        ConfigError: the tokenizer lacks a special token that the corruption needs.
     """
 
     def __init__(self, tokenizer: Tokenizer, corruption: Masking | Corruption, longest: int):
@@ -201,16 +201,16 @@ class CorruptionVocabulary:
 
 
 def marks(corruption: Masking | Corruption, longest: int) -> list[str]:
-    """What a tokenizer must have, by our names, for texts of up to ``longest`` tokens."""
+    """Return the special tokens a tokenizer must have, by our names, for texts of up to ``longest`` tokens."""
     if isinstance(corruption, SpanCorruption):
         return [gap(i)[0] for i in range(corruption.gaps(longest))]
     return [MASK[0]]
 
 
-def corrupted(
+def corrupt_texts(
     texts: Iterable[IdArray], draws: Iterable[RandomDraw], corruption: Corruption, vocabulary: CorruptionVocabulary
 ) -> tuple[list[IdArray], list[IdArray]]:
-    """What is read of each text and what is to be written, both ending with eos; each by random numbers of its own."""
+    """Return inputs and targets of the texts, both ending with eos; each text has its own random numbers."""
     read, written = [], []
     for ids, draw in zip(texts, draws, strict=True):
         text = ids[vocabulary.is_text[ids]]

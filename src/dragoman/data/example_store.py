@@ -1,4 +1,4 @@
-"""How the examples of a task lie in a store, and become the batches that its loss takes.
+"""Interface between a task's examples, the rows of a store, and the batches that the task's loss takes.
 
 N rows of a store. One example may take several rows.
 """
@@ -18,26 +18,28 @@ CHUNK = 1000
 
 
 class ExampleStore(ABC):
+    """Encoding of examples as rows of a store, and of rows as batches."""
+
     @property
     @abstractmethod
     def sizes(self) -> dict[str, int | str]:
-        """The columns: see ``store.building``."""
+        """Value type of each column: see ``store.building``."""
 
     @abstractmethod
     def columns(self, examples: Sequence[Any]) -> dict[str, list[Any]]:
-        """Their rows.
+        """Return the rows of ``examples``, by column.
 
         Raises:
-            DataError: an example that cannot be read; the message opens with its place.
+            DataError: an example cannot be read; the message begins with its location.
         """
 
     @abstractmethod
     def lengths(self, store: Store) -> Int[np.ndarray, "N 2"]:
-        """Positions that the model computes for each row, on either side where there are two, else twice the same."""
+        """Return the positions that the model computes for each row, on both sides, or twice the same for one side."""
 
     @abstractmethod
     def batch(self, store: Store, rows: Int[np.ndarray, " B"]) -> Any:
-        """Tensors, with ``to(device)``."""
+        """Return the tensors of these rows, with ``to(device)``."""
 
     def store(self, folder: Path, examples: Sequence[Any]) -> None:
         with create_store(folder, self.sizes) as store:
@@ -46,5 +48,5 @@ class ExampleStore(ABC):
 
 
 def one_sided_lengths(lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, "N 2"]:
-    """Lengths of rows with one side, as batches of pairs want them."""
+    """Return lengths of rows with one side in the form that batches of pairs take."""
     return np.stack([lengths, lengths], axis=1)

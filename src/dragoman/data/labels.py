@@ -1,4 +1,4 @@
-"""Examples and their labels as tensors, and how well labels that were guessed agree with those that are true.
+"""Labelled examples as tensors, and agreement between predicted and true labels.
 
 N examples, B of them in a batch, T the longest there, K labels.
 """
@@ -12,22 +12,24 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dragoman.data.example_store import ExampleStore, one_sided_lengths
-from dragoman.data.material import Material, moved
+from dragoman.data.material import Material, to_device
 from dragoman.model.positions.tokens import Frames
 from dragoman.text.store import Store
 
 
 class LabelledBatch(NamedTuple):
+    """Model inputs and their labels."""
+
     inputs: Tensor | Frames
     """Ids, images or frames."""
     labels: Int[Tensor, " B"]
 
     def to(self, device: torch.device | str) -> "LabelledBatch":
-        return LabelledBatch(moved(self.inputs, device), self.labels.to(device, non_blocking=True))
+        return LabelledBatch(to_device(self.inputs, device), self.labels.to(device, non_blocking=True))
 
 
 class LabelledExamples(ExampleStore):
-    """Examples with ``given``, ``label`` and ``where``; a column of what the model reads and one of labels."""
+    """Store of examples with ``given``, ``label`` and ``where``: a column of model inputs and one of labels."""
 
     def __init__(self, material: Material, labels: Sequence[str]):
         self.material, self.labels = material, list(labels)
@@ -49,7 +51,7 @@ class LabelledExamples(ExampleStore):
 
 
 def true_labels(store: Store) -> Int[np.ndarray, " N"]:
-    """Of all rows: each has one."""
+    """Return the label of every row."""
     return np.asarray(store.columns["label"].ids, np.int64)
 
 
@@ -57,23 +59,23 @@ def true_labels(store: Store) -> Int[np.ndarray, " N"]:
 
 
 def confusion(true: Int[np.ndarray, "N"], guessed: Int[np.ndarray, "N"], labels: int) -> Int[np.ndarray, "K K"]:
-    """How often each label (row) was taken for each (column)."""
+    """Return how often each label (row) was predicted as each label (column)."""
     return np.bincount(true * labels + guessed, minlength=labels * labels).reshape(labels, labels)
 
 
 def accuracy(matrix: Int[np.ndarray, "K K"]) -> float:
-    """Share of labels that are right."""
+    """Return the fraction of labels that are right."""
     return float(np.trace(matrix) / max(matrix.sum(), 1))
 
 
 def f1(right: Float[np.ndarray, "K"], guessed: Float[np.ndarray, "K"], true: Float[np.ndarray, "K"]) -> np.ndarray:
-    """The harmonic mean of precision and recall of each label; not a number for labels that never occur."""
+    """Return the F1 of each label; not a number for labels that never occur."""
     with np.errstate(invalid="ignore"):
         return 2 * right / (guessed + true)
 
 
 def macro_f1(matrix: Int[np.ndarray, "K K"]) -> float:
-    """The mean over labels that occur, be it in truth or as a guess."""
+    """Return the mean F1 over the labels that occur, as true or predicted label."""
     return float(
         np.nanmean(f1(matrix.diagonal().astype(float), matrix.sum(0).astype(float), matrix.sum(1).astype(float)))
     )

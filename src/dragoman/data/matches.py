@@ -1,4 +1,4 @@
-"""Pairs of things that belong together, as tensors, and how well each finds its partner among all.
+"""Matching pairs as tensors, and the retrieval scores of each item's partner among all.
 
 N pairs, B of them in a batch.
 """
@@ -13,23 +13,25 @@ from torch import Tensor
 
 from dragoman.data.captions import CaptionedImage
 from dragoman.data.example_store import ExampleStore
-from dragoman.data.material import ImageMaterial, Material, moved
+from dragoman.data.material import ImageMaterial, Material, to_device
 from dragoman.model.positions.tokens import Frames
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store
 
 
 class MatchedBatch(NamedTuple):
+    """Inputs of two towers."""
+
     first: Tensor | Frames
     second: Tensor | Frames
-    """Row i belongs to row i of the first."""
+    """Second items: row i belongs to row i of ``first``."""
 
     def to(self, device: torch.device | str) -> "MatchedBatch":
-        return MatchedBatch(moved(self.first, device), moved(self.second, device))
+        return MatchedBatch(to_device(self.first, device), to_device(self.second, device))
 
 
 class MatchedExamples(ExampleStore):
-    """Pairs of texts, or texts with images: a column for each tower."""
+    """Store of pairs of texts, or of texts with images: a column for each tower."""
 
     def __init__(self, first: Material, second: Material):
         self.materials = {"first": first, "second": second}
@@ -58,24 +60,25 @@ class MatchedExamples(ExampleStore):
 
 
 def side(example: Pair | CaptionedImage, name: str, material: Material) -> Any:
-    """What the tower of this name reads: of two texts the source or the target, of others what it can."""
+    """Return the input of the named tower: source or target of two texts, else the image or the caption."""
     if isinstance(example, Pair):
         return example.source if name == "first" else example.target
     return example.image if isinstance(material, ImageMaterial) else example.caption
 
 
 def place(example: Pair | CaptionedImage) -> str:
+    """Return the location of the example for error messages."""
     return repr(example.source[:60]) if isinstance(example, Pair) else example.where
 
 
 def ranks(similarity: Float[np.ndarray, "N N"]) -> Int[np.ndarray, " N"]:
-    """At which place, counted from 1, each row finds its partner, the column of the same number. What is as similar as
-    the partner stands before it: nothing is won by finding all alike."""
+    """Return the rank, counted from 1, of each row's partner, the column of the same number. Ties rank before the
+    partner: giving everything the same similarity gains nothing."""
     return (similarity >= similarity.diagonal()[:, None]).sum(axis=1)
 
 
 def recall(found: Int[np.ndarray, " N"], within: int) -> float:
-    """Share of partners that are among the first ``within``."""
+    """Return the fraction of partners with a rank of at most ``within``."""
     return float((found <= within).mean())
 
 

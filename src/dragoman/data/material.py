@@ -1,6 +1,6 @@
-"""What an encoder reads, from what people give: texts, images or float frames, as rows of numbers and as tensors.
+"""Conversion of texts, images and float frames to rows of numbers and to model inputs.
 
-One class for each kind of input in ``model/inputs.py``; training and use go the same way.
+One class for each kind of input in ``model/inputs.py``; training and inference use the same conversion.
 
 N examples, B of them in a batch, T length, C channels.
 """
@@ -22,39 +22,39 @@ from dragoman.model.positions.tokens import PAD, Frames
 from dragoman.text.tokens.tokenizer import INPUT_FRAME, Tokenizer
 
 LONGEST = 512
-"""Ids of a text that are read where neither the run nor its model says."""
+"""Maximum number of ids of a text, where neither the run nor its model sets it."""
 
 
 class Material(ABC):
-    """One kind of input."""
+    """Converter for one kind of input."""
 
     what: str
-    """What a person calls it."""
+    """Plural name in messages."""
 
     @property
     @abstractmethod
     def numbers(self) -> int | str:
-        """What a column of a store that holds such rows is made for: see ``store.building``."""
+        """Value type of the column that stores such rows: see ``store.building``."""
 
     @abstractmethod
     def rows(self, given: Sequence[Any], places: Sequence[str]) -> list[np.ndarray]:
-        """The numbers of each example, flat.
+        """Return the flat numbers of each example.
 
         Raises:
-            DataError: something that the model cannot read; the message opens with its place.
+            DataError: the model cannot read an example; the message begins with its location.
         """
 
     @abstractmethod
     def restored(self, row: np.ndarray) -> Any:
-        """An example again, from its row."""
+        """Return the example of a row."""
 
     @abstractmethod
     def positions(self, lengths: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-        """How many vectors the model computes for rows of so many numbers."""
+        """Return the number of vectors the model computes for rows of these lengths."""
 
     @abstractmethod
     def collate(self, rows: Sequence[np.ndarray]) -> Tensor | Frames:
-        """What the model is given."""
+        """Return the model input of a batch."""
 
 
 class IdMaterial(Material):
@@ -85,13 +85,13 @@ class IdMaterial(Material):
         return padded(rows)
 
 
-def moved(inputs: Tensor | Frames, device: torch.device | str) -> Tensor | Frames:
-    """The same on ``device``."""
+def to_device(inputs: Tensor | Frames, device: torch.device | str) -> Tensor | Frames:
+    """Return ``inputs`` on ``device``."""
     return _each(inputs, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def repeated(inputs: Tensor | Frames, times: int) -> Tensor | Frames:
-    """The whole batch ``times`` over, one below the other."""
+def repeat_batch(inputs: Tensor | Frames, times: int) -> Tensor | Frames:
+    """Return the batch concatenated ``times`` times."""
     return inputs if times == 1 else _each(inputs, lambda tensor: torch.cat([tensor] * times))
 
 
@@ -102,7 +102,7 @@ def _each(inputs: Tensor | Frames, change: Callable[[Tensor], Tensor]) -> Tensor
 
 
 def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
-    """Rows of ids side by side, filled up with ``value``."""
+    """Return the rows of ids as one tensor, padded with ``value``."""
     ids = np.full((len(rows), max(map(len, rows))), value, np.int64)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = row
@@ -112,8 +112,8 @@ def padded(rows: Sequence[np.ndarray], value: int = PAD) -> Int[Tensor, "B T"]:
 class ImageMaterial(Material):
     """Images as arrays, height x width or height x width x channels, or as files: their paths, or their bytes.
 
-    Whole numbers from 0 to 255 become -1 to 1, as ViT has it; float arrays are taken as they are. Files are converted
-    to the channels that the model reads and, if ``resize`` says so, to its size.
+    Integers from 0 to 255 are scaled to -1 to 1, as in ViT; float arrays are used as they are. Files are converted to
+    the channels that the model reads and, with ``resize``, to its size.
     """
 
     what = "images"
@@ -196,7 +196,7 @@ class FrameMaterial(Material):
 
     def _row(self, frames: Any, place: str) -> np.ndarray:
         if not isinstance(frames, np.ndarray) or frames.dtype.kind not in "fiu":
-            raise DataError(f"{place}: the model reads frames, arrays of numbers, and this is none")
+            raise DataError(f"{place}: the model reads frames, arrays of numbers, and this is not one")
         if frames.ndim != 2 or frames.shape[1] != self.channels or not len(frames):
             got = " x ".join(map(str, frames.shape))
             raise DataError(f"{place}: an array of {got}, and the model reads length x {self.channels}")
@@ -220,10 +220,11 @@ class FrameMaterial(Material):
 def material_of(
     inputs: Input, tokenizer: Tokenizer | None, *, longest: int | None, resize: bool = False, numbers: str = "|u1"
 ) -> Material:
-    """What ``inputs`` reads. ``longest`` bounds texts and frames, ``numbers`` is how images are to be kept.
+    """Return the converter for ``inputs``. ``longest`` limits texts and frames, ``numbers`` is the value type of
+    images.
 
     Raises:
-        ConfigError: texts, and no tokenizer.
+        ConfigError: the model reads texts and there is no tokenizer.
     """
     longest = min(filter(None, (longest, _length(inputs))), default=LONGEST)
     match inputs:
@@ -238,5 +239,5 @@ def material_of(
 
 
 def _length(inputs: Input) -> int | None:
-    """The longest text or row of frames that it can place."""
+    """Return the longest text or row of frames that the model has positions for."""
     return None if isinstance(inputs, PatchInput) else inputs.position.length

@@ -1,7 +1,7 @@
-"""How much of each of several sources a run learns from: a choice of ``data.mixture``.
+"""Mixture of several sources in training: a choice of ``data.mixture``.
 
-A share is a part of the pairs that are drawn; the shares of all sources add up to 1. A small source with a large share
-comes again and again, every pair of it equally often (``rounds.py``).
+A share is a fraction of the pairs that are drawn; the shares of all sources sum to 1. A small source with a large share
+is repeated, every pair of it equally often (``rounds.py``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from dragoman.errors import ConfigError
 from dragoman.text.mix import check_weights, source_fractions
 
 Sizes = Mapping[str, int]
-"""The sources, by name, with the pairs each has."""
+"""Number of pairs of each source, by name."""
 
 
 @config
 class Concatenate:
-    """Every pair once an epoch, whichever source it is from."""
+    """Every pair once per epoch, regardless of its source."""
 
     def check(self, names: Sequence[str]) -> None:
         pass
@@ -34,10 +34,10 @@ class Concatenate:
 
 @config
 class Temperature:
-    """In proportion to size^(1/temperature) (Arivazhagan et al., arXiv:1907.05019, section 4.2)."""
+    """Shares in proportion to size^(1/temperature) (Arivazhagan et al., arXiv:1907.05019, section 4.2)."""
 
     temperature: Annotated[float, Field(ge=1)] = 5.0
-    """1 takes from each as much as it has; the higher, the more the small sources count."""
+    """1 for shares in proportion to size; higher values raise the shares of small sources."""
 
     def check(self, names: Sequence[str]) -> None:
         pass
@@ -51,15 +51,16 @@ class Temperature:
 
 @config
 class Weights:
-    """In proportion to a weight, whatever the sources' sizes."""
+    """Shares in proportion to given weights, regardless of the sources' sizes."""
 
     weights: dict[str, float]
-    """One for each source, by its name; 0 leaves it out."""
+    """Weight of each source, by name; 0 leaves it out."""
 
     def check(self, names: Sequence[str]) -> None:
-        """
+        """Check that every source has a weight and nothing else has.
+
         Raises:
-            ConfigError: a source without a weight, a weight of no source, one that is negative, or nothing but zeros.
+            ConfigError: a source has no weight, a weight has no source or is negative, or all are zero.
         """
         for name in self.weights:
             if name not in names:
@@ -78,23 +79,26 @@ class Weights:
 
 @config
 class Stage:
+    """Weights from a fraction of the run on."""
+
     begins: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the run after which these weights hold: 0 for its beginning, 0.5 for its second half."""
+    """Fraction of the run after which these weights apply: 0 for its beginning, 0.5 for its second half."""
     weights: dict[str, float]
-    """One for each source, by its name; 0 leaves it out until a later stage."""
+    """Weight of each source, by name; 0 leaves it out until a later stage."""
 
 
 @config
 class Stages:
-    """Weights that change while the run goes on: such as general text first and one's own at the end."""
+    """Weights that change during the run: for instance general text first and one's own text at the end."""
 
     stages: tuple[Stage, ...]
-    """In their order; the first begins at 0."""
+    """Stages in order; the first begins at 0."""
 
     def check(self, names: Sequence[str]) -> None:
-        """
+        """Check that stages begin one after the other, with valid weights.
+
         Raises:
-            ConfigError: stages that do not begin one after the other from 0 on, or weights that are none.
+            ConfigError: stages do not begin one after the other from 0, or weights are invalid.
         """
         begins = [stage.begins for stage in self.stages]
         if begins[:1] != [0] or any(after <= before for before, after in pairwise(begins)):

@@ -1,8 +1,7 @@
-"""Noise in what a translator reads: a choice of ``data.noise``, drawn anew whenever a pair comes.
+"""Noise on the sources of a translator: a choice of ``data.noise``, with new random numbers each time a pair is used.
 
-A model that has to bear with noise leans less on single words; and sources made by a machine, whose mistakes are all of
-one kind, teach more with it (Edunov et al., arXiv:1808.09381, section 3). Targets stay as they are, and so do the texts
-of validation.
+A model trained with noise relies less on single words; and machine-made sources, whose errors are all alike, teach more
+with it (Edunov et al., arXiv:1808.09381, section 3). Targets and validation texts stay unchanged.
 
 N tokens of a source.
 """
@@ -22,12 +21,12 @@ from dragoman.text.context import SEPARATOR
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.tokens.tokenizer import EOS, Tokenizer
 
-Chance = Annotated[float, Field(ge=0, lt=1)]
+NoiseRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 @config
 class NoNoise:
-    """Sources as they are."""
+    """No noise."""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -39,23 +38,23 @@ class NoNoise:
 
 @config
 class WordNoise:
-    """Tokens that are lost, hidden, and out of their place (Lample et al., arXiv:1711.00043, section 2.3; hidden ones
-    from Edunov et al.)."""
+    """Word noise: dropped, masked and displaced tokens (Lample et al., arXiv:1711.00043, section 2.3; masking from
+    Edunov et al.)."""
 
-    drop: Chance = 0.1
-    """Of each token, the chance to be left out."""
-    blank: Chance = 0.1
-    """Of each token that is left, the chance that a mark stands in its place."""
+    drop: NoiseRate = 0.1
+    """Probability that a token is dropped."""
+    blank: NoiseRate = 0.1
+    """Probability that a remaining token is replaced by the mask token."""
     distance: NonNegativeInt = 3
-    """Tokens change places so that none ends up further from its own than this; 0 for none."""
+    """Maximum displacement of a token when tokens are shuffled locally; 0 for none."""
 
     @property
     def marks(self) -> tuple[str, ...]:
         return (MASK[0],) if self.blank else ()
 
     def batch(self, corpus: ParallelCorpus, rows: CorruptedRows, seed: int, tokenizer: Tokenizer) -> PairBatch:
-        """The pairs, their sources as a function of (seed, step, row) alone; tags stay, and nothing leaves its sentence
-        where others are read before it."""
+        """Return the pairs with noise on their sources, a function of (seed, step, row) alone. Tags stay, and no token
+        leaves its sentence where the source has several."""
         blank = tokenizer.mark(*MASK) if self.blank else EOS
         marks, separator, sources = tokenizer.marks, tokenizer.find_mark(*SEPARATOR), []
         for row in rows.rows.tolist():
@@ -69,7 +68,7 @@ class WordNoise:
         return collate(corpus, rows.rows)._replace(source=torch.from_numpy(padded(sources)))
 
     def apply(self, ids: IdArray, draw: RandomDraw, blank: int) -> IdArray:
-        """What is read of a text; at least one token is left of a text that has any."""
+        """Return a noisy copy of a text; at least one token of a non-empty text remains."""
         if not len(ids):
             return ids
         lost, hidden, moved = (draw.uniform(len(ids)) for _ in range(3))

@@ -1,4 +1,4 @@
-"""In which order a run meets its pairs: a choice of ``data.order``."""
+"""Order in which a run uses its pairs: a choice of ``data.order``."""
 
 import math
 from typing import Annotated
@@ -12,14 +12,14 @@ from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.store import Column
 
 CHUNK = 100_000
-"""Pairs whose tokens are looked at together."""
+"""Pairs whose tokens are processed at a time."""
 
-# ---- how hard a pair is ---------------------------------------------------------------------------
+# ---- difficulty ---------------------------------------------------------------------------
 
 
 @config
 class Length:
-    """The more source tokens, the harder."""
+    """Difficulty by length: more source tokens are harder."""
 
     def of(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
         return corpus.source.lengths.astype(np.float64)
@@ -27,7 +27,8 @@ class Length:
 
 @config
 class Rarity:
-    """The less likely its source tokens are, each taken by itself, the harder (Platanios et al., equation 3)."""
+    """Difficulty by rarity: less likely source tokens, each taken by itself, are harder (Platanios et al., equation
+    3)."""
 
     def of(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
         return token_rarity(corpus.source)
@@ -37,7 +38,7 @@ Difficulty = Annotated[Length | Rarity, OneOf()]
 
 
 def token_rarity(column: Column) -> Float[np.ndarray, "N"]:
-    """Of each row, minus the sum of its tokens' log frequencies, in nats."""
+    """Return minus the sum of the log frequencies of each row's tokens, in nats."""
     ids = np.asarray(column.ids)
     costs = np.log(len(ids)) - np.log(np.maximum(np.bincount(ids), 1))
     starts = np.asarray(column.starts)
@@ -54,7 +55,7 @@ def token_rarity(column: Column) -> Float[np.ndarray, "N"]:
 
 @config
 class Shuffled:
-    """Every pair may come at any time."""
+    """Uniform order: every pair may be drawn at any time."""
 
     def difficulties(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
         return np.zeros(len(corpus))
@@ -65,21 +66,21 @@ class Shuffled:
 
 @config
 class EasyFirst:
-    """Only the easiest share of the pairs at first, and more and more of them: competence that grows as a square root
-    (Platanios et al., arXiv:1903.09848, equation 7)."""
+    """Curriculum: at first only the easiest fraction of the pairs, then more and more of them, by square-root
+    competence (Platanios et al., arXiv:1903.09848, equation 7)."""
 
     difficulty: Difficulty = Rarity()
     begin: Annotated[float, Field(gt=0, le=1)] = 0.01
-    """Share of the pairs, the easiest, that the run begins with."""
+    """Fraction of the pairs, the easiest ones, that the run begins with."""
     until: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the run after which every pair may come."""
+    """Fraction of the run after which every pair may be drawn."""
 
     def difficulties(self, corpus: ParallelCorpus) -> Float[np.ndarray, "N"]:
-        """How hard each pair is."""
+        """Return the difficulty of each pair."""
         return self.difficulty.of(corpus)
 
     def available(self, done: float) -> float:
-        """Which share of the pairs may come, when ``done`` of the run is."""
+        """Return the fraction of the pairs that may be drawn once the fraction ``done`` of the run is complete."""
         return min(1.0, math.sqrt(done / self.until * (1 - self.begin**2) + self.begin**2))
 
 

@@ -1,9 +1,10 @@
-"""Rows of text for a language model: which pieces of which documents a row holds, as a function of (seed, step) alone.
+"""Packing of text into rows for a language model: the pieces of documents in a row are a function of (seed, step)
+alone.
 
-The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens is read from ``begin``
-on and answered by what follows each of them. Either a row is packed with whole documents and parts of
-long ones, which do not see each other (``Packed``), or it is a stretch of the stream (``Stretches``). Every token is
-learned from once an epoch, but for less than two rows of a stretched stream, at its ends.
+The text is one stream of ids, document after document, each from bos to eos. A piece of n tokens starts at ``begin``;
+the target of each token is the one that follows it. Either a row is packed with whole documents and parts of long ones,
+which do not attend to each other (``Packed``), or it is a stretch of the stream (``Stretches``). Every token is learned
+from once per epoch, except for less than two rows of a stretched stream, at its ends.
 
 N pieces or documents, R rows of an epoch, B rows of a batch, T length of a row, P pieces of a row.
 """
@@ -23,10 +24,10 @@ from dragoman.errors import DataError
 from dragoman.text.store import Column
 
 IGNORE = -1
-"""What stands among targets where nothing is learned."""
+"""Target id where nothing is learned."""
 
 PackedRow = Int[np.ndarray, "_ 2"]
-"""P pieces: where each piece of a row begins in the stream, and its length."""
+"""P pieces of a row: where each piece begins in the stream, and its length."""
 
 
 class TextBatch(NamedTuple):
@@ -34,16 +35,16 @@ class TextBatch(NamedTuple):
 
     ids: Int[Tensor, "B T"]
     targets: Int[Tensor, "B T"]
-    """The id that follows each; ``IGNORE`` where there is none, or none to be learned."""
+    """Id that follows each token; ``IGNORE`` where there is none, or none to be learned."""
     segment: Int[Tensor, "B T"] | None
-    """Which piece of the row; None where each row is one piece."""
+    """Index of the piece within the row; None where each row is one piece."""
 
     def to(self, device: torch.device | str) -> "TextBatch":
         return TextBatch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # pyright: ignore[reportArgumentType]
 
 
 def collate(text: Column, rows: Sequence[PackedRow], counted: Column | None = None) -> TextBatch:
-    """The pieces of these rows. ``counted`` says of each id of ``text`` whether it is to be learned: 1 or 0."""
+    """Return the pieces of these rows as tensors. ``counted`` is 1 for the ids of ``text`` that are learned, else 0."""
     T = max(int(row[:, 1].sum()) for row in rows)
     packed = any(len(row) > 1 for row in rows)
     ids, targets = np.zeros((len(rows), T), np.int64), np.full((len(rows), T), IGNORE, np.int64)
@@ -58,17 +59,17 @@ def collate(text: Column, rows: Sequence[PackedRow], counted: Column | None = No
             targets[b, at : at + length] = answer
             segment[b, at : at + length] = number
             at += length
-        segment[b, at:] = len(row)  # padding keeps to itself
+        segment[b, at:] = len(row)  # padding is a segment of its own
     segments = torch.from_numpy(segment) if packed else None
     return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), segments)
 
 
-# ---- which rows there are -------------------------------------------------------------------------
+# ---- row layouts ----------------------------------------------------------------------------------
 
 
 class RowLayout(ABC):
-    """How the text lies in the rows of each epoch. The last ``spare`` ids of what is read in one go are not read: where
-    each token is answered by the one that follows, the last one is only answered with."""
+    """Layout of the text in the rows of each epoch. The last ``spare`` ids of a contiguous text are not inputs: where
+    the target of each token is the next one, the last token is only a target."""
 
     count: int
     """Rows of an epoch."""
@@ -77,11 +78,11 @@ class RowLayout(ABC):
 
     @abstractmethod
     def rows(self, draw: np.random.PCG64 | None) -> list[PackedRow]:
-        """The rows of an epoch, in order; ``draw`` shifts or mixes what is in them."""
+        """Return the rows of an epoch, in order; ``draw`` shifts or shuffles their contents."""
 
 
 class Stretches(RowLayout):
-    """A row is the next ``context`` tokens, whatever documents they belong to. Each epoch begins elsewhere."""
+    """Rows of the next ``context`` tokens, across document boundaries. Each epoch begins at another offset."""
 
     def __init__(self, text: Column, context: int, spare: int = 1):
         self.tokens, self.context = len(text.ids) - spare, context
@@ -99,8 +100,8 @@ class Stretches(RowLayout):
 
 
 class Packed(RowLayout):
-    """A row is as many documents as fit, best fit first (Ding et al., arXiv:2404.10830): only documents longer than a
-    row are cut. Each epoch puts other documents of the same lengths together."""
+    """Rows of whole documents, packed by best fit (Ding et al., arXiv:2404.10830): only documents longer than a row are
+    split. Each epoch combines other documents of the same lengths."""
 
     def __init__(self, text: Column, context: int, spare: int = 1):
         self.pieces = pieces(text, context, spare)  # (N, 2)
@@ -115,7 +116,7 @@ class Packed(RowLayout):
 
 
 def pieces(text: Column, context: int, spare: int) -> Int[np.ndarray, "N 2"]:
-    """Documents, those that are longer than ``context`` in parts."""
+    """Return the documents as pieces; those longer than ``context`` are split."""
     lengths = text.lengths.astype(np.int64) - spare
     parts = -(-lengths // context)
     document = np.repeat(np.arange(len(lengths)), parts)
@@ -125,7 +126,7 @@ def pieces(text: Column, context: int, spare: int) -> Int[np.ndarray, "N 2"]:
 
 
 def _best_fit(descending: list[int], size: int) -> list[list[int]]:
-    """Bins of ``size`` with the indices of what lies in each: every length goes where it leaves the least room."""
+    """Return bins of capacity ``size`` with the indices of their lengths: each goes where it leaves the least room."""
     bins: list[list[int]] = []
     by_room: dict[int, list[int]] = {}
     rooms: list[int] = []  # those that some bin has left, ascending
@@ -148,11 +149,11 @@ def _best_fit(descending: list[int], size: int) -> list[list[int]]:
     return bins
 
 
-# ---- which rows a step has ------------------------------------------------------------------------
+# ---- batches --------------------------------------------------------------------------------------
 
 
 class RowBatches:
-    """The batches of every step: ``rows`` of them each, ``accumulate`` a step; an epoch's last has what is left."""
+    """Batches of every step: ``rows`` rows each, ``accumulate`` batches per step; the last of an epoch has the rest."""
 
     def __init__(self, layout: RowLayout, rows: int, seed: int, accumulate: int = 1):
         if not layout.cells:
@@ -163,7 +164,7 @@ class RowBatches:
         self._epoch: tuple[int, list[PackedRow]] | None = None
 
     def at(self, step: int) -> list[list[PackedRow]]:
-        """The rows of each of the step's batches. Steps count from 0."""
+        """Return the rows of each of the step's batches. Steps count from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self._plan(epoch)
@@ -172,13 +173,13 @@ class RowBatches:
         return [rows[i * self.size : (i + 1) * self.size] for i in range(first, last)]
 
     def in_order(self) -> list[list[PackedRow]]:
-        """All of the text, the same each time."""
+        """Return batches of the whole text, in the same order each time."""
         rows = self.layout.rows(None)
         return [rows[i : i + self.size] for i in range(0, len(rows), self.size)]
 
     @property
     def padding_share(self) -> float:
-        """Of rows as long as the longest."""
+        """Fraction of padding if all rows are padded to the longest."""
         rows = self.layout.rows(None)
         longest = max(int(row[:, 1].sum()) for row in rows)
         return 1 - sum(int(row[:, 1].sum()) for row in rows) / (longest * len(rows))

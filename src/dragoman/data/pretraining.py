@@ -1,6 +1,6 @@
-"""Batches of corrupted text: corrupted anew in every epoch, as a function of (seed, step, place in the text) alone.
+"""Batches of corrupted text: corrupted anew in every epoch, as a function of (seed, step, position in the text) alone.
 
-B batch, T length, S what is read, N texts.
+B batch, T length, S input length, N texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 
 from dragoman.data.batch import Batches, PairBatch, as_batch
-from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupted
+from dragoman.data.corruption import Corruption, CorruptionVocabulary, IdArray, Masking, RandomDraw, corrupt_texts
 from dragoman.data.packing import IGNORE, PackedRow, RowBatches, TextBatch, pieces
 from dragoman.data.rounds import Rounds
 from dragoman.text.store import Column
@@ -21,24 +21,24 @@ from dragoman.text.tokens.tokenizer import PAD
 
 @dataclass(frozen=True)
 class CorruptedRows:
-    """Rows of text, and the step that decides what of them is hidden."""
+    """Rows of text, and the step that seeds their corruption."""
 
     rows: Any
-    """As the plan has them: of texts a sequence of ``Row``, of pairs their numbers."""
+    """Rows in the plan's form: a sequence of ``PackedRow`` for text, row numbers for pairs."""
     step: int
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, some: slice) -> "CorruptedRows":
-        """Some of them, as they are in the whole."""
+        """Return some of the rows, with the same step."""
         return CorruptedRows(self.rows[some], self.step)
 
 
 class DocumentRows:
-    """Each document, or part of a long one, as a row of its own; rows of like length stand together.
+    """Each document, or part of a long one, as a row of its own; rows of similar length are batched together.
 
-    ``tokens`` bounds what is read and what is written of a batch, whichever is more.
+    ``tokens`` limits the larger of input and target of a batch.
     """
 
     def __init__(self, text: Column, context: int, corruption: Corruption, tokens: int, seed: int, accumulate: int = 1):
@@ -55,7 +55,7 @@ class DocumentRows:
         return [self._rows(batch) for batch in self.batches.at(step)]
 
     def in_order(self) -> list[list[PackedRow]]:
-        """All of the text, the same each time."""
+        """Return batches of the whole text, in the same order each time."""
         first_epoch = range(self.steps_per_epoch)
         return [self._rows(batch) for step in first_epoch for batch in self.batches.at(step)]
 
@@ -64,7 +64,7 @@ class DocumentRows:
 
 
 class FreshlyCorrupted:
-    """The rows of another plan, with the step at which they are read."""
+    """Rows of another plan, with the step at which they are read."""
 
     def __init__(self, plan: RowBatches | DocumentRows | Batches | Rounds):
         self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
@@ -78,7 +78,7 @@ class FreshlyCorrupted:
 
 
 def mask(text: Column, rows: CorruptedRows, seed: int, masking: Masking, vocabulary: CorruptionVocabulary) -> TextBatch:
-    """Rows of packed pieces; targets are ``IGNORE`` but where something was chosen."""
+    """Return rows of packed pieces with masks; targets are ``IGNORE`` except at chosen tokens."""
     T = max(int(row[:, 1].sum()) for row in rows.rows)
     ids, targets = np.full((len(rows.rows), T), PAD, np.int64), np.full((len(rows.rows), T), IGNORE, np.int64)
     segment = np.zeros_like(ids)
@@ -89,7 +89,7 @@ def mask(text: Column, rows: CorruptedRows, seed: int, masking: Masking, vocabul
             ids[b, here], targets[b, here] = masking.corrupt(whole, draw, vocabulary)
             segment[b, here] = number
             at += len(whole)
-        segment[b, at:] = len(row)  # padding keeps to itself
+        segment[b, at:] = len(row)  # padding is a segment of its own
     packed = any(len(row) > 1 for row in rows.rows)
     return TextBatch(torch.from_numpy(ids), torch.from_numpy(targets), torch.from_numpy(segment) if packed else None)
 
@@ -97,17 +97,19 @@ def mask(text: Column, rows: CorruptedRows, seed: int, masking: Masking, vocabul
 def hide(
     text: Column, rows: CorruptedRows, seed: int, corruption: Corruption, vocabulary: CorruptionVocabulary
 ) -> PairBatch:
-    """Each row as a source to read and a target to write."""
+    """Return each row as a corrupted source and the target to be generated."""
     texts, draws = zip(*(one for row in rows.rows for one in _drawn(text, row, seed, rows.step)), strict=True)
-    return as_batch(*map(padded, corrupted(texts, draws, corruption, vocabulary)))
+    return as_batch(*map(padded, corrupt_texts(texts, draws, corruption, vocabulary)))
 
 
 def _drawn(text: Column, row: PackedRow, seed: int, step: int) -> Iterator[tuple[IdArray, RandomDraw]]:
+    """Yield each piece of the row with random numbers of its own."""
     for begin, length in row.tolist():
         yield np.array(text.ids[begin : begin + length], np.int64), RandomDraw([seed, step, begin])
 
 
 def padded(rows: Sequence[IdArray]) -> Int[np.ndarray, "B S"]:
+    """Return the rows of ids as one array, padded."""
     found = np.full((len(rows), max(map(len, rows))), PAD, np.int64)
     for row, ids in zip(found, rows, strict=True):
         row[: len(ids)] = ids

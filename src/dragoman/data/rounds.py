@@ -1,10 +1,10 @@
-"""Batches from several sources, each with its share, and of each only what may come yet: a function of the step.
+"""Batches from several sources, each with its share and its available pairs: a function of the step.
 
-A run is cut into rounds of equally many steps. A round draws as many pairs as fill its batches, from each pool (a
-source, or the whole text) its share of them; puts those that are about equally long together, as ``batch.py`` does; and
-shuffles the batches. What a round draws depends on its number alone: a pool's pairs pass by in one random order after
-another, each of them once a pass, and how far the passes have come follows from the rounds before without drawing them.
-Of a pool that is not fully open, pairs are drawn from the open ones.
+A run is divided into rounds of equally many steps. A round draws as many pairs as fill its batches, from each pool (a
+source, or the whole text) its share of them; groups those of similar length, as ``batch.py`` does; and shuffles the
+batches. A round's draw depends on its number alone: a pool's pairs are used in one random permutation after another,
+each pair once per pass, and the position in the passes follows from the rounds before without drawing them. Where only
+part of a pool is available, pairs are drawn from that part.
 
 N pairs, n of them in a pool, B in a batch.
 """
@@ -18,9 +18,10 @@ from jaxtyping import Float, Int
 from dragoman.data.batch import by_length, halve_largest, padding_share, sizes_within
 
 ROUND = 100
-"""Steps in a round at most: the more, the less padding; the fewer, the sooner a changed share takes effect."""
+"""Maximum number of steps in a round: more steps mean less padding; fewer make a changed share take effect sooner."""
 SPARE = 0.99
-"""Of the pairs that would fill a round's batches on average, how many are drawn: what does not fit is left out."""
+"""Number of drawn pairs relative to the number that fills a round's batches on average: pairs that do not fit are
+dropped."""
 
 
 class SourcePool:
@@ -35,11 +36,11 @@ class SourcePool:
         return len(self.rows)
 
     def cost(self, count: int) -> float:
-        """Tokens of the larger side, on average over the easiest ``count``."""
+        """Return the mean number of tokens of the larger side over the easiest ``count``."""
         return float(self.ends[count - 1]) / count
 
-    def passing(self, begin: int, end: int) -> Int[np.ndarray, "drawn"]:
-        """What stands from ``begin`` to ``end`` in one random order of all after another."""
+    def take(self, begin: int, end: int) -> Int[np.ndarray, "drawn"]:
+        """Return the rows from ``begin`` to ``end`` in the sequence of random permutations of all."""
         n, parts = len(self), []
         while begin < end:
             number, at = divmod(begin, n)
@@ -48,7 +49,7 @@ class SourcePool:
         return self.rows[np.concatenate(parts)] if parts else self.rows[:0]
 
     def easiest(self, count: int, wanted: int, raw: Callable[[int], np.ndarray]) -> Int[np.ndarray, "drawn"]:
-        """``wanted`` of the easiest ``count``, each equally often but for a remainder that is drawn."""
+        """Return ``wanted`` rows of the easiest ``count``, each equally often except for a random remainder."""
         some = np.argsort(raw(count), kind="stable")[: wanted % count]
         return self.rows[np.concatenate([np.tile(np.arange(count), wanted // count), some])]
 
@@ -57,8 +58,8 @@ class SourcePool:
 
 
 class Rounds:
-    """The batches of every step. Each has at most ``tokens`` tokens on its larger side, padding included, but for a
-    pair that alone has more; a step has exactly ``accumulate`` of them. Steps count from 0."""
+    """Batches of every step. Each has at most ``tokens`` tokens on its larger side, padding included, unless a single
+    pair has more; a step has exactly ``accumulate`` of them. Steps count from 0."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Rounds:
         pools: Sequence[np.ndarray],
         *,
         shares: Callable[[int], Sequence[float]],
-        opened: Callable[[int], float],
+        available: Callable[[int], float],
         steps_per_epoch: int,
         tokens: int,
         seed: int,
@@ -83,12 +84,12 @@ class Rounds:
         self.lengths, self.tokens, self.seed, self.accumulate = lengths, tokens, seed, accumulate
         larger = lengths.max(axis=1)
         self.pools = [SourcePool(rows, larger[rows], [seed, 1, i]) for i, rows in enumerate(pools)]
-        self.shares, self.opened = shares, opened
+        self.shares, self.available = shares, available
         self._ends = [np.zeros(len(pools))]
         self._round: tuple[int, list[np.ndarray]] | None = None
 
     def at(self, step: int) -> list[Int[np.ndarray, "B"]]:
-        """The rows of each of the step's batches."""
+        """Return the rows of each of the step's batches."""
         number, index = divmod(step, self.steps)
         if self._round is None or self._round[0] != number:
             self._round = number, self._plan(number)
@@ -96,38 +97,38 @@ class Rounds:
 
     @property
     def padding_share(self) -> float:
-        """The part of all positions, source and target, that is padding. Measured on the first round."""
+        """Fraction of all positions, source and target, that is padding. Measured on the first round."""
         return padding_share(self.lengths, self._plan(0))
 
     def drawn(self, number: int) -> Int[np.ndarray, "drawn"]:
-        """The rows that a round is made of, a pool after the other."""
+        """Return the rows drawn for a round, pool after pool."""
         raw = np.random.PCG64([self.seed, 2, number]).random_raw
-        begins, ends = self._until(number).astype(np.int64), self._until(number + 1).astype(np.int64)
+        begins, ends = self._drawn_before(number).astype(np.int64), self._drawn_before(number + 1).astype(np.int64)
         parts = []
         for pool, begin, end in zip(self.pools, begins.tolist(), ends.tolist(), strict=True):
-            count = self._open(pool, number)
+            count = self._num_available(pool, number)
             whole = count == len(pool)
-            parts.append(pool.passing(begin, end) if whole else pool.easiest(count, end - begin, raw))
+            parts.append(pool.take(begin, end) if whole else pool.easiest(count, end - begin, raw))
         return np.concatenate(parts)
 
-    def _open(self, pool: SourcePool, number: int) -> int:
-        return max(1, min(len(pool), round(self.opened(number * self.steps) * len(pool))))
+    def _num_available(self, pool: SourcePool, number: int) -> int:
+        return max(1, min(len(pool), round(self.available(number * self.steps) * len(pool))))
 
-    def _until(self, number: int) -> Float[np.ndarray, "pools"]:
-        """How many pairs each pool has given before this round, not rounded."""
+    def _drawn_before(self, number: int) -> Float[np.ndarray, "pools"]:
+        """Return the number of pairs each pool has given before this round, not rounded."""
         while len(self._ends) <= number:
             self._ends.append(self._ends[-1] + self._portions(len(self._ends) - 1))
         return self._ends[number]
 
     def _portions(self, number: int) -> Float[np.ndarray, "pools"]:
         shares = np.array(self.shares(number * self.steps))
-        cost = float(shares @ [pool.cost(self._open(pool, number)) for pool in self.pools])
+        cost = float(shares @ [pool.cost(self._num_available(pool, number)) for pool in self.pools])
         batches = self.steps * self.accumulate
-        room = max(self.tokens - cost / 2, cost)  # where a batch ends, half a pair's room stays empty
+        room = max(self.tokens - cost / 2, cost)  # on average half a pair's room stays empty at a batch's end
         return shares * max(SPARE * batches * room / cost, batches + len(self.pools))
 
     def _plan(self, number: int) -> list[np.ndarray]:
-        """The rows of every batch of a round, in their order."""
+        """Return the rows of every batch of a round, in batch order."""
         rows, raw = self.drawn(number), np.random.PCG64([self.seed, 3, number]).random_raw
         rows = rows[by_length(self.lengths[rows], raw(len(rows)))]
         sizes = list(sizes_within(self.tokens, self.lengths[rows].max(axis=1)))

@@ -2,7 +2,7 @@
 
 A row is bos question eos context eos, as BERT has it ([CLS] question [SEP] context [SEP]); an imported tokenizer may
 put more between the two, as RoBERTa's does (<s> question </s></s> context </s>). A context that is too long
-is read in several rows, windows that overlap. Position 0 stands for no answer.
+is read in several rows, windows that overlap. Position 0 means no answer.
 
 B batch, T length, N rows, Q questions.
 """
@@ -28,6 +28,8 @@ FRAME = 3
 
 
 class SpanBatch(NamedTuple):
+    """Rows of ids and their answer spans."""
+
     ids: Int[Tensor, "B T"]
     spans: Int[Tensor, "B 2"]
     """First and last token of the answer; 0 and 0 where the row holds none."""
@@ -37,13 +39,13 @@ class SpanBatch(NamedTuple):
 
 
 def as_fields(ids: Int[Tensor, "B T"]) -> Tokens:
-    """What the model is given: the question is field 0, the context field 1, as BERT tells its two sentences apart."""
+    """Return the model input: the question is field 0, the context field 1, like BERT's two sentences."""
     ends = (ids == EOS).int()
     return as_tokens(ids, PAD)._replace(field=(ends.cumsum(dim=1) - ends).clamp(max=1).long())
 
 
 def selectable(ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B T"]:
-    """Where answers may start and end: in the context, and at position 0."""
+    """Return True where answers may start and end: in the context, and at position 0."""
     ends = ids == EOS
     inside = (ends.cumsum(dim=1) >= 1) & ~ends & (ids != PAD)
     inside[:, 0] = True
@@ -58,40 +60,42 @@ class ContextWindow(NamedTuple):
 
     ids: list[int]
     begin: int
-    """Where in ``ids`` the context begins."""
+    """Index in ``ids`` where the context begins."""
     skipped: int
-    """Tokens of the context before it."""
+    """Tokens of the context before this window."""
     offsets: list[tuple[int, int]]
-    """Of each of its tokens there: its first character in the context, and the one after its last."""
+    """Character offsets of each context token: its first character, and the one after its last."""
 
     def span(self, tokens: range) -> tuple[int, int]:
-        """The first and the last of these tokens of the context in the row; 0 and 0 where it does not hold them all: of
-        a character that is read in several tokens, one alone is no part of an answer."""
+        """Return the row positions of the first and the last of these context tokens. Return 0 and 0 unless the window
+        holds them all: one of several tokens of a character cannot be an answer."""
         if not tokens or tokens[0] < self.skipped or tokens[-1] >= self.skipped + len(self.offsets):
             return 0, 0
         return self.begin + tokens[0] - self.skipped, self.begin + tokens[-1] - self.skipped
 
     def characters(self, first: int, last: int) -> tuple[int, int]:
-        """The first character of token ``first`` of the row, and the one after the last of ``last``."""
+        """Return the first character of token ``first`` of the row, and the one after the last character of
+        ``last``."""
         return self.offsets[first - self.begin][0], self.offsets[last - self.begin][1]
 
 
 class ContextLayout(NamedTuple):
-    """How much is read at a time."""
+    """Sizes of questions and windows."""
 
     longest: int
     """Tokens of a row."""
     question: int
-    """Tokens of a question; what follows is cut off."""
+    """Maximum tokens of a question; longer ones are truncated."""
     stride: int
     """Tokens from one window's beginning to the next."""
     separator: tuple[int, ...] = (EOS,)
     """Tokens between question and context."""
 
     def check(self) -> "ContextLayout":
-        """
+        """Return the layout if a question leaves room for its context.
+
         Raises:
-            ConfigError: a question may leave no place for its context.
+            ConfigError: a question may leave no room for its context.
         """
         least = self.question + FRAME + len(self.separator)
         if self.longest < least:
@@ -105,7 +109,7 @@ class ContextLayout(NamedTuple):
 def windows(
     question: Sequence[int], context: Sequence[int], offsets: Sequence[tuple[int, int]], layout: ContextLayout
 ) -> Iterator[ContextWindow]:
-    """The rows of a question; one where the context is short enough."""
+    """Yield the rows of a question; one where the context is short enough."""
     head = [BOS, *question[: layout.question], *layout.separator]
     room = layout.longest - len(head) - 1
     step, start = min(layout.stride, room), 0
@@ -118,18 +122,18 @@ def windows(
 
 
 def tokens_of(answer: Answer, offsets: Sequence[tuple[int, int]]) -> range:
-    """Those of the context that cover ``answer``."""
+    """Return the range of context tokens that cover ``answer``."""
     begin, end = answer.start, answer.start + len(answer.text)
     inside = [i for i, (first, after) in enumerate(offsets) if first < end and after > begin]
     return range(inside[0], inside[-1] + 1) if inside else range(0)
 
 
 Encoded = tuple[list[int], list[tuple[int, int]]]
-"""Ids, and the offsets of each."""
+"""Ids, and the character offsets of each."""
 
 
 class EncodedQuestions(ExampleStore):
-    """A row for each window of a question; a column of ids, and one of the answer's first and last token."""
+    """Store of questions: a row for each window; a column of ids, and one of the answer's first and last token."""
 
     def __init__(self, tokenizer: Tokenizer, layout: ContextLayout):
         separator = tokenizer.frame(INPUT_FRAME).between or layout.separator
@@ -145,22 +149,22 @@ class EncodedQuestions(ExampleStore):
         return {"text": len(self.tokenizer), "span": "<i4"}
 
     def windows(self, asked: Sequence[tuple[str, str]]) -> Iterator[list[ContextWindow]]:
-        """Those of each context and question."""
-        for question, (ids, offsets) in self._read(asked):
+        """Yield the windows of each context and question."""
+        for question, (ids, offsets) in self._encode(asked):
             yield list(windows(question, ids, offsets, self.layout))
 
-    def _read(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
-        """The ids of each question, and its context."""
+    def _encode(self, asked: Sequence[tuple[str, str]]) -> Iterator[tuple[list[int], Encoded]]:
+        """Yield the ids of each question, and its encoded context."""
         questions = self.tokenizer.encode_batch([question for _, question in asked])
         before, read = None, ([], [])
         for (context, _), question in zip(asked, questions, strict=True):
-            if context != before:  # questions on one stand together
+            if context != before:  # questions on the same context are consecutive
                 before, read = context, self.tokenizer.encode_with_offsets(context)
             yield question, read
 
     def columns(self, examples: Sequence[Question]) -> dict[str, list[list[int]]]:
         texts, spans = [], []
-        read = self._read([(example.context, example.question) for example in examples])
+        read = self._encode([(example.context, example.question) for example in examples])
         for example, (question, (ids, offsets)) in zip(examples, read, strict=True):
             tokens = tokens_of(example.answers[0], offsets) if example.answers else range(0)
             for window in windows(question, ids, offsets, self.layout):
@@ -180,21 +184,21 @@ class EncodedQuestions(ExampleStore):
 
 
 class SpanScore(NamedTuple):
-    """The best answer of a row."""
+    """Best answer of a row."""
 
     first: int
     last: int
-    """Tokens; 0 where the row has no context at all."""
+    """Last token of the span; 0 where the row has no context at all."""
     score: float
-    """The sum of both logits."""
+    """Sum of the start and end logits."""
     none: float
-    """That of no answer."""
+    """Sum of the logits of no answer."""
     probability: float
-    """Of this start and this end, among all of the row."""
+    """Probability of this start and this end, among all of the row."""
 
 
 def best_span(logits: Float[Tensor, "T 2"], ids: Int[Tensor, " T"], longest: int) -> SpanScore:
-    """The span of at most ``longest`` tokens of the context, its end not before its start, with the largest sum of
+    """Return the span of at most ``longest`` context tokens, its end not before its start, with the largest sum of
     logits."""
     allowed = selectable(ids[None])[0]
     logits = logits.double().masked_fill(~allowed[:, None], -torch.inf)
@@ -217,17 +221,19 @@ def _ordered(tokens: int, longest: int, device: torch.device) -> Bool[Tensor, "T
 
 
 class BestAnswer(NamedTuple):
+    """Best answer over all windows."""
+
     text: str
-    """Nothing where the context holds no answer."""
+    """Answer text; empty where the context holds no answer."""
     start: int | None
-    """Its first character in the context."""
+    """First character of the answer in the context; None for no answer."""
     probability: float
-    """Of its start and end, in its window; or of no answer, against that of the best span."""
+    """Probability of its start and end in its window; or of no answer, against the best span."""
 
 
 def best_answer(context: str, found: Sequence[tuple[ContextWindow, SpanScore]], *, unanswerable: bool) -> BestAnswer:
-    """The best answer of all windows; none, where ``unanswerable`` allows it and a window's logits of no answer are
-    above those of any span in each (Devlin et al., arXiv:1810.04805, section 4.3)."""
+    """Return the best answer of all windows; none, where ``unanswerable`` allows it and a window's logits of no answer
+    are above those of the best span of any window (Devlin et al., arXiv:1810.04805, section 4.3)."""
     window, best = max(found, key=lambda one: one[1].score)
     none = min(one.none for _, one in found)
     if best.last == 0 or (unanswerable and none > best.score):

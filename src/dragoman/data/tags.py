@@ -1,4 +1,5 @@
-"""Sentences and the labels of their words as tensors: a word is read in pieces, and its label is told at the first.
+"""Sentences and the labels of their words as tensors: a word may take several tokens, and its first token has the
+label.
 
 B batch, T length, N sentences.
 """
@@ -18,13 +19,15 @@ from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import EOS, INPUT_FRAME, Tokenizer
 
 IGNORE = -1
-"""What stands for a label where none is told."""
+"""Label id where there is no label."""
 
 
 class TaggedBatch(NamedTuple):
+    """Rows of ids and word labels."""
+
     ids: Int[Tensor, "B T"]
     labels: Int[Tensor, "B T"]
-    """Of the words whose first piece stands there; ``IGNORE`` elsewhere."""
+    """Labels at the first token of each word; ``IGNORE`` elsewhere."""
 
     def to(self, device: torch.device | str) -> "TaggedBatch":
         return TaggedBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
@@ -34,14 +37,14 @@ class SentencePart(NamedTuple):
     """Words of a sentence that are read together: all of them, unless it is too long."""
 
     ids: list[int]
-    """From bos to eos, or as an imported tokenizer frames a text."""
+    """Ids from bos to eos, or as an imported tokenizer frames a text."""
     first: list[int]
-    """Where in ``ids`` each word begins."""
+    """Index in ``ids`` of each word's first token."""
 
 
 def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[SentencePart]:
-    """The parts of a sentence of at most ``longest`` ids. A word that is longer alone loses its end; one that the
-    tokenizer finds nothing in is read as if it were the end."""
+    """Yield the parts of a sentence of at most ``longest`` ids. A longer word is truncated; a word that yields no
+    tokens is read as eos."""
     frame = tokenizer.frame(INPUT_FRAME)
     ids, first = [*frame.before], []
     for pieces in tokenizer.encode_batch(list(words)):
@@ -55,7 +58,7 @@ def parts(tokenizer: Tokenizer, words: Sequence[str], longest: int) -> Iterator[
 
 
 class TaggedExamples(ExampleStore):
-    """A row for each part of a sentence; a column of ids, and one of labels: 0 where none is told, else its number
+    """Store of tagged sentences: a row for each part; a column of ids, and one of labels: 0 for none, else its number
     counted from 1."""
 
     def __init__(self, tokenizer: Tokenizer, labels: Sequence[str], longest: int):
@@ -89,12 +92,13 @@ class TaggedExamples(ExampleStore):
 # ---- spans ----------------------------------------------------------------------------------------
 
 Span = tuple[str, int, int]
-"""Its kind, its first word and the one after its last."""
+"""Kind of span, its first word and the one after its last."""
 
 
 def spans(labels: Sequence[str]) -> set[Span]:
-    """What labels of the kinds B-x (the first word of an x), I-x (a further one) and O (of nothing) mark, as conlleval
-    and seqeval read them: I-x begins a span too where no x stands before it. Labels without a hyphen are of no kind."""
+    """Return the spans that labels of the kinds B-x (the first word of an x), I-x (a further one) and O (none) mark,
+    following conlleval and seqeval: I-x also begins a span where no x comes before it. Labels without a hyphen have no
+    kind."""
     found: set[Span] = set()
     kind, begin = None, 0
     for i, label in enumerate([*labels, "O"]):
@@ -108,5 +112,5 @@ def spans(labels: Sequence[str]) -> set[Span]:
 
 
 def mark_spans(labels: Sequence[str]) -> bool:
-    """Whether these labels are of the kinds B-x, I-x and O."""
+    """Return True if these labels are of the kinds B-x, I-x and O."""
     return all(label == "O" or label[:2] in ("B-", "I-") for label in labels) and any(label != "O" for label in labels)

@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one kept while training, and one over the last checkpoints of a run."""
+"""Averages of weights: a moving average updated while training, and one over the last checkpoints of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dragoman.snapshot import Checkpoint
 
 
 class MovingAverage:
-    """average <- decay average + (1 - decay) weights, in float32, over all parameters of a model that learn.
+    """Moving average of all trained parameters of a model: average <- decay average + (1 - decay) weights, in float32.
 
     Early on the weights change fast and the starting point is noise, so the decay grows with the steps seen:
     min(decay, (1 + n) / (10 + n)).
@@ -25,7 +25,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights as they are after ``step`` steps."""
+        """Update the average with the weights after ``step`` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averages, weights = list(self.averages.values()), [p.detach().float() for p in self.averages]
         torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
@@ -46,19 +46,20 @@ class MovingAverage:
             parameter.copy_(value)
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
-        """The average under the names of ``model.state_dict()``; a tied weight appears under each of its names."""
+        """Return the average under the names of ``model.state_dict()``; a tied weight appears under each of its
+        names."""
         every = model.named_parameters(remove_duplicate=False)
         return {name: self.averages[p] for name, p in every if p in self.averages}
 
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-        """Undo ``tensors``."""
+        """Restore the average from ``tensors``, as the method of that name returned it."""
         for name, parameter in model.named_parameters():
             if parameter in self.averages:
                 self.averages[parameter].copy_(tensors[name])
 
 
 def average_checkpoints(run: RunDirectory, last: int = 5) -> Checkpoint:
-    """The mean of the weights of the ``last`` newest checkpoints, as a checkpoint of its own, ``average-last-5``.
+    """Average the weights of the ``last`` newest checkpoints into a checkpoint of its own, ``average-last-5``.
 
     Vaswani et al. 2017 average the last 5 (base) and 20 (big), written every 10 minutes.
 
@@ -76,5 +77,5 @@ def average_checkpoints(run: RunDirectory, last: int = 5) -> Checkpoint:
         for name, value in run.weights(checkpoint.path.name, ["model"]).tensors["model"].items():
             total[name] = total[name] + value.double() if name in total else value.double()
     own = {v.data_ptr(): (total[n] / last).to(v.dtype) for n, v in newest.tensors["model"].items()}
-    mean = {name: own[value.data_ptr()] for name, value in newest.tensors["model"].items()}  # what was tied stays tied
+    mean = {name: own[value.data_ptr()] for name, value in newest.tensors["model"].items()}  # tied weights stay tied
     return run.save(f"average-last-{last}", tensors={"model": mean}, progress=newest.progress, config=newest.config)

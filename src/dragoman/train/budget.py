@@ -1,4 +1,4 @@
-"""How long a run learns: a number of steps, of passes over the text, or of minutes."""
+"""Length of a run: a number of steps, of passes over the text, or of minutes."""
 
 import math
 from typing import Annotated
@@ -10,26 +10,30 @@ from dragoman.config import OneOf, config
 
 @config
 class Steps:
+    """Train for a fixed number of optimizer steps."""
+
     steps: PositiveInt
     """Optimizer steps."""
 
     def total(self, steps_per_epoch: int) -> int | None:
-        """Steps in the budget; None where only their speed can tell."""
+        """Return the steps in the budget; None where only their speed can tell."""
         return self.steps
 
     @property
     def seconds(self) -> float | None:
-        """Time to learn; None where that is not what the budget limits."""
+        """Return the time to learn in seconds; None where the budget does not limit time."""
         return None
 
     @property
     def doubled(self) -> str:
-        """The setting for twice as much."""
+        """Return the setting for a budget twice as large, to be pasted into a command."""
         return f"train.budget.steps={2 * self.steps}"
 
 
 @config
 class Epochs:
+    """Train for a number of passes over the training text, which may be fractional."""
+
     epochs: PositiveFloat
     """Passes over the training text."""
 
@@ -47,9 +51,11 @@ class Epochs:
 
 @config
 class Minutes:
+    """Train for a time. ``forecast.py`` decides the number of steps while the run goes on."""
+
     minutes: PositiveFloat
     """Time spent learning; preparing, validating, saving and suspension come on top. The schedule follows the time, so
-    two such runs differ in length; one that is resumed repeats what it did. For runs that are equal, give steps."""
+    two such runs differ in length; a resumed one repeats its steps exactly. Give steps where two runs must be equal."""
 
     def total(self, steps_per_epoch: int) -> int | None:
         return None

@@ -1,4 +1,4 @@
-"""What a resumed run may change of its configuration, and what it may not."""
+"""Settings that a resumed run may change, and those it may not."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FREE = (
     "train.scored",
     "train.validate_every",
 )
-"""Settings that do not change what a step does to the weights (but for a schedule that ends with the budget)."""
+"""Settings that do not change a step's effect on the weights (except for a schedule that ends with the budget)."""
 
 DELIBERATE = ("task", "train")
 """Settings that do, and that one may still want to change in the middle of a run."""
@@ -40,16 +40,16 @@ _DECIDED = (
     "train.products",
     "train.schedule.dim",
 )
-"""Settings that a run file may leave open (None or "auto") and that the run then decides once and for all."""
+"""Settings that a run file may leave open (None or "auto") and that the run then determines once."""
 
 Change = tuple[str, Any, Any]
-"""Path, value before, value now."""
+"""A changed setting: path, value before, value now."""
 
 
 def changed(
     had: dict[str, Any], wanted: dict[str, Any], *, deliberate: bool, where: str
 ) -> tuple[RunConfig, list[Change]]:
-    """The configuration to go on with, and how it differs from what the run ``had``.
+    """Return the configuration to resume with, and how it differs from what the run ``had``.
 
     Raises:
         ConfigError: ``had`` or ``wanted`` is no configuration of a run.

@@ -1,8 +1,8 @@
-"""A step's forward and backward pass: operation by operation, or as one program that ``torch.compile`` makes of it.
+"""Compilation of a step's forward and backward pass: eager, or one program made by ``torch.compile``.
 
-The program is made once, before the first step, for any number of rows and any lengths; a run never compiles in its
-middle. A batch that the program cannot take (of one row, as a rule: a compiler takes a size of 1 for a constant) is
-computed as if there were no program, and counted. Weights keep their names, and all else in a step stays as it is.
+The program is compiled once, before the first step, for any number of rows and any lengths; a run never compiles in its
+middle. A batch that the program cannot take (usually one of a single row: a compiler treats a size of 1 as a constant)
+is computed without it, and counted. Weights keep their names, and everything else in a step stays the same.
 """
 
 import dataclasses
@@ -27,14 +27,14 @@ from dragoman.train.events import Notice, Preparing
 from dragoman.train.loop import Loss
 from dragoman.train.memory import is_out_of_memory
 
-# ---- computed ---------------------------------------------------------------------------------------
+# ---- execution --------------------------------------------------------------------------------------
 
 
 class Uncompiled:
-    """Operation by operation, as the task's loss says."""
+    """Eager execution: operation by operation, as the task's loss is written."""
 
     missed = 0
-    """Batches that the program could not take."""
+    """Number of batches that the program could not take."""
 
     def __init__(self, loss: Loss):
         self.loss = loss
@@ -45,17 +45,18 @@ class Uncompiled:
     def prepare(
         self, model: nn.Module, batches: Iterable[Any], precision: Callable[[], AbstractContextManager[Any]]
     ) -> Iterator[Preparing | Notice]:
-        """Make the program, before the first step. ``batches`` are examples, to be computed in ``precision``; ``model``
-        does not learn from them.
+        """Compile the program, before the first step.
+
+        ``batches`` are examples, to be computed in ``precision``; ``model`` does not learn from them.
 
         Raises:
-            ConfigError: torch cannot.
+            ConfigError: torch cannot compile the model.
         """
         yield from ()
 
 
 class Compiled(Uncompiled):
-    """By a program that ``backend`` makes, one of torch.compile's."""
+    """Execution by a compiled program from ``backend``, one of torch.compile's."""
 
     def __init__(self, loss: Loss, backend: Any = "inductor", options: dict[str, Any] | None = None):
         super().__init__(loss)
@@ -63,7 +64,7 @@ class Compiled(Uncompiled):
         self.program = torch.compile(self._traced, fullgraph=True, backend=backend, options=options)
 
     def _traced(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        if not torch.compiler.is_compiling():  # so this is not the program, which has only what follows
+        if not torch.compiler.is_compiling():  # runs only without the program, which holds just what follows
             self.missed += 1
         return self.loss(model, batch)
 
@@ -96,7 +97,7 @@ class Compiled(Uncompiled):
                 torch._dynamo.maybe_mark_dynamic(tensor, size)
         with precision():
             summed, _ = self.program(model, self.example)
-        summed.backward()  # compiled, too, when it is first asked for
+        summed.backward()  # compiles the backward pass, too
         model.zero_grad(set_to_none=True)
 
 
@@ -104,15 +105,15 @@ class Compiled(Uncompiled):
 
 
 def example(batches: Iterable[Any]) -> Any:
-    """The one to compile with: it says all that any of them does, and has no size of 0 or 1, which a compiler would
-    take for a constant. None where there is none."""
+    """Return the batch to compile with, or None. It has every optional tensor that any batch has, and no size of 0 or
+    1, which a compiler would treat as a constant."""
     suitable = [batch for batch in batches if all(min(tensor.shape[:2]) > 1 for tensor in tensors(batch))]
     return max(suitable, key=lambda batch: len(list(tensors(batch))), default=None)
 
 
 def filled(batch: Any, like: Any) -> Any:
-    """``batch`` with what ``like`` says and it leaves unsaid, because it goes without saying: that nothing is padded,
-    that each row is of one piece. A program is for batches that say it, or for those that do not."""
+    """Return ``batch`` with the optional tensors that ``like`` has and it lacks: masks that mark nothing as padding,
+    segments of one piece. A program takes either batches with them or batches without."""
     match batch, like:
         case Frames(values, None), Frames(_, Tensor()):
             return Frames(values, torch.ones_like(values[..., 0], dtype=torch.bool))
@@ -128,36 +129,38 @@ def filled(batch: Any, like: Any) -> Any:
 
 @config
 class Off:
-    """Operation by operation."""
+    """Compute operation by operation."""
 
     def build(self, loss: Loss, device: torch.device) -> Uncompiled:
         return Uncompiled(loss)
 
     def check(self, train: Any, model: Any) -> None:
-        """
+        """Check that a program can be compiled with these settings.
+
         Raises:
-            ConfigError: settings that a program cannot be made for.
+            ConfigError: a program cannot be compiled with these settings.
         """
 
 
 @config
 class On:
-    """One program for forward and backward pass, made before the first step, which may take a minute or more: for GPUs,
-    where it fuses what would be written to memory and read again."""
+    """Compile forward and backward pass into one program before the first step, which may take a minute or more. Meant
+    for GPUs, where it fuses operations whose results would be written to memory and read again."""
 
     def build(self, loss: Loss, device: torch.device) -> Uncompiled:
-        # on CPUs torch's random numbers, which in float32 both ways then draw alike; GPUs are faster with the program's
+        # on CPUs torch's generator, so that float32 dropout is the same eager and compiled; on GPUs the program's own
+        # generator is faster
         return Compiled(loss, options={"fallback_random": device.type == "cpu"})
 
     def check(self, train: Any, model: Any) -> None:
         if train.recompute:
             raise ConfigError(
-                "train.recompute: a compiled program decides by itself what it computes again: use recompute=false, or "
+                "train.recompute: a compiled program decides by itself what it recomputes: use recompute=false, or "
                 "train.compile=off"
             )
         if isinstance(train.parallel, Sharded):
             raise ConfigError(
-                "train.parallel: sharded puts weights together between the operations that train.compile=on makes one "
+                "train.parallel: sharded gathers weights between the operations that train.compile=on makes one "
                 "of: use replicated, or train.compile=off"
             )
         for path, why in _untraceable(model, "model"):
@@ -165,11 +168,12 @@ class On:
 
 
 def _untraceable(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Where in a model's configuration numbers that are computed decide what is computed next."""
+    """Yield the parts of a model's configuration where computed values decide what is computed next, with the
+    reason."""
     if isinstance(value, Mixture):
-        yield path, "which expert computes what depends on the text"
+        yield path, "the experts that compute a token depend on the text"
     if isinstance(value, DynamicNtkScaling):
-        yield path, "how positions are turned depends on the text"
+        yield path, "the rotation of positions depends on the text"
     if isinstance(value, tuple):
         for i, part in enumerate(value):
             yield from _untraceable(part, f"{path}.{i}")

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: plain values, for the terminal to show and for tests to look at."""
+"""Events of a run: plain values, for the terminal to show and for tests to check."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,59 +17,81 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Started:
-    """Everything is ready, and learning begins or goes on."""
+    """Training starts or resumes; everything is prepared."""
 
     summary: str
-    """What there is to learn from, in words."""
+    """Description of the training data in words."""
     parameters: int
     learning: int
-    """Of the parameters, those that learn."""
+    """Number of parameters that are trained."""
     steps_per_epoch: int
     padding_share: float
-    """Of the tokens that the model computes on, how many are padding."""
+    """Fraction of the positions that the model computes that are padding."""
     device: str
     precision: str
     step: int
-    """Steps made before: 0, or where the run goes on."""
+    """Steps made before: 0 for a new run, else the step it resumes from."""
     total: int | None
-    """Steps of the whole run; None while a budget of minutes measures its speed."""
+    """Steps of the whole run; None while a budget of minutes still measures its speed."""
     processes: int = 1
 
 
 @dataclass(frozen=True)
 class StepsReported:
-    """The steps since the last such report."""
+    """Figures of the steps since the last such report."""
 
     step: int
     total: int | None
     loss: float | None
-    """Mean over what is learned (target tokens, labels), smoothing included; None if every step was skipped."""
+    """Mean per target token or label, smoothing included; None if every step was skipped."""
     lr: float
     grad_norm: float | None
-    """Mean over steps, before clipping."""
+    """Mean over the steps, before clipping."""
     tokens: int
-    """Tokens (or labels) learned from since the run began."""
+    """Target tokens (or labels) learned from since the run began."""
     padding: float
-    """Share of padding in these batches."""
+    """Fraction of padding in these batches."""
     skipped: int
     """Steps skipped since the run began, because loss or gradient was not finite."""
     sources: dict[str, int]
-    """Tokens of each source, on either side, read since the run began; empty where the lesson tells no sources."""
+    """Tokens of each source, on either side, read since the run began; empty where the task does not count sources."""
     seconds: float
     """Time spent learning since the run began."""
     seconds_left: float | None
-    """What is left of a budget of minutes, or what the remaining steps will take at the speed so far."""
+    """Time left of a budget of minutes, or the time the remaining steps will take at the speed so far."""
     cpu_seconds: float
-    """Processor time of all threads, since the run began: less than the machine has where others use it too."""
+    """Processor time of all threads since the run began: less than the machine offers where other programs use it
+    too."""
     tokens_per_second: float
-    """Tokens read, on either side, padding not counted."""
+    """Tokens read per second, on either side, padding not counted."""
     utilisation: float | None
-    """Share of the machine's peak that went into these tokens (utilisation.py); None where that is not known."""
+    """Fraction of the machine's peak spent on these tokens (utilisation.py); None where that is not known."""
+
+    @classmethod
+    def of(cls, progress: RunProgress, lr: float, utilisation: float | None) -> "StepsReported":
+        """Return the report of the steps in the progress's window."""
+        window = progress.window
+        return cls(
+            step=progress.step,
+            total=progress.total,
+            loss=window.mean_loss,
+            lr=lr,
+            grad_norm=window.mean_grad_norm,
+            tokens=progress.tokens,
+            padding=1 - window.real / window.cells,
+            skipped=progress.skipped,
+            sources=dict(progress.sources),
+            seconds=progress.seconds,
+            seconds_left=progress.seconds_left,
+            cpu_seconds=progress.cpu_seconds,
+            tokens_per_second=window.real / window.seconds,
+            utilisation=utilisation,
+        )
 
 
 @dataclass(frozen=True)
 class ValidationSample:
-    """One fixed example of the validation set, and what the model makes of it now."""
+    """Output of the current model for one fixed example of the validation set."""
 
     source: str
     reference: str
@@ -78,28 +100,32 @@ class ValidationSample:
 
 @dataclass(frozen=True)
 class Validating:
-    """A validation begins."""
+    """A validation starts."""
 
     step: int
 
 
 @dataclass(frozen=True)
 class Validated:
+    """A validation has finished."""
+
     step: int
     loss: float
-    """Mean negative log-likelihood of what is to be said, without smoothing: the logarithm of the perplexity."""
+    """Mean negative log-likelihood per token or label, without smoothing: the logarithm of the perplexity."""
     perplexity: float
     best: bool
-    """The lowest cost so far."""
+    """True for the lowest cost so far."""
     scores: dict[str, float]
-    """The task's own figures, such as BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
+    """Task-specific scores, such as BLEU and chrF of ``train.scored`` sentences; empty if there are none."""
     samples: list[ValidationSample]
     cost: float
-    """What the best checkpoint is chosen by: the loss, or the share of wrong labels."""
+    """Value that the best checkpoint is chosen by, lower is better: the loss, or the fraction of wrong labels."""
 
 
 @dataclass(frozen=True)
 class Saved:
+    """A checkpoint has been written."""
+
     step: int
     path: Path
     best: bool
@@ -107,7 +133,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something worth a line that needs nothing done."""
+    """Message worth a line that needs no action."""
 
     text: str
 
@@ -119,12 +145,12 @@ class Notice:
 
     @classmethod
     def split_step(cls, done: StepReport, fitting: str) -> "Notice":
-        return cls(f"step {done.step}: out of memory, made in smaller pieces; batches that fit: {fitting}")
+        return cls(f"step {done.step}: out of memory, computed in smaller pieces; batches that fit: {fitting}")
 
     @classmethod
     def uncompiled_step(cls, done: StepReport, missed: int) -> "Notice":
         counted = f"{missed} batch{'es' if missed > 1 else ''} so far"
-        return cls(f"step {done.step}: the compiled program does not take {counted}, which it is computed without")
+        return cls(f"step {done.step}: the compiled program cannot take {counted}, computed without it")
 
 
 @dataclass(frozen=True)
@@ -133,20 +159,20 @@ class Finished:
 
     step: int
     reason: str
-    """In words."""
+    """Why the run has stopped, in words."""
     complete: bool
-    """False if it was interrupted and may be resumed as it is."""
+    """False if the run was interrupted and may be resumed as it is."""
     command: str = ""
-    """Goes on with it, if anything does."""
+    """Command that continues the run; empty if none does."""
     kept: str = ""
-    """The checkpoints that stay, their size, and their uses; empty where the run may still go on as it is."""
+    """Checkpoints that remain, their size and their uses; empty where the run may still be resumed as it is."""
 
     @classmethod
     def budget_spent(cls, progress: RunProgress, budget: Budget, command: str) -> "Finished":
         if progress.forecast:
             reason = f"{_minutes(progress.seconds)} of learning are spent, {progress.step:,} steps"
         else:
-            reason = f"all {progress.total:,} steps are made"
+            reason = f"all {progress.total:,} steps are done"
         return cls(progress.step, reason, True, f"{command} {budget.doubled}")
 
     @classmethod

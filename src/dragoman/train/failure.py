@@ -1,4 +1,4 @@
-"""What ends a run before its time, and how its user goes on from there."""
+"""Failures that end a run early, and how the user resumes from there."""
 
 import errno
 import shlex
@@ -16,39 +16,45 @@ from dragoman.train.recipe import TrainConfig
 
 @dataclass(frozen=True)
 class TrainingFailure:
-    error: Callable[[str], UserError]
-    """Makes what is raised of its text."""
-    what: str
-    settings: str = ""
-    """What to change when going on."""
-    sound: bool = False
-    """The weights are those after the last step, and worth saving."""
+    """A failure with its remedy."""
 
-    def told(self, directory: RunDirectory, group: SingleProcess) -> UserError:
-        """With how to go on from what is saved."""
+    error: Callable[[str], UserError]
+    """Constructor of the error to raise, called with its text."""
+    description: str
+    settings: str = ""
+    """Settings to change when resuming."""
+    weights_valid: bool = False
+    """True if the weights are those after the last step, and worth saving."""
+
+    def to_error(self, directory: RunDirectory, group: SingleProcess) -> UserError:
+        """Return the error, with the command that resumes from the last checkpoint."""
         command = resume_command(directory.path, group.option)
         if self.settings:
             command += f" --deliberate {self.settings}"
         if checkpoints := directory.checkpoints():
             name = checkpoints[-1].path.name
-            return self.error(f"{self.what}. {name} is good; to go on from there: {command}")
+            return self.error(f"{self.description}. {name} is good; to resume from there: {command}")
         settings = f", with {self.settings}" if self.settings else ""
-        return self.error(f"{self.what}. Nothing was saved yet: remove {directory.path} and start again{settings}")
+        return self.error(
+            f"{self.description}. Nothing was saved yet: remove {directory.path} and start again{settings}"
+        )
 
 
 def failure(
     error: Exception, step: int, train: TrainConfig, directory: RunDirectory, group: SingleProcess
 ) -> TrainingFailure | None:
-    """What ``error`` means, after ``step`` steps; None if it speaks for itself or is a defect of ours."""
+    """Return the failure that ``error`` means after ``step`` steps; None if it explains itself or is a bug."""
     if isinstance(error, Diverged):
         return TrainingFailure(Diverged, str(error), "train.schedule.peak=...")
     if isinstance(error, OutOfMemory):
-        settings = fitting(train) if error.divisible else "train.recompute=true"
-        return TrainingFailure(OutOfMemory, f"step {step + 1}: {error}", settings, sound=True)
+        settings = smaller_batches(train) if error.divisible else "train.recompute=true"
+        return TrainingFailure(OutOfMemory, f"step {step + 1}: {error}", settings, weights_valid=True)
     if is_out_of_memory(error):
-        return TrainingFailure(OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", fitting(train))
-    if group.lost(error):
-        return TrainingFailure(group.loss, f"step {step + 1} is not finished", sound=True)
+        return TrainingFailure(
+            OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", smaller_batches(train)
+        )
+    if group.is_process_lost(error):
+        return TrainingFailure(group.process_lost_error, f"step {step + 1} is not finished", weights_valid=True)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or directory.path
         return TrainingFailure(
@@ -62,6 +68,6 @@ def resume_command(path: Path, option: str = "") -> str:
     return f"dragoman train {shlex.quote(str(path))} --resume{option}"
 
 
-def fitting(train: TrainConfig) -> str:
-    """Batches of half the size, twice as many a step."""
+def smaller_batches(train: TrainConfig) -> str:
+    """Return settings for batches of half the size, twice as many per step."""
     return f"train.batch_tokens={max(1, train.batch_tokens // 2)} train.accumulate={2 * train.accumulate}"

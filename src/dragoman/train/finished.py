@@ -1,7 +1,7 @@
-"""What a finished run keeps: the weights of its checkpoints, and the optimizer's state of the last one.
+"""Checkpoints of a finished run: weights of all that remain, and the optimizer's state of the last one.
 
 The state is twice as large as the weights or more, and only resuming needs it. While a run goes on every checkpoint has
-its own, so that an older one can take the place of a damaged one.
+its own state, so that an older one can replace a damaged one.
 """
 
 from dragoman.checkpoint import RunDirectory
@@ -10,10 +10,10 @@ from dragoman.snapshot import Damaged
 
 
 def drop_optimizer_states(run: RunDirectory, *, keep: int) -> None:
-    """Leave weights alone in all checkpoints but the newest ``keep``; damaged ones stay as they are.
+    """Drop the optimizer's state from all checkpoints but the newest ``keep``; damaged ones stay as they are.
 
     Raises:
-        CheckpointError: one cannot be written to.
+        CheckpointError: a checkpoint cannot be written to.
     """
     for checkpoint in run.checkpoints()[: -max(keep, 1)]:
         try:
@@ -25,7 +25,7 @@ def drop_optimizer_states(run: RunDirectory, *, keep: int) -> None:
 
 
 def kept(run: RunDirectory) -> str:
-    """Return which checkpoints ``run`` has, what for, and how much room all of it takes."""
+    """Return which checkpoints ``run`` has, what each is for, and how much room all of it takes."""
     resumable = [c.path.name for c in run.checkpoints() if (c.path / "optimizer.safetensors").exists()]
     weights = [c.path.name for c in run.checkpoints() if c.path.name not in resumable]
     size = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file() and not file.is_symlink())

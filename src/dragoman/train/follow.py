@@ -1,9 +1,9 @@
-"""Every checkpoint of a run evaluated while the run goes on, in a process of its own: learning waits for nothing.
+"""Evaluate every checkpoint of a run while the run goes on, in a process of its own: training waits for nothing.
 
-    runs/NAME/evaluations/valid.jsonl   a line a checkpoint: step, seal, scores
+    runs/NAME/evaluations/valid.jsonl   one line per checkpoint: step, seal, scores
 
 This process alone writes that journal, and none of the run's own; the report reads both. A follower that was stopped
-goes on where it was: what has a line is not evaluated again, unless it has been trained anew since.
+continues where it was: a checkpoint with a line is not evaluated again, unless it has been trained again since.
 """
 
 import time
@@ -17,20 +17,23 @@ from dragoman.snapshot import Checkpoint, Damaged
 from dragoman.train.journal import Journal
 
 PAUSE = 2.0
-"""Seconds between looks for a new checkpoint."""
+"""Seconds between checks for a new checkpoint."""
 
 
 @dataclass(frozen=True)
 class Followed:
+    """A checkpoint and its scores."""
+
     step: int
     seal: str
-    """Checksum of the checkpoint: two of the same step differ in it."""
+    """Checksum of the checkpoint: two checkpoints of the same step differ in it."""
     scores: dict[str, float]
     test_set: str = ""
     """See ``evaluate/folders.py``."""
 
 
 def journal(run: RunDirectory, name: str) -> Journal:
+    """Return the journal of evaluations on the data set ``name``."""
     (run.path / "evaluations").mkdir(exist_ok=True)
     return Journal(run.path / "evaluations" / f"{name}.jsonl")
 
@@ -43,14 +46,14 @@ def follow(
     test_set: str = "",
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Followed]:
-    """Evaluate with ``examine``, newest first, until all checkpoints have a line and nobody trains any more.
+    """Evaluate checkpoints with ``examine``, newest first, until all have a line and training has ended.
 
     Raises:
-        CheckpointError: a damaged checkpoint, that nobody has removed meanwhile.
+        CheckpointError: a damaged checkpoint that has not been removed meanwhile.
     """
     done = {line["seal"] for line in lines.lines()}
     while True:
-        training = run.is_being_written()  # asked first: what is written until then is seen below
+        training = run.is_being_written()  # checked first, so that the last checkpoint is found below
         waiting = [(c, seal) for c in run.checkpoints() if (seal := _seal(c)) and seal not in done]
         if not waiting and not training:
             return
@@ -71,7 +74,7 @@ def follow(
 
 
 def _seal(checkpoint: Checkpoint) -> str | None:
-    """None for one that is being removed."""
+    """Return the checkpoint's checksum; None if it is being removed."""
     try:
         return checkpoint.seal()
     except Damaged:

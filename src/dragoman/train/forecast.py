@@ -1,8 +1,8 @@
 """Forecasts of a run's length, for budgets of minutes.
 
-A clock cannot be repeated. So only forecasts read it, and each of them is written down before a step depends on it:
-in ``forecasts.jsonl`` and in the progress of every checkpoint. A resumed run takes those that are written before it
-makes new ones, and so repeats every learning rate, and its end, to the bit.
+Clock readings cannot be repeated. So only forecasts read the clock, and each forecast is written down before a step
+depends on it: in ``forecasts.jsonl`` and in the progress of every checkpoint. A resumed run reuses the recorded
+forecasts before it makes new ones, and so repeats every learning rate, and its end, to the bit.
 """
 
 import dataclasses
@@ -12,20 +12,20 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.train.journal import Journal
 
 INTERVALS = 250
-"""Forecasts in a whole budget, about. One of them is the most by which a run whose speed changes may end late."""
+"""Approximate number of forecasts in a whole budget. A run whose speed changes may end late by one interval at most."""
 SMOOTHING = 0.5
 """Weight of the newest interval in the expected speed: the rest keeps the shown total from jumping about."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The length of a run as it is expected after ``step`` steps."""
+    """Expected length of a run, as seen after ``step`` steps."""
 
     step: int
     seconds: float
     """Time spent learning until then."""
     total: int
-    """Steps of the whole run, if it goes on as it went lately."""
+    """Steps of the whole run, if it continues at its recent speed."""
     budget: float
     """Seconds to learn in all."""
 
@@ -45,7 +45,7 @@ class Forecast:
 
 
 def forecast(budget: float, before: Forecast | None, step: int, seconds: float) -> Forecast | None:
-    """Return a new forecast for ``budget`` seconds; None while the one ``before`` does.
+    """Return a new forecast for ``budget`` seconds; None while the one ``before`` is still valid.
 
     One is due when enough time has passed, and where the run would end before its time.
     """
@@ -61,16 +61,16 @@ def forecast(budget: float, before: Forecast | None, step: int, seconds: float) 
 
 
 class Forecasts:
-    """The forecasts of a run: those that are written down, then new ones."""
+    """Forecasts of a run: first the recorded ones, then new ones."""
 
     def __init__(self, directory: RunDirectory):
         self.journal = Journal(directory.path / "forecasts.jsonl")
         self.written: dict[int, Forecast] = {}
 
     def reopen(self, step: int, budget: float | None) -> None:
-        """Go on after ``step``, repeating the later forecasts for ``budget`` seconds; drop those for another one."""
+        """Resume after ``step``: reuse later forecasts made for ``budget`` seconds, drop those for another budget."""
         if self.journal.path.exists():
-            self.journal.rewind(lambda line: line["step"] <= step or line["budget"] == budget)  # nor a line cut short
+            self.journal.rewind(lambda line: line["step"] <= step or line["budget"] == budget)  # nor a truncated line
             self.written = {line["step"]: Forecast(**line) for line in self.journal.lines() if line["step"] > step}
 
     def after(self, budget: float, before: Forecast | None, step: int, seconds: float) -> Forecast | None:

@@ -1,4 +1,4 @@
-"""Leaving in good order: the first Ctrl-C or SIGTERM asks, the second one leaves at once."""
+"""Orderly interruption: the first Ctrl-C or SIGTERM asks the run to stop, the second one kills it."""
 
 import signal
 import threading
@@ -12,8 +12,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def as_ctrl_c() -> Iterator[None]:
-    """While entered, SIGTERM raises KeyboardInterrupt, as Ctrl-C does: what is half done can then be removed. So does
-    Ctrl-C where a shell had it ignored, as it has for jobs in the background."""
+    """Inside the block, SIGTERM raises KeyboardInterrupt like Ctrl-C, so that half-done work can be removed. Ctrl-C
+    does so even where a shell had it ignored, as it does for background jobs."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,13 +26,13 @@ def as_ctrl_c() -> Iterator[None]:
 
 
 class Interrupts:
-    """While entered, the first signal only sets ``asked``; whoever works looks at it when the work may be left.
+    """Inside the block, the first signal only sets ``asked``; the run checks it where it can stop.
 
-    Python allows this in the main thread alone; elsewhere signals keep their meaning and ``asked`` stays None.
+    Python allows this in the main thread alone; in other threads signals keep their meaning and ``asked`` stays None.
     """
 
     asked: str | None = None
-    """Name of the signal that came, such as SIGINT."""
+    """Name of the signal that came, such as SIGINT; None before one has."""
 
     def __enter__(self) -> "Interrupts":
         self.before: dict[signal.Signals, Any] = {}
@@ -42,7 +42,8 @@ class Interrupts:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(number).name
-        for known, handler in self.before.items():  # a shell's background jobs start with Ctrl-C ignored; we heed it
+        # a shell starts background jobs with Ctrl-C ignored; the second one must kill them too
+        for known, handler in self.before.items():
             signal.signal(known, signal.SIG_DFL if handler is signal.SIG_IGN else handler)
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""A file of JSON lines that grows with a run, and that a resumed run takes up where its checkpoint was written."""
+"""Journal: a file of JSON lines that grows with a run and is rewound to the checkpoint when the run resumes."""
 
 import json
 import os
@@ -11,13 +11,17 @@ from dragoman.errors import CheckpointError
 
 
 class Journal:
-    """Lines such as ``{"step": 500, "loss": 2.31}``, in the order of their steps."""
+    """Lines such as ``{"step": 500, "loss": 2.31}``, ordered by step."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def append(self, line: dict[str, Any]) -> None:
-        """Raises CheckpointError where it cannot be written, on a full disk for instance."""
+        """Append a line.
+
+        Raises:
+            CheckpointError: it cannot be written, for instance because the disk is full.
+        """
         text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -26,7 +30,7 @@ class Journal:
             raise CheckpointError(f"{self.path}: {error.strerror}: make room and go on with --resume") from error
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines; one that a crash cut short ends them."""
+        """Yield all complete lines, up to one that a crash truncated."""
         if not self.path.exists():
             return
         with self.path.open(encoding="utf-8", errors="replace") as file:
@@ -37,12 +41,13 @@ class Journal:
                     return
 
     def rewind(self, belongs: Callable[[dict[str, Any]], bool]) -> None:
-        """Keep the lines that ``belongs`` is true of; the others came after the checkpoint and will come again."""
+        """Keep the lines for which ``belongs`` is true; the others came after the checkpoint and will be written
+        again."""
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in self.lines() if belongs(line))
         durable.replace(self.path, text.encode())
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk: before a checkpoint that counts on them."""
+        """Wait until all lines are on the disk, before a checkpoint that relies on them."""
         if self.path.exists():
             with self.path.open("a", encoding="utf-8") as file:
                 os.fsync(file.fileno())

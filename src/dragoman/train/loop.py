@@ -1,8 +1,8 @@
-"""One step of learning, and the loop that repeats it.
+"""One training step, and the loop that repeats it.
 
-Everything random in a step is drawn from a generator seeded with (seed, step, place in the step), and the data is a
-function of the step. So a run that starts again at step n goes on exactly as it would have, and needs to remember
-weights, optimizer and n; and who learns from which part of a step, of several processes, makes no difference.
+Everything random in a step is drawn from a generator seeded with (seed, step, index within the step), and the data is a
+function of the step. So a run that resumes at step n continues exactly as it would have, and needs only weights,
+optimizer and n; and it makes no difference which of several processes learns from which part of a step.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from dragoman.train.memory import OnMemory, Stop, is_out_of_memory
 from dragoman.train.scaling import Unscaled
 
 Loss = Callable[[Any, Any], tuple[Tensor, Tensor]]
-"""(model, batch) -> (summed loss, number of tokens it was summed over)."""
+"""Loss function: (model, batch) -> (summed loss, number of tokens it was summed over)."""
 
 
 class Diverged(UserError, ArithmeticError):
-    """Step after step without a finite gradient: going on would only burn time."""
+    """Raised after many steps in a row without a finite gradient: continuing would only waste time."""
 
 
 @dataclass
 class LoopProgress:
-    """All that a loop knows besides weights and optimizer."""
+    """State of a loop besides weights and optimizer."""
 
     step: int = 0
     """Steps made, skipped ones included: they use up their data."""
@@ -42,48 +42,50 @@ class LoopProgress:
     """Steps that changed nothing because loss or gradient was not finite."""
     skipped_in_a_row: int = 0
     scale: float | None = None
-    """What the next step's loss is multiplied by (``scaling.py``); None where that has not begun."""
+    """Factor that the next step's loss is multiplied by (``scaling.py``); None before the first scaled step."""
     scale_steps: int = 0
     """Steps since the scale changed."""
 
 
 @dataclass(frozen=True)
 class StepReport:
+    """Figures of one step."""
+
     step: int
-    """Counted from 1."""
+    """Step number, counted from 1."""
     loss: float
     """Mean over the tokens of the whole step, not a mean of micro-batch means."""
     grad_norm: float
-    """Before clipping."""
+    """Norm of the gradient before clipping."""
     lr: float
     tokens: int
     """Target tokens in the step."""
     skipped: bool
-    """Loss or gradient was not finite, so nothing was changed."""
+    """True if loss or gradient was not finite, so nothing was changed."""
     retries: int = 0
-    """How often a process began the step anew, in smaller pieces, because memory did not suffice."""
+    """Number of times a process restarted the step in smaller pieces because memory did not suffice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRules:
-    """What stays the same from step to step."""
+    """Settings that stay the same from step to step."""
 
     seed: int
     clip: float | None = 1.0
-    """Longest gradient: a longer one is shortened to this. None for no limit."""
+    """Largest gradient norm: a longer gradient is scaled down to it. None for no limit."""
     give_up_after: int = 10
-    """Steps in a row without a finite gradient after which there is no point in going on."""
+    """Steps in a row without a finite gradient after which training stops."""
     precision: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
-    """Entered around each loss: autocast, or nothing."""
+    """Context manager entered around each loss: autocast, or nothing."""
     exchange: Exchange = field(default_factory=Exchange)
-    """With the other processes that learn from parts of the same step."""
+    """Exchange with the other processes that learn from parts of the same step."""
     scaling: Unscaled = field(default_factory=Unscaled)
     on_memory: OnMemory = field(default_factory=Stop)
-    """What to do about a part that does not fit into memory."""
+    """Strategy for a part that does not fit into memory."""
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed for (seed, step, place in the step), unlike those of its neighbours in every bit."""
+    """Return a seed for (seed, step, index within the step). Neighbouring steps get unrelated seeds."""
     text = " ".join(map(str, numbers))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -98,15 +100,15 @@ def train_step(
     lr: float,
     rules: StepRules,
 ) -> StepReport:
-    """Learn from ``parts``, and from those of the other processes, as if they were one batch.
+    """Make one step on ``parts``, and on those of the other processes, as if they were one batch.
 
     Raises:
-        Diverged: this is the last of ``rules.give_up_after`` steps in a row without a finite gradient.
+        Diverged: this was the last of ``rules.give_up_after`` steps in a row without a finite gradient.
         OutOfMemory: a part does not fit; nothing was changed.
     """
     optimizer.zero_grad(set_to_none=True)
     scale = progress.scale or rules.scaling.first
-    sums = rules.exchange.add_up(model, _gradient(model, loss, parts, optimizer, progress.step, scale, rules))
+    sums = rules.exchange.all_reduce(model, _gradient(model, loss, parts, optimizer, progress.step, scale, rules))
     gradients = rules.exchange.gradients(model)
     norm = rules.exchange.norm(gradients)
     total, count, retries, norm = torch.stack([*sums, norm]).tolist()  # the step's only wait for a GPU
@@ -134,7 +136,8 @@ def _gradient(
     scale: float,
     rules: StepRules,
 ) -> Tensor:
-    """Of ``scale`` times the sum over all ``parts``; that sum, the number of tokens, and how many attempts failed."""
+    """Accumulate the gradient of ``scale`` times the summed loss over all ``parts``; return that sum, the number of
+    tokens, and how many attempts failed."""
     retries = 0
     while True:
         sums, failed = [], None
@@ -149,15 +152,15 @@ def _gradient(
         if failed is None:
             total = torch.stack(sums).sum(0)
             return torch.cat([total, total.new_tensor([retries])])
-        optimizer.zero_grad(set_to_none=True)  # only here: the error held on to what was computed
+        optimizer.zero_grad(set_to_none=True)  # not in the handler: the error holds activations
         if next(tensors(failed.batch)).is_cuda:
             torch.cuda.empty_cache()
         parts, retries = rules.on_memory.smaller(parts, failed), retries + 1
 
 
 def _learn(model: nn.Module, loss: Loss, part: MicroBatch, step: int, scale: float, rules: StepRules) -> Tensor:
-    """Add the gradient of a part, ``scale`` times it; its summed loss, and the number of tokens summed over."""
-    torch.manual_seed(seed_of(rules.seed, step, *part.place))
+    """Add ``scale`` times the gradient of a part; return its summed loss and the number of tokens summed over."""
+    torch.manual_seed(seed_of(rules.seed, step, *part.position))
     with rules.precision():
         summed, count = loss(model, part.batch)
     summed.backward(torch.full_like(summed, part.weight * scale))
@@ -188,10 +191,10 @@ def train(
     lr: Callable[[int], float],
     rules: StepRules,
 ) -> Iterator[StepReport]:
-    """A report for each step, without end. The caller logs, evaluates, saves and stops; this only learns.
+    """Yield a report for each step, without end. The caller logs, evaluates, saves and stops; this only trains.
 
-    ``parts(i)``, what is learned from in a step counted from 0, is a function of ``i`` alone, so resuming needs no data
-    cursor. ``lr`` takes the step counted from 1, as schedules are written.
+    ``parts(i)`` returns what step ``i``, counted from 0, learns from. It is a function of ``i`` alone, so resuming
+    needs no data cursor. ``lr`` takes the step counted from 1, as schedules are written.
     """
     while True:
         step = progress.step

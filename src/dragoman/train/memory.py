@@ -1,4 +1,4 @@
-"""What to do when memory does not suffice for a part of a step: smaller pieces, or an end in good order."""
+"""Handling of a step that does not fit into memory: smaller pieces, or an orderly end."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -7,20 +7,21 @@ import torch
 
 from dragoman.config import OneOf, config
 from dragoman.errors import UserError
-from dragoman.train.distributed.micro_batch import MicroBatch, cells, halved, size, tensors
+from dragoman.train.distributed.micro_batch import MicroBatch, describe, halve, num_elements, tensors
 
 
 class OutOfMemory(UserError, MemoryError):
-    """Memory does not suffice for a part of a step; the weights are those after the step before."""
+    """Raised when memory does not suffice for a part of a step; the weights are those after the step before."""
 
     def __init__(self, message: str, *, divisible: bool = True):
         super().__init__(message)
         self.divisible = divisible
-        """Smaller batches would need less."""
+        """True if smaller batches would need less."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a GPU torch has a class for it; on a CPU it is a RuntimeError."""
+    """Return True if ``error`` means out of memory. On a GPU torch has a class for it; on a CPU it is a
+    RuntimeError."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
@@ -28,27 +29,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @config
 class Stop:
-    """Save, and say which setting fits."""
+    """Save, and report which setting fits."""
 
     def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
-        """Another way to learn from ``parts``, of which ``failed`` did not fit.
+        """Return ``parts`` in smaller pieces; ``failed`` is the one that did not fit.
 
         Raises:
-            OutOfMemory: there is none.
+            OutOfMemory: nothing smaller is possible.
         """
-        raise OutOfMemory(f"out of memory on a batch of {size(failed)}")
+        raise OutOfMemory(f"out of memory on a batch of {describe(failed)}")
 
 
 @config
 class Split:
-    """Learn from the step again, in halves of every micro-batch as large as the one that did not fit. The gradient is
-    the same, but for what dropout draws and for the balance of experts; where a single row does not fit, stop."""
+    """Repeat the step with every micro-batch as large as the failed one split in halves. The gradient is the same,
+    except for dropout's random numbers and the balance of experts; where a single row does not fit, stop."""
 
     def smaller(self, parts: Sequence[MicroBatch], failed: MicroBatch) -> list[MicroBatch]:
         if len(next(tensors(failed.batch))) < 2:
-            raise OutOfMemory(f"out of memory on {size(failed)}", divisible=False)
-        limit = cells(failed)
-        return [piece for part in parts for piece in (halved(part) if cells(part) >= limit else [part])]
+            raise OutOfMemory(f"out of memory on {describe(failed)}", divisible=False)
+        limit = num_elements(failed)
+        return [piece for part in parts for piece in (halve(part) if num_elements(part) >= limit else [part])]
 
 
 OnMemory = Annotated[Split | Stop, OneOf()]

@@ -1,4 +1,4 @@
-"""A run of adapters as one without: the weights with the adapters folded in, in a run directory of its own."""
+"""Merge the adapters of a run into its weights, in a run directory of its own."""
 
 import shutil
 from pathlib import Path
@@ -11,12 +11,12 @@ from dragoman.train.tasks.task_data import FOLDER
 
 
 def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best") -> RunDirectory:
-    """Make the run directory ``merged``: one checkpoint of weights alone, which every command opens without ``run``.
+    """Create the run directory ``merged``: one checkpoint of weights alone, which every command opens without ``run``.
 
-    The texts to validate and test with come along, and what an export needs.
+    The texts to validate and test with are copied, and the files that an export needs.
 
     Raises:
-        CheckpointError: a run without adapters, one that cannot be read, or something at ``merged`` already.
+        CheckpointError: a run without adapters, one that cannot be read, or ``merged`` exists.
     """
     earlier, merged = RunDirectory.open(run), Path(merged)
     if not (earlier.path / BASE).exists():
@@ -41,7 +41,7 @@ def merge_adapters(run: str | Path, merged: str | Path, which: str | int = "best
 
 
 def _small(folder: Path) -> list[Path]:
-    """Its files in JSON and whatever else is no token store."""
+    """Return the folder's JSON files; all files of an import."""
     return (
         [path for path in folder.rglob("*") if path.is_file()] if folder.name == ORIGIN else [*folder.glob("*.json*")]
     )

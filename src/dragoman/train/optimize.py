@@ -19,7 +19,7 @@ from dragoman.errors import CheckpointError
 
 
 def decaying(model: nn.Module, parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Two groups of ``parameters``: the matrices, which decay, and norms, biases and embeddings, which do not."""
+    """Split ``parameters`` into two groups: matrices, with weight decay, and norms, biases and embeddings, without."""
     embeddings, parameters = _embeddings(model), list(parameters)
     matrices = [p for p in parameters if p.ndim >= 2 and p not in embeddings]
     others = [p for p in parameters if p.ndim < 2 or p in embeddings]
@@ -28,12 +28,12 @@ def decaying(model: nn.Module, parameters: Iterable[nn.Parameter], decay: float)
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Those between embeddings and output: each maps hidden vectors to hidden vectors."""
+    """Return the matrices between embeddings and output: each maps hidden vectors to hidden vectors."""
     return [p for p in hidden(model) if p.ndim == 2]
 
 
 def hidden(model: nn.Module) -> list[nn.Parameter]:
-    """All but the embeddings and the output: N of Kaplan et al. (arXiv:2001.08361) counts these."""
+    """Return all parameters but the embeddings and the output: N of Kaplan et al. (arXiv:2001.08361) counts these."""
     ends = [module for name, module in model.named_modules() if name in ("output", "head")]
     outside = _embeddings(model) | {p for module in ends for p in module.parameters()}
     return [p for p in model.parameters() if p not in outside]
@@ -51,7 +51,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 @config
 class Adam:
-    """As in Attention Is All You Need."""
+    """Adam as in Attention Is All You Need."""
 
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: NonNegativeFloat = 1e-9
@@ -62,18 +62,19 @@ class Adam:
 
 @config
 class AdamW:
-    """Adam whose decay pulls the weights themselves towards zero."""
+    """Adam with decoupled weight decay, which pulls the weights themselves towards zero."""
 
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: NonNegativeFloat = 1e-8
     decay: NonNegativeFloat = 0.1
-    """Share of a weight, times the learning rate, that a step takes off. Matrices alone: no norm, bias or embedding."""
+    """Fraction of a weight, times the learning rate, that a step removes. Matrices alone: no norm, bias or
+    embedding."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.over(model, model.parameters())
 
     def over(self, model: nn.Module, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """For these ``parameters`` of the ``model`` alone."""
+        """Build the optimizer for these ``parameters`` of the ``model`` alone."""
         # fused: one pass over memory instead of eight, on a CPU measured 4 times faster than foreach; the same to the
         # bit in every run, whatever the number of threads
         groups = decaying(model, parameters, self.decay)
@@ -82,7 +83,8 @@ class AdamW:
 
 @config
 class Muon:
-    """Hidden matrices by momentum made orthogonal (Jordan et al. 2024); embeddings, norms, biases and output by AdamW.
+    """Muon: hidden matrices by momentum made orthogonal (Jordan et al. 2024); embeddings, norms, biases and output by
+    AdamW.
 
     An update of a matrix is as large as AdamW's would be (Liu et al., arXiv:2502.16982), so one schedule is for both;
     its peak may be a few times AdamW's.
@@ -90,11 +92,11 @@ class Muon:
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     iterations: PositiveInt = 5
-    """Newton-Schulz steps, each of which brings the momentum's singular values nearer to 1."""
+    """Number of Newton-Schulz steps, each of which brings the momentum's singular values nearer to 1."""
     decay: NonNegativeFloat = 0.1
-    """Share of a hidden matrix, times the learning rate, that a step takes off."""
+    """Fraction of a hidden matrix, times the learning rate, that a step removes."""
     others: AdamW = AdamW()
-    """For all that is no hidden matrix."""
+    """Optimizer of everything that is not a hidden matrix."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         matrices = hidden_matrices(model)
@@ -106,25 +108,25 @@ class Muon:
             ns_steps=self.iterations,
             adjust_lr_fn="match_rms_adamw",
         )
-        return Together(muon, self.others.over(model, (p for p in model.parameters() if p not in chosen)))
+        return CombinedOptimizer(muon, self.others.over(model, (p for p in model.parameters() if p not in chosen)))
 
 
 @config
 class Adafactor:
-    """Memory of a row and a column where Adam keeps two matrices (Shazeer & Stern, arXiv:1804.04235).
+    """Adafactor: memory of a row and a column where Adam keeps two matrices (Shazeer & Stern, arXiv:1804.04235).
 
-    The learning rate is a share of each tensor's own size (the root mean square of its entries), and never more than
+    The learning rate is relative to each tensor's own size (the root mean square of its entries), and never more than
     step^-1/2: peaks are many times those of AdamW, such as 5e-2.
     """
 
     beta2_decay: Annotated[float, Field(le=0)] = -0.8
-    """After t steps the mean of squares forgets t to this power."""
+    """Exponent of the step t in the decay of the mean of squares: 1 - t^beta2_decay."""
     smallest: NonNegativeFloat = 1e-3
-    """Size that a tensor is taken to have at least: what is 0 must be able to leave it."""
+    """Smallest size that a tensor is taken to have: zeros must be able to change."""
     longest: Annotated[float, Field(ge=1)] = 1.0
     """Largest root mean square of an update, before the learning rate."""
     decay: NonNegativeFloat = 0.0
-    """As AdamW's."""
+    """Weight decay, as in AdamW."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         groups = decaying(model, model.parameters(), self.decay)
@@ -139,16 +141,16 @@ Optimizer = Annotated[Adam | AdamW | Muon | Adafactor, OneOf()]
 # ---- several as one ------------------------------------------------------------------------------
 
 
-class Together(torch.optim.Optimizer):
-    """Several optimizers as one, each for parameters of its own. Parameter groups and state are theirs, in order."""
+class CombinedOptimizer(torch.optim.Optimizer):
+    """Several optimizers as one, each for its own parameters. Parameter groups and state are theirs, in order."""
 
     def __init__(self, *parts: torch.optim.Optimizer):
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self.gather()
+        self.collect()
 
-    def gather(self) -> None:
-        """Take in the groups and the state that the parts have by now."""
+    def collect(self) -> None:
+        """Collect the current groups and state of the parts."""
         self.param_groups = [group for part in self.parts for group in part.param_groups]
         self.state = defaultdict(dict, {p: state for part in self.parts for p, state in part.state.items()})
         for part in self.parts:
@@ -165,14 +167,14 @@ class Together(torch.optim.Optimizer):
             numbers = {number for group in own for number in group["params"]}
             state = {number: state for number, state in state_dict["state"].items() if number in numbers}
             part.load_state_dict({"state": state, "param_groups": own})
-        self.gather()
+        self.collect()
 
 
 # ---- in the checkpoint ---------------------------------------------------------------------------
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's memory by ``parameter:what``, such as ``decoder.blocks.0.mixer.q.weight:exp_avg``."""
+    """Return the optimizer's state by ``parameter:name``, such as ``decoder.blocks.0.mixer.q.weight:exp_avg``."""
     return {
         f"{name}:{what}": value
         for name, parameter in model.named_parameters()
@@ -181,7 +183,7 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[st
 
 
 def load_state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Undo ``state_tensors``.
+    """Restore the optimizer's state from the result of ``state_tensors``.
 
     Raises:
         CheckpointError: the tensors are not those of this model's parameters.

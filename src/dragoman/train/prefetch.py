@@ -1,7 +1,7 @@
-"""Preparing the next step while a GPU computes this one.
+"""Prefetching: prepare the next step's batches while a GPU computes this step's.
 
 On a CPU this does not pay: making a step's batches takes well under a hundredth of the step (benchmarks/parallel.py),
-on cores that are busy with it.
+on cores that are busy with the step.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Prepared = TypeVar("Prepared")
 
 
 class Prefetcher(Generic[Prepared]):
-    """``make(step)``, made one step ahead by a thread; an error there is raised when its step is asked for."""
+    """Call ``make(step)`` one step ahead in a thread; an error there is raised when its step is requested."""
 
     def __init__(self, make: Callable[[int], Prepared]):
         self.make, self.thread = make, ThreadPoolExecutor(1, "ahead")

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: torch's profiler over a few steps of a run, in figures and as a trace."""
+"""Profile of a run: torch's profiler over a few steps, as figures and as a trace."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ TRACE = "profile.json"
 
 
 class NoProfile:
-    """Looks at nothing. A run asks ``after`` each step and at its ``end``."""
+    """Profile nothing. A run calls ``after_step`` after each step and ``end`` once."""
 
     def after_step(self) -> Iterator[Notice]:
         return iter(())
@@ -25,14 +25,14 @@ class NoProfile:
 
 
 class Profile(NoProfile):
-    """The steps after the first ``skip`` ones, which are slower than those that follow: memory is new, kernels are
-    chosen. The trace is written into ``folder``."""
+    """Profile the steps after the first ``skip`` ones, which are slower than the rest: memory is allocated and kernels
+    are chosen. The trace is written into ``folder``."""
 
     def __init__(self, folder: Path, *, skip: int = 10, steps: int = 5):
         self.folder, self.skip, self.steps = folder, skip, steps
         self.seen, self.done = 0, False
         self.gpu = torch.cuda.is_available()
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its lines stand between ours
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its own log lines would mix with ours
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.gpu else [])]
         self.profiler = profile(activities=activities, acc_events=True)  # one cycle; torch 2.11 warns of losing others
 
@@ -56,11 +56,11 @@ class Profile(NoProfile):
         yield Notice(f"the trace, for ui.perfetto.dev or chrome://tracing: {self.folder / TRACE}")
 
     def seconds(self, entry: Any) -> float:
-        """In this operator itself, without those it calls."""
+        """Return the time spent in this operator itself, without those it calls."""
         return (entry.self_device_time_total if self.gpu else entry.self_cpu_time_total) / 1e6
 
     def end(self) -> Iterator[Notice]:
         if not self.done:
             if self.seen >= self.skip:
                 self.profiler.stop()
-            yield Notice(f"no profile: it takes {self.skip + self.steps} steps, and there were {self.seen}")
+            yield Notice(f"no profile: it takes {self.skip + self.steps} steps, and the run made {self.seen}")

@@ -1,4 +1,4 @@
-"""All that a run knows besides tensors: small enough to read in the checkpoint's ``progress.json``."""
+"""Progress of a run besides tensors: small enough to read in the checkpoint's ``progress.json``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ class MetricsWindow:
     real: int = 0
     """Source and target tokens, padding not counted."""
     cells: int = 0
-    """The same, padding counted."""
+    """Source and target positions, padding counted."""
     seconds: float = 0.0
 
     def add(self, report: loop.StepReport) -> None:
-        """Count what a step that was not skipped has learned."""
+        """Add a step that was not skipped."""
         self.steps, self.tokens = self.steps + 1, self.tokens + report.tokens
         self.loss, self.grad_norm = self.loss + report.loss * report.tokens, self.grad_norm + report.grad_norm
 
@@ -40,18 +40,20 @@ class MetricsWindow:
 
 @dataclass
 class RunProgress(loop.LoopProgress):
+    """Progress that every checkpoint holds: everything a run knows besides weights and optimizer state."""
+
     total: int | None = None
-    """Steps of the whole run, as far as it is known."""
+    """Steps of the whole run; None while not yet known."""
     seconds: float = 0.0
-    """Time spent learning."""
+    """Time spent learning, in seconds."""
     cpu_seconds: float = 0.0
-    """Processor time of it, of all threads of the first process."""
+    """Processor time spent learning, of all threads of the first process."""
     forecast: Forecast | None = None
-    """What ``total`` comes from, where the budget is a time."""
+    """Forecast that ``total`` comes from, where the budget is a time."""
     validated: int = 0
     """Step of the last validation."""
     best_loss: float | None = None
-    """Or whatever else the best checkpoint is chosen by."""
+    """Lowest cost so far: the loss, or whatever else the best checkpoint is chosen by."""
     best_step: int | None = None
     stale: int = 0
     """Validations since the best one."""
@@ -60,12 +62,12 @@ class RunProgress(loop.LoopProgress):
     window: MetricsWindow = field(default_factory=MetricsWindow)
 
     def horizon(self, step: int) -> float | None:
-        """Return the length of the run that a schedule goes by at ``step``; None while nothing tells it."""
+        """Return the length of the run that a schedule uses at ``step``; None while it is not known."""
         return self.forecast.horizon(step) if self.forecast else self.total
 
     @property
     def seconds_left(self) -> float | None:
-        """Time that the remaining steps will take."""
+        """Return the time that the remaining steps will take; None while it is not known."""
         if self.total is None or not self.step:
             return None
         if self.forecast:

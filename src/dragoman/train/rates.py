@@ -1,4 +1,5 @@
-"""Learning rates that differ from part to part of a model, as shares of the schedule's: discriminative fine-tuning."""
+"""Learning rates that differ between parts of a model, as factors on the schedule's rate: discriminative
+fine-tuning."""
 
 from collections import defaultdict
 from typing import Annotated, Any
@@ -11,32 +12,37 @@ from dragoman.config import OneOf, config
 from dragoman.model.inputs import InputLayer
 from dragoman.model.names import check_patterns, matches
 from dragoman.model.tower import Tower
-from dragoman.train.optimize import Together
+from dragoman.train.optimize import CombinedOptimizer
 
-RateScales = dict[nn.Parameter, float]
-"""Of the schedule's learning rate; 1 for what is not in it."""
+RateFactors = dict[nn.Parameter, float]
+"""Factor on the schedule's learning rate by parameter; 1 for a parameter that is not in it."""
 
 
 @config
 class Uniform:
-    """One rate for all."""
+    """One learning rate for all weights."""
 
-    def shares(self, model: nn.Module) -> RateScales:
+    def shares(self, model: nn.Module) -> RateFactors:
         return {}
 
 
 @config
 class ByName:
-    """Such as ``{"embed.*": 0.1, "decoder.blocks.0.*": 0.3}``."""
+    """Learning rates by weight name, such as ``{"embed.*": 0.1, "decoder.blocks.0.*": 0.3}``."""
 
     factors: dict[str, PositiveFloat]
-    """Names of weights, with * for any text -> share of the schedule's rate. The first that fits a weight counts."""
+    """Pattern of weight names, with * for any text -> factor on the schedule's rate. The first pattern that matches
+    counts."""
 
-    def shares(self, model: nn.Module) -> RateScales:
-        """Raises ConfigError for a name that no weight has."""
+    def shares(self, model: nn.Module) -> RateFactors:
+        """Return the factor of each parameter.
+
+        Raises:
+            ConfigError: a pattern matches no weight.
+        """
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.factors, parameters, where="train.rates")
-        shares: RateScales = {}
+        shares: RateFactors = {}
         for pattern, factor in self.factors.items():
             for name, parameter in parameters.items():
                 if matches(name, [pattern]):
@@ -46,12 +52,12 @@ class ByName:
 
 @config
 class Layerwise:
-    """The nearer to the input, the slower: layer i of N learns at decay^(N - 1 - i) of the rate, embeddings at decay^N
-    (Howard & Ruder, arXiv:1801.06146; as Clark et al., arXiv:2003.10555, have it)."""
+    """Slower rates nearer to the input: layer i of N learns at decay^(N - 1 - i) of the rate, embeddings at decay^N
+    (Howard & Ruder, arXiv:1801.06146; in the form of Clark et al., arXiv:2003.10555)."""
 
     decay: Annotated[float, Field(gt=0, le=1)]
 
-    def shares(self, model: nn.Module) -> RateScales:
+    def shares(self, model: nn.Module) -> RateFactors:
         towers = [module for module in model.modules() if isinstance(module, Tower)]
         deepest = max((len(tower.blocks) for tower in towers), default=0)
         readers = [module for module in model.modules() if isinstance(module, InputLayer)]
@@ -65,17 +71,17 @@ class Layerwise:
 Rates = Annotated[Uniform | ByName | Layerwise, OneOf(usual="by_name")]
 
 
-def share_out(optimizer: torch.optim.Optimizer, shares: RateScales) -> None:
-    """Cut the parameter groups so that each has one share, its ``share``, by which the loop multiplies the rate."""
-    if isinstance(optimizer, Together):
+def apply_rate_factors(optimizer: torch.optim.Optimizer, shares: RateFactors) -> None:
+    """Split the parameter groups so that each has one factor, its ``share``, by which the loop multiplies the rate."""
+    if isinstance(optimizer, CombinedOptimizer):
         for one in optimizer.parts:
-            share_out(one, shares)
-        optimizer.gather()
+            apply_rate_factors(one, shares)
+        optimizer.collect()
         return
     optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _cut(group, shares)]
 
 
-def _cut(group: dict[str, Any], shares: RateScales) -> list[dict[str, Any]]:
+def _cut(group: dict[str, Any], shares: RateFactors) -> list[dict[str, Any]]:
     parts: dict[float, list[nn.Parameter]] = defaultdict(list)
     for parameter in group["params"]:
         parts[shares.get(parameter, 1.0)].append(parameter)

@@ -1,7 +1,8 @@
-"""A run as one configuration: what is learned, from which text, by which model, and how.
+"""Configuration of a run: what is learned, from which text, by which model, and how.
 
-A run file is YAML: ``preset: transformer-small`` and what differs from it. ``load`` lays the file over the preset and
-the command line's ``PATH=VALUE`` over both; ``fill`` puts in what only the tokenizer and the machine can tell.
+A run file is YAML: ``preset: transformer-small`` and the settings that differ from it. ``load`` merges the file over
+the preset and the command line's ``PATH=VALUE`` over both; ``fill`` adds what only the tokenizer and the machine can
+determine.
 """
 
 import dataclasses
@@ -57,70 +58,75 @@ class PairsConfig:
     """Pairs of sentences, for translation."""
 
     train: tuple[PairSource, ...]
-    """Read one after the other."""
+    """Sources of training pairs, read one after the other."""
     mixture: SourceMixture = Concatenate()
-    """How much of each of them is learned from."""
+    """Proportion in which the sources are drawn."""
     order: Order = Shuffled()
-    """Which pairs come when."""
+    """Order in which pairs are drawn."""
     context: Context = NoContext()
-    """What is read of the document before each source."""
+    """Preceding sentences of the document that are read before each source."""
     noise: Noise = NoNoise()
-    """What is done to sources while training."""
+    """Noise added to sources while training."""
     cleaning: Cleaning = Cleaning()
-    """Rules for the training text; validation and test sets that are given stay as they are."""
+    """Rules for the training text; given validation and test sets stay as they are."""
     hold_out: HoldOut = HoldOut()
-    """How many pairs of the training text become test and validation set, where none is given below."""
+    """Number of training pairs held out as test and validation set, where none is given below."""
     valid: PairSource | None = None
-    """Chooses the best checkpoint."""
+    """Pairs that choose the best checkpoint."""
     test: PairSource | None = None
-    """Only for the final figures."""
+    """Pairs used only for the final scores."""
     overlap: Literal["drop", "keep"] = "drop"
-    """What to do with training pairs that are like one of a given validation or test set."""
+    """Treatment of training pairs that are like one of a given validation or test set."""
 
 
 Data = Annotated[
     CaptionedImages | PairsConfig | Instructions | LabelledArrays | LabelledTexts | Questions | TaggedTexts | Texts,
     OneOf(usual="pairs"),
 ]
-"""Which kind a task takes, its lesson says (``lessons/``)."""
+"""Data of a run. Each task says which kinds it takes (``train/tasks/``)."""
 
 
 @config
 class Keep:
+    """Checkpoints that remain."""
+
     last: PositiveInt = 2
-    """The newest so many checkpoints; averaging needs as many as it averages. The best one is always kept."""
+    """Number of newest checkpoints to keep; averaging needs as many as it averages. The best one is always kept."""
     every: PositiveInt | None = None
-    """Besides, those after a multiple of so many steps."""
+    """Also keep those after every multiple of this number of steps."""
     optimizer_states: PositiveInt = 1
-    """When the run has finished, the newest so many keep the optimizer's state, without which none can be resumed."""
+    """Number of newest checkpoints that keep the optimizer's state once the run has finished; without it none can be
+    resumed."""
 
 
 @config
 class TrainConfig:
+    """How a model is trained."""
+
     budget: Budget = Steps(steps=10_000)
-    """How long to train."""
+    """Length of training."""
     optimizer: Optimizer = AdamW()
     schedule: Schedule = Cosine(peak=1e-3)
     """Learning rate by step."""
     rates: Rates = Uniform()
-    """Where parts of the model learn faster or slower than the schedule says."""
+    """Learning rates of parts of the model, relative to the schedule."""
     batch_tokens: PositiveInt = 4096
     """Tokens in a batch, padding included; of pairs, those of the larger side."""
     accumulate: PositiveInt = 1
     """Batches whose gradients are summed before each step, for large batches in little memory."""
     clip: PositiveFloat | None = 1.0
-    """Longest gradient; None for no limit."""
+    """Largest gradient norm; None for no limit."""
     precision: Annotated[Precision, BeforeValidator(spelt_out)] = "auto"
     """auto: bfloat16 where the machine multiplies it faster, else float32. Weights are float32 in any case."""
     products: Products = "auto"
-    """Whose products of float32 matrices a CPU runs: torch's own or oneDNN's, which differ in the last bits. auto:
+    """Implementation of float32 matrix products on a CPU: torch's own or oneDNN's, which differ in the last bits. auto:
     whichever is measured to be faster when the run begins."""
     on_memory: OnMemory = Split()
-    """What to do about a batch that does not fit into memory."""
+    """Treatment of a batch that does not fit into memory."""
     parallel: Parallel = Replicated()
-    """What each of several processes has of the model; how many there are changes no step."""
+    """Distribution of the model over several processes; the number of processes changes no step."""
     compile: Compile = Off()
-    """Whether a step's pass is made one program, before the first of them: see ``compiling.On``."""
+    """Compile a step's forward and backward pass into one program before the first step: see ``compiling.On``."""
     recompute: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -130,37 +136,39 @@ class TrainConfig:
     save_every: PositiveInt = 500
     """Steps between checkpoints."""
     report_every: PositiveInt = 20
-    """Steps that a line of metrics.jsonl sums up."""
+    """Steps that a line of metrics.jsonl summarizes."""
     keep: Keep = Keep()
-    """Checkpoints that stay."""
+    """Checkpoints that remain."""
     best_by: str | None = None
-    """What the best checkpoint is chosen by: loss, or a figure of the task's in percent (BLEU or chrF of the ``scored``
-    sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are told, for F1 of answers,
-    else for the loss."""
+    """Metric that the best checkpoint is chosen by: loss, or a score of the task in percent (BLEU or chrF of the
+    ``scored`` sentences; accuracy or macro F1; exact match or F1). None for accuracy where labels are predicted, F1
+    where answers are, else the loss."""
     patience: PositiveInt | None = None
     """Validations without improvement after which training stops; None to use up the budget."""
     samples: NonNegativeInt = 5
-    """Validation examples that are answered and shown at each validation."""
+    """Validation examples whose output is shown at each validation."""
     scored: NonNegativeInt = 0
     """Validation sentences that are translated and scored (BLEU, chrF) at each validation; takes time, 0 for none."""
     give_up_after: PositiveInt = 10
     """Steps in a row without a finite gradient, skipped, after which training stops."""
     seed: NonNegativeInt = 1
-    """Of initial weights, order of the data, and dropout."""
+    """Seed of initial weights, order of the data, and dropout."""
     device: Device = "auto"
     """auto: the GPU if there is one."""
 
 
 @config
 class RunConfig:
+    """Complete configuration of a run, as its ``config.yaml`` has it."""
+
     task: Task = TranslationTask()
     data: Data
     start_from: WarmStart | None = None
-    """What to begin with; None for weights at random."""
+    """Earlier run whose weights this one starts from; None for random weights."""
     tokenizer: TokenizerConfig = Bpe(vocab=8000)
-    """Trained on both sides together, unless the target has its own."""
+    """Tokenizer trained on both sides together, unless the target has its own."""
     target_tokenizer: TokenizerConfig | None = None
-    """For the target alone; None for one tokenizer for both."""
+    """Tokenizer for the target alone; None for one tokenizer for both."""
     model: ModelConfig
     train: TrainConfig = TrainConfig()
 
@@ -169,7 +177,7 @@ class RunConfig:
 
 
 def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that a YAML file (or its content) describes, with its ``preset`` below and ``overrides`` on top.
+    """Return the run that a YAML file (or its content) describes, with its ``preset`` below and ``overrides`` on top.
 
     Raises:
         ConfigError: no such file or preset, an unknown key, a missing key, or an ill-typed value, with its path.
@@ -199,7 +207,8 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 
 def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | None:
-    """What to say instead of a mistake in ``data`` that has no kind, and so was read as pairs of sentences."""
+    """Return the error for ``data`` that has no kind and so was read as pairs of sentences; None if that is not the
+    mistake."""
     task, given = data.get("task"), data.get("data")
     kind = task.get("kind") if isinstance(task, dict) else task
     pairs, prefix = (None, *map(kind_of, (TranslationTask, ContrastiveTask))), f"{where}." if where else ""
@@ -210,21 +219,24 @@ def _kind_missing(data: Mapping[str, Any], mistake: str, where: str) -> str | No
 
 
 def _earlier(run: str) -> dict[str, Any]:
-    """What a run hands on to one that begins with its weights."""
+    """Return the configuration that a run passes on to one that starts from its weights."""
     config = run_config(run)
     return {name: config[name] for name in ("task", "tokenizer", "target_tokenizer", "model") if name in config}
 
 
 def _without_sizes(data: dict[str, Any]) -> dict[str, Any]:
-    """A run whose vocabulary grows: how large it will be, only the text tells."""
+    """Return ``data`` without vocabulary sizes: the vocabulary grows, and only the text determines by how much."""
     for holder in (data["model"], data["model"].get("inputs", {})):
         holder |= {name: None for name in ("vocab", "source_vocab") if name in holder}
     return data
 
 
 def _check_padding(value: Any, path: str) -> None:
-    """Raises ConfigError for a model that takes another id for padding than batches hold: what it says of a text would
-    depend on the texts beside it."""
+    """Check that the model's padding id is the one batches are padded with.
+
+    Raises:
+        ConfigError: it is another one, so that the output for a text would depend on the texts beside it in a batch.
+    """
     if isinstance(value, TokenInput | TransformerConfig) and value.pad != PAD:
         raise ConfigError(f"{path}.pad: {value.pad}, but texts are padded with {PAD}: leave it out")
     if dataclasses.is_dataclass(value):
@@ -233,17 +245,18 @@ def _check_padding(value: Any, path: str) -> None:
 
 
 def _check_tokenizers(cfg: RunConfig, start: WarmStart) -> None:
-    """
+    """Check that the run file asks for the tokenizers of the run it starts from.
+
     Raises:
-        ConfigError: the run file asks for other tokenizers than those of the run it begins with.
+        ConfigError: it asks for other tokenizers.
     """
     config = run_config(start.run)
     usual = {field.name: field.default for field in dataclasses.fields(RunConfig)}
     for name in ("tokenizer", "target_tokenizer"):
         if to_dict(getattr(cfg, name)) != config.get(name, to_dict(usual[name])):
             raise ConfigError(
-                f"{name}: what begins with {start.run} has its tokenizers: leave this out (and a preset that says "
-                "it), or add pieces to them with start_from.vocabulary"
+                f"{name}: a run that starts from {start.run} has its tokenizers: leave this out (and a preset that "
+                "sets it), or add pieces to them with start_from.vocabulary"
             )
 
 
@@ -254,7 +267,8 @@ def _preset(name: Any, where: str) -> dict[str, Any]:
 
 
 def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
-    """With every default written in, so that an override finds its place; unchanged where it still lacks something."""
+    """Return ``data`` with every default written in, so that an override finds its place; unchanged where it is
+    incomplete."""
     try:
         return to_dict(from_dict(RunConfig, data))
     except ConfigError:
@@ -262,19 +276,19 @@ def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def writer(cfg: RunConfig) -> TransformerConfig:
-    """The model, which is to write text.
+    """Return the model of a run that generates text.
 
     Raises:
-        ConfigError: it is of a family that does not.
+        ConfigError: the model's family generates no text.
     """
     if not isinstance(cfg.model, TransformerConfig):
         task, model = kind_of(type(cfg.task)), kind_of(type(cfg.model))
-        raise ConfigError(f"model: {model} writes no text, which {task} needs: use transformer")
+        raise ConfigError(f"model: {model} generates no text, which {task} needs: use transformer")
     return cfg.model
 
 
 def outline(cfg: RunConfig) -> SequenceModel:
-    """The model in shape alone, without memory for its weights: shows what does not fit before anything is begun.
+    """Build the model on the meta device, without memory for its weights: finds sizes that do not fit before training.
 
     Raises:
         ConfigError: sizes that do not fit one another, or a task that the model is not made for, with the path.
@@ -284,15 +298,15 @@ def outline(cfg: RunConfig) -> SequenceModel:
         task = kind_of(type(cfg.task))
         raise ConfigError(f"model.encoder: must be given for {task}: a decoder alone reads no source")
     if isinstance(cfg.task, LanguageModellingTask) and model.encoder is not None:
-        raise ConfigError("model.encoder: a language model reads nothing but what it writes: set it to null")
-    vocab = model.vocab or 1000  # any number, while there is no tokenizer to tell
+        raise ConfigError("model.encoder: a language model reads only its own output: set it to null")
+    vocab = model.vocab or 1000  # any size does before there is a tokenizer
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1
     with torch.device("meta"):
         return model.sized(vocab=vocab, source_vocab=own).build()
 
 
 def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
-    """``cfg`` with everything decided: vocabulary sizes, the width that Noam scales by, the precision.
+    """Return ``cfg`` with everything determined: vocabulary sizes, the width that Noam scales by, the precision.
 
     Raises:
         ConfigError: sizes were given that are not the tokenizer's.
@@ -307,7 +321,7 @@ def fill(cfg: RunConfig, *, vocab: int, source_vocab: int | None) -> RunConfig:
 
 
 def resolve_auto(cfg: RunConfig, dim: int) -> RunConfig:
-    """``cfg`` with what the width ``dim`` and the machine decide."""
+    """Return ``cfg`` with every setting that the width ``dim`` and the machine determine."""
     schedule = cfg.train.schedule
     if isinstance(schedule, Noam) and schedule.dim is None:
         schedule = dataclasses.replace(schedule, dim=dim)

@@ -1,4 +1,4 @@
-"""One run, new or going on: what must be settled before anything happens. What happens then is in ``running.py``."""
+"""Start, resume or follow a run: everything that is checked before it begins. ``trainer.py`` has what happens then."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ from dragoman.train.tasks import task_data_for
 from dragoman.train.tasks.task_data import FOLDER
 from dragoman.train.trainer import Trainer
 
-TOLD = "run"
-"""What the first process tells the others: which run it is."""
+RUN_KEY = "run"
+"""Key under which the first process publishes which run it is."""
 
 
 def start(cfg: RunConfig, path: str | Path, *, group: SingleProcess = SINGLE_PROCESS) -> Trainer:
-    """A new run in a new directory.
+    """Create a new run in a new directory.
 
     Raises:
         ConfigError: sizes that do not fit one another, or no such device: before anything is written.
@@ -33,7 +33,7 @@ def start(cfg: RunConfig, path: str | Path, *, group: SingleProcess = SINGLE_PRO
     task_data_for(cfg).check(cfg)
     _check(cfg)
     choose_precision(cfg.train.precision, group.device(cfg.train.device))
-    return _announced(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
+    return _publish_run(Trainer(cfg, RunDirectory.create(path, cfg), group=group))
 
 
 def resume(
@@ -45,11 +45,11 @@ def resume(
     checkpoint: str = "last",
     group: SingleProcess = SINGLE_PROCESS,
 ) -> Trainer:
-    """The run at ``path``, from its last checkpoint on, or from the beginning if it died before the first.
+    """Resume the run at ``path`` from its last checkpoint, or from the beginning if it died before the first.
 
     ``cfg``, the configuration it should have now (None: the one it has), and the ``overrides`` to it may differ in what
-    ``changes.FREE`` lists; ``deliberate`` also allows ``changes.DELIBERATE``. Going on from an earlier ``checkpoint``
-    sets newer ones aside. The number of processes may be another one than before.
+    ``changes.FREE`` lists; ``deliberate`` also allows ``changes.DELIBERATE``. Resuming from an earlier ``checkpoint``
+    sets newer ones aside. The number of processes may differ from before.
 
     Raises:
         CheckpointError: no run there, it is being written to, its checkpoint is damaged, or the configuration differs.
@@ -59,56 +59,57 @@ def resume(
         content = directory.load(checkpoint) if checkpoint != "last" or directory.checkpoints() else None
         if content and "optimizer" not in content.tensors:
             raise CheckpointError(
-                f"{path}: {checkpoint} holds weights alone: use it, but go on from another one "
-                "(train.keep.optimizer_states says how many can be gone on from)"
+                f"{path}: {checkpoint} holds weights alone: it can be used, but resume from another one "
+                "(train.keep.optimizer_states sets how many can be resumed)"
             )
         wanted = functools.reduce(override, overrides, to_dict(cfg) if cfg else directory.config)
-        begun = (directory.path / FOLDER).is_dir()  # what has no tokens yet may still become anything
-        had = content.config if content else directory.config if begun else wanted
+        has_tokens = (directory.path / FOLDER).is_dir()  # before tokens are stored, any setting may change
+        had = content.config if content else directory.config if has_tokens else wanted
         new_cfg, changes = changed(had, wanted, deliberate=deliberate, where=str(path))
         _check(new_cfg)
         group.device(new_cfg.train.device)
         if content and checkpoint != "last":
             directory.rewind(directory.find(checkpoint), content.progress["best_step"])
         if content and any(change[0].startswith("train.budget") for change in changes):
-            content.progress["total"] = None  # to be worked out anew
+            content.progress["total"] = None  # recomputed from the new budget
         if content and any(change[0] == "train.best_by" for change in changes):
-            content.progress.update(best_loss=None, stale=0)  # a figure of another kind
-        # the run that this one began with may be gone: its weights are in the checkpoint
+            content.progress.update(best_loss=None, stale=0)  # the old value is of another metric
+        # the run that weights were started from may be gone: they are in the checkpoint
         task_data_for(new_cfg).check(dataclasses.replace(new_cfg, start_from=None) if content else new_cfg)
-        return _announced(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
+        return _publish_run(Trainer(new_cfg, directory, content=content, changes=changes, group=group))
     except BaseException:
         directory.close()
         raise
 
 
 def follow(group: SingleProcess) -> Trainer:
-    """The run that the first process starts or resumes, in another process.
+    """Open the run that the first process starts or resumes, in another process.
 
     Raises:
-        ProcessLost: that one has left instead, and said why.
-        CheckpointError: this process cannot read what that one has; all must see the same folders.
+        ProcessLost: the first process has left instead, and reported why.
+        CheckpointError: this process cannot read the run; all must see the same folders.
     """
-    told = json.loads(group.wait_for(TOLD))
-    directory = RunDirectory.open(told["path"])
+    announcement = json.loads(group.wait_for(RUN_KEY))
+    directory = RunDirectory.open(announcement["path"])
     content = None
-    if told["progress"]:
-        content = directory.load(step_name(told["progress"]["step"]))
-        content = dataclasses.replace(content, progress=told["progress"])
-    return Trainer(from_dict(RunConfig, told["config"]), directory, content=content, group=group)
+    if announcement["progress"]:
+        content = directory.load(step_name(announcement["progress"]["step"]))
+        content = dataclasses.replace(content, progress=announcement["progress"])
+    return Trainer(from_dict(RunConfig, announcement["config"]), directory, content=content, group=group)
 
 
 def _check(cfg: RunConfig) -> None:
-    """
+    """Check settings of ``train`` against one another and the model.
+
     Raises:
-        ConfigError: settings of ``train`` that do not go together, or not with this model.
+        ConfigError: settings that conflict with one another or with this model.
     """
     check(cfg.train.parallel, cfg.train.optimizer)
     cfg.train.compile.check(cfg.train, cfg.model)
 
 
-def _announced(run: Trainer) -> Trainer:
+def _publish_run(run: Trainer) -> Trainer:
     progress = run.content.progress if run.content else None
-    told = {"path": str(run.directory.path.resolve()), "config": to_dict(run.cfg), "progress": progress}
-    run.group.publish(TOLD, json.dumps(told))
+    announcement = {"path": str(run.directory.path.resolve()), "config": to_dict(run.cfg), "progress": progress}
+    run.group.publish(RUN_KEY, json.dumps(announcement))
     return run

@@ -1,6 +1,6 @@
-"""What a run leaves in its directory while it goes: checkpoints, journals, and the page that shows them.
+"""Log of a run in its directory: checkpoints, journals, and the page that shows them.
 
-Journals and checkpoints agree: what a journal says of steps after the checkpoint is dropped when the run goes on there.
+Journals and checkpoints agree: journal lines of steps after the checkpoint are dropped when the run resumes there.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
 class NullLogger:
-    """What a process leaves that is not the first of several: nothing."""
+    """Logger of every process but the first: it writes nothing."""
 
     def __init__(self, directory: RunDirectory):
         self.directory = directory
@@ -33,10 +33,10 @@ class NullLogger:
     def config(self, cfg: RunConfig) -> None: ...
 
     def rewind(self, progress: RunProgress, budget: float | None) -> None:
-        """Drop what the journals say of steps and validations after the checkpoint, but for forecasts to repeat."""
+        """Drop journal lines of steps and validations after the checkpoint, except forecasts that will be repeated."""
 
     def forecast(self, progress: RunProgress, budget: float) -> Forecast | None:
-        """Return the forecast that is due after this step."""
+        """Return the forecast that is due after this step; None where none is."""
 
     def change(self, step: int, change: Change) -> None: ...
 
@@ -47,7 +47,8 @@ class NullLogger:
     def page(self) -> None: ...
 
     def close(self, end: Finished, keep: Keep) -> Finished:
-        """Write the page; of a run that is complete, remove what it is not resumed from and used by, and say so."""
+        """Write the page; for a complete run, also remove what is needed neither to resume nor to use it, and report
+        that."""
         return end
 
     def save(
@@ -56,13 +57,13 @@ class NullLogger:
         """Write a checkpoint, and remove those that need not be kept.
 
         Raises:
-            CheckpointError: it cannot be written; all others are as they were.
+            CheckpointError: it cannot be written; all others are unchanged.
         """
         return Saved(progress.step, self.directory.folder / step_name(progress.step), best)
 
 
 class RunLogger(NullLogger):
-    """Everything but the data and the tokenizers, which the lesson prepares."""
+    """Logger of the first process: writes everything but the data and the tokenizers, which the task prepares."""
 
     def __init__(self, directory: RunDirectory):
         super().__init__(directory)
@@ -103,7 +104,7 @@ class RunLogger(NullLogger):
             return end
         try:
             drop_optimizer_states(self.directory, keep=keep.optimizer_states)
-        except CheckpointError as error:  # nothing is lost by it
+        except CheckpointError as error:  # the run is complete and nothing is lost
             return dataclasses.replace(end, kept=str(error))
         return dataclasses.replace(end, kept=kept(self.directory))
 

@@ -1,28 +1,31 @@
 """Loss scaling keeps gradients that are too small for float16 (Micikevicius et al., arXiv:1710.03740).
 
-The loss is multiplied by a power of two, so nothing is rounded, and gradients are divided by it before anything looks
-at them. A scale that is too large makes one of them infinite: that step is skipped as any other without a finite
-gradient, and the next has half the scale. ``loop.Progress`` remembers it, so that a resumed run has the same.
+The loss is multiplied by a power of two, so nothing is rounded, and gradients are divided by it before clipping and the
+update. A scale that is too large makes a gradient infinite: that step is skipped like any other without a finite
+gradient, and the next one has half the scale. ``loop.LoopProgress`` holds the scale, so that a resumed run has the
+same.
 """
 
 from dragoman.machine import Precision
 
 
 class Unscaled:
-    """float32 and bfloat16 hold gradients as small as they come."""
+    """No scaling: float32 and bfloat16 represent gradients of any size that occurs."""
 
     first = 1.0
 
     def after(self, scale: float, steps: int, finite: bool) -> tuple[float | None, int]:
-        """The next step's scale (None: ``first``) and how many steps it has held."""
+        """Return the next step's scale (None: ``first``) and the number of steps it has been in use."""
         return None, 0
 
 
 class LossScaling(Unscaled):
-    """Half after a step that was not finite, twice after ``patience`` that were (as torch's GradScaler)."""
+    """Halve the scale after a step that was not finite, double it after ``patience`` that were (as torch's
+    GradScaler)."""
 
     first = 2.0**7
-    """The loss is a sum over tokens, so its gradients are larger than a mean's by their number: 2^7 is fairseq's."""
+    """Initial scale. The loss is a sum over tokens, so its gradients are larger than a mean's by their number:
+    fairseq's 2^7."""
     patience = 2000
 
     def after(self, scale: float, steps: int, finite: bool) -> tuple[float | None, int]:
@@ -32,4 +35,5 @@ class LossScaling(Unscaled):
 
 
 def scaling_for(precision: Precision) -> Unscaled:
+    """Return the loss scaling that ``precision`` needs."""
     return LossScaling() if precision == "float16" else Unscaled()

@@ -1,18 +1,16 @@
-"""Learning rate as a function of the step: one small class a schedule, their union at the foot.
+"""Learning rate as a function of the step: one small class per schedule, their union at the end.
 
 ``rate(step, total)`` takes the number of the step about to be made, counted from 1, and the length of the whole run. In
-a budget of minutes that is the length at which ``step`` would be as far as the time is (``forecast.Forecast.horizon``),
-and None for the first few steps; nothing declines till then.
+a budget of minutes, ``total`` is the length at which ``step`` corresponds to the fraction of time spent
+(``forecast.Forecast.horizon``), and None for the first few steps; nothing declines until then.
 """
 
 import math
 from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from dragoman.config import OneOf, config
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from dragoman.config import Fraction, OneOf, config
 
 
 @config
@@ -53,11 +51,11 @@ class Cosine:
     """Highest learning rate, reached after the warm-up."""
     warmup: NonNegativeInt = 1000
     """Steps of linear increase."""
-    floor: Share = 0.0
-    """What is left at the end, as a share of the peak."""
+    floor: Fraction = 0.0
+    """Learning rate at the end, as a fraction of the peak."""
 
     def rate(self, step: int, total: float | None) -> float:
-        done = _share(step, self.warmup, total)
+        done = _completed(step, self.warmup, total)
         return (
             self.peak * _warm(step, self.warmup) * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
         )
@@ -71,13 +69,13 @@ class WarmupStableDecay:
     """Learning rate between warm-up and decline."""
     warmup: NonNegativeInt = 1000
     """Steps of linear increase."""
-    decay: Share = 0.2
-    """Share of the run that the decline takes."""
-    floor: Share = 0.0
-    """What is left at the end, as a share of the peak."""
+    decay: Fraction = 0.2
+    """Fraction of the run that the decline takes."""
+    floor: Fraction = 0.0
+    """Learning rate at the end, as a fraction of the peak."""
 
     def rate(self, step: int, total: float | None) -> float:
-        done = _share(step, round(total * (1 - self.decay)), total) if total else 0.0
+        done = _completed(step, round(total * (1 - self.decay)), total) if total else 0.0
         return self.peak * _warm(step, self.warmup) * (1 - (1 - self.floor) * done)
 
 
@@ -98,8 +96,8 @@ def _warm(step: int, warmup: NonNegativeInt) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def _share(step: int, start: int, total: float | None) -> float:
-    """How far ``step`` is on the way from ``start`` to ``total``, from 0 to 1."""
+def _completed(step: int, start: int, total: float | None) -> float:
+    """Return how far ``step`` is from ``start`` to ``total``, from 0 to 1; 0 while ``total`` is not known."""
     return min(max((step - start) / max(total - start, 1), 0.0), 1.0) if total else 0.0
 
 

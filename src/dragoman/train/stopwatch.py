@@ -1,4 +1,4 @@
-"""The time that steps take: by the clock on the wall, and by the processor."""
+"""Time that steps take: wall-clock time and processor time."""
 
 import signal
 import threading
@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 
 
 class Lap(NamedTuple):
+    """Time of one step."""
+
     seconds: float
-    """By the wall."""
+    """Wall-clock time."""
     cpu_seconds: float
-    """Of all threads of this process together."""
+    """Processor time of all threads of this process together."""
 
 
 class Stopwatch:
-    """Times steps. One during which the process stood still (Ctrl-Z, SIGSTOP) counts as a usual one.
+    """Time steps. A step during which the process was stopped (Ctrl-Z, SIGSTOP) counts as an average one.
 
-    Python allows signal handlers in the main thread alone; elsewhere a stopped process counts as a slow one.
+    Python allows signal handlers in the main thread alone; in other threads a stopped process counts as a slow one.
     """
 
     stopped = False

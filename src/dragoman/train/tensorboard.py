@@ -1,4 +1,4 @@
-"""What a run tells, as event files for TensorBoard: ``tensorboard --logdir runs`` shows runs side by side.
+"""Event files of a run for TensorBoard: ``tensorboard --logdir runs`` shows runs side by side.
 
 runs/NAME/tensorboard/   events.out.tfevents...
 """
@@ -13,7 +13,7 @@ FOLDER = "tensorboard"
 
 
 def summary_writer() -> Any:
-    """TensorBoard's writer, a class.
+    """Return TensorBoard's writer class.
 
     Raises:
         ConfigError: TensorBoard is not installed.
@@ -26,7 +26,7 @@ def summary_writer() -> Any:
 
 
 class TensorBoardWriter:
-    """Takes in the events of a run; what it writes can be seen while the run goes on."""
+    """Write the events of a run; TensorBoard shows them while the run goes on."""
 
     def __init__(self, folder: Path):
         self.folder, self.open = folder, summary_writer()
@@ -34,7 +34,7 @@ class TensorBoardWriter:
 
     def show(self, event: Event) -> None:
         match event:
-            case Started(step=step):  # what an earlier process wrote of later steps is hidden: they come again
+            case Started(step=step):  # hides what an earlier process wrote of later steps: they are repeated
                 self.writer = self.open(str(self.folder / FOLDER), purge_step=step + 1 if step else None)
             case StepsReported():
                 self.learned(event)
@@ -61,8 +61,8 @@ class TensorBoardWriter:
             self.writer.add_scalar(f"validation/{name}", value, e.step)
         for number, sample in enumerate(e.samples, start=1):
             text = "\n\n".join(
-                f"{what}:\n\n{_quoted(said)}"
-                for what, said in (
+                f"{what}:\n\n{_quoted(content)}"
+                for what, content in (
                     ("source", sample.source),
                     ("output", sample.output),
                     ("reference", sample.reference),
@@ -73,5 +73,5 @@ class TensorBoardWriter:
 
 
 def _quoted(text: str) -> str:
-    """As code, so that no sign in it is taken for Markdown."""
+    """Return ``text`` as a code block, so that none of its characters is read as Markdown."""
     return "".join(f"    {line}\n" for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""What learns in a run: model, optimizer and moving average, as this process has them."""
+"""State of training: model, optimizer and moving average, as this process holds them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,16 +17,16 @@ from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.memory import Stop
 from dragoman.train.optimize import load_state_tensors, state_tensors
-from dragoman.train.rates import share_out
+from dragoman.train.rates import apply_rate_factors
 from dragoman.train.recipe import RunConfig
 from dragoman.train.scaling import scaling_for
 
-BEGUN = "begun"
-"""What the first process tells the others: that its model has the weights that it begins with."""
+INITIALISED = "begun"
+"""Key that the first process publishes once its model has its initial weights."""
 
 
 class TrainState:
-    """Begins with the weights and the optimizer of ``content``, if there is a checkpoint to go on from."""
+    """Model, optimizer and average of a run; restored from ``content`` if there is a checkpoint to resume from."""
 
     def __init__(self, cfg: RunConfig, directory: RunDirectory, content: Content | None, group: SingleProcess):
         train, tensors = cfg.train, content.tensors if content else {}
@@ -40,14 +40,14 @@ class TrainState:
                 module.recompute = train.recompute
         if cfg.start_from:
             if not group.first:
-                group.wait_for(BEGUN)
-            cfg.start_from.begin(self.model, directory, anew=content is None and group.first)
-            group.publish(BEGUN)
+                group.wait_for(INITIALISED)
+            cfg.start_from.begin(self.model, directory, new_run=content is None and group.first)
+            group.publish(INITIALISED)
         if tensors:
             self.model.load_state_dict(directory.base | tensors["model"])
         self.exchange.place(self.model, self.device)
         self.optimizer = train.optimizer.build(self.model)
-        share_out(self.optimizer, train.rates.shares(self.model))
+        apply_rate_factors(self.optimizer, train.rates.shares(self.model))
         if tensors:
             state = self.exchange.share(self.model, tensors["optimizer"])
             load_state_tensors(self.optimizer, self.model, dict(state))
@@ -65,14 +65,15 @@ class TrainState:
         )
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
-        """The parts of a checkpoint. All processes have to ask at the same step."""
+        """Return the parts of a checkpoint. All processes must call this at the same step."""
         parts = {"model": learned(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
         if self.average:
             parts["average"] = self.average.tensors(self.model)
         return {part: self.exchange.full(self.model, tensors) for part, tensors in parts.items()}
 
     @contextmanager
-    def examined(self) -> Iterator[None]:
-        """Inside the block the model is as it would be used: with the average for its weights, and all of them here."""
+    def evaluation_weights(self) -> Iterator[None]:
+        """Inside the block the model is as it will be used: with the averaged weights if there are any, and all of them
+        here."""
         with self.average.applied() if self.average else nullcontext(), self.exchange.whole(self.model):
             yield

@@ -1,4 +1,5 @@
-"""Beginning with the weights of an earlier run or import: fine-tuning, of all, of parts, of adapters."""
+"""Warm start: initialise a run with the weights of an earlier run or import, to fine-tune all of it, parts, or
+adapters."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,32 +20,35 @@ from dragoman.text.tokens.extension import Kept, VocabularyConfig, decompose_new
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 TABLES = ("*tokens.weight", "output.*", "head.output.*")
-"""Weights that may have a row for each entry of the vocabulary."""
+"""Patterns of the weights that may have a row for each entry of the vocabulary."""
 
 
 @config
 class WarmStart:
+    """Earlier run to start from, and which of its weights are reset, frozen or adapted."""
+
     run: str
-    """Directory of the run or import whose model, tokenizers and weights this one begins with; what the run file says
-    of the model is laid over that one's."""
+    """Directory of the run or import whose model, tokenizers and weights this run starts from; the run file's model
+    settings override that one's."""
     checkpoint: str = "best"
-    """best, last, or the name of a checkpoint."""
+    """Checkpoint to start from: best, last, or a checkpoint's name."""
     new: tuple[str, ...] = ()
-    """Weights that begin anew, by name, such as head.*; a * stands for any text."""
+    """Weights that are initialised anew, by name, such as head.*; a * matches any text."""
     frozen: tuple[str, ...] = ()
     """Weights that stay as they are, such as inputs.* or encoder.*."""
     lora: Lora | None = None
-    """Low-rank adapters, which learn in place of the weights; None to learn all that is not frozen."""
+    """Low-rank adapters, trained in place of the weights; None to train everything that is not frozen."""
     vocabulary: VocabularyConfig = Kept()
-    """Whether the tokenizers get further pieces, for a new domain or language."""
+    """Additional vocabulary for the tokenizers, for a new domain or language."""
 
     # ---- text -------------------------------------------------------------------------------------
 
     def tokenizers(self, sources: Iterable[str] = (), targets: Iterable[str] = ()) -> tuple[Tokenizer, Tokenizer]:
-        """The earlier run's, which learn from these texts if they are to grow; one object where it has one for both.
+        """Return the earlier run's tokenizers, extended from these texts if configured; one object where the run shares
+        it.
 
         Raises:
-            ConfigError: more pieces than the texts yield.
+            ConfigError: the texts yield fewer new pieces than configured.
         """
         source, target = RunDirectory.open(self.run).tokenizers()
         if source is target:
@@ -52,13 +56,13 @@ class WarmStart:
             return joint, joint
         return self.vocabulary.extended(source, sources), self.vocabulary.extended(target, targets)
 
-    # ---- before anything is begun -----------------------------------------------------------------
+    # ---- checks before the run --------------------------------------------------------------------
 
     def check(self, model: nn.Module) -> None:
-        """Look for what does not fit a ``model`` that is there in shape alone; its vocabulary may yet grow.
+        """Check that a ``model`` on the meta device fits the earlier weights; its vocabulary may grow later.
 
         Raises:
-            ConfigError: as ``begin``.
+            ConfigError: see ``begin``.
             CheckpointError: no such run or checkpoint.
         """
         given = RunDirectory.open(self.run).shapes(self.checkpoint)
@@ -72,28 +76,30 @@ class WarmStart:
 
     # ---- the model --------------------------------------------------------------------------------
 
-    def begin(self, model: nn.Module, run: RunDirectory, *, anew: bool) -> None:
-        """Make ``model`` one that learns what it is to learn, and, if the run begins ``anew``, copy the weights into it
-        and into the directory of the ``run`` what that has to keep of the earlier one.
+    def begin(self, model: nn.Module, run: RunDirectory, *, new_run: bool) -> None:
+        """Prepare ``model`` for fine-tuning: adapters and frozen weights.
+
+        If the run is new (``new_run``), also copy the weights into the model, and into the directory of the ``run`` the
+        files it has to keep of the earlier one.
 
         Raises:
-            ConfigError: a weight that is not there or has another shape, and is not to begin anew; a pattern that is
-                the name of no weight; nothing left to learn.
+            ConfigError: a weight that is missing or has another shape, and is not reset; a pattern that matches no
+                weight; nothing left to train.
             CheckpointError: no such run or checkpoint, or a damaged one.
         """
-        if anew:
-            _hand_on(RunDirectory.open(self.run), run)
+        if new_run:
+            _copy_origin(RunDirectory.open(self.run), run)
             self._fill(model, run)
         self._limit(model)
         if (vocabulary := origin_vocabulary(run)) and vocabulary.bos is None:
             share_beginning(model, vocabulary)
-        if anew and self.lora:
+        if new_run and self.lora:
             own = learned(model)
             run.write_base({name: value for name, value in model.state_dict().items() if name not in own})
 
     @torch.no_grad()
     def _fill(self, model: nn.Module, run: RunDirectory) -> None:
-        """Copy the weights, by name; rows for further pieces are the mean of what they are made of (Gee et al.,
+        """Copy the weights, by name. Rows for new pieces are the mean of the rows of their old pieces (Gee et al.,
         arXiv:2402.09977)."""
         earlier = RunDirectory.open(self.run)
         given = earlier.weights(self.checkpoint).tensors["model"]
@@ -110,7 +116,7 @@ class WarmStart:
             tensor.copy_(theirs)
 
     def _limit(self, model: nn.Module) -> None:
-        """What is to learn of it."""
+        """Add the adapters and freeze the frozen weights."""
         if self.lora:
             self.lora.adapt(model, also=self.new)
         parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -121,40 +127,38 @@ class WarmStart:
         if not any(parameter.requires_grad for parameter in parameters.values()):
             raise ConfigError("start_from.frozen: nothing is left to train: freeze less")
 
-    # ---- what does not fit ------------------------------------------------------------------------
+    # ---- mismatches -------------------------------------------------------------------------------
 
     def _may_grow(self, name: str) -> bool:
         return not isinstance(self.vocabulary, Kept) and matches(name, TABLES)
 
     def _given(self, name: str, given: Mapping[str, Any]) -> Any:
         if name not in given:
-            raise ConfigError(
-                f"start_from: {self.run} has no {name!r}: add it to start_from.new if it is to begin anew"
-            )
+            raise ConfigError(f"start_from: {self.run} has no {name!r}: add it to start_from.new to initialise it anew")
         return given[name]
 
     def _misfit(self, name: str, theirs: Sequence[int], ours: Sequence[int]) -> ConfigError:
         return ConfigError(
             f"start_from: {name!r} has the shape {tuple(theirs)} in {self.run} and {tuple(ours)} in this model: make "
-            "the model alike, or add it to start_from.new if it is to begin anew"
+            "the model match, or add it to start_from.new to initialise it anew"
         )
 
 
 class _Grown:
-    """Rows of a table for a tokenizer that has grown."""
+    """Rows of an embedding table for a tokenizer that has grown."""
 
     def __init__(self, old: Tokenizer, new: Tokenizer):
         self.parts = decompose_new_entries(old, new)
 
     def rows(self, given: Tensor) -> Tensor:
-        """Those ``given``, and one for each further piece."""
+        """Return the ``given`` rows and one for each new piece."""
         exact = given.float()
         further = [exact[ids].mean(dim=0) if ids else exact.mean(dim=0) for ids in self.parts]
         return torch.cat([given, torch.stack(further).to(given.dtype)])
 
 
-def _hand_on(earlier: RunDirectory, run: RunDirectory) -> None:
-    """The small files of an import, so that an export still has its layout."""
+def _copy_origin(earlier: RunDirectory, run: RunDirectory) -> None:
+    """Copy the small files of an import, so that an export still has its layout."""
     if (earlier.path / ORIGIN).is_dir() and not (run.path / ORIGIN).exists():
         with durable.folder(run.path / ORIGIN) as partial:
             shutil.copytree(earlier.path / ORIGIN, partial, dirs_exist_ok=True)

@@ -1,6 +1,6 @@
-"""What a model is trained to do: from a batch to a summed loss and the number of tokens (or labels) summed over.
+"""Training objectives: from a batch to a summed loss and the number of tokens (or labels) it was summed over.
 
-One file a task. What it needs besides its loss (text, batches, an examination) is its lesson, in ``train/lessons/``.
+One file per task. Text, batches and validation of a task are in ``train/tasks/``.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The cross-entropy of what a model that writes was to say.
+"""Cross-entropy of the target tokens of a generating model.
 
 B batch, T length, D width; twice is 2 B.
 """
@@ -13,7 +13,7 @@ from dragoman.model.loss import linear_cross_entropy, linear_r_drop
 def token_cross_entropy(
     model: SequenceModel, hidden: Float[Tensor, "B T D"], targets: Tensor, ignore: int, smoothing: float
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Summed over the tokens whose target is not ``ignore``, and their number."""
+    """Return the cross-entropy summed over the tokens whose target is not ``ignore``, and their number."""
     summed = linear_cross_entropy(
         hidden.flatten(0, 1),
         model.output.weight,
@@ -35,7 +35,7 @@ def token_cross_entropy_twice(
     smoothing: float,
     alpha: float,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The mean of two passes, the second below the first, and ``alpha`` times their disagreement: see
+    """Return the mean of two passes, the second below the first, plus ``alpha`` times their disagreement: see
     ``linear_r_drop``. The number of tokens is that of one pass."""
     one, two = (half.flatten(0, 1) for half in hidden.chunk(2))
     summed = linear_r_drop(

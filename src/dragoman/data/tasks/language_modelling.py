@@ -1,4 +1,4 @@
-"""Language modelling: each token from those before it.
+"""Language modelling: predict each token from those before it.
 
 B batch, T length, D width, V vocabulary.
 """
@@ -18,23 +18,24 @@ from dragoman.model.moe import auxiliary_loss
 
 @config
 class LanguageModellingTask:
-    """Each token from those before it in its document."""
+    """Predict each token from those before it in its document."""
 
     context: PositiveInt = 512
-    """Longest row of text, in tokens."""
+    """Maximum length of a row of text, in tokens."""
     across_documents: bool = False
-    """Rows are stretches of the text as it stands, and a token sees all of its row; otherwise no token sees another
-    document's, and only documents longer than a row are cut."""
+    """Fill rows with consecutive text, and let a token attend to its whole row; otherwise no token sees another
+    document, and only documents longer than a row are split."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the probability that is spread evenly over the vocabulary."""
+    """Probability mass that is spread evenly over the vocabulary."""
 
     def loss(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy and, with mixtures of experts, what keeps them balanced: sum over tokens, and their number."""
+        """Return the cross-entropy and, with mixtures of experts, the balancing loss, summed over tokens, and their
+        number."""
         summed, count = _next_tokens(model, batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 
     def nll(self, model: SequenceModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Plain negative log-likelihood."""
+        """Return the negative log-likelihood without smoothing, and the number of tokens."""
         return _next_tokens(model, batch, 0.0)
 
 

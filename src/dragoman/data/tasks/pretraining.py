@@ -1,4 +1,4 @@
-"""Learning from text that has been corrupted: words behind masks, and texts to be restored.
+"""Pre-training on corrupted text: masked language modelling and denoising.
 
 B batch, T length, D width, V vocabulary, N masked tokens.
 """
@@ -24,29 +24,30 @@ from dragoman.model.positions.tokens import as_tokens
 
 @config
 class MaskedLanguageModellingTask:
-    """The words behind masks from those around them (BERT): for encoders with the head masked_language."""
+    """Predict masked words from those around them (BERT): for encoders with the head masked_language."""
 
     context: PositiveInt = 512
-    """Longest row of text, in tokens; short documents share one, unseen by each other."""
+    """Maximum length of a row of text, in tokens; short documents share a row without seeing each other."""
     across_documents: bool = False
-    """Rows are stretches of the text as it stands, and a token sees all of its row."""
+    """Fill rows with consecutive text, and let a token attend to its whole row."""
     masking: Masking = Masking()
 
     def loss(self, model: EncoderModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy: sum over the chosen tokens, and their number."""
+        """Return the cross-entropy summed over the chosen tokens, and their number."""
         summed, count = self.nll(model, batch)
         return summed + auxiliary_loss(model) * count, count
 
     def nll(self, model: EncoderModel, batch: TextBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """The same without what keeps experts balanced."""
+        """Return the loss without the balancing of experts."""
         head, vectors, targets = masked_features(model, batch)
         summed = linear_cross_entropy(vectors, head.output.weight, head.output.bias, targets, ignore=IGNORE)
         return summed, (targets != IGNORE).sum().float()
 
 
 def masked_features(model: EncoderModel, batch: TextBatch) -> tuple[MaskedLanguageLayer, Float[Tensor, "N D"], Tensor]:
-    """The head, what its output layer makes logits of, and the ids to be found: at the chosen tokens alone, or, in a
-    program that is compiled for any number of them, at all tokens, with ``IGNORE`` for the others."""
+    """Return the head, the vectors that its output layer turns into logits, and the target ids: at the chosen tokens
+    alone, or at all tokens in a compiled program, which serves any number of chosen ones, with ``IGNORE`` for the
+    others."""
     head = model.head
     assert isinstance(head, MaskedLanguageLayer), "checked before a run begins"
     hidden, _ = model.encode(as_tokens(batch.ids)._replace(segment=batch.segment))
@@ -59,23 +60,23 @@ def masked_features(model: EncoderModel, batch: TextBatch) -> tuple[MaskedLangua
 
 @config
 class DenoisingTask:
-    """A text, or what was hidden of it, from what is left: for models that read and write (T5, BART)."""
+    """Generate a text, or its hidden parts, from the rest: for encoder-decoders (T5, BART)."""
 
     context: Annotated[int, Field(ge=2)] = 512
-    """Longest text, in tokens, before it is corrupted."""
+    """Maximum length of a text, in tokens, before it is corrupted."""
     across_documents: bool = False
-    """Texts are stretches of all text as it stands; otherwise they are documents, and only longer ones are cut."""
+    """Split all text into consecutive stretches; otherwise texts are documents, and only longer ones are split."""
     corruption: Corruption = SpanCorruption()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the probability that is spread evenly over the vocabulary."""
+    """Probability mass that is spread evenly over the vocabulary."""
 
     def loss(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy: sum over the tokens to be written, and their number."""
+        """Return the cross-entropy summed over the target tokens, and their number."""
         summed, count = _written(model, batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 
     def nll(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Plain negative log-likelihood."""
+        """Return the negative log-likelihood without smoothing, and the number of tokens."""
         return _written(model, batch, 0.0)
 
 

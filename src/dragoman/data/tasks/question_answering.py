@@ -1,4 +1,4 @@
-"""Question answering: the part of a text that answers a question on it.
+"""Question answering: find the part of a text that answers a question about it.
 
 B batch, T length.
 """
@@ -16,21 +16,21 @@ from dragoman.model.moe import auxiliary_loss
 
 @config
 class QuestionAnsweringTask:
-    """The part of a text that answers a question on it (Rajpurkar et al., arXiv:1606.05250)."""
+    """Find the part of a text that answers a question about it (Rajpurkar et al., arXiv:1606.05250)."""
 
     longest_answer: PositiveInt = 30
-    """Tokens of an answer at most, when one is chosen."""
+    """Maximum number of tokens in a chosen answer."""
     unanswerable: bool | None = None
-    """Whether the model may say that there is no answer; None for whether the training questions have such."""
+    """True if the model may predict that there is no answer; None for whether the training questions have such."""
 
     def loss(self, model: EncoderModel, batch: SpanBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy of start and end: sum over rows, and their number."""
+        """Return the cross-entropy of start and end summed over rows, and the number of rows."""
         summed, count = span_loss(model(as_fields(batch.ids)), batch)
         return summed + auxiliary_loss(model) * count, count
 
 
 def span_loss(logits: Float[Tensor, "B T 2"], batch: SpanBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Starts and ends outside the context have no probability, but those at position 0."""
+    """Return the span loss. Starts and ends outside the context have no probability, except at position 0."""
     masked = logits.float().masked_fill(~selectable(batch.ids)[..., None], float("-inf"))
     summed = F.cross_entropy(masked.transpose(1, 2).flatten(0, 1), batch.spans.flatten(), reduction="sum")
     return summed, summed.new_full((), len(batch.ids))

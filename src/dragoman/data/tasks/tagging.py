@@ -1,4 +1,4 @@
-"""Tagging: a label for each word of a text.
+"""Tagging: predict a label for each word of a text.
 
 B batch, T length, K labels.
 """
@@ -18,15 +18,15 @@ from dragoman.model.moe import auxiliary_loss
 
 @config
 class TaggingTask:
-    """A label for each word of a text."""
+    """Predict a label for each word of a text."""
 
     labels: tuple[str, ...] | None = None
-    """In the order of the model's classes; None for those of the training text."""
+    """Labels in the order of the model's classes; None for those of the training text."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the probability that is spread evenly over the labels."""
+    """Probability mass that is spread evenly over the labels."""
 
     def loss(self, model: EncoderModel, batch: TaggedBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Cross-entropy: sum over words, and their number."""
+        """Return the cross-entropy summed over words, and their number."""
         summed, count = word_loss(model(batch.ids), batch, self.label_smoothing)
         return summed + auxiliary_loss(model) * count, count
 

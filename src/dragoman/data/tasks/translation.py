@@ -1,4 +1,4 @@
-"""Translation: each target token from the source and the target tokens before it.
+"""Translation: predict each target token from the source and the target tokens before it.
 
 B batch, S source length, T target length, D width, V vocabulary.
 """
@@ -19,19 +19,17 @@ from dragoman.model.moe import auxiliary_loss
 
 @config
 class TranslationTask:
-    """Each target token from the source and the target tokens before it."""
+    """Predict each target token from the source and the target tokens before it."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the probability that is spread evenly over the vocabulary (2017: 0.1)."""
+    """Probability mass that is spread evenly over the vocabulary (2017: 0.1)."""
     r_drop: NonNegativeFloat = 0.0
-    """Weight of the disagreement between two passes with different dropout (R-Drop, Liang et al., arXiv:2106.14448:
-    5), for twice the time and memory a step; 0 for one pass."""
+    """Weight of the disagreement between two passes with different dropout (R-Drop, Liang et al., arXiv:2106.14448: 5),
+    for twice the time and memory per step; 0 for one pass."""
 
     def loss(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """What training lowers: smoothed cross-entropy and, with mixtures of experts, what keeps them balanced.
-
-        Returns the sum over the batch's target tokens and their number.
-        """
+        """Return smoothed cross-entropy, plus the balancing loss of mixtures of experts, summed over the batch's target
+        tokens, and their number."""
         if self.r_drop:
             hidden = model.hidden(*(torch.cat([ids, ids]) for ids in (batch.target_in, batch.source)))
             summed, count = token_cross_entropy_twice(
@@ -42,7 +40,8 @@ class TranslationTask:
         return summed + auxiliary_loss(model) * count, count
 
     def nll(self, model: SequenceModel, batch: PairBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Plain negative log-likelihood, for validation: its mean is the logarithm of the perplexity."""
+        """Return the negative log-likelihood without smoothing, for validation: its mean is the logarithm of the
+        perplexity."""
         return _cross_entropy(model, batch, 0.0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragoman.capabilities import Ability, check
 from dragoman.checkpoint import load_reader
-from dragoman.data.material import IdMaterial, material_of, moved
+from dragoman.data.material import IdMaterial, material_of, to_device
 from dragoman.decode.arguments import check_items, check_list
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.teacher_forcing import batches_by_length
@@ -98,7 +98,7 @@ class InputReader:
         lengths, done = self.material.positions(np.array([len(row) for row in rows], np.int64)), 0
         for batch in batches_by_length(lengths.tolist(), BATCH_TOKENS):
             with self.model.without_dropout():
-                answers = self.answer(moved(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
+                answers = self.answer(to_device(self.material.collate([rows[i] for i in batch]), device)).float().cpu()
             for i, answer in zip(batch, answers, strict=True):
                 found[i] = answer
             done += len(batch)

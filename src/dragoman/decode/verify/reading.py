@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, moved
+from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, to_device
 from dragoman.data.spans import ContextWindow
 from dragoman.decode.precision import precision_of, prepare_for_inference
 from dragoman.decode.readers.answerer import Answerer
@@ -105,7 +105,7 @@ class ReadingVerifier(Verifier):
         """
         found, material = [], self.reader.material
         for rows_of_batch in batches(self.rows if rows is None else rows, batch or self.batch):
-            inputs = moved(_wider(material.collate(rows_of_batch), extra), self.device)
+            inputs = to_device(_wider(material.collate(rows_of_batch), extra), self.device)
             lengths = material.positions(np.array([len(row) for row in rows_of_batch]))
             outputs = (answer or self.prepared.answer)(inputs).double()
             found += [each[:length] if each.dim() > 1 else each for each, length in zip(outputs, lengths, strict=True)]

@@ -1,1 +1,1 @@
-"""Several processes that learn as one: how they start, meet, share a step and leave."""
+"""Distributed training: how several processes start, meet, share a step and leave."""

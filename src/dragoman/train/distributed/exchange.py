@@ -1,7 +1,8 @@
-"""What processes that learn together tell one another: here there is one, which has nothing to tell.
+"""Exchange of gradients and weights between processes; here the trivial one, for a single process.
 
-``parallel.py`` has those of several. Losses are sums and come with counts, so adding up is all there is to it: the
-one division comes after, and the gradient does not depend on who learned from which part of the step.
+``parallel.py`` has the exchanges for several processes. Losses are sums and come with counts, so all-reduce by summing
+is all that is needed: the one division comes after, and the gradient does not depend on which process learned from
+which part of the step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,39 +14,42 @@ from torch import Tensor, nn
 
 
 class Exchange:
+    """Exchange of a single process: every method returns what it is given."""
+
     """Between this process and the others, none here."""
 
     complete = True
-    """This process has all weights: it can save, or repeat a part of a step, by itself."""
+    """True if this process has all weights: it can save, or repeat a part of a step, without the others."""
 
     def place(self, model: nn.Module, device: torch.device) -> None:
-        """Move ``model``, whose weights are as they should begin, to where it learns."""
+        """Move ``model``, which has its initial weights, to the device it is trained on."""
         model.to(device)
 
     # ---- in each step ----
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """Over all processes: the gradients of ``model``, in place, and ``sums``, which are returned."""
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Sum the gradients of ``model`` in place over all processes; return ``sums`` summed likewise."""
         return sums
 
     def gradients(self, model: nn.Module) -> list[Tensor]:
-        """As they are now, for all that learns."""
+        """Return the gradients of all parameters that have one."""
         return [p.grad for p in model.parameters() if p.grad is not None]
 
     def norm(self, gradients: Sequence[Tensor]) -> Float[Tensor, ""]:
-        """Of the whole gradient."""
+        """Return the norm of the whole gradient."""
         return nn.utils.get_total_norm(gradients)
 
     # ---- now and then ----
 
     def whole(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Inside the block this process has all weights of ``model``, to look at and not to change."""
+        """Inside the block this process has all weights of ``model``, to read and not to change."""
         return nullcontext()
 
     def full(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What a checkpoint holds of ``tensors``, weights or ``PARAMETER:WHAT`` of the optimizer: all of each."""
+        """Return the full tensors of ``tensors``, as a checkpoint holds them: weights, or ``PARAMETER:NAME`` of the
+        optimizer."""
         return tensors
 
     def share(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Undo ``full``: what this process has of each."""
+        """Return this process's shard of each of ``tensors``; the inverse of ``full``."""
         return tensors

@@ -1,7 +1,7 @@
-"""Starting several processes of one command on this machine, as torchrun does, and seeing all of them out.
+"""Start several processes of one command on this machine, as torchrun does, and wait for all of them.
 
-Each is in a session of its own, so that Ctrl-C reaches this process alone, which hands it on once. Should this process
-be killed, the others are sent SIGTERM by the system (Linux). They meet in a file: no port is needed.
+Each runs in its own session, so Ctrl-C reaches this process alone, which forwards it once. If this process is killed,
+Linux sends SIGTERM to the others. They meet in a file: no port is needed.
 """
 
 import ctypes
@@ -17,24 +17,24 @@ from types import FrameType
 from typing import NoReturn
 
 MEETING = "DRAGOMAN_MEETING"
-"""In the environment: the file in which the processes of one machine find one another."""
+"""Environment variable with the file in which the processes of one machine find one another."""
 STOPPED = 130
 """Exit code of a process that was asked to stop and has saved."""
 GRACE, LAST_GRACE = 60.0, 10.0
-"""Seconds that the others have to leave by themselves once one has failed, and then to heed SIGTERM."""
+"""Seconds that the other processes get to leave by themselves once one has failed, and then after SIGTERM."""
 
 
 def in_a_group() -> bool:
-    """Whether this process is one of several that ``launch``, torchrun or a person has started."""
+    """Return True if this process is one of several started by ``launch``, torchrun or a person."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once, other threads and all.
+    """End this process at once, including other threads.
 
-    A thread of gloo may still be letting go of its last tensor, or one of ``tokenizers`` learning a vocabulary that
-    nobody waits for. Should Python be taking itself down meanwhile, that thread aborts the process, and whoever started
-    it sees a failure where all is done.
+    A thread of gloo may still be releasing its last tensor, or one of ``tokenizers`` may be training a vocabulary that
+    nobody waits for. If Python shuts down meanwhile, that thread aborts the process, and the caller sees a failure
+    although the work is done.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -42,25 +42,28 @@ def leave(code: int) -> NoReturn:
 
 
 def launch(command: Sequence[str], count: int) -> list[int]:
-    """Run ``command`` as ``count`` processes; their exit codes, negative for the signal that killed one.
+    """Run ``command`` as ``count`` processes and return their exit codes, negative for the signal that killed one.
 
-    If one fails, the others must leave as well: by themselves, or else they are made to.
+    If one fails, the others get ``GRACE`` seconds to leave; then they are terminated, and ``LAST_GRACE`` seconds later
+    killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         processes: list[subprocess.Popen[bytes]] = []
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+        def forward(number: int, frame: FrameType | None) -> None:
             for process in processes:
                 process.send_signal(number)
 
-        before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
             for rank in range(count):
                 environment = os.environ | _environment(rank, count, Path(folder) / "meeting")
                 processes.append(
-                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_tied_to(os.getpid()))
+                    subprocess.Popen(
+                        command, env=environment, start_new_session=True, preexec_fn=_die_with_parent(os.getpid())
+                    )
                 )
-            return _see_out(processes)
+            return _wait_for_all(processes)
         finally:
             for process in processes:
                 process.kill()
@@ -69,7 +72,7 @@ def launch(command: Sequence[str], count: int) -> list[int]:
 
 
 def _environment(rank: int, count: int, meeting: Path) -> dict[str, str]:
-    """What torchrun would set, and a share of the cores for each."""
+    """Return the variables torchrun would set, with an equal number of cores for each process."""
     threads = str(max(1, (os.cpu_count() or 1) // count))
     loopback = "lo" if sys.platform == "linux" else "lo0"  # whatever the machine's name resolves to
     return {
@@ -83,24 +86,24 @@ def _environment(rank: int, count: int, meeting: Path) -> dict[str, str]:
     }
 
 
-def _tied_to(parent: int) -> Callable[[], None]:
+def _die_with_parent(parent: int) -> Callable[[], None]:
     def tie() -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-            if os.getppid() != parent:  # it died meanwhile
+            if os.getppid() != parent:  # the parent died before prctl took effect
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return tie
 
 
-def _see_out(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    failed_at, asked = None, False
+def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:
+    failed_at, terminated = None, False
     while any(process.poll() is None for process in processes):
         if failed_at is None and any(process.returncode not in (None, 0, STOPPED) for process in processes):
             failed_at = time.monotonic()
         waited = 0.0 if failed_at is None else time.monotonic() - failed_at
-        if waited > GRACE and not asked:
-            asked = True
+        if waited > GRACE and not terminated:
+            terminated = True
             for process in processes:
                 process.terminate()
         if waited > GRACE + LAST_GRACE:

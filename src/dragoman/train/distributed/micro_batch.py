@@ -1,6 +1,6 @@
-"""What is learned from at once: the micro-batches of a step, and how processes, or too little memory, cut them up.
+"""Micro-batches of a step, and how they are split between processes or when memory does not suffice.
 
-A step's gradient is a sum over tokens, so it is the same however the step is cut.
+A step's gradient is a sum over tokens, so it is the same however the step is split.
 """
 
 import math
@@ -15,26 +15,27 @@ class MicroBatch(NamedTuple):
     """A micro-batch of the step, or a piece of one."""
 
     batch: Any
-    """Tensors whose rows are examples; or, before these are made, the rows themselves."""
-    place: tuple[int, ...]
-    """Which of the step's micro-batches, and which piece of that: its random numbers are drawn by this."""
+    """Tensors whose rows are examples; or, before these are made, the row indices."""
+    position: tuple[int, ...]
+    """Index of the step's micro-batch, then of the piece within it: seeds this part's random numbers."""
     weight: float = 1.0
-    """0 for one that another process learns from, and that this one only keeps pace with."""
+    """0 for a part that another process learns from and this one only computes to keep pace; else 1."""
 
 
-def whole(batches: Iterable[Any]) -> list[MicroBatch]:
-    """A step's micro-batches, uncut."""
+def unsplit(batches: Iterable[Any]) -> list[MicroBatch]:
+    """Return a step's micro-batches unsplit."""
     return [MicroBatch(batch, (number,)) for number, batch in enumerate(batches)]
 
 
-def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch]]:
-    """What each of ``count`` processes learns from in a step, as rows.
+def split_between_processes(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch]]:
+    """Return the parts of a step for each of ``count`` processes, as rows.
 
-    Micro-batches stay whole as long as there is one for each process. What is left is cut by rows, into as few
-    pieces as come out even. A process for which no row is left repeats one, with weight 0: all make as many passes.
+    Micro-batches stay whole as long as there is one for each process. The remainder is split by rows, into the fewest
+    pieces that come out even. A process with no rows left repeats one with weight 0, so that all processes make the
+    same number of passes: collective operations would wait forever otherwise.
     """
     left = len(micro_batches) % count
-    parts = whole(micro_batches)
+    parts = unsplit(micro_batches)
     pieces = [
         MicroBatch(rows[begin:end], (number, i), float(end > begin))
         if end > begin
@@ -46,36 +47,36 @@ def shared_out(micro_batches: Sequence[Any], count: int) -> list[list[MicroBatch
     return [parts[k::count] + pieces[k::count] for k in range(count)]
 
 
-def halved(part: MicroBatch) -> list[MicroBatch]:
-    """Two pieces with half of the rows each; one part, unchanged, where there is one row."""
+def halve(part: MicroBatch) -> list[MicroBatch]:
+    """Return two pieces with half of the rows each; the part itself where it has one row."""
     rows = len(next(tensors(part.batch)))
     if rows < 2:
         return [part]
     return [
-        MicroBatch(_each(part.batch, lambda tensor: tensor[begin:end]), (*part.place, i), part.weight)  # noqa: B023
+        MicroBatch(_each(part.batch, lambda tensor: tensor[begin:end]), (*part.position, i), part.weight)  # noqa: B023
         for i, (begin, end) in enumerate(_cuts(rows, 2))
     ]
 
 
-def pinned(part: MicroBatch) -> MicroBatch:
-    """In memory that a GPU can copy from while it computes."""
+def pin_memory(part: MicroBatch) -> MicroBatch:
+    """Return ``part`` in pinned memory, from which a GPU can copy while it computes."""
     return part._replace(batch=_each(part.batch, Tensor.pin_memory))
 
 
-def cells(part: MicroBatch) -> int:
-    """Elements of its largest tensor: rows times length."""
+def num_elements(part: MicroBatch) -> int:
+    """Return the number of elements of the largest tensor: rows times length."""
     return max(tensor.numel() for tensor in tensors(part.batch))
 
 
-def size(part: MicroBatch) -> str:
-    """Such as ``128 rows of 31 and 29 tokens``."""
+def describe(part: MicroBatch) -> str:
+    """Return a description such as ``128 rows of 31 and 29 tokens``."""
     found = list(tensors(part.batch))
     lengths, rows = dict.fromkeys(tensor.shape[1] for tensor in found if tensor.ndim == 2), len(found[0])
     return f"{rows} row{'s' if rows != 1 else ''} of {' and '.join(map(str, lengths))} tokens"
 
 
 def tensors(batch: Any) -> Iterator[Tensor]:
-    """Of a batch, those within its parts too: the first of all has its rows."""
+    """Yield the tensors of a batch, including those of nested parts; the first has the rows of the batch."""
     for part in batch:
         if isinstance(part, tuple):
             yield from tensors(part)

@@ -1,7 +1,7 @@
-"""Several processes learning from parts of the same step: with a whole model each, or each with a share of it.
+"""Data-parallel training: replicated, with a whole model in each process, or sharded, with a part of it.
 
 What a step learns from depends on the step alone, not on the number of processes: each takes its part of it. Gradients
-and counts are added up and divided once, so one process and many learn the same, but for rounding.
+and counts are summed and divided once, so one process and many learn the same, except for rounding.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from dragoman.train.optimize import Adam, AdamW
 
 
 class ReplicatedExchange(Exchange):
-    """Every process has all weights, and makes the same update from the same gradient."""
+    """Exchange where every process has all weights and makes the same update from the same gradient."""
 
     def place(self, model: nn.Module, device: torch.device) -> None:
         _make_alike(model)
         super().place(model, device)
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """All in one message. A parameter that no process has used keeps no gradient, as in one process."""
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Sum everything in one message. A parameter that no process has used keeps no gradient, as in one process."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         used = sums.new_tensor([p.grad is not None for p in parameters])
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
@@ -44,7 +44,7 @@ class ReplicatedExchange(Exchange):
 
 
 def _make_alike(model: nn.Module) -> None:
-    """What processes drew or read alike they should have to the bit: the first one's weights for all."""
+    """Broadcast the first process's weights, so that all start equal to the bit whatever they drew or read."""
     for tensor in model.state_dict().values():
         dist.broadcast(tensor, 0)
 
@@ -53,8 +53,8 @@ def _make_alike(model: nn.Module) -> None:
 
 
 class ShardedExchange(Exchange):
-    """Of each tensor every process keeps its share, with gradient and optimizer; a block's weights are put together
-    while it computes (FSDP2)."""
+    """Exchange where every process keeps a shard of each tensor, its gradient and optimizer state; a block's weights
+    are gathered while it computes (FSDP2)."""
 
     complete = False
 
@@ -72,8 +72,8 @@ class ShardedExchange(Exchange):
         if hasattr(model, "hidden"):
             register_fsdp_forward_method(model, "hidden")  # what tasks call instead of forward
 
-    def add_up(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
-        """Of gradients each process got the sum of its share as soon as it was there."""
+    def all_reduce(self, model: nn.Module, sums: Float[Tensor, "N"]) -> Float[Tensor, "N"]:
+        """Sum ``sums`` alone: FSDP has already reduced the gradients of this process's shard."""
         dist.all_reduce(sums)
         return sums
 
@@ -117,7 +117,7 @@ class ShardedExchange(Exchange):
 
 
 def _parts(model: nn.Module) -> list[Any]:
-    """What is put together and taken apart as one: each block, and all the rest."""
+    """Return the modules that are gathered and resharded as one: each block, and the rest of the model."""
     from torch.distributed.fsdp import FSDPModule
 
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
@@ -134,7 +134,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 @config
 class Replicated:
-    """Each process has the whole model; gradients are added up at the end of the step."""
+    """Each process has the whole model; gradients are summed at the end of the step."""
 
     def build(self, group: SingleProcess) -> Exchange:
         return ReplicatedExchange() if group.count > 1 else Exchange()
@@ -142,7 +142,7 @@ class Replicated:
 
 @config
 class Sharded:
-    """Each process keeps its share of weights, gradients and optimizer: for models that fill a GPU's memory (fully
+    """Each process keeps its shard of weights, gradients and optimizer: for models that fill a GPU's memory (fully
     sharded data parallel training, Zhao et al., arXiv:2304.11277). With adam or adamw."""
 
     def build(self, group: SingleProcess) -> Exchange:
@@ -150,16 +150,15 @@ class Sharded:
 
 
 Parallel = Annotated[Replicated | Sharded, OneOf()]
-"""What several processes have of the model; see ``dragoman train --processes``. One alone has all of it."""
+"""Distribution of the model over several processes; see ``dragoman train --processes``. A single one has all of it."""
 
 
 def check(parallel: Parallel, optimizer: Any) -> None:
-    """
+    """Check that the optimizer works with the way the model is distributed.
+
     Raises:
-        ConfigError: an optimizer that has to see whole matrices, where each process has a share of them.
+        ConfigError: an optimizer that needs whole matrices, where each process has a shard of them.
     """
     if isinstance(parallel, Sharded) and not isinstance(optimizer, Adam | AdamW):
         other = kind_of(type(optimizer))
-        raise ConfigError(
-            f"train.parallel: sharded takes adam or adamw; {other} looks at whole matrices: use replicated"
-        )
+        raise ConfigError(f"train.parallel: sharded takes adam or adamw; {other} needs whole matrices: use replicated")

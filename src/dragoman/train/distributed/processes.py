@@ -1,8 +1,8 @@
-"""The processes that train together: how they find one another, agree, and leave.
+"""Process group for distributed training: how processes find one another, agree, and leave.
 
-torchrun or ``dragoman train --processes`` (``launch.py``) starts them. The first one (rank 0) reads, prepares, writes
-and speaks; what it decides it tells the others, so a mistake is told once. Whatever depends on signals, clocks or
-rounding is agreed on before it is acted on, because all of them must do the same steps.
+torchrun or ``dragoman train --processes`` (``launch.py``) starts them. The first process (rank 0) reads, prepares,
+writes and reports; it publishes its decisions to the others, so a mistake is reported once. Anything that depends on
+signals, clocks or rounding is agreed on before it is acted on, because all processes must make the same steps.
 """
 
 import contextlib
@@ -22,65 +22,66 @@ from dragoman.machine import Device, choose_device
 from dragoman.train.distributed.launch import MEETING
 
 TIMEOUT = "DRAGOMAN_TIMEOUT"
-"""In the environment: seconds that processes wait for one that is alive and does not answer, 600 if not set."""
-_TOLD = "told"
+"""Environment variable with the seconds that processes wait for one that is alive and does not answer; 600 if not
+set."""
+_ERROR_CLAIMED = "told"
 _SIGNS = ("gloo", "NCCL", "nccl", "Connection closed by peer", "Connection reset by peer", "Timed out waiting")
-"""What the group's errors have in their texts: on a CPU they are plain RuntimeErrors."""
+"""Substrings of the process group's error messages: on a CPU they are plain RuntimeErrors."""
 
 
 class SingleProcess:
-    """One process, which has nobody to wait for. ``ProcessGroup`` do the same together."""
+    """Group of one process, which never waits. ``ProcessGroup`` does the same with several."""
 
     rank, count = 0, 1
     option = ""
-    """What to add to a command that is to start as many."""
+    """Command-line option that starts the same number of processes again."""
 
     @property
     def first(self) -> bool:
-        """The one that reads, prepares, writes and speaks."""
+        """True in the process that reads, prepares, writes and reports."""
         return self.rank == 0
 
     def device(self, wanted: Device) -> torch.device:
-        """What this process computes on.
+        """Return the device that this process computes on.
 
         Raises:
             ConfigError: a GPU is asked for and there is none for this process.
         """
         return choose_device(wanted)
 
-    def largest(self, number: int) -> int:
-        """Of what all processes say."""
+    def all_reduce_max(self, number: int) -> int:
+        """Return the largest ``number`` over all processes."""
         return number
 
-    def of_first(self, number: float) -> float:
-        """What the first process says."""
+    def broadcast(self, number: float) -> float:
+        """Return the first process's ``number``."""
         return number
 
     def publish(self, what: str, text: str = "") -> None:
-        """Say something that the others ``hear``, now or later."""
+        """Publish ``text`` under a key; the others read it with ``wait_for``, now or later."""
 
     def wait_for(self, what: str) -> str:
-        """Wait until the first process ``tell``s it.
+        """Wait until the first process publishes this key and return the text.
 
         Raises:
-            ProcessLost: it leaves instead.
+            ProcessLost: another process leaves instead.
         """
-        raise AssertionError("there is nobody to hear")
+        raise AssertionError("a single process never waits for another")
 
-    def lost(self, error: Exception) -> bool:
-        """Whether ``error`` says that another process is gone."""
+    def is_process_lost(self, error: Exception) -> bool:
+        """Return True if ``error`` means that another process is gone."""
         return False
 
-    def loss(self, where: str) -> ProcessLost:
-        """What to raise then; ``where`` says how to go on."""
-        raise AssertionError("there is nobody to lose")
+    def process_lost_error(self, where: str) -> ProcessLost:
+        """Return the error to raise then; ``where`` tells the user how to continue."""
+        raise AssertionError("a single process cannot lose another")
 
 
 SINGLE_PROCESS = SingleProcess()
 
 
 class ProcessGroup(SingleProcess):
-    """This process, one of ``count`` in torch.distributed's group."""
+    """Group of torch.distributed, seen from this process, one of ``count``."""
 
     def __init__(self, store: Any, rank: int, count: int):
         self.store, self.rank, self.count = store, rank, count
@@ -98,47 +99,47 @@ class ProcessGroup(SingleProcess):
         torch.cuda.set_device(self.local)
         return torch.device("cuda", self.local)
 
-    def largest(self, number: int) -> int:
-        said = torch.tensor(number)
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return int(said)
+    def all_reduce_max(self, number: int) -> int:
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
 
-    def of_first(self, number: float) -> float:
-        said = torch.tensor(number, dtype=torch.float64)
-        dist.broadcast(said, 0)
-        return said.item()
+    def broadcast(self, number: float) -> float:
+        value = torch.tensor(number, dtype=torch.float64)
+        dist.broadcast(value, 0)
+        return value.item()
 
     def publish(self, what: str, text: str = "") -> None:
         self.store.set(what, text or " ")
 
     def wait_for(self, what: str) -> str:
         while not self.store.check([what]):  # not ``get``: preparing may take longer than any timeout
-            if self.store.check([_TOLD]):
-                raise ProcessLost("another process has left", told=True)
+            if self.store.check([_ERROR_CLAIMED]):
+                raise ProcessLost("another process has exited", told=True)
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
-    def lost(self, error: Exception) -> bool:
+    def is_process_lost(self, error: Exception) -> bool:
         text = str(error)
         return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(s in text for s in _SIGNS))
 
-    def loss(self, where: str) -> ProcessLost:
+    def process_lost_error(self, where: str) -> ProcessLost:
         return ProcessLost(f"one of {self.count} processes is gone or does not answer: {where}")
 
-    def speaks(self) -> bool:
-        """Whether this process is the first that leaves: it says why, and the others leave without a word."""
+    def claim_error_report(self) -> bool:
+        """Return True in the first process that fails: it reports the error, and the others exit silently."""
         try:
-            return self.store.add(_TOLD, 1) == 1
-        except RuntimeError:  # what the processes told one another went with the first of them
+            return self.store.add(_ERROR_CLAIMED, 1) == 1
+        except RuntimeError:  # the store went away with the first process
             return True
 
 
 @contextlib.contextmanager
 def join_group() -> Iterator[SingleProcess]:
-    """The processes that torchrun or ``--processes`` started, or this one alone.
+    """Join the process group that torchrun or ``--processes`` started; yield a group of one if there is none.
 
     Raises:
-        ConfigError: they cannot find one another.
+        ConfigError: the processes cannot find one another.
     """
     if (count := int(os.environ.get("WORLD_SIZE", "1"))) == 1:
         yield SingleProcess()
@@ -147,11 +148,11 @@ def join_group() -> Iterator[SingleProcess]:
     try:
         yield group
     except UserError as mistake:
-        if not group.speaks():
+        if not group.claim_error_report():
             raise ProcessLost(str(mistake), told=True) from mistake
         raise
     except BaseException:
-        group.speaks()
+        group.claim_error_report()
         raise
     finally:
         dist.destroy_process_group()
@@ -169,14 +170,14 @@ def _join(rank: int, count: int) -> ProcessGroup:
         where = "" if MEETING in os.environ else f" at {address}"
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"process {rank} of {count} does not find the others{where} ({reason}): see that all of them are started, "
+            f"process {rank} of {count} cannot find the others{where} ({reason}): check that all of them are started, "
             "and that the address is free and can be reached"
         ) from None
     return ProcessGroup(PrefixStore("dragoman", store), rank, count)
 
 
 def _meet(rank: int, count: int, timeout: timedelta) -> Any:
-    """Where the processes leave word for one another: a file that ``launch`` made, or torchrun's address."""
+    """Return the store in which processes publish keys: a file that ``launch`` made, or torchrun's address."""
     if MEETING in os.environ:
         return FileStore(os.environ[MEETING], count)
     store, _, _ = next(rendezvous("env://", rank, count, timeout=timeout))

@@ -1,1 +1,1 @@
-"""The page that shows a run: ``report.html`` with its charts."""
+"""Report: the page ``report.html`` that shows a run, with its charts."""

@@ -1,4 +1,4 @@
-"""A line chart as inline SVG: no script needed to see it, none from elsewhere to point at it.
+"""Line chart as inline SVG: drawn without a script, and without files from elsewhere.
 
 Colours come from the page (``.line-0`` to ``.line-3``, ``.grid``, ``.label``), so that it can be light or dark.
 """
@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 COLOURS = 4
-"""Lines of a chart at most: the page has no more colours."""
+"""Maximum number of lines in a chart: the page has no more colours."""
 WIDTH, HEIGHT = 560, 256
 LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 42
 Number = float | int
 POINTS = 400
-"""Points of a line at most; more are averaged, since a screen cannot show them."""
+"""Maximum number of points in a line; more are averaged, since a screen cannot show them."""
 _FLAT, _NOTHING = 1e-6, 1e-30
 """Values that differ by less, relative to their size or at all, are drawn as equal: no tick could tell them apart."""
 
 
 @dataclass(frozen=True)
 class ChartLine:
+    """Points of a line and its name."""
+
     name: str
     x: Sequence[int]
     y: Sequence[Number]
@@ -30,7 +32,7 @@ class ChartLine:
 
 
 def draw(title: str, lines: Sequence[ChartLine], *, axis: str = "", from_zero: bool = False) -> str:
-    """Values over steps as a ``figure`` with title and legend; says so where there is nothing to draw yet.
+    """Draw values over steps as a ``figure`` with title and legend, or a note where there is nothing to draw yet.
 
     ``axis`` names the values; without it the title does.
     """
@@ -93,7 +95,7 @@ def _thin(line: ChartLine) -> ChartLine:
 
 
 def _span(values: Sequence[Number]) -> tuple[Number, Number]:
-    """From the least to nearly the greatest value: a few outliers must not flatten the rest."""
+    """Return the range from the least to nearly the greatest value: a few outliers must not flatten the rest."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     usual = ordered[math.floor(0.98 * (len(ordered) - 1))]
@@ -106,7 +108,7 @@ def _span(values: Sequence[Number]) -> tuple[Number, Number]:
 
 
 def _ticks(low: Number, high: Number, count: int) -> list[Number]:
-    """Round numbers that reach from below ``low`` to above ``high``, ``count`` to twice as many."""
+    """Return ``count`` to twice as many round numbers, from below ``low`` to above ``high``."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
@@ -144,7 +146,7 @@ def _path(scale: _Scale, line: ChartLine, number: int) -> str:
 
 
 def short(value: Number) -> str:
-    """A number in a few characters: 12k, 0.85, 5e-4."""
+    """Format a number in a few characters: 12k, 0.85, 5e-4."""
     if value and abs(value) < 1e-3:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"

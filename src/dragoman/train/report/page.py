@@ -1,4 +1,4 @@
-"""``report.html``: a run's curves, its translations over time and its settings on one page that needs nothing else.
+"""``report.html``: a run's curves, its outputs over time and its settings on one self-contained page.
 
 The page's frame, style and script are in ``report.html`` beside this file.
 """
@@ -20,12 +20,12 @@ ReportRow = dict[str, Any]
 
 
 class ReportPoint(NamedTuple):
-    """What a task's loss is a mean over."""
+    """Unit that a task's loss is a mean over, in singular and plural."""
 
-    one: str
-    many: str
+    singular: str
+    plural: str
     writes: bool = False
-    """Whether that are tokens of a text, of which the loss is the logarithm of a perplexity."""
+    """True if the units are tokens of a text, so that the loss is the logarithm of a perplexity."""
 
 
 TOKENS = ReportPoint("token", "tokens", writes=True)
@@ -36,23 +36,23 @@ LEARNED = {
     "tagging": ReportPoint("word", "words"),
     "translation": ReportPoint("target token", "target tokens", writes=True),
 }
-"""By task; of others ``TOKENS``."""
-MOMENTS = 6
-"""Answers shown of each sample: the first, the last, and some between."""
+"""Unit by task; ``TOKENS`` for the others."""
+SHOWN_OUTPUTS = 6
+"""Outputs shown of each sample: the first, the last, and some between."""
 
 
 def write(run: RunDirectory) -> None:
-    """Write the page anew from what the run directory holds; readers see the old one or the new one."""
+    """Write the page from the contents of the run directory; readers see the old one or the new one."""
     metrics = list(Journal(run.path / "metrics.jsonl").lines())
     train = [row for row in metrics if row["kind"] == "train"]
     valid = [row for row in metrics if row["kind"] == "valid"]
     frame = Template(files("dragoman.train.report").joinpath("report.html").read_text(encoding="utf-8"))
-    says = LEARNED.get(run.config.get("task", {"kind": "translation"})["kind"], TOKENS)
+    unit = LEARNED.get(run.config.get("task", {"kind": "translation"})["kind"], TOKENS)
     page = frame.substitute(
         title=html.escape(run.path.name),
         summary=_summary(train),
-        tiles=_tiles(train, valid, says),
-        charts=_charts(train, valid, says) + _followed(run),
+        tiles=_tiles(train, valid, unit),
+        charts=_charts(train, valid, unit) + _followed(run),
         scores=_scores(run),
         samples=_samples(list(Journal(run.path / "samples.jsonl").lines())),
         preparation=_preparation(run, train),
@@ -71,19 +71,19 @@ def _summary(train: Sequence[ReportRow]) -> str:
     return f"step {step:,}" + (f" of {total:,}" if total else "")
 
 
-def _tiles(train: Sequence[ReportRow], valid: Sequence[ReportRow], says: ReportPoint) -> str:
+def _tiles(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: ReportPoint) -> str:
     tiles: list[tuple[str, str, str]] = []
     if valid:
         best = min(valid, key=lambda row: row.get("cost", row["loss"]))
         when = f"at step {best['step']:,}, the best"
-        figure = f"{best['perplexity']:.2f}" if says.writes else f"{best['loss']:.3f}"
-        tiles.append((f"validation {'perplexity' if says.writes else 'loss'}", figure, when))
+        figure = f"{best['perplexity']:.2f}" if unit.writes else f"{best['loss']:.3f}"
+        tiles.append((f"validation {'perplexity' if unit.writes else 'loss'}", figure, when))
         tiles += [(f"validation {name}", f"{value:.1f}", when) for name, value in best["scores"].items()]
     if train:
         now = train[-1]
         speed = statistics.median(row["tokens_per_second"] for row in train)
-        tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} {says.many}"))
-        tiles.append(("tokens a second", f"{speed:,.0f}", "of all that is read"))
+        tiles.append(("learning time", _duration(now["seconds"]), f"{short(now['tokens'])} {unit.plural}"))
+        tiles.append(("tokens a second", f"{speed:,.0f}", "of all text read"))
         if used := [row["utilisation"] for row in train if row.get("utilisation") is not None]:
             share = f"{100 * statistics.median(used):.0f}%"
             tiles.append(("model FLOP utilisation", share, "of this machine's peak, by products of real tokens"))
@@ -102,12 +102,12 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], says: ReportPoint) -> str:
+def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], unit: ReportPoint) -> str:
     loss = [_line("training", train, "loss"), _line("validation", valid, "loss", dots=True)]
     percent = [row | {"padding": 100 * row["padding"]} for row in train]
     used = [row | {"utilisation": 100 * row["utilisation"]} for row in train if row.get("utilisation") is not None]
     charts = [
-        draw(f"Loss per {says.one}", loss, axis="loss"),
+        draw(f"Loss per {unit.singular}", loss, axis="loss"),
         draw("Learning rate", [_line("learning rate", train, "lr")], axis="learning rate"),
         draw(
             "Gradient norm, before clipping", [_line("gradient norm", train, "grad_norm")], axis="norm", from_zero=True
@@ -133,10 +133,10 @@ def _charts(train: Sequence[ReportRow], valid: Sequence[ReportRow], says: Report
 
 
 def _followed(run: RunDirectory) -> str:
-    """Scores of every checkpoint, where ``dragoman evaluate --follow`` has left them."""
+    """Draw the scores of every checkpoint that ``dragoman evaluate --follow`` has written."""
     charts = []
     for path in sorted(run.path.glob("evaluations/*.jsonl")):
-        by_step = {row["step"]: row["scores"] for row in Journal(path).lines()}  # of two for a step, the later one
+        by_step = {row["step"]: row["scores"] for row in Journal(path).lines()}  # the later one where a step has two
         rows = [{"step": step} | by_step[step] for step in sorted(by_step)]
         names = [name for name in (rows[-1] if rows else ()) if name != "step"]
         title = f"{path.stem}: scores of every checkpoint"
@@ -152,16 +152,19 @@ def _line(name: str, rows: Iterable[ReportRow], field: str, *, dots: bool = Fals
 # ---- tables ---------------------------------------------------------------------------------------
 
 
-def _samples(looks: Sequence[ReportRow]) -> str:
-    """For each fixed sentence, what became of it at a few moments."""
-    looks = [look for look in looks if look["samples"]]
-    if not looks:
+def _samples(validations: Sequence[ReportRow]) -> str:
+    """Return a card per sample, with its output at a few validations."""
+    validations = [validation for validation in validations if validation["samples"]]
+    if not validations:
         return ""
-    count = min(MOMENTS, len(looks))
-    chosen = sorted({round(i * (len(looks) - 1) / max(count - 1, 1)) for i in range(count)})
+    count = min(SHOWN_OUTPUTS, len(validations))
+    chosen = sorted({round(i * (len(validations) - 1) / max(count - 1, 1)) for i in range(count)})
     cards = []
-    for number, sample in enumerate(looks[-1]["samples"]):
-        rows = [(look["step"], look["samples"][number]["output"]) for look in map(looks.__getitem__, chosen)]
+    for number, sample in enumerate(validations[-1]["samples"]):
+        rows = [
+            (validation["step"], validation["samples"][number]["output"])
+            for validation in map(validations.__getitem__, chosen)
+        ]
         body = "".join(f'<tr><th>{step:,}</th><td dir="auto">{html.escape(output)}</td></tr>' for step, output in rows)
         source, reference = html.escape(sample["source"]), html.escape(sample["reference"])
         cards.append(
@@ -172,14 +175,14 @@ def _samples(looks: Sequence[ReportRow]) -> str:
 
 
 def _scores(run: RunDirectory) -> str:
-    """What evaluations of this run have left beside it."""
+    """Return tables of the scores that evaluations have left in the run directory."""
     tables = []
     for path in sorted(run.path.glob("evaluations/*/scores.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = "".join(map(_score, found["scores"].values()))
         if baseline := found.get("baseline"):
-            who = html.escape(found["baseline_name"])
-            rows += f'<tr><th class="note" colspan="4">a baseline: {who}</th></tr>'
+            name_of_baseline = html.escape(found["baseline_name"])
+            rows += f'<tr><th class="note" colspan="4">a baseline: {name_of_baseline}</th></tr>'
             rows += "".join(map(_score, baseline.values()))
         name = html.escape(path.parent.name)
         size = f"{found['documents']:,} documents" if "documents" in found else f"{found['sentences']:,} sentences"
@@ -200,7 +203,7 @@ def _figure(value: float) -> str:
 
 
 def _confusion(found: ReportRow) -> str:
-    """Who is taken for whom, where labels were given."""
+    """Return the table of true against predicted labels, where there are labels."""
     if "confusion" not in found:
         return ""
     labels = [html.escape(label) for label in found["labels"]]
@@ -213,7 +216,7 @@ def _confusion(found: ReportRow) -> str:
 
 
 def _preparation(run: RunDirectory, train: Sequence[ReportRow]) -> str:
-    """What was removed from the text, and why; and how much of each source was learned from."""
+    """Return a table of the text that was removed, and why, and of each source's part in training."""
     path = run.path / "data" / "report.json"
     if not path.exists():
         return ""
@@ -224,7 +227,7 @@ def _preparation(run: RunDirectory, train: Sequence[ReportRow]) -> str:
 
 
 def _sources(stored: dict[str, ReportRow], train: Sequence[ReportRow]) -> str:
-    """Of each of several sources, what there is and how much of it was seen."""
+    """Return a table of several sources: what each holds and how much of it was learned from."""
     if len(stored) < 2:
         return ""
     seen = train[-1].get("sources", {}) if train else {}

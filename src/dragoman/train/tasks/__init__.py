@@ -1,4 +1,4 @@
-"""The lesson of each task: a further one is its file and its line here."""
+"""Task data of each task. To add a task, add its file and its line here."""
 
 from dragoman.data.tasks import (
     ClassificationTask,
@@ -33,4 +33,5 @@ TASK_DATA: dict[type, type[TaskData]] = {
 
 
 def task_data_for(cfg: RunConfig) -> type[TaskData]:
+    """Return the class that prepares and batches the data of the configured task."""
     return TASK_DATA[type(cfg.task)]

@@ -1,4 +1,4 @@
-"""Classification as a lesson: labelled texts, images or frames; accuracy and F1 on the validation set."""
+"""Classification task: labelled texts, images or frames; accuracy and F1 on the validation set."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -28,18 +28,20 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class ClassificationTaskData(ReaderTaskData):
+    """Labelled examples for classification."""
+
     learns_from, head = (LabelledTexts, LabelledArrays), heads.ClassificationHead
     scores = ("accuracy", "macro F1")
     form: LabelledExamples
 
     @classmethod
-    def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
+    def input_classes(cls, cfg: RunConfig) -> tuple[type, ...]:
         return (TokenInput,) if isinstance(cfg.data, LabelledTexts) else (PatchInput, FrameInput)
 
     @classmethod
     def outline(cls, cfg: RunConfig) -> torch.nn.Module:
         model = super().outline(cfg)
-        assert isinstance(cfg.task, ClassificationTask), "the lesson was chosen by it"
+        assert isinstance(cfg.task, ClassificationTask), "the task data was chosen by it"
         if cfg.task.problem_type != "single_label":
             raise ConfigError(
                 "task.problem_type: only single_label is trained here; the others are for imported models"
@@ -49,7 +51,7 @@ class ClassificationTaskData(ReaderTaskData):
         return model
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> LabelledExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> LabelledExamples:
         data: Any = cfg.data
         options = {"resize": data.other_sizes == "resize"} if isinstance(data, LabelledArrays) else {}
         numbers = facts.get("numbers", "|u1")
@@ -57,14 +59,14 @@ class ClassificationTaskData(ReaderTaskData):
         return LabelledExamples(material, facts["labels"])
 
     @classmethod
-    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         if isinstance(form, LabelledExamples) and isinstance(form.material, IdMaterial):
-            super().keep(folder, form, split)
+            super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return self.form.material.what
 
     def validator(self, cfg: RunConfig, device: torch.device) -> "ClassificationValidator":
@@ -72,15 +74,15 @@ class ClassificationTaskData(ReaderTaskData):
 
 
 class ClassificationValidator(ReaderValidator):
-    """How many labels are right."""
+    """Validator of classification: accuracy and macro F1."""
 
     task_data: ClassificationTaskData
 
-    def judge(self, model: EncoderModel, batch: LabelledBatch) -> tuple[torch.Tensor, float, Sequence[int]]:
+    def predict(self, model: EncoderModel, batch: LabelledBatch) -> tuple[torch.Tensor, float, Sequence[int]]:
         logits = model(batch.inputs).float()
         return F.cross_entropy(logits, batch.labels, reduction="sum"), len(logits), logits.argmax(dim=1).tolist()
 
-    def sum_up(self, answers: list[int]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[int]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         true, labels = true_labels(self.task_data.valid), self.task_data.labels
         matrix = confusion(true, np.array(answers), len(labels))
         scores = {"accuracy": 100 * accuracy(matrix), "macro F1": 100 * macro_f1(matrix)}
@@ -91,7 +93,7 @@ class ClassificationValidator(ReaderValidator):
         return scores, 1 - accuracy(matrix), samples
 
     def name(self, row: int) -> str:
-        """What a person knows the example by."""
+        """Return a description of the validation example: its text, or its number."""
         tokenizer = self.task_data.tokenizer
         return (
             tokenizer.decode(self.task_data.valid.columns["given"][row])

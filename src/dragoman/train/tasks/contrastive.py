@@ -1,4 +1,4 @@
-"""Two towers as a lesson: pairs of texts, or images with captions; how often each finds its partner among all."""
+"""Contrastive task: pairs of texts, or images with captions; recall of each item's partner among all."""
 
 import itertools
 from collections.abc import Sequence
@@ -32,6 +32,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator
 
 
 class ContrastiveTaskData(ReaderTaskData):
+    """Matched pairs for two towers."""
+
     learns_from, model = (PairsConfig, CaptionedImages), TwoTowersConfig
     scores = ("recall@1", "recall@5", "recall@1 back")
     form: MatchedExamples
@@ -57,7 +59,7 @@ class ContrastiveTaskData(ReaderTaskData):
             return _towers(cfg).sized(vocab=_vocab(cfg) or 1000).build()
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> MatchedExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> MatchedExamples:
         data = cfg.data
         resize = isinstance(data, CaptionedImages) and data.other_sizes == "resize"
         longest = getattr(data, "longest", None)
@@ -78,15 +80,15 @@ class ContrastiveTaskData(ReaderTaskData):
         return True
 
     @classmethod
-    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
         if isinstance(form, MatchedExamples) and all(
             isinstance(material, IdMaterial) for material in form.materials.values()
         ):
-            super().keep(folder, form, split)
+            super().write_held_out(folder, form, split)
         else:
             form.store(folder / "test", split.test)
 
-    def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+    def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
         towers = (("first", _towers(cfg).first), ("second", _towers(cfg).second))
         return [
             (f"model.{name}.inputs.vocab", tower.inputs.vocab, self.vocab)
@@ -98,7 +100,7 @@ class ContrastiveTaskData(ReaderTaskData):
         return _towers(cfg).sized(vocab=self.vocab)
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return "pairs"
 
     def size(self, rows: np.ndarray) -> tuple[int, int]:
@@ -115,7 +117,7 @@ def _towers(cfg: RunConfig) -> TwoTowersConfig:
 
 
 def _both(cfg: RunConfig) -> tuple[EncoderConfig, EncoderConfig]:
-    """What reads the first of each pair and what reads the second, which may be the same."""
+    """Return the towers that read the first and the second item of each pair, which may be the same."""
     towers = _towers(cfg)
     return towers.first, towers.second or towers.first
 
@@ -135,20 +137,20 @@ def _cleaned(data: PairsConfig) -> SplitExamples[Pair]:
     return replace(found, table=[("pairs read", report.read), *removed, *found.table[1:]])
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class ContrastiveValidator(ReaderValidator):
-    """How often each of the validation pairs finds its partner among all of them."""
+    """Validator of contrastive learning: recall of each pair's partner among the whole validation set."""
 
     task_data: ContrastiveTaskData
 
-    def judge(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
+    def predict(self, model: TwoTowers, batch: MatchedBatch) -> tuple[torch.Tensor, float, Sequence[Any]]:
         first, second = model.first(batch.first).float(), model.second(batch.second).float()
         summed, count = contrastive_loss(model.scale() * first @ second.T)
         return summed, float(count), list(zip(first.cpu().numpy(), second.cpu().numpy(), strict=True))
 
-    def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         first, second = (np.stack(side) for side in zip(*answers, strict=True))
         similarity = first @ second.T
         there, back = ranks(similarity), ranks(similarity.T)
@@ -166,7 +168,7 @@ class ContrastiveValidator(ReaderValidator):
         return scores, cost, samples
 
     def name(self, row: int, which: str) -> str:
-        """What a person knows one side of the pair by."""
+        """Return a description of one side of the pair: its text, or its number."""
         material = self.task_data.form.materials[which]
         stored = self.task_data.valid.columns[which].raw_row(row)
         return material.restored(stored) if isinstance(material, IdMaterial) else f"image {row + 1}"

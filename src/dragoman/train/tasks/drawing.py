@@ -1,4 +1,4 @@
-"""Which pairs each step of a translation learns from, as ``data.mixture`` and ``data.order`` have it."""
+"""Plan of the pairs that each step of a translation learns from, following ``data.mixture`` and ``data.order``."""
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from dragoman.train.recipe import PairsConfig, RunConfig
 
 
 def check(cfg: RunConfig, data: PairsConfig) -> None:
-    """
+    """Check that mixture and order fit the sources and the budget.
+
     Raises:
-        ConfigError: a mixture of other sources than there are, or one that must know how long the run is and cannot.
+        ConfigError: the mixture names other sources, or needs the run's length, unknown in minutes.
     """
     names = names_of(data.train)
     with at("data.train"):
@@ -30,15 +31,16 @@ def check(cfg: RunConfig, data: PairsConfig) -> None:
     for path, choice in (("data.mixture", data.mixture), ("data.order", data.order)):
         if isinstance(choice, Stages | EasyFirst) and isinstance(cfg.train.budget, Minutes):
             raise ConfigError(
-                f"{path}: {kind_of(type(choice))} goes by shares of the run, whose steps a budget of minutes tells too "
-                "late: give train.budget in steps or epochs"
+                f"{path}: {kind_of(type(choice))} needs the number of steps in the run, which a budget of minutes "
+                "fixes too late: give train.budget in steps or epochs"
             )
 
 
-def check_left(data: PairsConfig, left: dict[str, int]) -> None:
-    """
+def check_remaining(data: PairsConfig, left: dict[str, int]) -> None:
+    """Check that every source of the mixture has pairs left.
+
     Raises:
-        DataError: a mixture is to draw from a source of which no pair is left.
+        DataError: the mixture draws from a source with no pairs left.
     """
     for name in names_of(data.train):
         if not isinstance(data.mixture, Concatenate) and data.mixture.used(name) and not left.get(name):
@@ -49,14 +51,15 @@ def check_left(data: PairsConfig, left: dict[str, int]) -> None:
 
 
 def marks(data: PairsConfig) -> list[str]:
-    """What tokenizers of the source need besides text."""
+    """Return the special tokens that tokenizers of the source need."""
     return [*map(tag_mark, _tags(data)), *data.context.marks, *data.noise.marks]
 
 
 def check_marks(data: PairsConfig, tokenizer: Tokenizer) -> None:
-    """
+    """Check that the tokenizer has the special tokens that the data need.
+
     Raises:
-        ConfigError: a tag, a separator, or the mark of noise, that the tokenizer lacks, since it was trained before.
+        ConfigError: it lacks a tag, a separator or the mask token, because it was trained without them.
     """
     with at("data.context"):
         if data.context.marks:
@@ -75,7 +78,7 @@ def _tags(data: PairsConfig) -> list[str]:
 
 
 def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches | Rounds:
-    """The batches of every step. Where all pairs come once an epoch in no order, that needs no drawing."""
+    """Return the batches of every step. Concatenated sources in shuffled order need no drawing in rounds."""
     train, lengths, mixture, order = cfg.train, corpus.lengths, data.mixture, data.order
     if isinstance(mixture, Concatenate) and isinstance(order, Shuffled):
         return Batches(lengths, train.batch_tokens, train.seed, train.accumulate)
@@ -87,12 +90,14 @@ def plan(cfg: RunConfig, data: PairsConfig, corpus: ParallelCorpus) -> Batches |
     difficulty = order.difficulties(corpus)
     pools = [rows[np.argsort(difficulty[rows], kind="stable")] for rows in pools]
     one_pass = Batches(lengths[np.concatenate(pools)], train.batch_tokens, train.seed, train.accumulate)
-    total = train.budget.total(one_pass.steps_per_epoch) or 1  # of those that ask, see ``check``
+    total = (
+        train.budget.total(one_pass.steps_per_epoch) or 1
+    )  # ``check`` refuses choices that need it where it is unknown
     return Rounds(
         lengths,
         pools,
         shares=lambda step: mixture.shares(sizes, min(1.0, step / total)),
-        opened=lambda step: order.available(min(1.0, step / total)),
+        available=lambda step: order.available(min(1.0, step / total)),
         steps_per_epoch=one_pass.steps_per_epoch,
         tokens=train.batch_tokens,
         seed=train.seed,

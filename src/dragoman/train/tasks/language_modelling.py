@@ -1,4 +1,4 @@
-"""Language modelling as a lesson: the validation text's bits, and continuations."""
+"""Language-modelling task: bits per byte of the validation text, and continuations."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +24,12 @@ from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 SHOWN = 64
-"""Most tokens of a continuation that is shown."""
+"""Maximum number of tokens of a shown continuation."""
 
 
 class LanguageModellingTaskData(TextTaskData):
+    """Token stream for language modelling."""
+
     learns_from, model = (Texts, Instructions), TransformerConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -64,24 +66,26 @@ class LanguageModellingTaskData(TextTaskData):
 
 
 def batch_of(store: Store, rows: Sequence[PackedRow]) -> TextBatch:
+    """Return the batch of these rows, without targets where a prompt is not to be learned."""
     return collate(store.columns["text"], rows, store.columns.get("counted"))
 
 
 def _task(cfg: RunConfig) -> LanguageModellingTask:
-    assert isinstance(cfg.task, LanguageModellingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, LanguageModellingTask), "the task data was chosen by it"
     return cfg.task
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class LanguageModellingValidator(Validator):
-    """The loss on all of the validation text, also in bits; and how the model would go on at some places in it."""
+    """Validator of language modelling: the loss on all of the validation text, also in bits, and sampled
+    continuations."""
 
     def __init__(self, task_data: LanguageModellingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.cfg, self.device = task_data, cfg, device
         self.batches = task_data.batches(cfg, task_data.valid).in_order()
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (batch_of(self.task_data.valid, rows).to(self.device) for rows in self.batches)
@@ -102,7 +106,7 @@ class LanguageModellingValidator(Validator):
         length = min(SHOWN, max(1, self.task_data.task.context // 2))
         prompt = min(length, 32)
         for number, begin in enumerate(_places(text, count)):
-            ids = np.array(text.ids[begin : begin + self.asked(begin, prompt)], np.int64)
+            ids = np.array(text.ids[begin : begin + self.prompt_length(begin, prompt)], np.int64)
             if EOS in ids:
                 ids = ids[: ids.tolist().index(EOS)]
             answer = text.ids[begin + len(ids) : begin + len(ids) + length].tolist()
@@ -114,8 +118,9 @@ class LanguageModellingValidator(Validator):
             output = strategy.results()[0][0].tokens
             yield ValidationSample(tokenizer.decode(ids), tokenizer.decode(answer), tokenizer.decode(output))
 
-    def asked(self, begin: int, usual: int) -> int:
-        """Tokens of the prompt that begins there: where only answers are learned, all before the answer."""
+    def prompt_length(self, begin: int, usual: int) -> int:
+        """Return the number of prompt tokens at ``begin``: where only answers are learned, everything before the
+        answer."""
         counted = self.task_data.valid.columns.get("counted")
         if counted is None:
             return usual
@@ -123,7 +128,7 @@ class LanguageModellingValidator(Validator):
 
 
 def _places(text: Column, count: int) -> list[int]:
-    """Where documents begin, and more places between if there are too few of them."""
+    """Return the starts of documents, or evenly spaced positions if there are too few documents."""
     if len(text) >= count:
         return text.starts[np.linspace(0, len(text) - 1, count).astype(int)].tolist() if count else []
     return [int(place) for place in np.linspace(0, len(text.ids), count, endpoint=False)]

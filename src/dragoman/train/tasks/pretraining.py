@@ -1,6 +1,6 @@
-"""Pre-training as lessons: words behind masks for encoders, corrupted texts for models that read and write.
+"""Pre-training tasks: masked language modelling for encoders, denoising for encoder-decoders.
 
-What is hidden of the training text is drawn anew at each step; of the validation text it is always the same.
+Training text is corrupted anew at each step; validation text always in the same way.
 """
 
 import dataclasses
@@ -34,12 +34,14 @@ from dragoman.train.tasks.task_data import ValidationResult, Validator, mean_nll
 from dragoman.train.tasks.texts import TextTaskData
 
 HIDDEN = "▁"
-"""Shown where a word was hidden."""
+"""Shown in place of a masked word."""
 
 # ---- words behind masks ------------------------------------------------------------------------------
 
 
 class MaskedLanguageTaskData(TextTaskData):
+    """Token stream for masked language modelling."""
+
     learns_from, model = (Texts,), EncoderConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -97,7 +99,7 @@ class MaskedLanguageTaskData(TextTaskData):
 
 
 def _masked(cfg: RunConfig) -> MaskedLanguageModellingTask:
-    assert isinstance(cfg.task, MaskedLanguageModellingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, MaskedLanguageModellingTask), "the task data was chosen by it"
     return cfg.task
 
 
@@ -107,31 +109,31 @@ def _encoder(cfg: RunConfig) -> EncoderConfig:
 
 
 class MaskedLanguageValidator(Validator):
-    """The loss on words hidden from the validation text, and how many of them are guessed."""
+    """Validator of masked language modelling: the loss on masked words of the validation text, and the accuracy."""
 
     def __init__(self, task_data: MaskedLanguageTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
         self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: EncoderModel, stop: Callable[[], bool]) -> ValidationResult | None:
-        right = asked = 0
+        right = predicted = 0
 
         def nll(batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
-            nonlocal right, asked
+            nonlocal right, predicted
             head, vectors, targets = masked_features(model, batch)
             logits = head.output(vectors).float()
-            right, asked = right + int((logits.argmax(dim=1) == targets).sum()), asked + len(targets)
+            right, predicted = right + int((logits.argmax(dim=1) == targets).sum()), predicted + len(targets)
             return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), torch.tensor(len(targets))
 
         batches = (self.task_data.masked(self.task_data.valid, rows).to(self.device) for rows in self.batches)
         loss = mean_nll(nll, batches, stop)
         if loss is None or stop():
             return None
-        return ValidationResult(loss, {"guessed": 100 * right / max(asked, 1)}, list(self.filled_in(model)))
+        return ValidationResult(loss, {"guessed": 100 * right / max(predicted, 1)}, list(self.filled_in(model)))
 
     def filled_in(self, model: EncoderModel) -> Iterator[ValidationSample]:
-        """The first texts with what was hidden, as it was, and as the model fills it in."""
+        """Yield the first texts with their masks, as they were, and as the model fills them in."""
         rows = [row[:1] for batch in self.batches for row in batch.rows][: self.samples]
         if not rows:
             return
@@ -142,13 +144,15 @@ class MaskedLanguageValidator(Validator):
         true[chosen], filled[chosen] = targets, model.head.output(vectors).argmax(dim=1)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         read = batch.ids.masked_fill(chosen, self.task_data.vocabulary.mask)
         for three in zip(read.tolist(), true.tolist(), filled.tolist(), strict=True):
-            yield ValidationSample(*(shown(self.task_data.tokenizer, ids) for ids in three))
+            yield ValidationSample(*(decode_visible(self.task_data.tokenizer, ids) for ids in three))
 
 
 # ---- texts to be restored ----------------------------------------------------------------------------
 
 
 class DenoisingTaskData(TextTaskData):
+    """Token stream for denoising."""
+
     learns_from, model = (Texts,), TransformerConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
@@ -186,7 +190,7 @@ class DenoisingTaskData(TextTaskData):
         return hide(store.columns["text"], rows, self.seed, self.task.corruption, self.vocabulary)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """As long as the corrupted texts are on average."""
+        """Return the sizes for the average length of the corrupted texts."""
         lengths = self.task.corruption.lengths(np.array([int(row[0, 1]) for row in rows.rows]))
         return int(sum(side.sum() for side in lengths)), len(rows.rows) * int(sum(side.max() for side in lengths))
 
@@ -195,17 +199,17 @@ class DenoisingTaskData(TextTaskData):
 
 
 def _denoising(cfg: RunConfig) -> DenoisingTask:
-    assert isinstance(cfg.task, DenoisingTask), "the lesson was chosen by it"
+    assert isinstance(cfg.task, DenoisingTask), "the task data was chosen by it"
     return cfg.task
 
 
 class DenoisingValidator(Validator):
-    """The loss on what was hidden of the validation text, and what the model writes for some of it."""
+    """Validator of denoising: the loss on the hidden parts of the validation text, and some generated outputs."""
 
     def __init__(self, task_data: DenoisingTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.samples, self.device = task_data, cfg.train.samples, device
         self.batches = [CorruptedRows(rows, 0) for rows in task_data.batches(cfg, task_data.valid).in_order()]
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (self.task_data.hidden(self.task_data.valid, rows).to(self.device) for rows in self.batches)
@@ -220,11 +224,13 @@ class DenoisingValidator(Validator):
         limit = LengthLimit(ratio=0.0, extra=batch.target_out.shape[1])
         found = search(model, batch.source, Greedy(limit=limit))
         for source, target, (best, *_) in zip(batch.source.tolist(), batch.target_out.tolist(), found, strict=True):
-            yield ValidationSample(*(shown(self.task_data.tokenizer, ids) for ids in (source, target, best.tokens)))
+            yield ValidationSample(
+                *(decode_visible(self.task_data.tokenizer, ids) for ids in (source, target, best.tokens))
+            )
 
 
-def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """As text, with what stands for no text visible."""
+def decode_visible(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Decode ``ids``, with special tokens shown as ``HIDDEN``."""
     marks, parts, text = tokenizer.marks - {PAD, tokenizer.bos, tokenizer.eos}, [], []
     for one in ids:
         if one in marks:

@@ -1,4 +1,4 @@
-"""Question answering as a lesson: questions with their contexts; SQuAD's exact match and F1 on the validation set."""
+"""Question-answering task: questions with their contexts; SQuAD's exact match and F1 on the validation set."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -29,6 +29,8 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class QuestionAnsweringTaskData(ReaderTaskData):
+    """Questions and windows of their contexts."""
+
     learns_from, head = (Questions,), heads.SpansHead
     scores = ("exact match", "F1")
     form: EncodedQuestions
@@ -40,7 +42,7 @@ class QuestionAnsweringTaskData(ReaderTaskData):
         layout_of(cfg).check()
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> EncodedQuestions:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> EncodedQuestions:
         assert tokenizer, "texts are read"
         return EncodedQuestions(tokenizer, layout_of(cfg))
 
@@ -48,13 +50,13 @@ class QuestionAnsweringTaskData(ReaderTaskData):
     def record(cls, example: Question) -> dict[str, Any]:
         return example.record()
 
-    def settled_task(self) -> dict[str, Any]:
+    def determined_fields(self) -> dict[str, Any]:
         if self.task.unanswerable is not None:
             return {}
         return {"unanswerable": self.facts["unanswerable"]}
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return "questions and windows of contexts"
 
     def validator(self, cfg: RunConfig, device: torch.device) -> "QuestionAnsweringValidator":
@@ -62,46 +64,47 @@ class QuestionAnsweringTaskData(ReaderTaskData):
 
 
 def layout_of(cfg: RunConfig) -> ContextLayout:
+    """Return the lengths of questions, windows and strides that data and model allow."""
     data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(data, Questions), "checked before a run begins"
     return ContextLayout(min(data.longest, longest or data.longest), data.longest_question, data.stride)
 
 
 class QuestionAnsweringValidator(ReaderValidator):
-    """How many answers are right, and how much of their words."""
+    """Validator of question answering: exact match and F1."""
 
     task_data: QuestionAnsweringTaskData
 
     def __init__(self, task_data: QuestionAnsweringTaskData, cfg: RunConfig, device: torch.device):
         super().__init__(task_data, cfg, device)
         kept = task_data.folder / "valid.jsonl"
-        self.asked = read_questions(QuestionLines(path=str(kept))) if self.questions else []
-        self.windows = list(task_data.form.windows([(one.context, one.question) for one in self.asked]))
-        self.unanswerable = task_data.settled_task().get("unanswerable", task_data.task.unanswerable)
+        self.examples = read_questions(QuestionLines(path=str(kept))) if self.num_batches else []
+        self.windows = list(task_data.form.windows([(one.context, one.question) for one in self.examples]))
+        self.unanswerable = task_data.determined_fields().get("unanswerable", task_data.task.unanswerable)
 
-    def judge(self, model: EncoderModel, batch: SpanBatch) -> tuple[torch.Tensor, float, Sequence[SpanScore]]:
+    def predict(self, model: EncoderModel, batch: SpanBatch) -> tuple[torch.Tensor, float, Sequence[SpanScore]]:
         logits = model(as_fields(batch.ids))
         summed, count = span_loss(logits, batch)
         longest = self.task_data.task.longest_answer
         return summed, float(count), [best_span(*one, longest) for one in zip(logits, batch.ids, strict=True)]
 
-    def sum_up(self, answers: list[SpanScore]) -> tuple[dict[str, float], float, list[ValidationSample]]:
-        found = self.said(answers)
-        right = [[answer.text for answer in one.answers] for one in self.asked]
+    def summarize(self, answers: list[SpanScore]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        found = self.best_answers(answers)
+        right = [[answer.text for answer in one.answers] for one in self.examples]
         scores = {
             name: float(np.mean([answering.best(measure, *one) for one in zip(found, right, strict=True)]))
             for name, measure in (("exact match", answering.exact), ("F1", answering.f1))
         }
         samples = [
             ValidationSample(one.question, text[0] if text else "(no answer)", guess or "(no answer)")
-            for one, text, guess in islice(zip(self.asked, right, found, strict=True), self.shown)
+            for one, text, guess in islice(zip(self.examples, right, found, strict=True), self.shown)
         ]
         return {name: 100 * score for name, score in scores.items()}, 1 - scores["F1"], samples
 
-    def said(self, answers: list[SpanScore]) -> list[str]:
+    def best_answers(self, answers: list[SpanScore]) -> list[str]:
         rest = iter(answers)
         found: list[BestAnswer] = []
-        for one, cut in zip(self.asked, self.windows, strict=True):
-            read = [(window, next(rest)) for window in cut]
+        for one, windows in zip(self.examples, self.windows, strict=True):
+            read = [(window, next(rest)) for window in windows]
             found.append(best_answer(one.context, read, unanswerable=bool(self.unanswerable)))
         return [one.text for one in found]

@@ -1,8 +1,8 @@
-"""Lessons in which a model reads examples whole and writes nothing: what they have in common.
+"""Shared base of tasks whose model reads whole examples and generates no text.
 
-runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (such as the labels)   report.json
+    runs/NAME/data/   train/   valid/ (stores)   valid.jsonl   test.jsonl   facts.json (labels etc.)   report.json
 
-A task adds which data and which head it takes, the form its examples have in a store, and how answers are judged.
+A task defines which data and which head it takes, how its examples are stored, and how predictions are scored.
 """
 
 import dataclasses
@@ -36,30 +36,32 @@ from dragoman.train.tasks.task_data import (
     TaskData,
     ValidationResult,
     Validator,
-    earlier_tokenizers,
     finite,
-    learned_tokenizer,
+    train_tokenizer,
+    warm_start_tokenizers,
 )
 from dragoman.train.tasks.translation import in_order
 
 
 class ReaderTaskData(TaskData):
+    """Data of a task whose model reads whole examples."""
+
     model: type = EncoderConfig
     head: type
-    """The kind of head that the task takes."""
+    """Class of head that the task takes."""
     inputs: tuple[type, ...] = (TokenInput,)
-    """The kinds of inputs that it takes."""
+    """Classes of model inputs that the task takes."""
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.task: Any = cfg.task
         self.tokenizer = run.tokenizers()[0] if run.tokenizer_files() else None
         self.folder = run.path / FOLDER
         self.facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_bytes())
-        self.form = self.form_of(cfg, self.tokenizer, self.facts)
+        self.form = self.store_for(cfg, self.tokenizer, self.facts)
         self.train, self.valid = (Store.open(self.folder / name) for name in ("train", "valid"))
         self.lengths = self.form.lengths(self.train)
 
-    # ---- before a run -----------------------------------------------------------------------------
+    # ---- checks before a run ----------------------------------------------------------------------
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
@@ -68,11 +70,12 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def check_inputs(cls, cfg: RunConfig) -> None:
-        """
+        """Check that the model reads the kind of input that the data are.
+
         Raises:
-            ConfigError: a model that reads something else than the data are.
+            ConfigError: the model reads another kind of input.
         """
-        if not isinstance(encoder(cfg).inputs, wanted := cls.inputs_of(cfg)):
+        if not isinstance(encoder(cfg).inputs, wanted := cls.input_classes(cfg)):
             kinds = " or ".join(map(kind_of, wanted))
             raise ConfigError(f"model.inputs: {kind_of(type(cfg.data))} are read by inputs of the kind {kinds}")
 
@@ -86,14 +89,14 @@ class ReaderTaskData(TaskData):
             return model.sized(vocab=vocab or 1000, classes=classes or 2).build()
 
     @classmethod
-    def inputs_of(cls, cfg: RunConfig) -> tuple[type, ...]:
-        """The kinds of inputs that read ``cfg.data``."""
+    def input_classes(cls, cfg: RunConfig) -> tuple[type, ...]:
+        """Return the classes of model inputs that read ``cfg.data``."""
         return cls.inputs
 
     @classmethod
     @abstractmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> ExampleStore:
-        """How examples lie in the stores."""
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> ExampleStore:
+        """Return the store that encodes the examples."""
 
     @classmethod
     def open(cls, cfg: RunConfig, run: RunDirectory) -> "ReaderTaskData":
@@ -104,10 +107,10 @@ class ReaderTaskData(TaskData):
     @classmethod
     def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         if not (run.path / FOLDER).is_dir():
-            yield from cls.make_ready(cfg, run)
+            yield from cls.build_stores(cfg, run)
 
     @classmethod
-    def make_ready(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
+    def build_stores(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
         yield Preparing("reading")
         found = cls.find(cfg)
         yield Notice("; ".join(f"{what} {count:,}" for what, count in found.table))
@@ -117,24 +120,25 @@ class ReaderTaskData(TaskData):
         if cls.reads_text(cfg):
             yield Preparing("training the tokenizer")
             if cfg.start_from:
-                tokenizer = (yield from earlier_tokenizers(cfg.start_from, cls._texts(found.split.train)))[0]
+                tokenizer = (yield from warm_start_tokenizers(cfg.start_from, cls._texts(found.split.train)))[0]
             else:
-                tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: cls._texts(found.split.train))
+                tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: cls._texts(found.split.train))
             run.write_tokenizers(tokenizer, tokenizer)
         yield Preparing("storing what was read")
-        form = cls.form_of(cfg, tokenizer, found.facts)
+        form = cls.store_for(cfg, tokenizer, found.facts)
         with durable.folder(run.path / FOLDER) as folder:
             for name, examples in (("train", found.split.train), ("valid", found.split.valid)):
                 form.store(folder / name, examples)
-            cls.keep(folder, form, found.split)
+            cls.write_held_out(folder, form, found.split)
             durable.write(folder / "facts.json", json.dumps(found.facts, ensure_ascii=False).encode())
             durable.write(folder / "report.json", json.dumps({"table": found.table}, indent=1).encode())
 
     @classmethod
     def find(cls, cfg: RunConfig) -> SplitExamples[Any]:
-        """
+        """Read and split the examples.
+
         Raises:
-            DataError: files that cannot be read, or too few examples.
+            DataError: a file cannot be read, or there are too few examples.
         """
         data: Any = cfg.data
         return data.split()
@@ -145,7 +149,7 @@ class ReaderTaskData(TaskData):
 
     @classmethod
     def texts_of(cls, example: Any) -> Sequence[str]:
-        """What a tokenizer learns from."""
+        """Return the texts of an example, for training the tokenizer."""
         return example.texts
 
     @classmethod
@@ -153,29 +157,29 @@ class ReaderTaskData(TaskData):
         return isinstance(encoder(cfg).inputs, TokenInput)
 
     @classmethod
-    def keep(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
-        """What is examined with, as it was given."""
+    def write_held_out(cls, folder: Path, form: ExampleStore, split: PairSplit[Any]) -> None:
+        """Write the held-out examples as they were given, for validation and evaluation."""
         for name, examples in (("valid", split.valid), ("test", split.test)):
             lines = (json.dumps(cls.record(example), ensure_ascii=False) + "\n" for example in examples)
             durable.write(folder / f"{name}.jsonl", "".join(lines).encode())
 
     @classmethod
     def record(cls, example: Any) -> dict[str, Any]:
-        """An example as a line of JSON, which can be read again."""
+        """Return an example as a JSON object that can be read again."""
         return example._asdict()
 
     # ---- learning ---------------------------------------------------------------------------------
 
     def fill(self, cfg: RunConfig) -> RunConfig:
-        for path, given, found in self.decided(cfg):
+        for path, given, found in self.determined_sizes(cfg):
             if given not in (None, found):
                 raise ConfigError(f"{path}: {given} given, but the data have {found}: leave it out, it is filled in")
         model = self.sized(cfg)
-        task = dataclasses.replace(cfg.task, **self.settled_task())
+        task = dataclasses.replace(cfg.task, **self.determined_fields())
         return resolve_auto(dataclasses.replace(cfg, task=task, model=model), width(model))
 
-    def decided(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
-        """Path, what the run file says there or None, and what it has to be."""
+    def determined_sizes(self, cfg: RunConfig) -> list[tuple[str, Any, Any]]:
+        """Return sizes that the data determine: path, the run file's value or None, and the required value."""
         model = encoder(cfg)
         found: list[tuple[str, Any, Any]] = []
         if self.tokenizer:
@@ -185,12 +189,12 @@ class ReaderTaskData(TaskData):
             found.append(("model.head.classes", getattr(model.head, "classes", None), len(labels)))
         return found
 
-    def settled_task(self) -> dict[str, Any]:
-        """The fields of the task that the data decide."""
+    def determined_fields(self) -> dict[str, Any]:
+        """Return the fields of the task that the data determine."""
         return {"labels": self.labels} if self.labels else {}
 
     def sized(self, cfg: RunConfig) -> Any:
-        """The model with all sizes that the data decide."""
+        """Return the model with all sizes that the data determine."""
         return encoder(cfg).sized(vocab=self.vocab, classes=len(self.labels) or None)
 
     @property
@@ -202,13 +206,13 @@ class ReaderTaskData(TaskData):
         return tuple(self.facts.get("labels", ()))
 
     @property
-    def noun(self) -> str:
-        """What there is in the stores."""
+    def unit(self) -> str:
+        """Return the word for the stored examples, in the plural."""
         return "examples"
 
     @property
     def summary(self) -> str:
-        counts = f"{len(self.train):,} {self.noun} to train on, {len(self.valid):,} to validate"
+        counts = f"{len(self.train):,} {self.unit} to train on, {len(self.valid):,} to validate"
         labels = f"; {len(self.labels)} labels" if self.labels else ""
         return counts + labels + (f"; vocabulary {len(self.tokenizer):,}" if self.tokenizer else "")
 
@@ -232,33 +236,33 @@ def width(model: Any) -> int:
     return model.dim if isinstance(model, EncoderConfig) else model.first.dim
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class ReaderValidator(Validator):
-    """The loss on all of the validation set, and what the task makes of the answers."""
+    """Validator over the whole validation set: the loss, and the task's scores."""
 
     def __init__(self, task_data: ReaderTaskData, cfg: RunConfig, device: torch.device):
         self.task_data, self.shown, self.device = task_data, cfg.train.samples, device
         self.batches = list(in_order(task_data.form.lengths(task_data.valid), cfg.train.batch_tokens))
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: nn.Module, stop: Callable[[], bool]) -> ValidationResult | None:
         summed, count, answers = 0.0, 0.0, {}
         for rows in self.batches:
             if stop():
                 return None
-            loss, n, found = self.judge(model, self.task_data.form.batch(self.task_data.valid, rows).to(self.device))
+            loss, n, found = self.predict(model, self.task_data.form.batch(self.task_data.valid, rows).to(self.device))
             summed, count = summed + loss.item(), count + n
             answers |= dict(zip(rows.tolist(), found, strict=True))
-        scores, cost, samples = self.sum_up([answers[row] for row in range(len(answers))])
+        scores, cost, samples = self.summarize([answers[row] for row in range(len(answers))])
         return ValidationResult(finite(summed / max(count, 1)), scores, samples, cost)
 
     @abstractmethod
-    def judge(self, model: Any, batch: Any) -> tuple[torch.Tensor, float, Sequence[Any]]:
-        """The plain loss, summed, and its count; and of each row the answer."""
+    def predict(self, model: Any, batch: Any) -> tuple[torch.Tensor, float, Sequence[Any]]:
+        """Return the summed plain loss, its count, and a prediction for each row."""
 
     @abstractmethod
-    def sum_up(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
-        """Figures of the answers to all rows, in their order; what the best checkpoint is chosen by, the lower the
-        better; and some examples."""
+    def summarize(self, answers: list[Any]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+        """Return scores of the predictions for all rows, in row order; the cost that chooses the best checkpoint, lower
+        is better; and some samples."""

@@ -1,4 +1,4 @@
-"""Tagging as a lesson: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
+"""Tagging task: sentences with a label for each word; accuracy, and F1 of spans or of labels."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -20,17 +20,19 @@ from dragoman.train.tasks.reading import ReaderTaskData, ReaderValidator, encode
 
 
 class TaggingTaskData(ReaderTaskData):
+    """Sentences with a label for each word."""
+
     learns_from, head = (TaggedTexts,), heads.TaggingHead
     scores = ("accuracy",)
 
     @classmethod
-    def form_of(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> TaggedExamples:
+    def store_for(cls, cfg: RunConfig, tokenizer: Tokenizer | None, facts: dict[str, Any]) -> TaggedExamples:
         data, longest = cfg.data, encoder(cfg).inputs.position.length  # pyright: ignore[reportAttributeAccessIssue]
         assert isinstance(data, TaggedTexts) and tokenizer, "checked before a run begins"
         return TaggedExamples(tokenizer, facts["labels"], min(data.longest, longest or data.longest))
 
     @property
-    def noun(self) -> str:
+    def unit(self) -> str:
         return "sentences"
 
     def validator(self, cfg: RunConfig, device: torch.device) -> "TaggingValidator":
@@ -38,16 +40,16 @@ class TaggingTaskData(ReaderTaskData):
 
 
 class TaggingValidator(ReaderValidator):
-    """How many words have the right label, and how well spans are found."""
+    """Validator of tagging: accuracy of word labels, and F1 of spans or of labels."""
 
-    def judge(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
+    def predict(self, model: EncoderModel, batch: TaggedBatch) -> tuple[torch.Tensor, float, Sequence[np.ndarray]]:
         logits = model(batch.ids)
         summed, count = word_loss(logits, batch)
-        told = batch.labels != IGNORE
-        rows = [row[told[i]].cpu().numpy() for i, row in enumerate(logits.argmax(dim=2))]
+        labelled = batch.labels != IGNORE
+        rows = [row[labelled[i]].cpu().numpy() for i, row in enumerate(logits.argmax(dim=2))]
         return summed, float(count), rows
 
-    def sum_up(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
+    def summarize(self, answers: list[np.ndarray]) -> tuple[dict[str, float], float, list[ValidationSample]]:
         labels, true = self.task_data.labels, self.true()
         matrix = confusion(np.concatenate(true), np.concatenate(answers), len(labels))
         right = accuracy(matrix)
@@ -73,7 +75,7 @@ class TaggingValidator(ReaderValidator):
 
 
 def span_f1(true: Sequence[Sequence[str]], guessed: Sequence[Sequence[str]]) -> float:
-    """The harmonic mean of precision and recall of spans, all kinds together; 0 where there are none."""
+    """Return the harmonic mean of precision and recall of spans, all kinds together; 0 where there are none."""
     pairs = [(spans(t), spans(g)) for t, g in zip(true, guessed, strict=True)]
     right, total = sum(len(t & g) for t, g in pairs), sum(len(t) + len(g) for t, g in pairs)
     return 2 * right / total if total else 0.0

@@ -1,10 +1,11 @@
-"""What a task brings to a run: its text made ready in the run directory, the batches of each step, and its examination.
+"""Task data: a task's prepared text in the run directory, the batches of each step, and its validator.
 
-``Run`` knows no task; it asks the lesson. A further task is a file with a ``TaskData`` and a line in ``__init__.py``.
+``Trainer`` knows no task; it calls a ``TaskData``. To add a task, add a file with a ``TaskData`` and a line in
+``__init__.py``.
 
-    runs/NAME/data/   what the lesson has prepared, and report.json: what was read, kept and left out
+    runs/NAME/data/   prepared text, and report.json: what was read, kept and left out
 
-The folder takes its name when all of it is there, so a run that died while preparing begins anew.
+The folder gets its name once it is complete, so a run that died while preparing starts over.
 """
 
 import math
@@ -29,60 +30,60 @@ from dragoman.train.warm_start import WarmStart
 
 FOLDER = "data"
 SHOWN = 1000
-"""Texts of each side by which a vocabulary that has grown is compared with what it was."""
+"""Texts per side on which a vocabulary that has grown is compared with the earlier one."""
 
 
 class StepPlan(Protocol):
-    """Which rows each step learns from: a function of text, seed and step alone."""
+    """Plan of the rows that each step learns from: a function of text, seed and step alone."""
 
     steps_per_epoch: int
 
     @property
     def padding_share(self) -> float:
-        """Of the positions that the model computes on, how many are padding."""
+        """Fraction of the positions that the model computes that are padding."""
         ...
 
     def at(self, step: int) -> Sequence[Any]:
-        """What ``TaskData.batch`` makes each of the step's micro-batches of. Steps count from 0."""
+        """Return the rows of each of the step's micro-batches, for ``TaskData.batch``. Steps count from 0."""
         ...
 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """How a model does on the validation set."""
+    """Result of a validation."""
 
     loss: float
     scores: dict[str, float]
     samples: list[ValidationSample]
     cost: float | None = None
-    """What the best checkpoint is chosen by, the lower the better; None for the loss."""
+    """Value that the best checkpoint is chosen by, lower is better; None for the loss."""
 
     def by(self, best_by: str | None) -> float:
-        """The same, as ``train.best_by`` has it."""
+        """Return the value to minimise under ``train.best_by``."""
         if best_by is None:
             return self.loss if self.cost is None else self.cost
         return self.loss if best_by == "loss" else 1 - self.scores[best_by] / 100
 
 
 class TaskData(ABC):
-    """A task's data, ready to be learned from. ``prepare`` makes what ``open`` finds."""
+    """A task's data, ready to be learned from. ``prepare`` writes what ``open`` reads."""
 
     learns_from: tuple[type, ...]
-    """The kinds of ``data`` that the task takes."""
+    """Classes of ``data`` that the task takes."""
     model: type
-    """The family of models that it takes."""
+    """Class of model configuration that the task takes."""
     scores: tuple[str, ...] = ()
-    """Figures in percent, the higher the better, that ``train.best_by`` may name."""
+    """Scores in percent, higher is better, that ``train.best_by`` may name."""
     gives_fields: bool = False
-    """True where tokens are told apart by the part of a row that they stand in."""
+    """True where each token has a field: the part of a row that it belongs to."""
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
-        """Look for what does not fit, before anything is begun.
+        """Check the configuration before anything is written.
 
         Raises:
-            ConfigError: another kind of data or model than the task takes, sizes that do not fit one another, or a
-                figure that the task does not have.
+            ConfigError: the task takes another kind of data or model, sizes do not fit one another, or the
+                task has no such score.
         """
         for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, (cls.model,))):
             if not isinstance(given, wanted):
@@ -114,7 +115,7 @@ class TaskData(ABC):
     @classmethod
     @abstractmethod
     def outline(cls, cfg: RunConfig) -> nn.Module:
-        """The model in shape alone, without memory for its weights.
+        """Build the model on the meta device, without memory for its weights.
 
         Raises:
             ConfigError: sizes that do not fit one another, with the path.
@@ -123,7 +124,7 @@ class TaskData(ABC):
     @classmethod
     @abstractmethod
     def prepare(cls, cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
-        """Do what has not been done yet; a line for each stage.
+        """Prepare what is not prepared yet; yield a line for each stage.
 
         Raises:
             DataError: text that cannot be read, or too little of it left.
@@ -132,30 +133,30 @@ class TaskData(ABC):
     @classmethod
     @abstractmethod
     def open(cls, cfg: RunConfig, run: RunDirectory) -> "TaskData":
-        """What ``prepare`` has left in the run directory."""
+        """Open what ``prepare`` has written to the run directory."""
 
     @abstractmethod
     def fill(self, cfg: RunConfig) -> RunConfig:
-        """``cfg`` with all that only the data can tell."""
+        """Return ``cfg`` with everything that only the data determine."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """How much there is, for the line that a run begins with."""
+        """Summary of the amount of data, for a run's first line."""
 
     @abstractmethod
     def plan(self, cfg: RunConfig) -> StepPlan: ...
 
     @abstractmethod
     def batch(self, rows: Any) -> Any:
-        """The tensors of a micro-batch, with ``to(device)``."""
+        """Return the tensors of a micro-batch, with ``to(device)``."""
 
     @abstractmethod
     def size(self, rows: Any) -> tuple[int, int]:
-        """Positions of the micro-batch that are not padding, and all of them."""
+        """Return the number of the micro-batch's positions that are not padding, and of all positions."""
 
     def origins(self, rows: Any) -> dict[str, int]:
-        """How many of the micro-batch's tokens, on either side, are from each source, where there are several."""
+        """Return the micro-batch's tokens, on either side, by source, where there are several."""
         return {}
 
     @abstractmethod
@@ -163,22 +164,22 @@ class TaskData(ABC):
 
 
 class Validator(ABC):
-    """The same questions each time; none of them changes the model."""
+    """Validator of a model on the same examples each time; it never changes the model."""
 
-    questions: int
-    """Batches; 0 where there is nothing to validate with."""
+    num_batches: int
+    """Number of batches; 0 where there is no validation data."""
 
     @abstractmethod
     def validate(self, model: Any, stop: Callable[[], bool]) -> ValidationResult | None:
-        """None if ``stop`` said so meanwhile."""
+        """Return the result; None if ``stop`` became true meanwhile."""
 
 
-def earlier_tokenizers(
+def warm_start_tokenizers(
     init: WarmStart, sources: Iterable[str], targets: Iterable[str] = ()
 ) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
-    """Those of the run that this one begins with, which learn from the texts if they are to grow; a line says what that
-    does for the first few of these."""
-    sides = [_Remembering(sources), _Remembering(targets)]
+    """Return the tokenizers of the run that this one starts from, extended from the texts if configured; report the
+    effect on the first texts."""
+    sides = [_FirstTexts(sources), _FirstTexts(targets)]
     made = init.tokenizers(*sides)
     for old, new in zip(RunDirectory.open(init.run).tokenizers(), made, strict=True):
         if len(new) > len(old):
@@ -194,10 +195,11 @@ def earlier_tokenizers(
     return made
 
 
-def learned_tokenizer(
+def train_tokenizer(
     cfg: TokenizerConfig, texts: Callable[[], Iterable[str]], marks: Sequence[str] = (), setting: str = "tokenizer"
 ) -> Generator[Notice, None, Tokenizer]:
-    """A tokenizer for ``texts``, as large as ``cfg`` has it, or as they yield; a line says where that is less."""
+    """Train a tokenizer for ``texts``, with the vocabulary of ``cfg`` or as large as they yield; report where that is
+    less."""
     wanted = cfg
     while True:
         try:
@@ -216,8 +218,8 @@ def learned_tokenizer(
     return tokenizer
 
 
-class _Remembering:
-    """Texts that pass by, and the first few of them."""
+class _FirstTexts:
+    """Iterable of texts that remembers the first few."""
 
     def __init__(self, texts: Iterable[str]):
         self.texts, self.first = texts, list[str]()
@@ -230,10 +232,10 @@ class _Remembering:
 
 
 def mean_nll(nll: Callable[[Any], tuple[Any, Any]], batches: Any, stop: Callable[[], bool]) -> float | None:
-    """Over all tokens of all ``batches``; None if ``stop`` said so meanwhile.
+    """Return the mean over all tokens of all ``batches``; None if ``stop`` became true meanwhile.
 
     Raises:
-        Diverged: it is not a number.
+        Diverged: the mean is not finite.
     """
     summed, count = 0.0, 0.0
     for batch in batches:

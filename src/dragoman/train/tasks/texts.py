@@ -1,4 +1,4 @@
-"""Plain text as the material of a lesson: documents, or prompts with answers, tokenized into one stream.
+"""Shared base of tasks on plain text: documents, or prompts with answers, tokenized into one stream.
 
 runs/NAME/data/   train/   valid/ (token stores)   report.json
 """
@@ -19,14 +19,14 @@ from dragoman.text.store import Store, chunks, create_store
 from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
 from dragoman.train.events import Notice, Preparing
 from dragoman.train.recipe import RunConfig
-from dragoman.train.tasks.task_data import FOLDER, TaskData, earlier_tokenizers, learned_tokenizer
+from dragoman.train.tasks.task_data import FOLDER, TaskData, train_tokenizer, warm_start_tokenizers
 
 CHUNK = 1000
 """Documents in memory while they are encoded."""
 
 
 class TextTaskData(TaskData):
-    """A lesson on text alone."""
+    """Data of a task on text alone."""
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         self.cfg = cfg
@@ -35,7 +35,7 @@ class TextTaskData(TaskData):
 
     @classmethod
     def marks(cls, cfg: RunConfig) -> Sequence[str]:
-        """What the tokenizer must have besides text."""
+        """Return the special tokens that the tokenizer must have."""
         return ()
 
     @classmethod
@@ -72,27 +72,27 @@ def _prepare(cfg: RunConfig, run: RunDirectory, marks: Sequence[str]) -> Iterato
         if line:
             yield Notice(line)
     yield Preparing("training the tokenizer")
-    # Of a document its text, of a pair both.
+    # documents have one text, pairs have two; the tokenizer is trained on all of them
     if cfg.start_from:
-        tokenizer = (yield from earlier_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
+        tokenizer = (yield from warm_start_tokenizers(cfg.start_from, itertools.chain.from_iterable(train)))[1]
     else:
-        tokenizer = yield from learned_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
+        tokenizer = yield from train_tokenizer(cfg.tokenizer, lambda: itertools.chain.from_iterable(train), marks)
     run.write_tokenizers(tokenizer, tokenizer)
     yield Preparing("storing the tokens")
     table: list[tuple[str, int]] = [(f"removed: {why}", n) for why, n in removed.items()]
     with durable.folder(run.path / FOLDER) as folder:
-        for name, use, some in (("train", "training", train), ("valid", "validation", valid)):
-            facts = _way_to_store(data)(folder / name, some, tokenizer)
+        for name, use, examples in (("train", "training", train), ("valid", "validation", valid)):
+            facts = _storing_function(data)(folder / name, examples, tokenizer)
             table += [(f"{what} for {use}", count) for what, count in facts.items() if what != "bytes"]
         durable.write(folder / "report.json", json.dumps({"table": table}, indent=1).encode())
 
 
-def _way_to_store(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
+def _storing_function(data: Texts | Instructions) -> Callable[..., dict[str, int]]:
     return partial(store_answers, between=data.between) if isinstance(data, Instructions) else store_documents
 
 
 def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> dict[str, int]:
-    """Each from bos to eos; how much there is in all."""
+    """Store each document from bos to eos; return the totals."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens", "characters", "bytes"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
     with create_store(folder, {"text": len(tokenizer)}) as store:
@@ -109,14 +109,14 @@ def store_documents(folder: Path, documents: Iterable[Document], tokenizer: Toke
 
 
 def store_answers(folder: Path, pairs: Iterable[Pair], tokenizer: Tokenizer, *, between: str) -> dict[str, int]:
-    """Each from bos to eos, the prompt marked as not to be learned; how much there is in all."""
+    """Store each pair from bos to eos, with the prompt marked as not to be learned; return the totals."""
     facts: dict[str, int] = dict.fromkeys(("documents", "tokens"), 0)
     before = tokenizer.frame(PROMPT_FRAME).before
     with create_store(folder, {"text": len(tokenizer), "counted": 2}) as store:
         for chunk in chunks(pairs, CHUNK):
-            asked = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
+            prompts = [[*before, *ids] for ids in tokenizer.encode_batch([pair.source + between for pair in chunk])]
             answers = [[*ids, EOS] for ids in tokenizer.encode_batch([pair.target for pair in chunk])]
-            both = list(zip(asked, answers, strict=True))
+            both = list(zip(prompts, answers, strict=True))
             rows = [a + b for a, b in both]
             store.write(text=rows, counted=[[0] * len(a) + [1] * len(b) for a, b in both])
             facts["documents"] += len(rows)

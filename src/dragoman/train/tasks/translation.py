@@ -1,4 +1,4 @@
-"""Translation as a lesson: pairs cleaned, split and tokenized; validation sentences translated and scored.
+"""Translation task: pairs cleaned, split and tokenized; validation sentences translated and scored.
 
 runs/NAME/data/   train/   valid/ (token stores)   valid.jsonl   test.jsonl   hard.jsonl (text)   report.json
 """
@@ -42,13 +42,15 @@ from dragoman.train.tasks.task_data import (
     TaskData,
     ValidationResult,
     Validator,
-    earlier_tokenizers,
-    learned_tokenizer,
     mean_nll,
+    train_tokenizer,
+    warm_start_tokenizers,
 )
 
 
 class TranslationTaskData(TaskData):
+    """Sentence pairs for translation."""
+
     learns_from, model = (PairsConfig,), TransformerConfig
     scores = ("BLEU", "chrF")
 
@@ -96,7 +98,7 @@ class TranslationTaskData(TaskData):
         return self.noise.batch(self.train, rows, self.seed, self.source_tokenizer)
 
     def size(self, rows: CorruptedRows) -> tuple[int, int]:
-        """Without noise, which may drop some."""
+        """Return the sizes without noise, which may drop some tokens."""
         lengths = self.train.lengths[rows.rows]
         return int(lengths.sum()), int(len(rows.rows) * lengths.max(axis=0).sum())
 
@@ -124,7 +126,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
     yield Preparing("training the tokenizer")
     if cfg.start_from:
         sources, targets = ((pair.pair[side] for pair in split.train) for side in (0, 1))
-        source, target = yield from earlier_tokenizers(cfg.start_from, sources, targets)
+        source, target = yield from warm_start_tokenizers(cfg.start_from, sources, targets)
     else:
         source, target = yield from _train_tokenizers(cfg, split.train)
     drawing.check_marks(_pairs(cfg), source)
@@ -143,7 +145,7 @@ def _prepare(cfg: RunConfig, run: RunDirectory) -> Iterator[Preparing | Notice]:
             )
             report[f"{name} pairs too long for the model"] = corpus.left_out
             if name == "train":
-                drawing.check_left(_pairs(cfg), corpus.sources)
+                drawing.check_remaining(_pairs(cfg), corpus.sources)
                 report["sources"] = corpus.tokens()
             if corpus.left_out:
                 yield Notice(f"{name}: {corpus.left_out:,} pairs left out: the model takes at most {longest} tokens")
@@ -161,7 +163,7 @@ def _pairs(cfg: RunConfig) -> PairsConfig:
 
 
 def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
-    """Training, validation and test pairs; what was removed on the way goes into ``report``."""
+    """Return training, validation and test pairs; write what was removed into ``report``."""
     pairs, cleaned = _cleaned(cfg)
     report["cleaning"] = dataclasses.asdict(cleaned)
     report["lines"] = [f"cleaning: {cleaned}"]
@@ -176,7 +178,7 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
         for source in (cfg.valid, cfg.test)
     )
     if given := [*(test or ()), *(valid or ())]:
-        pairs = _without(pairs, given, cfg, report)
+        pairs = _remove_overlap(pairs, given, cfg, report)
     may = {name for name, source in zip(names_of(cfg.train), cfg.train, strict=True) if may_hold_out(source)}
     counts = dataclasses.replace(
         cfg.hold_out, valid=cfg.hold_out.valid if valid is None else 0, test=cfg.hold_out.test if test is None else 0
@@ -197,22 +199,23 @@ def _split(cfg: PairsConfig, report: dict[str, Any]) -> PairSplit[Sourced]:
 
 
 def _with_context(pairs: list[Sourced]) -> str:
-    """
+    """Return a line on how many pairs have context.
+
     Raises:
-        DataError: none of them has any.
+        DataError: no pair has context.
     """
     some = sum(bool(pair.context) for pair in pairs)
     if not some:
         raise DataError(
-            "data.context: no pair has a sentence before it: sources are to have their sentences in the order of "
-            "documents, with an empty line between two, or a column that tells them apart (document)"
+            "data.context: no pair has a sentence before it: context needs sources with their sentences in the order "
+            "of documents, with an empty line between two, or a column that tells them apart (document)"
         )
     return f"context: {some:,} of {len(pairs):,} pairs have sentences before them"
 
 
 def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
-    """Sources with the same tags are cleaned as one text: what is a duplicate, a conflict or an unusual length is a
-    question about translations into the same language."""
+    """Clean the training sources; those with the same tags as one text. Duplicates, conflicts and unusual lengths are
+    judged among translations into the same language."""
     pairs, reports = [], []
     sourced = list(zip(names_of(cfg.train), cfg.train, strict=True))
     for tags in dict.fromkeys(tags_of(source) for source in cfg.train):
@@ -223,7 +226,7 @@ def _cleaned(cfg: PairsConfig) -> tuple[list[Sourced], CleanReport]:
 
 
 def _prefixed(pairs: Iterable[Sourced], sources: Mapping[str, PairSource]) -> list[Sourced]:
-    """With what their source has before each text, which is no business of cleaning's."""
+    """Add each source's prefix to its texts, after cleaning, which must not see it."""
     prefixes = {name: prefix_of(source) for name, source in sources.items()}
     return [pair._replace(source=prefix + pair.source) if (prefix := prefixes[pair.origin]) else pair for pair in pairs]
 
@@ -235,40 +238,40 @@ def _sourced(sources: Sequence[tuple[str, PairSource]], context: NoContext | Sen
             yield Sourced(*pair, name, tags, before)
 
 
-def _without(pairs: list[Sourced], given: list[Sourced], cfg: PairsConfig, report: dict[str, Any]) -> list[Sourced]:
+def _remove_overlap(
+    pairs: list[Sourced], given: list[Sourced], cfg: PairsConfig, report: dict[str, Any]
+) -> list[Sourced]:
     overlap = Overlap()
-    apart = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
+    remaining = list(without_overlap(pairs, given, cfg.hold_out.near, overlap))
     report["overlap"] = dataclasses.asdict(overlap)
     verb = {"drop": "removed", "keep": "kept"}[cfg.overlap]
     report["lines"].append(
-        f"training pairs like one of the validation or test set: {len(pairs) - len(apart):,}, {verb}"
+        f"training pairs like one of the validation or test set: {len(pairs) - len(remaining):,}, {verb}"
     )
-    return apart if cfg.overlap == "drop" else pairs
+    return remaining if cfg.overlap == "drop" else pairs
 
 
 def _train_tokenizers(cfg: RunConfig, pairs: list[Sourced]) -> Generator[Notice, None, tuple[Tokenizer, Tokenizer]]:
     marks = drawing.marks(_pairs(cfg))
     if cfg.target_tokenizer is None:
-        joint = yield from learned_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
+        joint = yield from train_tokenizer(cfg.tokenizer, lambda: (t for pair in pairs for t in pair.pair), marks)
         return joint, joint
-    source = yield from learned_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
-    targets = learned_tokenizer(
-        cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer"
-    )
+    source = yield from train_tokenizer(cfg.tokenizer, lambda: (pair.source for pair in pairs), marks)
+    targets = train_tokenizer(cfg.target_tokenizer, lambda: (pair.target for pair in pairs), setting="target_tokenizer")
     return source, (yield from targets)
 
 
-# ---- examining ------------------------------------------------------------------------------------
+# ---- validation -----------------------------------------------------------------------------------
 
 
 class TranslationValidator(Validator):
-    """The loss on all validation pairs; some of them translated and, if asked for, scored."""
+    """Validator of translation: the loss on all validation pairs; some are translated and, if configured, scored."""
 
     def __init__(self, task_data: TranslationTaskData, cfg: RunConfig, device: torch.device):
-        assert isinstance(cfg.task, TranslationTask), "the lesson was chosen by it"
+        assert isinstance(cfg.task, TranslationTask), "the task data was chosen by it"
         self.task_data, self.cfg, self.task, self.device = task_data, cfg, cfg.task, device
         self.batches = list(in_order(task_data.valid.lengths, cfg.train.batch_tokens))
-        self.questions = len(self.batches)
+        self.num_batches = len(self.batches)
 
     def validate(self, model: SequenceModel, stop: Callable[[], bool]) -> ValidationResult | None:
         batches = (collate(self.task_data.valid, rows).to(self.device) for rows in self.batches)
@@ -293,7 +296,7 @@ class TranslationValidator(Validator):
 
 
 def in_order(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """All rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
+    """Yield all rows, shortest first, in batches of at most ``tokens`` tokens on either side, padding included."""
     order = np.argsort(lengths.max(axis=1), kind="stable")
     start = 0
     for i, longest in enumerate(lengths.max(axis=1)[order], start=1):

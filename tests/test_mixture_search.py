@@ -119,24 +119,24 @@ HOW = SearchSettings(budget=Updates(steps=12))
 
 
 def test_the_source_that_is_like_the_validation_set_gains(text, tmp_path):
-    *told, weighed, ended = MixtureSearch(recipe.load(plain(text)), HOW, tmp_path / "out").events()
-    assert isinstance(weighed, RoundFinished) and isinstance(ended, SearchFinished) and ended.complete and ended.cost
-    like, noise = (weighed.sources[name] for name in ("like", "noise"))
+    *events, found, ended = MixtureSearch(recipe.load(plain(text)), HOW, tmp_path / "out").events()
+    assert isinstance(found, RoundFinished) and isinstance(ended, SearchFinished) and ended.complete and ended.cost
+    like, noise = (found.sources[name] for name in ("like", "noise"))
     assert like.before == approx(0.5, abs=0.01) and like.gain.mean > 0 > noise.gain.mean
     assert like.gain.certain and like.after > like.before
     assert max(like.after / like.before, noise.before / noise.after) == approx(1.5, rel=1e-4)
-    planned = next(event for event in told if isinstance(event, SearchPlanned))
+    planned = next(event for event in events if isinstance(event, SearchPlanned))
     assert planned.trials == 6 and planned.done == 0 and planned.seconds > 0
-    left = [event.seconds_left for event in told if isinstance(event, TrialProgress)]
+    left = [event.seconds_left for event in events if isinstance(event, TrialProgress)]
     assert left[0] > left[-1] == 0
     assert ended.cost.flops == approx(ended.cost.predicted_flops, rel=0.1)
-    tokens = [sum(event.outcome.sources.values()) / 2 for event in told if isinstance(event, TrialFinished)]
+    tokens = [sum(event.outcome.sources.values()) / 2 for event in events if isinstance(event, TrialFinished)]
     assert ended.cost.flops == approx(6 * planned.plan.parameters * sum(tokens))
 
 
 def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, tmp_path, monkeypatch, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    command = ["weigh", str(tmp_path / "run.yaml"), "--steps", "12", "--out"]
+    command = ["search-mixture", str(tmp_path / "run.yaml"), "--steps", "12", "--out"]
     assert cli.main([*command, str(tmp_path / "whole")]) == 0
     report = json.loads((tmp_path / "whole" / "report.json").read_text())
     said = capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_a_search_that_goes_on_makes_only_what_is_missing_and_ends_alike(text, t
     stamp = (done / "config.yaml").stat().st_mtime_ns
     assert (path / "trials" / "round-1" / "like-seed-1" / "last").exists()
     assert cli.main([*command, str(path)]) == 0
-    assert "6 trials, 1 of them made before" in capsys.readouterr().out
+    assert "6 trials, 1 of them finished before" in capsys.readouterr().out
     assert (done / "config.yaml").stat().st_mtime_ns == stamp
     assert json.loads((path / "report.json").read_text())["rounds"] == report["rounds"]
     stores = [folder / "data" / "train" for folder in (done, path / "prepared")]
@@ -184,9 +184,13 @@ def test_a_search_that_is_stopped_while_it_prepares_leaves_nothing(text, tmp_pat
 # ---- mistakes -------------------------------------------------------------------------------------
 
 STEPS = ["--steps", "5"]
+TRIAL_LENGTH = "the length of a trial is missing or given twice: use either --steps or --flops"
 MISTAKES = {
-    "no length": ([], "how long is a trial? give either --steps or --flops"),
-    "both lengths": ([*STEPS, "--flops", "1e9"], "how long is a trial? give either --steps or --flops"),
+    "no length": ([], TRIAL_LENGTH),
+    "both lengths": (
+        [*STEPS, "--flops", "1e9"],
+        TRIAL_LENGTH,
+    ),
     "one seed": ([*STEPS, "--seeds", "1"], "seeds: must be greater than or equal to 2, got 1"),
     "no factor": ([*STEPS, "--step", "1"], "step: must be greater than 1"),
     "too small": (["--flops", "10"], "--flops: less than one step, which takes "),
@@ -198,9 +202,9 @@ MISTAKES = {
     ),
     "stages": (
         [*STEPS, "data.mixture={kind: stages, stages: [{begins: 0, weights: {like: 1, noise: 1}}]}"],
-        "data.mixture: stages are not searched",
+        "data.mixture: stages cannot be searched",
     ),
-    "no validation": ([*STEPS, "data.valid=null"], "data.valid: no validation text to weigh sources by"),
+    "no validation": ([*STEPS, "data.valid=null"], "data.valid: no validation text to measure gains on"),
     "no file": ([*STEPS, "data.train.1.path=nowhere.tsv"], "nowhere.tsv"),
 }
 
@@ -209,7 +213,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(name, text, tmp_path, capsys):
     words, says = MISTAKES[name]
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
+    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
     error = capsys.readouterr().err
     assert says in error and error.startswith("dragoman: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists() or name == "too small"
@@ -217,5 +221,14 @@ def test_a_mistake_is_one_line(name, text, tmp_path, capsys):
 
 def test_what_is_no_search_is_left_alone(text, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
-    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
+    assert cli.main(["search-mixture", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
     assert "exists and is not a search: choose another --out" in capsys.readouterr().err
+
+
+def test_the_command_still_answers_to_its_earlier_name(text, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(dump_yaml(plain(text)))
+    assert cli.main(["weigh", str(tmp_path / "run.yaml"), "--out", str(tmp_path), *STEPS]) == 2
+    assert "exists and is not a search" in capsys.readouterr().err
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "search-mixture" in shown and "weigh " not in shown

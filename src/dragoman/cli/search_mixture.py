@@ -1,4 +1,4 @@
-"""dragoman weigh: which weights the sources of a run should have."""
+"""dragoman search-mixture: find the weights that the sources of a run should have."""
 
 import shlex
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dragoman.compare.mixture_search import RoundFinished, SearchEvent, SearchFinished, SearchPlanned, TrialFinished
 
 
-def weigh(
+def search_mixture(
     what: Annotated[
         list[str],
         typer.Argument(
@@ -29,25 +29,30 @@ def weigh(
         float | None,
         typer.Option(help="Length of a trial as 6 x parameters (without embeddings) x tokens, such as 1e13."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Times that each trial is made: at least 2, to know how sure it is.")] = 2,
-    rounds: Annotated[int, typer.Option(help="Rounds; each goes on from the weights that the one before found.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Number of times each trial is run: at least 2, to measure the uncertainty.")
+    ] = 2,
+    rounds: Annotated[
+        int, typer.Option(help="Number of rounds; each continues from the weights that the one before found.")
+    ] = 1,
     step: Annotated[
-        float, typer.Option(help="What a weight is multiplied by, and the most that one changes by in a round.")
+        float, typer.Option(help="Factor on a weight in a trial, and the most that a weight changes by in a round.")
     ] = 1.5,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where all of it goes; default: runs/, the name of the file, and -weigh.", callback=writable_folder
+            help="Folder of the search; default: runs/, the name of the file, and -mixture-search.",
+            callback=writable_folder,
         ),
     ] = None,
 ) -> None:
-    """Find the weights of a run's sources: raise each in turn, in short trials, and see what validation gains.
+    """Search the mixture of a run's sources: raise each weight in turn, in short trials, and measure the gain.
 
-    dragoman weigh my-run.yaml --steps 500
+    dragoman search-mixture my-run.yaml --steps 500
 
-    dragoman weigh my-run.yaml --flops 1e14 --seeds 3 --rounds 2
+    dragoman search-mixture my-run.yaml --flops 1e14 --seeds 3 --rounds 2
 
-    The same command goes on with a search that was stopped.
+    The same command resumes a search that was stopped.
     """
     from dragoman.cli.terminal import console, progress_console
     from dragoman.compare.mixture_search import MixtureSearch, RoundFinished, SearchFinished
@@ -56,12 +61,12 @@ def weigh(
     from dragoman.train.recipe import load
 
     if (steps is None) == (flops is None):
-        raise ConfigError("how long is a trial? give either --steps or --flops")
+        raise ConfigError("the length of a trial is missing or given twice: use either --steps or --flops")
     budget = {"kind": "updates", "steps": steps} if flops is None else {"kind": "compute", "flops": flops}
-    asked: dict[str, Any] = {"budget": budget, "seeds": seeds, "rounds": rounds, "step": step}
+    given: dict[str, Any] = {"budget": budget, "seeds": seeds, "rounds": rounds, "step": step}
     run_file, *settings = what
-    how, cfg = from_dict(SearchSettings, asked), load(run_file, settings)
-    search = MixtureSearch(cfg, how, out or Path("runs") / f"{Path(run_file).name.partition('.')[0]}-weigh")
+    search_settings, cfg = from_dict(SearchSettings, given), load(run_file, settings)
+    search = MixtureSearch(cfg, search_settings, out or _default_folder(run_file))
     weights: dict[str, float] = {}
     with progress_console() as shown, _live(shown) as live:
         screen = SearchScreen(search.path, live)
@@ -77,8 +82,15 @@ def weigh(
     console().print(_command(what, weights), soft_wrap=True, markup=False)
 
 
+def _default_folder(run_file: str) -> Path:
+    """Return the folder of a search without --out; one begun under the command's earlier name is resumed there."""
+    name = Path(run_file).name.partition(".")[0]
+    earlier = Path("runs") / f"{name}-weigh"
+    return earlier if earlier.exists() else Path("runs") / f"{name}-mixture-search"
+
+
 def _command(what: list[str], weights: dict[str, float]) -> str:
-    """``dragoman train`` with what was found, to be pasted into a shell."""
+    """Return the ``dragoman train`` command with the weights found, to be pasted into a shell."""
     import json
 
     given = ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {weight:g}" for name, weight in weights.items())
@@ -98,7 +110,7 @@ def _live(shown: "Console") -> "Progress":
 
 
 class SearchScreen:
-    """Knows how each event looks."""
+    """Terminal display of a search's events."""
 
     def __init__(self, path: Path, live: "Progress"):
         self.path, self.live = path, live
@@ -128,9 +140,9 @@ class SearchScreen:
                 figures = f"trial {number} of {trials}  {name}  {duration(left)} left"
                 self.live.update(self.bar, description="trials", completed=number - 1 + done, figures=figures)
             case TrialFinished():
-                self.tried(event)
+                self.trial_finished(event)
             case RoundFinished():
-                self.weighed(event)
+                self.round_finished(event)
             case SearchFinished():
                 self.ended(event)
 
@@ -146,17 +158,17 @@ class SearchScreen:
             f"a trial: {plan.steps:,} steps = {tokens:,.0f} tokens, {plan.flops(tokens):.3g} FLOPs "
             f"(6 x {plan.parameters:,} parameters without embeddings x tokens)"
         )
-        before = f", {e.done} of them made before" if e.done else ""
+        before = f", {e.done} of them finished before" if e.done else ""
         self.say(f"{e.trials} trials{before}: about {duration(e.seconds)}, at {plan.pace.step:.3g} s a step")
         self.live.update(self.bar, description="trials", total=e.trials, completed=e.done)
 
-    def tried(self, e: "TrialFinished") -> None:
+    def trial_finished(self, e: "TrialFinished") -> None:
         from dragoman.cli.terminal import duration
 
-        more = "made before" if e.before else f"{duration(e.seconds_left)} left"
+        more = "finished before" if e.before else f"{duration(e.seconds_left)} left"
         self.say(f"{e.number:>3} of {e.trials}  validation loss {e.outcome.loss:.4f}  {e.name}  {more}")
 
-    def weighed(self, e: "RoundFinished") -> None:
+    def round_finished(self, e: "RoundFinished") -> None:
         from rich.markup import escape
         from rich.table import Table
 
