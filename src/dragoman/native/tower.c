@@ -34,8 +34,8 @@ typedef struct {
     double scale;
     int64_t H, G, C;
     int64_t window;      /* tokens visible, the current one included; 0 for all */
-    int64_t rotation, turning; /* how many channels of a head turn */
-    const float *waves;  /* for each position the cosines, then the sines, of its pairs */
+    int64_t rotation, rotary_dim; /* how many channels of a head turn */
+    const float *cos_sin;  /* for each position the cosines, then the sines, of its pairs */
 } Attention;
 
 typedef struct {
@@ -145,12 +145,12 @@ static void activate(const Block *b, int64_t n, const float *x, float *to) {
 }
 
 static void rotate(const Attention *a, int64_t position, float *x) {
-    const int64_t pairs = a->turning / 2, apart = a->rotation == HALVES ? pairs : 1, stride = a->rotation == HALVES ? 1 : 2;
-    const float *cosine = a->waves + position * a->turning, *sine = cosine + pairs;
+    const int64_t pairs = a->rotary_dim / 2, distance = a->rotation == HALVES ? pairs : 1, stride = a->rotation == HALVES ? 1 : 2;
+    const float *cosine = a->cos_sin + position * a->rotary_dim, *sine = cosine + pairs;
     for (int64_t i = 0; i < pairs; i++) {
-        const float first = x[i * stride], second = x[i * stride + apart];
+        const float first = x[i * stride], second = x[i * stride + distance];
         x[i * stride] = first * cosine[i] - second * sine[i];
-        x[i * stride + apart] = second * cosine[i] + first * sine[i];
+        x[i * stride + distance] = second * cosine[i] + first * sine[i];
     }
 }
 

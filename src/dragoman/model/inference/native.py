@@ -52,7 +52,7 @@ class NormStruct(ctypes.Structure):
 
 
 class ResidualStruct(ctypes.Structure):
-    _fields_ = [*((name, NormStruct) for name in ("before", "output", "after")), ("carry", ctypes.c_double)]
+    _fields_ = [*((name, NormStruct) for name in ("before", "output", "after")), ("residual_scale", ctypes.c_double)]
 
 
 class AttentionStruct(ctypes.Structure):
@@ -60,8 +60,8 @@ class AttentionStruct(ctypes.Structure):
         *((name, LinearStruct) for name in ("inputs", "out")),
         *((name, NormStruct) for name in ("q_norm", "k_norm")),
         ("scale", ctypes.c_double),
-        *((name, ctypes.c_int64) for name in ("H", "G", "C", "window", "rotation", "turning")),
-        ("waves", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("H", "G", "C", "window", "rotation", "rotary_dim")),
+        ("cos_sin", ctypes.c_void_p),
     ]
 
 
@@ -180,7 +180,7 @@ class NativeTower(StepKernel):
 
     def turn(self, made: AttentionStruct, scheme: RelativeScheme) -> None:
         if type(scheme) is RotaryScheme and type(scheme.cfg.scaling) in STATIC_SCALINGS:
-            made.rotation, made.turning = 1 if scheme.cfg.pairs == "halves" else 2, scheme.channels
+            made.rotation, made.rotary_dim = 1 if scheme.cfg.pairs == "halves" else 2, scheme.channels
         elif type(scheme) is not RelativeScheme:
             raise UnknownToKernels("how distances count")
 
