@@ -319,7 +319,7 @@ def test_positions_go_on_where_a_text_was_cut(cut):
     whole = Tokens(ids(3, 6), keep, segment)
     first, second = Tokens(*(t[:, :cut] for t in whole[:3])), Tokens(*(t[:, cut:] for t in whole[:3]))
     before = positions_of(first)
-    after = positions_of(second, before.columns(slice(-1, None)))
+    after = positions_of(second, before.select_columns(slice(-1, None)))
     assert before.followed_by(after).pos.tolist() == positions_of(whole).pos.tolist()
 
 

@@ -269,7 +269,7 @@ MISTAKES = {
     ),
     "sums without a norm": (
         "encoder.pattern.0.residual={kind: deep_norm}",
-        "model.encoder.pattern.0.residual: deep_norm makes sums that a norm must follow; placement is pre, not post",
+        "model.encoder.pattern.0.residual: deep_norm needs a norm after each sum: set placement to post, it is pre",
     ),
     "too few buckets": (
         "decoder.pattern.0.mixer.position={kind: t5_bias, buckets: 8, reach: 2, bidirectional: true}",

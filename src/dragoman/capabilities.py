@@ -38,7 +38,7 @@ def ability(cfg: object) -> Ability | None:
     return EMBEDS if isinstance(cfg, TwoTowersConfig) else None
 
 
-def unable(run: str | Path, model: nn.Module) -> CheckpointError:
+def wrong_command_error(run: str | Path, model: nn.Module) -> CheckpointError:
     """What to say where the model of ``run`` is asked for what it does not do."""
     found = ability(getattr(model, "cfg", None))
     return CheckpointError(
@@ -54,4 +54,4 @@ def check(run: str | Path, model: nn.Module, wanted: Ability) -> None:
         CheckpointError: the model of ``run`` is for something else; the message names the command for it.
     """
     if ability(getattr(model, "cfg", None)) not in (wanted, None):
-        raise unable(run, model)
+        raise wrong_command_error(run, model)

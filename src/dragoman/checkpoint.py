@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dragoman import durable
-from dragoman.capabilities import unable
+from dragoman.capabilities import wrong_command_error
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content, renamed
@@ -348,7 +348,7 @@ def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceMod
     """
     run, model, _ = load_any(path, which)
     if not isinstance(model, SequenceModel):
-        raise unable(run.path, model)
+        raise wrong_command_error(run.path, model)
     return model, *run.tokenizers()
 
 
@@ -367,7 +367,7 @@ def load_reader(
     elif tower != "first":
         raise CheckpointError(f"{run.path}: its model is no pair of towers: there is no second one")
     if not isinstance(model, Encoder):
-        raise unable(run.path, model)
+        raise wrong_command_error(run.path, model)
     return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 

@@ -240,7 +240,7 @@ def dump_yaml(value: Any) -> str:
 
 # ---- explaining mistakes --------------------------------------------------------------------------
 
-_SAYS = {  # pydantic's error type -> what we say of it; ctx holds the details
+_MESSAGES = {  # pydantic's error type -> what we say of it; ctx holds the details
     "int_type": "expected a whole number",
     "float_type": "expected a number",
     "bool_type": "expected true or false",
@@ -271,8 +271,8 @@ def _explain(tp: Any, errors: list[Any], where: str) -> str:
             return f"{prefix}: must be given{more}"
         case "value_error":
             return f"{prefix}: {error['ctx']['error']}{more}"
-    says = _SAYS.get(error["type"], error["msg"].replace("Input should", "must", 1))
-    return f"{prefix or 'config'}: {says}, got {_short(error['input'])}{more}"
+    message = _MESSAGES.get(error["type"], error["msg"].replace("Input should", "must", 1))
+    return f"{prefix or 'config'}: {message}, got {_short(error['input'])}{more}"
 
 
 def unknown(where: str, got: Any, known: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class OutputError(UserError):
 class ProcessLost(UserError):
     """Another of several processes is gone, so that this one cannot go on."""
 
-    def __init__(self, message: str, *, told: bool = False):
+    def __init__(self, message: str, *, reported_elsewhere: bool = False):
         super().__init__(message)
-        self.told = told
+        self.reported_elsewhere = reported_elsewhere
         """Another process says why, so that this one may leave without a word."""

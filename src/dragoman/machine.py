@@ -21,7 +21,7 @@ Products = Literal["auto", "torch", "onednn"]
 """Whose products of float32 matrices a CPU runs: torch's choice (MKL, as a rule), or oneDNN's, which it brings too."""
 
 
-def spelt_out(numbers: Any) -> Any:
+def full_dtype_name(numbers: Any) -> Any:
     """bf16 and the like, as other tools write them, by the names we use; anything else as it is."""
     return _SHORT.get(numbers, numbers) if isinstance(numbers, str) else numbers
 
@@ -49,7 +49,7 @@ def choose_precision(wanted: Precision, device: torch.device) -> Precision:
         return wanted
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if _pays("bfloat16", over=("torch", "onednn")) else "float32"
+    return "bfloat16" if _is_faster("bfloat16", over=("torch", "onednn")) else "float32"
 
 
 def choose_products(wanted: Products, device: torch.device, precision: Precision) -> Products:
@@ -64,7 +64,7 @@ def choose_products(wanted: Products, device: torch.device, precision: Precision
     if wanted != "auto":
         return wanted
     here = device.type == "cpu" and precision == "float32"
-    return "onednn" if here and _pays("onednn", over=("torch",)) else "torch"
+    return "onednn" if here and _is_faster("onednn", over=("torch",)) else "torch"
 
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -85,20 +85,20 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def compiler_said(error: Exception) -> str:
+def compiler_message(error: Exception) -> str:
     """The one line of all that torch.compile raises that tells what is missing."""
     return str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
 
 
 # ---- measured ---------------------------------------------------------------------------------------
 
-PAYS = 1.2
+MIN_SPEEDUP = 1.2
 """Times as fast a product must be for another precision or library to be worth it."""
 
 
-def _pays(name: str, *, over: tuple[str, ...]) -> bool:
+def _is_faster(name: str, *, over: tuple[str, ...]) -> bool:
     seconds = product_seconds()
-    return name in seconds and PAYS * seconds[name] < min(seconds[other] for other in over if other in seconds)
+    return name in seconds and MIN_SPEEDUP * seconds[name] < min(seconds[other] for other in over if other in seconds)
 
 
 @functools.cache
@@ -113,7 +113,7 @@ def product_seconds() -> dict[str, float]:
     if torch.backends.mkldnn.is_available():
         candidates["onednn"] = lambda: onednn_linear(x, weight)
     with torch.inference_mode():
-        return fastest(candidates)
+        return shortest_times(candidates)
 
 
 def peak(precision: Precision, products: Products, device: torch.device) -> float:
@@ -129,19 +129,19 @@ def peak(precision: Precision, products: Products, device: torch.device) -> floa
             torch.cuda.synchronize(device)
 
     with torch.inference_mode():
-        return 2 * size**3 / fastest({"product": multiply}, rounds=4)["product"]
+        return 2 * size**3 / shortest_times({"product": multiply}, rounds=4)["product"]
 
 
-def fastest(candidates: Mapping[str, Callable[[], object]], rounds: int = 8) -> dict[str, float]:
+def shortest_times(candidates: Mapping[str, Callable[[], object]], rounds: int = 8) -> dict[str, float]:
     """The shortest time of each in seconds, of ``rounds`` in turn: so that what else the machine does falls on all."""
     seconds = dict.fromkeys(candidates, float("inf"))
     for candidate in candidates.values():
         candidate()  # the first time it prepares
     for _ in range(rounds):
         for name, candidate in candidates.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             candidate()
-            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
     return seconds
 
 

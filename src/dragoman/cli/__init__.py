@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except ProcessLost as lost:
-        if not lost.told:
+        if not lost.reported_elsewhere:
             messages.complain(str(lost))
         return 2
     except UserError as mistake:

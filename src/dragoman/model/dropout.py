@@ -14,40 +14,40 @@ from torch import Tensor, nn
 
 from dragoman.model.ops import elementwise as kernels
 
-Share = Annotated[float, Field(ge=0, lt=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 """Of the elements, those that dropout zeroes."""
 
 
 class Dropout(nn.Module):
-    """Zero each element with probability ``share`` and scale the others by 1 / (1 - share), while training."""
+    """Zero each element with probability ``rate`` and scale the others by 1 / (1 - share), while training."""
 
-    def __init__(self, share: float):
+    def __init__(self, rate: float):
         super().__init__()
-        self.share = share
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.share) if self.training else x
+        return dropout(x, self.rate) if self.training else x
 
     def extra_repr(self) -> str:
-        return str(self.share)
+        return str(self.rate)
 
 
-def dropout(x: Tensor, share: float) -> Tensor:
-    if share == 0:
+def dropout(x: Tensor, rate: float) -> Tensor:
+    if rate == 0:
         return x
     if x.device.type != "cpu":
-        return F.dropout(x, share)
-    if kernels.take_half(x):
-        return kernels.DropoutFunction.apply(x, share)
-    return x * _mask(x, share)
+        return F.dropout(x, rate)
+    if kernels.supports_bfloat16(x):
+        return kernels.DropoutFunction.apply(x, rate)
+    return x * _mask(x, rate)
 
 
-def _mask(x: Tensor, share: float) -> Tensor:
-    """0 with probability ``share``, else 1 / (1 - share), in the shape and type of ``x``; from the global generator."""
+def _mask(x: Tensor, rate: float) -> Tensor:
+    """0 with probability ``rate``, else 1 / (1 - share), in the shape and type of ``x``; from the global generator."""
     draws = _draws((x.numel() + 3) // 4)
     bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in -2^15 .. 2^15 - 1
     # in place, for 1 and 0 as whole numbers: PyTorch's kernels for CPUs make and convert booleans one at a time
-    return bits.ge_(round(share * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - share))
+    return bits.ge_(round(rate * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - rate))
 
 
 LOWEST = -(2**63)

@@ -14,7 +14,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.state import stateless
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
-from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_reader
+from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input_layer
 from dragoman.model.interface import EncoderModel
 from dragoman.model.norm import Depths
 from dragoman.model.positions.tokens import Frames, Tokens
@@ -60,7 +60,7 @@ class Encoder(EncoderModel):
             self.tower = Tower(cfg.tower, cfg.dim, Depths(cfg.tower.depth, 0), cfg.init, is_encoder=True)
         with at("head"):
             self.head = cfg.head.build(cfg.dim, self.inputs)
-        initialize_reader(self.inputs, cfg.init, cfg.dim)
+        initialize_input_layer(self.inputs, cfg.init, cfg.dim)
         initialize(self.head, cfg.init, cfg.dim)
         self.tie()
 

@@ -18,7 +18,7 @@ def overrides(part: object, base: type, *methods: str) -> bool:
     return any(name in own or getattr(type(part), name) is not getattr(base, name) for name in methods)
 
 
-def is_listened_to(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Tell whether hooks are registered on ``module``, which run only where the module itself is called."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
@@ -30,4 +30,4 @@ def is_exactly(module: nn.Module, *types: type[M]) -> TypeGuard[M]:
 
 def is_plain(module: nn.Module, *types: type[M]) -> TypeGuard[M]:
     """Tell whether ``module`` is exactly of one of these types, and nobody listens to it."""
-    return is_exactly(module, *types) and not is_listened_to(module)
+    return is_exactly(module, *types) and not has_hooks(module)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.linear import Linear, plain
 from dragoman.model.names import check_patterns, matches
 
@@ -44,7 +44,7 @@ class Lora:
     """Changes count alpha / rank times, so that another rank needs no other learning rate."""
     scaling: Scaling = "lora"
     """rslora: alpha / sqrt(rank) times, which lets large ranks learn as fast as small ones."""
-    dropout: Share = 0.0
+    dropout: DropoutRate = 0.0
     """On what goes into an adapter."""
     targets: tuple[str, ...] = ("*.q", "*.v")
     """Linear layers that get one, by name, with * for any text: queries and values as in the paper, * for all."""
@@ -55,7 +55,7 @@ class Lora:
     def scale(self) -> float:
         return _SCALES[self.scaling](self.alpha, self.rank)
 
-    def chosen(self, model: nn.Module) -> dict[str, nn.Linear]:
+    def target_layers(self, model: nn.Module) -> dict[str, nn.Linear]:
         """The layers of ``model`` that ``targets`` name.
 
         Raises:
@@ -77,7 +77,7 @@ class Lora:
         Raises:
             ConfigError: see ``chosen``; a name in ``whole`` that no weight has.
         """
-        chosen = self.chosen(model)
+        chosen = self.target_layers(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.whole, parameters, where="start_from.lora.whole")
         whole = {p for name, p in parameters.items() if matches(name, (*self.whole, *also))}
@@ -118,7 +118,7 @@ def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def learned(model: nn.Module) -> dict[str, Tensor]:
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint has to hold of ``model``: all weights; of one with adapters those that learn."""
     weights = model.state_dict()
     if not any(isinstance(module, Adapted) for module in model.modules()):

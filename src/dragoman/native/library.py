@@ -23,7 +23,7 @@ SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]"
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
-PATIENCE = 120
+COMPILE_TIMEOUT = 120
 """Seconds that the compiler may take; it needs four."""
 
 
@@ -35,46 +35,46 @@ class Library:
     """What the C files export. Tensors are handed over as addresses: contiguous, on the CPU, of the type in C."""
 
     def __init__(self, path: Path):
-        whole, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-        self.linear = _typed(whole.linear, address, address, number, address)
-        self.run = _typed(whole.run, address, address, address, address, number, address)
-        self.partition = _typed(whole.partition, address, number, number, address)
-        self.largest = _typed(whole.largest, address, number, number, number, address)
-        self.likeliest = _typed(whole.likeliest, address, number, number, number, address, address)
-        self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
-        self.cross_entropy = _typed(whole.cross_entropy, address, address, number, number, real, number, address)
-        self.accumulate = _typed(whole.accumulate, address, number, address)
-        self.softmax = _typed(whole.softmax, address, address, *[number] * 7, address)
-        self.softmax_gradient = _typed(whole.softmax_gradient, address, address, number, number, address)
-        self.rms_norm = _typed(whole.rms_norm, address, address, number, number, real, address, address)
-        self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 5, number, number, address, address)
-        self.add_dropped = _typed(whole.add_dropped, address, address, number, real, address, address)
-        self.add_dropped_gradient = _typed(whole.add_dropped_gradient, address, number, address, address)
-        self.add_narrow = _typed(whole.add_narrow, address, address, number, address)
+        dll, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+        self.linear = _typed(dll.linear, address, address, number, address)
+        self.run = _typed(dll.run, address, address, address, address, number, address)
+        self.partition = _typed(dll.partition, address, number, number, address)
+        self.largest = _typed(dll.largest, address, number, number, number, address)
+        self.likeliest = _typed(dll.likeliest, address, number, number, number, address, address)
+        self.continuations = _typed(dll.continuations, address, address, address, *[number] * 5, *[address] * 3)
+        self.cross_entropy = _typed(dll.cross_entropy, address, address, number, number, real, number, address)
+        self.accumulate = _typed(dll.accumulate, address, number, address)
+        self.softmax = _typed(dll.softmax, address, address, *[number] * 7, address)
+        self.softmax_gradient = _typed(dll.softmax_gradient, address, address, number, number, address)
+        self.rms_norm = _typed(dll.rms_norm, address, address, number, number, real, address, address)
+        self.rms_norm_gradient = _typed(dll.rms_norm_gradient, *[address] * 5, number, number, address, address)
+        self.add_dropped = _typed(dll.add_dropped, address, address, number, real, address, address)
+        self.add_dropped_gradient = _typed(dll.add_dropped_gradient, address, number, address, address)
+        self.add_narrow = _typed(dll.add_narrow, address, address, number, address)
         self.add_layer_norm = _typed(
-            whole.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
+            dll.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
         )
         self.add_layer_norm_gradient = _typed(
-            whole.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
+            dll.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
         )
-        self.relu_gradient = _typed(whole.relu_gradient, address, address, number, address)
-        self.silu_gate = _typed(whole.silu_gate, address, address, number, address)
-        self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
-        self.dropout = _typed(whole.dropout, address, number, address, address)
-        self.rotate = _typed(whole.rotate, *[address] * 3, *[number] * 6)
-        self.add_gradient = _typed(whole.add_gradient, address, address, number, number, number, address, address)
-        self.flash = _typed(whole.flash, address)
-        self.flash_gradient = _typed(whole.flash_gradient, address)
-        self._threads = _typed(whole.set_threads, number)
-        self.panel: int = whole.panel()
+        self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
+        self.silu_gate = _typed(dll.silu_gate, address, address, number, address)
+        self.silu_gate_gradient = _typed(dll.silu_gate_gradient, *[address] * 3, number, address, address)
+        self.dropout = _typed(dll.dropout, address, number, address, address)
+        self.rotate = _typed(dll.rotate, *[address] * 3, *[number] * 6)
+        self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
+        self.flash = _typed(dll.flash, address)
+        self.flash_gradient = _typed(dll.flash_gradient, address)
+        self._threads = _typed(dll.set_threads, number)
+        self.panel: int = dll.panel()
         """Outputs whose weights stand side by side."""
-        self.multiplies_bfloat16 = bool(whole.multiplies_bfloat16())
+        self.multiplies_bfloat16 = bool(dll.multiplies_bfloat16())
         """In one instruction; otherwise numbers are widened first."""
-        self.multiplies_matrices = bool(whole.multiplies_matrices())
+        self.multiplies_matrices = bool(dll.multiplies_matrices())
         """In instructions that these kernels leave to oneDNN."""
-        self.multiplies_whole_numbers = bool(whole.multiplies_whole_numbers())
+        self.multiplies_whole_numbers = bool(dll.multiplies_whole_numbers())
 
-    def follow_threads(self) -> None:
+    def use_torch_threads(self) -> None:
         """As many as PyTorch uses."""
         self._threads(torch.get_num_threads())
 
@@ -123,10 +123,10 @@ def unavailable() -> str | None:
 
 
 CHOICES = "choices.json"
-"""Name of the file that ``remembered`` keeps beside the kernels."""
+"""Name of the file that ``cached_choice`` keeps beside the kernels."""
 
 
-def remembered(name: str, measure: Callable[[], str]) -> str:
+def cached_choice(name: str, measure: Callable[[], str]) -> str:
     """The result of ``measure``, measured once for this machine, number of threads and torch, and kept in a file: what
     is measured varies with the load, and a command has to answer alike in every process."""
     machine = hashlib.sha256(_processor()).hexdigest()[:16]
@@ -158,7 +158,7 @@ def _cache() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     parts = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=PATIENCE).stdout
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=COMPILE_TIMEOUT).stdout
     return hashlib.sha256(b"\0".join([*parts, repr(FLAGS).encode(), version, _processor()])).hexdigest()[:16]
 
 
@@ -175,9 +175,9 @@ def _build(compiler: str, to: Path) -> None:
     sources = [str(Path(__file__).parent / name) for name in SOURCES if name.endswith(".c")]
     command = [compiler, *FLAGS, *sources, "-o", str(to), "-lm"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{compiler} took more than {PATIENCE} s") from None
+        raise Unavailable(f"{compiler} took more than {COMPILE_TIMEOUT} s") from None
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
-        raise Unavailable(f"{compiler} cannot build them: {told[0]}")
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+        raise Unavailable(f"{compiler} cannot build them: {errors[0]}")

@@ -31,7 +31,7 @@ class Fields(NamedTuple):
 
     computed: str = ""
     """With whatever value; a configuration there has to be known in its turn."""
-    apart: str = ""
+    ignored: str = ""
     """Without a part in decoding, or read by PyTorch."""
     only: tuple[tuple[str, Any], ...] = ()
     """With this one value each."""
@@ -40,16 +40,16 @@ class Fields(NamedTuple):
 KNOWN: dict[type, Fields] = {
     TransformerConfig: Fields(
         computed="dim decoder position scale_embedding embedding_norm output_bias suppressed logit_cap pad",
-        apart="vocab source_vocab encoder source tying dropout init",
+        ignored="vocab source_vocab encoder source tying dropout init",
         only=(("scale_output", False),),
     ),
     TowerConfig: Fields(computed="depth pattern final_norm"),
-    BlockConfig: Fields(computed="mixer cross mlp norm placement residual", apart="dropout"),
+    BlockConfig: Fields(computed="mixer cross mlp norm placement residual", ignored="dropout"),
     AttentionConfig: Fields(
-        computed="heads kv_heads head_dim position visibility scorer qk_norm bias out_bias", apart="dropout"
+        computed="heads kv_heads head_dim position visibility scorer qk_norm bias out_bias", ignored="dropout"
     ),
-    FeedForward: Fields(computed="hidden activation bias", apart="dropout"),
-    Gated: Fields(computed="hidden activation bias", apart="dropout"),
+    FeedForward: Fields(computed="hidden activation bias", ignored="dropout"),
+    Gated: Fields(computed="hidden activation bias", ignored="dropout"),
     LayerNorm: Fields(computed="eps bias"),
     RmsNorm: Fields(computed="eps"),
     ZeroCenteredRmsNorm: Fields(computed="eps"),
@@ -88,10 +88,10 @@ def check_known(value: Any, path: str) -> None:
     fields = KNOWN.get(type(value))
     if fields is None:
         raise UnknownToKernels(f"{path}: {getattr(value, 'kind', type(value).__name__)}")
-    computed, apart = fields.computed.split(), fields.apart.split()
+    computed, ignored = fields.computed.split(), fields.ignored.split()
     for name in (field.name for field in dataclasses.fields(value)):
         inner = getattr(value, name)
         if name in computed:
             check_known(inner, f"{path}.{name}")
-        elif name not in (*apart, "kind") and (name, inner) not in fields.only:
+        elif name not in (*ignored, "kind") and (name, inner) not in fields.only:
             raise UnknownToKernels(f"{path}.{name}: {getattr(inner, 'kind', inner)}")

@@ -29,7 +29,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", _biases(parts))
 
 
-class Transposed(PackedLinear):
+class TransposedLinear(PackedLinear):
     """x W + b in the precision of the model."""
 
     def __init__(self, parts: Sequence[nn.Linear]):
@@ -41,13 +41,13 @@ class Transposed(PackedLinear):
         return y if self.bias is None else y.add_(self.bias)
 
 
-MOST = 127.0
+INT8_MAX = 127.0
 """Largest whole number of 8 bits, on either side of 0."""
 TINY = 1e-20
 """Keeps rows of zeros from dividing by zero."""
 
 
-class WholeNumbers(PackedLinear):
+class Int8Linear(PackedLinear):
     """x W + b with 8 bits for each weight, scaled by output, and 8 for each input as it comes by, scaled by row.
 
     Sums of whole numbers are exact: what a row gives does not depend on the rows beside it, to the bit.
@@ -58,15 +58,15 @@ class WholeNumbers(PackedLinear):
     def __init__(self, parts: Sequence[nn.Linear]):
         super().__init__(parts)
         weight = torch.cat([part.weight.detach() for part in parts]).float()
-        scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+        scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
-        self.register_buffer("scale", scale / MOST)
+        self.register_buffer("scale", scale / INT8_MAX)
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         rows = x.flatten(0, -2)
         size = rows.abs().amax(dim=1, keepdim=True).clamp_min_(TINY)
-        whole = (rows * (MOST / size)).round_().to(torch.int8)
-        product = torch._int_mm(whole, self.weight)  # pyright: ignore[reportPrivateImportUsage]
+        codes = (rows * (INT8_MAX / size)).round_().to(torch.int8)
+        product = torch._int_mm(codes, self.weight)  # pyright: ignore[reportPrivateImportUsage]
         y = product.float().mul_(size).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
 
@@ -84,7 +84,7 @@ def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
 
 NumberFormat = Literal["float32", "bfloat16", "int8"]
 """Of weights, and of inputs when they meet them. Sums are float32, or exact."""
-_TOGETHER: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+_GROUP_SIZE: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
 """Inputs whose weights for one output stand side by side."""
 
 
@@ -100,24 +100,24 @@ class LinearStruct(ctypes.Structure):
 class Panels(PackedLinear):
     """x W + b by the kernels in ``native/``: a row's answer does not depend on the rows beside it, to the bit."""
 
-    numbers: NumberFormat
+    number_format: NumberFormat
     scale: Tensor
     excess: Tensor
 
-    def __init__(self, parts: Sequence[nn.Linear], numbers: NumberFormat = "float32"):
+    def __init__(self, parts: Sequence[nn.Linear], number_format: NumberFormat = "float32"):
         super().__init__(parts)
-        self.numbers, P, together = numbers, library().panel, _TOGETHER[numbers]
+        self.number_format, P, group = number_format, library().panel, _GROUP_SIZE[number_format]
         weight = torch.cat([part.weight.detach() for part in parts]).float()
-        weight = F.pad(weight, (0, -self.in_features % together, 0, -self.out_features % P))
+        weight = F.pad(weight, (0, -self.in_features % group, 0, -self.out_features % P))
         self.bias = None if self.bias is None else self.bias.float()
-        if numbers == "int8":
-            scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+        if number_format == "int8":
+            scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
             weight = (weight / scale[:, None]).round().to(torch.int8)
-            self.register_buffer("scale", scale / MOST)
+            self.register_buffer("scale", scale / INT8_MAX)
             self.register_buffer("excess", 128 * weight.sum(dim=1, dtype=torch.int32))
-        elif numbers == "bfloat16":
+        elif number_format == "bfloat16":
             weight = weight.bfloat16()
-        panels = weight.view(-1, P, weight.shape[1] // together, together)  # (N / P, P, K / together, together)
+        panels = weight.view(-1, P, weight.shape[1] // group, group)  # (N / P, P, K / together, together)
         self.register_buffer("weight", panels.transpose(1, 2).contiguous())
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
@@ -130,13 +130,13 @@ class Panels(PackedLinear):
     @cached_property
     def struct(self) -> LinearStruct:
         """Where all this lies: as long as this layer lives, and is not moved."""
-        exact = self.numbers == "int8"
+        exact = self.number_format == "int8"
         return LinearStruct(
             weight=self.weight.data_ptr(),
             scale=self.scale.data_ptr() if exact else None,
             excess=self.excess.data_ptr() if exact else None,
             bias=None if self.bias is None else self.bias.data_ptr(),
-            kind=list(_TOGETHER).index(self.numbers),
+            kind=list(_GROUP_SIZE).index(self.number_format),
             K=self.in_features,
             N=self.out_features,
         )
@@ -148,6 +148,6 @@ class Panels(PackedLinear):
         raise TypeError("a layer in panels stays where it is, in the numbers it has: move the model before packing it")
 
 
-def panels(numbers: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
+def panels(number_format: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
     """The layout of these numbers."""
-    return partial(Panels, numbers=numbers)
+    return partial(Panels, number_format=number_format)

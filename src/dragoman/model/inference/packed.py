@@ -62,7 +62,7 @@ class PackedAttention(Attention):
         self.sizes = [linear.out_features for linear in (whole.q, whole.k, whole.v)]
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
-        q, k, v = (self.split(part) for part in self.qkv(x).split(self.sizes, dim=-1))
+        q, k, v = (self.split_heads(part) for part in self.qkv(x).split(self.sizes, dim=-1))
         return self.scorer.project(self.q_norm(q)), KV(self.k_norm(k), v)
 
 
@@ -73,7 +73,7 @@ class PackedCross(PackedAttention):
         self.q, self.kv = layout([whole.q]), layout([whole.k, whole.v])
 
     def key_value(self, x: Float[Tensor, "B T D"]) -> KV:
-        k, v = (self.split(part) for part in self.kv(x).chunk(2, dim=-1))
+        k, v = (self.split_heads(part) for part in self.kv(x).chunk(2, dim=-1))
         return KV(self.k_norm(k), v)
 
 

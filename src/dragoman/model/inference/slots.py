@@ -18,7 +18,7 @@ from torch import Tensor
 from dragoman.model.interface import DecodingState
 from dragoman.native.library import library
 
-SLOTS_OF_A_ROW = 32
+INITIAL_SLOTS = 32
 """At first; as many again whenever they are used up."""
 
 
@@ -32,11 +32,11 @@ class StepKernel(ABC):
 
     @property
     @abstractmethod
-    def answers(self) -> int:
+    def output_size(self) -> int:
         """Numbers that it says of each token: logits, or those of a hidden vector."""
 
     @abstractmethod
-    def cover(self, length: int) -> None:
+    def ensure_positions(self, length: int) -> None:
         """Have what positions need for texts of so many tokens."""
 
 
@@ -70,7 +70,7 @@ class SlotPool:
             new[: self.used] = old[: self.used]
         self.layers = grown
 
-    def keep(self, slots: Int[Tensor, " n"]) -> None:
+    def compact(self, slots: Int[Tensor, " n"]) -> None:
         """These, one after the other from the first one on; the rest is free again."""
         for layer in self.layers:
             layer[: len(slots)] = layer[slots]
@@ -119,9 +119,9 @@ class Slots(DecodingState):
         self.first = self.count.cumsum(0).int() - self.count
         self.table: Int[Tensor, "R room"] = torch.empty(0, 0, dtype=torch.int32)
         self.lengths: Int[Tensor, " R"] = torch.empty(0, dtype=torch.int32)
-        self.spare = 0
+        self.rewindable = 0
         self.history: list[Int[Tensor, " R"]] = []
-        """Lengths before each of the newest ``spare`` columns."""
+        """Lengths before each of the newest ``rewindable`` columns."""
 
     # ---- reading ----
 
@@ -132,16 +132,16 @@ class Slots(DecodingState):
         R, T = ids.shape
         if not self.columns:
             self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
-        self.make_room(R * T, self.columns + T)
-        self.note(T, keep)
-        model.cover(self.columns + T)
+        self.reserve(R * T, self.columns + T)
+        self.record_lengths(T, keep)
+        model.ensure_positions(self.columns + T)
         rows = torch.arange(R, dtype=torch.int32)
         if T > 1:
             rows = rows.repeat_interleave(T)
         ids = ids.reshape(-1)
         if keep is not None:
             rows, ids = rows[keep.flatten()], ids[keep.flatten()]
-        ids, answers = ids.contiguous(), torch.empty(len(ids), model.answers)
+        ids, answers = ids.contiguous(), torch.empty(len(ids), model.output_size)
         source = self.source
         state = StateStruct(
             self.table.data_ptr(),
@@ -161,31 +161,31 @@ class Slots(DecodingState):
         self.columns += T
         return answers
 
-    def make_room(self, tokens: int, columns: int) -> None:
+    def reserve(self, tokens: int, columns: int) -> None:
         room = self.table.shape[1]
         if columns > room:
-            wider = self.table.new_empty(len(self.table), max(columns, 2 * room, SLOTS_OF_A_ROW))
+            wider = self.table.new_empty(len(self.table), max(columns, 2 * room, INITIAL_SLOTS))
             wider[:, :room] = self.table
             self.table = wider
         if tokens > self.pool.free:
             self.compact()
             slots = len(self.pool.layers[0])
             if tokens > self.pool.free or self.pool.used > slots // 2:
-                self.pool.grow(max(2 * slots, self.pool.used + tokens, SLOTS_OF_A_ROW * len(self.table)))
+                self.pool.grow(max(2 * slots, self.pool.used + tokens, INITIAL_SLOTS * len(self.table)))
 
     def compact(self) -> None:
         """Free the slots that no row knows."""
         known = torch.arange(self.table.shape[1]) < self.lengths[:, None]
         live = self.table[known].long().unique()
         if len(live) < self.pool.used:
-            self.pool.keep(live)
+            self.pool.compact(live)
             self.table[known] = torch.searchsorted(live, self.table[known].long()).int()
 
-    def note(self, T: int, keep: Tensor | None) -> None:
+    def record_lengths(self, T: int, keep: Tensor | None) -> None:
         """How long rows are before each of the columns that may be taken back."""
-        for column in range(max(0, T - self.spare), T):
+        for column in range(max(0, T - self.rewindable), T):
             self.history.append(self.lengths + (column if keep is None else keep[:, :column].sum(dim=1).int()))
-        del self.history[: len(self.history) - self.spare]
+        del self.history[: len(self.history) - self.rewindable]
 
     # ---- as any state ----
 
@@ -215,31 +215,31 @@ class Slots(DecodingState):
 
     def join(self, other: DecodingState) -> None:
         assert isinstance(other, Slots) and self.beams == other.beams
-        self.make_room(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
+        self.reserve(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
         theirs = torch.zeros(len(other.table), self.table.shape[1], dtype=torch.int32)
         theirs[:, : other.table.shape[1]] = other.table + self.pool.used
         self.pool.append(other.pool)
         self.columns = max(self.columns, other.columns)
         self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
         if self.source is not None and other.source is not None:
-            self.make_room_for_sources(other.source.used)
+            self.reserve_source(other.source.used)
             self.first = torch.cat([self.first, other.first + self.source.used])
             self.count = torch.cat([self.count, other.count])
             self.source.append(other.source)
 
-    def make_room_for_sources(self, tokens: int) -> None:
+    def reserve_source(self, tokens: int) -> None:
         """Free what belongs to sentences that are done; they left no trace but a gap."""
         assert self.source is not None
         if tokens <= self.source.free:
             return
         spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
-        self.source.keep(torch.cat([torch.arange(first, first + count) for first, count in spans]))
+        self.source.compact(torch.cat([torch.arange(first, first + count) for first, count in spans]))
         self.first = self.count.cumsum(0).int() - self.count
         if tokens > self.source.free:
             self.source.grow(2 * (self.source.used + tokens))
 
     def allow_rewind(self, tokens: int) -> None:
-        self.spare = tokens
+        self.rewindable = tokens
 
     def rewind(self, tokens: int) -> None:
         if tokens:

@@ -60,7 +60,7 @@ class VisibilityRule(ABC):
         """See from ``q`` to an encoded source ``k``."""
         return _masked(self, q, k)
 
-    def retained(self, seen: Positions, spare: int) -> Int[Tensor, " K"] | None:
+    def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
         """Choose the columns of ``seen`` that tokens to come may see; None for all. See ``retained_columns``."""
         return None
 
@@ -122,10 +122,10 @@ class Causal(VisibilityRule):
             return self
         return Causal(window=tokens, sinks=max(sinks, self.sinks))
 
-    def retained(self, seen: Positions, spare: int) -> Int[Tensor, " K"] | None:
+    def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
         if self.window is None or not self.sees_only_past:
             return None
-        device, K, back, sinks = seen.pos.device, seen.pos.shape[1], self.window - 1 + spare, self.sinks
+        device, K, back, sinks = seen.pos.device, seen.pos.shape[1], self.window - 1 + rewindable, self.sinks
         if seen.keep is None and seen.segment is None:  # columns stand in the order of positions: no need to look
             if sinks + back >= K:
                 return None
@@ -195,12 +195,12 @@ def build_cross_mask(visibility: Visibility, q: Positions, k: Positions) -> Atte
     return visibility.across(q, k)
 
 
-def retained_columns(visibility: Visibility, seen: Positions, spare: int = 0) -> Int[Tensor, " K"] | None:
+def retained_columns(visibility: Visibility, seen: Positions, rewindable: int = 0) -> Int[Tensor, " K"] | None:
     """Which of the columns ``seen`` tokens to come may see, in any row; None for all. A cache may forget the others.
 
-    ``spare``: even if so many of the newest are taken back.
+    ``rewindable``: even if so many of the newest are taken back.
     """
-    return visibility.retained(seen, spare)
+    return visibility.retained(seen, rewindable)
 
 
 def _reaches(window: int | None, K: int) -> bool:

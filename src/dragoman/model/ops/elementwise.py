@@ -21,25 +21,25 @@ REGISTER = 16
 """Numbers that the kernels take at once, at most: rows must be a multiple of it."""
 
 
-def take(*tensors: Tensor) -> bool:
+def supports(*tensors: Tensor) -> bool:
     """Whether the kernels can read these as they lie: dense, on the CPU, and real, not what a compiler traces with."""
     if torch.compiler.is_compiling():  # before anything is asked of their sizes, which a program is not to be made for
         return False
-    return all(t.is_contiguous() for t in tensors) and take_anywhere(*tensors)
+    return all(t.is_contiguous() for t in tensors) and supports_strided(*tensors)
 
 
-def take_anywhere(*tensors: Tensor) -> bool:
+def supports_strided(*tensors: Tensor) -> bool:
     """The same by kernels that need them not to be dense."""
     if torch.compiler.is_compiling():
         return False
     return all(t.device.type == "cpu" and t.numel() for t in tensors) and available()
 
 
-def take_half(*tensors: Tensor) -> bool:
+def supports_bfloat16(*tensors: Tensor) -> bool:
     """The same of bfloat16, in rows that fill the registers."""
     if torch.compiler.is_compiling():
         return False
-    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and take(*tensors)
+    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
@@ -53,10 +53,10 @@ def cast_for_products(x: Tensor) -> Tensor:
     return x.bfloat16() if uses_bfloat16(x.device) else x
 
 
-def ready() -> Library:
+def kernel_library() -> Library:
     """The kernels, with as many threads as PyTorch uses."""
     found = library()
-    found.follow_threads()
+    found.use_torch_threads()
     return found
 
 
@@ -69,14 +69,16 @@ def cross_entropy(
     """Summed over rows. ``logits``, in bfloat16, become their own gradient when ``learning``. The slow twin is
     ``chunks.CrossEntropy``."""
     losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
-    ready().cross_entropy(logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr())
+    kernel_library().cross_entropy(
+        logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
+    )
     return losses.sum().float()
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
     """total += x: float32 and, as a rule, bfloat16, which PyTorch makes a float32 copy of."""
-    if take_half(x) and total.dtype == torch.float32 and take(total):
-        ready().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
+    if supports_bfloat16(x) and total.dtype == torch.float32 and supports(total):
+        kernel_library().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
     else:
         total += x
 
@@ -98,7 +100,7 @@ class ReluFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_x = upstream.contiguous(), torch.empty_like(y)
-        ready().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
+        kernel_library().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
         return by_x
 
 
@@ -108,7 +110,7 @@ class SiluGateFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y = torch.empty_like(gate)
-        ready().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
+        kernel_library().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
         ctx.save_for_backward(gate, up)
         return y
 
@@ -118,7 +120,7 @@ class SiluGateFunction(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         upstream, by_gate, by_up = upstream.contiguous(), torch.empty_like(gate), torch.empty_like(up)
         pointers = [t.data_ptr() for t in (upstream, gate, up)]
-        ready().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
+        kernel_library().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
         return by_gate, by_up
 
 
@@ -140,7 +142,7 @@ class SoftmaxFunction(torch.autograd.Function):
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
-        ready().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
+        kernel_library().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
         ctx.save_for_backward(y)
         return y
 
@@ -149,7 +151,7 @@ class SoftmaxFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
-        ready().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
+        kernel_library().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
         return by_scores, None, None
 
 
@@ -162,18 +164,18 @@ class DropoutDraw(ctypes.Structure):
     _fields_ = [("seed", ctypes.c_int64), ("below", ctypes.c_int64), ("factor", ctypes.c_double)]
 
     @classmethod
-    def of(cls, share: float) -> "DropoutDraw":
+    def of(cls, rate: float) -> "DropoutDraw":
         """With a seed from the global generator; nothing is drawn from it where nothing is to be zeroed."""
-        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) if share else 0
-        return cls(seed, round(share * 2**16), 1 / (1 - share))
+        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) if rate else 0
+        return cls(seed, round(rate * 2**16), 1 / (1 - rate))
 
 
 class DropoutFunction(torch.autograd.Function):
     """Zero a share of the elements, and scale the others."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
-        ctx.drawn = DropoutDraw.of(share)
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        ctx.drawn = DropoutDraw.of(rate)
         return _dropped(x, ctx.drawn)
 
     @staticmethod
@@ -184,5 +186,5 @@ class DropoutFunction(torch.autograd.Function):
 
 def _dropped(x: Tensor, drawn: DropoutDraw) -> Tensor:
     y = torch.empty_like(x)
-    ready().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
+    kernel_library().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
     return y

@@ -57,7 +57,7 @@ class NoEmbedding:
     length = None
 
     def build(self, dim: int) -> nn.Module:
-        return Unplaced()
+        return NoPositionEmbedding()
 
 
 AbsolutePosition = Annotated[Sinusoidal | Learned | NoEmbedding, OneOf()]
@@ -69,9 +69,9 @@ class SinusoidalEmbedding(nn.Module):
         self.cfg, self.dim = cfg, dim
 
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
-        return x + self.each_once(pos, x.dtype)
+        return x + self.lookup(pos, x.dtype)
 
-    def each_once(self, pos: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
+    def lookup(self, pos: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
         """On CPUs, where a sine is dear: texts that stand beside each other share most of their positions."""
         if torch.compiler.is_compiling() or pos.device.type != "cpu" or len(pos) == 1 or not pos.numel():
             return self.sinusoids(pos).to(dtype)
@@ -96,7 +96,7 @@ class LearnedEmbedding(nn.Embedding):
         return x + super().forward(pos.clamp(0, self.length - 1) + self.offset)  # only padding can stand outside
 
 
-class Unplaced(nn.Module):
+class NoPositionEmbedding(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         return x
 

@@ -212,7 +212,7 @@ class RotaryEffect(PositionEffect):
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
         """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
-        if self.halves and not overrides(self, RotaryEffect, "join") and kernels.rotates(x, self.cos_sin):
+        if self.halves and not overrides(self, RotaryEffect, "join") and kernels.supports_rotation(x, self.cos_sin):
             return kernels.RotateFunction.apply(x, self.cos_sin)
         R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]

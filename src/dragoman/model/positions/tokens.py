@@ -55,29 +55,29 @@ class Positions(NamedTuple):
             return new
         joined = []
         for name, a, b in zip(self._fields, self, new, strict=True):
-            said = a if b is None else b
-            if said is None:
+            given = a if b is None else b
+            if given is None:
                 joined.append(None)
                 continue
-            neighbour = said[:, -1:] if b is None else said[:, :1]
-            unsaid = neighbour if name == "segment" else torch.ones_like(neighbour)
-            a = unsaid.expand(-1, self.pos.shape[1]) if a is None else a
-            b = unsaid.expand(-1, new.pos.shape[1]) if b is None else b
+            neighbour = given[:, -1:] if b is None else given[:, :1]
+            default = neighbour if name == "segment" else torch.ones_like(neighbour)
+            a = default.expand(-1, self.pos.shape[1]) if a is None else a
+            b = default.expand(-1, new.pos.shape[1]) if b is None else b
             rows = max(len(a), len(b))
             joined.append(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], dim=1))
         return Positions(*joined)
 
-    def columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
+    def select_columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
         return self._each(lambda t: t[:, chosen])
 
-    def rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
+    def select_rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
         return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
 
     def merge_beams(self, sentences: int, beams: int) -> "Positions":
         """The ``beams`` rows of each sentence side by side in one: (N beams, T) -> (N, beams T)."""
         return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
 
-    def padded(self, front: int = 0, behind: int = 0) -> "Positions":
+    def pad(self, front: int = 0, behind: int = 0) -> "Positions":
         """With so many columns more, which nobody sees."""
         if not (front or behind):
             return self

@@ -114,7 +114,7 @@ class ProcessGroup(SingleProcess):
     def wait_for(self, what: str) -> str:
         while not self.store.check([what]):  # not ``get``: preparing may take longer than any timeout
             if self.store.check([_TOLD]):
-                raise ProcessLost("another process has left", told=True)
+                raise ProcessLost("another process has left", reported_elsewhere=True)
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
@@ -148,7 +148,7 @@ def join_group() -> Iterator[SingleProcess]:
         yield group
     except UserError as mistake:
         if not group.speaks():
-            raise ProcessLost(str(mistake), told=True) from mistake
+            raise ProcessLost(str(mistake), reported_elsewhere=True) from mistake
         raise
     except BaseException:
         group.speaks()
