@@ -1,7 +1,7 @@
-"""Dropout whose random numbers cost a fifth on CPUs (Srivastava et al. 2014).
+"""Dropout whose random numbers cost a fifth of PyTorch's on CPUs (Srivastava et al. 2014).
 
 PyTorch draws one 64-bit number for each element, on one thread: a sixth of a small model's training step. Sixteen bits
-decide as well, to within 2^-16 of the wanted share, so that each draw serves four elements.
+are enough for the dropout rate to within 2^-16, so that each draw serves four elements.
 """
 
 from typing import Annotated
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dragoman.model.ops import elementwise as kernels
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
-"""Of the elements, those that dropout zeroes."""
+"""Probability with which dropout zeroes an element."""
 
 
 class Dropout(nn.Module):
@@ -54,7 +54,7 @@ LOWEST = -(2**63)
 
 
 def _draws(count: int) -> Int[Tensor, " count"]:
-    """So many times 64 bits from the global generator."""
-    if torch.compiler.is_compiling():  # which knows not this, but the next: it draws the same, less its highest bit
+    """Draw ``count`` numbers of 64 bits from the global generator."""
+    if torch.compiler.is_compiling():  # a compiler supports randint, not random_: the same draws but the highest bit
         return torch.randint(LOWEST, -LOWEST - 1, (count,)).bitwise_xor(LOWEST)
     return torch.empty(count, dtype=torch.int64).random_(LOWEST, None)

@@ -1,4 +1,4 @@
-"""Models that read and say something of the whole, without writing: BERT, ViT, sentence encoders.
+"""Encoder models, which read a whole input and generate nothing: BERT, ViT, sentence encoders.
 
 B batch, T length, D width.
 """
@@ -23,17 +23,19 @@ from dragoman.model.tower import Tower, TowerConfig
 
 @config
 class EncoderConfig:
+    """Configuration of an encoder model."""
+
     inputs: Input
-    """What is read: ids, images, or float frames."""
+    """Input layer: ids, images, or float frames."""
     dim: PositiveInt
     """Width D."""
     tower: TowerConfig
     head: Head = NoHead()
-    """What is made of the hidden vectors."""
+    """Task head on the hidden vectors."""
     init: Init = Xavier()
 
     def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "EncoderConfig":
-        """With what only the data tell; None for what they do not."""
+        """Return a copy with the sizes that only the data give; None leaves one open."""
         inputs, head = self.inputs, self.head
         if vocab is not None and isinstance(inputs, TokenInput):
             inputs = dataclasses.replace(inputs, vocab=vocab)
@@ -42,12 +44,18 @@ class EncoderConfig:
         return dataclasses.replace(self, inputs=inputs, head=head)
 
     def build(self) -> "Encoder":
-        """Raises ConfigError, naming the path, where sizes do not fit one another."""
+        """Build the model with initial weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another; the message names the path.
+        """
         with at("model"):
             return Encoder(self)
 
 
 class Encoder(EncoderModel):
+    """Input layer, tower and head."""
+
     def __init__(self, cfg: EncoderConfig):
         super().__init__()
         self.cfg = cfg
@@ -65,6 +73,7 @@ class Encoder(EncoderModel):
         self.tie()
 
     def tie(self) -> None:
+        """Share the matrix of a tied masked-language head with the embeddings."""
         if isinstance(self.head, MaskedLanguageLayer) and isinstance(self.inputs, Embedding) and self.head.tied:
             self.head.output.weight = self.inputs.tokens.weight
 

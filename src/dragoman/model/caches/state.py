@@ -32,8 +32,8 @@ class LayerState(ABC):
 
     @abstractmethod
     def join(self, other: "LayerState") -> None:
-        """Append the rows of ``other``. Both are aligned at the newest token. Missing columns may hold any finite value:
-        they are masked."""
+        """Append the rows of ``other``. Both are aligned at the newest token. Missing columns may hold any finite
+        value: they are masked."""
 
     def forget(self, retained: Int[Tensor, " K"]) -> None:
         """Drop all columns except ``retained``, which alone are still visible. A state that summarizes the past has no

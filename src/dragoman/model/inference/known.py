@@ -1,8 +1,8 @@
-"""Which configurations the kernels for decoding know: field by field, so that a new field is never silently ignored.
+"""Configurations that the decoding kernels support, field by field, so that a new field is never silently ignored.
 
-``native.py`` reads the modules; this table says of every field of their configuration that it is either computed, or
-has no part in a step of decoding, or is known with one value only. A class or a field that is not here is unknown, and
-a model that holds it is decoded by PyTorch: whoever teaches the kernels more adds it here.
+``native.py`` reads the modules. This table lists every supported field of their configurations: computed, without
+effect on decoding, or supported with one value only. A model with any other class or field is decoded by PyTorch. To
+extend the kernels, extend this table too.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
 STATIC_SCALINGS = (NoScaling, LinearScaling, NtkScaling, Yarn, Llama3Scaling)
-"""Those whose frequencies are the same for every text."""
+"""Rotary scalings whose frequencies are the same for every text."""
 
 
 class UnknownToKernels(Exception):
-    """Something that the kernels cannot do; the message names it."""
+    """A part that the kernels cannot compute; the message names it."""
 
 
 class Fields(NamedTuple):
-    """The fields of a class of configuration that the kernels know."""
+    """Fields of a configuration class that the kernels support."""
 
     computed: str = ""
-    """With whatever value; a configuration there has to be known in its turn."""
+    """Names of fields supported with any value; a configuration in one is checked in turn."""
     ignored: str = ""
-    """Without a part in decoding, or read by PyTorch."""
+    """Names of fields without effect on decoding, or read by PyTorch."""
     only: tuple[tuple[str, Any], ...] = ()
-    """With this one value each."""
+    """Names of fields supported with this one value each."""
 
 
 KNOWN: dict[type, Fields] = {
@@ -74,10 +74,10 @@ KNOWN: dict[type, Fields] = {
 
 
 def check_known(value: Any, path: str) -> None:
-    """Walk through a configuration, and through all that it computes with.
+    """Check a configuration and those nested in its computed fields.
 
     Raises:
-        Unknown: a class or a field that ``KNOWN`` does not list; the message opens with the path.
+        UnknownToKernels: a class or a field that ``KNOWN`` does not list; the message opens with the path.
     """
     if isinstance(value, tuple):
         for i, part in enumerate(value):

@@ -1,4 +1,4 @@
-"""How the weights of a model that only runs lie in memory, and who multiplies them.
+"""Weight layouts of linear layers for inference, each with its product.
 
 R rows, K inputs, N outputs of one layer; P outputs of a panel.
 """
@@ -17,10 +17,10 @@ from dragoman.native.library import library
 
 
 class PackedLinear(nn.Module):
-    """Several layers that read the same input, as one."""
+    """Several linear layers that read the same input, packed as one."""
 
     weight: Tensor
-    """(K, N)."""
+    """Weights of all layers, (K, N)."""
     bias: Float[Tensor, " N"] | None
 
     def __init__(self, parts: Sequence[nn.Linear]):
@@ -42,15 +42,15 @@ class TransposedLinear(PackedLinear):
 
 
 INT8_MAX = 127.0
-"""Largest whole number of 8 bits, on either side of 0."""
+"""Largest code of 8 bits, on either side of 0."""
 TINY = 1e-20
-"""Keeps rows of zeros from dividing by zero."""
+"""Smallest magnitude, so that rows of zeros do not divide by zero."""
 
 
 class Int8Linear(PackedLinear):
-    """x W + b with 8 bits for each weight, scaled by output, and 8 for each input as it comes by, scaled by row.
+    """x W + b in 8-bit integers: weights scaled by output, inputs quantized at run time and scaled by row.
 
-    Sums of whole numbers are exact: what a row gives does not depend on the rows beside it, to the bit.
+    Integer sums are exact, so a row's result does not depend on the other rows, to the bit.
     """
 
     scale: Float[Tensor, " N"]
@@ -72,7 +72,7 @@ class Int8Linear(PackedLinear):
 
 
 def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
-    """End to end; None where there is none."""
+    """Return the concatenated biases, 0 for layers without one; None where no layer has one."""
     if all(part.bias is None for part in parts):
         return None
     return torch.cat(
@@ -83,9 +83,9 @@ def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
 # ---- panels, for kernels of our own -----------------------------------------------------------------
 
 NumberFormat = Literal["float32", "bfloat16", "int8"]
-"""Of weights, and of inputs when they meet them. Sums are float32, or exact."""
+"""Number format of weights, and of inputs in products. Sums are float32, or exact for int8."""
 _GROUP_SIZE: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-"""Inputs whose weights for one output stand side by side."""
+"""Number of inputs whose weights for one output are adjacent."""
 
 
 class LinearStruct(ctypes.Structure):
@@ -98,7 +98,7 @@ class LinearStruct(ctypes.Structure):
 
 
 class Panels(PackedLinear):
-    """x W + b by the kernels in ``native/``: a row's answer does not depend on the rows beside it, to the bit."""
+    """x W + b by the kernels in ``native/``: a row's result does not depend on the other rows, to the bit."""
 
     number_format: NumberFormat
     scale: Tensor
@@ -129,7 +129,7 @@ class Panels(PackedLinear):
 
     @cached_property
     def struct(self) -> LinearStruct:
-        """Where all this lies: as long as this layer lives, and is not moved."""
+        """Addresses for the kernels, valid while this layer exists and is not moved."""
         exact = self.number_format == "int8"
         return LinearStruct(
             weight=self.weight.data_ptr(),
@@ -145,9 +145,9 @@ class Panels(PackedLinear):
         return {name: value for name, value in self.__dict__.items() if name != "struct"}  # a copy lies elsewhere
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Panels":
-        raise TypeError("a layer in panels stays where it is, in the numbers it has: move the model before packing it")
+        raise TypeError("a layer in panels cannot be moved or converted: move the model before packing it")
 
 
 def panels(number_format: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
-    """The layout of these numbers."""
+    """Return the layout in panels of that number format."""
     return partial(Panels, number_format=number_format)

@@ -1,8 +1,8 @@
-"""The Transformer as kernels of our own run it: one call for a whole step, without a Python line between its layers.
+"""Transformer decoding by our C kernels: one call for a whole step, without Python between layers.
 
-A step of a small model starts some two hundred operations, each of which costs more to start than to do; here it is
-one. What is computed is what ``tower.py`` computes, its slow twin: tests hold the two together. What the kernels do not
-know (biases of distances, experts, windows with sinks, other caches than the default one) runs there.
+A step of a small model starts some two hundred operations, each of which costs more to start than to run; here it is
+one. Results equal those of ``tower.py``, the slow twin, as tests check. Anything that the kernels do not support
+(relative biases, experts, windows with sinks, caches other than the default one) runs there.
 
 B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
 """
@@ -39,7 +39,7 @@ from dragoman.model.tower import Block, Tower
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library
 
-# ---- the model as the kernels read it: structs of native/tower.c ------------------------------------
+# ---- structs of native/tower.c ----------------------------------------------------------------------
 
 
 class NormStruct(ctypes.Structure):
@@ -87,7 +87,7 @@ class ModelStruct(ctypes.Structure):
 
 
 class NativeTower(StepKernel):
-    """One tower with what it reads and, in a decoder, what it says; and tables of positions that grow as texts do."""
+    """Tower with its embedding and, in a decoder, its output layer, as structs; tables of positions grow with texts."""
 
     def __init__(self, embed: Embedding, tower: Tower, output: Panels | None = None):
         self.embed, self.tower, self.output = embed, tower, output
@@ -132,7 +132,7 @@ class NativeTower(StepKernel):
 
     @property
     def kv_widths(self) -> list[int]:
-        """Numbers kept of a token in each layer."""
+        """Size of a token's keys and values in each layer."""
         return [2 * block.self.G * block.self.C for block in self.blocks]
 
     def block(self, block: Block) -> BlockStruct:
@@ -154,7 +154,7 @@ class NativeTower(StepKernel):
         return made
 
     def activation(self, function: Callable[[Tensor], Tensor]) -> int:
-        """Its number in native/tower.c, which counts them in the order of ``ACTIVATIONS``."""
+        """Return the activation's number in native/tower.c, in the order of ``ACTIVATIONS``."""
         for number, name in enumerate(("relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh")):
             if function is ACTIVATIONS[name]:
                 return number
@@ -210,7 +210,7 @@ class NativeTower(StepKernel):
         return ResidualStruct(before, output, after, residual.residual_scale)
 
     def pointer(self, number_format: Tensor) -> int:
-        """Where they lie, now and from now on."""
+        """Return the address of these numbers in float32, and keep them alive."""
         kept = number_format.detach().float().contiguous()
         self.kept_alive.append(kept)
         return kept.data_ptr()
@@ -230,7 +230,7 @@ class NativeTower(StepKernel):
                 block.self.cos_sin = cos_sin.get(number) or cos_sin.setdefault(number, self.cos_sin(scheme, pos))
 
     def cos_sin(self, scheme: RotaryScheme, pos: Tensor) -> int:
-        """Of each position the cosines, then the sines, of its pairs."""
+        """Return the address of a table with the cosines, then the sines, of each position's pairs."""
         angle = pos[:, None] * scheme.cfg.scaling.frequencies(scheme.cfg.theta, scheme.channels)
         return self.pointer(torch.cat([angle.cos(), angle.sin()], dim=1).mul(scheme.cfg.scaling.magnitude))
 
@@ -239,7 +239,7 @@ class NativeTower(StepKernel):
 
 
 class NativeTransformer(Transformer):
-    """What it is made of, decoding by kernels of our own; whatever they cannot do, it does as ``model`` does."""
+    """Transformer that decodes by our C kernels, and falls back to PyTorch for anything they do not support."""
 
     def __init__(self, model: Transformer):
         """
@@ -247,7 +247,7 @@ class NativeTransformer(Transformer):
             whole: packed in panels; its parts are taken over.
 
         Raises:
-            Unknown: something in it that the kernels cannot do.
+            UnknownToKernels: a part that the kernels cannot compute.
         """
         nn.Module.__init__(self)
         if type(model) is not Transformer:
@@ -263,7 +263,7 @@ class NativeTransformer(Transformer):
         self.native_encoder = self.build_native_encoder(model)
 
     def build_native_encoder(self, model: Transformer) -> NativeTower | None:
-        """None where only PyTorch can read the source."""
+        """Return the encoder for the kernels; None where only PyTorch can encode the source."""
         try:
             check_known(model.cfg.encoder, "model.encoder")
             return NativeTower(model.source_embed, model.encoder) if isinstance(model.source_embed, Embedding) else None
@@ -281,14 +281,14 @@ class NativeTransformer(Transformer):
         return self.read_source(source)
 
     def read_source(self, source: Tensor | Tokens | Frames) -> Slots:
-        """Keys and values of the source for every layer of the decoder."""
+        """Encode the source, and project its keys and values for every layer of the decoder."""
         hidden, count = self.encoded(source)
         dtype = self.native_decoder.dtype
         projected = [project_source(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
         return Slots(self.native_decoder.kv_widths, dtype, SlotPool(projected, used=len(hidden)), count)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
-        """Hidden vectors of all real tokens end to end, and how many of them each source has."""
+        """Return the hidden vectors of all real tokens, concatenated, and the number of tokens of each source."""
         tokens = self.tokens(source) if isinstance(source, Tensor) and source.dim() == 2 else source
         if self.native_encoder is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
             check_length(positions_of(tokens), self.max_length)
@@ -314,20 +314,24 @@ class NativeTransformer(Transformer):
         return self.capped(logits.view(R, T, -1))
 
     def check_length(self, tokens: Tokens, state: Slots) -> None:
-        """Raises DataError: a text longer than the model can take."""
+        """Check the length of texts.
+
+        Raises:
+            DataError: a text longer than ``max_length``.
+        """
         positions = positions_of(tokens)
         before = state.lengths[:, None] if state.length else 0
         check_length(positions._replace(pos=positions.pos + before), self.max_length, state.length)
 
 
 def kv_dtype(tower: Tower) -> torch.dtype:
-    """The numbers in which keys and values are remembered: float32, or bfloat16 where weights are narrower, too."""
+    """Return the data type of cached keys and values: float32, or bfloat16 where weights are narrower than float32."""
     number_format = {layer.number_format for layer in tower.modules() if isinstance(layer, Panels)}
     return torch.float32 if number_format <= {"float32"} else torch.bfloat16
 
 
 def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
-    """Keys and values of tokens of sources, side by side, of G heads of C channels each."""
+    """Project source tokens to keys and values, adjacent, of G heads of C channels each."""
     assert isinstance(cross, PackedCross)
     both = cross.kv(hidden)
     if not isinstance(cross.k_norm, nn.Identity):
@@ -337,7 +341,7 @@ def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tens
 
 
 def _is_known(policy: KVPolicy) -> bool:
-    """A cache that loses nothing, and is not asked for by name for where it lies."""
+    """Return whether the kernels' own cache may replace this one: exact, and with the default arrangement."""
     if type(policy) is not Cache:
         return False
     return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)

@@ -1,8 +1,8 @@
-"""What a Transformer remembers while kernels of our own decode: slots, and tables that say whose they are.
+"""Cache of the C kernels: slots for tokens, and a table of each row's slots.
 
-Every token read gets the next free slot of a pool, for its keys and values in every layer. A row is a list of slots. So
-rows that part after a common past share it, and beam search, sentences that leave and sentences that join move entries
-of a small table, and no keys. It is paging (vLLM, arXiv:2309.06180) with pages of one token.
+Each token gets the next free slot of a pool for its keys and values in every layer. A row is a list of slots. So rows
+share a common prefix, and beam search, removed sentences and added sentences change a small table and move no keys.
+This is paging (vLLM, arXiv:2309.06180) with pages of one token.
 
 R rows, N sentences, T length, n tokens.
 """
@@ -19,29 +19,29 @@ from dragoman.model.interface import DecodingState
 from dragoman.native.library import library
 
 INITIAL_SLOTS = 32
-"""At first; as many again whenever they are used up."""
+"""Initial number of slots per row, doubled whenever they are used up."""
 
 
 class StepKernel(ABC):
-    """What knows the model: see ``native.Reading``."""
+    """Interface of the model that a step runs: see ``native.NativeTower``."""
 
     @property
     @abstractmethod
     def address(self) -> int:
-        """Of the ``Model`` of native/tower.c."""
+        """Address of the ``Model`` of native/tower.c."""
 
     @property
     @abstractmethod
     def output_size(self) -> int:
-        """Numbers that it says of each token: logits, or those of a hidden vector."""
+        """Size of the output for each token: of the vocabulary, or of a hidden vector."""
 
     @abstractmethod
     def ensure_positions(self, length: int) -> None:
-        """Have what positions need for texts of so many tokens."""
+        """Extend the tables of positions to texts of ``length`` tokens."""
 
 
 class SlotPool:
-    """Keys and values of tokens: of each layer (slots, 2 G C), the keys of all heads first."""
+    """Pool of keys and values: for each layer (slots, 2 G C), the keys of all heads first."""
 
     def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0):
         self.layers, self.used = list(layers), used
@@ -64,20 +64,20 @@ class SlotPool:
         self.addresses = (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
 
     def grow(self, slots: int) -> None:
-        """To so many, all told."""
+        """Grow to ``slots`` in total."""
         grown = [layer.new_empty(slots, layer.shape[1]) for layer in self.layers]
         for old, new in zip(self.layers, grown, strict=True):
             new[: self.used] = old[: self.used]
         self.layers = grown
 
     def compact(self, slots: Int[Tensor, " n"]) -> None:
-        """These, one after the other from the first one on; the rest is free again."""
+        """Move ``slots`` to the front, in order, and free the rest."""
         for layer in self.layers:
             layer[: len(slots)] = layer[slots]
         self.used = len(slots)
 
     def append(self, other: "SlotPool") -> None:
-        """What is used of ``other``, behind what is used here, where there is room for it."""
+        """Copy the used slots of ``other`` behind those used here; there must be room."""
         end = self.used + other.used
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine[self.used : end] = theirs[: other.used]
@@ -89,7 +89,7 @@ class SlotPool:
 
 
 class StateStruct(ctypes.Structure):
-    """``State`` of native/tower.c."""
+    """Struct ``State`` of native/tower.c."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("table", "length")),
@@ -100,6 +100,8 @@ class StateStruct(ctypes.Structure):
 
 
 class Slots(DecodingState):
+    """Decoding state of the C kernels."""
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -109,10 +111,10 @@ class Slots(DecodingState):
     ):
         """
         Args:
-            widths: of each layer, the numbers kept of a token.
-            dtype: what they are kept in.
-            source: keys and values of all sources, end to end.
-            count: tokens of each of them.
+            widths: for each layer, the size of a token's keys and values.
+            dtype: their data type.
+            source: keys and values of all sources, concatenated.
+            count: number of tokens of each source.
         """
         self.pool, self.source, self.columns = SlotPool.empty(widths, dtype), source, 0
         self.count = torch.empty(0, dtype=torch.int32) if count is None else count.int()
@@ -128,7 +130,7 @@ class Slots(DecodingState):
     def read(
         self, model: StepKernel, ids: Int[Tensor, "R T"], keep: Bool[Tensor, "R T"] | None = None
     ) -> Float[Tensor, "n numbers"]:
-        """What the model says of each of these tokens, those apart that are not to ``keep``; they are remembered."""
+        """Run the model over these tokens, except those that ``keep`` masks, and cache them; return its outputs."""
         R, T = ids.shape
         if not self.columns:
             self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
@@ -174,7 +176,7 @@ class Slots(DecodingState):
                 self.pool.grow(max(2 * slots, self.pool.used + tokens, INITIAL_SLOTS * len(self.table)))
 
     def compact(self) -> None:
-        """Free the slots that no row knows."""
+        """Free the slots that no row uses."""
         known = torch.arange(self.table.shape[1]) < self.lengths[:, None]
         live = self.table[known].long().unique()
         if len(live) < self.pool.used:
@@ -182,7 +184,7 @@ class Slots(DecodingState):
             self.table[known] = torch.searchsorted(live, self.table[known].long()).int()
 
     def record_lengths(self, T: int, keep: Tensor | None) -> None:
-        """How long rows are before each of the columns that may be taken back."""
+        """Record the rows' lengths before each of the columns that may be removed."""
         for column in range(max(0, T - self.rewindable), T):
             self.history.append(self.lengths + (column if keep is None else keep[:, :column].sum(dim=1).int()))
         del self.history[: len(self.history) - self.rewindable]
@@ -228,7 +230,7 @@ class Slots(DecodingState):
             self.source.append(other.source)
 
     def reserve_source(self, tokens: int) -> None:
-        """Free what belongs to sentences that are done; they left no trace but a gap."""
+        """Free the slots of removed sentences, then grow the source pool if it is still too small."""
         assert self.source is not None
         if tokens <= self.source.free:
             return

@@ -20,7 +20,7 @@ from dragoman.model.ops.elementwise import REGISTER, supports, supports_strided
 
 
 def supports_heads(*heads: Float[Tensor, "B _ _ C"]) -> bool:
-    """Whether the channels of each head stand together and fill the registers, half of them at a time."""
+    """Return whether the kernels can read these heads: channels are contiguous and fill whole registers by halves."""
     if torch.compiler.is_compiling():
         return False
     fit = (t.dtype == torch.bfloat16 and t.stride(-1) == 1 and t.shape[-1] % (2 * REGISTER) == 0 for t in heads)
@@ -32,7 +32,7 @@ def contiguous_channels(x: Tensor) -> Tensor:
 
 
 def empty_by_token(like: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-    """Room for as much, laid out as linear layers read and write it: the heads of a token side by side."""
+    """Return an empty tensor of the shape of ``like`` in the layout of linear layers: heads of a token adjacent."""
     B, H, T, C = like.shape
     return like.new_empty(B, T, H, C).transpose(1, 2)
 
@@ -49,7 +49,7 @@ class HeadsStruct(ctypes.Structure):
 
 
 class RotateFunction(torch.autograd.Function):
-    """Turn the pairs of each head's halves. The slow twin is in ``rotary.Rotation``.
+    """Rotate the pairs of each head's halves. The reference is ``rotary.RotaryEffect``.
 
     ``cos_sin`` are the cosines and then the sines of C / 2 pairs, for all texts where B of it is 1.
     """
@@ -95,10 +95,11 @@ class FlashStruct(ctypes.Structure):
 
 
 class FlashFunction(torch.autograd.Function):
-    """softmax(scale q k^T) v over the keys that a query sees; zeros where it sees none (FlashAttention, Dao et al.,
-    arXiv:2205.14135: going back, weights are computed again). The slow twin is ``attention.explicit``.
+    """softmax(scale q k^T) v over the keys that a query sees; zeros where it sees none. The reference is
+    ``attention.explicit``.
 
-    ``seen`` says which; None for all, or where ``causal`` for those up to a query's own place.
+    FlashAttention (Dao et al., arXiv:2205.14135): the backward pass computes the weights again. ``seen`` is the mask;
+    None for all keys, or with ``causal`` for those up to the query's own.
     """
 
     @staticmethod
@@ -130,7 +131,7 @@ class FlashFunction(torch.autograd.Function):
 
 
 def supports_attention(q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"], v: Float[Tensor, "B G K C"]) -> bool:
-    """Whether there is something to be learned, and the kernel can."""
+    """Return whether gradients are needed and the kernel can compute them."""
     return torch.is_grad_enabled() and q.requires_grad and supports_heads(q, k, v)
 
 

@@ -21,7 +21,7 @@ from dragoman.native.library import library
 
 
 class NarrowLinear(torch.autograd.Function):
-    """x weight^T + bias in bfloat16. The slow twin is what autocast makes of ``linear.plain``."""
+    """x weight^T + bias in bfloat16. The slow twin is ``linear.plain`` under autocast."""
 
     @staticmethod
     def forward(
@@ -48,14 +48,14 @@ class NarrowLinear(torch.autograd.Function):
 
 
 def runs_in_bfloat16(x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"]) -> bool:
-    """Whether autocast has this product run in bfloat16 now, something is to be learned, and the kernel can."""
+    """Return whether autocast runs this product in bfloat16, gradients are needed, and the kernel can compute them."""
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and elementwise.uses_bfloat16(x.device)):
         return False
     return x.is_floating_point() and elementwise.supports_strided(x) and supports_gradient(weight)
 
 
 def supports_gradient(by_weight: Float[Tensor, "N K"], *narrow: Tensor) -> bool:
-    """Whether the kernel can add to such a gradient, of what is in bfloat16, and is faster than oneDNN."""
+    """Return whether the kernel can add to this gradient from bfloat16 tensors, and is faster than oneDNN."""
     if not elementwise.supports(by_weight, *narrow):
         return False
     (N, K), kernels = by_weight.shape, library()
@@ -70,7 +70,7 @@ def add_gradient(
     by_weight: Float[Tensor, "N K"],
     by_bias: Float[Tensor, " N"] | None = None,
 ) -> None:
-    """by_weight += upstream^T x, and by_bias += the sum of ``upstream`` over rows: bfloat16 added to float32."""
+    """Add upstream^T x to ``by_weight``, and the sum of ``upstream`` over rows to ``by_bias``: bfloat16 to float32."""
     N, K = by_weight.shape
     bias = None if by_bias is None else by_bias.data_ptr()
     elementwise.kernel_library().add_gradient(

@@ -23,7 +23,7 @@ from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, supports, uses
 
 
 def supports_norm(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Whether sublayers read bfloat16 now, and the kernels can make it of such sums, by such a norm."""
+    """Return whether sublayers read bfloat16 now, and the kernels can compute it from ``x`` by a norm of ``weights``."""
     return uses_bfloat16(x.device) and _fit(x, *weights) and supports(x, *weights)
 
 
@@ -74,7 +74,7 @@ class RmsNormFunction(torch.autograd.Function):
 
 
 def supports_sum(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Whether the kernels can add ``y``, which a sublayer gave, to ``x``, and norm the sum by these."""
+    """Return whether the kernels can add the sublayer's output ``y`` to ``x``, and norm the sum by ``weights``."""
     return y.dtype == torch.bfloat16 and x.shape == y.shape and _fit(x, *weights) and supports(x, y, *weights)
 
 
@@ -84,7 +84,7 @@ def _fit(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
 
 
 class AddFunction(torch.autograd.Function):
-    """carry x + dropout(y)."""
+    """residual_scale x + dropout(y)."""
 
     @staticmethod
     def forward(
@@ -108,7 +108,7 @@ class AddFunction(torch.autograd.Function):
 
 
 class AddLayerNormFunction(torch.autograd.Function):
-    """(s - mean) / std * weight + bias, where s = carry x + dropout(y)."""
+    """(s - mean) / std * weight + bias, where s = residual_scale x + dropout(y)."""
 
     @staticmethod
     def forward(
