@@ -328,9 +328,9 @@ def test_a_mistaken_position_names_its_place():
         ConfigError, match=r"^position: sinusoidal positions come in pairs of channels, and the width 7 is odd"
     ):
         Sinusoidal().build(7)
-    with pytest.raises(ConfigError, match=r"^position: rotary turns pairs of channels, and 5 of 5 are to turn"):
+    with pytest.raises(ConfigError, match=r"^position: rotary needs pairs of channels, and would rotate 5 of 5"):
         Rotary().build(2, 5)
-    with pytest.raises(ConfigError, match=r"^position: rotary turns pairs of channels, and 1 of 4 are to turn"):
+    with pytest.raises(ConfigError, match=r"^position: rotary needs pairs of channels, and would rotate 1 of 4"):
         Rotary(fraction=0.3).build(2, 4)
     with pytest.raises(ConfigError, match=r"^position.scaling: each pair is to be stretched differently"):
         Rotary(scaling=NtkScaling(factor=2.0), fraction=0.25).build(2, 8)

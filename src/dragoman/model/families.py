@@ -9,4 +9,4 @@ from dragoman.model.transformer import TransformerConfig
 
 ModelConfig = Annotated[TransformerConfig | EncoderConfig | TwoTowersConfig, OneOf(usual="transformer")]
 """Configuration under ``model:`` in a run file. Each has ``sized(...)``, which takes the sizes that only the data give
-(vocabulary, classes), and ``build()``, which returns a ``SequenceModel``, an ``EncoderModel``, or a pair of encoders."""
+(vocabulary, classes), and ``build()``, which returns a ``SequenceModel``, an ``EncoderModel``, or two encoders."""

@@ -49,7 +49,7 @@ class Lora:
     dropout: DropoutRate = 0.0
     """Dropout on the input of an adapter."""
     targets: tuple[str, ...] = ("*.q", "*.v")
-    """Names of linear layers that get an adapter, with * for any text: queries and values as in the paper, * for all."""
+    """Names of linear layers to adapt, with * for any text: queries and values as in the paper, * for all."""
     whole: tuple[str, ...] = ()
     """Names of weights trained in full beside the adapters, such as embed.*; newly initialized ones always are."""
 
@@ -73,8 +73,7 @@ class Lora:
         return found
 
     def adapt(self, model: nn.Module, also: tuple[str, ...] = ()) -> None:
-        """Put adapters around the ``targets`` of ``model``; they, what is ``whole`` and what is named ``also`` are all
-        that learns from here on.
+        """Put adapters around the ``targets`` of ``model`` and freeze all else except ``whole`` and ``also``.
 
         Raises:
             ConfigError: see ``chosen``; a name in ``whole`` that no weight has.

@@ -1,8 +1,8 @@
-"""What happens to heads in a training step in bfloat16 on a CPU, by kernels in C (``native/``): rotary positions, and
-attention that stores no weights.
+"""Rotary positions and attention without stored weights, for training in bfloat16 on a CPU, by kernels in C
+(``native/``).
 
-The kernels read heads where they lie in what a linear layer gave, and lay out what they give as the next linear layer
-reads it. When they are taken, and how they differ from their slow twins, is as in ``elementwise.py``.
+The kernels read heads directly from the output of a linear layer, and write in the layout of the next one's input.
+Their conditions, and their differences from PyTorch's results, are as in ``elementwise.py``.
 
 B batch, T length, H query heads, G key/value heads (G divides H), Q/K query and key lengths, C channels of one head.
 """

@@ -66,7 +66,7 @@ def kernel_library() -> Library:
 def cross_entropy(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], smoothing: float, learning: bool
 ) -> Float[Tensor, ""]:
-    """Return the cross-entropy summed over rows; when ``learning``, overwrite the bfloat16 ``logits`` with its gradient.
+    """Return the cross-entropy summed over rows; when ``learning``, overwrite ``logits`` (bfloat16) by its gradient.
 
     The slow twin is ``chunked_loss.CrossEntropyLoss``.
     """

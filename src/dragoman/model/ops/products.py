@@ -1,8 +1,8 @@
 """Linear layers of a training step in bfloat16 on a CPU: two products by oneDNN, and the gradient of the weight by a
 kernel in C (``native/gradient.c``).
 
-oneDNN makes that one a tenth slower than the others, in bfloat16, which is then widened for the optimizer. The kernel
-sums it up in float32, and that of the bias on the way. When it is taken is as in ``elementwise.py``.
+oneDNN computes that gradient a tenth slower than the other products, and in bfloat16, which is then converted for the
+optimizer. The kernel sums it in float32, together with that of the bias. Its conditions are as in ``elementwise.py``.
 
 R rows, K inputs, N outputs.
 """

@@ -1,9 +1,9 @@
-"""What stands between the sublayers of a training step in bfloat16 on a CPU, by kernels in C (``native/residual.c``):
-norm, dropout and residual sum.
+"""Norm, dropout and residual sum between the sublayers of a training step in bfloat16 on a CPU, by kernels in C
+(``native/residual.c``).
 
-The sum is carried on in float32; what a sublayer reads and gives is bfloat16. So a norm gives two things, the sum as it
-is and what is read of it, and takes both of their gradients at once. When the kernels are taken, and how they differ
-from their slow twins in ``norm.py``, is as in ``elementwise.py``.
+The residual sum is float32; inputs and outputs of sublayers are bfloat16. So a norm returns both the sum and its normed
+form, and takes both of their gradients at once. The kernels' conditions, and their differences from their slow twins in
+``norm.py``, are as in ``elementwise.py``.
 
 N rows, D width.
 """
@@ -23,7 +23,7 @@ from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, supports, uses
 
 
 def supports_norm(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Return whether sublayers read bfloat16 now, and the kernels can compute it from ``x`` by a norm of ``weights``."""
+    """Return whether sublayers read bfloat16 now, and the kernels can make it from ``x`` by a norm of ``weights``."""
     return uses_bfloat16(x.device) and _fit(x, *weights) and supports(x, *weights)
 
 

@@ -120,7 +120,7 @@ class NoPosition:
 
 @config
 class Alibi:
-    """ALiBi: adds -slope * distance to the scores, with a fixed slope for each head (Press et al., arXiv:2108.12409)."""
+    """ALiBi: adds -slope * distance to the scores, with a fixed slope per head (Press et al., arXiv:2108.12409)."""
 
     shared = True
 

@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
     keep: Bool[Tensor, "B T"] | None = None
     """False on padding; None when nothing is padded."""
     segment: Int[Tensor, "B T"] | None = None
-    """Index of the text where several are packed into a row; positions restart in each. None when each row holds one."""
+    """Index of the text where several are packed into a row; positions restart in each. None for one per row."""
     field: Int[Tensor, "B T"] | None = None
     """Part of a structured input: see visibility.Structural, visibility.Prefix, and types in inputs.TokenInput."""
 
@@ -49,8 +49,8 @@ class Positions(NamedTuple):
     column: Int[Tensor, "B T"] | None = None
 
     def followed_by(self, new: "Positions") -> "Positions":
-        """Return these positions followed by ``new``. A mask that one of the two lacks defaults to kept, the neighbouring
-        segment, and field 1."""
+        """Return these positions followed by ``new``. Where only one has a mask, the other defaults to kept, the
+        neighbouring segment, and field 1."""
         if not self.pos.shape[1]:
             return new
         joined = []
