@@ -1,7 +1,7 @@
-"""The kernels as a library: built from the C files beside this one, once for each machine, and kept in a cache.
+"""Library of C kernels: compiled from the files beside this one, once for each machine, and cached.
 
-``-march=native`` lets the compiler use what the processor has (AVX-512, bfloat16 products, whole-number products), so a
-library is for this kind of processor: its name holds a hash of the sources, the compiler and the processor.
+``-march=native`` lets the compiler use the processor's instructions (AVX-512, bfloat16 and integer products), so a
+library fits one kind of processor: its name contains a hash of the sources, the compiler and the processor.
 """
 
 import ctypes
@@ -24,15 +24,15 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
 COMPILE_TIMEOUT = 120
-"""Seconds that the compiler may take; it needs four."""
+"""Seconds after which compilation fails; it usually takes four."""
 
 
 class Unavailable(Exception):
-    """There are no kernels here; the message says why."""
+    """The kernels are not available on this machine; the message says why."""
 
 
 class Library:
-    """What the C files export. Tensors are handed over as addresses: contiguous, on the CPU, of the type in C."""
+    """Functions exported by the C files. Tensors are passed as addresses: contiguous, on the CPU, of the type in C."""
 
     def __init__(self, path: Path):
         dll, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -67,15 +67,15 @@ class Library:
         self.flash_gradient = _typed(dll.flash_gradient, address)
         self._threads = _typed(dll.set_threads, number)
         self.panel: int = dll.panel()
-        """Outputs whose weights stand side by side."""
+        """Number of outputs whose weights are adjacent."""
         self.multiplies_bfloat16 = bool(dll.multiplies_bfloat16())
-        """In one instruction; otherwise numbers are widened first."""
+        """True with an instruction for bfloat16 products; otherwise numbers are converted to float32 first."""
         self.multiplies_matrices = bool(dll.multiplies_matrices())
-        """In instructions that these kernels leave to oneDNN."""
+        """True with instructions for matrix products (AMX), which oneDNN uses and these kernels do not."""
         self.multiplies_whole_numbers = bool(dll.multiplies_whole_numbers())
 
     def use_torch_threads(self) -> None:
-        """As many as PyTorch uses."""
+        """Use as many threads as PyTorch does."""
         self._threads(torch.get_num_threads())
 
 
@@ -86,10 +86,10 @@ def _typed(function, *arguments: type):
 
 @cache
 def library() -> Library:
-    """Built, if it was not yet, and loaded.
+    """Return the library, compiled first if it is not cached.
 
     Raises:
-        Unavailable: switched off, no compiler, or one that cannot build it.
+        Unavailable: switched off, no compiler, or compilation failed.
     """
     if os.environ.get(SWITCH, "on") == "off":
         raise Unavailable(f"{SWITCH} is off")
@@ -114,7 +114,7 @@ def available() -> bool:
 
 @cache
 def unavailable() -> str | None:
-    """Why there are no kernels here; None where there are. Asked once: a search asks at every step."""
+    """Return why the kernels are not available; None where they are. Cached, since a search asks at every step."""
     try:
         library()
     except Unavailable as why:
@@ -127,8 +127,10 @@ CHOICES = "choices.json"
 
 
 def cached_choice(name: str, measure: Callable[[], str]) -> str:
-    """The result of ``measure``, measured once for this machine, number of threads and torch, and kept in a file: what
-    is measured varies with the load, and a command has to answer alike in every process."""
+    """Return the result of ``measure``, kept in a file for this machine, number of threads and torch.
+
+    Measurements vary with the load, and a command must give the same output in every process.
+    """
     machine = hashlib.sha256(_processor()).hexdigest()[:16]
     key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}"
     path = _cache() / CHOICES
@@ -144,7 +146,7 @@ def cached_choice(name: str, measure: Callable[[], str]) -> str:
 
 
 def _choices(path: Path) -> dict[str, str]:
-    """Nothing where there is no such file, or a damaged one."""
+    """Return the choices in the file; none where it is missing or damaged."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -163,7 +165,7 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _processor() -> bytes:
-    """What decides which instructions there are."""
+    """Return the processor's model and flags, which decide its instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -16,7 +16,7 @@ from dragoman.presets.plain import Plain
 
 
 def llama_style(*, dim: int, depth: int, heads: int, hidden: int, dropout: float) -> TransformerConfig:
-    """Pre-norm RMSNorm, rotary positions, SwiGLU, no biases."""
+    """LLaMA's shape: pre-norm RMSNorm, rotary positions, SwiGLU, no biases."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=heads, position=Rotary(), visibility=Causal()),
         mlp=Gated(hidden=hidden),

@@ -156,7 +156,7 @@ class TowerState:
         self.rewindable = 0
         """Number of tokens that ``rewind`` may remove: windows keep that many more columns than they show."""
         self.newest: Positions | None = None
-        """Where the last ``rewindable`` + 1 of them stand."""
+        """Positions of the last ``rewindable`` + 1 tokens."""
         self.visible: dict[Visibility, Positions | None] = dict.fromkeys(self.visibilities)
 
     def advance(self, new: Positions) -> dict[Visibility, VisibleKeys]:
