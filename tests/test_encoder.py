@@ -241,7 +241,7 @@ def test_the_class_token_stands_in_front_with_a_position_of_its_own():
 def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
     reader = PatchInput(size=(4, 6), patch=2, position=SinusoidalGrid()).build(D)
     added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.places(torch.device("cpu")))[0]
-    line = Sinusoidal(layout="halves").build(D // 2).cos_sin(torch.arange(3)[None])[0]
+    line = Sinusoidal(layout="halves").build(D // 2).sinusoids(torch.arange(3)[None])[0]
     assert not added[0].any()
     for i, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
         assert_equal(added[1 + i], torch.cat([line[row], line[column]]))

@@ -273,7 +273,7 @@ def learned(model: Transformer, given: list[Tensor], narrow: bool = True) -> lis
 def by_kernels_and_by_pytorch(model: Transformer, monkeypatch) -> tuple[list[Tensor], list[Tensor], list[Tensor], int]:
     given, calls = list(batch(model, 3, 9, 7)), []
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "ready", lambda: calls.append(True) or native.library())
+        patch.setattr(kernels, "kernel_library", lambda: calls.append(True) or native.library())
         ours = learned(model, given)
     return ours, without(monkeypatch, lambda: learned(model, given)), learned(model, given, narrow=False), len(calls)
 
