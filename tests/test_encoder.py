@@ -240,7 +240,7 @@ def test_the_class_token_stands_in_front_with_a_position_of_its_own():
 
 def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
     reader = PatchInput(size=(4, 6), patch=2, position=SinusoidalGrid()).build(D)
-    added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.places(torch.device("cpu")))[0]
+    added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.positions(torch.device("cpu")))[0]
     line = Sinusoidal(layout="halves").build(D // 2).sinusoids(torch.arange(3)[None])[0]
     assert not added[0].any()
     for i, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
@@ -249,7 +249,7 @@ def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
 
 def test_rotary_positions_in_a_grid_turn_one_half_of_the_pairs_by_row_and_one_by_column():
     heads, size = 2, 8
-    places = PatchInput(size=(4, 6), patch=2).build(D).places(torch.device("cpu"))
+    places = PatchInput(size=(4, 6), patch=2).build(D).positions(torch.device("cpu"))
     x = torch.randn(1, heads, 7, size, dtype=torch.float64)
     got = RotaryGrid(theta=100.0).build(heads, size).effect(places, places, torch.float64).rotate(x)
     line = Rotary(theta=100.0).build(heads, size // 2)
@@ -259,7 +259,7 @@ def test_rotary_positions_in_a_grid_turn_one_half_of_the_pairs_by_row_and_one_by
 
 
 def test_scores_in_a_grid_depend_on_the_step_from_patch_to_patch_only():
-    places = PatchInput(size=(6, 8), patch=2, class_token=False).build(D).places(torch.device("cpu"))
+    places = PatchInput(size=(6, 8), patch=2, class_token=False).build(D).positions(torch.device("cpu"))
     q, k = (torch.randn(8, dtype=torch.float64).expand(1, 1, 12, 8) for _ in range(2))
     turn = RotaryGrid(theta=100.0).build(1, 8).effect(places, places, torch.float64).rotate
     scores = (turn(q) @ turn(k).transpose(2, 3))[0, 0].view(3, 4, 3, 4)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.model.inference.layouts import MOST, Int8Linear, TransposedLinear
+from dragoman.model.inference.layouts import INT8_MAX, Int8Linear, TransposedLinear
 from dragoman.model.inference.packed import pack
 from dragoman.model.positions.tokens import Tokens
 
@@ -44,8 +44,8 @@ def test_whole_numbers_err_by_half_a_step_of_each_factor_at_most():
     (layer,) = layers(1)
     x = torch.randn(50, 40) * torch.logspace(-6, 6, 50)[:, None]
     w = layer.weight.detach()
-    of_input = x.abs().amax(dim=1, keepdim=True) / MOST / 2
-    of_weight = w.abs().amax(dim=1) / MOST / 2
+    of_input = x.abs().amax(dim=1, keepdim=True) / INT8_MAX / 2
+    of_weight = w.abs().amax(dim=1) / INT8_MAX / 2
     bound = of_input * w.abs().sum(dim=1) + of_weight * x.abs().sum(dim=1, keepdim=True) + 40 * of_input * of_weight
     error = (Int8Linear([layer])(x) - layer(x)).abs()
     assert (error <= bound * 1.001 + 1e-6 * layer(x).abs()).all()

@@ -244,7 +244,7 @@ MISTAKES = {
     ),
     "odd channels": (
         "decoder.pattern.0.mixer={head_dim: 5, position: {kind: rotary}}",
-        "model.decoder.pattern.0.mixer.position: rotary turns pairs of channels, and 5 of 5",
+        "model.decoder.pattern.0.mixer.position: rotary needs pairs of channels, and would rotate 5 of 5",
     ),
     "odd width": ("{dim: 25, position: {kind: sinusoidal}}", "model.position: sinusoidal positions come in pairs"),
     "positions across": (
