@@ -48,7 +48,7 @@ def compare(
     upstream = torch.randn_like(function(*given))
     ran = []
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "ready", lambda: ran.append(True) or native.library())
+        patch.setattr(kernels, "kernel_library", lambda: ran.append(True) or native.library())
         ours = value_and_gradients(function, given, upstream)
     assert len(ran) >= passes, "no kernel ran, forward or back"
     theirs = without(monkeypatch, lambda: value_and_gradients(function, given, upstream))

@@ -33,5 +33,5 @@ def any_machine() -> Iterator[None]:
     """What is left to be measured comes out as on a plain CPU: tests compare in float32 wherever they run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "product_seconds", lambda: {"torch": 1.0})
-        patch.setattr(precision, "remembered", lambda name, measure: measure())
+        patch.setattr(precision, "cached_choice", lambda name, measure: measure())
         yield

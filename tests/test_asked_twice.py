@@ -68,7 +68,7 @@ def make(kind: str, path: Path) -> None:
     content["model"] = dropped(content["model"])
     torch.manual_seed(0)
     model = from_dict(ModelConfig, content["model"]).build()
-    assert any(module.share for module in model.modules() if isinstance(module, Dropout))
+    assert any(module.rate for module in model.modules() if isinstance(module, Dropout))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.5 * torch.randn_like(parameter)
@@ -121,7 +121,7 @@ def told(folder: Path) -> dict[str, str]:
 def in_float32():
     """Whatever this machine multiplies faster, and whatever was measured before."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "remembered", lambda name, measure: "float32")
+        patch.setattr(precision, "cached_choice", lambda name, measure: "float32")
         yield
 
 
@@ -203,11 +203,11 @@ def test_an_adapter_is_in_the_mode_of_the_layer_that_it_stands_around(training):
 
 def test_a_measured_choice_is_the_same_in_every_process_until_the_machine_is_another(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
-    assert native.remembered("precision", lambda: "float32") == "bfloat16"  # as on a machine that is busy now
-    assert native.remembered("another", lambda: "float32") == "float32"
+    assert native.cached_choice("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.cached_choice("precision", lambda: "float32") == "bfloat16"  # as on a machine that is busy now
+    assert native.cached_choice("another", lambda: "float32") == "float32"
     monkeypatch.setattr(native, "_processor", lambda: b"another one")
-    assert native.remembered("precision", lambda: "float32") == "float32"
+    assert native.cached_choice("precision", lambda: "float32") == "float32"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
@@ -215,12 +215,12 @@ def test_a_damaged_file_of_choices_is_measured_and_written_anew(content, tmp_pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "dragoman").mkdir()
     (tmp_path / "dragoman" / native.CHOICES).write_text(content)
-    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
-    assert native.remembered("precision", lambda: "float32") == "bfloat16"
+    assert native.cached_choice("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.cached_choice("precision", lambda: "float32") == "bfloat16"
 
 
 def test_where_no_choice_can_be_kept_each_process_measures(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert native.remembered("precision", lambda: "bfloat16") == "bfloat16"
-    assert native.remembered("precision", lambda: "float32") == "float32"
+    assert native.cached_choice("precision", lambda: "bfloat16") == "bfloat16"
+    assert native.cached_choice("precision", lambda: "float32") == "float32"

@@ -253,7 +253,7 @@ def test_pages_that_were_joined_go_back_to_the_pool():
     gc.collect()
     model.decode(ids(6, 1), first)
     held = torch.cat([layer.layout.table.flatten() for layer in first.tower.layers])
-    assert torch.equal(pool.users, torch.bincount(held, minlength=len(pool.users)))
+    assert torch.equal(pool.reference_counts, torch.bincount(held, minlength=len(pool.reference_counts)))
     del first
     gc.collect()
     assert pool.used == 0

@@ -151,7 +151,7 @@ def test_pages_are_those_in_use_and_none_when_all_are_done(data):
                     layout.extend(more, keep)
         held = torch.cat([p.table.flatten() for p, _ in pairs if p.table is not None])
         assert pool.used == len(held.unique())
-        assert torch.equal(pool.users, torch.bincount(held, minlength=len(pool.users)))
+        assert torch.equal(pool.reference_counts, torch.bincount(held, minlength=len(pool.reference_counts)))
     del paged, pairs
     gc.collect()
     assert pool.used == 0
@@ -165,7 +165,7 @@ def test_no_page_is_left_after_a_search(variant, cfg):
     want = search(model, source, cfg, Cache(arrangement=Growing()))
     got = search(model, source, cfg, SharedPages(pool, Unchanged()))
     assert [[h.tokens for h in some] for some in got] == [[h.tokens for h in some] for some in want]
-    assert len(pool.users) > 0
+    assert len(pool.reference_counts) > 0
     assert pool.used == 0
 
 

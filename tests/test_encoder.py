@@ -241,7 +241,7 @@ def test_the_class_token_stands_in_front_with_a_position_of_its_own():
 def test_sinusoids_of_a_grid_are_those_of_its_row_and_of_its_column():
     reader = PatchInput(size=(4, 6), patch=2, position=SinusoidalGrid()).build(D)
     added = reader.position(torch.zeros(1, 7, D, dtype=torch.float64), reader.positions(torch.device("cpu")))[0]
-    line = Sinusoidal(layout="halves").build(D // 2).cos_sin(torch.arange(3)[None])[0]
+    line = Sinusoidal(layout="halves").build(D // 2).sinusoids(torch.arange(3)[None])[0]
     assert not added[0].any()
     for i, (row, column) in enumerate((r, c) for r in range(2) for c in range(3)):
         assert_equal(added[1 + i], torch.cat([line[row], line[column]]))
@@ -418,14 +418,17 @@ def changed(cfg: Any, **changes: Any) -> Any:
             changed(VIT, head=ClassificationHead()),
             "model.head.classes: must be given before the model is built; training",
         ),
-        (changed(VIT, head=MaskedLanguageHead()), "model.head.masked_language predicts ids, and the inputs are none"),
+        (
+            changed(VIT, head=MaskedLanguageHead()),
+            "model.head.masked_language predicts token ids, and the inputs are none",
+        ),
         (changed(VIT, inputs=PatchInput(size=(9, 8), patch=4)), "model.inputs.patch: squares of 4 pixels do not fill"),
         (changed(VIT, dim=22, inputs=PatchInput(size=(8, 8), patch=4, position=SinusoidalGrid())), "model.inputs.posi"),
         (changed(VIT, tower=tower(position=RotaryGrid())), "model.tower.pattern.0.mixer.position: two coordinates"),
-        (TwoTowersConfig(first=BERT), "model.first.head: must be sentence, normalized"),
+        (TwoTowersConfig(first=BERT), "model.first.head: must be a normalized sentence head"),
         (
             TwoTowersConfig(first=TEXT, second=changed(TEXT, head=SentenceHead())),
-            "model.second.head: gives vectors of 24",
+            "model.second.head: vectors of size 24",
         ),
     ],
     ids=lambda x: x if isinstance(x, str) else "",

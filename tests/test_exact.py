@@ -273,7 +273,7 @@ def learned(model: Transformer, given: list[Tensor], narrow: bool = True) -> lis
 def by_kernels_and_by_pytorch(model: Transformer, monkeypatch) -> tuple[list[Tensor], list[Tensor], list[Tensor], int]:
     given, calls = list(batch(model, 3, 9, 7)), []
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "ready", lambda: calls.append(True) or native.library())
+        patch.setattr(kernels, "kernel_library", lambda: calls.append(True) or native.library())
         ours = learned(model, given)
     return ours, without(monkeypatch, lambda: learned(model, given)), learned(model, given, narrow=False), len(calls)
 
@@ -350,7 +350,7 @@ def values(cfg: object, found: dict[tuple[type, str], set[str]]) -> None:
 @pytest.mark.parametrize("cls", KNOWN, ids=lambda cls: cls.__name__)
 def test_the_kernels_say_of_every_field_whether_they_know_it(cls):
     listed = KNOWN[cls]
-    named = [*listed.computed.split(), *listed.apart.split(), *(name for name, _ in listed.only)]
+    named = [*listed.computed.split(), *listed.ignored.split(), *(name for name, _ in listed.only)]
     assert sorted(named) == sorted(field.name for field in dataclasses.fields(cls) if field.name != "kind")
 
 

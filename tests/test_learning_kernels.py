@@ -30,7 +30,7 @@ def test_silu_gate_is_right_for_numbers_of_any_size(monkeypatch):
     gate, up = (torch.linspace(-100, 100, 64 * 16).view(64, 16) * half(64, 16)).bfloat16(), half(64, 16)
 
     def gated(gate: Tensor, up: Tensor) -> Tensor:
-        by_kernel = gate.dtype == torch.bfloat16 and kernels.take_half(gate, up)
+        by_kernel = gate.dtype == torch.bfloat16 and kernels.supports_bfloat16(gate, up)
         return kernels.SiluGateFunction.apply(gate, up) if by_kernel else F.silu(gate) * up
 
     compare(monkeypatch, gated, gate, up)

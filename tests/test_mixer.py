@@ -177,5 +177,5 @@ def test_a_state_that_sums_up_the_past_says_that_it_cannot_go_back():
     state = (plain := model()).start(None)
     state.allow_rewind(2)
     plain.decode(ids(1, 4), state)
-    with pytest.raises(ConfigError, match="Sum cannot take tokens back, as speculative decoding has to"):
+    with pytest.raises(ConfigError, match="Sum cannot take tokens back, as speculative decoding must"):
         state.rewind(1)

@@ -246,7 +246,7 @@ def test_logits_and_gradients_are_those_of_marian(marian):
 
 def test_sinusoids_in_halves_are_those_of_marian(marian):
     ours, theirs = marian
-    cos_sin = ours.embed.position.cos_sin(torch.arange(64)[None])[0]
+    cos_sin = ours.embed.position.sinusoids(torch.arange(64)[None])[0]
     torch.testing.assert_close(cos_sin, theirs.model.encoder.embed_positions.weight.detach(), rtol=0, atol=1e-6)
 
 

@@ -20,7 +20,7 @@ from dragoman.decode.search.search import search
 from dragoman.errors import DataError
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.inference.known import check_known
-from dragoman.model.inference.layouts import Panels, WholeNumbers, panels
+from dragoman.model.inference.layouts import Int8Linear, Panels, panels
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.inference.packed import pack
 from dragoman.model.inference.slots import Slots
@@ -71,7 +71,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit(numbers):
 
 def test_whole_numbers_are_those_of_pytorch():
     parts, x = [nn.Linear(40, 24), nn.Linear(40, 9)], torch.randn(20, 40) * torch.logspace(-6, 6, 20)[:, None]
-    torch.testing.assert_close(Panels(parts, "int8")(x), WholeNumbers(parts)(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(Panels(parts, "int8")(x), Int8Linear(parts)(x), rtol=1e-6, atol=1e-6)
 
 
 def test_a_copy_of_a_layer_has_weights_of_its_own():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.model.inference.layouts import MOST, Transposed, WholeNumbers
+from dragoman.model.inference.layouts import INT8_MAX, Int8Linear, TransposedLinear
 from dragoman.model.inference.packed import pack
 from dragoman.model.positions.tokens import Tokens
 
@@ -18,7 +18,7 @@ from dragoman.model.positions.tokens import Tokens
 def test_a_packed_model_says_what_the_plain_one_says(name, shape):
     plain = build(name, shape)
     packed = copy.deepcopy(plain)
-    pack(packed, Transposed)
+    pack(packed, TransposedLinear)
     assert not any(isinstance(module, nn.Linear) for module in packed.modules())
     target, source = batch(plain, 3, 6, 5)
     torch.testing.assert_close(packed(target, source), plain(target, source), rtol=1e-9, atol=1e-9)
@@ -33,26 +33,26 @@ def layers(count=2):
     return [nn.Linear(40, 24 + i, bias=i % 2 == 0) for i in range(count)]
 
 
-@pytest.mark.parametrize("layout", [Transposed, WholeNumbers])
+@pytest.mark.parametrize("layout", [TransposedLinear, Int8Linear])
 def test_outputs_of_layers_stand_side_by_side(layout):
     parts, x = layers(3), torch.randn(5, 2, 40)
     wanted = torch.cat([part(x) for part in parts], dim=-1)
-    torch.testing.assert_close(layout(parts)(x), wanted, rtol=0, atol=1e-5 if layout is Transposed else 0.05)
+    torch.testing.assert_close(layout(parts)(x), wanted, rtol=0, atol=1e-5 if layout is TransposedLinear else 0.05)
 
 
 def test_whole_numbers_err_by_half_a_step_of_each_factor_at_most():
     (layer,) = layers(1)
     x = torch.randn(50, 40) * torch.logspace(-6, 6, 50)[:, None]
     w = layer.weight.detach()
-    of_input = x.abs().amax(dim=1, keepdim=True) / MOST / 2
-    of_weight = w.abs().amax(dim=1) / MOST / 2
+    of_input = x.abs().amax(dim=1, keepdim=True) / INT8_MAX / 2
+    of_weight = w.abs().amax(dim=1) / INT8_MAX / 2
     bound = of_input * w.abs().sum(dim=1) + of_weight * x.abs().sum(dim=1, keepdim=True) + 40 * of_input * of_weight
-    error = (WholeNumbers([layer])(x) - layer(x)).abs()
+    error = (Int8Linear([layer])(x) - layer(x)).abs()
     assert (error <= bound * 1.001 + 1e-6 * layer(x).abs()).all()
 
 
 def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit():
-    layer, x = WholeNumbers(layers()), torch.randn(70, 40)
+    layer, x = Int8Linear(layers()), torch.randn(70, 40)
     together = layer(x)
     for i in (0, 1, 33, 69):
         assert torch.equal(layer(x[i : i + 1]), together[i : i + 1])
@@ -60,13 +60,13 @@ def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit
 
 def test_a_row_of_zeros_gives_the_bias():
     (part,) = layers(1)
-    assert torch.equal(WholeNumbers([part])(torch.zeros(1, 40))[0], part.bias)
+    assert torch.equal(Int8Linear([part])(torch.zeros(1, 40))[0], part.bias)
 
 
 def test_embeddings_that_share_the_output_matrix_stay_exact():
     plain = build("plain").float()
     packed = copy.deepcopy(plain)
-    pack(packed, WholeNumbers)
+    pack(packed, Int8Linear)
     assert torch.equal(packed.embed.tokens.weight, plain.embed.tokens.weight)
     ids = torch.randint(3, V, (2, 4))
     assert packed(Tokens(ids), ids).isfinite().all()

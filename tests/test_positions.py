@@ -45,7 +45,7 @@ def at(*pos: int) -> Positions:
 
 
 def pe(dim: int, *pos: int, **options: object) -> Tensor:
-    return Sinusoidal(**options).build(dim).cos_sin(torch.tensor([pos]))[0]
+    return Sinusoidal(**options).build(dim).sinusoids(torch.tensor([pos]))[0]
 
 
 def test_sinusoids_are_the_papers_formula():
@@ -60,7 +60,7 @@ def test_positions_that_texts_share_are_computed_once_and_the_same():
     place, pos = Sinusoidal().build(16), torch.tensor([[-1, 0, 1, 2], [3, 4, 5, 6], [90, 91, 92, 93]])
     for some in (pos[:2], pos, pos[2:]):
         x = torch.randn(len(some), 4, 16)
-        assert torch.equal(place(x, some), x + place.cos_sin(some).float())
+        assert torch.equal(place(x, some), x + place.sinusoids(some).float())
 
 
 def test_the_two_layouts_hold_the_same_waves():
@@ -135,7 +135,7 @@ def test_rotary_scores_depend_on_distance_only_for_a_learned_product_too():
 @pytest.mark.parametrize("cfg", [ROTARY["halves"], ROTARY["neighbours"]], ids=["halves", "neighbours"])
 def test_rotation_keeps_lengths_and_turns_pairs_as_complex_numbers(cfg):
     x = torch.randn(1, 1, 1, 8, dtype=DTYPE)
-    turned = cfg.build(1, 8).relate(at(5), at(5), DTYPE).rotate(x)
+    turned = cfg.build(1, 8).effect(at(5), at(5), DTYPE).rotate(x)
     assert_equal(turned.norm(), x.norm(), 1e-12)
     angle = 5 * frequencies(10_000.0, 8)
     pairs = [(i, i + 4) if cfg.pairs == "halves" else (2 * i, 2 * i + 1) for i in range(4)]
@@ -319,7 +319,7 @@ def test_positions_go_on_where_a_text_was_cut(cut):
     whole = Tokens(ids(3, 6), keep, segment)
     first, second = Tokens(*(t[:, :cut] for t in whole[:3])), Tokens(*(t[:, cut:] for t in whole[:3]))
     before = positions_of(first)
-    after = positions_of(second, before.columns(slice(-1, None)))
+    after = positions_of(second, before.select_columns(slice(-1, None)))
     assert before.followed_by(after).pos.tolist() == positions_of(whole).pos.tolist()
 
 
@@ -328,11 +328,11 @@ def test_a_mistaken_position_names_its_place():
         ConfigError, match=r"^position: sinusoidal positions come in pairs of channels, and the width 7 is odd"
     ):
         Sinusoidal().build(7)
-    with pytest.raises(ConfigError, match=r"^position: rotary turns pairs of channels, and 5 of 5 are to turn"):
+    with pytest.raises(ConfigError, match=r"^position: rotary needs pairs of channels, and would rotate 5 of 5"):
         Rotary().build(2, 5)
-    with pytest.raises(ConfigError, match=r"^position: rotary turns pairs of channels, and 1 of 4 are to turn"):
+    with pytest.raises(ConfigError, match=r"^position: rotary needs pairs of channels, and would rotate 1 of 4"):
         Rotary(fraction=0.3).build(2, 4)
-    with pytest.raises(ConfigError, match=r"^position.scaling: each pair is to be stretched differently"):
+    with pytest.raises(ConfigError, match=r"^position.scaling: NTK scaling needs two pairs of channels"):
         Rotary(scaling=NtkScaling(factor=2.0), fraction=0.25).build(2, 8)
     assert Learned(length=5).length == 5
     assert Rotary(scaling=NoScaling()).scaling.magnitude == 1

@@ -244,7 +244,7 @@ MISTAKES = {
     ),
     "odd channels": (
         "decoder.pattern.0.mixer={head_dim: 5, position: {kind: rotary}}",
-        "model.decoder.pattern.0.mixer.position: rotary turns pairs of channels, and 5 of 5",
+        "model.decoder.pattern.0.mixer.position: rotary needs pairs of channels, and would rotate 5 of 5",
     ),
     "odd width": ("{dim: 25, position: {kind: sinusoidal}}", "model.position: sinusoidal positions come in pairs"),
     "positions across": (
@@ -269,7 +269,7 @@ MISTAKES = {
     ),
     "sums without a norm": (
         "encoder.pattern.0.residual={kind: deep_norm}",
-        "model.encoder.pattern.0.residual: deep_norm makes sums that a norm must follow; placement is pre, not post",
+        "model.encoder.pattern.0.residual: deep_norm needs a norm after each sum: set placement to post, it is pre",
     ),
     "too few buckets": (
         "decoder.pattern.0.mixer.position={kind: t5_bias, buckets: 8, reach: 2, bidirectional: true}",

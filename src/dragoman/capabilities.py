@@ -1,4 +1,4 @@
-"""What a trained model can be asked for, and the command that asks: said where a run is asked for something else."""
+"""Tasks of each kind of model and the command for each; used in the error for the wrong command."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,12 @@ from dragoman.model.transformer import TransformerConfig
 
 @dataclass(frozen=True)
 class Ability:
+    """Task of a model."""
+
     does: str
-    """What the model does, as it follows on "its model"."""
+    """Description that continues "its model ..."."""
     command: str
+    """Command for it."""
 
 
 CONTINUES = Ability("continues text", "generate")
@@ -30,7 +33,7 @@ _OF_HEADS = {ClassificationHead: CLASSIFIES, TaggingHead: TAGS, SpansHead: ANSWE
 
 
 def ability(cfg: object) -> Ability | None:
-    """What the model of a configuration is for; None for one of a family that is not known here."""
+    """Return the task of a configuration's model; None for an unknown family."""
     if isinstance(cfg, TransformerConfig):
         return TRANSLATES if cfg.encoder else CONTINUES
     if isinstance(cfg, EncoderConfig):
@@ -38,8 +41,8 @@ def ability(cfg: object) -> Ability | None:
     return EMBEDS if isinstance(cfg, TwoTowersConfig) else None
 
 
-def unable(run: str | Path, model: nn.Module) -> CheckpointError:
-    """What to say where the model of ``run`` is asked for what it does not do."""
+def wrong_command_error(run: str | Path, model: nn.Module) -> CheckpointError:
+    """Return the error for a command that the model of ``run`` does not support; it names the right one."""
     found = ability(getattr(model, "cfg", None))
     return CheckpointError(
         f"{run}: its model {found.does}: use `dragoman {found.command}`"
@@ -49,9 +52,10 @@ def unable(run: str | Path, model: nn.Module) -> CheckpointError:
 
 
 def check(run: str | Path, model: nn.Module, wanted: Ability) -> None:
-    """
+    """Check that the model of ``run`` supports a command.
+
     Raises:
-        CheckpointError: the model of ``run`` is for something else; the message names the command for it.
+        CheckpointError: it is for another task; the message names the right command.
     """
     if ability(getattr(model, "cfg", None)) not in (wanted, None):
-        raise unable(run, model)
+        raise wrong_command_error(run, model)

@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves on disk, written so that nothing is ever lost and verified before it is used.
+"""Run directory: all files of a run, written atomically and verified before use.
 
     runs/NAME/
       config.yaml   tokenizer.json (or source.tokenizer.json and target.tokenizer.json)
@@ -8,8 +8,8 @@
                                  config.json   progress.json   manifest.json (format; size and hash of all the others)
       best -> checkpoints/...    last -> checkpoints/...
 
-A checkpoint takes its name in one rename, after every byte of it is on the disk: a folder with a name is complete, and
-the newest one is the last. Nothing in it is pickled.
+A checkpoint is renamed to its name after every byte of it is on the disk, so a folder with a name is complete. Nothing
+in it is pickled.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dragoman import durable
-from dragoman.capabilities import unable
+from dragoman.capabilities import wrong_command_error
 from dragoman.config import dump_yaml, from_dict, load_yaml
 from dragoman.errors import CheckpointError
 from dragoman.migrations import Content, renamed
@@ -45,7 +45,7 @@ BASE = "base.safetensors"
 
 
 class RunDirectory:
-    """A run's folder. Any number of processes may read it; one at a time may write."""
+    """Folder of a run. Any number of processes may read it; one at a time may write."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -54,7 +54,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path, config: Any) -> "RunDirectory":
-        """A new run directory that holds ``config`` (a config object or plain data), open for writing.
+        """Create a run directory with ``config`` (a config object or plain data), and open it for writing.
 
         Raises:
             CheckpointError: there is a run, or anything else, at ``path``.
@@ -76,7 +76,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path, *, write: bool = False) -> "RunDirectory":
-        """The run at ``path``; to ``write`` claims it for this process and removes what a crash left behind.
+        """Open the run at ``path``; ``write`` claims it for this process and removes the remains of a crash.
 
         Raises:
             CheckpointError: no run there, another process is writing to it, or it cannot be written to.
@@ -97,7 +97,7 @@ class RunDirectory:
         return run
 
     def _claim(self) -> None:
-        """Hold the run until ``close`` or until the process ends, however it ends."""
+        """Lock the run until ``close`` or the end of the process."""
         import fcntl  # here, so that reading works where there is none
 
         self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -110,7 +110,7 @@ class RunDirectory:
             ) from None
 
     def is_being_written(self) -> bool:
-        """Whether some process holds the run at this moment."""
+        """Return whether a process has locked the run for writing."""
         import fcntl
 
         try:
@@ -123,7 +123,7 @@ class RunDirectory:
         return False
 
     def _mend(self) -> None:
-        """Remove what a crash left behind, and move the link that it kept from being moved."""
+        """Remove the remains of a crash, and update the ``last`` link if the crash prevented that."""
         durable.sweep(self.path)
         durable.sweep(self.folder)
         newest = self.checkpoints()[-1:]
@@ -131,7 +131,7 @@ class RunDirectory:
             durable.link(self.path / "last", f"{FOLDER}/{newest[0].path.name}")
 
     def discard(self) -> None:
-        """Remove a run that came to nothing: what came before any checkpoint, and the folder if that empties it."""
+        """Remove the files of a run that has no checkpoint, and the folder if it is empty then."""
         self.close()
         for name in (CONFIG, JOINT, SOURCE, TARGET, BASE, LOCK):
             (self.path / name).unlink(missing_ok=True)
@@ -139,21 +139,21 @@ class RunDirectory:
             self.path.rmdir()
 
     def close(self) -> None:
-        """Let another process write."""
+        """Unlock the run for other writers."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's configuration as plain data."""
+        """Configuration of the run as plain data."""
         return renamed(load_yaml(self.path / CONFIG))
 
     def write_config(self, config: Any) -> None:
         durable.replace(self.path / CONFIG, dump_yaml(config).encode())
 
     def write_tokenizers(self, source: Tokenizer, target: Tokenizer) -> None:
-        """One file if both are the same object, else two."""
+        """Write the tokenizers, one file if both are the same object, else two."""
         files = {JOINT: source} if source is target else {SOURCE: source, TARGET: target}
         for name, tokenizer in files.items():
             durable.replace_with(self.path / name, tokenizer.save)
@@ -162,21 +162,21 @@ class RunDirectory:
         return [path for path in (self.path / name for name in (JOINT, SOURCE, TARGET)) if path.exists()]
 
     def write_base(self, tensors: Mapping[str, Tensor]) -> None:
-        """Weights that do not change, once for all checkpoints."""
+        """Write the frozen weights, once for all checkpoints."""
         durable.replace(self.path / BASE, encode(tensors))
 
     @property
     def base(self) -> dict[str, Tensor]:
-        """Weights that do not change; none where every checkpoint holds all."""
+        """Frozen weights; empty where every checkpoint holds all weights."""
         return read_tensors(self.path / BASE) if (self.path / BASE).exists() else {}
 
     @property
     def beside(self) -> list[Path]:
-        """What no checkpoint is of use without."""
+        """Files that every checkpoint requires."""
         return [*self.tokenizer_files(), *([self.path / BASE] if (self.path / BASE).exists() else [])]
 
     def tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
-        """The source's and the target's; the same object if the run has one for both."""
+        """Load the tokenizers of source and target; the same object if the run has one for both."""
         if (self.path / JOINT).exists():
             return (joint := Tokenizer.load(self.path / JOINT)), joint
         return Tokenizer.load(self.path / SOURCE), Tokenizer.load(self.path / TARGET)
@@ -184,7 +184,7 @@ class RunDirectory:
     # ---- checkpoints ------------------------------------------------------------------------------
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Those written while training, oldest first."""
+        """List the checkpoints written while training, oldest first."""
         found = [c for c in map(Checkpoint, self.folder.glob("step-*")) if c.step is not None]
         return sorted(found, key=lambda c: c.step or 0)
 
@@ -199,11 +199,11 @@ class RunDirectory:
     ) -> Checkpoint:
         """Write a checkpoint and make it the last one (and the best one, if it is).
 
-        A text instead of a step names a checkpoint that stands aside, such as an average of several. The memory needed
-        is that of the largest part of ``tensors``, once more.
+        A text instead of a step names a separate checkpoint, such as an average of several. Additional memory of the
+        size of the largest part of ``tensors`` is needed.
 
         Raises:
-            CheckpointError: it cannot be written, because the disk is full for instance. All others are as they were.
+            CheckpointError: it cannot be written, for instance because the disk is full. All others stay unchanged.
         """
         path = self.folder / (step_name(step) if isinstance(step, int) else step)
         needed = sum(t.nbytes for part in tensors.values() for t in part.values())
@@ -228,10 +228,10 @@ class RunDirectory:
         return Path(os.readlink(link)).name if link.is_symlink() else None
 
     def find(self, which: str | int = "last") -> Checkpoint:
-        """The checkpoint called ``which``: ``last``, ``best`` (the last one if there is no best yet), a step or a name.
+        """Return the checkpoint ``which``: ``last``, ``best`` (the last one if there is no best yet), a step or a name.
 
         Raises:
-            CheckpointError: there is none of that name; the message lists those there are.
+            CheckpointError: there is none of that name; the message lists the existing ones.
         """
         known = self.checkpoints()
         if which == "best":
@@ -247,7 +247,7 @@ class RunDirectory:
         return Checkpoint(path)
 
     def load(self, which: str | int = "last", parts: Iterable[str] | None = None) -> Content:
-        """Read the checkpoint ``which`` after verifying all of it; ``parts`` as in ``Checkpoint.load``.
+        """Verify and read the checkpoint ``which``; ``parts`` as in ``Checkpoint.load``.
 
         Raises:
             CheckpointError: there is none; it is damaged (the message names the file, and the newest intact
@@ -268,11 +268,11 @@ class RunDirectory:
             raise CheckpointError(f"{damage}: {remedy}") from None
 
     def weights(self, which: str | int = "last", parts: Iterable[str] = ("model", "average")) -> Content:
-        """The checkpoint ``which`` with all weights of the model under ``model``: its moving average, if it has one and
-        ``parts`` say so, with adapters folded in.
+        """Read the checkpoint ``which`` with all weights under ``model``: its moving average, if it has one and
+        ``parts`` include it, with adapters folded in.
 
         Raises:
-            CheckpointError: as ``load``.
+            CheckpointError: same as ``load``.
         """
         content = self.load(which, parts)
         own = content.tensors["model"] | content.tensors.get("average", {})
@@ -281,7 +281,7 @@ class RunDirectory:
         return dataclasses.replace(content, tensors={"model": own})
 
     def shapes(self, which: str | int = "last") -> dict[str, tuple[int, ...]]:
-        """Of the weights that ``weights`` gives, without reading them, and so without verifying them."""
+        """Return the shapes of the weights that ``weights`` returns, without reading or verifying them."""
         files = [self.path / BASE, self.find(which).path / "model.safetensors"]
         return {name: shape for file in files if file.exists() for name, shape in read_shapes(file).items()}
 
@@ -300,9 +300,9 @@ class RunDirectory:
                     raise CheckpointError(said) from error
 
     def rewind(self, checkpoint: Checkpoint, best: int | None) -> None:
-        """Make ``checkpoint`` the last one, and that after ``best`` steps the best one.
+        """Make ``checkpoint`` the last one, and the one after ``best`` steps the best one.
 
-        Newer ones are renamed to ``step-....abandoned`` and never touched again.
+        Newer ones are renamed to ``step-....abandoned`` and not used again.
         """
         for newer in reversed(self.checkpoints()):
             if (newer.step or 0) > (checkpoint.step or 0):
@@ -323,11 +323,11 @@ def _is_intact(checkpoint: Checkpoint) -> bool:
     return False
 
 
-# ---- the model a run has trained ------------------------------------------------------------------
+# ---- the trained model ----------------------------------------------------------------------------
 
 
 def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory, nn.Module, dict[str, Any]]:
-    """As ``load_model``, whatever the model does: the run, its model, and its configuration."""
+    """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
     run, which = _run_and_name(Path(path), which)
     content = run.weights(which)
     model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
@@ -348,18 +348,19 @@ def load_writer(path: str | Path, which: str | int) -> tuple[SequenceModel, Toke
     """
     run, model, config = load_any(path, which)
     if not isinstance(model, SequenceModel):
-        raise unable(run.path, model)
+        raise wrong_command_error(run.path, model)
     return model, *run.tokenizers(), config
 
 
 def load_reader(
     path: str | Path, which: str | int = "best", *, tower: str = "first"
 ) -> tuple[Encoder, Tokenizer | None, dict[str, Any]]:
-    """The model of a run that reads whole inputs, its tokenizer if it reads texts, and the run's configuration. Of two
-    towers, the ``first`` or the ``second``.
+    """Load the encoder model of a run, its tokenizer if it reads texts, and the run's configuration.
+
+    ``tower`` chooses one of two towers, ``first`` or ``second``.
 
     Raises:
-        CheckpointError: as ``RunDirectory.load``; or a model that writes text.
+        CheckpointError: same as ``RunDirectory.load``; or a model that generates text.
     """
     run, model, config = load_any(path, which)
     if isinstance(model, TwoTowers):
@@ -367,12 +368,12 @@ def load_reader(
     elif tower != "first":
         raise CheckpointError(f"{run.path}: its model is no pair of towers: there is no second one")
     if not isinstance(model, Encoder):
-        raise unable(run.path, model)
+        raise wrong_command_error(run.path, model)
     return model, run.tokenizers()[0] if isinstance(model.cfg.inputs, TokenInput) else None, config
 
 
 def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
-    """The checkpoint that ``load_model`` would read.
+    """Return the checkpoint that ``load_model`` would read.
 
     Raises:
         CheckpointError: no such run or checkpoint.
@@ -382,18 +383,18 @@ def checkpoint_at(path: str | Path, which: str | int = "best") -> Checkpoint:
 
 
 def run_config(path: str | Path) -> dict[str, Any]:
-    """The configuration of a run, given as in ``load_model``, as plain data; raises CheckpointError without one."""
+    """Return the configuration of a run (see ``load_model``) as plain data; raise CheckpointError without one."""
     return _run_and_name(Path(path), "best")[0].config
 
 
 def run_folder(path: str | Path) -> Path:
-    """The directory of a run, given as in ``load_model``; it may not be there."""
+    """Return the directory of a run, given as in ``load_model``; it need not exist."""
     whole = Path(path).resolve()
     return whole.parent.parent if whole.parent.name == FOLDER else Path(path)
 
 
 def _run_and_name(path: Path, which: str | int) -> tuple[RunDirectory, str | int]:
-    """The run at ``path`` and what to take of it, which ``path`` itself may say."""
+    """Return the run at ``path`` and the checkpoint's name, which ``path`` itself may give."""
     if path.resolve().parent.name == FOLDER:
         path, which = path.resolve().parent.parent, path.resolve().name
     return RunDirectory.open(path), which

@@ -1,6 +1,6 @@
-"""Configuration as frozen dataclasses: to plain data and back, strictly.
+"""Configuration as frozen dataclasses, converted to plain data and back with strict checks.
 
-A choice is a union of config classes, told apart in files by ``kind``: a field of type ``Norm`` reads
+A choice is a union of config classes, distinguished in files by ``kind``: a field of type ``Norm`` reads
 ``{kind: rms_norm, eps: 1e-5}`` or, with every default, just ``rms_norm``. The union is the list of choices; there is
 no registry. Unknown keys, missing keys and ill-typed values are errors that name the path and the likely intent.
 """
@@ -36,7 +36,7 @@ _PYDANTIC = ConfigDict(extra="forbid", strict=True)
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def config(cls: type[T]) -> type[T]:
-    """Make ``cls`` a frozen, keyword-only dataclass whose first field is the ``kind`` it goes by in files."""
+    """Make ``cls`` a frozen, keyword-only dataclass whose first field is its name in files, ``kind``."""
     kind = kind_of(cls)
     cls.__annotations__ = {"kind": Literal[kind]} | cls.__annotations__  # pyright: ignore[reportInvalidTypeForm]
     cls.kind = kind  # pyright: ignore[reportAttributeAccessIssue]
@@ -45,20 +45,20 @@ def config(cls: type[T]) -> type[T]:
 
 
 def kind_of(cls: type) -> str:
-    """Return the name a class goes by in files: ``no_position`` for ``NoPosition``, ``attention`` for
+    """Return the name of a class in files: ``no_position`` for ``NoPosition``, ``attention`` for
     ``AttentionConfig``, ``tagging`` for both ``TaggingTask`` and ``TaggingHead``."""
     name = re.sub(r"(?<!^No)(Config|Task|Head)$", "", cls.__name__)
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def choices(union: Any) -> list[type]:
-    """List the config classes of a union: the one place where they are written down."""
+    """List the config classes of a union; the union is their only list."""
     return _config_classes(union)
 
 
 class OneOf:
-    """Marks a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``. A mapping
-    without a kind is of the ``usual`` one, where there is one."""
+    """Mark of a union of config classes as a choice: ``Norm = Annotated[LayerNorm | RmsNorm, OneOf()]``. A mapping
+    without a kind is of the ``usual`` one, if given."""
 
     def __init__(self, usual: str | None = None):
         self.usual = usual
@@ -78,14 +78,14 @@ class OneOf:
 
 
 def _spell_out(value: Any, usual: str | None = None) -> Any:
-    """``rotary`` is short for ``{kind: rotary}``."""
+    """Expand ``rotary``, short for ``{kind: rotary}``."""
     if usual is not None and isinstance(value, dict):
         return {"kind": usual} | value
     return {"kind": value} if isinstance(value, str) else value
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: behind a validator in Python, pydantic's strict mode no longer knows they came from JSON."""
+    """Convert lists to tuples: after a Python validator, pydantic's strict mode no longer knows they came from JSON."""
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -93,7 +93,7 @@ def _tuples(value: Any) -> Any:
 
 @contextmanager
 def at(path: str) -> Iterator[None]:
-    """Prefix the place where a nested configuration stands to the ConfigErrors raised while it is built."""
+    """Prefix the path of a nested configuration to the ConfigErrors raised while it is built."""
     try:
         yield
     except ConfigError as error:
@@ -104,7 +104,7 @@ def at(path: str) -> Iterator[None]:
 
 
 def to_dict(value: Any) -> Any:
-    """Plain dicts, lists and scalars, every field written out."""
+    """Convert to plain dicts, lists and scalars, with every field."""
     if dataclasses.is_dataclass(value):
         return {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -128,7 +128,7 @@ def from_dict(tp: Any, data: Any, where: str = "") -> Any:
 
 
 def json_schema(tp: Any) -> dict[str, Any]:
-    """What editors need to complete and check a configuration file of type ``tp``."""
+    """Return the JSON schema of type ``tp``, with which editors complete and check configuration files."""
     _PYDANTIC["use_attribute_docstrings"] = (
         True  # here alone: reading the source of all classes takes a fifth of a second
     )
@@ -148,7 +148,7 @@ def _adapter(tp: Any) -> TypeAdapter:
 
 
 def merge(base: Any, change: Any) -> Any:
-    """``base`` with ``change`` laid over it, mapping by mapping; a change of ``kind`` replaces the whole mapping."""
+    """Merge ``change`` over ``base``, mapping by mapping; a change of ``kind`` replaces the whole mapping."""
     if not isinstance(change, dict):
         return change
     base = _spell_out(base)
@@ -158,9 +158,9 @@ def merge(base: Any, change: Any) -> Any:
 
 
 def override(data: dict[str, Any], assignment: str) -> dict[str, Any]:
-    """``override(data, "decoder.depth=4")``: a copy with that leaf replaced.
+    """Return a copy with one leaf replaced: ``override(data, "decoder.depth=4")``.
 
-    ``*`` stands for every entry of a list, and for every key under which the rest of the path exists:
+    ``*`` matches every entry of a list, and every key under which the rest of the path exists:
     ``*.pattern.*.dropout=0.1`` means all blocks of encoder and decoder.
 
     Raises:
@@ -197,7 +197,7 @@ def _leads(node: Any, step: str) -> bool:
 
 
 def differences(a: Any, b: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """(path, value in ``a``, value in ``b``) for every leaf on which two plain-data trees disagree."""
+    """List (path, value in ``a``, value in ``b``) for every leaf in which two plain-data trees differ."""
     if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         a, b = ({str(i): v for i, v in enumerate(x)} for x in (a, b))
     if not (isinstance(a, dict) and isinstance(b, dict)):
@@ -237,7 +237,7 @@ def load_yaml(text: str | Path, where: str | None = None) -> Any:
 
 
 def dump_yaml(value: Any) -> str:
-    """The value as YAML text, keys in the order they were declared."""
+    """Return the value as YAML text, with keys in declaration order."""
     from ruamel.yaml import YAML
 
     yaml, out = YAML(typ="safe", pure=True), io.StringIO()
@@ -248,7 +248,7 @@ def dump_yaml(value: Any) -> str:
 
 # ---- explaining mistakes --------------------------------------------------------------------------
 
-_SAYS = {  # pydantic's error type -> what we say of it; ctx holds the details
+_MESSAGES = {  # pydantic's error type -> our message; ctx holds the details
     "int_type": "expected a whole number",
     "float_type": "expected a number",
     "bool_type": "expected true or false",
@@ -279,12 +279,12 @@ def _explain(tp: Any, errors: list[Any], where: str) -> str:
             return f"{prefix}: must be given{more}"
         case "value_error":
             return f"{prefix}: {error['ctx']['error']}{more}"
-    says = _SAYS.get(error["type"], error["msg"].replace("Input should", "must", 1))
-    return f"{prefix or 'config'}: {says}, got {_short(error['input'])}{more}"
+    message = _MESSAGES.get(error["type"], error["msg"].replace("Input should", "must", 1))
+    return f"{prefix or 'config'}: {message}, got {_short(error['input'])}{more}"
 
 
 def unknown(where: str, got: Any, known: Iterable[str]) -> str:
-    """What to say of a name that is not among the ``known`` ones: the place, the likely intent, the alternatives."""
+    """Return the message for a name that is not ``known``: the place, the likely intent, the alternatives."""
     known = list(known)
     near = difflib.get_close_matches(str(got), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -297,7 +297,7 @@ def _short(value: Any) -> str:
 
 
 def _locate(tp: Any, loc: tuple[Any, ...]) -> tuple[list[str], type]:
-    """The path a person would write for pydantic's ``loc`` (which also lists kinds), and the last class on it."""
+    """Return the path as a user writes it for pydantic's ``loc`` (which also lists kinds), and the last class on it."""
     path, holder = [], tp
     for step in loc:
         choices = _config_classes(tp)
@@ -320,7 +320,7 @@ def _bare(tp: Any) -> Any:
 
 
 def _config_classes(tp: Any) -> list[type]:
-    """The config classes a field of type ``tp`` may hold."""
+    """List the config classes that a field of type ``tp`` may hold."""
     tp = _bare(tp)
     if get_origin(tp) in (Union, types.UnionType):
         return [c for arg in get_args(tp) for c in _config_classes(arg)]

@@ -1,8 +1,8 @@
-"""Files and folders that are there whole or not at all, whatever moment the machine stops.
+"""Atomic writes: files and folders are complete or absent, whenever the machine stops.
 
 Everything is first written under a temporary name (``.NAME.partial``), flushed to the disk, and only then renamed to
-the name that readers know; the folder that holds the name is flushed last. What a crash leaves behind are hidden names
-(``.NAME.partial``, ``.NAME.old``, ``.NAME.removed``), and ``sweep`` sees to those.
+its final name; the folder that holds it is flushed last. A crash leaves hidden names (``.NAME.partial``, ``.NAME.old``,
+``.NAME.removed``), which ``sweep`` cleans up.
 """
 
 import os
@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHUNK = 16 * 2**20
+"""Bytes written at a time."""
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, not at once and not flushed: for files inside a ``folder``, which sees to both."""
+    """Write ``content`` to ``path``, neither atomically nor flushed: for files in a ``folder``, which does both."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         left = memoryview(content)
@@ -26,12 +27,12 @@ def write(path: Path, content: bytes) -> None:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Give the file ``path`` the new ``content`` in one step: readers see the old one or the new one."""
+    """Replace the content of the file ``path`` atomically: readers see the old one or the new one."""
     replace_with(path, lambda partial: write(partial, content))
 
 
 def replace_with(path: Path, produce: Callable[[Path], None]) -> None:
-    """As ``replace``, for content that ``produce`` writes to the path it is given."""
+    """Same as ``replace``, but ``produce`` writes the content to the path it is given."""
     partial = _hidden(path, f"{os.getpid()}.partial")  # two processes may write the same report
     try:
         produce(partial)
@@ -44,7 +45,7 @@ def replace_with(path: Path, produce: Callable[[Path], None]) -> None:
 
 
 def link(path: Path, target: str) -> None:
-    """Point the symbolic link ``path`` to ``target`` (relative to its folder) in one step."""
+    """Point the symbolic link ``path`` to ``target`` (relative to its folder) atomically."""
     partial = _hidden(path, "partial")
     partial.unlink(missing_ok=True)
     os.symlink(target, partial)
@@ -54,9 +55,9 @@ def link(path: Path, target: str) -> None:
 
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """A new folder to fill; it takes the name ``path`` when the block ends, and disappears if the block fails.
+    """Yield a new folder to fill; it is renamed to ``path`` when the block ends, and removed if the block fails.
 
-    A folder that had the name gives way only then; a symbolic link to one stays, and what it points to gives way.
+    An existing folder is replaced only then. A symbolic link to a folder stays, and its target is replaced.
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     partial = _hidden(path, "partial")
@@ -79,7 +80,7 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a folder: its name goes first and at once, so that no half of it is ever seen under it."""
+    """Remove a folder; it is renamed first, so that readers never see a partly removed one."""
     going = _hidden(path, "removed")
     shutil.rmtree(going, ignore_errors=True)
     os.rename(path, going)
@@ -87,7 +88,7 @@ def remove(path: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Undo or complete, in the folder ``path``, what a crash interrupted."""
+    """Undo or complete the writes in the folder ``path`` that a crash interrupted."""
     for old in path.glob(".*.old"):
         name = path / old.name[1:].removesuffix(".old")
         if name.exists():
@@ -102,7 +103,7 @@ def sweep(path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,24 +1,24 @@
-"""What a person did wrong, as exceptions: the command line prints one line of them and exits with 2.
+"""Exceptions for mistakes of the user: the command line prints each as one line and exits with 2.
 
-Everything else that is raised is a defect of ours and keeps its traceback.
+Any other exception is a defect of ours and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """Something its user can mend. The message names the place, what is wrong there, and what to do."""
+    """Mistake that the user can fix. The message names the place, what is wrong there, and what to do."""
 
 
 class ConfigError(UserError, ValueError):
-    """A configuration that names something unknown, misses something, or holds a value of the wrong type."""
+    """Configuration with an unknown name, a missing value, or a value of the wrong type."""
 
 
 class VocabularyError(ConfigError):
-    """A vocabulary larger than the text yields."""
+    """Vocabulary larger than the text yields."""
 
     def __init__(self, message: str, found: int):
         super().__init__(message)
         self.found = found
-        """Tokens that it yields."""
+        """Number of tokens that the text yields."""
 
 
 class DataError(UserError, ValueError):
@@ -26,17 +26,17 @@ class DataError(UserError, ValueError):
 
 
 class CheckpointError(UserError):
-    """A run directory or checkpoint that is missing, damaged, of another format, or not to be overwritten."""
+    """Run directory or checkpoint that is missing, damaged, of another format, or must not be overwritten."""
 
 
 class OutputError(UserError):
-    """A file that cannot be written: the message opens with its name."""
+    """File that cannot be written: the message opens with its name."""
 
 
 class ProcessLost(UserError):
-    """Another of several processes is gone, so that this one cannot go on."""
+    """Another of the distributed processes has ended, so that this one cannot continue."""
 
-    def __init__(self, message: str, *, told: bool = False):
+    def __init__(self, message: str, *, reported_elsewhere: bool = False):
         super().__init__(message)
-        self.told = told
-        """Another process says why, so that this one may leave without a word."""
+        self.reported_elsewhere = reported_elsewhere
+        """True where another process reports the reason, so that this one may exit silently."""

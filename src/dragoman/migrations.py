@@ -1,8 +1,8 @@
-"""Checkpoints of earlier formats, brought up to today's: one function for each step from format N to N+1.
+"""Migrations of checkpoints of earlier formats: one function for each step from format N to N+1.
 
-A change of what a checkpoint holds (a parameter renamed, a field of the configuration moved) raises ``FORMAT`` by one
-and adds the function that carries an old checkpoint over. Old files stay as they are; they are changed in memory after
-loading.
+Any change to the content of a checkpoint (a parameter renamed, a field of the configuration moved) increments
+``FORMAT`` and adds a function that converts the previous format. Old files are not modified; they are converted in
+memory after loading.
 """
 
 from collections.abc import Callable
@@ -14,22 +14,23 @@ from torch import Tensor
 from dragoman.errors import CheckpointError
 
 FORMAT = 3
+"""Today's checkpoint format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a checkpoint holds, as plain data and tensors."""
+    """Content of a checkpoint, as plain data and tensors."""
 
     config: dict[str, Any]
-    """The run's resolved configuration."""
+    """Resolved configuration of the run."""
     progress: dict[str, Any]
-    """Step, tokens and all else that a run knows besides tensors."""
+    """Step, tokens and all other state of a run besides tensors."""
     tensors: dict[str, dict[str, Tensor]]
-    """Tensors by part (``model``, ``optimizer``, ``average``) and name; only the parts that were asked for."""
+    """Tensors by part (``model``, ``optimizer``, ``average``) and name; only the requested parts."""
 
 
 def _products(content: Content) -> Content:
-    """Format 2 says who multiplies; before, torch's own choice was the only one, and such a run goes on with it."""
+    """Set ``train.products``, new in format 2, to torch's own choice, which earlier runs used."""
     config = content.config
     if "train" in config:
         config = config | {"train": {"products": "torch"} | config["train"]}
@@ -37,12 +38,12 @@ def _products(content: Content) -> Content:
 
 
 def _renamed(content: Content) -> Content:
-    """Format 3 uses the field's names in configurations."""
+    """Rename configuration fields to the standard terms of format 3."""
     return replace(content, config=renamed(content.config))
 
 
 MIGRATIONS: dict[int, Callable[[Content], Content]] = {1: _products, 2: _renamed}
-"""Format N -> the function that makes format N+1 of it."""
+"""Functions that convert format N to N+1, by N."""
 
 
 def renamed(config: dict[str, Any]) -> dict[str, Any]:
@@ -80,10 +81,10 @@ def renamed_assignment(assignment: str) -> str:
 
 
 def migrate(content: Content, written: Any, where: str) -> Content:
-    """``content``, written in the format ``written``, as today's format has it.
+    """Convert ``content`` from the format ``written`` to today's.
 
     Raises:
-        CheckpointError: a format that is newer than this version, or so old that nothing carries it over.
+        CheckpointError: a format newer than this version reads, or so old that no migration exists.
     """
     if not isinstance(written, int) or written > FORMAT:
         raise CheckpointError(

@@ -1,9 +1,9 @@
-"""Files that a person named to be written: nothing that must stay is replaced, and nothing is lost half-way.
+"""Output files named by the user, written without replacing special files or losing content half-way.
 
-A regular file is replaced in one step once all of it is written, so that readers see the old content or the new. What a
-symbolic link points to is replaced, not the link; mode and owner stay. Anything else that has the name (a FIFO, a
-terminal, ``/dev/stdout``) is opened and written to. A file that no other may stand in for (it has several hard links,
-is a mount of its own, or lies in a folder that takes no new files) is overwritten, once the new content is complete.
+A regular file is replaced atomically once all of it is written, so that readers see the old content or the new. The
+target of a symbolic link is replaced, not the link; mode and owner are kept. Anything else (a FIFO, a terminal,
+``/dev/stdout``) is opened and written to. A file that cannot be replaced (it has several hard links, is a mount point,
+or its folder takes no new files) is overwritten, once the new content is complete.
 """
 
 import errno
@@ -25,16 +25,16 @@ from dragoman.errors import OutputError
 CHUNK = 2**20
 """Bytes copied at a time."""
 STDOUT = "-"
-"""The name that stands for standard output."""
+"""Name for standard output."""
 MOST_LINKS = 40
-"""Symbolic links followed from one name, as in Linux."""
+"""Largest number of symbolic links followed from one name, as in Linux."""
 
 
 def check_output_file(path: str | Path) -> None:
-    """Find out before any work whether ``open_output`` can write to that name.
+    """Check before any work that ``open_output`` can write to that name.
 
     Raises:
-        OutputError: a folder has the name, its folder is missing, or writing there is not allowed.
+        OutputError: it is a folder, its folder is missing, or writing is not allowed.
     """
     path = Path(path)
     if _descriptor(path) is not None:
@@ -52,10 +52,10 @@ def check_output_file(path: str | Path) -> None:
 
 
 def check_output_folder(path: str | Path) -> None:
-    """Find out before any work whether a folder ``path`` can be made, with those above it.
+    """Check before any work that a folder ``path`` can be created, with its parents.
 
     Raises:
-        OutputError: something above it is a file, or takes no new folders.
+        OutputError: a parent is a file, or is read-only.
     """
     path = Path(path)
     with _explained(path):
@@ -69,7 +69,7 @@ def check_output_folder(path: str | Path) -> None:
 
 
 def _check_folder(path: Path) -> None:
-    """``path`` does not exist, or is a link to what does not."""
+    """Check the folder of a ``path`` that does not exist, or is a link to nothing."""
     folder = Path(os.path.realpath(path)).parent
     if not folder.exists():
         raise OutputError(f"{path}: there is no folder {folder if path.is_symlink() else path.parent}: make it first")
@@ -80,7 +80,7 @@ def _check_folder(path: Path) -> None:
 
 
 def is_live(path: str | Path) -> bool:
-    """Return whether somebody may read what is written to ``path`` while it is being written: it is no regular file."""
+    """Return whether ``path`` may be read while it is being written: it is not a regular file."""
     path = Path(path)
     with suppress(OSError):
         number = _descriptor(path)
@@ -91,12 +91,12 @@ def is_live(path: str | Path) -> bool:
 
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
-    """Open the file ``path`` for bytes; it has its new content when the block ends, and its old one if that fails.
+    """Open the file ``path`` for bytes; it has the new content when the block ends, and the old one if the block fails.
 
-    What is no regular file gets the bytes as they are flushed. ``-`` is standard output.
+    A file that is not regular receives bytes as they are flushed. ``-`` is standard output.
 
     Raises:
-        OutputError: as ``check_output_file``, or there is no room left; also from any write in the block.
+        OutputError: same as ``check_output_file``, or the disk is full; also from any write in the block.
     """
     path = Path(path)
     check_output_file(path)
@@ -123,7 +123,7 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _replaceable(target: Path, found: os.stat_result | None) -> bool:
-    """Whether a new file may take the place of the one there, by the same owner and with no other name."""
+    """Return whether a new file may replace the one there: same owner, no other links, writable folder."""
     if found is None:
         return True
     if found.st_nlink > 1 or os.path.ismount(target) or not os.access(target.parent, os.W_OK | os.X_OK):
@@ -180,7 +180,7 @@ def _overwriting(target: Path, path: Path) -> Iterator[BinaryIO]:
 
 
 def _overwrite(target: Path, content: BinaryIO) -> None:
-    """Put ``content`` into the file that is there; where there is no room for it the old content stays."""
+    """Overwrite an existing file with ``content``; if the disk has no room for it, the old content stays."""
     with target.open("r+b") as file:
         before, size = os.fstat(file.fileno()).st_size, os.fstat(content.fileno()).st_size
         if size > before and hasattr(os, "posix_fallocate"):
@@ -200,7 +200,7 @@ def _overwrite(target: Path, content: BinaryIO) -> None:
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """The status of what ``path`` names in the end; None where there is nothing."""
+    """Return the status of the file that ``path`` resolves to; None where there is none."""
     try:
         return os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -211,8 +211,10 @@ _OPEN_FILE = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d+)")
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number of the open file that a name such as ``/dev/stdout`` stands for: opened once more it would begin at
-    its start, and lose what a shell's ``>>`` is to add to."""
+    """Return the number of the open file behind a name such as ``/dev/stdout``; None for other names.
+
+    Opened again, such a file would start at its beginning, and overwrite the content that a shell's ``>>`` appends to.
+    """
     name = os.fspath(path)
     if name == STDOUT:
         return 1
@@ -234,11 +236,11 @@ def _is_open(number: int) -> bool:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Tell what the system refuses as a mistake that its user can mend."""
+    """Turn errors of the system into an OutputError for ``path``."""
     try:
         yield
     except BrokenPipeError:
-        raise  # its reader has enough: no mistake
+        raise  # the reader has closed its end: not a mistake
     except OSError as error:
         raise cannot_write(path, error) from None
 
@@ -256,12 +258,12 @@ def _writing(handle: int, path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
     finally:
-        with suppress(OutputError, OSError):  # what could not be flushed has been told
+        with suppress(OutputError, OSError):  # a failed flush has been reported already
             file.close()
 
 
 class RawOutput(io.RawIOBase):
-    """An open file whose errors name it: they are told apart from those of what is being read meanwhile."""
+    """Open file whose errors name it, to distinguish them from those of files read at the same time."""
 
     def __init__(self, handle: int, name: str | Path):
         self.handle, self.path = handle, name

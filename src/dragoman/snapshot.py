@@ -1,6 +1,6 @@
-"""One checkpoint on disk: tensors, progress and configuration, with a manifest of their sizes and hashes.
+"""Checkpoints on disk: tensors, progress and configuration, with a manifest of their sizes and hashes.
 
-The manifest carries a checksum of itself, so that no bit of a checkpoint can change unnoticed.
+The manifest contains a checksum of itself, so that any changed bit of a checkpoint is detected.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ MANIFEST = "manifest.json"
 
 
 def step_name(step: int) -> str:
-    """The folder of the checkpoint after ``step`` steps: ``step-000500``."""
+    """Return the folder name of the checkpoint after ``step`` steps: ``step-000500``."""
     return f"step-{step:06d}"
 
 
 class Damaged(Exception):
-    """A checkpoint on which disk and manifest disagree; the message opens with the file."""
+    """Checkpoint whose files do not match its manifest; the message opens with the file."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk."""
+    """Checkpoint on disk."""
 
     path: Path
 
     @property
     def step(self) -> int | None:
-        """Steps it was written after; None for a checkpoint with another name, such as an average of several."""
+        """Number of steps trained; None for a checkpoint with another name, such as an average of several."""
         found = re.fullmatch(r"step-(\d{6,})", self.path.name)
         return int(found[1]) if found else None
 
@@ -52,9 +52,9 @@ class Checkpoint:
         *,
         beside: Iterable[Path],
     ) -> None:
-        """Fill the empty folder ``path``; the files ``beside`` it in the run are those it is of no use without.
+        """Write the checkpoint into the empty folder ``path``; ``beside`` are the files of the run that it requires.
 
-        A path among ``tensors`` is a safetensors file, written elsewhere on the same disk, that moves in.
+        A path among ``tensors`` is a safetensors file on the same disk, which is moved into the folder.
         """
         files = {}
 
@@ -80,7 +80,7 @@ class Checkpoint:
         durable.write(self.path / MANIFEST, _json(manifest | {"seal": _seal(manifest)}))
 
     def manifest(self) -> dict[str, Any]:
-        """What the checkpoint should consist of.
+        """Return the manifest.
 
         Raises:
             Damaged: there is no manifest, or it does not match its own checksum.
@@ -96,15 +96,19 @@ class Checkpoint:
         return sealed
 
     def seal(self) -> str:
-        """A checksum of all of it, as it was before parts were dropped; raises Damaged as ``manifest`` does."""
+        """Return a checksum of the complete checkpoint, from before any parts were dropped.
+
+        Raises:
+            Damaged: same as ``manifest``.
+        """
         manifest = self.manifest()
         return manifest.get("sealed", _seal(manifest))
 
     def drop(self, part: str) -> None:
-        """Remove the tensors of ``part``. The manifest gives them up first and in one step, then the file goes.
+        """Remove the tensors of ``part``: first from the manifest, atomically, and then the file.
 
         Raises:
-            Damaged: as ``manifest``.
+            Damaged: same as ``manifest``.
         """
         manifest, name = self.manifest(), f"{part}.safetensors"
         if name in manifest["files"]:
@@ -115,10 +119,10 @@ class Checkpoint:
         (self.path / name).unlink(missing_ok=True)
 
     def verify(self) -> dict[str, Any]:
-        """Compare every file with the manifest, and return that.
+        """Check every file against the manifest, and return the manifest.
 
         Raises:
-            Damaged: a file is missing, or its size or hash differ.
+            Damaged: a file is missing, or its size or hash differs.
         """
         manifest = self.manifest()
         for name, expected in manifest["files"].items():
@@ -128,7 +132,12 @@ class Checkpoint:
         return manifest
 
     def load(self, parts: Iterable[str] | None = None) -> Content:
-        """Verify all, then read the tensors of ``parts`` (None: of every part there is)."""
+        """Verify the checkpoint, then read the tensors of ``parts`` (None for all).
+
+        Raises:
+            Damaged: same as ``verify``.
+            CheckpointError: a format that this version does not read.
+        """
         manifest = self.verify()
         there: list[str] = manifest["parts"]
         wanted = there if parts is None else [part for part in parts if part in there]
@@ -164,12 +173,12 @@ def _describe_file(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _describe_unchanged(path: Path, modified: int) -> dict[str, Any]:
-    """Of a file that is beside many checkpoints, and may be large: read once, as long as it is not ``modified``."""
+    """Describe a file required by many checkpoints, perhaps a large one: read once per ``modified`` time."""
     return _describe_file(path)
 
 
 def encode(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors; of those that are one and the same, such as tied weights, one is kept and all names."""
+    """Return tensors as safetensors; identical ones, such as tied weights, are stored once under all their names."""
     kept, first, aliases = {}, {}, {}
     for name, tensor in tensors.items():
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
@@ -178,12 +187,13 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
             continue
         first[place] = name
         own = tensor.detach().cpu().contiguous()
-        kept[name] = own if own.untyped_storage().nbytes() == own.nbytes else own.clone()  # a view drags its base along
+        # safetensors would save the base of a view too
+        kept[name] = own if own.untyped_storage().nbytes() == own.nbytes else own.clone()
     return safetensors.torch.save(kept, {"aliases": json.dumps(aliases)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Undo ``encode``, from a file."""
+    """Read tensors from a file made by ``encode``."""
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
         aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))
@@ -191,7 +201,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of the tensors in a file that ``encode`` made."""
+    """Return the shapes of the tensors in a file made by ``encode``."""
     with safetensors.safe_open(path, framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118, not a dict
         aliases = json.loads((file.metadata() or {}).get("aliases", "{}"))

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:
-        if not lost.told:
+        if not lost.reported_elsewhere:
             messages.report_error(str(lost))
         return 2
     except UserError as mistake:

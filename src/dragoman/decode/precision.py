@@ -10,12 +10,12 @@ from torch import nn
 
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
-from dragoman.machine import Precision, choose_precision, keep_memory, spelt_out
-from dragoman.model.inference.layouts import NumberFormat, Panels, Transposed, WholeNumbers, panels
+from dragoman.machine import Precision, choose_precision, full_dtype_name, keep_memory
+from dragoman.model.inference.layouts import Int8Linear, NumberFormat, Panels, TransposedLinear, panels
 from dragoman.model.inference.native import NativeTransformer, UnknownToKernels
 from dragoman.model.inference.packed import pack
 from dragoman.model.transformer import Transformer
-from dragoman.native.library import library, remembered, unavailable
+from dragoman.native.library import cached_choice, library, unavailable
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 DecodingPrecision = Literal["auto", "float32", "bfloat16", "int8"]
@@ -38,7 +38,7 @@ def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str 
     Raises:
         ConfigError: no such device or precision, or a precision that this device does not support.
     """
-    precision = spelt_out(precision)
+    precision = full_dtype_name(precision)
     if precision not in get_args(DecodingPrecision):
         raise ConfigError(unknown("precision", precision, get_args(DecodingPrecision)))
     place = next(on_device(model, device).parameters()).device
@@ -58,7 +58,7 @@ def resolve_auto(device: str, precision: str) -> tuple[str, str]:
     Raises:
         ConfigError: no such device.
     """
-    place, precision = torch_device(device), spelt_out(precision)
+    place, precision = torch_device(device), full_dtype_name(precision)
     if precision == "auto":
         by_ours = place.type == "cpu" and unavailable() is None
         precision = remembered_number_format() if by_ours else precision_of("auto", place)
@@ -82,7 +82,7 @@ def prepare_pytorch(model: AnyModel, place: torch.device, precision: str, why: s
     if precision != "int8" and (precision := precision_of(precision, place)) == "bfloat16":
         model.bfloat16()
     log.info("decoding in %s by PyTorch: %s", precision, why)
-    pack(model, WholeNumbers if precision == "int8" else Transposed)
+    pack(model, Int8Linear if precision == "int8" else TransposedLinear)
     return model
 
 
@@ -91,13 +91,15 @@ def precision_of(precision: str, place: torch.device) -> str:
     if precision != "auto" or place.type != "cpu":
         return choose_precision(cast(Precision, precision), place)
     return _known_or_float32(
-        get_args(NumberFormat)[:2], remembered("precision of PyTorch", lambda: choose_precision("auto", place))
+        get_args(NumberFormat)[:2], cached_choice("precision of PyTorch", lambda: choose_precision("auto", place))
     )
 
 
 def remembered_number_format() -> NumberFormat:
     """Return ``fastest_number_format`` as it was first measured on this machine."""
-    return _known_or_float32(get_args(NumberFormat)[:2], remembered("precision of kernels in C", fastest_number_format))
+    return _known_or_float32(
+        get_args(NumberFormat)[:2], cached_choice("precision of kernels in C", fastest_number_format)
+    )
 
 
 def _known_or_float32(known: tuple[NumberFormat, ...], found: str) -> NumberFormat:

@@ -170,7 +170,7 @@ class StepGraph(nn.Module):
         tower = TowerState(layers, [visibility for _, visibility in self.model.decoder.kinds])
         before = Positions(torch.arange(past.shape[4], device=past.device)[None])
         tower.length, tower.newest = past.shape[4], Positions(torch.full((1, 1), past.shape[4] - 1))
-        tower.seen = dict.fromkeys(tower.seen, before)
+        tower.visible = dict.fromkeys(tower.visible, before)
         logits = self.model.decode(token, TransformerState(tower, memory))
         return logits[:, -1], torch.stack([torch.stack(layer.kv) for layer in layers])
 

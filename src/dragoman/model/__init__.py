@@ -1,1 +1,1 @@
-"""Modules and their configuration: knows nothing of files or text. Read transformer.py first."""
+"""Models and their configuration, independent of files and text. Read transformer.py first."""

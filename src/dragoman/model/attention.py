@@ -1,7 +1,7 @@
-"""Attention over heads, one file, every variant: softmax(score(q, k)) v.
+"""Multi-head attention, every variant: softmax(score(q, k)) v.
 
 B batch, T length, D model width, H query heads, G key/value heads (G divides H), C channels of one head,
-Q/K query and key lengths, S source length, N sentences (B is a multiple: the beams of a search share a source).
+Q/K query and key lengths, S source length, N sentences (B is a multiple of N: the beams of a search share a source).
 """
 
 from collections.abc import Callable, Hashable
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from dragoman.config import config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KV, KVPolicy, KVState, VisibleKeys
-from dragoman.model.dropout import Share, dropout
+from dragoman.model.dropout import DropoutRate, dropout
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import AttentionMask, Visibility, build_self_mask
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.ops import attention as kernels
-from dragoman.model.ops import elementwise as learning
+from dragoman.model.ops import elementwise
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition, RelativePosition
 from dragoman.model.positions.tokens import Positions
@@ -31,36 +31,43 @@ from dragoman.model.scorer import AnyScorer, ScaledDot
 
 
 class AttentionContext(NamedTuple):
-    """What layers need to know of one forward: computed once, used by all that share position and visibility."""
+    """Mask, positions and cache columns of one forward, shared by all layers of equal position and visibility."""
 
     mask: AttentionMask
     position_effect: PositionEffect
     retained: Int[Tensor, " K"] | None
-    """Which keys tokens to come may see; None for all of them."""
+    """Columns of the keys that later tokens may see; None for all."""
 
 
 @config
 class AttentionConfig(MixerConfig):
+    """Configuration of multi-head, multi-query or grouped-query attention."""
+
     heads: PositiveInt
-    """Query heads H."""
+    """Number of query heads H."""
     kv_heads: PositiveInt | None = None
-    """Key/value heads G: None for H (multi-head), 1 for multi-query, between for grouped-query."""
+    """Number of key/value heads G: None for H (multi-head), 1 for multi-query, in between for grouped-query."""
     head_dim: PositiveInt | None = None
     """Channels of one head C; None for width / H."""
     position: RelativePosition = NoPosition()
     visibility: Visibility
-    """Who sees whom: as a rule causal in a decoder, full in an encoder and across to it."""
+    """Attention mask: usually causal in a decoder, full in an encoder and in cross-attention."""
     scorer: AnyScorer = ScaledDot()
     qk_norm: Norm = NoNorm()
-    """On each head's queries and keys, before positions."""
+    """Norm on each head's queries and keys, before positions."""
     bias: bool = False
-    """On queries, keys and values, and on the output."""
+    """Bias on queries, keys and values, and on the output."""
     out_bias: bool | None = None
-    """On the output; None for as ``bias`` says (Qwen 2 has one on queries, keys and values only)."""
-    dropout: Share = 0.0
-    """On the attention weights."""
+    """Bias on the output; None for the same as ``bias`` (Qwen 2 has one on queries, keys and values only)."""
+    dropout: DropoutRate = 0.0
+    """Dropout on the attention weights."""
 
     def channels(self, dim: int) -> int:
+        """Return the channels of one head C.
+
+        Raises:
+            ConfigError: the heads do not divide the width, and ``head_dim`` is not set.
+        """
         if self.head_dim is None and dim % self.heads:
             raise ConfigError(f"heads: {self.heads} heads do not divide the width {dim}; set head_dim to choose freely")
         return self.head_dim or dim // self.heads
@@ -70,7 +77,7 @@ class AttentionConfig(MixerConfig):
 
     @property
     def key_value_heads(self) -> int:
-        """G, resolved."""
+        """Number of key/value heads G, with the default resolved."""
         return resolve_kv_heads(self.kv_heads, self.heads)
 
     @property
@@ -92,11 +99,13 @@ class AttentionConfig(MixerConfig):
 
 
 def resolve_kv_heads(kv_heads: int | None, heads: int) -> int:
-    """Fill in what ``kv_heads`` leaves open: a key/value head for each query head."""
+    """Resolve None to one key/value head for each query head."""
     return heads if kv_heads is None else kv_heads
 
 
 class Attention(MixerLayer):
+    """Self-attention (``forward``), and cross-attention to an encoded source (``read``)."""
+
     def __init__(self, cfg: AttentionConfig, dim: int):
         super().__init__()
         H, G, C = cfg.heads, cfg.key_value_heads, cfg.channels(dim)
@@ -109,7 +118,7 @@ class Attention(MixerLayer):
         self.out = Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
         self.q_norm, self.k_norm = cfg.qk_norm.build(C), cfg.qk_norm.build(C)
         self.scorer = cfg.scorer.build(H, C)
-        self.weights = nn.Identity()  # tap: (B, H, Q, K), seen only while something listens
+        self.weights = nn.Identity()  # for forward hooks: receives (B, H, Q, K), only while one is registered
 
     @staticmethod
     def context(
@@ -119,29 +128,29 @@ class Attention(MixerLayer):
         return AttentionContext(mask, scheme.effect(new, seen.positions, dtype), seen.retained)
 
     def forward(self, x: Float[Tensor, "B T D"], context: AttentionContext, state: KVState) -> Float[Tensor, "B T D"]:
-        """Attend from ``x`` to ``x`` and to what ``state`` remembers."""
+        """Attend from ``x`` to ``x`` and to the keys in ``state``, which are extended."""
         q, (k, v) = self.project(x)
         seen = state.extend(KV(context.position_effect.rotate(k), v), context.retained)
         return self.attend(context.position_effect.rotate(q), seen, context)
 
     def read(self, x: Float[Tensor, "B T D"], context: AttentionContext, source: KV) -> Float[Tensor, "B T D"]:
-        """Attend from ``x`` to an encoded source of N sentences; rows of ``x`` come in groups of B / N, one each."""
+        """Attend from ``x`` to an encoded source of N sentences; each sentence has B / N successive rows of ``x``."""
         (B, T, _), N = x.shape, source.k.shape[0]
         if B == N:
             return self.attend(self.query(x), source, context)
-        side_by_side = x.reshape(N, B // N * T, -1)  # the beams of a sentence: its keys are read once for all of them
+        side_by_side = x.reshape(N, B // N * T, -1)  # the beams of a sentence read its keys together, once
         return self.attend(self.query(side_by_side), source, context).view(B, T, -1)
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
-        """Queries, keys and values of the same tokens."""
+        """Compute queries, keys and values of the same tokens."""
         return self.query(x), self.key_value(x)
 
     def query(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B H T C"]:
-        return self.scorer.project(self.q_norm(self.split(self.q(x))))
+        return self.scorer.project(self.q_norm(self.split_heads(self.q(x))))
 
     def key_value(self, x: Float[Tensor, "B T D"]) -> KV:
-        """Of new tokens, or of an encoded source as ``read`` wants it."""
-        return KV(self.k_norm(self.split(self.k(x))), self.split(self.v(x)))
+        """Compute keys and values, of new tokens or of an encoded source."""
+        return KV(self.k_norm(self.split_heads(self.k(x))), self.split_heads(self.v(x)))
 
     def new_state(self, policy: KVPolicy) -> KVState:
         return policy.new_state(self.cfg.visibility)
@@ -149,41 +158,41 @@ class Attention(MixerLayer):
     def visible(self, policy: KVPolicy) -> Visibility:
         return policy.restricted(self.cfg.visibility)
 
-    def split(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
+    def split_heads(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def attend(self, q: Float[Tensor, "B H Q C"], kv: KV, context: AttentionContext) -> Float[Tensor, "B Q D"]:
         return self.out(self.kernel(q, kv, context)(self, q, kv, context).transpose(1, 2).flatten(-2))
 
     def kernel(self, q: Tensor, kv: KV, context: AttentionContext) -> "Kernel":
-        """The fastest that can do what is asked for."""
+        """Return the fastest kernel that computes this attention exactly and serves the registered hooks."""
         tapped = not is_plain(self.weights, nn.Identity)
         if tapped or not (self.scorer.fusable and context.position_effect.fusable):
             return explicit
-        if self.share == 0 and not context.position_effect.biased and kernels.attends(q, *kv):
+        if self.dropout_rate == 0 and not context.position_effect.biased and kernels.supports_attention(q, *kv):
             return flash
-        return explicit if explicit_is_faster(q, kv.k, self.share) else fused
+        return explicit if explicit_is_faster(q, kv.k, self.dropout_rate) else fused
 
     @property
-    def share(self) -> float:
-        """Of the weights dropped now."""
+    def dropout_rate(self) -> float:
+        """Dropout probability in force; 0 outside training."""
         return self.cfg.dropout if self.training else 0.0
 
 
 # ---- kernels: fast ones and their slow twin ---------------------------------------------------------
 
 Kernel = Callable[[Attention, Tensor, KV, AttentionContext], Tensor]
-"""Queries (B, H, Q, C), keys and values -> what each query gathers (B, H, Q, C)."""
+"""Queries (B, H, Q, C), keys and values -> weighted sums of values (B, H, Q, C)."""
 
 
 def flash(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
-    """Ours, for training in bfloat16 on CPUs. Multiplies only what is seen, and never stores the weights."""
+    """Attend by our C kernel, for training in bfloat16 on CPUs: skips masked blocks and never stores the weights."""
     ((q, k),) = context.position_effect.parts(q, kv.k)
     return kernels.FlashFunction.apply(q, k, kv.v, *context.mask, attention.scorer.scale)
 
 
 def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
-    """PyTorch's kernel. Never stores the weights, so the tap stays silent."""
+    """Attend by PyTorch's kernel. It never stores the weights, so hooks on them cannot run."""
     ((q, k),) = context.position_effect.parts(q, kv.k)
     mask, causal = context.mask.allowed, context.mask.causal
     bias = context.position_effect.bias(q, attention.scorer.scale)
@@ -191,12 +200,19 @@ def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) ->
         dense = context.mask.dense(q.shape[2], k.shape[2], q.device)
         mask, causal = bias if dense is None else bias.masked_fill(~dense, float("-inf")), False
     return F.scaled_dot_product_attention(
-        q, k, kv.v, mask, attention.share, causal, scale=attention.scorer.scale, enable_gqa=q.shape[1] != k.shape[1]
+        q,
+        k,
+        kv.v,
+        mask,
+        attention.dropout_rate,
+        causal,
+        scale=attention.scorer.scale,
+        enable_gqa=q.shape[1] != k.shape[1],
     )
 
 
 def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
-    """The same, written out: for what a fused kernel cannot do, when someone listens, and where it is faster."""
+    """Attend step by step: for what a fused kernel cannot do, for hooks on the weights, and where it is faster."""
     (B, H, Q, _), (_, G, K, _) = q.shape, kv.v.shape
     parts = [attention.scorer.scores(q_part, k) for q_part, k in context.position_effect.parts(q, kv.k)]
     scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -204,16 +220,16 @@ def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext)
     if bias is not None:
         scores = scores + bias
     weights = masked_softmax(scores, context.mask)
-    weights = dropout(attention.weights(weights), attention.share)
+    weights = dropout(attention.weights(weights), attention.dropout_rate)
     heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
     of_distances = context.position_effect.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 
 def masked_softmax(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Float[Tensor, "B H Q K"]:
-    """softmax over the keys that a query sees; zeros where it sees none."""
-    if scores.dtype == torch.bfloat16 and learning.take(scores):
-        return learning.SoftmaxFunction.apply(scores, mask.allowed, mask.causal)
+    """Return the softmax over the keys that a query sees; zeros where it sees none."""
+    if scores.dtype == torch.bfloat16 and elementwise.supports(scores):
+        return elementwise.SoftmaxFunction.apply(scores, mask.allowed, mask.causal)
     allowed = mask.dense(scores.shape[-2], scores.shape[-1], scores.device)
     if allowed is not None:
         scores = scores + additive_mask(allowed, scores.dtype)
@@ -224,18 +240,23 @@ def masked_softmax(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Flo
 
 
 def additive_mask(allowed: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
-    """What is added to scores: where nothing is seen half the lowest number, so that the sum stays finite: a row that
-    sees nothing must become zeros, not NaN."""
+    """Return the term to add to scores: 0, and where masked half the lowest number of ``dtype``.
+
+    Half, so that the sum stays finite: a row that sees nothing must become zeros, not NaN.
+    """
     return torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min / 2)
 
 
 VECTOR = 16
-"""Numbers that a CPU's vector unit takes at once in float32, at most."""
+"""Largest number of float32 values in a vector register of a CPU."""
 
 
 def softmax(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
-    """Over keys. PyTorch's kernels for CPUs go through rows shorter than a vector one number at a time, which takes ten
-    times as long forward and back: so rows are filled up, and those in bfloat16 become float32."""
+    """Return the softmax over keys, with short rows padded on CPUs.
+
+    PyTorch's CPU kernels process rows shorter than a vector register one number at a time, which takes ten times as
+    long forward and backward. Padding avoids that; bfloat16 rows that are padded become float32.
+    """
     exact = torch.promote_types(scores.dtype, torch.float32)
     if torch.compiler.is_compiling() or scores.device.type != "cpu":
         return scores.softmax(dim=-1)
@@ -247,15 +268,18 @@ def softmax(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
 
 
 FEW_QUERIES = 8
+"""Queries up to which ``explicit`` is faster than PyTorch's kernel on CPUs, outside training."""
 
 
-def explicit_is_faster(q: Tensor, k: Tensor, share: float) -> bool:
-    """Measured in benchmarks/attention_kernels.py: PyTorch's kernel for CPUs is slow backwards in bfloat16 over short
-    texts, which costs a layer up to half its time, knows no dropout, and takes half again as long, or twice, over the
-    few queries of a decoding step. Otherwise it is as fast or faster."""
+def explicit_is_faster(q: Tensor, k: Tensor, rate: float) -> bool:
+    """Return whether ``explicit`` beats PyTorch's kernel here, as measured in benchmarks/attention_kernels.py.
+
+    PyTorch's kernel for CPUs has no dropout, is slow backward in bfloat16 over short texts (up to half of a layer's
+    time), and takes 1.5 to 2 times as long over the few queries of a decoding step. Otherwise it is as fast or faster.
+    """
     if torch.compiler.is_exporting() or q.device.type != "cpu":
         return False
-    for_all_lengths = torch.compiler.is_compiling()  # one program, whatever they are
+    for_all_lengths = torch.compiler.is_compiling()  # one compiled program serves every length
     if torch.is_grad_enabled() and q.requires_grad:
-        return share > 0 or (q.dtype == torch.bfloat16 and (for_all_lengths or k.shape[2] <= 256))
+        return rate > 0 or (q.dtype == torch.bfloat16 and (for_all_lengths or k.shape[2] <= 256))
     return not for_all_lengths and q.shape[2] <= FEW_QUERIES

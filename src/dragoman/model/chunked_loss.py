@@ -1,4 +1,4 @@
-"""The loss of a linear output layer chunk by chunk, with its gradients: what ``loss.py`` promises.
+"""Chunked computation of the losses in ``loss.py``, with their gradients.
 
 N tokens, R rows of each (two where two passes are compared), D width, V vocabulary.
 """
@@ -18,44 +18,48 @@ from dragoman.model.ops import elementwise as kernels
 from dragoman.model.ops import products
 
 CHUNK_BYTES = 8 << 20
-"""Size of a chunk's logits in float32: what a core's cache takes (measured in benchmarks/loss_chunks.py)."""
+"""Size of a chunk's logits in float32: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
 KERNEL_CHUNK_BYTES = 16 << 20
-"""The same in bfloat16 where a kernel goes over them once: the products of larger chunks are faster."""
+"""Size of a chunk's logits in bfloat16, where a kernel passes over them once: larger products are faster."""
 
 
-def exactly(x: Tensor) -> Tensor:
+def as_float32(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or as it is if it is finer."""
     return x.to(_exact(x))
 
 
 def _exact(x: Tensor) -> torch.dtype:
-    """What to sum numbers in that are like those of ``x``."""
+    """Return the data type for sums of numbers like those of ``x``: float32 at least."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-# ---- what a chunk of logits costs -----------------------------------------------------------------
+# ---- the loss of a chunk of logits ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class CrossEntropyLoss:
+    """Cross-entropy with label smoothing."""
+
     smoothing: float
     rows: ClassVar[int] = 1
-    """Rows that belong together, and so to one chunk."""
+    """Number of rows for each token, which must be in one chunk."""
 
     def __call__(
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
-        """The sum over rows and, when ``learning``, its gradient by the logits, in their place if they are bfloat16."""
-        if logits.dtype == torch.bfloat16 and kernels.take(logits):
+        """Return the sum over rows and, when ``learning``, its gradient by the logits; bfloat16 logits are overwritten
+        with it."""
+        if logits.dtype == torch.bfloat16 and kernels.supports(logits):
             return kernels.cross_entropy(logits, targets, self.smoothing, learning), logits if learning else None
-        logits = exactly(logits)
+        logits = as_float32(logits)
         average = logits.mean(dim=1) if self.smoothing else 0.0
         picked, largest = logits.gather(1, targets).squeeze(1), logits.amax(dim=1)
         p = logits.softmax(dim=1)
-        log_norm = largest - p.amax(dim=1).log_()  # by the likeliest entry, whose p is at least 1 / V
+        log_norm = largest - p.amax(dim=1).log_()  # from the likeliest entry, whose p is at least 1 / V
         summed = (log_norm - (1 - self.smoothing) * picked - self.smoothing * average).sum()
         if not learning:
             return summed, None
-        gradient = p  # softmax - q, in the place of the probabilities
+        gradient = p  # softmax - q, overwriting the probabilities
         if self.smoothing:
             gradient -= self.smoothing / logits.shape[1]
         return summed, gradient.scatter_add_(1, targets, gradient.new_full((), self.smoothing - 1).expand_as(targets))
@@ -63,7 +67,7 @@ class CrossEntropyLoss:
 
 @dataclass(frozen=True)
 class RDropLoss:
-    """Of two passes, whose rows for a token follow one another."""
+    """R-Drop loss of two passes; the two rows of a token are adjacent."""
 
     smoothing: float
     alpha: float
@@ -72,15 +76,15 @@ class RDropLoss:
     def __call__(
         self, logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], learning: bool
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "N V"] | None]:
-        logits = exactly(logits)
+        logits = as_float32(logits)
         summed, gradient = CrossEntropyLoss(self.smoothing)(logits, targets, learning)
         log_p, log_q = F.log_softmax(logits, dim=1).unflatten(0, (-1, 2)).unbind(1)
-        apart, p, q = log_p - log_q, log_p.exp(), log_q.exp()
-        p_to_q, q_to_p = (p * apart).sum(dim=1, keepdim=True), -(q * apart).sum(dim=1, keepdim=True)
+        difference, p, q = log_p - log_q, log_p.exp(), log_q.exp()
+        p_to_q, q_to_p = (p * difference).sum(dim=1, keepdim=True), -(q * difference).sum(dim=1, keepdim=True)
         if gradient is not None:
             by_p, by_q = gradient.mul_(0.5).unflatten(0, (-1, 2)).unbind(1)
-            by_p.add_(p * (apart - p_to_q) + p - q, alpha=self.alpha / 4)
-            by_q.add_(q * (-apart - q_to_p) + q - p, alpha=self.alpha / 4)
+            by_p.add_(p * (difference - p_to_q) + p - q, alpha=self.alpha / 4)
+            by_q.add_(q * (-difference - q_to_p) + q - p, alpha=self.alpha / 4)
         return summed / 2 + self.alpha / 4 * (p_to_q + q_to_p).sum(), gradient
 
 
@@ -97,7 +101,7 @@ def in_chunks(
     cap: float | None,
     product: Product,
 ) -> Float[Tensor, ""]:
-    """What ``criterion`` sums up over tokens whose target is not ``ignore``."""
+    """Return the sum of ``criterion`` over tokens whose target is not ``ignore``."""
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
@@ -147,15 +151,15 @@ def _sum(
     product: Product,
     grads: "_Gradients | None",
 ) -> Tensor:
-    """The loss; ``grads`` gathers its gradients, unless nothing is to be learned."""
+    """Return the loss, and add its gradients to ``grads`` unless that is None."""
     weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-    loss, R = exactly(hidden.new_zeros(())), hidden.shape[1]
+    loss, R = as_float32(hidden.new_zeros(())), hidden.shape[1]
     tokens = _chunk(weight, R, cap)
     for start in range(0, len(hidden), tokens):
         h, y = hidden[start : start + tokens].flatten(0, 1), targets[start : start + tokens]
         logits = product(h, weight, bias)
         if cap is not None:
-            logits = exactly(logits).div_(cap).tanh_().mul_(cap)
+            logits = as_float32(logits).div_(cap).tanh_().mul_(cap)
         summed, gradient = criterion(logits, y.repeat_interleave(R)[:, None], grads is not None)
         loss += summed
         if grads is not None and gradient is not None:
@@ -166,14 +170,14 @@ def _sum(
 
 
 def _chunk(weight: Float[Tensor, "V D"], R: int, cap: float | None) -> int:
-    """Tokens of a chunk."""
-    by_kernel = weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.take(weight)
+    """Return the number of tokens in a chunk."""
+    by_kernel = weight.dtype == torch.bfloat16 and R == 1 and cap is None and kernels.supports(weight)
     size = KERNEL_CHUNK_BYTES // 2 if by_kernel else CHUNK_BYTES // 4
     return max(1, size // (len(weight) * R))
 
 
 class _Gradients:
-    """By hidden vectors, weight and bias, gathered while the chunks pass; None for what is not wanted."""
+    """Gradients by hidden vectors, weight and bias, accumulated over chunks; None where not needed."""
 
     def __init__(self, given: tuple[Tensor, Tensor, Tensor | None], wanted: Sequence[bool], product: Product):
         (hidden, weight, bias), self.product = given, product
@@ -186,7 +190,7 @@ class _Gradients:
             R = self.hidden.shape[1]
             by_hidden = self.product(gradient, weight.t(), None)
             self.hidden[start : start + len(h) // R] = by_hidden.unflatten(0, (-1, R))
-        if self.weight is not None and products.adds_gradients(self.weight, gradient, h):
+        if self.weight is not None and products.supports_gradient(self.weight, gradient, h):
             products.add_gradient(gradient, h, self.weight, self.bias)
             return
         if self.weight is not None:
@@ -195,7 +199,7 @@ class _Gradients:
             self.bias += gradient.sum(dim=0)
 
 
-# ---- as a compiler sees it --------------------------------------------------------------------------
+# ---- as one operation, for torch.compile ------------------------------------------------------------
 
 
 def _as_one_operation(
@@ -208,7 +212,7 @@ def _as_one_operation(
     cap: float | None,
     product: Product,
 ) -> Tensor:
-    """How many tokens count, and so how many chunks there are, is not known when a program is compiled."""
+    """Compute the loss as one custom operation, since a compiler does not know the number of real tokens and chunks."""
     wanted = [t is not None and t.requires_grad and torch.is_grad_enabled() for t in (hidden, weight, bias)]
     alpha = criterion.alpha if isinstance(criterion, RDropLoss) else None
     number = [*PRODUCTS.values()].index(product)
@@ -228,8 +232,10 @@ def _opaque(
     number: int,
     wanted: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The loss, and its gradients by hidden vectors, weight and bias: empty where they are not wanted. ``number`` says
-    which of ``PRODUCTS`` multiplies."""
+    """Return the loss, and its gradients by hidden vectors, weight and bias: empty where they are not needed.
+
+    ``number`` is the index of the multiplying library in ``PRODUCTS``.
+    """
     criterion = CrossEntropyLoss(smoothing) if alpha is None else RDropLoss(smoothing, alpha)
     real = (targets != ignore).nonzero().squeeze(1)
     h, product = hidden.index_select(0, real), [*PRODUCTS.values()][number]
@@ -251,7 +257,7 @@ def _(hidden, weight, bias, targets, smoothing, alpha, ignore, cap, number, want
         torch.empty_like(t, dtype=dtype) if want and t is not None else weight.new_empty(0)
         for t, dtype, want in zip((hidden, weight, bias), dtypes, wanted, strict=True)
     )
-    return exactly(hidden.new_empty(())), *grads
+    return as_float32(hidden.new_empty(())), *grads
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -261,7 +267,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 
 def _derivative(ctx: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     grads = (
-        (exactly(t) * upstream).to(dtype) if want else None
+        (as_float32(t) * upstream).to(dtype) if want else None
         for t, dtype, want in zip(ctx.saved_tensors, ctx.dtypes, ctx.wanted, strict=True)
     )
     return (*grads, *[None] * 7)

@@ -1,4 +1,4 @@
-"""Two towers that agree on what belongs together: texts and images (CLIP), questions and answers.
+"""Two-tower models trained by contrast: texts and images (CLIP), questions and answers.
 
 B batch, E size of an embedding.
 """
@@ -17,37 +17,48 @@ from dragoman.model.encoder import Encoder, EncoderConfig
 from dragoman.model.heads import SentenceHead
 from dragoman.model.positions.tokens import Frames, Tokens
 
-LARGEST_SCALE = 100.0
+MAX_SCALE = 100.0
 
 
 @config
 class TwoTowersConfig:
+    """Configuration of two encoders whose vectors are compared."""
+
     first: EncoderConfig
-    """Its head is ``sentence``."""
+    """First tower, with a ``sentence`` head."""
     second: EncoderConfig | None = None
-    """None for the first with the same weights: texts with texts."""
+    """Second tower; None to use the first, with the same weights: texts with texts."""
     temperature: PositiveFloat = 0.07
-    """What similarities are divided by at first; it is learned, down to 0.01 (Radford et al., arXiv:2103.00020)."""
+    """Initial temperature that similarities are divided by; learned, down to 0.01 (Radford et al.,
+    arXiv:2103.00020)."""
 
     def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "TwoTowersConfig":
-        """With what only the data tell; None for what they do not. Both towers, where both read text, share one
-        tokenizer."""
+        """Return a copy with the sizes that only the data give; None leaves one open. Two towers that both read text
+        share one tokenizer."""
         second = self.second and self.second.sized(vocab=vocab)
         return TwoTowersConfig(first=self.first.sized(vocab=vocab), second=second, temperature=self.temperature)
 
     def build(self) -> "TwoTowers":
-        """Raises ConfigError, naming the path, where sizes do not fit one another."""
+        """Build the model with initial weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another; the message names the path.
+        """
         with at("model"):
             return TwoTowers(self)
 
 
 class TwoTowers(nn.Module):
+    """Two encoders with a learned temperature."""
+
     def __init__(self, cfg: TwoTowersConfig):
         super().__init__()
         self.cfg = cfg
         sizes = [_size(name, tower) for name, tower in (("first", cfg.first), ("second", cfg.second)) if tower]
         if len({*sizes}) > 1:
-            raise ConfigError(f"second.head: gives vectors of {sizes[1]}, the first tower of {sizes[0]}; set size")
+            raise ConfigError(
+                f"second.head: vectors of size {sizes[1]}, but the first tower's have size {sizes[0]}; set size"
+            )
         with at("first"):
             self.first = Encoder(cfg.first)
         if cfg.second:
@@ -59,21 +70,24 @@ class TwoTowers(nn.Module):
 
     @property
     def max_length(self) -> int | None:
-        """Longest text that both can take; None for no limit."""
+        """Longest text in tokens that both towers read; None for no limit."""
         return min(filter(None, (self.first.max_length, self.second.max_length)), default=None)
 
     def forward(self, first: Tensor | Tokens | Frames, second: Tensor | Tokens | Frames) -> Float[Tensor, "B B2"]:
-        """How similar each of ``first`` is to each of ``second``: logits."""
+        """Return the scaled similarity of each of ``first`` to each of ``second``: logits."""
         return self.scale() * self.first(first) @ self.second(second).T
 
     def scale(self) -> Float[Tensor, ""]:
-        """What similarities are multiplied by."""
-        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        """Return the factor of similarities, 1 / temperature."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
 
 
 def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """To find the partner of each of the first among all of the second, and the other way round: half the sum of both
-    cross-entropies, and the number of pairs. Pair i is row i and column i (CLIP's figure 3)."""
+    """Return half the sum of two cross-entropies, over rows and over columns, and the number of pairs.
+
+    They are those of finding each item's partner among all of the other side; pair i is row i and column i (CLIP's
+    figure 3).
+    """
     pairs = torch.arange(len(similarity), device=similarity.device)
     there, back = (F.cross_entropy(logits, pairs, reduction="sum") for logits in (similarity, similarity.T))
     return (there + back) / 2, similarity.new_full((), len(similarity))
@@ -82,6 +96,6 @@ def contrastive_loss(similarity: Float[Tensor, "B B"]) -> tuple[Float[Tensor, ""
 def _size(name: str, cfg: EncoderConfig) -> int:
     if not isinstance(cfg.head, SentenceHead) or not cfg.head.normalize:
         raise ConfigError(
-            f"{name}.head: must be sentence, normalized, to give one vector that others are compared with"
+            f"{name}.head: must be a normalized sentence head, to return one vector that can be compared with others"
         )
     return cfg.head.size or cfg.dim

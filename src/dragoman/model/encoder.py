@@ -1,4 +1,4 @@
-"""Models that read and say something of the whole, without writing: BERT, ViT, sentence encoders.
+"""Encoder models, which read a whole input and generate nothing: BERT, ViT, sentence encoders.
 
 B batch, T length, D width.
 """
@@ -14,7 +14,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.state import stateless
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
-from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_reader
+from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input_layer
 from dragoman.model.interface import EncoderModel
 from dragoman.model.norm import Depths
 from dragoman.model.positions.tokens import Frames, Tokens
@@ -23,17 +23,19 @@ from dragoman.model.tower import Tower, TowerConfig
 
 @config
 class EncoderConfig:
+    """Configuration of an encoder model."""
+
     inputs: Input
-    """What is read: ids, images, or float frames."""
+    """Input layer: ids, images, or float frames."""
     dim: PositiveInt
     """Width D."""
     tower: TowerConfig
     head: Head = NoHead()
-    """What is made of the hidden vectors."""
+    """Task head on the hidden vectors."""
     init: Init = Xavier()
 
     def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "EncoderConfig":
-        """With what only the data tell; None for what they do not."""
+        """Return a copy with the sizes that only the data give; None leaves one open."""
         inputs, head = self.inputs, self.head
         if vocab is not None and isinstance(inputs, TokenInput):
             inputs = dataclasses.replace(inputs, vocab=vocab)
@@ -42,12 +44,18 @@ class EncoderConfig:
         return dataclasses.replace(self, inputs=inputs, head=head)
 
     def build(self) -> "Encoder":
-        """Raises ConfigError, naming the path, where sizes do not fit one another."""
+        """Build the model with initial weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another; the message names the path.
+        """
         with at("model"):
             return Encoder(self)
 
 
 class Encoder(EncoderModel):
+    """Input layer, tower and head."""
+
     def __init__(self, cfg: EncoderConfig):
         super().__init__()
         self.cfg = cfg
@@ -61,11 +69,12 @@ class Encoder(EncoderModel):
             self.tower = Tower(cfg.tower, cfg.dim, Depths(cfg.tower.depth, 0), cfg.init, is_encoder=True)
         with at("head"):
             self.head = cfg.head.build(cfg.dim, self.inputs)
-        initialize_reader(self.inputs, cfg.init, cfg.dim)
+        initialize_input_layer(self.inputs, cfg.init, cfg.dim)
         initialize(self.head, cfg.init, cfg.dim)
         self.tie()
 
     def tie(self) -> None:
+        """Share the matrix of a tied masked-language head with the embeddings."""
         if isinstance(self.head, MaskedLanguageLayer) and isinstance(self.inputs, Embedding) and self.head.tied:
             self.head.output.weight = self.inputs.tokens.weight
 

@@ -1,4 +1,4 @@
-"""The model families a run may train: a further one is its file and its name here."""
+"""Model families that a run may train: a new one is its file and its name here."""
 
 from typing import Annotated
 
@@ -8,5 +8,5 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.transformer import TransformerConfig
 
 ModelConfig = Annotated[TransformerConfig | EncoderConfig | TwoTowersConfig, OneOf(usual="transformer")]
-"""What ``model:`` in a run file may hold. Each has ``sized(...)``, which takes what only the data tell (vocabulary,
-classes), and ``build()``, which gives a ``SequenceModel``, an ``EncoderModel``, or two of these side by side."""
+"""Configuration under ``model:`` in a run file. Each has ``sized(...)``, which takes the sizes that only the data give
+(vocabulary, classes), and ``build()``, which returns a ``SequenceModel``, an ``EncoderModel``, or two encoders."""

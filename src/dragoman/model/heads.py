@@ -1,4 +1,4 @@
-"""What is made of an encoder's hidden vectors: ids behind masks, a class, a tag for each token, a span, one vector.
+"""Task heads of encoders: masked tokens, a class, a tag for each token, an answer's span, one vector.
 
 B batch, T length, D width, V vocabulary, K classes, E size of an embedding, N tokens.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.inputs import Embedding, InputLayer
 from dragoman.model.linear import Linear
 from dragoman.model.mlp import ACTIVATIONS, Activation
@@ -21,12 +21,12 @@ from dragoman.model.norm import LayerNorm, Norm
 
 KeepMask = Bool[Tensor, "B T"]
 
-# ---- one vector for the whole ----------------------------------------------------------------------
+# ---- pooling: one vector for the whole input --------------------------------------------------------
 
 
 @config
 class First:
-    """That of the first token: a class token, BERT's [CLS]."""
+    """Pooling by the first token: a class token, BERT's [CLS]."""
 
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, 0] if keep is None else _pick(x, keep.int().argmax(dim=1))
@@ -34,7 +34,7 @@ class First:
 
 @config
 class Last:
-    """That of the last token, which in causal towers alone has seen all the others: CLIP's end of text."""
+    """Pooling by the last token, the only one that sees all others in causal towers: CLIP's end of text."""
 
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         return x[:, -1] if keep is None else _pick(x, x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1))
@@ -42,7 +42,7 @@ class Last:
 
 @config
 class Mean:
-    """The mean of all."""
+    """Pooling by the mean of all real tokens."""
 
     def pool(self, x: Float[Tensor, "B T D"], keep: KeepMask | None) -> Float[Tensor, "B D"]:
         if keep is None:
@@ -57,12 +57,12 @@ def _pick(x: Float[Tensor, "B T D"], index: Tensor) -> Float[Tensor, "B D"]:
     return x[torch.arange(x.shape[0], device=x.device), index]
 
 
-# ---- the choices -----------------------------------------------------------------------------------
+# ---- configurations --------------------------------------------------------------------------------
 
 
 @config
 class NoHead:
-    """The hidden vectors themselves."""
+    """No head: the hidden vectors are the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return HeadLayer()
@@ -70,30 +70,30 @@ class NoHead:
 
 @config
 class MaskedLanguageHead:
-    """Logits of every token, to learn those behind masks from (Devlin et al., arXiv:1810.04805)."""
+    """Masked language modelling: logits of the vocabulary for every token (Devlin et al., arXiv:1810.04805)."""
 
     activation: Activation = "gelu"
     norm: Norm = LayerNorm()
-    """After the layer of width D between hidden vectors and output."""
+    """Norm after the layer of width D between hidden vectors and output."""
     tied: bool = True
-    """Whether the output is the matrix of embeddings."""
+    """Tie the output matrix to the embeddings."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         if not isinstance(reader, Embedding):
-            raise ConfigError("masked_language predicts ids, and the inputs are none; choose another head")
+            raise ConfigError("masked_language predicts token ids, and the inputs are none; choose another head")
         return MaskedLanguageLayer(self, dim, reader)
 
 
 @config
 class ClassificationHead:
-    """Logits of classes for the whole input."""
+    """Classification: logits of classes for the whole input."""
 
     classes: PositiveInt | None = None
-    """None until the labels tell."""
+    """Number of classes K; None until the labels set it."""
     pooling: Pooling = First()
     activation: Activation | None = None
-    """Of a layer of width D before the output, as BERT's pooler has it with tanh; None for no such layer."""
-    dropout: Share = 0.0
+    """Activation of a layer of width D before the output, as in BERT's pooler (tanh); None for no such layer."""
+    dropout: DropoutRate = 0.0
     """Before the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
@@ -102,11 +102,11 @@ class ClassificationHead:
 
 @config
 class TaggingHead:
-    """Logits of classes for each token."""
+    """Tagging: logits of classes for each token."""
 
     classes: PositiveInt | None = None
-    """None until the labels tell."""
-    dropout: Share = 0.0
+    """Number of classes K; None until the labels set it."""
+    dropout: DropoutRate = 0.0
     """Before the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
@@ -115,9 +115,9 @@ class TaggingHead:
 
 @config
 class SpansHead:
-    """Two logits for each token: that an answer starts there, that it ends there."""
+    """Question answering: two logits for each token, that the answer starts there and that it ends there."""
 
-    dropout: Share = 0.0
+    dropout: DropoutRate = 0.0
     """Before the output."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
@@ -126,13 +126,14 @@ class SpansHead:
 
 @config
 class SentenceHead:
-    """One vector for the whole input, to be compared with those of others (Reimers & Gurevych, arXiv:1908.10084)."""
+    """Sentence embedding: one vector for the whole input, to compare with others (Reimers & Gurevych,
+    arXiv:1908.10084)."""
 
     pooling: Pooling = Mean()
     size: PositiveInt | None = None
-    """Width E of a projection without bias; None for none."""
+    """Width E of a projection without bias; None for no projection."""
     normalize: bool = True
-    """To length 1."""
+    """Scale vectors to length 1."""
 
     def build(self, dim: int, reader: InputLayer) -> "HeadLayer":
         return SentenceLayer(self, dim)
@@ -147,18 +148,20 @@ def _known(classes: int | None) -> int:
     return classes
 
 
-# ---- their layers ----------------------------------------------------------------------------------
+# ---- layers ----------------------------------------------------------------------------------------
 
 
 class HeadLayer(nn.Module):
-    """Says nothing of its own."""
+    """Base of the heads, which returns the hidden vectors."""
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Tensor:
-        """``keep`` is False on padding."""
+        """Return the head's output; ``keep`` is False on padding."""
         return x
 
 
 class MaskedLanguageLayer(HeadLayer):
+    """Dense layer, activation, norm, and projection to the vocabulary."""
+
     def __init__(self, cfg: MaskedLanguageHead, dim: int, reader: Embedding):
         super().__init__()
         self.dense, self.activation, self.norm = Linear(dim, dim), ACTIVATIONS[cfg.activation], cfg.norm.build(dim)
@@ -169,11 +172,13 @@ class MaskedLanguageLayer(HeadLayer):
         return self.output(self.features(x))
 
     def features(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        """What ``output`` turns into logits: training needs those of masked tokens only, and not all at once."""
+        """Return the input of ``output``: training projects only masked tokens, chunk by chunk."""
         return self.norm(self.activation(self.dense(x)))
 
 
 class ClassificationLayer(HeadLayer):
+    """Pooling, an optional dense layer, and projection to the classes."""
+
     def __init__(self, cfg: ClassificationHead, dim: int, classes: int):
         super().__init__()
         self.cfg = cfg
@@ -189,6 +194,8 @@ class ClassificationLayer(HeadLayer):
 
 
 class TaggingLayer(HeadLayer):
+    """Projection of each token to the classes."""
+
     def __init__(self, dim: int, classes: int, dropout: float):
         super().__init__()
         self.dropout, self.output = Dropout(dropout), Linear(dim, classes)
@@ -198,6 +205,8 @@ class TaggingLayer(HeadLayer):
 
 
 class SentenceLayer(HeadLayer):
+    """Pooling, an optional projection, and normalization."""
+
     def __init__(self, cfg: SentenceHead, dim: int):
         super().__init__()
         self.cfg = cfg
@@ -205,5 +214,5 @@ class SentenceLayer(HeadLayer):
 
     def forward(self, x: Float[Tensor, "B T D"], keep: KeepMask | None = None) -> Float[Tensor, "B E"]:
         vector = self.output(self.cfg.pooling.pool(x, keep))
-        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # whose length is 1 to the last digit
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float32))  # in bfloat16 the length would not be 1
         return F.normalize(vector, dim=-1) if self.cfg.normalize else vector

@@ -1,4 +1,4 @@
-"""How weights start. Whatever ends a sublayer is called ``out``: depth scaling makes those smaller."""
+"""Initialization of weights. The last matrix of a sublayer is always called ``out``: depth scaling applies to it."""
 
 import math
 from typing import Annotated
@@ -46,7 +46,7 @@ Init = Annotated[Xavier | InverseSqrtWidth | Gpt2Init, OneOf()]
 
 
 def initialize(module: nn.Module, init: Init, dim: int) -> None:
-    """Fill every linear map of ``module``; norms keep ones, biases become 0."""
+    """Initialize every linear layer of ``module``; biases become 0, and norms keep ones."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             init.fill(part.weight, dim)
@@ -56,7 +56,7 @@ def initialize(module: nn.Module, init: Init, dim: int) -> None:
 
 @torch.no_grad()
 def scale_outputs(block: nn.Module, init: Init, sublayers: int, gain: float) -> None:
-    """Depth scaling and DeepNorm's gain, for one block of a tower with ``sublayers`` of them."""
+    """Apply depth scaling and DeepNorm's gain to one block of a tower that has ``sublayers`` in total."""
     for name, part in block.named_modules():
         leaf = name.rpartition(".")[2]
         if not isinstance(part, nn.Linear):
@@ -68,5 +68,5 @@ def scale_outputs(block: nn.Module, init: Init, sublayers: int, gain: float) -> 
 
 
 def initialize_embedding(weight: Tensor, init: Init, dim: int) -> None:
-    """Standard deviation width^-0.5, so that tied logits start near variance 1; GPT-2 uses its own."""
+    """Initialize with standard deviation width^-0.5, so that tied logits start near variance 1; GPT-2 has its own."""
     nn.init.normal_(weight, std=init.std if isinstance(init, Gpt2Init) else dim**-0.5)

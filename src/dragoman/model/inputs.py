@@ -1,4 +1,4 @@
-"""What a tower reads, made into vectors: token ids, the patches of an image, or float frames.
+"""Input layers: token ids, patches of an image, or float frames, turned into vectors.
 
 B batch, T length, D width, C channels.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.init import Init, initialize, initialize_embedding
 from dragoman.model.linear import Linear
 from dragoman.model.norm import NoNorm, Norm
@@ -22,26 +22,26 @@ from dragoman.model.positions.grid import GridPosition, LearnedGrid
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
 from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
 
-# ---- the choices -----------------------------------------------------------------------------------
+# ---- configurations --------------------------------------------------------------------------------
 
 
 @config
 class TokenInput:
-    """Ids: a learned vector for each entry of a vocabulary."""
+    """Token ids: a learned vector for each entry of a vocabulary."""
 
     vocab: PositiveInt | None = None
-    """Entries; None until the tokenizer tells."""
+    """Size of the vocabulary; None until the tokenizer sets it."""
     position: AbsolutePosition = NoEmbedding()
     types: NonNegativeInt = 0
-    """Kinds of tokens told apart by a learned vector each, such as BERT's first and second sentence: a token is of the
-    kind that its field says, of kind 0 without one. 0 for no such vectors."""
+    """Number of token types, each with a learned vector, such as BERT's first and second sentence; 0 for none. The type
+    of a token is its field, 0 without one."""
     scale: bool = False
     """Multiply the vectors of ids by sqrt(D) (Vaswani et al. 2017, section 3.4)."""
     norm: Norm = NoNorm()
-    """On the sum of all these."""
+    """Norm on the sum of all these."""
     pad: NonNegativeInt | None = PAD
-    """The id by which ids alone tell padding; None where every id may be a token."""
-    dropout: Share = 0.0
+    """Id that marks padding where ids come without a mask; None where every id may be a token."""
+    dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
         if self.vocab is None:
@@ -51,22 +51,22 @@ class TokenInput:
 
 @config
 class PatchInput:
-    """Images cut into squares, each projected to a vector (Dosovitskiy et al., arXiv:2010.11929)."""
+    """Images divided into square patches, each projected to a vector (Dosovitskiy et al., arXiv:2010.11929)."""
 
     size: tuple[PositiveInt, PositiveInt]
     """Height and width in pixels."""
     patch: PositiveInt
-    """Pixels on a side of the squares."""
+    """Side of a patch in pixels."""
     has_grid = True
 
     channels: PositiveInt = 3
     class_token: bool = True
-    """A learned vector before the patches, which gathers what is to be said of the whole image."""
+    """Put a learned vector before the patches, to represent the whole image."""
     bias: bool = True
     position: GridPosition = LearnedGrid()
     norm: Norm = NoNorm()
-    """On the sum of patches and positions."""
-    dropout: Share = 0.0
+    """Norm on the sum of patches and positions."""
+    dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
         if any(side % self.patch for side in self.size):
@@ -76,15 +76,15 @@ class PatchInput:
 
 @config
 class FrameInput:
-    """Float vectors, each projected to the width: spectra of a sound, measurements, hidden vectors of another model."""
+    """Float vectors, each projected to width D: spectra of a sound, measurements, another model's hidden vectors."""
 
     channels: PositiveInt
-    """Numbers in a frame."""
+    """Size of a frame."""
     bias: bool = True
     position: AbsolutePosition = NoEmbedding()
     norm: Norm = NoNorm()
-    """On the sum of frames and positions."""
-    dropout: Share = 0.0
+    """Norm on the sum of frames and positions."""
+    dropout: DropoutRate = 0.0
 
     def build(self, dim: int) -> "InputLayer":
         return FrameEmbedding(self, dim)
@@ -92,26 +92,32 @@ class FrameInput:
 
 Input = Annotated[TokenInput | PatchInput | FrameInput, OneOf()]
 
-# ---- their layers ----------------------------------------------------------------------------------
+# ---- layers ----------------------------------------------------------------------------------------
 
 
 class InputLayer(nn.Module, ABC):
-    """Whatever a model is given, to vectors and where they stand."""
+    """Base of the input layers: turn a model's input into vectors and their positions."""
 
     length: int | None = None
-    """Longest text it can place; None for no limit."""
+    """Longest text in tokens; None for no limit."""
 
     @abstractmethod
     def read(self, given: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Positions]:
-        """Raises DataError where this is not what the model reads."""
+        """Return the vectors and their positions.
 
-    def converted(self, values: Tensor) -> Tensor:
-        """Float values in the numbers of the weights, whichever the model was made ready to run in."""
+        Raises:
+            DataError: an input of another kind or size than the model reads.
+        """
+
+    def cast(self, values: Tensor) -> Tensor:
+        """Return float values in the data type of the weights, which inference may have changed."""
         kept = itertools.chain(self.parameters(), self.buffers())
         return values.to(next((tensor.dtype for tensor in kept if tensor.is_floating_point()), values.dtype))
 
 
 class Embedding(InputLayer):
+    """Sum of token, position and type embeddings, with norm and dropout."""
+
     def __init__(self, cfg: TokenInput, vocab: int, dim: int):
         super().__init__()
         self.pad, self.length, self.scale = cfg.pad, cfg.position.length, dim**0.5 if cfg.scale else 1.0
@@ -124,7 +130,7 @@ class Embedding(InputLayer):
         if isinstance(given, Frames) or (isinstance(given, Tensor) and given.dim() != 2):
             raise DataError("this model reads token ids (batch, length), not frames or images")
         tokens = as_tokens(given, self.pad)
-        positions = within(positions_of(tokens), self.length)
+        positions = check_length(positions_of(tokens), self.length)
         return self(tokens.ids, positions), positions
 
     def forward(self, ids: Int[Tensor, "B T"], positions: Positions) -> Float[Tensor, "B T D"]:
@@ -135,6 +141,8 @@ class Embedding(InputLayer):
 
 
 class TypeEmbedding(nn.Embedding):
+    """Adds a learned vector for each token type."""
+
     def forward(self, x: Float[Tensor, "B T D"], field: Int[Tensor, "B T"] | None) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if field is None or self.num_embeddings == 1:  # RoBERTa has one type, for both of its sentences
             return x + self.weight[0]
@@ -142,7 +150,7 @@ class TypeEmbedding(nn.Embedding):
 
 
 class PatchEmbedding(InputLayer):
-    """Patches stand row by row, behind the class token where there is one."""
+    """Projection of patches, row by row, after the class token where there is one."""
 
     def __init__(self, cfg: PatchInput, dim: int):
         super().__init__()
@@ -163,6 +171,7 @@ class PatchEmbedding(InputLayer):
         return self(given, positions), positions
 
     def positions(self, device: torch.device) -> Positions:
+        """Return the positions of all patches, with their rows and columns; the class token is at row and column 0."""
         index = torch.arange(self.rows * self.columns, device=device)
         row, column = (
             torch.cat([index.new_zeros(self.before), i])[None] for i in (index // self.columns, index % self.columns)
@@ -170,19 +179,21 @@ class PatchEmbedding(InputLayer):
         return Positions(torch.arange(row.shape[1], device=device)[None], row=row, column=column)
 
     def forward(self, images: Float[Tensor, "B C height width"], positions: Positions) -> Float[Tensor, "B T D"]:
-        x = self.project(self.patches(self.converted(images)))
+        x = self.project(self.patches(self.cast(images)))
         if self.before:
             x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         return self.dropout(self.norm(self.position(x, positions)))
 
     def patches(self, images: Float[Tensor, "B C height width"]) -> Float[Tensor, "B N CPP"]:
-        """Each square's pixels, channel by channel and row by row: the order of a convolution's weights."""
+        """Return each patch's pixels, channel by channel and row by row: the order of a convolution's weights."""
         P = self.cfg.patch
         squares = images.unfold(2, P, P).unfold(3, P, P)  # (B, C, rows, columns, P, P)
         return squares.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
 
 
 class FrameEmbedding(InputLayer):
+    """Projection of frames, plus positions."""
+
     def __init__(self, cfg: FrameInput, dim: int):
         super().__init__()
         self.cfg, self.length = cfg, cfg.position.length
@@ -194,14 +205,14 @@ class FrameEmbedding(InputLayer):
         values, keep = given if isinstance(given, Frames) else (given, None)
         if not isinstance(values, Tensor) or values.dim() != 3 or values.shape[2] != self.cfg.channels:
             raise DataError(f"this model reads frames (batch, length, {self.cfg.channels}), got something else")
-        positions = within(positions_of(Tokens(values[..., 0], keep)), self.length)
+        positions = check_length(positions_of(Tokens(values[..., 0], keep)), self.length)
         return self(values if keep is None else values.masked_fill(~keep[..., None], 0), positions), positions
 
     def forward(self, frames: Float[Tensor, "B T C"], positions: Positions) -> Float[Tensor, "B T D"]:
-        return self.dropout(self.norm(self.position(self.project(self.converted(frames)), positions.pos)))
+        return self.dropout(self.norm(self.position(self.project(self.cast(frames)), positions.pos)))
 
 
-def initialize_reader(reader: InputLayer, init: Init, dim: int) -> None:
+def initialize_input_layer(reader: InputLayer, init: Init, dim: int) -> None:
     initialize(reader, init, dim)
     for part in reader.modules():
         if isinstance(part, nn.Embedding):
@@ -210,13 +221,13 @@ def initialize_reader(reader: InputLayer, init: Init, dim: int) -> None:
         initialize_embedding(reader.class_token, init, dim)
 
 
-def within(positions: Positions, length: int | None, seen: int = 0) -> Positions:
-    """``positions``, which follow ``seen`` tokens, if they are.
+def check_length(positions: Positions, length: int | None, seen: int = 0) -> Positions:
+    """Return ``positions``, which follow ``seen`` tokens, if the text is not too long.
 
     Raises:
         DataError: a text longer than ``length``.
     """
-    if length is None or seen + positions.pos.shape[1] <= length:  # counts padding too, but waits for no device
+    if length is None or seen + positions.pos.shape[1] <= length:  # with padding, but without waiting for the device
         return positions
     if (needed := int(positions.pos.max()) + 1) > length:
         raise DataError(

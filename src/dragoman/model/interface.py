@@ -1,4 +1,4 @@
-"""What training and decoding need of a model, whatever its family.
+"""Interfaces between models and the rest: training and decoding know a model by these alone, whatever its family.
 
 B batch, T target length, S source length, D width, V target vocabulary, N sentences, R rows.
 """
@@ -22,18 +22,18 @@ __all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceModel", "T
 
 
 class DecodingState(ABC):
-    """All that is remembered of a batch while decoding: the encoded source and every layer's state.
+    """State of a batch while decoding: the encoded source and every layer's cache.
 
-    Rows come in groups of ``beams``, one group a sentence; a fresh state has one row for each sentence.
+    Each sentence has ``beams`` successive rows; a new state has one row for each sentence.
     """
 
     beams: int = 1
-    """Rows of each sentence."""
+    """Number of rows of each sentence."""
 
     @property
     @abstractmethod
     def length(self) -> int:
-        """Target tokens seen so far."""
+        """Number of target tokens so far."""
 
     @property
     @abstractmethod
@@ -42,11 +42,11 @@ class DecodingState(ABC):
 
     @abstractmethod
     def expand(self, beams: int) -> None:
-        """Give each sentence ``beams`` rows, all with the same past."""
+        """Copy the one row of each sentence to ``beams`` rows."""
 
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
-        """Row i goes on from row ``rows[i]`` of the same sentence: beam search's one demand."""
+        """Continue row i from row ``rows[i]``, which must be of the same sentence: used by beam search."""
 
     @abstractmethod
     def select(self, sentences: Int[Tensor, " N"]) -> None:
@@ -54,34 +54,41 @@ class DecodingState(ABC):
 
     @abstractmethod
     def join(self, other: "DecodingState") -> None:
-        """Take in the sentences of ``other``, behind these, as if all had been one batch. They may have seen another
-        number of tokens, but some; and both have as many ``beams``. ``other`` is used up."""
+        """Append the sentences of ``other``, as if all had been one batch from the start.
+
+        Both must have the same ``beams`` and at least one target token; the numbers of tokens may differ. ``other``
+        must not be used afterwards.
+        """
 
     def allow_rewind(self, tokens: int) -> None:
-        """From now on remember what it takes to ``rewind`` up to so many tokens."""
+        """Keep what is needed to ``rewind`` up to ``tokens`` tokens, from now on.
+
+        Raises:
+            ConfigError: this state cannot rewind.
+        """
         raise _cannot_rewind(self)
 
     def rewind(self, tokens: int) -> None:
-        """Forget the newest ``tokens`` of every row, as if they had never come.
+        """Remove the newest ``tokens`` of every row, as if they had never been read.
 
         Raises:
-            ConfigError: this state, or a cache in it, cannot; see ``state.LayerState.rewind``.
+            ConfigError: this state, or a cache in it, cannot rewind; see ``state.LayerState.rewind``.
         """
         raise _cannot_rewind(self)
 
 
 def _cannot_rewind(state: DecodingState) -> ConfigError:
     return ConfigError(
-        f"{type(state).__name__} cannot take tokens back, as speculative decoding has to: search without"
+        f"{type(state).__name__} cannot take tokens back, as speculative decoding must: decode without it"
     )
 
 
 class EvaluableModel(nn.Module):
-    """Shared by models that write and models that read."""
+    """Base of generating and encoding models."""
 
     @contextmanager
     def without_dropout(self) -> Iterator[None]:
-        """In evaluation mode inside the block; as it was after it."""
+        """Switch to evaluation mode inside the block, and restore the mode afterwards."""
         training = self.training
         if training:  # a walk over all modules, which for one short text is a tenth of the work
             self.eval()
@@ -93,29 +100,31 @@ class EvaluableModel(nn.Module):
 
 
 class SequenceModel(EvaluableModel, ABC):
-    """Predicts each next token of a target, given those before it and, for most, a source: ids (B, S) or whatever else
-    an ``EncoderModel`` may be given."""
+    """Generating model: predicts each next token of a target from those before it and, in most models, a source.
+
+    A source is ids (B, S), or any other input of an ``EncoderModel``.
+    """
 
     output: Linear
-    """Hidden vectors to logits, but for ``logit_cap``."""
+    """Projection of hidden vectors to logits, before ``logit_cap``."""
     logit_cap: float | None = None
-    """Logits become cap tanh(logits / cap); None for as they are."""
+    """Soft cap: logits become cap tanh(logits / cap); None for no cap."""
 
     @property
     def device(self) -> torch.device:
-        """Where its numbers are."""
+        """Device that holds the weights."""
         return next(itertools.chain(self.parameters(), self.buffers())).device
 
     @property
     @abstractmethod
     def max_length(self) -> int | None:
-        """Longest text it can take on either side; None for no limit."""
+        """Longest text on either side, in tokens; None for no limit."""
 
     @abstractmethod
     def hidden(
         self, target: Int[Tensor, "B T"] | Tokens, source: Tensor | Tokens | Frames | None = None
     ) -> Float[Tensor, "B T D"]:
-        """What ``logits`` takes; position t has seen ``target[:, :t+1]`` and the source.
+        """Return the input of ``logits``: position t depends on ``target[:, :t+1]`` and the source.
 
         Raises:
             DataError: a text longer than ``max_length``.
@@ -124,52 +133,56 @@ class SequenceModel(EvaluableModel, ABC):
 
     @abstractmethod
     def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
-        """Encode the source, once; nothing of the target has been seen. Models without a source take None."""
+        """Encode the source and return a state without target tokens. ``source`` is None for models without one."""
 
     @abstractmethod
     def decode(self, tokens: Int[Tensor, "B T"] | Tokens, state: DecodingState) -> Float[Tensor, "B T V"]:
-        """Logits after each of ``tokens``, which follow those that ``state`` has seen; ``state`` moves on. A single id
-        is never padding. Tokens that see ahead of themselves (visibility.Prefix) see as far as these go."""
+        """Return the logits after each of ``tokens``, which follow those in ``state`` and are added to it.
+
+        A single id is never padding. Tokens that see later ones (visibility.Prefix) see only those of this call.
+        """
 
     def forward(
         self, target: Int[Tensor, "B T"] | Tokens, source: Tensor | Tokens | Frames | None = None
     ) -> Float[Tensor, "B T V"]:
-        """Next-token logits at every position of ``target``."""
+        """Return next-token logits at every position of ``target``."""
         return self.logits(self.hidden(target, source))
 
     def logits(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
-        """Scores of each entry of the vocabulary."""
+        """Return the logits of each entry of the vocabulary."""
         return self.capped(self.output(hidden))
 
     def capped(self, logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+        """Apply ``logit_cap``."""
         return logits if self.logit_cap is None else torch.tanh(logits / self.logit_cap) * self.logit_cap
 
 
 class EncoderModel(EvaluableModel, ABC):
-    """Says something of a whole input, and generates nothing.
+    """Encoding model: reads a whole input and generates nothing.
 
     Inputs are ids, ``Tokens``, images (B, channels, height, width), or ``Frames``: each model reads one of these.
     """
 
     head: nn.Module
-    """Hidden vectors, and which of them are real, to what the model is for: see heads.py."""
+    """Task head: maps hidden vectors and their padding mask to the model's output; see heads.py."""
 
     @property
     @abstractmethod
     def max_length(self) -> int | None:
-        """Longest text it can take; None for no limit."""
+        """Longest text in tokens; None for no limit."""
 
     @abstractmethod
     def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
-        """A vector for each token, patch or frame, and False on those that are padding (None when none is).
+        """Return a vector for each token, patch or frame, and a mask: False on padding, None when there is none.
 
         Raises:
             DataError: a text longer than ``max_length``, an image of another size, frames of another width.
         """
 
     def hidden(self, inputs: Tensor | Tokens | Frames) -> Float[Tensor, "B T D"]:
+        """Return the hidden vectors alone."""
         return self.encode(inputs)[0]
 
     def forward(self, inputs: Tensor | Tokens | Frames) -> Tensor:
-        """What the head makes of the hidden vectors."""
+        """Return the head's output."""
         return self.head(*self.encode(inputs))

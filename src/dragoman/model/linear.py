@@ -1,8 +1,8 @@
-"""Linear layers whose three products, one forward and two backward, run in the library that is fastest here.
+"""Linear layers whose three products, one forward and two backward, run in the fastest library on this machine.
 
-On CPUs torch hands float32 matrices to MKL, which on a CPU that is not of its maker leaves half of the vector units'
-width unused; oneDNN, which torch brings too, does not. Which of the two a run uses is measured when it begins
-(machine.choose_products) and written into its configuration, so that a resumed run multiplies as it did before.
+On CPUs torch multiplies float32 matrices by MKL, which uses only half the width of the vector units on CPUs of other
+makers; oneDNN, also part of torch, does not. The choice is measured when a run begins (machine.choose_products) and
+written into its configuration, so that a resumed run multiplies as before.
 
 R rows, K inputs, N outputs.
 """
@@ -23,11 +23,11 @@ Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """x (..., K), weight (N, K), bias (N) or None -> x weight^T + bias (..., N), with a derivative."""
 
 plain: Product = F.linear
-"""torch's own: the slow twin, where it is slow."""
+"""torch's own product: the reference for the others."""
 
 
 class Linear(nn.Linear):
-    """x W^T + b by ``product``."""
+    """x W^T + b, multiplied by ``product``."""
 
     product: Product = staticmethod(plain)
 
@@ -38,7 +38,7 @@ class Linear(nn.Linear):
 
 
 def multiply_by(model: nn.Module, products: Products) -> None:
-    """Have every linear layer of ``model`` multiply so from now on."""
+    """Set the library that every linear layer of ``model`` multiplies by."""
     assert products != "auto", "chosen when the run is resolved"
     for module in model.modules():
         if isinstance(module, Linear):
@@ -46,7 +46,7 @@ def multiply_by(model: nn.Module, products: Products) -> None:
 
 
 def onednn(x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None = None) -> Tensor:
-    """By oneDNN where it knows how: float32 on a CPU, outside autocast."""
+    """Return x W^T + b by oneDNN for float32 on a CPU outside autocast, otherwise by torch's own product."""
     float32 = x.dtype == weight.dtype == torch.float32
     if not float32 or x.device.type != "cpu" or not x.numel() or torch.is_autocast_enabled("cpu"):
         return plain(x, weight, bias)
@@ -76,7 +76,7 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 def transposed_product(a: Float[Tensor, "R N"], b: Float[Tensor, "R K"]) -> Float[Tensor, "N K"]:
-    """a^T b: the gradient of a weight. oneDNN is up to a quarter faster with the shorter side for its rows."""
+    """Return a^T b, the gradient of a weight. oneDNN is up to a quarter faster with the shorter side as its rows."""
     if a.shape[1] > b.shape[1]:
         return onednn_linear(b.t(), a.t()).t()
     return onednn_linear(a.t(), b.t())

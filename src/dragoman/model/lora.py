@@ -1,10 +1,9 @@
-"""Low-rank adapters: a change of a matrix as the product of two small ones, and nothing else learns (Hu et al.,
+"""Low-rank adapters (LoRA): train the change of a matrix as the product of two small ones (Hu et al.,
 arXiv:2106.09685).
 
-    y = x W^T + scale dropout(x) A^T B^T        W stays, A (R x K) begins at random, B (N x R) at zero
+    y = x W^T + scale dropout(x) A^T B^T        W is frozen, A (R x K) starts at random, B (N x R) at zero
 
-They stand around the linear layers of a model that is built, which does not know. Folded in, W + scale B A, nothing is
-left of them.
+They replace linear layers of a built model, whose code is unaware of them. Folded in, W + scale B A, they disappear.
 
 K inputs, N outputs, R rank of one layer.
 """
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.linear import Linear, plain
 from dragoman.model.names import check_patterns, matches
 
 DOWN, UP = "lora_down", "lora_up"
-"""What A and B are called beside ``weight``."""
+"""Parameter names of A and B beside ``weight``."""
 
 Scaling = Literal["lora", "rslora"]
 
@@ -38,25 +37,28 @@ _SCALES: dict[Scaling, Callable[[float, int], float]] = {
 
 @config
 class Lora:
+    """Configuration of low-rank adapters."""
+
     rank: PositiveInt = 8
-    """Of each change."""
+    """Rank R of each adapter."""
     alpha: PositiveFloat = 16.0
-    """Changes count alpha / rank times, so that another rank needs no other learning rate."""
+    """Numerator of the scale: changes are multiplied by alpha / rank, so that another rank needs no other learning
+    rate."""
     scaling: Scaling = "lora"
-    """rslora: alpha / sqrt(rank) times, which lets large ranks learn as fast as small ones."""
-    dropout: Share = 0.0
-    """On what goes into an adapter."""
+    """Rule of the scale. rslora: alpha / sqrt(rank), which lets large ranks learn as fast as small ones."""
+    dropout: DropoutRate = 0.0
+    """Dropout on the input of an adapter."""
     targets: tuple[str, ...] = ("*.q", "*.v")
-    """Linear layers that get one, by name, with * for any text: queries and values as in the paper, * for all."""
+    """Names of linear layers to adapt, with * for any text: queries and values as in the paper, * for all."""
     whole: tuple[str, ...] = ()
-    """Weights that learn in full beside the adapters, such as embed.*; those that begin anew always do."""
+    """Names of weights trained in full beside the adapters, such as embed.*; newly initialized ones always are."""
 
     @property
     def scale(self) -> float:
         return _SCALES[self.scaling](self.alpha, self.rank)
 
-    def chosen(self, model: nn.Module) -> dict[str, nn.Linear]:
-        """The layers of ``model`` that ``targets`` name.
+    def target_layers(self, model: nn.Module) -> dict[str, nn.Linear]:
+        """Return the layers of ``model`` that ``targets`` match, by name.
 
         Raises:
             ConfigError: a name that no such layer has, or a rank larger than a layer's matrix.
@@ -71,13 +73,12 @@ class Lora:
         return found
 
     def adapt(self, model: nn.Module, also: tuple[str, ...] = ()) -> None:
-        """Put adapters around the ``targets`` of ``model``; they, what is ``whole`` and what is named ``also`` are all
-        that learns from here on.
+        """Put adapters around the ``targets`` of ``model`` and freeze all else except ``whole`` and ``also``.
 
         Raises:
             ConfigError: see ``chosen``; a name in ``whole`` that no weight has.
         """
-        chosen = self.chosen(model)
+        chosen = self.target_layers(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         check_patterns(self.whole, parameters, where="start_from.lora.whole")
         whole = {p for name, p in parameters.items() if matches(name, (*self.whole, *also))}
@@ -89,7 +90,7 @@ class Lora:
 
 
 class Adapted(Linear):
-    """A linear layer, its own weight and bias, and the change beside them."""
+    """Linear layer with its own weight and bias and a low-rank adapter."""
 
     def __init__(self, layer: nn.Linear, cfg: Lora):
         nn.Module.__init__(self)
@@ -108,8 +109,8 @@ class Adapted(Linear):
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers by name, but for those whose matrix is used elsewhere: the output layer, whose product is taken
-    with the loss, and one that an embedding shares."""
+    """Return linear layers by name, except those whose matrix is used elsewhere: the output layer, which the loss
+    multiplies by, and those tied to an embedding."""
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return {
         name: module
@@ -118,8 +119,8 @@ def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def learned(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint has to hold of ``model``: all weights; of one with adapters those that learn."""
+def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights that a checkpoint must hold: all of them, or with adapters only the trainable ones."""
     weights = model.state_dict()
     if not any(isinstance(module, Adapted) for module in model.modules()):
         return weights
@@ -128,7 +129,7 @@ def learned(model: nn.Module) -> dict[str, Tensor]:
 
 
 def fold(weights: Mapping[str, Tensor], cfg: Lora) -> dict[str, Tensor]:
-    """The weights of a model without adapters that says the same: W + scale B A, in float32 at least."""
+    """Return the weights of an equivalent model without adapters: W + scale B A, in float32 at least."""
     folded = {name: value for name, value in weights.items() if name.rpartition(".")[2] not in (DOWN, UP)}
     for name, down in weights.items():
         layer, _, leaf = name.rpartition(".")

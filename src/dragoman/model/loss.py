@@ -1,8 +1,8 @@
-"""Cross-entropy of a linear output layer without its logits: computed, differentiated and dropped chunk by chunk.
+"""Cross-entropy of a linear output layer without storing its logits: computed and differentiated chunk by chunk.
 
-The logits of a batch, tokens x vocabulary, are the largest tensor of a small translation model: written to memory once
-forward and read three times backward they cost more than the matrix products themselves. Here a chunk of them lives in
-the cache, becomes its own gradient in place, and is gone.
+The logits of a batch, tokens x vocabulary, are the largest tensor of a small translation model. Written to memory once
+forward and read three times backward, they cost more than the matrix products themselves. Here a chunk of them stays
+in the CPU's cache, and its gradient overwrites it in place.
 
 N tokens, D width, V vocabulary.
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.model.chunked_loss import CrossEntropyLoss, RDropLoss, exactly, in_chunks
+from dragoman.model.chunked_loss import CrossEntropyLoss, RDropLoss, as_float32, in_chunks
 from dragoman.model.linear import Product, plain
 
 
@@ -29,7 +29,7 @@ def linear_cross_entropy(
     cap: float | None = None,
     product: Product = plain,
 ) -> Float[Tensor, ""]:
-    """Sum over tokens of -sum_v q(v) log softmax(hidden weight^T + bias)(v), skipping targets equal to ``ignore``.
+    """Return the sum over tokens of -sum_v q(v) log softmax(hidden weight^T + bias)(v), except targets ``ignore``.
 
     With ``cap`` the softmax is that of cap tanh(logits / cap). ``product`` multiplies, as in linear layers.
 
@@ -54,12 +54,12 @@ def linear_r_drop(
     cap: float | None = None,
     product: Product = plain,
 ) -> Float[Tensor, ""]:
-    """Sum over tokens of what two passes with different dropout lose on average, and of their disagreement:
+    """Return the sum over tokens of the mean loss of two passes with different dropout, and of their divergence:
 
         (loss(one) + loss(two)) / 2 + alpha / 4 (KL(p_one || p_two) + KL(p_two || p_one))
 
-    which is half of equation 4 of R-Drop (Liang et al., arXiv:2106.14448), so that it compares with the loss of one
-    pass. All else as in ``linear_cross_entropy``.
+    This is half of equation 4 of R-Drop (Liang et al., arXiv:2106.14448), so that it is comparable with the loss of one
+    pass. Everything else is as in ``linear_cross_entropy``.
     """
     if one.is_meta:
         both, twice = torch.cat([one, two]), targets.repeat(2)
@@ -81,8 +81,8 @@ def plain_cross_entropy(
     ignore: int = 0,
     cap: float | None = None,
 ) -> Tensor:
-    """The slow twin: the same sum from all logits at once."""
-    logits = exactly(F.linear(hidden, weight, bias))
+    """Return the same as ``linear_cross_entropy`` from all logits at once: the reference."""
+    logits = as_float32(F.linear(hidden, weight, bias))
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     return F.cross_entropy(logits, targets, ignore_index=ignore, reduction="sum", label_smoothing=smoothing)
@@ -100,16 +100,16 @@ def plain_r_drop(
     ignore: int = 0,
     cap: float | None = None,
 ) -> Tensor:
-    """The slow twin of ``linear_r_drop``."""
+    """Return the same as ``linear_r_drop`` from all logits at once: the reference."""
     options: dict[str, Any] = {"smoothing": smoothing, "ignore": ignore, "cap": cap}
     losses = [plain_cross_entropy(h, weight, bias, targets, **options) for h in (one, two)]
-    logits = [exactly(F.linear(h[targets != ignore], weight, bias)) for h in (one, two)]
+    logits = [as_float32(F.linear(h[targets != ignore], weight, bias)) for h in (one, two)]
     if cap is not None:
         logits = [cap * torch.tanh(x / cap) for x in logits]
     return sum(losses) / 2 + alpha / 4 * disagreement(*logits)
 
 
 def disagreement(one: Float[Tensor, "N V"], two: Float[Tensor, "N V"]) -> Float[Tensor, ""]:
-    """Sum over rows of KL(p || q) + KL(q || p), where p and q are the softmax of these logits."""
+    """Return the sum over rows of KL(p || q) + KL(q || p), where p and q are the softmax of these logits."""
     log_p, log_q = one.log_softmax(dim=-1), two.log_softmax(dim=-1)
     return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()

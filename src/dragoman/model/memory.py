@@ -1,4 +1,4 @@
-"""What a Transformer remembers of a batch: the encoded source, and while decoding the target as well.
+"""State of a Transformer for a batch: the encoded source, and while decoding the target's caches.
 
 N sentences, S source length, D width, R rows.
 """
@@ -18,7 +18,7 @@ from dragoman.model.positions.tokens import Positions
 
 
 class Memory:
-    """An encoded source as training sees it: each cross-attention projects it as it comes by."""
+    """Encoded source in training: each cross-attention projects it when it is read."""
 
     def __init__(self, x: Float[Tensor, "N S D"], positions: Positions):
         self.x, self.positions = cast_for_products(x), positions
@@ -28,17 +28,17 @@ class Memory:
         return len(self.x)
 
     def read(self, layer: int, attention: Attention) -> KV:
-        """The source's keys and values for the ``attention`` of a decoder layer."""
+        """Return the source's keys and values for the cross-attention of decoder layer ``layer``."""
         return attention.key_value(self.x)
 
 
 class ProjectedMemory(Memory):
-    """The same while decoding: keys and values of every layer, projected once."""
+    """Encoded source while decoding: keys and values of every layer, projected once."""
 
     def __init__(self, memory: Memory, attentions: Sequence[Attention], policy: KVPolicy):
         self.count, self.positions = memory.sentences, memory.positions
         projected = (memory.read(i, attention) for i, attention in enumerate(attentions))
-        self.layers = [policy.keep(KV(kv.k.contiguous(), kv.v.contiguous())) for kv in projected]  # read at every step
+        self.layers = [policy.store(KV(kv.k.contiguous(), kv.v.contiguous())) for kv in projected]  # read at every step
 
     @property
     def sentences(self) -> int:
@@ -47,26 +47,26 @@ class ProjectedMemory(Memory):
     def read(self, layer: int, attention: Attention) -> KV:
         return self.layers[layer].read()
 
-    def select(self, sentences: Int[Tensor, " N"]) -> None:
+    def select_sentences(self, sentences: Int[Tensor, " N"]) -> None:
         self.count = len(sentences)
-        self.positions = self.positions.rows(sentences)
-        self.layers = [kv.rows(sentences) for kv in self.layers]
+        self.positions = self.positions.select_rows(sentences)
+        self.layers = [kv.select_rows(sentences) for kv in self.layers]
 
     def join(self, other: "ProjectedMemory") -> None:
-        """Take in the sources of ``other``, behind these; who is shorter is padded."""
-        self.shorten()
+        """Append the sources of ``other``; the shorter side is padded."""
+        self.trim_padding()
         longest = max(memory.positions.pos.shape[1] for memory in (self, other))
-        mine, theirs = (m.positions.padded(behind=longest - m.positions.pos.shape[1]) for m in (self, other))
+        mine, theirs = (m.positions.pad(behind=longest - m.positions.pos.shape[1]) for m in (self, other))
         self.positions = mine.stack_rows(theirs, self.count, other.count)
-        self.layers = [a.above(b) for a, b in zip(self.layers, other.layers, strict=True)]
+        self.layers = [a.stack_rows(b) for a, b in zip(self.layers, other.layers, strict=True)]
         self.count += other.count
 
-    def shorten(self) -> None:
-        """Leave out columns at the end that are padding to everyone."""
+    def trim_padding(self) -> None:
+        """Drop columns at the end that are padding in every row."""
         if self.positions.keep is not None:
             length = int(self.positions.keep.any(dim=0).nonzero().max()) + 1
-            self.positions = self.positions.columns(slice(None, length))
-            self.layers = [kv.shortened(length) for kv in self.layers]
+            self.positions = self.positions.select_columns(slice(None, length))
+            self.layers = [kv.truncated(length) for kv in self.layers]
 
     @property
     def nbytes(self) -> int:
@@ -74,12 +74,12 @@ class ProjectedMemory(Memory):
 
 
 class TransformerState(DecodingState):
-    """Rows of one sentence share its source, which is stored once; see ``Attention.read``."""
+    """Decoding state of a Transformer. The rows of a sentence share its source, stored once; see ``Attention.read``."""
 
     def __init__(self, tower: TowerState, memory: ProjectedMemory | None):
         self.tower, self.memory = tower, memory
         self.rows = 0
-        """Of the newest tokens; 0 before the first."""
+        """Number of rows of the newest tokens; 0 before the first."""
 
     @property
     def length(self) -> int:
@@ -101,7 +101,7 @@ class TransformerState(DecodingState):
         self.tower.reorder(rows)
 
     def allow_rewind(self, tokens: int) -> None:
-        self.tower.spare = tokens
+        self.tower.rewindable = tokens
 
     def rewind(self, tokens: int) -> None:
         self.tower.rewind(tokens)
@@ -111,7 +111,7 @@ class TransformerState(DecodingState):
         self.tower.reorder((sentences[:, None] * self.beams + beams).flatten())
         self.rows = len(sentences) * self.beams
         if self.memory is not None:
-            self.memory.select(sentences)
+            self.memory.select_sentences(sentences)
 
     def join(self, other: DecodingState) -> None:
         assert isinstance(other, TransformerState) and self.beams == other.beams

@@ -1,4 +1,4 @@
-"""The feed-forward half of a block: each token by itself.
+"""Feed-forward layers, plain and gated: each token by itself.
 
 B batch, T length, D width, F hidden width.
 """
@@ -13,17 +13,18 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from dragoman.config import config
-from dragoman.model.dropout import Dropout, Share
+from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.linear import Linear
 from dragoman.model.ops import elementwise as kernels
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh"]
-"""gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick x sigmoid(1.702 x) (CLIP). Swish is
-silu."""
+"""Name of an activation: gelu is exact, gelu_tanh its usual approximation (GPT-2, Gemma), gelu_quick is
+x sigmoid(1.702 x) (CLIP), silu is also known as Swish."""
 
 
 def relu(x: Tensor) -> Tensor:
-    return kernels.ReluFunction.apply(x) if x.requires_grad and kernels.take_half(x) else F.relu(x)
+    """Return max(x, 0), by a kernel of ours where bfloat16 is trained on a CPU."""
+    return kernels.ReluFunction.apply(x) if x.requires_grad and kernels.supports_bfloat16(x) else F.relu(x)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -38,13 +39,13 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 @config
 class FeedForward:
-    """out(act(up(x))) (Vaswani et al. 2017, equation 2)."""
+    """Feed-forward layer: out(act(up(x))) (Vaswani et al. 2017, equation 2)."""
 
     hidden: PositiveInt
     activation: Activation = "relu"
     bias: bool = True
-    dropout: Share = 0.0
-    """On the activations."""
+    dropout: DropoutRate = 0.0
+    """Dropout on the activations."""
 
     def build(self, dim: int) -> nn.Module:
         return FeedForwardLayer(self, dim)
@@ -52,19 +53,22 @@ class FeedForward:
 
 @config
 class Gated:
-    """out(act(gate(x)) * up(x)): SwiGLU with silu, GeGLU with gelu (Shazeer, arXiv:2002.05202)."""
+    """Gated feed-forward layer: out(act(gate(x)) * up(x)). SwiGLU with silu, GeGLU with gelu (Shazeer,
+    arXiv:2002.05202)."""
 
     hidden: PositiveInt
     activation: Activation = "silu"
     bias: bool = False
-    dropout: Share = 0.0
-    """On the gated activations."""
+    dropout: DropoutRate = 0.0
+    """Dropout on the gated activations."""
 
     def build(self, dim: int) -> nn.Module:
         return GatedLayer(self, dim)
 
 
 class FeedForwardLayer(nn.Module):
+    """out(dropout(act(up(x))))."""
+
     def __init__(self, cfg: FeedForward, dim: int):
         super().__init__()
         self.up, self.out = Linear(dim, cfg.hidden, cfg.bias), Linear(cfg.hidden, dim, cfg.bias)
@@ -75,6 +79,8 @@ class FeedForwardLayer(nn.Module):
 
 
 class GatedLayer(nn.Module):
+    """out(dropout(act(gate(x)) * up(x)))."""
+
     def __init__(self, cfg: Gated, dim: int):
         super().__init__()
         self.gate, self.up = Linear(dim, cfg.hidden, cfg.bias), Linear(dim, cfg.hidden, cfg.bias)
@@ -83,6 +89,6 @@ class GatedLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "*N D"], real: Tensor | None = None) -> Float[Tensor, "*N D"]:
         gate, up = self.gate(x), self.up(x)
-        if self.activation is F.silu and kernels.take_half(gate, up):
+        if self.activation is F.silu and kernels.supports_bfloat16(gate, up):
             return self.out(self.dropout(kernels.SiluGateFunction.apply(gate, up)))
         return self.out(self.dropout(self.activation(gate) * up))

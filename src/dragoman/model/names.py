@@ -1,4 +1,4 @@
-"""Parts of a model by the names they have, with ``*`` for any text: what a run file may say of weights and layers."""
+"""Patterns for names of weights and layers in run files, with ``*`` for any text."""
 
 import difflib
 import re
@@ -7,18 +7,20 @@ from fnmatch import fnmatchcase
 
 from dragoman.errors import ConfigError
 
-SHOWN = 6
-"""Names that a complaint lists."""
+LISTED = 6
+"""Number of names that an error message lists."""
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether ``name`` matches one of the ``patterns``."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def check_patterns(patterns: Iterable[str], names: Iterable[str], *, where: str, what: str = "weight") -> None:
-    """
+    """Check that each pattern matches one of the ``names``, which are those of every ``what``.
+
     Raises:
-        ConfigError: a pattern that fits none of the ``names``, each of which is a ``what``; with what may be meant.
+        ConfigError: a pattern without a match; the message suggests one.
     """
     names = list(names)
     for pattern in patterns:
@@ -27,10 +29,10 @@ def check_patterns(patterns: Iterable[str], names: Iterable[str], *, where: str,
 
 
 def _hint(pattern: str, names: Sequence[str]) -> str:
-    """Layers of a tower have the same names but for a number: a star stands for it."""
+    """Suggest names; the numbers of a tower's layers become a star, since their names differ in nothing else."""
     known = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
     beginnings = [".".join([*name.split(".")[:i], "*"]) for name in known for i in range(1, name.count(".") + 1)]
     near = difflib.get_close_matches(pattern, dict.fromkeys([*beginnings, *known]), n=1)
     meant = f" did you mean {near[0]!r}?" if near else ""
-    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-    return f"{meant} there are {', '.join(known[:SHOWN])}{more}"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"{meant} there are {', '.join(known[:LISTED])}{more}"

@@ -1,4 +1,4 @@
-"""Normalization, and where it stands around a sublayer.
+"""Normalization, its placement around a sublayer, and the residual connection.
 
 B batch, T length, D width, N encoder layers, M decoder layers.
 """
@@ -25,7 +25,7 @@ from dragoman.model.ops.elementwise import cast_for_products
 
 @config
 class LayerNorm:
-    """(x - mean) / std, per token (Ba et al., arXiv:1607.06450)."""
+    """Layer normalization: (x - mean) / std, per token (Ba et al., arXiv:1607.06450)."""
 
     eps: PositiveFloat = 1e-5
     bias: bool = True
@@ -36,7 +36,7 @@ class LayerNorm:
 
 @config
 class RmsNorm:
-    """x / root mean square, per token (Zhang & Sennrich, arXiv:1910.07467)."""
+    """RMSNorm: x / root mean square, per token (Zhang & Sennrich, arXiv:1910.07467)."""
 
     eps: PositiveFloat = 1e-6
 
@@ -46,7 +46,7 @@ class RmsNorm:
 
 @config
 class ZeroCenteredRmsNorm:
-    """The same with a weight that is stored as its distance from 1, so that weight decay pulls it there (Gemma)."""
+    """RMSNorm with its weight stored as the difference from 1, so that weight decay pulls it to 1 (Gemma)."""
 
     eps: PositiveFloat = 1e-6
 
@@ -56,6 +56,8 @@ class ZeroCenteredRmsNorm:
 
 @config
 class NoNorm:
+    """No normalization."""
+
     def build(self, dim: int) -> nn.Module:
         return nn.Identity()
 
@@ -64,6 +66,8 @@ Norm = Annotated[LayerNorm | RmsNorm | ZeroCenteredRmsNorm | NoNorm, OneOf()]
 
 
 class RmsNormLayer(nn.Module):
+    """x / root mean square * weight."""
+
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
@@ -77,6 +81,8 @@ class RmsNormLayer(nn.Module):
 
 
 class ZeroCenteredRmsNormLayer(nn.Module):
+    """x / root mean square * (1 + weight)."""
+
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.zeros(dim)), eps
@@ -90,13 +96,14 @@ class ZeroCenteredRmsNormLayer(nn.Module):
 
 
 def rms_norm(x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*N D"]:
+    """Return x / sqrt(mean(x^2) + eps) * weight, over the last dimension."""
     if x.device.type == "cpu" and x.dtype == weight.dtype and torch.is_grad_enabled():
         return _RmsNorm.apply(x, weight, eps)
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
 
 class _RmsNorm(torch.autograd.Function):
-    """F.rms_norm with its derivative by hand: PyTorch has no kernel for CPUs and goes over memory twice as often."""
+    """F.rms_norm with a hand-written derivative: PyTorch has no CPU kernel and passes over memory twice as often."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -115,7 +122,7 @@ class _RmsNorm(torch.autograd.Function):
         return torch.addcmul(upstream * weight, normed, mean).mul_(scale), along.flatten(0, -2).sum(0), None
 
 
-# ---- where they stand -----------------------------------------------------------------------------
+# ---- placement ------------------------------------------------------------------------------------
 
 Placement = Literal["post", "pre", "sandwich", "output"]
 
@@ -128,37 +135,41 @@ _SLOTS: dict[Placement, tuple[bool, bool, bool]] = {
 }  # fmt: skip
 
 
-# ---- how much of the input the residual sum carries on ----------------------------------------------
+# ---- residual scaling -------------------------------------------------------------------------------
 
 
 class Depths(NamedTuple):
-    """How deep a model is; 0 for the side it lacks."""
+    """Number of encoder and decoder layers; 0 for a side that is missing."""
 
     encoder: int
     decoder: int
 
 
 class ResidualScale(NamedTuple):
+    """Factors of one residual connection."""
+
     residual_scale: float
-    """What the input is multiplied by before the sublayer's output is added."""
+    """Factor of the input, before the sublayer's output is added."""
     gain: float
-    """What the initial values of the sublayer's value, output and feed-forward matrices are multiplied by."""
+    """Factor of the initial values of the sublayer's value, output and feed-forward matrices."""
 
 
 @config
 class PlainResidual:
+    """x + f(x), without scaling."""
+
     def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
         return ResidualScale(1.0, 1.0)
 
 
 @config
 class DeepNorm:
-    """Constants that keep updates bounded to a thousand post-norm layers (Wang et al., arXiv:2203.00555, Figure 2)."""
+    """DeepNorm: constants that bound updates up to 1,000 post-norm layers (Wang et al., arXiv:2203.00555, Figure 2)."""
 
     def scale(self, depths: Depths, in_encoder: bool, placement: Placement) -> ResidualScale:
         if placement != "post":
             raise ConfigError(
-                f"residual: deep_norm makes sums that a norm must follow; placement is {placement}, not post"
+                f"residual: deep_norm needs a norm after each sum: set placement to post, it is {placement}"
             )
         N, M = depths
         if N and M and in_encoder:
@@ -173,7 +184,10 @@ ResidualScaling = Annotated[PlainResidual | DeepNorm, OneOf()]
 
 
 class Residual(nn.Module):
-    """x -> after(carry x + dropout(output(f(before(x))))). The four placements are four fillings of three slots."""
+    """Residual connection: x -> after(residual_scale x + dropout(output(f(before(x))))).
+
+    ``before``, ``output`` and ``after`` are norms or identities, as the placement says.
+    """
 
     def __init__(self, norm: Norm, placement: Placement, dim: int, dropout: float, residual_scale: float = 1.0):
         super().__init__()
@@ -187,28 +201,28 @@ class Residual(nn.Module):
         return self.add(x, self.output(f(read)))
 
     def read(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"]]:
-        """``x``, and what ``f`` sees of it, in the precision of products: nothing else reads that."""
+        """Return ``x``, and the input of ``f`` in the precision of matrix products, for only those read it."""
         norm = self.before
-        if is_plain(norm, RmsNormLayer, ZeroCenteredRmsNormLayer) and kernels.reads(x, scale := norm.scale):
+        if is_plain(norm, RmsNormLayer, ZeroCenteredRmsNormLayer) and kernels.supports_norm(x, scale := norm.scale):
             return kernels.RmsNormFunction.apply(x, scale, norm.eps)
-        if is_plain(norm, nn.Identity) and kernels.reads(x):
+        if is_plain(norm, nn.Identity) and kernels.supports_norm(x):
             return kernels.CastFunction.apply(x)
         return x, cast_for_products(norm(x))
 
     def add(self, x: Float[Tensor, "B T D"], y: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """after(carry x + dropout(y))"""
+        """Return after(residual_scale x + dropout(y))."""
         norm = self.after
         if is_plain(self.dropout, Dropout):
-            share = self.dropout.share if self.dropout.training else 0.0
-            if _is_over_channels(norm) and kernels.sums(x, y, *norm.parameters()):
+            rate = self.dropout.rate if self.dropout.training else 0.0
+            if _is_over_channels(norm) and kernels.supports_sum(x, y, *norm.parameters()):
                 return kernels.AddLayerNormFunction.apply(
-                    x, y, self.residual_scale, share, norm.weight, norm.bias, norm.eps
+                    x, y, self.residual_scale, rate, norm.weight, norm.bias, norm.eps
                 )
-            if kernels.sums(x, y):
-                return norm(kernels.AddFunction.apply(x, y, self.residual_scale, share))
+            if kernels.supports_sum(x, y):
+                return norm(kernels.AddFunction.apply(x, y, self.residual_scale, rate))
         return norm(torch.add(self.dropout(y), x, alpha=self.residual_scale))
 
 
 def _is_over_channels(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
-    """Tell whether it is PyTorch's layer norm, of each token's channels, with a weight: what the kernel computes."""
+    """Return whether ``norm`` is PyTorch's layer norm over channels, with a weight: all that the kernel computes."""
     return is_plain(norm, nn.LayerNorm) and norm.weight is not None and len(norm.normalized_shape) == 1

@@ -1,4 +1,4 @@
-"""How well a query matches a key: the score that softmax turns into attention.
+"""Attention scores: the functions of query and key that softmax turns into weights.
 
 B batch, H query heads, G key/value heads (G divides H), C channels of one head, Q/K query and key lengths.
 """
@@ -15,7 +15,7 @@ from dragoman.model.exact import overrides
 
 
 class Scorer(nn.Module):
-    """scale * q.k, the member every kernel knows; others override what differs."""
+    """Scaled dot product, scale * q.k, which every kernel computes; subclasses override what differs."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -23,17 +23,17 @@ class Scorer(nn.Module):
 
     @property
     def fusable(self) -> bool:
-        """Whether it is a dot product once queries went through ``project``, so that fused kernels apply."""
+        """True where the score is a dot product after ``project``, so that fused kernels apply."""
         return not overrides(self, Scorer, "scores")
 
     def project(self, q: Float[Tensor, "B H Q C"]) -> Float[Tensor, "B H Q C"]:
         return q
 
     def scores(self, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"]) -> Float[Tensor, "B H Q K"]:
-        """Every query of head h against the keys of head h // (H / G)."""
+        """Return the scores of every query of head h with the keys of head h // (H / G)."""
         B, H, Q, C = q.shape
         G, K = k.shape[1], k.shape[2]
-        grouped = q.reshape(B * G, H // G * Q, C)  # queries of the heads that share keys stand in one matrix
+        grouped = q.reshape(B * G, H // G * Q, C)  # queries of the heads that share keys form one matrix
         free = q.new_empty(())  # beta 0: never read
         scores = torch.baddbmm(free, grouped, k.reshape(B * G, K, C).transpose(1, 2), beta=0, alpha=self.scale)
         return scores.view(B, H, Q, K)
@@ -41,10 +41,11 @@ class Scorer(nn.Module):
 
 @config
 class ScaledDot:
-    """q.k / sqrt(C): variance 1 at initialization whatever C is (Vaswani et al. 2017, section 3.2.1)."""
+    """Scaled dot product q.k / sqrt(C): variance 1 at initialization for every C (Vaswani et al. 2017, section
+    3.2.1)."""
 
     scale: PositiveFloat | None = None
-    """Something else than 1 / sqrt(C)."""
+    """Factor of the scores; None for 1 / sqrt(C)."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:
         return Scorer(head_dim**-0.5 if self.scale is None else self.scale)
@@ -52,7 +53,7 @@ class ScaledDot:
 
 @config
 class Dot:
-    """q.k, whose variance grows with C."""
+    """Dot product q.k without a scale: its variance grows with C."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:
         return Scorer(1.0)
@@ -60,11 +61,11 @@ class Dot:
 
 @config
 class CappedDot:
-    """cap tanh(scale q.k / cap): a score never leaves -cap..cap (Gemma 2, arXiv:2408.00118)."""
+    """Capped dot product, cap tanh(scale q.k / cap): scores stay in -cap..cap (Gemma 2, arXiv:2408.00118)."""
 
     cap: PositiveFloat
     scale: PositiveFloat | None = None
-    """None for 1 / sqrt(C)."""
+    """Factor of the scores; None for 1 / sqrt(C)."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:
         return CappedScorer(head_dim**-0.5 if self.scale is None else self.scale, self.cap)
@@ -72,7 +73,7 @@ class CappedDot:
 
 @config
 class Multiplicative:
-    """q W k with a learned matrix per head (Luong et al., arXiv:1508.04025, "general")."""
+    """Multiplicative score q W k with a learned matrix per head (Luong et al., arXiv:1508.04025, "general")."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:
         return MultiplicativeScorer(heads, head_dim)
@@ -80,7 +81,8 @@ class Multiplicative:
 
 @config
 class Additive:
-    """v . tanh(q + k) with a learned vector per head (Bahdanau et al., arXiv:1409.0473). Stores Q x K x C."""
+    """Additive score v . tanh(q + k) with a learned vector per head (Bahdanau et al., arXiv:1409.0473). Memory grows
+    with Q x K x C."""
 
     def build(self, heads: int, head_dim: int) -> Scorer:
         return AdditiveScorer(heads, head_dim)

@@ -3,9 +3,9 @@
     B, C, x = in(tokens);  y = out(C * convolution(B * x))
 
 Each channel is a weighted sum over ``kernel`` successive tokens of one text; the two gates B and C are computed from
-the tokens themselves. It costs the same for each token however long the text is, and remembers kernel - 1 tokens.
+the tokens themselves. Its cost for each token does not grow with the text, and its cache holds kernel - 1 tokens.
 
-B batch, T newest tokens, K those remembered and the newest, D width.
+B batch, T newest tokens, K cached and newest tokens, D width.
 """
 
 from typing import NamedTuple
@@ -28,14 +28,14 @@ from dragoman.model.positions.tokens import Positions
 
 @config
 class ShortConvolution(MixerConfig):
-    """A gated convolution over neighbouring tokens (LFM2); for hybrids with attention, which sees further."""
+    """Gated convolution over neighbouring tokens (LFM2); for hybrids with attention, which sees further."""
 
     kernel: PositiveInt = 3
-    """Tokens that each sum takes in."""
+    """Number of tokens in each sum."""
     bias: bool = False
-    """On the convolution and on both projections."""
+    """Bias on the convolution and on both projections."""
     causal: bool = True
-    """Take in a token and those before it; false: as many on either side, for encoders."""
+    """Sum over a token and those before it; false: as many on either side, for encoders."""
 
     @property
     def visibility(self) -> Visibility:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -52,6 +52,8 @@ class ShortConvolution(MixerConfig):
 
 
 class ShortConvolutionLayer(MixerLayer):
+    """Gated depthwise convolution with its projections."""
+
     def __init__(self, cfg: ShortConvolution, dim: int):
         super().__init__()
         self.cfg, self.visibility = cfg, cfg.visibility
@@ -59,7 +61,7 @@ class ShortConvolutionLayer(MixerLayer):
         self.convolution = nn.Conv1d(dim, dim, cfg.kernel, groups=dim, bias=cfg.bias)
         behind = 0 if cfg.causal else cfg.kernel // 2
         self.shifts = range(cfg.kernel - 1 - behind, -1 - behind, -1)
-        """For each weight of the kernel how far back its token stands; negative for those that follow."""
+        """For each weight of the kernel the distance back to its token; negative for later tokens."""
 
     @staticmethod
     def context(
@@ -74,7 +76,7 @@ class ShortConvolutionLayer(MixerLayer):
         return self.out(after * self.convolve(state.extend(before * value, context.retained), context))
 
     def convolve(self, x: Float[Tensor, "B K D"], neighbours: "Neighbours") -> Float[Tensor, "B T D"]:
-        """Sum over each of the newest tokens and its neighbours, channel by channel."""
+        """Return the weighted sums over each of the newest tokens and its neighbours, channel by channel."""
         weight = self.convolution.weight[:, 0].to(x.dtype)  # (D, kernel)
         terms = (neighbours.shifted(x, shift) * weight[:, i] for i, shift in enumerate(self.shifts))
         total = sum(terms, start=x.new_zeros(()))
@@ -85,18 +87,18 @@ class ShortConvolutionLayer(MixerLayer):
 
 
 class Neighbours(NamedTuple):
-    """Which tokens stand next to the newest ones, in their own text."""
+    """Neighbours of the newest tokens within their own text."""
 
     newest: int
-    """How many they are: T."""
+    """Number of newest tokens T."""
     retained: Int[Tensor, " L"] | None
-    """Columns that tokens to come may need; None for all."""
+    """Columns that later tokens may need; None for all."""
     positions: Positions
-    """Of all K columns, the newest last."""
+    """Positions of all K columns, the newest last."""
     column: Int[Tensor, "B K"] | None = None
-    """Columns of the real tokens of each row, in their order; None where column follows column: nothing is padded."""
+    """Columns of the real tokens of each row, in text order; None where nothing is padded and columns are in order."""
     rank: Int[Tensor, "B T"] | None = None
-    """Place of each of the newest tokens among those."""
+    """Index of each of the newest tokens in ``column``."""
 
     @classmethod
     def of(cls, new: Positions, seen: VisibleKeys) -> "Neighbours":
@@ -108,7 +110,7 @@ class Neighbours(NamedTuple):
         return cls(newest, seen.retained, positions, column, (real.cumsum(dim=1) - 1)[:, -newest:])
 
     def shifted(self, x: Float[Tensor, "B K D"], by: int) -> Float[Tensor, "B T D"]:
-        """For each of the newest tokens the vector of that ``by`` tokens before it; zeros where its text has none."""
+        """Return, for each of the newest tokens, the vector ``by`` tokens before it; zeros outside its text."""
         if self.column is None or self.rank is None:
             first = x.shape[1] - self.newest - by
             ahead = max(0, first + self.newest - x.shape[1])
@@ -119,7 +121,7 @@ class Neighbours(NamedTuple):
         return found.masked_fill(~self.is_neighbour(column, by)[..., None], 0)
 
     def is_neighbour(self, column: Int[Tensor, "B T"], by: int) -> Bool[Tensor, "B T"]:
-        """Tell whether real tokens of the same text stand at those columns, ``by`` before each of the newest."""
+        """Return whether ``column`` holds real tokens of the same text, ``by`` positions before each newest token."""
         pos, keep, segment = self.positions[:3]
         fits = pos.expand(len(column), -1).gather(1, column) == pos[:, -self.newest :] - by
         if keep is not None:
@@ -132,14 +134,14 @@ class Neighbours(NamedTuple):
 
 
 class ConvolutionState(LayerState):
-    """The inputs of the convolution, of those tokens that later ones may need: column by column as their places are."""
+    """Cache of the convolution's inputs, for the tokens that later ones may need; columns match their positions."""
 
     def __init__(self, *, remembers: bool):
         self.remembers = remembers
         self.past: Float[Tensor, "B K D"] | None = None
 
     def extend(self, new: Float[Tensor, "B T D"], retained: Int[Tensor, " L"] | None) -> Float[Tensor, "B K D"]:
-        """Remember ``new``; return all there is, ``new`` last. Only the columns ``retained`` are asked for again."""
+        """Append ``new`` and return all inputs, ``new`` last; keep only the columns ``retained`` (None for all)."""
         if not self.remembers:
             return new
         seen = new if self.past is None else torch.cat([self.past, new], dim=1)

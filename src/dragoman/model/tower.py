@@ -1,4 +1,4 @@
-"""A stack of blocks: what all models here are made of, whatever they read and whatever is made of the result.
+"""A stack of blocks, common to all models whatever their inputs and outputs.
 
 B batch, T length, D width.
 """
@@ -17,7 +17,7 @@ from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
-from dragoman.model.dropout import Share
+from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
@@ -30,7 +30,7 @@ from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
 
 Mixer = Annotated[AttentionConfig | ShortConvolution, OneOf(usual="attention")]
-"""How tokens exchange information: see mixer.py."""
+"""Layer through which tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
 # ---- block ----------------------------------------------------------------------------------------
@@ -38,24 +38,26 @@ Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
 @config
 class BlockConfig:
+    """Configuration of one block: mixer, optional cross-attention, feed-forward, and the norms around them."""
+
     mixer: Mixer
-    """How tokens exchange information. Named for its role: attention is one filling."""
+    """Layer through which tokens exchange information: attention is one choice."""
     cross: AttentionConfig | None = None
     """Attention to the encoder, in the decoder of an encoder-decoder."""
     mlp: Mlp
     norm: Norm
     placement: Placement = "pre"
-    """Where the norms stand: after the sum (2017), before the sublayer, around it, or on its output."""
+    """Position of the norms: after the sum (2017), before the sublayer, around it, or on its output."""
     residual: ResidualScaling = PlainResidual()
-    dropout: Share = 0.0
-    """On each sublayer's output."""
+    dropout: DropoutRate = 0.0
+    """Dropout on each sublayer's output."""
 
     @property
     def attention(self) -> AttentionConfig:
-        """The mixer, for formats that know no other one than attention.
+        """The mixer as attention, for file formats that know no other one.
 
         Raises:
-            ConfigError: it is another one.
+            ConfigError: the mixer is not attention.
         """
         if not isinstance(self.mixer, AttentionConfig):
             raise ConfigError(f"mixer: {kind_of(type(self.mixer))}, where only attention is known")
@@ -63,8 +65,10 @@ class BlockConfig:
 
 
 class Block(nn.Module):
+    """Mixer, cross-attention where there is an encoder, and feed-forward, each with a residual connection."""
+
     cross: Attention
-    """Only where the configuration has one."""
+    """Cross-attention; missing where the configuration has none."""
 
     def __init__(self, cfg: BlockConfig, dim: int, residual_scale: float = 1.0):
         super().__init__()
@@ -93,15 +97,15 @@ class Block(nn.Module):
         across: AttentionContext | None = None,
         source: Callable[[Attention], KV] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Mix, read the source where there is one, and feed forward.
+        """Mix, attend to the source where there is one, and feed forward.
 
         Args:
-            x: of each token the sum so far.
-            context: what the mixer needs to know of this forward: see ``MixerLayer.context``.
-            state: what the mixer remembers.
+            x: the residual stream, one vector for each token.
+            context: what the mixer needs to know about this forward: see ``MixerLayer.context``.
+            state: the mixer's cache.
             real: False on padding.
-            across: how the source is seen.
-            source: gives what the cross-attention is to read.
+            across: context of the cross-attention.
+            source: returns the source's keys and values for a cross-attention layer.
         """
         x = self.mixer_residual(x, lambda y: self.mixer(y, context, state))
         if across is not None and source is not None:
@@ -114,6 +118,8 @@ class Block(nn.Module):
 
 @config
 class TowerConfig:
+    """Configuration of a stack of ``depth`` blocks."""
+
     depth: PositiveInt
     pattern: tuple[BlockConfig, ...]
     """Layer i uses pattern[i % len(pattern)]: one entry for a uniform stack, six for Gemma 3's 5 local : 1 global."""
@@ -135,6 +141,8 @@ class TowerConfig:
 
 
 class Tower(nn.Module):
+    """Stack of blocks with a final norm."""
+
     recompute: bool = False
     """Activation checkpointing: keep only each block's input for the backward pass and compute the rest again."""
 
@@ -145,7 +153,7 @@ class Tower(nn.Module):
         blocks, schemes = [], []
         known: dict[object, int] = {}
         self.kinds: list[tuple[int, Visibility]] = []
-        """For each layer the position scheme it uses, one of ``schemes``, and whom its tokens see."""
+        """For each layer the index of its position scheme in ``schemes``, and its visibility."""
         for i in range(cfg.depth):
             part = cfg.pattern[i % len(cfg.pattern)]
             with at(f"pattern.{i % len(cfg.pattern)}"):
@@ -167,11 +175,12 @@ class Tower(nn.Module):
         self.final_norm = cfg.final_norm.build(dim)
 
     def new_state(self, policy: KVPolicy) -> TowerState:
+        """Return an empty state: a cache for each layer, chosen by ``policy``."""
         mixers = [block.mixer for block in self.blocks]
         return TowerState([mixer.new_state(policy) for mixer in mixers], [mixer.visible(policy) for mixer in mixers])
 
-    def sees_as_much(self, policy: KVPolicy) -> bool:
-        """Tell whether no layer sees fewer tokens while decoding with ``policy`` than it was trained to see."""
+    def sees_as_trained(self, policy: KVPolicy) -> bool:
+        """Return whether every layer, decoding with ``policy``, sees as many tokens as in training."""
         return all(block.mixer.visible(policy) == block.mixer.visibility for block in self.blocks)
 
     def forward(
@@ -182,7 +191,15 @@ class Tower(nn.Module):
         real: Bool[Tensor, "B T"] | None = None,
         memory: Memory | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """``new`` says where the tokens of ``x`` stand; they follow those in ``state``. ``real``: False on padding."""
+        """Run all blocks over the newest tokens.
+
+        Args:
+            x: vectors of the newest tokens.
+            new: their positions; they follow the tokens in ``state``.
+            state: caches of all layers; updated.
+            real: False on padding; None when nothing is padded.
+            memory: the encoded source, for cross-attention.
+        """
         contexts, across = self.contexts(x, new, state, real), self.cross_contexts(x, new, memory)
         for i, block in enumerate(self.blocks):
             source = memory and partial(memory.read, i)
@@ -194,7 +211,7 @@ class Tower(nn.Module):
         return self.final_norm(x)
 
     def contexts(self, x: Tensor, new: Positions, state: TowerState, real: Tensor | None) -> list[Any]:
-        """Compute what each layer needs to know; mixers of one class share it where they see and place tokens alike."""
+        """Compute each layer's context, once for all layers of equal mixer class, position scheme and visibility."""
         dtype, seen = torch.promote_types(x.dtype, torch.float32), state.advance(new)
         made, found = {}, []
         for block, (scheme, _), visibility in zip(self.blocks, self.kinds, state.visibilities, strict=True):
@@ -205,6 +222,7 @@ class Tower(nn.Module):
         return found
 
     def cross_contexts(self, x: Tensor, new: Positions, memory: Memory | None) -> Sequence[AttentionContext | None]:
+        """Compute each layer's context for attention to the source; the beams of a sentence count as one row."""
         if memory is None:
             return [None] * len(self.blocks)
         new = new.merge_beams(memory.sentences, x.shape[0] // memory.sentences)

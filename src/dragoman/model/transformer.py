@@ -1,4 +1,4 @@
-"""The Transformer that writes, 2017 to today: a decoder, alone or reading what an encoder says. Read this file first.
+"""The generating Transformer, 2017 to today: a decoder, alone or with an encoder. Read this file first.
 
 B batch, T target length, S source length, D width, V vocabulary, N sentences, R rows.
 """
@@ -15,7 +15,7 @@ from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy, TowerState, stateless
-from dragoman.model.dropout import Share
+from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, Xavier, initialize, initialize_embedding
 from dragoman.model.inputs import (
     Embedding,
@@ -23,8 +23,8 @@ from dragoman.model.inputs import (
     InputLayer,
     PatchInput,
     TokenInput,
-    initialize_reader,
-    within,
+    check_length,
+    initialize_input_layer,
 )
 from dragoman.model.interface import DecodingState, SequenceModel
 from dragoman.model.linear import Linear
@@ -39,15 +39,17 @@ __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerCon
 Tying = Literal["all", "target", "inputs", "none"]
 
 SUPPRESSED_LOGIT = -1e4
-"""The logit of what is never said: exp of it is 0 beside any other, and a smoothed loss stays finite."""
+"""Logit of suppressed ids: exp of it is 0 beside any other, and unlike with -inf a smoothed loss stays finite."""
 
 
 @config
 class TransformerConfig:
+    """Configuration of a decoder, or of an encoder and a decoder."""
+
     vocab: PositiveInt | None = None
-    """Target vocabulary V; None until the tokenizer tells."""
+    """Target vocabulary V; None until the tokenizer sets it."""
     source_vocab: PositiveInt | None = None
-    """Source vocabulary where it is another; None when both sides share one."""
+    """Source vocabulary where it differs; None when both sides share one."""
     dim: PositiveInt
     """Width D."""
     encoder: TowerConfig | None = None
@@ -57,25 +59,25 @@ class TransformerConfig:
     """Multiply embeddings by sqrt(D) (Vaswani et al. 2017, section 3.4)."""
     embedding_norm: Norm = NoNorm()
     tying: Tying = "all"
-    """Which of source embedding, target embedding and output projection are one matrix: all three, the two of the
-    target, the two inputs, or none."""
+    """Weight tying: source embedding, target embedding and output projection share one matrix (``all``), only the two
+    of the target (``target``), only the two embeddings (``inputs``), or ``none``."""
     output_bias: bool = False
     suppressed: tuple[NonNegativeInt, ...] = ()
-    """Ids that are read but never said: their logits are so low that they have no share in the softmax."""
+    """Ids that may be read but are never generated: their logits are so low that their probability is 0."""
     scale_output: bool = False
-    """Divide what goes into the output projection by sqrt(D), as T5 does where that is tied."""
+    """Divide the input of the output projection by sqrt(D), as T5 does where that projection is tied."""
     logit_cap: PositiveFloat | None = None
-    """Logits become cap tanh(logits / cap), as in Gemma 2."""
+    """Soft cap: logits become cap tanh(logits / cap), as in Gemma 2."""
     pad: NonNegativeInt | None = PAD
-    """The id by which ids alone tell padding; None where every id may be a token."""
+    """Id that marks padding where ids come without a mask; None where every id may be a token."""
     source: Annotated[PatchInput | FrameInput, OneOf()] | None = None
-    """What the encoder reads where that is no text: images or frames. Text is embedded as the target is."""
-    dropout: Share = 0.0
-    """On the sum of embeddings and positions."""
+    """Input of the encoder where it is not text: images or frames. Text is embedded as the target is."""
+    dropout: DropoutRate = 0.0
+    """Dropout on the sum of embeddings and positions."""
     init: Init = Xavier()
 
     def tokens(self, vocab: int) -> TokenInput:
-        """How ids become vectors, on either side."""
+        """Return the configuration of the embedding, for either side."""
         return TokenInput(
             vocab=vocab,
             position=self.position,
@@ -86,18 +88,24 @@ class TransformerConfig:
         )
 
     def sized(self, *, vocab: int, source_vocab: int | None = None) -> "TransformerConfig":
-        """With what only the data tell."""
+        """Return a copy with the sizes that only the data give."""
         return dataclasses.replace(self, vocab=vocab, source_vocab=source_vocab)
 
     def build(self) -> "Transformer":
-        """Raises ConfigError, naming the path, where sizes do not fit one another."""
+        """Build the model with initial weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another; the message names the path.
+        """
         with at("model"):
             return Transformer(self)
 
 
 class Transformer(SequenceModel):
+    """Decoder-only or encoder-decoder Transformer."""
+
     source_embed: InputLayer
-    """Only where there is an encoder."""
+    """Input layer of the encoder; missing where there is none."""
 
     def __init__(self, cfg: TransformerConfig):
         super().__init__()
@@ -125,6 +133,11 @@ class Transformer(SequenceModel):
         self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
+        """Share the matrices that ``tying`` names.
+
+        Raises:
+            ConfigError: source and target vocabularies of different sizes cannot share one.
+        """
         cfg = self.cfg
         if cfg.tying in ("all", "target"):
             self.output.weight = self.embed.tokens.weight
@@ -137,7 +150,7 @@ class Transformer(SequenceModel):
             self.source_embed.tokens.weight = self.embed.tokens.weight
 
     def suppress(self) -> None:
-        """Where there is no bias to train, one that is fixed and no part of the weights."""
+        """Lower the logits of ``suppressed`` ids by a bias; one that is not trained is a buffer outside checkpoints."""
         if not self.cfg.suppressed:
             return
         if not self.cfg.output_bias:
@@ -155,11 +168,12 @@ class Transformer(SequenceModel):
         tokens = self.tokens(target)
         positions = self.positions_after(tokens, state)
         real = positions.keep
-        if self.sees_only_past and not isinstance(target, Tokens):  # padding is on the right, where nobody looks
+        if self.sees_only_past and not isinstance(target, Tokens):  # padding on the right needs no mask: it is future
             positions = positions_of(Tokens(tokens.ids))
         return self.scaled(self.decoder(self.embed(tokens.ids, positions), positions, state, real, memory))
 
     def scaled(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """Apply ``scale_output``."""
         return x * self.cfg.dim**-0.5 if self.cfg.scale_output else x
 
     def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
@@ -178,7 +192,11 @@ class Transformer(SequenceModel):
         return self.logits(self.scaled(x))
 
     def encode(self, source: Tensor | Tokens | Frames | None) -> Memory | None:
-        """The source as the decoder reads it; None where there is no encoder."""
+        """Encode the source; return None where there is no encoder.
+
+        Raises:
+            ValueError: a source without an encoder, or an encoder without a source.
+        """
         if (source is None) != (self.cfg.encoder is None):
             raise ValueError(
                 "this model translates: it needs a source"
@@ -191,11 +209,12 @@ class Transformer(SequenceModel):
         return Memory(self.encoder(x, positions, self.encoder.new_state(stateless), positions.keep), positions)
 
     def tokens(self, given: Tensor | Tokens, *, wait: bool = False) -> Tokens:
+        """Attach the padding mask to ids that come alone; see ``as_tokens``."""
         return as_tokens(given, self.cfg.pad, wait=wait)
 
     def positions_after(self, tokens: Tokens, state: TowerState) -> Positions:
-        """Where ``tokens`` stand, behind those that ``state`` has seen."""
-        return within(positions_of(tokens, state.last), self.max_length, state.length)
+        """Return the positions of ``tokens``, which follow those in ``state``."""
+        return check_length(positions_of(tokens, state.last), self.max_length, state.length)
 
 
 def _source_reader(cfg: TransformerConfig, vocab: int) -> InputLayer:
@@ -203,7 +222,7 @@ def _source_reader(cfg: TransformerConfig, vocab: int) -> InputLayer:
         return Embedding(cfg.tokens(vocab), vocab, cfg.dim)
     with at("source"):
         reader = cfg.source.build(cfg.dim)
-    initialize_reader(reader, cfg.init, cfg.dim)
+    initialize_input_layer(reader, cfg.init, cfg.dim)
     return reader
 
 
@@ -212,9 +231,7 @@ def _check_cross(cfg: TransformerConfig) -> None:
         raise ConfigError("source: there is no encoder to read it; give one or leave this out")
     for i, part in enumerate(cfg.decoder.pattern):
         if cfg.encoder is not None and part.cross is None:
-            raise ConfigError(
-                f"decoder.pattern.{i}.cross: must be given, for the decoder to read what the encoder says"
-            )
+            raise ConfigError(f"decoder.pattern.{i}.cross: must be given, for the decoder to attend to the encoder")
         if cfg.encoder is None and part.cross is not None:
             raise ConfigError(
                 f"decoder.pattern.{i}.cross: there is no encoder to attend to; give one or leave this out"

@@ -5,7 +5,7 @@
 
 #include "numbers.h"
 
-/* Of V vectors, the sum of each. */
+/* Return the sums of V vectors. */
 INLINE Vector sums_of(Vector *x) {
 #pragma GCC unroll 4
     for (int half = V / 2; half; half /= 2)
@@ -24,7 +24,7 @@ INLINE float widened_one(const void *numbers, int64_t at, const int narrow) {
     return wide.number;
 }
 
-/* Where the keys of T tokens begin: in the slots of a list, or one after the other from the first on. */
+/* Location of the keys of T tokens: in the slots of a list, or contiguous from the first one. */
 typedef struct {
     const void *kv;
     const int32_t *slot;
@@ -33,7 +33,7 @@ typedef struct {
 
 INLINE int64_t token_at(const Past *past, int64_t t) { return (past->slot ? past->slot[t] : past->first + t) * past->wide; }
 
-/* Numbers whose sum is q k. Where the processor multiplies pairs of bfloat16, queries are rounded as the keys are. */
+/* Return partial sums of q k. Processors that multiply pairs of bfloat16 round the queries as well as the keys. */
 INLINE Vector product_of(const int64_t C, const int narrow, const float *q, const void *kv, int64_t at) {
     Vector sum = {0};
 #ifdef __AVX512BF16__
@@ -49,8 +49,8 @@ INLINE Vector product_of(const int64_t C, const int narrow, const float *q, cons
     return sum;
 }
 
-/* Of so many tokens from one on; those behind the last are that one again. */
-INLINE Vector some_scores(const int64_t C, const int narrow, const int count, const float *q, const Past *past, int64_t head,
+/* Scores of ``count`` tokens from ``from`` on; tokens beyond the last repeat it. */
+INLINE Vector scores_of(const int64_t C, const int narrow, const int count, const float *q, const Past *past, int64_t head,
                           int64_t from, int64_t T) {
     Vector product[V] = {{0}};
 #pragma GCC unroll 16
@@ -62,8 +62,8 @@ INLINE Vector some_scores(const int64_t C, const int narrow, const int count, co
 INLINE void scores(const int64_t C, const int narrow, const float *q, const Past *past, int64_t head, int64_t T, float scale,
                    float *weight) {
     int64_t from = 0;
-    for (; from + V / 2 < T; from += V) *(Vector *)(weight + from) = some_scores(C, narrow, V, q, past, head, from, T) * scale;
-    if (from < T) *(Vector *)(weight + from) = some_scores(C, narrow, V / 2, q, past, head, from, T) * scale;
+    for (; from + V / 2 < T; from += V) *(Vector *)(weight + from) = scores_of(C, narrow, V, q, past, head, from, T) * scale;
+    if (from < T) *(Vector *)(weight + from) = scores_of(C, narrow, V / 2, q, past, head, from, T) * scale;
 }
 
 INLINE void scores_of_odd_heads(const int64_t C, const int narrow, const float *q, const Past *past, int64_t head, int64_t T,
@@ -91,24 +91,24 @@ INLINE float exponentials(int64_t T, float *weight) {
     return sum_of(sum);
 }
 
-INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t from, int64_t T, const float *weight, float share,
+INLINE void mix(const int vectors, const int narrow, const Past *past, int64_t from, int64_t T, const float *weight, float factor,
                 float *to) {
     Vector sum[4] = {{0}, {0}, {0}, {0}};
     for (int64_t t = 0; t < T; t++) {
         const int64_t at = token_at(past, t) + from;
         for (int j = 0; j < vectors; j++) sum[j] += widened(past->kv, at + j * V, narrow) * weight[t];
     }
-    for (int j = 0; j < vectors; j++) ((Vector *)to)[j] = sum[j] * share;
+    for (int j = 0; j < vectors; j++) ((Vector *)to)[j] = sum[j] * factor;
 }
 
-/* Room for the weights of T tokens in H heads, in whole vectors, and for a share of each head. */
+/* Allocate the weights of T tokens in H heads, in whole vectors, and a normalizer for each head. */
 static float *room_for_weights(int64_t H, int64_t T) { return room(H * (T + V) * sizeof(float)); }
 
 /* First all scores, then all exponentials, then all sums of values: while one head waits for a number, another goes on. */
 INLINE void attend_as(const int64_t C, const int narrow, int64_t H, int64_t G, float scale, const float *query, const Past *past,
                       int64_t T, float *weight, float *to) {
     const int64_t padded = (T + V - 1) / V * V;
-    float *share = weight + H * padded;
+    float *factor = weight + H * padded;
     if (T == 0) {
         memset(to, 0, H * C * sizeof(float));
         return;
@@ -118,22 +118,22 @@ INLINE void attend_as(const int64_t C, const int narrow, int64_t H, int64_t G, f
             scores(C, narrow, query + h * C, past, h / (H / G), T, scale, weight + h * padded);
         else
             scores_of_odd_heads(C, narrow, query + h * C, past, h / (H / G), T, scale, weight + h * padded);
-    for (int64_t h = 0; h < H; h++) share[h] = 1.0f / exponentials(T, weight + h * padded);
+    for (int64_t h = 0; h < H; h++) factor[h] = 1.0f / exponentials(T, weight + h * padded);
     for (int64_t h = 0; h < H; h++, weight += padded, to += C) {
         const int64_t values = (G + h / (H / G)) * C;
         int64_t c = 0;
-        for (; c + 4 * V <= C; c += 4 * V) mix(4, narrow, past, values + c, T, weight, share[h], to + c);
-        for (; c + 2 * V <= C; c += 2 * V) mix(2, narrow, past, values + c, T, weight, share[h], to + c);
-        for (; c + V <= C; c += V) mix(1, narrow, past, values + c, T, weight, share[h], to + c);
+        for (; c + 4 * V <= C; c += 4 * V) mix(4, narrow, past, values + c, T, weight, factor[h], to + c);
+        for (; c + 2 * V <= C; c += 2 * V) mix(2, narrow, past, values + c, T, weight, factor[h], to + c);
+        for (; c + V <= C; c += V) mix(1, narrow, past, values + c, T, weight, factor[h], to + c);
         for (; c < C; c++) {
             float sum = 0;
             for (int64_t t = 0; t < T; t++) sum += widened_one(past->kv, token_at(past, t) + values + c, narrow) * weight[t];
-            to[c] = sum * share[h];
+            to[c] = sum * factor[h];
         }
     }
 }
 
-/* Heads of the usual sizes are compiled by themselves. */
+/* Common head sizes are compiled separately. */
 #define OF_SIZE(C, narrow) attend_as(C, narrow, H, G, scale, query, past, T, weight, to)
 #define OF_NUMBERS(narrow)                                                                                            \
     if (C == 64)                                                                                                      \

@@ -1,5 +1,5 @@
 /* Attention of a training step in bfloat16, forward and back, whose weights are never stored as a whole (Dao et al.,
-   arXiv:2205.14135): see model/kernels/heads.py.
+   arXiv:2205.14135): see model/ops/attention.py.
 
    B texts, H query heads, G key/value heads (G divides H), Q queries, K keys, C channels of one head, a multiple of P.
    Of what is multiplied (tiles.h), pairs are pairs of channels where channels are summed over, pairs of tokens where tokens
@@ -21,10 +21,10 @@ typedef struct {
     int64_t B, H, G, Q, K, C;
 } Attention;
 
-/* From one head to the next of the same text, or the first of the next text. */
+/* Step from one head to the next of the same text, or to the first head of the next text. */
 INLINE int64_t ahead(const Heads *heads, int64_t h, int64_t H) { return h + 1 < H ? heads->head : heads->text - h * heads->head; }
 
-/* ---- what is multiplied ------------------------------------------------------------------------------- */
+/* ---- layouts of operands -------------------------------------------------------------------------------- */
 
 /* Half of each of two rows after the other's, number by number: done log2(V) times it transposes. */
 INLINE void interleave(const Whole *a, Whole *to) {
@@ -60,7 +60,7 @@ static void lay_rows(const uint16_t *x, int64_t token, int64_t count, int64_t C,
             memset(to + m * C, 0, C * sizeof *to);
 }
 
-/* ---- who sees whom ------------------------------------------------------------------------------------ */
+/* ---- masks -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t from, to; /* keys, in whole vectors, outside of which none of these queries sees any */

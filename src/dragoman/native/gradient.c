@@ -1,4 +1,4 @@
-/* The gradient of a linear layer by its weight and bias: see model/kernels/products.py.
+/* The gradient of a linear layer by its weight and bias: see model/ops/products.py.
 
    R rows, N outputs, K inputs, multiples of P. Sums are float, in the same order whatever the number of threads. */
 
@@ -61,7 +61,7 @@ void add_gradient(const uint16_t *dy, const uint16_t *x, int64_t R, int64_t N, i
     }
 }
 
-/* Whether the processor has instructions for whole matrices (AMX), which oneDNN knows and these kernels do not. */
+/* Return whether the processor has matrix instructions (AMX), which oneDNN uses and these kernels do not. */
 int64_t multiplies_matrices(void) {
 #ifdef __AMX_BF16__
     return 1;

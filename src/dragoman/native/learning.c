@@ -1,4 +1,4 @@
-/* Passes over memory of a training step, one each where PyTorch makes several: see model/kernels/learning.py, where what
+/* Passes over memory of a training step, one each where PyTorch makes several: see model/ops/elementwise.py, where what
    they compute stands in PyTorch beside each.
 
    uint16_t is bfloat16; sums are float. n numbers, or N rows of D numbers; n and D are multiples of V. */
@@ -127,14 +127,14 @@ void dropout(const uint16_t *x, int64_t n, const Dropout *d, uint16_t *y) {
 
 /* ---- rotary positions: in each head (a, b) -> (a cos - b sin, b cos + a sin), a and b the halves of its C channels - */
 
-/* waves: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. Turned ``back``: undone. */
-void rotate(const Heads *from, const Heads *to, const float *waves, int64_t own, int64_t back, int64_t B, int64_t T, int64_t H,
+/* cos_sin: for each of T places the C / 2 cosines and then the C / 2 sines; for each text where ``own``. Turned ``back``: undone. */
+void rotate(const Heads *from, const Heads *to, const float *cos_sin, int64_t own, int64_t back, int64_t B, int64_t T, int64_t H,
             int64_t C) {
     const int64_t half = C / 2;
 #pragma omp parallel for collapse(2) schedule(static) if (B * T * H * C > LARGE)
     for (int64_t b = 0; b < B; b++)
         for (int64_t t = 0; t < T; t++) {
-            const float *cosines = waves + (own ? b * T + t : t) * C, *sines = cosines + half;
+            const float *cosines = cos_sin + (own ? b * T + t : t) * C, *sines = cosines + half;
             for (int64_t h = 0; h < H; h++) {
                 const uint16_t *x = head_of(from, b, h) + t * from->token;
                 uint16_t *y = head_of(to, b, h) + t * to->token;

@@ -1,7 +1,7 @@
-"""The kernels as a library: built from the C files beside this one, once for each machine, and kept in a cache.
+"""Library of C kernels: compiled from the files beside this one, once for each machine, and cached.
 
-``-march=native`` lets the compiler use what the processor has (AVX-512, bfloat16 products, whole-number products), so a
-library is for this kind of processor: its name holds a hash of the sources, the compiler and the processor.
+``-march=native`` lets the compiler use the processor's instructions (AVX-512, bfloat16 and integer products), so a
+library fits one kind of processor: its name contains a hash of the sources, the compiler and the processor.
 """
 
 import ctypes
@@ -23,59 +23,59 @@ SOURCES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*.[ch]"
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SWITCH = "DRAGOMAN_KERNELS"
 """Environment variable: ``off`` for PyTorch's kernels alone."""
-PATIENCE = 120
-"""Seconds that the compiler may take; it needs four."""
+COMPILE_TIMEOUT = 120
+"""Seconds after which compilation fails; it usually takes four."""
 
 
 class Unavailable(Exception):
-    """There are no kernels here; the message says why."""
+    """The kernels are not available on this machine; the message says why."""
 
 
 class Library:
-    """What the C files export. Tensors are handed over as addresses: contiguous, on the CPU, of the type in C."""
+    """Functions exported by the C files. Tensors are passed as addresses: contiguous, on the CPU, of the type in C."""
 
     def __init__(self, path: Path):
-        whole, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-        self.linear = _typed(whole.linear, address, address, number, address)
-        self.run = _typed(whole.run, address, address, address, address, number, address)
-        self.partition = _typed(whole.partition, address, number, number, address)
-        self.largest = _typed(whole.largest, address, number, number, number, address)
-        self.likeliest = _typed(whole.likeliest, address, number, number, number, address, address)
-        self.continuations = _typed(whole.continuations, address, address, address, *[number] * 5, *[address] * 3)
-        self.cross_entropy = _typed(whole.cross_entropy, address, address, number, number, real, number, address)
-        self.accumulate = _typed(whole.accumulate, address, number, address)
-        self.softmax = _typed(whole.softmax, address, address, *[number] * 7, address)
-        self.softmax_gradient = _typed(whole.softmax_gradient, address, address, number, number, address)
-        self.rms_norm = _typed(whole.rms_norm, address, address, number, number, real, address, address)
-        self.rms_norm_gradient = _typed(whole.rms_norm_gradient, *[address] * 5, number, number, address, address)
-        self.add_dropped = _typed(whole.add_dropped, address, address, number, real, address, address)
-        self.add_dropped_gradient = _typed(whole.add_dropped_gradient, address, number, address, address)
-        self.add_narrow = _typed(whole.add_narrow, address, address, number, address)
+        dll, address, number, real = ctypes.CDLL(str(path)), ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+        self.linear = _typed(dll.linear, address, address, number, address)
+        self.run = _typed(dll.run, address, address, address, address, number, address)
+        self.partition = _typed(dll.partition, address, number, number, address)
+        self.largest = _typed(dll.largest, address, number, number, number, address)
+        self.likeliest = _typed(dll.likeliest, address, number, number, number, address, address)
+        self.continuations = _typed(dll.continuations, address, address, address, *[number] * 5, *[address] * 3)
+        self.cross_entropy = _typed(dll.cross_entropy, address, address, number, number, real, number, address)
+        self.accumulate = _typed(dll.accumulate, address, number, address)
+        self.softmax = _typed(dll.softmax, address, address, *[number] * 7, address)
+        self.softmax_gradient = _typed(dll.softmax_gradient, address, address, number, number, address)
+        self.rms_norm = _typed(dll.rms_norm, address, address, number, number, real, address, address)
+        self.rms_norm_gradient = _typed(dll.rms_norm_gradient, *[address] * 5, number, number, address, address)
+        self.add_dropped = _typed(dll.add_dropped, address, address, number, real, address, address)
+        self.add_dropped_gradient = _typed(dll.add_dropped_gradient, address, number, address, address)
+        self.add_narrow = _typed(dll.add_narrow, address, address, number, address)
         self.add_layer_norm = _typed(
-            whole.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
+            dll.add_layer_norm, address, address, real, *[address] * 3, number, number, real, *[address] * 4
         )
         self.add_layer_norm_gradient = _typed(
-            whole.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
+            dll.add_layer_norm_gradient, *[address] * 5, real, address, number, number, *[address] * 4
         )
-        self.relu_gradient = _typed(whole.relu_gradient, address, address, number, address)
-        self.silu_gate = _typed(whole.silu_gate, address, address, number, address)
-        self.silu_gate_gradient = _typed(whole.silu_gate_gradient, *[address] * 3, number, address, address)
-        self.dropout = _typed(whole.dropout, address, number, address, address)
-        self.rotate = _typed(whole.rotate, *[address] * 3, *[number] * 6)
-        self.add_gradient = _typed(whole.add_gradient, address, address, number, number, number, address, address)
-        self.flash = _typed(whole.flash, address)
-        self.flash_gradient = _typed(whole.flash_gradient, address)
-        self._threads = _typed(whole.set_threads, number)
-        self.panel: int = whole.panel()
-        """Outputs whose weights stand side by side."""
-        self.multiplies_bfloat16 = bool(whole.multiplies_bfloat16())
-        """In one instruction; otherwise numbers are widened first."""
-        self.multiplies_matrices = bool(whole.multiplies_matrices())
-        """In instructions that these kernels leave to oneDNN."""
-        self.multiplies_whole_numbers = bool(whole.multiplies_whole_numbers())
+        self.relu_gradient = _typed(dll.relu_gradient, address, address, number, address)
+        self.silu_gate = _typed(dll.silu_gate, address, address, number, address)
+        self.silu_gate_gradient = _typed(dll.silu_gate_gradient, *[address] * 3, number, address, address)
+        self.dropout = _typed(dll.dropout, address, number, address, address)
+        self.rotate = _typed(dll.rotate, *[address] * 3, *[number] * 6)
+        self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
+        self.flash = _typed(dll.flash, address)
+        self.flash_gradient = _typed(dll.flash_gradient, address)
+        self._threads = _typed(dll.set_threads, number)
+        self.panel: int = dll.panel()
+        """Number of outputs whose weights are adjacent."""
+        self.multiplies_bfloat16 = bool(dll.multiplies_bfloat16())
+        """True with an instruction for bfloat16 products; otherwise numbers are converted to float32 first."""
+        self.multiplies_matrices = bool(dll.multiplies_matrices())
+        """True with instructions for matrix products (AMX), which oneDNN uses and these kernels do not."""
+        self.multiplies_whole_numbers = bool(dll.multiplies_whole_numbers())
 
-    def follow_threads(self) -> None:
-        """As many as PyTorch uses."""
+    def use_torch_threads(self) -> None:
+        """Use as many threads as PyTorch does."""
         self._threads(torch.get_num_threads())
 
 
@@ -86,10 +86,10 @@ def _typed(function, *arguments: type):
 
 @cache
 def library() -> Library:
-    """Built, if it was not yet, and loaded.
+    """Return the library, compiled first if it is not cached.
 
     Raises:
-        Unavailable: switched off, no compiler, or one that cannot build it.
+        Unavailable: switched off, no compiler, or compilation failed.
     """
     if os.environ.get(SWITCH, "on") == "off":
         raise Unavailable(f"{SWITCH} is off")
@@ -114,7 +114,7 @@ def available() -> bool:
 
 @cache
 def unavailable() -> str | None:
-    """Why there are no kernels here; None where there are. Asked once: a search asks at every step."""
+    """Return why the kernels are not available; None where they are. Cached, since a search asks at every step."""
     try:
         library()
     except Unavailable as why:
@@ -123,12 +123,14 @@ def unavailable() -> str | None:
 
 
 CHOICES = "choices.json"
-"""Name of the file that ``remembered`` keeps beside the kernels."""
+"""Name of the file that ``cached_choice`` keeps beside the kernels."""
 
 
-def remembered(name: str, measure: Callable[[], str]) -> str:
-    """The result of ``measure``, measured once for this machine, number of threads and torch, and kept in a file: what
-    is measured varies with the load, and a command has to answer alike in every process."""
+def cached_choice(name: str, measure: Callable[[], str]) -> str:
+    """Return the result of ``measure``, kept in a file for this machine, number of threads and torch.
+
+    Measurements vary with the load, and a command must give the same output in every process.
+    """
     machine = hashlib.sha256(_processor()).hexdigest()[:16]
     key = f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, processor {machine}"
     path = _cache() / CHOICES
@@ -144,7 +146,7 @@ def remembered(name: str, measure: Callable[[], str]) -> str:
 
 
 def _choices(path: Path) -> dict[str, str]:
-    """Nothing where there is no such file, or a damaged one."""
+    """Return the choices in the file; none where it is missing or damaged."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -158,12 +160,12 @@ def _cache() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     parts = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=PATIENCE).stdout
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=COMPILE_TIMEOUT).stdout
     return hashlib.sha256(b"\0".join([*parts, repr(FLAGS).encode(), version, _processor()])).hexdigest()[:16]
 
 
 def _processor() -> bytes:
-    """What decides which instructions there are."""
+    """Return the processor's model and flags, which decide its instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -175,9 +177,9 @@ def _build(compiler: str, to: Path) -> None:
     sources = [str(Path(__file__).parent / name) for name in SOURCES if name.endswith(".c")]
     command = [compiler, *FLAGS, *sources, "-o", str(to), "-lm"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMPILE_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{compiler} took more than {PATIENCE} s") from None
+        raise Unavailable(f"{compiler} took more than {COMPILE_TIMEOUT} s") from None
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
-        raise Unavailable(f"{compiler} cannot build them: {told[0]}")
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or [f"exit code {done.returncode}"]
+        raise Unavailable(f"{compiler} cannot build them: {errors[0]}")

@@ -1,11 +1,11 @@
-/* Cross-entropy of logits in bfloat16, which become their own gradient: see model/loss.py, whose CrossEntropy holds the same
+/* Cross-entropy of logits in bfloat16, which become their own gradient: see model/chunked_loss.py, whose CrossEntropyLoss holds the same
    in PyTorch.
 
    R rows, N entries of the vocabulary. */
 
 #include "numbers.h"
 
-/* The V numbers from the last whole vector on, filled up by what has no share in the softmax. */
+/* The last V numbers of a row, padded with minus infinity, whose probability is 0. */
 static Vector rest(const uint16_t *logits, int64_t N) {
     uint16_t some[V];
     for (int64_t i = 0; i < V; i++) some[i] = N / V * V + i < N ? logits[N / V * V + i] : 0xff80; /* minus infinity */

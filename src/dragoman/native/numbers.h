@@ -1,4 +1,4 @@
-/* What all kernels count with. Written with the compiler's vectors, so that any processor runs it; only the products of
+/* Vector arithmetic shared by all kernels. Written with the compiler's vectors, so that any processor runs it; only the products of
    bfloat16 and of whole numbers ask for instructions by name, where there are some. */
 
 #pragma once
@@ -61,7 +61,7 @@ INLINE float exponential(float x) { /* and nothing above exp(87) */
     return x > 0 ? 1.0f / exponential_below_1(-x) : exponential_below_1(x);
 }
 
-/* ---- as many at once as a register holds ------------------------------------------------------------- */
+/* ---- one register at a time ------------------------------------------------------------------------- */
 
 INLINE Whole words_of_halves(const uint16_t *x) { /* their bits, each in a word of its own */
 #ifdef __AVX512F__
@@ -96,7 +96,7 @@ INLINE void to_half(uint16_t *to, Vector x) { /* to the nearest, halves to even 
 #endif
 }
 
-/* Of two, each in bfloat16, words of 32 bits. */
+/* Pack two vectors as pairs of bfloat16 in words of 32 bits. */
 INLINE Whole side_by_side(Vector low, Vector high) {
 #ifdef __AVX512BF16__
     const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)low));
@@ -121,7 +121,7 @@ INLINE Vector chosen(Whole where, Vector x, Vector otherwise) {
     return (Vector)((where & (Whole)x) | (~where & (Whole)otherwise));
 }
 
-/* The second where either is no number. */
+/* Return the larger; b where either is NaN. */
 INLINE Vector higher(Vector a, Vector b) {
 #ifdef __AVX512F__
     return (Vector)_mm512_max_ps((__m512)a, (__m512)b);
@@ -138,7 +138,7 @@ INLINE Vector lower(Vector a, Vector b) {
 #endif
 }
 
-INLINE Vector exponential_each(Vector x) { /* as exponential; what is no number stays none */
+INLINE Vector exponential_each(Vector x) { /* same as exponential; NaN stays NaN */
     const Vector zero = {0};
     x = higher(zero - 87.0f, lower(zero + 88.0f, x));
     const Vector shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the last bits are the nearest whole number */

@@ -85,7 +85,7 @@ INLINE Whole add_four(Whole sum, Whole w, uint32_t four) {
 SUMS_OF_WORDS(sums_bfloat16, Vector, add_pair)
 SUMS_OF_WORDS(sums_int8, Whole, add_four)
 
-/* What stands between exact sums and the answer: kept apart from the sums, which are to stay in registers. */
+/* Turn exact sums into outputs; a separate function, so that the sums stay in registers. */
 INLINE void finish(const Linear *l, const int kind, const int M, const int outputs, const Vector *sums, const float *size,
                    int64_t first, float *y) {
     for (int j = 0; j < outputs; j += V) {
@@ -144,7 +144,7 @@ OF_KIND(rows_float32, FLOAT32)
 OF_KIND(rows_bfloat16, BFLOAT16)
 OF_KIND(rows_int8, INT8)
 
-/* ---- inputs as the weights are: 16 bits, or 8 with a scale for each row -------------------------------- */
+/* ---- inputs in the format of the weights: 16 bits, or 8 with a scale for each row -------------------------------- */
 
 static void to_bfloat16(const float *x, int64_t K, uint16_t *to) {
     for (int64_t k = 0; k < K; k++) {

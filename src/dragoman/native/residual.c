@@ -1,5 +1,5 @@
-/* What stands between the sublayers of a training step in bfloat16: dropout, residual sum and norm, back and forth, each once
-   over memory. See model/kernels/residual.py.
+/* Dropout, residual sum and norm between the sublayers of a training step in bfloat16, back and forth, each once
+   over memory. See model/ops/residual.py.
 
    The sum that is carried on, x, is float; what a sublayer reads and gives is bfloat16, here uint16_t. N rows of D numbers,
    n numbers in all; D is a multiple of P. */
@@ -10,14 +10,14 @@ enum { BLOCK = 128 }; /* rows whose gradients of a weight are summed first, in t
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
 
-/* carry x + dropout(f) */
-void add_dropped(const float *x, const uint16_t *f, int64_t n, double carry, const Dropout *d, float *y) {
+/* residual_scale x + dropout(f) */
+void add_dropped(const float *x, const uint16_t *f, int64_t n, double residual_scale, const Dropout *d, float *y) {
 #pragma omp parallel for schedule(static) if (n > LARGE)
     for (int64_t i = 0; i < n; i += P) {
         Vector low = of_half(f + i), high = of_half(f + i + V);
         drop(d, i, &low, &high);
-        *(Vector *)(y + i) = low + at(x + i) * (float)carry;
-        *(Vector *)(y + i + V) = high + at(x + i + V) * (float)carry;
+        *(Vector *)(y + i) = low + at(x + i) * (float)residual_scale;
+        *(Vector *)(y + i + V) = high + at(x + i + V) * (float)residual_scale;
     }
 }
 
@@ -90,8 +90,9 @@ void rms_norm_gradient(const uint16_t *dy, const float *carried, const float *x,
     free(sums);
 }
 
-/* y = (x - mean) s w + b, where s = 1 / sqrt(variance + eps) and x becomes carry x + dropout(f), as is kept in ``sum``. */
-void add_layer_norm(const float *x, const uint16_t *f, double carry, const Dropout *d, const float *w, const float *bias, int64_t N,
+/* y = (x - mean) s w + b, where s = 1 / sqrt(variance + eps) and x becomes residual_scale x + dropout(f), as is kept in ``sum``. */
+void add_layer_norm(const float *x, const uint16_t *f, double residual_scale, const Dropout *d, const float *w, const float *bias,
+                    int64_t N,
                     int64_t D, double eps, float *sum, float *mean, float *scale, float *y) {
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t r = 0; r < N; r++) {
@@ -100,8 +101,8 @@ void add_layer_norm(const float *x, const uint16_t *f, double carry, const Dropo
         for (int64_t i = 0; i < D; i += P) {
             Vector low = of_half(f + r * D + i), high = of_half(f + r * D + i + V);
             drop(d, r * D + i, &low, &high);
-            total += *(Vector *)(row + i) = low + at(x + r * D + i) * (float)carry;
-            total += *(Vector *)(row + i + V) = high + at(x + r * D + i + V) * (float)carry;
+            total += *(Vector *)(row + i) = low + at(x + r * D + i) * (float)residual_scale;
+            total += *(Vector *)(row + i + V) = high + at(x + r * D + i + V) * (float)residual_scale;
         }
         const float middle = mean[r] = sum_of(total) / D;
         for (int64_t i = 0; i < D; i += V) squares += (at(row + i) - middle) * (at(row + i) - middle);
@@ -115,7 +116,7 @@ void add_layer_norm(const float *x, const uint16_t *f, double carry, const Dropo
 
 /* By x, f, w and b, given that by y: with g = dy w and u = (sum - mean) s, that by the sum is s (g - mean(g) - u mean(g u)). */
 void add_layer_norm_gradient(const float *dy, const float *sum, const float *mean, const float *scale, const float *w,
-                             double carry, const Dropout *d, int64_t N, int64_t D, float *dx, uint16_t *df, float *dw, float *db) {
+                             double residual_scale, const Dropout *d, int64_t N, int64_t D, float *dx, uint16_t *df, float *dw, float *db) {
     float *sums = room_for_sums(N, D, 2);
 #pragma omp parallel for schedule(static) if (N * D > LARGE)
     for (int64_t b = 0; b < (N + BLOCK - 1) / BLOCK; b++)
@@ -137,7 +138,7 @@ void add_layer_norm_gradient(const float *dy, const float *sum, const float *mea
                     const int64_t k = i + j * V;
                     const Vector u = (at(row + k) - middle) * s;
                     by_sum[j] = s * (at(up + k) * at(w + k) - first - u * second);
-                    *(Vector *)(dx + r * D + k) = by_sum[j] * (float)carry;
+                    *(Vector *)(dx + r * D + k) = by_sum[j] * (float)residual_scale;
                 }
                 drop(d, r * D + i, by_sum, by_sum + 1);
                 to_half(df + r * D + i, by_sum[0]);

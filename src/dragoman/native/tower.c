@@ -24,17 +24,17 @@ typedef struct {
 
 typedef struct {
     Norm before, output, after;
-    double carry;
+    double residual_scale;
 } Residual;
 
 typedef struct {
-    Linear inputs; /* queries, keys and values side by side; across, queries alone */
+    Linear inputs; /* queries, keys and values concatenated; in cross-attention, queries only */
     Linear out;
     Norm q_norm, k_norm;
     double scale;
     int64_t H, G, C;
     int64_t window;      /* tokens visible, the current one included; 0 for all */
-    int64_t rotation, rotary_dim; /* how many channels of a head turn */
+    int64_t rotation, rotary_dim; /* number of rotated channels of a head */
     const float *cos_sin;  /* for each position the cosines, then the sines, of its pairs */
 } Attention;
 
@@ -53,7 +53,7 @@ typedef struct {
     const Block *blocks;
     int64_t depth, D, causal;
     int64_t narrow; /* keys and values are bfloat16 */
-    Linear output; /* N = 0: the hidden vectors themselves are the answer */
+    Linear output; /* N = 0: the output is the hidden vectors */
 } Model;
 
 typedef struct {
@@ -66,7 +66,7 @@ typedef struct {
     int64_t beams;
 } State;
 
-/* ---- small things, row by row --------------------------------------------------------------------- */
+/* ---- operations on one row ------------------------------------------------------------------------- */
 
 static void normalize(const Norm *norm, const float *x, int64_t D, float *to) {
     float mean = 0, square = 0;
@@ -88,14 +88,14 @@ static void normalize(const Norm *norm, const float *x, int64_t D, float *to) {
         for (int64_t i = 0; i < D; i++) to[i] = (x[i] - mean) * scale * norm->weight[i];
 }
 
-/* x becomes after(carry x + output(y)). */
+/* x becomes after(residual_scale x + output(y)). */
 static void add(const Residual *residual, int64_t n, int64_t D, float *y, float *x) {
-    const float carry = (float)residual->carry;
+    const float residual_scale = (float)residual->residual_scale;
 #pragma omp parallel for if (n * D > 1 << 15)
     for (int64_t i = 0; i < n; i++) {
         float *to = x + i * D, *from = y + i * D;
         normalize(&residual->output, from, D, from);
-        for (int64_t d = 0; d < D; d++) to[d] = carry * to[d] + from[d];
+        for (int64_t d = 0; d < D; d++) to[d] = residual_scale * to[d] + from[d];
         normalize(&residual->after, to, D, to);
     }
 }
@@ -123,7 +123,7 @@ INLINE float activated(float x, const int64_t kind) {
     }
 }
 
-/* In place; a gated row shrinks to half: (gate, x) becomes act(gate) x at its beginning. */
+/* In place; a gated row (gate, x) becomes act(gate) x in its first half. */
 INLINE void activate_as(const int64_t kind, int gated, int64_t F, const float *x, float *to) {
     if (gated)
         for (int64_t i = 0; i < F; i++) to[i] = activated(x[i], kind) * x[F + i];
@@ -154,7 +154,7 @@ static void rotate(const Attention *a, int64_t position, float *x) {
     }
 }
 
-/* Of one token: heads from x on, each normed and turned. */
+/* Norm and rotate the heads of one token, which start at x. */
 static void prepare(const Attention *a, const Norm *norm, int64_t heads, int64_t position, float *x) {
     for (int64_t h = 0; h < heads; h++) {
         if (norm->kind != NO_NORM) normalize(norm, x + h * a->C, a->C, x + h * a->C);
@@ -165,10 +165,10 @@ static void prepare(const Attention *a, const Norm *norm, int64_t heads, int64_t
 /* ---- a block -------------------------------------------------------------------------------------- */
 
 typedef struct {
-    int64_t n, longest;     /* most keys that a token sees */
+    int64_t n, longest;     /* largest number of keys that a token sees */
     const int32_t *row;
     int32_t *position, *slot, *seen;
-    float *wide, *narrow;   /* room for what layers hand on */
+    float *wide, *narrow;   /* buffers between layers */
 } Tokens;
 
 static void keep(const float *kv, int64_t count, int64_t slot, int narrow, void *to) {
@@ -224,7 +224,7 @@ static void attend_across(const Attention *a, const Model *m, const State *s, co
 
 enum { FEW = 48 }; /* rows; 48 to 240 cost about the same, a thousand 5% of the reading of sources */
 
-/* Few rows at a time: what one product hands to the other is to stay in the cache. */
+/* Few rows at a time, so that the intermediate result stays in the cache. */
 static void feed_forward(const Block *b, int64_t D, const Tokens *t, const float *x, float *to) {
     for (int64_t from = 0; from < t->n; from += FEW) {
         const int64_t n = t->n - from < FEW ? t->n - from : FEW;
@@ -247,7 +247,7 @@ static void pass(const Model *m, int64_t layer, const State *s, const Tokens *t,
     add(&b->mlp_residual, n, D, y, x);
 }
 
-/* ---- all of them ---------------------------------------------------------------------------------- */
+/* ---- all blocks ---------------------------------------------------------------------------------- */
 
 /* Where tokens stand, which go on from what their rows have seen; the state moves on. */
 static void place(const Model *m, State *s, Tokens *t) {
@@ -297,7 +297,7 @@ void run(const Model *m, State *s, const int64_t *ids, const int32_t *rows, int6
     free(numbers);
 }
 
-/* ---- what the machine can do ------------------------------------------------------------------------ */
+/* ---- features of the processor ------------------------------------------------------------------------ */
 
 void set_threads(int64_t threads) { omp_set_num_threads((int)threads); }
 

@@ -1,4 +1,4 @@
-/* What a search asks of the logits of a step, in one pass over them or two; see decode/search/ranking.py, which holds the same in
+/* Ranking of the logits of a decoding step for a search, in one or two passes; see decode/search/ranking.py, which holds the same in
    PyTorch.
 
    R rows, V vocabulary; B sentences, W hypotheses of each, K winners. */
@@ -82,7 +82,7 @@ typedef struct {
     int64_t beam, token;
 } Candidate;
 
-/* Behind all that score no less. */
+/* Insert after all entries that score as high or higher. */
 static void insert(Candidate *list, int64_t K, Candidate new) {
     int64_t at = K - 1;
     for (; at > 0 && new.score > list[at - 1].score; at--) list[at] = list[at - 1];

@@ -1,4 +1,4 @@
-"""Published architectures and recipes, one function each. A preset is where history's hyperparameters live."""
+"""Published architectures and recipes, one function each: presets hold the published hyperparameters."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lm-small-2019": small.lm_small_2019,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
-    # models that read and write nothing, with recipes
+    # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
     "clip-tiny": readers.clip_tiny,

@@ -1,4 +1,4 @@
-"""Published models that read and write nothing."""
+"""Published encoder models."""
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
@@ -26,7 +26,7 @@ def tower(
     visibility: Causal | Full = Full(),  # noqa: B008 (frozen)
     dropout: float = 0.0,
 ) -> TowerConfig:
-    """Twelve layers with biases; a last norm where the blocks do not end with one."""
+    """Return a tower of twelve layers with biases; pre-norm towers get a final norm."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=heads, visibility=visibility, bias=True, dropout=dropout),
         mlp=FeedForward(hidden=hidden, activation=activation),
@@ -41,7 +41,7 @@ def tower(
 
 
 def bert(*, position: Learned, types: int, eps: float) -> EncoderConfig:
-    """Post-norm, and a norm on the sum of words, positions and token types (Devlin et al., arXiv:1810.04805)."""
+    """BERT: post-norm, and a norm on the sum of words, positions and types (Devlin et al., arXiv:1810.04805)."""
     return EncoderConfig(
         dim=768,
         inputs=TokenInput(position=position, types=types, norm=LayerNorm(eps=eps), dropout=0.1),

@@ -1,4 +1,4 @@
-"""Published language models: decoders alone."""
+"""Published language models, decoder-only."""
 
 from typing import Any
 
@@ -34,13 +34,13 @@ def gpt2() -> Plain:
     return architecture(model, vocab=50_257)
 
 
-# ---- LLaMA and those that took after it -------------------------------------------------------------
+# ---- LLaMA and its successors -----------------------------------------------------------------------
 
 
 def llama(
     *, dim: int, depth: int, heads: int, mlp: Mlp, position: Rotary, tied: bool, eps: float, **attention: Any
 ) -> TransformerConfig:
-    """Pre-norm RMSNorm, rotary positions, SwiGLU, no biases (Touvron et al., arXiv:2302.13971)."""
+    """LLaMA's shape: pre-norm RMSNorm, rotary positions, SwiGLU, no biases (Touvron et al., arXiv:2302.13971)."""
     attention = {"visibility": Causal(), "position": position} | attention
     block = BlockConfig(mixer=AttentionConfig(heads=heads, **attention), mlp=mlp, norm=RmsNorm(eps=eps))
     return TransformerConfig(
@@ -59,14 +59,14 @@ def llama_2_7b() -> Plain:
 
 
 def llama_3_8b() -> Plain:
-    """Llama 3 8B (arXiv:2407.21783): grouped queries, a vocabulary four times as large, longer waves."""
+    """Llama 3 8B (arXiv:2407.21783): grouped queries, a vocabulary four times as large, longer wavelengths."""
     position, mlp = Rotary(theta=500_000.0), Gated(hidden=14_336)
     model = llama(dim=4096, depth=32, heads=32, kv_heads=8, mlp=mlp, position=position, tied=False, eps=1e-5)
     return architecture(model, vocab=128_256)
 
 
 def llama_3_2_1b() -> Plain:
-    """Llama 3.2 1B: tied, and stretched to 131,072 tokens."""
+    """Llama 3.2 1B: tied embeddings, and positions scaled to 131,072 tokens."""
     position, mlp = Rotary(theta=500_000.0, scaling=Llama3Scaling(factor=32.0, trained=8192)), Gated(hidden=8192)
     model = llama(dim=2048, depth=16, heads=32, kv_heads=8, mlp=mlp, position=position, tied=True, eps=1e-5)
     return architecture(model, vocab=128_256)
@@ -108,7 +108,7 @@ def mixtral_8x7b() -> Plain:
 def gemma(
     *, dim: int, depth: int, hidden: int, pattern: tuple[AttentionConfig, ...], logit_cap: float | None
 ) -> TransformerConfig:
-    """Norms on both sides of a sublayer, GeGLU, embeddings times sqrt(D); layers with a window and without."""
+    """Gemma's shape: norms on both sides of a sublayer, GeGLU, embeddings times sqrt(D), local and global layers."""
     norm = ZeroCenteredRmsNorm()
     mlp = Gated(hidden=hidden, activation="gelu_tanh")
     blocks = tuple(BlockConfig(mixer=mixer, mlp=mlp, norm=norm, placement="sandwich") for mixer in pattern)
@@ -135,7 +135,7 @@ def gemma_2_2b() -> Plain:
 
 
 def gemma_3_1b() -> Plain:
-    """Gemma 3 1B (arXiv:2503.19786): five layers that see 512 tokens for each that sees all, with longer waves."""
+    """Gemma 3 1B (arXiv:2503.19786): five local layers of 512 tokens for each global one, with longer wavelengths."""
 
     def attention(visibility: Causal, theta: float) -> AttentionConfig:
         scorer, norm = ScaledDot(scale=256**-0.5), ZeroCenteredRmsNorm()

@@ -1,4 +1,4 @@
-"""What a preset is: plain data that a run file is laid over, so that any line of it can be changed by itself."""
+"""Form of a preset: plain data that a run file is merged over, so that each value can be changed by itself."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ Plain = dict[str, Any]
 
 
 def architecture(model: ModelConfig, *, vocab: int | None = None) -> Plain:
-    """A published model without a recipe. The size of its vocabulary stands with the tokenizer, since what is trained
-    here has one of its own, with its own special ids."""
+    """Return the preset of a published model without a recipe.
+
+    The vocabulary's size is under the tokenizer, since a model trained here has its own, with its own special ids.
+    """
     return {"model": to_dict(model)} | ({} if vocab is None else {"tokenizer": {"kind": "bpe", "vocab": vocab}})

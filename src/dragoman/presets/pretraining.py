@@ -1,4 +1,4 @@
-"""Small models that learn from text alone, to be fine-tuned later: an encoder, and one that reads and writes."""
+"""Small models to pretrain on plain text and fine-tune later: an encoder and an encoder-decoder."""
 
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
@@ -30,7 +30,7 @@ def _recipe(task: Plain, model: Plain) -> Plain:
 
 
 def encoder_small() -> Plain:
-    """BERT's task (arXiv:1810.04805) for the encoder of classifier-small; an evening on a laptop."""
+    """Masked language model (BERT, arXiv:1810.04805) with the encoder of classifier-small; an evening on a laptop."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=4, position=Rotary(), visibility=Full(), dropout=0.1),
         mlp=Gated(hidden=344, dropout=0.1),
@@ -48,6 +48,6 @@ def encoder_small() -> Plain:
 
 
 def denoiser_small() -> Plain:
-    """T5's task (arXiv:1910.10683) for the model of transformer-small; an evening on a laptop."""
+    """Denoising (T5, arXiv:1910.10683) for the model of transformer-small; an evening on a laptop."""
     model = rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.1)
     return _recipe({"kind": "denoising", "context": 128}, to_dict(model))

@@ -1,4 +1,4 @@
-"""Small models that read and write nothing, with recipes, for one's own data on one's own machine."""
+"""Small encoder models with recipes, for your own data on your own machine."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def reader(
     dropout: float,
     position: RelativePosition = Rotary(),  # noqa: B008 (frozen)
 ) -> EncoderConfig:
-    """Pre-norm RMSNorm, SwiGLU, no biases, four heads."""
+    """Encoder with pre-norm RMSNorm, SwiGLU, four heads and no biases."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=4, position=position, visibility=Full(), dropout=dropout),
         mlp=Gated(hidden=hidden, dropout=dropout),
@@ -95,8 +95,8 @@ def tagger_small() -> Plain:
 
 
 def reader_small() -> Plain:
-    """Answers to questions as spans of a text, for some ten thousand questions or more; better to begin with the
-    weights of an encoder that has read more text."""
+    """Question answering by spans of a text, for some ten thousand questions or more; best started from a pretrained
+    encoder."""
     inputs = TokenInput(scale=True, dropout=0.1, types=2)
     model = reader(inputs, SpansHead(dropout=0.1), dim=128, depth=4, hidden=344, dropout=0.1)
     return recipe({"kind": "question_answering"}, model, vocab=8000, epochs=6, tokens=4096)
@@ -116,18 +116,18 @@ def vit_tiny() -> Plain:
     return recipe({"kind": "classification", "label_smoothing": 0.1}, model, epochs=60, every=200)
 
 
-# ---- what belongs together --------------------------------------------------------------------------
+# ---- two towers -------------------------------------------------------------------------------------
 
 
 def towers_small() -> Plain:
-    """Two texts that belong together, such as a sentence and its translation: one tower for both."""
+    """One tower for pairs of texts that belong together, such as a sentence and its translation."""
     inputs = TokenInput(scale=True, dropout=0.1)
     model = reader(inputs, SentenceHead(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)
     return recipe({"kind": "contrastive"}, TwoTowersConfig(first=model), vocab=8000, epochs=6, tokens=4096)
 
 
 def clip_tiny() -> Plain:
-    """Captions with images of 32 x 32 pixels."""
+    """Two towers for captions and images of 32 x 32 pixels."""
     inputs = TokenInput(scale=True, dropout=0.1)
     images = PatchInput(size=(32, 32), patch=4, channels=3, class_token=False, dropout=0.1)
     texts = reader(inputs, SentenceHead(pooling=Mean(), size=128), dim=128, depth=2, hidden=344, dropout=0.1)

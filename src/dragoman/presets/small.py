@@ -18,8 +18,8 @@ from dragoman.presets.plain import Plain
 # ---- language models --------------------------------------------------------------------------------
 
 
-def modern(*, dim: int, depth: int, heads: int, hidden: int, dropout: float) -> TransformerConfig:
-    """Pre-norm RMSNorm, rotary positions, SwiGLU, no biases."""
+def llama_style(*, dim: int, depth: int, heads: int, hidden: int, dropout: float) -> TransformerConfig:
+    """LLaMA's shape: pre-norm RMSNorm, rotary positions, SwiGLU, no biases."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=heads, position=Rotary(), visibility=Causal()),
         mlp=Gated(hidden=hidden),
@@ -35,7 +35,7 @@ def modern(*, dim: int, depth: int, heads: int, hidden: int, dropout: float) -> 
     )
 
 
-def of_2019(*, dim: int, depth: int, heads: int, length: int, dropout: float) -> TransformerConfig:
+def gpt2_style(*, dim: int, depth: int, heads: int, length: int, dropout: float) -> TransformerConfig:
     """GPT-2's shape: pre-norm LayerNorm, learned positions, GELU, biases (Radford et al. 2019)."""
     block = BlockConfig(
         mixer=AttentionConfig(heads=heads, visibility=Causal(), bias=True),
@@ -76,19 +76,19 @@ def _cosine(peak: float, warmup: int) -> Plain:
 
 def lm_small() -> Plain:
     """A language model for some megabytes of text; an evening on a laptop."""
-    model = modern(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
+    model = llama_style(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
     return _language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_falling(2e-3, 300))
 
 
 def lm_small_2019() -> Plain:
     """lm-small as it would have been built in 2019, with as many parameters."""
-    model = of_2019(dim=256, depth=6, heads=4, length=256, dropout=0.1)
+    model = gpt2_style(dim=256, depth=6, heads=4, length=256, dropout=0.1)
     return _language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_cosine(6e-4, 300))
 
 
 def lm_hybrid_small() -> Plain:
     """lm-small with two short convolutions for each layer of attention, as in LFM2 (arXiv:2511.23404)."""
-    model = modern(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
+    model = llama_style(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
     (attention,) = model.decoder.pattern
     convolution = dataclasses.replace(attention, mixer=ShortConvolution())
     decoder = dataclasses.replace(model.decoder, pattern=(convolution, convolution, attention))
@@ -98,11 +98,11 @@ def lm_hybrid_small() -> Plain:
 
 def lm_tiny() -> Plain:
     """A language model for a book or some minutes."""
-    model = modern(dim=128, depth=4, heads=4, hidden=348, dropout=0.0)
+    model = llama_style(dim=128, depth=4, heads=4, hidden=348, dropout=0.0)
     return _language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_falling(3e-3, 100))
 
 
 def lm_tiny_2019() -> Plain:
     """lm-tiny as it would have been built in 2019, with as many parameters."""
-    model = of_2019(dim=128, depth=4, heads=4, length=64, dropout=0.0)
+    model = gpt2_style(dim=128, depth=4, heads=4, length=64, dropout=0.0)
     return _language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_cosine(1e-3, 100))

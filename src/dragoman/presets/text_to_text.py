@@ -1,4 +1,4 @@
-"""Published models that turn one text into another."""
+"""Published text-to-text models, encoder-decoder."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from dragoman.presets.plain import Plain, architecture
 
 
 def t5(*, dim: int, depth: int, heads: int, mlp: FeedForward | Gated, tied: bool) -> TransformerConfig:
-    """A bias for each distance in place of positions, scores that are not scaled (Raffel et al., arXiv:1910.10683)."""
+    """T5's shape: relative biases instead of positions, and unscaled scores (Raffel et al., arXiv:1910.10683)."""
 
     def attention(**options: Any) -> AttentionConfig:
         return AttentionConfig(heads=heads, head_dim=64, scorer=Dot(), dropout=0.1, **options)
@@ -91,7 +91,7 @@ def bart_base() -> Plain:
 
 
 def marian() -> Plain:
-    """What OPUS-MT trained for a thousand pairs of languages (Tiedemann & Thottingal 2020), here with the vocabulary of
+    """OPUS-MT's Marian models of a thousand language pairs (Tiedemann & Thottingal 2020), here with the vocabulary of
     English to German: Swish, all sines before all cosines."""
     more = {"position": Sinusoidal(layout="halves"), "scale_embedding": True}
     model = post_norm(dim=512, depth=6, heads=8, hidden=2048, activation="silu", **more)

@@ -1,4 +1,4 @@
-"""Transformers that translate, of 2017 and of today, with recipes to train them; and their decoders alone."""
+"""Translation models of 2017 and of today with training recipes, and their decoders as language models."""
 
 import dataclasses
 from typing import Any
@@ -54,7 +54,7 @@ def rewritten2026(
     encoder_depth: int | None = None,
     dropout: float = 0.1,
 ) -> TransformerConfig:
-    """The same after nine years: pre-norm RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases."""
+    """Today's translation Transformer: pre-norm RMSNorm, rotary positions, SwiGLU, grouped queries, no biases."""
 
     def block(*, decoder: bool) -> BlockConfig:
         def attention(**options: Any) -> AttentionConfig:
@@ -82,7 +82,7 @@ def rewritten2026(
 
 
 def decoder_only(model: TransformerConfig) -> TransformerConfig:
-    """The decoder by itself: a language model."""
+    """Return the decoder of ``model`` as a language model."""
     pattern = tuple(dataclasses.replace(block, cross=None) for block in model.decoder.pattern)
     return dataclasses.replace(model, encoder=None, decoder=dataclasses.replace(model.decoder, pattern=pattern))
 
@@ -91,8 +91,8 @@ def decoder_only(model: TransformerConfig) -> TransformerConfig:
 
 
 def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:
-    """Sections 5.1 to 5.4: byte-pair encoding shared by both languages, Adam, Noam, label smoothing, no clipping, about
-    25,000 source and 25,000 target tokens a batch."""
+    """Recipe of 2017, sections 5.1 to 5.4: byte-pair encoding shared by both languages, Adam, Noam, label smoothing, no
+    clipping, about 25,000 source and 25,000 target tokens a batch."""
     return {
         "task": {"kind": "translation", "label_smoothing": 0.1},
         "tokenizer": {"kind": "bpe", "vocab": 37_000},
@@ -118,7 +118,7 @@ def _recipe2026(
     batch_tokens: int,
     accumulate: int = 1,
 ) -> Plain:
-    """AdamW held at its peak and brought down at the end, clipped gradients, averaged weights."""
+    """Recipe of today: AdamW with a constant and then a decaying rate, clipped gradients, averaged weights."""
     return {
         "task": {"kind": "translation", "label_smoothing": 0.1},
         "tokenizer": {"kind": "bpe", "vocab": vocab},
@@ -146,31 +146,32 @@ def transformer_big() -> Plain:
 
 
 def transformer_2026() -> Plain:
-    """The size of the base model, every part replaced by what came after it."""
+    """Base model's size with every part replaced by its successor."""
     model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=6)
     return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
 
 
 def transformer_small() -> Plain:
-    """For some ten thousand to some hundred thousand pairs; an evening on a laptop."""
+    """Small model for ten thousand to some hundred thousand pairs; an evening on a laptop."""
     model = rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2)
     return _recipe2026(model, vocab=8000, peak=2e-3, steps=10_000, warmup=500, batch_tokens=4096)
 
 
 def transformer_tiny() -> Plain:
-    """For some thousand pairs, or some minutes: small batches, because so short a training lacks steps, not tokens."""
+    """Tiny model for some thousand pairs, or some minutes: small batches, as a short training lacks steps, not
+    tokens."""
     model = rewritten2026(dim=128, heads=4, kv_heads=2, hidden=384, depth=3, dropout=0.1)
     return _recipe2026(model, vocab=4000, peak=3e-3, steps=6000, warmup=300, batch_tokens=1024)
 
 
 def transformer_fast() -> Plain:
-    """For fast translation (arXiv:2006.10369): twelve layers where a text is read at once, one where it is written
-    token by token."""
+    """Model for fast translation (arXiv:2006.10369): twelve encoder layers, which run once, and one decoder layer,
+    which runs for every token."""
     model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=1, encoder_depth=12)
     return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
 
 
-# ---- decoders alone -------------------------------------------------------------------------------
+# ---- decoder-only ---------------------------------------------------------------------------------
 
 
 def transformer_base_lm() -> Plain:

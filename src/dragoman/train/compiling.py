@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.data.packing import TextBatch
 from dragoman.errors import ConfigError
-from dragoman.machine import compiler_said
+from dragoman.machine import compiler_message
 from dragoman.model.moe import Mixture
 from dragoman.model.positions.rotary import DynamicNtkScaling
 from dragoman.model.positions.tokens import Frames
@@ -87,7 +87,7 @@ class Compiled(Uncompiled):
         except (RuntimeError, ImportError, OSError) as error:  # torch raises these
             if is_out_of_memory(error):
                 raise
-            reason = compiler_said(error)
+            reason = compiler_message(error)
             raise ConfigError(f"train.compile: torch cannot compile this model here ({reason}): use off") from error
         yield Notice(f"compiled in {time.perf_counter() - began:.0f} s")
 

@@ -22,7 +22,15 @@ from dragoman.data.noise import Noise, NoNoise
 from dragoman.data.order import Order, Shuffled
 from dragoman.data.tasks import ContrastiveTask, DenoisingTask, LanguageModellingTask, Task, TranslationTask
 from dragoman.errors import ConfigError
-from dragoman.machine import Device, Precision, Products, choose_device, choose_precision, choose_products, spelt_out
+from dragoman.machine import (
+    Device,
+    Precision,
+    Products,
+    choose_device,
+    choose_precision,
+    choose_products,
+    full_dtype_name,
+)
 from dragoman.migrations import renamed, renamed_assignment
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
@@ -116,7 +124,7 @@ class TrainConfig:
     """Batches whose gradients are summed before each step, for large batches in little memory."""
     clip: PositiveFloat | None = 1.0
     """Largest gradient norm; None for no limit."""
-    precision: Annotated[Precision, BeforeValidator(spelt_out)] = "auto"
+    precision: Annotated[Precision, BeforeValidator(full_dtype_name)] = "auto"
     """auto: bfloat16 where the machine multiplies it faster, else float32. Weights are float32 in any case."""
     products: Products = "auto"
     """Implementation of float32 matrix products on a CPU: torch's own or oneDNN's, which differ in the last bits. auto:

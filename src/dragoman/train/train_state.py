@@ -10,7 +10,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.machine import autocast, keep_memory
 from dragoman.migrations import Content
 from dragoman.model.linear import multiply_by
-from dragoman.model.lora import learned
+from dragoman.model.lora import trainable_weights
 from dragoman.model.tower import Tower
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
@@ -66,7 +66,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the parts of a checkpoint. All processes must call this at the same step."""
-        parts = {"model": learned(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
+        parts = {"model": trainable_weights(self.model), "optimizer": state_tensors(self.optimizer, self.model)}
         if self.average:
             parts["average"] = self.average.tensors(self.model)
         return {part: self.exchange.full(self.model, tensors) for part, tensors in parts.items()}

@@ -14,7 +14,7 @@ from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.interchange.importing import ORIGIN, origin_vocabulary
 from dragoman.interchange.vocabulary import share_beginning
-from dragoman.model.lora import Lora, learned
+from dragoman.model.lora import Lora, trainable_weights
 from dragoman.model.names import check_patterns, matches
 from dragoman.text.tokens.extension import Kept, VocabularyConfig, decompose_new_entries
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ class WarmStart:
         if (vocabulary := origin_vocabulary(run)) and vocabulary.bos is None:
             share_beginning(model, vocabulary)
         if new_run and self.lora:
-            own = learned(model)
+            own = trainable_weights(model)
             run.write_base({name: value for name, value in model.state_dict().items() if name not in own})
 
     @torch.no_grad()

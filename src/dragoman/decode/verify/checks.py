@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from dragoman.errors import ConfigError
-from dragoman.machine import compiler_said
+from dragoman.machine import compiler_message
 from dragoman.model.attention import Attention
 
 S = TypeVar("S")
@@ -170,4 +170,4 @@ def compiling(wanted: bool) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ImportError, OSError) as error:  # torch raises these where it cannot compile
-        raise ConfigError(compiler_said(error)) from None
+        raise ConfigError(compiler_message(error)) from None

@@ -290,8 +290,8 @@ class WritingVerifier(Verifier):
 
     def is_exact(self, text: str) -> bool:
         chosen = parse_cache(text)
-        sees_as_much = not isinstance(self.model, Transformer) or self.model.decoder.sees_as_much(chosen)
-        return chosen.storage.is_exact(self.dtype) and sees_as_much
+        sees_as_trained = not isinstance(self.model, Transformer) or self.model.decoder.sees_as_trained(chosen)
+        return chosen.storage.is_exact(self.dtype) and sees_as_trained
 
 
 def log_prob_difference(wanted: Sequence[float], got: Sequence[float]) -> float:

@@ -1,1 +1,1 @@
-"""What attention layers keep while decoding: any storage in any layout. Read ``cache.py`` first."""
+"""Caches of keys and values while decoding: any storage in any layout. Read ``cache.py`` first."""

@@ -1,8 +1,8 @@
-"""What attention layers keep while decoding: numbers in some precision (``storage.py``), laid out in some way.
+"""Choice of the cache of keys and values: an arrangement (``layout.py``, ``paged.py``) and a storage (``storage.py``).
 
 Any arrangement goes with any storage: ``Cache(arrangement=Paged(tokens=16), storage=Int8())``, or ``paged:16+int8``.
 
-B batch, G key/value heads, T length, C channels of one head, K tokens remembered.
+B batch, G key/value heads, T length, C channels of one head, K cached tokens.
 """
 
 import dataclasses
@@ -16,23 +16,25 @@ from torch import Tensor
 
 from dragoman.config import OneOf, choices, config, from_dict, kind_of, unknown
 from dragoman.errors import ConfigError
-from dragoman.machine import spelt_out
+from dragoman.machine import full_dtype_name
 from dragoman.model.caches.layout import GrowingLayout, MemoryLayout, PreallocatedLayout
 from dragoman.model.caches.paged import PagedLayout, PagePool
 from dragoman.model.caches.state import KVPolicy, KVState, LayerState
 from dragoman.model.caches.storage import KV, AnyStorage, Storage, Stored, Unchanged
 from dragoman.model.masks.visibility import Visibility
 
-# ---- the choices ----------------------------------------------------------------------------------
+# ---- configurations -------------------------------------------------------------------------------
 
 
 class CacheLayout(ABC):
+    """Base of the arrangements."""
+
     examples: tuple[str, ...] | None = None
-    """Lines with which ``dragoman verify`` asks a model: with numbers that make a buffer or a page end elsewhere. None
-    for the name alone."""
+    """Caches that ``dragoman verify`` tests, with sizes that move the ends of buffers and pages; None for the name
+    alone."""
 
     def restricted(self, visibility: Visibility) -> Visibility:
-        """What tokens see of what their layer would let them see: as a rule, all of it."""
+        """Return the visibility that this cache leaves of the layer's own; the default is all of it."""
         return visibility
 
     @abstractmethod
@@ -41,7 +43,7 @@ class CacheLayout(ABC):
 
 @config
 class Growing(CacheLayout):
-    """Concatenate: the obvious way, and the reference for the others."""
+    """Concatenate at each step: the simplest cache, and the reference for the others."""
 
     examples = ()  # the others are compared with it
 
@@ -51,10 +53,10 @@ class Growing(CacheLayout):
 
 @config
 class Preallocated(CacheLayout):
-    """Room to spare, written in place; when it is full, twice as much."""
+    """Write in place into a buffer that doubles when it is full."""
 
     tokens: PositiveInt = 32
-    """Room at first."""
+    """Initial capacity in tokens."""
 
     examples = ("preallocated", "preallocated:1")
 
@@ -64,12 +66,16 @@ class Preallocated(CacheLayout):
 
 @config
 class Window(CacheLayout):
-    """Forget all but the last ``tokens`` and the first ``sinks`` (StreamingLLM, arXiv:2309.17453): memory and time no
-    longer grow. To a layer that was trained to see further it is an approximation. Positions stay those of the text."""
+    """Keep only the last ``tokens`` and the first ``sinks`` (StreamingLLM, arXiv:2309.17453).
+
+    Memory and time no longer grow with the text. It is an approximation for layers trained to see further. Positions
+    stay those of the text.
+    """
 
     tokens: PositiveInt
-    """Tokens visible, the current one included."""
+    """Number of visible tokens, including the current one."""
     sinks: NonNegativeInt = 4
+    """Number of first tokens that stay visible."""
 
     examples = ("window:32:4",)
 
@@ -88,11 +94,11 @@ class Window(CacheLayout):
 
 @config
 class Paged(CacheLayout):
-    """Pages that rows share until they part (vLLM, arXiv:2309.06180): beams store a common past once, and reordering
-    them moves no data."""
+    """Pages that rows share until they diverge (vLLM, arXiv:2309.06180): beams store a common prefix once, and
+    reordering them moves no data."""
 
     tokens: PositiveInt = 16
-    """Of one page."""
+    """Tokens in a page."""
 
     examples = ("paged:16", "paged:3", "paged:16+int8")
 
@@ -105,7 +111,7 @@ AnyCacheLayout = Annotated[Growing | Preallocated | Window | Paged, OneOf()]
 
 @config
 class Cache(KVPolicy):
-    """The fastest exact one unless told otherwise; see benchmarks/caches.py."""
+    """Cache of keys and values; the default is the fastest exact one, as measured in benchmarks/caches.py."""
 
     arrangement: AnyCacheLayout = Preallocated()
     storage: AnyStorage = Unchanged()
@@ -116,21 +122,22 @@ class Cache(KVPolicy):
     def new_state(self, visibility: Visibility) -> "KVCache":
         return KVCache(self.storage, self.arrangement.build())
 
-    def keep(self, kv: KV) -> Stored:
+    def store(self, kv: KV) -> Stored:
         return Stored.of(kv, self.storage)
 
     def __str__(self) -> str:
-        """As ``parse_cache`` reads it."""
+        """Return the cache as text for ``parse_cache``."""
         numbers = [str(getattr(self.arrangement, f.name)) for f in dataclasses.fields(self.arrangement)[1:]]
         laid = ":".join([kind_of(type(self.arrangement)), *numbers])
         return laid if isinstance(self.storage, Unchanged) else f"{laid}+{kind_of(type(self.storage))}"
 
 
 DEFAULT = Cache()
+"""Cache used where none is named."""
 
 
 class SharedPages(KVPolicy):
-    """Every layer and every state draws from one pool, which outlives them; for layers of like heads and channels."""
+    """Paged caches of all layers and states in one pool, which outlives them; heads and channels must be equal."""
 
     def __init__(self, pool: PagePool, storage: Storage):
         self.pool, self.storage = pool, storage
@@ -138,7 +145,7 @@ class SharedPages(KVPolicy):
     def new_state(self, visibility: Visibility) -> "KVCache":
         return KVCache(self.storage, PagedLayout(self.pool, private=False))
 
-    def keep(self, kv: KV) -> Stored:
+    def store(self, kv: KV) -> Stored:
         return Stored.of(kv, self.storage)
 
 
@@ -151,21 +158,21 @@ _CHOICES = {
 
 
 def examples() -> list[str]:
-    """List caches that together name every choice, but for the reference: what a model is to be asked with."""
+    """List caches that together cover every choice except the reference, for ``dragoman verify``."""
     known = [choice for named in _CHOICES.values() for choice in named.items()]
     return [line for kind, choice in known for line in ((kind,) if choice.examples is None else choice.examples)]
 
 
 def parse_cache(text: str) -> Cache:
-    """``paged:16+int8``: an arrangement with its numbers, a storage, or both, joined by +.
+    """Parse a cache such as ``paged:16+int8``: an arrangement with its sizes, a storage, or both, joined by +.
 
     Raises:
-        ConfigError: a name that is not known, or numbers that do not fit.
+        ConfigError: an unknown name, or sizes that do not fit.
     """
     found = {}
     for piece in text.strip().split("+"):
         name, *numbers = piece.strip().split(":")
-        name = spelt_out(name)
+        name = full_dtype_name(name)
         slot = next((slot for slot, known in _CHOICES.items() if name in known), None)
         if slot is None:
             raise ConfigError(unknown("cache", name, itertools.chain(*_CHOICES.values())))
@@ -187,7 +194,8 @@ def _numbered(name: str, choice: type, numbers: list[str]) -> Any:
 
 
 class KVCache(KVState):
-    """Everything that is read was stored, the newest tokens too: an answer never depends on the pieces it came in."""
+    """Cache of one layer. Even the newest keys are read as stored, so that outputs do not depend on the chunks in which
+    a text is read."""
 
     def __init__(self, storage: Storage, layout: MemoryLayout):
         self.storage, self.layout = storage, layout

@@ -1,9 +1,9 @@
-"""Where remembered numbers lie in memory.
+"""Layout of cached keys and values in memory.
 
-A layout holds the parts of ``storage.py``, whatever they are, with time in front: (T, B, G, numbers). What a batch has
-seen is then one piece of memory, to which a step adds at the end, and of which rows are picked in one pass.
+A layout holds the parts of ``storage.py`` with time first: (T, B, G, numbers). The cache of a batch is then one block
+of memory: a step appends at its end, and rows are selected in one pass.
 
-B batch, G key/value heads, T length, K tokens remembered, R rows.
+B batch, G key/value heads, T length, K cached tokens, R rows.
 """
 
 from abc import ABC, abstractmethod
@@ -17,35 +17,37 @@ from dragoman.model.caches.storage import Parts
 
 
 class MemoryLayout(ABC):
+    """Interface of the layouts."""
+
     @abstractmethod
     def extend(self, new: Parts, retained: Int[Tensor, " K"] | None) -> Parts:
-        """Remember ``new``; return all there is, ``new`` at its end. Only the columns ``retained`` of it are asked for
-        again; None: all of them."""
+        """Append ``new`` and return everything, ``new`` at its end; keep only the columns ``retained`` (None for
+        all)."""
 
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None: ...
 
     @abstractmethod
     def forget(self, retained: Int[Tensor, " K"]) -> None:
-        """All columns but these."""
+        """Drop all columns except ``retained``."""
 
     @abstractmethod
     def join(self, other: "MemoryLayout") -> None:
-        """Take in the rows of ``other``, behind these; the last columns of both become one, and zeros stand where one
-        had none."""
+        """Append the rows of ``other``; both are aligned at the last column, and the shorter one is padded with
+        zeros in front."""
 
     @abstractmethod
     def rewind(self, tokens: int) -> None:
-        """Forget the newest."""
+        """Drop the newest ``tokens`` columns."""
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Everything held: what is not in use yet, and what says where things are, too."""
+        """Bytes held, including unused capacity and tables."""
 
 
 class GrowingLayout(MemoryLayout):
-    """Concatenate, and forget what is out of sight. The obvious implementation, and the reference for the others."""
+    """Concatenate at each step: the simplest implementation, and the reference for the others."""
 
     def __init__(self) -> None:
         self.parts: Parts | None = None
@@ -81,22 +83,22 @@ class GrowingLayout(MemoryLayout):
 
 
 class PreallocatedLayout(MemoryLayout):
-    """Room to spare, written in place. Rows are moved when the next tokens come, however often they were reordered.
+    """Buffer written in place. Rows are copied once, when the next tokens come, however often they were reordered.
 
-    It holds numbers, not their gradients.
+    It does not carry gradients.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room, self.length = room, 0
+    def __init__(self, initial_capacity: int) -> None:
+        self.initial_capacity, self.length = initial_capacity, 0
         self.parts: Parts | None = None
-        self.rows: Tensor | None = None  # where each row is to be found
+        self.row_index: Tensor | None = None  # index in ``parts`` of each row; None: in order
 
     def extend(self, new: Parts, retained: Tensor | None) -> Parts:
         start, end = self.length, self.length + len(new[0])
         if self.parts is None:
             self.parts = tuple(self.empty(part, end, part.shape[1]) for part in new)
-        elif self.rows is not None or end > len(self.parts[0]):
-            self.parts, self.rows = tuple(self.moved(part, end) for part in self.parts), None
+        elif self.row_index is not None or end > len(self.parts[0]):
+            self.parts, self.row_index = tuple(self.grown(part, end) for part in self.parts), None
         for part, fresh in zip(self.parts, new, strict=True):
             part[start:end] = fresh.detach()
         seen, self.length = tuple(part[:end] for part in self.parts), end
@@ -111,22 +113,23 @@ class PreallocatedLayout(MemoryLayout):
 
     @property
     def count(self) -> int:
+        """Number of rows."""
         assert self.parts is not None
-        return self.parts[0].shape[1] if self.rows is None else len(self.rows)
+        return self.parts[0].shape[1] if self.row_index is None else len(self.row_index)
 
-    def moved(self, part: Tensor, needed: int) -> Tensor:
+    def grown(self, part: Tensor, needed: int) -> Tensor:
         to = self.empty(part, needed, self.count)
-        self.move(part, to[: self.length])
+        self.copy_rows(part, to[: self.length])
         return to
 
-    def move(self, part: Tensor, to: Tensor) -> None:
-        """Every row, from where it is to be found."""
-        if self.rows is None:
+    def copy_rows(self, part: Tensor, to: Tensor) -> None:
+        """Copy every row of ``part`` to ``to``, in the order of ``row_index``."""
+        if self.row_index is None:
             to.copy_(part[: self.length])
         elif to.is_contiguous():
-            torch.index_select(part[: self.length], 1, self.rows, out=to)
+            torch.index_select(part[: self.length], 1, self.row_index, out=to)
         else:
-            to.copy_(part[: self.length].index_select(1, self.rows))
+            to.copy_(part[: self.length].index_select(1, self.row_index))
 
     def with_columns(self, part: Tensor, chosen: Int[Tensor, " K"]) -> Tensor:
         to = self.empty(part, len(chosen) + 1, part.shape[1])  # with room for the next token
@@ -134,32 +137,34 @@ class PreallocatedLayout(MemoryLayout):
         return to
 
     def empty(self, like: Tensor, needed: int, rows: int) -> Tensor:
-        room = self.room
-        while room < needed:
-            room *= 2
-        return like.new_empty(room, rows, *like.shape[2:])
+        initial_capacity = self.initial_capacity
+        while initial_capacity < needed:
+            initial_capacity *= 2
+        return like.new_empty(initial_capacity, rows, *like.shape[2:])
 
     def reorder(self, rows: Tensor) -> None:
         if self.parts is not None:
-            self.rows = rows if self.rows is None else self.rows.index_select(0, rows)
+            self.row_index = rows if self.row_index is None else self.row_index.index_select(0, rows)
 
     def join(self, other: MemoryLayout) -> None:
         assert isinstance(other, PreallocatedLayout)
         assert self.parts is not None and other.parts is not None
         length, both = max(self.length, other.length), (self, other)
-        rows = [buffers.count for buffers in both]
+        rows = [layout.count for layout in both]
         parts = []
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             to = self.empty(mine, length + 1, sum(rows))
-            for buffers, part, of in zip(both, (mine, theirs), to[:length].split(rows, dim=1), strict=True):
-                of[: length - buffers.length] = 0
-                buffers.move(part, of[length - buffers.length :])
+            for layout, part, of in zip(both, (mine, theirs), to[:length].split(rows, dim=1), strict=True):
+                of[: length - layout.length] = 0
+                layout.copy_rows(part, of[length - layout.length :])
             parts.append(to)
-        self.parts, self.length, self.rows = tuple(parts), length, None
+        self.parts, self.length, self.row_index = tuple(parts), length, None
 
     def rewind(self, tokens: int) -> None:
         self.length -= tokens
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for part in (*(self.parts or ()), *((self.rows,) if self.rows is not None else ())))
+        return sum(
+            part.nbytes for part in (*(self.parts or ()), *((self.row_index,) if self.row_index is not None else ()))
+        )

@@ -1,9 +1,9 @@
-"""Pages of tokens: rows hold lists of pages, not tokens (vLLM, arXiv:2309.06180).
+"""Paged layout: rows hold lists of pages instead of tokens (vLLM, arXiv:2309.06180).
 
-Rows with a common past, as the beams of a search have, share its pages; who writes to a shared page copies it first.
-Reordering rows therefore changes a small table and moves nothing.
+Rows with a common prefix, such as the beams of a search, share its pages; a shared page is copied before it is written
+to. Reordering rows therefore changes a small table and moves no data.
 
-R rows, T length, K tokens remembered, P pages of a row, n tokens of a page.
+R rows, T length, K cached tokens, P pages of a row, n tokens of a page.
 """
 
 import torch
@@ -15,51 +15,54 @@ from dragoman.model.caches.storage import Parts
 
 
 class PagePool:
-    """Pages, and how many users each has. Several states may draw from one, if they remember the like."""
+    """Pages with reference counts. Several states may share a pool if their heads, channels and precision are
+    equal."""
 
     def __init__(self, tokens: int):
         self.tokens = tokens
         self.parts: Parts = ()  # each (pages x n, G, numbers)
-        self.users = torch.zeros(0, dtype=torch.int64)
+        self.reference_counts = torch.zeros(0, dtype=torch.int64)
 
     @property
     def used(self) -> int:
-        """Pages that someone uses."""
-        return int((self.users > 0).sum())
+        """Number of pages in use."""
+        return int((self.reference_counts > 0).sum())
 
     @property
     def nbytes(self) -> int:
-        return self.users.nbytes + sum(part.nbytes for part in self.parts)
+        return self.reference_counts.nbytes + sum(part.nbytes for part in self.parts)
 
     @property
     def page_nbytes(self) -> int:
-        return self.nbytes // max(len(self.users), 1)
+        return self.nbytes // max(len(self.reference_counts), 1)
 
-    def take(self, count: int, like: Parts) -> Int[Tensor, " P"]:
-        """Pages nobody uses, for one user each; ``like`` says what is to be written there, (T, R, G, numbers)."""
-        free = (self.users == 0).nonzero().squeeze(1)
+    def allocate(self, count: int, like: Parts) -> Int[Tensor, " P"]:
+        """Allocate ``count`` pages with reference count 1; ``like`` gives their shape and type, (T, R, G, numbers)."""
+        free = (self.reference_counts == 0).nonzero().squeeze(1)
         if len(free) < count:
-            self.grow(max(len(self.users), count - len(free)), like)
-            return self.take(count, like)
-        self.users[free[:count]] = 1
+            self.grow(max(len(self.reference_counts), count - len(free)), like)
+            return self.allocate(count, like)
+        self.reference_counts[free[:count]] = 1
         return free[:count]
 
     def grow(self, pages: int, like: Parts) -> None:
         old = self.parts or tuple(part.new_empty(0, *part.shape[2:]) for part in like)
         fits = [(a.shape[1:], a.dtype) == (b.shape[2:], b.dtype) for a, b in zip(old, like, strict=True)]
         assert all(fits), "states that share pages must remember the same: equal heads, channels and precision"
-        self.users = torch.cat([self.users.to(like[0].device), self.users.new_zeros(pages, device=like[0].device)])
+        self.reference_counts = torch.cat(
+            [self.reference_counts.to(like[0].device), self.reference_counts.new_zeros(pages, device=like[0].device)]
+        )
         self.parts = tuple(torch.cat([part, part.new_empty(pages * self.tokens, *part.shape[1:])]) for part in old)
 
-    def change(self, more: Int[Tensor, "..."], less: Int[Tensor, "..."]) -> None:
-        """Each mention in ``more`` is one more user of a page, each in ``less`` one less."""
-        more, less = (torch.bincount(pages.flatten(), minlength=len(self.users)) for pages in (more, less))
-        self.users = self.users + more - less
+    def update_counts(self, more: Int[Tensor, "..."], less: Int[Tensor, "..."]) -> None:
+        """Increment the reference count of a page for each mention in ``more``, decrement it for each in ``less``."""
+        more, less = (torch.bincount(pages.flatten(), minlength=len(self.reference_counts)) for pages in (more, less))
+        self.reference_counts = self.reference_counts + more - less
 
     def copy(self, pages: Int[Tensor, " P"], to: Int[Tensor, " P"]) -> None:
         for part in self.parts:
-            whole = part.view(-1, self.tokens, *part.shape[1:])
-            whole[to] = whole[pages]
+            pages_of_part = part.view(-1, self.tokens, *part.shape[1:])
+            pages_of_part[to] = pages_of_part[pages]
 
     def clear(self, pages: Int[Tensor, " P"]) -> None:
         for part in self.parts:
@@ -74,24 +77,26 @@ class PagePool:
 
 
 class PagedLayout(MemoryLayout):
-    """The page table of some rows. What it uses goes back to the pool when the state is dropped.
+    """Page table of a batch's rows. Its pages return to the pool when the state is deleted.
 
-    It holds numbers, not their gradients.
+    It does not carry gradients.
     """
 
     def __init__(self, pool: PagePool, *, private: bool):
         self.pool, self.private = pool, private
         self.table: Tensor | None = None  # (R, P)
-        self.columns = torch.zeros(0, dtype=torch.int64)  # (K,): the place in its row's pages of each token remembered
-        self.end = 0  # place of the next one
+        self.columns = torch.zeros(0, dtype=torch.int64)  # (K,): index of each cached token in its row's pages
+        self.end = 0  # index of the next token
 
     def extend(self, new: Parts, retained: Tensor | None) -> Parts:
         n, device, (T, R, *_) = self.pool.tokens, new[0].device, new[0].shape
         table = (
-            self.own_last_page(new) if self.table is not None else torch.zeros(R, 0, dtype=torch.int64, device=device)
+            self.copy_shared_last_page(new)
+            if self.table is not None
+            else torch.zeros(R, 0, dtype=torch.int64, device=device)
         )
         missing = -(-(self.end + T) // n) - table.shape[1]
-        self.table = torch.cat([table, self.pool.take(R * missing, new).view(R, missing)], dim=1)
+        self.table = torch.cat([table, self.pool.allocate(R * missing, new).view(R, missing)], dim=1)
         fresh = torch.arange(self.end, self.end + T, device=device)
         self.pool.write(self.slots(fresh, self.table), new)
         self.columns = torch.cat([self.columns.to(device), fresh])
@@ -105,33 +110,35 @@ class PagedLayout(MemoryLayout):
         n = self.pool.tokens
         return (table[:, columns // n] * n + columns % n).T
 
-    def own_last_page(self, like: Parts) -> Int[Tensor, "R P"]:
-        """The table, in which whoever will write to a page is its only user."""
+    def copy_shared_last_page(self, like: Parts) -> Int[Tensor, "R P"]:
+        """Copy the page to be written to wherever several rows share it; return the table."""
         table = self.table
         assert table is not None
         if self.end % self.pool.tokens == 0:
             return table
-        last, users = table[:, -1], self.pool.users
+        last, counts = table[:, -1], self.pool.reference_counts
         order = last.argsort(stable=True)
-        here = torch.bincount(last, minlength=len(users))
+        rows_here = torch.bincount(last, minlength=len(counts))
         first = torch.ones_like(last, dtype=torch.bool)
         first[order[1:]] = last[order[1:]] != last[order[:-1]]
-        copying = (~(first & (users[last] == here[last]))).nonzero().squeeze(1)  # one of its rows may keep the page
+        copying = (
+            (~(first & (counts[last] == rows_here[last]))).nonzero().squeeze(1)
+        )  # one of its rows may keep the page
         if len(copying):
             pages = last[copying]
-            fresh = self.pool.take(len(copying), like)
+            fresh = self.pool.allocate(len(copying), like)
             self.pool.copy(pages, fresh)
-            self.pool.change(fresh[:0], pages)
+            self.pool.update_counts(fresh[:0], pages)
             table[copying, -1] = fresh
         return table
 
     def forget(self, retained: Int[Tensor, " K"]) -> None:
-        """All columns but these, and the pages that hold none of them."""
+        """Drop all columns except ``retained``, and the pages that hold none of them."""
         self.columns = self.columns[retained]
-        self.keep_pages(torch.cat([self.columns // self.pool.tokens, self.columns.new_tensor(self.partial())]))
+        self.keep_pages(torch.cat([self.columns // self.pool.tokens, self.columns.new_tensor(self.partial_page())]))
 
-    def partial(self) -> list[int]:
-        """The page that has room left, if one has."""
+    def partial_page(self) -> list[int]:
+        """Return the index of the page that is partly filled, if there is one."""
         return [self.end // self.pool.tokens] if self.end % self.pool.tokens else []
 
     def keep_pages(self, chosen: Int[Tensor, " P"]) -> None:
@@ -139,7 +146,7 @@ class PagedLayout(MemoryLayout):
             return
         n, chosen = self.pool.tokens, chosen.unique()  # in ascending order
         table = self.table[:, chosen]
-        self.pool.change(table, self.table)
+        self.pool.update_counts(table, self.table)
         moved = torch.zeros(self.table.shape[1] + 1, dtype=torch.int64, device=chosen.device)
         moved[chosen] = torch.arange(len(chosen), device=chosen.device)
         self.columns = moved[self.columns // n] * n + self.columns % n
@@ -149,41 +156,41 @@ class PagedLayout(MemoryLayout):
     def reorder(self, rows: Tensor) -> None:
         if self.table is not None:
             table = self.table.index_select(0, rows)
-            self.pool.change(table, self.table)
+            self.pool.update_counts(table, self.table)
             self.table = table
 
     def join(self, other: MemoryLayout) -> None:
-        """A page of zeros stands for all of those that ``other`` does not have, and its columns move to where these
-        stand."""
+        """Append the rows of ``other``: one shared page of zeros pads the shorter side, and the columns of ``other``
+        are aligned with these."""
         assert isinstance(other, PagedLayout)
         assert self.table is not None and other.table is not None
         new = other.pool.read(other.slots(other.columns, other.table))
         self.pad(len(other.columns) - len(self.columns), new)
         last, n = self.columns[len(self.columns) - len(other.columns) :], self.pool.tokens
         (R, before), P = (len(other.table), int(last[0]) // n), self.table.shape[1]
-        fresh = self.pool.take(R * (P - before), new)
+        fresh = self.pool.allocate(R * (P - before), new)
         self.pool.clear(fresh)
-        table = torch.cat([self.blanks(R, before, new), fresh.view(R, P - before)], dim=1)
+        table = torch.cat([self.zero_pages(R, before, new), fresh.view(R, P - before)], dim=1)
         self.pool.write(self.slots(last, table), new)
         self.table = torch.cat([self.table, table])
 
     def pad(self, columns: int, like: Parts) -> None:
-        """So many columns of zeros in front."""
+        """Insert ``columns`` columns of zeros in front."""
         if columns > 0 and self.table is not None:
             n = self.pool.tokens
             pages = -(-columns // n)
-            self.table = torch.cat([self.blanks(len(self.table), pages, like), self.table], dim=1)
+            self.table = torch.cat([self.zero_pages(len(self.table), pages, like), self.table], dim=1)
             front = torch.arange(pages * n - columns, pages * n, device=self.columns.device)
             self.columns, self.end = torch.cat([front, self.columns + pages * n]), self.end + pages * n
 
-    def blanks(self, rows: int, pages: int, like: Parts) -> Int[Tensor, "R P"]:
-        """A page of zeros, for all of these."""
+    def zero_pages(self, rows: int, pages: int, like: Parts) -> Int[Tensor, "R P"]:
+        """Return a table in which every entry is one shared page of zeros."""
         if not pages:
             return torch.zeros(rows, 0, dtype=torch.int64, device=like[0].device)
-        page = self.pool.take(1, like)
+        page = self.pool.allocate(1, like)
         self.pool.clear(page)
         table = page.expand(rows, pages)
-        self.pool.change(table, page)
+        self.pool.update_counts(table, page)
         return table
 
     def rewind(self, tokens: int) -> None:
@@ -194,7 +201,7 @@ class PagedLayout(MemoryLayout):
 
     def __del__(self) -> None:
         if self.table is not None and not self.private:
-            self.pool.change(self.table[:0], self.table)
+            self.pool.update_counts(self.table[:0], self.table)
 
     @property
     def nbytes(self) -> int:

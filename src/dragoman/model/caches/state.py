@@ -1,10 +1,10 @@
-"""What a layer remembers between decoding steps.
+"""State of layers between decoding steps.
 
-The model owns no state: each layer is handed one of these. An attention layer calls ``extend`` with the keys and values
-of the tokens it has just seen and gets back everything it may attend to. Where those stand is the same for all layers
-that see equally far, so a tower remembers it once for them, in ``TowerState.seen``.
+The model owns no state: each layer is passed one of these. An attention layer calls ``extend`` with the keys and values
+of the newest tokens, which returns all that it may attend to. Positions are the same for all layers of equal
+visibility, so a tower stores them once, in ``TowerState.visible``.
 
-K tokens remembered, R rows.
+K cached tokens, R rows.
 """
 
 from abc import ABC, abstractmethod
@@ -21,8 +21,10 @@ from dragoman.model.positions.tokens import Positions
 
 
 class LayerState(ABC):
+    """Interface of a layer's state."""
+
     remembers = True
-    """Whether tokens seen in one forward can still be seen in the next."""
+    """True where tokens of one forward are visible in the next."""
 
     @abstractmethod
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
@@ -30,24 +32,25 @@ class LayerState(ABC):
 
     @abstractmethod
     def join(self, other: "LayerState") -> None:
-        """Take in the rows of ``other``, behind these: the newest tokens of both stand side by side. Where one has
-        nothing beside what the other remembers there may be anything finite, for nobody looks at it."""
+        """Append the rows of ``other``. Both are aligned at the newest token. Missing columns may hold any finite
+        value: they are masked."""
 
     def forget(self, retained: Int[Tensor, " K"]) -> None:
-        """Drop all columns but these, which alone can still be seen. A state that sums up the past has no columns."""
+        """Drop all columns except ``retained``, which alone are still visible. A state that summarizes the past has no
+        columns."""
         return
 
     def rewind(self, tokens: int) -> None:
-        """Forget the newest ``tokens``, as if they had never come.
+        """Remove the newest ``tokens``, as if they had never been read.
 
-        Caches of keys and values can; one that keeps a window can as long as it has kept ``TowerState.spare`` columns
-        more than the window shows. A state that sums up the past cannot.
+        Caches of keys and values can do this; one with a window can if it has kept ``TowerState.rewindable`` columns
+        beyond the window. A state that summarizes the past cannot.
 
         Raises:
-            ConfigError: this kind of state cannot.
+            ConfigError: this kind of state cannot rewind.
         """
         raise ConfigError(
-            f"{type(self).__name__} cannot take tokens back, as speculative decoding has to: search without"
+            f"{type(self).__name__} cannot take tokens back, as speculative decoding must: decode without it"
         )
 
     @property
@@ -56,37 +59,42 @@ class LayerState(ABC):
 
 
 class KVState(LayerState):
+    """Cache of the keys and values of an attention layer."""
+
     @abstractmethod
     def extend(self, new: KV, retained: Int[Tensor, " K"] | None = None) -> KV:
-        """Remember ``new``; return all that may be attended to, ``new`` at its end. ``retained`` tells which columns of
-        it can still be seen later: the others may be forgotten. None: all of them can."""
+        """Append ``new``; return everything that may be attended to, ``new`` at its end.
+
+        ``retained`` are the columns of the result that are still visible later, None for all: the others may be
+        dropped.
+        """
 
     def forget(self, retained: Int[Tensor, " K"]) -> None:
-        """All but these columns, which alone can still be seen."""
+        """Drop all columns except ``retained``."""
         raise NotImplementedError(f"{type(self).__name__} forgets nothing")
 
 
 class KVPolicy(ABC):
-    """What attention layers keep, and how."""
+    """Policy that gives each layer its cache."""
 
     remembers = True
-    """Whether anything is kept between forwards, by whatever layer."""
+    """True where layers keep anything between forwards."""
 
     def restricted(self, visibility: Visibility) -> Visibility:
-        """What tokens see of what their layer would let them see: as a rule, all of it."""
+        """Return the visibility that the cache leaves of the layer's own; the default is all of it."""
         return visibility
 
     @abstractmethod
     def new_state(self, visibility: Visibility) -> KVState:
-        """Of one attention layer, whose tokens see each other so."""
+        """Return an empty cache for an attention layer of that visibility."""
 
-    def keep(self, kv: KV) -> Stored:
-        """Keys and values of an encoded source, for one layer."""
+    def store(self, kv: KV) -> Stored:
+        """Store the keys and values of an encoded source, for one layer."""
         return Stored.of(kv, Unchanged())
 
 
 class Stateless(KVState):
-    """Remembers nothing."""
+    """Cache that keeps nothing."""
 
     remembers = False
 
@@ -110,8 +118,8 @@ class Stateless(KVState):
         return 0
 
 
-class Nothing(KVPolicy):
-    """Training, encoding and the uncached reference."""
+class StatelessPolicy(KVPolicy):
+    """No cache: for training, encoding and the uncached reference."""
 
     remembers = False
 
@@ -119,66 +127,70 @@ class Nothing(KVPolicy):
         return Stateless()
 
 
-stateless = Nothing()
+stateless = StatelessPolicy()
 
 
 class VisibleKeys(NamedTuple):
-    """What layers of one visibility have before them in one forward."""
+    """Keys that layers of one visibility may attend to in one forward."""
 
     positions: Positions
-    """Of all that is remembered and of the newest tokens, which come last."""
+    """Positions of all cached and newest tokens, the newest last."""
     retained: Int[Tensor, " K"] | None
-    """Columns of ``positions`` that can still be seen afterwards; None for all."""
+    """Columns of ``positions`` that are still visible afterwards; None for all."""
     visibility: Visibility
-    """Which tokens are seen: as the layer has it, or fewer where its cache forgets sooner."""
+    """Visibility of the layer, or a smaller one where its cache drops tokens sooner."""
 
 
 class TowerState:
-    """What a stack of layers remembers: the state of each, and where the tokens stand that they can still see."""
+    """State of a stack of layers: that of each layer, and the positions of the tokens still visible."""
 
     def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility]):
         """
         Args:
             layers: the state of each layer.
-            visibilities: which tokens each of them sees, now that it is decoded with these states.
+            visibilities: visibility of each layer when decoded with these states.
         """
         self.layers, self.visibilities = list(layers), list(visibilities)
         self.length = 0
-        """Tokens seen so far."""
-        self.spare = 0
-        """How many of them ``rewind`` may take back: what windows no longer show, they keep for so many tokens more."""
+        """Number of tokens so far."""
+        self.rewindable = 0
+        """Number of tokens that ``rewind`` may remove: windows keep that many more columns than they show."""
         self.newest: Positions | None = None
-        """Where the last ``spare`` + 1 of them stand."""
-        self.seen: dict[Visibility, Positions | None] = dict.fromkeys(self.visibilities)
+        """Positions of the last ``rewindable`` + 1 tokens."""
+        self.visible: dict[Visibility, Positions | None] = dict.fromkeys(self.visibilities)
 
     def advance(self, new: Positions) -> dict[Visibility, VisibleKeys]:
-        """Take note of ``new``; tell what layers of each visibility will see."""
+        """Append ``new``; return the visible keys for layers of each visibility."""
         self.length += new.pos.shape[1]
         newest = new if self.newest is None else self.newest.followed_by(new)
-        self.newest = newest.columns(slice(-1 - self.spare, None))
+        self.newest = newest.select_columns(slice(-1 - self.rewindable, None))
         now = {}
-        for visibility, past in self.seen.items():
+        for visibility, past in self.visible.items():
             positions = new if past is None else past.followed_by(new)
-            retained = retained_columns(visibility, positions, self.spare) if self.remembers else None
-            self.seen[visibility] = positions if retained is None else positions.columns(retained)
+            retained = retained_columns(visibility, positions, self.rewindable) if self.remembers else None
+            self.visible[visibility] = positions if retained is None else positions.select_columns(retained)
             now[visibility] = VisibleKeys(positions, retained, visibility)
         return now
 
     @property
     def last(self) -> Positions | None:
-        """Where the newest token stands."""
-        return self.newest and self.newest.columns(slice(-1, None))
+        """Position of the newest token; None before the first."""
+        return self.newest and self.newest.select_columns(slice(-1, None))
 
     def rewind(self, tokens: int) -> None:
-        """Forget the newest ``tokens``, at most ``spare`` of them, as if they had never come."""
-        assert self.newest is not None and 0 <= tokens <= self.spare, "spare must be set before the tokens come"
+        """Remove the newest ``tokens``, at most ``rewindable``, as if they had never been read."""
+        assert self.newest is not None and 0 <= tokens <= self.rewindable, (
+            "rewindable must be set before the tokens are read"
+        )
         if tokens == 0:
             return
         for layer in self.layers:
             layer.rewind(tokens)
         older = slice(None, -tokens)
-        self.length, self.newest = self.length - tokens, self.newest.columns(older)
-        self.seen = {visibility: positions and positions.columns(older) for visibility, positions in self.seen.items()}
+        self.length, self.newest = self.length - tokens, self.newest.select_columns(older)
+        self.visible = {
+            visibility: positions and positions.select_columns(older) for visibility, positions in self.visible.items()
+        }
 
     @property
     def remembers(self) -> bool:
@@ -187,40 +199,42 @@ class TowerState:
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         for layer in self.layers:
             layer.reorder(rows)
-        self.newest = self.newest and self.newest.rows(rows)
-        self.seen = {visibility: positions and positions.rows(rows) for visibility, positions in self.seen.items()}
+        self.newest = self.newest and self.newest.select_rows(rows)
+        self.visible = {
+            visibility: positions and positions.select_rows(rows) for visibility, positions in self.visible.items()
+        }
 
     def join(self, other: "TowerState", rows: int, rows_of_other: int) -> None:
-        """Take in the rows of ``other`` behind these, with what they remember, as if all had been one batch: their
-        newest tokens stand side by side, and in front who remembers fewer is padded."""
+        """Append the rows of ``other`` with their caches, as if all had been one batch: both are aligned at the newest
+        token, and the shorter one is padded in front."""
         for state in (self, other):
             state.forget_unseen()
         assert self.newest is not None and other.newest is not None
-        for visibility, mine in self.seen.items():
-            theirs = other.seen[visibility]
+        for visibility, mine in self.visible.items():
+            theirs = other.visible[visibility]
             assert mine is not None and theirs is not None
             longest = max(mine.pos.shape[1], theirs.pos.shape[1])
-            a, b = (positions.padded(front=longest - positions.pos.shape[1]) for positions in (mine, theirs))
-            self.seen[visibility] = a.stack_rows(b, rows, rows_of_other)
+            a, b = (positions.pad(front=longest - positions.pos.shape[1]) for positions in (mine, theirs))
+            self.visible[visibility] = a.stack_rows(b, rows, rows_of_other)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.join(theirs)
         self.newest = self.newest.stack_rows(other.newest, rows, rows_of_other)
         self.length = max(self.length, other.length)
 
     def forget_unseen(self) -> None:
-        """Columns that are padding in every row: what rows remembered that have left."""
+        """Drop columns that are padding in every row, left over from rows that are gone."""
         assert self.newest is not None, "nothing has been seen"
         self.length = int(self.newest.pos.max()) + 1
         retained: dict[Visibility, Tensor] = {}
-        for visibility, positions in self.seen.items():
+        for visibility, positions in self.visible.items():
             if positions is not None and positions.keep is not None and not (real := positions.keep.any(dim=0)).all():
                 retained[visibility] = real.nonzero().squeeze(1)
-                self.seen[visibility] = positions.columns(retained[visibility])
+                self.visible[visibility] = positions.select_columns(retained[visibility])
         for layer, visibility in zip(self.layers, self.visibilities, strict=True):
             if visibility in retained:
                 layer.forget(retained[visibility])
 
     @property
     def nbytes(self) -> int:
-        positions = sum(positions.nbytes for positions in (*self.seen.values(), self.newest) if positions)
+        positions = sum(positions.nbytes for positions in (*self.visible.values(), self.newest) if positions)
         return positions + sum(layer.nbytes for layer in self.layers)

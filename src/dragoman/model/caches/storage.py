@@ -1,11 +1,10 @@
-"""How remembered numbers are kept: as they came, in fewer bits, or as small whole numbers with a scale.
+"""Storage formats of cached keys and values: unchanged, in fewer bits, or as small integers with a scale.
 
-A storage turns vectors into parts, tensors with the same leading dimensions, and back; where the parts then lie in
-memory is the business of ``layout.py``. Scales belong to one token and one head, so that what is written of one
-token never depends on another. They are bfloat16, and codes are made with the scale as it is stored: what rounding it
-costs is in the bounds.
+A storage converts vectors to parts, tensors with the same leading dimensions, and back; ``layout.py`` places the parts
+in memory. Each scale belongs to one token and one head, so that tokens are quantized independently. Scales are
+bfloat16, and codes are computed from the rounded scale: the bounds include its rounding error.
 
-Error of what is read, for a vector of channels x with the largest magnitude m (arithmetic in float32 or finer):
+Error of the values read, for a vector of channels x with the largest magnitude m (arithmetic in float32 or finer):
 
 | storage   | at most                          | why                                                              |
 |-----------|----------------------------------|------------------------------------------------------------------|
@@ -30,15 +29,17 @@ from torch import Tensor
 from dragoman.config import OneOf, config
 
 Parts = tuple[Tensor, ...]
-"""What is kept of vectors, each of shape (..., numbers of this part)."""
+"""Stored form of vectors: tensors of shape (..., numbers of this part)."""
 
 _SMALLEST = 1e-30
-"""No scale is smaller: vectors of zeros have one, too."""
+"""Smallest scale, so that vectors of zeros do not divide by zero."""
 
 
 class Storage(ABC):
+    """Base of the storage formats."""
+
     examples: tuple[str, ...] | None = None
-    """Lines with which ``dragoman verify`` asks a model; None for the name alone."""
+    """Caches that ``dragoman verify`` tests; None for the name alone."""
 
     @abstractmethod
     def write(self, x: Float[Tensor, "... C"]) -> Parts: ...
@@ -47,13 +48,13 @@ class Storage(ABC):
     def read(self, parts: Parts, channels: int, dtype: torch.dtype) -> Float[Tensor, "... C"]: ...
 
     def is_exact(self, dtype: torch.dtype) -> bool:
-        """Whether every number of that type is read as it was written."""
+        """Return whether every number of that type is read as it was written."""
         return False
 
 
 @config
 class Unchanged(Storage):
-    """In the model's own type."""
+    """Store in the model's own data type."""
 
     examples = ()  # as every arrangement without a storage beside it has it
 
@@ -82,18 +83,22 @@ class _Cast(Storage):
 
 @config
 class Float32(_Cast):
+    """Store as float32."""
+
     dtype = torch.float32
     examples = ("growing+float32",)
 
 
 @config
 class Bfloat16(_Cast):
+    """Store as bfloat16."""
+
     dtype = torch.bfloat16
 
 
 class _Scaled(Storage):
     largest: float
-    """The code of a vector's largest magnitude."""
+    """Code of a vector's largest magnitude."""
 
     def write(self, x: Tensor) -> Parts:
         scale = (x.abs().amax(dim=-1, keepdim=True) / self.largest).clamp(min=_SMALLEST).bfloat16()
@@ -112,7 +117,7 @@ class _Scaled(Storage):
 
 @config
 class Float8(_Scaled):
-    """e4m3 (Micikevicius et al., arXiv:2209.05433)."""
+    """Store as float8, e4m3 (Micikevicius et al., arXiv:2209.05433), with a scale."""
 
     largest = 448.0
 
@@ -125,6 +130,8 @@ class Float8(_Scaled):
 
 @config
 class Int8(_Scaled):
+    """Store as 8-bit integers with a scale."""
+
     largest = 127.0
 
     def code(self, x: Tensor) -> Tensor:
@@ -136,7 +143,7 @@ class Int8(_Scaled):
 
 @config
 class Int4(_Scaled):
-    """Two to a byte: the first half of the channels in the low bits, the second in the high ones."""
+    """Store as 4-bit integers with a scale, two to a byte: first half of the channels low, second half high."""
 
     largest = 7.0
 
@@ -155,13 +162,15 @@ AnyStorage = Annotated[Unchanged | Float32 | Bfloat16 | Float8 | Int8 | Int4, On
 
 
 class KV(NamedTuple):
+    """Keys and values."""
+
     k: Float[Tensor, "B G T C"]
     v: Float[Tensor, "B G T C"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Keys and values as a storage keeps them; of an encoded source, or of what a layer has seen."""
+    """Keys and values in stored form, of an encoded source or of a layer's tokens."""
 
     k: Parts
     v: Parts
@@ -176,12 +185,12 @@ class Stored:
     def read(self) -> KV:
         return KV(*(self.storage.read(parts, self.channels, self.dtype) for parts in (self.k, self.v)))
 
-    def rows(self, chosen: Tensor) -> "Stored":
+    def select_rows(self, chosen: Tensor) -> "Stored":
         k, v = (tuple(part.index_select(0, chosen) for part in parts) for parts in (self.k, self.v))
         return replace(self, k=k, v=v)
 
-    def above(self, below: "Stored") -> "Stored":
-        """The rows of both, these first; the shorter ones are padded at the end, with zeros."""
+    def stack_rows(self, below: "Stored") -> "Stored":
+        """Return the rows of both, these first; the shorter side is padded with zeros at the end."""
         length = max(self.k[0].shape[2], below.k[0].shape[2])
 
         def joined(a: Tensor, b: Tensor) -> Tensor:
@@ -190,7 +199,7 @@ class Stored:
         k, v = (tuple(map(joined, *both)) for both in ((self.k, below.k), (self.v, below.v)))
         return replace(self, k=k, v=v)
 
-    def shortened(self, length: int) -> "Stored":
+    def truncated(self, length: int) -> "Stored":
         k, v = (tuple(part[:, :, :length] for part in parts) for parts in (self.k, self.v))
         return replace(self, k=k, v=v)
 

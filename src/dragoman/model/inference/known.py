@@ -1,8 +1,8 @@
-"""Which configurations the kernels for decoding know: field by field, so that a new field is never silently ignored.
+"""Configurations that the decoding kernels support, field by field, so that a new field is never silently ignored.
 
-``native.py`` reads the modules; this table says of every field of their configuration that it is either computed, or
-has no part in a step of decoding, or is known with one value only. A class or a field that is not here is unknown, and
-a model that holds it is decoded by PyTorch: whoever teaches the kernels more adds it here.
+``native.py`` reads the modules. This table lists every supported field of their configurations: computed, without
+effect on decoding, or supported with one value only. A model with any other class or field is decoded by PyTorch. To
+extend the kernels, extend this table too.
 """
 
 import dataclasses
@@ -19,37 +19,37 @@ from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
 STATIC_SCALINGS = (NoScaling, LinearScaling, NtkScaling, Yarn, Llama3Scaling)
-"""Those whose frequencies are the same for every text."""
+"""Rotary scalings whose frequencies are the same for every text."""
 
 
 class UnknownToKernels(Exception):
-    """Something that the kernels cannot do; the message names it."""
+    """A part that the kernels cannot compute; the message names it."""
 
 
 class Fields(NamedTuple):
-    """The fields of a class of configuration that the kernels know."""
+    """Fields of a configuration class that the kernels support."""
 
     computed: str = ""
-    """With whatever value; a configuration there has to be known in its turn."""
-    apart: str = ""
-    """Without a part in decoding, or read by PyTorch."""
+    """Names of fields supported with any value; a configuration in one is checked in turn."""
+    ignored: str = ""
+    """Names of fields without effect on decoding, or read by PyTorch."""
     only: tuple[tuple[str, Any], ...] = ()
-    """With this one value each."""
+    """Names of fields supported with this one value each."""
 
 
 KNOWN: dict[type, Fields] = {
     TransformerConfig: Fields(
         computed="dim decoder position scale_embedding embedding_norm output_bias suppressed logit_cap pad",
-        apart="vocab source_vocab encoder source tying dropout init",
+        ignored="vocab source_vocab encoder source tying dropout init",
         only=(("scale_output", False),),
     ),
     TowerConfig: Fields(computed="depth pattern final_norm"),
-    BlockConfig: Fields(computed="mixer cross mlp norm placement residual", apart="dropout"),
+    BlockConfig: Fields(computed="mixer cross mlp norm placement residual", ignored="dropout"),
     AttentionConfig: Fields(
-        computed="heads kv_heads head_dim position visibility scorer qk_norm bias out_bias", apart="dropout"
+        computed="heads kv_heads head_dim position visibility scorer qk_norm bias out_bias", ignored="dropout"
     ),
-    FeedForward: Fields(computed="hidden activation bias", apart="dropout"),
-    Gated: Fields(computed="hidden activation bias", apart="dropout"),
+    FeedForward: Fields(computed="hidden activation bias", ignored="dropout"),
+    Gated: Fields(computed="hidden activation bias", ignored="dropout"),
     LayerNorm: Fields(computed="eps bias"),
     RmsNorm: Fields(computed="eps"),
     ZeroCenteredRmsNorm: Fields(computed="eps"),
@@ -74,10 +74,10 @@ KNOWN: dict[type, Fields] = {
 
 
 def check_known(value: Any, path: str) -> None:
-    """Walk through a configuration, and through all that it computes with.
+    """Check a configuration and those nested in its computed fields.
 
     Raises:
-        Unknown: a class or a field that ``KNOWN`` does not list; the message opens with the path.
+        UnknownToKernels: a class or a field that ``KNOWN`` does not list; the message opens with the path.
     """
     if isinstance(value, tuple):
         for i, part in enumerate(value):
@@ -88,10 +88,10 @@ def check_known(value: Any, path: str) -> None:
     fields = KNOWN.get(type(value))
     if fields is None:
         raise UnknownToKernels(f"{path}: {getattr(value, 'kind', type(value).__name__)}")
-    computed, apart = fields.computed.split(), fields.apart.split()
+    computed, ignored = fields.computed.split(), fields.ignored.split()
     for name in (field.name for field in dataclasses.fields(value)):
         inner = getattr(value, name)
         if name in computed:
             check_known(inner, f"{path}.{name}")
-        elif name not in (*apart, "kind") and (name, inner) not in fields.only:
+        elif name not in (*ignored, "kind") and (name, inner) not in fields.only:
             raise UnknownToKernels(f"{path}.{name}: {getattr(inner, 'kind', inner)}")

@@ -1,4 +1,4 @@
-"""How the weights of a model that only runs lie in memory, and who multiplies them.
+"""Weight layouts of linear layers for inference, each with its product.
 
 R rows, K inputs, N outputs of one layer; P outputs of a panel.
 """
@@ -17,10 +17,10 @@ from dragoman.native.library import library
 
 
 class PackedLinear(nn.Module):
-    """Several layers that read the same input, as one."""
+    """Several linear layers that read the same input, packed as one."""
 
     weight: Tensor
-    """(K, N)."""
+    """Weights of all layers, (K, N)."""
     bias: Float[Tensor, " N"] | None
 
     def __init__(self, parts: Sequence[nn.Linear]):
@@ -29,7 +29,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("bias", _biases(parts))
 
 
-class Transposed(PackedLinear):
+class TransposedLinear(PackedLinear):
     """x W + b in the precision of the model."""
 
     def __init__(self, parts: Sequence[nn.Linear]):
@@ -41,16 +41,16 @@ class Transposed(PackedLinear):
         return y if self.bias is None else y.add_(self.bias)
 
 
-MOST = 127.0
-"""Largest whole number of 8 bits, on either side of 0."""
+INT8_MAX = 127.0
+"""Largest code of 8 bits, on either side of 0."""
 TINY = 1e-20
-"""Keeps rows of zeros from dividing by zero."""
+"""Smallest magnitude, so that rows of zeros do not divide by zero."""
 
 
-class WholeNumbers(PackedLinear):
-    """x W + b with 8 bits for each weight, scaled by output, and 8 for each input as it comes by, scaled by row.
+class Int8Linear(PackedLinear):
+    """x W + b in 8-bit integers: weights scaled by output, inputs quantized at run time and scaled by row.
 
-    Sums of whole numbers are exact: what a row gives does not depend on the rows beside it, to the bit.
+    Integer sums are exact, so a row's result does not depend on the other rows, to the bit.
     """
 
     scale: Float[Tensor, " N"]
@@ -58,21 +58,21 @@ class WholeNumbers(PackedLinear):
     def __init__(self, parts: Sequence[nn.Linear]):
         super().__init__(parts)
         weight = torch.cat([part.weight.detach() for part in parts]).float()
-        scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+        scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
-        self.register_buffer("scale", scale / MOST)
+        self.register_buffer("scale", scale / INT8_MAX)
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         rows = x.flatten(0, -2)
         size = rows.abs().amax(dim=1, keepdim=True).clamp_min_(TINY)
-        whole = (rows * (MOST / size)).round_().to(torch.int8)
-        product = torch._int_mm(whole, self.weight)  # pyright: ignore[reportPrivateImportUsage]
+        codes = (rows * (INT8_MAX / size)).round_().to(torch.int8)
+        product = torch._int_mm(codes, self.weight)  # pyright: ignore[reportPrivateImportUsage]
         y = product.float().mul_(size).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
 
 
 def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
-    """End to end; None where there is none."""
+    """Return the concatenated biases, 0 for layers without one; None where no layer has one."""
     if all(part.bias is None for part in parts):
         return None
     return torch.cat(
@@ -83,9 +83,9 @@ def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
 # ---- panels, for kernels of our own -----------------------------------------------------------------
 
 NumberFormat = Literal["float32", "bfloat16", "int8"]
-"""Of weights, and of inputs when they meet them. Sums are float32, or exact."""
-_TOGETHER: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
-"""Inputs whose weights for one output stand side by side."""
+"""Number format of weights, and of inputs in products. Sums are float32, or exact for int8."""
+_GROUP_SIZE: dict[NumberFormat, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+"""Number of inputs whose weights for one output are adjacent."""
 
 
 class LinearStruct(ctypes.Structure):
@@ -99,26 +99,26 @@ class LinearStruct(ctypes.Structure):
 
 
 class Panels(PackedLinear):
-    """x W + b by the kernels in ``native/``: a row's answer does not depend on the rows beside it, to the bit."""
+    """x W + b by the kernels in ``native/``: a row's result does not depend on the other rows, to the bit."""
 
-    numbers: NumberFormat
+    number_format: NumberFormat
     scale: Tensor
     excess: Tensor
 
-    def __init__(self, parts: Sequence[nn.Linear], numbers: NumberFormat = "float32"):
+    def __init__(self, parts: Sequence[nn.Linear], number_format: NumberFormat = "float32"):
         super().__init__(parts)
-        self.numbers, P, together = numbers, library().panel, _TOGETHER[numbers]
+        self.number_format, P, group = number_format, library().panel, _GROUP_SIZE[number_format]
         weight = torch.cat([part.weight.detach() for part in parts]).float()
-        weight = F.pad(weight, (0, -self.in_features % together, 0, -self.out_features % P))
+        weight = F.pad(weight, (0, -self.in_features % group, 0, -self.out_features % P))
         self.bias = None if self.bias is None else self.bias.float()
-        if numbers == "int8":
-            scale = weight.abs().amax(dim=1).clamp_min(TINY) / MOST
+        if number_format == "int8":
+            scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
             weight = (weight / scale[:, None]).round().to(torch.int8)
-            self.register_buffer("scale", scale / MOST)
+            self.register_buffer("scale", scale / INT8_MAX)
             self.register_buffer("excess", 128 * weight.sum(dim=1, dtype=torch.int32))
-        elif numbers == "bfloat16":
+        elif number_format == "bfloat16":
             weight = weight.bfloat16()
-        panels = weight.view(-1, P, weight.shape[1] // together, together)  # (N / P, P, K / together, together)
+        panels = weight.view(-1, P, weight.shape[1] // group, group)  # (N / P, P, K / together, together)
         self.register_buffer("weight", panels.transpose(1, 2).contiguous())
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
@@ -130,14 +130,14 @@ class Panels(PackedLinear):
 
     @cached_property
     def struct(self) -> LinearStruct:
-        """Where all this lies: as long as this layer lives, and is not moved."""
-        exact = self.numbers == "int8"
+        """Addresses for the kernels, valid while this layer exists and is not moved."""
+        exact = self.number_format == "int8"
         return LinearStruct(
             weight=self.weight.data_ptr(),
             scale=self.scale.data_ptr() if exact else None,
             excess=self.excess.data_ptr() if exact else None,
             bias=None if self.bias is None else self.bias.data_ptr(),
-            kind=list(_TOGETHER).index(self.numbers),
+            kind=list(_GROUP_SIZE).index(self.number_format),
             K=self.in_features,
             N=self.out_features,
         )
@@ -146,9 +146,9 @@ class Panels(PackedLinear):
         return {name: value for name, value in self.__dict__.items() if name != "struct"}  # a copy lies elsewhere
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "Panels":
-        raise TypeError("a layer in panels stays where it is, in the numbers it has: move the model before packing it")
+        raise TypeError("a layer in panels cannot be moved or converted: move the model before packing it")
 
 
-def panels(numbers: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
-    """The layout of these numbers."""
-    return partial(Panels, numbers=numbers)
+def panels(number_format: NumberFormat) -> Callable[[Sequence[nn.Linear]], Panels]:
+    """Return the layout in panels of that number format."""
+    return partial(Panels, number_format=number_format)

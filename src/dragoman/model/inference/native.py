@@ -1,8 +1,8 @@
-"""The Transformer as kernels of our own run it: one call for a whole step, without a Python line between its layers.
+"""Transformer decoding by our C kernels: one call for a whole step, without Python between layers.
 
-A step of a small model starts some two hundred operations, each of which costs more to start than to do; here it is
-one. What is computed is what ``tower.py`` computes, its slow twin: tests hold the two together. What the kernels do not
-know (biases of distances, experts, windows with sinks, other caches than the default one) runs there.
+A step of a small model starts some two hundred operations, each of which costs more to start than to run; here it is
+one. Results equal those of ``tower.py``, the slow twin, as tests check. Anything that the kernels do not support
+(relative biases, experts, windows with sinks, caches other than the default one) runs there.
 
 B batch, T length, D width, V vocabulary, N sentences, S source length, R rows.
 """
@@ -19,19 +19,19 @@ from dragoman.model.caches.cache import DEFAULT, Cache, Preallocated
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.caches.storage import Float32, Unchanged
 from dragoman.model.dropout import Dropout
-from dragoman.model.exact import is_listened_to
+from dragoman.model.exact import has_hooks
 from dragoman.model.inference.known import STATIC_SCALINGS, UnknownToKernels, check_known
 from dragoman.model.inference.layouts import LinearStruct, Panels
 from dragoman.model.inference.packed import PackedAttention, PackedCross, PackedGated
 from dragoman.model.inference.slots import SlotPool, Slots, StepKernel
-from dragoman.model.inputs import Embedding, within
+from dragoman.model.inputs import Embedding, check_length
 from dragoman.model.interface import DecodingState
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mixer import MixerLayer
 from dragoman.model.mlp import ACTIVATIONS, FeedForwardLayer
 from dragoman.model.norm import Residual, RmsNormLayer, ZeroCenteredRmsNormLayer
 from dragoman.model.positions.effect import RelativeScheme
-from dragoman.model.positions.position import LearnedEmbedding, SinusoidalEmbedding, Unplaced
+from dragoman.model.positions.position import LearnedEmbedding, NoPositionEmbedding, SinusoidalEmbedding
 from dragoman.model.positions.rotary import RotaryScheme
 from dragoman.model.positions.tokens import Frames, Tokens, positions_of
 from dragoman.model.scorer import Scorer
@@ -39,7 +39,7 @@ from dragoman.model.tower import Block, Tower
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import library
 
-# ---- the model as the kernels read it: structs of native/tower.c ------------------------------------
+# ---- structs of native/tower.c ----------------------------------------------------------------------
 
 
 class NormStruct(ctypes.Structure):
@@ -92,15 +92,15 @@ class ModelStruct(ctypes.Structure):
 
 
 class NativeTower(StepKernel):
-    """One tower with what it reads and, in a decoder, what it says; and tables of positions that grow as texts do."""
+    """Tower with its embedding and, in a decoder, its output layer, as structs; tables of positions grow with texts."""
 
     def __init__(self, embed: Embedding, tower: Tower, output: Panels | None = None):
         self.embed, self.tower, self.output = embed, tower, output
-        self.dtype = kept_as(tower)
-        self.alive: list[Tensor] = []  # tensors that structs point to, and no module holds
+        self.dtype = kv_dtype(tower)
+        self.kept_alive: list[Tensor] = []  # tensors that structs point to, and no module holds
         self.blocks = (BlockStruct * len(tower.blocks))(*map(self.block, tower.blocks))
         self.struct = ModelStruct(
-            embedding=self.table(embed.tokens.weight),
+            embedding=self.pointer(embed.tokens.weight),
             scale=embed.scale,
             embedding_norm=self.norm(embed.norm),
             final_norm=self.norm(tower.final_norm),
@@ -121,23 +121,23 @@ class NativeTower(StepKernel):
             if type(visibility) is not wanted or getattr(visibility, "sinks", 0):
                 raise UnknownToKernels("who sees whom")
             block.self.window = visibility.window or 0
-            self.turn(block.self, tower.schemes[scheme])
-        if type(embed.position) not in (Unplaced, SinusoidalEmbedding, LearnedEmbedding):
+            self.set_rotation(block.self, tower.schemes[scheme])
+        if type(embed.position) not in (NoPositionEmbedding, SinusoidalEmbedding, LearnedEmbedding):
             raise UnknownToKernels("positions that are added to embeddings")
-        self.covered = 0
-        self.cover(64)
+        self.positions_ready = 0
+        self.ensure_positions(64)
 
     @property
     def address(self) -> int:
         return ctypes.addressof(self.struct)
 
     @property
-    def answers(self) -> int:
+    def output_size(self) -> int:
         return self.struct.output.N or self.struct.D
 
     @property
-    def widths(self) -> list[int]:
-        """Numbers kept of a token in each layer."""
+    def kv_widths(self) -> list[int]:
+        """Size of a token's keys and values in each layer."""
         return [2 * block.self.G * block.self.C for block in self.blocks]
 
     def block(self, block: Block) -> BlockStruct:
@@ -159,7 +159,7 @@ class NativeTower(StepKernel):
         return made
 
     def activation(self, function: Callable[[Tensor], Tensor]) -> int:
-        """Its number in native/tower.c, which counts them in the order of ``ACTIVATIONS``."""
+        """Return the activation's number in native/tower.c, in the order of ``ACTIVATIONS``."""
         for number, name in enumerate(("relu", "gelu", "gelu_tanh", "gelu_quick", "silu", "tanh")):
             if function is ACTIVATIONS[name]:
                 return number
@@ -183,7 +183,7 @@ class NativeTower(StepKernel):
             C=attention.head_dim,
         )
 
-    def turn(self, made: AttentionStruct, scheme: RelativeScheme) -> None:
+    def set_rotation(self, made: AttentionStruct, scheme: RelativeScheme) -> None:
         if type(scheme) is RotaryScheme and type(scheme.cfg.scaling) in STATIC_SCALINGS:
             made.rotation, made.rotary_dim = 1 if scheme.cfg.pairs == "halves" else 2, scheme.channels
         elif type(scheme) is not RelativeScheme:
@@ -198,12 +198,12 @@ class NativeTower(StepKernel):
         if type(norm) is nn.Identity:
             return NormStruct(kind=0)
         if type(norm) is nn.LayerNorm and norm.weight is not None and len(norm.normalized_shape) == 1:
-            bias = None if norm.bias is None else self.table(norm.bias)
-            return NormStruct(weight=self.table(norm.weight), bias=bias, kind=1, eps=norm.eps)
+            bias = None if norm.bias is None else self.pointer(norm.bias)
+            return NormStruct(weight=self.pointer(norm.weight), bias=bias, kind=1, eps=norm.eps)
         if type(norm) is RmsNormLayer:
-            return NormStruct(weight=self.table(norm.weight), kind=2, eps=norm.eps)
+            return NormStruct(weight=self.pointer(norm.weight), kind=2, eps=norm.eps)
         if type(norm) is ZeroCenteredRmsNormLayer:
-            return NormStruct(weight=self.table(1 + norm.weight), kind=2, eps=norm.eps)
+            return NormStruct(weight=self.pointer(1 + norm.weight), kind=2, eps=norm.eps)
         raise UnknownToKernels("how sums are normed")
 
     def residual(self, residual: Residual) -> ResidualStruct:
@@ -214,20 +214,20 @@ class NativeTower(StepKernel):
         before, output, after = map(self.norm, (residual.before, residual.output, residual.after))
         return ResidualStruct(before, output, after, residual.residual_scale)
 
-    def table(self, numbers: Tensor) -> int:
-        """Where they lie, now and from now on."""
-        kept = numbers.detach().float().contiguous()
-        self.alive.append(kept)
+    def pointer(self, number_format: Tensor) -> int:
+        """Return the address of these numbers in float32, and keep them alive."""
+        kept = number_format.detach().float().contiguous()
+        self.kept_alive.append(kept)
         return kept.data_ptr()
 
-    def cover(self, length: int) -> None:
-        if length <= self.covered:
+    def ensure_positions(self, length: int) -> None:
+        if length <= self.positions_ready:
             return
-        self.covered = max(length, 2 * self.covered)
-        pos = torch.arange(self.covered)
-        if type(self.embed.position) is not Unplaced:
+        self.positions_ready = max(length, 2 * self.positions_ready)
+        pos = torch.arange(self.positions_ready)
+        if type(self.embed.position) is not NoPositionEmbedding:
             nothing = torch.zeros(1, len(pos), self.struct.D)
-            self.struct.positions = self.table(self.embed.position(nothing, pos[None])[0])
+            self.struct.positions = self.pointer(self.embed.position(nothing, pos[None])[0])
         cos_sin: dict[int, int] = {}
         for block, (number, _) in zip(self.blocks, self.tower.kinds, strict=True):
             scheme = self.tower.schemes[number]
@@ -235,70 +235,70 @@ class NativeTower(StepKernel):
                 block.self.cos_sin = cos_sin.get(number) or cos_sin.setdefault(number, self.cos_sin(scheme, pos))
 
     def cos_sin(self, scheme: RotaryScheme, pos: Tensor) -> int:
-        """Of each position the cosines, then the sines, of its pairs."""
+        """Return the address of a table with the cosines, then the sines, of each position's pairs."""
         angle = pos[:, None] * scheme.cfg.scaling.frequencies(scheme.cfg.theta, scheme.channels)
-        return self.table(torch.cat([angle.cos(), angle.sin()], dim=1).mul(scheme.cfg.scaling.magnitude))
+        return self.pointer(torch.cat([angle.cos(), angle.sin()], dim=1).mul(scheme.cfg.scaling.magnitude))
 
 
 # ---- the model ------------------------------------------------------------------------------------
 
 
 class NativeTransformer(Transformer):
-    """What it is made of, decoding by kernels of our own; whatever they cannot do, it does as ``whole`` does."""
+    """Transformer that decodes by our C kernels, and falls back to PyTorch for anything they do not support."""
 
-    def __init__(self, whole: Transformer):
+    def __init__(self, model: Transformer):
         """
         Args:
             whole: packed in panels; its parts are taken over.
 
         Raises:
-            Unknown: something in it that the kernels cannot do.
+            UnknownToKernels: a part that the kernels cannot compute.
         """
         nn.Module.__init__(self)
-        if type(whole) is not Transformer:
-            raise UnknownToKernels(f"a model that is a {type(whole).__name__}")
-        check_known(whole.cfg, "model")
-        self.__setstate__(vars(whole))  # all its parts
-        self.watched = list(whole.modules())
-        if type(whole.output) is not Panels:
+        if type(model) is not Transformer:
+            raise UnknownToKernels(f"a model that is a {type(model).__name__}")
+        check_known(model.cfg, "model")
+        self.__setstate__(vars(model))  # all its parts
+        self.hookable = list(model.modules())
+        if type(model.output) is not Panels:
             raise UnknownToKernels("weights that are not in panels")
-        self.writing = NativeTower(whole.embed, whole.decoder, whole.output)
-        if whole.cfg.encoder is None:
+        self.native_decoder = NativeTower(model.embed, model.decoder, model.output)
+        if model.cfg.encoder is None:
             return
-        self.reading = self.reader(whole)
+        self.native_encoder = self.build_native_encoder(model)
 
-    def reader(self, whole: Transformer) -> NativeTower | None:
-        """None where only PyTorch can read the source."""
+    def build_native_encoder(self, model: Transformer) -> NativeTower | None:
+        """Return the encoder for the kernels; None where only PyTorch can encode the source."""
         try:
-            check_known(whole.cfg.encoder, "model.encoder")
-            return NativeTower(whole.source_embed, whole.encoder) if isinstance(whole.source_embed, Embedding) else None
+            check_known(model.cfg.encoder, "model.encoder")
+            return NativeTower(model.source_embed, model.encoder) if isinstance(model.source_embed, Embedding) else None
         except UnknownToKernels:
             return None
 
     def start(self, source: Tensor | Tokens | Frames | None, policy: KVPolicy = DEFAULT) -> DecodingState:
-        if not _is_known(policy) or any(map(is_listened_to, self.watched)):
+        if not _is_known(policy) or any(map(has_hooks, self.hookable)):
             return super().start(source, policy)
-        library().follow_threads()
+        library().use_torch_threads()
         if (source is None) != (self.cfg.encoder is None):
             self.encode(source)  # which tells what is wrong
         if source is None:
-            return Slots(self.writing.widths, self.writing.dtype)
+            return Slots(self.native_decoder.kv_widths, self.native_decoder.dtype)
         return self.read_source(source)
 
     def read_source(self, source: Tensor | Tokens | Frames) -> Slots:
-        """Keys and values of the source for every layer of the decoder."""
+        """Encode the source, and project its keys and values for every layer of the decoder."""
         hidden, count = self.encoded(source)
-        dtype = self.writing.dtype
-        projected = [source_rows(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
-        return Slots(self.writing.widths, dtype, SlotPool(projected, used=len(hidden)), count)
+        dtype = self.native_decoder.dtype
+        projected = [project_source(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
+        return Slots(self.native_decoder.kv_widths, dtype, SlotPool(projected, used=len(hidden)), count)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
-        """Hidden vectors of all real tokens end to end, and how many of them each source has."""
+        """Return the hidden vectors of all real tokens, concatenated, and the number of tokens of each source."""
         tokens = self.tokens(source) if isinstance(source, Tensor) and source.dim() == 2 else source
-        if self.reading is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
-            within(positions_of(tokens), self.max_length)
-            texts = Slots(self.reading.widths, self.reading.dtype)
-            return texts.read(self.reading, tokens.ids, tokens.keep), texts.lengths
+        if self.native_encoder is not None and isinstance(tokens, Tokens) and tokens[2:] == (None, None):
+            check_length(positions_of(tokens), self.max_length)
+            texts = Slots(self.native_encoder.kv_widths, self.native_encoder.dtype)
+            return texts.read(self.native_encoder, tokens.ids, tokens.keep), texts.lengths
         memory = self.encode(source)
         assert memory is not None
         keep, hidden = memory.positions.keep, memory.x.float()
@@ -312,27 +312,31 @@ class NativeTransformer(Transformer):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens)
         (R, T), keep = tokens.ids.shape, tokens.keep
         if self.max_length is not None and state.length + T > self.max_length:
-            self.check(tokens, state)
-        logits = state.read(self.writing, tokens.ids, keep)
+            self.check_length(tokens, state)
+        logits = state.read(self.native_decoder, tokens.ids, keep)
         if keep is not None:
             logits = logits.new_zeros(R, T, logits.shape[1]).masked_scatter_(keep[..., None], logits)
         return self.capped(logits.view(R, T, -1))
 
-    def check(self, tokens: Tokens, state: Slots) -> None:
-        """Raises DataError: a text longer than the model can take."""
+    def check_length(self, tokens: Tokens, state: Slots) -> None:
+        """Check the length of texts.
+
+        Raises:
+            DataError: a text longer than ``max_length``.
+        """
         positions = positions_of(tokens)
         before = state.lengths[:, None] if state.length else 0
-        within(positions._replace(pos=positions.pos + before), self.max_length, state.length)
+        check_length(positions._replace(pos=positions.pos + before), self.max_length, state.length)
 
 
-def kept_as(tower: Tower) -> torch.dtype:
-    """The numbers in which keys and values are remembered: float32, or bfloat16 where weights are narrower, too."""
-    numbers = {layer.numbers for layer in tower.modules() if isinstance(layer, Panels)}
-    return torch.float32 if numbers <= {"float32"} else torch.bfloat16
+def kv_dtype(tower: Tower) -> torch.dtype:
+    """Return the data type of cached keys and values: float32, or bfloat16 where weights are narrower than float32."""
+    number_format = {layer.number_format for layer in tower.modules() if isinstance(layer, Panels)}
+    return torch.float32 if number_format <= {"float32"} else torch.bfloat16
 
 
-def source_rows(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
-    """Keys and values of tokens of sources, side by side, of G heads of C channels each."""
+def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n kv"]:
+    """Project source tokens to keys and values, adjacent, of G heads of C channels each."""
     assert isinstance(cross, PackedCross)
     both = cross.kv(hidden)
     if not isinstance(cross.k_norm, nn.Identity):
@@ -342,7 +346,7 @@ def source_rows(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tensor,
 
 
 def _is_known(policy: KVPolicy) -> bool:
-    """A cache that loses nothing, and is not asked for by name for where it lies."""
+    """Return whether the kernels' own cache may replace this one: exact, and with the default arrangement."""
     if type(policy) is not Cache:
         return False
     return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)

@@ -1,9 +1,8 @@
-"""Models made ready to run: weights laid out for the few rows of a decoding step. Nothing learns after this.
+"""Packing of models for inference: weights laid out for the few rows of a decoding step. Packed models cannot train.
 
 A step of decoding multiplies few rows: its time goes into reading weights and into starting many small products. So
 weights are stored in the order in which such a product reads them (``layouts.py``), and layers that read the same input
-become one. What is packed with kernels of our own can then run whole, without a Python line between layers
-(``native.py``).
+become one. A model packed for our C kernels can then run a step without Python between layers (``native.py``).
 
 B batch, T length, D width, H heads, C channels of one head.
 """
@@ -21,15 +20,17 @@ from dragoman.model.linear import Linear
 from dragoman.model.mlp import GatedLayer
 
 LinearLayout = Callable[[Sequence[nn.Linear]], nn.Module]
-"""Makes one layer of several that read the same input; their outputs stand side by side in its output."""
+"""Function that packs several layers with the same input into one, which returns their outputs concatenated."""
 
 
 def pack(model: nn.Module, layout: LinearLayout) -> None:
-    """Replace every linear layer in ``model`` by what ``layout`` makes of it. A matrix that an embedding shares is
-    copied; the embedding stays as it is. Subclasses may compute something else: they stay what they are, and only what
-    they consist of is replaced. All of ``model`` is in evaluation mode afterwards."""
+    """Replace every linear layer in ``model`` by its packed form in ``layout``, and switch to evaluation mode.
+
+    A matrix tied to an embedding is copied; the embedding stays. Subclasses may compute something else, so they are
+    kept, and only their children are replaced.
+    """
     _replace_layers(model, layout)
-    model.eval()  # new modules begin in training mode, in which attention would drop weights at every answer
+    model.eval()  # new modules start in training mode, where attention's dropout would be active at inference
 
 
 def _replace_layers(model: nn.Module, layout: LinearLayout) -> None:
@@ -48,7 +49,7 @@ def _replace_layers(model: nn.Module, layout: LinearLayout) -> None:
 
 
 class PackedAttention(Attention):
-    """Queries, keys and values of the same tokens in one product."""
+    """Attention with queries, keys and values in one product."""
 
     def __init__(self, whole: Attention, layout: LinearLayout):
         nn.Module.__init__(self)
@@ -62,23 +63,23 @@ class PackedAttention(Attention):
         self.sizes = [linear.out_features for linear in (whole.q, whole.k, whole.v)]
 
     def project(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B H T C"], KV]:
-        q, k, v = (self.split(part) for part in self.qkv(x).split(self.sizes, dim=-1))
+        q, k, v = (self.split_heads(part) for part in self.qkv(x).split(self.sizes, dim=-1))
         return self.scorer.project(self.q_norm(q)), KV(self.k_norm(k), v)
 
 
 class PackedCross(PackedAttention):
-    """Attention to a source: its keys and values in one product, queries in another."""
+    """Cross-attention with the source's keys and values in one product, queries in another."""
 
     def lay_out_inputs(self, whole: Attention, layout: LinearLayout) -> None:
         self.q, self.kv = layout([whole.q]), layout([whole.k, whole.v])
 
     def key_value(self, x: Float[Tensor, "B T D"]) -> KV:
-        k, v = (self.split(part) for part in self.kv(x).chunk(2, dim=-1))
+        k, v = (self.split_heads(part) for part in self.kv(x).chunk(2, dim=-1))
         return KV(self.k_norm(k), v)
 
 
 class PackedGated(nn.Module):
-    """The gate and what it lets through in one product."""
+    """Gated feed-forward with gate and up projection in one product."""
 
     def __init__(self, whole: GatedLayer, layout: LinearLayout):
         super().__init__()

@@ -1,8 +1,8 @@
-"""What a Transformer remembers while kernels of our own decode: slots, and tables that say whose they are.
+"""Cache of the C kernels: slots for tokens, and a table of each row's slots.
 
-Every token read gets the next free slot of a pool, for its keys and values in every layer. A row is a list of slots. So
-rows that part after a common past share it, and beam search, sentences that leave and sentences that join move entries
-of a small table, and no keys. It is paging (vLLM, arXiv:2309.06180) with pages of one token.
+Each token gets the next free slot of a pool for its keys and values in every layer. A row is a list of slots. So rows
+share a common prefix, and beam search, removed sentences and added sentences change a small table and move no keys.
+This is paging (vLLM, arXiv:2309.06180) with pages of one token.
 
 R rows, N sentences, T length, n tokens.
 """
@@ -18,30 +18,30 @@ from torch import Tensor
 from dragoman.model.interface import DecodingState
 from dragoman.native.library import library
 
-SLOTS_OF_A_ROW = 32
-"""At first; as many again whenever they are used up."""
+INITIAL_SLOTS = 32
+"""Initial number of slots per row, doubled whenever they are used up."""
 
 
 class StepKernel(ABC):
-    """What knows the model: see ``native.Reading``."""
+    """Interface of the model that a step runs: see ``native.NativeTower``."""
 
     @property
     @abstractmethod
     def address(self) -> int:
-        """Of the ``Model`` of native/tower.c."""
+        """Address of the ``Model`` of native/tower.c."""
 
     @property
     @abstractmethod
-    def answers(self) -> int:
-        """Numbers that it says of each token: logits, or those of a hidden vector."""
+    def output_size(self) -> int:
+        """Size of the output for each token: of the vocabulary, or of a hidden vector."""
 
     @abstractmethod
-    def cover(self, length: int) -> None:
-        """Have what positions need for texts of so many tokens."""
+    def ensure_positions(self, length: int) -> None:
+        """Extend the tables of positions to texts of ``length`` tokens."""
 
 
 class SlotPool:
-    """Keys and values of tokens: of each layer (slots, 2 G C), the keys of all heads first."""
+    """Pool of keys and values: for each layer (slots, 2 G C), the keys of all heads first."""
 
     def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0):
         self.layers, self.used = list(layers), used
@@ -64,20 +64,20 @@ class SlotPool:
         self.addresses = (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
 
     def grow(self, slots: int) -> None:
-        """To so many, all told."""
+        """Grow to ``slots`` in total."""
         grown = [layer.new_empty(slots, layer.shape[1]) for layer in self.layers]
         for old, new in zip(self.layers, grown, strict=True):
             new[: self.used] = old[: self.used]
         self.layers = grown
 
-    def keep(self, slots: Int[Tensor, " n"]) -> None:
-        """These, one after the other from the first one on; the rest is free again."""
+    def compact(self, slots: Int[Tensor, " n"]) -> None:
+        """Move ``slots`` to the front, in order, and free the rest."""
         for layer in self.layers:
             layer[: len(slots)] = layer[slots]
         self.used = len(slots)
 
     def append(self, other: "SlotPool") -> None:
-        """What is used of ``other``, behind what is used here, where there is room for it."""
+        """Copy the used slots of ``other`` behind those used here; there must be room."""
         end = self.used + other.used
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine[self.used : end] = theirs[: other.used]
@@ -89,7 +89,7 @@ class SlotPool:
 
 
 class StateStruct(ctypes.Structure):
-    """``State`` of native/tower.c."""
+    """Struct ``State`` of native/tower.c."""
 
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [
@@ -101,6 +101,8 @@ class StateStruct(ctypes.Structure):
 
 
 class Slots(DecodingState):
+    """Decoding state of the C kernels."""
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -110,39 +112,39 @@ class Slots(DecodingState):
     ):
         """
         Args:
-            widths: of each layer, the numbers kept of a token.
-            dtype: what they are kept in.
-            source: keys and values of all sources, end to end.
-            count: tokens of each of them.
+            widths: for each layer, the size of a token's keys and values.
+            dtype: their data type.
+            source: keys and values of all sources, concatenated.
+            count: number of tokens of each source.
         """
         self.pool, self.source, self.columns = SlotPool.empty(widths, dtype), source, 0
         self.count = torch.empty(0, dtype=torch.int32) if count is None else count.int()
         self.first = self.count.cumsum(0).int() - self.count
         self.table: Int[Tensor, "R room"] = torch.empty(0, 0, dtype=torch.int32)
         self.lengths: Int[Tensor, " R"] = torch.empty(0, dtype=torch.int32)
-        self.spare = 0
+        self.rewindable = 0
         self.history: list[Int[Tensor, " R"]] = []
-        """Lengths before each of the newest ``spare`` columns."""
+        """Lengths before each of the newest ``rewindable`` columns."""
 
     # ---- reading ----
 
     def read(
         self, model: StepKernel, ids: Int[Tensor, "R T"], keep: Bool[Tensor, "R T"] | None = None
     ) -> Float[Tensor, "n numbers"]:
-        """What the model says of each of these tokens, those apart that are not to ``keep``; they are remembered."""
+        """Run the model over these tokens, except those that ``keep`` masks, and cache them; return its outputs."""
         R, T = ids.shape
         if not self.columns:
             self.table, self.lengths = torch.empty(R, 0, dtype=torch.int32), torch.zeros(R, dtype=torch.int32)
-        self.make_room(R * T, self.columns + T)
-        self.note(T, keep)
-        model.cover(self.columns + T)
+        self.reserve(R * T, self.columns + T)
+        self.record_lengths(T, keep)
+        model.ensure_positions(self.columns + T)
         rows = torch.arange(R, dtype=torch.int32)
         if T > 1:
             rows = rows.repeat_interleave(T)
         ids = ids.reshape(-1)
         if keep is not None:
             rows, ids = rows[keep.flatten()], ids[keep.flatten()]
-        ids, answers = ids.contiguous(), torch.empty(len(ids), model.answers)
+        ids, answers = ids.contiguous(), torch.empty(len(ids), model.output_size)
         source = self.source
         state = StateStruct(
             self.table.data_ptr(),
@@ -162,31 +164,31 @@ class Slots(DecodingState):
         self.columns += T
         return answers
 
-    def make_room(self, tokens: int, columns: int) -> None:
+    def reserve(self, tokens: int, columns: int) -> None:
         room = self.table.shape[1]
         if columns > room:
-            wider = self.table.new_empty(len(self.table), max(columns, 2 * room, SLOTS_OF_A_ROW))
+            wider = self.table.new_empty(len(self.table), max(columns, 2 * room, INITIAL_SLOTS))
             wider[:, :room] = self.table
             self.table = wider
         if tokens > self.pool.free:
             self.compact()
             slots = len(self.pool.layers[0])
             if tokens > self.pool.free or self.pool.used > slots // 2:
-                self.pool.grow(max(2 * slots, self.pool.used + tokens, SLOTS_OF_A_ROW * len(self.table)))
+                self.pool.grow(max(2 * slots, self.pool.used + tokens, INITIAL_SLOTS * len(self.table)))
 
     def compact(self) -> None:
-        """Free the slots that no row knows."""
+        """Free the slots that no row uses."""
         known = torch.arange(self.table.shape[1]) < self.lengths[:, None]
         live = self.table[known].long().unique()
         if len(live) < self.pool.used:
-            self.pool.keep(live)
+            self.pool.compact(live)
             self.table[known] = torch.searchsorted(live, self.table[known].long()).int()
 
-    def note(self, T: int, keep: Tensor | None) -> None:
-        """How long rows are before each of the columns that may be taken back."""
-        for column in range(max(0, T - self.spare), T):
+    def record_lengths(self, T: int, keep: Tensor | None) -> None:
+        """Record the rows' lengths before each of the columns that may be removed."""
+        for column in range(max(0, T - self.rewindable), T):
             self.history.append(self.lengths + (column if keep is None else keep[:, :column].sum(dim=1).int()))
-        del self.history[: len(self.history) - self.spare]
+        del self.history[: len(self.history) - self.rewindable]
 
     # ---- as any state ----
 
@@ -216,31 +218,31 @@ class Slots(DecodingState):
 
     def join(self, other: DecodingState) -> None:
         assert isinstance(other, Slots) and self.beams == other.beams
-        self.make_room(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
+        self.reserve(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
         theirs = torch.zeros(len(other.table), self.table.shape[1], dtype=torch.int32)
         theirs[:, : other.table.shape[1]] = other.table + self.pool.used
         self.pool.append(other.pool)
         self.columns = max(self.columns, other.columns)
         self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
         if self.source is not None and other.source is not None:
-            self.make_room_for_sources(other.source.used)
+            self.reserve_source(other.source.used)
             self.first = torch.cat([self.first, other.first + self.source.used])
             self.count = torch.cat([self.count, other.count])
             self.source.append(other.source)
 
-    def make_room_for_sources(self, tokens: int) -> None:
-        """Free what belongs to sentences that are done; they left no trace but a gap."""
+    def reserve_source(self, tokens: int) -> None:
+        """Free the slots of removed sentences, then grow the source pool if it is still too small."""
         assert self.source is not None
         if tokens <= self.source.free:
             return
         spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
-        self.source.keep(torch.cat([torch.arange(first, first + count) for first, count in spans]))
+        self.source.compact(torch.cat([torch.arange(first, first + count) for first, count in spans]))
         self.first = self.count.cumsum(0).int() - self.count
         if tokens > self.source.free:
             self.source.grow(2 * (self.source.used + tokens))
 
     def allow_rewind(self, tokens: int) -> None:
-        self.spare = tokens
+        self.rewindable = tokens
 
     def rewind(self, tokens: int) -> None:
         if tokens:

@@ -1,9 +1,9 @@
-"""Who may see whom: predicates on where tokens stand, turned once per forward into the cheapest form a kernel takes.
+"""Visibility: rules for attention masks, converted once per forward into the cheapest form that a kernel takes.
 
-Each choice is a predicate, ``allows``. The other methods are what is cheaper than asking it of every pair of tokens.
-Shortcuts that hold for one predicate only ask whether it is in force, so that a subclass may override ``allows`` alone.
+Each rule is a predicate on positions, ``allows``. The other methods are shortcuts, cheaper than evaluating it for every
+pair of tokens. A shortcut is used only while ``allows`` is not overridden, so that a subclass may override that alone.
 
-B batch, T length, Q/K query and key lengths. A first dimension of 1 speaks for every row of the batch.
+B batch, T length, Q/K query and key lengths. A first dimension of 1 applies to every row of the batch.
 """
 
 from abc import ABC, abstractmethod
@@ -19,33 +19,33 @@ from dragoman.errors import ConfigError
 from dragoman.model.exact import overrides
 from dragoman.model.positions.tokens import Positions
 
-# ---- the cheapest form ----------------------------------------------------------------------------
+# ---- masks ----------------------------------------------------------------------------------------
 
 
 class AttentionMask(NamedTuple):
-    """Who sees whom in one forward. Neither field set: everyone sees everyone."""
+    """Attention mask of one forward. With neither field set, every query sees every key."""
 
     allowed: Bool[Tensor, "B 1 Q K"] | None = None
     causal: bool = False
-    """Query i sees keys 0..i, as kernels know it: no mask is stored."""
+    """Query i sees keys 0..i; kernels support this without a stored mask."""
 
     def dense(self, Q: int, K: int, device: torch.device) -> Bool[Tensor, "B 1 Q K"] | None:
-        """The mask itself, for kernels that know no ``causal``; None when everyone sees everyone."""
+        """Return the mask as a tensor, for kernels without ``causal``; None when every query sees every key."""
         return torch.ones(Q, K, dtype=torch.bool, device=device).tril()[None, None] if self.causal else self.allowed
 
 
-# ---- the choices ----------------------------------------------------------------------------------
+# ---- configurations -------------------------------------------------------------------------------
 
 
 class VisibilityRule(ABC):
-    """Base of the choices: what follows from ``allows`` alone."""
+    """Base of the rules: everything that follows from ``allows`` alone."""
 
     window: int | None = None
-    """Tokens visible, the current one included; None for no such limit."""
+    """Number of visible tokens, including the current one; None for no limit."""
 
     @property
     def sees_only_past(self) -> bool:
-        """Whether no token ever sees one behind it."""
+        """True where no token ever sees a later one."""
         return False
 
     @property
@@ -61,28 +61,29 @@ class VisibilityRule(ABC):
 
     @abstractmethod
     def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
-        """Tell which keys each query sees, texts and padding apart."""
+        """Return which keys each query sees, regardless of text boundaries and padding."""
 
     def within_text(self, q: Positions, k: Positions) -> AttentionMask:
-        """See from the newest tokens ``q`` to ``k``, which ends with them."""
+        """Return the mask of self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
         return _masked(self, q, k)
 
     def across(self, q: Positions, k: Positions) -> AttentionMask:
-        """See from ``q`` to an encoded source ``k``."""
+        """Return the mask of cross-attention from ``q`` to an encoded source ``k``."""
         return _masked(self, q, k)
 
-    def retained(self, seen: Positions, spare: int) -> Int[Tensor, " K"] | None:
-        """Choose the columns of ``seen`` that tokens to come may see; None for all. See ``retained_columns``."""
+    def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
+        """Return the columns of ``seen`` that later tokens may see; None for all. See ``retained_columns``."""
         return None
 
     def in_window(self, tokens: int, sinks: int) -> "Causal | None":
-        """Limit it to the last ``tokens`` and the first ``sinks`` of a text; None where it sees more than the past."""
+        """Return this rule limited to the last ``tokens`` and first ``sinks`` of a text; None for rules that see later
+        tokens."""
         return None
 
 
 @config
 class Full(VisibilityRule):
-    """Everyone sees everyone."""
+    """Full visibility: every token sees every token."""
 
     @property
     def sees_future(self) -> bool:
@@ -104,12 +105,12 @@ class Full(VisibilityRule):
 
 @config
 class Causal(VisibilityRule):
-    """A token sees itself and the past."""
+    """Causal visibility: a token sees itself and earlier ones."""
 
     window: PositiveInt | None = None
-    """Tokens visible, the current one included; None for all."""
+    """Number of visible tokens, including the current one; None for all."""
     sinks: NonNegativeInt = 0
-    """First tokens of the text that stay visible beyond the window (StreamingLLM, arXiv:2309.17453)."""
+    """Number of first tokens that stay visible beyond the window (StreamingLLM, arXiv:2309.17453)."""
 
     def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
         back = q.pos[:, :, None] - k.pos[:, None, :]
@@ -137,11 +138,11 @@ class Causal(VisibilityRule):
             return self
         return Causal(window=tokens, sinks=max(sinks, self.sinks))
 
-    def retained(self, seen: Positions, spare: int) -> Int[Tensor, " K"] | None:
+    def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
         if self.window is None or not self.sees_only_past:
             return None
-        device, K, back, sinks = seen.pos.device, seen.pos.shape[1], self.window - 1 + spare, self.sinks
-        if seen.keep is None and seen.segment is None:  # columns stand in the order of positions: no need to look
+        device, K, back, sinks = seen.pos.device, seen.pos.shape[1], self.window - 1 + rewindable, self.sinks
+        if seen.keep is None and seen.segment is None:  # columns are in the order of positions
             if sinks + back >= K:
                 return None
             return torch.cat([torch.arange(sinks, device=device), torch.arange(K - back, K, device=device)])
@@ -155,9 +156,10 @@ class Causal(VisibilityRule):
 
 @config
 class Prefix(VisibilityRule):
-    """Causal, but tokens of field 0 are seen by all: a prompt read in both directions (T5's prefix LM).
+    """Prefix visibility: causal, but tokens of field 0 are visible to all: a prompt read in both directions (T5's
+    prefix LM).
 
-    While decoding, a prompt has to come in one piece: what came before its second half cannot see that any more.
+    While decoding, a prompt must come in one call: the tokens of an earlier call cannot see those of a later one.
     """
 
     def allows(self, q: Positions, k: Positions) -> Bool[Tensor, "B Q K"]:
@@ -167,11 +169,12 @@ class Prefix(VisibilityRule):
 
 @config
 class Structural(VisibilityRule):
-    """The user says which fields see which: ``sees[f]`` lists the fields that a token of field f may see."""
+    """Visibility by the fields of tokens."""
 
     sees: tuple[tuple[NonNegativeInt, ...], ...]
+    """For each field f, the fields that its tokens may see."""
     causal: bool = False
-    """Whether the past limits it further."""
+    """Hide later tokens as well."""
 
     @property
     def needs_fields(self) -> bool:
@@ -201,29 +204,29 @@ class Structural(VisibilityRule):
 
 Visibility = Annotated[Full | Causal | Prefix | Structural, OneOf()]
 
-# ---- asked by towers -------------------------------------------------------------------------------
+# ---- functions for towers --------------------------------------------------------------------------
 
 
 def build_self_mask(visibility: Visibility, q: Positions, k: Positions) -> AttentionMask:
-    """Self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
+    """Build the mask of self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
     return visibility.within_text(q, k)
 
 
 def build_cross_mask(visibility: Visibility, q: Positions, k: Positions) -> AttentionMask:
-    """Cross-attention from ``q`` to an encoded source ``k``. Where both are packed, equal segments belong together."""
+    """Build the mask of cross-attention from ``q`` to an encoded source ``k``; packed texts see their own segment."""
     return visibility.across(q, k)
 
 
-def retained_columns(visibility: Visibility, seen: Positions, spare: int = 0) -> Int[Tensor, " K"] | None:
-    """Which of the columns ``seen`` tokens to come may see, in any row; None for all. A cache may forget the others.
+def retained_columns(visibility: Visibility, seen: Positions, rewindable: int = 0) -> Int[Tensor, " K"] | None:
+    """Return the columns of ``seen`` that later tokens may see in any row; None for all. A cache may drop the others.
 
-    ``spare``: even if so many of the newest are taken back.
+    They stay valid if up to ``rewindable`` of the newest tokens are removed.
     """
-    return visibility.retained(seen, spare)
+    return visibility.retained(seen, rewindable)
 
 
 def _reaches(window: int | None, K: int) -> bool:
-    """Whether a window shows all of K tokens; not, where one program is compiled for every K."""
+    """Return whether a window shows all K tokens; False while compiling, where one program serves every K."""
     return window is None or (window >= K and not torch.compiler.is_compiling())
 
 

@@ -1,8 +1,8 @@
-"""What happens to heads in a training step in bfloat16 on a CPU, by kernels in C (``native/``): rotary positions, and
-attention that stores no weights.
+"""Rotary positions and attention without stored weights, for training in bfloat16 on a CPU, by kernels in C
+(``native/``).
 
-The kernels read heads where they lie in what a linear layer gave, and lay out what they give as the next linear layer
-reads it. When they are taken, and how they differ from their slow twins, is as in ``learning.py``.
+The kernels read heads directly from the output of a linear layer, and write in the layout of the next one's input.
+Their conditions, and their differences from PyTorch's results, are as in ``elementwise.py``.
 
 B batch, T length, H query heads, G key/value heads (G divides H), Q/K query and key lengths, C channels of one head.
 """
@@ -15,24 +15,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.model.ops import elementwise as learning
-from dragoman.model.ops.elementwise import REGISTER, take, take_anywhere
+from dragoman.model.ops import elementwise
+from dragoman.model.ops.elementwise import REGISTER, supports, supports_strided
 
 
-def readable(*heads: Float[Tensor, "B _ _ C"]) -> bool:
-    """Whether the channels of each head stand together and fill the registers, half of them at a time."""
+def supports_heads(*heads: Float[Tensor, "B _ _ C"]) -> bool:
+    """Return whether the kernels can read these heads: channels are contiguous and fill whole registers by halves."""
     if torch.compiler.is_compiling():
         return False
     fit = (t.dtype == torch.bfloat16 and t.stride(-1) == 1 and t.shape[-1] % (2 * REGISTER) == 0 for t in heads)
-    return all(fit) and take_anywhere(*heads)
+    return all(fit) and supports_strided(*heads)
 
 
-def together(x: Tensor) -> Tensor:
+def contiguous_channels(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def token_by_token(like: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-    """Room for as much, laid out as linear layers read and write it: the heads of a token side by side."""
+def empty_by_token(like: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
+    """Return an empty tensor of the shape of ``like`` in the layout of linear layers: heads of a token adjacent."""
     B, H, T, C = like.shape
     return like.new_empty(B, T, H, C).transpose(1, 2)
 
@@ -50,7 +50,7 @@ class HeadsStruct(ctypes.Structure):
 
 
 class RotateFunction(torch.autograd.Function):
-    """Turn the pairs of each head's halves. The slow twin is in ``rotary.Rotation``.
+    """Rotate the pairs of each head's halves. The reference is ``rotary.RotaryEffect``.
 
     ``cos_sin`` are the cosines and then the sines of C / 2 pairs, for all texts where B of it is 1.
     """
@@ -64,17 +64,19 @@ class RotateFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (cos_sin,) = ctx.saved_tensors
-        return _rotate(together(upstream), token_by_token(upstream), cos_sin, back=True), None
+        return _rotate(contiguous_channels(upstream), empty_by_token(upstream), cos_sin, back=True), None
 
 
-def rotates(x: Float[Tensor, "B H T C"], cos_sin: Float[Tensor, "#B T R"]) -> bool:
-    """Whether the kernel takes ``x``: all of its channels turn."""
-    return readable(x) and cos_sin.shape[-1] == x.shape[-1] and cos_sin.dtype == torch.float32 and take(cos_sin)
+def supports_rotation(x: Float[Tensor, "B H T C"], cos_sin: Float[Tensor, "#B T R"]) -> bool:
+    """Return whether the kernel can rotate ``x``: bfloat16, with all of its channels rotated."""
+    return (
+        supports_heads(x) and cos_sin.shape[-1] == x.shape[-1] and cos_sin.dtype == torch.float32 and supports(cos_sin)
+    )
 
 
 def _rotate(x: Tensor, y: Tensor, cos_sin: Tensor, *, back: bool) -> Tensor:
     (B, H, T, C), own, ends = x.shape, len(cos_sin) > 1, (HeadsStruct.of(x), HeadsStruct.of(y))
-    learning.ready().rotate(*map(ctypes.byref, ends), cos_sin.data_ptr(), own, back, B, T, H, C)
+    elementwise.kernel_library().rotate(*map(ctypes.byref, ends), cos_sin.data_ptr(), own, back, B, T, H, C)
     return y
 
 
@@ -95,10 +97,11 @@ class FlashStruct(ctypes.Structure):
 
 
 class FlashFunction(torch.autograd.Function):
-    """softmax(scale q k^T) v over the keys that a query sees; zeros where it sees none (FlashAttention, Dao et al.,
-    arXiv:2205.14135: going back, weights are computed again). The slow twin is ``attention.explicit``.
+    """softmax(scale q k^T) v over the keys that a query sees; zeros where it sees none. The reference is
+    ``attention.explicit``.
 
-    ``seen`` says which; None for all, or where ``causal`` for those up to a query's own place.
+    FlashAttention (Dao et al., arXiv:2205.14135): the backward pass computes the weights again. ``seen`` is the mask;
+    None for all keys, or with ``causal`` for those up to the query's own.
     """
 
     @staticmethod
@@ -111,27 +114,27 @@ class FlashFunction(torch.autograd.Function):
         causal: bool,
         scale: float,
     ) -> Float[Tensor, "B H Q C"]:
-        y, log_sums = token_by_token(q), q.new_empty(q.shape[:3], dtype=torch.float32)
-        seen = None if seen is None else together(seen.expand(len(q), 1, q.shape[2], -1))
+        y, log_sums = empty_by_token(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+        seen = None if seen is None else contiguous_channels(seen.expand(len(q), 1, q.shape[2], -1))
         ctx.causal, ctx.scale = causal, scale
         ctx.save_for_backward(q, k, v, seen, log_sums)
-        learning.ready().flash(ctypes.byref(_struct(q, k, v, y, seen, log_sums, causal, scale)))
+        elementwise.kernel_library().flash(ctypes.byref(_struct(q, k, v, y, seen, log_sums, causal, scale)))
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         q, k, v, seen, log_sums = ctx.saved_tensors
-        upstream, gradients = together(upstream), [token_by_token(t) for t in (q, k, v)]
+        upstream, gradients = contiguous_channels(upstream), [empty_by_token(t) for t in (q, k, v)]
         given = _struct(q, k, v, upstream, seen, log_sums, ctx.causal, ctx.scale)
         given.dq, given.dk, given.dv = map(HeadsStruct.of, gradients)
-        learning.ready().flash_gradient(ctypes.byref(given))
+        elementwise.kernel_library().flash_gradient(ctypes.byref(given))
         return (*gradients, None, None, None)
 
 
-def attends(q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"], v: Float[Tensor, "B G K C"]) -> bool:
-    """Whether there is something to be learned, and the kernel can."""
-    return torch.is_grad_enabled() and q.requires_grad and readable(q, k, v)
+def supports_attention(q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"], v: Float[Tensor, "B G K C"]) -> bool:
+    """Return whether gradients are needed and the kernel can compute them."""
+    return torch.is_grad_enabled() and q.requires_grad and supports_heads(q, k, v)
 
 
 def _struct(

@@ -1,8 +1,8 @@
-"""Passes over memory between the products of a training step in bfloat16 on a CPU, by kernels in C (``native/``).
+"""Elementwise operations of a training step in bfloat16 on a CPU, by kernels in C (``native/``).
 
-PyTorch makes several passes of what can be one, over tensors that have left the cache by then, and further ones that
-convert between bfloat16 and float32. What each kernel computes stands in PyTorch where it is called, its slow twin,
-which also runs in float32, on GPUs and where there is no C compiler. The two differ by what PyTorch rounds in between.
+PyTorch makes several passes over memory where one is enough, over tensors that have left the cache by then, and further
+ones that convert between bfloat16 and float32. Each caller also has the same computation in PyTorch, its slow twin,
+which runs in float32, on GPUs and without a C compiler. The two differ by PyTorch's intermediate rounding.
 
 B batch, T length, H heads, C channels of one head, D width, N rows, V vocabulary.
 """
@@ -18,45 +18,45 @@ from torch.autograd.function import once_differentiable
 from dragoman.native.library import Library, available, library
 
 REGISTER = 16
-"""Numbers that the kernels take at once, at most: rows must be a multiple of it."""
+"""Largest number of values in a register of the kernels: rows must be a multiple of it."""
 
 
-def take(*tensors: Tensor) -> bool:
-    """Whether the kernels can read these as they lie: dense, on the CPU, and real, not what a compiler traces with."""
-    if torch.compiler.is_compiling():  # before anything is asked of their sizes, which a program is not to be made for
+def supports(*tensors: Tensor) -> bool:
+    """Return whether the kernels can read these tensors: contiguous, on the CPU, and not traced by a compiler."""
+    if torch.compiler.is_compiling():  # first: a check of sizes would specialize the compiled program for them
         return False
-    return all(t.is_contiguous() for t in tensors) and take_anywhere(*tensors)
+    return all(t.is_contiguous() for t in tensors) and supports_strided(*tensors)
 
 
-def take_anywhere(*tensors: Tensor) -> bool:
-    """The same by kernels that need them not to be dense."""
+def supports_strided(*tensors: Tensor) -> bool:
+    """Same as ``supports``, for kernels that accept strides."""
     if torch.compiler.is_compiling():
         return False
     return all(t.device.type == "cpu" and t.numel() for t in tensors) and available()
 
 
-def take_half(*tensors: Tensor) -> bool:
-    """The same of bfloat16, in rows that fill the registers."""
+def supports_bfloat16(*tensors: Tensor) -> bool:
+    """Same as ``supports``, for bfloat16 in rows that fill whole registers."""
     if torch.compiler.is_compiling():
         return False
-    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and take(*tensors)
+    return all(t.dtype == torch.bfloat16 and t.shape[-1] % REGISTER == 0 for t in tensors) and supports(*tensors)
 
 
 def uses_bfloat16(device: torch.device) -> bool:
-    """Whether products there take bfloat16 now, whatever they are given."""
+    """Return whether autocast runs products on that device in bfloat16 now."""
     kind = device.type
     return kind == "cpu" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
 
 
 def cast_for_products(x: Tensor) -> Tensor:
-    """As products take it: converted once, where otherwise each product that reads it converts it again."""
+    """Convert ``x`` once to the data type of products; otherwise each product would convert it again."""
     return x.bfloat16() if uses_bfloat16(x.device) else x
 
 
-def ready() -> Library:
-    """The kernels, with as many threads as PyTorch uses."""
+def kernel_library() -> Library:
+    """Return the kernels, set to as many threads as PyTorch uses."""
     found = library()
-    found.follow_threads()
+    found.use_torch_threads()
     return found
 
 
@@ -66,17 +66,21 @@ def ready() -> Library:
 def cross_entropy(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, "N 1"], smoothing: float, learning: bool
 ) -> Float[Tensor, ""]:
-    """Summed over rows. ``logits``, in bfloat16, become their own gradient when ``learning``. The slow twin is
-    ``chunks.CrossEntropy``."""
+    """Return the cross-entropy summed over rows; when ``learning``, overwrite ``logits`` (bfloat16) by its gradient.
+
+    The slow twin is ``chunked_loss.CrossEntropyLoss``.
+    """
     losses, targets = torch.empty(len(logits), dtype=torch.float64), targets.contiguous()
-    ready().cross_entropy(logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr())
+    kernel_library().cross_entropy(
+        logits.data_ptr(), targets.data_ptr(), *logits.shape, smoothing, learning, losses.data_ptr()
+    )
     return losses.sum().float()
 
 
 def accumulate(total: Tensor, x: Tensor) -> None:
-    """total += x: float32 and, as a rule, bfloat16, which PyTorch makes a float32 copy of."""
-    if take_half(x) and total.dtype == torch.float32 and take(total):
-        ready().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
+    """Add ``x``, usually bfloat16, to the float32 ``total``, without the float32 copy that PyTorch would make."""
+    if supports_bfloat16(x) and total.dtype == torch.float32 and supports(total):
+        kernel_library().accumulate(x.data_ptr(), x.numel(), total.data_ptr())
     else:
         total += x
 
@@ -98,7 +102,7 @@ class ReluFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_x = upstream.contiguous(), torch.empty_like(y)
-        ready().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
+        kernel_library().relu_gradient(upstream.data_ptr(), y.data_ptr(), y.numel(), by_x.data_ptr())
         return by_x
 
 
@@ -108,7 +112,7 @@ class SiluGateFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         y = torch.empty_like(gate)
-        ready().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
+        kernel_library().silu_gate(gate.data_ptr(), up.data_ptr(), y.numel(), y.data_ptr())
         ctx.save_for_backward(gate, up)
         return y
 
@@ -118,7 +122,7 @@ class SiluGateFunction(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         upstream, by_gate, by_up = upstream.contiguous(), torch.empty_like(gate), torch.empty_like(up)
         pointers = [t.data_ptr() for t in (upstream, gate, up)]
-        ready().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
+        kernel_library().silu_gate_gradient(*pointers, up.numel(), by_gate.data_ptr(), by_up.data_ptr())
         return by_gate, by_up
 
 
@@ -126,9 +130,9 @@ class SiluGateFunction(torch.autograd.Function):
 
 
 class SoftmaxFunction(torch.autograd.Function):
-    """Over the keys that a query sees; zeros where it sees none. The slow twin is in ``attention.masked_softmax``.
+    """Softmax over the keys that a query sees; zeros where it sees none. The slow twin is ``attention.masked_softmax``.
 
-    ``seen`` says which; None for all, or where ``causal`` for those up to a query's own place.
+    ``seen`` is the mask; None for all keys, or with ``causal`` for those up to the query's own.
     """
 
     @staticmethod
@@ -140,7 +144,7 @@ class SoftmaxFunction(torch.autograd.Function):
         if seen is not None and seen.stride(-1) != 1:
             seen = seen.contiguous()
         mask = (None, 0, 0) if seen is None else (seen.data_ptr(), seen.stride(0), seen.stride(2))
-        ready().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
+        kernel_library().softmax(scores.data_ptr(), *mask, causal, *scores.shape, y.data_ptr())
         ctx.save_for_backward(y)
         return y
 
@@ -149,7 +153,7 @@ class SoftmaxFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         upstream, by_scores, K = upstream.contiguous(), torch.empty_like(y), y.shape[-1]
-        ready().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
+        kernel_library().softmax_gradient(upstream.data_ptr(), y.data_ptr(), y.numel() // K, K, by_scores.data_ptr())
         return by_scores, None, None
 
 
@@ -157,24 +161,24 @@ class SoftmaxFunction(torch.autograd.Function):
 
 
 class DropoutDraw(ctypes.Structure):
-    """Which elements dropout zeroes is a function of a seed and of their place: nothing else is kept."""
+    """Seed and rate of one dropout: its mask is a function of the seed and an element's index, so no mask is stored."""
 
     __slots__ = ()  # a name that is no field raises, instead of becoming an attribute that C never sees
     _fields_ = [("seed", ctypes.c_int64), ("below", ctypes.c_int64), ("factor", ctypes.c_double)]
 
     @classmethod
-    def of(cls, share: float) -> "DropoutDraw":
-        """With a seed from the global generator; nothing is drawn from it where nothing is to be zeroed."""
-        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) if share else 0
-        return cls(seed, round(share * 2**16), 1 / (1 - share))
+    def of(cls, rate: float) -> "DropoutDraw":
+        """Draw a seed from the global generator; for a rate of 0, draw nothing."""
+        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None)) if rate else 0
+        return cls(seed, round(rate * 2**16), 1 / (1 - rate))
 
 
 class DropoutFunction(torch.autograd.Function):
-    """Zero a share of the elements, and scale the others."""
+    """Zero elements at random and scale the others."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
-        ctx.drawn = DropoutDraw.of(share)
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        ctx.drawn = DropoutDraw.of(rate)
         return _dropped(x, ctx.drawn)
 
     @staticmethod
@@ -185,5 +189,5 @@ class DropoutFunction(torch.autograd.Function):
 
 def _dropped(x: Tensor, drawn: DropoutDraw) -> Tensor:
     y = torch.empty_like(x)
-    ready().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
+    kernel_library().dropout(x.data_ptr(), x.numel(), ctypes.byref(drawn), y.data_ptr())
     return y

@@ -1,8 +1,8 @@
 """Linear layers of a training step in bfloat16 on a CPU: two products by oneDNN, and the gradient of the weight by a
 kernel in C (``native/gradient.c``).
 
-oneDNN makes that one a tenth slower than the others, in bfloat16, which is then widened for the optimizer. The kernel
-sums it up in float32, and that of the bias on the way. When it is taken is as in ``learning.py``.
+oneDNN computes that gradient a tenth slower than the other products, and in bfloat16, which is then converted for the
+optimizer. The kernel sums it in float32, together with that of the bias. Its conditions are as in ``elementwise.py``.
 
 R rows, K inputs, N outputs.
 """
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dragoman.machine import onednn_linear
-from dragoman.model.ops import elementwise as learning
+from dragoman.model.ops import elementwise
 from dragoman.model.ops.elementwise import REGISTER
 from dragoman.native.library import library
 
 
 class NarrowLinear(torch.autograd.Function):
-    """x weight^T + bias in bfloat16. The slow twin is what autocast makes of ``linear.plain``."""
+    """x weight^T + bias in bfloat16. The slow twin is ``linear.plain`` under autocast."""
 
     @staticmethod
     def forward(
@@ -48,15 +48,15 @@ class NarrowLinear(torch.autograd.Function):
 
 
 def runs_in_bfloat16(x: Float[Tensor, "*R K"], weight: Float[Tensor, "N K"]) -> bool:
-    """Whether autocast has this product run in bfloat16 now, something is to be learned, and the kernel can."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and learning.uses_bfloat16(x.device)):
+    """Return whether autocast runs this product in bfloat16, gradients are needed, and the kernel can compute them."""
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and elementwise.uses_bfloat16(x.device)):
         return False
-    return x.is_floating_point() and learning.take_anywhere(x) and adds_gradients(weight)
+    return x.is_floating_point() and elementwise.supports_strided(x) and supports_gradient(weight)
 
 
-def adds_gradients(by_weight: Float[Tensor, "N K"], *narrow: Tensor) -> bool:
-    """Whether the kernel can add to such a gradient, of what is in bfloat16, and is faster than oneDNN."""
-    if not learning.take(by_weight, *narrow):
+def supports_gradient(by_weight: Float[Tensor, "N K"], *narrow: Tensor) -> bool:
+    """Return whether the kernel can add to this gradient from bfloat16 tensors, and is faster than oneDNN."""
+    if not elementwise.supports(by_weight, *narrow):
         return False
     (N, K), kernels = by_weight.shape, library()
     fits = N % REGISTER == 0 and K % (2 * REGISTER) == 0 and by_weight.dtype == torch.float32
@@ -70,9 +70,9 @@ def add_gradient(
     by_weight: Float[Tensor, "N K"],
     by_bias: Float[Tensor, " N"] | None = None,
 ) -> None:
-    """by_weight += upstream^T x, and by_bias += the sum of ``upstream`` over rows: bfloat16 added to float32."""
+    """Add upstream^T x to ``by_weight``, and the sum of ``upstream`` over rows to ``by_bias``: bfloat16 to float32."""
     N, K = by_weight.shape
     bias = None if by_bias is None else by_bias.data_ptr()
-    learning.ready().add_gradient(
+    elementwise.kernel_library().add_gradient(
         upstream.data_ptr(), x.data_ptr(), x.numel() // K, N, K, by_weight.data_ptr(), bias
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""What stands between the sublayers of a training step in bfloat16 on a CPU, by kernels in C (``native/residual.c``):
-norm, dropout and residual sum.
+"""Norm, dropout and residual sum between the sublayers of a training step in bfloat16 on a CPU, by kernels in C
+(``native/residual.c``).
 
-The sum is carried on in float32; what a sublayer reads and gives is bfloat16. So a norm gives two things, the sum as it
-is and what is read of it, and takes both of their gradients at once. When the kernels are taken, and how they differ
-from their slow twins in ``norm.py``, is as in ``learning.py``.
+The residual sum is float32; inputs and outputs of sublayers are bfloat16. So a norm returns both the sum and its normed
+form, and takes both of their gradients at once. The kernels' conditions, and their differences from their slow twins in
+``norm.py``, are as in ``elementwise.py``.
 
 N rows, D width.
 """
@@ -16,15 +16,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dragoman.model.ops import elementwise as learning
-from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, take, uses_bfloat16
+from dragoman.model.ops import elementwise
+from dragoman.model.ops.elementwise import REGISTER, DropoutDraw, supports, uses_bfloat16
 
 # ---- from the sum to a sublayer -----------------------------------------------------------------------
 
 
-def reads(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Whether sublayers read bfloat16 now, and the kernels can make it of such sums, by such a norm."""
-    return uses_bfloat16(x.device) and _fit(x, *weights) and take(x, *weights)
+def supports_norm(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
+    """Return whether sublayers read bfloat16 now, and the kernels can make it from ``x`` by a norm of ``weights``."""
+    return uses_bfloat16(x.device) and _fit(x, *weights) and supports(x, *weights)
 
 
 class CastFunction(torch.autograd.Function):
@@ -39,7 +39,7 @@ class CastFunction(torch.autograd.Function):
     def backward(ctx: Any, carried: Tensor, upstream: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         carried, upstream = carried.contiguous(), upstream.contiguous()
         by_x = torch.empty_like(carried)
-        learning.ready().add_narrow(carried.data_ptr(), upstream.data_ptr(), by_x.numel(), by_x.data_ptr())
+        elementwise.kernel_library().add_narrow(carried.data_ptr(), upstream.data_ptr(), by_x.numel(), by_x.data_ptr())
         return by_x
 
 
@@ -51,7 +51,7 @@ class RmsNormFunction(torch.autograd.Function):
         ctx: Any, x: Float[Tensor, "*N D"], weight: Float[Tensor, " D"], eps: float
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "*N D"]]:
         y, scale, D = torch.empty_like(x, dtype=torch.bfloat16), x.new_empty(x.shape[:-1]), x.shape[-1]
-        learning.ready().rms_norm(
+        elementwise.kernel_library().rms_norm(
             x.data_ptr(), weight.data_ptr(), scale.numel(), D, eps, y.data_ptr(), scale.data_ptr()
         )
         ctx.save_for_backward(x, weight, scale)
@@ -64,16 +64,18 @@ class RmsNormFunction(torch.autograd.Function):
         carried, upstream = carried.contiguous(), upstream.contiguous()
         by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
         given = (t.data_ptr() for t in (upstream, carried, x, weight, scale))
-        learning.ready().rms_norm_gradient(*given, scale.numel(), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr())
+        elementwise.kernel_library().rms_norm_gradient(
+            *given, scale.numel(), x.shape[-1], by_x.data_ptr(), by_weight.data_ptr()
+        )
         return by_x, by_weight, None
 
 
 # ---- from a sublayer to the sum -----------------------------------------------------------------------
 
 
-def sums(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
-    """Whether the kernels can add ``y``, which a sublayer gave, to ``x``, and norm the sum by these."""
-    return y.dtype == torch.bfloat16 and x.shape == y.shape and _fit(x, *weights) and take(x, y, *weights)
+def supports_sum(x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
+    """Return whether the kernels can add the sublayer's output ``y`` to ``x``, and norm the sum by ``weights``."""
+    return y.dtype == torch.bfloat16 and x.shape == y.shape and _fit(x, *weights) and supports(x, y, *weights)
 
 
 def _fit(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
@@ -82,14 +84,14 @@ def _fit(x: Float[Tensor, "*N D"], *weights: Float[Tensor, " D"]) -> bool:
 
 
 class AddFunction(torch.autograd.Function):
-    """carry x + dropout(y)."""
+    """residual_scale x + dropout(y)."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], residual_scale: float, share: float
+        ctx: Any, x: Float[Tensor, "*N D"], y: Float[Tensor, "*N D"], residual_scale: float, rate: float
     ) -> Float[Tensor, "*N D"]:
-        ctx.residual_scale, ctx.drawn, total = residual_scale, DropoutDraw.of(share), torch.empty_like(x)
-        learning.ready().add_dropped(
+        ctx.residual_scale, ctx.drawn, total = residual_scale, DropoutDraw.of(rate), torch.empty_like(x)
+        elementwise.kernel_library().add_dropped(
             x.data_ptr(), y.data_ptr(), x.numel(), residual_scale, ctypes.byref(ctx.drawn), total.data_ptr()
         )  # fmt: skip
         return total
@@ -99,14 +101,14 @@ class AddFunction(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         upstream = upstream.contiguous()
         by_y = torch.empty_like(upstream, dtype=torch.bfloat16)
-        learning.ready().add_dropped_gradient(
+        elementwise.kernel_library().add_dropped_gradient(
             upstream.data_ptr(), by_y.numel(), ctypes.byref(ctx.drawn), by_y.data_ptr()
         )
         return upstream if ctx.residual_scale == 1 else ctx.residual_scale * upstream, by_y, None, None
 
 
 class AddLayerNormFunction(torch.autograd.Function):
-    """(s - mean) / std * weight + bias, where s = carry x + dropout(y)."""
+    """(s - mean) / std * weight + bias, where s = residual_scale x + dropout(y)."""
 
     @staticmethod
     def forward(
@@ -114,19 +116,19 @@ class AddLayerNormFunction(torch.autograd.Function):
         x: Float[Tensor, "*N D"],
         y: Float[Tensor, "*N D"],
         residual_scale: float,
-        share: float,
+        rate: float,
         weight: Float[Tensor, " D"],
         bias: Float[Tensor, " D"] | None,
         eps: float,
     ) -> Float[Tensor, "*N D"]:
         ctx.residual_scale, ctx.drawn, ctx.biased, D = (
             residual_scale,
-            DropoutDraw.of(share),
+            DropoutDraw.of(rate),
             bias is not None,
             x.shape[-1],
         )
         total, normed, (mean, scale) = torch.empty_like(x), torch.empty_like(x), x.new_empty(2, x.numel() // D)
-        learning.ready().add_layer_norm(
+        elementwise.kernel_library().add_layer_norm(
             x.data_ptr(), y.data_ptr(), residual_scale, ctypes.byref(ctx.drawn), weight.data_ptr(),
             None if bias is None else bias.data_ptr(), len(mean), D, eps,
             *(t.data_ptr() for t in (total, mean, scale, normed)),
@@ -144,7 +146,7 @@ class AddLayerNormFunction(torch.autograd.Function):
             torch.empty_like(total, dtype=torch.bfloat16),
         )
         by_weight, by_bias = torch.empty_like(weight), torch.empty_like(weight)
-        learning.ready().add_layer_norm_gradient(
+        elementwise.kernel_library().add_layer_norm_gradient(
             *(t.data_ptr() for t in (upstream, total, mean, scale, weight)), ctx.residual_scale,
             ctypes.byref(ctx.drawn),
             len(mean), len(weight), *(t.data_ptr() for t in (by_x, by_y, by_weight, by_bias)),

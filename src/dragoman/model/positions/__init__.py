@@ -1,1 +1,1 @@
-"""Where tokens stand, how that enters attention, and who may see whom."""
+"""Positions of tokens, absolute and relative, and their effect on embeddings and attention."""

@@ -1,4 +1,4 @@
-"""What a relative position scheme offers to attention: how the queries of one forward relate to their keys.
+"""Interface of relative position schemes: their effect on the queries, keys and scores of one forward.
 
 B batch, T length, H heads, C channels of one head, Q/K query and key lengths.
 """
@@ -12,38 +12,44 @@ from dragoman.model.positions.tokens import Positions
 
 
 class PositionEffect:
-    """Computed once per forward and used by every layer that shares the scheme. This one relates nothing."""
+    """Effect of positions in one forward, computed once for all layers that share the scheme. The base has none."""
 
     @property
     def fusable(self) -> bool:
-        """Whether a kernel can do it that takes one set of keys, adds a bias and never stores its weights."""
+        """True where fused kernels apply: one set of keys, at most a bias, and no use of the weights."""
         return not overrides(self, PositionEffect, "parts", "values")
 
     @property
     def biased(self) -> bool:
-        """Whether ``bias`` may return anything."""
+        """True where ``bias`` is overridden."""
         return overrides(self, PositionEffect, "bias")
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-        """Queries and new keys, before the keys are remembered."""
+        """Transform queries, and new keys before they are cached."""
         return x
 
     def parts(self, q: Tensor, k: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Groups of successive queries, each with the keys as it reads them."""
+        """Return groups of successive queries, each with its version of the keys."""
         return [(q, k)]
 
     def bias(self, q: Float[Tensor, "B H Q C"], scale: float) -> Float[Tensor, "B H Q K"] | None:
-        """What is added to the scores, which are q.k times ``scale``."""
+        """Return the term to add to the scores, which are q.k times ``scale``; None for none."""
         return None
 
     def values(self, weights: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q C"] | None:
-        """What is added to the output."""
+        """Return the term to add to the output; None for none."""
         return None
 
 
 class RelativeScheme(nn.Module):
-    """The base class relates nothing; a scheme overrides ``relate``."""
+    """Base of the schemes, without an effect; a scheme overrides ``effect``."""
 
     def effect(self, q: Positions, k: Positions, dtype: torch.dtype) -> PositionEffect:
-        """``k`` holds every key visible to anyone and ends with the queries' own; ``dtype`` is what to compute in."""
+        """Compute the effect for one forward.
+
+        Args:
+            q: positions of the queries.
+            k: positions of all keys, those of the queries last.
+            dtype: data type to compute in.
+        """
         return PositionEffect()

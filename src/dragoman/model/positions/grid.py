@@ -1,6 +1,6 @@
-"""Where the patches of an image stand: positions with two coordinates.
+"""Positions of the patches of an image, with two coordinates.
 
-B batch, T length, D width, C channels of one head, P pairs of channels. A class token stands before the patches.
+B batch, T length, D width, C channels of one head, P pairs of channels. A class token comes before the patches.
 """
 
 from typing import Annotated
@@ -20,7 +20,7 @@ from dragoman.model.positions.tokens import Positions
 
 @config
 class LearnedGrid:
-    """A trained vector for the class token and for each patch (Dosovitskiy et al., arXiv:2010.11929)."""
+    """Learned positions: a vector for the class token and for each patch (Dosovitskiy et al., arXiv:2010.11929)."""
 
     def build(self, dim: int, patches: int, before: int) -> nn.Module:
         return LearnedGridEmbedding(before + patches, dim)
@@ -28,20 +28,20 @@ class LearnedGrid:
 
 @config
 class SinusoidalGrid:
-    """Half of the channels tell the row, half the column, each as ``sinusoidal`` does; nothing is added to the class
-    token (He et al., arXiv:2111.06377)."""
+    """Sinusoidal positions: half of the channels encode the row, half the column; nothing is added to the class token
+    (He et al., arXiv:2111.06377)."""
 
     base: PositiveFloat = 10_000.0
 
     def build(self, dim: int, patches: int, before: int) -> nn.Module:
         if dim % 4:
-            raise ConfigError(f"position: two coordinates take pairs of channels each: 4 do not divide the width {dim}")
+            raise ConfigError(f"position: two coordinates need a width that 4 divides, and the width is {dim}")
         return SinusoidalGridEmbedding(self, dim, before)
 
 
 @config
 class NoGrid:
-    """Nothing is added: order enters inside attention, or not at all."""
+    """No added positions: they enter inside attention, or not at all."""
 
     def build(self, dim: int, patches: int, before: int) -> nn.Module:
         return NoGridEmbedding()

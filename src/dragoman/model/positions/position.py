@@ -1,4 +1,4 @@
-"""Where order enters: added to the embeddings, or acting inside attention. (Rotation has a file of its own.)
+"""Position schemes: added to the embeddings, or acting inside attention. (rotary.py has the rotary ones.)
 
 B batch, T length, D width, H heads, C channels of one head, Q/K query and key lengths; #B: B, or 1 for all rows.
 """
@@ -24,11 +24,14 @@ from dragoman.model.positions.tokens import Positions
 
 @config
 class Sinusoidal:
-    """Sines and cosines of geometrically spaced wavelengths, 2 pi to base * 2 pi (Vaswani et al. 2017, section 3.5)."""
+    """Sinusoidal positions: wavelengths from 2 pi to base * 2 pi, spaced geometrically (Vaswani et al. 2017, section
+    3.5)."""
 
     base: PositiveFloat = 10_000.0
+    """Base of the wavelengths."""
     layout: Literal["interleaved", "halves"] = "interleaved"
-    """Sine and cosine of one wavelength side by side as in the paper, or all sines first as in Marian."""
+    """Order of channels: sine and cosine of one wavelength side by side as in the paper, or all sines first as in
+    Marian."""
 
     length = None
 
@@ -40,11 +43,12 @@ class Sinusoidal:
 
 @config
 class Learned:
-    """A trained vector for each position, and none beyond ``length``."""
+    """Learned positions: a vector for each position below ``length``."""
 
     length: PositiveInt
+    """Number of positions, the longest text."""
     offset: NonNegativeInt = 0
-    """Rows of the table before that of position 0, which nobody uses: 2 in RoBERTa and BART."""
+    """Number of unused rows of the table before position 0: 2 in RoBERTa and BART."""
 
     def build(self, dim: int) -> nn.Module:
         return LearnedEmbedding(self.length, dim, self.offset)
@@ -52,12 +56,12 @@ class Learned:
 
 @config
 class NoEmbedding:
-    """Nothing is added: order enters inside attention, or not at all."""
+    """No added positions: they enter inside attention, or not at all."""
 
     length = None
 
     def build(self, dim: int) -> nn.Module:
-        return Unplaced()
+        return NoPositionEmbedding()
 
 
 AbsolutePosition = Annotated[Sinusoidal | Learned | NoEmbedding, OneOf()]
@@ -69,10 +73,10 @@ class SinusoidalEmbedding(nn.Module):
         self.cfg, self.dim = cfg, dim
 
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
-        return x + self.each_once(pos, x.dtype)
+        return x + self.lookup(pos, x.dtype)
 
-    def each_once(self, pos: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
-        """On CPUs, where a sine is dear: texts that stand beside each other share most of their positions."""
+    def lookup(self, pos: Int[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T D"]:
+        """Return the embeddings; on CPUs, where sines are slow, compute each position of a batch once."""
         if torch.compiler.is_compiling() or pos.device.type != "cpu" or len(pos) == 1 or not pos.numel():
             return self.sinusoids(pos).to(dtype)
         first, last = (int(end) for end in pos.aminmax())
@@ -81,7 +85,7 @@ class SinusoidalEmbedding(nn.Module):
         return F.embedding(pos - first, self.sinusoids(torch.arange(first, last + 1)[None])[0].to(dtype))
 
     def sinusoids(self, pos: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """PE of the paper, in float64: exact at position 10,000 too."""
+        """Return PE of the paper, in float64 to be exact even at position 10,000."""
         index = torch.arange(0, self.dim, 2, dtype=torch.float64, device=pos.device)
         angle = pos[..., None] * self.cfg.base ** (-index / self.dim)
         return torch.stack([angle.sin(), angle.cos()], -1 if self.cfg.layout == "interleaved" else -2).flatten(-2)
@@ -93,10 +97,10 @@ class LearnedEmbedding(nn.Embedding):
         self.length, self.offset = length, offset
 
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return x + super().forward(pos.clamp(0, self.length - 1) + self.offset)  # only padding can stand outside
+        return x + super().forward(pos.clamp(0, self.length - 1) + self.offset)  # only padding can be outside
 
 
-class Unplaced(nn.Module):
+class NoPositionEmbedding(nn.Module):
     def forward(self, x: Float[Tensor, "B T D"], pos: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
         return x
 
@@ -106,6 +110,8 @@ class Unplaced(nn.Module):
 
 @config
 class NoPosition:
+    """No relative positions."""
+
     shared = True
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
@@ -114,7 +120,7 @@ class NoPosition:
 
 @config
 class Alibi:
-    """Each head charges its own price per token of distance (Press et al., arXiv:2108.12409)."""
+    """ALiBi: adds -slope * distance to the scores, with a fixed slope per head (Press et al., arXiv:2108.12409)."""
 
     shared = True
 
@@ -124,15 +130,16 @@ class Alibi:
 
 @config
 class T5Bias:
-    """A learned bias per head and bucket of distance (Raffel et al., arXiv:1910.10683)."""
+    """Relative bias of T5: a learned bias for each head and bucket of distances (Raffel et al., arXiv:1910.10683)."""
 
     buckets: PositiveInt = 32
+    """Number of buckets."""
     reach: PositiveInt = 128
-    """Distance from which all tokens share the last bucket."""
+    """Distance from which on all tokens share the last bucket."""
     bidirectional: bool
-    """Whether half of the buckets are for keys ahead; in causal attention they would never be used."""
+    """Use half of the buckets for later keys; causal attention would never use these."""
     shared: bool = True
-    """One table for all layers of a tower, as in T5; False for one each."""
+    """Share one table among all layers of a tower, as in T5."""
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
         if self.reach <= (exact := self.buckets // (4 if self.bidirectional else 2)) or not exact:
@@ -142,12 +149,15 @@ class T5Bias:
 
 @config
 class Shaw:
-    """Learned vectors for clipped distances, added to keys and to values (Shaw et al., arXiv:1803.02155)."""
+    """Relative positions of Shaw et al. (arXiv:1803.02155): learned vectors for clipped distances, added to keys and
+    values."""
 
     reach: PositiveInt = 16
-    """Distances are clipped to -reach..reach."""
+    """Largest distance: distances are clipped to -reach..reach."""
     on_values: bool = True
+    """Add vectors to values too."""
     shared: bool = False
+    """Share the vectors among all layers of a tower."""
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
         return ShawScheme(self, head_dim)
@@ -157,12 +167,12 @@ RelativePosition = Annotated[NoPosition | Rotary | RotaryGrid | Alibi | T5Bias |
 
 
 def distances(q: Positions, k: Positions) -> Int[Tensor, "B Q K"]:
-    """How far back each key stands from each query; negative for keys ahead."""
+    """Return the distance back from each query to each key; negative for later keys."""
     return q.pos[:, :, None] - k.pos[:, None, :]
 
 
 class BiasEffect(PositionEffect):
-    """A number per head, query and key, added to the scores."""
+    """Bias for each head, query and key, added to the scores."""
 
     def __init__(self, table: Float[Tensor, "B H Q K"]):
         self.table = table
@@ -172,12 +182,15 @@ class BiasEffect(PositionEffect):
 
 
 class AlibiScheme(RelativeScheme):
+    """Biases of ALiBi."""
+
     def __init__(self, heads: int):
         super().__init__()
         self.heads = heads
 
     def slopes(self) -> list[float]:
-        """2^(-8/H), 2^(-16/H), ...; where H is no power of two, the paper's code interleaves the next power's."""
+        """Return 2^(-8/H), 2^(-16/H), ...; for H not a power of two, interleave those of the next power, as in the
+        paper's code."""
         whole = 2 ** math.floor(math.log2(self.heads))
         first = [2.0 ** (-8.0 * i / whole) for i in range(1, whole + 1)]
         between = [2.0 ** (-4.0 * i / whole) for i in range(1, 2 * whole + 1, 2)]
@@ -189,7 +202,8 @@ class AlibiScheme(RelativeScheme):
 
 
 class T5BiasScheme(RelativeScheme):
-    """Near distances have a bucket each, far ones share buckets that widen geometrically up to ``reach``."""
+    """Biases of T5: short distances have a bucket each, longer ones share buckets that widen geometrically up to
+    ``reach``."""
 
     def __init__(self, cfg: T5Bias, heads: int):
         super().__init__()
@@ -209,6 +223,8 @@ class T5BiasScheme(RelativeScheme):
 
 
 class ShawScheme(RelativeScheme):
+    """Tables of Shaw's vectors."""
+
     def __init__(self, cfg: Shaw, head_dim: int):
         super().__init__()
         self.cfg = cfg
@@ -221,7 +237,8 @@ class ShawScheme(RelativeScheme):
 
 
 class ShawEffect(PositionEffect):
-    """score = q . (k + a[distance]) / sqrt(C); output = sum of weights * (v + b[distance]) (equations 3 and 4)."""
+    """Shaw's terms: score = q . (k + a[distance]) / sqrt(C), output = sum of weights * (v + b[distance]) (equations 3
+    and 4)."""
 
     def __init__(self, index: Int[Tensor, "B Q K"], key_table: Tensor, value_table: Tensor | None):
         self.index, self.key_table, self.value_table = index, key_table, value_table

@@ -1,6 +1,6 @@
-"""Rotary positions: turn each pair of channels by position * frequency, so that q.k depends on distance only.
+"""Rotary positions: rotate each pair of channels by position * frequency, so that q.k depends on distance only.
 
-B batch, T length, H heads, C channels of one head, R channels that turn (R <= C) in P pairs.
+B batch, T length, H heads, C channels of one head, R rotated channels (R <= C) in P pairs.
 Su et al., arXiv:2104.09864; scaling for texts longer than those trained on: arXiv:2306.15595, arXiv:2309.00071.
 """
 
@@ -19,16 +19,18 @@ from dragoman.model.ops import attention as kernels
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.tokens import Positions
 
-# ---- how frequencies stretch -----------------------------------------------------------------------
+# ---- scaling of frequencies ------------------------------------------------------------------------
 
 
 def frequencies(theta: float, channels: int) -> Float[Tensor, " P"]:
-    """theta^(-2i/R): one turn of pair i takes 2 pi / frequency tokens."""
+    """Return theta^(-2i/R) for each pair i, whose wavelength is 2 pi / frequency tokens."""
     return theta ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
 
 
 @config
 class NoScaling:
+    """No scaling of frequencies."""
+
     magnitude = 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
@@ -37,7 +39,7 @@ class NoScaling:
 
 @config
 class LinearScaling:
-    """Position interpolation: every position divided by ``factor`` (Chen et al., arXiv:2306.15595)."""
+    """Position interpolation: divide every position by ``factor`` (Chen et al., arXiv:2306.15595)."""
 
     factor: PositiveFloat
 
@@ -49,7 +51,7 @@ class LinearScaling:
 
 @config
 class NtkScaling:
-    """A larger base: the slowest pair is interpolated by ``factor``, the fastest hardly at all ("NTK-aware")."""
+    """NTK-aware scaling by a larger base: the slowest pair is interpolated by ``factor``, the fastest hardly at all."""
 
     factor: PositiveFloat
 
@@ -61,14 +63,14 @@ class NtkScaling:
 
 @config
 class DynamicNtkScaling:
-    """NTK-aware with a factor that grows with the text: 1 up to the ``trained`` length.
+    """NTK-aware scaling with a factor that grows with the text: 1 up to the ``trained`` length.
 
-    The length that counts is each query's own (its position + 1), not the longest in the batch: so neither later tokens
-    nor other rows change an answer, and decoding with a cache equals one forward. Keys are remembered unrotated.
+    The length is each query's own (its position + 1), not the longest in the batch. So neither later tokens nor other
+    rows change an output, and decoding with a cache equals one forward. Keys are cached unrotated.
     """
 
     trained: PositiveInt
-    """Tokens the model was trained on."""
+    """Length in tokens that the model was trained on."""
     factor: PositiveFloat = 1.0
 
     magnitude = 1.0
@@ -85,19 +87,20 @@ class DynamicNtkScaling:
 
 @config
 class Yarn:
-    """Interpolate slow pairs, keep fast ones, ramp between; sharpen attention (Peng et al., arXiv:2309.00071)."""
+    """YaRN: interpolate slow pairs, keep fast ones, ramp between; sharpen attention (Peng et al.,
+    arXiv:2309.00071)."""
 
     factor: PositiveFloat
     trained: PositiveInt
-    """Tokens the model was trained on."""
+    """Length in tokens that the model was trained on."""
     fast: PositiveFloat = 32.0
-    """Pairs that turn more often than this over ``trained`` tokens are kept."""
+    """Turns over ``trained`` tokens above which a pair is kept."""
     slow: PositiveFloat = 1.0
-    """Pairs that turn less often than this are interpolated."""
+    """Turns over ``trained`` tokens below which a pair is interpolated."""
 
     @property
     def magnitude(self) -> float:
-        """What queries and keys are multiplied by (section 3.4)."""
+        """Factor of queries and keys (section 3.4)."""
         return 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
 
     def frequencies(self, theta: float, channels: int) -> Tensor:
@@ -113,16 +116,16 @@ class Yarn:
 
 @config
 class Llama3Scaling:
-    """Slow pairs interpolated by ``factor``, fast ones kept, between the two a blend that is linear in the number of
-    turns (Llama 3.1, arXiv:2407.21783)."""
+    """Scaling of Llama 3.1 (arXiv:2407.21783): interpolate slow pairs by ``factor``, keep fast ones, blend linearly in
+    the number of turns between."""
 
     factor: PositiveFloat
     trained: PositiveInt
-    """Tokens the model was trained on before it was stretched."""
+    """Length in tokens that the model was trained on before scaling."""
     fast: PositiveFloat = 4.0
-    """Pairs that turn more often than this over ``trained`` tokens are kept."""
+    """Turns over ``trained`` tokens above which a pair is kept."""
     slow: PositiveFloat = 1.0
-    """Pairs that turn less often than this are interpolated."""
+    """Turns over ``trained`` tokens below which a pair is interpolated."""
 
     magnitude = 1.0
 
@@ -135,31 +138,35 @@ class Llama3Scaling:
 
 RotaryScaling = Annotated[NoScaling | LinearScaling | NtkScaling | DynamicNtkScaling | Yarn | Llama3Scaling, OneOf()]
 
-# ---- the choice and its layer ----------------------------------------------------------------------
+# ---- schemes ---------------------------------------------------------------------------------------
 
 
 @config
 class Rotary:
+    """Rotary position embeddings (Su et al., arXiv:2104.09864)."""
+
     theta: PositiveFloat = 10_000.0
-    """Wavelength base; larger reaches further."""
+    """Base of the wavelengths; larger reaches further."""
     scaling: RotaryScaling = NoScaling()
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of each head's channels that turns; the rest carries no position."""
+    """Fraction of each head's channels that is rotated; the rest has no position."""
     pairs: Literal["halves", "neighbours"] = "halves"
-    """Which channels form a pair: i and i + P (LLaMA in Hugging Face layout), or 2i and 2i + 1 (the paper)."""
+    """Pairing of channels: i and i + P (LLaMA in Hugging Face layout), or 2i and 2i + 1 (the paper)."""
 
     shared = True
 
     def build(self, heads: int, head_dim: int) -> RelativeScheme:
         channels = int(head_dim * self.fraction)
         if channels < 2 or channels % 2:
-            raise ConfigError(f"position: rotary turns pairs of channels, and {channels} of {head_dim} are to turn")
+            raise ConfigError(f"position: rotary needs pairs of channels, and would rotate {channels} of {head_dim}")
         if channels == 2 and isinstance(self.scaling, NtkScaling | DynamicNtkScaling):
-            raise ConfigError("position.scaling: each pair is to be stretched differently, and there is only one")
+            raise ConfigError("position.scaling: NTK scaling needs two pairs of channels at least, and there is one")
         return RotaryScheme(self, channels)
 
 
 class RotaryScheme(RelativeScheme):
+    """Rotation of queries and keys."""
+
     def __init__(self, cfg: Rotary, channels: int):
         super().__init__()
         self.cfg, self.channels = cfg, channels
@@ -173,10 +180,10 @@ class RotaryScheme(RelativeScheme):
 
 @config
 class RotaryGrid:
-    """Rotary positions in an image: the first half of the pairs turns by the row, the second by the column."""
+    """Rotary positions in an image: the first half of the pairs is rotated by the row, the second by the column."""
 
     theta: PositiveFloat = 10_000.0
-    """Wavelength base; larger reaches further."""
+    """Base of the wavelengths; larger reaches further."""
 
     shared = True
     needs_grid = True
@@ -188,6 +195,8 @@ class RotaryGrid:
 
 
 class RotaryGridScheme(RelativeScheme):
+    """Rotation by rows and columns."""
+
     def __init__(self, cfg: RotaryGrid, channels: int):
         super().__init__()
         self.cfg, self.channels = cfg, channels
@@ -203,7 +212,7 @@ class RotaryGridScheme(RelativeScheme):
 
 
 class RotaryEffect(PositionEffect):
-    """The sines and cosines of one forward."""
+    """Sines and cosines of one forward."""
 
     def __init__(self, cfg: Rotary, angle: Float[Tensor, "B T P"], dtype: torch.dtype):
         self.halves, magnitude = cfg.pairs == "halves", cfg.scaling.magnitude
@@ -212,8 +221,8 @@ class RotaryEffect(PositionEffect):
         self.cos_sin = torch.cat([cos, sin], dim=-1)[:, 0]
 
     def rotate(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H T C"]:
-        """(a, b) -> (a cos - b sin, b cos + a sin) for each pair, as x cos + swapped(x) (-sin, sin)."""
-        if self.halves and not overrides(self, RotaryEffect, "join") and kernels.rotates(x, self.cos_sin):
+        """Map each pair (a, b) to (a cos - b sin, b cos + a sin), as x cos + swapped(x) (-sin, sin)."""
+        if self.halves and not overrides(self, RotaryEffect, "join") and kernels.supports_rotation(x, self.cos_sin):
             return kernels.RotateFunction.apply(x, self.cos_sin)
         R = self.cos.shape[-1]
         turning, still = x[..., :R].to(self.cos.dtype), x[..., R:]
@@ -226,7 +235,7 @@ class RotaryEffect(PositionEffect):
 
 
 class DynamicRotaryEffect(PositionEffect):
-    """Dynamic scaling: a query beyond the trained length sees all keys turned by frequencies of its own."""
+    """Rotation with dynamic scaling: a query beyond the trained length rotates all keys by frequencies of its own."""
 
     def __init__(
         self, cfg: Rotary, scaling: DynamicNtkScaling, channels: int, q: Positions, k: Positions, dtype: torch.dtype

@@ -1,6 +1,6 @@
-"""Where tokens stand: what positions, masks and caches are computed from.
+"""Token ids with their masks, and positions of tokens, from which masks and caches are computed.
 
-B batch, T length, C channels, K tokens seen, R rows, N sentences. A first dimension of 1 speaks for every row of the
+B batch, T length, C channels, K cached tokens, R rows, N sentences. A first dimension of 1 applies to every row of the
 batch.
 """
 
@@ -13,23 +13,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 PAD = 0
-"""The id of padding in every vocabulary."""
+"""Id of padding in every vocabulary."""
 
 
 class Tokens(NamedTuple):
-    """Ids with all that may be said about them. Where a model takes ids alone, padding is told by its id."""
+    """Token ids with their masks. Where ids come alone, padding is recognized by its id."""
 
     ids: Int[Tensor, "B T"]
     keep: Bool[Tensor, "B T"] | None = None
     """False on padding; None when nothing is padded."""
     segment: Int[Tensor, "B T"] | None = None
-    """Which of several texts packed into a row; positions start anew in each. None when each row holds one."""
+    """Index of the text where several are packed into a row; positions restart in each. None for one per row."""
     field: Int[Tensor, "B T"] | None = None
     """Part of a structured input: see visibility.Structural, visibility.Prefix, and types in inputs.TokenInput."""
 
 
 class Frames(NamedTuple):
-    """Measurements in the place of ids, such as the spectra of sounds."""
+    """Float vectors instead of ids, such as the spectra of sounds."""
 
     values: Float[Tensor, "B T C"]
     keep: Bool[Tensor, "B T"] | None = None
@@ -37,48 +37,48 @@ class Frames(NamedTuple):
 
 
 class Positions(NamedTuple):
-    """Where tokens stand."""
+    """Positions of tokens."""
 
     pos: Int[Tensor, "B T"]
-    """Position in the text, counted from 0. Padding shares that of the token it follows, and stands at -1 in front."""
+    """Position in the text, counted from 0. Padding has that of the token it follows, and -1 in front of a text."""
     keep: Bool[Tensor, "B T"] | None = None
     segment: Int[Tensor, "B T"] | None = None
     field: Int[Tensor, "B T"] | None = None
     row: Int[Tensor, "B T"] | None = None
-    """Of a patch in its image; None in texts."""
+    """Row of a patch in its image; None in texts."""
     column: Int[Tensor, "B T"] | None = None
 
     def followed_by(self, new: "Positions") -> "Positions":
-        """These and then ``new``. Where only one of the two says something, the other is kept, of the neighbouring
-        segment, and of field 1."""
+        """Return these positions followed by ``new``. Where only one has a mask, the other defaults to kept, the
+        neighbouring segment, and field 1."""
         if not self.pos.shape[1]:
             return new
         joined = []
         for name, a, b in zip(self._fields, self, new, strict=True):
-            said = a if b is None else b
-            if said is None:
+            given = a if b is None else b
+            if given is None:
                 joined.append(None)
                 continue
-            neighbour = said[:, -1:] if b is None else said[:, :1]
-            unsaid = neighbour if name == "segment" else torch.ones_like(neighbour)
-            a = unsaid.expand(-1, self.pos.shape[1]) if a is None else a
-            b = unsaid.expand(-1, new.pos.shape[1]) if b is None else b
+            neighbour = given[:, -1:] if b is None else given[:, :1]
+            default = neighbour if name == "segment" else torch.ones_like(neighbour)
+            a = default.expand(-1, self.pos.shape[1]) if a is None else a
+            b = default.expand(-1, new.pos.shape[1]) if b is None else b
             rows = max(len(a), len(b))
             joined.append(torch.cat([a.expand(rows, -1), b.expand(rows, -1)], dim=1))
         return Positions(*joined)
 
-    def columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
+    def select_columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
         return self._each(lambda t: t[:, chosen])
 
-    def rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
+    def select_rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
         return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
 
     def merge_beams(self, sentences: int, beams: int) -> "Positions":
-        """The ``beams`` rows of each sentence side by side in one: (N beams, T) -> (N, beams T)."""
+        """Join the ``beams`` rows of each sentence into one: (N beams, T) -> (N, beams T)."""
         return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
 
-    def padded(self, front: int = 0, behind: int = 0) -> "Positions":
-        """With so many columns more, which nobody sees."""
+    def pad(self, front: int = 0, behind: int = 0) -> "Positions":
+        """Add columns of padding, ``front`` before and ``behind`` after."""
         if not (front or behind):
             return self
         wide = self._each(lambda t: torch.cat([t[:, :1].expand(-1, front), t, t[:, -1:].expand(-1, behind)], dim=1))
@@ -87,14 +87,14 @@ class Positions(NamedTuple):
         return wide._replace(keep=F.pad(keep, (front, behind)))
 
     def stack_rows(self, below: "Positions", rows: int, rows_below: int) -> "Positions":
-        """The rows of both, these first, of as many columns; so many rows each."""
+        """Return the rows of both, these first; ``rows`` and ``rows_below`` count them, and columns must be equal."""
         joined = []
         for name, a, b in zip(self._fields, self, below, strict=True):
             if a is None and b is None:
                 joined.append(None)
                 continue
             assert name == "keep" or (a is not None and b is not None), (
-                f"{name}: said of one batch and not of the other"
+                f"{name}: given for one batch and not for the other"
             )
             a, b = (torch.ones_like(self.pos[:1], dtype=torch.bool) if t is None else t for t in (a, b))
             shared = len(a) == len(b) == 1 and torch.equal(a, b)
@@ -110,8 +110,11 @@ class Positions(NamedTuple):
 
 
 def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait: bool = False) -> Tokens:
-    """Ids alone are padded on the right, with ``pad``; None: not at all. May ``wait`` for the device to know whether
-    any are; a program that is compiled once for all batches does not ask."""
+    """Attach a padding mask to ids that come alone: they are padded on the right with ``pad``; None: not at all.
+
+    With ``wait``, synchronize with the device to leave out the mask where nothing is padded. CPUs always do; compiled
+    programs, which serve all batches, never.
+    """
     if isinstance(given, Tokens):
         return given
     if pad is None:
@@ -125,7 +128,7 @@ def as_tokens(given: Int[Tensor, "B T"] | Tokens, pad: int | None = PAD, *, wait
 
 
 def positions_of(tokens: Tokens, last: Positions | None = None) -> Positions:
-    """Where ``tokens`` stand that follow the one at ``last``, the text's first ones without it."""
+    """Return the positions of ``tokens``, which follow the token at ``last``; None where they begin a text."""
     ids, keep, segment, field = tokens
     T = ids.shape[1]
     start = 0 if last is None else last.pos + 1

@@ -115,7 +115,7 @@ class ProcessGroup(SingleProcess):
     def wait_for(self, what: str) -> str:
         while not self.store.check([what]):  # not ``get``: preparing may take longer than any timeout
             if self.store.check([_ERROR_CLAIMED]):
-                raise ProcessLost("another process has exited", told=True)
+                raise ProcessLost("another process has exited", reported_elsewhere=True)
             time.sleep(0.05)
         return self.store.get(what).decode().strip()
 
@@ -149,7 +149,7 @@ def join_group() -> Iterator[SingleProcess]:
         yield group
     except UserError as mistake:
         if not group.claim_error_report():
-            raise ProcessLost(str(mistake), told=True) from mistake
+            raise ProcessLost(str(mistake), reported_elsewhere=True) from mistake
         raise
     except BaseException:
         group.claim_error_report()
