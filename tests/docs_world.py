@@ -67,8 +67,9 @@ def toys(folder: Path) -> dict[str, dict[str, Any]]:
     for task in ("translation", "denoising"):
         files[task]["model"] = to_dict(vaswani2017(dim=16, heads=2, hidden=16, depth=2, dropout=0.1))
     translation = files["translation"]
-    path = {"train": [{"kind": "table", "path": str(folder / "short.tsv")}]}  # ends soon: few steps of decoding
-    files["translation"] = merge(translation, {"data": path, "train": {"budget": {"steps": 30}, "validate_every": 30}})
+    short, few = ({"kind": "table", "path": str(folder / name)} for name in ("short.tsv", "few.tsv"))  # ends soon
+    data = {"train": [short], "valid": few, "test": few, "overlap": "keep"}
+    files["translation"] = merge(translation, {"data": data, "train": {"budget": {"steps": 30}, "validate_every": 30}})
     cfg = rewritten2026(dim=16, heads=2, kv_heads=2, hidden=16, depth=2, encoder_depth=1, dropout=0.0)
     files["language_modelling"]["model"] = _decoder_alone(cfg)
     return files
@@ -137,6 +138,7 @@ def _write_parallel_text(folder: Path) -> None:
         lines(f"{name}.de", [target for _, target in pairs])
         lines(f"{name}.es", [target for _, target in pairs])
     lines("short.tsv", [f"{source}\t{target[:1]}" for source, target in pairs])
+    lines("few.tsv", [f"{source}\t{target[:1]}" for source, target in pairs[:8]])
     lines("k.csv", ["id,en,es", *(f"{i},{source},{target}" for i, (source, target) in enumerate(pairs))])
     lines("test.csv", ["id,en,es", *(f"{i},{source},{target}" for i, (source, target) in enumerate(pairs))])
     lines("table.csv", ["id,en", "1,red dog"])
