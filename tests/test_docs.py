@@ -176,7 +176,8 @@ def reason(command: str) -> str | None:
 
 def write_run_files(page: Path, folder: Path) -> None:
     """Write the blocks whose first line names them, ``# my-run.yaml``, and a my-run.yaml in any case."""
-    (folder / "my-run.yaml").write_text(json.dumps(BASE))
+    sources = [{"kind": "table", "path": name} for name in ("corpus.tsv", "ours.tsv")]
+    (folder / "my-run.yaml").write_text(json.dumps(BASE | {"data": {"train": sources}}))
     for block in blocks(page):
         if block.language == "yaml" and (named := re.match(r"# ([\w-]+\.yaml)\b", block.text)):
             (folder / named[1]).write_text(block.text)
