@@ -92,7 +92,7 @@ KNOWN: Whitelist = {
     TransformerConfig: {
         "vocab": "written", "source_vocab": "written", "dim": "written", "encoder": "written", "decoder": "written",
         "position": "written", "scale_embedding": "written", "embedding_norm": "written", "tying": "written",
-        "output_bias": "written", "silent": "written", "scale_output": "written", "logit_cap": only(None),
+        "output_bias": "written", "suppressed": "written", "scale_output": "written", "logit_cap": only(None),
         "pad": "harmless", "source": only(None), "dropout": "harmless", "init": "harmless",
     },
     TowerConfig: {"depth": "written", "pattern": "written", "final_norm": "written"},

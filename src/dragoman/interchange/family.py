@@ -186,7 +186,7 @@ class Family:
 
 # ---- can a family express a configuration? ----------------------------------------------------------
 
-_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "silent", "pad"})
+_NO_MATTER = frozenset({"dropout", "init", "vocab", "source_vocab", "suppressed", "pad"})
 
 
 def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[str, Any, Any] | None:

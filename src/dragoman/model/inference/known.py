@@ -39,7 +39,7 @@ class Fields(NamedTuple):
 
 KNOWN: dict[type, Fields] = {
     TransformerConfig: Fields(
-        computed="dim decoder position scale_embedding embedding_norm output_bias silent logit_cap pad",
+        computed="dim decoder position scale_embedding embedding_norm output_bias suppressed logit_cap pad",
         apart="vocab source_vocab encoder source tying dropout init",
         only=(("scale_output", False),),
     ),
