@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def toys(folder: Path) -> dict[str, dict[str, Any]]:
         files[task]["model"] = to_dict(vaswani2017(dim=16, heads=2, hidden=16, depth=2, dropout=0.1))
     translation = files["translation"]
     short, few = ({"kind": "table", "path": str(folder / name)} for name in ("short.tsv", "few.tsv"))  # ends soon
-    data = {"train": [short], "valid": few, "test": few, "overlap": "keep"}
-    files["translation"] = merge(translation, {"data": data, "train": {"budget": {"steps": 30}, "validate_every": 30}})
+    data = {"train": [short], "valid": short, "test": few, "overlap": "keep"}
+    train = {"budget": {"steps": 30}, "validate_every": 30, "keep": {"last": 5}}
+    files["translation"] = merge(translation, {"data": data, "train": train})
     cfg = rewritten2026(dim=16, heads=2, kv_heads=2, hidden=16, depth=2, encoder_depth=1, dropout=0.0)
     files["language_modelling"]["model"] = _decoder_alone(cfg)
     return files
@@ -77,8 +79,14 @@ def toys(folder: Path) -> dict[str, dict[str, Any]]:
 
 def toy_presets(folder: Path) -> dict[str, Any]:
     """Return a toy for each preset whose task has one, by the preset's name."""
-    files = {task: {key: value for key, value in plain.items() if key != "data"} for task, plain in toys(folder).items()}
-    return {name: lambda plain=files[PRESETS[head]]: plain for name in recipe.PRESETS if (head := name.split("-")[0]) in PRESETS}
+    files = {
+        task: {key: value for key, value in plain.items() if key != "data"} for task, plain in toys(folder).items()
+    }
+    return {
+        name: lambda plain=files[PRESETS[head]]: plain
+        for name in recipe.PRESETS
+        if (head := name.split("-")[0]) in PRESETS
+    }
 
 
 def _decoder_alone(cfg: TransformerConfig) -> dict[str, Any]:
@@ -111,17 +119,25 @@ def _write_imports(folder: Path) -> None:
     export_huggingface(folder / "runs/my-run", folder / "opus-mt-en-de", check=False)
     export_huggingface(folder / "runs/lm", folder / "Llama-3.2-1B", check=False)
     (folder / "imported").mkdir()
-    for source, name in (("lm", "Llama-3.2-1B"), ("my-run", "t5-small"), ("my-run", "flan-t5-small"), ("reviews", "bert")):
+    for source, name in (
+        ("lm", "Llama-3.2-1B"),
+        ("my-run", "t5-small"),
+        ("my-run", "flan-t5-small"),
+        ("reviews", "bert"),
+    ):
         shutil.copytree(folder / "runs" / source, folder / "imported" / name, symlinks=True)
 
 
-def _sentences(folder: Path) -> list[tuple[str, str]]:
-    rows = [line.split("\t") for line in (folder / "pairs.tsv").read_text().splitlines()]
-    return [(source, target) for source, target in rows]
+def _sentences(seed: int = 1) -> list[tuple[str, str]]:
+    """Return pairs that are unlike each other, so that some can be held out."""
+    draw = random.Random(seed)
+    words = ["".join(draw.choices("abcdefghiklmnoprstu", k=draw.randint(2, 6))) for _ in range(400)]
+    sources = [" ".join(draw.sample(words, k=draw.randint(2, 4))) for _ in range(60)]
+    return [(source, source[::-1].upper()) for source in sources]
 
 
 def _write_parallel_text(folder: Path) -> None:
-    pairs = _sentences(folder)
+    pairs = _sentences()
 
     def lines(name: str, rows: list[str]) -> None:
         path = folder / name
@@ -133,10 +149,12 @@ def _write_parallel_text(folder: Path) -> None:
         lines(name, [f"{source} {name[:2]}\t{target}" for source, target in pairs])
     for name in ("made-by-a-machine.tsv", "back.tsv", "questions.tsv", "plain.tsv"):
         lines(name, [f"{source}\t{target}" for source, target in pairs])
-    for name in ("train", "valid", "test", "talks", "crawl"):
-        lines(f"{name}.en", [f"{source} {name}" for source, _ in pairs])
+    for seed, name in enumerate(("train", "valid", "test", "talks", "crawl"), start=2):
+        pairs = _sentences(seed)
+        lines(f"{name}.en", [source for source, _ in pairs])
         lines(f"{name}.de", [target for _, target in pairs])
         lines(f"{name}.es", [target for _, target in pairs])
+    pairs = _sentences()
     lines("short.tsv", [f"{source}\t{target[:1]}" for source, target in pairs])
     lines("few.tsv", [f"{source}\t{target[:1]}" for source, target in pairs[:8]])
     lines("k.csv", ["id,en,es", *(f"{i},{source},{target}" for i, (source, target) in enumerate(pairs))])
@@ -155,7 +173,7 @@ def _write_parallel_text(folder: Path) -> None:
 
 
 def _write_documents(folder: Path) -> None:
-    pairs = _sentences(folder)
+    pairs = _sentences()
     po = PO + "".join(f'msgid "{source}"\nmsgstr "{target}"\n\n' for source, target in pairs[:40])
     (folder / "messages.po").write_text(po + 'msgid "red dog"\nmsgstr ""\n')
     for name in ("locale/de/LC_MESSAGES/app.po", "locale/de/more.po"):
@@ -169,7 +187,9 @@ def _write_documents(folder: Path) -> None:
         (folder / name).write_text(XLIFF.format(units + '<trans-unit id="x"><source>red dog</source></trans-unit>'))
     unit = '<tu><tuv xml:lang="en"><seg>{}</seg></tuv><tuv xml:lang="de"><seg>{}</seg></tuv></tu>'
     memory = TMX.format("".join(unit.format(*pair) for pair in pairs))
-    (folder / "memory.tmx").write_text(memory.replace("</body>", '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv></tu></body>'))
+    (folder / "memory.tmx").write_text(
+        memory.replace("</body>", '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv></tu></body>')
+    )
     for name in ("memory.tmx.gz", "corpus.tmx.gz"):
         (folder / name).write_bytes(gzip.compress(memory.encode()))
 
@@ -193,9 +213,20 @@ def _write_other_texts(folder: Path) -> None:
     for name in ("reviews.tsv", "labels.tsv"):
         (folder / name).write_text("sentence\tlabel\n" + labelled)
     shutil.copy(folder / "tagged.conll", folder / "train.conll")
-    question = {"id": "1", "question": "which?", "answers": [{"text": "red", "answer_start": 4}], "is_impossible": False}
+    question = {
+        "id": "1",
+        "question": "which?",
+        "answers": [{"text": "red", "answer_start": 4}],
+        "is_impossible": False,
+    }
     context = {"context": "the red house stands.", "qas": [question]}
-    asked = {"version": "2", "data": [{"title": str(i), "paragraphs": [context | {"context": f"the red house {i}"}]} for i in range(60)]}
+    asked = {
+        "version": "2",
+        "data": [
+            {"title": str(i), "paragraphs": [context | {"context": f"the red {text}"}]}
+            for i, (text, _) in enumerate(_sentences())
+        ],
+    }
     for name in ("train-v2.0.json", "dev-v2.0.json"):
         (folder / name).write_text(json.dumps(asked))
     (folder / "asked.jsonl").write_text(json.dumps({"context": "a red dog", "question": "who?"}) + "\n")

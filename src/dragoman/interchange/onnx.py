@@ -212,7 +212,7 @@ class GraphMemory(ProjectedMemory):
     """The source's keys and values of every layer, handed in."""
 
     def __init__(self, layers: CacheTensor, keep: Bool[Tensor, "B S"]):
-        self.count, self.places = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)
+        self.count, self.positions = layers.shape[2], Positions(keep.long().cumsum(dim=1) - 1, keep)
         self.handed = layers
 
     def read(self, layer: int, attention: Attention) -> KV:
