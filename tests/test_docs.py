@@ -230,7 +230,7 @@ def run(command: str, monkeypatch) -> int:
 
 
 def train(words: list[str]) -> int:
-    """Train for two steps. If the documents name the run elsewhere, the world's takes its place: its answers are short."""
+    """Train for two steps. A run that the documents also name stays the world's, whose answers are short."""
     folder = Path("runs") / Path(words[2 if "--pairs" in words else 1].partition(",")[0]).stem
     before = folder.with_name(folder.name + ".before")
     if folder.exists():

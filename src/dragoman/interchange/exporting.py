@@ -242,8 +242,8 @@ def _check_beginning(weights: ModelWeights, vocabulary: VocabularyMapping, famil
     position = vocabulary.order().tolist().index(vocabulary.start)
     if not torch.equal(table[1], table[position]):
         raise ConfigError(
-            f"model.suppressed: row 1 of embed.tokens.weight, which begins a text, has learned apart from row {position}; "
-            f"the layout of {family.name} has one row for both"
+            f"model.suppressed: row 1 of embed.tokens.weight, which begins a text, has learned apart from row "
+            f"{position}; the layout of {family.name} has one row for both"
         )
 
 
