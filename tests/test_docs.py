@@ -35,6 +35,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "--processes": "starts processes of its own: tests/test_parallel.py",
     "torchrun": "starts processes of its own: tests/test_parallel.py",
     "--compiled": "compiles for a minute: tests/test_compiling.py",
+    "--to onnx": "traced, which the type checks of the tests forbid: tests/test_export.py",
     "tensorboard --logdir": "a server of another project",
     "make ": "makes environments; its targets are looked up",
     "pip install": "installs; its extras are looked up",
