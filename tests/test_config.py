@@ -288,7 +288,8 @@ def test_the_schema_lists_every_choice_with_what_its_settings_mean():
     schema = json_schema(TransformerConfig)
     text = json.dumps(schema)
     assert schema["$schema"].endswith("2020-12/schema")
-    assert '"no_position", "rotary", "rotary_grid", "shaw", "t5_bias"' in text
+    for kind in ("alibi", "no_position", "rotary", "rotary_grid", "shaw", "t5_bias"):
+        assert f'"const": "{kind}"' in text
     assert "Wavelength base; larger reaches further." in text
     assert schema["$defs"]["Rotary"]["additionalProperties"] is False
     assert schema["$defs"]["TowerConfig"]["properties"]["depth"]["exclusiveMinimum"] == 0
@@ -300,6 +301,7 @@ def test_the_schema_accepts_what_is_written_and_refuses_what_is_not():
     for variant in MODELS.values():
         assert check(json.loads(json.dumps(to_dict(variant.config("encoder-decoder")))))
     assert check(override(MODEL, "decoder.pattern.0.mixer.position=alibi"))
+    assert not check(override(MODEL, "position=learned"))  # must say for how many tokens
     for mistake in ("decoder.depht=3", "decoder.depth=three", "position=rotory", "decoder.depth=0"):
         assert not check(override(MODEL, mistake)), mistake
 

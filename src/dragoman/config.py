@@ -62,9 +62,11 @@ class OneOf:
 
     def __init__(self, usual: str | None = None):
         self.usual = usual
+        self._complete: list[str] = []  # kinds that need no settings; known once the union is
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         tagged = handler.generate_schema(Annotated[source, Field(discriminator="kind")])
+        self._complete = [kind_of(choice) for choice in choices(source) if not _needs_settings(choice)]
 
         def read(value: Any) -> Any:
             return _tuples(_spell_out(value, self.usual))
@@ -73,8 +75,17 @@ class OneOf:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         tagged = handler(schema)
-        names = sorted(tagged.get("discriminator", {}).get("mapping", {}))
-        return {"anyOf": [{"enum": names}, tagged]} if names else tagged
+        references = {name: {"$ref": ref} for name, ref in tagged.get("discriminator", {}).get("mapping", {}).items()}
+        if not references:
+            return tagged
+        without_kind = [references[self.usual]] if self.usual is not None else []
+        names = sorted(self._complete)
+        return {"anyOf": [{"enum": names}, tagged | {"type": "object", "required": ["kind"]}, *without_kind]}
+
+
+def _needs_settings(cls: type) -> bool:
+    missing = dataclasses.MISSING
+    return any(field.default is missing and field.default_factory is missing for field in dataclasses.fields(cls))
 
 
 def _spell_out(value: Any, usual: str | None = None) -> Any:

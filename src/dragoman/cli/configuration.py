@@ -31,13 +31,9 @@ def schema() -> None:
     """Print a JSON schema of run files, for editors that complete and check as you type."""
     import json
 
-    from dragoman.config import json_schema
-    from dragoman.train.recipe import RunConfig
+    from dragoman.cli.run_file_schema import run_file_schema
 
-    schema = json_schema(RunConfig)
-    schema["properties"]["preset"] = {"enum": _preset_names(), "description": "Preset that this file changes."}
-    del schema["required"]  # a run file may omit whatever its preset gives
-    print(json.dumps(schema, indent=1))
+    print(json.dumps(run_file_schema(), indent=1))
 
 
 @app.command()
