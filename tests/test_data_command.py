@@ -165,4 +165,4 @@ def test_a_mistake_is_one_line_and_exit_2(mistake, corpus, tmp_path, capsys):
 def test_near_duplicates_without_rensa_say_what_to_install(corpus, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "rensa", None)
     code, _, err = run("dedupe", corpus, "-o", "o.tsv", capsys=capsys)
-    assert code == 2 and "pip install 'dragoman[data]'" in err
+    assert code == 2 and "pip install rensa (the extra data)" in err

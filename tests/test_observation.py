@@ -151,5 +151,8 @@ def test_tensorboard_that_is_missing_is_told_before_anything_is_begun(pairs, tmp
 
     monkeypatch.setattr(builtins, "__import__", missing)
     assert main(["train", "--pairs", str(pairs), "--run", str(tmp_path / "run"), "--tensorboard"]) == 2
-    assert capsys.readouterr().err == 'dragoman: TensorBoard is not installed: pip install "dragoman[tensorboard]"\n'
+    assert (
+        capsys.readouterr().err
+        == "dragoman: TensorBoard is not installed: pip install tensorboard (the extra tensorboard)\n"
+    )
     assert not (tmp_path / "run").exists()

@@ -155,7 +155,7 @@ class ArrayTable:
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError:
-            raise ConfigError(f"{self.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
+            raise ConfigError(f"{self.path}: Parquet needs pyarrow: pip install pyarrow (the extra parquet)") from None
         try:
             with parquet.ParquetFile(self.path) as file:
                 for name in (self.inputs, self.labels):
@@ -188,7 +188,7 @@ class Digits:
         try:
             from sklearn.datasets import load_digits
         except ImportError:
-            raise ConfigError("digits: need scikit-learn: pip install 'dragoman[digits]'") from None
+            raise ConfigError("digits: need scikit-learn: pip install scikit-learn (the extra digits)") from None
         found: Any = load_digits()
         images = np.round(found.images * (255 / 16)).astype(np.uint8)  # pixel values are 0 to 16
         for i, (image, label) in enumerate(zip(images, found.target, strict=True)):

@@ -154,7 +154,7 @@ class ImageMaterial(Material):
         try:
             from PIL import Image
         except ImportError:
-            raise ConfigError(f"{place}: image files need Pillow: pip install 'dragoman[images]'") from None
+            raise ConfigError(f"{place}: image files need Pillow: pip install pillow (the extra images)") from None
         try:
             with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
                 converted = opened.convert(modes[C])

@@ -197,7 +197,7 @@ def _specification(cfg: TransformerConfig, weights: ModelWeights) -> Any:
     try:
         from ctranslate2.specs import transformer_spec
     except ImportError:
-        raise ConfigError("ctranslate2 is not installed: pip install 'dragoman[ctranslate2]'") from None
+        raise ConfigError("ctranslate2 is not installed: pip install ctranslate2 (the extra ctranslate2)") from None
     decoder: Any = transformer_spec.TransformerDecoderSpec(
         cfg.decoder.depth, with_encoder_attention=cfg.encoder is not None, **_options(cfg, cfg.decoder)
     )

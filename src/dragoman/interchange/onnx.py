@@ -70,7 +70,7 @@ def _check_installed() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"{error.name} is not installed: pip install 'dragoman[onnx]'") from None
+        raise ConfigError(f"{error.name} is not installed: pip install onnx onnxscript (the extra onnx)") from None
 
 
 GraphExample = dict[str, tuple[Tensor, dict[int, str]]]

@@ -21,7 +21,7 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ConfigError('TensorBoard is not installed: pip install "dragoman[tensorboard]"') from None
+        raise ConfigError("TensorBoard is not installed: pip install tensorboard (the extra tensorboard)") from None
     return SummaryWriter
 
 

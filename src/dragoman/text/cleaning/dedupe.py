@@ -177,7 +177,7 @@ def _signer(seed: int) -> Callable[[list[str]], list[int]]:
     try:
         from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError:
-        raise ConfigError("near duplicates need rensa: pip install 'dragoman[data]' (or give near=null)") from None
+        raise ConfigError("near duplicates need rensa: pip install rensa (the extra data), or give near=null") from None
 
     def sign(members: list[str]) -> list[int]:
         minhash = RMinHash(num_perm=HASHES, seed=seed)

@@ -44,5 +44,5 @@ def _identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise ConfigError("identifying languages needs py3langid: pip install 'dragoman[language]'") from None
+        raise ConfigError("identifying languages needs py3langid: pip install py3langid (the extra language)") from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

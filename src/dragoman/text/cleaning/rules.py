@@ -53,7 +53,7 @@ class Cleaning:
     """Scripts such as [hiragana, katakana, cjk] that half of a target's letters must be written in; empty for any."""
     source_language: str | None = None
     """Language code of two letters such as en: sources that are surely in another language are removed; None for any.
-    Needs ``dragoman[language]``."""
+    Needs the extra ``language``."""
     target_language: str | None = None
     """Language code of two letters, as for sources: targets that are surely in another language are removed."""
 

@@ -40,7 +40,7 @@ def read_parquet(cfg: Parquet) -> Iterator[Pair | None]:
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError:
-        raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install 'dragoman[parquet]'") from None
+        raise ConfigError(f"{cfg.path}: Parquet needs pyarrow: pip install pyarrow (the extra parquet)") from None
     try:
         with parquet.ParquetFile(cfg.path, page_checksum_verification=True) as file:
             columns = _by_name(file.schema_arrow, (cfg.source, cfg.target), cfg.path)
