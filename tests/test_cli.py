@@ -148,7 +148,7 @@ MISTAKES = {
     "an unknown key": ([*NEW, "model.decoder.dept=4"], "model.decoder: no 'dept' here. Did you mean 'depth'?"),
     "an ill-typed value": ([*NEW, "train.batch_tokens=many"], "train.batch_tokens: expected a whole number"),
     "heads that do not divide": ([*NEW, "model.dim=250"], "do not divide"),
-    "a vocabulary too large": ([*NEW, *TINY, "tokenizer={kind: bpe, vocab: 50000}"], "vocab"),
+    "a vocabulary too small": ([*NEW, *TINY, "tokenizer={kind: bpe, vocab: 9}"], "vocab"),
     "a run that exists": ([*NEW, "--run", "RUN"], "--resume"),
     "a resume that differs": (["train", "RUN", "--resume", "model.dim=64"], "model.dim was 32, is now 64"),
     "no such run": (["translate", "absent-run", "abc"], "absent-run"),

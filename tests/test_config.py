@@ -290,7 +290,7 @@ def test_the_schema_lists_every_choice_with_what_its_settings_mean():
     assert schema["$schema"].endswith("2020-12/schema")
     for kind in ("alibi", "no_position", "rotary", "rotary_grid", "shaw", "t5_bias"):
         assert f'"const": "{kind}"' in text
-    assert "Wavelength base; larger reaches further." in text
+    assert "Base of the wavelengths; larger reaches further." in text
     assert schema["$defs"]["Rotary"]["additionalProperties"] is False
     assert schema["$defs"]["TowerConfig"]["properties"]["depth"]["exclusiveMinimum"] == 0
 
