@@ -19,7 +19,7 @@ from dragoman.train import recipe
 from dragoman.train.run import start
 
 RUNS = {  # task -> the runs of it that documents name
-    "translation": ["my-run", "other", "base", "large", "small", "de-en", "corpus", "demo-es", "t5"],
+    "translation": ["my-run", "other", "base", "large", "small", "de-en", "corpus", "demo-es", "t5", "a"],
     "language_modelling": ["my-language-model", "lm"],
     "classification": ["topics", "classify"],
     "images": ["digits", "pictures"],
@@ -70,7 +70,7 @@ def toys(folder: Path) -> dict[str, dict[str, Any]]:
     translation = files["translation"]
     short, few = ({"kind": "table", "path": str(folder / name)} for name in ("short.tsv", "few.tsv"))  # ends soon
     data = {"train": [short], "valid": short, "test": few, "overlap": "keep"}
-    train = {"budget": {"steps": 30}, "validate_every": 30, "keep": {"last": 5}}
+    train = {"budget": {"steps": 30}, "validate_every": 30, "keep": {"last": 10}}
     files["translation"] = merge(translation, {"data": data, "train": train})
     cfg = rewritten2026(dim=16, heads=2, kv_heads=2, hidden=16, depth=2, encoder_depth=1, dropout=0.0)
     files["language_modelling"]["model"] = _decoder_alone(cfg)
@@ -210,8 +210,8 @@ def _write_other_texts(folder: Path) -> None:
     for name in ("books/two.txt.gz", "reviews.txt.gz"):
         (folder / name).write_bytes(gzip.compress(texts.encode()))
     labelled = (folder / "labelled.tsv").read_text()
-    for name in ("reviews.tsv", "labels.tsv"):
-        (folder / name).write_text("sentence\tlabel\n" + labelled)
+    for name, column in (("reviews.tsv", "sentence"), ("labels.tsv", "text")):
+        (folder / name).write_text(f"{column}\tlabel\n" + labelled)
     shutil.copy(folder / "tagged.conll", folder / "train.conll")
     question = {
         "id": "1",

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import sys
 import threading
 
@@ -51,6 +52,11 @@ def translated(run, *arguments, capsys):
     code = main(["translate", run, *arguments, "--beam", "1"])
     out, err = capsys.readouterr()
     return code, out, err
+
+
+def entries_filled(err):
+    """Count the entries that got a translation, whether or not it is marked for review."""
+    return sum(map(int, re.findall(r"(\d+) (?:translated;|more filled in and marked for review)", err)))
 
 
 # ---- the rule -------------------------------------------------------------------------------------
@@ -222,7 +228,7 @@ def test_a_compressed_document_is_opened_as_the_document_it_is(ending, run, here
     assert [slot.text for slot in open_document(path).slots] == ["Door"]
     code, out, err = translated(run, path.name, capsys=capsys)
     assert code == 0 and out.startswith(PO.partition('\nmsgid "Door"')[0]) and 'msgid "Door"\nmsgstr "' in out
-    assert "1 translated" in err
+    assert entries_filled(err) == 1
     path.write_bytes(PACKED[ending](PO.encode())[:-9])
     with pytest.raises(DataError, match=rf"app\.po\{ending}: damaged, or not"):
         open_document(path)
@@ -257,7 +263,7 @@ def test_a_document_without_a_name_is_read_as_what_it_is_said_to_be(run, here, c
     for insisted in ((), ("--as", "po")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(PO.encode())))
         code, out, err = translated(run, "-", *insisted, capsys=capsys)
-        assert ("1 translated" in err, code) == ((True, 0) if insisted else (False, 2))
+        assert (entries_filled(err), code) == ((1, 0) if insisted else (0, 2))
     code, _, err = translated(run, "unnamed", "--as", "pox", capsys=capsys)
     assert code == 2 and "Did you mean 'po'?" in err
 

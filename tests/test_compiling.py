@@ -83,7 +83,7 @@ def test_ctrl_c_while_compiling_leaves_a_run_that_can_go_on(run, monkeypatch):
     monkeypatch.setattr(Compiled, "compile", interrupted)
     *_, compiles, end = run.events()
     assert compiles == Preparing("compiling the model, once, which may take some minutes")
-    assert isinstance(end, Finished) and not end.complete and "--resume" in end.reason
+    assert isinstance(end, Finished) and not end.complete and "--resume" in end.command
     monkeypatch.setattr(On, "build", lambda self, loss, device: Uncompiled(loss))
     *_, end = resume(run.directory.path).events()
     assert end.complete

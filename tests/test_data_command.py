@@ -127,7 +127,7 @@ def test_sources_are_named_or_written_out(given, corpus, tmp_path, capsys):
 CLEAN = ["clean", "CORPUS", "-o"]
 MISTAKES = {
     "a missing source": (["stats", "absent.tsv"], "absent.tsv: no such file"),
-    "a source of no known kind": (["stats", "corpus.docx"], "corpus.docx: its name does not show its format"),
+    "a source of no known kind": (["stats", "corpus.docx"], "corpus.docx: a Word document, which holds no pairs"),
     "a misspelt kind": (["stats", "{kind: tmxx, path: a}"], "Did you mean 'tmx'?"),
     "no source": (["stats", "[]"], "source: an empty list"),
     "a run file without text": (

@@ -48,6 +48,7 @@ SMALLER = {  # what would take long -> the same in small
     "samples: 32": "samples: 3",
     "test=2000 valid=1000": "test=5 valid=5",
     "seeds 3 --rounds 2": "seeds 2 --rounds 1",
+    "train.budget.epochs=60": "train.budget.steps=32",  # a toy's budget is in steps
 }
 EXIT_1 = ("config diff",)  # says so where configurations differ
 
@@ -137,7 +138,7 @@ def test_the_schema_refuses_a_key_a_kind_or_a_value_that_is_mistyped(plain, sche
 def test_the_schema_names_the_kinds_and_what_settings_mean(schema):
     text = json.dumps(schema.schema)
     assert '"const": "rotary"' in text
-    assert "Wavelength base; larger reaches further." in text
+    assert "Base of the wavelengths; larger reaches further." in text
     assert schema.schema["properties"]["preset"]["oneOf"][0]["const"] in PRESETS
 
 
@@ -169,7 +170,7 @@ def commands(page: Path) -> list[str]:
 def inline(page: Path) -> list[str]:
     """List the commands within sentences."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    return [" ".join(code.split()) for code in re.findall(r"`((?:dragoman|make|python|pip) [^`]+)`", text)]
+    return [" ".join(code.split()) for code in re.findall(r"`((?:dragoman|make|python|pip|tensorboard) [^`]+)`", text)]
 
 
 def reason(command: str) -> str | None:
@@ -190,7 +191,7 @@ def smaller(words: list[str]) -> list[str]:
     more = {"verify": ["--sentences", "2"], "generate": ["--max-new-tokens", "3"]}.get(words[0])
     if more is not None:
         return words if more[0] in words else [*words, *more]
-    if words[0] not in ("train", "weigh", "search-mixture"):
+    if words[0] not in ("train", "search-mixture"):
         return words
     added = [
         "train.budget={kind: steps, steps: 2}",
@@ -219,7 +220,7 @@ def run(command: str, monkeypatch) -> int:
             if sign == "<":
                 monkeypatch.setattr("sys.stdin", _input(Path(words[at + 1]).read_bytes()))
             words = words[:at] + words[at + 2 :]
-    quoted = re.findall(r"'([^']*)'", command)
+    quoted = [text for _, text in re.findall(r"""(['"])(.*?)\1""", command)]
     words = [
         found
         for word in words[1:]

@@ -131,7 +131,7 @@ def test_every_checkpoint_is_followed_and_the_lowest_perplexity_is_best(run):
         (["--columns", "a,b"], "--columns: is for translators"),
         (["--tag", "x"], "--tag: is for translators"),
         (["notes.docx"], "a Word document"),
-        (["empty.txt"], "no text in it"),
+        (["empty.txt"], "holds no text"),
         (["absent.txt"], "absent.txt"),
     ],
 )

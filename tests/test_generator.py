@@ -256,7 +256,7 @@ MISTAKES = {
     "streaming a file": (["generate", "RUN", "--stream"], "--stream: writes the text of one prompt"),
     "a translator": (["generate", "TRANSLATOR", "a"], "writes another: use `dragoman translate`"),
     "no run": (["generate", "absent", "a"], "absent: no such run directory"),
-    "an empty stop": (["generate", "RUN", "a", "--stop", ""], "stop: an empty text stands everywhere"),
+    "an empty stop": (["generate", "RUN", "a", "--stop", ""], "stop: an empty text occurs everywhere"),
 }  # fmt: skip
 
 

@@ -122,7 +122,8 @@ def test_a_quiet_command_tells_its_errors(here, capsys):
 STAMP = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", re.MULTILINE)
 
 
-def test_a_log_has_all_that_is_told_with_times(runs, here, capsys):
+def test_a_log_has_all_that_is_told_with_times(runs, here, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/bin/dragoman", "score", "two words"])  # as a shell gives it
     log = here / "all.log"
     log.write_text("before\n")
     assert main(["--log", "all.log", "score", str(runs["translation"]), "lines.tsv"]) == 0
@@ -131,7 +132,11 @@ def test_a_log_has_all_that_is_told_with_times(runs, here, capsys):
     first, *lines = log.read_text().splitlines()
     assert first == "before" and all(STAMP.match(line) for line in lines)
     text = STAMP.sub("", log.read_text())
-    assert told in text and "dragoman: absent.tsv: no such file\n" in text and text.count("$ dragoman ") == 2
+    assert (
+        told in text
+        and "dragoman: absent.tsv: no such file\n" in text
+        and text.count("$ dragoman score 'two words'\n") == 2
+    )
 
 
 def test_a_quiet_command_still_logs(runs, here, capsys):

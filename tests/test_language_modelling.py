@@ -226,7 +226,7 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
     data = {"kind": "instructions", "train": [source], "hold_out": {"valid": 8, "test": 0, "near": None}}
     run = start(recipe.load(plain | {"data": data}), tmp_path / "run")
     seen = [event for event in run.events() if isinstance(event, Validated)][-1]
-    task_data = run.task_data
+    task_data = run.batches.task_data
     for row in range(10):
         text, counted = (task_data.train.columns[name][row] for name in ("text", "counted"))
         prompt, answer = task_data.tokenizer.decode(text[counted == 0]), task_data.tokenizer.decode(text[counted == 1])
@@ -239,7 +239,7 @@ def test_of_prompts_and_answers_only_answers_are_learned(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"data": {"kind": "data", "train": []}}, "data: language_modelling takes texts or instructions, not data"),
+        ({"data": {"kind": "data", "train": []}}, "data: language_modelling takes texts or instructions, not pairs"),
         (
             {"model": {"position": {"kind": "learned", "length": 8}}},
             r"task\.context: 16 tokens, and model\.position .* 8",

@@ -99,8 +99,8 @@ def equal_but_for_rounding(path, whole):
 
 GRADIENTS = """
 import torch
-from test_loop import batch, cut, model, silent
-from dragoman.data.tasks import Translation
+from test_loop import batch, cut, model, suppressed
+from dragoman.data.tasks import TranslationTask
 from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.launch import leave
 from dragoman.train.loop import Progress, Rules, train_step
@@ -118,14 +118,14 @@ class Rows(list):  # a batch, to be cut by rows
 def step(module, parts, exchange):
     optimizer = AdamW().build(module)
     rules = Rules(seed=1, clip=0.5, exchange=exchange)
-    return optimizer, train_step(module, Translation().loss, parts, optimizer, Progress(), lr=1e-3, rules=rules)
+    return optimizer, train_step(module, TranslationTask().loss, parts, optimizer, Progress(), lr=1e-3, rules=rules)
 
 with together() as team:
     steps = {"a micro-batch each": [6, 4], "cut by rows": [6], "one too many": [6, 4, 5], "a single row": [1]}
     for way in (Replicated(), Sharded()):
         for name, sizes in steps.items():
             data = [Rows(cut(batch(i, rows), *range(1, rows))) for i, rows in enumerate(sizes)]
-            one, many = silent(model().double()), silent(model().double())
+            one, many = suppressed(model().double()), suppressed(model().double())
             expected = step(one, whole(rows.batch() for rows in data), type(Replicated().build(team)).__mro__[1]())[1]
             exchange = way.build(team)
             exchange.place(many, torch.device("cpu"))
@@ -256,16 +256,16 @@ def test_shards_are_for_optimizers_that_take_each_weight_by_itself():
         check(Replicated(), optimizer)
     check(Sharded(), Adam())
     for optimizer in (Muon(), Adafactor()):
-        with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adamw; \w+ looks at whole"):
+        with pytest.raises(ConfigError, match=r"train\.parallel: sharded takes adam or adamw; \w+ needs whole"):
             check(Sharded(), optimizer)
 
 
 NOT_A_NUMBER = """
 import sys
 from dragoman.cli import command
-from dragoman.data.tasks import Translation
-ask = Translation.loss
-Translation.loss = lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1])
+from dragoman.data.tasks import TranslationTask
+ask = TranslationTask.loss
+TranslationTask.loss = lambda *given: (ask(*given)[0] * float("nan"), ask(*given)[1])
 sys.argv[1:] = ["train", *sys.argv[1:]]
 command()
 """

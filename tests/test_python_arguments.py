@@ -85,7 +85,7 @@ for kind, load, methods in [
                 for one in getattr(reader, method)(wrong) or ():
                     pass
             except TypeError as error:
-                assert "expected" in str(error) or "is to hold" in str(error), (method, wrong, error)
+                assert "expected" in str(error) or "must hold" in str(error), (method, wrong, error)
             else:
                 raise AssertionError((kind, method, wrong))
 """
@@ -164,9 +164,9 @@ def test_lines_before_are_read_as_context(translator, monkeypatch):
     monkeypatch.setattr(translator, "context", SentencesBefore(sentences=1))
     asked = []
     monkeypatch.setattr(
-        "dragoman.decode.job.Job.answers", lambda self, some, _: asked.extend(some) or [() for _ in some]
+        "dragoman.decode.job.Job.translate_requests", lambda self, some, _: asked.extend(some) or [() for _ in some]
     )
-    monkeypatch.setattr("dragoman.decode.job.Job.joined", lambda self, row, *_: translation(row))
+    monkeypatch.setattr("dragoman.decode.job.Job.assemble", lambda self, row, *_: translation(row))
     translator.translate(["ab\ncd\nef"])
     assert [(one.text, one.context) for one in asked] == [("ab", ()), ("cd", ("ab",)), ("ef", ("cd",))]
 

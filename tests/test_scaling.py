@@ -119,7 +119,7 @@ def test_progress_remembers_the_scale():
 
 def test_a_run_with_scaling_that_was_stopped_equals_the_uninterrupted_one(tmp_path, monkeypatch):
     monkeypatch.setattr("dragoman.train.train_state.scaling_for", lambda precision: Quick())
-    monkeypatch.setattr("dragoman.data.tasks.Translation.loss", halved_loss(TASK.loss.__func__))
+    monkeypatch.setattr("dragoman.data.tasks.TranslationTask.loss", halved_loss(TASK.loss.__func__))
     cfg = tiny_run.config(tiny_run.write_pairs(tmp_path / "pairs.tsv"), give_up_after=20)
     events = list(start(cfg, tmp_path / "whole").events())
     assert any(isinstance(e, Notice) and "step skipped; the loss scale is now 524288" in e.text for e in events)

@@ -125,7 +125,7 @@ def test_the_command_line_takes_tags_and_lists_those_it_knows(run, capsys, tmp_p
 def test_a_tag_that_is_no_word_is_refused_before_anything_is_begun(run, tmp_path, capsys):
     command = ["train", str(run.parent / "run.yaml"), "--run", str(tmp_path / "new"), "data.train.0.tags=[a b]"]
     assert cli.main(command) == 2
-    assert "dragoman: data.train.tag: 'a b' is none" in capsys.readouterr().err
+    assert "dragoman: data.train.tag: 'a b' is not a tag" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -24,7 +24,7 @@ from variants import (
 
 from dragoman.config import from_dict, override, to_dict
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.interface import PAD
+from dragoman.model.interface import PAD, Tokens
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.moe import MixtureLayer, auxiliary_loss
 from dragoman.model.positions.position import Learned

@@ -132,7 +132,7 @@ def test_a_batch_whose_sentences_are_mixed_up_is_found(model, by_pytorch, monkey
 
     def mixed(self, source, *arguments):
         state = start(self, source, *arguments)
-        state.memory.select(torch.arange(len(source)).flip(0))
+        state.memory.select_sentences(torch.arange(len(source)).flip(0))
         return state
 
     monkeypatch.setattr(Transformer, "start", mixed)
@@ -208,8 +208,8 @@ def losing(extend):
 
 
 def test_weights_laid_out_wrongly_are_found(model, monkeypatch):
-    by_pytorch, by_kernels = layouts.Transposed.forward, slots.Slots.read
-    monkeypatch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * by_pytorch(self, x))
+    by_pytorch, by_kernels = layouts.TransposedLinear.forward, slots.Slots.read
+    monkeypatch.setattr(layouts.TransposedLinear, "forward", lambda self, x: 1.5 * by_pytorch(self, x))
     monkeypatch.setattr(slots.Slots, "read", lambda *given: by_kernels(*given).roll(1, dims=-1))
     assert failed(asked(model, ["run in", "in batches"])) == {"run in float32", "in batches of 3"}
 
@@ -231,7 +231,7 @@ def dropping(monkeypatch):
 
     for verifier in (writing, reading):
         ready = verifier.prepare_for_inference
-        monkeypatch.setattr(verifier, "made_ready", lambda *given, ready=ready: begin(ready(*given)))
+        monkeypatch.setattr(verifier, "prepare_for_inference", lambda *given, ready=ready: begin(ready(*given)))
 
 
 def test_dropout_that_is_alive_is_found_in_a_model_that_writes(model, dropping, monkeypatch):
@@ -256,7 +256,7 @@ def test_the_same_words_with_other_probabilities_are_found(model, monkeypatch):
         return laid_out
 
     prepare_for_inference = writing.prepare_for_inference
-    monkeypatch.setattr(writing, "made_ready", surer)
+    monkeypatch.setattr(writing, "prepare_for_inference", surer)
     first = asked(model, ["in batches"])["in batches of 3", "greedy"].failure
     assert first and first.wanted == first.got and first.difference and first.difference > 0.01
 
@@ -387,7 +387,7 @@ def test_a_language_model_passes_in_every_way_and_says_different_things(language
 
 def test_each_way_to_continue_a_text_can_fail(language_model, by_pytorch, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tower, "look", lambda visibility, q, k, *_: AttentionMask())
+        patch.setattr(attention, "build_self_mask", lambda visibility, q, k, *_: AttentionMask())
         assert "with 13 more columns of padding" in failed(continued(language_model, ["padding"]))
     with monkeypatch.context() as patch:
         patch.setattr(GrowingLayout, "extend", forgetful(GrowingLayout.extend))
@@ -419,7 +419,7 @@ def reads_a_sequence(classifier: Encoder) -> bool:
 
 def test_each_way_to_read_can_fail(classifier, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(tower, "look", lambda *_: AttentionMask())
+        patch.setattr(attention, "build_self_mask", lambda *_: AttentionMask())
         names = {"with 13 more columns of padding", "in batches of 3"} if reads_a_sequence(classifier) else set()
         assert failed(read(classifier, ["padding", "batches"])) == names
     with monkeypatch.context() as patch:
@@ -427,8 +427,8 @@ def test_each_way_to_read_can_fail(classifier, monkeypatch):
         patch.setattr(attention, "fused", lambda *arguments: 3 * fused(*arguments))
         assert failed(read(classifier, ["written out"])) == {"attention written out"}
     with monkeypatch.context() as patch:
-        as_it_is = layouts.Transposed.forward
-        patch.setattr(layouts.Transposed, "forward", lambda self, x: 1.5 * as_it_is(self, x))
+        as_it_is = layouts.TransposedLinear.forward
+        patch.setattr(layouts.TransposedLinear, "forward", lambda self, x: 1.5 * as_it_is(self, x))
         assert "run in float32" in failed(read(classifier, ["run in"]))
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", lambda ask, **_: lambda *arguments: ask(*arguments) + 0.1)

@@ -41,7 +41,7 @@ def standard_input() -> Iterator[str]:
 
 def pipe_lines(path: str) -> "LiveLines | None":
     """Return the lines of a pipe that has a name, such as ``<(command)``; None for any other file."""
-    return LiveLines(open(path, "rb"), path) if is_pipe(path) else None
+    return LiveLines(open(path, "rb"), path, close=True) if is_pipe(path) else None
 
 
 def is_pipe(path: str) -> bool:
@@ -53,12 +53,16 @@ def is_pipe(path: str) -> bool:
 
 
 class LiveLines(Iterator[str]):
-    """Lines of a stream, checked as those of a file are, which can report whether more are available."""
+    """Lines of a stream, checked as those of a file are, which can report whether more are available.
 
-    def __init__(self, file: BinaryIO, name: str):
+    Args:
+        close: close ``file`` at its end.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, *, close: bool = False):
         from dragoman.text.lines import decode_lines
 
-        self.raw = _RawLines(file)
+        self.raw = _RawLines(file, close)
         self.lines = decode_lines(self.raw, name)
 
     def __next__(self) -> str:
@@ -90,8 +94,8 @@ def line_batches(lines: Iterable[str], most: int = BATCH) -> Iterator[list[str]]
 
 
 class _RawLines(Iterator[bytes]):
-    def __init__(self, file: BinaryIO):
-        self.file, self.handle = file, file.fileno()
+    def __init__(self, file: BinaryIO, close: bool):
+        self.file, self.handle, self.close = file, file.fileno(), close
         self.lines = deque[bytes]()
         self.partial: list[bytes] = []
         """Received parts of the next line."""
@@ -123,6 +127,8 @@ class _RawLines(Iterator[bytes]):
         self.partial += [rest] if rest else []
         if not block:
             self.ended = True
+            if self.close:
+                self.file.close()
             if self.partial:
                 self.lines.append(b"".join(self.partial))
                 self.partial = []

@@ -253,8 +253,7 @@ def labels_of(cfg: ModelConfig, content: dict[str, Any]) -> list[str]:
 
 
 def _task(cfg: ModelConfig, content: dict[str, Any]) -> dict[str, Any]:
-    """What the model was trained to do, where that says more than the model: to answer questions, or the names of its
-    classes."""
+    """Return the task of the run's configuration, where it adds to the model: question answering, or class names."""
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, SpansHead):
         return {"task": {"kind": "question_answering", "longest_answer": 30, "unanswerable": False}}
     labels = labels_of(cfg, content)

@@ -22,7 +22,7 @@ class SplitExamples(Generic[P]):
     facts: dict[str, Any]
     """Facts known only from the data, such as the sorted labels."""
     table: list[tuple[str, int]]
-    """What was read, removed and kept."""
+    """Rows (description, count) of examples read, removed and kept."""
     note: str = ""
     """Said where fewer examples are held out than was asked for; else empty."""
 

@@ -33,7 +33,7 @@ class SourceLine:
     context: PrecedingSentences = ()
     """Texts before it in its document."""
     checked: bool = True
-    """Whether its numbers and signs are to come out as well."""
+    """True where its numbers and signs must also survive."""
     bound: bool = False
     """A glossary has a translation for something in it, so that it is no line without words."""
 

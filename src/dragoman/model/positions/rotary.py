@@ -79,7 +79,7 @@ class DynamicNtkScaling:
         return frequencies(theta, channels)
 
     def stretched(self, length: Int[Tensor, " B"], theta: float, channels: int) -> Float[Tensor, "B P"]:
-        growth = (self.factor * length / self.trained - (self.factor - 1)).clamp(min=1.0).double()
+        growth = (self.factor * length.double() / self.trained - (self.factor - 1)).clamp(min=1.0)
         base = theta * growth ** (channels / (channels - 2))
         index = torch.arange(0, channels, 2, dtype=torch.float64, device=length.device)
         return base[:, None] ** (-index / channels)
