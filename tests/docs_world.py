@@ -70,7 +70,7 @@ def toys(folder: Path) -> dict[str, dict[str, Any]]:
     translation = files["translation"]
     short, few = ({"kind": "table", "path": str(folder / name)} for name in ("short.tsv", "few.tsv"))  # ends soon
     data = {"train": [short], "valid": short, "test": few, "overlap": "keep"}
-    train = {"budget": {"steps": 30}, "validate_every": 30, "keep": {"last": 10}}
+    train = {"budget": {"steps": 30}, "validate_every": 30, "keep": {"last": 10, "optimizer_states": 10}}
     files["translation"] = merge(translation, {"data": data, "train": train})
     cfg = rewritten2026(dim=16, heads=2, kv_heads=2, hidden=16, depth=2, encoder_depth=1, dropout=0.0)
     files["language_modelling"]["model"] = _decoder_alone(cfg)

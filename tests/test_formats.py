@@ -415,7 +415,9 @@ def test_a_source_is_guessed_from_its_name(tmp_path):
     assert list(read_pairs(guess_source(named))) == [Pair("x", "y")]
     assert guess_source("c.jsonl.gz") == JsonLines(path="c.jsonl.gz")
     assert guess_source("c.en, c.de") == TextFiles(source="c.en", target="c.de")
-    with pytest.raises(ConfigError, match=r"a Word document, which holds no pairs.*\.tsv, \.csv, \.jsonl, .*or that and \.gz"):
+    with pytest.raises(
+        ConfigError, match=r"a Word document, which holds no pairs.*\.tsv, \.csv, \.jsonl, .*or that and \.gz"
+    ):
         guess_source("corpus.doc")
     with pytest.raises(DataError, match=r"gone\.tsv: no such file"):
         guess_source("gone.tsv")

@@ -11,6 +11,7 @@ from tiny_run import outcome
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.errors import CheckpointError
+from dragoman.migrations import FORMAT
 from dragoman.snapshot import Checkpoint, Damaged
 from dragoman.train.events import Saved
 from dragoman.train.finished import drop_optimizer_states
@@ -131,7 +132,9 @@ def test_killed_while_it_is_made_smaller_a_checkpoint_loads(path, monkeypatch, m
 
 def test_a_damaged_checkpoint_stays_damaged_and_is_named(path):
     file = RunDirectory(path).find(6).path / "manifest.json"
-    file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
+    text = file.read_text()
+    assert f'"format": {FORMAT}' in text
+    file.write_text(text.replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
     drop_optimizer_states(RunDirectory(path), keep=1)
     assert 6 in states(path)
     with pytest.raises(Damaged, match=r"manifest\.json"):

@@ -103,11 +103,11 @@ from test_loop import batch, cut, model, suppressed
 from dragoman.data.tasks import TranslationTask
 from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.launch import leave
-from dragoman.train.loop import Progress, Rules, train_step
+from dragoman.train.loop import LoopProgress, StepRules, train_step
 from dragoman.train.optimize import AdamW, load_state_tensors, state_tensors
 from dragoman.train.distributed.parallel import Replicated, Sharded
-from dragoman.train.distributed.micro_batch import shared_out, whole
-from dragoman.train.distributed.processes import together
+from dragoman.train.distributed.micro_batch import split_between_processes, unsplit
+from dragoman.train.distributed.processes import join_group
 
 class Rows(list):  # a batch, to be cut by rows
     def __getitem__(self, some):
@@ -117,19 +117,20 @@ class Rows(list):  # a batch, to be cut by rows
 
 def step(module, parts, exchange):
     optimizer = AdamW().build(module)
-    rules = Rules(seed=1, clip=0.5, exchange=exchange)
-    return optimizer, train_step(module, TranslationTask().loss, parts, optimizer, Progress(), lr=1e-3, rules=rules)
+    rules = StepRules(seed=1, clip=0.5, exchange=exchange)
+    return optimizer, train_step(module, TranslationTask().loss, parts, optimizer, LoopProgress(), lr=1e-3, rules=rules)
 
-with together() as team:
+with join_group() as team:
     steps = {"a micro-batch each": [6, 4], "cut by rows": [6], "one too many": [6, 4, 5], "a single row": [1]}
     for way in (Replicated(), Sharded()):
         for name, sizes in steps.items():
             data = [Rows(cut(batch(i, rows), *range(1, rows))) for i, rows in enumerate(sizes)]
             one, many = suppressed(model().double()), suppressed(model().double())
-            expected = step(one, whole(rows.batch() for rows in data), type(Replicated().build(team)).__mro__[1]())[1]
+            expected = step(one, unsplit(rows.batch() for rows in data), type(Replicated().build(team)).__mro__[1]())[1]
             exchange = way.build(team)
             exchange.place(many, torch.device("cpu"))
-            mine = [part._replace(batch=part.batch.batch()) for part in shared_out(data, team.count)[team.rank]]
+            parts = split_between_processes(data, team.count)[team.rank]
+            mine = [part._replace(batch=part.batch.batch()) for part in parts]
             optimizer, found = step(many, mine, exchange)
             torch.testing.assert_close((found.loss, found.grad_norm), (expected.loss, expected.grad_norm))
             assert found.tokens == expected.tokens
