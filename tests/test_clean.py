@@ -245,5 +245,5 @@ def test_short_texts_and_an_unknown_language_are_given_the_benefit_and_the_list(
 def test_languages_need_their_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     languages._identifier.cache_clear()
-    with pytest.raises(ConfigError, match=r"needs py3langid: pip install 'dragoman\[language\]'"):
+    with pytest.raises(ConfigError, match=r"needs py3langid: pip install py3langid"):
         languages.identify_language("a text")

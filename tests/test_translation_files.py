@@ -460,7 +460,7 @@ def test_parquet_with_checksums_tells_a_changed_byte(tmp_path):
 
 def test_parquet_without_its_library_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"a\.parquet: Parquet needs pyarrow: pip install 'dragoman\[parquet\]'"):
+    with pytest.raises(ConfigError, match=r"a\.parquet: Parquet needs pyarrow: pip install pyarrow"):
         list(read_pairs(Parquet(path="a.parquet")))
 
 
