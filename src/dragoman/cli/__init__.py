@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-LONG = {"train", "demo", "weigh"}
+LONG = {"train", "demo", "search-mixture", "weigh"}
 """Commands that run for long, and leave much behind for the collector."""
 ALLOCATIONS = 50_000
 
