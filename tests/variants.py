@@ -24,6 +24,7 @@ from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenter
 from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
@@ -40,7 +41,7 @@ class Variant:
     attention: dict[str, Any] = field(default_factory=dict)
     mixer: dict[str, Any] = field(default_factory=dict)
     block: dict[str, Any] = field(default_factory=dict)
-    mixers: dict[int, ShortConvolution] = field(default_factory=dict)
+    mixers: dict[int, MixerConfig] = field(default_factory=dict)
     """What stands in some blocks in the place of self-attention, by their number."""
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -63,10 +64,12 @@ class Variant:
         pattern = tuple(BlockConfig(mixer=each, cross=cross, **block) for each in mixers)
         return TowerConfig(depth=2, pattern=pattern, final_norm=block["norm"])
 
-    def instead(self, number: int, attention: AttentionConfig) -> AttentionConfig | ShortConvolution:
-        """The mixer of a block, which sees both ways where the attention would."""
-        found = self.mixers.get(number)
-        return attention if found is None else dataclasses.replace(found, causal=attention.visibility != Full())
+    def instead(self, number: int, attention: AttentionConfig) -> Any:
+        """The mixer of a block, which sees both ways where the attention would, if it can."""
+        found: Any = self.mixers.get(number)
+        if found is None:
+            return attention
+        return dataclasses.replace(found, causal=attention.visibility != Full()) if hasattr(found, "causal") else found
 
 
 def mixture(**options: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dragoman.errors import CheckpointError
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, SpansHead, TaggingHead
-from dragoman.model.transformer import TransformerConfig
+from dragoman.model.interface import SequenceConfig
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ _OF_HEADS = {ClassificationHead: CLASSIFIES, TaggingHead: TAGS, SpansHead: ANSWE
 
 def ability(cfg: object) -> Ability | None:
     """Return the task of a configuration's model; None for an unknown family."""
-    if isinstance(cfg, TransformerConfig):
-        return TRANSLATES if cfg.encoder else CONTINUES
+    if isinstance(cfg, SequenceConfig):
+        return TRANSLATES if cfg.translates else CONTINUES
     if isinstance(cfg, EncoderConfig):
         return _OF_HEADS.get(type(cfg.head), EMBEDS)
     return EMBEDS if isinstance(cfg, TwoTowersConfig) else None

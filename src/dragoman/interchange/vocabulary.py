@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
 from dragoman.interchange.files import read_json
-from dragoman.model.transformer import SUPPRESSED_LOGIT
+from dragoman.model.vocabulary import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Shape = Literal["decoder", "encoder-decoder", "encoder"]

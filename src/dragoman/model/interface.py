@@ -18,7 +18,7 @@ from dragoman.model.caches.state import KVPolicy
 from dragoman.model.linear import Linear
 from dragoman.model.positions.tokens import PAD, Frames, Tokens
 
-__all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceModel", "Tokens"]
+__all__ = ["PAD", "DecodingState", "EncoderModel", "Frames", "SequenceConfig", "SequenceModel", "Tokens"]
 
 
 class DecodingState(ABC):
@@ -97,6 +97,34 @@ class EvaluableModel(nn.Module):
         finally:
             if training:
                 self.train()
+
+
+class SequenceConfig(ABC):
+    """Configuration of a generating model, of any family: what tasks need to know of it."""
+
+    vocab: int | None
+    """Target vocabulary V; None until the tokenizer sets it."""
+    source_vocab: int | None
+    """Source vocabulary where it differs; None when both sides share one."""
+    dim: int
+    """Width D of the vectors that the output layer reads."""
+
+    @property
+    @abstractmethod
+    def translates(self) -> bool:
+        """True where the model reads a source; False where it continues text."""
+
+    @abstractmethod
+    def sized(self, *, vocab: int, source_vocab: int | None = None) -> "SequenceConfig":
+        """Return a copy with the sizes that only the data give."""
+
+    @abstractmethod
+    def build(self) -> "SequenceModel":
+        """Build the model with initial weights.
+
+        Raises:
+            ConfigError: sizes that do not fit one another; the message names the path.
+        """
 
 
 class SequenceModel(EvaluableModel, ABC):

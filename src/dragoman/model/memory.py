@@ -101,7 +101,7 @@ class TransformerState(DecodingState):
         self.tower.reorder(rows)
 
     def allow_rewind(self, tokens: int) -> None:
-        self.tower.rewindable = tokens
+        self.tower.allow_rewind(tokens)
 
     def rewind(self, tokens: int) -> None:
         self.tower.rewind(tokens)

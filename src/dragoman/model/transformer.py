@@ -4,9 +4,8 @@ B batch, T target length, S source length, D width, V vocabulary, N sentences, R
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -26,24 +25,20 @@ from dragoman.model.inputs import (
     check_length,
     initialize_input_layer,
 )
-from dragoman.model.interface import DecodingState, SequenceModel
+from dragoman.model.interface import DecodingState, SequenceConfig, SequenceModel
 from dragoman.model.linear import Linear
 from dragoman.model.memory import Memory, ProjectedMemory, TransformerState
 from dragoman.model.norm import Depths, NoNorm, Norm
 from dragoman.model.positions.position import AbsolutePosition, NoEmbedding
 from dragoman.model.positions.tokens import PAD, Frames, Positions, Tokens, as_tokens, positions_of
 from dragoman.model.tower import BlockConfig, Tower, TowerConfig
+from dragoman.model.vocabulary import Tying, suppress, tie_vocabulary
 
 __all__ = ["BlockConfig", "Tower", "TowerConfig", "Transformer", "TransformerConfig"]
 
-Tying = Literal["all", "target", "inputs", "none"]
-
-SUPPRESSED_LOGIT = -1e4
-"""Logit of suppressed ids: exp of it is 0 beside any other, and unlike with -inf a smoothed loss stays finite."""
-
 
 @config
-class TransformerConfig:
+class TransformerConfig(SequenceConfig):
     """Configuration of a decoder, or of an encoder and a decoder."""
 
     vocab: PositiveInt | None = None
@@ -87,6 +82,10 @@ class TransformerConfig:
             dropout=self.dropout,
         )
 
+    @property
+    def translates(self) -> bool:
+        return self.encoder is not None
+
     def sized(self, *, vocab: int, source_vocab: int | None = None) -> "TransformerConfig":
         """Return a copy with the sizes that only the data give."""
         return dataclasses.replace(self, vocab=vocab, source_vocab=source_vocab)
@@ -128,36 +127,14 @@ class Transformer(SequenceModel):
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):
             initialize_embedding(table.weight, cfg.init, cfg.dim)
         self.tie()
-        self.suppress()
+        suppress(self.output, cfg.suppressed)
         self.logit_cap = cfg.logit_cap
         self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
-        """Share the matrices that ``tying`` names.
-
-        Raises:
-            ConfigError: source and target vocabularies of different sizes cannot share one.
-        """
-        cfg = self.cfg
-        if cfg.tying in ("all", "target"):
-            self.output.weight = self.embed.tokens.weight
-        if cfg.encoder and cfg.tying in ("all", "inputs") and isinstance(self.source_embed, Embedding):
-            if cfg.source_vocab not in (None, cfg.vocab):
-                raise ConfigError(
-                    f"tying: '{cfg.tying}' shares one matrix between source and target, but their vocabularies "
-                    f"have {cfg.source_vocab} and {cfg.vocab} entries; use 'target' or a joint tokenizer"
-                )
-            self.source_embed.tokens.weight = self.embed.tokens.weight
-
-    def suppress(self) -> None:
-        """Lower the logits of ``suppressed`` ids by a bias; one that is not trained is a buffer outside checkpoints."""
-        if not self.cfg.suppressed:
-            return
-        if not self.cfg.output_bias:
-            del self.output.bias
-            self.output.register_buffer("bias", self.output.weight.new_zeros(len(self.output.weight)), persistent=False)
-        with torch.no_grad():
-            self.output.bias[list(self.cfg.suppressed)] = SUPPRESSED_LOGIT
+        """Share the matrices that ``tying`` names; see ``tie_vocabulary``."""
+        source = self.source_embed if self.cfg.encoder else None
+        tie_vocabulary(self.output, self.embed, source if isinstance(source, Embedding) else None, self.cfg.tying)
 
     @property
     def max_length(self) -> int | None:

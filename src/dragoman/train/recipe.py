@@ -34,7 +34,7 @@ from dragoman.machine import (
 from dragoman.migrations import renamed, renamed_assignment
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
-from dragoman.model.interface import SequenceModel
+from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.cleaning.clean import Cleaning
@@ -283,13 +283,13 @@ def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
         return data
 
 
-def writer(cfg: RunConfig) -> TransformerConfig:
+def writer(cfg: RunConfig) -> SequenceConfig:
     """Return the model of a run that generates text.
 
     Raises:
         ConfigError: the model's family generates no text.
     """
-    if not isinstance(cfg.model, TransformerConfig):
+    if not isinstance(cfg.model, SequenceConfig):
         task, model = kind_of(type(cfg.task)), kind_of(type(cfg.model))
         raise ConfigError(f"model: {model} generates no text, which {task} needs: use transformer")
     return cfg.model
@@ -302,10 +302,10 @@ def outline(cfg: RunConfig) -> SequenceModel:
         ConfigError: sizes that do not fit one another, or a task that the model is not made for, with the path.
     """
     model = writer(cfg)
-    if isinstance(cfg.task, TranslationTask | DenoisingTask) and model.encoder is None:
+    if isinstance(cfg.task, TranslationTask | DenoisingTask) and not model.translates:
         task = kind_of(type(cfg.task))
         raise ConfigError(f"model.encoder: must be given for {task}: a decoder alone reads no source")
-    if isinstance(cfg.task, LanguageModellingTask) and model.encoder is not None:
+    if isinstance(cfg.task, LanguageModellingTask) and model.translates:
         raise ConfigError("model.encoder: a language model reads only its own output: set it to null")
     vocab = model.vocab or 1000  # any size does before there is a tokenizer
     own = None if cfg.target_tokenizer is None else model.source_vocab or vocab + 1

@@ -40,11 +40,15 @@ class LayerState(ABC):
         columns."""
         return
 
+    def allow_rewind(self, tokens: int) -> None:
+        """Keep what ``rewind`` of up to ``tokens`` tokens needs, from now on. Caches with columns keep it anyway."""
+        return
+
     def rewind(self, tokens: int) -> None:
         """Remove the newest ``tokens``, as if they had never been read.
 
         Caches of keys and values can do this; one with a window can if it has kept ``TowerState.rewindable`` columns
-        beyond the window. A state that summarizes the past cannot.
+        beyond the window. A state that summarizes the past can if it has kept older summaries (``SummaryState``).
 
         Raises:
             ConfigError: this kind of state cannot rewind.
@@ -154,7 +158,8 @@ class TowerState:
         self.length = 0
         """Number of tokens so far."""
         self.rewindable = 0
-        """Number of tokens that ``rewind`` may remove: windows keep that many more columns than they show."""
+        """Number of tokens that ``rewind`` may remove: windows keep that many more columns than they show. Set by
+        ``allow_rewind``."""
         self.newest: Positions | None = None
         """Positions of the last ``rewindable`` + 1 tokens."""
         self.visible: dict[Visibility, Positions | None] = dict.fromkeys(self.visibilities)
@@ -176,6 +181,12 @@ class TowerState:
     def last(self) -> Positions | None:
         """Position of the newest token; None before the first."""
         return self.newest and self.newest.select_columns(slice(-1, None))
+
+    def allow_rewind(self, tokens: int) -> None:
+        """Keep what is needed to take back up to ``tokens`` tokens, from now on."""
+        self.rewindable = tokens
+        for layer in self.layers:
+            layer.allow_rewind(tokens)
 
     def rewind(self, tokens: int) -> None:
         """Remove the newest ``tokens``, at most ``rewindable``, as if they had never been read."""

@@ -12,8 +12,7 @@ from dragoman.data.tasks import LanguageModellingTask
 from dragoman.decode.search.sample import Sample as Sampling
 from dragoman.decode.search.search import walk
 from dragoman.errors import ConfigError
-from dragoman.model.interface import SequenceModel
-from dragoman.model.transformer import TransformerConfig
+from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.text.formats.documents import Texts
 from dragoman.text.formats.instructions import Instructions
 from dragoman.text.store import Column, Store
@@ -30,7 +29,7 @@ SHOWN = 64
 class LanguageModellingTaskData(TextTaskData):
     """Token stream for language modelling."""
 
-    learns_from, model = (Texts, Instructions), TransformerConfig
+    learns_from, model = (Texts, Instructions), SequenceConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         super().__init__(cfg, run)

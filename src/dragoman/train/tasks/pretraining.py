@@ -23,8 +23,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import MaskedLanguageHead
 from dragoman.model.inputs import TokenInput
-from dragoman.model.interface import EncoderModel, SequenceModel
-from dragoman.model.transformer import TransformerConfig
+from dragoman.model.interface import EncoderModel, SequenceConfig, SequenceModel
 from dragoman.text.formats.documents import Texts
 from dragoman.text.store import Store
 from dragoman.text.tokens.tokenizer import PAD, Tokenizer
@@ -153,7 +152,7 @@ class MaskedLanguageValidator(Validator):
 class DenoisingTaskData(TextTaskData):
     """Token stream for denoising."""
 
-    learns_from, model = (Texts,), TransformerConfig
+    learns_from, model = (Texts,), SequenceConfig
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):
         super().__init__(cfg, run)

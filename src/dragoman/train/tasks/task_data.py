@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import kind_of, unknown
+from dragoman.config import choices, kind_of, unknown
 from dragoman.errors import ConfigError, VocabularyError
+from dragoman.model.families import ModelConfig
 from dragoman.text.tokens.extension import tokens_per_text
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import SMALLEST, Bytes, Loaded, TokenizerConfig
@@ -87,7 +88,8 @@ class TaskData(ABC):
         """
         for name, given, wanted in (("data", cfg.data, cls.learns_from), ("model", cfg.model, (cls.model,))):
             if not isinstance(given, wanted):
-                task, kinds = kind_of(type(cfg.task)), " or ".join(map(kind_of, wanted))
+                possible = [c for c in (*cls.learns_from, *choices(ModelConfig)) if issubclass(c, wanted)]
+                task, kinds = kind_of(type(cfg.task)), " or ".join(map(kind_of, possible))
                 raise ConfigError(f"{name}: {task} takes {kinds}, not {kind_of(type(given))}")
         known = ("loss", *cls.scores)
         if cfg.train.best_by not in (None, *known):

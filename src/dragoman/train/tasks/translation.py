@@ -22,8 +22,7 @@ from dragoman.decode.request import request_for
 from dragoman.decode.sentence_splitting import SentenceCount
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError
-from dragoman.model.interface import SequenceModel
-from dragoman.model.transformer import TransformerConfig
+from dragoman.model.interface import SequenceConfig, SequenceModel
 from dragoman.text.cleaning.clean import CleanReport, clean, merge_reports
 from dragoman.text.cleaning.small import describe_reduction, hold_out_some
 from dragoman.text.cleaning.split import Overlap, PairSplit, without_overlap
@@ -51,7 +50,7 @@ from dragoman.train.tasks.task_data import (
 class TranslationTaskData(TaskData):
     """Sentence pairs for translation."""
 
-    learns_from, model = (PairsConfig,), TransformerConfig
+    learns_from, model = (PairsConfig,), SequenceConfig
     scores = ("BLEU", "chrF")
 
     def __init__(self, cfg: RunConfig, run: RunDirectory):

@@ -1,0 +1,36 @@
+"""Common ground of mixers that sum up the past in a state: how they treat padding and packed texts.
+
+Padding must leave the state as it is, and every text begins with the empty state. Both hold in the parallel form of
+training, in which all tokens are read at once, and step by step.
+
+B batch, T newest tokens.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from dragoman.model.caches.state import VisibleKeys
+from dragoman.model.depthwise import Neighbours
+from dragoman.model.positions.tokens import Positions
+
+
+class Recurrence(NamedTuple):
+    """What the layers of a forward pass need to know of its newest tokens."""
+
+    real: Bool[Tensor, "B T"] | None
+    """False on padding, which leaves the state as it is; None where nothing is padded. A first dimension of 1 applies
+    to every row."""
+    starts: Bool[Tensor, "B T"] | None
+    """True on the first token of each text, before which the state is emptied; None where each row is one text, which
+    begins with an empty state."""
+    neighbours: Neighbours
+    """Neighbours of the tokens, for a convolution before the recurrence."""
+
+    @classmethod
+    def of(cls, new: Positions, seen: VisibleKeys) -> "Recurrence":
+        first = new.pos == 0
+        if new.keep is not None:
+            first = first & new.keep
+        return cls(new.keep, None if new.segment is None else first, Neighbours.of(new, seen))
