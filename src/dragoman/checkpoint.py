@@ -30,6 +30,7 @@ from dragoman.migrations import Content, renamed
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
+from dragoman.model.init import Uninitialized
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
 from dragoman.model.lora import Lora, fold
@@ -330,9 +331,25 @@ def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory,
     """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
     run, which = _run_and_name(Path(path), which)
     content = run.weights(which)
-    model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
-    model.load_state_dict(content.tensors["model"])
+    with Uninitialized():
+        model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
+    adopt_weights(model, content.tensors["model"])
     return run, model.eval(), content.config
+
+
+def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Same as ``load_state_dict``, without a copy of what fits: parameters take the tensors as they are.
+
+    These are usually mapped from a file, which is then read once, where it is needed.
+    """
+    if model.state_dict().keys() != weights.keys():
+        model.load_state_dict(dict(weights))  # raises, and names what differs
+    rest = dict(weights)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        given = weights[name]
+        if (given.shape, given.dtype, given.device) == (parameter.shape, parameter.dtype, parameter.device):
+            parameter.data = rest.pop(name)
+    model.load_state_dict(rest, strict=False)
 
 
 def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:

@@ -34,7 +34,7 @@ class TransposedLinear(PackedLinear):
 
     def __init__(self, parts: Sequence[nn.Linear]):
         super().__init__(parts)
-        self.register_buffer("weight", torch.cat([part.weight.detach() for part in parts]).t().contiguous())
+        self.register_buffer("weight", _weights(parts).t().contiguous())
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         y = x @ self.weight
@@ -57,7 +57,7 @@ class Int8Linear(PackedLinear):
 
     def __init__(self, parts: Sequence[nn.Linear]):
         super().__init__(parts)
-        weight = torch.cat([part.weight.detach() for part in parts]).float()
+        weight = _weights(parts).float()
         scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
         self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
         self.register_buffer("scale", scale / INT8_MAX)
@@ -69,6 +69,12 @@ class Int8Linear(PackedLinear):
         product = torch._int_mm(codes, self.weight)  # pyright: ignore[reportPrivateImportUsage]
         y = product.float().mul_(size).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
+
+
+def _weights(parts: Sequence[nn.Linear]) -> Tensor:
+    """Return the concatenated weights; those of a single layer are no copy."""
+    weights = [part.weight.detach() for part in parts]
+    return weights[0] if len(weights) == 1 else torch.cat(weights)
 
 
 def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:
@@ -108,18 +114,20 @@ class Panels(PackedLinear):
     def __init__(self, parts: Sequence[nn.Linear], number_format: NumberFormat = "float32"):
         super().__init__(parts)
         self.number_format, P, group = number_format, library().panel, _GROUP_SIZE[number_format]
-        weight = torch.cat([part.weight.detach() for part in parts]).float()
-        weight = F.pad(weight, (0, -self.in_features % group, 0, -self.out_features % P))
+        weight = _weights(parts).float()
+        columns, rows = -self.in_features % group, -self.out_features % P
+        if columns or rows:
+            weight = F.pad(weight, (0, columns, 0, rows))
         self.bias = None if self.bias is None else self.bias.float()
         if number_format == "int8":
             scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
             weight = (weight / scale[:, None]).round().to(torch.int8)
             self.register_buffer("scale", scale / INT8_MAX)
             self.register_buffer("excess", 128 * weight.sum(dim=1, dtype=torch.int32))
-        elif number_format == "bfloat16":
-            weight = weight.bfloat16()
         panels = weight.view(-1, P, weight.shape[1] // group, group)  # (N / P, P, K / together, together)
-        self.register_buffer("weight", panels.transpose(1, 2).contiguous())
+        panels = panels.transpose(1, 2)
+        stored = torch.bfloat16 if number_format == "bfloat16" else weight.dtype
+        self.register_buffer("weight", panels.to(stored, memory_format=torch.contiguous_format, copy=True))
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         y = x.new_empty(*x.shape[:-1], self.out_features, dtype=torch.float32)
