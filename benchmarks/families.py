@@ -249,7 +249,7 @@ def table(title: str, field: dict[str, Any], reference: str, work: Work, rounds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     add_smoke(parser)
     given = parser.parse_args()
@@ -262,8 +262,9 @@ def main() -> None:
     lines = [
         "# Model families, side by side",
         "",
-        f"{date.today()}; {platform.machine()}, {torch.get_num_threads()} thread(s), Python {platform.python_version()}, "
-        f"torch {torch.__version__}; float32, medians of {max(rounds, 1)} interleaved rounds.",
+        f"{date.today()}; {platform.machine()}, {torch.get_num_threads()} thread(s), Python "
+        f"{platform.python_version()}, torch {torch.__version__}; float32, medians of {max(rounds, 1)} interleaved "
+        "rounds.",
         "",
         *table("Translators", translators, "transformer-small", work, rounds),
         *table("Language models", others, "lm-small", work, rounds),
