@@ -26,10 +26,14 @@ plain: Product = F.linear
 """torch's own product: the reference for the others."""
 
 
-class Linear(nn.Linear):
-    """x W^T + b, multiplied by ``product``."""
+class Multiplying(nn.Module):
+    """Base of modules that multiply by ``product``, a linear layer among them."""
 
     product: Product = staticmethod(plain)
+
+
+class Linear(Multiplying, nn.Linear):
+    """x W^T + b, multiplied by ``product``."""
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if kernels.runs_in_bfloat16(x, self.weight):
@@ -38,10 +42,10 @@ class Linear(nn.Linear):
 
 
 def multiply_by(model: nn.Module, products: Products) -> None:
-    """Set the library that every linear layer of ``model`` multiplies by."""
+    """Set the library that every linear and recurrent layer of ``model`` multiplies by."""
     assert products != "auto", "chosen when the run is resolved"
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Multiplying):
             module.product = PRODUCTS[products]
 
 

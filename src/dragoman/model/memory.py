@@ -4,17 +4,21 @@ N sentences, S source length, D width, R rows.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dragoman.model.attention import Attention
 from dragoman.model.caches.state import KVPolicy, TowerState
 from dragoman.model.caches.storage import KV
 from dragoman.model.interface import DecodingState
 from dragoman.model.ops.elementwise import cast_for_products
 from dragoman.model.positions.tokens import Positions
+
+
+CrossLayer = Any
+"""Layer that attends to a source: its ``key_value`` returns the keys and values of source vectors (N, S, D)."""
 
 
 class Memory:
@@ -27,7 +31,7 @@ class Memory:
     def sentences(self) -> int:
         return len(self.x)
 
-    def read(self, layer: int, attention: Attention) -> KV:
+    def read(self, layer: int, attention: CrossLayer) -> KV:
         """Return the source's keys and values for the cross-attention of decoder layer ``layer``."""
         return attention.key_value(self.x)
 
@@ -35,7 +39,7 @@ class Memory:
 class ProjectedMemory(Memory):
     """Encoded source while decoding: keys and values of every layer, projected once."""
 
-    def __init__(self, memory: Memory, attentions: Sequence[Attention], policy: KVPolicy):
+    def __init__(self, memory: Memory, attentions: Sequence[CrossLayer], policy: KVPolicy):
         self.count, self.positions = memory.sentences, memory.positions
         projected = (memory.read(i, attention) for i, attention in enumerate(attentions))
         self.layers = [policy.store(KV(kv.k.contiguous(), kv.v.contiguous())) for kv in projected]  # read at every step
@@ -44,7 +48,7 @@ class ProjectedMemory(Memory):
     def sentences(self) -> int:
         return self.count
 
-    def read(self, layer: int, attention: Attention) -> KV:
+    def read(self, layer: int, attention: CrossLayer) -> KV:
         return self.layers[layer].read()
 
     def select_sentences(self, sentences: Int[Tensor, " N"]) -> None:

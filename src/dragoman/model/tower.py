@@ -16,10 +16,11 @@ from torch.utils.checkpoint import checkpoint
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
-from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
+from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
+from dragoman.model.layer_stack import LayerStack
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
@@ -139,12 +140,23 @@ class TowerConfig:
                         "none; use rotary"
                     )
 
+    def build_tower(self, dim: int, inputs: object, init: Init) -> "Tower":
+        """Build the tower of an encoder model that reads ``inputs``.
 
-class Tower(nn.Module):
+        Raises:
+            ConfigError: sizes or parts that do not fit; the message opens with the field.
+        """
+        for i, part in enumerate(self.pattern):
+            if part.cross is not None:
+                raise ConfigError(f"pattern.{i}.cross: there is nothing to attend across to; leave it out")
+        self.check_grid(inputs)
+        return Tower(self, dim, Depths(self.depth, 0), init, is_encoder=True)
+
+
+class Tower(LayerStack):
     """Stack of blocks with a final norm."""
 
-    recompute: bool = False
-    """Activation checkpointing: keep only each block's input for the backward pass and compute the rest again."""
+    blocks: Sequence[Block]
 
     def __init__(self, cfg: TowerConfig, dim: int, depths: Depths, init: Init, *, is_encoder: bool):
         super().__init__()
@@ -178,6 +190,10 @@ class Tower(nn.Module):
         """Return an empty state: a cache for each layer, chosen by ``policy``."""
         mixers = [block.mixer for block in self.blocks]
         return TowerState([mixer.new_state(policy) for mixer in mixers], [mixer.visible(policy) for mixer in mixers])
+
+    def read(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
+        """Run all blocks over whole inputs, as an encoder model does."""
+        return self(x, positions, self.new_state(stateless), positions.keep)
 
     def sees_as_trained(self, policy: KVPolicy) -> bool:
         """Return whether every layer, decoding with ``policy``, sees as many tokens as in training."""

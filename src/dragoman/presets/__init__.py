@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, pretraining, readers, small, text_to_text, translation
+from dragoman.presets import encoders, language, pretraining, readers, recurrent, small, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -16,6 +16,17 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "transformer-fast": translation.transformer_fast,
     "transformer-small": translation.transformer_small,
     "transformer-tiny": translation.transformer_tiny,
+    # recurrent models, with recipes
+    "lstm-bahdanau": recurrent.lstm_bahdanau,
+    "lstm-luong": recurrent.lstm_luong,
+    "lstm-sutskever": recurrent.lstm_sutskever,
+    "gru": recurrent.gru,
+    "rnn": recurrent.rnn,
+    "gnmt-small": recurrent.gnmt_small,
+    "gnmt": recurrent.gnmt,
+    "lstm-lm-small": recurrent.lstm_lm_small,
+    "lstm-classifier-tiny": recurrent.lstm_classifier_tiny,
+    "lstm-tagger-small": recurrent.lstm_tagger_small,
     # language models, with recipes
     "lm-small": small.lm_small,
     "lm-hybrid-small": small.lm_hybrid_small,
