@@ -4,9 +4,12 @@ from typing import Annotated
 
 from dragoman.config import OneOf
 from dragoman.model.contrastive import TwoTowersConfig
+from dragoman.model.convolutional import ConvolutionalConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.transformer import TransformerConfig
 
-ModelConfig = Annotated[TransformerConfig | EncoderConfig | TwoTowersConfig, OneOf(usual="transformer")]
+ModelConfig = Annotated[
+    TransformerConfig | EncoderConfig | TwoTowersConfig | ConvolutionalConfig, OneOf(usual="transformer")
+]
 """Configuration under ``model:`` in a run file. Each has ``sized(...)``, which takes the sizes that only the data give
 (vocabulary, classes), and ``build()``, which returns a ``SequenceModel``, an ``EncoderModel``, or two encoders."""

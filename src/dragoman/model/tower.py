@@ -19,6 +19,7 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
+from dragoman.model.layer_stack import LayerStack
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
@@ -140,11 +141,10 @@ class TowerConfig:
                     )
 
 
-class Tower(nn.Module):
+class Tower(LayerStack):
     """Stack of blocks with a final norm."""
 
-    recompute: bool = False
-    """Activation checkpointing: keep only each block's input for the backward pass and compute the rest again."""
+    blocks: Sequence[Block]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, cfg: TowerConfig, dim: int, depths: Depths, init: Init, *, is_encoder: bool):
         super().__init__()

@@ -10,8 +10,8 @@ from torch import nn
 
 from dragoman.config import OneOf, config
 from dragoman.model.inputs import InputLayer
+from dragoman.model.layer_stack import LayerStack
 from dragoman.model.names import check_patterns, matches
-from dragoman.model.tower import Tower
 from dragoman.train.optimize import CombinedOptimizer
 
 RateFactors = dict[nn.Parameter, float]
@@ -58,7 +58,7 @@ class Layerwise:
     decay: Annotated[float, Field(gt=0, le=1)]
 
     def shares(self, model: nn.Module) -> RateFactors:
-        towers = [module for module in model.modules() if isinstance(module, Tower)]
+        towers = [module for module in model.modules() if isinstance(module, LayerStack)]
         deepest = max((len(tower.blocks) for tower in towers), default=0)
         readers = [module for module in model.modules() if isinstance(module, InputLayer)]
         found = {p: self.decay**deepest for reader in readers for p in reader.parameters()}

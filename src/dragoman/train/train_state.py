@@ -9,9 +9,9 @@ from torch import Tensor
 from dragoman.checkpoint import RunDirectory
 from dragoman.machine import autocast, keep_memory
 from dragoman.migrations import Content
+from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.model.lora import trainable_weights
-from dragoman.model.tower import Tower
 from dragoman.train import loop
 from dragoman.train.average import MovingAverage
 from dragoman.train.distributed.processes import SingleProcess
@@ -36,7 +36,7 @@ class TrainState:
         self.model = cfg.model.build()
         multiply_by(self.model, train.products)
         for module in self.model.modules():
-            if isinstance(module, Tower):
+            if isinstance(module, LayerStack):
                 module.recompute = train.recompute
         if cfg.start_from:
             if not group.first:
