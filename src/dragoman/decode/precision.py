@@ -11,9 +11,11 @@ from torch import nn
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
 from dragoman.machine import Precision, choose_precision, full_dtype_name, keep_memory
+from dragoman.model.convolution.weights import fold_weight_norm
 from dragoman.model.inference.layouts import Int8Linear, NumberFormat, Panels, TransposedLinear, panels
 from dragoman.model.inference.native import NativeTransformer, UnknownToKernels
 from dragoman.model.inference.packed import pack
+from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
 from dragoman.native.library import cached_choice, library, unavailable
 
@@ -46,10 +48,11 @@ def prepare_for_inference(model: AnyModel, device: str = "auto", precision: str 
         raise ConfigError(f"precision: int8 is for CPUs, and this is {place}: use bfloat16, or device cpu")
     keep_memory()
     why_not = unavailable() if place.type == "cpu" else f"{place} has kernels of its own"
-    if why_not is None and isinstance(model, Transformer) and model.embed.tokens.weight.dtype == torch.float32:
+    fold_weight_norm(model)
+    if why_not is None and isinstance(model, SequenceModel) and model.output.weight.dtype == torch.float32:
         number_format = remembered_number_format() if precision == "auto" else cast(NumberFormat, precision)
         return cast(AnyModel, prepare_kernels(model, number_format))
-    return prepare_pytorch(model, place, precision, why_not or "it is no Transformer in float32")
+    return prepare_pytorch(model, place, precision, why_not or "it does not write text in float32")
 
 
 def resolve_auto(device: str, precision: str) -> tuple[str, str]:
@@ -65,10 +68,12 @@ def resolve_auto(device: str, precision: str) -> tuple[str, str]:
     return str(place), precision
 
 
-def prepare_kernels(model: Transformer, number_format: NumberFormat) -> Transformer:
+def prepare_kernels(model: SequenceModel, number_format: NumberFormat) -> SequenceModel:
     """Lay out ``model`` for kernels of our own, as far as they know its parts; log how it will run."""
     pack(model, panels(number_format))
     try:
+        if not isinstance(model, Transformer):
+            raise UnknownToKernels(f"a model that is a {type(model).__name__}")
         model = NativeTransformer(model)
     except UnknownToKernels as part:
         log.info("decoding in %s: products by kernels of our own, steps by PyTorch, for %s", number_format, part)

@@ -3,6 +3,7 @@
 N sentences, S source length, D width, R rows.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,23 @@ class Memory:
         return attention.key_value(self.x)
 
 
-class ProjectedMemory(Memory):
+class DecodingMemory(ABC):
+    """Encoded source while decoding, one for the rows of a sentence."""
+
+    @abstractmethod
+    def select_sentences(self, sentences: Int[Tensor, " N"]) -> None:
+        """Keep the sources of these sentences, in this order."""
+
+    @abstractmethod
+    def join(self, other: Any) -> None:
+        """Append the sources of ``other``, which is of the same class; the shorter side is padded."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int: ...
+
+
+class ProjectedMemory(Memory, DecodingMemory):
     """Encoded source while decoding: keys and values of every layer, projected once."""
 
     def __init__(self, memory: Memory, attentions: Sequence[CrossLayer], policy: KVPolicy):
@@ -80,7 +97,7 @@ class ProjectedMemory(Memory):
 class TransformerState(DecodingState):
     """Decoding state of a Transformer. The rows of a sentence share its source, stored once; see ``Attention.read``."""
 
-    def __init__(self, tower: TowerState, memory: ProjectedMemory | None):
+    def __init__(self, tower: TowerState, memory: DecodingMemory | None):
         self.tower, self.memory = tower, memory
         self.rows = 0
         """Number of rows of the newest tokens; 0 before the first."""

@@ -4,7 +4,7 @@ B batch, T target length, S source length, D width, V vocabulary, N sentences, R
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, cast
 
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -165,7 +165,8 @@ class Transformer(SequenceModel):
             tokens = Tokens(tokens) if tokens.shape[1] == 1 else self.tokens(tokens, wait=True)
         state.rows = tokens.ids.shape[0]
         positions = self.positions_after(tokens, state.tower)
-        x = self.decoder(self.embed(tokens.ids, positions), positions, state.tower, positions.keep, state.memory)
+        memory = cast(ProjectedMemory | None, state.memory)
+        x = self.decoder(self.embed(tokens.ids, positions), positions, state.tower, positions.keep, memory)
         return self.logits(self.scaled(x))
 
     def encode(self, source: Tensor | Tokens | Frames | None) -> Memory | None:

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, pretraining, readers, recurrent, small, text_to_text, translation
+from dragoman.presets import (
+    convolutional,
+    encoders,
+    language,
+    pretraining,
+    readers,
+    recurrent,
+    small,
+    text_to_text,
+    translation,
+)
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -27,12 +37,16 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lstm-lm-small": recurrent.lstm_lm_small,
     "lstm-classifier-tiny": recurrent.lstm_classifier_tiny,
     "lstm-tagger-small": recurrent.lstm_tagger_small,
+    "convs2s": convolutional.convs2s,
+    "bytenet": convolutional.bytenet,
+    "cnn-9": convolutional.cnn_9,
     # language models, with recipes
     "lm-small": small.lm_small,
     "lm-hybrid-small": small.lm_hybrid_small,
     "lm-small-2019": small.lm_small_2019,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
+    "gated-cnn-lm-small": convolutional.gated_cnn_lm_small,
     # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
@@ -44,6 +58,9 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     # to be fine-tuned, with recipes
     "encoder-small": pretraining.encoder_small,
     "denoiser-small": pretraining.denoiser_small,
+    # translation
+    "convs2s-wmt": convolutional.convs2s_wmt,
+    "bytenet-wmt": convolutional.bytenet_wmt,
     # language models
     "transformer-base-lm": translation.transformer_base_lm,
     "transformer-big-lm": translation.transformer_big_lm,

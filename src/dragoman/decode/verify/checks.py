@@ -16,7 +16,6 @@ from torch import nn
 
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_message
-from dragoman.model.attention import Attention
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -149,8 +148,15 @@ def shuffled(rows: Sequence[T], ask: Callable[[Sequence[T]], Sequence[S]]) -> li
 
 @contextmanager
 def written_out(model: nn.Module) -> Iterator[None]:
-    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one."""
-    hooks = [m.weights.register_forward_hook(lambda *_: None) for m in model.modules() if isinstance(m, Attention)]
+    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one.
+
+    Raises:
+        ConfigError: the model has no attention.
+    """
+    taps = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "weights"]
+    if not taps:
+        raise ConfigError("this model has no attention")
+    hooks = [tap.register_forward_hook(lambda *_: None) for tap in taps]
     try:
         yield
     finally:

@@ -73,6 +73,10 @@ class Positions(NamedTuple):
     def select_rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
         return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
 
+    def rearranged(self, order: Int[Tensor, "R K"]) -> "Positions":
+        """Return the columns ``order`` of each row."""
+        return self._each(lambda t: t.expand(len(order), -1).gather(1, order))
+
     def merge_beams(self, sentences: int, beams: int) -> "Positions":
         """Join the ``beams`` rows of each sentence into one: (N beams, T) -> (N, beams T)."""
         return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))

@@ -1,0 +1,1 @@
+"""Parts of convolutional models: layers with their states, blocks, stacks, and what a decoder reads of a source."""
