@@ -16,18 +16,18 @@ import pytest
 import torch
 
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
-from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.bidirectional import Bidirectional, RecurrentMixer
+from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
+from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
-from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig

@@ -1,4 +1,4 @@
-"""A causal mixer in both directions, for encoders: the sum of one layer that reads forwards and one that reads backwards.
+"""A causal mixer in both directions, for encoders: one layer reads forwards, one backwards, and their outputs are summed.
 
 The second layer reads each text in reverse order: the tokens of a text exchange their columns, the last with the first
 and so on, while padding and other texts packed into the same row keep theirs. So both layers share one context, and
@@ -52,7 +52,7 @@ class Bidirectional(MixerConfig):
     def check_decoder(self) -> None:
         inner = kind_of(type(self.mixer))
         raise ConfigError(
-            f"kind: bidirectional reads the tokens behind each one too, and a decoder must not see what it is to predict: use {inner}"
+            f"kind: bidirectional reads later tokens too, and a decoder must not see what it is to predict: use {inner}"
         )
 
 

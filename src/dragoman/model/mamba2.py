@@ -6,8 +6,8 @@
 
 With one decay A for each head, the scan is attention without a softmax, whose weights fade with distance: state space
 duality (SSD). A text is divided into chunks; within a chunk, tokens read each other by products as in attention, and a
-state for each chunk carries all that came before. The cost is linear in the length. The cache holds a state of P x N for
-each head and kernel - 1 tokens of the convolution.
+state for each chunk carries all that came before. The cost is linear in the length. The cache holds P x N numbers
+for each head and kernel - 1 tokens of the convolution.
 
 B batch, T newest tokens, D width, E = H P inner channels, H heads of P channels in G groups of J, N states, K chunks of
 L tokens.
