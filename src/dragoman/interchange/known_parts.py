@@ -43,7 +43,8 @@ from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, Scal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
-_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig, FeedForward, Gated, NoFeedForward)
+_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig)
+_FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
@@ -58,7 +59,8 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 
 
 ONNX: Whitelist = {
-    part: _with_every_field(part) for part in (*_MODELS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+    part: _with_every_field(part)
+    for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
 """Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
 HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, Mamba, Mamba2)}}

@@ -1,4 +1,4 @@
-"""A causal mixer in both directions, for encoders: one layer reads forwards, one backwards, and their outputs are summed.
+"""A causal mixer in both directions, for encoders: the sum of a layer that reads forwards and one that reads backwards.
 
 The second layer reads each text in reverse order: the tokens of a text exchange their columns, the last with the first
 and so on, while padding and other texts packed into the same row keep theirs. So both layers share one context, and
