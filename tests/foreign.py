@@ -52,6 +52,10 @@ GPT2 = {"vocab_size": 31, "n_embd": 18, "n_layer": 2, "n_head": 3, "n_positions"
         "eos_token_id": 7}  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
           "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
+MAMBA = {"vocab_size": 31, "hidden_size": 18, "num_hidden_layers": 2, "bos_token_id": 4, "eos_token_id": 7,
+         "pad_token_id": 2}  # fmt: skip
+OTHER_MAMBA = MAMBA | {"hidden_size": 20, "num_hidden_layers": 3, "state_size": 5, "conv_kernel": 3, "use_bias": True,
+                       "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
 GEMMA = {"head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 4, "bos_token_id": 2, "eos_token_id": 1,
          "pad_token_id": 0}  # fmt: skip
 
@@ -94,6 +98,22 @@ MODELS: dict[str, tuple[Make, Make]] = {
         lambda t: t.BartForConditionalGeneration(t.BartConfig(**SIDES, **BART)),
         lambda t: t.BartForConditionalGeneration(
             t.BartConfig(**OTHER_SIDES, **BART, scale_embedding=True, activation_function="relu")
+        ),
+    ),
+    "Mamba": (
+        lambda t: t.MambaForCausalLM(t.MambaConfig(**MAMBA)),
+        lambda t: t.MambaForCausalLM(
+            t.MambaConfig(**OTHER_MAMBA, time_step_rank=3, use_conv_bias=False, tie_word_embeddings=False)
+        ),
+    ),
+    "Mamba-2": (
+        lambda t: t.Mamba2ForCausalLM(
+            t.Mamba2Config(**MAMBA, num_heads=9, head_dim=4, n_groups=3, state_size=6, chunk_size=4)
+        ),
+        lambda t: t.Mamba2ForCausalLM(
+            t.Mamba2Config(
+                **OTHER_MAMBA, num_heads=5, head_dim=4, expand=1, n_groups=1, chunk_size=16, tie_word_embeddings=True
+            )
         ),
     ),
     "Gemma 2": (

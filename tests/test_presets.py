@@ -49,6 +49,19 @@ def test_a_preset_is_as_written_down(name):
 PUBLISHED = {  # what config.json says of each, where it differs from the default of its class in transformers
     "gpt2": ("GPT2LMHeadModel", {}),
     "llama-2-7b": ("LlamaForCausalLM", {}),
+    "mamba-130m": ("MambaForCausalLM", {"num_hidden_layers": 24}),
+    "mamba-370m": ("MambaForCausalLM", {"num_hidden_layers": 48, "hidden_size": 1024}),
+    "mamba2-130m": (
+        "Mamba2ForCausalLM",
+        {
+            "vocab_size": 50_288,
+            "hidden_size": 768,
+            "num_hidden_layers": 24,
+            "num_heads": 24,
+            "n_groups": 1,
+            "tie_word_embeddings": True,
+        },
+    ),
     "llama-3-8b": (
         "LlamaForCausalLM",
         {"vocab_size": 128_256, "num_key_value_heads": 8, "intermediate_size": 14_336},
@@ -210,6 +223,26 @@ def test_each_choice_of_2026_can_be_undone_by_itself(change):
     assert changed
     with torch.device("meta"):
         dataclasses.replace(after.model, vocab=100).build()
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("mamba-130m", 129_135_360), ("mamba-370m", 371_516_416), ("mamba2-130m", 128_989_632)]
+)
+def test_published_state_space_models_have_the_parameters_of_their_files(name, published):
+    assert parameters(name) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("mamba-small", "lm-small"),
+        ("mamba2-small", "lm-small"),
+        ("mamba2-hybrid-small", "lm-small"),
+        ("mamba-translator-small", "transformer-small"),
+    ],
+)
+def test_small_state_space_models_are_of_the_size_of_the_transformers_beside_them(name, beside):
+    assert parameters(name) == pytest.approx(parameters(beside), rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "vocab"), [("lm-small", 8000), ("lm-tiny", 259)])

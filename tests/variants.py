@@ -10,21 +10,24 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
 
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.bidirectional import Bidirectional, RecurrentMixer
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
-from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mixer import MixerConfig
+from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
-from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
@@ -65,10 +68,12 @@ class Variant:
         return TowerConfig(depth=2, pattern=pattern, final_norm=block["norm"])
 
     def instead(self, number: int, attention: AttentionConfig) -> Any:
-        """The mixer of a block, which sees both ways where the attention would, if it can."""
+        """The mixer of a block, which sees both ways where the attention would."""
         found: Any = self.mixers.get(number)
         if found is None:
             return attention
+        if isinstance(found, get_args(get_args(RecurrentMixer)[0])) and attention.visibility == Full():
+            return Bidirectional(mixer=found)
         return dataclasses.replace(found, causal=attention.visibility != Full()) if hasattr(found, "causal") else found
 
 
@@ -159,6 +164,24 @@ VARIANTS: dict[str, Variant] = {
         mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=3)},
         model={"position": Learned(length=24)},
     ),
+    "mamba": Variant(
+        mixers={0: Mamba(state=5, kernel=3), 1: Mamba(state=3, expand=1, rank=2, bias=True, convolution_bias=False)},
+        block={"norm": RmsNorm(), "mlp": NoFeedForward()},
+    ),
+    "mamba, attention": Variant(mixers={0: Mamba(state=4)}, mixer={"position": Rotary()}),
+    "mamba 2": Variant(
+        mixers={
+            0: Mamba2(state=5, head_dim=8, kernel=3, chunk=4),
+            1: Mamba2(state=3, head_dim=4, groups=2, chunk=3, norm_before_gate=True, bias=True, convolution_bias=False),
+        },
+        block={"norm": RmsNorm(), "mlp": NoFeedForward()},
+    ),
+    "mamba 2, attention": Variant(
+        mixers={
+            0: Mamba2(state=4, expand=1, head_dim=8, norm_eps=0.1, smallest_step=0.2, largest_step=1.5),
+        },
+        mixer={"visibility": Causal(window=3), "position": Rotary()},
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -210,6 +233,8 @@ PARTS: dict[str, dict[str, Variant]] = {
         "attention": Variant(),
         "convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution()}),
         "hybrid": Variant(mixers={0: ShortConvolution(kernel=5)}),
+        "mamba": Variant(mixers={0: Mamba(state=4), 1: Mamba(state=3)}),
+        "mamba2": Variant(mixers={0: Mamba2(state=4, head_dim=8, chunk=4)}),
     },
     "visibility": {
         "all": Variant(),
@@ -249,6 +274,7 @@ PARTS: dict[str, dict[str, Variant]] = {
         "dropless": Variant(block=mixture()),
         "capacity": Variant(block=mixture(capacity=0.5, expert=FeedForward(hidden=16))),
         "shared": Variant(block=mixture(shared=1)),
+        "nothing": Variant(block={"mlp": NoFeedForward()}),
     },
     "logits": {
         "plain": Variant(),
@@ -291,6 +317,8 @@ def combine(picked: dict[str, str]) -> Variant:
     options = {
         f.name: {k: v for c in chosen for k, v in getattr(c, f.name).items()} for f in dataclasses.fields(Variant)
     }
+    if options["block"]["norm"] == NoNorm() and any(isinstance(m, Mamba | Mamba2) for m in options["mixers"].values()):
+        options["block"]["norm"] = RmsNorm()  # a scan multiplies its inputs: without norms they grow to 1e15
     return Variant(**options)
 
 
@@ -301,6 +329,7 @@ ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
+ALONE += [(name, "decoder-only") for name in ("mamba", "mamba, attention", "mamba 2", "mamba 2, attention")]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

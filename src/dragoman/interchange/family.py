@@ -12,6 +12,8 @@ from dragoman.interchange.vocabulary import TABLES, Shape
 from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
+from dragoman.model.mamba import Mamba
+from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import Activation
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.tower import Mixer
@@ -201,6 +203,8 @@ class Family:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that their files may use for a tensor."""
     shape: Shape = "decoder"
+    mixers: tuple[type[MixerConfig], ...] = (AttentionConfig,)
+    """Mixers that its models have."""
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
 
@@ -216,8 +220,8 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
     Return None if the family expresses all of ``cfg``.
     """
     for path, mixer in mixers(cfg):
-        if not isinstance(mixer, AttentionConfig):  # every description writes heads and positions
-            return path, kind_of(type(mixer)), "attention"
+        if type(mixer) not in family.mixers:  # a description writes the fields of its mixers without looking
+            return path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers))
     try:
         again = family.config(HubConfig(family.describe(cfg)))
     except ConfigError as error:
@@ -264,6 +268,8 @@ def _plain(value: Any, dim: int) -> Any:
             scorer["scale"] = round(scorer["scale"] or plain["head_dim"] ** -0.5, 9)
         if scorer["kind"] == "dot":
             plain["scorer"] = {"kind": "scaled_dot", "scale": 1.0}
+    if plain.get("kind") == "mamba":
+        plain["rank"] = Mamba(rank=plain["rank"]).step_rank(dim)
     return plain
 
 

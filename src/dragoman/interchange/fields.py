@@ -36,6 +36,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "mamba": {
+        "state_size": 16, "expand": 2, "conv_kernel": 4, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+    },
+    "mamba2": {
+        "num_heads": 128, "head_dim": 64, "state_size": 128, "expand": 2, "n_groups": 8, "conv_kernel": 4,
+        "chunk_size": 256, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": False,
+    },
     "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }  # fmt: skip
 """Values of missing fields, by model_type. Sizes have no default: they must be given."""
@@ -56,13 +63,15 @@ HARMLESS = frozenset({
     "attention_probs_dropout_prob", "classifier_dropout", "classif_dropout", "dropout", "dropout_rate",
     "activation_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop", "encoder_layerdrop", "decoder_layerdrop",
     "router_jitter_noise", "output_router_logits", "router_aux_loss_coef", "hidden_dropout", "tf_legacy_loss",
-    "use_bfloat16",
+    "use_bfloat16", "time_step_min", "time_step_max", "time_step_floor", "time_step_scale", "time_step_init_scheme",
+    "rescale_prenorm_residual", "pad_vocab_size_multiple",
     # heads that generation and these tasks do not use
     "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
     "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type",
     "pooler_output_size", "pooler_act", "encoder_stride",
     # how numbers are computed, not their values
-    "reorder_and_upcast_attn", "attention_implementation", "use_flash_attn",
+    "reorder_and_upcast_attn", "attention_implementation", "use_flash_attn", "use_mambapy", "use_associative_scan",
+    "residual_in_fp32", "fused_add_norm",
     # settings of generation, which are in generation_config.json too
     "forced_eos_token_id", "forced_bos_token_id", "num_beams", "length_penalty", "early_stopping",
     "no_repeat_ngram_size", "min_length", "max_length", "bad_words_ids", "do_sample", "temperature", "top_k", "top_p",

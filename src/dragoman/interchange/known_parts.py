@@ -21,8 +21,10 @@ from dragoman.model.heads import (
     TaggingHead,
 )
 from dragoman.model.inputs import PatchInput, TokenInput
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
-from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
@@ -41,7 +43,8 @@ from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, Scal
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
-_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig, FeedForward, Gated)
+_MODELS = (TransformerConfig, EncoderConfig, TowerConfig, BlockConfig, AttentionConfig)
+_FEED_FORWARDS = (FeedForward, Gated, NoFeedForward)
 _INPUTS = (TokenInput, PatchInput, LearnedGrid, SinusoidalGrid, NoGrid, RotaryGrid)
 _HEADS = (NoHead, MaskedLanguageHead, ClassificationHead, TaggingHead, SpansHead, SentenceHead, First, Last, Mean)
 _NORMS = (LayerNorm, RmsNorm, ZeroCenteredRmsNorm, NoNorm, PlainResidual, DeepNorm)
@@ -56,7 +59,8 @@ def _with_every_field(part: type) -> dict[str, FieldRule]:
 
 
 ONNX: Whitelist = {
-    part: _with_every_field(part) for part in (*_MODELS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
+    part: _with_every_field(part)
+    for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
 """Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
-HUGGINGFACE: Whitelist = {**ONNX, Mixture: _with_every_field(Mixture)}
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, Mamba, Mamba2)}}

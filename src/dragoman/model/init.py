@@ -1,6 +1,7 @@
 """Initialization of weights. The last matrix of a sublayer is always called ``out``: depth scaling applies to it."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import torch
@@ -46,6 +47,14 @@ class Gpt2Init:
 Init = Annotated[Xavier | InverseSqrtWidth | Gpt2Init, OneOf()]
 
 
+class SelfInitializing(ABC):
+    """Base of modules some of whose weights have initial values of their own, whatever the initialization."""
+
+    @abstractmethod
+    def initialize_own(self) -> None:
+        """Set them, after all linear layers have been initialized."""
+
+
 def initialize(module: nn.Module, init: Init, dim: int) -> None:
     """Initialize every linear layer of ``module``; biases become 0, and norms keep ones."""
     for part in module.modules():
@@ -53,6 +62,9 @@ def initialize(module: nn.Module, init: Init, dim: int) -> None:
             init.fill(part.weight, dim)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, SelfInitializing):
+            part.initialize_own()
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Interface of a mixer: the layer of a block through which the tokens of a text exchange information.
 
-Attention is one (``attention.py``), a short convolution another (``short_convolution.py``). A further one is a new
-file with two classes, a ``MixerConfig`` and its ``MixerLayer``, and a name in the union ``Mixer`` of ``tower.py``.
+Attention is one (``attention.py``), a short convolution another (``short_convolution.py``), Mamba a third
+(``mamba.py``). A further one is a new file with two classes, a ``MixerConfig`` and its ``MixerLayer``, and a name in
+the union ``Mixer`` of ``tower.py``.
 Training, search and ``dragoman verify`` know a mixer by this interface alone.
 
 B batch, T length, D width.
@@ -84,6 +85,11 @@ class MixerLayer(nn.Module, ABC):
     @abstractmethod
     def new_state(self, policy: KVPolicy) -> LayerState:
         """Return an empty cache; where ``policy.remembers`` is False, one that stays empty."""
+
+    @property
+    def context_key(self) -> Hashable:
+        """Return what decides, with visibility and positions, what ``context`` computes; the class by default."""
+        return type(self)
 
     def visible(self, policy: KVPolicy) -> Visibility:
         """Return the visibility while decoding with ``policy``: smaller where a cache of keys drops tokens sooner."""

@@ -66,6 +66,14 @@ class Gated:
         return GatedLayer(self, dim)
 
 
+@config
+class NoFeedForward:
+    """No feed-forward layer: a block is its mixer alone, as in Mamba."""
+
+    def build(self, dim: int) -> nn.Module:
+        return nn.Identity()
+
+
 class FeedForwardLayer(nn.Module):
     """out(dropout(act(up(x))))."""
 

@@ -223,6 +223,13 @@ class Residual(nn.Module):
         return norm(torch.add(self.dropout(y), x, alpha=self.residual_scale))
 
 
+class NoResidual(nn.Module):
+    """x -> x, in the place of the residual connection of a layer that a block does not have."""
+
+    def forward(self, x: Float[Tensor, "B T D"], f: Callable[[Tensor], Tensor]) -> Float[Tensor, "B T D"]:
+        return x
+
+
 def _is_over_channels(norm: nn.Module) -> TypeGuard[nn.LayerNorm]:
     """Return whether ``norm`` is PyTorch's layer norm over channels, with a weight: all that the kernel computes."""
     return is_plain(norm, nn.LayerNorm) and norm.weight is not None and len(norm.normalized_shape) == 1

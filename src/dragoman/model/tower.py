@@ -16,30 +16,33 @@ from torch.utils.checkpoint import checkpoint
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
+from dragoman.model.bidirectional import Bidirectional
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
-from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
-from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, Residual, ResidualScaling
+from dragoman.model.norm import Depths, NoNorm, NoResidual, Norm, Placement, PlainResidual, Residual, ResidualScaling
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
 
-Mixer = Annotated[AttentionConfig | ShortConvolution, OneOf(usual="attention")]
+Mixer = Annotated[AttentionConfig | ShortConvolution | Mamba | Mamba2 | Bidirectional, OneOf(usual="attention")]
 """Layer through which tokens exchange information: see mixer.py."""
-Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
+Mlp = Annotated[FeedForward | Gated | Mixture | NoFeedForward, OneOf()]
 
 # ---- block ----------------------------------------------------------------------------------------
 
 
 @config
 class BlockConfig:
-    """Configuration of one block: mixer, optional cross-attention, feed-forward, and the norms around them."""
+    """Configuration of one block: mixer, optional cross-attention, optional feed-forward, and the norms around them."""
 
     mixer: Mixer
     """Layer through which tokens exchange information: attention is one choice."""
@@ -52,6 +55,11 @@ class BlockConfig:
     residual: ResidualScaling = PlainResidual()
     dropout: DropoutRate = 0.0
     """Dropout on each sublayer's output."""
+
+    @property
+    def sublayers(self) -> int:
+        """Number of layers with a residual connection."""
+        return 1 + (self.cross is not None) + (not isinstance(self.mlp, NoFeedForward))
 
     @property
     def attention(self) -> AttentionConfig:
@@ -81,7 +89,8 @@ class Block(nn.Module):
         def residual() -> Residual:
             return Residual(cfg.norm, cfg.placement, dim, cfg.dropout, residual_scale)
 
-        self.mixer_residual, self.mlp_residual = residual(), residual()
+        self.mixer_residual = residual()
+        self.mlp_residual = NoResidual() if isinstance(cfg.mlp, NoFeedForward) else residual()
         if cfg.cross:
             with at("cross"):
                 self.cross = cfg.cross.build(dim)
@@ -172,7 +181,7 @@ class Tower(LayerStack):
                 scale = part.residual.scale(depths, is_encoder, part.placement)
                 block = Block(part, dim, scale.residual_scale)
                 initialize(block, init, dim)
-                scale_outputs(block, init, (2 + (part.cross is not None)) * cfg.depth, scale.gain)
+                scale_outputs(block, init, part.sublayers * cfg.depth, scale.gain)
                 blocks.append(block)
                 with at("mixer"):
                     if not is_encoder:
@@ -231,7 +240,7 @@ class Tower(LayerStack):
         dtype, seen = torch.promote_types(x.dtype, torch.float32), state.advance(new)
         made, found = {}, []
         for block, (scheme, _), visibility in zip(self.blocks, self.kinds, state.visibilities, strict=True):
-            kind = (type(block.mixer), scheme, visibility)
+            kind = (block.mixer.context_key, scheme, visibility)
             if kind not in made:
                 made[kind] = block.mixer.context(new, seen[visibility], self.schemes[scheme], real, dtype)
             found.append(made[kind])

@@ -10,6 +10,7 @@ from dragoman.presets import (
     readers,
     recurrent,
     small,
+    state_space,
     text_to_text,
     translation,
 )
@@ -47,6 +48,11 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
     "gated-cnn-lm-small": convolutional.gated_cnn_lm_small,
+    # state space models, with recipes
+    "mamba-small": state_space.mamba_small,
+    "mamba2-small": state_space.mamba2_small,
+    "mamba2-hybrid-small": state_space.mamba2_hybrid_small,
+    "mamba-translator-small": state_space.mamba_translator_small,
     # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
@@ -75,6 +81,9 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mixtral-8x7b": language.mixtral_8x7b,
     "gemma-2-2b": language.gemma_2_2b,
     "gemma-3-1b": language.gemma_3_1b,
+    "mamba-130m": state_space.mamba_130m,
+    "mamba-370m": state_space.mamba_370m,
+    "mamba2-130m": state_space.mamba2_130m,
     # text to text
     "t5-small": text_to_text.t5_small,
     "t5-1.1-small": text_to_text.t5_1_1_small,

@@ -19,17 +19,19 @@ from dragoman.errors import CheckpointError
 
 
 def decaying(model: nn.Module, parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Split ``parameters`` into two groups: matrices, with weight decay, and norms, biases and embeddings, without."""
-    embeddings, parameters = _embeddings(model), list(parameters)
-    matrices = [p for p in parameters if p.ndim >= 2 and p not in embeddings]
-    others = [p for p in parameters if p.ndim < 2 or p in embeddings]
+    """Split ``parameters`` into two groups: matrices, with weight decay, and norms, biases, embeddings and rates of
+    decaying states, without."""
+    exempt, parameters = _embeddings(model) | _undecayed(model), list(parameters)
+    matrices = [p for p in parameters if p.ndim >= 2 and p not in exempt]
+    others = [p for p in parameters if p.ndim < 2 or p in exempt]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Return the matrices between embeddings and output: each maps hidden vectors to hidden vectors."""
-    return [p for p in hidden(model) if p.ndim == 2]
+    exempt = _undecayed(model)
+    return [p for p in hidden(model) if p.ndim == 2 and p not in exempt]
 
 
 def hidden(model: nn.Module) -> list[nn.Parameter]:
@@ -41,6 +43,11 @@ def hidden(model: nn.Module) -> list[nn.Parameter]:
 
 def _embeddings(model: nn.Module) -> set[Tensor]:
     return {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
+def _undecayed(model: nn.Module) -> set[Tensor]:
+    """Return the tables that are no matrices, such as the rates of a state space: modules name them ``undecayed``."""
+    return {getattr(module, name) for module in model.modules() for name in getattr(module, "undecayed", ())}
 
 
 # ---- the choices ---------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from dragoman.interchange.families import (
     gemma3,
     gpt2,
     llama,
+    mamba,
+    mamba2,
     marian,
     mistral,
     mixtral,
@@ -33,5 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     bert.FAMILY,
     roberta.FAMILY,
     vit.FAMILY,
+    mamba.FAMILY,
+    mamba2.FAMILY,
 )
 """Families, in the order in which an export tries them."""

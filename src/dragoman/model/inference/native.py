@@ -206,7 +206,7 @@ class NativeTower(StepKernel):
             return NormStruct(weight=self.pointer(1 + norm.weight), kind=2, eps=norm.eps)
         raise UnknownToKernels("how sums are normed")
 
-    def residual(self, residual: Residual) -> ResidualStruct:
+    def residual(self, residual: nn.Module) -> ResidualStruct:
         if type(residual) is not Residual or type(residual.dropout) is not Dropout:
             raise UnknownToKernels(
                 f"a residual that is a {type(residual).__name__} with a {type(residual.dropout).__name__}"
