@@ -1,6 +1,7 @@
 """Initialization of weights. The last matrix of a sublayer is always called ``out``: depth scaling applies to it."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
@@ -45,6 +46,14 @@ class Gpt2Init:
 Init = Annotated[Xavier | InverseSqrtWidth | Gpt2Init, OneOf()]
 
 
+class HasInitialValues(ABC):
+    """Module with initial values of its own, such as the biases of gates: they are set after those of ``Init``."""
+
+    @abstractmethod
+    def set_initial_values(self) -> None:
+        """Overwrite what ``initialize`` has set."""
+
+
 def initialize(module: nn.Module, init: Init, dim: int) -> None:
     """Initialize every linear layer of ``module``; biases become 0, and norms keep ones."""
     for part in module.modules():
@@ -52,6 +61,9 @@ def initialize(module: nn.Module, init: Init, dim: int) -> None:
             init.fill(part.weight, dim)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, HasInitialValues):
+            part.set_initial_values()
 
 
 @torch.no_grad()
