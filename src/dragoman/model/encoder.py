@@ -78,7 +78,7 @@ class Encoder(EncoderModel):
 
     @property
     def max_length(self) -> int | None:
-        return self.inputs.length
+        return min(filter(None, (self.inputs.length, self.cfg.tower.longest)), default=None)
 
     def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
         x, positions = self.inputs.read(inputs)

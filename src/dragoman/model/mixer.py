@@ -30,6 +30,9 @@ class MixerConfig(ABC):
     that later ones may still need. A mixer that summarizes the past needs only the token itself:
     ``Causal(window=1)``."""
 
+    longest: int | None = None
+    """Longest text in tokens; None for no limit."""
+
     @abstractmethod
     def build(self, dim: int) -> "MixerLayer":
         """Build the layer for vectors of width ``dim``.

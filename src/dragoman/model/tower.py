@@ -19,13 +19,17 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.bidirectional import Bidirectional
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack
+from dragoman.model.linear_attention import LinearAttention
+from dragoman.model.linformer import Linformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import Depths, NoNorm, NoResidual, Norm, Placement, PlainResidual, Residual, ResidualScaling
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
@@ -33,7 +37,12 @@ from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
 
-Mixer = Annotated[AttentionConfig | ShortConvolution | Mamba | Mamba2 | Bidirectional, OneOf(usual="attention")]
+Mixer = Annotated[
+    (AttentionConfig | ShortConvolution)
+    | (Mamba | Mamba2 | Bidirectional)
+    | (LinearAttention | GatedDeltaNet | Mlstm | Linformer),
+    OneOf(usual="attention"),
+]
 """Layer through which tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture | NoFeedForward, OneOf()]
 
@@ -134,6 +143,11 @@ class TowerConfig:
     pattern: tuple[BlockConfig, ...]
     """Layer i uses pattern[i % len(pattern)]: one entry for a uniform stack, six for Gemma 3's 5 local : 1 global."""
     final_norm: Norm = NoNorm()
+
+    @property
+    def longest(self) -> int | None:
+        """Longest text in tokens that every mixer takes; None for no limit."""
+        return min((block.mixer.longest for block in self.pattern if block.mixer.longest is not None), default=None)
 
     def check_grid(self, inputs: object) -> None:
         """Refuse positions in a grid where ``inputs`` have none.

@@ -129,6 +129,8 @@ class Transformer(SequenceModel):
         self.tie()
         suppress(self.output, cfg.suppressed)
         self.logit_cap = cfg.logit_cap
+        limits = (cfg.position.length, cfg.encoder and cfg.encoder.longest, cfg.decoder.longest)
+        self.longest = min(filter(None, limits), default=None)
         self.sees_only_past = all(visibility.sees_only_past for _, visibility in self.decoder.kinds)
 
     def tie(self) -> None:
@@ -138,7 +140,7 @@ class Transformer(SequenceModel):
 
     @property
     def max_length(self) -> int | None:
-        return self.cfg.position.length
+        return self.longest
 
     def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None) -> Float[Tensor, "B T D"]:
         memory, state = self.encode(source), self.decoder.new_state(stateless)
@@ -192,7 +194,7 @@ class Transformer(SequenceModel):
 
     def positions_after(self, tokens: Tokens, state: TowerState) -> Positions:
         """Return the positions of ``tokens``, which follow those in ``state``."""
-        return check_length(positions_of(tokens, state.last), self.max_length, state.length)
+        return check_length(positions_of(tokens, state.last), self.cfg.position.length, state.length)
 
 
 def _source_reader(cfg: TransformerConfig, vocab: int) -> InputLayer:
