@@ -20,6 +20,7 @@ from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.masks.visibility import Visibility, build_cross_mask
+from dragoman.model.longformer import Longformer
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
@@ -29,7 +30,7 @@ from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
 
-Mixer = Annotated[AttentionConfig | ShortConvolution, OneOf(usual="attention")]
+Mixer = Annotated[AttentionConfig | ShortConvolution | Longformer, OneOf(usual="attention")]
 """Layer through which tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
