@@ -213,16 +213,29 @@ def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) ->
 
 def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
     """Attend step by step: for what a fused kernel cannot do, for hooks on the weights, and where it is faster."""
-    (B, H, Q, _), (_, G, K, _) = q.shape, kv.v.shape
-    parts = [attention.scorer.scores(q_part, k) for q_part, k in context.position_effect.parts(q, kv.k)]
-    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    bias = context.position_effect.bias(q, attention.scorer.scale)
-    if bias is not None:
-        scores = scores + bias
+    scores = position_scores(attention, q, kv.k, context.position_effect)
     weights = masked_softmax(scores, context.mask)
     weights = dropout(attention.weights(weights), attention.dropout_rate)
-    heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
-    of_distances = context.position_effect.values(weights)
+    return weighted_values(weights, kv.v, context.position_effect)
+
+
+def position_scores(
+    attention: Attention, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"], position_effect: PositionEffect
+) -> Float[Tensor, "B H Q K"]:
+    """Return the scores of all pairs, with the effect of positions."""
+    parts = [attention.scorer.scores(q_part, k_part) for q_part, k_part in position_effect.parts(q, k)]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    bias = position_effect.bias(q, attention.scorer.scale)
+    return scores if bias is None else scores + bias
+
+
+def weighted_values(
+    weights: Float[Tensor, "B H Q K"], v: Float[Tensor, "B G K C"], position_effect: PositionEffect
+) -> Float[Tensor, "B H Q C"]:
+    """Return the weighted sums of values, with the effect of positions."""
+    (B, H, Q, _), (_, G, K, _) = weights.shape, v.shape
+    heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), v.reshape(B * G, K, -1)).view(B, H, Q, -1)
+    of_distances = position_effect.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 

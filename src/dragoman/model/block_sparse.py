@@ -437,10 +437,7 @@ class SparseAttention(Attention):
     def context(  # pyright: ignore[reportIncompatibleMethodOverride]
         new: Positions, seen: VisibleKeys, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
     ) -> SparseContext:
-        plan, visibility = None, seen.visibility
-        if isinstance(visibility, SparsePattern) and goes_by_blocks(visibility, new, seen.positions):
-            plan = BlockPlan(visibility, seen.positions, scheme, dtype)
-        return SparseContext(new, seen, scheme, dtype, plan)
+        return sparse_context(BlockPlan, new, seen, scheme, dtype)
 
     def forward(self, x: Float[Tensor, "B T D"], context: SparseContext, state: KVState) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Attend from ``x`` to ``x`` and to the keys in ``state``, which are extended."""
@@ -452,6 +449,16 @@ class SparseAttention(Attention):
         if context.plan is None or not is_plain(self.weights, nn.Identity):
             return self.attend(q, seen, context.dense)
         return self.out(context.plan.attend(self, q, seen))
+
+
+def sparse_context(
+    plan: type[BlockPlan], new: Positions, seen: VisibleKeys, scheme: RelativeScheme, dtype: torch.dtype
+) -> SparseContext:
+    """Return the context of one forward, with a plan where attention goes by blocks."""
+    visibility = seen.visibility
+    if not isinstance(visibility, SparsePattern) or not goes_by_blocks(visibility, new, seen.positions):
+        return SparseContext(new, seen, scheme, dtype, None)
+    return SparseContext(new, seen, scheme, dtype, plan(visibility, seen.positions, scheme, dtype))
 
 
 def goes_by_blocks(pattern: SparsePattern, new: Positions, seen: Positions) -> bool:
@@ -468,6 +475,7 @@ def goes_by_blocks(pattern: SparsePattern, new: Positions, seen: Positions) -> b
 
 def gathered_keys(pattern: SparsePattern, length: int) -> int:
     """Return how many keys a block of queries gathers in a text of that length."""
-    one = torch.ones(1, 1, dtype=torch.long)
-    listed = pattern.global_positions(length * one, length)
-    return pattern.key_blocks(one, one).shape[2] * pattern.block_size + (0 if listed is None else listed.shape[1])
+    blocks = torch.arange(-(-length // pattern.block_size))[None]
+    listed = pattern.global_positions(torch.tensor([[length]]), length)
+    near = pattern.key_blocks(blocks, torch.full_like(blocks, blocks.shape[1])).shape[2]
+    return near * pattern.block_size + (0 if listed is None else listed.shape[1])

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
+from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
@@ -29,8 +30,9 @@ from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 
-Mixer = Annotated[AttentionConfig | ShortConvolution | Longformer, OneOf(usual="attention")]
+Mixer = Annotated[AttentionConfig | ShortConvolution | Longformer | BigBird | StridedAttention | FixedAttention, OneOf(usual="attention")]
 """Layer through which tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
