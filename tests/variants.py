@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.big_bird import BigBird
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.longformer import Longformer
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
@@ -26,6 +28,7 @@ from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Ll
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 
@@ -158,6 +161,23 @@ VARIANTS: dict[str, Variant] = {
         mixers={1: ShortConvolution(kernel=7)},
         mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=3)},
         model={"position": Learned(length=24)},
+    ),
+    # sparse attention
+    "longformer": Variant(mixers={0: Longformer(heads=H, window=3, global_every=3), 1: Longformer(window=2, heads=H)}),
+    "longformer, own projections": Variant(
+        mixers={0: Longformer(heads=H, window=4, global_first=2, global_every=4, global_projections=True, bias=True)}
+    ),
+    "big bird": Variant(
+        mixers={
+            0: BigBird(heads=H, block=2, window=2, random_blocks=1, kv_heads=2, position=Alibi()),
+            1: BigBird(heads=H, block=1, window=2, global_blocks=2, random_blocks=2, seed=3, qk_norm=RmsNorm()),
+        }
+    ),
+    "sparse transformer": Variant(
+        mixers={
+            0: StridedAttention(heads=H, stride=3, scorer=CappedDot(cap=2.0)),
+            1: FixedAttention(heads=H, stride=4, summary=2, position=Shaw(reach=3)),
+        }
     ),
     # norms and where they stand
     **{
@@ -301,6 +321,7 @@ ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
+ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer")]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

@@ -19,7 +19,7 @@ from dragoman.model.caches.state import KV, KVPolicy, KVState, VisibleKeys
 from dragoman.model.dropout import DropoutRate, dropout
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
-from dragoman.model.masks.visibility import AttentionMask, Visibility, build_self_mask
+from dragoman.model.masks.visibility import AttentionMask, Visibility, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.ops import attention as kernels
@@ -155,7 +155,7 @@ class Attention(MixerLayer):
     def new_state(self, policy: KVPolicy) -> KVState:
         return policy.new_state(self.cfg.visibility)
 
-    def visible(self, policy: KVPolicy) -> Visibility:
+    def visible(self, policy: KVPolicy) -> VisibilityRule:
         return policy.restricted(self.cfg.visibility)
 
     def split_heads(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:

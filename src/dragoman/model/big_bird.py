@@ -132,7 +132,7 @@ def _text_lengths(k: Positions) -> Int[Tensor, "#B K"]:
     return torch.where(same, pos[:, None, :], -1).amax(dim=2) + 1
 
 
-def _hash(a: Int[Tensor, "*N"], b: Int[Tensor, "*N"], seed: int) -> Int[Tensor, "*N"]:
+def _hash(a: Int[Tensor, "..."], b: Int[Tensor, "..."], seed: int) -> Int[Tensor, "..."]:
     """Return well-mixed numbers of 31 bits of pairs; equal on every machine."""
     mask = 2**31 - 1
     mixed = (a * 0x9E3779B1 + b * 0x85EBCA77 + (seed % mask) * 0xC2B2AE3D) & mask
@@ -177,4 +177,4 @@ class BigBird(SparseAttentionConfig):
                 f"window: {self.window} tokens are no whole number of blocks of {self.block}: choose {choices}, or "
                 "another block"
             )
-        return SparseAttention(self.attention(dim), dim)
+        return SparseAttention(self, dim)

@@ -25,11 +25,11 @@ from torch.utils.checkpoint import checkpoint
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
-from dragoman.model.caches.state import KV, KVState, VisibleKeys
+from dragoman.model.caches.state import KV, KVPolicy, LayerState, VisibleKeys
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.exact import is_plain, overrides
 from dragoman.model.masks.sparse import SparsePattern
-from dragoman.model.masks.visibility import AttentionMask, VisibilityRule, build_self_mask
+from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
@@ -68,7 +68,7 @@ class SparseAttentionConfig(MixerConfig):
     """See only the token itself and earlier ones; false: both ways, for encoders."""
 
     def attention(self, dim: int) -> AttentionConfig:
-        """Return the attention that this is, with its pattern as the mask.
+        """Return the attention that this is, but for the pattern: causal, or full.
 
         Raises:
             ConfigError: sizes that do not fit; the message opens with the field.
@@ -78,7 +78,7 @@ class SparseAttentionConfig(MixerConfig):
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
             position=self.position,
-            visibility=self.visibility,
+            visibility=Causal() if self.causal else Full(),
             scorer=self.scorer,
             qk_norm=self.qk_norm,
             bias=self.bias,
@@ -433,13 +433,17 @@ def piece(compute: Callable[..., Tensor], *given: Any, last: bool) -> Tensor:
 class SparseAttention(Attention):
     """Self-attention with a sparse pattern as its visibility."""
 
+    def __init__(self, cfg: SparseAttentionConfig, dim: int):
+        super().__init__(cfg.attention(dim), dim)
+        self.visibility = cfg.visibility
+
     @staticmethod
     def context(  # pyright: ignore[reportIncompatibleMethodOverride]
         new: Positions, seen: VisibleKeys, scheme: RelativeScheme, real: Bool[Tensor, "B T"] | None, dtype: torch.dtype
     ) -> SparseContext:
         return sparse_context(BlockPlan, new, seen, scheme, dtype)
 
-    def forward(self, x: Float[Tensor, "B T D"], context: SparseContext, state: KVState) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, x: Float[Tensor, "B T D"], context: SparseContext, state: Any) -> Float[Tensor, "B T D"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Attend from ``x`` to ``x`` and to the keys in ``state``, which are extended."""
         q, (k, v) = self.project(x)
         seen = state.extend(KV(context.rotation.rotate(k), v), context.retained)
@@ -449,6 +453,12 @@ class SparseAttention(Attention):
         if context.plan is None or not is_plain(self.weights, nn.Identity):
             return self.attend(q, seen, context.dense)
         return self.out(context.plan.attend(self, q, seen))
+
+    def new_state(self, policy: KVPolicy) -> LayerState:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return policy.new_state(self.visibility)
+
+    def visible(self, policy: KVPolicy) -> VisibilityRule:
+        return policy.restricted(self.visibility)
 
 
 def sparse_context(

@@ -2,11 +2,14 @@
 
 A token sees those less than ``window`` positions away. Global tokens see all tokens and are seen by all. Here they are
 chosen by position, the first ones and every n-th, where the paper lets each task choose: so a decoder knows them, too.
-In a decoder both are causal. With global tokens at fixed places memory and time grow linearly with the text; with every
-n-th token memory does, and time in part with T x T / n.
+In a decoder both are causal, and its cache holds the window and the first global tokens. Every n-th token sees all
+before it, for which the cache must hold everything. With global tokens at fixed places memory and time grow linearly
+with the text; with every n-th one memory does, and time in part with T x T / n.
 
 B batch, T length, D width, H query heads, G key/value heads, C channels of one head, Q/K query and key lengths.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.block_sparse import SparseAttention, SparseAttentionConfig, SparseContext
-from dragoman.model.caches.state import KV, KVPolicy
+from dragoman.model.caches.state import KV, KVPolicy, LayerState
 from dragoman.model.caches.summary import JoinedState
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
@@ -71,6 +74,8 @@ class LongformerPattern(SparsePattern):
         return chosen if self.every is None else chosen | ((pos >= 0) & (pos % self.every == 0))
 
     def retained(self, seen: Positions, rewindable: int) -> Int[Tensor, " K"] | None:
+        if self.every is not None or not self.causal:
+            return None  # the next global token sees everything
         near = seen.pos > seen.pos[:, -1:] + 1 - self.window - rewindable
         return columns_still_visible(near | self.is_global(seen.pos, seen.pos), seen, rewindable)
 
@@ -110,16 +115,15 @@ class LongformerAttention(SparseAttention):
     """Windowed attention, and that of the global tokens."""
 
     def __init__(self, cfg: Longformer, dim: int):
-        attention = cfg.attention(dim)
-        super().__init__(attention, dim)
+        super().__init__(cfg, dim)
         self.pattern, self.global_projections = cfg.visibility, cfg.global_projections
         if cfg.global_projections:
-            H, G, C = attention.heads, attention.key_value_heads, self.head_dim
+            H, G, C = self.cfg.heads, self.cfg.key_value_heads, self.head_dim
             self.global_q = Linear(dim, H * C, bias=cfg.bias)
             self.global_k = Linear(dim, G * C, bias=cfg.bias)
             self.global_v = Linear(dim, G * C, bias=cfg.bias)
 
-    def forward(self, x: Float[Tensor, "B T D"], context: SparseContext, state) -> Float[Tensor, "B T D"]:  # noqa: ANN001
+    def forward(self, x: Float[Tensor, "B T D"], context: SparseContext, state: Any) -> Float[Tensor, "B T D"]:
         if not self.global_projections:
             return super().forward(x, context, state)
         near, far = state.parts
@@ -132,10 +136,12 @@ class LongformerAttention(SparseAttention):
         q, own_q = rotate(q), rotate(own_q)
         if context.plan is not None and is_plain(self.weights, nn.Identity):
             return self.out(context.plan.attend(self, q, seen, (own_q, own)))
-        chosen = self.pattern.is_global(context.new.pos, context.new.pos)[:, :, None]
-        return torch.where(chosen, self.attend(own_q, own, context.dense), self.attend(q, seen, context.dense))
+        dense = context.dense
+        far, near = (self.kernel(*given)(self, *given) for given in ((own_q, own, dense), (q, seen, dense)))
+        chosen = self.pattern.is_global(context.new.pos, context.new.pos)[:, None, :, None]
+        return self.out(torch.where(chosen, far, near).transpose(1, 2).flatten(-2))
 
-    def new_state(self, policy: KVPolicy):  # noqa: ANN201
+    def new_state(self, policy: KVPolicy) -> LayerState:
         if not self.global_projections:
             return super().new_state(policy)
         return JoinedState(super().new_state(policy), super().new_state(policy))

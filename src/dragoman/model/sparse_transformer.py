@@ -116,7 +116,7 @@ class StridedAttention(SparseAttentionConfig):
         return StridedPattern(stride=self.stride, causal=self.causal)
 
     def build(self, dim: int) -> "StridedAttentionLayer":
-        return StridedAttentionLayer(self.attention(dim), dim)
+        return StridedAttentionLayer(self, dim)
 
 
 @config
@@ -137,7 +137,7 @@ class FixedAttention(SparseAttentionConfig):
             raise ConfigError(
                 f"summary: {self.summary} tokens do not divide a block of {self.stride}: choose a divisor of the stride"
             )
-        return SparseAttention(self.attention(dim), dim)
+        return SparseAttention(self, dim)
 
 
 # ---- strided attention by blocks ------------------------------------------------------------------

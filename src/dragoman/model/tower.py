@@ -20,7 +20,7 @@ from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
-from dragoman.model.masks.visibility import Visibility, build_cross_mask
+from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.longformer import Longformer
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
@@ -155,7 +155,7 @@ class Tower(nn.Module):
             raise ConfigError("pattern: must have at least one entry")
         blocks, schemes = [], []
         known: dict[object, int] = {}
-        self.kinds: list[tuple[int, Visibility]] = []
+        self.kinds: list[tuple[int, VisibilityRule]] = []
         """For each layer the index of its position scheme in ``schemes``, and its visibility."""
         for i in range(cfg.depth):
             part = cfg.pattern[i % len(cfg.pattern)]

@@ -112,7 +112,7 @@ def free_block_size(window: int) -> int:
     return min(max(1 << (window - 1).bit_length(), SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
-def columns_still_visible(visible: Bool[Tensor, "#B K"], seen: Positions, rewindable: int) -> Int[Tensor, " K"]:
+def columns_still_visible(visible: Bool[Tensor, "#B K"], seen: Positions, rewindable: int) -> Int[Tensor, " L"]:
     """Return the columns of ``seen`` that are ``visible`` to later tokens in any row, and the newest ``rewindable``,
     which are taken back by number."""
     if seen.keep is not None:
