@@ -20,13 +20,14 @@ from dragoman.model.big_bird import BigBird
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.longformer import Longformer
 from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.reformer import Reformer
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
-from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 from dragoman.model.tower import BlockConfig, TowerConfig
@@ -179,6 +180,12 @@ VARIANTS: dict[str, Variant] = {
             1: FixedAttention(heads=H, stride=4, summary=2, position=Shaw(reach=3)),
         }
     ),
+    "reformer": Variant(
+        mixers={
+            0: Reformer(heads=H, buckets=4, rounds=2, chunk=2),
+            1: Reformer(heads=2, buckets=2, rounds=1, chunk=3, bias=True, position=NoPosition(), seed=5),
+        }
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -321,7 +328,7 @@ ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
-ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer")]
+ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer", "reformer")]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

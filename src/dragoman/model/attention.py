@@ -50,7 +50,7 @@ class AttentionConfig(MixerConfig):
     head_dim: PositiveInt | None = None
     """Channels of one head C; None for width / H."""
     position: RelativePosition = NoPosition()
-    visibility: Visibility
+    visibility: Visibility  # pyright: ignore[reportIncompatibleVariableOverride]
     """Attention mask: usually causal in a decoder, full in an encoder and in cross-attention."""
     scorer: AnyScorer = ScaledDot()
     qk_norm: Norm = NoNorm()

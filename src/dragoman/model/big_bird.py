@@ -24,7 +24,6 @@ from dragoman.model.masks.sparse import SparsePattern
 from dragoman.model.masks.visibility import VisibilityRule
 from dragoman.model.positions.tokens import Positions
 
-
 LAST = 2**62
 """Order of blocks that must not be chosen."""
 
@@ -90,10 +89,7 @@ class BigBirdPattern(SparsePattern):
         other = torch.arange(blocks, device=index.device)
         back = index[:, :, None] - other
         free = (back.abs() >= self.near) & (other >= self.global_blocks)
-        if self.causal:
-            free = free & (back > 0)
-        else:
-            free = free & (other < count[:, :, None] - self.global_blocks)
+        free = free & (back > 0 if self.causal else other < count[:, :, None] - self.global_blocks)
         order = _hash(index[:, :, None], other, self.seed) * 2**31 + other  # no two are equal
         order = order.masked_fill(~free, LAST)
         value, chosen = order.topk(min(self.random_blocks, blocks), dim=2, largest=False)

@@ -13,7 +13,7 @@ heads, G key/value heads, C channels of one head, W width of all heads. A first 
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, VisibleKeys
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.exact import is_plain, overrides
+from dragoman.model.masks.slots import Slots
 from dragoman.model.masks.sparse import SparsePattern
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig
@@ -107,120 +108,6 @@ def resolve_heads(heads: int | None, dim: int) -> int:
     return next(count for count in range(max(1, dim // HEAD_CHANNELS), 0, -1) if dim % count == 0)
 
 
-# ---- tokens in blocks -----------------------------------------------------------------------------
-
-
-class Slots(NamedTuple):
-    """Places of the tokens of each row in N blocks of b slots. Padding comes last."""
-
-    block: int
-    """Slots of a block b."""
-    positions: Positions
-    """Positions of the slots (#B, S); ``keep`` is False on empty ones."""
-    length: Int[Tensor, "#B S"]
-    """Length in tokens of the text that each slot is of."""
-    first: Int[Tensor, "#B N"]
-    """For each block the first block of its text, if these are aligned; else 0."""
-    count: Int[Tensor, "#B N"]
-    """Number of blocks of that text, if aligned; else of the row."""
-    column: Int[Tensor, "B S"] | None = None
-    """Column of the token in each slot; None where slots are the columns, with empty ones behind."""
-    slot: Int[Tensor, "B T"] | None = None
-    """Slot of each column."""
-
-    @classmethod
-    def of(cls, positions: Positions, block: int, *, aligned: bool) -> "Slots":
-        """Lay out rows of tokens; texts that are packed into a row begin with a block of their own if ``aligned``."""
-        if positions.segment is not None:
-            return _packed(positions, block, aligned=aligned)
-        if positions.keep is None:
-            return _plain(positions, block)
-        real = positions.keep
-        column = torch.argsort(~real, dim=1, stable=True)
-        slot = torch.argsort(column, dim=1)
-        return _with_columns(positions, block, column, slot, real.sum(dim=1, keepdim=True).expand_as(real))
-
-    @property
-    def index(self) -> Int[Tensor, "#B N"]:
-        """Number of each block in its text, if these are aligned; else in its row."""
-        return torch.arange(self.first.shape[1], device=self.first.device) - self.first
-
-    def split(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B N b H C"]:
-        """Put the tokens into their slots."""
-        x, S = x.transpose(1, 2), self.positions.pos.shape[1]
-        if self.column is not None:
-            x = torch.take_along_dim(x, self.column[:, :, None, None], dim=1)
-        elif x.shape[1] != S or torch.compiler.is_compiling():
-            x = F.pad(x, (0, 0, 0, 0, 0, S - x.shape[1]))
-        return x.unflatten(1, (-1, self.block))
-
-    def merge(self, x: Float[Tensor, "B S H C"], tokens: int) -> Float[Tensor, "B T H C"]:
-        """Return the tokens from their slots; zeros for padding."""
-        if self.slot is None or self.positions.keep is None:
-            return x[:, :tokens]
-        x = x.masked_fill(~self.positions.keep[:, :, None, None], 0)
-        return torch.take_along_dim(x, self.slot[:, :, None, None], dim=1)
-
-
-def _plain(positions: Positions, block: int) -> Slots:
-    """Lay out rows of one text each, without padding."""
-    rows, T = positions.pos.shape
-    extra = -T % block
-    kept = positions._replace(keep=None)
-    if extra or torch.compiler.is_compiling():
-        kept = kept.pad(behind=extra)
-    return _one_text(kept, block, torch.full_like(kept.pos, T))
-
-
-def _one_text(positions: Positions, block: int, length: Tensor, *columns: Tensor) -> Slots:
-    blocks = length[:, ::block]
-    return Slots(block, positions, length, torch.zeros_like(blocks), (blocks + block - 1) // block, *columns)
-
-
-def _with_columns(positions: Positions, block: int, column: Tensor, slot: Tensor, length: Tensor) -> Slots:
-    """Lay out tokens in the order of ``column``, with empty slots behind up to a whole block."""
-    extra = -column.shape[1] % block
-    column, length = (F.pad(t, (0, extra)) for t in (column, length))
-    positions, real = _gathered(positions, column)
-    if extra:
-        real = real & (torch.arange(column.shape[1], device=column.device) < column.shape[1] - extra)
-    return _one_text(positions._replace(keep=real), block, length[:, :1].expand_as(column), column, slot)
-
-
-def _gathered(positions: Positions, column: Int[Tensor, "B S"]) -> tuple[Positions, Bool[Tensor, "B S"]]:
-    """Return the positions in these columns, and which of them are real."""
-    found = positions._each(lambda t: t.expand(len(column), -1).gather(1, column))
-    real = torch.ones_like(column, dtype=torch.bool) if found.keep is None else found.keep
-    return found, real
-
-
-def _packed(positions: Positions, block: int, *, aligned: bool) -> Slots:
-    """Lay out rows of several texts, one after the other."""
-    assert positions.segment is not None
-    T, device = positions.pos.shape[1], positions.pos.device
-    real = torch.ones_like(positions.segment, dtype=torch.bool) if positions.keep is None else positions.keep
-    real, pos, segment = torch.broadcast_tensors(real, positions.pos, positions.segment)
-    text = ((pos == 0) & real).cumsum(dim=1).masked_fill(~real, 0)  # texts of a row from 1; 0 for padding
-    lengths = torch.zeros(len(text), T + 1, dtype=torch.long, device=device).scatter_add_(1, text, real.long())
-    lengths[:, 0] = 0
-    room = -(-lengths // block) * block if aligned else lengths
-    begin = room.cumsum(dim=1) - room
-    slots = int(room.sum(dim=1).max()) if aligned and device.type != "meta" else T
-    slots = max(-(-slots // block), 1) * block
-    slot = (begin.gather(1, text) + pos).masked_fill(~real, slots)
-    column = torch.zeros(len(text), slots + 1, dtype=torch.long, device=device)
-    column.scatter_(1, slot, torch.arange(T, device=device).expand(len(text), -1))
-    filled = torch.zeros_like(column, dtype=torch.bool).scatter_(1, slot, True)[:, :slots]
-    column, slot = column[:, :slots], slot.clamp(max=slots - 1)
-    found, _ = _gathered(positions._replace(keep=None), column)
-    text = text.gather(1, column)
-    length = lengths.gather(1, text)
-    first = begin.gather(1, text)[:, ::block] // block if aligned else torch.zeros_like(text[:, ::block])
-    count = -(-length[:, ::block] // block) if aligned else torch.full_like(first, slots // block)
-    found = found._replace(keep=filled)
-    return Slots(block, found, length, first, count, column, slot)
-
-
 # ---- what a forward pass shares -------------------------------------------------------------------
 
 
@@ -256,12 +143,13 @@ class BlockPlan:
     def __init__(self, pattern: SparsePattern, positions: Positions, scheme: RelativeScheme, dtype: torch.dtype):
         self.pattern, self.scheme, self.dtype = pattern, scheme, dtype
         self.slots = slots = Slots.of(positions, pattern.block_size, aligned=pattern.aligned)
-        relative = pattern.key_blocks(slots.index, slots.count)  # (#B, N, V / b)
-        exists = (relative >= 0) & (relative < slots.count[:, :, None])
+        relative = pattern.key_blocks(slots.number, slots.text_blocks)  # (#B, N, V / b)
+        exists = (relative >= 0) & (relative < slots.text_blocks[:, :, None])
         self.exists: Bool[Tensor, "#B N V"] = exists
         self.blocks: Int[Tensor, "#B N V"] = torch.where(exists, relative + slots.first[:, :, None], 0)
         self.globals, self.globals_exist = self._globals()
-        effect = scheme.effect(*(positions.select_columns(slice(0, 1)),) * 2, dtype)
+        one = positions.select_columns(slice(0, 1))
+        effect = scheme.effect(one, one, dtype)
         self.has_effect = overrides(effect, PositionEffect, "parts", "bias", "values")
         """True where positions act on the scores, and not on queries and keys alone."""
 
@@ -334,7 +222,7 @@ class BlockPlan:
         seen = self.globals_exist[:, None, :] & ~near.any(dim=2)
         if self.pattern.aligned:  # those of the same text
             own = self.globals[:, None, :] // b
-            seen = seen & (own >= first) & (own < first + self.slots.count[:, start:end, None])
+            seen = seen & (own >= first) & (own < first + self.slots.text_blocks[:, start:end, None])
         rows, M = max(len(columns), len(self.globals)), self.globals.shape[1]
         far = self.globals[:, None, :].expand(rows, end - start, M)
         return (
@@ -356,10 +244,12 @@ class BlockPlan:
         """Return the mask of these blocks, each a row of its own, and the effect of positions on their scores."""
         positions = self.slots.positions
         b, rows = self.slots.block, max(len(columns), len(positions.pos))
-        q = positions._each(lambda t: t[:, start * b : end * b].expand(rows, -1).reshape(-1, b))
+        q = positions.each(lambda t: t[:, start * b : end * b].expand(rows, -1).reshape(-1, b))
         flat = columns.expand(rows, -1, -1).flatten(1)
-        k = positions._each(lambda t: t.expand(rows, -1).gather(1, flat).view(len(q.pos), -1))
-        mask = allowed_pairs(self.pattern.within_blocks, q, k) & exists.expand(rows, -1, -1).reshape(len(q.pos), 1, 1, -1)
+        k = positions.each(lambda t: t.expand(rows, -1).gather(1, flat).view(len(q.pos), -1))
+        mask = allowed_pairs(self.pattern.within_blocks, q, k) & exists.expand(rows, -1, -1).reshape(
+            len(q.pos), 1, 1, -1
+        )
         if rows < B:
             mask = mask.unflatten(0, (1, -1)).expand(B, -1, -1, -1, -1).flatten(0, 1)
         effect = PositionEffect()
@@ -389,7 +279,7 @@ class BlockPlan:
         assert self.globals is not None
         positions, chosen = self.slots.positions, self.globals[:, start:end]
         rows = max(len(chosen), len(positions.pos))
-        q = positions._each(lambda t: t.expand(rows, -1).gather(1, chosen.expand(rows, -1)))
+        q = positions.each(lambda t: t.expand(rows, -1).gather(1, chosen.expand(rows, -1)))
         mask = AttentionMask(allowed_pairs(self.pattern.order, q, positions))
         effect = PositionEffect()
         if self.has_effect:
@@ -407,7 +297,7 @@ def allowed_pairs(rule: VisibilityRule, q: Positions, k: Positions) -> Bool[Tens
 
 
 def _repeat_rows(positions: Positions, times: int) -> Positions:
-    return positions if times == 1 else positions._each(lambda t: t.repeat(times, 1))
+    return positions if times == 1 else positions.each(lambda t: t.repeat(times, 1))
 
 
 def pieces(count: int, keys_of_one: int) -> Iterator[tuple[int, int, bool]]:
@@ -480,7 +370,7 @@ def goes_by_blocks(pattern: SparsePattern, new: Positions, seen: Positions) -> b
     T = new.pos.shape[1]
     if torch.compiler.is_compiling():
         return seen.segment is None or not (pattern.aligned or pattern.has_globals)
-    return T == seen.pos.shape[1] and T > gathered_keys(pattern, T)
+    return seen.pos.shape[1] == T and gathered_keys(pattern, T) < T
 
 
 def gathered_keys(pattern: SparsePattern, length: int) -> int:

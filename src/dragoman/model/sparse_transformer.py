@@ -14,8 +14,6 @@ B batch, S slots in N blocks of l, T tokens, H query heads, G key/value heads, C
 heads, V keys of a window, n blocks of queries of a piece, K keys.
 """
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
@@ -74,7 +72,10 @@ class FixedPattern(SparsePattern):
     causal: bool
 
     aligned = True
-    has_globals = True
+
+    @property
+    def has_globals(self) -> bool:
+        return True
 
     @property
     def block_size(self) -> int:
@@ -153,13 +154,6 @@ class StridedAttentionLayer(SparseAttention):
         return sparse_context(StridedPlan, new, seen, scheme, dtype)
 
 
-class ScoredPart(NamedTuple):
-    """Scores of some of the keys that the queries of a piece see."""
-
-    scores: Float[Tensor, "Bn H l K"]
-    allowed: Bool[Tensor, "Bn 1 l K"]
-
-
 class StridedPlan(BlockPlan):
     """Blocks written below each other as rows: a token sees the window before it and its own column."""
 
@@ -178,7 +172,7 @@ class StridedPlan(BlockPlan):
     def _attend_rows(
         self, attention: Attention, queries: Tensor, keys: Tensor, values: Tensor, start: int, end: int
     ) -> Float[Tensor, "B n l H C"]:
-        (B, _, l, H, C), n = queries.shape, end - start
+        (B, _, l, *_), n = queries.shape, end - start
         columns, exists = self._columns(start, end)
         context = self._context(start, end, columns, exists, B)
         q = queries[:, start:end]
@@ -204,7 +198,7 @@ class StridedPlan(BlockPlan):
         """Return which blocks' tokens each token of the blocks ``start`` to ``end`` sees in its own column."""
         slots = self.slots
         other = torch.arange(last, device=slots.first.device)
-        first, count = slots.first[:, start:end, None], slots.count[:, start:end, None]
+        first, count = slots.first[:, start:end, None], slots.text_blocks[:, start:end, None]
         own = torch.arange(start, end, device=other.device)[None, :, None]
         reach = min(1, slots.block - 1)
         seen = (other >= first) & (other < (own if self.pattern.causal else first + count))
@@ -222,7 +216,7 @@ class StridedPlan(BlockPlan):
         def columns(t: Tensor) -> Tensor:
             return t.unflatten(1, (-1, self.slots.block)).transpose(1, 2).expand(B, -1, -1).flatten(0, 1)
 
-        whole = self.slots.positions._each(columns)
+        whole = self.slots.positions.each(columns)
         return self.scheme.effect(
             whole.select_columns(slice(start, end)), whole.select_columns(slice(0, last)), self.dtype
         )

@@ -20,8 +20,8 @@ from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
-from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.longformer import Longformer
+from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture
@@ -29,10 +29,14 @@ from dragoman.model.norm import Depths, NoNorm, Norm, Placement, PlainResidual, 
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
+from dragoman.model.reformer import Reformer
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 
-Mixer = Annotated[AttentionConfig | ShortConvolution | Longformer | BigBird | StridedAttention | FixedAttention, OneOf(usual="attention")]
+Mixer = Annotated[
+    AttentionConfig | ShortConvolution | Longformer | BigBird | StridedAttention | FixedAttention | Reformer,
+    OneOf(usual="attention"),
+]
 """Layer through which tokens exchange information: see mixer.py."""
 Mlp = Annotated[FeedForward | Gated | Mixture, OneOf()]
 
