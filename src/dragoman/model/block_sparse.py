@@ -28,8 +28,8 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, VisibleKeys
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.exact import is_plain, overrides
-from dragoman.model.masks.slots import Slots
 from dragoman.model.masks.sparse import SparsePattern
+from dragoman.model.masks.token_blocks import TokenBlocks
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.norm import NoNorm, Norm
@@ -112,7 +112,7 @@ def resolve_heads(heads: int | None, dim: int) -> int:
 
 
 class SparseContext:
-    """What all layers of equal pattern and positions share in one forward."""
+    """Positions, mask and plan of one forward, shared by all layers of equal pattern and positions."""
 
     def __init__(
         self, new: Positions, seen: VisibleKeys, scheme: RelativeScheme, dtype: torch.dtype, plan: "BlockPlan | None"
@@ -142,7 +142,7 @@ class BlockPlan:
 
     def __init__(self, pattern: SparsePattern, positions: Positions, scheme: RelativeScheme, dtype: torch.dtype):
         self.pattern, self.scheme, self.dtype = pattern, scheme, dtype
-        self.slots = slots = Slots.of(positions, pattern.block_size, aligned=pattern.aligned)
+        self.slots = slots = TokenBlocks.of(positions, pattern.block_size, aligned=pattern.aligned)
         relative = pattern.key_blocks(slots.number, slots.text_blocks)  # (#B, N, V / b)
         exists = (relative >= 0) & (relative < slots.text_blocks[:, :, None])
         self.exists: Bool[Tensor, "#B N V"] = exists

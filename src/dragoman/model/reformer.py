@@ -135,7 +135,7 @@ class Reformer(MixerConfig):
 
 
 class ReformerContext:
-    """What all layers with equal visibility and positions share in one forward."""
+    """Positions and masks of one forward, shared by all layers of equal visibility and positions."""
 
     def __init__(self, new: Positions, seen: VisibleKeys, scheme: RelativeScheme, dtype: torch.dtype):
         self.new, self.seen = new, seen
@@ -274,8 +274,8 @@ class ReformerAttention(MixerLayer):
     def _attend_blocks(
         self, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, start: int, end: int
     ) -> Float[Tensor, "B H R n b E"]:
-        """Return the outputs of the sorted blocks ``start`` to ``end`` of every round, and with them, as one channel more,
-        the logarithm of the sum of their exponentiated scores."""
+        """Return the outputs of the sorted blocks ``start`` to ``end`` of every round, and as one channel more the
+        logarithm of the sum of their exponentiated scores."""
         reach = (1, 0 if self.cfg.causal else 1)
         k, v = (neighbours(t, start, end, *reach) for t in (k, v))
         meets = self._meets(keys[:, :, :, start:end], neighbours(keys, start, end, *reach, empty=-2))

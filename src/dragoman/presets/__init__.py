@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, pretraining, readers, small, text_to_text, translation
+from dragoman.presets import encoders, language, pretraining, readers, small, sparse, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -20,6 +20,10 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lm-small": small.lm_small,
     "lm-hybrid-small": small.lm_hybrid_small,
     "lm-small-2019": small.lm_small_2019,
+    "longformer-small": sparse.longformer_small,
+    "bigbird-small": sparse.bigbird_small,
+    "sparse-transformer-small": sparse.sparse_transformer_small,
+    "reformer-small": sparse.reformer_small,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
     # encoders, with recipes

@@ -14,7 +14,7 @@ from torch import Tensor
 from dragoman.model.positions.tokens import Positions
 
 
-class Slots(NamedTuple):
+class TokenBlocks(NamedTuple):
     """Places of the tokens of each row in N blocks of b slots. Padding comes last."""
 
     block: int
@@ -33,7 +33,7 @@ class Slots(NamedTuple):
     """Slot of each column."""
 
     @classmethod
-    def of(cls, positions: Positions, block: int, *, aligned: bool) -> "Slots":
+    def of(cls, positions: Positions, block: int, *, aligned: bool) -> "TokenBlocks":
         """Lay out rows of tokens; texts that are packed into a row begin with a block of their own if ``aligned``."""
         if positions.segment is not None:
             return _packed(positions, block, aligned=aligned)
@@ -66,7 +66,7 @@ class Slots(NamedTuple):
         return torch.take_along_dim(x, self.slot[:, :, None, None], dim=1)
 
 
-def _plain(positions: Positions, block: int) -> Slots:
+def _plain(positions: Positions, block: int) -> TokenBlocks:
     """Lay out rows of one text each, without padding."""
     T = positions.pos.shape[1]
     extra = -T % block
@@ -76,12 +76,12 @@ def _plain(positions: Positions, block: int) -> Slots:
     return _one_text(kept, block, torch.full_like(kept.pos, T))
 
 
-def _one_text(positions: Positions, block: int, length: Tensor, *columns: Tensor) -> Slots:
+def _one_text(positions: Positions, block: int, length: Tensor, *columns: Tensor) -> TokenBlocks:
     blocks = length[:, ::block]
-    return Slots(block, positions, length, torch.zeros_like(blocks), (blocks + block - 1) // block, *columns)
+    return TokenBlocks(block, positions, length, torch.zeros_like(blocks), (blocks + block - 1) // block, *columns)
 
 
-def _with_columns(positions: Positions, block: int, column: Tensor, slot: Tensor, length: Tensor) -> Slots:
+def _with_columns(positions: Positions, block: int, column: Tensor, slot: Tensor, length: Tensor) -> TokenBlocks:
     """Lay out tokens in the order of ``column``, with empty slots behind up to a whole block."""
     extra = -column.shape[1] % block
     column, length = (F.pad(t, (0, extra)) for t in (column, length))
@@ -98,7 +98,7 @@ def _gathered(positions: Positions, column: Int[Tensor, "B S"]) -> tuple[Positio
     return found, real
 
 
-def _packed(positions: Positions, block: int, *, aligned: bool) -> Slots:
+def _packed(positions: Positions, block: int, *, aligned: bool) -> TokenBlocks:
     """Lay out rows of several texts, one after the other."""
     assert positions.segment is not None
     T, device = positions.pos.shape[1], positions.pos.device
@@ -122,4 +122,4 @@ def _packed(positions: Positions, block: int, *, aligned: bool) -> Slots:
     first = begin.gather(1, text)[:, ::block] // block if aligned else torch.zeros_like(text[:, ::block])
     count = -(-length[:, ::block] // block) if aligned else torch.full_like(first, slots // block)
     found = found._replace(keep=filled)
-    return Slots(block, found, length, first, count, column, slot)
+    return TokenBlocks(block, found, length, first, count, column, slot)
