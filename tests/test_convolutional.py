@@ -6,7 +6,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from convolutional_variants import ATTENDING, TRANSLATORS, VARIANTS, V, WRITERS, batch, build
+from convolutional_variants import ATTENDING, TRANSLATORS, VARIANTS, WRITERS, V, batch, build
 from torch import Tensor
 from variants import assert_equal, gradients
 

@@ -17,7 +17,9 @@ import torch
 
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.bidirectional import Bidirectional, RecurrentMixer
+from dragoman.model.big_bird import BigBird
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.longformer import Longformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
@@ -25,10 +27,12 @@ from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
-from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
+from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
+from dragoman.model.reformer import Reformer
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
 from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig
 
@@ -182,6 +186,29 @@ VARIANTS: dict[str, Variant] = {
         },
         mixer={"visibility": Causal(window=3), "position": Rotary()},
     ),
+    # sparse attention
+    "longformer": Variant(mixers={0: Longformer(heads=H, window=3, global_every=3), 1: Longformer(window=2, heads=H)}),
+    "longformer, own projections": Variant(
+        mixers={0: Longformer(heads=H, window=4, global_first=2, global_every=4, global_projections=True, bias=True)}
+    ),
+    "big bird": Variant(
+        mixers={
+            0: BigBird(heads=H, block=2, window=2, random_blocks=1, kv_heads=2, position=Alibi()),
+            1: BigBird(heads=H, block=1, window=2, global_blocks=2, random_blocks=2, seed=3, qk_norm=RmsNorm()),
+        }
+    ),
+    "sparse transformer": Variant(
+        mixers={
+            0: StridedAttention(heads=H, stride=3, scorer=CappedDot(cap=2.0)),
+            1: FixedAttention(heads=H, stride=4, summary=2, position=Shaw(reach=3)),
+        }
+    ),
+    "reformer": Variant(
+        mixers={
+            0: Reformer(heads=H, buckets=4, rounds=2, chunk=2),
+            1: Reformer(heads=2, buckets=2, rounds=1, chunk=3, bias=True, position=NoPosition(), seed=5),
+        }
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -330,6 +357,7 @@ ALONE: list[tuple[str, Shape]] = [
 ]
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
 ALONE += [(name, "decoder-only") for name in ("mamba", "mamba, attention", "mamba 2", "mamba 2, attention")]
+ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer", "reformer")]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

@@ -19,7 +19,7 @@ from dragoman.model.caches.state import KV, KVPolicy, KVState, VisibleKeys
 from dragoman.model.dropout import DropoutRate, dropout
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
-from dragoman.model.masks.visibility import AttentionMask, Visibility, build_self_mask
+from dragoman.model.masks.visibility import AttentionMask, Visibility, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.ops import attention as kernels
@@ -50,7 +50,7 @@ class AttentionConfig(MixerConfig):
     head_dim: PositiveInt | None = None
     """Channels of one head C; None for width / H."""
     position: RelativePosition = NoPosition()
-    visibility: Visibility
+    visibility: Visibility  # pyright: ignore[reportIncompatibleVariableOverride]
     """Attention mask: usually causal in a decoder, full in an encoder and in cross-attention."""
     scorer: AnyScorer = ScaledDot()
     qk_norm: Norm = NoNorm()
@@ -155,7 +155,7 @@ class Attention(MixerLayer):
     def new_state(self, policy: KVPolicy) -> KVState:
         return policy.new_state(self.cfg.visibility)
 
-    def visible(self, policy: KVPolicy) -> Visibility:
+    def visible(self, policy: KVPolicy) -> VisibilityRule:
         return policy.restricted(self.cfg.visibility)
 
     def split_heads(self, x: Float[Tensor, "B T HC"]) -> Float[Tensor, "B H T C"]:
@@ -213,16 +213,29 @@ def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) ->
 
 def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
     """Attend step by step: for what a fused kernel cannot do, for hooks on the weights, and where it is faster."""
-    (B, H, Q, _), (_, G, K, _) = q.shape, kv.v.shape
-    parts = [attention.scorer.scores(q_part, k) for q_part, k in context.position_effect.parts(q, kv.k)]
-    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-    bias = context.position_effect.bias(q, attention.scorer.scale)
-    if bias is not None:
-        scores = scores + bias
+    scores = position_scores(attention, q, kv.k, context.position_effect)
     weights = masked_softmax(scores, context.mask)
     weights = dropout(attention.weights(weights), attention.dropout_rate)
-    heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), kv.v.reshape(B * G, K, -1)).view(B, H, Q, -1)
-    of_distances = context.position_effect.values(weights)
+    return weighted_values(weights, kv.v, context.position_effect)
+
+
+def position_scores(
+    attention: Attention, q: Float[Tensor, "B H Q C"], k: Float[Tensor, "B G K C"], position_effect: PositionEffect
+) -> Float[Tensor, "B H Q K"]:
+    """Return the scores of all pairs, with the effect of positions."""
+    parts = [attention.scorer.scores(q_part, k_part) for q_part, k_part in position_effect.parts(q, k)]
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    bias = position_effect.bias(q, attention.scorer.scale)
+    return scores if bias is None else scores + bias
+
+
+def weighted_values(
+    weights: Float[Tensor, "B H Q K"], v: Float[Tensor, "B G K C"], position_effect: PositionEffect
+) -> Float[Tensor, "B H Q C"]:
+    """Return the weighted sums of values, with the effect of positions."""
+    (B, H, Q, _), (_, G, K, _) = weights.shape, v.shape
+    heads = torch.bmm(weights.reshape(B * G, H // G * Q, K), v.reshape(B * G, K, -1)).view(B, H, Q, -1)
+    of_distances = position_effect.values(weights)
     return heads if of_distances is None else heads + of_distances
 
 

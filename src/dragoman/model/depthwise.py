@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from dragoman.model.caches.state import LayerState, VisibleKeys
@@ -88,13 +88,14 @@ class Neighbours(NamedTuple):
 
 
 class ConvolutionState(LayerState):
-    """Cache of the convolution's inputs, for the tokens that later ones may need; columns match their positions."""
+    """Cache of a convolution's inputs, or of other vectors, of the tokens that later ones may need; columns match
+    their positions."""
 
     def __init__(self, *, remembers: bool):
         self.remembers = remembers
-        self.past: Float[Tensor, "B K D"] | None = None
+        self.past: Shaped[Tensor, "B K D"] | None = None
 
-    def extend(self, new: Float[Tensor, "B T D"], retained: Int[Tensor, " L"] | None) -> Float[Tensor, "B K D"]:
+    def extend(self, new: Shaped[Tensor, "B T D"], retained: Int[Tensor, " L"] | None) -> Shaped[Tensor, "B K D"]:
         """Append ``new`` and return all inputs, ``new`` last; keep only the columns ``retained`` (None for all)."""
         if not self.remembers:
             return new

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dragoman.model.caches.state import KVPolicy, LayerState, VisibleKeys
-from dragoman.model.masks.visibility import Visibility
+from dragoman.model.masks.visibility import VisibilityRule
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
 
@@ -25,7 +25,7 @@ from dragoman.model.positions.tokens import Positions
 class MixerConfig(ABC):
     """Configuration of a mixer, as a tower uses it to build its blocks."""
 
-    visibility: Visibility
+    visibility: VisibilityRule
     """Rule for which tokens each token is computed from. While decoding, a tower tracks the positions of the tokens
     that later ones may still need. A mixer that summarizes the past needs only the token itself:
     ``Causal(window=1)``."""
@@ -94,9 +94,9 @@ class MixerLayer(nn.Module, ABC):
         """Return what decides, with visibility and positions, what ``context`` computes; the class by default."""
         return type(self)
 
-    def visible(self, policy: KVPolicy) -> Visibility:
+    def visible(self, policy: KVPolicy) -> VisibilityRule:
         """Return the visibility while decoding with ``policy``: smaller where a cache of keys drops tokens sooner."""
         return self.visibility
 
-    visibility: Visibility
-    """Visibility of the configuration."""
+    visibility: VisibilityRule
+    """VisibilityRule of the configuration."""

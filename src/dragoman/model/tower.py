@@ -17,6 +17,7 @@ from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
 from dragoman.model.bidirectional import Bidirectional
+from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.gated_delta_net import GatedDeltaNet
@@ -24,9 +25,10 @@ from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.linformer import Linformer
+from dragoman.model.longformer import Longformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
-from dragoman.model.masks.visibility import Visibility, build_cross_mask
+from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
@@ -35,12 +37,15 @@ from dragoman.model.norm import Depths, NoNorm, NoResidual, Norm, Placement, Pla
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.tokens import Positions
+from dragoman.model.reformer import Reformer
 from dragoman.model.short_convolution import ShortConvolution
+from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 
 Mixer = Annotated[
     (AttentionConfig | ShortConvolution)
     | (Mamba | Mamba2 | Bidirectional)
-    | (LinearAttention | GatedDeltaNet | Mlstm | Linformer),
+    | (LinearAttention | GatedDeltaNet | Mlstm | Linformer)
+    | (Longformer | BigBird | StridedAttention | FixedAttention | Reformer),
     OneOf(usual="attention"),
 ]
 """Layer through which tokens exchange information: see mixer.py."""
@@ -187,7 +192,7 @@ class Tower(LayerStack):
             raise ConfigError("pattern: must have at least one entry")
         blocks, schemes = [], []
         known: dict[object, int] = {}
-        self.kinds: list[tuple[int, Visibility]] = []
+        self.kinds: list[tuple[int, VisibilityRule]] = []
         """For each layer the index of its position scheme in ``schemes``, and its visibility."""
         for i in range(cfg.depth):
             part = cfg.pattern[i % len(cfg.pattern)]

@@ -21,7 +21,7 @@ from dragoman.model.caches.layout import GrowingLayout, MemoryLayout, Preallocat
 from dragoman.model.caches.paged import PagedLayout, PagePool
 from dragoman.model.caches.state import KVPolicy, KVState, LayerState
 from dragoman.model.caches.storage import KV, AnyStorage, Storage, Stored, Unchanged
-from dragoman.model.masks.visibility import Visibility
+from dragoman.model.masks.visibility import VisibilityRule
 
 # ---- configurations -------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ class CacheLayout(ABC):
     """Caches that ``dragoman verify`` tests, with sizes that move the ends of buffers and pages; None for the name
     alone."""
 
-    def restricted(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
         """Return the visibility that this cache leaves of the layer's own; the default is all of it."""
         return visibility
 
@@ -79,7 +79,7 @@ class Window(CacheLayout):
 
     examples = ("window:32:4",)
 
-    def restricted(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
         found = visibility.in_window(self.tokens, self.sinks)
         if found is None:
             raise ConfigError(
@@ -116,10 +116,10 @@ class Cache(KVPolicy):
     arrangement: AnyCacheLayout = Preallocated()
     storage: AnyStorage = Unchanged()
 
-    def restricted(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
         return self.arrangement.restricted(visibility)
 
-    def new_state(self, visibility: Visibility) -> "KVCache":
+    def new_state(self, visibility: VisibilityRule) -> "KVCache":
         return KVCache(self.storage, self.arrangement.build())
 
     def store(self, kv: KV) -> Stored:
@@ -142,7 +142,7 @@ class SharedPages(KVPolicy):
     def __init__(self, pool: PagePool, storage: Storage):
         self.pool, self.storage = pool, storage
 
-    def new_state(self, visibility: Visibility) -> "KVCache":
+    def new_state(self, visibility: VisibilityRule) -> "KVCache":
         return KVCache(self.storage, PagedLayout(self.pool, private=False))
 
     def store(self, kv: KV) -> Stored:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dragoman.errors import ConfigError
 from dragoman.model.caches.storage import KV, Stored, Unchanged
-from dragoman.model.masks.visibility import Visibility, retained_columns
+from dragoman.model.masks.visibility import VisibilityRule, retained_columns
 from dragoman.model.positions.tokens import Positions
 
 
@@ -84,12 +84,12 @@ class KVPolicy(ABC):
     remembers = True
     """True where layers keep anything between forwards."""
 
-    def restricted(self, visibility: Visibility) -> Visibility:
+    def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
         """Return the visibility that the cache leaves of the layer's own; the default is all of it."""
         return visibility
 
     @abstractmethod
-    def new_state(self, visibility: Visibility) -> KVState:
+    def new_state(self, visibility: VisibilityRule) -> KVState:
         """Return an empty cache for an attention layer of that visibility."""
 
     def store(self, kv: KV) -> Stored:
@@ -127,7 +127,7 @@ class StatelessPolicy(KVPolicy):
 
     remembers = False
 
-    def new_state(self, visibility: Visibility) -> KVState:
+    def new_state(self, visibility: VisibilityRule) -> KVState:
         return Stateless()
 
 
@@ -141,14 +141,14 @@ class VisibleKeys(NamedTuple):
     """Positions of all cached and newest tokens, the newest last."""
     retained: Int[Tensor, " K"] | None
     """Columns of ``positions`` that are still visible afterwards; None for all."""
-    visibility: Visibility
-    """Visibility of the layer, or a smaller one where its cache drops tokens sooner."""
+    visibility: VisibilityRule
+    """VisibilityRule of the layer, or a smaller one where its cache drops tokens sooner."""
 
 
 class TowerState:
     """State of a stack of layers: that of each layer, and the positions of the tokens still visible."""
 
-    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[Visibility]):
+    def __init__(self, layers: Sequence[LayerState], visibilities: Iterable[VisibilityRule]):
         """
         Args:
             layers: the state of each layer.
@@ -162,9 +162,9 @@ class TowerState:
         ``allow_rewind``."""
         self.newest: Positions | None = None
         """Positions of the last ``rewindable`` + 1 tokens."""
-        self.visible: dict[Visibility, Positions | None] = dict.fromkeys(self.visibilities)
+        self.visible: dict[VisibilityRule, Positions | None] = dict.fromkeys(self.visibilities)
 
-    def advance(self, new: Positions) -> dict[Visibility, VisibleKeys]:
+    def advance(self, new: Positions) -> dict[VisibilityRule, VisibleKeys]:
         """Append ``new``; return the visible keys for layers of each visibility."""
         self.length += new.pos.shape[1]
         newest = new if self.newest is None else self.newest.followed_by(new)
@@ -236,7 +236,7 @@ class TowerState:
         """Drop columns that are padding in every row, left over from rows that are gone."""
         assert self.newest is not None, "nothing has been seen"
         self.length = int(self.newest.pos.max()) + 1
-        retained: dict[Visibility, Tensor] = {}
+        retained: dict[VisibilityRule, Tensor] = {}
         for visibility, positions in self.visible.items():
             if positions is not None and positions.keep is not None and not (real := positions.keep.any(dim=0)).all():
                 retained[visibility] = real.nonzero().squeeze(1)

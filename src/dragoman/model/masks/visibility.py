@@ -75,7 +75,7 @@ class VisibilityRule(ABC):
         """Return the columns of ``seen`` that later tokens may see; None for all. See ``retained_columns``."""
         return None
 
-    def in_window(self, tokens: int, sinks: int) -> "Causal | None":
+    def in_window(self, tokens: int, sinks: int) -> "VisibilityRule | None":
         """Return this rule limited to the last ``tokens`` and first ``sinks`` of a text; None for rules that see later
         tokens."""
         return None
@@ -207,17 +207,17 @@ Visibility = Annotated[Full | Causal | Prefix | Structural, OneOf()]
 # ---- functions for towers --------------------------------------------------------------------------
 
 
-def build_self_mask(visibility: Visibility, q: Positions, k: Positions) -> AttentionMask:
+def build_self_mask(visibility: VisibilityRule, q: Positions, k: Positions) -> AttentionMask:
     """Build the mask of self-attention from the newest tokens ``q`` to ``k``, which ends with them."""
     return visibility.within_text(q, k)
 
 
-def build_cross_mask(visibility: Visibility, q: Positions, k: Positions) -> AttentionMask:
+def build_cross_mask(visibility: VisibilityRule, q: Positions, k: Positions) -> AttentionMask:
     """Build the mask of cross-attention from ``q`` to an encoded source ``k``; packed texts see their own segment."""
     return visibility.across(q, k)
 
 
-def retained_columns(visibility: Visibility, seen: Positions, rewindable: int = 0) -> Int[Tensor, " K"] | None:
+def retained_columns(visibility: VisibilityRule, seen: Positions, rewindable: int = 0) -> Int[Tensor, " K"] | None:
     """Return the columns of ``seen`` that later tokens may see in any row; None for all. A cache may drop the others.
 
     They stay valid if up to ``rewindable`` of the newest tokens are removed.

@@ -68,10 +68,10 @@ class Positions(NamedTuple):
         return Positions(*joined)
 
     def select_columns(self, chosen: slice | Int[Tensor, " K"]) -> "Positions":
-        return self._each(lambda t: t[:, chosen])
+        return self.each(lambda t: t[:, chosen])
 
     def select_rows(self, chosen: Int[Tensor, " R"]) -> "Positions":
-        return self._each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
+        return self.each(lambda t: t if len(t) == 1 else t.index_select(0, chosen))
 
     def rearranged(self, order: Int[Tensor, "R K"]) -> "Positions":
         """Return the columns ``order`` of each row."""
@@ -79,13 +79,13 @@ class Positions(NamedTuple):
 
     def merge_beams(self, sentences: int, beams: int) -> "Positions":
         """Join the ``beams`` rows of each sentence into one: (N beams, T) -> (N, beams T)."""
-        return self._each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
+        return self.each(lambda t: t.repeat(1, beams) if len(t) == 1 else t.reshape(sentences, -1))
 
     def pad(self, front: int = 0, behind: int = 0) -> "Positions":
         """Add columns of padding, ``front`` before and ``behind`` after."""
         if not (front or behind):
             return self
-        wide = self._each(lambda t: torch.cat([t[:, :1].expand(-1, front), t, t[:, -1:].expand(-1, behind)], dim=1))
+        wide = self.each(lambda t: torch.cat([t[:, :1].expand(-1, front), t, t[:, -1:].expand(-1, behind)], dim=1))
         wide.pos[:, :front] = -1
         keep = torch.ones_like(self.pos, dtype=torch.bool) if self.keep is None else self.keep
         return wide._replace(keep=F.pad(keep, (front, behind)))
@@ -109,7 +109,8 @@ class Positions(NamedTuple):
     def nbytes(self) -> int:
         return sum(t.nbytes for t in self if t is not None)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Positions":
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Positions":
+        """Return the positions with each of their tensors changed."""
         return Positions(change(self.pos), *(None if t is None else change(t) for t in self[1:]))
 
 
