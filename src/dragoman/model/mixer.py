@@ -99,4 +99,4 @@ class MixerLayer(nn.Module, ABC):
         return self.visibility
 
     visibility: VisibilityRule
-    """VisibilityRule of the configuration."""
+    """Visibility of the configuration."""

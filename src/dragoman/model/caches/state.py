@@ -142,7 +142,7 @@ class VisibleKeys(NamedTuple):
     retained: Int[Tensor, " K"] | None
     """Columns of ``positions`` that are still visible afterwards; None for all."""
     visibility: VisibilityRule
-    """VisibilityRule of the layer, or a smaller one where its cache drops tokens sooner."""
+    """Visibility of the layer, or a smaller one where its cache drops tokens sooner."""
 
 
 class TowerState:
