@@ -17,6 +17,7 @@ from torch import nn
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_message
 from dragoman.model.attention import Attention
+from dragoman.model.recurrent.source_attention import SourceAttention
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -149,8 +150,15 @@ def shuffled(rows: Sequence[T], ask: Callable[[Sequence[T]], Sequence[S]]) -> li
 
 @contextmanager
 def written_out(model: nn.Module) -> Iterator[None]:
-    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one."""
-    hooks = [m.weights.register_forward_hook(lambda *_: None) for m in model.modules() if isinstance(m, Attention)]
+    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one.
+
+    Raises:
+        ConfigError: the model has no attention.
+    """
+    taps = [m.weights for m in model.modules() if isinstance(m, Attention | SourceAttention)]
+    if not taps:
+        raise ConfigError("this model has no attention to write out")
+    hooks = [tap.register_forward_hook(lambda *_: None) for tap in taps]
     try:
         yield
     finally:
