@@ -46,6 +46,7 @@ from dragoman.decode.verify.checks import (
     written_out,
 )
 from dragoman.decode.verify.inputs import ContinuationInputs, IdRows, TranslationInputs, VerifyInputs
+from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, Cache, examples, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
@@ -298,7 +299,7 @@ class WritingVerifier(Verifier):
             ConfigError: the model keeps no keys and values.
         """
         if not self.model.keeps_keys:
-            raise ConfigError("this model keeps no keys and values: every cache is the same")
+            raise ConfigError("it keeps no keys and values")
 
     def is_exact(self, text: str) -> bool:
         chosen = parse_cache(text)
