@@ -43,7 +43,11 @@ TRANSLATORS: dict[str, RecurrentConfig] = {
     "luong, one way, no bridge": translator(Luong(), encoder={"direction": Forward()}, bridge=NoBridge()),
     "sutskever": translator(NoSourceAttention(), encoder={"direction": Backward()}, bridge=CopyStates()),
     "sutskever, forward, gru": translator(
-        NoSourceAttention(), Gru(), encoder={"direction": Forward(), "hidden": 9}, decoder={"hidden": 9}, bridge=CopyStates()
+        NoSourceAttention(),
+        Gru(),
+        encoder={"direction": Forward(), "hidden": 9},
+        decoder={"hidden": 9},
+        bridge=CopyStates(),
     ),
     "fixed vector, rnn": translator(NoSourceAttention(), VanillaRnn(), source_vocab=17, tying="target"),
     "gnmt": translator(

@@ -204,7 +204,9 @@ def attend_by_hand(score, states, query):
 
 def bahdanau_score(attention):
     W, U, b, v = (t.tolist() for t in (attention.q.weight, attention.k.weight, attention.k.bias, attention.energy))
-    return lambda s, h: sum(x * math.tanh(p + q + c) for x, p, q, c in zip(v, matvec(W, s), matvec(U, h), b, strict=True))
+    return lambda s, h: sum(
+        x * math.tanh(p + q + c) for x, p, q, c in zip(v, matvec(W, s), matvec(U, h), b, strict=True)
+    )
 
 
 def luong_general(attention):
@@ -241,7 +243,8 @@ def test_scores_weights_and_contexts_are_those_of_the_papers(name):
 def lstm_by_hand(layer, x, h, c):
     """Hochreiter & Schmidhuber's cell with forget gates, gate by gate."""
     H = layer.hidden
-    rows = [a + b + p + q for a, b, p, q in zip(matvec(layer.weight_ih.tolist(), x), matvec(layer.weight_hh.tolist(), h), layer.bias_ih.tolist(), layer.bias_hh.tolist(), strict=True)]  # fmt: skip
+    sums = matvec(layer.weight_ih.tolist(), x), matvec(layer.weight_hh.tolist(), h)
+    rows = [sum(of) for of in zip(*sums, layer.bias_ih.tolist(), layer.bias_hh.tolist(), strict=True)]
     i, f, g, o = (rows[k * H : (k + 1) * H] for k in range(4))
     c = [sigmoid(f[k]) * c[k] + sigmoid(i[k]) * math.tanh(g[k]) for k in range(H)]
     return [sigmoid(o[k]) * math.tanh(c[k]) for k in range(H)], c
@@ -250,7 +253,7 @@ def lstm_by_hand(layer, x, h, c):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["bahdanau", "gnmt", "luong", "luong, no feeding"])
 def test_a_decoder_is_the_papers_loop(name):
-    """Bahdanau: c from s_{i-1}, then the state; Luong: the state, then c; GNMT: the lowest layer's c into all layers."""
+    """Bahdanau: c from s_{i-1}, then the state; Luong: the state, then c; GNMT: the lowest layer's c into all."""
     model = build(TRANSLATORS[name])
     source, target = sources(model.cfg, 1, 4), targets(1, 3)
     first, memory = model.encode(source)
@@ -452,7 +455,11 @@ def test_gradients_are_those_of_finite_differences(name):
 @every
 def test_recomputing_activations_gives_the_same_gradients_dropout_included(name):
     cfg = EVERY[name]
-    dropped = {side: dataclasses.replace(getattr(cfg, side), dropout=0.3) for side in ("encoder", "decoder") if getattr(cfg, side)}
+    dropped = {
+        side: dataclasses.replace(getattr(cfg, side), dropout=0.3)
+        for side in ("encoder", "decoder")
+        if getattr(cfg, side)
+    }
     model = build(dataclasses.replace(cfg, dropout=0.2, **dropped), training=True)
 
     def gradients(recompute: bool):
@@ -675,8 +682,8 @@ def test_a_model_is_described_by_plain_data(name):
 
 S = RecurrentStackConfig
 WRONG = {
-    "no_bridge": (
-        translator(NoSourceAttention(), bridge=ProjectOutputs()).__class__(vocab=V, dim=D, encoder=S(cell=Gru(), depth=1), decoder=S(cell=Gru(), depth=1)),
+    "source unseen": (
+        RecurrentConfig(vocab=V, dim=D, encoder=S(cell=Gru(), depth=1), decoder=S(cell=Gru(), depth=1)),
         "model.attention: the decoder would not see the source: choose an attention, or a bridge",
     ),
     "attention, no encoder": (
@@ -706,11 +713,11 @@ WRONG = {
     ),
     "copied to another cell": (
         translator(Luong(), encoder={"direction": Forward(), "cell": Gru()}, bridge=CopyStates()),
-        "model.bridge: copy_states needs layers that are alike, and the encoder has 2 x 12 gru, the decoder 2 x 12 lstm: "
-        "use project_outputs",
+        "model.bridge: copy_states needs layers that are alike, and the encoder has 2 x 12 gru, the decoder 2 x 12 "
+        "lstm: use project_outputs",
     ),
     "shortcut of other widths": (
-        translator(GnmtAttention(), encoder={"depth": 3, "direction": FirstBidirectional(), "shortcut": Shortcut(first=2)}),
+        translator(GnmtAttention(), encoder={"direction": FirstBidirectional(), "shortcut": Shortcut(first=2)}),
         "model.encoder.shortcut: layer 2 reads 24 channels and gives 12: begin with a later layer, or set hidden",
     ),
     "decoder's shortcut": (
@@ -723,8 +730,8 @@ WRONG = {
     ),
     "tied vocabularies": (
         dataclasses.replace(translator(Bahdanau()), source_vocab=17),
-        "model.tying: 'all' shares one matrix between source and target, but their vocabularies have 17 and 29 entries; "
-        "use 'target' or a joint tokenizer",
+        "model.tying: 'all' shares one matrix between source and target, but their vocabularies have 17 and 29 "
+        "entries; use 'target' or a joint tokenizer",
     ),
 }  # fmt: skip
 

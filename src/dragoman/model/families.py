@@ -8,6 +8,8 @@ from dragoman.model.encoder import EncoderConfig
 from dragoman.model.recurrent.model import RecurrentConfig
 from dragoman.model.transformer import TransformerConfig
 
-ModelConfig = Annotated[TransformerConfig | EncoderConfig | TwoTowersConfig | RecurrentConfig, OneOf(usual="transformer")]
+ModelConfig = Annotated[
+    TransformerConfig | EncoderConfig | TwoTowersConfig | RecurrentConfig, OneOf(usual="transformer")
+]
 """Configuration under ``model:`` in a run file. Each has ``sized(...)``, which takes the sizes that only the data give
 (vocabulary, classes), and ``build()``, which returns a ``SequenceModel``, an ``EncoderModel``, or two encoders."""

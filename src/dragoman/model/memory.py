@@ -16,7 +16,6 @@ from dragoman.model.interface import DecodingState
 from dragoman.model.ops.elementwise import cast_for_products
 from dragoman.model.positions.tokens import Positions
 
-
 CrossLayer = Any
 """Layer that attends to a source: its ``key_value`` returns the keys and values of source vectors (N, S, D)."""
 

@@ -19,8 +19,8 @@ from dragoman.model.attention import Attention, AttentionConfig, AttentionContex
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
-from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.layer_stack import LayerStack
+from dragoman.model.masks.visibility import Visibility, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.moe import Mixture

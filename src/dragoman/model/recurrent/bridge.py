@@ -118,7 +118,7 @@ class ProjectingBridge(BridgeLayer):
         row = torch.arange(len(x), device=x.device)
         first = torch.zeros_like(row) if keep is None else keep.int().argmax(dim=1)
         last = first + x.shape[1] - 1 if keep is None else x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1)
-        if self.sides.count == 2:
+        if self.sides.number == 2:
             ahead, behind = x.chunk(2, dim=-1)
             return torch.cat([ahead[row, last], behind[row, first]], dim=1)
         return x[row, last if self.sides.ahead else first]

@@ -95,7 +95,10 @@ class RecurrentLayer(Multiplying):
         super().__init__()
         self.cell, self.inputs, self.hidden = cell, inputs, hidden
         rows = cell.gates * hidden
-        self.weight_ih, self.weight_hh = nn.Parameter(torch.empty(rows, inputs)), nn.Parameter(torch.empty(rows, hidden))
+        self.weight_ih, self.weight_hh = (
+            nn.Parameter(torch.empty(rows, inputs)),
+            nn.Parameter(torch.empty(rows, hidden)),
+        )
         self.bias_ih, self.bias_hh = nn.Parameter(torch.zeros(rows)), nn.Parameter(torch.zeros(rows))
         self.initialize()
 

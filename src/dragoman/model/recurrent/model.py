@@ -127,9 +127,7 @@ class RecurrentModel(SequenceModel):
     def max_length(self) -> None:
         return None
 
-    def hidden(
-        self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None
-    ) -> Float[Tensor, "B T D"]:
+    def hidden(self, target: Tensor | Tokens, source: Tensor | Tokens | Frames | None = None) -> Float[Tensor, "B T D"]:
         first, memory = self.encode(source)
         tokens = target if isinstance(target, Tokens) else Tokens(target)  # padding on the right is future
         if memory is not None and tokens.segment is not None:
@@ -161,7 +159,9 @@ class RecurrentModel(SequenceModel):
         assert tokens.segment is None, "a batch that is decoded has one text in each row"
         source, empty = state.source, self.decoder.empty(len(tokens.ids)) if state.summary.value is None else None
 
-        def read(before: Summary, x: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"] | None) -> tuple[Tensor, Summary]:
+        def read(
+            before: Summary, x: Float[Tensor, "B T D"], keep: Bool[Tensor, "B T"] | None
+        ) -> tuple[Tensor, Summary]:
             rows = None if keep is None else TextRows.of(keep.long(), keep, None)
             return self.decoder.read(x, before, source, rows)
 
