@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dragoman.config import OneOf, config
+from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.summary import Summary
 from dragoman.model.linear import Linear
@@ -66,15 +66,18 @@ class CopyStates:
     def build(self, encoder: RecurrentStack, decoder: RecurrentStackConfig, hidden: int) -> BridgeLayer:
         theirs = encoder.cfg
         if isinstance(theirs.direction, Bidirectional | FirstBidirectional):
-            raise ConfigError("copy_states needs an encoder that reads one way: use project_outputs")
-        of_each = [(cfg.depth, width, cfg.cell.kind) for cfg, width in ((theirs, encoder.outputs), (decoder, hidden))]  # pyright: ignore[reportAttributeAccessIssue]
-        if of_each[0] != of_each[1]:
-            encoders, decoders = ("{} x {} {}".format(*one) for one in of_each)
+            raise ConfigError("kind: copy_states needs an encoder that reads one way: use project_outputs")
+        encoders, decoders = _layers(theirs, encoder.outputs), _layers(decoder, hidden)
+        if encoders != decoders:
             raise ConfigError(
-                f"copy_states needs layers that are alike, and the encoder has {encoders}, the decoder {decoders}: use "
-                "project_outputs"
+                f"kind: copy_states needs layers that are alike, and the encoder has {encoders}, the decoder "
+                f"{decoders}: use project_outputs"
             )
         return CopyingBridge()
+
+
+def _layers(cfg: RecurrentStackConfig, width: int) -> str:
+    return f"{cfg.depth} x {width} {kind_of(type(cfg.cell))}"
 
 
 Bridge = Annotated[NoBridge | ProjectOutputs | CopyStates, OneOf()]
