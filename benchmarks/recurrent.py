@@ -210,7 +210,11 @@ def main() -> None:
             lines.append(f"| {name} | {precision} | {plain:,.0f} | {mine:,.0f} | {mine / plain:.2f} |")
     lengths, steps = ([4, 8], 3) if given.smoke else ([50, 500, 4000], 60)
     head = " | ".join(f"after {length:,}" for length in lengths)
-    lines += ["", f"Milliseconds of a step of decoding at batch 1 after so many tokens, float32, medians of {steps}.", ""]
+    lines += [
+        "",
+        f"Milliseconds of a step of decoding at batch 1 after so many tokens, float32, medians of {steps}.",
+        "",
+    ]
     lines += [f"| attention | {head} |", "|---" * (1 + len(lengths)) + "|"]
     for name, medians in step_seconds(s, lengths, steps).items():
         lines.append(f"| {name} | " + " | ".join(f"{1000 * seconds:.2f}" for seconds in medians) + " |")

@@ -252,7 +252,7 @@ def masked_softmax(scores: Float[Tensor, "B H Q K"], mask: AttentionMask) -> Flo
     return weights
 
 
-def additive_mask(allowed: Bool[Tensor, "B 1 Q K"], dtype: torch.dtype) -> Float[Tensor, "B 1 Q K"]:
+def additive_mask(allowed: Bool[Tensor, "*B K"], dtype: torch.dtype) -> Float[Tensor, "*B K"]:
     """Return the term to add to scores: 0, and where masked half the lowest number of ``dtype``.
 
     Half, so that the sum stays finite: a row that sees nothing must become zeros, not NaN.
@@ -264,7 +264,7 @@ VECTOR = 16
 """Largest number of float32 values in a vector register of a CPU."""
 
 
-def softmax(scores: Float[Tensor, "B H Q K"]) -> Float[Tensor, "B H Q K"]:
+def softmax(scores: Float[Tensor, "*B K"]) -> Float[Tensor, "*B K"]:
     """Return the softmax over keys, with short rows padded on CPUs.
 
     PyTorch's CPU kernels process rows shorter than a vector register one number at a time, which takes ten times as

@@ -77,7 +77,8 @@ def _recipe(model: RecurrentConfig, *, peak: float = 2e-3) -> Plain:
 
 
 def lstm_bahdanau() -> Plain:
-    """LSTM with additive attention before each step (Bahdanau et al., arXiv:1409.0473), the size of transformer-small."""
+    """LSTM with additive attention before each step (Bahdanau et al., arXiv:1409.0473), the size of
+    transformer-small."""
     return _recipe(translator(Lstm(), Bahdanau(), dim=384))
 
 

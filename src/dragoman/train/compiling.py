@@ -21,6 +21,7 @@ from dragoman.machine import compiler_message
 from dragoman.model.moe import Mixture
 from dragoman.model.positions.rotary import DynamicNtkScaling
 from dragoman.model.positions.tokens import Frames
+from dragoman.model.recurrent.stack import RecurrentStackConfig
 from dragoman.train.distributed.micro_batch import tensors
 from dragoman.train.distributed.parallel import Sharded
 from dragoman.train.events import Notice, Preparing
@@ -172,6 +173,8 @@ def _untraceable(value: Any, path: str) -> Iterator[tuple[str, str]]:
     reason."""
     if isinstance(value, Mixture):
         yield path, "the experts that compute a token depend on the text"
+    if isinstance(value, RecurrentStackConfig):
+        yield path, "how far recurrent layers read depends on the text's length"
     if isinstance(value, DynamicNtkScaling):
         yield path, "the rotation of positions depends on the text"
     if isinstance(value, tuple):

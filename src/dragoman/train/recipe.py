@@ -35,6 +35,7 @@ from dragoman.migrations import renamed, renamed_assignment
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceConfig, SequenceModel
+from dragoman.model.recurrent.model import RecurrentConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import PRESETS
 from dragoman.text.cleaning.clean import Cleaning
@@ -245,7 +246,7 @@ def _check_padding(value: Any, path: str) -> None:
     Raises:
         ConfigError: it is another one, so that the output for a text would depend on the texts beside it in a batch.
     """
-    if isinstance(value, TokenInput | TransformerConfig) and value.pad != PAD:
+    if isinstance(value, TokenInput | TransformerConfig | RecurrentConfig) and value.pad != PAD:
         raise ConfigError(f"{path}.pad: {value.pad}, but texts are padded with {PAD}: leave it out")
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):

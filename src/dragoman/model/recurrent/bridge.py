@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dragoman.config import OneOf, config
+from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.summary import Summary
 from dragoman.model.linear import Linear
@@ -66,15 +66,18 @@ class CopyStates:
     def build(self, encoder: RecurrentStack, decoder: RecurrentStackConfig, hidden: int) -> BridgeLayer:
         theirs = encoder.cfg
         if isinstance(theirs.direction, Bidirectional | FirstBidirectional):
-            raise ConfigError("copy_states needs an encoder that reads one way: use project_outputs")
-        of_each = [(cfg.depth, width, cfg.cell.kind) for cfg, width in ((theirs, encoder.outputs), (decoder, hidden))]  # pyright: ignore[reportAttributeAccessIssue]
-        if of_each[0] != of_each[1]:
-            encoders, decoders = ("{} x {} {}".format(*one) for one in of_each)
+            raise ConfigError("kind: copy_states needs an encoder that reads one way: use project_outputs")
+        encoders, decoders = _layers(theirs, encoder.outputs), _layers(decoder, hidden)
+        if encoders != decoders:
             raise ConfigError(
-                f"copy_states needs layers that are alike, and the encoder has {encoders}, the decoder {decoders}: use "
-                "project_outputs"
+                f"kind: copy_states needs layers that are alike, and the encoder has {encoders}, the decoder "
+                f"{decoders}: use project_outputs"
             )
         return CopyingBridge()
+
+
+def _layers(cfg: RecurrentStackConfig, width: int) -> str:
+    return f"{cfg.depth} x {width} {kind_of(type(cfg.cell))}"
 
 
 Bridge = Annotated[NoBridge | ProjectOutputs | CopyStates, OneOf()]
@@ -118,7 +121,7 @@ class ProjectingBridge(BridgeLayer):
         row = torch.arange(len(x), device=x.device)
         first = torch.zeros_like(row) if keep is None else keep.int().argmax(dim=1)
         last = first + x.shape[1] - 1 if keep is None else x.shape[1] - 1 - keep.flip(1).int().argmax(dim=1)
-        if self.sides.count == 2:
+        if self.sides.number == 2:
             ahead, behind = x.chunk(2, dim=-1)
             return torch.cat([ahead[row, last], behind[row, first]], dim=1)
         return x[row, last if self.sides.ahead else first]

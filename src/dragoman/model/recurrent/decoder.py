@@ -2,9 +2,10 @@
 
 Three classes, by what a step needs of the step before it besides the state of its own layer:
 
-- ``PlainDecoder``: nothing, so that each layer reads all steps in one fused call (no attention, Luong's without feeding);
-- ``EarlyAttentionDecoder``: the lowest layer's state, so that the lowest layer runs in a loop over steps, and each layer
-  above it in one call (Bahdanau, GNMT);
+- ``PlainDecoder``: nothing, so that each layer reads all steps in one fused call (no attention, Luong's without
+  feeding);
+- ``EarlyAttentionDecoder``: the lowest layer's state, so that the lowest layer runs in a loop over steps, and each
+  layer above it in one call (Bahdanau, GNMT);
 - ``FeedingDecoder``: the last output, so that all layers run in a loop (Luong's with input feeding).
 
 B rows, T steps, D width of the model, H channels of a state, E width of the encoded source, N sentences, S its length.
@@ -73,7 +74,8 @@ class RecurrentDecoder(LayerStack, ABC):
         self.dropout = LayerDropout(cfg.dropout, cfg.dropout_mask)
         if cfg.shortcut.applies(0) and self.hidden != dim:
             raise ConfigError(
-                f"shortcut: layer 1 reads {dim} channels and gives {self.hidden}: begin with a later layer, or set hidden"
+                f"shortcut: layer 1 reads {dim} channels and gives {self.hidden}: begin with a later layer, or set "
+                "hidden"
             )
 
     @abstractmethod

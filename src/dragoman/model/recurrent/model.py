@@ -117,7 +117,7 @@ class RecurrentModel(SequenceModel):
         self.tie()
         suppress(self.output, cfg.suppressed)
         self.logit_cap = cfg.logit_cap
-        self.attends = not isinstance(cfg.attention, NoSourceAttention)
+        self.attends = self.keeps_keys = not isinstance(cfg.attention, NoSourceAttention)
 
     def tie(self) -> None:
         """Share the matrices that ``tying`` names; see ``tie_vocabulary``."""
@@ -185,6 +185,8 @@ class RecurrentModel(SequenceModel):
             return None, None
         x, positions = self.source_embed.read(source)
         x, states = self.encoder(x, positions, self.bridge.needs_states)
+        if positions.keep is not None:  # a source of nothing but padding attends to zeros, not to another row
+            x = x.masked_fill(~positions.keep[..., None], 0)
         return self.bridge(x, positions, states, self.decoder.empty(len(x))), Memory(x, positions)
 
 

@@ -142,7 +142,7 @@ class AdditiveAttention(SourceAttention):
 
 
 class _AdditiveScore(torch.autograd.Function):
-    """Scores with the derivative written out: autograd would keep one more tensor of (N, Q, S, A), and read it twice."""
+    """Scores with the derivative written out: autograd would keep and read one more tensor of (N, Q, S, A)."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, energy: Tensor) -> Float[Tensor, "N Q S"]:

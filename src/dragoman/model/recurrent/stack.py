@@ -33,7 +33,7 @@ class Sides(NamedTuple):
     behind: bool
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         return self.ahead + self.behind
 
 
@@ -137,8 +137,8 @@ class RecurrentStackConfig:
     depth: PositiveInt
     """Number of layers."""
     hidden: PositiveInt | None = None
-    """Channels H of a state, in each direction; None for the model's width D, or half of it where every layer reads both
-    ways."""
+    """Channels H of a state, in each direction; None for the model's width D, or half of it where every layer reads
+    both ways."""
     direction: Direction = Forward()
     shortcut: LayerShortcut = NoShortcut()
     """Residual connections."""
@@ -176,7 +176,7 @@ class StackLayer(nn.Module):
         sides = cfg.direction.sides(number)
         made = {name: RecurrentLayer(cfg.cell, inputs, hidden) for name, has in sides._asdict().items() if has}
         self.directions = nn.ModuleDict(made)
-        self.outputs = sides.count * hidden
+        self.outputs = sides.number * hidden
         self.dropout, self.adds = LayerDropout(cfg.dropout, cfg.dropout_mask), cfg.shortcut.applies(number)
         if self.adds and inputs != self.outputs:
             raise ConfigError(
