@@ -273,7 +273,13 @@ def refused(change, base=TRANSLATOR) -> str:
             "choose an odd number",
         ),
         (
-            {"encoder": {"kind": "two_stack_source", "keys": STACK, "values": STACK | {"pattern": [GATED, GATED | {"kernel": 2}]}}},
+            {
+                "encoder": {
+                    "kind": "two_stack_source",
+                    "keys": STACK,
+                    "values": STACK | {"pattern": [GATED, GATED | {"kernel": 2}]},
+                }
+            },
             "model.encoder.values.pattern.1.kernel: 2 tokens have no middle one, which an encoder's convolution needs: "
             "choose an odd number",
         ),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import from_dict
+from dragoman.config import from_dict, kind_of
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
 from dragoman.interchange.families import FAMILIES
@@ -70,7 +70,7 @@ def export_huggingface(
     check_free(folder)
     cfg, weights = weights_of(directory, which)
     if not isinstance(cfg, TransformerConfig | EncoderConfig):
-        raise ConfigError("model.kind: two_towers cannot be expressed in a Hugging Face layout")
+        raise ConfigError(f"model.kind: {kind_of(type(cfg))} cannot be expressed in a Hugging Face layout")
     if unknown := next(unknown_parts(cfg, HUGGINGFACE), None):
         raise ConfigError(f"{unknown}: cannot be expressed in a Hugging Face layout")
     family, learned = choose_family(cfg, directory), weights

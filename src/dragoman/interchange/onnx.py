@@ -89,7 +89,8 @@ def _graphs(model: nn.Module) -> dict[str, tuple[nn.Module, GraphExample]]:
             images = torch.zeros(2, model.cfg.inputs.channels, *model.cfg.inputs.size)
             return {"model.onnx": (model, {"inputs": (images, {0: "batch"})})}
     if not isinstance(model, Transformer):
-        raise ConfigError("model.kind: only transformers and encoders of text and images become graphs")
+        kind = kind_of(type(getattr(model, "cfg", model)))
+        raise ConfigError(f"model.kind: {kind}: only transformers and encoders of text and images become graphs")
     if model.cfg.source is not None:
         raise ConfigError("model.source: a source that is no text does not become a graph")
     _check_caches(model)

@@ -4,21 +4,23 @@ B batch, T length, D width.
 """
 
 import dataclasses
+from typing import Annotated
 
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor
 
-from dragoman.config import at, config
-from dragoman.errors import ConfigError
-from dragoman.model.caches.state import stateless
+from dragoman.config import OneOf, at, config
+from dragoman.model.convolution.stack import ConvolutionStack
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
 from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input_layer
 from dragoman.model.interface import EncoderModel
-from dragoman.model.norm import Depths
 from dragoman.model.positions.tokens import Frames, Tokens
-from dragoman.model.tower import Tower, TowerConfig
+from dragoman.model.tower import TowerConfig
+
+EncoderTower = Annotated[TowerConfig | ConvolutionStack, OneOf(usual="tower")]
+"""Layers between the inputs and the head of an encoder model."""
 
 
 @config
@@ -29,7 +31,7 @@ class EncoderConfig:
     """Input layer: ids, images, or float frames."""
     dim: PositiveInt
     """Width D."""
-    tower: TowerConfig
+    tower: EncoderTower
     head: Head = NoHead()
     """Task head on the hidden vectors."""
     init: Init = Xavier()
@@ -59,14 +61,10 @@ class Encoder(EncoderModel):
     def __init__(self, cfg: EncoderConfig):
         super().__init__()
         self.cfg = cfg
-        for i, part in enumerate(cfg.tower.pattern):
-            if part.cross is not None:
-                raise ConfigError(f"tower.pattern.{i}.cross: there is nothing to attend across to; leave it out")
         with at("inputs"):
             self.inputs = cfg.inputs.build(cfg.dim)
         with at("tower"):
-            cfg.tower.check_grid(cfg.inputs)
-            self.tower = Tower(cfg.tower, cfg.dim, Depths(cfg.tower.depth, 0), cfg.init, is_encoder=True)
+            self.tower = cfg.tower.build_tower(cfg.dim, cfg.inputs, cfg.init)
         with at("head"):
             self.head = cfg.head.build(cfg.dim, self.inputs)
         initialize_input_layer(self.inputs, cfg.init, cfg.dim)
@@ -84,4 +82,4 @@ class Encoder(EncoderModel):
 
     def encode(self, inputs: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"] | None]:
         x, positions = self.inputs.read(inputs)
-        return self.tower(x, positions, self.tower.new_state(stateless), positions.keep), positions.keep
+        return self.tower.read(x, positions), positions.keep

@@ -137,6 +137,8 @@ class SequenceModel(EvaluableModel, ABC):
     """Projection of hidden vectors to logits, before ``logit_cap``."""
     logit_cap: float | None = None
     """Soft cap: logits become cap tanh(logits / cap); None for no cap."""
+    keeps_keys: bool = True
+    """True where decoding keeps keys and values, so that the kind of cache makes a difference."""
 
     @property
     def device(self) -> torch.device:

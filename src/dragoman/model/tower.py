@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
-from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState
+from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack
@@ -140,6 +140,18 @@ class TowerConfig:
                         "none; use rotary"
                     )
 
+    def build_tower(self, dim: int, inputs: object, init: Init) -> "Tower":
+        """Build the tower of an encoder model that reads ``inputs``.
+
+        Raises:
+            ConfigError: sizes or parts that do not fit; the message opens with the field.
+        """
+        for i, part in enumerate(self.pattern):
+            if part.cross is not None:
+                raise ConfigError(f"pattern.{i}.cross: there is nothing to attend across to; leave it out")
+        self.check_grid(inputs)
+        return Tower(self, dim, Depths(self.depth, 0), init, is_encoder=True)
+
 
 class Tower(LayerStack):
     """Stack of blocks with a final norm."""
@@ -178,6 +190,10 @@ class Tower(LayerStack):
         """Return an empty state: a cache for each layer, chosen by ``policy``."""
         mixers = [block.mixer for block in self.blocks]
         return TowerState([mixer.new_state(policy) for mixer in mixers], [mixer.visible(policy) for mixer in mixers])
+
+    def read(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T D"]:
+        """Run all blocks over whole inputs, as an encoder model does."""
+        return self(x, positions, self.new_state(stateless), positions.keep)
 
     def sees_as_trained(self, policy: KVPolicy) -> bool:
         """Return whether every layer, decoding with ``policy``, sees as many tokens as in training."""

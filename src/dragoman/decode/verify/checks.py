@@ -155,7 +155,7 @@ def written_out(model: nn.Module) -> Iterator[None]:
     """
     taps = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "weights"]
     if not taps:
-        raise ConfigError("this model has no attention")
+        raise ConfigError("this model has no attention to write out")
     hooks = [tap.register_forward_hook(lambda *_: None) for tap in taps]
     try:
         yield

@@ -243,6 +243,7 @@ class WritingVerifier(Verifier):
         return self.compare(name, searched, ask, wanted=ask())
 
     def cached(self, text: str, searched: str) -> Check:
+        self.check_keys()
         ask = partial(self.answers, self.searches[searched], policy=parse_cache(text))
         return self.compare(f"cache {text}", searched, ask, self.is_exact(text))
 
@@ -254,6 +255,8 @@ class WritingVerifier(Verifier):
 
     def logits(self, text: str) -> Check:
         """Compare the logits of the greedy answers, computed token by token, with those of one forward pass."""
+        if text != "growing":
+            self.check_keys()
         policy = parse_cache(text)
         compute = partial(self.inputs.one_by_one, self.prepared, policy=policy)
         return self.compare_logits(f"cache {text}", compute, self.is_exact(text))
@@ -287,6 +290,15 @@ class WritingVerifier(Verifier):
 
     def lists(self, rows: IdRows) -> list[list[Hypothesis]]:
         return self.inputs.search(self.prepared, rows, self.beams)
+
+    def check_keys(self) -> None:
+        """Check that the kind of cache makes a difference.
+
+        Raises:
+            ConfigError: the model keeps no keys and values.
+        """
+        if not self.model.keeps_keys:
+            raise ConfigError("this model keeps no keys and values: every cache is the same")
 
     def is_exact(self, text: str) -> bool:
         chosen = parse_cache(text)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
-from dragoman.model.caches.state import KVPolicy, stateless
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.convolution.attention import HALVED, ScaledGradient
 from dragoman.model.convolution.layers import RowLayout
 from dragoman.model.convolution.memory import SharedMemory, UnfoldedMemory
@@ -125,7 +125,7 @@ class MultiStepReader(SourceReader):
         self.gradient = 1 / (2 * attending)
 
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> SharedMemory:
-        z = self.stack(x, positions, self.stack.new_state(stateless))
+        z = self.stack.read(x, positions)
         if torch.is_grad_enabled():
             z = ScaledGradient.apply(z, self.gradient)
         values = (z + x) * HALVED * _lengths(x, positions).sqrt()
@@ -143,8 +143,7 @@ class TwoStackReader(SourceReader):
             self.values = ConvolutionTower(cfg.values, width, width, causal=False)
 
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> SharedMemory:
-        keys, values = (stack(x, positions, stack.new_state(stateless)) for stack in (self.keys, self.values))
-        return SharedMemory(keys, values, positions, policy)
+        return SharedMemory(self.keys.read(x, positions), self.values.read(x, positions), positions, policy)
 
 
 class UnfoldedReader(SourceReader):
@@ -165,7 +164,7 @@ class UnfoldedReader(SourceReader):
         x = F.pad(x if layout.real is None else x * layout.real, (0, 0, 0, longest - S))
         index = torch.arange(longest, device=x.device)[None]
         keep = None if layout.lengths is None else index < self.unfolded(layout.lengths)[:, None]
-        columns = self.stack(x, Positions(index, keep), self.stack.new_state(stateless))
+        columns = self.stack.read(x, Positions(index, keep))
         return UnfoldedMemory(columns if keep is None else columns * keep[..., None].to(columns.dtype))
 
     def unfolded(self, length: Any) -> Any:
