@@ -16,7 +16,7 @@ from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.convolution.attention import HALVED, ScaledGradient
-from dragoman.model.convolution.layers import RowLayout
+from dragoman.model.convolution.layers import AlignedRows
 from dragoman.model.convolution.memory import SharedMemory, UnfoldedMemory
 from dragoman.model.convolution.stack import ConvolutionStack, ConvolutionTower
 from dragoman.model.positions.tokens import Positions
@@ -158,7 +158,7 @@ class UnfoldedReader(SourceReader):
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> UnfoldedMemory:
         if positions.segment is not None:
             raise ValueError("sources packed into one row cannot be unfolded: give each a row of its own")
-        layout = RowLayout.of(positions, (), x.dtype)
+        layout = AlignedRows.of(positions, (), x.dtype)
         x = layout.moved(x)
         S, longest = x.shape[1], self.unfolded(x.shape[1])
         x = F.pad(x if layout.real is None else x * layout.real, (0, 0, 0, longest - S))

@@ -16,7 +16,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy, TowerState, stateless
 from dragoman.model.convolution.attention import MultiStepAttention
 from dragoman.model.convolution.blocks import AnyConvolutionBlock, ConvolutionBlock
-from dragoman.model.convolution.layers import RecentInputs, RowLayout
+from dragoman.model.convolution.layers import AlignedRows, RecentInputs
 from dragoman.model.convolution.memory import SharedMemory
 from dragoman.model.convolution.weights import PlainWeights, Weights, fill
 from dragoman.model.init import Init
@@ -96,7 +96,7 @@ class ConvolutionStack:
     pattern: tuple[AnyConvolutionBlock, ...]
     """Block i uses pattern[i % len(pattern)]: one entry for a uniform stack, five for ByteNet's dilations 1 to 16."""
     ends: StackEnds = Projections()
-    """What comes before the first block and after the last one."""
+    """Layers before the first block and after the last one."""
     final_norm: Norm = NoNorm()
     """Norm on the last block's output."""
     weights: Weights = PlainWeights()
@@ -182,7 +182,7 @@ class ConvolutionTower(LayerStack):
             memory: the encoded source, for blocks that attend to it.
         """
         state.advance(new)
-        layout = RowLayout.of(new, self.distances, x.dtype)
+        layout = AlignedRows.of(new, self.distances, x.dtype)
         x = layout.moved(x)
         view = memory and memory.view(x, layout.positions)
         x = self.entry(x)
