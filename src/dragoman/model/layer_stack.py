@@ -1,6 +1,7 @@
 """Base of all stacks of layers, whatever the layers are: what training needs to know of one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -8,7 +9,7 @@ from torch import nn
 class LayerStack(nn.Module):
     """Layers, one after the other."""
 
-    blocks: Sequence[nn.Module]
+    blocks: Sequence[Any]
     """The layers, the first one nearest to the input."""
     recompute: bool = False
     """Activation checkpointing: keep only each layer's input for the backward pass and compute the rest again."""

@@ -156,7 +156,7 @@ class TowerConfig:
 class Tower(LayerStack):
     """Stack of blocks with a final norm."""
 
-    blocks: Sequence[Block]  # pyright: ignore[reportIncompatibleVariableOverride]
+    blocks: Sequence[Block]
 
     def __init__(self, cfg: TowerConfig, dim: int, depths: Depths, init: Init, *, is_encoder: bool):
         super().__init__()

@@ -114,7 +114,7 @@ class ConvolutionStack:
 class ConvolutionTower(LayerStack):
     """Stack of convolutional blocks with its ends."""
 
-    blocks: Sequence[ConvolutionBlock]  # pyright: ignore[reportIncompatibleVariableOverride]
+    blocks: Sequence[ConvolutionBlock]
 
     def __init__(
         self,
