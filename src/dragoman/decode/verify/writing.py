@@ -46,6 +46,7 @@ from dragoman.decode.verify.checks import (
     written_out,
 )
 from dragoman.decode.verify.inputs import ContinuationInputs, IdRows, TranslationInputs, VerifyInputs
+from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, Cache, examples, parse_cache
 from dragoman.model.interface import SequenceModel
 from dragoman.model.transformer import Transformer
