@@ -46,7 +46,7 @@ class _Attended(SourceReadingConfig):
     def attending(self, depth: int) -> tuple[int, ...]:
         if beyond := [i for i in self.attend_from if i >= depth]:
             raise ConfigError(f"attend_from: block {beyond[0]}, and the decoder's are 0 to {depth - 1}")
-        return self.attend_from or tuple(range(depth))
+        return tuple(sorted(set(self.attend_from))) or tuple(range(depth))
 
 
 @config
