@@ -232,7 +232,7 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
 def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]]:
     """List every mixer with its path."""
     both = isinstance(cfg, TransformerConfig)
-    towers = {"encoder": cfg.encoder, "decoder": cfg.decoder} if both else {"tower": cfg.tower}
+    towers = {"encoder": cfg.encoder, "decoder": cfg.decoder} if both else {"tower": cfg.blocks}
     for name, tower in towers.items():
         for i, block in enumerate(tower.pattern if tower else ()):
             yield f"model.{name}.pattern.{i}.mixer", block.mixer

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor
 
-from dragoman.config import OneOf, at, config
+from dragoman.config import OneOf, at, config, kind_of
+from dragoman.errors import ConfigError
 from dragoman.model.convolution.stack import ConvolutionStack
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
@@ -35,6 +36,17 @@ class EncoderConfig:
     head: Head = NoHead()
     """Task head on the hidden vectors."""
     init: Init = Xavier()
+
+    @property
+    def blocks(self) -> TowerConfig:
+        """The tower as blocks, for file formats that know no other one.
+
+        Raises:
+            ConfigError: the tower has other layers.
+        """
+        if not isinstance(self.tower, TowerConfig):
+            raise ConfigError(f"tower: {kind_of(type(self.tower))}, where only blocks are known")
+        return self.tower
 
     def sized(self, *, vocab: int | None = None, classes: int | None = None) -> "EncoderConfig":
         """Return a copy with the sizes that only the data give; None leaves one open."""

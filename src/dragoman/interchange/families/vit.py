@@ -64,7 +64,7 @@ def config(given: HubConfig) -> EncoderConfig:
 
 
 def describe(cfg: EncoderConfig) -> dict[str, Any]:
-    block = cfg.tower.pattern[0]
+    block = cfg.blocks.pattern[0]
     if not isinstance(cfg.inputs, PatchInput):
         raise ConfigError("model.inputs: this layout reads images")
     classifies = isinstance(cfg.head, ClassificationHead)
