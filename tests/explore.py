@@ -81,6 +81,8 @@ COMMANDS = {
     "question_answering": ["answer RUN given.jsonl", "evaluate RUN", *TEXT_READERS],
     "contrastive": ["evaluate RUN", *TEXT_READERS, "embed RUN given.txt --tower second"],
 }
+COMMANDS |= {f"{family} translation": COMMANDS["translation"] for family in ("convolutional", "unfolding")}
+COMMANDS |= {"convolutional writing": COMMANDS["language_modelling"]}
 FEW = 6
 """Of the commands of a task, as many are asked of one draw."""
 VERIFY = "verify RUN --sentences 3 --beam 2 --format json"

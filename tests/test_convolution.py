@@ -12,7 +12,7 @@ from variants import assert_equal
 from dragoman.config import from_dict
 from dragoman.errors import ConfigError
 from dragoman.model.convolution.blocks import DilatedResidual, GatedConvolution, TanhConvolution
-from dragoman.model.convolution.layers import Convolution, RecentInputs, RowLayout
+from dragoman.model.convolution.layers import AlignedRows, Convolution, RecentInputs
 from dragoman.model.convolution.weights import PlainWeights, WeightNorm, WeightNormLinear, fold_weight_norm
 from dragoman.model.families import ModelConfig
 from dragoman.model.linear import Linear
@@ -23,8 +23,8 @@ HALVED = math.sqrt(0.5)
 # ---- against torch ---------------------------------------------------------------------------------
 
 
-def plain_layout(length: int) -> RowLayout:
-    return RowLayout.of(positions_of(Tokens(torch.ones(1, length, dtype=torch.long))), (), torch.float64)
+def plain_layout(length: int) -> AlignedRows:
+    return AlignedRows.of(positions_of(Tokens(torch.ones(1, length, dtype=torch.long))), (), torch.float64)
 
 
 def kernels_of(layer: Convolution) -> torch.Tensor:
@@ -240,7 +240,7 @@ def test_initial_weights_keep_the_variance_of_what_they_read():
     x = torch.randn(4, 50, 64)
     for cfg in (GatedConvolution(), GatedConvolution(channels=96), DilatedResidual(inner=64)):
         block = cfg.build(64, PlainWeights(), causal=True)
-        y = block.branch(x, RowLayout.of(positions_of(Tokens(torch.ones(1, 50).long())), (), x.dtype), nothing(2))
+        y = block.branch(x, AlignedRows.of(positions_of(Tokens(torch.ones(1, 50).long())), (), x.dtype), nothing(2))
         assert 0.7 < y.std() < 1.3, cfg
 
 
@@ -273,7 +273,13 @@ def refused(change, base=TRANSLATOR) -> str:
             "choose an odd number",
         ),
         (
-            {"encoder": {"kind": "two_stack_source", "keys": STACK, "values": STACK | {"pattern": [GATED, GATED | {"kernel": 2}]}}},
+            {
+                "encoder": {
+                    "kind": "two_stack_source",
+                    "keys": STACK,
+                    "values": STACK | {"pattern": [GATED, GATED | {"kernel": 2}]},
+                }
+            },
             "model.encoder.values.pattern.1.kernel: 2 tokens have no middle one, which an encoder's convolution needs: "
             "choose an odd number",
         ),

@@ -59,6 +59,12 @@ TRANSLATOR = {
         "final_norm": "layer_norm",
     },
 }
+GATED = {"depth": 2, "pattern": [{"kind": "gated_convolution"}], "weights": "weight_norm"}
+DILATED = {"depth": 2, "pattern": [{"kind": "dilated_residual", "dilation": d} for d in (1, 2)]}
+DILATED |= {"ends": "no_projections", "final_norm": "layer_norm"}
+CONVOLUTIONAL = {"kind": "convolutional", "dim": 8, "decoder": GATED}
+ATTENDING = CONVOLUTIONAL | {"encoder": {"kind": "multi_step_source", "stack": GATED}}
+UNFOLDING = CONVOLUTIONAL | {"encoder": {"kind": "unfolded_source", "stack": DILATED}, "decoder": DILATED}
 WRITER = {"dim": 8, "encoder": None, "decoder": {"depth": 2, "pattern": [CAUSAL], "final_norm": "layer_norm"}}
 TRAIN = {
     "budget": {"kind": "steps", "steps": 8},
@@ -100,6 +106,9 @@ def run_files(folder: Path) -> dict[str, dict[str, Any]]:
     typed = {"kind": "token_input", "types": 2}
     return {
         "translation": run("translation", pairs, TRANSLATOR),
+        "convolutional translation": run("translation", pairs, ATTENDING),
+        "unfolding translation": run("translation", pairs, UNFOLDING),
+        "convolutional writing": run({"kind": "language_modelling", "context": 32}, texts, CONVOLUTIONAL),
         "denoising": run({"kind": "denoising", "context": 32}, texts, TRANSLATOR),
         "language_modelling": run({"kind": "language_modelling", "context": 32}, texts, WRITER),
         "masked": run({"kind": "masked_language_modelling", "context": 32}, texts, reader("masked_language")),

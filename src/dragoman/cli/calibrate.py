@@ -23,6 +23,7 @@ def calibrate(
     """Calibrate a run's confidence and choose the attention heads that align words; stored in the run's directory."""
     from dragoman.checkpoint import RunDirectory
     from dragoman.cli.terminal import progress_bar
+    from dragoman.decode.search.attention_taps import attention_taps
     from dragoman.decode.translator import Translator
     from dragoman.evaluate.calibrate import calibrate
     from dragoman.evaluate.given import pairs_for
@@ -38,7 +39,9 @@ def calibrate(
     print(f"confidence: fitted on {len(given):,} sentences, measured on {measured}")
     print(f"  good (chrF {good:g} or more): {found.good:.1%}")
     print(f"  expected calibration error: {found.error_before:.3f} before, {found.error_after:.3f} now")
-    if found.alignment_error is None:
+    if not attention_taps(translator.model):
+        print("alignments: none, as this model does not attend to a source")
+    elif found.alignment_error is None:
         print("alignments: too few words in common to choose heads; all heads of the last two layers are used")
     else:
         chosen = ", ".join(f"{layer + 1}.{head + 1}" for layer, head in found.calibration.heads.heads)

@@ -13,6 +13,7 @@ from dragoman.decode.alignment import Aligner, AlignmentHeads, anchors, error_ra
 from dragoman.decode.calibration import Calibration
 from dragoman.decode.confidence import Confidence, features
 from dragoman.decode.request import request_for
+from dragoman.decode.search.attention_taps import attention_taps
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator, search_for_beam
@@ -124,10 +125,13 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
 
 
 def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[AlignmentHeads, float | None]:
-    """Return the heads that best link the words that both sides have in common, and their error rate.
+    """Return the heads that best link the words that both sides have in common, and their error rate; no error
+    rate where nothing can be linked.
 
     They are learnt on every other pair. They are used if on the rest they beat the default heads by a standard error.
     """
+    if not attention_taps(translator.model):
+        return AlignmentHeads(), None
     tidy = [pair._replace(source=normalise(pair.source), target=normalise(pair.target)) for pair in pairs]
     known = [(pair, gold) for pair in tidy if (gold := anchors(pair.source, pair.target))]
     if sum(len(gold) for _, gold in known) < LEAST:

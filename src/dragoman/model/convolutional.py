@@ -96,7 +96,7 @@ class ConvolutionalModel(SequenceModel):
                 self.encoder = cfg.encoder.build(E, len(attending))
         with at("decoder"):
             self.decoder = ConvolutionTower(cfg.decoder, E, cfg.dim, causal=True, attending=attending, attended=E)
-        self.dropout = Dropout(cfg.dropout)
+        self.keeps_keys, self.dropout = bool(attending), Dropout(cfg.dropout)
         self.output = Linear(cfg.dim, cfg.vocab, bias=cfg.output_bias)
         fill(self.output, gain=1.0, retained=1 - cfg.dropout)
         for table in (m for m in self.modules() if isinstance(m, nn.Embedding)):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
+from dragoman.model.convolution.stack import ConvolutionStack
 from dragoman.model.heads import ClassificationHead, Head, MaskedLanguageLayer, NoHead, TaggingHead
 from dragoman.model.init import Init, Xavier, initialize
 from dragoman.model.inputs import Embedding, Input, TokenInput, initialize_input_layer
@@ -20,7 +21,7 @@ from dragoman.model.positions.tokens import Frames, Tokens
 from dragoman.model.recurrent.stack import RecurrentStackConfig
 from dragoman.model.tower import TowerConfig
 
-EncoderTower = Annotated[TowerConfig | RecurrentStackConfig, OneOf(usual="tower")]
+EncoderTower = Annotated[TowerConfig | RecurrentStackConfig | ConvolutionStack, OneOf(usual="tower")]
 """Layers between the inputs and the head of an encoder model."""
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
+from dragoman.model.convolution.weights import WeightNormLinear
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.linear import Linear, plain
 from dragoman.model.names import check_patterns, matches
@@ -64,6 +65,12 @@ class Lora:
             ConfigError: a name that no such layer has, or a rank larger than a layer's matrix.
         """
         layers = adaptable(model)
+        for name, layer in model.named_modules():
+            if isinstance(layer, WeightNormLinear) and matches(name, self.targets):
+                raise ConfigError(
+                    f"start_from.lora.targets: {name} has normalized weights (weight_norm), to which nothing of low "
+                    "rank can be added: name other layers, or train it in full with start_from.lora.whole"
+                )
         check_patterns(self.targets, layers, where="start_from.lora.targets", what="linear layer")
         found = {name: layer for name, layer in layers.items() if matches(name, self.targets)}
         for name, layer in found.items():
@@ -109,13 +116,14 @@ class Adapted(Linear):
 
 
 def adaptable(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return linear layers by name, except those whose matrix is used elsewhere: the output layer, which the loss
-    multiplies by, and those tied to an embedding."""
+    """Return linear layers by name, except those with normalized weights, and those whose matrix is used elsewhere:
+    the output layer, which the loss multiplies by, and those tied to an embedding."""
     embeddings = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name != "output" and module.weight not in embeddings
+        if isinstance(module, nn.Linear) and not isinstance(module, WeightNormLinear)
+        if name != "output" and module.weight not in embeddings
     }
 
 

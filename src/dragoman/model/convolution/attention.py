@@ -17,6 +17,7 @@ from dragoman.model.caches.storage import KV
 from dragoman.model.convolution.weights import Weights, fill
 from dragoman.model.exact import is_plain
 from dragoman.model.masks.visibility import AttentionMask
+from dragoman.model.ops.elementwise import cast_for_products
 
 HALVED = math.sqrt(0.5)
 """Factor that gives the sum of two independent terms the variance of one."""
@@ -48,7 +49,7 @@ class MultiStepAttention(nn.Module):
         fill(self.out, gain=1.0)
 
     def forward(self, h: Float[Tensor, "B T C"], view: SourceView) -> Float[Tensor, "B T C"]:
-        read = self.read((self.q(h) + view.target) * HALVED, view)
+        read = self.read(cast_for_products((self.q(h) + view.target) * HALVED), view)
         return (self.out(read) + h) * HALVED
 
     def read(self, d: Float[Tensor, "B T E"], view: SourceView) -> Float[Tensor, "B T E"]:

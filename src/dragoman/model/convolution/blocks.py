@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.errors import ConfigError
 from dragoman.model.convolution.attention import MultiStepAttention, SourceView
-from dragoman.model.convolution.layers import Convolution, RecentInputs, RowLayout
+from dragoman.model.convolution.layers import AlignedRows, Convolution, RecentInputs
 from dragoman.model.convolution.weights import Weights, fill
 from dragoman.model.dropout import Dropout, DropoutRate
 from dragoman.model.norm import LayerNorm, Norm
@@ -145,7 +145,7 @@ class ConvolutionBlock(nn.Module, ABC):
     """Attention to the source; missing where the block has none."""
 
     def forward(
-        self, x: Float[Tensor, "B T D"], layout: RowLayout, state: RecentInputs, view: SourceView | None = None
+        self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: RecentInputs, view: SourceView | None = None
     ) -> Float[Tensor, "B T C"]:
         """Compute the convolution, read the source where there is one to read, and add the input.
 
@@ -161,7 +161,7 @@ class ConvolutionBlock(nn.Module, ABC):
         return self.merge(x, branch)
 
     @abstractmethod
-    def branch(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: RecentInputs) -> Float[Tensor, "B T C"]:
+    def branch(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: RecentInputs) -> Float[Tensor, "B T C"]:
         """Return what is added to the residual stream."""
 
     @abstractmethod
@@ -198,7 +198,7 @@ class GatedConvolutionBlock(_Convolved):
             retained=1 - cfg.dropout,
         )
 
-    def branch(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: RecentInputs) -> Float[Tensor, "B T C"]:
+    def branch(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: RecentInputs) -> Float[Tensor, "B T C"]:
         return F.glu(self.convolution(self.dropout(x), layout, state), dim=-1)
 
     def merge(self, x: Float[Tensor, "B T D"], branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -221,7 +221,7 @@ class TanhConvolutionBlock(_Convolved):
             retained=1 - cfg.dropout,
         )
 
-    def branch(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: RecentInputs) -> Float[Tensor, "B T C"]:
+    def branch(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: RecentInputs) -> Float[Tensor, "B T C"]:
         return self.convolution(self.dropout(x), layout, state)
 
     def merge(self, x: Float[Tensor, "B T D"], branch: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
@@ -240,7 +240,7 @@ class DilatedResidualBlock(ConvolutionBlock):
         fill(self.down, gain=2.0)
         fill(self.out, gain=2.0)
 
-    def branch(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: RecentInputs) -> Float[Tensor, "B T D"]:
+    def branch(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: RecentInputs) -> Float[Tensor, "B T D"]:
         y = self.down(self.down_norm(x).relu())
         y = self.convolution(self.norm(y).relu(), layout, state)
         return self.out(self.out_norm(y).relu())

@@ -23,7 +23,7 @@ from dragoman.model.convolution.weights import Weights, fill
 from dragoman.model.positions.tokens import Positions
 
 
-class RowLayout(NamedTuple):
+class AlignedRows(NamedTuple):
     """Rows whose real tokens are in front: how they were moved there, and which neighbours are of the same text."""
 
     positions: Positions
@@ -42,7 +42,7 @@ class RowLayout(NamedTuple):
     """For each distance back, negative for ahead, 1 where both tokens are of one text; None for one text in a row."""
 
     @classmethod
-    def of(cls, positions: Positions, distances: Iterable[int], dtype: torch.dtype) -> "RowLayout":
+    def of(cls, positions: Positions, distances: Iterable[int], dtype: torch.dtype) -> "AlignedRows":
         """Return the layout of tokens at ``positions``, for convolutions that read tokens at these ``distances``."""
         if (keep := positions.keep) is None:
             return cls(positions, same_text=_same_text(positions.segment, distances, dtype))
@@ -124,10 +124,10 @@ class Convolution(nn.Module):
         behind = self.reach if self.causal else self.reach // 2
         return [behind - i * self.dilation for i in range(self.kernel)]
 
-    def forward(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: "RecentInputs") -> Float[Tensor, "B T N"]:
+    def forward(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: "RecentInputs") -> Float[Tensor, "B T N"]:
         return self.linear(x if self.kernel == 1 else self.windows(x, layout, state))
 
-    def windows(self, x: Float[Tensor, "B T D"], layout: RowLayout, state: "RecentInputs") -> Float[Tensor, "B T kD"]:
+    def windows(self, x: Float[Tensor, "B T D"], layout: AlignedRows, state: "RecentInputs") -> Float[Tensor, "B T kD"]:
         """Return the vectors that each token's output is computed from, the earliest first; zeros outside its text."""
         T, step = x.shape[1], self.dilation
         if self.causal:
@@ -163,7 +163,7 @@ class RecentInputs(LayerState):
         self.real: Bool[Tensor, "R T"] | None = None
         """False where one of the newest ``rewindable`` columns was padding; None where none was."""
 
-    def extend(self, new: Float[Tensor, "R T D"], layout: RowLayout) -> Float[Tensor, "R K D"]:
+    def extend(self, new: Float[Tensor, "R T D"], layout: AlignedRows) -> Float[Tensor, "R K D"]:
         """Append ``new``; return it behind the ``reach`` inputs before it."""
         if not self.remembers:
             return F.pad(new, (0, 0, self.reach, 0))
@@ -179,7 +179,7 @@ class RecentInputs(LayerState):
             self.past = torch.take_along_dim(seen, columns[..., None], dim=1)
         return seen[:, self.rewindable :]
 
-    def _remember_padding(self, rows: int, newest: int, layout: RowLayout) -> None:
+    def _remember_padding(self, rows: int, newest: int, layout: AlignedRows) -> None:
         if not self.rewindable or (layout.given is None and self.real is None):
             return
         device = layout.positions.pos.device

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
-from dragoman.model.caches.state import KVPolicy, stateless
+from dragoman.model.caches.state import KVPolicy
 from dragoman.model.convolution.attention import HALVED, ScaledGradient
-from dragoman.model.convolution.layers import RowLayout
+from dragoman.model.convolution.layers import AlignedRows
 from dragoman.model.convolution.memory import SharedMemory, UnfoldedMemory
 from dragoman.model.convolution.stack import ConvolutionStack, ConvolutionTower
 from dragoman.model.positions.tokens import Positions
@@ -46,7 +46,7 @@ class _Attended(SourceReadingConfig):
     def attending(self, depth: int) -> tuple[int, ...]:
         if beyond := [i for i in self.attend_from if i >= depth]:
             raise ConfigError(f"attend_from: block {beyond[0]}, and the decoder's are 0 to {depth - 1}")
-        return self.attend_from or tuple(range(depth))
+        return tuple(sorted(set(self.attend_from))) or tuple(range(depth))
 
 
 @config
@@ -125,7 +125,7 @@ class MultiStepReader(SourceReader):
         self.gradient = 1 / (2 * attending)
 
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> SharedMemory:
-        z = self.stack(x, positions, self.stack.new_state(stateless))
+        z = self.stack.read(x, positions)
         if torch.is_grad_enabled():
             z = ScaledGradient.apply(z, self.gradient)
         values = (z + x) * HALVED * _lengths(x, positions).sqrt()
@@ -143,8 +143,7 @@ class TwoStackReader(SourceReader):
             self.values = ConvolutionTower(cfg.values, width, width, causal=False)
 
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> SharedMemory:
-        keys, values = (stack(x, positions, stack.new_state(stateless)) for stack in (self.keys, self.values))
-        return SharedMemory(keys, values, positions, policy)
+        return SharedMemory(self.keys.read(x, positions), self.values.read(x, positions), positions, policy)
 
 
 class UnfoldedReader(SourceReader):
@@ -159,13 +158,13 @@ class UnfoldedReader(SourceReader):
     def encode(self, x: Float[Tensor, "B S E"], positions: Positions, policy: KVPolicy) -> UnfoldedMemory:
         if positions.segment is not None:
             raise ValueError("sources packed into one row cannot be unfolded: give each a row of its own")
-        layout = RowLayout.of(positions, (), x.dtype)
+        layout = AlignedRows.of(positions, (), x.dtype)
         x = layout.moved(x)
         S, longest = x.shape[1], self.unfolded(x.shape[1])
         x = F.pad(x if layout.real is None else x * layout.real, (0, 0, 0, longest - S))
         index = torch.arange(longest, device=x.device)[None]
         keep = None if layout.lengths is None else index < self.unfolded(layout.lengths)[:, None]
-        columns = self.stack(x, Positions(index, keep), self.stack.new_state(stateless))
+        columns = self.stack.read(x, Positions(index, keep))
         return UnfoldedMemory(columns if keep is None else columns * keep[..., None].to(columns.dtype))
 
     def unfolded(self, length: Any) -> Any:

@@ -13,12 +13,13 @@ from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
-from dragoman.model.caches.state import KVPolicy, TowerState
+from dragoman.model.caches.state import KVPolicy, TowerState, stateless
 from dragoman.model.convolution.attention import MultiStepAttention
 from dragoman.model.convolution.blocks import AnyConvolutionBlock, ConvolutionBlock
-from dragoman.model.convolution.layers import RecentInputs, RowLayout
+from dragoman.model.convolution.layers import AlignedRows, RecentInputs
 from dragoman.model.convolution.memory import SharedMemory
 from dragoman.model.convolution.weights import PlainWeights, Weights, fill
+from dragoman.model.init import Init
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import NoNorm, Norm
@@ -95,17 +96,25 @@ class ConvolutionStack:
     pattern: tuple[AnyConvolutionBlock, ...]
     """Block i uses pattern[i % len(pattern)]: one entry for a uniform stack, five for ByteNet's dilations 1 to 16."""
     ends: StackEnds = Projections()
-    """What comes before the first block and after the last one."""
+    """Layers before the first block and after the last one."""
     final_norm: Norm = NoNorm()
     """Norm on the last block's output."""
     weights: Weights = PlainWeights()
     """Parametrization of all linear layers and convolutions."""
 
+    def build_tower(self, dim: int, inputs: object, init: Init) -> "ConvolutionTower":
+        """Build the tower of an encoder model that reads ``inputs``; its initial weights are its own.
+
+        Raises:
+            ConfigError: sizes that do not fit; the message opens with the field.
+        """
+        return ConvolutionTower(self, dim, dim, causal=False)
+
 
 class ConvolutionTower(LayerStack):
     """Stack of convolutional blocks with its ends."""
 
-    blocks: Sequence[ConvolutionBlock]  # pyright: ignore[reportIncompatibleVariableOverride]
+    blocks: Sequence[ConvolutionBlock]
 
     def __init__(
         self,
@@ -151,6 +160,10 @@ class ConvolutionTower(LayerStack):
         layers = [RecentInputs(block.convolution.reach, remembers=remembers) for block in self.blocks]
         return TowerState(layers, [Causal(window=1)] * len(layers))  # no block needs the positions of earlier tokens
 
+    def read(self, x: Float[Tensor, "B T D"], positions: Positions) -> Float[Tensor, "B T E"]:
+        """Run all blocks over whole inputs, as an encoder does."""
+        return self(x, positions, self.new_state(stateless))
+
     def forward(
         self,
         x: Float[Tensor, "B T D"],
@@ -169,7 +182,7 @@ class ConvolutionTower(LayerStack):
             memory: the encoded source, for blocks that attend to it.
         """
         state.advance(new)
-        layout = RowLayout.of(new, self.distances, x.dtype)
+        layout = AlignedRows.of(new, self.distances, x.dtype)
         x = layout.moved(x)
         view = memory and memory.view(x, layout.positions)
         x = self.entry(x)
