@@ -222,8 +222,10 @@ def chunked_scan(
         starts: True on tokens before which the state is emptied.
     """
     (B, T, H, P), (G, N) = x.shape, b.shape[2:]
-    L = chunk if torch.compiler.is_compiling() else min(chunk, T)
+    L = min(chunk, T)
     behind = -T % L
+    if torch.compiler.is_compiling():  # a program for all lengths: two chunks at least, and padding behind every text
+        L, behind = chunk, -T % chunk + chunk
     x, b, c = (F.pad(t, (0, 0, 0, 0, 0, behind)).unflatten(1, (-1, L)) for t in (x * step[..., None], b, c))
     rates = F.pad(step * a, (0, 0, 0, behind)).unflatten(1, (-1, L)).movedim(-1, 2)  # (B, K, H, L)
     within = Decays.within(rates, None if starts is None else F.pad(starts, (0, behind)).unflatten(1, (-1, L)))
