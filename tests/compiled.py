@@ -29,13 +29,16 @@ from dragoman.data.spans import SpanBatch
 from dragoman.data.tags import TaggedBatch
 from dragoman.model import heads
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.bidirectional import Bidirectional
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.linear import multiply_by
 from dragoman.model.lora import Lora
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
-from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.rotary import Rotary
@@ -71,6 +74,18 @@ def writer() -> nn.Module:
     model = TransformerConfig(vocab=V, dim=D, decoder=modern).build()
     multiply_by(model, "onednn")
     return model
+
+
+def state_spaces() -> nn.Module:
+    mixers = (Mamba(state=3), Mamba2(state=3, head_dim=4, chunk=4))
+    pattern = tuple(BlockConfig(mixer=mixer, mlp=NoFeedForward(), norm=RmsNorm()) for mixer in mixers)
+    return TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=2, pattern=pattern)).build()
+
+
+def both_directions() -> nn.Module:
+    block = BlockConfig(mixer=Bidirectional(mixer=Mamba(state=3)), mlp=NoFeedForward(), norm=RmsNorm())
+    tower = TowerConfig(depth=1, pattern=(block,))
+    return EncoderConfig(dim=D, inputs=TokenInput(vocab=V), tower=tower, head=heads.TaggingHead(classes=3)).build()
 
 
 def encoder(head: Any, inputs: Any = None) -> EncoderConfig:
@@ -112,6 +127,12 @@ def labels(rows: int) -> Tensor:
 CASES: dict[str, tuple[Any, Any, Any]] = {
     "translation, R-Drop, adapters": (tasks.TranslationTask(r_drop=2.0), adapted, pairs),
     "language modelling": (tasks.LanguageModellingTask(), writer, text),
+    "state spaces": (tasks.LanguageModellingTask(), state_spaces, text),
+    "state spaces in both directions": (
+        tasks.TaggingTask(),
+        both_directions,
+        lambda rows, length, _: TaggedBatch(ids(rows, length), torch.randint(-1, 3, (rows, length))),
+    ),
     "masked language modelling": (
         tasks.MaskedLanguageModellingTask(),
         lambda: encoder(heads.MaskedLanguageHead()).build(),
@@ -183,7 +204,9 @@ def losses() -> Iterator[dict[str, Any]]:
     for name, (task, build, make) in CASES.items():
         torch.manual_seed(0)
         model, batches = build(), [make(*size) for size in SIZES]
-        graphs = Graphs("aot_eager" if name == "language modelling" else "eager")  # the first takes longer to make
+        graphs = Graphs(
+            "aot_eager" if name in ("language modelling", "state spaces") else "eager"
+        )  # the first takes longer to make
         compiled = Compiled(task.loss, graphs)
         list(compiled.prepare(model, batches, nullcontext))
         found = [(learned(compiled, model, batch), learned(task.loss, model, batch)) for batch in batches]

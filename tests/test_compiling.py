@@ -23,6 +23,8 @@ from dragoman.train.run import resume, start
 TASKS = [
     "translation, R-Drop, adapters",
     "language modelling",
+    "state spaces",
+    "state spaces in both directions",
     "masked language modelling",
     "tagging",
     "question answering",

@@ -13,7 +13,6 @@ from dragoman.model.attention import AttentionConfig, resolve_kv_heads
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.mamba import Mamba
-from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import Activation
 from dragoman.model.positions.rotary import LinearScaling, Llama3Scaling, NoScaling, Rotary, Yarn
 from dragoman.model.tower import Mixer
@@ -203,10 +202,10 @@ class Family:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that their files may use for a tensor."""
     shape: Shape = "decoder"
-    mixers: tuple[type[MixerConfig], ...] = (AttentionConfig,)
-    """Mixers that its models have."""
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
+    mixers: tuple[type, ...] = (AttentionConfig,)
+    """Kinds of mixers that its layers may have."""
 
 
 # ---- can a family express a configuration? ----------------------------------------------------------
@@ -220,7 +219,7 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
     Return None if the family expresses all of ``cfg``.
     """
     for path, mixer in mixers(cfg):
-        if type(mixer) not in family.mixers:  # a description writes the fields of its mixers without looking
+        if not isinstance(mixer, family.mixers):
             return path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers))
     try:
         again = family.config(HubConfig(family.describe(cfg)))
@@ -240,6 +239,11 @@ def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]
     for name, tower in towers.items():
         for i, block in enumerate(tower.pattern if tower else ()):
             yield f"model.{name}.pattern.{i}.mixer", block.mixer
+
+
+def has_mixers(family: Family, cfg: TransformerConfig | EncoderConfig) -> bool:
+    """Return whether a family has layers for every mixer of a model."""
+    return all(isinstance(mixer, family.mixers) for _, mixer in mixers(cfg))
 
 
 def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:

@@ -47,12 +47,12 @@ class Gpt2Init:
 Init = Annotated[Xavier | InverseSqrtWidth | Gpt2Init, OneOf()]
 
 
-class SelfInitializing(ABC):
-    """Base of modules some of whose weights have initial values of their own, whatever the initialization."""
+class HasInitialValues(ABC):
+    """Module with initial values of its own, such as the biases of gates: they are set after those of ``Init``."""
 
     @abstractmethod
-    def initialize_own(self) -> None:
-        """Set them, after all linear layers have been initialized."""
+    def set_initial_values(self) -> None:
+        """Overwrite what ``initialize`` has set."""
 
 
 def initialize(module: nn.Module, init: Init, dim: int) -> None:
@@ -63,8 +63,8 @@ def initialize(module: nn.Module, init: Init, dim: int) -> None:
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     for part in module.modules():
-        if isinstance(part, SelfInitializing):
-            part.initialize_own()
+        if isinstance(part, HasInitialValues):
+            part.set_initial_values()
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from dragoman.config import config
 from dragoman.model.caches.state import KVPolicy, VisibleKeys
 from dragoman.model.caches.summary import Summary
 from dragoman.model.depthwise import DepthwiseConvolution
-from dragoman.model.init import SelfInitializing
+from dragoman.model.init import HasInitialValues
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
@@ -63,7 +63,7 @@ class Mamba(MixerConfig):
         return MambaLayer(self, dim)
 
 
-class MambaLayer(MixerLayer, SelfInitializing):
+class MambaLayer(MixerLayer, HasInitialValues):
     """Projections, convolution, selective scan and gate."""
 
     undecayed = ("a_log",)
@@ -81,7 +81,7 @@ class MambaLayer(MixerLayer, SelfInitializing):
         self.out = Linear(E, dim, bias=cfg.bias)
 
     @torch.no_grad()
-    def initialize_own(self) -> None:
+    def set_initial_values(self) -> None:
         """Set A to -1 .. -N in every channel, D to 1, and the step sizes at random (section 3.6 of the paper)."""
         E, N = self.a_log.shape
         self.a_log.copy_(torch.arange(1, N + 1, dtype=self.a_log.dtype, device=self.a_log.device).log().expand(E, N))

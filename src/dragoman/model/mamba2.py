@@ -26,7 +26,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy, VisibleKeys
 from dragoman.model.caches.summary import Summary
 from dragoman.model.depthwise import DepthwiseConvolution
-from dragoman.model.init import SelfInitializing
+from dragoman.model.init import HasInitialValues
 from dragoman.model.linear import Linear
 from dragoman.model.mamba import initialize_step_bias
 from dragoman.model.masks.visibility import Causal, Visibility
@@ -98,7 +98,7 @@ class Mamba2(MixerConfig):
         return Mamba2Layer(self, dim, self.heads(dim))
 
 
-class Mamba2Layer(MixerLayer, SelfInitializing):
+class Mamba2Layer(MixerLayer, HasInitialValues):
     """Projections, convolution, chunked recurrence, gate and norm."""
 
     def __init__(self, cfg: Mamba2, dim: int, heads: int):
@@ -114,7 +114,7 @@ class Mamba2Layer(MixerLayer, SelfInitializing):
         self.out = Linear(E, dim, bias=cfg.bias)
 
     @torch.no_grad()
-    def initialize_own(self) -> None:
+    def set_initial_values(self) -> None:
         """Draw decay rates and step sizes, and set D to 1."""
         self.a_log.uniform_(*RATES).log_()
         self.skip.fill_(1)
@@ -222,8 +222,10 @@ def chunked_scan(
         starts: True on tokens before which the state is emptied.
     """
     (B, T, H, P), (G, N) = x.shape, b.shape[2:]
-    L = chunk if torch.compiler.is_compiling() else min(chunk, T)
+    L = min(chunk, T)
     behind = -T % L
+    if torch.compiler.is_compiling():  # a program for all lengths: two chunks at least, and padding behind every text
+        L, behind = chunk, -T % chunk + chunk
     x, b, c = (F.pad(t, (0, 0, 0, 0, 0, behind)).unflatten(1, (-1, L)) for t in (x * step[..., None], b, c))
     rates = F.pad(step * a, (0, 0, 0, behind)).unflatten(1, (-1, L)).movedim(-1, 2)  # (B, K, H, L)
     within = Decays.within(rates, None if starts is None else F.pad(starts, (0, behind)).unflatten(1, (-1, L)))

@@ -18,7 +18,7 @@ from dragoman.model.positions.tokens import Positions
 
 
 class Recurrence(NamedTuple):
-    """What the layers of a forward pass need to know of its newest tokens."""
+    """Context of recurrent layers in one forward pass: the newest tokens, and where texts begin."""
 
     real: Bool[Tensor, "B T"] | None
     """False on padding, which leaves the state as it is; None where nothing is padded. A first dimension of 1 applies

@@ -65,6 +65,12 @@ class Library:
         self.add_gradient = _typed(dll.add_gradient, address, address, number, number, number, address, address)
         self.flash = _typed(dll.flash, address)
         self.flash_gradient = _typed(dll.flash_gradient, address)
+        self.selective_scan = _typed(dll.selective_scan, address)
+        self.selective_scan_gradient = _typed(dll.selective_scan_gradient, address, address)
+        self.mamba_step = _typed(dll.mamba_step, *[address] * 3, number, address, number, address, address)
+        self.mamba2_step = _typed(dll.mamba2_step, *[address] * 4, number, address, number, address, address)
+        self.scan_span, self.scan_slice = int(dll.scan_span()), int(dll.scan_slice())
+        """Tokens between the states that a scan keeps; channels whose gradients of b and c it sums."""
         self._threads = _typed(dll.set_threads, number)
         self.panel: int = dll.panel()
         """Number of outputs whose weights are adjacent."""

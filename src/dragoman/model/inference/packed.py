@@ -16,7 +16,10 @@ from dragoman.model.attention import Attention
 from dragoman.model.caches.state import KV
 from dragoman.model.dropout import Dropout
 from dragoman.model.exact import is_exactly
+from dragoman.model.inference.packed_mamba import PackedMamba, PackedMamba2
 from dragoman.model.linear import Linear
+from dragoman.model.mamba import MambaLayer
+from dragoman.model.mamba2 import Mamba2Layer
 from dragoman.model.mlp import GatedLayer
 
 LinearLayout = Callable[[Sequence[nn.Linear]], nn.Module]
@@ -39,6 +42,10 @@ def _replace_layers(model: nn.Module, layout: LinearLayout) -> None:
             setattr(model, name, (PackedCross if name == "cross" else PackedAttention)(child, layout))
         elif is_exactly(child, GatedLayer) and is_exactly(child.dropout, Dropout):
             setattr(model, name, PackedGated(child, layout))
+        elif is_exactly(child, MambaLayer):
+            setattr(model, name, PackedMamba(child, layout))
+        elif is_exactly(child, Mamba2Layer):
+            setattr(model, name, PackedMamba2(child, layout))
         elif is_exactly(child, nn.Linear, Linear):
             setattr(model, name, layout([child]))
         else:

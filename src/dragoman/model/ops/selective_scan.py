@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dragoman.model.ops import native_scan
+
 BLOCK = 1 << 22
 """Most numbers in a tensor of a block's states."""
 SHORTEST = 16
@@ -45,6 +47,8 @@ def selective_scan(
         first: the state before the first token; None: zeros.
         starts: True on tokens before which the state is emptied.
     """
+    if native_scan.supports_scan(x, step, a, b, c, first, starts):
+        return native_scan.NativeScanFunction.apply(x, step, a, b, c, first, starts)
     if x.shape[1] == 1:
         return _one_step(x, step, a, b, c, first, starts)
     if first is None:

@@ -1,0 +1,105 @@
+"""Single tokens of Mamba and Mamba-2 by a kernel in C: the numbers of PyTorch, and PyTorch where it must be."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from variants import ids
+
+from dragoman.decode.precision import prepare_for_inference
+from dragoman.model.inference import packed_mamba
+from dragoman.model.interface import Tokens
+from dragoman.model.mamba import Mamba
+from dragoman.model.mamba2 import Mamba2
+from dragoman.model.transformer import Transformer
+from dragoman.native.library import available, unavailable
+from dragoman.presets.state_space import state_space
+
+pytestmark = pytest.mark.skipif(not available(), reason=f"no kernels: {unavailable()}")
+
+MIXERS = {
+    "mamba": Mamba(),
+    "mamba, biases": Mamba(state=5, kernel=1, bias=True, convolution_bias=False),
+    "mamba, wide": Mamba(state=300, kernel=2, expand=1),
+    "mamba 2": Mamba2(state=16, head_dim=16),
+    "mamba 2, other": Mamba2(
+        state=32, head_dim=8, groups=2, norm_before_gate=True, smallest_step=0.3, largest_step=0.8, bias=True,
+        convolution_bias=False, kernel=6,
+    ),
+}  # fmt: skip
+
+
+def built(mixer, dim: int = 32) -> Transformer:
+    torch.manual_seed(1)
+    model = replace(state_space(mixer, dim=dim, depth=2), vocab=50).build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How many single tokens of a layer the kernel has computed."""
+    found, plain = [], packed_mamba.windows
+    monkeypatch.setattr(packed_mamba, "windows", lambda *given: found.append(1) or plain(*given))
+    return found
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@torch.inference_mode()
+def test_steps_by_the_kernel_are_one_forward_of_pytorch(name, calls):
+    plain, text = built(MIXERS[name]), ids(3, 12)
+    fast = prepare_for_inference(copy.deepcopy(plain), "cpu", "float32")
+    state = fast.start(None)
+    pieces = [text[:, :2], *text[:, 2:].split(1, dim=1)]
+    close(torch.cat([fast.decode(piece, state) for piece in pieces], dim=1), plain(text))
+    assert len(calls) == 10 * 2
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@torch.inference_mode()
+def test_rows_of_other_ages_with_padding_between_their_tokens_go_on_as_in_pytorch(name, calls):
+    plain = built(MIXERS[name])
+    fast = prepare_for_inference(copy.deepcopy(plain), "cpu", "float32")
+    begin, keep = ids(3, 6), torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1], [1, 1, 1, 1, 1, 1]]).bool()
+    other, further, order = ids(1, 2), ids(4, 5), torch.tensor([3, 0, 2, 1])
+    outputs = []
+    for model in (fast, plain):
+        state, young = model.start(None), model.start(None)
+        model.decode(Tokens(begin, keep), state)
+        model.decode(other, young)
+        state.join(young)
+        state.select(order)
+        outputs.append(torch.cat([model.decode(token, state) for token in further.split(1, dim=1)], dim=1))
+    close(*outputs)
+    assert len(calls) == 5 * 2
+
+
+@torch.inference_mode()
+def test_the_kernel_steps_aside_for_tokens_that_are_taken_back_and_for_odd_widths(calls):
+    for model, rewinds in ((built(Mamba()), True), (built(Mamba(expand=1), dim=24), False)):
+        fast = prepare_for_inference(copy.deepcopy(model), "cpu", "float32")
+        text, state = ids(2, 6), fast.start(None)
+        if rewinds:
+            state.allow_rewind(2)
+        pieces = text.split([2, 1, 1, 1, 1], dim=1)
+        close(torch.cat([fast.decode(piece, state) for piece in pieces], dim=1), model(text))
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba 2"])
+@torch.inference_mode()
+def test_a_copy_of_a_packed_model_has_weights_of_its_own(name, calls):
+    text = ids(1, 5)
+    fast = prepare_for_inference(built(MIXERS[name]), "cpu", "float32")
+    found = []
+    for model in (fast, copy.deepcopy(fast)):
+        state = model.start(None)
+        found.append(torch.cat([model.decode(token, state) for token in text.split(1, dim=1)], dim=1))
+    assert torch.equal(*found) and len(calls) == 2 * 4 * 2
