@@ -54,6 +54,12 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_fr
           "high_freq_factor": 4.0, "original_max_position_embeddings": 16}  # fmt: skip
 GEMMA = {"head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 4, "bos_token_id": 2, "eos_token_id": 1,
          "pad_token_id": 0}  # fmt: skip
+LFM2 = {"pad_token_id": 0, "block_auto_adjust_ff_dim": False}
+XLSTM = {"vocab_size": 31, "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0,
+         "ffn_proj_factor": 0.7, "ffn_round_up_to_multiple_of": 5, "autocast_kernel_dtype": "float32",
+         "pad_token_id": 4, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+OTHER_XLSTM = {"hidden_size": 128, "num_hidden_layers": 3, "num_heads": 2, "qk_dim_factor": 0.5, "v_dim_factor": 0.5,
+               "gate_soft_cap": 4.0, "output_logit_soft_cap": 3.0, "norm_eps": 1e-4}  # fmt: skip
 
 MODELS: dict[str, tuple[Make, Make]] = {
     "Marian": (
@@ -109,6 +115,19 @@ MODELS: dict[str, tuple[Make, Make]] = {
     "Mixtral": (
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**ONE, num_local_experts=3)),
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
+    ),
+    "LFM2": (
+        lambda t: t.Lfm2ForCausalLM(t.Lfm2Config(**ONE | LFM2, layer_types=["conv", "full_attention"])),
+        lambda t: t.Lfm2ForCausalLM(
+            t.Lfm2Config(
+                **TWO | {"pad_token_id": 0, "tie_word_embeddings": False, "intermediate_size": 33},
+                full_attn_idxs=[1], conv_L_cache=4, conv_bias=True, block_multiple_of=7,
+            )
+        ),
+    ),
+    "xLSTM": (
+        lambda t: t.xLSTMForCausalLM(t.xLSTMConfig(**XLSTM)),
+        lambda t: t.xLSTMForCausalLM(t.xLSTMConfig(**XLSTM | OTHER_XLSTM)),
     ),
 }
 BERT = {

@@ -16,9 +16,14 @@ import pytest
 import torch
 
 from dragoman.model.attention import AttentionConfig
+from dragoman.model.feature_maps import FavorFeatures
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.linear_attention import LinearAttention
+from dragoman.model.linformer import Linformer
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
@@ -67,7 +72,7 @@ class Variant:
     def instead(self, number: int, attention: AttentionConfig) -> Any:
         """The mixer of a block, which sees both ways where the attention would, if it can."""
         found: Any = self.mixers.get(number)
-        if found is None:
+        if found is None or (attention.visibility != Full() and isinstance(found, Linformer)):
             return attention
         return dataclasses.replace(found, causal=attention.visibility != Full()) if hasattr(found, "causal") else found
 
@@ -159,6 +164,26 @@ VARIANTS: dict[str, Variant] = {
         mixer={"position": T5Bias(buckets=8, reach=8, bidirectional=False), "visibility": Causal(window=3)},
         model={"position": Learned(length=24)},
     ),
+    "linear attention": Variant(
+        mixers={0: LinearAttention(heads=4), 1: LinearAttention(heads=2, head_dim=6, position=Rotary(), bias=True)}
+    ),
+    "performer": Variant(
+        mixers={0: LinearAttention(heads=4, features=FavorFeatures(), position=Rotary())},
+        mixer={"position": Rotary()},
+    ),
+    "performer, few features": Variant(
+        mixers={i: LinearAttention(heads=4, features=FavorFeatures(features=5)) for i in range(2)},
+        model={"position": Sinusoidal()},
+    ),
+    "gated delta net": Variant(
+        mixers={0: GatedDeltaNet(heads=4), 1: GatedDeltaNet(heads=4, key_heads=2, key_dim=5, value_dim=7, kernel=2)}
+    ),
+    "gated delta net, attention": Variant(mixers={0: GatedDeltaNet(heads=4)}, mixer={"position": Rotary()}),
+    "mlstm": Variant(mixers={0: Mlstm(heads=4), 1: Mlstm(heads=2, key_dim=5, value_dim=7, gate_cap=None)}),
+    "mlstm, attention": Variant(mixers={0: Mlstm(heads=4)}, mixer={"visibility": Causal(window=3)}),
+    "linformer": Variant(
+        mixers={0: Linformer(heads=4, length=20, rank=4), 1: Linformer(heads=2, length=24, rank=3, shared=False)}
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -210,6 +235,8 @@ PARTS: dict[str, dict[str, Variant]] = {
         "attention": Variant(),
         "convolution": Variant(mixers={0: ShortConvolution(), 1: ShortConvolution()}),
         "hybrid": Variant(mixers={0: ShortConvolution(kernel=5)}),
+        "linear": Variant(mixers={0: LinearAttention(heads=4), 1: GatedDeltaNet(heads=4)}),
+        "xlstm": Variant(mixers={i: Mlstm(heads=4) for i in range(2)}),
     },
     "visibility": {
         "all": Variant(),
@@ -301,6 +328,8 @@ ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
+LINEAR = ("linear attention", "performer", "gated delta net", "gated delta net, attention", "mlstm", "mlstm, attention")
+ALONE += [(name, "decoder-only") for name in LINEAR]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

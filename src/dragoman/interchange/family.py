@@ -203,6 +203,8 @@ class Family:
     shape: Shape = "decoder"
     tables: Callable[[Any], frozenset[str]] = lambda cfg: TABLES
     """Returns our tensors with a row for each entry of the vocabulary; none where there is no vocabulary."""
+    mixers: tuple[type, ...] = (AttentionConfig,)
+    """Kinds of mixers that its layers may have."""
 
 
 # ---- can a family express a configuration? ----------------------------------------------------------
@@ -216,8 +218,8 @@ def obstacle(family: Family, cfg: TransformerConfig | EncoderConfig) -> tuple[st
     Return None if the family expresses all of ``cfg``.
     """
     for path, mixer in mixers(cfg):
-        if not isinstance(mixer, AttentionConfig):  # every description writes heads and positions
-            return path, kind_of(type(mixer)), "attention"
+        if not isinstance(mixer, family.mixers):
+            return path, kind_of(type(mixer)), " or ".join(map(kind_of, family.mixers))
     try:
         again = family.config(HubConfig(family.describe(cfg)))
     except ConfigError as error:

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": _BERT,
     "xlm-roberta": _BERT,
+    "lfm2": {"norm_eps": 1e-5, "num_key_value_heads": 8, "conv_L_cache": 3, "tie_word_embeddings": True},
     "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }  # fmt: skip
 """Values of missing fields, by model_type. Sizes have no default: they must be given."""

@@ -23,6 +23,7 @@ from dragoman.model.heads import (
 from dragoman.model.inputs import PatchInput, TokenInput
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
@@ -38,6 +39,7 @@ from dragoman.model.positions.rotary import (
     Yarn,
 )
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
@@ -59,4 +61,5 @@ ONNX: Whitelist = {
     part: _with_every_field(part) for part in (*_MODELS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
 """Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
-HUGGINGFACE: Whitelist = {**ONNX, Mixture: _with_every_field(Mixture)}
+_MIXERS = (ShortConvolution, Mlstm)
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}

@@ -6,6 +6,7 @@ from dragoman.interchange.families import (
     gemma2,
     gemma3,
     gpt2,
+    lfm2,
     llama,
     marian,
     mistral,
@@ -15,6 +16,7 @@ from dragoman.interchange.families import (
     roberta,
     t5,
     vit,
+    xlstm,
 )
 from dragoman.interchange.family import Family
 
@@ -33,5 +35,7 @@ FAMILIES: tuple[Family, ...] = (
     bert.FAMILY,
     roberta.FAMILY,
     vit.FAMILY,
+    lfm2.FAMILY,
+    xlstm.FAMILY,
 )
 """Families, in the order in which an export tries them."""
