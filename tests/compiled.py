@@ -31,11 +31,15 @@ from dragoman.model import heads
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
+from dragoman.model.feature_maps import FavorFeatures
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.linear import multiply_by
+from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.lora import Lora
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.rotary import Rotary
@@ -71,6 +75,17 @@ def writer() -> nn.Module:
     model = TransformerConfig(vocab=V, dim=D, decoder=modern).build()
     multiply_by(model, "onednn")
     return model
+
+
+def linear_writer() -> nn.Module:
+    mixers = (
+        LinearAttention(heads=2, position=Rotary()),
+        LinearAttention(heads=2, features=FavorFeatures(redraw=True)),
+        GatedDeltaNet(heads=2),
+        Mlstm(heads=2),
+    )
+    blocks = tuple(BlockConfig(mixer=mixer, mlp=Gated(hidden=8), norm=RmsNorm()) for mixer in mixers)
+    return TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=len(blocks), pattern=blocks)).build()
 
 
 def encoder(head: Any, inputs: Any = None) -> EncoderConfig:
@@ -112,6 +127,7 @@ def labels(rows: int) -> Tensor:
 CASES: dict[str, tuple[Any, Any, Any]] = {
     "translation, R-Drop, adapters": (tasks.TranslationTask(r_drop=2.0), adapted, pairs),
     "language modelling": (tasks.LanguageModellingTask(), writer, text),
+    "language modelling, linear mixers": (tasks.LanguageModellingTask(), linear_writer, text),
     "masked language modelling": (
         tasks.MaskedLanguageModellingTask(),
         lambda: encoder(heads.MaskedLanguageHead()).build(),

@@ -23,6 +23,7 @@ from dragoman.train.run import resume, start
 TASKS = [
     "translation, R-Drop, adapters",
     "language modelling",
+    "language modelling, linear mixers",
     "masked language modelling",
     "tagging",
     "question answering",

@@ -1,28 +1,25 @@
 """Mixers with a state of fixed size as parts of runs: they learn, stop and go on, translate, generate, verify."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_run import BLOCK, MODEL, outcome, write_pairs
+from tiny_run import MODEL, outcome, write_pairs
 from tiny_run import config as translation
+from torch.utils.flop_counter import FlopCounterMode
 
 from dragoman.cli import main
-from dragoman.config import from_dict, override, to_dict
+from dragoman.config import from_dict, to_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.translator import Translator
-from dragoman.errors import ConfigError, DataError
 from dragoman.model.interface import Tokens
-from dragoman.model.linformer import Linformer
 from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.events import Finished
 from dragoman.train.run import resume, start
-from dragoman.train.utilisation import per_position
 
 MIXERS = {
     "linear attention": {"kind": "linear_attention", "heads": 2, "position": "rotary"},
@@ -100,9 +97,16 @@ def test_an_export_refuses_it_in_one_line(translator, folder, to, capsys):
     assert not (folder / to).exists()
 
 
-def test_the_operations_of_a_step_are_counted_from_shapes(translator):
-    _, cfg = translator
-    assert cfg.model is not None
+@pytest.mark.parametrize("mixer", [*MIXERS, "linformer"])
+def test_the_operations_of_a_step_are_counted_from_shapes(mixer):
+    model = from_dict(TransformerConfig, towers(MIXERS.get(mixer, LINFORMER)) | {"vocab": 20})
+    counts = []
+    for length in (32, 64):
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            ids = torch.ones(2, length if mixer != "linformer" else 32).long()
+            model.build()(Tokens(ids), Tokens(ids)).sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] > 0 and (counts[0] < counts[1] or mixer == "linformer")
 
 
 # ---- language models ------------------------------------------------------------------------------------

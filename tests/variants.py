@@ -22,6 +22,7 @@ from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
 from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.linformer import Linformer
 from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
@@ -29,7 +30,6 @@ from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenter
 from dragoman.model.positions.position import Alibi, Learned, Shaw, Sinusoidal, T5Bias
 from dragoman.model.positions.rotary import DynamicNtkScaling, LinearScaling, Llama3Scaling, NtkScaling, Rotary, Yarn
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
-from dragoman.model.mixer import MixerConfig
 from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import Transformer, TransformerConfig

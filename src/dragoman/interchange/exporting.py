@@ -19,7 +19,7 @@ from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.checking import check_huggingface, check_tokenizer, checker_missing
 from dragoman.interchange.families import FAMILIES
-from dragoman.interchange.family import Family, alike, obstacle, shape_of
+from dragoman.interchange.family import Family, alike, has_mixers, obstacle, shape_of
 from dragoman.interchange.fields import settings_of
 from dragoman.interchange.files import read_json, write_json
 from dragoman.interchange.importing import (
@@ -141,7 +141,7 @@ def choose_family(cfg: Expressible, run: RunDirectory) -> Family:
         if hindrance is None:
             return family
         found.append((family, hindrance))
-    family, (path, ours, theirs) = max(found, key=lambda f: f[1][0].count("."))
+    family, (path, ours, theirs) = max(found, key=lambda f: (has_mixers(f[0], cfg), f[1][0].count(".")))
     raise ConfigError(
         f"{path}: {ours} cannot be expressed in a Hugging Face layout; the nearest, {family.name}, has {theirs} there. "
         f"Layouts: {', '.join(known.name for known in FAMILIES)}"

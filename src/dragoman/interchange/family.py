@@ -240,6 +240,11 @@ def mixers(cfg: TransformerConfig | EncoderConfig) -> Iterator[tuple[str, Mixer]
             yield f"model.{name}.pattern.{i}.mixer", block.mixer
 
 
+def has_mixers(family: Family, cfg: TransformerConfig | EncoderConfig) -> bool:
+    """Return whether a family has layers for every mixer of a model."""
+    return all(isinstance(mixer, family.mixers) for _, mixer in mixers(cfg))
+
+
 def alike(a: TransformerConfig | EncoderConfig, b: TransformerConfig | EncoderConfig) -> bool:
     """Return whether models of these configurations compute the same, except for the size of the vocabulary."""
     return _plain(a, a.dim) == _plain(b, b.dim)

@@ -71,7 +71,7 @@ class Neighbours(NamedTuple):
             return F.pad(x[:, max(0, first) : x.shape[1] - max(0, by)], (0, 0, max(0, -first), ahead))[:, : self.newest]
         wanted = self.rank - by
         column = self.column.gather(1, wanted.clamp(0, x.shape[1] - 1).expand(len(self.column), -1))
-        found = torch.take_along_dim(x, column[..., None], dim=1)
+        found = x.gather(1, column[..., None].expand(len(x), -1, x.shape[2]))
         return found.masked_fill(~self.is_neighbour(column, by)[..., None], 0)
 
     def is_neighbour(self, column: Int[Tensor, "B T"], by: int) -> Bool[Tensor, "B T"]:

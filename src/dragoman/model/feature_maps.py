@@ -104,8 +104,8 @@ class FavorMap(FeatureMap):
 
 def log_features(x: Float[Tensor, "*B C"], projection: Float[Tensor, "M C"]) -> Float[Tensor, "*B M"]:
     """Return log phi(x), for which the expectation of phi(q).phi(k) is exp(q.k / sqrt(C))."""
-    (M, C), x = projection.shape, x * x.shape[-1] ** -0.25
-    return x @ projection.to(x.dtype).T - 0.5 * (x.square().sum(-1, keepdim=True) + math.log(M))
+    x = x * x.shape[-1] ** -0.25
+    return x @ projection.to(x.dtype).T - 0.5 * (x.square().sum(-1, keepdim=True) + math.log(len(projection)))
 
 
 def draw_orthogonal(like: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:

@@ -124,9 +124,7 @@ class LinearAttentionLayer(MixerLayer):
         self, x: Float[Tensor, "B T D"], context: LinearAttentionContext, state: SummaryState
     ) -> Float[Tensor, "B T D"]:
         projected = self.v(x)
-        q, k, v = (
-            y.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for y in widen(self.q(x), self.k(x), projected)
-        )
+        q, k, v = (y.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for y in widen(self.q(x), self.k(x), projected))
         with full_precision(x):
             found = self.features(q, k, context.position_effect)
             real, starts = context.recurrence.real, context.recurrence.starts

@@ -105,9 +105,7 @@ class LinformerLayer(MixerLayer):
         begins = new.segment[:, 1:] != new.segment[:, :-1]
         return LinformerContext(new.pos.clamp(min=0), new.keep, F.pad(begins.cumsum(dim=1), (1, 0)))
 
-    def forward(
-        self, x: Float[Tensor, "B T D"], context: LinformerContext, state: Stateless
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], context: LinformerContext, state: Stateless) -> Float[Tensor, "B T D"]:
         self.check_length(context.pos)
         q, k, v = self.q(x), self.k(x), self.v(x)
         if context.real is not None:

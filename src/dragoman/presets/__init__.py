@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dragoman.presets import encoders, language, pretraining, readers, small, text_to_text, translation
+from dragoman.presets import encoders, language, linear, pretraining, readers, small, text_to_text, translation
 from dragoman.presets.plain import Plain
 from dragoman.presets.translation import rewritten2026, vaswani2017
 
@@ -22,6 +22,11 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "lm-small-2019": small.lm_small_2019,
     "lm-tiny": small.lm_tiny,
     "lm-tiny-2019": small.lm_tiny_2019,
+    "linear-small": linear.linear_small,
+    "performer-small": linear.performer_small,
+    "gated-deltanet-small": linear.gated_deltanet_small,
+    "deltanet-hybrid-small": linear.deltanet_hybrid_small,
+    "mlstm-small": linear.mlstm_small,
     # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
@@ -47,6 +52,8 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mixtral-8x7b": language.mixtral_8x7b,
     "gemma-2-2b": language.gemma_2_2b,
     "gemma-3-1b": language.gemma_3_1b,
+    "lfm2-350m": linear.lfm2_350m,
+    "lfm2-1.2b": linear.lfm2_1_2b,
     # text to text
     "t5-small": text_to_text.t5_small,
     "t5-1.1-small": text_to_text.t5_1_1_small,

@@ -3,7 +3,6 @@
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.families import llama
 from dragoman.interchange.family import Family, HubConfig
 from dragoman.interchange.names import NameTable
 from dragoman.model.mlp import Gated
