@@ -79,10 +79,10 @@ def writer() -> nn.Module:
 
 def linear_writer() -> nn.Module:
     mixers = (
+        Mlstm(heads=2),
         LinearAttention(heads=2, position=Rotary()),
         LinearAttention(heads=2, features=FavorFeatures(redraw=True)),
         GatedDeltaNet(heads=2),
-        Mlstm(heads=2),
     )
     blocks = tuple(BlockConfig(mixer=mixer, mlp=Gated(hidden=8), norm=RmsNorm()) for mixer in mixers)
     return TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=len(blocks), pattern=blocks)).build()

@@ -34,7 +34,7 @@ from dragoman.model.positions.tokens import Positions
 from dragoman.model.short_convolution import ShortConvolution
 
 Mixer = Annotated[
-    AttentionConfig | ShortConvolution | (LinearAttention | GatedDeltaNet | Mlstm | Linformer),
+    AttentionConfig | ShortConvolution | LinearAttention | GatedDeltaNet | Mlstm | Linformer,
     OneOf(usual="attention"),
 ]
 """Layer through which tokens exchange information: see mixer.py."""
