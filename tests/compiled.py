@@ -77,13 +77,7 @@ def writer() -> nn.Module:
     return model
 
 
-def linear_writer() -> nn.Module:
-    mixers = (
-        Mlstm(heads=2),
-        LinearAttention(heads=2, position=Rotary()),
-        LinearAttention(heads=2, features=FavorFeatures(redraw=True)),
-        GatedDeltaNet(heads=2),
-    )
+def linear_writer(*mixers: Any) -> nn.Module:
     blocks = tuple(BlockConfig(mixer=mixer, mlp=Gated(hidden=8), norm=RmsNorm()) for mixer in mixers)
     return TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=len(blocks), pattern=blocks)).build()
 
@@ -127,7 +121,16 @@ def labels(rows: int) -> Tensor:
 CASES: dict[str, tuple[Any, Any, Any]] = {
     "translation, R-Drop, adapters": (tasks.TranslationTask(r_drop=2.0), adapted, pairs),
     "language modelling": (tasks.LanguageModellingTask(), writer, text),
-    "language modelling, linear mixers": (tasks.LanguageModellingTask(), linear_writer, text),
+    "language modelling, linear attention": (
+        tasks.LanguageModellingTask(),
+        lambda: linear_writer(LinearAttention(heads=2, position=Rotary()), GatedDeltaNet(heads=2)),
+        text,
+    ),
+    "language modelling, exponential gates": (
+        tasks.LanguageModellingTask(),
+        lambda: linear_writer(LinearAttention(heads=2, features=FavorFeatures(redraw=True)), Mlstm(heads=2)),
+        text,
+    ),
     "masked language modelling": (
         tasks.MaskedLanguageModellingTask(),
         lambda: encoder(heads.MaskedLanguageHead()).build(),

@@ -23,7 +23,8 @@ from dragoman.train.run import resume, start
 TASKS = [
     "translation, R-Drop, adapters",
     "language modelling",
-    "language modelling, linear mixers",
+    "language modelling, linear attention",
+    "language modelling, exponential gates",
     "masked language modelling",
     "tagging",
     "question answering",
