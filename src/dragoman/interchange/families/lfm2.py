@@ -84,9 +84,11 @@ def kinds(given: HubConfig) -> list[str]:
     if listed is None:
         attending = given.get("full_attn_idxs", list(range(depth)))
         listed = ["full_attention" if i in attending else "conv" for i in range(depth)]
-    if not isinstance(listed, list) or (strange := next((x for x in listed if x not in KINDS), None)) is not None:
-        named = listed if not isinstance(listed, list) else strange
-        raise ConfigError(f"{given.where}: layer_types: {named!r} is not supported here, only {' and '.join(KINDS)}")
+    strange = [kind for kind in listed if kind not in KINDS] if isinstance(listed, list) else [listed]
+    if strange:
+        raise ConfigError(
+            f"{given.where}: layer_types: {strange[0]!r} is not supported here, only {' or '.join(KINDS)}"
+        )
     if len(listed) != depth:
         raise ConfigError(f"{given.where}: layer_types: {len(listed)} of them for {depth} layers")
     return listed

@@ -70,7 +70,9 @@ def decayed_recurrence(
         for first in range(0, q.shape[2], SPAN):
             here = slice(first, first + SPAN)
             output, state = _span(
-                *(x[:, :, here] for x in (q, k, v)),
+                q[:, :, here],
+                k[:, :, here],
+                v[:, :, here],
                 None if log_decay is None else log_decay[:, :, here],
                 None if starts is None else starts[:, here],
                 state,
