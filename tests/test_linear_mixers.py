@@ -7,6 +7,7 @@ import torch
 from tiny_run import MODEL, outcome, write_pairs
 from tiny_run import config as translation
 from torch.utils.flop_counter import FlopCounterMode
+from variants import assert_equal, build, ids
 
 from dragoman.cli import main
 from dragoman.config import from_dict, to_dict
@@ -28,20 +29,22 @@ MIXERS = {
     "mlstm": {"kind": "mlstm", "heads": 2},
 }
 LINFORMER = {"kind": "linformer", "heads": 2, "length": 40, "rank": 4}
-every_mixer = pytest.mark.parametrize("mixer", MIXERS)
 
 
-def towers(mixer: dict, decoder_only: bool = False) -> dict:
-    """The mixer in the first block of each tower, attention in the second; Linformer in the encoder's alone."""
-    found = dict(MODEL) | {"encoder": None} if decoder_only else dict(MODEL)
-    for name in ("encoder", "decoder"):
-        if tower := found.get(name):
-            (block,) = tower["pattern"]
-            block = {key: value for key, value in block.items() if not (decoder_only and key == "cross")}
-            one = mixer | ({"causal": name == "decoder"} if mixer["kind"] == "linear_attention" else {})
-            first = block if mixer["kind"] == "linformer" and name == "decoder" else block | {"mixer": one}
-            found[name] = tower | {"depth": 2, "pattern": [first, block]}
-    return found
+def tower(name: str, *mixers: dict, cross: bool = True) -> dict:
+    """A tower with these mixers in turn, and attention last."""
+    (block,) = MODEL[name]["pattern"]
+    block = {key: value for key, value in block.items() if cross or key != "cross"}
+    full = {"causal": False} if name == "encoder" else {}
+    pattern = [block | {"mixer": mixer | (full if mixer["kind"] == "linear_attention" else {})} for mixer in mixers]
+    return MODEL[name] | {"depth": len(mixers) + 1, "pattern": [*pattern, block]}
+
+
+TRANSLATOR = MODEL | {
+    "encoder": tower("encoder", *MIXERS.values(), LINFORMER),
+    "decoder": tower("decoder", *MIXERS.values()),
+}
+"""All mixers, one after another: runs of each would take minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +52,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture(scope="module", params=[*MIXERS, "linformer"])
-def translator(request, folder):
+@pytest.fixture(scope="module")
+def translator(folder):
     cfg = translation(write_pairs(folder / "pairs.tsv"))
-    mixer = MIXERS.get(request.param, LINFORMER)
-    cfg = recipe.load(to_dict(cfg) | {"model": towers(mixer)})
-    run = folder / request.param.replace(" ", "-")
-    list(start(cfg, run).events())
-    return run, cfg
+    cfg = recipe.load(to_dict(cfg) | {"model": TRANSLATOR})
+    list(start(cfg, folder / "translator").events())
+    return folder / "translator", cfg
 
 
 def test_a_translator_learns_stops_and_goes_on_to_the_bit(translator, tmp_path):
@@ -93,27 +94,27 @@ def test_commands_take_it(translator, folder, command, capsys):
 def test_an_export_refuses_it_in_one_line(translator, folder, to, capsys):
     assert main(["export", str(translator[0]), "--to", to, "-o", str(folder / to)]) == 2
     told = capsys.readouterr().err
-    assert "pattern.0.mixer" in told and len(told.strip().splitlines()) == 1
+    assert "pattern.0.mixer" in told and "linear_attention" in told and len(told.strip().splitlines()) == 1
     assert not (folder / to).exists()
 
 
 @pytest.mark.parametrize("mixer", [*MIXERS, "linformer"])
 def test_the_operations_of_a_step_are_counted_from_shapes(mixer):
-    model = from_dict(TransformerConfig, towers(MIXERS.get(mixer, LINFORMER)) | {"vocab": 20})
+    one = tower("encoder", MIXERS.get(mixer, LINFORMER | {"length": 64}))
     counts = []
     for length in (32, 64):
         with torch.device("meta"), FlopCounterMode(display=False) as counter:
-            ids = torch.ones(2, length if mixer != "linformer" else 32).long()
-            model.build()(Tokens(ids), Tokens(ids)).sum().backward()
+            model = from_dict(TransformerConfig, MODEL | {"vocab": 20, "encoder": one}).build()
+            model.encode(Tokens(torch.ones(2, length).long())).x.sum().backward()
         counts.append(counter.get_total_flops())
-    assert counts[0] > 0 and (counts[0] < counts[1] or mixer == "linformer")
+    assert 0 < counts[0] < counts[1]
 
 
 # ---- language models ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=MIXERS)
-def writer(request, folder):
+@pytest.fixture(scope="module")
+def writer(folder):
     texts = [f"the {word} house sees {word} {i}\n\n" for i, word in enumerate(["red", "big"] * 40)]
     (folder / "text.txt").write_text("".join(texts))
     cfg = recipe.load(
@@ -121,7 +122,7 @@ def writer(request, folder):
             "task": {"kind": "language_modelling", "context": 24},
             "data": {"kind": "texts", "files": [str(folder / "text.txt")], "documents": "blank_lines"},
             "tokenizer": "characters",
-            "model": towers(MIXERS[request.param], decoder_only=True),
+            "model": MODEL | {"encoder": None, "decoder": tower("decoder", *MIXERS.values(), cross=False)},
             "train": {
                 "budget": {"kind": "steps", "steps": 4},
                 "batch_tokens": 200,
@@ -129,10 +130,9 @@ def writer(request, folder):
             },
         }
     )
-    run = folder / f"writer-{request.param.replace(' ', '-')}"
-    *_, end = start(cfg, run).events()
+    *_, end = start(cfg, folder / "writer").events()
     assert isinstance(end, Finished)
-    return run
+    return folder / "writer"
 
 
 def test_a_language_model_learns_from_packed_documents_and_continues_them(writer, capsys):
@@ -155,3 +155,50 @@ def test_adapters_learn_in_it(writer, folder, tmp_path):
     *_, end = start(recipe.load(cfg), tmp_path / "adapted").events()
     assert isinstance(end, Finished) and end.complete
     assert main(["verify", str(tmp_path / "adapted"), "--sentences", "2", "--beam", "2"]) == 0
+
+
+# ---- states ---------------------------------------------------------------------------------------------
+
+STATES = ["linear attention", "performer", "gated delta net", "gated delta net, attention", "mlstm", "mlstm, attention"]
+
+
+@pytest.mark.parametrize("variant", STATES)
+@torch.no_grad()
+def test_tokens_taken_back_were_never_read(variant):
+    model, text = build(variant, "decoder-only"), ids(2, 11)
+    state = model.start(None)
+    state.allow_rewind(4)
+    model.decode(text[:, :5], state)
+    model.decode(ids(2, 3), state)
+    state.rewind(3)
+    got = model.decode(text[:, 5:9], state)
+    state.rewind(2)
+    got = torch.cat([got[:, :2], model.decode(text[:, 7:], state)], dim=1)
+    assert_equal(got, model(text)[:, 5:])
+
+
+@pytest.mark.parametrize("variant", STATES)
+@torch.no_grad()
+def test_rows_are_chosen_and_joined_with_their_past(variant):
+    model = build(variant, "decoder-only")
+    old, young, new = ids(1, 8), ids(2, 3), ids(4, 5)
+    first, second = model.start(None), model.start(None)
+    model.decode(old, first)
+    model.decode(young, second)
+    first.join(second)
+    first.select(torch.tensor([2, 0, 1]))
+    got = torch.cat([model.decode(token, first) for token in new[:3].split(1, dim=1)], dim=1)
+    for row, past in enumerate((young[1:], old, young[:1])):
+        alone = model(torch.cat([past, new[row : row + 1]], dim=1))
+        assert_equal(got[row : row + 1], alone[:, past.shape[1] :])
+
+
+@pytest.mark.parametrize("variant", ["linear attention", "performer", "gated delta net", "mlstm"])
+@torch.no_grad()
+def test_a_state_is_as_large_after_many_tokens_as_after_a_few(variant):
+    model, sizes = build(variant, "decoder-only"), []
+    state = model.start(None)
+    for token in ids(2, 40).split(1, dim=1):
+        model.decode(token, state)
+        sizes.append(sum(layer.nbytes for layer in state.tower.layers))
+    assert len(set(sizes[5:])) == 1
