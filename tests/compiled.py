@@ -32,13 +32,17 @@ from dragoman.model.attention import AttentionConfig
 from dragoman.model.bidirectional import Bidirectional
 from dragoman.model.contrastive import TwoTowersConfig
 from dragoman.model.encoder import EncoderConfig
+from dragoman.model.feature_maps import FavorFeatures
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
 from dragoman.model.linear import multiply_by
+from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.lora import Lora
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
 from dragoman.model.positions.position import NoPosition
 from dragoman.model.positions.rotary import Rotary
@@ -88,6 +92,11 @@ def both_directions() -> nn.Module:
     return EncoderConfig(dim=D, inputs=TokenInput(vocab=V), tower=tower, head=heads.TaggingHead(classes=3)).build()
 
 
+def linear_writer(*mixers: Any) -> nn.Module:
+    blocks = tuple(BlockConfig(mixer=mixer, mlp=Gated(hidden=8), norm=RmsNorm()) for mixer in mixers)
+    return TransformerConfig(vocab=V, dim=D, decoder=TowerConfig(depth=len(blocks), pattern=blocks)).build()
+
+
 def encoder(head: Any, inputs: Any = None) -> EncoderConfig:
     return EncoderConfig(dim=D, inputs=inputs or TokenInput(vocab=V), tower=tower(dropout=0.0), head=head)
 
@@ -132,6 +141,16 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
         tasks.TaggingTask(),
         both_directions,
         lambda rows, length, _: TaggedBatch(ids(rows, length), torch.randint(-1, 3, (rows, length))),
+    ),
+    "language modelling, linear attention": (
+        tasks.LanguageModellingTask(),
+        lambda: linear_writer(LinearAttention(heads=2, position=Rotary()), GatedDeltaNet(heads=2)),
+        text,
+    ),
+    "language modelling, exponential gates": (
+        tasks.LanguageModellingTask(),
+        lambda: linear_writer(LinearAttention(heads=2, features=FavorFeatures(redraw=True)), Mlstm(heads=2)),
+        text,
     ),
     "masked language modelling": (
         tasks.MaskedLanguageModellingTask(),

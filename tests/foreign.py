@@ -58,6 +58,12 @@ OTHER_MAMBA = MAMBA | {"hidden_size": 20, "num_hidden_layers": 3, "state_size": 
                        "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}  # fmt: skip
 GEMMA = {"head_dim": 6, "query_pre_attn_scalar": 10, "sliding_window": 4, "bos_token_id": 2, "eos_token_id": 1,
          "pad_token_id": 0}  # fmt: skip
+LFM2 = {"pad_token_id": 0, "block_auto_adjust_ff_dim": False}
+XLSTM = {"vocab_size": 31, "hidden_size": 64, "num_hidden_layers": 2, "num_heads": 4, "qk_dim_factor": 1.0,
+         "ffn_proj_factor": 0.7, "ffn_round_up_to_multiple_of": 5, "autocast_kernel_dtype": "float32",
+         "pad_token_id": 4, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+OTHER_XLSTM = {"hidden_size": 32, "num_hidden_layers": 1, "num_heads": 2, "qk_dim_factor": 2.0, "v_dim_factor": 2.0,
+               "gate_soft_cap": 4.0, "output_logit_soft_cap": 3.0, "norm_eps": 1e-4}  # fmt: skip
 
 MODELS: dict[str, tuple[Make, Make]] = {
     "Marian": (
@@ -129,6 +135,22 @@ MODELS: dict[str, tuple[Make, Make]] = {
     "Mixtral": (
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**ONE, num_local_experts=3)),
         lambda t: t.MixtralForCausalLM(t.MixtralConfig(**TWO, num_local_experts=4, num_experts_per_tok=3)),
+    ),
+    "LFM2": (
+        lambda t: t.Lfm2ForCausalLM(t.Lfm2Config(**ONE | LFM2, layer_types=["conv", "full_attention"])),
+        lambda t: t.Lfm2ForCausalLM(
+            t.Lfm2Config(
+                **TWO | {"pad_token_id": 0, "tie_word_embeddings": False, "intermediate_size": 33},
+                full_attn_idxs=[1],
+                conv_L_cache=4,
+                conv_bias=True,
+                block_multiple_of=7,
+            )
+        ),
+    ),
+    "xLSTM": (
+        lambda t: t.xLSTMForCausalLM(t.xLSTMConfig(**XLSTM)),
+        lambda t: t.xLSTMForCausalLM(t.xLSTMConfig(**XLSTM | OTHER_XLSTM)),
     ),
 }
 BERT = {
@@ -379,10 +401,11 @@ def said_by_them(pair: Pair, prompt: Tensor, beams: int) -> list[int] | None:
     """What `generate` says, the end left out; None where it ran out of tokens before any end."""
     pad = pair.vocabulary.eos if pair.vocabulary.pad is None else pair.vocabulary.pad
     suppressed = [i for i in (pair.vocabulary.pad, pair.vocabulary.bos) if i is not None]
+    cached = pair.name != "xLSTM" or beams == 1  # its cache cannot be reordered there
     out = pair.theirs.generate(
         input_ids=prompt[None], attention_mask=torch.ones(1, len(prompt), dtype=torch.long), do_sample=False,
         num_beams=beams, max_new_tokens=LONGEST, suppress_tokens=suppressed or None, length_penalty=1.0,
-        early_stopping=False, pad_token_id=pad,
+        early_stopping=False, pad_token_id=pad, use_cache=cached,
     )[0].tolist()  # fmt: skip
     said = out[1:] if pair.translates else out[len(prompt) :]
     return said[: said.index(pair.vocabulary.eos)] if pair.vocabulary.eos in said else None

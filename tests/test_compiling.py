@@ -25,6 +25,8 @@ TASKS = [
     "language modelling",
     "state spaces",
     "state spaces in both directions",
+    "language modelling, linear attention",
+    "language modelling, exponential gates",
     "masked language modelling",
     "tagging",
     "question answering",

@@ -150,7 +150,7 @@ def test_in_bfloat16_it_learns_nearly_the_same(features, causal):
 def test_the_state_does_not_grow_with_the_text():
     layer, _ = made("elu", True)
     state, sizes = layer.new_state(DEFAULT), []
-    for t in range(5):
+    for _ in range(5):
         positions = positions_of(Tokens(torch.ones(1, 1).long()))
         layer(torch.randn(1, 1, D, dtype=torch.float64), context_of(layer, positions), state)
         sizes.append(state.nbytes)

@@ -115,6 +115,20 @@ PUBLISHED = {  # what config.json says of each, where it differs from the defaul
             "intermediate_size": 6912,
         },
     ),
+    "lfm2-350m": (
+        "Lfm2ForCausalLM",
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 6656,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 16,
+            "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        },
+    ),
+    "lfm2-1.2b": (
+        "Lfm2ForCausalLM",
+        {"hidden_size": 2048, "num_hidden_layers": 16, "full_attn_idxs": [2, 5, 8, 10, 12, 14]},
+    ),
     "t5-small": ("T5ForConditionalGeneration", {}),
     "t5-1.1-small": (
         "T5ForConditionalGeneration",
@@ -253,3 +267,15 @@ def test_small_language_models_of_both_ages_have_as_many_parameters(name, vocab)
             for preset in (name, f"{name}-2019")
         )
     assert 0.99 < of_now / of_2019 <= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["linear-small", "performer-small", "gated-deltanet-small", "deltanet-hybrid-small", "mlstm-small"]
+)
+def test_linear_models_have_about_as_many_parameters_as_lm_small(name):
+    assert parameters(name) == pytest.approx(parameters("lm-small"), rel=0.02)
+
+
+@pytest.mark.parametrize("name, published", [("lfm2-350m", 354_483_968), ("lfm2-1.2b", 1_170_340_608)])
+def test_lfm2_has_the_parameters_that_its_makers_state(name, published):
+    assert parameters(name) == published

@@ -18,13 +18,18 @@ import torch
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.bidirectional import Bidirectional, RecurrentMixer
 from dragoman.model.big_bird import BigBird
+from dragoman.model.feature_maps import FavorFeatures
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Gpt2Init, InverseSqrtWidth, Xavier
+from dragoman.model.linear_attention import LinearAttention
+from dragoman.model.linformer import Linformer
 from dragoman.model.longformer import Longformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.position import Alibi, Learned, NoPosition, Shaw, Sinusoidal, T5Bias
@@ -74,7 +79,7 @@ class Variant:
     def instead(self, number: int, attention: AttentionConfig) -> Any:
         """The mixer of a block, which sees both ways where the attention would."""
         found: Any = self.mixers.get(number)
-        if found is None:
+        if found is None or (attention.visibility != Full() and isinstance(found, Linformer)):
             return attention
         if isinstance(found, get_args(get_args(RecurrentMixer)[0])) and attention.visibility == Full():
             return Bidirectional(mixer=found)
@@ -209,6 +214,26 @@ VARIANTS: dict[str, Variant] = {
             1: Reformer(heads=2, buckets=2, rounds=1, chunk=3, bias=True, position=NoPosition(), seed=5),
         }
     ),
+    "linear attention": Variant(
+        mixers={0: LinearAttention(heads=4), 1: LinearAttention(heads=2, head_dim=6, position=Rotary(), bias=True)}
+    ),
+    "performer": Variant(
+        mixers={0: LinearAttention(heads=4, features=FavorFeatures(), position=Rotary())},
+        mixer={"position": Rotary()},
+    ),
+    "performer, few features": Variant(
+        mixers={i: LinearAttention(heads=4, features=FavorFeatures(features=5)) for i in range(2)},
+        model={"position": Sinusoidal()},
+    ),
+    "gated delta net": Variant(
+        mixers={0: GatedDeltaNet(heads=4), 1: GatedDeltaNet(heads=4, key_heads=2, key_dim=5, value_dim=7, kernel=2)}
+    ),
+    "gated delta net, attention": Variant(mixers={0: GatedDeltaNet(heads=4)}, mixer={"position": Rotary()}),
+    "mlstm": Variant(mixers={0: Mlstm(heads=4), 1: Mlstm(heads=2, key_dim=5, value_dim=7, gate_cap=None)}),
+    "mlstm, attention": Variant(mixers={0: Mlstm(heads=4)}, mixer={"visibility": Causal(window=3)}),
+    "linformer": Variant(
+        mixers={0: Linformer(heads=4, length=20, rank=4), 1: Linformer(heads=2, length=24, rank=3, shared=False)}
+    ),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -262,6 +287,8 @@ PARTS: dict[str, dict[str, Variant]] = {
         "hybrid": Variant(mixers={0: ShortConvolution(kernel=5)}),
         "mamba": Variant(mixers={0: Mamba(state=4), 1: Mamba(state=3)}),
         "mamba2": Variant(mixers={0: Mamba2(state=4, head_dim=8, chunk=4)}),
+        "linear": Variant(mixers={0: LinearAttention(heads=4), 1: GatedDeltaNet(heads=4)}),
+        "xlstm": Variant(mixers={i: Mlstm(heads=4) for i in range(2)}),
     },
     "visibility": {
         "all": Variant(),
@@ -358,6 +385,8 @@ ALONE: list[tuple[str, Shape]] = [
 ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
 ALONE += [(name, "decoder-only") for name in ("mamba", "mamba, attention", "mamba 2", "mamba 2, attention")]
 ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer", "reformer")]
+LINEAR = ("linear attention", "performer", "gated delta net", "gated delta net, attention", "mlstm", "mlstm, attention")
+ALONE += [(name, "decoder-only") for name in LINEAR]
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

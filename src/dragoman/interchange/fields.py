@@ -43,6 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_heads": 128, "head_dim": 64, "state_size": 128, "expand": 2, "n_groups": 8, "conv_kernel": 4,
         "chunk_size": 256, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": False,
     },
+    "lfm2": {"norm_eps": 1e-5, "num_key_value_heads": 8, "conv_L_cache": 3, "tie_word_embeddings": True},
     "vit": {"hidden_act": "gelu", "layer_norm_eps": 1e-12},
 }  # fmt: skip
 """Values of missing fields, by model_type. Sizes have no default: they must be given."""

@@ -25,6 +25,7 @@ from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import DeepNorm, LayerNorm, NoNorm, PlainResidual, RmsNorm, ZeroCenteredRmsNorm
 from dragoman.model.positions.grid import LearnedGrid, NoGrid, SinusoidalGrid
@@ -40,6 +41,7 @@ from dragoman.model.positions.rotary import (
     Yarn,
 )
 from dragoman.model.scorer import Additive, CappedDot, Dot, Multiplicative, ScaledDot
+from dragoman.model.short_convolution import ShortConvolution
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 
@@ -63,4 +65,5 @@ ONNX: Whitelist = {
     for part in (*_MODELS, *_FEED_FORWARDS, *_INPUTS, *_HEADS, *_NORMS, *_POSITIONS, *_ATTENTION)
 }
 """Experts are not included: which of them compute depends on the tokens, and a graph is the same for all."""
-HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, Mamba, Mamba2)}}
+_MIXERS = (ShortConvolution, Mlstm, Mamba, Mamba2)
+HUGGINGFACE: Whitelist = {**ONNX, **{part: _with_every_field(part) for part in (Mixture, *_MIXERS)}}

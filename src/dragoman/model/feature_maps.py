@@ -96,16 +96,24 @@ class FavorMap(FeatureMap):
 
     def forward(self, q: Tensor, k: Tensor, position_effect: PositionEffect) -> Features:
         projection = draw_orthogonal(self.projection) if self.redraw and self.training else self.projection
-        log_q, log_k = (log_features(position_effect.rotate(x), projection) for x in (q, k))
-        largest = log_q.detach().amax(-1, keepdim=True)  # it divides numerator and denominator
-        log_size = log_k.detach().amax(-1)
+        log_q, log_k = (
+            project(position_effect.rotate(q), projection),
+            log_features(position_effect.rotate(k), projection),
+        )
+        # what all features of a query have in common divides numerator and denominator
+        largest, log_size = log_q.detach().amax(-1, keepdim=True), log_k.detach().amax(-1)
         return Features((log_q - largest).exp(), (log_k - log_size[..., None]).exp(), log_size)
+
+
+def project(x: Float[Tensor, "*B C"], projection: Float[Tensor, "M C"]) -> Float[Tensor, "*B M"]:
+    """Return w.x / C^(1/4) for each row w of ``projection``."""
+    return (x * x.shape[-1] ** -0.25) @ projection.to(x.dtype).mT
 
 
 def log_features(x: Float[Tensor, "*B C"], projection: Float[Tensor, "M C"]) -> Float[Tensor, "*B M"]:
     """Return log phi(x), for which the expectation of phi(q).phi(k) is exp(q.k / sqrt(C))."""
-    (M, C), x = projection.shape, x * x.shape[-1] ** -0.25
-    return x @ projection.to(x.dtype).T - 0.5 * (x.square().sum(-1, keepdim=True) + math.log(M))
+    M, C = projection.shape
+    return project(x, projection) - 0.5 * (x.square().sum(-1, keepdim=True) * C**-0.5 + math.log(M))
 
 
 def draw_orthogonal(like: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:

@@ -142,8 +142,8 @@ class GatedDeltaNetLayer(MixerLayer):
         """Return what each token reads, and the state after the last."""
         if self.shared > 1:
             q, k = (y.repeat_interleave(self.shared, dim=2) for y in (q, k))
-        given = (y.transpose(1, 2) for y in (q, k, v, log_decay, beta))
-        outputs, after = gated_delta_rule(*given, starts, None if summary is None else summary[0])
+        q, k, v, log_decay, beta = (y.transpose(1, 2) for y in (q, k, v, log_decay, beta))
+        outputs, after = gated_delta_rule(q, k, v, log_decay, beta, starts, None if summary is None else summary[0])
         return outputs.transpose(1, 2), (after,)
 
     def new_state(self, policy: KVPolicy) -> JoinedState:

@@ -245,5 +245,5 @@ def sum_of_text(
         return q @ (k.transpose(-1, -2) @ v)
     ends = torch.cat([starts[:, 1:], torch.ones_like(starts[:, :1])], dim=1)
     before, _ = decayed_recurrence(q, k, v, None, starts)
-    after, _ = decayed_recurrence(*(y.flip(2) for y in (q, k, v)), None, ends.flip(1))
+    after, _ = decayed_recurrence(q.flip(2), k.flip(2), v.flip(2), None, ends.flip(1))
     return before + after.flip(2) - (q * k).sum(-1, keepdim=True) * v

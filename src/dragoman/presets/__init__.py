@@ -6,6 +6,7 @@ from dragoman.presets import (
     convolutional,
     encoders,
     language,
+    linear,
     pretraining,
     readers,
     recurrent,
@@ -58,6 +59,11 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mamba2-small": state_space.mamba2_small,
     "mamba2-hybrid-small": state_space.mamba2_hybrid_small,
     "mamba-translator-small": state_space.mamba_translator_small,
+    "linear-small": linear.linear_small,
+    "performer-small": linear.performer_small,
+    "gated-deltanet-small": linear.gated_deltanet_small,
+    "deltanet-hybrid-small": linear.deltanet_hybrid_small,
+    "mlstm-small": linear.mlstm_small,
     # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,
@@ -89,6 +95,8 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mamba-130m": state_space.mamba_130m,
     "mamba-370m": state_space.mamba_370m,
     "mamba2-130m": state_space.mamba2_130m,
+    "lfm2-350m": linear.lfm2_350m,
+    "lfm2-1.2b": linear.lfm2_1_2b,
     # text to text
     "t5-small": text_to_text.t5_small,
     "t5-1.1-small": text_to_text.t5_1_1_small,

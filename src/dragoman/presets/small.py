@@ -52,7 +52,8 @@ def gpt2_style(*, dim: int, depth: int, heads: int, length: int, dropout: float)
     )
 
 
-def _language(model: TransformerConfig, *, vocab: int, context: int, rows: int, steps: int, schedule: Plain) -> Plain:
+def language(model: TransformerConfig, *, vocab: int, context: int, rows: int, steps: int, schedule: Plain) -> Plain:
+    """Return the recipe of a small language model."""
     return {
         "task": {"kind": "language_modelling", "context": context},
         "tokenizer": {"kind": "bpe", "vocab": vocab},
@@ -66,7 +67,7 @@ def _language(model: TransformerConfig, *, vocab: int, context: int, rows: int, 
     }
 
 
-def _falling(peak: float, warmup: int) -> Plain:
+def warmup_stable_decay(peak: float, warmup: int) -> Plain:
     return {"kind": "warmup_stable_decay", "peak": peak, "warmup": warmup, "decay": 0.5}
 
 
@@ -77,13 +78,13 @@ def _cosine(peak: float, warmup: int) -> Plain:
 def lm_small() -> Plain:
     """A language model for some megabytes of text; an evening on a laptop."""
     model = llama_style(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
-    return _language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_falling(2e-3, 300))
+    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=warmup_stable_decay(2e-3, 300))
 
 
 def lm_small_2019() -> Plain:
     """lm-small as it would have been built in 2019, with as many parameters."""
     model = gpt2_style(dim=256, depth=6, heads=4, length=256, dropout=0.1)
-    return _language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_cosine(6e-4, 300))
+    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=_cosine(6e-4, 300))
 
 
 def lm_hybrid_small() -> Plain:
@@ -93,16 +94,16 @@ def lm_hybrid_small() -> Plain:
     convolution = dataclasses.replace(attention, mixer=ShortConvolution())
     decoder = dataclasses.replace(model.decoder, pattern=(convolution, convolution, attention))
     hybrid = dataclasses.replace(model, decoder=decoder)
-    return _language(hybrid, vocab=8000, context=256, rows=32, steps=10_000, schedule=_falling(2e-3, 300))
+    return language(hybrid, vocab=8000, context=256, rows=32, steps=10_000, schedule=warmup_stable_decay(2e-3, 300))
 
 
 def lm_tiny() -> Plain:
     """A language model for a book or some minutes."""
     model = llama_style(dim=128, depth=4, heads=4, hidden=348, dropout=0.0)
-    return _language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_falling(3e-3, 100))
+    return language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=warmup_stable_decay(3e-3, 100))
 
 
 def lm_tiny_2019() -> Plain:
     """lm-tiny as it would have been built in 2019, with as many parameters."""
     model = gpt2_style(dim=128, depth=4, heads=4, length=64, dropout=0.0)
-    return _language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_cosine(1e-3, 100))
+    return language(model, vocab=2000, context=64, rows=12, steps=2000, schedule=_cosine(1e-3, 100))

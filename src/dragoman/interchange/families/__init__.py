@@ -6,6 +6,7 @@ from dragoman.interchange.families import (
     gemma2,
     gemma3,
     gpt2,
+    lfm2,
     llama,
     mamba,
     mamba2,
@@ -17,6 +18,7 @@ from dragoman.interchange.families import (
     roberta,
     t5,
     vit,
+    xlstm,
 )
 from dragoman.interchange.family import Family
 
@@ -37,5 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     vit.FAMILY,
     mamba.FAMILY,
     mamba2.FAMILY,
+    lfm2.FAMILY,
+    xlstm.FAMILY,
 )
 """Families, in the order in which an export tries them."""

@@ -64,19 +64,22 @@ def decayed_recurrence(
     with full_precision(q):
         if q.shape[2] == 1:
             return _step(q, k, v, log_decay, starts, state)
-        size = q.shape[2] if torch.compiler.is_compiling() else SPAN  # a loop would fix the length of a program
+        if torch.compiler.is_compiling() or q.shape[2] <= SPAN:  # a loop would fix the length of a program
+            return _span(q, k, v, log_decay, starts, state)
         outputs = []
-        for first in range(0, q.shape[2], size):
-            here = slice(first, first + size)
+        for first in range(0, q.shape[2], SPAN):
+            here = slice(first, first + SPAN)
             output, state = _span(
-                *(x[:, :, here] for x in (q, k, v)),
+                q[:, :, here],
+                k[:, :, here],
+                v[:, :, here],
                 None if log_decay is None else log_decay[:, :, here],
                 None if starts is None else starts[:, here],
                 state,
             )
             outputs.append(output)
         assert state is not None
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2), state
+        return torch.cat(outputs, dim=2), state
 
 
 def _step(
