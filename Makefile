@@ -34,6 +34,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/kill_resume.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/length_growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_train.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compile.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compile.py --precision bfloat16

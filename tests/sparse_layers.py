@@ -31,7 +31,7 @@ def arrangements(length: int) -> Iterator[tuple[str, Positions]]:
     yield "padded in front", placed(behind.flip(1))
     yield "padded in the middle", placed(scattered)
     yield "packed", placed(segment=packed)
-    yield "packed and padded", placed(behind, packed * 7 % 5)
+    yield "packed and padded", placed(behind, packed * 7 % 97)
 
 
 def context(layer: MixerLayer, places: Positions, scheme: RelativeScheme) -> Any:

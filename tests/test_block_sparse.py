@@ -115,9 +115,8 @@ def test_dropout_is_the_same_when_a_piece_is_computed_again(name, monkeypatch):
 
     (found,) = torch.autograd.grad(loss(x), x)
     step = torch.randn_like(x) * 1e-6
-    with torch.no_grad():
-        slope = (loss(x + step) - loss(x - step)) / 2
-    torch.testing.assert_close((found * step).sum(), slope, rtol=1e-5, atol=1e-12)
+    slope = (loss(x + step) - loss(x - step)) / 2
+    torch.testing.assert_close((found * step).sum(), slope, rtol=1e-5, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", PATTERNS)
