@@ -248,20 +248,18 @@ class ReformerAttention(MixerLayer):
         group = bucket + (text * self.cfg.buckets)[:, None, None]
         order = torch.argsort(group, dim=-1, stable=True)
         place = torch.argsort(order, dim=-1)  # of each token in the sorted order
-        extra = -T % b
-        wide = F.pad(order, (0, extra)).flatten(2)  # (B, H, R S)
+        N = -(-T // b)
+        wide = F.pad(order, (0, N * b - T)).flatten(2)  # (B, H, R S)
 
         def sort(x: Shaped[Tensor, "B H T E"]) -> Shaped[Tensor, "B H R N b E"]:
             found = take_rows(x.flatten(0, 1), wide.flatten(0, 1))
-            return found.view(*x.shape[:2], R, -1, b, x.shape[3])
+            return found.view(*x.shape[:2], R, N, b, x.shape[3])
 
         # what decides whether a pair meets in each round, sorted by each round: its group and its place there
         met = torch.stack([group, place], dim=-1).int().transpose(2, 3).flatten(3)  # (B, H, T, 2 R)
-        keys = sort(met)
-        if extra:
-            keys[:, :, :, -1, b - extra :] = -1
+        filled = (torch.arange(N * b, device=met.device) < T).view(N, b, 1)
+        keys = sort(met).masked_fill(~filled, -1)
         parts = (sort(q), sort(kv.k), sort(kv.v), keys.unflatten(5, (R, 2)))
-        N = parts[0].shape[3]
         width = b * (2 if self.cfg.causal else 3)
         found = [
             piece(self._attend_blocks, *parts, start, end, last=only) for start, end, only in pieces(N, B * R * width)
