@@ -35,6 +35,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/length_growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_train.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mamba.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compile.py

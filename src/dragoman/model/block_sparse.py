@@ -29,7 +29,7 @@ from dragoman.model.caches.state import KV, KVPolicy, LayerState, VisibleKeys
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.exact import is_plain, overrides
 from dragoman.model.masks.sparse import SparsePattern
-from dragoman.model.masks.token_blocks import TokenBlocks
+from dragoman.model.masks.token_blocks import TokenBlocks, take_rows
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule, build_self_mask
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.norm import NoNorm, Norm
@@ -217,18 +217,27 @@ class BlockPlan:
         exists = exists.repeat_interleave(b, dim=2)
         if self.globals is None or self.globals_exist is None:
             return columns, exists
-        first = self.slots.first[:, start:end, None]
-        near = ((self.globals // b)[:, None, None, :] == blocks[..., None]) & self.exists[:, start:end, :, None]
-        seen = self.globals_exist[:, None, :] & ~near.any(dim=2)
+        first, chosen = self.slots.first[:, start:end, None], self.globals[:, : self._globals_before(end)]
+        M = chosen.shape[1]
+        near = ((chosen // b)[:, None, None, :] == blocks[..., None]) & self.exists[:, start:end, :, None]
+        seen = self.globals_exist[:, None, :M] & ~near.any(dim=2)
         if self.pattern.aligned:  # those of the same text
-            own = self.globals[:, None, :] // b
+            own = chosen[:, None, :] // b
             seen = seen & (own >= first) & (own < first + self.slots.text_blocks[:, start:end, None])
-        rows, M = max(len(columns), len(self.globals)), self.globals.shape[1]
-        far = self.globals[:, None, :].expand(rows, end - start, M)
+        rows = max(len(columns), len(chosen))
+        far = chosen[:, None, :].expand(rows, end - start, M)
         return (
             torch.cat([columns.expand(rows, -1, -1), far], dim=2),
             torch.cat([exists.expand(rows, -1, -1), seen.expand(rows, -1, -1)], dim=2),
         )
+
+    def _globals_before(self, end: int) -> int:
+        """Return how many of the global tokens the blocks before ``end`` may see; all where that is not known here."""
+        assert self.globals is not None
+        fixed = torch.compiler.is_compiling() or self.globals.device.type != "cpu"  # no waiting for values
+        if fixed or not self.pattern.causal or self.slots.positions.segment is not None:
+            return self.globals.shape[1]
+        return int((self.globals[0] < end * self.slots.block).sum())
 
     def _gather(self, x: Float[Tensor, "B N b G C"], columns: Tensor, start: int, end: int) -> Tensor:
         """Return the keys or values (B n, G, V, C) that these blocks gather."""
@@ -236,7 +245,7 @@ class BlockPlan:
         near = (self.blocks[:, start:end] + torch.arange(B, device=x.device)[:, None, None] * N).flatten()
         found = x.reshape(B * N, b * G * C).index_select(0, near).view(B, end - start, -1, G, C)
         if self.globals is not None:
-            far = torch.take_along_dim(x.reshape(B, N * b, G, C), self.globals[:, :, None, None], dim=1)
+            far = take_rows(x.flatten(1, 2), self.globals[:, : self._globals_before(end)])
             found = torch.cat([found, far[:, None].expand(-1, end - start, -1, -1, -1)], dim=2)
         return found.flatten(0, 1).transpose(1, 2)
 
@@ -261,8 +270,7 @@ class BlockPlan:
     def _with_globals(self, attention: Attention, y: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return ``y`` (B, S, H, C) with what the global tokens see in its place: every token of their text."""
         assert self.globals is not None and self.globals_exist is not None
-        chosen, S = self.globals[:, :, None, None], y.shape[1]
-        queries = torch.take_along_dim(q, chosen, dim=1)
+        queries, S = take_rows(q, self.globals), y.shape[1]
         found = [
             piece(self._attend_all, attention, queries, k, v, start, end, last=only)
             for start, end, only in pieces(self.globals.shape[1], len(q) * S // 8)  # a mask and few scores

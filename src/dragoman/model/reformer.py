@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -46,6 +46,7 @@ from dragoman.model.depthwise import ConvolutionState
 from dragoman.model.dropout import DropoutRate, dropout
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
+from dragoman.model.masks.token_blocks import take_rows
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.positions.effect import RelativeScheme
@@ -247,25 +248,24 @@ class ReformerAttention(MixerLayer):
         group = bucket + (text * self.cfg.buckets)[:, None, None]
         order = torch.argsort(group, dim=-1, stable=True)
         place = torch.argsort(order, dim=-1)  # of each token in the sorted order
-        extra = -T % b
-        wide = F.pad(order, (0, extra)).flatten(2)[..., None]  # (B, H, R S, 1)
+        N = -(-T // b)
+        wide = F.pad(order, (0, N * b - T)).flatten(2)  # (B, H, R S)
 
-        def sort(x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H R N b C"]:
-            return torch.take_along_dim(x, wide, dim=2).unflatten(2, (R, -1, b))
+        def sort(x: Shaped[Tensor, "B H T E"]) -> Shaped[Tensor, "B H R N b E"]:
+            found = take_rows(x.flatten(0, 1), wide.flatten(0, 1))
+            return found.view(*x.shape[:2], R, N, b, x.shape[3])
 
         # what decides whether a pair meets in each round, sorted by each round: its group and its place there
-        met = torch.stack([group, place], dim=-1).transpose(2, 3).flatten(3)  # (B, H, T, 2 R)
-        keys = torch.take_along_dim(met, wide, dim=2).unflatten(2, (R, -1))
-        if extra:
-            keys[..., T:, :] = -1
-        parts = (sort(q), sort(kv.k), sort(kv.v), keys.unflatten(3, (-1, b)).unflatten(5, (R, 2)))
-        N = parts[0].shape[3]
+        met = torch.stack([group, place], dim=-1).int().transpose(2, 3).flatten(3)  # (B, H, T, 2 R)
+        filled = (torch.arange(N * b, device=met.device) < T).view(N, b, 1)
+        keys = sort(met).masked_fill(~filled, -1)
+        parts = (sort(q), sort(kv.k), sort(kv.v), keys.unflatten(5, (R, 2)))
         width = b * (2 if self.cfg.causal else 3)
         found = [
             piece(self._attend_blocks, *parts, start, end, last=only) for start, end, only in pieces(N, B * R * width)
         ]
         y = torch.cat(found, dim=3).flatten(3, 4)  # (B, H, R, S, C + 1)
-        y = torch.take_along_dim(y, place[..., None], dim=3)
+        y = take_rows(y.flatten(0, 2), place.flatten(0, 2)).unflatten(0, place.shape[:3])
         y, log_sum = y[..., :-1], y[..., -1:]  # (B, H, R, T, .)
         whole = (y * log_sum.softmax(dim=2)).sum(dim=2).to(kv.v.dtype)
         alone = (log_sum < torch.finfo(log_sum.dtype).min / 8).all(dim=2)
@@ -282,9 +282,11 @@ class ReformerAttention(MixerLayer):
         scores = q[:, :, :, start:end] @ k.transpose(-1, -2) * self.scorer.scale
         exact = torch.promote_types(scores.dtype, torch.float32)
         scores = scores.to(exact).masked_fill(~meets, torch.finfo(exact).min / 4)
-        log_sum = scores.logsumexp(dim=-1, keepdim=True)
-        weights = dropout((scores - log_sum).exp().to(v.dtype), self.dropout_rate)
-        return torch.cat([(weights @ v).to(exact), log_sum], dim=-1)
+        most = scores.detach().amax(dim=-1, keepdim=True)
+        weights = (scores - most).exp()
+        total = weights.sum(dim=-1, keepdim=True)
+        y = dropout(weights, self.dropout_rate).to(v.dtype) @ v
+        return torch.cat([y.to(exact) / total, most + total.log()], dim=-1)
 
     def _meets(self, q: Tensor, k: Tensor) -> Bool[Tensor, "B H R n b V"]:
         """Return which pairs meet in each round and in none before it: so that each counts once."""
@@ -300,7 +302,9 @@ class ReformerAttention(MixerLayer):
     def _meet_in(self, r: int, q: Tensor, k: Tensor) -> Bool[Tensor, "B H n b V"]:
         (group, place), (other, there) = q[..., r, :].unbind(-1), k[..., r, :].unbind(-1)
         back = place[..., :, None] - there[..., None, :]
-        near = (back > 0 if self.cfg.causal else back != 0) & (back.abs() <= self.cfg.chunk)
+        near = (back > 0) & (back <= self.cfg.chunk)
+        if not self.cfg.causal:
+            near = near | (back < 0) & (back >= -self.cfg.chunk)
         return near & (group[..., :, None] == other[..., None, :])
 
     @property

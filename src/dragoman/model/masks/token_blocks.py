@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from dragoman.model.positions.tokens import Positions
@@ -53,7 +53,7 @@ class TokenBlocks(NamedTuple):
         """Put the tokens into their slots."""
         x, S = x.transpose(1, 2), self.positions.pos.shape[1]
         if self.column is not None:
-            x = torch.take_along_dim(x, self.column[:, :, None, None], dim=1)
+            x = take_rows(x, self.column)
         elif x.shape[1] != S or torch.compiler.is_compiling():
             x = F.pad(x, (0, 0, 0, 0, 0, S - x.shape[1]))
         return x.unflatten(1, (-1, self.block))
@@ -63,7 +63,14 @@ class TokenBlocks(NamedTuple):
         if self.slot is None or self.positions.keep is None:
             return x[:, :tokens]
         x = x.masked_fill(~self.positions.keep[:, :, None, None], 0)
-        return torch.take_along_dim(x, self.slot[:, :, None, None], dim=1)
+        return take_rows(x, self.slot)
+
+
+def take_rows(x: Shaped[Tensor, "B S *E"], index: Int[Tensor, "#B M"]) -> Shaped[Tensor, "B M *E"]:
+    """Return for each text the vectors at these places. (``take_along_dim`` makes an index of every number.)"""
+    B, S = x.shape[:2]
+    flat = (index + torch.arange(B, device=x.device)[:, None] * S).flatten()
+    return x.flatten(0, 1).index_select(0, flat).unflatten(0, (B, index.shape[1]))
 
 
 def _plain(positions: Positions, block: int) -> TokenBlocks:

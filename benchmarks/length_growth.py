@@ -1,0 +1,168 @@
+"""Time and memory of training by the length of a text: how each mixer grows, and from where it beats full attention.
+
+    OMP_NUM_THREADS=1 python benchmarks/length_growth.py [--mixers longformer reformer] [--lengths 256 1024 4096]
+        [--set 'longformer={window: 256}']
+
+One row of one text goes forward and backward through two layers of a mixer at width 256, in float32, with hardly any
+feed-forward. Each measurement is a process of its own: memory is the highest resident size that the system has seen,
+less that before the text came; time is the processor time of the best of three passes. A mixer is named by its ``kind``
+in run files; ``SETTINGS`` says how each is set, ``--set`` sets it otherwise. The peer is full causal attention by the
+fused kernel, which stores no weights either: its memory is linear, too, and its time is not.
+
+A mixer overtakes it at the shortest measured length from which on it is always ahead. Results are added to the table in
+``results/length_growth.md`` and drawn in ``length_growth.png`` beside this file.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from smoke import RESULTS, add_smoke, write_results
+
+from dragoman.config import from_dict, load_yaml
+from dragoman.machine import keep_memory
+from dragoman.model.caches.state import stateless
+from dragoman.model.init import Xavier
+from dragoman.model.mlp import FeedForward
+from dragoman.model.norm import Depths, NoNorm
+from dragoman.model.positions.tokens import Positions
+from dragoman.model.tower import BlockConfig, Mixer, Tower, TowerConfig
+
+DIM, DEPTH, PASSES = 256, 2, 3
+LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
+PEER = "attention"
+SETTINGS: dict[str, dict] = {
+    PEER: {"heads": 4, "position": "rotary", "visibility": "causal"},
+    "longformer": {"heads": 4, "window": 128},
+    "big_bird": {"heads": 4, "block": 32, "window": 64, "random_blocks": 2},
+    "strided_attention": {"heads": 4, "stride": 64},
+    "fixed_attention": {"heads": 4, "stride": 64, "summary": 8},
+    "reformer": {"heads": 4, "buckets": 32, "rounds": 2, "chunk": 64},
+    "short_convolution": {},
+}
+"""Settings of each mixer; one that is not here has its defaults."""
+
+
+def resident() -> float:
+    """Return the highest resident size so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def measure(mixer: dict, length: int) -> dict[str, float]:
+    """Measure in this process: milliseconds of a pass, and MB on top of what was there before."""
+    keep_memory()
+    torch.manual_seed(0)
+    block = BlockConfig(mixer=from_dict(Mixer, mixer), mlp=FeedForward(hidden=16), norm=NoNorm())
+    tower = Tower(TowerConfig(depth=DEPTH, pattern=(block,)), DIM, Depths(0, DEPTH), Xavier(), is_encoder=False)
+    tower.train()
+    once(tower, 32)  # what is loaded and compiled at first use
+    before, best = resident(), float("inf")
+    for _ in range(PASSES):
+        began = time.process_time()
+        once(tower, length)
+        best = min(best, time.process_time() - began)
+    return {"ms": best * 1e3, "MB": resident() - before}
+
+
+def once(tower: Tower, length: int) -> None:
+    x = torch.randn(1, length, DIM, requires_grad=True)
+    tower(x, Positions(torch.arange(length)[None]), tower.new_state(stateless)).square().mean().backward()
+    tower.zero_grad()
+
+
+def in_a_process(mixer: dict, length: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", json.dumps(mixer), str(length)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def overtakes(found: dict[int, dict[str, float]], peer: dict[int, dict[str, float]], what: str) -> str:
+    """Return the shortest length from which on this is always ahead of the peer."""
+    first = None
+    for length in sorted(found, reverse=True):
+        if found[length][what] >= peer[length][what]:
+            break
+        first = length
+    return "never here" if first is None else f"{first:,}"
+
+
+def tables(found: dict[str, dict[int, dict[str, float]]], settings: dict[str, dict]) -> list[str]:
+    lengths = sorted(found[PEER])
+    lines = []
+    for what, title in {"ms": "Processor time of a pass, ms", "MB": "Peak memory of a pass, MB"}.items():
+        head = ["mixer", *(f"{length:,}" for length in lengths), "ahead of attention from"]
+        lines += [f"## {title}", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(lengths) + 1)}"]
+        for name, by_length in found.items():
+            row = [f"{by_length[length][what]:,.0f}" for length in lengths]
+            ahead = "" if name == PEER else overtakes(by_length, found[PEER], what)
+            lines.append(f"| {name} | {' | '.join(row)} | {ahead} |")
+        lines.append("")
+    lines += ["## Settings", ""]
+    return [*lines, *(f"- {name}: {json.dumps(settings[name])}" for name in found)]
+
+
+def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    for panel, (what, title) in zip(panels, {"ms": "processor time, ms", "MB": "peak memory, MB"}.items(), strict=True):
+        for name, by_length in found.items():
+            lengths = sorted(by_length)
+            line = {"color": "black", "linewidth": 2.5} if name == PEER else {}
+            panel.plot(lengths, [by_length[n][what] for n in lengths], marker="o", label=name, **line)
+        panel.set(xscale="log", yscale="log", xlabel="tokens", ylabel=title, xticks=lengths, xticklabels=lengths)
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mixers", nargs="+", default=[name for name in SETTINGS if name != PEER], metavar="KIND")
+    parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS, metavar="TOKENS")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KIND={...}", help="other settings of a mixer")
+    parser.add_argument("--one", nargs=2, metavar=("MIXER", "LENGTH"), help=argparse.SUPPRESS)
+    add_smoke(parser)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(json.loads(given.one[0]), int(given.one[1]))))
+        return
+    settings = dict(SETTINGS)
+    for change in given.set:
+        name, _, value = change.partition("=")
+        settings[name] = settings.get(name, {}) | load_yaml(value, where="--set")
+    names = [PEER, *given.mixers]
+    settings = {name: {"kind": name} | settings.get(name, {}) for name in names}
+    found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in names}
+    for length in [64, 128] if given.smoke else given.lengths:
+        for name in names:  # one after the other at each length, so that all meet the machine in the same state
+            here = measure if given.smoke else in_a_process
+            found[name][length] = here(settings[name], length)
+            print(f"{length:>6} {name:<20} {found[name][length]}", flush=True)
+    where = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread"
+    head = [
+        "# Growth with the length of a text",
+        "",
+        f"{DEPTH} layers at width {DIM}, one text, forward and backward, float32. {date.today()}; {where}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}.",
+        "",
+    ]
+    text = "\n".join([*head, *tables(found, settings), ""])
+    print(text)
+    write_results("length_growth.md", text, smoke=given.smoke)
+    if not given.smoke:
+        draw(found, RESULTS / "length_growth.png")
+
+
+if __name__ == "__main__":
+    main()
