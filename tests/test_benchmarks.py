@@ -41,7 +41,7 @@ def run_smoke(path: Path, printed: Path) -> None:
 
 @pytest.fixture(scope="module")
 def forkserver():
-    """A process that has imported torch, and begins each benchmark by a fork: importing it twenty times takes longer."""
+    """A process that has imported torch, and begins each benchmark by a fork: so torch is imported once."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")

@@ -21,7 +21,7 @@ from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy, VisibleKeys
 from dragoman.model.caches.summary import Summary, SummaryState
-from dragoman.model.init import SelfInitializing
+from dragoman.model.init import HasInitialValues
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.mixer import MixerConfig, MixerLayer
@@ -69,7 +69,7 @@ class Mlstm(MixerConfig):
         return MlstmLayer(self, dim)
 
 
-class MlstmLayer(MixerLayer, SelfInitializing):
+class MlstmLayer(MixerLayer, HasInitialValues):
     """mLSTM cell with its projections, gates and norm."""
 
     visibility = Mlstm.visibility
@@ -84,7 +84,7 @@ class MlstmLayer(MixerLayer, SelfInitializing):
         self.norm, self.out = nn.Parameter(torch.ones(H * V)), Linear(H * V, dim, bias=False)
 
     @torch.no_grad()
-    def initialize_own(self) -> None:
+    def set_initial_values(self) -> None:
         """Let gates not depend on tokens at first: small input gates, and forget gates near 1 (arXiv:2503.13427)."""
         for gate in (self.input_gate, self.forget_gate):
             gate.weight.zero_()

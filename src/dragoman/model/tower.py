@@ -22,7 +22,7 @@ from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, st
 from dragoman.model.dropout import DropoutRate
 from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Init, initialize, scale_outputs
-from dragoman.model.layer_stack import LayerStack
+from dragoman.model.layer_stack import LayerStack, StackConfig
 from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.linformer import Linformer
 from dragoman.model.longformer import Longformer
@@ -141,7 +141,7 @@ class Block(nn.Module):
 
 
 @config
-class TowerConfig:
+class TowerConfig(StackConfig):
     """Configuration of a stack of ``depth`` blocks."""
 
     depth: PositiveInt

@@ -117,7 +117,7 @@ _AS = {
 
 
 def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
-    block, kind = cfg.tower.pattern[0], str(cfg.head.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    block, kind = cfg.blocks.pattern[0], str(cfg.head.kind)  # pyright: ignore[reportAttributeAccessIssue]
     if not isinstance(cfg.inputs, TokenInput):
         raise ConfigError("model.inputs: this layout reads token ids")
     classes = getattr(cfg.head, "classes", None) or 2
@@ -125,7 +125,7 @@ def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
         "architectures": [f"{name}For{_AS[kind]}" if kind in _AS else f"{name}Model"],
         "vocab_size": cfg.inputs.vocab,
         "hidden_size": cfg.dim,
-        "num_hidden_layers": cfg.tower.depth,
+        "num_hidden_layers": cfg.blocks.depth,
         "num_attention_heads": block.attention.heads,
         "intermediate_size": getattr(block.mlp, "hidden", 1),
         "hidden_act": their_activation(getattr(block.mlp, "activation", "gelu")),

@@ -20,7 +20,7 @@ from dragoman.model.convolution.layers import AlignedRows, RecentInputs
 from dragoman.model.convolution.memory import SharedMemory
 from dragoman.model.convolution.weights import PlainWeights, Weights, fill
 from dragoman.model.init import Init
-from dragoman.model.layer_stack import LayerStack
+from dragoman.model.layer_stack import LayerStack, StackConfig
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.norm import NoNorm, Norm
 from dragoman.model.positions.tokens import Positions
@@ -89,7 +89,7 @@ def _check_width(last: int, outputs: int) -> None:
 
 
 @config
-class ConvolutionStack:
+class ConvolutionStack(StackConfig):
     """Configuration of ``depth`` convolutional blocks."""
 
     depth: PositiveInt

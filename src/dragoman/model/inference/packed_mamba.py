@@ -160,7 +160,7 @@ class PackedMamba2(PackedStep, Mamba2Layer):
         self.kept_alive = []
         E, C, H = self.sizes
         return Mamba2WeightsStruct(
-            out=ctypes.addressof(self.out.struct),
+            out=ctypes.addressof(cast(Panels, self.out).struct),
             **self.convolution_pointers(self.convolution),
             step_bias=self.pointer(self.step_bias),
             skip=self.pointer(self.skip),

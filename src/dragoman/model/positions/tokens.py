@@ -75,7 +75,7 @@ class Positions(NamedTuple):
 
     def rearranged(self, order: Int[Tensor, "R K"]) -> "Positions":
         """Return the columns ``order`` of each row."""
-        return self._each(lambda t: t.expand(len(order), -1).gather(1, order))
+        return self.each(lambda t: t.expand(len(order), -1).gather(1, order))
 
     def merge_beams(self, sentences: int, beams: int) -> "Positions":
         """Join the ``beams`` rows of each sentence into one: (N beams, T) -> (N, beams T)."""

@@ -17,7 +17,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.summary import Summary
 from dragoman.model.dropout import DropoutRate, dropout
 from dragoman.model.init import Init, initialize
-from dragoman.model.layer_stack import LayerStack
+from dragoman.model.layer_stack import LayerStack, StackConfig
 from dragoman.model.linear import Linear
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.recurrent.cells import RecurrentCell, RecurrentLayer
@@ -130,7 +130,7 @@ class LayerDropout(nn.Module):
 
 
 @config
-class RecurrentStackConfig:
+class RecurrentStackConfig(StackConfig):
     """Configuration of a stack of recurrent layers."""
 
     cell: RecurrentCell
