@@ -30,9 +30,9 @@ from dragoman.migrations import Content, renamed
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
-from dragoman.model.init import Uninitialized
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
+from dragoman.model.loading import Uninitialized, adopt_weights
 from dragoman.model.lora import Lora, fold
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -335,21 +335,6 @@ def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory,
         model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
     adopt_weights(model, content.tensors["model"])
     return run, model.eval(), content.config
-
-
-def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Same as ``load_state_dict``, without a copy of what fits: parameters take the tensors as they are.
-
-    These are usually mapped from a file, which is then read once, where it is needed.
-    """
-    if model.state_dict().keys() != weights.keys():
-        model.load_state_dict(dict(weights))  # raises, and names what differs
-    rest = dict(weights)
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        given = weights[name]
-        if (given.shape, given.dtype, given.device) == (parameter.shape, parameter.dtype, parameter.device):
-            parameter.data = rest.pop(name)
-    model.load_state_dict(rest, strict=False)
 
 
 def load_model(path: str | Path, which: str | int = "best") -> tuple[SequenceModel, Tokenizer, Tokenizer]:

@@ -2,11 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from dragoman.config import OneOf, config
 
@@ -83,24 +82,3 @@ def scale_outputs(block: nn.Module, init: Init, sublayers: int, gain: float) -> 
 def initialize_embedding(weight: Tensor, init: Init, dim: int) -> None:
     """Initialize with standard deviation width^-0.5, so that tied logits start near variance 1; GPT-2 has its own."""
     nn.init.normal_(weight, std=init.std if isinstance(init, Gpt2Init) else dim**-0.5)
-
-
-class Uninitialized(TorchFunctionMode):
-    """Inside this block, writes to parameters in place are skipped.
-
-    A model that is built to be loaded gets all its weights from the checkpoint. Drawing initial ones takes longer than
-    reading those. Buffers are computed as ever.
-    """
-
-    WRITES = frozenset(
-        {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "zeros_", "zero_", "ones_", "fill_"}
-    )
-    SCALINGS = frozenset({"mul_", "div_", "__imul__", "__itruediv__"})
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        target = args[0] if args else kwargs.get("tensor")
-        if isinstance(target, nn.Parameter) and (name in self.WRITES or name in self.SCALINGS):
-            return target
-        return func(*args, **kwargs)

@@ -8,7 +8,7 @@ B batch, D width, E inner channels, L cached and newest tokens, K tokens of the 
 import ctypes
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
