@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from variants import VARIANTS, V, batch, build
 
-from dragoman.model.inference.layouts import INT8_MAX, Int8Linear, TransposedLinear
+from dragoman.model.inference.layouts import INT8_MAX, Int8Linear, TransposedLinear, int8_product
 from dragoman.model.inference.packed import pack
 from dragoman.model.positions.tokens import Tokens
 
@@ -56,6 +56,13 @@ def test_in_whole_numbers_a_row_does_not_depend_on_the_rows_beside_it_to_the_bit
     together = layer(x)
     for i in (0, 1, 33, 69):
         assert torch.equal(layer(x[i : i + 1]), together[i : i + 1])
+
+
+@pytest.mark.parametrize("inputs", [1, 2, 3, 8])
+@pytest.mark.parametrize("outputs", [1, 2, 12, 32])
+def test_whole_numbers_of_any_width_are_multiplied_exactly(inputs, outputs):
+    a, b = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((5, inputs), (outputs, inputs)))
+    assert torch.equal(int8_product(a, b.t()), a.int() @ b.int().t())
 
 
 def test_a_row_of_zeros_gives_the_bias():

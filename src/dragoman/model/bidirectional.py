@@ -18,14 +18,16 @@ from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.caches.state import KVPolicy, VisibleKeys
 from dragoman.model.caches.summary import JoinedState
+from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.masks.visibility import Full, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
 
-RecurrentMixer = Annotated[Mamba | Mamba2, OneOf()]
+RecurrentMixer = Annotated[Mamba | Mamba2 | GatedDeltaNet | Mlstm, OneOf()]
 """Causal mixer that sums up the past in a state."""
 
 

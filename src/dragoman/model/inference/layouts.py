@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int8, Int32
 from torch import Tensor, nn
 
 from dragoman.native.library import library
@@ -66,7 +66,7 @@ class Int8Linear(PackedLinear):
         rows = x.flatten(0, -2)
         size = rows.abs().amax(dim=1, keepdim=True).clamp_min_(TINY)
         codes = (rows * (INT8_MAX / size)).round_().to(torch.int8)
-        product = torch._int_mm(codes, self.weight)  # pyright: ignore[reportPrivateImportUsage]
+        product = int8_product(codes, self.weight)
         y = product.float().mul_(size).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
 
@@ -75,6 +75,13 @@ def _weights(parts: Sequence[nn.Linear]) -> Tensor:
     """Return the concatenated weights; those of a single layer are no copy."""
     weights = [part.weight.detach() for part in parts]
     return weights[0] if len(weights) == 1 else torch.cat(weights)
+
+
+def int8_product(a: Int8[Tensor, "R K"], b: Int8[Tensor, "K N"]) -> Int32[Tensor, "R N"]:
+    """Return a b in 32 bits. For K = 1 torch's product on CPUs holds arbitrary numbers."""
+    if a.shape[1] == 1:
+        return a.int() * b.int()
+    return torch._int_mm(a, b)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _biases(parts: Sequence[nn.Linear]) -> Tensor | None:

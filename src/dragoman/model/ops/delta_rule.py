@@ -71,9 +71,10 @@ def _chunked(
     within, read, write = chunks.decayed(q @ towards), chunks.from_start(q), chunks.to_end(k).transpose(-1, -2)
     through = chunks.through()
     assert through is not None
-    outputs = []
-    for i in range(q.shape[2]):
-        change = u[:, :, i] - w[:, :, i] @ state
-        outputs.append(read[:, :, i] @ state + within[:, :, i] @ change)
-        state = state * through[:, :, i, None, None] + write[:, :, i] @ change
+    outputs, parts = [], (u, w, within, read, write, through[..., None, None])
+    # unbound once: the derivative of each index would be as large as all chunks
+    for fresh, stale, near, reads, writes, kept in zip(*(part.unbind(2) for part in parts), strict=True):
+        change = fresh - stale @ state
+        outputs.append(reads @ state + near @ change)
+        state = state * kept + writes @ change
     return torch.stack(outputs, dim=2).flatten(2, 3)[:, :, :T], state
