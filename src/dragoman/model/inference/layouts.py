@@ -59,14 +59,17 @@ class Int8Linear(PackedLinear):
         super().__init__(parts)
         weight = torch.cat([part.weight.detach() for part in parts]).float()
         scale = weight.abs().amax(dim=1).clamp_min(TINY) / INT8_MAX
-        self.register_buffer("weight", (weight / scale[:, None]).round().to(torch.int8).t())
+        codes = (weight / scale[:, None]).round().to(torch.int8)
+        # torch._int_mm (2.13) returns garbage on CPUs for a single input, such as the step size of a small Mamba
+        self.missing = max(0, 2 - self.in_features)
+        self.register_buffer("weight", F.pad(codes, (0, self.missing)).t())
         self.register_buffer("scale", scale / INT8_MAX)
 
     def forward(self, x: Float[Tensor, "*R K"]) -> Float[Tensor, "*R N"]:
         rows = x.flatten(0, -2)
         size = rows.abs().amax(dim=1, keepdim=True).clamp_min_(TINY)
         codes = (rows * (INT8_MAX / size)).round_().to(torch.int8)
-        product = torch._int_mm(codes, self.weight)  # pyright: ignore[reportPrivateImportUsage]
+        product = torch._int_mm(F.pad(codes, (0, self.missing)), self.weight)  # pyright: ignore[reportPrivateImportUsage]
         y = product.float().mul_(size).mul_(self.scale)
         return (y if self.bias is None else y.add_(self.bias)).view(*x.shape[:-1], -1)
 
