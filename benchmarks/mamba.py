@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/mamba.py [--rounds 5]
 
 Both libraries hold the same model: 4 layers of width 256 (for decoding 11, as the preset mamba-small has), the papers'
-settings (16 or 64 states, expansion 2), tied embeddings of 8,000 tokens. Training: a step of AdamW with clipped
-gradients on 8 rows of 256 tokens, in float32; ours also without its kernel of the scan. Decoding: greedy steps after a prompt of
-16 tokens, with the model as each library prepares it, in float32; for 1 and for 64 rows. transformers has kernels for
-GPUs alone, and runs this path wherever these are missing.
+settings (16 or 64 states, expansion 2), tied embeddings of 8,000 tokens.
+
+Training: a step of AdamW with clipped gradients on 8 rows of 256 tokens, in float32; ours also without its kernel.
+Decoding: greedy steps after a prompt of 16 tokens, with the model as each library prepares it, in float32; for 1 and
+for 64 rows. transformers has kernels for GPUs alone, and runs this path wherever these are missing.
 
 Then the cost of one decoding step after 50 to 4,000 tokens.
 
