@@ -9,6 +9,7 @@ from variants import ids
 
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.model.inference import packed_mamba
+from dragoman.model.inference.layouts import Int8Linear
 from dragoman.model.interface import Tokens
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
@@ -91,6 +92,14 @@ def test_the_kernel_steps_aside_for_tokens_that_are_taken_back_and_for_odd_width
         pieces = text.split([2, 1, 1, 1, 1], dim=1)
         close(torch.cat([fast.decode(piece, state) for piece in pieces], dim=1), model(text))
     assert not calls
+
+
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_whole_numbers_of_a_layer_with_few_inputs_are_multiplied_as_they_are(K):
+    """Small models have a single step size for all channels."""
+    layer = torch.nn.Linear(K, 33)
+    packed, x = Int8Linear([layer]), torch.randn(5, K)
+    torch.testing.assert_close(packed(x), layer(x), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("name", ["mamba", "mamba 2"])

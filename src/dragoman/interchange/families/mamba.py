@@ -47,7 +47,7 @@ def config(given: HubConfig) -> TransformerConfig:
         state=given["state_size"],
         expand=expand,
         kernel=given["conv_kernel"],
-        rank=None if rank == "auto" else rank,
+        rank=None if rank in ("auto", Mamba().step_rank(dim)) else rank,
         bias=bool(given.get("use_bias", False)),
         convolution_bias=bool(given.get("use_conv_bias", True)),
     )

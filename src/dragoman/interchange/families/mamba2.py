@@ -27,6 +27,7 @@ def config(given: HubConfig) -> TransformerConfig:
         )
     if heads % groups:
         raise ConfigError(f"{given.where}: n_groups: {groups} groups do not divide num_heads, {heads}")
+    given.get("time_step_rank")  # left over from the first generation: step sizes come from the first projection
     smallest, largest = limits(given)
     mixer = Mamba2(
         state=given["state_size"],

@@ -159,6 +159,7 @@ class PackedMamba2(PackedStep, Mamba2Layer):
     def build_struct(self) -> Mamba2WeightsStruct:
         self.kept_alive = []
         E, C, H = self.sizes
+        assert isinstance(self.out, Panels)
         return Mamba2WeightsStruct(
             out=ctypes.addressof(cast(Panels, self.out).struct),
             **self.convolution_pointers(self.convolution),
