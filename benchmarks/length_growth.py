@@ -120,6 +120,7 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
             line = {"color": "black", "linewidth": 2.5} if name == PEER else {}
             panel.plot(lengths, [by_length[n][what] for n in lengths], marker="o", label=name, **line)
         panel.set(xscale="log", yscale="log", xlabel="tokens", ylabel=title, xticks=lengths, xticklabels=lengths)
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].legend()
     figure.tight_layout()

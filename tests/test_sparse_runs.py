@@ -10,6 +10,7 @@ from tiny_run import BLOCK, MODEL, outcome, write_pairs
 from tiny_run import config as translation
 from variants import assert_equal, ids
 
+from dragoman.checkpoint import RunDirectory
 from dragoman.cli import main
 from dragoman.config import from_dict, merge, override, to_dict
 from dragoman.decode.generator import Generator
@@ -211,5 +212,5 @@ def test_attention_is_replaced_by_one_line(folder, capsys):
     (folder / "lm.yaml").write_text(json.dumps(run))
     change = "model.decoder.pattern.*.mixer={kind: longformer, window: 64, global_every: 32}"
     assert main(["train", str(folder / "lm.yaml"), change, "--run", str(folder / "lm")]) == 0, capsys.readouterr()
-    (block,) = recipe.load(json.loads((folder / "lm" / "config.json").read_text())).model.decoder.pattern
-    assert (block.mixer.kind, block.mixer.window, block.mixer.global_every) == ("longformer", 64, 32)
+    (block,) = RunDirectory.open(folder / "lm").config["model"]["decoder"]["pattern"]
+    assert [block["mixer"][name] for name in ("kind", "window", "global_every")] == ["longformer", 64, 32]
