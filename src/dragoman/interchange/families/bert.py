@@ -117,7 +117,7 @@ _AS = {
 
 
 def describe(cfg: EncoderConfig, name: str = "Bert") -> dict[str, Any]:
-    block, kind = cfg.tower.pattern[0], str(cfg.head.kind)  # pyright: ignore[reportAttributeAccessIssue]
+    block, kind = cfg.blocks.pattern[0], str(cfg.head.kind)  # pyright: ignore[reportAttributeAccessIssue]
     if not isinstance(cfg.inputs, TokenInput):
         raise ConfigError("model.inputs: this layout reads token ids")
     classes = getattr(cfg.head, "classes", None) or 2
