@@ -315,15 +315,15 @@ def test_a_search_finds_the_same_alone_and_in_a_batch(variant, cfg):
 TOKENIZER = Tokenizer.train(Bytes(), [])
 
 
-@pytest.mark.parametrize("variant", ["convs2s", "bytenet", "cnn-9", "language model", "convs2s, dilated"])
+@pytest.mark.parametrize("variant", ["convs2s", "bytenet", "language model"])
 def test_a_model_is_verified(variant):
     torch.manual_seed(1)
     model = VARIANTS[variant].sized(vocab=len(TOKENIZER)).build()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    rows = (random_rows if model.cfg.translates else random_beginnings)(len(TOKENIZER), 4, 8)
-    checks = list(run_checks(WritingVerifier(model, TOKENIZER, rows, beam=3)))
+    rows = (random_rows if model.cfg.translates else random_beginnings)(len(TOKENIZER), 2, 6)
+    checks = list(run_checks(WritingVerifier(model, TOKENIZER, rows, beam=2)))
     assert [check for check in checks if not check.passed] == []
     skipped = {check.name: check.skipped for check in checks if check.skipped}
     if variant in ATTENDING:

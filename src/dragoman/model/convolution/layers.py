@@ -136,7 +136,7 @@ class Convolution(nn.Module):
             inside = x if layout.real is None else x * layout.real
             seen = F.pad(inside, (0, 0, self.reach // 2, self.reach // 2))
         if T == 1:
-            return seen[:, ::step].flatten(1)[:, None]
+            return (seen if step == 1 else seen[:, ::step]).flatten(1)[:, None]
         columns = [seen[:, i * step : i * step + T] for i in range(self.kernel)]
         if layout.same_text is not None:
             same = layout.same_text
@@ -177,7 +177,7 @@ class RecentInputs(LayerState):
         else:
             columns = layout.lengths.expand(R)[:, None] + torch.arange(kept, device=new.device)
             self.past = torch.take_along_dim(seen, columns[..., None], dim=1)
-        return seen[:, self.rewindable :]
+        return seen[:, self.rewindable :] if self.rewindable else seen
 
     def _remember_padding(self, rows: int, newest: int, layout: AlignedRows) -> None:
         if not self.rewindable or (layout.given is None and self.real is None):
