@@ -486,6 +486,32 @@ def test_bfloat16_autocast_trains_close_to_float32(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@each_cell
+def test_long_texts_are_read_step_by_step_in_bfloat16_with_the_same_answer(cell):
+    torch.manual_seed(0)
+    layer, x = RecurrentLayer(cell, 8, 8), torch.randn(2, 80, 8)
+    state = layer.empty(2)
+    wanted, last = layer.scan(x, state)
+    steps, after = layer.scan_by_steps(x, state)
+    torch.testing.assert_close(steps, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after, last, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = layer.scan(x, state)
+    assert rough.dtype == torch.float32
+    assert (rough - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_many_small_changes_of_a_long_text_add_up_in_bfloat16():
+    layer = RecurrentLayer(Lstm(), 4, 2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.bias_ih.copy_(torch.tensor([20.0] * 4 + [0.001] * 2 + [20.0] * 2))  # c grows by 0.001 a step
+    with torch.autocast("cpu", torch.bfloat16):
+        _, (_, c) = layer.scan(torch.zeros(1, 1000, 4), (torch.zeros(1, 2), torch.ones(1, 2)))
+    torch.testing.assert_close(c, torch.full((1, 2), 2.0), rtol=0.01, atol=0)
+
+
 @every
 @torch.no_grad()
 def test_bfloat16_weights_keep_their_state_in_float32(name):
