@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recurrent_variants import EVERY, LANGUAGE_MODELS, TRANSLATORS, D, V, build, sources, targets, translator
+from test_presets import parameters
 from torch import nn
 
 from dragoman.config import from_dict, to_dict
@@ -792,3 +793,30 @@ def test_it_learns_to_copy(name):
     with torch.no_grad():
         found = model.eval()(F.pad(text[:, :-1], (1, 0), value=1), text).argmax(dim=-1)
     assert (found == text).float().mean() > 0.9
+
+
+# ---- presets ------------------------------------------------------------------------------------------
+
+SIZES = {
+    **dict.fromkeys(["lstm-bahdanau", "lstm-luong", "lstm-sutskever", "gru", "rnn", "gnmt-small"], "transformer-small"),
+    "lstm-lm-small": "lm-small",
+    "lstm-classifier-tiny": "classifier-tiny",
+    "lstm-tagger-small": "tagger-small",
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_preset_has_as_many_parameters_as_the_transformer_beside_it(name):
+    assert parameters(name) == pytest.approx(parameters(SIZES[name]), rel=0.02)
+
+
+def test_gnmt_has_the_parameters_of_its_paper():
+    D, V = 1024, 32_000
+
+    def layer(inputs):
+        return 4 * D * (inputs + D) + 8 * D
+
+    encoder = 2 * layer(D) + layer(2 * D) + 6 * layer(D)  # the first layer reads both ways
+    decoder, attention = 8 * layer(2 * D), 2 * D * D + 2 * D  # every layer reads the context
+    assert parameters("gnmt") == 3 * V * D + encoder + decoder + attention
+    assert parameters("gnmt") == pytest.approx(280e6, rel=0.01)
