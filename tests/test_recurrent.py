@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from recurrent_variants import EVERY, LANGUAGE_MODELS, TRANSLATORS, D, V, build, sources, targets, translator
+from test_presets import parameters
 from torch import nn
 
 from dragoman.config import from_dict, to_dict
@@ -486,6 +487,32 @@ def test_bfloat16_autocast_trains_close_to_float32(name):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@each_cell
+def test_long_texts_are_read_step_by_step_in_bfloat16_with_the_same_answer(cell):
+    torch.manual_seed(0)
+    layer, x = RecurrentLayer(cell, 8, 8), torch.randn(2, 80, 8)
+    state = layer.empty(2)
+    wanted, last = layer.scan(x, state)
+    steps, after = layer.scan_by_steps(x, state)
+    torch.testing.assert_close(steps, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after, last, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough, _ = layer.scan(x, state)
+    assert rough.dtype == torch.float32
+    assert (rough - wanted).norm() < 0.03 * wanted.norm()
+
+
+def test_many_small_changes_of_a_long_text_add_up_in_bfloat16():
+    layer = RecurrentLayer(Lstm(), 4, 2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.bias_ih.copy_(torch.tensor([20.0] * 4 + [0.001] * 2 + [20.0] * 2))  # c grows by 0.001 a step
+    with torch.autocast("cpu", torch.bfloat16):
+        _, (_, c) = layer.scan(torch.zeros(1, 1000, 4), (torch.zeros(1, 2), torch.ones(1, 2)))
+    torch.testing.assert_close(c, torch.full((1, 2), 2.0), rtol=0.01, atol=0)
+
+
 @every
 @torch.no_grad()
 def test_bfloat16_weights_keep_their_state_in_float32(name):
@@ -766,3 +793,30 @@ def test_it_learns_to_copy(name):
     with torch.no_grad():
         found = model.eval()(F.pad(text[:, :-1], (1, 0), value=1), text).argmax(dim=-1)
     assert (found == text).float().mean() > 0.9
+
+
+# ---- presets ------------------------------------------------------------------------------------------
+
+SIZES = {
+    **dict.fromkeys(["lstm-bahdanau", "lstm-luong", "lstm-sutskever", "gru", "rnn", "gnmt-small"], "transformer-small"),
+    "lstm-lm-small": "lm-small",
+    "lstm-classifier-tiny": "classifier-tiny",
+    "lstm-tagger-small": "tagger-small",
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_preset_has_as_many_parameters_as_the_transformer_beside_it(name):
+    assert parameters(name) == pytest.approx(parameters(SIZES[name]), rel=0.02)
+
+
+def test_gnmt_has_the_parameters_of_its_paper():
+    D, V = 1024, 32_000
+
+    def layer(inputs):
+        return 4 * D * (inputs + D) + 8 * D
+
+    encoder = 2 * layer(D) + layer(2 * D) + 6 * layer(D)  # the first layer reads both ways
+    decoder, attention = 8 * layer(2 * D), 2 * D * D + 2 * D  # every layer reads the context
+    assert parameters("gnmt") == 3 * V * D + encoder + decoder + attention
+    assert parameters("gnmt") == pytest.approx(280e6, rel=0.01)

@@ -29,7 +29,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "transformer-fast": translation.transformer_fast,
     "transformer-small": translation.transformer_small,
     "transformer-tiny": translation.transformer_tiny,
-    # recurrent models, with recipes
+    # recurrent models, with recipes but for the published size
     "lstm-bahdanau": recurrent.lstm_bahdanau,
     "lstm-luong": recurrent.lstm_luong,
     "lstm-sutskever": recurrent.lstm_sutskever,

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, config
 from dragoman.model.caches.summary import Summary
 from dragoman.model.linear import Multiplying
+from dragoman.model.ops.elementwise import uses_bfloat16
 from dragoman.model.recurrent import gates
+from dragoman.model.recurrent.looped import step_product
 
 # ---- configurations ---------------------------------------------------------------------------------
 
@@ -85,6 +87,10 @@ class Lstm:
 RecurrentCell = Annotated[VanillaRnn | Gru | Lstm, OneOf()]
 """Cell of a recurrent layer: its gates, and the tensors of its state, of which the first is its output."""
 
+ROUNDED = 64
+"""Longest texts that fused kernels read in bfloat16: they round the state at each step, so that changes below 1/256 of
+it are lost, and a long text would have many of them. Loops over steps take up to 1.7 times as long."""
+
 # ---- one layer --------------------------------------------------------------------------------------
 
 
@@ -120,11 +126,26 @@ class RecurrentLayer(Multiplying):
         dtype = torch.promote_types(self.weight_hh.dtype, torch.float32)
         return (self.weight_hh.new_zeros(rows, self.hidden, dtype=dtype),) * self.cell.parts
 
-    def scan(self, x: Float[Tensor, "B T K"], state: Summary) -> tuple[Float[Tensor, "B T H"], Summary]:
-        """Read texts of T tokens after ``state``, by a fused kernel; return all outputs, and the state after them."""
+    def scan(
+        self, x: Float[Tensor, "B T K"], state: Summary, longest: int | None = None
+    ) -> tuple[Float[Tensor, "B T H"], Summary]:
+        """Read T tokens of each row after ``state``; return all outputs, and the state after them.
+
+        ``longest`` is the length of the texts that these tokens are a part of; None for T.
+        """
+        if (longest or x.shape[1]) > ROUNDED and (x.dtype == torch.bfloat16 or uses_bfloat16(x.device)):
+            return self.scan_by_steps(x, state)
         given = tuple(part.to(x.dtype)[None] for part in state)
         outputs, *after = self.cell.scan(x.contiguous(), given, self.weights)
         return outputs, tuple(new[0].to(old.dtype) for new, old in zip(after, state, strict=True))
+
+    def scan_by_steps(self, x: Float[Tensor, "B T K"], state: Summary) -> tuple[Float[Tensor, "B T H"], Summary]:
+        """Return the same as the fused kernel, with gates and states in float32 at least, and products as they are."""
+        by_state, outputs = step_product(self.weight_hh, self.bias_hh, self.product), []
+        for by_input in self.product(x.transpose(0, 1).contiguous(), self.weight_ih, self.bias_ih).unbind(0):
+            state = self.cell.combine(by_input, by_state(state[0]), state)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1).to(x.dtype), state
 
     def step(self, x: Float[Tensor, "B K"], state: Summary) -> Summary:
         """Read one token of each row; return the state after it, whose first tensor is the output."""

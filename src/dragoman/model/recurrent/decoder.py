@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.config import at
-from dragoman.errors import ConfigError
 from dragoman.model.caches.storage import KV
 from dragoman.model.caches.summary import Summary
 from dragoman.model.layer_stack import LayerStack
@@ -72,11 +71,6 @@ class RecurrentDecoder(LayerStack, ABC):
             Sequence[RecurrentLayer], nn.ModuleList(RecurrentLayer(cfg.cell, width, self.hidden) for width in inputs)
         )
         self.dropout = LayerDropout(cfg.dropout, cfg.dropout_mask)
-        if cfg.shortcut.applies(0) and self.hidden != dim:
-            raise ConfigError(
-                f"shortcut: layer 1 reads {dim} channels and gives {self.hidden}: begin with a later layer, or set "
-                "hidden"
-            )
 
     @abstractmethod
     def read(
@@ -321,8 +315,7 @@ def build_decoder(
         ConfigError: sizes or directions that do not fit; the message opens with ``decoder`` or ``attention``.
     """
     with at("decoder"):
-        check_decoder(cfg)
-        cfg.channels(dim)
+        check_decoder(cfg, dim)
     if isinstance(attention, NoSourceAttention) or (isinstance(attention, Luong) and not attention.input_feeding):
         return PlainDecoder(cfg, dim, attention, memory)
     assert memory is not None, "checked before"

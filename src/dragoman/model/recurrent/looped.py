@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear, Product
-from dragoman.model.ops.elementwise import cast_for_products
 
 StepFunction = Callable[[Tensor], Tensor]
 """Function of one step's input (B, K) that returns (B, N)."""
@@ -27,13 +26,19 @@ class StepProduct:
 
     def __init__(self, weight: Float[Tensor, "N K"], bias: Float[Tensor, " N"] | None, product: Product):
         self.product, self.inputs, self.upstream = product, [], []
-        self.weight = cast_for_products(weight.detach())  # once, where autocast would at each step
+        self.weight = weight.detach().to(_dtype_of_products(weight))  # once, where autocast would at each step
         self.bias = None if bias is None else bias.detach().to(self.weight.dtype)
         self.for_bias = bias is not None
         self.handle: Tensor = _Collected.apply(weight, bias, self)
 
     def __call__(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "B N"]:
         return _Step.apply(x, self.handle, self)
+
+
+def _dtype_of_products(weight: Tensor) -> torch.dtype:
+    kind = weight.device.type
+    cast = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if cast else weight.dtype
 
 
 class _Step(torch.autograd.Function):

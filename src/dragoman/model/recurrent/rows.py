@@ -129,7 +129,7 @@ def scan_rows(
     outputs, after, begin = [], [], 0
     for end in boundaries(lengths, exact=exact):
         rows = sum(length > begin for length in lengths)
-        y, state = layer.scan(x[:rows, begin:end], tuple(part[:rows] for part in state))
+        y, state = layer.scan(x[:rows, begin:end], tuple(part[:rows] for part in state), x.shape[1])
         outputs.append(y if rows == len(x) else F.pad(y, (0, 0, 0, 0, 0, len(x) - rows)))
         going = sum(length > end for length in lengths)
         after.append(tuple(part[going:] for part in state))

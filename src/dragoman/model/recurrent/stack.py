@@ -259,12 +259,16 @@ class RecurrentTower(RecurrentStack):
         return self.out(self(x, positions)[0])
 
 
-def check_decoder(cfg: RecurrentStackConfig) -> None:
-    """Check that a stack fits a decoder.
+def check_decoder(cfg: RecurrentStackConfig, dim: int) -> None:
+    """Check that a stack fits a decoder of width ``dim``.
 
     Raises:
-        ConfigError: it reads backward; the message opens with the field.
+        ConfigError: it reads backward, or adds vectors of unequal width; the message opens with the field.
     """
     if not isinstance(cfg.direction, Forward):
         kind = kind_of(type(cfg.direction))
         raise ConfigError(f"direction: {kind}: a decoder must not see what it is to predict: use forward")
+    if cfg.shortcut.applies(0) and (hidden := cfg.channels(dim)) != dim:
+        raise ConfigError(
+            f"shortcut: layer 1 reads {dim} channels and gives {hidden}: begin with a later layer, or set hidden"
+        )
