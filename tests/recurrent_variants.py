@@ -10,7 +10,7 @@ from dragoman.model.recurrent.model import RecurrentConfig, RecurrentModel
 from dragoman.model.recurrent.source_attention import Bahdanau, Concat, General, GnmtAttention, Luong, NoSourceAttention
 from dragoman.model.recurrent.stack import (
     Backward,
-    Bidirectional,
+    BidirectionalLayers,
     FirstBidirectional,
     Forward,
     RecurrentStackConfig,
@@ -25,7 +25,7 @@ V, D = 29, 12
 def translator(attention: Any, cell: Any = Lstm(), **options: Any) -> RecurrentConfig:  # noqa: B008
     """A translator with two layers on either side; ``encoder`` and ``decoder`` hold what differs in each."""
     of = {side: {"cell": cell, "depth": 2} | options.pop(side, {}) for side in ("encoder", "decoder")}
-    encoder = RecurrentStackConfig(**{"direction": Bidirectional()} | of["encoder"])
+    encoder = RecurrentStackConfig(**{"direction": BidirectionalLayers()} | of["encoder"])
     base = {"vocab": V, "dim": D, "bridge": ProjectOutputs(), "attention": attention}
     return RecurrentConfig(**base | options, encoder=encoder, decoder=RecurrentStackConfig(**of["decoder"]))
 

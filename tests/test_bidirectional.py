@@ -24,8 +24,9 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
+SIZES = {"gated_delta_net": {"heads": 2}, "mlstm": {"heads": 2}}
 INNER = {
-    kind: from_dict(RecurrentMixer, MIXERS.get(kind, {"kind": kind}))
+    kind: from_dict(RecurrentMixer, MIXERS.get(kind, {"kind": kind} | SIZES.get(kind, {})))
     for kind in (choice.kind for choice in choices(RecurrentMixer))
 }
 every_inner = pytest.mark.parametrize("kind", INNER)

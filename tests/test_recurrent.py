@@ -39,7 +39,7 @@ from dragoman.model.recurrent.rows import TextRows, boundaries, scan_rows
 from dragoman.model.recurrent.source_attention import Bahdanau, GnmtAttention, Luong, NoSourceAttention, build_attention
 from dragoman.model.recurrent.stack import (
     Backward,
-    Bidirectional,
+    BidirectionalLayers,
     EachStep,
     FirstBidirectional,
     Forward,
@@ -82,7 +82,7 @@ def copy_weights(ours: RecurrentLayer, layer: nn.RNNBase, suffix: str) -> None:
 def test_a_stack_both_ways_equals_torchs_bidirectional_layers_on_packed_sequences(cell, depth):
     torch.manual_seed(0)
     layer = theirs(cell, D, 5, num_layers=depth, bidirectional=True)
-    cfg = RecurrentStackConfig(cell=cell, depth=depth, hidden=5, direction=Bidirectional())
+    cfg = RecurrentStackConfig(cell=cell, depth=depth, hidden=5, direction=BidirectionalLayers())
     stack = cfg.build(D).double()
     for i, block in enumerate(stack.blocks):
         copy_weights(block.directions["ahead"], layer, f"l{i}")
@@ -125,7 +125,7 @@ def test_an_lstm_begins_with_the_forget_bias_of_its_configuration_and_no_other()
 
 def test_reading_both_ways_is_reading_forward_and_reading_the_reversed_text():
     torch.manual_seed(0)
-    both = RecurrentStackConfig(cell=Gru(), depth=1, hidden=5, direction=Bidirectional()).build(D).double()
+    both = RecurrentStackConfig(cell=Gru(), depth=1, hidden=5, direction=BidirectionalLayers()).build(D).double()
     one = RecurrentStackConfig(cell=Gru(), depth=1, hidden=5, direction=Forward()).build(D).double()
     x = torch.randn(2, 6, D).double()
     positions = positions_of(Tokens(torch.ones(2, 6, dtype=torch.long)))
@@ -722,8 +722,8 @@ WRONG = {
         "model.bridge: copy_states, and there is no encoder to read: give one or leave this out",
     ),
     "decoder both ways": (
-        translator(Bahdanau(), decoder={"direction": Bidirectional()}),
-        "model.decoder.direction: bidirectional: a decoder must not see what it is to predict: use forward",
+        translator(Bahdanau(), decoder={"direction": BidirectionalLayers()}),
+        "model.decoder.direction: bidirectional_layers: a decoder must not see what it is to predict: use forward",
     ),
     "decoder backward": (
         translator(NoSourceAttention(), decoder={"direction": Backward()}),

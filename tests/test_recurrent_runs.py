@@ -26,14 +26,14 @@ STACK = {"cell": "lstm", "depth": 2, "dropout": 0.2}
 MODEL = {
     "kind": "recurrent",
     "dim": 8,
-    "encoder": STACK | {"direction": "bidirectional", "dropout_mask": "variational"},
+    "encoder": STACK | {"direction": "bidirectional_layers", "dropout_mask": "variational"},
     "decoder": STACK,
     "attention": "luong",
     "bridge": "project_outputs",
     "dropout": 0.1,
 }
 WRITER = {"kind": "recurrent", "dim": 8, "decoder": STACK | {"cell": "gru"}}
-TOWER = {"kind": "recurrent_stack", "cell": "lstm", "depth": 1, "direction": "bidirectional"}
+TOWER = {"kind": "recurrent_stack", "cell": "lstm", "depth": 1, "direction": "bidirectional_layers"}
 
 
 @pytest.fixture(scope="module", autouse=True)

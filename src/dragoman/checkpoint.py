@@ -32,7 +32,7 @@ from dragoman.model.encoder import Encoder
 from dragoman.model.families import ModelConfig
 from dragoman.model.inputs import TokenInput
 from dragoman.model.interface import SequenceModel
-from dragoman.model.loading import Uninitialized, adopt_weights
+from dragoman.model.loading import load
 from dragoman.model.lora import Lora, fold
 from dragoman.snapshot import Checkpoint, Damaged, encode, read_shapes, read_tensors, step_name
 from dragoman.text.tokens.tokenizer import Tokenizer
@@ -331,9 +331,7 @@ def load_any(path: str | Path, which: str | int = "best") -> tuple[RunDirectory,
     """Same as ``load_model``, but for any kind of model: return the run, its model, and its configuration."""
     run, which = _run_and_name(Path(path), which)
     content = run.weights(which)
-    with Uninitialized():
-        model = from_dict(ModelConfig, content.config["model"], where=str(run.path)).build()
-    adopt_weights(model, content.tensors["model"])
+    model = load(from_dict(ModelConfig, content.config["model"], where=str(run.path)).build, content.tensors["model"])
     return run, model.eval(), content.config
 
 

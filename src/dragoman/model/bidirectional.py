@@ -21,9 +21,9 @@ from dragoman.model.caches.summary import JoinedState
 from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
-from dragoman.model.mlstm import Mlstm
 from dragoman.model.masks.visibility import Full, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
+from dragoman.model.mlstm import Mlstm
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
 

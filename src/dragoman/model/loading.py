@@ -1,6 +1,6 @@
 """Loading of a model: its weights are neither drawn before they are read nor copied afterwards."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -41,3 +41,11 @@ def adopt_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if (given.shape, given.dtype, given.device) == (parameter.shape, parameter.dtype, parameter.device):
             parameter.data = rest.pop(name)
     model.load_state_dict(rest, strict=False)
+
+
+def load(build: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> nn.Module:
+    """Build a model and give it these weights."""
+    with Uninitialized():
+        model = build()
+    adopt_weights(model, weights)
+    return model

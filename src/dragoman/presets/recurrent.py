@@ -18,7 +18,7 @@ from dragoman.model.recurrent.source_attention import (
 )
 from dragoman.model.recurrent.stack import (
     Backward,
-    Bidirectional,
+    BidirectionalLayers,
     Direction,
     FirstBidirectional,
     LayerShortcut,
@@ -39,7 +39,7 @@ def translator(
     dim: int,
     depth: int = 2,
     hidden: int | None = None,
-    direction: Direction = Bidirectional(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
+    direction: Direction = BidirectionalLayers(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
     bridge: Bridge = ProjectOutputs(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
     shortcut: LayerShortcut = NoShortcut(),  # noqa: B008 (frozen)  # pyright: ignore[reportInvalidTypeForm]
     dropout: float = 0.2,
@@ -146,7 +146,9 @@ def lstm_lm_small() -> Plain:
 
 
 def _reader(head: Head, *, depth: int, hidden: int, dropout: float) -> EncoderConfig:  # pyright: ignore[reportInvalidTypeForm]
-    stack = RecurrentStackConfig(cell=Lstm(), depth=depth, hidden=hidden, direction=Bidirectional(), dropout=dropout)
+    stack = RecurrentStackConfig(
+        cell=Lstm(), depth=depth, hidden=hidden, direction=BidirectionalLayers(), dropout=dropout
+    )
     return EncoderConfig(dim=128, inputs=TokenInput(scale=True, dropout=dropout), tower=stack, head=head)
 
 

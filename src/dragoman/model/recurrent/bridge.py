@@ -16,7 +16,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.caches.summary import Summary
 from dragoman.model.linear import Linear
 from dragoman.model.positions.tokens import Positions
-from dragoman.model.recurrent.stack import Bidirectional, FirstBidirectional, RecurrentStack, RecurrentStackConfig
+from dragoman.model.recurrent.stack import BidirectionalLayers, FirstBidirectional, RecurrentStack, RecurrentStackConfig
 
 
 class BridgeLayer(nn.Module, ABC):
@@ -65,7 +65,7 @@ class CopyStates:
 
     def build(self, encoder: RecurrentStack, decoder: RecurrentStackConfig, hidden: int) -> BridgeLayer:
         theirs = encoder.cfg
-        if isinstance(theirs.direction, Bidirectional | FirstBidirectional):
+        if isinstance(theirs.direction, BidirectionalLayers | FirstBidirectional):
             raise ConfigError("kind: copy_states needs an encoder that reads one way: use project_outputs")
         encoders, decoders = _layers(theirs, encoder.outputs), _layers(decoder, hidden)
         if encoders != decoders:

@@ -54,7 +54,7 @@ class Backward:
 
 
 @config
-class Bidirectional:
+class BidirectionalLayers:
     """Read both ways and concatenate the outputs, in every layer (Schuster & Paliwal 1997)."""
 
     def sides(self, layer: int) -> Sides:
@@ -69,7 +69,7 @@ class FirstBidirectional:
         return Sides(True, layer == 0)
 
 
-Direction = Annotated[Forward | Backward | Bidirectional | FirstBidirectional, OneOf()]
+Direction = Annotated[Forward | Backward | BidirectionalLayers | FirstBidirectional, OneOf()]
 
 # ---- residuals and dropout --------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class RecurrentStackConfig(StackConfig):
         """
         if self.hidden is not None:
             return self.hidden
-        if not isinstance(self.direction, Bidirectional):
+        if not isinstance(self.direction, BidirectionalLayers):
             return dim
         if dim % 2:
             raise ConfigError(f"hidden: two directions cannot share an odd width {dim}: give the channels of each")
