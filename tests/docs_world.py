@@ -31,7 +31,9 @@ RUNS = {  # task -> the runs of it that documents name
 }
 PRESETS = {  # how a preset's name begins -> its task
     "transformer": "translation",
+    "lstm": "translation",
     "lm": "language_modelling",
+    "mamba": "language_modelling",
     "classifier": "classification",
     "vit": "images",
     "tagger": "tagging",
@@ -118,6 +120,7 @@ def _train_special_runs(folder: Path) -> None:
 def _write_imports(folder: Path) -> None:
     export_huggingface(folder / "runs/my-run", folder / "opus-mt-en-de", check=False)
     export_huggingface(folder / "runs/lm", folder / "Llama-3.2-1B", check=False)
+    _write_mamba(folder / "mamba-130m-hf", tokenizer_of=folder / "Llama-3.2-1B")
     (folder / "imported").mkdir()
     for source, name in (
         ("lm", "Llama-3.2-1B"),
@@ -126,6 +129,17 @@ def _write_imports(folder: Path) -> None:
         ("reviews", "bert"),
     ):
         shutil.copytree(folder / "runs" / source, folder / "imported" / name, symlinks=True)
+
+
+def _write_mamba(folder: Path, *, tokenizer_of: Path) -> None:
+    """Write a folder of transformers with a Mamba of random weights, and another's tokenizer."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    vocabulary = json.loads((tokenizer_of / "config.json").read_text())["vocab_size"]
+    cfg = MambaConfig(vocab_size=vocabulary, hidden_size=8, num_hidden_layers=1, state_size=4, eos_token_id=2)
+    MambaForCausalLM(cfg).save_pretrained(folder)
+    for path in tokenizer_of.glob("*token*"):
+        shutil.copy(path, folder)
 
 
 def _sentences(seed: int = 1) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from dragoman.config import (
 from dragoman.errors import ConfigError, UserError
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.families import ModelConfig
-from dragoman.model.masks.visibility import Causal, Structural
+from dragoman.model.masks.visibility import Structural
 from dragoman.model.norm import Norm
 from dragoman.model.positions.position import NoPosition, Sinusoidal
 from dragoman.model.positions.rotary import LinearScaling, Rotary
@@ -337,4 +337,4 @@ def test_presets_are_plain_data_that_a_configuration_reads():
         cfg = from_dict(ModelConfig, model)
         assert to_dict(cfg) == model
         if isinstance(cfg, TransformerConfig):
-            assert all(isinstance(block.mixer.visibility, Causal) for block in cfg.decoder.pattern)
+            assert all(block.mixer.visibility.sees_only_past for block in cfg.decoder.pattern)

@@ -356,6 +356,7 @@ def test_the_kernels_say_of_every_field_whether_they_know_it(cls):
 
 UNVARIED = {
     "dropout": "chance; tests of dropout hold it",
+    "redraw": "chance; tests of FAVOR+ hold it",
     "vocab": "a size",
     "dim": "a size",
     "depth": "a size",

@@ -261,11 +261,11 @@ def test_listening_to_the_weights_does_not_change_the_output_and_they_sum_to_one
     assert_equal(model(target, source), quiet)
     for handle in handles:
         handle.remove()
-    heads = model.decoder.blocks[0].cross.cfg.heads
+    heads = {name: module.cfg.heads for name, module in model.named_modules() if isinstance(module, Attention)}
     assert len(seen) == len(handles) > 0
     for name, weights in seen.items():
         Q, K = (5, 5) if name.startswith("encoder") else (7, 5) if name.endswith("cross") else (7, 7)
-        assert weights.shape == (2, heads, Q, K)
+        assert weights.shape == (2, heads[name], Q, K)
         assert_equal(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
 

@@ -29,7 +29,8 @@ def test_every_preset_is_laid_under_a_run_file(name):
 @pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if "task" in preset()])
 def test_a_preset_with_a_task_is_a_whole_run_but_for_its_text(name):
     cfg = load({"preset": name, **DATA})
-    assert task_data_for(cfg).outline(cfg).max_length in (None, getattr(cfg.task, "context", None))
+    longest, context = task_data_for(cfg).outline(cfg).max_length, getattr(cfg.task, "context", None)
+    assert None in (longest, context) or longest == context
 
 
 @pytest.mark.parametrize(
@@ -207,3 +208,12 @@ def test_attention_that_fits_no_text_is_refused_before_a_run_begins(change, says
     cfg = load(WRITER, [f"model.decoder.pattern.0.mixer.{change}"])
     with pytest.raises(ConfigError, match=re.escape(says)):
         task_data_for(cfg).check(cfg)
+
+
+def test_a_preset_on_the_command_line_takes_the_place_of_the_files(tmp_path):
+    path = tmp_path / "lm.yaml"
+    path.write_text("preset: lm-small\ndata: {kind: texts, files: [a.txt]}\ntrain: {seed: 5}\n")
+    cfg = load(path, ["train.seed=6", "preset=lm-tiny", "preset=lstm-lm-small"])
+    assert cfg.model.kind == "recurrent" and cfg.train.seed == 6
+    with pytest.raises(ConfigError, match=r"preset: no 'lstm-lm-smal' here\. Did you mean 'lstm-lm-small'\?"):
+        load(path, ["preset=lstm-lm-smal"])

@@ -187,7 +187,7 @@ VARIANTS: dict[str, Variant] = {
     ),
     "mamba 2, attention": Variant(
         mixers={
-            0: Mamba2(state=4, expand=1, head_dim=8, norm_eps=0.1, smallest_step=0.2, largest_step=1.5),
+            0: Mamba2(state=4, expand=1, head_dim=8, norm_eps=0.1, smallest_step=0.02, largest_step=1.5),
         },
         mixer={"visibility": Causal(window=3), "position": Rotary()},
     ),
@@ -234,6 +234,44 @@ VARIANTS: dict[str, Variant] = {
     "linformer": Variant(
         mixers={0: Linformer(heads=4, length=20, rank=4), 1: Linformer(heads=2, length=24, rank=3, shared=False)}
     ),
+    # a second value of each number of these
+    "longformer and big bird, other numbers": Variant(
+        mixers={
+            0: Longformer(
+                heads=2,
+                kv_heads=1,
+                head_dim=5,
+                window=3,
+                position=Alibi(),
+                qk_norm=RmsNorm(),
+                scorer=CappedDot(cap=2.0),
+            ),
+            1: BigBird(heads=2, head_dim=6, block=2, window=4, bias=True, scorer=Dot()),
+        }
+    ),
+    "sparse transformer, other numbers": Variant(
+        mixers={
+            0: StridedAttention(
+                heads=2, kv_heads=1, head_dim=6, stride=2, bias=True, qk_norm=LayerNorm(), position=NoPosition()
+            ),
+            1: FixedAttention(
+                heads=2,
+                kv_heads=1,
+                head_dim=6,
+                stride=3,
+                summary=1,
+                bias=True,
+                qk_norm=RmsNorm(),
+                position=Alibi(),
+                scorer=CappedDot(cap=1.5),
+            ),
+        }
+    ),
+    "delta net and mlstm, other numbers": Variant(
+        mixers={0: GatedDeltaNet(heads=2, eps=0.1), 1: Mlstm(heads=2, eps=0.1)}
+    ),
+    "reformer, other numbers": Variant(mixers={1: Reformer(heads=2, head_dim=6, buckets=2, rounds=1, chunk=3)}),
+    "linformer, other numbers": Variant(mixers={0: Linformer(heads=2, head_dim=5, length=22, rank=2, bias=True)}),
     # norms and where they stand
     **{
         f"{type(norm).__name__} {placement}": Variant(block={"norm": norm, "placement": placement})
@@ -371,7 +409,9 @@ def combine(picked: dict[str, str]) -> Variant:
     options = {
         f.name: {k: v for c in chosen for k, v in getattr(c, f.name).items()} for f in dataclasses.fields(Variant)
     }
-    if options["block"]["norm"] == NoNorm() and any(isinstance(m, Mamba | Mamba2) for m in options["mixers"].values()):
+    if options["block"].get("norm") == NoNorm() and any(
+        isinstance(m, Mamba | Mamba2) for m in options["mixers"].values()
+    ):
         options["block"]["norm"] = RmsNorm()  # a scan multiplies its inputs: without norms they grow to 1e15
     return Variant(**options)
 

@@ -196,7 +196,7 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: expected a mapping of settings, such as 'preset: transformer-small'")
     given, overrides = renamed(given), [renamed_assignment(text) for text in overrides]
-    preset = given.pop("preset", None)
+    preset, overrides = _chosen_preset(given.pop("preset", None), overrides)
     data = merge(_preset(preset, where), given) if preset is not None else given
     if isinstance(start := data.get("start_from"), dict) and "run" in start:
         data = merge(_earlier(start["run"]), data)
@@ -267,6 +267,13 @@ def _check_tokenizers(cfg: RunConfig, start: WarmStart) -> None:
                 f"{name}: a run that starts from {start.run} has its tokenizers: leave this out (and a preset that "
                 "sets it), or add pieces to them with start_from.vocabulary"
             )
+
+
+def _chosen_preset(preset: Any, overrides: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the preset that the last ``preset=NAME`` among ``overrides`` puts in the place of the file's, and the
+    other overrides."""
+    chosen = [text.partition("=")[2] for text in overrides if text.startswith("preset=")]
+    return (chosen[-1] if chosen else preset), [text for text in overrides if not text.startswith("preset=")]
 
 
 def _preset(name: Any, where: str) -> dict[str, Any]:
