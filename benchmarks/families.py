@@ -46,12 +46,12 @@ CPU = torch.device("cpu")
 V = 8000
 TRANSLATORS = (
     "transformer-small", "lstm-bahdanau", "lstm-luong", "lstm-sutskever", "gru", "rnn", "gnmt-small", "convs2s",
-    "bytenet", "cnn-9",
+    "bytenet", "cnn-9", "mamba-translator-small",
 )  # fmt: skip
 LANGUAGE_MODELS = (
     "lm-small", "lstm-lm-small", "gated-cnn-lm-small", "lm-hybrid-small", "mamba-small", "mamba2-small",
-    "mamba2-hybrid-small", "linear-small", "performer-small", "deltanet-small", "mlstm-small", "longformer-small",
-    "sparse-transformer-small", "reformer-small",
+    "mamba2-hybrid-small", "linear-small", "performer-small", "gated-deltanet-small", "deltanet-hybrid-small",
+    "mlstm-small", "longformer-small", "bigbird-small", "sparse-transformer-small", "reformer-small",
 )  # fmt: skip
 
 
