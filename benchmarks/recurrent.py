@@ -38,7 +38,7 @@ from dragoman.model.recurrent.bridge import ProjectOutputs
 from dragoman.model.recurrent.cells import Lstm
 from dragoman.model.recurrent.model import RecurrentConfig
 from dragoman.model.recurrent.source_attention import Bahdanau, Luong, NoSourceAttention
-from dragoman.model.recurrent.stack import Bidirectional, RecurrentStackConfig
+from dragoman.model.recurrent.stack import BidirectionalLayers, RecurrentStackConfig
 
 CPU = torch.device("cpu")
 CAPTIONS = Setting("captions", 2, 256, 128, 0, 8000, dropout=0.2, tokens=2048)
@@ -55,7 +55,7 @@ def ours(s: Setting, attention: Any, precision: Precision) -> tuple[nn.Module, L
     model = RecurrentConfig(
         vocab=s.vocab,
         dim=s.dim,
-        encoder=RecurrentStackConfig(direction=Bidirectional(), **options),
+        encoder=RecurrentStackConfig(direction=BidirectionalLayers(), **options),
         decoder=RecurrentStackConfig(**options),
         attention=attention,
         bridge=ProjectOutputs(),

@@ -270,7 +270,7 @@ def test_a_mistake_is_named_with_its_path(change):
 @pytest.mark.parametrize("kind", ["mamba", "mamba, alone"])
 def test_a_language_model_learns_continues_is_verified_and_goes_to_hugging_face(kind, tmp_path, capsys):
     run = writer(kind, tmp_path)
-    assert main(["verify", str(run), "--sentences", "2", "--beam", "2"]) == 0, capsys.readouterr()
+    assert main(["verify", str(run), "--sentences", "1", "--beam", "2"]) == 0, capsys.readouterr()
     code = main(["export", str(run), "--to", "huggingface", "-o", str(tmp_path / "folder")])
     told = capsys.readouterr()
     if kind == "mamba":  # with attention, which no layout has
