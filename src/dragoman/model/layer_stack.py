@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from dragoman.model.init import Init
 
@@ -16,6 +17,12 @@ class LayerStack(nn.Module):
     """The layers, the first one nearest to the input."""
     recompute: bool = False
     """Activation checkpointing: keep only each layer's input for the backward pass and compute the rest again."""
+
+    def run_block(self, block: nn.Module, *arguments: Any) -> Any:
+        """Call one of the layers, with activation checkpointing if ``recompute`` is set, in training."""
+        if self.recompute and self.training:
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
 
 
 class StackConfig(ABC):

@@ -16,14 +16,15 @@ class Uninitialized(TorchFunctionMode):
 
     WRITES = frozenset(
         {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_", "zeros_", "zero_", "ones_", "fill_"}
+        | {"mul_", "div_", "__imul__", "__itruediv__"}
     )
-    SCALINGS = frozenset({"mul_", "div_", "__imul__", "__itruediv__"})
+    """Names of functions that initialize a tensor in place, or scale what was drawn."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         target = args[0] if args else kwargs.get("tensor")
-        if isinstance(target, nn.Parameter) and (name in self.WRITES or name in self.SCALINGS):
+        if isinstance(target, nn.Parameter) and name in self.WRITES:
             return target
         return func(*args, **kwargs)
 

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
@@ -247,11 +246,7 @@ class Tower(LayerStack):
         contexts, across = self.contexts(x, new, state, real), self.cross_contexts(x, new, memory)
         for i, block in enumerate(self.blocks):
             source = memory and partial(memory.read, i)
-            arguments = (x, contexts[i], state.layers[i], real, across[i], source)
-            if self.recompute and self.training:
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
+            x = self.run_block(block, x, contexts[i], state.layers[i], real, across[i], source)
         return self.final_norm(x)
 
     def contexts(self, x: Tensor, new: Positions, state: TowerState, real: Tensor | None) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from dragoman.config import to_dict
 from dragoman.model.convolution.blocks import DilatedResidual, GatedConvolution, TanhConvolution
 from dragoman.model.convolution.sources import MultiStepSource, TwoStackSource, UnfoldedSource
 from dragoman.model.convolution.stack import ConvolutionStack, NoProjections, ReluOutput
@@ -11,6 +10,8 @@ from dragoman.model.convolutional import ConvolutionalConfig
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import Learned
 from dragoman.presets.plain import Plain, architecture
+from dragoman.presets.small import as_lm_small
+from dragoman.presets.translation import as_transformer_small
 
 Widths = tuple[tuple[int, int], ...]
 """Channels and kernel of each block."""
@@ -89,25 +90,13 @@ def dauphin2016(*, dim: int, depth: int, kernel: int, dropout: float) -> Convolu
 # ---- recipes --------------------------------------------------------------------------------------
 
 
-def _tied(model: ConvolutionalConfig) -> Plain:
-    return to_dict(dataclasses.replace(model, tying="all"))
+def _tied(model: ConvolutionalConfig) -> ConvolutionalConfig:
+    return dataclasses.replace(model, tying="all")
 
 
-def _translation(model: ConvolutionalConfig, *, peak: float) -> Plain:
+def _translation(model: ConvolutionalConfig) -> Plain:
     """Recipe of transformer-small, with which convolutions learn faster than with the momentum of 2017."""
-    return {
-        "task": {"kind": "translation", "label_smoothing": 0.1},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": _tied(model),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
-            "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": 500, "decay": 0.5},
-            "batch_tokens": 4096,
-            "clip": 1.0,
-            "average": 0.999,
-        },
-    }
+    return as_transformer_small(_tied(model))
 
 
 def convs2s() -> Plain:
@@ -115,13 +104,13 @@ def convs2s() -> Plain:
     decoder's."""
     block = (256, 3)
     model = gehring2017(dim=256, encoder=(block,) * 8, decoder=(block,) * 6, dropout=0.2)
-    return _translation(model, peak=2e-3)
+    return _translation(model)
 
 
 def bytenet() -> Plain:
     """ByteNet with the parameters of transformer-small, on subwords: eleven blocks on either side, dilations 1 to 16
     twice and 1 again. It attends to nothing: the decoder unfolds over the source's representation."""
-    return _translation(_scaled(kalchbrenner2016(dim=384, depth=11, dropout=0.1)), peak=2e-3)
+    return _translation(_scaled(kalchbrenner2016(dim=384, depth=11, dropout=0.1)))
 
 
 def _scaled(model: ConvolutionalConfig) -> ConvolutionalConfig:
@@ -133,22 +122,12 @@ def cnn_9() -> Plain:
     """Nine-layer convolutional encoder of 2016, six layers for keys and three for values, with the parameters of
     transformer-small; its decoder is convolutional too, with one attention."""
     model = gehring2016(dim=256, channels=320, keys=6, values=3, decoder=5, dropout=0.2)
-    return _translation(model, peak=2e-3)
+    return _translation(model)
 
 
 def gated_cnn_lm_small() -> Plain:
     """Gated convolutional language model with the parameters of lm-small; it sees 28 tokens back."""
-    return {
-        "task": {"kind": "language_modelling", "context": 256},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": _tied(dauphin2016(dim=256, depth=9, kernel=4, dropout=0.1)),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
-            "schedule": {"kind": "warmup_stable_decay", "peak": 2e-3, "warmup": 300, "decay": 0.5},
-            "batch_tokens": 32 * 256,
-        },
-    }
+    return as_lm_small(_tied(dauphin2016(dim=256, depth=9, kernel=4, dropout=0.1)))
 
 
 # ---- published sizes --------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from dragoman.config import to_dict
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.heads import ClassificationHead, Head, Mean, TaggingHead
 from dragoman.model.inputs import TokenInput
@@ -28,6 +27,8 @@ from dragoman.model.recurrent.stack import (
 )
 from dragoman.presets.plain import Plain, architecture
 from dragoman.presets.readers import recipe
+from dragoman.presets.small import as_lm_small
+from dragoman.presets.translation import as_transformer_small
 
 # ---- translators ------------------------------------------------------------------------------------
 
@@ -59,50 +60,33 @@ def translator(
     )
 
 
-def _recipe(model: RecurrentConfig, *, peak: float = 2e-3) -> Plain:
-    """Recipe of transformer-small, with a rate that suits recurrent layers."""
-    return {
-        "task": {"kind": "translation", "label_smoothing": 0.1},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": to_dict(model),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
-            "schedule": {"kind": "warmup_stable_decay", "peak": peak, "warmup": 500, "decay": 0.5},
-            "batch_tokens": 4096,
-            "clip": 1.0,
-            "average": 0.999,
-        },
-    }
-
-
 def lstm_bahdanau() -> Plain:
     """LSTM with additive attention before each step (Bahdanau et al., arXiv:1409.0473), the size of
     transformer-small."""
-    return _recipe(translator(Lstm(), Bahdanau(), dim=384))
+    return as_transformer_small(translator(Lstm(), Bahdanau(), dim=384))
 
 
 def lstm_luong() -> Plain:
     """LSTM with attention after each step and input feeding (Luong et al., arXiv:1508.04025), the size of
     transformer-small."""
-    return _recipe(translator(Lstm(), Luong(), dim=384, hidden=208))
+    return as_transformer_small(translator(Lstm(), Luong(), dim=384, hidden=208))
 
 
 def lstm_sutskever() -> Plain:
     """LSTM that reads the source backward into its state, without attention (Sutskever et al., arXiv:1409.3215), the
     size of transformer-small."""
     model = translator(Lstm(), NoSourceAttention(), dim=320, depth=4, direction=Backward(), bridge=CopyStates())
-    return _recipe(model)
+    return as_transformer_small(model)
 
 
 def gru() -> Plain:
     """GRU with Bahdanau's attention, as in his paper, the size of transformer-small."""
-    return _recipe(translator(Gru(), Bahdanau(), dim=432))
+    return as_transformer_small(translator(Gru(), Bahdanau(), dim=432))
 
 
 def rnn() -> Plain:
     """Vanilla RNN with Bahdanau's attention, the size of transformer-small."""
-    return _recipe(translator(VanillaRnn(), Bahdanau(), dim=512, depth=3), peak=1e-3)
+    return as_transformer_small(translator(VanillaRnn(), Bahdanau(), dim=512, depth=3), peak=1e-3)
 
 
 def _gnmt(**sizes: Any) -> RecurrentConfig:
@@ -115,7 +99,7 @@ def _gnmt(**sizes: Any) -> RecurrentConfig:
 
 def gnmt_small() -> Plain:
     """GNMT with four layers on either side, the size of transformer-small."""
-    return _recipe(_gnmt(dim=272, depth=4))
+    return as_transformer_small(_gnmt(dim=272, depth=4))
 
 
 def gnmt() -> Plain:
@@ -132,17 +116,7 @@ def lstm_lm_small() -> Plain:
     arXiv:1608.05859)."""
     stack = RecurrentStackConfig(cell=Lstm(), depth=2, dropout=0.2)
     model = RecurrentConfig(dim=448, decoder=stack, scale_embedding=True, dropout=0.2)
-    return {
-        "task": {"kind": "language_modelling", "context": 256},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": to_dict(model),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
-            "schedule": {"kind": "warmup_stable_decay", "peak": 3e-3, "warmup": 300, "decay": 0.5},
-            "batch_tokens": 32 * 256,
-        },
-    }
+    return as_lm_small(model, peak=3e-3, decay=0.01)
 
 
 def _reader(head: Head, *, depth: int, hidden: int, dropout: float) -> EncoderConfig:  # pyright: ignore[reportInvalidTypeForm]

@@ -5,6 +5,7 @@ import dataclasses
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Gpt2Init, Xavier
+from dragoman.model.interface import SequenceConfig
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
@@ -52,7 +53,9 @@ def gpt2_style(*, dim: int, depth: int, heads: int, length: int, dropout: float)
     )
 
 
-def language(model: TransformerConfig, *, vocab: int, context: int, rows: int, steps: int, schedule: Plain) -> Plain:
+def language(
+    model: SequenceConfig, *, vocab: int, context: int, rows: int, steps: int, schedule: Plain, decay: float = 0.1
+) -> Plain:
     """Return the recipe of a small language model."""
     return {
         "task": {"kind": "language_modelling", "context": context},
@@ -60,7 +63,7 @@ def language(model: TransformerConfig, *, vocab: int, context: int, rows: int, s
         "model": to_dict(model),
         "train": {
             "budget": {"kind": "steps", "steps": steps},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
+            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": decay},
             "schedule": schedule,
             "batch_tokens": rows * context,
         },
@@ -75,10 +78,15 @@ def _cosine(peak: float, warmup: int) -> Plain:
     return {"kind": "cosine", "peak": peak, "warmup": warmup, "floor": 0.1}
 
 
+def as_lm_small(model: SequenceConfig, *, peak: float = 2e-3, decay: float = 0.1) -> Plain:
+    """Return lm-small's recipe for another model."""
+    schedule = warmup_stable_decay(peak, 300)
+    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=schedule, decay=decay)
+
+
 def lm_small() -> Plain:
     """A language model for some megabytes of text; an evening on a laptop."""
-    model = llama_style(dim=256, depth=6, heads=4, hidden=688, dropout=0.1)
-    return language(model, vocab=8000, context=256, rows=32, steps=10_000, schedule=warmup_stable_decay(2e-3, 300))
+    return as_lm_small(llama_style(dim=256, depth=6, heads=4, hidden=688, dropout=0.1))
 
 
 def lm_small_2019() -> Plain:
@@ -93,8 +101,7 @@ def lm_hybrid_small() -> Plain:
     (attention,) = model.decoder.pattern
     convolution = dataclasses.replace(attention, mixer=ShortConvolution())
     decoder = dataclasses.replace(model.decoder, pattern=(convolution, convolution, attention))
-    hybrid = dataclasses.replace(model, decoder=decoder)
-    return language(hybrid, vocab=8000, context=256, rows=32, steps=10_000, schedule=warmup_stable_decay(2e-3, 300))
+    return as_lm_small(dataclasses.replace(model, decoder=decoder))
 
 
 def lm_tiny() -> Plain:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.bidirectional import Bidirectional
 from dragoman.model.init import Gpt2Init, Xavier
@@ -14,7 +13,8 @@ from dragoman.model.norm import RmsNorm
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets.plain import Plain, architecture
-from dragoman.presets.small import llama_style
+from dragoman.presets.small import as_lm_small, llama_style
+from dragoman.presets.translation import as_transformer_small
 
 # ---- published --------------------------------------------------------------------------------------
 
@@ -54,13 +54,13 @@ def mamba2_130m() -> Plain:
 def mamba_small() -> Plain:
     """lm-small's size in Mamba blocks."""
     model = state_space(Mamba(), dim=256, depth=11, dropout=0.1, init=Xavier(depth_scaled=True))
-    return _language(model)
+    return as_lm_small(model)
 
 
 def mamba2_small() -> Plain:
     """lm-small's size in Mamba-2 blocks."""
     model = state_space(Mamba2(state=64), dim=256, depth=11, dropout=0.1, init=Xavier(depth_scaled=True))
-    return _language(model)
+    return as_lm_small(model)
 
 
 def mamba2_hybrid_small() -> Plain:
@@ -69,7 +69,7 @@ def mamba2_hybrid_small() -> Plain:
     (attention,) = model.decoder.pattern
     recurrent = dataclasses.replace(attention, mixer=Mamba2(state=64))
     decoder = dataclasses.replace(model.decoder, pattern=(recurrent, recurrent, attention))
-    return _language(dataclasses.replace(model, decoder=decoder))
+    return as_lm_small(dataclasses.replace(model, decoder=decoder))
 
 
 def mamba_translator_small() -> Plain:
@@ -80,30 +80,4 @@ def mamba_translator_small() -> Plain:
     decoder = dataclasses.replace(model.decoder, pattern=(dataclasses.replace(block, cross=across),))
     both_ways = dataclasses.replace(block, mixer=Bidirectional(mixer=Mamba()))
     encoder = TowerConfig(depth=5, pattern=(both_ways,), final_norm=model.decoder.final_norm)
-    return {
-        "task": {"kind": "translation", "label_smoothing": 0.1},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": to_dict(dataclasses.replace(model, encoder=encoder, decoder=decoder)),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.01},
-            "schedule": {"kind": "warmup_stable_decay", "peak": 2e-3, "warmup": 500, "decay": 0.5},
-            "batch_tokens": 4096,
-            "clip": 1.0,
-            "average": 0.999,
-        },
-    }
-
-
-def _language(model: TransformerConfig) -> Plain:
-    return {
-        "task": {"kind": "language_modelling", "context": 256},
-        "tokenizer": {"kind": "bpe", "vocab": 8000},
-        "model": to_dict(model),
-        "train": {
-            "budget": {"kind": "steps", "steps": 10_000},
-            "optimizer": {"kind": "adam_w", "betas": [0.9, 0.98], "decay": 0.1},
-            "schedule": {"kind": "warmup_stable_decay", "peak": 2e-3, "warmup": 300, "decay": 0.5},
-            "batch_tokens": 32 * 256,
-        },
-    }
+    return as_transformer_small(dataclasses.replace(model, encoder=encoder, decoder=decoder))

@@ -6,6 +6,7 @@ from typing import Any
 from dragoman.config import to_dict
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.init import Xavier
+from dragoman.model.interface import SequenceConfig
 from dragoman.model.masks.visibility import Causal, Full
 from dragoman.model.mlp import FeedForward, Gated
 from dragoman.model.norm import LayerNorm, RmsNorm
@@ -108,8 +109,8 @@ def _recipe2017(model: TransformerConfig, *, steps: int) -> Plain:
     }
 
 
-def _recipe2026(
-    model: TransformerConfig,
+def recipe2026(
+    model: SequenceConfig,
     *,
     vocab: int,
     peak: float,
@@ -135,6 +136,11 @@ def _recipe2026(
     }
 
 
+def as_transformer_small(model: SequenceConfig, *, peak: float = 2e-3) -> Plain:
+    """Return transformer-small's recipe for another model."""
+    return recipe2026(model, vocab=8000, peak=peak, steps=10_000, warmup=500, batch_tokens=4096)
+
+
 def transformer_base() -> Plain:
     """The 2017 base model and its recipe: 100,000 steps; 63 million parameters with the paper's vocabulary."""
     return _recipe2017(vaswani2017(), steps=100_000)
@@ -148,27 +154,26 @@ def transformer_big() -> Plain:
 def transformer_2026() -> Plain:
     """Base model's size with every part replaced by its successor."""
     model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=6)
-    return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
+    return recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
 
 
 def transformer_small() -> Plain:
     """Small model for ten thousand to some hundred thousand pairs; an evening on a laptop."""
-    model = rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2)
-    return _recipe2026(model, vocab=8000, peak=2e-3, steps=10_000, warmup=500, batch_tokens=4096)
+    return as_transformer_small(rewritten2026(dim=256, heads=4, kv_heads=2, hidden=768, depth=4, dropout=0.2))
 
 
 def transformer_tiny() -> Plain:
     """Tiny model for some thousand pairs, or some minutes: small batches, as a short training lacks steps, not
     tokens."""
     model = rewritten2026(dim=128, heads=4, kv_heads=2, hidden=384, depth=3, dropout=0.1)
-    return _recipe2026(model, vocab=4000, peak=3e-3, steps=6000, warmup=300, batch_tokens=1024)
+    return recipe2026(model, vocab=4000, peak=3e-3, steps=6000, warmup=300, batch_tokens=1024)
 
 
 def transformer_fast() -> Plain:
     """Model for fast translation (arXiv:2006.10369): twelve encoder layers, which run once, and one decoder layer,
     which runs for every token."""
     model = rewritten2026(dim=512, heads=8, kv_heads=2, hidden=1536, depth=1, encoder_depth=12)
-    return _recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
+    return recipe2026(model, vocab=32_000, peak=1e-3, steps=100_000, warmup=2000, batch_tokens=6250, accumulate=4)
 
 
 # ---- decoder-only ---------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from typing import Annotated, cast
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import OneOf, at, config
 from dragoman.errors import ConfigError
@@ -187,9 +186,5 @@ class ConvolutionTower(LayerStack):
         view = memory and memory.view(x, layout.positions)
         x = self.entry(x)
         for block, layer in zip(self.blocks, state.layers, strict=True):
-            arguments = (x, layout, layer, view)
-            if self.recompute and self.training:
-                x = cast(Tensor, checkpoint(block, *arguments, use_reentrant=False))
-            else:
-                x = block(*arguments)
+            x = self.run_block(block, x, layout, layer, view)
         return layout.restored(self.leave(self.final_norm(x)))

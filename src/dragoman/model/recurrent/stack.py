@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import OneOf, config, kind_of
 from dragoman.errors import ConfigError
@@ -239,10 +238,7 @@ class RecurrentStack(LayerStack):
         rows = TextRows.of(positions.pos.expand(len(x), -1), positions.keep, positions.segment)
         states = []
         for block in self.blocks:
-            if self.recompute and self.training:
-                x, state = checkpoint(block, x, rows, exact, use_reentrant=False)
-            else:
-                x, state = block(x, rows, exact)
+            x, state = self.run_block(block, x, rows, exact)
             states.append(state)
         return x, states
 
