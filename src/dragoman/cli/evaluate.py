@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dragoman.cli.comparison import show_comparison
 from dragoman.cli.options import CheckpointOption, DeviceOption, OwnRunArgument, PrecisionOption, folder_name
 from dragoman.cli.output import OutputFormat
 from dragoman.cli.searching import ContextOption, SearchOption, TagOption, chosen_search
@@ -226,21 +227,7 @@ def show(evaluation: "Evaluation") -> None:
 
 def show_differences(run: Path, other: Path, differences: "Sequence[Comparison]") -> None:
     """Print the paired comparison of two runs."""
-    from rich.table import Table
-
     from dragoman.cli.terminal import console
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("metric")
-    for heading in ("A", "B", "B - A", "95% interval", "p"):
-        table.add_column(heading, justify="right")
-    for found in differences:
-        low, high = found.interval
-        difference = f"[bold]{found.b - found.a:+.1f}[/bold]"
-        figures = (f"{found.a:.1f}", f"{found.b:.1f}", difference, f"{low:+.1f} to {high:+.1f}", f"{found.p:.3f}")
-        table.add_row(found.name, *figures)
-    console().print()
-    for letter, path in (("A", run), ("B", other)):
-        console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
-    console().print(table)
+    show_comparison(run, other, differences, number=".1f", difference="+.1f", emphasis="bold")
     console().print("p: how often chance alone gives a difference this large (paired bootstrap)", soft_wrap=True)

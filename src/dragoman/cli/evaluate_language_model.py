@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dragoman.cli.comparison import show_comparison
+
 if TYPE_CHECKING:
     from dragoman.cli.follow import Examine
     from dragoman.evaluate.language_modelling import LanguageModelEvaluation
@@ -73,19 +75,5 @@ def show(found: "LanguageModelEvaluation") -> None:
 
 
 def show_differences(run: Path, other: Path, differences: "list[Comparison]") -> None:
-    from rich.table import Table
-
-    from dragoman.cli.terminal import console
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("metric")
-    for heading in ("A", "B", "B - A", "95% interval", "p"):
-        table.add_column(heading, justify="right")
-    for found in differences:
-        low, high = found.interval
-        figures = (f"{found.a:.4g}", f"{found.b:.4g}", f"{found.b - found.a:+.3g}", f"{low:+.3g} to {high:+.3g}")
-        table.add_row(found.name, *figures, f"{found.p:.3f}")
-    console().print()
-    for letter, path in (("A", run), ("B", other)):
-        console().print(f"{letter}: {path}", soft_wrap=True, markup=False)
-    console().print(table)
+    """Print the paired comparison of two runs."""
+    show_comparison(run, other, differences, number=".4g", difference="+.3g")
