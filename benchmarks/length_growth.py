@@ -46,6 +46,9 @@ SETTINGS: dict[str, dict] = {
     "fixed_attention": {"heads": 4, "stride": 64, "summary": 8},
     "reformer": {"heads": 4, "buckets": 32, "rounds": 2, "chunk": 64},
     "short_convolution": {},
+    "linear_attention": {"heads": 4},
+    "gated_delta_net": {"heads": 4},
+    "mlstm": {"heads": 4},
 }
 """Settings of each mixer; one that is not here has its defaults."""
 
