@@ -9,8 +9,8 @@ less that before the text came; time is the processor time of the best of three 
 in run files; ``SETTINGS`` says how each is set, ``--set`` sets it otherwise. The peer is full causal attention by the
 fused kernel, which stores no weights either: its memory is linear, too, and its time is not.
 
-A mixer overtakes it at the shortest measured length from which on it is always ahead. Results are added to the table in
-``results/length_growth.md`` and drawn in ``length_growth.png`` beside this file.
+A mixer overtakes it at the shortest measured length from which on it is always ahead. The table is
+``results/length_growth.md``, drawn in ``length_growth.png`` beside it; by default, all of ``SETTINGS``.
 """
 
 import argparse
@@ -46,6 +46,8 @@ SETTINGS: dict[str, dict] = {
     "fixed_attention": {"heads": 4, "stride": 64, "summary": 8},
     "reformer": {"heads": 4, "buckets": 32, "rounds": 2, "chunk": 64},
     "short_convolution": {},
+    "mamba": {},
+    "mamba2": {},
     "linear_attention": {"heads": 4},
     "gated_delta_net": {"heads": 4},
     "mlstm": {"heads": 4},

@@ -10,6 +10,7 @@ from variants import ids
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.model.inference import packed_mamba
 from dragoman.model.inference.layouts import Int8Linear
+from dragoman.model.inference.mamba_block import MambaBlock
 from dragoman.model.interface import Tokens
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
@@ -42,9 +43,10 @@ def built(mixer, dim: int = 32) -> Transformer:
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many single tokens of a layer the kernel has computed."""
-    found, plain = [], packed_mamba.windows
-    monkeypatch.setattr(packed_mamba, "windows", lambda *given: found.append(1) or plain(*given))
+    """Which single tokens of a layer the kernels have computed: of its mixer, or of the whole block."""
+    found, plain, knows = [], packed_mamba.windows, MambaBlock.knows
+    monkeypatch.setattr(packed_mamba, "windows", lambda *given: found.append("mixer") or plain(*given))
+    monkeypatch.setattr(MambaBlock, "knows", lambda *given: knows(*given) and (found.append("block") or True))
     return found
 
 
@@ -112,3 +114,25 @@ def test_a_copy_of_a_packed_model_has_weights_of_its_own(name, calls):
         state = model.start(None)
         found.append(torch.cat([model.decode(token, state) for token in text.split(1, dim=1)], dim=1))
     assert torch.equal(*found) and len(calls) == 2 * 4 * 2
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@torch.inference_mode()
+def test_a_block_of_nothing_but_mamba_is_one_call(name, calls):
+    fast = prepare_for_inference(built(MIXERS[name]), "cpu", "float32")
+    state = fast.start(None)
+    fast.decode(ids(2, 8), state)  # more than any of the convolutions spans
+    fast.decode(ids(2, 1), state)
+    assert calls == ["block"] * 2
+
+
+@pytest.mark.parametrize("part", ["mixer", "mixer_residual", "mixer_residual.before"])
+@torch.inference_mode()
+def test_who_looks_inside_a_block_sees_its_parts(part, calls):
+    fast, seen = prepare_for_inference(built(Mamba()), "cpu", "float32"), []
+    hook = lambda *given: seen.append(part)  # noqa: E731
+    fast.decoder.blocks[0].get_submodule(part).register_forward_hook(hook)
+    state = fast.start(None)
+    fast.decode(ids(2, 8), state)
+    fast.decode(ids(2, 1), state)
+    assert calls == ["mixer", "block"] and len(seen) == 2  # the first block steps aside, the second does not

@@ -104,8 +104,12 @@ class ConvolutionState(LayerState):
         if not self.remembers:
             return new
         seen = new if self.past is None else torch.cat([self.past, new], dim=1)
-        self.past = seen if retained is None else seen.index_select(1, retained)
+        self.replace(seen, retained)
         return seen
+
+    def replace(self, seen: Shaped[Tensor, "B K D"], retained: Int[Tensor, " L"] | None) -> None:
+        """Keep the columns ``retained`` (None for all) of all inputs so far, in place of those kept before."""
+        self.past = seen if retained is None else seen.index_select(1, retained)
 
     def forget(self, retained: Int[Tensor, " L"]) -> None:
         if self.past is not None:

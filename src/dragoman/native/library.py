@@ -69,6 +69,8 @@ class Library:
         self.selective_scan_gradient = _typed(dll.selective_scan_gradient, address, address)
         self.mamba_step = _typed(dll.mamba_step, *[address] * 3, number, address, number, address, address)
         self.mamba2_step = _typed(dll.mamba2_step, *[address] * 4, number, address, number, address, address)
+        self.mamba_block = _typed(dll.mamba_block, *[address] * 3, number, *[address] * 5)
+        self.mamba2_block = _typed(dll.mamba2_block, *[address] * 3, number, *[address] * 5)
         self.scan_span, self.scan_slice = int(dll.scan_span()), int(dll.scan_slice())
         """Tokens between the states that a scan keeps; channels whose gradients of b and c it sums."""
         self._threads = _typed(dll.set_threads, number)

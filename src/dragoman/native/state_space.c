@@ -34,6 +34,40 @@ INLINE void convolve(const float *window, const float *weight, const float *bias
     }
 }
 
+/* What a block does before its mixer: the norm by the root mean square, and one product for all inputs. */
+typedef struct {
+    const void *inputs; /* Linear: D -> A */
+    const float *norm;  /* D, a multiple of V */
+    int64_t D, A;
+    double eps;
+} InputProjection;
+
+/* n x A: the products of the normed rows of ``x``. */
+static void project(const InputProjection *p, const float *x, int64_t n, float *normed, float *products) {
+    for (int64_t row = 0; row < n; row++) {
+        const float *from = x + row * p->D;
+        float *to = normed + row * p->D;
+        Vector squares = {0};
+        for (int64_t d = 0; d < p->D; d += V) squares += at(from + d) * at(from + d);
+        const float scale = 1.0f / sqrtf(sum_of(squares) / p->D + (float)p->eps);
+        for (int64_t d = 0; d < p->D; d += V) *(Vector *)(to + d) = at(from + d) * scale * at(p->norm + d);
+    }
+    linear(p->inputs, normed, n, products);
+}
+
+/* ``window``: n x K x C, the K - 1 tokens of ``past`` and the newest, which stands in ``new``, ``stride`` numbers a row. */
+static void append(const float *past, const float *new, int64_t stride, int64_t n, int64_t K, int64_t C, float *window) {
+    for (int64_t row = 0; row < n; row++) {
+        memcpy(window + row * K * C, past + row * (K - 1) * C, (K - 1) * C * sizeof(float));
+        memcpy(window + (row * K + K - 1) * C, new + row * stride, C * sizeof(float));
+    }
+}
+
+/* y + x, the residual connection */
+static void add(const float *x, int64_t count, float *y) {
+    for (int64_t i = 0; i < count; i++) y[i] += x[i];
+}
+
 typedef struct {
     const void *selection, *step, *out;         /* Linear */
     const float *convolution, *bias;            /* K x E, E or NULL */
@@ -68,6 +102,17 @@ void mamba_step(const MambaWeights *m, const float *window, const float *gate, i
     }
     linear(m->out, raw, n, y);
     free(u);
+}
+
+/* A whole block: x + mixer(norm(x)). ``past``: n x (K - 1) x E; ``window``, which is filled: n x K x E. */
+void mamba_block(const InputProjection *p, const MambaWeights *m, const float *x, int64_t n, const float *past, const float *first,
+                 float *window, float *last, float *y) {
+    float *normed = room(sizeof(float) * n * (p->D + p->A)), *both = normed + n * p->D;
+    project(p, x, n, normed, both);
+    append(past, both, p->A, n, m->K, m->E, window);
+    mamba_step(m, window, both + m->E, p->A, first, n, last, y);
+    add(x, n * p->D, y);
+    free(normed);
 }
 
 typedef struct {
@@ -128,4 +173,15 @@ void mamba2_step(const Mamba2Weights *m, const float *window, const float *gate,
     }
     linear(m->out, found, n, y);
     free(u);
+}
+
+/* A whole block, as ``mamba_block``; the convolution has C channels. */
+void mamba2_block(const InputProjection *p, const Mamba2Weights *m, const float *x, int64_t n, const float *past, const float *first,
+                  float *window, float *last, float *y) {
+    float *normed = room(sizeof(float) * n * (p->D + p->A)), *every = normed + n * p->D;
+    project(p, x, n, normed, every);
+    append(past, every + m->E, p->A, n, m->K, m->C, window);
+    mamba2_step(m, window, every, every + m->E + m->C, p->A, first, n, last, y);
+    add(x, n * p->D, y);
+    free(normed);
 }

@@ -16,6 +16,7 @@ from dragoman.model.attention import Attention
 from dragoman.model.caches.state import KV
 from dragoman.model.dropout import Dropout
 from dragoman.model.exact import is_exactly
+from dragoman.model.inference.mamba_block import MambaBlock, is_mamba_block
 from dragoman.model.inference.packed_mamba import PackedMamba, PackedMamba2
 from dragoman.model.linear import Linear
 from dragoman.model.mamba import MambaLayer
@@ -50,6 +51,8 @@ def _replace_layers(model: nn.Module, layout: LinearLayout) -> None:
             setattr(model, name, layout([child]))
         else:
             _replace_layers(child, layout)
+            if is_mamba_block(child):
+                setattr(model, name, MambaBlock(child))
 
 
 # ---- fewer layers ---------------------------------------------------------------------------------

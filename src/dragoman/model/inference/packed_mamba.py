@@ -87,8 +87,7 @@ class PackedMamba(PackedStep, MambaLayer):
         self.step, self.out = layout([whole.step]), layout([whole.out])
 
     def forward(self, x: Float[Tensor, "B T D"], context: Recurrence, state: ConvolvedState) -> Float[Tensor, "B T D"]:
-        layers = (self.inputs, self.selection, self.step, self.out)
-        if not is_single(x, context, state) or not are_known(layers, self.convolution, self.a_log.shape[0]):
+        if not is_single(x, context, state) or not self.has_kernel():
             return super().forward(x, context, state)
         if "struct" not in self.__dict__:
             self.struct = self.build_struct()
@@ -104,6 +103,11 @@ class PackedMamba(PackedStep, MambaLayer):
         )  # fmt: skip
         state.summary.value = (last,)
         return y
+
+    def has_kernel(self) -> bool:
+        """Return whether the kernel knows these weights."""
+        layers = (self.inputs, self.selection, self.step, self.out)
+        return are_known(layers, self.convolution, self.a_log.shape[0])
 
     def build_struct(self) -> MambaWeightsStruct:
         self.kept_alive = []
@@ -138,8 +142,7 @@ class PackedMamba2(PackedStep, Mamba2Layer):
         self.inputs, self.out = layout([whole.inputs]), layout([whole.out])
 
     def forward(self, x: Float[Tensor, "B T D"], context: Recurrence, state: ConvolvedState) -> Float[Tensor, "B T D"]:
-        known = are_known((self.inputs, self.out), self.convolution, *self.parts, self.cfg.state)
-        if not is_single(x, context, state) or not known or not is_plain(self.norm, GatedGroupNorm):
+        if not is_single(x, context, state) or not self.has_kernel():
             return super().forward(x, context, state)
         if "struct" not in self.__dict__:
             self.struct = self.build_struct()
@@ -155,6 +158,11 @@ class PackedMamba2(PackedStep, Mamba2Layer):
         )  # fmt: skip
         state.summary.value = (last,)
         return y
+
+    def has_kernel(self) -> bool:
+        """Return whether the kernel knows these weights."""
+        known = are_known((self.inputs, self.out), self.convolution, *self.parts, self.cfg.state)
+        return known and is_plain(self.norm, GatedGroupNorm)
 
     def build_struct(self) -> Mamba2WeightsStruct:
         self.kept_alive = []
