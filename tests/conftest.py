@@ -4,6 +4,7 @@ Property tests draw the same examples on every machine, so that what passed pass
 many more of them, and is how new counterexamples are found; each then becomes a test of its own.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -21,6 +22,12 @@ from dragoman.decode import precision  # noqa: E402
 settings.register_profile("repeat", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+def pytest_collection_finish() -> None:
+    """Take what is loaded by now out of the garbage collector's rounds: torch and thousands of tests are a large heap."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

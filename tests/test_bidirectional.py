@@ -137,4 +137,4 @@ def test_a_translator_learns_resumes_translates_and_is_verified(kind, tmp_path, 
         found = Translator.load(run).translate(["a dog", "one"], search=search)
         (alone,) = Translator.load(run).translate(["one"], search=search)
         assert found[1].text == alone.text
-    assert main(["verify", str(run), "--sentences", "1", "--beam", "2"]) == 0, capsys.readouterr()
+    assert main(["verify", str(run), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()

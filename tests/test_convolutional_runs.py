@@ -110,7 +110,7 @@ def test_a_translator_translates_by_every_search(translator, search):
 
 
 COMMANDS = [
-    "verify RUN --sentences 1 --beam 2",
+    "verify RUN --sentences 1 --beam 2 --max-new-tokens 12",
     "score RUN FILE",
     "evaluate RUN --beam 2",
     "calibrate RUN SAME --beam 1",
@@ -204,7 +204,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(writer
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2"]) == 0, capsys.readouterr()
+    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
     assert main(["generate", str(writer), "the", "--stream", "--max-new-tokens", "40"]) == 0
     assert main(["evaluate", str(writer)]) == 0
 

@@ -157,7 +157,7 @@ def test_a_search_finds_the_same_alone_and_in_a_batch(cfg):
 @pytest.mark.parametrize("translates", [True, False])
 def test_it_is_verified(translates):
     rows = (random_rows if translates else random_beginnings)(len(TOKENIZER), 3, 8)
-    verifier = WritingVerifier(model(translates=translates), TOKENIZER, rows, beam=2)
+    verifier = WritingVerifier(model(translates=translates), TOKENIZER, rows, beam=2, max_new_tokens=12)
     checks = list(run_checks(verifier))
     assert [check for check in checks if not check.passed] == []
     assert {check.name for check in checks if check.skipped} == {"compiled"}

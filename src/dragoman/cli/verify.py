@@ -25,6 +25,9 @@ def verify(
     sentences: Annotated[int, typer.Option(min=1, help="Largest number of examples.")] = 100,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept in beam search; 1 skips it.")] = 5,
     batch: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 32,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of an answer; default: translate's limit, 32 to continue.")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compiled", help="Compile the model, too; takes a minute.")] = False,
     format: Annotated[OutputFormat, typer.Option(help="text: a table; json: an object a line.")] = OutputFormat.text,
     checkpoint: CheckpointOption = "best",
@@ -40,7 +43,15 @@ def verify(
     from dragoman.decode.verify.opening import open_run
 
     runs = open_run(
-        run, checkpoint, text=text, examples=sentences, device=device, beam=beam, batch=batch, compiled=compiled
+        run,
+        checkpoint,
+        text=text,
+        examples=sentences,
+        device=device,
+        beam=beam,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        compiled=compiled,
     )
     found = []
     for verifiable in runs:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.rule import Rule, Rules
 from dragoman.decode.search.search import SearchConfig, own_seeds, search, walk
-from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.strategy import Hypothesis, LengthLimit
 from dragoman.decode.search.teacher_forcing import padded, padded_in_front, shifted, token_log_probs
 from dragoman.model.caches.cache import DEFAULT, Cache
 from dragoman.model.interface import SequenceModel, Tokens
@@ -31,6 +31,9 @@ MOST = 2**16
 
 class VerifyInputs(ABC):
     """The ids of every example."""
+
+    limit = LengthLimit()
+    """Longest answer, unless another one is asked for."""
 
     def __init__(self, rows: IdRows, device: torch.device):
         self.rows, self.device = [list(row) for row in rows], device
@@ -101,6 +104,8 @@ class TranslationInputs(VerifyInputs):
 class ContinuationInputs(VerifyInputs):
     """Texts to continue, from BOS on."""
 
+    limit = LengthLimit(tokens=LONGEST)
+
     def search(
         self,
         model: SequenceModel,
@@ -119,7 +124,7 @@ class ContinuationInputs(VerifyInputs):
         return strategy.results()
 
     def limits(self, model: SequenceModel, rows: IdRows, cfg: SearchConfig) -> list[int]:
-        return [1 + min(LONGEST, (model.max_length or MOST) - len(row)) for row in rows]
+        return [1 + min(cfg.limit.tokens, (model.max_length or MOST) - len(row)) for row in rows]
 
     def at_once(self, forward: Forward, rows: IdRows, target: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         prompt = padded_in_front(rows, self.device).ids

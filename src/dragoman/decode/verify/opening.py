@@ -47,7 +47,15 @@ class VerifiableRun:
 
 
 def open_run(
-    run: Path, which: str | int = "best", *, text: Path | None, examples: int, device: str, beam: int, **options: Any
+    run: Path,
+    which: str | int = "best",
+    *,
+    text: Path | None,
+    examples: int,
+    device: str,
+    beam: int,
+    max_new_tokens: int | None = None,
+    **options: Any,
 ) -> list[VerifiableRun]:
     """Return the verifier of a run's model, or one for each of two towers.
 
@@ -55,6 +63,7 @@ def open_run(
         text: a file with one text a line; None for the run's own.
         examples: most examples.
         beam: hypotheses kept in beam search, by models that generate text.
+        max_new_tokens: most tokens of what they generate; None for their own limit.
         options: ``batch`` and ``compiled``, as ``WritingVerifier`` has them.
 
     Raises:
@@ -68,7 +77,8 @@ def open_run(
         tokenizers = directory.tokenizers()
         ask = _to_translate if translates(model) else _to_continue
         texts, rows = ask(model, tokenizers[0], config, directory.path / "data", text, examples)
-        return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, beam=beam, **options), texts, tokenizers[1])]
+        options |= {"beam": beam, "max_new_tokens": max_new_tokens}
+        return [VerifiableRun(WritingVerifier(model, tokenizers[1], rows, **options), texts, tokenizers[1])]
     found = []
     for name, tower in _towers(model):
         tokenizer = directory.tokenizers()[0] if isinstance(tower.cfg.inputs, TokenInput) else None

@@ -26,7 +26,7 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.ranking import first_largest
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.strategy import Hypothesis, LengthLimit
 from dragoman.decode.search.teacher_forcing import padded
 from dragoman.decode.verify.checks import (
     COMPILED,
@@ -80,6 +80,7 @@ class WritingVerifier(Verifier):
         beam: hypotheses kept in beam search; with 1 there is only greedy search.
         batch: examples run at a time, except in the reference.
         compiled: also compile the model, which takes a minute.
+        max_new_tokens: most tokens of an answer; None for what the search allows, or ``LONGEST`` of a continuation.
     """
 
     def __init__(
@@ -91,15 +92,17 @@ class WritingVerifier(Verifier):
         beam: int = 5,
         batch: int = 32,
         compiled: bool = False,
+        max_new_tokens: int | None = None,
     ):
         self.model, self.batch, self.compiled = model.eval(), batch, compiled
         self.inputs: VerifyInputs = (TranslationInputs if translates(model) else ContinuationInputs)(rows, model.device)
         self.rows, self.dtype = self.inputs.rows, next(model.parameters()).dtype
         self.vocabulary = SpelledVocabulary(tokenizer)
-        self.beams = Beam(size=beam, nbest=beam) if beam > 1 else Greedy()
-        self.searches: dict[str, SearchConfig] = {"greedy": Greedy()}
+        limit = self.inputs.limit if max_new_tokens is None else LengthLimit(tokens=max_new_tokens)
+        self.beams = Beam(size=beam, nbest=beam, limit=limit) if beam > 1 else Greedy(limit=limit)
+        self.searches: dict[str, SearchConfig] = {"greedy": Greedy(limit=limit)}
         if beam > 1:
-            self.searches[f"beam {beam}"] = Beam(size=beam)
+            self.searches[f"beam {beam}"] = Beam(size=beam, limit=limit)
         self.prepare_for_inference = cache(
             lambda precision: prepare_for_inference(deepcopy(model), str(model.device), precision)
         )
