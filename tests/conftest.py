@@ -25,7 +25,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 def pytest_collection_finish() -> None:
-    """Take what is loaded by now out of the garbage collector's rounds: torch and thousands of tests are a large heap."""
+    """Take what is loaded by now out of the garbage collector's rounds: torch and all the tests are a large heap."""
     gc.collect()
     gc.freeze()
 

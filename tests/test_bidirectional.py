@@ -24,6 +24,8 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 SIZES = {"gated_delta_net": {"heads": 2}, "mlstm": {"heads": 2}}
 INNER = {
     kind: from_dict(RecurrentMixer, MIXERS.get(kind, {"kind": kind} | SIZES.get(kind, {})))
@@ -137,4 +139,4 @@ def test_a_translator_learns_resumes_translates_and_is_verified(kind, tmp_path, 
         found = Translator.load(run).translate(["a dog", "one"], search=search)
         (alone,) = Translator.load(run).translate(["one"], search=search)
         assert found[1].text == alone.text
-    assert main(["verify", str(run), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
+    assert main(["verify", str(run), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()

@@ -22,6 +22,8 @@ from dragoman.model.interface import Tokens
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 GATED = {"kind": "gated_convolution", "dropout": 0.1}
 WIDE = [GATED | {"channels": 8}, GATED | {"channels": 12}]
 STACK = {"depth": 2, "pattern": WIDE, "weights": "weight_norm"}
@@ -110,7 +112,7 @@ def test_a_translator_translates_by_every_search(translator, search):
 
 
 COMMANDS = [
-    "verify RUN --sentences 1 --beam 2 --max-new-tokens 12",
+    "verify RUN --sentences 1 --beam 2 --max-new-tokens 9",
     "score RUN FILE",
     "evaluate RUN --beam 2",
     "calibrate RUN SAME --beam 1",
@@ -204,7 +206,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(writer
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
+    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()
     assert main(["generate", str(writer), "the", "--stream", "--max-new-tokens", "40"]) == 0
     assert main(["evaluate", str(writer)]) == 0
 

@@ -22,6 +22,8 @@ from dragoman.train import recipe
 from dragoman.train.events import Finished
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 MIXERS = {
     "linear attention": {"kind": "linear_attention", "heads": 2, "position": "rotary"},
     "performer": {"kind": "linear_attention", "heads": 2, "features": {"kind": "favor_features", "redraw": True}},
@@ -79,7 +81,8 @@ def test_a_translator_translates_by_every_search(translator, cfg):
 
 
 @pytest.mark.parametrize(
-    "command", ["verify RUN --sentences 1 --beam 2 --max-new-tokens 12 --format json", "average RUN --last 2", "score RUN FILE"]
+    "command",
+    ["verify RUN --sentences 1 --beam 2 --max-new-tokens 9 --format json", "average RUN --last 2", "score RUN FILE"],
 )
 def test_commands_take_it(translator, folder, command, capsys):
     (folder / "scored.tsv").write_text("one house\tENO ESUOH\n")
@@ -142,7 +145,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(writer
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
+    assert main(["verify", str(writer), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()
 
 
 def test_adapters_learn_in_it(writer, folder, tmp_path):

@@ -22,6 +22,8 @@ from dragoman.train import recipe
 from dragoman.train.events import Saved
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 STACK = {"cell": "lstm", "depth": 2, "dropout": 0.2}
 MODEL = {
     "kind": "recurrent",
@@ -160,7 +162,7 @@ def test_a_translator_does_all_that_a_translator_does(run, folder, capsys):
     assert asked(capsys, "score", run, folder / "given.tsv")
     assert "BLEU" in asked(capsys, "evaluate", run, folder / "given.tsv", "--beam", "1")
     assert asked(capsys, "average", run, "--last", "2")
-    assert "hold" in asked(capsys, "verify", run, "--sentences", "1", "--beam", "1", "--max-new-tokens", "12")
+    assert "hold" in asked(capsys, "verify", run, "--sentences", "1", "--beam", "1", *SHORT)
 
 
 def written(folder, task, model, tmp_path):
@@ -177,7 +179,7 @@ def test_a_language_model_does_all_that_a_language_model_does(folder, tmp_path, 
     whole = asked(capsys, "generate", run, "dog", "--max-new-tokens", "8", "--seed", "1")
     assert asked(capsys, "generate", run, "dog", "--max-new-tokens", "8", "--seed", "1", "--stream") == whole
     assert "perplexity" in asked(capsys, "evaluate", run)
-    table = asked(capsys, "verify", run, "--sentences", "1", "--beam", "1", "--max-new-tokens", "12", "--format", "json")
+    table = asked(capsys, "verify", run, "--sentences", "1", "--beam", "1", *SHORT, "--format", "json")
     assert "it keeps no keys and values" in table
 
 
@@ -197,7 +199,7 @@ def test_a_bilstm_is_the_tower_of_every_kind_of_reader(folder, tmp_path, capsys,
     for command in READERS[task]:
         words = [str(run) if word == "RUN" else word for word in command.split()]
         asked(capsys, *(str(folder / word) if "." in word and word != str(run) else word for word in words))
-    assert "hold" in asked(capsys, "verify", run, "--sentences", "1", "--max-new-tokens", "12")
+    assert "hold" in asked(capsys, "verify", run, "--sentences", "1", *SHORT)
     if task != "frames":  # no layout takes their input
         assert "recurrent_stack" in refused(capsys, "export", run, "--to", "huggingface", "-o", tmp_path / "out")
 

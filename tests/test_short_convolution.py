@@ -32,6 +32,8 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 SHORT = {"kind": "short_convolution", "kernel": 3}
 CENTRED = SHORT | {"causal": False}
 
@@ -204,7 +206,9 @@ def test_a_translator_translates_by_every_search(translator, cfg):
     assert len(found) == 3 and found[1].text == alone[0].text
 
 
-@pytest.mark.parametrize("command", ["verify RUN --sentences 1 --beam 2 --max-new-tokens 12", "average RUN --last 2", "score RUN FILE"])
+@pytest.mark.parametrize(
+    "command", ["verify RUN --sentences 1 --beam 2 --max-new-tokens 9", "average RUN --last 2", "score RUN FILE"]
+)
 def test_commands_take_it(translator, folder, command, capsys):
     (folder / "scored.tsv").write_text("one house\tENO ESUOH\n")
     words = {"RUN": str(translator[0]), "OUT": str(folder / "averaged"), "FILE": str(folder / "scored.tsv")}
@@ -248,7 +252,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(folder
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(folder / "writer"), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
+    assert main(["verify", str(folder / "writer"), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()
 
 
 def test_a_centred_one_reads_padded_texts_in_encoders():

@@ -26,6 +26,8 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
+SHORT = ("--max-new-tokens", "9")
+
 MIXERS = {
     "longformer": {"kind": "longformer", "window": 4, "global_every": 4, "heads": 2},
     "longformer, own projections": {"kind": "longformer", "window": 3, "global_projections": True, "bias": True},
@@ -91,7 +93,7 @@ def test_commands_take_it(translators, folder, mixer, capsys):
         "longformer",
         "reformer",
     ):  # half a minute each; the language models below are verified for every mixer
-        commands.append("verify RUN --sentences 1 --beam 2 --max-new-tokens 12")
+        commands.append("verify RUN --sentences 1 --beam 2 --max-new-tokens 9")
     for command in commands:
         words = {"RUN": run, "FILE": str(folder / "scored.tsv")}
         assert main([words.get(word, word) for word in command.split()]) == 0, (command, capsys.readouterr())
@@ -141,7 +143,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(folder
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(run), "--sentences", "1", "--beam", "2", "--max-new-tokens", "12"]) == 0, capsys.readouterr()
+    assert main(["verify", str(run), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()
 
 
 @every_mixer
