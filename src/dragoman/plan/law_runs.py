@@ -1,0 +1,88 @@
+"""Runs as points of a scaling law: parameters, training tokens and last validation loss of each."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dragoman.checkpoint import RunDirectory
+from dragoman.config import from_dict
+from dragoman.errors import CheckpointError, DataError
+from dragoman.model.families import ModelConfig
+from dragoman.plan.laws import LawRun
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[list[LawRun], list[str]]:
+    """Return the finished runs among ``paths``, and why each of the others is left out.
+
+    Raises:
+        CheckpointError: no run at one of them.
+        DataError: losses that cannot be compared: other tokens, or another validation text.
+    """
+    found, left_out = [], []
+    first: tuple[Path, dict[str, Any]] | None = None
+    for path in paths:
+        run = RunDirectory.open(path)
+        config = run.config
+        reason, point = _point(run, config)
+        if point is None:
+            left_out.append(f"{path}: left out: {reason}")
+            continue
+        facts = _facts(run, config)
+        if first is None:
+            first = (path, facts)
+        for name, value in facts.items():
+            if value != first[1][name]:
+                raise DataError(
+                    f"{path}: its {name} is not that of {first[0]}, so their losses cannot be compared: give runs that "
+                    "differ in size and budget alone"
+                )
+        found.append(point)
+    return found, left_out
+
+
+def _point(run: RunDirectory, config: dict[str, Any]) -> tuple[str, LawRun | None]:
+    """Return the run's point, or why it has none."""
+    last, valid = None, None
+    for line in _lines(run.path / "metrics.jsonl"):
+        if line.get("kind") == "train":
+            last = line
+        elif line.get("kind") == "valid":
+            valid = line
+    if last is None or valid is None:
+        return "it was never validated: set train.validate_every, and give it validation text", None
+    step, total = max(last["step"], valid["step"]), last["total"]
+    if total is not None and step < total:
+        return f"it ended at step {step:,} of {total:,}: continue it with --resume", None
+    if valid["step"] < step:
+        return f"its last validation was at step {valid['step']:,} of {step:,}", None
+    tokens = last["tokens"] * step / last["step"]  # a last line may come some steps before the end
+    return "", LawRun(str(run.path), _parameters(config), tokens, valid["loss"])
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}: has this run been trained here?") from None
+    except ValueError:
+        raise CheckpointError(f"{path}: a line is not JSON: the file is damaged") from None
+
+
+def _parameters(config: dict[str, Any]) -> int:
+    with torch.device("meta"):
+        model = from_dict(ModelConfig, config["model"]).build()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _facts(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the losses depend on besides the model and its training."""
+    data = config.get("data", {})
+    tokenizer = run.path / "tokenizer.json"
+    return {
+        "task": config.get("task"),
+        "validation text": data.get("valid") or data,  # where none is named, it is held out from the training text
+        "tokenizer": tokenizer.read_bytes() if tokenizer.exists() else None,
+    }
