@@ -9,6 +9,8 @@ less that before the text came; time is the processor time of the best of three 
 in run files; ``SETTINGS`` says how each is set, ``--set`` sets it otherwise. The peer is full causal attention by the
 fused kernel, which stores no weights either: its memory is linear, too, and its time is not.
 
+Mixers that are not named keep the figures they have: ``results/length_growth.json`` holds all.
+
 A mixer overtakes it at the shortest measured length from which on it is always ahead. The table is
 ``results/length_growth.md``, drawn in ``length_growth.png`` beside it; by default, all of ``SETTINGS``.
 """
@@ -40,6 +42,14 @@ LENGTHS = [256, 512, 1024, 2048, 4096, 8192]
 PEER = "attention"
 SETTINGS: dict[str, dict] = {
     PEER: {"heads": 4, "position": "rotary", "visibility": "causal"},
+    "explicit": {
+        "kind": PEER,
+        "heads": 4,
+        "position": "rotary",
+        "visibility": "causal",
+        "scorer": {"kind": "capped_dot", "cap": 50},
+    },
+    "window": {"kind": PEER, "heads": 4, "position": "rotary", "visibility": {"kind": "causal", "window": 256}},
     "longformer": {"heads": 4, "window": 128},
     "big_bird": {"heads": 4, "block": 32, "window": 64, "random_blocks": 2},
     "strided_attention": {"heads": 4, "stride": 64},
@@ -52,7 +62,12 @@ SETTINGS: dict[str, dict] = {
     "gated_delta_net": {"heads": 4},
     "mlstm": {"heads": 4},
 }
-"""Settings of each mixer; one that is not here has its defaults."""
+"""Settings of each mixer; one that is not here has its defaults. ``explicit`` is attention that no fused kernel of
+PyTorch computes, so that it stores B x H x N x N weights."""
+LONGEST = {"explicit": 4096}
+"""Longest text of a mixer whose memory grows with the square."""
+RATIOS = ((4096, 1024), (2048, 512))
+"""Lengths that write-ups compare: 16 times the work is said of both, if it grows with the square."""
 
 
 def resident() -> float:
@@ -99,17 +114,30 @@ def overtakes(found: dict[int, dict[str, float]], peer: dict[int, dict[str, floa
 
 def tables(found: dict[str, dict[int, dict[str, float]]], settings: dict[str, dict]) -> list[str]:
     lengths = sorted(found[PEER])
+    ratios = [pair for pair in RATIOS if set(pair) <= set(lengths)]
     lines = []
     for what, title in {"ms": "Processor time of a pass, ms", "MB": "Peak memory of a pass, MB"}.items():
-        head = ["mixer", *(f"{length:,}" for length in lengths), "ahead of attention from"]
-        lines += [f"## {title}", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(lengths) + 1)}"]
+        head = ["mixer", *(f"{length:,}" for length in lengths), *(f"{a:,} : {b:,}" for a, b in ratios)]
+        head.append("ahead of attention from")
+        lines += [f"## {title}", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
         for name, by_length in found.items():
-            row = [f"{by_length[length][what]:,.0f}" for length in lengths]
+            row = [f"{by_length[length][what]:,.0f}" if length in by_length else "" for length in lengths]
+            row += [f"{by_length[a][what] / by_length[b][what]:.1f}" if a in by_length else "" for a, b in ratios]
             ahead = "" if name == PEER else overtakes(by_length, found[PEER], what)
             lines.append(f"| {name} | {' | '.join(row)} | {ahead} |")
         lines.append("")
     lines += ["## Settings", ""]
     return [*lines, *(f"- {name}: {json.dumps(settings[name])}" for name in found)]
+
+
+def with_earlier(found: dict, settings: dict[str, dict]) -> tuple[dict, dict[str, dict]]:
+    """Add the figures of mixers that were measured before, and keep all of them."""
+    path = RESULTS / "length_growth.json"
+    earlier = json.loads(path.read_text()) if path.exists() else {"found": {}, "settings": {}}
+    kept = {name: {int(n): value for n, value in rows.items()} for name, rows in earlier["found"].items()}
+    found, settings = kept | found, earlier["settings"] | settings
+    path.write_text(json.dumps({"found": found, "settings": settings}, indent=1) + "\n")
+    return found, settings
 
 
 def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
@@ -147,14 +175,18 @@ def main() -> None:
     for change in given.set:
         name, _, value = change.partition("=")
         settings[name] = settings.get(name, {}) | load_yaml(value, where="--set")
-    names = [PEER, *given.mixers]
+    names = list(dict.fromkeys([PEER, *given.mixers]))
     settings = {name: {"kind": name} | settings.get(name, {}) for name in names}
     found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in names}
     for length in [64, 128] if given.smoke else given.lengths:
-        for name in names:  # one after the other at each length, so that all meet the machine in the same state
+        for name in [
+            name for name in names if length <= LONGEST.get(name, length)
+        ]:  # one after the other at each length, so that all meet the machine in the same state
             here = measure if given.smoke else in_a_process
             found[name][length] = here(settings[name], length)
             print(f"{length:>6} {name:<20} {found[name][length]}", flush=True)
+    if not given.smoke:
+        found, settings = with_earlier(found, settings)
     where = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread"
     head = [
         "# Growth with the length of a text",
