@@ -29,6 +29,7 @@ from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.memory import Memory
+from dragoman.model.min_gru import MinGru
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
@@ -43,7 +44,7 @@ from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 Mixer = Annotated[
     (AttentionConfig | ShortConvolution)
     | (Mamba | Mamba2 | Bidirectional)
-    | (LinearAttention | GatedDeltaNet | Mlstm | Linformer)
+    | (LinearAttention | GatedDeltaNet | Mlstm | MinGru | Linformer)
     | (Longformer | BigBird | StridedAttention | FixedAttention | Reformer),
     OneOf(usual="attention"),
 ]
