@@ -27,6 +27,7 @@ MIXERS = {
     "performer": {"kind": "linear_attention", "heads": 2, "features": {"kind": "favor_features", "redraw": True}},
     "gated delta net": {"kind": "gated_delta_net", "heads": 2},
     "mlstm": {"kind": "mlstm", "heads": 2},
+    "min gru": {"kind": "min_gru"},
 }
 LINFORMER = {"kind": "linformer", "heads": 2, "length": 40, "rank": 4}
 

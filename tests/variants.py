@@ -424,7 +424,7 @@ MODELS = VARIANTS | {" ".join(picked.values()): combine(picked) for picked in al
 ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
-ALONE += [(name, "decoder-only") for name, variant in VARIANTS.items() if variant.mixers]
+ALONE.extend((name, "decoder-only") for name, variant in VARIANTS.items() if variant.mixers)
 SUMMARIES = [
     name
     for name, variant in VARIANTS.items()
