@@ -51,6 +51,7 @@ SETTINGS: dict[str, dict] = {
     "linear_attention": {"heads": 4},
     "gated_delta_net": {"heads": 4},
     "mlstm": {"heads": 4},
+    "min_gru": {},
 }
 """Settings of each mixer; one that is not here has its defaults."""
 
