@@ -23,6 +23,7 @@ from dragoman.model.caches.summary import Summary, SummaryState
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import Causal
 from dragoman.model.mixer import MixerConfig, MixerLayer
+from dragoman.model.ops.chunked_recurrence import full_precision
 from dragoman.model.ops.selective_scan import selective_scan
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
@@ -89,6 +90,6 @@ def scan(
     """Read tokens into the summary, a single state (B, 1, E); see ``SummaryState.read``."""
     first = None if summary is None else summary[0]
     rate, one = -torch.ones_like(value[0, :1]), torch.ones_like(value[..., :1])
-    with torch.autocast(value.device.type, enabled=False):
+    with full_precision(value):
         h, last = selective_scan(value, step, rate, one, one, first, starts)
     return h, (last,)
