@@ -51,7 +51,8 @@ TRANSLATORS = (
 LANGUAGE_MODELS = (
     "lm-small", "lstm-lm-small", "gated-cnn-lm-small", "lm-hybrid-small", "mamba-small", "mamba2-small",
     "mamba2-hybrid-small", "linear-small", "performer-small", "gated-deltanet-small", "deltanet-hybrid-small",
-    "mlstm-small", "longformer-small", "bigbird-small", "sparse-transformer-small", "reformer-small",
+    "mlstm-small", "min-gru-small", "longformer-small", "bigbird-small", "sparse-transformer-small",
+    "reformer-small",
 )  # fmt: skip
 
 

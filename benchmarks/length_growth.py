@@ -61,6 +61,7 @@ SETTINGS: dict[str, dict] = {
     "linear_attention": {"heads": 4},
     "gated_delta_net": {"heads": 4},
     "mlstm": {"heads": 4},
+    "min_gru": {},
 }
 """Settings of each mixer; one that is not here has its defaults. ``explicit`` is attention that no fused kernel of
 PyTorch computes, so that it stores B x H x N x N weights."""

@@ -41,6 +41,7 @@ from dragoman.model.lora import Lora
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.min_gru import MinGru
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.norm import LayerNorm, NoNorm, RmsNorm
@@ -152,6 +153,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
         lambda: linear_writer(LinearAttention(heads=2, features=FavorFeatures(redraw=True)), Mlstm(heads=2)),
         text,
     ),
+    "language modelling, minGRU": (tasks.LanguageModellingTask(), lambda: linear_writer(MinGru()), text),
     "masked language modelling": (
         tasks.MaskedLanguageModellingTask(),
         lambda: encoder(heads.MaskedLanguageHead()).build(),

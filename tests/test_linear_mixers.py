@@ -7,7 +7,7 @@ import torch
 from tiny_run import MODEL, outcome, write_pairs
 from tiny_run import config as translation
 from torch.utils.flop_counter import FlopCounterMode
-from variants import assert_equal, build, ids
+from variants import SUMMARIES, VARIANTS, assert_equal, build, ids
 
 from dragoman.cli import main
 from dragoman.config import from_dict, to_dict
@@ -29,6 +29,7 @@ MIXERS = {
     "performer": {"kind": "linear_attention", "heads": 2, "features": {"kind": "favor_features", "redraw": True}},
     "gated delta net": {"kind": "gated_delta_net", "heads": 2},
     "mlstm": {"kind": "mlstm", "heads": 2},
+    "min gru": {"kind": "min_gru"},
 }
 LINFORMER = {"kind": "linformer", "heads": 2, "length": 40, "rank": 4}
 
@@ -163,10 +164,8 @@ def test_adapters_learn_in_it(writer, folder, tmp_path):
 
 # ---- states ---------------------------------------------------------------------------------------------
 
-STATES = ["linear attention", "performer", "gated delta net", "gated delta net, attention", "mlstm", "mlstm, attention"]
 
-
-@pytest.mark.parametrize("variant", STATES)
+@pytest.mark.parametrize("variant", SUMMARIES)
 @torch.no_grad()
 def test_tokens_taken_back_were_never_read(variant):
     model, text = build(variant, "decoder-only"), ids(2, 11)
@@ -181,7 +180,7 @@ def test_tokens_taken_back_were_never_read(variant):
     assert_equal(got, model(text)[:, 5:])
 
 
-@pytest.mark.parametrize("variant", STATES)
+@pytest.mark.parametrize("variant", SUMMARIES)
 @torch.no_grad()
 def test_rows_are_chosen_and_joined_with_their_past(variant):
     model = build(variant, "decoder-only")
@@ -197,7 +196,7 @@ def test_rows_are_chosen_and_joined_with_their_past(variant):
         assert_equal(got[row : row + 1], alone[:, past.shape[1] :])
 
 
-@pytest.mark.parametrize("variant", ["linear attention", "performer, few features", "gated delta net", "mlstm"])
+@pytest.mark.parametrize("variant", [name for name in SUMMARIES if len(VARIANTS[name].mixers) == 2])
 @torch.no_grad()
 def test_a_state_is_as_large_after_many_tokens_as_after_a_few(variant):
     model, sizes = build(variant, "decoder-only"), []

@@ -270,7 +270,15 @@ def test_small_language_models_of_both_ages_have_as_many_parameters(name, vocab)
 
 
 @pytest.mark.parametrize(
-    "name", ["linear-small", "performer-small", "gated-deltanet-small", "deltanet-hybrid-small", "mlstm-small"]
+    "name",
+    [
+        "linear-small",
+        "performer-small",
+        "gated-deltanet-small",
+        "deltanet-hybrid-small",
+        "mlstm-small",
+        "min-gru-small",
+    ],
 )
 def test_linear_models_have_about_as_many_parameters_as_lm_small(name):
     assert parameters(name) == pytest.approx(parameters("lm-small"), rel=0.02)

@@ -10,13 +10,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from dragoman.model.attention import AttentionConfig
-from dragoman.model.bidirectional import Bidirectional, RecurrentMixer
+from dragoman.model.bidirectional import Bidirectional, Recurrent
 from dragoman.model.big_bird import BigBird
 from dragoman.model.feature_maps import FavorFeatures
 from dragoman.model.gated_delta_net import GatedDeltaNet
@@ -27,6 +27,7 @@ from dragoman.model.longformer import Longformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Causal, Full
+from dragoman.model.min_gru import MinGru
 from dragoman.model.mixer import MixerConfig
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
 from dragoman.model.mlstm import Mlstm
@@ -81,7 +82,7 @@ class Variant:
         found: Any = self.mixers.get(number)
         if found is None or (attention.visibility != Full() and isinstance(found, Linformer)):
             return attention
-        if isinstance(found, get_args(get_args(RecurrentMixer)[0])) and attention.visibility == Full():
+        if isinstance(found, Recurrent) and attention.visibility == Full():
             return Bidirectional(mixer=found)
         return dataclasses.replace(found, causal=attention.visibility != Full()) if hasattr(found, "causal") else found
 
@@ -231,6 +232,7 @@ VARIANTS: dict[str, Variant] = {
     "gated delta net, attention": Variant(mixers={0: GatedDeltaNet(heads=4)}, mixer={"position": Rotary()}),
     "mlstm": Variant(mixers={0: Mlstm(heads=4), 1: Mlstm(heads=2, key_dim=5, value_dim=7, gate_cap=None)}),
     "mlstm, attention": Variant(mixers={0: Mlstm(heads=4)}, mixer={"visibility": Causal(window=3)}),
+    "min gru": Variant(mixers={0: MinGru(), 1: MinGru(expand=1, bias=True)}),
     "linformer": Variant(
         mixers={0: Linformer(heads=4, length=20, rank=4), 1: Linformer(heads=2, length=24, rank=3, shared=False)}
     ),
@@ -422,11 +424,13 @@ MODELS = VARIANTS | {" ".join(picked.values()): combine(picked) for picked in al
 ALONE: list[tuple[str, Shape]] = [
     (name, "decoder-only") for name in ("plain", "gqa", "learned", "rotary", "t5", "shaw", "window, sinks", "mixture")
 ]
-ALONE += [(name, "decoder-only") for name in ("short convolution", "short convolution, attention")]
-ALONE += [(name, "decoder-only") for name in ("mamba", "mamba, attention", "mamba 2", "mamba 2, attention")]
-ALONE += [(name, "decoder-only") for name in ("longformer", "big bird", "sparse transformer", "reformer")]
-LINEAR = ("linear attention", "performer", "gated delta net", "gated delta net, attention", "mlstm", "mlstm, attention")
-ALONE += [(name, "decoder-only") for name in LINEAR]
+ALONE.extend((name, "decoder-only") for name, variant in VARIANTS.items() if variant.mixers)
+SUMMARIES = [
+    name
+    for name, variant in VARIANTS.items()
+    if any(isinstance(mixer, Recurrent | LinearAttention) for mixer in variant.mixers.values())
+]
+"""Variants in which a mixer sums up the past in a state."""
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 every_model = pytest.mark.parametrize(("variant", "shape"), [*((name, "encoder-decoder") for name in MODELS), *ALONE])
 

@@ -22,13 +22,15 @@ from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.mamba import Mamba
 from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import Full, Visibility
+from dragoman.model.min_gru import MinGru
 from dragoman.model.mixer import MixerConfig, MixerLayer
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
 
-RecurrentMixer = Annotated[Mamba | Mamba2 | GatedDeltaNet | Mlstm, OneOf()]
-"""Causal mixer that sums up the past in a state."""
+Recurrent = Mamba | Mamba2 | GatedDeltaNet | Mlstm | MinGru
+"""Causal mixers that sum up the past in a state. This is their only list: ``Mixer`` of ``tower.py`` contains it."""
+RecurrentMixer = Annotated[Recurrent, OneOf()]
 
 
 @config

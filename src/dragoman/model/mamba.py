@@ -26,6 +26,7 @@ from dragoman.model.init import HasInitialValues
 from dragoman.model.linear import Linear
 from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
+from dragoman.model.ops.chunked_recurrence import full_precision
 from dragoman.model.ops.selective_scan import selective_scan
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
@@ -112,7 +113,7 @@ class MambaLayer(MixerLayer, HasInitialValues):
     ) -> tuple[Tensor, Summary]:
         """Read tokens into the summary, a single state (B, N, E); see ``SummaryState.read``."""
         first = None if summary is None else summary[0]
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             y, last = selective_scan(x, step, -self.a_log.to(x.dtype).t().exp(), b, c, first, starts)
         return y, (last,)
 

@@ -15,22 +15,18 @@ from torch import Tensor, nn
 from dragoman.config import OneOf, at, config, kind_of
 from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
-from dragoman.model.bidirectional import Bidirectional
+from dragoman.model.bidirectional import Bidirectional, Recurrent
 from dragoman.model.big_bird import BigBird
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, TowerState, stateless
 from dragoman.model.dropout import DropoutRate
-from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Init, initialize, scale_outputs
 from dragoman.model.layer_stack import LayerStack, StackConfig
 from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.linformer import Linformer
 from dragoman.model.longformer import Longformer
-from dragoman.model.mamba import Mamba
-from dragoman.model.mamba2 import Mamba2
 from dragoman.model.masks.visibility import VisibilityRule, build_cross_mask
 from dragoman.model.memory import Memory
 from dragoman.model.mlp import FeedForward, Gated, NoFeedForward
-from dragoman.model.mlstm import Mlstm
 from dragoman.model.moe import Mixture
 from dragoman.model.norm import Depths, NoNorm, NoResidual, Norm, Placement, PlainResidual, Residual, ResidualScaling
 from dragoman.model.positions.effect import PositionEffect, RelativeScheme
@@ -42,8 +38,8 @@ from dragoman.model.sparse_transformer import FixedAttention, StridedAttention
 
 Mixer = Annotated[
     (AttentionConfig | ShortConvolution)
-    | (Mamba | Mamba2 | Bidirectional)
-    | (LinearAttention | GatedDeltaNet | Mlstm | Linformer)
+    | (Recurrent | Bidirectional)
+    | (LinearAttention | Linformer)
     | (Longformer | BigBird | StridedAttention | FixedAttention | Reformer),
     OneOf(usual="attention"),
 ]

@@ -64,6 +64,7 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "gated-deltanet-small": linear.gated_deltanet_small,
     "deltanet-hybrid-small": linear.deltanet_hybrid_small,
     "mlstm-small": linear.mlstm_small,
+    "min-gru-small": linear.min_gru_small,
     # encoders, with recipes
     "classifier-small": readers.classifier_small,
     "classifier-tiny": readers.classifier_tiny,

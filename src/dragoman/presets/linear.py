@@ -8,6 +8,7 @@ from dragoman.model.gated_delta_net import GatedDeltaNet
 from dragoman.model.init import Gpt2Init
 from dragoman.model.linear_attention import LinearAttention
 from dragoman.model.masks.visibility import Causal
+from dragoman.model.min_gru import MinGru
 from dragoman.model.mlp import Gated
 from dragoman.model.mlstm import Mlstm
 from dragoman.model.norm import RmsNorm
@@ -62,6 +63,11 @@ def deltanet_hybrid_small() -> Plain:
 def mlstm_small() -> Plain:
     """lm-small with mLSTM as in xLSTM 7B (Beck et al., arXiv:2405.04517), and about as many parameters."""
     return _small(Mlstm(heads=4))
+
+
+def min_gru_small() -> Plain:
+    """lm-small with minGRU (Feng et al., arXiv:2410.01201), and about as many parameters."""
+    return _small(MinGru(), hidden=520)
 
 
 # ---- published ----------------------------------------------------------------------------------------
