@@ -31,6 +31,7 @@ from dragoman.model.linear import Linear
 from dragoman.model.mamba import initialize_step_bias
 from dragoman.model.masks.visibility import Causal, Visibility
 from dragoman.model.mixer import MixerConfig, MixerLayer
+from dragoman.model.ops.chunked_recurrence import full_precision
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.tokens import Positions
 from dragoman.model.recurrence import ConvolvedState, Recurrence
@@ -146,7 +147,7 @@ class Mamba2Layer(MixerLayer, HasInitialValues):
     ) -> tuple[Tensor, Summary]:
         """Read tokens into the summary, a single state (B, G, J P, N); see ``SummaryState.read``."""
         first = None if summary is None else summary[0]
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             rate = -self.a_log.to(x.dtype).exp()
             if x.shape[1] == 1:
                 y, last = one_step(x, step, rate, b, c, first, starts)

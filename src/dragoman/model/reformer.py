@@ -49,6 +49,7 @@ from dragoman.model.linear import Linear
 from dragoman.model.masks.token_blocks import take_rows
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule
 from dragoman.model.mixer import MixerConfig, MixerLayer
+from dragoman.model.ops.chunked_recurrence import full_precision
 from dragoman.model.positions.effect import RelativeScheme
 from dragoman.model.positions.position import NoPosition, RelativePosition
 from dragoman.model.positions.rotary import DynamicNtkScaling, Rotary, RotaryGrid
@@ -201,7 +202,7 @@ class ReformerAttention(MixerLayer):
     def hash(self, x: Float[Tensor, "B H T C"]) -> Int[Tensor, "B H R T"]:
         """Return the bucket of each vector in each round: the direction, or its opposite, nearest to it."""
         exact = torch.promote_types(x.dtype, torch.float32)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.no_grad(), full_precision(x):
             rotated = torch.einsum("bhtc,hcrn->bhrtn", x.to(exact), self.rotations.to(exact))
             nearest = rotated.abs().argmax(dim=-1, keepdim=True)
             opposite = rotated.gather(-1, nearest) < 0
