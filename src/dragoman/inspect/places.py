@@ -43,6 +43,7 @@ from dragoman.model.convolutional import ConvolutionalModel
 from dragoman.model.encoder import Encoder
 from dragoman.model.gated_delta_net import GatedDeltaNetLayer
 from dragoman.model.heads import HeadLayer
+from dragoman.model.inference.packed import PackedAttention
 from dragoman.model.inputs import InputLayer
 from dragoman.model.interface import SequenceModel
 from dragoman.model.linear_attention import LinearAttentionLayer
@@ -73,7 +74,7 @@ class Place:
     shape: str
     """Dimensions, in the letters of this file."""
     about: str
-    """What stands there."""
+    """Description of what stands there."""
     tap: Tap
 
     @property
@@ -89,8 +90,12 @@ def places(model: nn.Module) -> dict[str, Place]:
     """Return every place of a model by its name, in the order in which a forward passes them.
 
     Raises:
-        ConfigError: a model of no family of ours.
+        ConfigError: a model of no family of ours, or one that was packed for inference.
     """
+    if any(isinstance(part, PackedAttention) for part in model.modules()):
+        raise ConfigError(
+            "this model is packed for inference, so that its parts cannot be seen: load it as it was trained"
+        )
     found = {place.name: place for place in _of_model(model)}
     if not found:
         raise ConfigError(f"{type(model).__name__}: no model of ours: its places have no names. Import it first")

@@ -173,7 +173,8 @@ class RoutingTap(Tap):
             before[:] = [given]
 
         def hook(_: nn.Module, __: tuple[Any, ...], logits: Tensor) -> Tensor | None:
-            x, real = (*before[0], None)[:2]
+            x: Tensor = before[0][0]
+            real: Tensor | None = (*before[0], None)[1]
             shape = (*x.shape[:-1], logits.shape[-1])
             if real is None:
                 shown = logits.view(shape)
