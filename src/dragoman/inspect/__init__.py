@@ -7,6 +7,18 @@ inspect.places(model)                               # the names, with shapes
 """
 
 from dragoman.inspect.places import Place, find, places
-from dragoman.inspect.trace import Recording, Trace, trace_inputs, watching
+from dragoman.inspect.subject import Inputs, Subject
+from dragoman.inspect.trace import Recording, Trace, trace, trace_inputs, watching
 
-__all__ = ["Place", "Recording", "Trace", "find", "places", "trace_inputs", "watching"]
+__all__ = [
+    "Inputs",
+    "Place",
+    "Recording",
+    "Subject",
+    "Trace",
+    "find",
+    "places",
+    "trace",
+    "trace_inputs",
+    "watching",
+]

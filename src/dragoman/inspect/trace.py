@@ -19,7 +19,7 @@ in a second pass, so that the answer stays what it is.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dragoman.errors import DataError
 from dragoman.inspect.places import Place, find, places
+from dragoman.inspect.subject import subject_of
 
 Writing = Tensor | Callable[[Tensor], Tensor]
 """Tensor that is to stand at a place, or a function of what stands there. Where a place comes step by step, the
@@ -178,6 +179,40 @@ def as_array(tensor: Tensor) -> np.ndarray:
     """Return a tensor as an array on the CPU, as float32 where numpy has no such numbers."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+
+
+def trace(
+    model: Any,
+    text: Any,
+    *,
+    target: Any = None,
+    read: str | Iterable[str] = EVERYTHING,
+    write: Mapping[str, Writing] | None = None,
+    gradients: bool = False,
+) -> Trace:
+    """Run a model on one text, image or pair; return what stood at places, with the spelling of the tokens.
+
+    Args:
+        model: a run's path, a ``Subject``, or a model, which is then given tensors.
+        text: what the model reads: a text, an image (path or array), a pair for two towers; of a bare model the tuple
+            of its forward's arguments, or the only one.
+        target: see ``Subject.inputs``.
+        read: names or patterns of places.
+        write: what is to stand at places, by name or pattern.
+        gradients: keep the graph, so that gradients can be taken.
+
+    Raises:
+        CheckpointError: no such run, or a damaged one.
+        ConfigError: a place that the model does not have.
+        DataError: an input that the model cannot read.
+    """
+    subject = subject_of(model)
+    if isinstance(model, nn.Module):
+        arguments = text if isinstance(text, tuple) else (text,)
+        return trace_inputs(model, arguments, read, write, gradients=gradients)
+    given = subject.inputs(text, target)
+    seen = trace_inputs(subject.model, given.arguments, read, write, gradients=gradients)
+    return replace(seen, source_tokens=given.source_tokens, tokens=given.tokens, targets=given.targets)
 
 
 def trace_inputs(
