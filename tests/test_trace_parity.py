@@ -116,12 +116,12 @@ def test_places_are_what_hooks_on_their_modules_see(name, tmp_path):
     both = pair(name, 0, tmp_path)
     theirs, modules = {}, dict(both.theirs.named_modules())
     handles = []
-    for name, (place, takes_input) in HOOKED[name].items():
+    for module, (place, takes_input) in HOOKED[name].items():
 
-        def hook(module, given, out, place=place, takes_input=takes_input):
+        def hook(_, given, out, place=place, takes_input=takes_input):
             theirs[place] = given[0] if takes_input else out
 
-        handles.append(modules[name].register_forward_hook(hook))
+        handles.append(modules[module].register_forward_hook(hook))
     text = both.texts(1, shortest=9)[0][None]
     both.theirs(input_ids=text)
     seen = inspect.trace_inputs(both.ours, (both.inverse[text],))
