@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from dragoman.errors import DataError
 from dragoman.inspect.places import places
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Writing, trace_inputs, watching
+from dragoman.model.heads import ClassificationLayer, MaskedLanguageLayer, TaggingLayer
 from dragoman.model.positions.tokens import Frames, Tokens
 
 Baseline = Literal["mean", "zero", "random"]
@@ -115,14 +117,11 @@ class Answer:
 
     def _of_encoder(self, output: Tensor) -> Float[Tensor, " B"]:
         whole = self.before.output.detach().float()
-        if hasattr(self.model.head, "output") and not isinstance(self.model.head.output, nn.Identity):  # pyright: ignore
-            if type(self.model.head).__name__ != "SentenceLayer":
-                chosen = whole.argmax(-1, keepdim=True)
-                logs = output.log_softmax(-1).gather(-1, chosen.expand(len(output), *chosen.shape[1:]))
-                return logs.flatten(1).mean(-1)
-        return torch.nn.functional.cosine_similarity(
-            output.flatten(1), whole.flatten(1).expand(len(output), -1), dim=-1
-        )
+        if isinstance(self.model.head, MaskedLanguageLayer | ClassificationLayer | TaggingLayer):
+            chosen = whole.argmax(-1, keepdim=True)
+            logs = output.log_softmax(-1).gather(-1, chosen.expand(len(output), *chosen.shape[1:]))
+            return logs.flatten(1).mean(-1)
+        return F.cosine_similarity(output.flatten(1), whole.flatten(1).expand(len(output), -1), dim=-1)
 
     @cached_property
     def log_probabilities(self) -> Float[np.ndarray, " T"]:
