@@ -21,6 +21,7 @@ COMMANDS = [
     "score",
     "calibrate",
     "verify",
+    "inspect",
     "search-mixture",
     "data",
     "data stats",

@@ -1,6 +1,7 @@
 """Writing of a page: one HTML file without anything from elsewhere, or its data as JSON, or a figure.
 
-Arrays of weights are stored as bytes, 256 steps from 0 to the largest, since a screen shows no more.
+Weights of all heads are stored as bytes, 256 steps from 0 to the largest, since a screen shows no more; attributions and
+other single maps have two bytes.
 """
 
 import base64
@@ -46,7 +47,7 @@ def as_json(data: PageData) -> bytes:
 
 
 def _packed(value: Any) -> Any:
-    """Return the data with arrays of three or more dimensions as bytes, and the others as rounded numbers."""
+    """Return the data with arrays of two or more dimensions as bytes, and all others as rounded numbers."""
     if isinstance(value, np.ndarray):
         if value.ndim >= 2:
             return _bytes(value)
@@ -59,15 +60,17 @@ def _packed(value: Any) -> Any:
 
 
 def _bytes(array: np.ndarray) -> PageData:
-    """Return an array as one byte a number, between the two ends of its values."""
+    """Return an array as one or two bytes a number: value = low + step * stored. Zero is stored exactly."""
     if array.dtype == np.uint8:
-        low, high, steps = 0.0, 255.0, array
+        low, step, stored = 0.0, 1.0, array
     else:
         clean = np.nan_to_num(array.astype(np.float64))
-        low, high = min(0.0, float(clean.min())), float(clean.max())
-        steps = ((clean - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
-    stored = base64.b64encode(steps.tobytes()).decode()
-    return {"shape": array.shape, "low": _rounded(low), "high": _rounded(high), "bytes": stored}
+        most = max(float(np.abs(clean).max(initial=0)), 1e-12)
+        half = 127 if array.ndim > 2 else 32767
+        low, step = (-most, most / half) if clean.min(initial=0) < 0 else (0.0, most / (2 * half + 1))
+        stored = ((clean - low) / step).round().astype(np.uint8 if array.ndim > 2 else "<u2")
+    packed = base64.b64encode(stored.tobytes()).decode()
+    return {"shape": array.shape, "size": stored.itemsize, "low": low, "step": step, "bytes": packed}
 
 
 def _plain(value: Any) -> Any:
