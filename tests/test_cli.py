@@ -22,6 +22,7 @@ COMMANDS = [
     "calibrate",
     "verify",
     "inspect",
+    "explain",
     "search-mixture",
     "data",
     "data stats",

@@ -84,6 +84,7 @@ COMMANDS = {
     "resume": "train RUN --resume",
     "data": "data stats RUN",
     "inspect": "inspect RUN hello -o page.html",
+    "explain": "explain RUN lines.txt -o explained --seeds 1",
 }
 
 

@@ -84,10 +84,9 @@ class RecordingBeam(BeamStrategy):
         super().__init__(cfg, limits, device)
         self.proposed: list[Best] = []
 
-    def propose(self, logits: Tensor, ranked: Tensor) -> Best:
-        found = super().propose(logits, ranked)
+    def end(self, found: Best, ends: Tensor, parent: Tensor, truncated: Tensor) -> None:
+        super().end(found, ends, parent, truncated)
         self.proposed.append(found)
-        return found
 
 
 def beam_tree(subject: Subject, inputs: Inputs, beam: int = 5) -> list[SearchNode]:

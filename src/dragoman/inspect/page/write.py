@@ -1,7 +1,7 @@
 """Writing of a page: one HTML file without anything from elsewhere, or its data as JSON, or a figure.
 
-Weights of all heads are stored as bytes, 256 steps from 0 to the largest, since a screen shows no more; attributions and
-other single maps have two bytes.
+Weights of all heads are stored as bytes, 256 steps from 0 to the largest, since a screen shows no more; attributions
+and other single maps have two bytes.
 """
 
 import base64
