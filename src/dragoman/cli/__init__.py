@@ -19,9 +19,11 @@ from dragoman.cli import (
     demo,
     embed,
     evaluate,
+    explain,
     export,
     generate,
     import_,
+    inspect_,
     merge,
     messages,
     score,
@@ -69,6 +71,8 @@ app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
+app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
+app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
 app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
 app.command("export", rich_help_panel=EXCHANGE)(export.export)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)

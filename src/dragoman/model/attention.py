@@ -118,7 +118,8 @@ class Attention(MixerLayer):
         self.out = Linear(H * C, dim, bias=cfg.bias if cfg.out_bias is None else cfg.out_bias)
         self.q_norm, self.k_norm = cfg.qk_norm.build(C), cfg.qk_norm.build(C)
         self.scorer = cfg.scorer.build(H, C)
-        self.weights = nn.Identity()  # for forward hooks: receives (B, H, Q, K), only while one is registered
+        # for forward hooks: receive (B, H, Q, K), before the mask and after softmax, only while one is registered
+        self.scores, self.weights = nn.Identity(), nn.Identity()
 
     @staticmethod
     def context(
@@ -165,9 +166,12 @@ class Attention(MixerLayer):
         return self.out(self.kernel(q, kv, context)(self, q, kv, context).transpose(1, 2).flatten(-2))
 
     def kernel(self, q: Tensor, kv: KV, context: AttentionContext) -> "Kernel":
-        """Return the fastest kernel that computes this attention exactly and serves the registered hooks."""
-        tapped = not is_plain(self.weights, nn.Identity)
-        if tapped or not (self.scorer.fusable and context.position_effect.fusable):
+        """Return the kernel to use: ``observed`` while hooks listen, else the fastest one."""
+        return observed if self.observed else self.fastest_kernel(q, kv, context)
+
+    def fastest_kernel(self, q: Tensor, kv: KV, context: AttentionContext) -> "Kernel":
+        """Return the fastest kernel that computes this attention exactly."""
+        if not (self.scorer.fusable and context.position_effect.fusable):
             return explicit
         if self.dropout_rate == 0 and not context.position_effect.biased and kernels.supports_attention(q, *kv):
             return flash
@@ -177,6 +181,11 @@ class Attention(MixerLayer):
     def dropout_rate(self) -> float:
         """Dropout probability in force; 0 outside training."""
         return self.cfg.dropout if self.training else 0.0
+
+    @property
+    def observed(self) -> bool:
+        """True while a hook listens to ``scores`` or ``weights``."""
+        return not (is_plain(self.scores, nn.Identity) and is_plain(self.weights, nn.Identity))
 
 
 # ---- kernels: fast ones and their slow twin ---------------------------------------------------------
@@ -212,11 +221,23 @@ def fused(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) ->
 
 
 def explicit(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
-    """Attend step by step: for what a fused kernel cannot do, for hooks on the weights, and where it is faster."""
+    """Attend step by step: for what a fused kernel cannot do, and where it is faster."""
     scores = position_scores(attention, q, kv.k, context.position_effect)
-    weights = masked_softmax(scores, context.mask)
-    weights = dropout(attention.weights(weights), attention.dropout_rate)
+    weights = dropout(masked_softmax(scores, context.mask), attention.dropout_rate)
     return weighted_values(weights, kv.v, context.position_effect)
+
+
+def observed(attention: Attention, q: Tensor, kv: KV, context: AttentionContext) -> Float[Tensor, "B H Q C"]:
+    """Show the scores and weights of ``explicit`` to hooks. The output is that of the usual kernel, to the bit, unless
+    a hook replaced one of them."""
+    scores = position_scores(attention, q, kv.k, context.position_effect)
+    shown_scores = attention.scores(scores)
+    weights = masked_softmax(shown_scores, context.mask)
+    shown_weights = attention.weights(weights)
+    usual = attention.fastest_kernel(q, kv, context)
+    if usual is not explicit and torch.equal(shown_scores, scores) and torch.equal(shown_weights, weights):
+        return usual(attention, q, kv, context)
+    return weighted_values(dropout(shown_weights, attention.dropout_rate), kv.v, context.position_effect)
 
 
 def position_scores(

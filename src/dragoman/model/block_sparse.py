@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dragoman.config import config
@@ -27,7 +27,7 @@ from dragoman.errors import ConfigError
 from dragoman.model.attention import Attention, AttentionConfig, AttentionContext
 from dragoman.model.caches.state import KV, KVPolicy, LayerState, VisibleKeys
 from dragoman.model.dropout import DropoutRate
-from dragoman.model.exact import is_plain, overrides
+from dragoman.model.exact import overrides
 from dragoman.model.masks.sparse import SparsePattern
 from dragoman.model.masks.token_blocks import TokenBlocks, take_rows
 from dragoman.model.masks.visibility import AttentionMask, Causal, Full, VisibilityRule, build_self_mask
@@ -348,7 +348,7 @@ class SparseAttention(Attention):
         return self.mix(context.rotation.rotate(q), seen, context)
 
     def mix(self, q: Float[Tensor, "B H T C"], seen: KV, context: SparseContext) -> Float[Tensor, "B T D"]:
-        if context.plan is None or not is_plain(self.weights, nn.Identity):
+        if context.plan is None or self.observed:
             return self.attend(q, seen, context.dense)
         return self.out(context.plan.attend(self, q, seen))
 

@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from dragoman.config import config
 from dragoman.errors import ConfigError
 from dragoman.model.block_sparse import SparseAttention, SparseAttentionConfig, SparseContext
 from dragoman.model.caches.state import KV, KVPolicy, LayerState
 from dragoman.model.caches.summary import JoinedState
-from dragoman.model.exact import is_plain
 from dragoman.model.linear import Linear
 from dragoman.model.masks.sparse import SparsePattern, columns_still_visible, free_block_size
 from dragoman.model.positions.tokens import Positions
@@ -134,7 +133,7 @@ class LongformerAttention(SparseAttention):
         own_q, own_k = self.scorer.project(self.q_norm(own_q)), self.k_norm(own_k)
         own = far.extend(KV(rotate(own_k), own_v), context.retained)
         q, own_q = rotate(q), rotate(own_q)
-        if context.plan is not None and is_plain(self.weights, nn.Identity):
+        if context.plan is not None and not self.observed:
             return self.out(context.plan.attend(self, q, seen, (own_q, own)))
         dense = context.dense
         far, near = (self.kernel(*given)(self, *given) for given in ((own_q, own, dense), (q, seen, dense)))

@@ -173,7 +173,8 @@ class ReformerAttention(MixerLayer):
         self.v = Linear(dim, H * C, bias=cfg.bias)
         self.out = Linear(H * C, dim, bias=cfg.bias)
         self.scorer = Scorer(C**-0.5)
-        self.weights = nn.Identity()  # for forward hooks: receives (B, H, T, K), only while one is registered
+        # for forward hooks: receive (B, H, T, K), before the mask and after softmax, only while one is registered
+        self.scores, self.weights = nn.Identity(), nn.Identity()
         drawn = torch.randn(
             H, C, cfg.rounds, cfg.buckets // 2, generator=torch.Generator().manual_seed(cfg.seed), device="cpu"
         )
@@ -210,7 +211,7 @@ class ReformerAttention(MixerLayer):
 
     def goes_by_blocks(self, context: ReformerContext, tokens: int) -> bool:
         """Return whether to attend by sorted blocks: all tokens are here, and more than a block sees."""
-        if not context.whole or not is_plain(self.weights, nn.Identity):
+        if not context.whole or self.observed:
             return False
         return torch.compiler.is_compiling() or tokens > 2 * self.cfg.chunk
 
@@ -233,7 +234,7 @@ class ReformerAttention(MixerLayer):
             near = near | after & (after.cumsum(-1) <= self.cfg.chunk)
         shown = near.any(dim=2)  # (B, H, T, K)
         shown = shown | (back == 0) & allowed & ~shown.any(dim=-1, keepdim=True)
-        scores = self.scorer.scores(q, seen.k)
+        scores = self.scores(self.scorer.scores(q, seen.k))
         mask = AttentionMask(shown.flatten(0, 1)[:, None])
         weights = masked_softmax(scores.flatten(0, 1)[:, None], mask).view_as(scores)
         weights = dropout(self.weights(weights), self.dropout_rate)
@@ -312,6 +313,11 @@ class ReformerAttention(MixerLayer):
     def dropout_rate(self) -> float:
         """Dropout probability in force; 0 outside training."""
         return self.cfg.dropout if self.training else 0.0
+
+    @property
+    def observed(self) -> bool:
+        """True while a hook listens to ``scores`` or ``weights``."""
+        return not (is_plain(self.scores, nn.Identity) and is_plain(self.weights, nn.Identity))
 
     def new_state(self, policy: KVPolicy) -> LayerState:
         return JoinedState(policy.new_state(self.visibility), ConvolutionState(remembers=policy.remembers))

@@ -44,7 +44,8 @@ class MultiStepAttention(nn.Module):
     def __init__(self, channels: int, width: int, weights: Weights):
         super().__init__()
         self.q, self.out = weights.build(channels, width), weights.build(width, channels)
-        self.weights = nn.Identity()  # for forward hooks: receives a, (N, 1, T, S), only while one is registered
+        # for forward hooks: receive d z and a, (N, 1, T, S) each, only while one is registered
+        self.scores, self.weights = nn.Identity(), nn.Identity()
         fill(self.q, gain=1.0)
         fill(self.out, gain=1.0)
 
@@ -56,8 +57,9 @@ class MultiStepAttention(nn.Module):
         """Return the weighted sums of values. The beams of a sentence read its keys together, once."""
         (B, T, E), (k, v) = d.shape, view.encoded
         q = d.reshape(len(k), 1, B // len(k) * T, E)
-        if not is_plain(self.weights, nn.Identity) or explicit_is_faster(q, k, rate=0.0):
-            weights = self.weights(masked_softmax(q @ k.transpose(-2, -1), view.mask))
+        observed = not (is_plain(self.scores, nn.Identity) and is_plain(self.weights, nn.Identity))
+        if observed or explicit_is_faster(q, k, rate=0.0):
+            weights = self.weights(masked_softmax(self.scores(q @ k.transpose(-2, -1)), view.mask))
             return (weights.to(v.dtype) @ v).view(B, T, E)
         return F.scaled_dot_product_attention(q, k, v, view.mask.allowed, scale=1.0).view(B, T, E)
 

@@ -64,7 +64,8 @@ class PackedAttention(Attention):
     def __init__(self, whole: Attention, layout: LinearLayout):
         nn.Module.__init__(self)
         self.cfg, self.head_dim, self.visibility = whole.cfg, whole.head_dim, whole.visibility
-        self.q_norm, self.k_norm, self.scorer, self.weights = whole.q_norm, whole.k_norm, whole.scorer, whole.weights
+        self.q_norm, self.k_norm, self.scorer = whole.q_norm, whole.k_norm, whole.scorer
+        self.scores, self.weights = whole.scores, whole.weights
         self.out = layout([whole.out])
         self.lay_out_inputs(whole, layout)
 

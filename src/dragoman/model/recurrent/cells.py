@@ -106,6 +106,7 @@ class RecurrentLayer(Multiplying):
             nn.Parameter(torch.empty(rows, hidden)),
         )
         self.bias_ih, self.bias_hh = nn.Parameter(torch.zeros(rows)), nn.Parameter(torch.zeros(rows))
+        self.outputs = nn.Identity()  # for forward hooks: receives h of all steps as other layers read it, (B, T, H)
         self.initialize()
 
     @torch.no_grad()

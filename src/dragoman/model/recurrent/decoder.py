@@ -105,9 +105,10 @@ class RecurrentDecoder(LayerStack, ABC):
         """Run one layer over all steps, from its part of ``state``; return its outputs and its state."""
         block, before = self.blocks[layer], self.state_of(state, layer)
         if x.shape[1] > 1 or rows is not None or torch.is_grad_enabled():
-            return read_texts(block, x, rows, before, exact=exact)
+            y, after = read_texts(block, x, rows, before, exact=exact)
+            return block.outputs(y), after
         after = block.step(x[:, 0], before)
-        return after[0][:, None].to(x.dtype), after
+        return block.outputs(after[0][:, None].to(x.dtype)), after
 
     def above(self, layer: int, x: Tensor, y: Tensor) -> Tensor:
         """Return the input of the next layer: the output ``y`` with dropout, and ``x`` where there is a shortcut."""
@@ -200,9 +201,10 @@ class EarlyAttentionDecoder(RecurrentDecoder):
             contexts.append(context)
             weights.append(weight)
         observe(self.cross, weights)
+        given = self.blocks[0].outputs
         if len(outputs) == 1:
-            return outputs[0][:, None].to(x.dtype), contexts[0], state
-        return torch.stack(outputs, dim=1).to(x.dtype), torch.cat(contexts, dim=1), state
+            return given(outputs[0][:, None].to(x.dtype)), contexts[0], state
+        return given(torch.stack(outputs, dim=1).to(x.dtype)), torch.cat(contexts, dim=1), state
 
 
 class FeedingDecoder(RecurrentDecoder):
@@ -233,12 +235,13 @@ class FeedingDecoder(RecurrentDecoder):
         project, readout = in_loop(self.cross.q), in_loop(self.readout)
         states, feed = [self.state_of(state, i) for i in range(len(loops))], state[-1]
         masks = [self.masks(x, self.hidden) for _ in loops]
+        outputs_of = [block.outputs for block in self.blocks]
         last, outputs, weights = self.masks(x, x.shape[2]), [], []
         for t in range(x.shape[1]):
             below, given = x[:, t], feed.to(x.dtype)
             for i, loop in enumerate(loops):
                 states[i] = loop.step(t, given, states[i], rows)
-                given = dropped(states[i][0].to(x.dtype), masks[i], t)
+                given = dropped(outputs_of[i](states[i][0].to(x.dtype)), masks[i], t)
                 given = below + given if self.cfg.shortcut.applies(i) else given
                 below = given
             context, weight = self.cross(project(below)[:, None], *source)

@@ -192,7 +192,8 @@ class StackLayer(nn.Module):
             read_texts(layer, x, rows, layer.empty(len(x)), exact=exact, reverse=name == "behind")
             for name, layer in sides.items()
         ]
-        y = self.dropout(read[0][0] if len(read) == 1 else torch.cat([y for y, _ in read], dim=-1))
+        found = [layer.outputs(y) for layer, (y, _) in zip(sides.values(), read, strict=True)]
+        y = self.dropout(found[0] if len(found) == 1 else torch.cat(found, dim=-1))
         return x + y if self.adds else y, tuple(part for _, state in read for part in state)
 
 

@@ -1,0 +1,243 @@
+"""A run that is looked at: its model as it was trained, its tokenizers, and its inputs as the model reads them.
+
+B batch, here 1; T target tokens, S source tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dragoman.checkpoint import load_any
+from dragoman.data.material import FrameMaterial, IdMaterial, ImageMaterial, Material, material_of, to_device
+from dragoman.decode.precision import on_device
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.search import search
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.contrastive import TwoTowers
+from dragoman.model.encoder import Encoder
+from dragoman.model.interface import SequenceModel
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.corpus import source_rows
+from dragoman.text.lines import Sourced
+from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
+
+Kind = Literal["translator", "language model", "encoder", "towers"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One text, image or pair, as the model reads it."""
+
+    arguments: tuple[Any, ...]
+    """Arguments of the model's forward: (target, source), (text,), (image,), or one for each of two towers."""
+    source_tokens: tuple[str, ...] = ()
+    """Spelling of the tokens that an encoder-decoder's encoder reads."""
+    tokens: tuple[str, ...] = ()
+    """Spelling of the tokens that the decoder, or an encoder model, reads."""
+    targets: tuple[str, ...] = ()
+    """Spelling of the token after each of ``tokens``; empty for a model that does not write."""
+    target_ids: tuple[int, ...] = ()
+    """Their ids."""
+
+    @property
+    def source_ids(self) -> Tensor | None:
+        """Ids (1, S) of an encoder-decoder's source; None for other models."""
+        return self.arguments[1] if self.source_tokens else None
+
+
+class Subject:
+    """A model with its tokenizers."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        source_tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | None = None,
+        *,
+        materials: Sequence[Material] = (),
+        run: Path | None = None,
+    ):
+        """
+        Args:
+            model: a model of ours.
+            source_tokenizer: of the source of a translator.
+            tokenizer: of the target, or of the only text.
+            materials: what turns inputs of an encoder, or of each of two towers, into tensors.
+            run: the run directory.
+        """
+        self.model, self.run, self.materials = model, run, materials
+        self.source_tokenizer, self.tokenizer = source_tokenizer or tokenizer, tokenizer
+        self.kind: Kind = _kind(model)
+
+    @classmethod
+    def open(cls, run: str | Path, which: str | int = "best", *, device: str = "cpu") -> "Subject":
+        """Open a run, in float32 and not packed for inference, so that all of its parts can be seen.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, or a damaged one.
+            ConfigError: no such device.
+        """
+        folder, model, config = load_any(run, which)
+        model = on_device(model, device)
+        if isinstance(model, SequenceModel):
+            return cls(model, *folder.tokenizers(), run=folder.path)
+        towers = [model.first, model.second] if isinstance(model, TwoTowers) else [model]
+        data = config.get("data") or {}
+        tokenizer, materials = None, []
+        for tower in towers:
+            reads: Any = tower.cfg.inputs  # pyright: ignore[reportAttributeAccessIssue]
+            if hasattr(reads, "vocab"):
+                tokenizer = tokenizer or folder.tokenizers()[0]
+            resize = data.get("other_sizes") == "resize"
+            materials.append(material_of(reads, tokenizer, longest=data.get("longest"), resize=resize))
+        return cls(model, None, tokenizer, materials=materials, run=folder.path)
+
+    @property
+    def device(self) -> torch.device:
+        """Device that holds the weights."""
+        return next(self.model.parameters()).device
+
+    # ---- inputs ----
+
+    def inputs(self, given: Any, target: str | Sequence[int] | None = None) -> Inputs:
+        """Return what the model reads for a text, an image, or a pair.
+
+        Args:
+            given: text; for an encoder of images a path or an array; for two towers a pair of these.
+            target: of a translator the translation to explain, as text or as ids with the end; None for its own. Of a
+                language model a continuation, which is appended.
+
+        Raises:
+            DataError: an input that the model cannot read, such as an empty text or one that is too long.
+        """
+        if self.kind == "translator":
+            return self._of_pair(_text(given), target)
+        if self.kind == "language model":
+            return self._of_text(_text(given), target)
+        if target is not None:
+            raise DataError("target: this model does not write: leave the target out")
+        if self.kind == "towers":
+            if isinstance(given, str) or len(given) != 2:
+                raise DataError("input: this model compares two things: give both")
+            read = [self._read(one, material) for one, material in zip(given, self.materials, strict=True)]
+            return Inputs(tuple(tensor for tensor, _ in read), tokens=read[0][1])
+        tensor, tokens = self._read(given, self.materials[0])
+        return Inputs((tensor,), tokens=tokens)
+
+    def _of_pair(self, text: str, target: str | Sequence[int] | None) -> Inputs:
+        source = self._checked(self.encode_source(text), "source")
+        ids = torch.tensor([source], device=self.device)
+        if target is None:
+            target = self.translate(ids)
+        elif isinstance(target, str):
+            target = [*self._tokenizer.encode(normalise(target)), EOS]
+        target = self._checked(list(target), "target")
+        given = torch.tensor([[BOS, *target[:-1]]], device=self.device)
+        return Inputs(
+            (given, ids),
+            self.spell(source, self.source_tokenizer),
+            self.spell([BOS, *target[:-1]]),
+            self.spell(target),
+            tuple(target),
+        )
+
+    def _of_text(self, text: str, target: str | Sequence[int] | None) -> Inputs:
+        ids = self._tokenizer.frame(PROMPT_FRAME).around(self._tokenizer.encode(text)) or [BOS]
+        more = self._tokenizer.encode(target) if isinstance(target, str) else list(target or ())
+        ids = self._checked([*ids, *more], "text")
+        following = [*ids[1:], EOS]
+        given = torch.tensor([ids], device=self.device)
+        return Inputs((given,), (), self.spell(ids), self.spell(following), tuple(following))
+
+    def _read(self, given: Any, material: Material) -> tuple[Any, tuple[str, ...]]:
+        """Return the input of an encoder, and the spelling of its tokens, patches or frames."""
+        if isinstance(material, IdMaterial):
+            row = material.rows([_text(given)], ["text"])[0]
+            return to_device(material.collate([row]), self.device), self.spell(row.tolist())
+        if isinstance(material, ImageMaterial):
+            row = material.rows([Path(given) if isinstance(given, str) else given], [str(given)[:80]])[0]
+            return to_device(material.collate([row]), self.device), patch_names(material)
+        assert isinstance(material, FrameMaterial)
+        row = material.rows([given], ["frames"])[0]
+        return to_device(material.collate([row]), self.device), tuple(f"frame {i}" for i in range(len(given)))
+
+    def _checked(self, ids: list[int], side: str) -> list[int]:
+        longest = getattr(self.model, "max_length", None)
+        if longest is not None and len(ids) > longest:
+            raise DataError(f"{side}: {len(ids)} tokens, and the model reads {longest}: shorten it")
+        return ids
+
+    # ---- texts ----
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ConfigError("tokenizer: this model has none: give it tensors")
+        return self.tokenizer
+
+    def encode_source(self, text: str) -> list[int]:
+        """Return the ids of a translator's source, as in training."""
+        assert self.source_tokenizer is not None
+        source = Sourced(normalise(text), "", "")
+        return source_rows(self.source_tokenizer, [source], getattr(self.model, "max_length", None))[0]
+
+    @torch.inference_mode()
+    def translate(self, source: Tensor, beam: int = 5) -> list[int]:
+        """Return the model's own best translation of a source (1, S), with its end."""
+        return list(search(self.model, source, Beam(size=beam))[0][0].tokens)  # pyright: ignore[reportArgumentType]
+
+    def spell(self, ids: Sequence[int], tokenizer: Tokenizer | None = None) -> tuple[str, ...]:
+        """Return each token as readable text; marks have their names, and bytes that are no text their numbers."""
+        tokenizer = tokenizer or self.tokenizer
+        return tuple(map(str, ids)) if tokenizer is None else tuple(_spelling(tokenizer, i) for i in ids)
+
+
+def _kind(model: nn.Module) -> Kind:
+    if isinstance(model, TwoTowers):
+        return "towers"
+    if isinstance(model, Encoder):
+        return "encoder"
+    cfg: Any = getattr(model, "cfg", None)
+    return "translator" if cfg.translates else "language model"
+
+
+def _text(given: Any) -> str:
+    if not isinstance(given, str):
+        raise DataError(f"text: a text is wanted, got {type(given).__name__}")
+    try:
+        given.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"text: character {error.start + 1} is half of a surrogate pair") from None
+    return given
+
+
+def _spelling(tokenizer: Tokenizer, token: int) -> str:
+    if token in tokenizer.marks:
+        return tokenizer.entries()[token]
+    try:
+        spelling = tokenizer.spelling(token)
+    except ConfigError:  # an imported tokenizer whose tokens are not spelt in bytes
+        return tokenizer.entries()[token]
+    try:
+        return spelling.decode() or tokenizer.entries()[token]
+    except UnicodeDecodeError:
+        return "".join(f"⟨{byte:02x}⟩" for byte in spelling)
+
+
+def patch_names(material: ImageMaterial) -> tuple[str, ...]:
+    """Return a name for each vector of an image: its class token, and the row and column of each patch."""
+    cfg = material.cfg
+    rows, columns = (side // cfg.patch for side in cfg.size)
+    patches = tuple(f"{r},{c}" for r in range(rows) for c in range(columns))
+    return ("class", *patches) if cfg.class_token else patches
+
+
+def subject_of(given: Any) -> Subject:
+    """Return ``given`` as a subject: a run's path, a subject, or a model without a tokenizer."""
+    if isinstance(given, Subject):
+        return given
+    return Subject(given) if isinstance(given, nn.Module) else Subject.open(given)
