@@ -23,6 +23,8 @@ LABELS = ("labels", "label", "targets", "target", "y")
 KEEPS = ("attention_mask", "decoder_attention_mask", "keep", "source_keep")
 IGNORES = ("padding_mask", "ignore")
 IGNORED_LABEL = -100
+STEPWISE = ("past_key_values", "cache_params", "kv_cache", "cache", "past", "layer_past", "state")
+"""Arguments that carry a state from one token to the next: only models that write have them."""
 
 
 class BatchError(UserError, ValueError):
@@ -279,6 +281,8 @@ def _named(model: nn.Module, given: Any) -> tuple[dict[str, Any], Tensor | None,
         )
     variadic = len(names) < len(parameters)
     most = len(given) if variadic else len(names)
+    if len(given) == 2 and _second_is_labels(parameters, given):
+        most = 1
     if len(given) > most + 1:
         raise BatchError(f"the batch has {len(given)} parts, but {type(model).__name__}.forward takes {most}")
     labels = given[most] if len(given) > most else None
@@ -287,6 +291,16 @@ def _named(model: nn.Module, given: Any) -> tuple[dict[str, Any], Tensor | None,
     names += [f"argument {i}" for i in range(len(names), len(given))]
     arguments = dict(zip(names, given[:most], strict=False))
     return arguments, labels, lambda model, arguments: model(*arguments.values())
+
+
+def _second_is_labels(parameters: Sequence[inspect.Parameter], given: Sequence[Any]) -> bool:
+    """Return whether (inputs, labels) was given to a model whose second argument is an option of another meaning."""
+    if len(parameters) < 2 or parameters[1].default is inspect.Parameter.empty or not isinstance(given[1], Tensor):
+        return False
+    name, value = parameters[1].name, given[1]
+    if name in (*LABELS, *TOKENS, *SOURCES) or value.is_floating_point() or value.dtype == torch.bool:
+        return False
+    return bool(value.max() > 1) or value.ndim == 1
 
 
 def _named_mapping(model: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor | None, Call]:
@@ -330,6 +344,9 @@ def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) ->
     name = type(model).__name__
     if WRITES.search(name) and not re.search("Mask|Encoder", name):
         return True, f"a class called {name} predicts the next token"
+    taken = [name for name in inspect.signature(model.forward).parameters if name in STEPWISE]
+    if taken:
+        return True, f"its forward takes {taken[0]}, a state from step to step"
     for path, buffer in model.named_buffers():
         square = buffer.squeeze()
         if square.ndim == 2 and square.shape[0] == square.shape[1] > 1 and _is_triangular(square):

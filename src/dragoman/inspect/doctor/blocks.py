@@ -1,4 +1,4 @@
-"""Blocks: the repeated layers of a model, found by watching it, and run again by themselves on other inputs.
+"""Blocks: the layers of a model, found by watching it, and run again by themselves on other inputs.
 
 B rows, T positions, D width.
 """
@@ -54,7 +54,7 @@ def find_blocks(subject: Subject) -> list[list[BlockCall]]:
     """Return each stack of layers, as runs in the order of depth.
 
     Raises:
-        NotApplicable: the model has no repeated layers.
+        NotApplicable: the model has no list of layers.
     """
     stacks: dict[str, list[BlockCall]] = {}
     hooks = []
@@ -69,9 +69,9 @@ def find_blocks(subject: Subject) -> list[list[BlockCall]]:
     finally:
         for hook in hooks:
             hook.remove()
-    found = [calls for calls in stacks.values() if len({call.name for call in calls}) >= 2]
+    found = [calls for calls in stacks.values() if calls]
     if not found:
-        raise NotApplicable("no repeated layers were found in it")
+        raise NotApplicable("no list of layers was found in it")
     return found
 
 
@@ -79,9 +79,8 @@ def _holders(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the lists of layers that stand in no other list of layers."""
     found: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
-        children = [type(child) for child in module.children()]
-        repeats = isinstance(module, nn.ModuleList | nn.Sequential) and len(children) >= 2
-        alike = repeats and all(
+        fewest = {nn.ModuleList: 1, nn.Sequential: 2}.get(type(module))
+        alike = fewest is not None and len([*module.children()]) >= fewest and all(
             any(True for _ in child.parameters()) and any(True for _ in child.children()) for child in module.children()
         )
         if alike and not any(path.startswith(f"{outer}.") for outer, _ in found):

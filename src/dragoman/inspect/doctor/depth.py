@@ -13,10 +13,13 @@ from dragoman.inspect.doctor.subject import Subject
 FACTOR = 30.0
 """Factor by which a layer's input is made larger: what a norm reads does not grow with it."""
 
+DEEP = 24
+"""Layers up to which norms after the sum are usual: BERT large has so many."""
+
 
 def rms(x: Tensor) -> float:
     """Return the root mean square."""
-    return float(x.float().square().mean().sqrt())
+    return float(x.detach().float().square().mean().sqrt())
 
 
 class MissingNorm(DoctorCheck[Subject]):
@@ -128,10 +131,13 @@ class DepthFlow(DoctorCheck[Subject]):
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         for calls in find_blocks(subject):
-            sizes, gradients = self._flow(subject, calls)
-            if len(sizes) < 4:
+            if len(calls) < 4:
                 raise NotApplicable("it has fewer than four layers")
+            sizes, gradients = self._flow(subject, calls)
             where = calls[0].name.rpartition(".")[0] or "(model)"
+            yield from self._deep(calls, where)
+            if len(sizes) < 4:
+                continue
             growth = (sizes[-1] / max(sizes[0], 1e-12)) ** (1 / (len(sizes) - 1))
             if growth > 1.6 and sizes[-1] > 20 * sizes[0]:
                 yield self._found(
@@ -141,6 +147,23 @@ class DepthFlow(DoctorCheck[Subject]):
             if gradients[-1] > 0 and not 1e-2 < ratio < 1e2:
                 word = "vanish" if ratio < 1 else "explode"
                 yield self._found(f"gradients {word} towards the first layer", where, gradients, "gradient", ratio)
+
+    @torch.no_grad()
+    def _deep(self, calls: list[BlockCall], where: str) -> Iterator[Finding]:
+        """Look for many layers that each normalize the sum of what they read and what they add."""
+        if len(calls) <= DEEP or any(_growth(call)[0] > 3 for call in (calls[0], calls[-1])):
+            return
+        left = float(torch.cosine_similarity(calls[0].x.flatten(1).float(), calls[-1].y.flatten(1).float()).mean())
+        yield self.finding(
+            Severity.warning,
+            "many layers with norms after the sum",
+            evidence=f"each of {len(calls)} layers normalizes its output, so that none passes the stream on unchanged; "
+            f"the cosine of the first layer's input and the last layer's output is {left:.2f}",
+            numbers={"layers": len(calls), "cosine": left},
+            cause="norms after the sum (Vaswani et al. 2017): gradients of all layers pass through every norm",
+            remedy="normalize what each sublayer reads instead, scale the residual (DeepNorm), or warm up for long",
+            where=where,
+        )
 
     def _found(self, title: str, where: str, sizes: list[float], kind: str, ratio: float) -> Finding:
         return self.finding(

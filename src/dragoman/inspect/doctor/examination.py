@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from dragoman.config import unknown
+from dragoman.errors import ConfigError
 from dragoman.inspect.doctor.batch import BatchError, InputBatch, as_batch
 from dragoman.inspect.doctor.caching import CacheAgrees
 from dragoman.inspect.doctor.corners import CornerCases
@@ -97,6 +99,18 @@ def examine(
         return _report(subject, chosen, broken, progress)
 
 
+def check_names(names: Sequence[str] | None) -> None:
+    """Check that there are checks of these names.
+
+    Raises:
+        ConfigError: there are not; the message lists all.
+    """
+    known = [check.name for check in CHECKS]
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(unknown("--check", name, known))
+
+
 def _report(
     subject: Subject, chosen: Sequence[type[DoctorCheck[Subject]]], findings: list[Finding], progress: Progress | None
 ) -> Report:
@@ -130,8 +144,7 @@ def _made(check: DoctorCheck[Subject], subject: Subject) -> tuple[list[Finding],
     except NotApplicable as reason:
         return found, None if found else str(reason)
     except Exception as error:  # a stranger's model may raise anything on inputs that it was not made for
-        line = (str(error).strip().splitlines() or [""])[0][:120]
-        return found, None if found else f"the model raised {type(error).__name__}: {line}"
+        return found, None if found else f"the model raised {_line(error)}"
     return found, None
 
 
@@ -148,11 +161,19 @@ def _first_run(subject: Subject) -> Iterator[Finding]:
     except Exception as error:
         found = list(out_of_range(subject.model, subject.batch, IdsInRange()))
         if not found:
-            line = (str(error).strip().splitlines() or [""])[0][:200]
-            raise BatchError(
-                f"{type(subject.model).__name__} does not run on this batch: {type(error).__name__}: {line}"
-            ) from None
+            raise BatchError(f"{type(subject.model).__name__} does not run on this batch: {_line(error)}") from None
         yield from found
+        return
+    if subject.facts.loss is not None:
+        try:
+            float(subject.loss(subject.model))
+        except Exception as error:
+            raise BatchError(f"the loss cannot be computed on this batch: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: " + (str(error).strip().splitlines() or [""])[0][:200]
 
 
 @contextmanager

@@ -5,14 +5,18 @@ H heads, Q queries, K keys, C channels.
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dragoman.decode.verify.checks import written_out
+from dragoman.errors import ConfigError
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import AttentionCall, name_of, watch_attention
 from dragoman.inspect.doctor.subject import Subject
+from dragoman.model.interface import EvaluableModel
 
 
 def attention_of(subject: Subject) -> list[AttentionCall]:
@@ -29,11 +33,23 @@ def attention_of(subject: Subject) -> list[AttentionCall]:
         lengths |= set(range(2, 1025))
     if not lengths:
         raise NotApplicable("the batch has no positions")
-    with torch.enable_grad(), watch_attention(subject.model, frozenset(lengths)) as calls:
+    if isinstance(subject.model, EvaluableModel):
+        lengths |= {-(-length // 16) * 16 for length in lengths}  # short rows are made wider for the softmax
+    with torch.enable_grad(), _written_out(subject.model), watch_attention(subject.model, frozenset(lengths)) as calls:
         subject.run()
     if not calls:
         raise NotApplicable("no attention was seen in it")
     return list(calls)
+
+
+@contextmanager
+def _written_out(model: nn.Module) -> Iterator[None]:
+    """Let attention of this package run the kernel that PyTorch's functions can be watched in."""
+    with ExitStack() as stack:
+        if isinstance(model, EvaluableModel):
+            with suppress(ConfigError):  # a model without attention
+                stack.enter_context(written_out(model))
+        yield
 
 
 def _shown(call: AttentionCall) -> str:
@@ -61,7 +77,7 @@ class ScoresUnscaled(DoctorCheck[Subject]):
         bad = [
             c
             for c in known
-            if c.slope > 2.5 / math.sqrt(c.channels) and min(c.sizes) > 0.6 * max(c.sizes) and _spread(c) > 0.5
+            if c.slope > 1.5 / math.sqrt(c.channels) and min(c.sizes) > 0.6 * max(c.sizes) and _spread(c) > 0.5
         ]
         if not bad:
             return None

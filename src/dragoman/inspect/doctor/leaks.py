@@ -154,11 +154,11 @@ class PaddingLeak(DoctorCheck[Subject]):
     def _one(self, subject: Subject, name: str) -> Iterator[Finding]:
         batch = subject.batch
         lengths = _uneven(batch.rows, _length(batch, name))
-        padded = batch.padded(name, lengths)
-        keep = padded.keep_of(name)
-        assert keep is not None
-        gradient = self._gradient(subject, padded, name, keep)
+        padded, keep, gradient = self._measured(subject, name, lengths)
         alone = self._alone(subject, padded, name, lengths)
+        if gradient <= NEGLIGIBLE and alone <= subject.tolerance and batch.causal and batch.masks_of(name):
+            # padding behind a text is future; a mask promises that padding before it is hidden, too
+            padded, keep, gradient = self._measured(subject, name, lengths, side="left")
         if gradient <= NEGLIGIBLE and alone <= subject.tolerance:
             return
         part = "its source's padding" if name == batch.source else "padding"
@@ -174,6 +174,15 @@ class PaddingLeak(DoctorCheck[Subject]):
             "attention_mask is 1 on tokens in transformers; and leave padding out of means over positions",
             where=self._place(subject, padded, name, keep),
         )
+
+    def _measured(
+        self, subject: Subject, name: str, lengths: list[int], side: str = "right"
+    ) -> tuple[InputBatch, Tensor, float]:
+        """Return the batch padded on a side, its mask, and the share of the gradient that reaches padding."""
+        padded = subject.batch.padded(name, lengths, side)
+        keep = padded.keep_of(name)
+        assert keep is not None
+        return padded, keep, self._gradient(subject, padded, name, keep)
 
     def _gradient(self, subject: Subject, padded: InputBatch, name: str, keep: Tensor) -> float:
         """Return the share of the gradient that reaches padding, from outputs at tokens."""

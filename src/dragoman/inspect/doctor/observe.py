@@ -178,6 +178,8 @@ class AttentionWatch(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in PRODUCTS and len(args) == 2:
             self._multiplied(result, args[0], args[1])
+        elif func in (torch.baddbmm, Tensor.baddbmm) and len(args) == 3:
+            self._multiplied(args[1].detach() @ args[2].detach(), args[1], args[2])
         elif func in (torch.einsum, torch.functional.einsum):
             self._summed(result, args)
         elif func in SOFTMAX:
@@ -207,10 +209,12 @@ class AttentionWatch(TorchFunctionMode):
         scores = (args[0] if args else kwargs["input"]).detach()
         dim = -1 if dim is None else dim - result.ndim if dim >= 0 else dim
         call = AttentionCall(self.where, result.detach(), scores, dim=dim)
-        product = next((p for p in reversed(self.products) if p.result.numel() == scores.numel()), None)
+        queries = scores[..., 0].numel()
+        product = next((p for p in reversed(self.products) if p.result[..., 0].numel() == queries), None)
         if product is not None:
+            keys = product.result.shape[-1]  # short rows may have been made wider
             call.channels = product.left.shape[-1]
-            call.slope = _slope(product.result.reshape(scores.shape), scores)
+            call.slope = _slope(product.result.reshape(*scores.shape[:-1], keys), scores[..., :keys])
             call.sizes = (_rms(product.left), _rms(product.right))
         self.products.clear()
         self.calls.append(call)

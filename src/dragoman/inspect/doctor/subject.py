@@ -3,7 +3,6 @@
 B rows, T positions, S positions of the source.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from dragoman.inspect.doctor.observe import EmbeddingLeaf, ModuleEvent, by_posit
 LossFunction = Callable[[nn.Module, Any], Any]
 """Returns the loss of a model on a batch: a scalar, or a sum and a count."""
 MOST_TRAINED = 20_000_000
-"""Parameters up to which checks train a copy of the model."""
+"""Parameters up to which checks train the model, and put its weights back."""
 
 
 @dataclass
@@ -212,16 +211,28 @@ class Subject:
         return own is not None or known
 
     @contextmanager
-    def copied(self) -> Iterator[nn.Module]:
-        """Give a copy of the model to train.
+    def trainable(self) -> Iterator[nn.Module]:
+        """Give the model to be trained; afterwards its weights, buffers and gradients are what they were.
+
+        A copy would not do: what a stranger hangs on a model by closures stays with the original.
 
         Raises:
             NotApplicable: the model is too large.
         """
         count = sum(p.numel() for p in self.model.parameters())
         if count > MOST_TRAINED:
-            raise NotApplicable(f"it has {count / 1e6:.0f} million parameters, and this check trains a copy")
-        yield copy.deepcopy(self.model)
+            raise NotApplicable(f"it has {count / 1e6:.0f} million parameters, and this check trains it")
+        state = [*self.model.parameters(), *self.model.buffers()]
+        values, gradients = [t.detach().clone() for t in state], [t.grad for t in state]
+        try:
+            for tensor in state:
+                tensor.grad = None
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for tensor, value, gradient in zip(state, values, gradients, strict=True):
+                    tensor.copy_(value)
+                    tensor.grad = gradient
 
 
 def main_output(result: Any, batch: InputBatch) -> Tensor:

@@ -77,7 +77,7 @@ class LossFalls(DoctorCheck[Subject]):
         )
 
     def _learn(self, subject: Subject, rate: float) -> tuple[float, float]:
-        with subject.copied() as model, torch.enable_grad():
+        with subject.trainable() as model, torch.enable_grad():
             parameters = [p for p in model.parameters() if p.requires_grad]
             if not parameters:
                 raise NotApplicable("every parameter is frozen")
@@ -252,7 +252,7 @@ class MicroBatches(DoctorCheck[Subject]):
         assert subject.facts.accumulate is not None
         gradients = []
         for parts in (batches[:1], batches[1:]):
-            with subject.copied() as model, torch.enable_grad():
+            with subject.trainable() as model, torch.enable_grad():
                 model.zero_grad()
                 subject.facts.accumulate(model, parts)
                 gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
