@@ -146,9 +146,7 @@ STRANGERS = [
     Exhibit("mean_over_padding", DeepEncoder, tokens, "padding leak", ("(model)",)),
     Exhibit("deep_post_norm", DeepEncoder, tokens, "growth with depth", ("encoder.layers",), severity="warning"),
     Exhibit("looks_ahead", LSTMWithAttention, tokens, "future leak", ("(model)",)),
-    Exhibit(
-        "bidirectional_writer", LSTMWithAttention, tokens, "future leak", ("lstm",), lambda *_: {"causal": True}
-    ),
+    Exhibit("bidirectional_writer", LSTMWithAttention, tokens, "future leak", ("lstm",), lambda *_: {"causal": True}),
     Exhibit("time_first", LSTMWithAttention, tokens, "rows", ("lstm",)),
     Exhibit("frozen_embedding", LSTMWithAttention, tokens, "gradients", ("embed",)),
     Exhibit("word_dropout", LSTMWithAttention, tokens, "dropout in evaluation", ("(model)",)),

@@ -41,7 +41,9 @@ def model_of(variant: Variant, shape: Any = "decoder-only") -> Transformer:
     return variant.config(shape).build().eval()
 
 
-def patched(change: Callable[[Any], None], variant: Variant = HEALTHY, shape: Any = "decoder-only") -> Callable[[], Any]:
+def patched(
+    change: Callable[[Any], None], variant: Variant = HEALTHY, shape: Any = "decoder-only"
+) -> Callable[[], Any]:
     """Return what builds a model and changes it."""
 
     def build() -> nn.Module:
@@ -137,7 +139,14 @@ OURS = [
         {},
     ),
     OurBug("a look ahead", "future leak", ("decoder.blocks.1",), "error", patched(peek), {}),
-    OurBug("padding is forgotten", "padding leak", ("decoder.blocks.0", "(model)", "decoder"), "error", patched(forget_padding), {}),
+    OurBug(
+        "padding is forgotten",
+        "padding leak",
+        ("decoder.blocks.0", "(model)", "decoder"),
+        "error",
+        patched(forget_padding),
+        {},
+    ),
     OurBug(
         "the source's padding is forgotten",
         "padding leak",
@@ -148,9 +157,7 @@ OURS = [
     ),
     OurBug("rows are mixed", "rows", ("decoder.blocks.1",), "error", patched(mix_rows), {}),
     OurBug("no positions", "positions ignored", ("decoder.blocks",), "warning", lambda: model_of(Variant()), {}),
-    OurBug(
-        "no norm", "missing norm", ("decoder.blocks.0",), "warning", lambda: model_of(block_norm(NoNorm())), {}
-    ),
+    OurBug("no norm", "missing norm", ("decoder.blocks.0",), "warning", lambda: model_of(block_norm(NoNorm())), {}),
     OurBug(
         "scores are not scaled",
         "scores",
@@ -164,8 +171,12 @@ OURS = [
     OurBug("untied", "tied embeddings", ("output",), "error", patched(untie), {}),
     OurBug("a detached embedding", "gradients", ("embed",), "error", patched(detach_embedding), {}),
     OurBug("a layer that nothing calls", "gradients", ("extra",), "warning", patched(unused), {}),
-    OurBug("dropout in evaluation", "dropout in evaluation", ("decoder.blocks.0.mlp",), "error", patched(drop_always), {}),
-    OurBug("a state that is forgotten", "cache", ("(model)", "decoder", "embed"), "error", patched(with_cache_error), {}),
+    OurBug(
+        "dropout in evaluation", "dropout in evaluation", ("decoder.blocks.0.mlp",), "error", patched(drop_always), {}
+    ),
+    OurBug(
+        "a state that is forgotten", "cache", ("(model)", "decoder", "embed"), "error", patched(with_cache_error), {}
+    ),
     OurBug("double precision", "data types", ("decoder.blocks.0.mlp",), "warning", patched(double), {}),
     OurBug("not a number", "corners", ("decoder.blocks.1",), "error", patched(not_a_number), {}),
 ]

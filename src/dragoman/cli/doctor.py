@@ -70,14 +70,13 @@ def doctor(
     Reports evidence, severity, likely cause, remedy and place. Exit code 1 when there is an error; warnings and notes
     leave it 0.
     """
-    from dragoman.cli.options import resolve_run
     from dragoman.cli.terminal import progress_bar
     from dragoman.inspect.doctor.examination import check_names, examine
     from dragoman.inspect.doctor.opening import open_models
 
     check_names(check)
     opened = open_models(
-        _resolved(what, resolve_run),
+        _resolved(what),
         overrides or [],
         checkpoint=checkpoint,
         inputs=inputs,
@@ -104,10 +103,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _resolved(what: str, resolve) -> str:  # noqa: ANN001
+def _resolved(what: str) -> str:
+    """Return the only run in a folder of runs."""
     from pathlib import Path
 
-    return str(resolve(Path(what))) if Path(what).is_dir() else what
+    from dragoman.cli.options import resolve_run
+
+    return str(resolve_run(Path(what))) if Path(what).is_dir() else what
 
 
 def _print_json(report: "Report", part: str) -> None:

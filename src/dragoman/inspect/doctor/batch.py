@@ -98,6 +98,11 @@ class InputBatch:
         """Return the padding masks of a sequence."""
         return [mask for mask in self.masks if mask.of == name and isinstance(self.arguments.get(mask.name), Tensor)]
 
+    @property
+    def answers(self) -> Tensor | None:
+        """Right answers, wherever they are; None where there are none."""
+        return self.labels if self.labels is not None else self.arguments.get(self.labels_name or "")
+
     # ---- variations ----
 
     def replace(self, **arguments: Any) -> "InputBatch":
@@ -316,9 +321,7 @@ def _named_mapping(model: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str
     return taken, given[left[0]] if left else None, lambda model, arguments: model(**arguments)
 
 
-def _mask_role(
-    name: str, value: Tensor, tokens: str, source: str | None, arguments: Mapping[str, Any]
-) -> Mask | None:
+def _mask_role(name: str, value: Tensor, tokens: str, source: str | None, arguments: Mapping[str, Any]) -> Mask | None:
     """Return the role of a padding mask; None for a mask of positions by positions."""
     of_source = source is not None and any(part in name for part in ("src", "source", "memory", "encoder"))
     if source is not None and name == "attention_mask":
@@ -336,9 +339,8 @@ WRITES = re.compile(r"GPT|CausalLM|LMHead|LanguageModel|Decoder|Seq2Seq|Translat
 
 def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) -> tuple[bool | None, str]:
     """Return whether outputs must not depend on later tokens, and what says so; None where nothing does."""
-    if isinstance(labels, Tensor) and labels.shape == tokens.shape and not tokens.is_floating_point():
-        if bool((labels[:, :-1] == tokens[:, 1:]).float().mean() > 0.9):
-            return True, "its labels are the next tokens"
+    if isinstance(labels, Tensor) and labels.shape == tokens.shape and _follow(labels, tokens):
+        return True, "its labels are the next tokens"
     if source is not None:
         return True, "it reads a source and a target"
     name = type(model).__name__
@@ -352,6 +354,12 @@ def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) ->
         if square.ndim == 2 and square.shape[0] == square.shape[1] > 1 and _is_triangular(square):
             return True, f"the buffer {path} is a causal mask"
     return None, "nothing says so"
+
+
+def _follow(labels: Tensor, tokens: Tensor) -> bool:
+    """Return whether labels are the next tokens."""
+    ids = not tokens.is_floating_point() and tokens.ndim == 2 and tokens.shape[1] > 1
+    return ids and float((labels[:, :-1] == tokens[:, 1:]).float().mean()) > 0.9
 
 
 def _is_triangular(square: Tensor) -> bool:

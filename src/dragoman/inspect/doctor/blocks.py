@@ -80,8 +80,13 @@ def _holders(model: nn.Module) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         fewest = {nn.ModuleList: 1, nn.Sequential: 2}.get(type(module))
-        alike = fewest is not None and len([*module.children()]) >= fewest and all(
-            any(True for _ in child.parameters()) and any(True for _ in child.children()) for child in module.children()
+        alike = (
+            fewest is not None
+            and len([*module.children()]) >= fewest
+            and all(
+                any(True for _ in child.parameters()) and any(True for _ in child.children())
+                for child in module.children()
+            )
         )
         if alike and not any(path.startswith(f"{outer}.") for outer, _ in found):
             found.append((path, module))

@@ -11,12 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
-from dragoman.inspect.doctor.observe import locate
+from dragoman.inspect.doctor.observe import MODEL, name_of, watch_modules
 from dragoman.inspect.doctor.subject import Subject, main_output
 from dragoman.model.interface import SequenceModel
 from dragoman.model.positions.tokens import Tokens
 
-STATES = ("past_key_values", "cache_params", "cache", "kv_cache", "past", "layer_past", "hidden", "state", "states", "hx")
+STATES = (
+    "past_key_values",
+    "cache_params",
+    "cache",
+    "kv_cache",
+    "past",
+    "layer_past",
+    "hidden",
+    "state",
+    "states",
+    "hx",
+)
 STEPS = 3
 """Tokens that are read one by one at the end."""
 
@@ -60,8 +71,6 @@ class CacheAgrees(DoctorCheck[Subject]):
 
     def _place(self, subject: Subject, run: Callable[..., Tensor], length: int) -> str:
         """Return the first module whose output for the last token differs with a cache."""
-        from dragoman.inspect.doctor.observe import watch_modules
-
         with torch.no_grad(), watch_modules(subject.model) as pieces:
             run(subject, length)
         roots = [i for i, e in enumerate(pieces) if e.name == "" and e.entering]
@@ -76,8 +85,6 @@ class CacheAgrees(DoctorCheck[Subject]):
 
 
 def _aligned(whole: list, last: list, symptom: Callable[[Tensor, Tensor], bool]) -> str:
-    from dragoman.inspect.doctor.observe import MODEL, name_of
-
     later = {(e.name, e.entering): e for e in last}
     for event in whole:
         other = later.get((event.name, event.entering))
@@ -154,6 +161,3 @@ def _stranger(subject: Subject, length: int, name: str) -> Tensor:
 
 def _names(model: nn.Module) -> list[str]:
     return [name for name, p in inspect.signature(model.forward).parameters.items() if p.kind is not p.VAR_POSITIONAL]
-
-
-__all__ = ["CacheAgrees", "locate"]

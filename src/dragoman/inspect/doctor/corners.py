@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dragoman.inspect.doctor.batch import InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
-from dragoman.inspect.doctor.observe import MODEL, ModuleEvent, floats, name_of
+from dragoman.inspect.doctor.observe import MODEL, ModuleEvent, name_of
 from dragoman.inspect.doctor.subject import Subject
 
 MOST_POSITIONS = 2048
@@ -93,9 +93,7 @@ class CornerCases(DoctorCheck[Subject]):
                 padded,
             )
 
-    def _found(
-        self, severity: Severity, title: str, what: str, subject: Subject, batch: InputBatch
-    ) -> Finding:
+    def _found(self, severity: Severity, title: str, what: str, subject: Subject, batch: InputBatch) -> Finding:
         answer = subject.answer(batch)
         wrong = int((~torch.isfinite(answer)).sum())
         return self.finding(
@@ -167,6 +165,3 @@ def _offset(model: nn.Module) -> int:
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1
     return 0
-
-
-__all__ = ["CornerCases", "finite", "floats", "longest", "stretched"]

@@ -41,8 +41,9 @@ class MissingNorm(DoctorCheck[Subject]):
     def _block(self, calls: list[BlockCall], flagged: list[tuple[BlockCall, float, float]]) -> Finding:
         call, _, branch = flagged[0]
         growth = (rms(calls[-1].y) / max(rms(calls[0].x), 1e-9)) ** (1 / len(calls))
+        usual = Severity.warning if growth > 1 else Severity.note  # other means may hold activations
         return self.finding(
-            Severity.error if growth > 2 and len(calls) > 3 else Severity.warning,
+            Severity.error if growth > 2 and len(calls) > 3 else usual,
             "a layer reads the residual stream without a norm",
             evidence=f"{len(flagged)} of {len(calls)} layers add {branch:.0f} times as much to a stream {FACTOR:.0f} "
             f"times as large; activations grow by a factor of {growth:.2f} a layer",

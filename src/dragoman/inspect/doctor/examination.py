@@ -10,7 +10,7 @@ from torch import nn
 
 from dragoman.config import unknown
 from dragoman.errors import ConfigError
-from dragoman.inspect.doctor.batch import BatchError, InputBatch, as_batch
+from dragoman.inspect.doctor.batch import BatchError, as_batch
 from dragoman.inspect.doctor.caching import CacheAgrees
 from dragoman.inspect.doctor.corners import CornerCases
 from dragoman.inspect.doctor.data import TokenizerRoundTrip, TrainTestOverlap
@@ -19,10 +19,11 @@ from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable,
 from dragoman.inspect.doctor.guess import guess_batch
 from dragoman.inspect.doctor.heads import HeadsIdle, ScoresUnscaled
 from dragoman.inspect.doctor.leaks import FutureLeak, PaddingLeak
+from dragoman.inspect.doctor.micro_batches import MicroBatches
 from dragoman.inspect.doctor.positions import PositionsIgnored, PositionsMisplaced
 from dragoman.inspect.doctor.rows import BatchSize, PaddingSide, RowsDepend
 from dragoman.inspect.doctor.subject import Subject, TrainingFacts
-from dragoman.inspect.doctor.training import DropoutAlive, LabelsFit, LearningRates, LossFalls, MicroBatches
+from dragoman.inspect.doctor.training import DropoutAlive, LabelsFit, LearningRates, LossFalls
 from dragoman.inspect.doctor.vocabulary import IdsInRange, VocabularyFits, out_of_range
 from dragoman.inspect.doctor.weights import DataTypes, EmbeddingsTied, ParametersReached
 
@@ -53,7 +54,7 @@ CHECKS: tuple[type[DoctorCheck[Subject]], ...] = (
     TrainTestOverlap,
     TokenizerRoundTrip,
 )
-"""All checks, in the order in which they run. Those that compare need a model that is not random, so that comes first."""
+"""All checks, in the order in which they run. Those that compare need a model that is not random: that comes first."""
 
 RANK = {Severity.error: 0, Severity.warning: 1, Severity.note: 2}
 Progress = Callable[[int, int], None]
@@ -90,7 +91,9 @@ def examine(
     """
     facts = facts or TrainingFacts(**more)
     with _undisturbed(model):
-        whole = guess_batch(model) if batch is None else as_batch(model, batch, causal=causal, pad=pad, batch_dim=batch_dim)
+        whole = (
+            guess_batch(model) if batch is None else as_batch(model, batch, causal=causal, pad=pad, batch_dim=batch_dim)
+        )
         if batch is None and causal is not None:
             whole = as_batch(model, whole, causal=causal)
         subject = Subject(model, whole, facts, given=batch)
@@ -198,6 +201,3 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
             for name, buffer in model.named_buffers():
                 if name in buffers and buffer.shape == buffers[name].shape:
                     buffer.copy_(buffers[name])
-
-
-__all__ = ["CHECKS", "InputBatch", "examine"]

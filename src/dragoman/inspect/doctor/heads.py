@@ -72,13 +72,8 @@ class ScoresUnscaled(DoctorCheck[Subject]):
         yield from found
 
     def _unscaled(self, calls: list[AttentionCall]) -> Finding | None:
-        known = [call for call in calls if call.slope and call.channels and call.channels >= 4 and call.sizes]
-        # where one side is smaller by far, it carries the scale
-        bad = [
-            c
-            for c in known
-            if c.slope > 1.5 / math.sqrt(c.channels) and min(c.sizes) > 0.6 * max(c.sizes) and _spread(c) > 0.5
-        ]
+        known = [call for call in calls if call.slope and call.channels and call.channels >= 4]
+        bad = [call for call in known if _is_unscaled(call)]
         if not bad:
             return None
         call = bad[0]
@@ -129,6 +124,14 @@ def _wrong_dimension(check: DoctorCheck, calls: list[AttentionCall]) -> Finding 
         remedy="take the softmax over the last dimension of scores (..., queries, keys)",
         where=_shown(bad[0]),
     )
+
+
+def _is_unscaled(call: AttentionCall) -> bool:
+    """Return whether scores are products of queries and keys as they are."""
+    if call.slope is None or call.channels is None or call.sizes is None:
+        return False
+    alike = min(call.sizes) > 0.6 * max(call.sizes)  # where one side is smaller by far, it carries the scale
+    return alike and call.slope > 1.5 / math.sqrt(call.channels) and _spread(call) > 0.5
 
 
 def _spread(call: AttentionCall) -> float:

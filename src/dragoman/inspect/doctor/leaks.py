@@ -4,13 +4,14 @@ T positions, B rows.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dragoman.inspect.doctor.batch import InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
-from dragoman.inspect.doctor.observe import locate
+from dragoman.inspect.doctor.observe import by_position, locate
 from dragoman.inspect.doctor.subject import Subject
 
 NEGLIGIBLE = 1e-5
@@ -104,10 +105,11 @@ def _explain(pattern: Tensor, leaks: Tensor, later: Tensor) -> tuple[str, str]:
     """Return the likely cause and the remedy for which outputs depend on which tokens."""
     length = len(pattern)
     earlier = torch.tril(torch.ones_like(later), -1)
-    band = torch.diagonal(leaks, 1).sum()
-    if leaks.sum() == band:
+    offset = torch.arange(length)[None] - torch.arange(length)[:, None]
+    reach = int(offset[leaks].max())
+    if reach < length // 2 and torch.equal(leaks, later & (offset <= reach)):  # each layer adds its own reach
         return (
-            "the causal mask reaches one place too far",
+            "the causal mask reaches one place too far in each layer",
             "hide the diagonal above the main one, too: torch.triu(ones, diagonal=1) is True where attention is "
             "hidden, and inputs must be shifted against labels",
         )
@@ -224,53 +226,42 @@ class PaddingLeak(DoctorCheck[Subject]):
                 traces.append(subject.trace(other))
 
         def symptom(a: Tensor, b: Tensor) -> bool:
-            x, y = (_at(each, rows, length) for each in (a, b))
+            x, y = (by_position(each, rows, length) for each in (a, b))
             if x is not None and y is not None:
                 return subject.differs(x[keep], y[keep])
             return name == subject.batch.source and a.shape[:1] == (rows,) and subject.differs(a, b)
 
-        return locate(*traces, symptom)
+        return locate(traces[0], traces[1], symptom)
 
 
-def _at(x: Tensor, rows: int, length: int) -> Tensor | None:
-    from dragoman.inspect.doctor.observe import by_position
-
-    return by_position(x, rows, length)
-
-
-class _noise_on_padding:
-    """Context in which the vectors of padding are others, drawn with a seed: gives the batch to run.
+@contextmanager
+def _noise_on_padding(subject: Subject, padded: InputBatch, name: str, keep: Tensor, seed: int) -> Iterator[InputBatch]:
+    """Give the batch with other vectors on padding, drawn with a seed.
 
     Ids of padding cannot be changed where a model knows padding by its id, so their embeddings are.
     """
+    value = padded.arguments[name]
+    hidden = ~keep if padded.batch_dim == 0 else ~keep.T
+    draw = torch.Generator().manual_seed(seed)
+    if value.is_floating_point():
+        noise = torch.randn(value.shape, generator=draw).to(value.device, value.dtype)
+        yield padded.with_tokens(torch.where(hidden[..., None], noise, value), name)
+        return
 
-    def __init__(self, subject: Subject, padded: InputBatch, name: str, keep: Tensor, seed: int):
-        self.subject, self.padded, self.name, self.keep, self.seed = subject, padded, name, keep, seed
-        self.hooks: list = []
+    def hook(module: nn.Module, arguments: tuple, result: Tensor) -> Tensor | None:
+        ids = arguments[0] if arguments else None
+        if not isinstance(ids, Tensor) or ids.shape != value.shape or not torch.equal(ids, value):
+            return None
+        noise = torch.randn(result.shape, generator=draw).to(result.device, result.dtype)
+        return torch.where(hidden[..., None], noise, result)
 
-    def __enter__(self) -> InputBatch:
-        value = self.padded.arguments[self.name]
-        hidden = ~self.keep if self.padded.batch_dim == 0 else ~self.keep.T
-        draw = torch.Generator().manual_seed(self.seed)
-        if value.is_floating_point():
-            noise = torch.randn(value.shape, generator=draw).to(value.device, value.dtype)
-            return self.padded.with_tokens(torch.where(hidden[..., None], noise, value), self.name)
-
-        def hook(module: torch.nn.Module, arguments: tuple, result: Tensor) -> Tensor | None:
-            ids = arguments[0] if arguments else None
-            if not isinstance(ids, Tensor) or ids.shape != value.shape or not torch.equal(ids, value):
-                return None
-            noise = torch.randn(result.shape, generator=draw).to(result.device, result.dtype)
-            return torch.where(hidden[..., None], noise, result)
-
-        for module in self.subject.model.modules():
-            if isinstance(module, torch.nn.Embedding):
-                self.hooks.append(module.register_forward_hook(hook, prepend=True))
-        return self.padded
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
-            hook.remove()
+    tables = [module for module in subject.model.modules() if isinstance(module, nn.Embedding)]
+    hooks = [table.register_forward_hook(hook, prepend=True) for table in tables]
+    try:
+        yield padded
+    finally:
+        for each in hooks:
+            each.remove()
 
 
 def _length(batch: InputBatch, name: str) -> int:

@@ -251,7 +251,8 @@ class AttentionWatch(TorchFunctionMode):
         output, weights = F.multi_head_attention_forward(
             *args, **kwargs | {"need_weights": True, "average_attn_weights": False}
         )
-        self.calls.append(AttentionCall(self.where, weights.detach(), slope=None))
+        assert weights is not None  # they were asked for
+        self.calls.append(AttentionCall(self.where, weights.detach()))
         if not wanted:
             return output, None
         return output, weights.mean(dim=1) if averaged else weights

@@ -351,4 +351,3 @@ def _check_optimizer(what: str, optimizer: Any) -> None:
         raise ModuleError(
             f"{what}: gives a {type(optimizer).__name__}: it must return a torch.optim.Optimizer, or it and a scheduler"
         )
-

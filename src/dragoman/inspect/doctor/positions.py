@@ -35,6 +35,8 @@ class PositionsIgnored(DoctorCheck[Subject]):
         found = subject.difference(_expected(subject, order), subject.answer(_reordered(subject, order)))
         if found <= subject.tolerance:
             ids = subject.batch.is_ids
+            if subject.answers_positions and not _mixes(subject):
+                raise NotApplicable("no output depends on another token")
             yield self.finding(
                 Severity.error if ids else Severity.note,
                 "the order of tokens makes no difference",
@@ -94,6 +96,13 @@ class PositionsIgnored(DoctorCheck[Subject]):
                 remedy="add position embeddings to the patch embeddings",
                 where="(model)",
             )
+
+
+def _mixes(subject: Subject) -> bool:
+    """Return whether an output depends on a token elsewhere."""
+    value, dim = subject.batch.value.clone(), 1 - subject.batch.batch_dim
+    value.narrow(dim, 0, 1).copy_(subject.other_tokens().narrow(dim, 0, 1))
+    return subject.differs(subject.clean[:, 1:], subject.answer(subject.batch.with_tokens(value))[:, 1:])
 
 
 def _weight(subject: Subject, layers: list[BlockCall]) -> Severity:

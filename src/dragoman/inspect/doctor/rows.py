@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.leaks import NEGLIGIBLE
-from dragoman.inspect.doctor.observe import locate
+from dragoman.inspect.doctor.observe import MODEL, Symptom, by_position, locate, name_of
 from dragoman.inspect.doctor.subject import Subject
 
 
@@ -20,47 +20,49 @@ class RowsDepend(DoctorCheck[Subject]):
     def run(self, subject: Subject) -> Iterator[Finding]:
         if subject.batch.rows < 2:
             raise NotApplicable("the batch has a single row")
-        strength, change = self._gradient(subject), self._change(subject)
-        if strength > NEGLIGIBLE or change > subject.tolerance:
-            yield self.finding(
-                Severity.error,
-                "rows of a batch depend on each other",
-                evidence=f"the first row's output has {strength:.1e} of its gradient in other rows, and changes by "
-                f"{change:.1e} of its size when they change",
-                numbers={"gradient": strength, "difference": change},
-                cause="rows and positions are confused (batch_first), a norm or a mean runs over the rows, or a view "
-                "mixes dimensions",
-                remedy="check which dimension each module takes as rows; if yours are in dimension 1, say so "
-                "(--batch-dim 1, batch_dim=1)",
-                where=self._place(subject),
-            )
-            return
+        for row in (0, subject.batch.rows - 1):  # a recurrence along the rows shows the first one nothing
+            strength, change = self._gradient(subject, row), self._change(subject, row)
+            if strength > NEGLIGIBLE or change > subject.tolerance:
+                yield self._depends(subject, row, strength, change)
+                return
         yield from self._placed(subject)
 
-    def _gradient(self, subject: Subject) -> float:
+    def _depends(self, subject: Subject, row: int, strength: float, change: float) -> Finding:
+        changed = subject.batch.with_tokens(self._others_changed(subject, row))
+        return self.finding(
+            Severity.error,
+            "rows of a batch depend on each other",
+            evidence=f"the gradient of row {row}'s output in other rows is {strength:.1e} of that in its own, and it "
+            f"changes by {change:.1e} of its size when they change",
+            numbers={"gradient": strength, "difference": change},
+            cause="rows and positions are confused (batch_first), a norm or a mean runs over the rows, or a view "
+            "mixes dimensions",
+            remedy="check which dimension each module takes as rows; if yours are in dimension 1, say so "
+            "(--batch-dim 1, batch_dim=1)",
+            where=locate(subject.trace(), subject.trace(changed), _row_differs(subject, row)),
+        )
+
+    def _gradient(self, subject: Subject, row: int) -> float:
         try:
-            strength = subject.influence(row=0)
+            strength = subject.influence(row=row)
         except NotApplicable:
             return 0.0
         if strength.ndim < 3 or strength.shape[1] != subject.batch.rows:
             return 0.0
-        own = float(strength[:, 0].max())
-        return float(strength[:, 1:].max()) / own if own else 0.0
+        own = float(strength[:, row].max())
+        others = torch.cat([strength[:, :row], strength[:, row + 1 :]], dim=1)
+        return float(others.max()) / own if own else 0.0
 
-    def _others_changed(self, subject: Subject) -> Tensor:
+    def _others_changed(self, subject: Subject, row: int) -> Tensor:
         value = subject.batch.value
-        others = torch.arange(subject.batch.rows, device=value.device) > 0
+        others = torch.arange(subject.batch.rows, device=value.device) != row
         shape = [1] * value.ndim
         shape[subject.batch.batch_dim] = subject.batch.rows
         return torch.where(others.view(shape), subject.other_tokens(), value)
 
-    def _change(self, subject: Subject) -> float:
-        changed = subject.answer(subject.batch.with_tokens(self._others_changed(subject)))
-        return subject.difference(subject.clean[0], changed[0])
-
-    def _place(self, subject: Subject) -> str:
-        changed = subject.batch.with_tokens(self._others_changed(subject))
-        return locate(subject.trace(), subject.trace(changed), _first_row_differs(subject))
+    def _change(self, subject: Subject, row: int) -> float:
+        changed = subject.answer(subject.batch.with_tokens(self._others_changed(subject, row)))
+        return subject.difference(subject.clean[row], changed[row])
 
     def _placed(self, subject: Subject) -> Iterator[Finding]:
         """Compare a row with itself in another place."""
@@ -95,10 +97,10 @@ def _by_row(subject: Subject, x: Tensor) -> Tensor | None:
     return x if x.ndim and x.shape[0] == rows else None
 
 
-def _first_row_differs(subject: Subject):
+def _row_differs(subject: Subject, row: int) -> Symptom:
     def symptom(a: Tensor, b: Tensor) -> bool:
         x, y = _by_row(subject, a), _by_row(subject, b)
-        return x is not None and y is not None and subject.differs(x[0], y[0])
+        return x is not None and y is not None and subject.differs(x[row], y[row])
 
     return symptom
 
@@ -129,8 +131,6 @@ class BatchSize(DoctorCheck[Subject]):
     def _place(self, subject: Subject) -> str:
         both, single = subject.trace(), subject.trace(subject.batch.select_rows([0]))
         length = subject.batch.length or 0
-        from dragoman.inspect.doctor.observe import MODEL, by_position, name_of
-
         for a, b in zip(both, single, strict=False):
             for x, y in zip(a.values, b.values, strict=False):
                 left, right = by_position(x, subject.batch.rows, length), by_position(y, 1, length)
@@ -168,6 +168,8 @@ class PaddingSide(DoctorCheck[Subject]):
                 numbers={"difference": found},
                 cause="positions are counted from the first column, padding included",
                 remedy="count positions of tokens alone, (mask.cumsum(1) - 1).clamp(min=0), or pass position_ids; "
-                "batches of prompts are padded on the left" if writes else "pad on the right, as in training",
+                "batches of prompts are padded on the left"
+                if writes
+                else "pad on the right, as in training",
                 where="(model)",
             )

@@ -52,9 +52,7 @@ class IdsInRange(DoctorCheck[Subject]):
         yield from self._special(subject)
 
     def _labels(self, subject: Subject) -> Iterator[Finding]:
-        labels = subject.batch.labels
-        if labels is None:
-            labels = subject.batch.arguments.get(subject.batch.labels_name or "")
+        labels = subject.batch.answers
         if labels is None or labels.is_floating_point() or labels.ndim != subject.clean.ndim - 1:
             return
         classes, most = subject.clean.shape[-1], int(labels.max())

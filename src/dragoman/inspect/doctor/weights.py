@@ -13,7 +13,15 @@ from dragoman.inspect.doctor.observe import name_of
 from dragoman.inspect.doctor.subject import Subject, stand_in
 
 HALVES = (torch.bfloat16, torch.float16)
-DECLARATIONS = ("tie_word_embeddings", "tie_weights", "tied", "tie_embeddings", "weight_tying", "tying", "share_weights")
+DECLARATIONS = (
+    "tie_word_embeddings",
+    "tie_weights",
+    "tied",
+    "tie_embeddings",
+    "weight_tying",
+    "tying",
+    "share_weights",
+)
 
 
 class EmbeddingsTied(DoctorCheck[Subject]):
@@ -109,9 +117,7 @@ class ParametersReached(DoctorCheck[Subject]):
             "remove what cuts the graph after this module",
         )
 
-    def _report(
-        self, severity: Severity, title: str, names: list[str], total: int, cause: str, remedy: str
-    ) -> Finding:
+    def _report(self, severity: Severity, title: str, names: list[str], total: int, cause: str, remedy: str) -> Finding:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         return self.finding(
             severity,
@@ -179,8 +185,8 @@ class DataTypes(DoctorCheck[Subject]):
             yield self.finding(
                 Severity.warning,
                 "positions are computed in half precision",
-                evidence=f"{watch.found[0]} of {watch.found[1]}: above 256, bfloat16 cannot tell neighbouring positions "
-                "apart",
+                evidence=f"{watch.found[0]} of {watch.found[1]}: above 256, bfloat16 cannot tell neighbouring "
+                "positions apart",
                 numbers={"exact up to": 256.0 if watch.found[1] is torch.bfloat16 else 2048.0},
                 cause="the whole model was converted, the frequencies of its positions too",
                 remedy="compute positions, angles, sines and cosines in float32, and convert the result",
@@ -190,17 +196,18 @@ class DataTypes(DoctorCheck[Subject]):
     def _masks(self, subject: Subject) -> Iterator[Finding]:
         for mask in subject.batch.masks:
             value = subject.batch.arguments.get(mask.name)
-            if isinstance(value, Tensor) and value.is_floating_point() and not mask.keeps:
-                if set(value.unique().tolist()) <= {0.0, 1.0}:
-                    yield self.finding(
-                        Severity.warning,
-                        "a padding mask is of real numbers",
-                        evidence=f"{mask.name} is {value.dtype} and holds nothing but 0 and 1",
-                        numbers={"largest": float(value.max())},
-                        cause="PyTorch's modules add a mask of real numbers to the scores: 1 hides nothing",
-                        remedy="pass booleans: mask.bool()",
-                        where="(data)",
-                    )
+            if not isinstance(value, Tensor) or not value.is_floating_point() or mask.keeps:
+                continue
+            if set(value.unique().tolist()) <= {0.0, 1.0}:
+                yield self.finding(
+                    Severity.warning,
+                    "a padding mask is of real numbers",
+                    evidence=f"{mask.name} is {value.dtype} and holds nothing but 0 and 1",
+                    numbers={"largest": float(value.max())},
+                    cause="PyTorch's modules add a mask of real numbers to the scores: 1 hides nothing",
+                    remedy="pass booleans: mask.bool()",
+                    where="(data)",
+                )
 
 
 class _AngleWatch(TorchFunctionMode):
@@ -227,7 +234,7 @@ class _AngleWatch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name in ("sin", "cos", "arange", "sin_", "cos_") and isinstance(result, Tensor) and result.dtype in HALVES:
-            if self.found is None:
-                self.found, self.where = (name, result.dtype), self.running[-1] if self.running else ""
+        angle = name in ("sin", "cos", "arange", "sin_", "cos_") and isinstance(result, Tensor)
+        if angle and result.dtype in HALVES and self.found is None:
+            self.found, self.where = (name, result.dtype), self.running[-1] if self.running else ""
         return result
