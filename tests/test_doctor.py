@@ -295,7 +295,7 @@ def test_a_warning_and_a_note_give_0(here, capsys):
 
 def test_facts_make_more_checks_possible(here, capsys):
     assert main(["doctor", "strange:model", "--inputs", "strange:batch", "--facts", "strange:facts"]) == 1
-    assert "test examples were trained on" in capsys.readouterr().out
+    assert "held-out examples were trained on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

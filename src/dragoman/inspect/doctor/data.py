@@ -50,8 +50,8 @@ class TrainTestOverlap(DoctorCheck[Subject]):
         share = count / len(test)
         yield self.finding(
             Severity.error if share > 0.01 else Severity.warning,
-            "test examples were trained on",
-            evidence=f"{count} of {len(test)} test examples ({share:.1%}) are training examples, too; for example "
+            "held-out examples were trained on",
+            evidence=f"{count} of {len(test)} held-out examples ({share:.1%}) are training examples, too; for example "
             f"{str(next(iter(seen)))[:80]!r}",
             numbers={"overlap": count, "test": len(test)},
             cause="the same text was split twice, or duplicates were spread over both",

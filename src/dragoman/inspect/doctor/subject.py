@@ -25,7 +25,7 @@ MOST_TRAINED = 20_000_000
 
 @dataclass
 class TrainingFacts:
-    """What is known about the training beside the model; None where it is not."""
+    """Facts about the training beside the model; None where one is not known."""
 
     loss: LossFunction | None = None
     accumulate: Callable[[nn.Module, Sequence[Any]], None] | None = None
