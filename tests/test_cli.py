@@ -21,6 +21,7 @@ COMMANDS = [
     "score",
     "calibrate",
     "verify",
+    "doctor",
     "search-mixture",
     "data",
     "data stats",
