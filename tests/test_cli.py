@@ -23,6 +23,7 @@ COMMANDS = [
     "verify",
     "inspect",
     "explain",
+    "doctor",
     "search-mixture",
     "data",
     "data stats",

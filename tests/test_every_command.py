@@ -81,11 +81,14 @@ COMMANDS = {
     "ctranslate2": "export RUN --to ctranslate2 -o ctranslate2",
     "search_mixture": "search-mixture RUN --steps 1",
     "config_show": "config show RUN",
+    "doctor": "doctor RUN",
     "resume": "train RUN --resume",
     "data": "data stats RUN",
     "inspect": "inspect RUN hello -o page.html",
     "explain": "explain RUN lines.txt -o explained --seeds 1",
 }
+
+EXIT_1 = {("language_model", "doctor")}  # one layer without positions: blind to order, which the doctor finds
 
 
 def plain(name):
@@ -132,7 +135,8 @@ def test_a_command_answers_or_says_in_one_line_why_not(kind, command, runs, here
     shutil.copytree(runs[kind], here / "run", symlinks=True)  # some commands write into it
     code = main(COMMANDS[command].replace("RUN", "run").split())
     err = capsys.readouterr().err
-    assert code == 0 or (code == 2 and err.splitlines()[-1].startswith("dragoman: ")), err
+    expected = (0, 1) if (kind, command) in EXIT_1 else (0,)
+    assert code in expected or (code == 2 and err.splitlines()[-1].startswith("dragoman: ")), err
     assert "Traceback" not in err
 
 

@@ -17,6 +17,7 @@ from dragoman.cli import (
     configuration,
     data,
     demo,
+    doctor,
     embed,
     evaluate,
     explain,
@@ -73,6 +74,7 @@ app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
+app.command("doctor", rich_help_panel=EXAMINE)(doctor.doctor)
 app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
 app.command("export", rich_help_panel=EXCHANGE)(export.export)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)

@@ -1,0 +1,350 @@
+"""The doctor: no false alarm on healthy models, batches in every form, and its command."""
+
+import json
+import sys
+
+import foreign
+import healthy
+import pytest
+import torch
+from museum.strangers import DeepEncoder, LSTMClassifier, LSTMWithAttention, TinyGPT, Translator17
+from torch import nn
+from variants import VARIANTS
+
+from dragoman.cli import main
+from dragoman.inspect.doctor import Report, Severity, examine
+from dragoman.inspect.doctor.batch import BatchError
+from dragoman.presets import PRESETS
+
+TORCH = healthy.torch_models()
+FAMILIES = [(name, size) for name, makes in (foreign.MODELS | foreign.ENCODERS).items() for size in range(len(makes))]
+QUICK = [
+    "transformer-tiny", "transformer-2026", "lm-tiny", "lm-tiny-2019", "gpt2", "bert-base", "vit-base", "t5-small",
+    "mamba-small", "lstm-luong", "classifier-tiny", "clip-tiny",
+]  # fmt: skip
+"""Presets that are examined in every test run; the others in slow ones."""
+
+
+def told(report):
+    return [(f.severity.value, f.check, f.where, f.title, f.evidence) for f in report.findings]
+
+
+def assert_healthy(model, batch=None, **options):
+    report = examine(model, batch, **options)
+    assert not report.errors, told(report)
+    assert len(report.passed) >= 8
+    raised = [skipped for skipped in report.skipped if "raised" in skipped.reason]
+    assert not raised
+
+
+# ---- healthy models ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_pytorchs_own_modules_have_no_error(name):
+    assert_healthy(healthy.quietly(TORCH[name]))
+
+
+@pytest.mark.parametrize(("name", "size"), FAMILIES)
+def test_families_of_transformers_have_no_error(name, size):
+    assert_healthy(healthy.quietly(lambda: healthy.of_transformers(name, size)))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_presets_have_no_error(name):
+    assert_healthy(healthy.quietly(lambda: healthy.small_preset(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - set(QUICK)))
+def test_the_other_presets_have_no_error(name):
+    assert_healthy(healthy.quietly(lambda: healthy.small_preset(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["decoder-only", "encoder-decoder"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_every_part_have_no_error(name, shape):
+    model = healthy.quietly(lambda: VARIANTS[name].config(shape).build())
+    report = examine(model)
+    assert not report.errors, told(report)
+
+
+def test_at_least_thirty_healthy_models_are_examined():
+    assert len(TORCH) + len(FAMILIES) + len(PRESETS) >= 30
+
+
+# ---- batches -------------------------------------------------------------------------------------------
+
+IDS = torch.randint(1, 25, (3, 11), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        IDS,
+        (IDS,),
+        [IDS],
+        {"idx": IDS},
+        (IDS, IDS.roll(-1, 1)),
+        {"idx": IDS, "labels": IDS.roll(-1, 1)},
+        (IDS, torch.ones(3, 11)),
+        {"idx": IDS, "keep": torch.ones(3, 11, dtype=torch.bool)},
+    ],
+    ids=["tensor", "tuple", "list", "mapping", "labels last", "labels by name", "mask", "mask by name"],
+)
+def test_a_batch_may_be_a_tensor_arguments_in_order_or_by_name(batch):
+    assert_healthy(TinyGPT(), batch)
+
+
+@pytest.mark.parametrize(
+    ("batch", "says"),
+    [
+        ("text", "pass a tensor, a tuple"),
+        (3, "pass a tensor, a tuple"),
+        ({}, "holds no ids"),
+        ((), "pass a tensor, a tuple"),
+        (torch.tensor(1), "holds no ids"),
+        ((IDS, IDS, IDS, IDS, IDS), "has 5 parts, but TinyGPT.forward takes 3"),
+        ({"idx": IDS, "masks": IDS}, "'masks', which TinyGPT.forward does not take"),
+        (IDS.float(), "does not run on this batch"),
+        (torch.zeros(2, 3, 4, 5), "does not run on this batch"),
+    ],
+)
+def test_a_batch_of_a_wrong_type_is_told_what_to_pass(batch, says):
+    with pytest.raises(BatchError, match=says) as told:
+        examine(TinyGPT(), batch)
+    assert "\n" not in str(told.value)
+
+
+def test_a_model_whose_batch_cannot_be_guessed_is_told_what_to_pass():
+    with pytest.raises(BatchError, match=r"forward\(idx, keep, past\): pass --inputs"):
+        examine(TinyGPT())
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gpt, self.value = TinyGPT(layers=2), nn.Linear(31, 1)
+
+    def forward(self, tokens):
+        logits = self.gpt(tokens)[0]
+        return logits, self.value(logits).squeeze(-1)
+
+
+class TimeFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.lstm, self.out = nn.Embedding(31, 16), nn.LSTM(16, 16), nn.Linear(16, 31)
+
+    def forward(self, ids):
+        y, state = self.lstm(self.embed(ids))
+        return self.out(y), state
+
+
+def test_a_model_with_two_outputs_is_examined():
+    assert_healthy(TwoOutputs(), IDS, causal=True)
+
+
+def test_a_model_with_time_first_is_healthy_where_it_says_so_and_else_its_rows_depend_on_each_other():
+    assert_healthy(TimeFirst(), IDS.T.contiguous(), batch_dim=1)
+    report = examine(TimeFirst(), IDS)
+    assert any(f.check == "rows" and f.where == "lstm" and "batch_dim" in f.remedy for f in report.errors), told(report)
+
+
+@pytest.mark.parametrize("make", [TinyGPT, lambda: nn.LSTM(8, 8, batch_first=True)])
+def test_a_model_in_bfloat16_is_healthy(make):
+    model = make().bfloat16()
+    assert_healthy(model, IDS if isinstance(model, TinyGPT) else None)
+
+
+def test_models_of_strangers_are_healthy():
+    torch.manual_seed(0)
+    for model, batch in (
+        (TinyGPT(), IDS),
+        (DeepEncoder(), (IDS, torch.tensor([0, 1, 2]))),
+        (LSTMWithAttention(), IDS),
+        (LSTMClassifier(), {"ids": IDS, "attention_mask": torch.ones(3, 11)}),
+        (healthy.quietly(Translator17), (IDS, IDS[:, 2:])),
+    ):
+        assert_healthy(model, batch)
+
+
+def test_the_model_is_left_as_it_was():
+    model = TinyGPT().train()
+    model.blocks[1].eval()
+    model(IDS)[0].sum().backward()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    state = torch.get_rng_state()
+    examine(model, (IDS, IDS.roll(-1, 1)))
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training and model.blocks[0].training and not model.blocks[1].training
+    for name, p in model.named_parameters():
+        assert torch.equal(p, before[name]) and torch.equal(p.grad, gradients[name])
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_same_examination_gives_the_same_report():
+    assert examine(TinyGPT("no_causal_mask"), IDS, causal=True).findings
+    torch.manual_seed(1)
+    model = TinyGPT("mask_off_by_one")
+    assert examine(model, IDS) == examine(model, IDS)
+
+
+def test_what_a_bug_looks_like_is_told_from_the_pattern_of_gradients():
+    causes = {
+        bug: examine(TinyGPT(bug), IDS, checks=["future leak"]).errors[0].cause
+        for bug in ("mask_off_by_one", "mask_turned_around", "no_causal_mask")
+    }
+    assert "one place too far" in causes["mask_off_by_one"]
+    assert "turned around" in causes["mask_turned_around"]
+    assert "no causal mask" in causes["no_causal_mask"]
+
+
+def test_a_model_of_which_nothing_says_that_it_writes_gets_a_note_and_no_error():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.deep = TinyGPT("no_causal_mask")
+
+        def forward(self, ids):
+            return self.deep(ids)[0]
+
+    report = examine(Reader(), IDS, checks=["future leak"])
+    assert [f.severity for f in report.findings] == [Severity.note]
+    assert examine(Reader(), IDS, causal=True, checks=["future leak"]).errors
+
+
+# ---- the command ---------------------------------------------------------------------------------------
+
+MODULE = """
+import torch
+from museum.strangers import TinyGPT
+
+def build():
+    torch.manual_seed(0)
+    return TinyGPT()
+
+def leaky():
+    return TinyGPT("no_causal_mask")
+
+def batch():
+    ids = torch.randint(1, 25, (3, 11), generator=torch.Generator().manual_seed(2))
+    return ids[:, :-1], ids[:, 1:]
+
+def broken():
+    raise RuntimeError("no weights\\nhere")
+
+def loss(model, batch):
+    return torch.nn.functional.cross_entropy(model(batch[0])[0].flatten(0, 1), batch[1].flatten())
+
+def optimizer(model):
+    return torch.optim.Adam(model.parameters())
+
+model = TinyGPT()
+number = 3
+facts = {"train": ["a", "b"], "test": ["a"]}
+wrong_facts = {"trian": 1}
+
+def no_batch():
+    return "text"
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "strange.py").write_text(MODULE)
+    (tmp_path / "faulty.py").write_text("import torch\n\nx = 1 / 0\n")
+    (tmp_path / "unfinished.py").write_text("def f(:\n")
+    yield tmp_path
+    for name in ("strange", "faulty", "unfinished"):
+        sys.modules.pop(name, None)
+
+
+def test_a_healthy_model_of_a_module_in_the_current_folder_gives_0(here, capsys):
+    command = "doctor strange:build --inputs strange:batch"
+    assert main(command.split()) == 0
+    assert "passed" in capsys.readouterr().out
+
+
+def test_an_error_gives_1_and_names_its_place_evidence_cause_and_remedy(here, capsys):
+    assert main(["doctor", "strange:leaky", "--inputs", "strange:batch"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "outputs depend on later tokens" in out and "blocks.0.attn" in out
+    for label in ("where", "evidence", "cause", "remedy"):
+        assert label in out
+
+
+def test_json_holds_the_report(here, capsys):
+    assert main(["doctor", "strange.py:leaky", "--inputs", "strange:batch", "--json"]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    report = json.loads(line)
+    assert report["model"] == "TinyGPT"
+    assert report["findings"][0] == report["findings"][0] | {"check": "future leak", "severity": "error"}
+    assert {"title", "evidence", "numbers", "cause", "remedy", "where"} <= report["findings"][0].keys()
+
+
+def test_a_warning_and_a_note_give_0(here, capsys):
+    command = "doctor strange:model --inputs strange:batch --optimizer strange:optimizer --loss strange:loss"
+    assert main(command.split()) == 0
+    assert "never falls" in capsys.readouterr().out
+
+
+def test_facts_make_more_checks_possible(here, capsys):
+    assert main(["doctor", "strange:model", "--inputs", "strange:batch", "--facts", "strange:facts"]) == 1
+    assert "held-out examples were trained on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("nosuchrun", "nosuchrun: no run, run file or preset of this name"),
+        ("transformer-tiyn", "or the preset transformer-tiny?"),
+        ("nosuch.yaml", "nosuch.yaml"),
+        ("nomodule:build", "no module nomodule in"),
+        ("nofile.py:build", "no module nofile.py"),
+        (":build", "write MODULE:NAME"),
+        ("strange:biuld", "no 'biuld' in strange: did you mean build?"),
+        ("strange:", "no '' in strange"),
+        ("strange:broken", "strange:broken: strange.py:17: RuntimeError: no weights"),
+        ("faulty:build", "faulty:build: faulty.py:3: ZeroDivisionError: division by zero"),
+        ("unfinished:f", "unfinished.py:1: SyntaxError"),
+        ("strange:number", "strange:number: is a int: it must be a function"),
+        ("strange:batch", "gives a tuple: it must be or return a torch.nn.Module"),
+        ("strange:model", "cannot guess a batch for TinyGPT.forward(idx, keep, past): pass --inputs"),
+        ("strange:model --inputs strange:no_batch", "the batch is a str: pass a tensor"),
+        ("strange:model --inputs strange:none", "no 'none' in strange"),
+        ("strange:model --inputs strange:broken", "strange.py:17: RuntimeError"),
+        ("strange:model --inputs strange:batch --loss strange:number", "is a int: it must be a function"),
+        ("strange:model --inputs strange:batch --loss strange:broken", "the loss cannot be computed on this batch"),
+        ("strange:model --inputs strange:batch --optimizer strange:batch", "strange:batch: TypeError"),
+        ("strange:model --inputs strange:batch --facts strange:wrong_facts", "trian: it must be a dictionary with"),
+        ("strange:model --inputs strange:batch --facts strange:number", "int: it must be a dictionary with"),
+        (
+            "strange:model --inputs strange:batch --check ids_in_range",
+            "no 'ids_in_range' here. Did you mean 'ids in range'",
+        ),
+        (".", "not a run directory"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(command, says, here, capsys):
+    assert main(["doctor", *command.split()]) == 2
+    err = capsys.readouterr().err.strip()
+    assert says in err
+    assert err.startswith("dragoman: ") and len(err.splitlines()) == 1
+
+
+def test_a_folder_of_transformers_is_told_to_be_imported(here, capsys):
+    (here / "folder").mkdir()
+    (here / "folder" / "config.json").write_text("{}")
+    assert main(["doctor", "folder"]) == 2
+    assert "import it first (dragoman import folder)" in capsys.readouterr().err
+
+
+def test_a_report_is_plain_data(here):
+    report = examine(TinyGPT(), IDS)
+    assert isinstance(report, Report)
+    json.dumps(report.to_dict())
