@@ -8,14 +8,13 @@ place. FLOPs are those of products and recurrences; a multiplication and an addi
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -48,6 +47,8 @@ class Counted:
     """Bytes held between the forward and the backward pass."""
     recomputed: int
     """FLOPs of the backward pass that compute activations again (activation checkpointing)."""
+    memory: LiveBytes = field(repr=False)
+    """Every allocation, for ``heap.py``."""
 
     def flops(self, backward: bool | None = None) -> int:
         """Return the FLOPs of the backward pass, of the forward pass, or (None) of both."""
@@ -85,7 +86,18 @@ def _same() -> Iterator[None]:
     yield
 
 
-def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool = False) -> Counted:
+Observer = Callable[[Any, Any, Any, bool], None]
+"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass). For a kernel in C
+these are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
+
+
+def count(
+    step: Callable[[], object],
+    model: nn.Module,
+    *,
+    fused_attention: bool = False,
+    observe: Observer | None = None,
+) -> Counted:
     """Run ``step`` on shapes and return its work and memory. Call inside ``on_shapes``, with ``model`` and its inputs
     as ``shapes`` makes them.
 
@@ -93,8 +105,9 @@ def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool
         step: runs the forward pass and, for training, the backward pass.
         model: the model whose parts the work belongs to.
         fused_attention: run PyTorch's attention in one kernel that stores no weights, as on a GPU.
+        observe: is told of every operation.
     """
-    work = _Work(Whereabouts(model))
+    work = _Work(Whereabouts(model), observe)
     with ExitStack() as stack:
         try:
             recorded = RecordedLibrary(library(), work.record_kernel)
@@ -118,9 +131,9 @@ def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool
 class _Work(TorchDispatchMode):
     """Records every operation."""
 
-    def __init__(self, place: Whereabouts):
+    def __init__(self, place: Whereabouts, observe: Observer | None):
         super().__init__()
-        self.place, self.live, self.early = place, LiveBytes(), 0
+        self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
         self.went_back = False
@@ -135,6 +148,8 @@ class _Work(TorchDispatchMode):
         given = list(shapes.tensors_in((args, kwargs)))
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
+        if self.observe:
+            self.observe(func, args, kwargs, self.backward)
         self._record(func, args, kwargs, given, found, made)
         return found
 
@@ -148,18 +163,24 @@ class _Work(TorchDispatchMode):
             return
         self._add(str(func.overloadpacket), part, given, made, flops)
 
+    @property
+    def backward(self) -> bool:
+        """True in the backward pass, and where the forward pass computes a gradient."""
+        return bool(self.early) or not self.place.forward
+
     def _add(self, name: str, part: str, given: list[Tensor], made: list[Tensor], flops: int) -> None:
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
         dtype = next((t.dtype for t in (*made, *given)), torch.float32)
-        backward = bool(self.early) or not self.place.forward
-        operation = Operation(name, part, backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
+        operation = Operation(name, part, self.backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
         self.calls[operation] = self.calls.get(operation, 0) + 1
         self.recomputed += flops if self.place.recomputing else 0
 
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
+        if self.observe:
+            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward)
         part = part_of(self.place.path, multiplies=bool(call.flops))
-        self._add(f"dragoman.{call.name}", part, list(call.tensors), [], call.flops)
+        self._add(f"dragoman.{call.name}", part, list(call.tensors.values()), [], call.flops)
 
     def recurrence(self, states: Tensor) -> None:
         """Record the recurrence that made ``states``; its operations are recorded by themselves."""
@@ -170,9 +191,7 @@ class _Work(TorchDispatchMode):
         live = self.live
         operations = [replace(operation, calls=calls) for operation, calls in self.calls.items()]
         saved = live.saved if self.went_back else live.now
-        c = Counted(operations, live.peak, live.at_peak(), saved, self.recomputed)
-        object.__setattr__(c, '_live', live)
-        return c
+        return Counted(operations, live.peak, live.at_peak(), saved, self.recomputed, live)
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -228,7 +247,7 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 @contextmanager
 def _addresses(recorded: RecordedLibrary) -> Iterator[None]:
     """Give tensors made-up addresses, by which the recorded kernels know their arguments."""
-    with patch.object(FakeTensor, "data_ptr", recorded.address, create=True):
+    with patch.object(Tensor, "data_ptr", recorded.address):
         yield
 
 

@@ -43,11 +43,18 @@ FLOPS: dict[str, Callable[..., int]] = {
 """FLOPs of a call, from its arguments; kernels that are not named multiply no matrices."""
 
 
+_FIRST = 1 << 44
+"""Smallest made-up address: above any size that a kernel is told."""
+
+
 class KernelCall(NamedTuple):
     """One recorded call."""
 
     name: str
-    tensors: tuple[Tensor, ...]
+    args: tuple[Any, ...]
+    """Arguments as given, with made-up addresses."""
+    tensors: dict[int, Tensor]
+    """Tensors by their made-up addresses."""
     flops: int
 
 
@@ -64,7 +71,7 @@ class RecordedLibrary:
 
         def address_of(tensor: Tensor) -> int:
             self._asked.append(tensor)
-            return 64 * len(self._asked)  # never 0, which kernels read as no tensor
+            return _FIRST + 64 * len(self._asked)
 
         return address_of
 
@@ -77,7 +84,7 @@ class RecordedLibrary:
             return found
 
         def record(*args: Any) -> None:
-            tensors, self._asked = tuple(self._asked), []
-            self._report(KernelCall(name, tensors, FLOPS[name](*args) if name in FLOPS else 0))
+            tensors, self._asked = {_FIRST + 64 * (i + 1): t for i, t in enumerate(self._asked)}, []
+            self._report(KernelCall(name, args, tensors, FLOPS[name](*args) if name in FLOPS else 0))
 
         return record
