@@ -136,15 +136,16 @@ class _Work(TorchDispatchMode):
         self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
-        self.went_back = False
+        self.going_back = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)
-        if not self.went_back and not self.place.forward:
-            self.went_back = True
-            self.live.begin_backward()
+        if self.going_back == self.place.forward:
+            self.going_back = not self.going_back
+            if self.going_back:
+                self.live.begin_backward()
         given = list(shapes.tensors_in((args, kwargs)))
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
@@ -190,7 +191,7 @@ class _Work(TorchDispatchMode):
     def counted(self) -> Counted:
         live = self.live
         operations = [replace(operation, calls=calls) for operation, calls in self.calls.items()]
-        saved = live.saved if self.went_back else live.now
+        saved = live.saved or live.now
         return Counted(operations, live.peak, live.at_peak(), saved, self.recomputed, live)
 
 

@@ -101,7 +101,11 @@ def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: i
 
 def _positions(model: EncoderConfig, length: int) -> int:
     inputs = model.inputs
-    return (inputs.size[0] // inputs.patch) * (inputs.size[1] // inputs.patch) if isinstance(inputs, PatchInput) else length
+    return (
+        (inputs.size[0] // inputs.patch) * (inputs.size[1] // inputs.patch)
+        if isinstance(inputs, PatchInput)
+        else length
+    )
 
 
 def _encoded(task: Any, inputs: Any, ids: Tensor) -> Any:

@@ -32,7 +32,9 @@ class TrainingMemory:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def training_memory(found: TrainingCount, *, averaged: bool = False, devices: int = 1, sharded: bool = False) -> TrainingMemory:
+def training_memory(
+    found: TrainingCount, *, averaged: bool = False, devices: int = 1, sharded: bool = False
+) -> TrainingMemory:
     """Return the memory of a run on each device.
 
     Args:
