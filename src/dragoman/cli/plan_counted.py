@@ -7,7 +7,6 @@ from dragoman.cli.plan_subject import Subject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-
     from dragoman.plan.parameters import Parameters
     from dragoman.plan.training import TrainingCount
     from dragoman.plan.training_memory import TrainingMemory

@@ -102,7 +102,8 @@ def _ticks(
         across = place(value, low)[0]
         parts.append(
             f'<line class="grid" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            f'<text x="{across:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{html.escape(x.text(value))}</text>'
+            f'<text x="{across:.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">'
+            f"{html.escape(x.text(value))}</text>"
         )
     for value in y.ticks(spans[1]):
         up = place(left, value)[1]
@@ -115,7 +116,8 @@ def _ticks(
     )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
-        f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">{html.escape(y.name)}</text>'
+        f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">'
+        f"{html.escape(y.name)}</text>"
     )
     return parts
 

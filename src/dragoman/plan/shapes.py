@@ -7,7 +7,7 @@ equal shares of the tokens, and masks that nobody knows are True everywhere.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.utils._pytree as pytree
@@ -38,7 +38,7 @@ def without_values(model: nn.Module, device: torch.device) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        for held in (module._parameters, module._buffers, module.__dict__):
+        for held in cast(list[dict[str, Any]], [module._parameters, module._buffers, module.__dict__]):
             held.update({name: instead(value) for name, value in held.items() if isinstance(value, Tensor)})
 
 
