@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
-LARGEST_KNOWN = 1 << 24
+LARGEST_KNOWN = 1 << 20
 """Most elements of a tensor of whole numbers or truth values that keeps its values."""
 
 aten = torch.ops.aten
