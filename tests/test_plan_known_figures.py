@@ -56,7 +56,13 @@ def test_gpt3_has_175_billion_parameters_which_are_350_gb_in_16_bits():
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("llama-2-7b", 6.74), ("llama-2-13b", 13.02), ("llama-2-70b", 68.98), ("llama-3-8b", 8.03), ("llama-3-70b", 70.55)],
+    [
+        ("llama-2-7b", 6.74),
+        ("llama-2-13b", 13.02),
+        ("llama-2-70b", 68.98),
+        ("llama-3-8b", 8.03),
+        ("llama-3-70b", 70.55),
+    ],
 )
 def test_llama_has_the_parameters_of_its_model_cards(name, billions):
     assert round(count_parameters(outline(name)).total / 1e9, 2) == billions
@@ -174,7 +180,9 @@ def test_the_cache_of_a_7b_model_at_2048_tokens(dtype, nbytes):
     block = config("llama-2-7b").decoder.pattern[0].mixer
     assert 32 * cached(block.heads, 4096 // block.heads, 2048, dtype=dtype) == nbytes
     precision = "float16" if dtype == torch.float16 else "float32"
-    whole = count_serving(outline("llama-2-7b"), users=1, context=2048, policy=parse_cache("growing"), precision=precision)
+    whole = count_serving(
+        outline("llama-2-7b"), users=1, context=2048, policy=parse_cache("growing"), precision=precision
+    )
     assert nbytes <= whole.cache <= nbytes + 8 * 2 * 2049  # the positions of the tokens as well
 
 

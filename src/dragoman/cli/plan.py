@@ -111,10 +111,10 @@ def plan(
 
 
 def _train(subject: Any, given: dict[str, Any]) -> None:
-    from dragoman.cli.plan_counted import Question, plan_training
+    from dragoman.cli.plan_counted import PlanOptions, plan_training
     from dragoman.cli.plan_table import print_training
 
-    question = Question(**{name: given[name] for name in Question.__dataclass_fields__})
+    question = PlanOptions(**{name: given[name] for name in PlanOptions.__dataclass_fields__})
     found = plan_training(subject, question)
     if given["plot"]:
         from dragoman.cli.plan_curves import plot_training

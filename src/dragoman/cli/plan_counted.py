@@ -16,7 +16,7 @@ USUAL_MFU = 0.4
 
 
 @dataclass(frozen=True)
-class Question:
+class PlanOptions:
     """Options of the command, checked."""
 
     hardware: str | None = None
@@ -29,7 +29,7 @@ class Question:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What was counted for training."""
+    """Plan of a training: what was counted, and what follows from it."""
 
     subject: Subject
     parameters: "Parameters"
@@ -41,7 +41,7 @@ class TrainingPlan:
     """Tokens of the batch."""
     precision: str
     cluster: Any
-    question: Question
+    question: PlanOptions
     seconds: float | None
     """Predicted seconds of a step on one device, of its counted operations; None without hardware."""
 
@@ -74,7 +74,7 @@ class TrainingPlan:
         return found
 
 
-def plan_training(subject: Subject, question: Question, *, rows: int | None = None) -> TrainingPlan:
+def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
     """Count a step of training.
 
     Raises:

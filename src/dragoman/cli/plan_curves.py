@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dragoman.cli.plan_counted import Question, TrainingPlan, plan_training
+from dragoman.cli.plan_counted import PlanOptions, TrainingPlan, plan_training
 from dragoman.cli.plan_numbers import amount, size
 from dragoman.cli.plan_served import ServingPlan, plan_serving
 from dragoman.cli.plan_subject import Subject
@@ -13,7 +13,7 @@ POINTS = 5
 """Points of a curve: each doubles the one before."""
 
 
-def plot_training(subject: Subject, question: Question, found: TrainingPlan, path: Path) -> None:
+def plot_training(subject: Subject, question: PlanOptions, found: TrainingPlan, path: Path) -> None:
     """Draw the memory of training by the number of texts in a batch."""
     first = max(1, found.rows // 2 ** (POINTS - 2))
     plans = [plan_training(subject, question, rows=first * 2**i) for i in range(POINTS)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServingPlan:
-    """What was counted for serving."""
+    """Plan of a server: what was counted, and what follows from it."""
 
     subject: Subject
     parameters: "Parameters"

@@ -1,4 +1,4 @@
-"""What ``dragoman plan`` plans: a preset, a run file, a run, or an imported folder."""
+"""Subject of ``dragoman plan``: a preset, a run file, a run, or an imported folder."""
 
 import os
 from collections.abc import Sequence
