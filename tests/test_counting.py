@@ -182,14 +182,9 @@ def test_kernels_in_c_count_as_their_twins_do(name):
     cfg = preset(name)
     by_kernel = counted(cfg, precision=torch.bfloat16).counted
     assert any(op.name.startswith("dragoman.") and "recurrence" not in op.name for op in by_kernel.operations)
-    with standing_in(None):
-        twin = counted(cfg, precision=torch.bfloat16).counted
-    if (
-        twin.by_part()["attention"] != by_kernel.by_part()["attention"]
-    ):  # explicit in the twin: two products fewer again
-        fused = counted(cfg, precision=torch.bfloat16, device=torch.device("cuda")).counted
-        twin = fused
-    assert _products(by_kernel) == pytest.approx(_products(twin), rel=1e-3)
+    twin = counted(cfg, precision=torch.bfloat16, device=torch.device("cuda")).counted
+    assert not any(op.name.startswith("dragoman.") and "recurrence" not in op.name for op in twin.operations)
+    assert _products(by_kernel) == _products(twin)
 
 
 def _products(found):
@@ -234,11 +229,11 @@ def test_what_autograd_keeps_is_what_is_live_between_the_passes():
             total.backward()
 
         found = count(step, nn.Identity())
-    assert found.saved_bytes == 4000 + 4  # x + 1, and the sum
+    assert found.saved_bytes == 4000 + 2 * 4  # x + 1, the sum, and the sum's gradient
 
 
 def test_attention_that_is_written_out_keeps_its_weights():
-    B, N, cfg = 2, 128, preset("lm-tiny-2019")
+    B, N, cfg = 2, 64, preset("lm-tiny-2019")
     block = cfg.decoder.pattern[0]
     fused = dataclasses.replace(block, dropout=0.0, mixer=dataclasses.replace(block.mixer, dropout=0.0))
     explicit = dataclasses.replace(fused, mixer=dataclasses.replace(fused.mixer, scorer=CappedDot(cap=50.0)))

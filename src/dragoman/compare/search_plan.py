@@ -92,8 +92,8 @@ class SearchPlan:
     tokens_per_step: float
     """Tokens D of one step."""
     counted_per_token: float | None
-    """Operations in all products per token, on either side, padding included in both (``train/utilisation.py``); None in
-    searches begun with earlier versions, for models whose work depends on the data."""
+    """Operations in all products per token, on either side, padding included in both (``train/utilisation.py``). None
+    in searches of an earlier version, for models whose work depends on the data."""
     pace: Pace
 
     def flops(self, tokens: float) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dragoman.model import attention
 from dragoman.model.ops.observed import OBSERVERS
 from dragoman.native.library import Unavailable, library, standing_in
 from dragoman.plan import shapes
@@ -114,7 +115,7 @@ def count(
         except Unavailable:
             stack.enter_context(standing_in(None))
         else:
-            stack.enter_context(standing_in(recorded))  # pyright: ignore[reportArgumentType]
+            stack.enter_context(standing_in(recorded))
             stack.enter_context(_addresses(recorded))
         if fused_attention:
             stack.enter_context(_fused_attention())
@@ -254,8 +255,12 @@ def _addresses(recorded: RecordedLibrary) -> Iterator[None]:
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Run PyTorch's attention as one operation that stores no weights, whatever its mask and dropout."""
-    with patch.object(F, "scaled_dot_product_attention", _fused):
+    """Run attention as one operation of PyTorch's that stores no weights, whatever its mask and dropout, and
+    for texts of any length: what is faster for short ones is so on CPUs alone."""
+    with (
+        patch.object(F, "scaled_dot_product_attention", _fused),
+        patch.object(attention, "explicit_is_faster", lambda *given: False),
+    ):
         yield
 
 
