@@ -27,6 +27,7 @@ from dragoman.cli import (
     inspect_,
     merge,
     messages,
+    plan,
     score,
     search_mixture,
     tag,
@@ -59,6 +60,7 @@ TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and confi
 app.command("train", rich_help_panel=TRAIN)(train.train)
 app.command("search-mixture", rich_help_panel=TRAIN)(search_mixture.search_mixture)
 app.command("weigh", hidden=True)(search_mixture.search_mixture)  # its earlier name
+app.command("plan", rich_help_panel=TRAIN)(plan.plan)
 app.command("average", rich_help_panel=TRAIN)(average.average)
 app.command("merge", rich_help_panel=TRAIN)(merge.merge)
 app.command("demo", rich_help_panel=TRAIN)(demo.demo)
