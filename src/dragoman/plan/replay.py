@@ -11,11 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from dragoman.model.ops.native_scan import ScanGradientStruct, ScanStruct
 
 FREE = {
     "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "detach", "alias",
@@ -30,8 +31,17 @@ REPEATS, LONGEST = 5, 0.3
 """Times that an operation is run; and seconds after which it is not run again."""
 
 
-CACHE, MOST_COPIES = 2**26, 4
-"""Bytes of tensors that push each other out of the caches; and the most copies of the tensors of one call."""
+ARENA = 1 << 27
+"""Bytes of memory that the tensors of one call after the other are taken from: many times a processor's caches."""
+HELD = 1 << 26
+"""Bytes of results that are held, so that the next ones are written to other memory."""
+
+
+BY_ADDRESS: dict[str, tuple[Any, ...]] = {
+    "native.selective_scan": (ScanStruct,),
+    "native.selective_scan_gradient": (ScanStruct, ScanGradientStruct),
+}
+"""Structures whose address a kernel takes as a number."""
 
 
 class TensorSpec(NamedTuple):
@@ -79,6 +89,8 @@ class Recording:
     def observe(self, function: Any, args: Any, options: Any, backward: bool) -> None:
         """Count a call. For a kernel of this package, ``options`` are its pointers and their tensors."""
         if isinstance(function, str):
+            kinds = BY_ADDRESS.get(function, ())
+            args = [kind.from_address(arg) for kind, arg in zip(kinds, args, strict=False)] or args
             args, options = _without_pointers(args, options), {}
         call = RecordedCall(function, _hashable(args), _hashable(options))
         (self.backward if backward else self.forward)[call] += 1
@@ -97,7 +109,7 @@ def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: fl
     The state of the random generator is as before.
     """
     found: dict[RecordedCall, float] = {}
-    end = time.perf_counter() + within
+    end, memory = time.perf_counter() + within, Arena()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         overhead = call_overhead()
         for call in calls:
@@ -105,7 +117,7 @@ def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: fl
                 found[call] = overhead
             elif time.perf_counter() < end:
                 try:
-                    found[call] = _timed(_rotating(call, kernels))
+                    found[call] = _timed(call, kernels, memory)
                 except (RuntimeError, IndexError, TypeError, NotImplementedError):  # numbers that it cannot take
                     continue
     return found
@@ -113,18 +125,14 @@ def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: fl
 
 def call_overhead() -> float:
     """Return the seconds that a call of an operation takes which moves nothing."""
-    x = torch.ones(2, 2)
-    return _timed(lambda: [torch.ops.aten.view.default(x, [4]) for _ in range(50)]) / 50
-
-
-def _timed(run: Callable[[], object]) -> float:
-    run()
-    clock, times = clock_of_steps(), []
-    while len(times) < REPEATS and sum(times) < LONGEST:
+    x, clock = torch.ones(2, 2), clock_of_steps()
+    times = []
+    for _ in range(REPEATS):
         start = clock()
-        run()
+        for _ in range(100):
+            torch.ops.aten.view.default(x, [4])
         times.append(clock() - start)
-    return sorted(times)[len(times) // 3]  # not the least, which a whole step never has
+    return min(times) / 100
 
 
 def clock_of_steps() -> Callable[[], float]:
@@ -133,24 +141,28 @@ def clock_of_steps() -> Callable[[], float]:
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def _rotating(call: RecordedCall, kernels: Any) -> Callable[[], object]:
-    """Return a function that runs the call on other tensors each time: within a step they have left the cache."""
-    size = sum(spec.nbytes for spec in _specs((call.arguments, call.options)))
-    copies = [_runner(call, kernels) for _ in range(max(1, min(MOST_COPIES, CACHE // max(size, CACHE // MOST_COPIES))))]
-    turns = cycle(copies)
-    return lambda: next(turns)()
+def _timed(call: RecordedCall, kernels: Any, memory: "Arena") -> float:
+    clock, times = clock_of_steps(), []
+    memory.hold(_runner(call, kernels, memory)())  # the first call of a product compiles it
+    while len(times) < REPEATS and sum(times) < LONGEST:
+        run = _runner(call, kernels, memory)
+        start = clock()
+        found = run()
+        times.append(clock() - start)
+        memory.hold(found)
+    return sorted(times)[len(times) // 3]  # not the least, which a whole step never has
 
 
-def _runner(call: RecordedCall, kernels: Any) -> Callable[[], object]:
-    """Return a function that runs the call on tensors of its own."""
-    tensors = list(_specs((call.arguments, call.options)))
-    modulus = _rows(call, tensors)
-    args, options = (_thawed(part, modulus) for part in (call.arguments, call.options))
+def _runner(call: RecordedCall, kernels: Any, memory: "Arena") -> Callable[[], object]:
+    """Return a function that runs the call, on tensors that have left the caches, as within a step."""
+    memory.modulus = _rows(call, list(_specs((call.arguments, call.options))))
+    args, options = memory.thawed(call.arguments), memory.thawed(call.options)
     if isinstance(call.function, str):
         function = getattr(kernels, call.function.removeprefix("native."))
         args, kept = _with_pointers(args)
-        return lambda: (function(*args), kept)
-    return lambda: call.function(*args, **dict(options))
+        return lambda: (function(*args), kept)[0]
+    options = dict(options)
+    return lambda: call.function(*args, **options)
 
 
 def _rows(call: RecordedCall, tensors: list[TensorSpec]) -> int:
@@ -161,6 +173,51 @@ def _rows(call: RecordedCall, tensors: list[TensorSpec]) -> int:
         return max(1, tensors[0].shape[0])
     sizes = [size for spec in tensors for size in spec.shape]
     return max(1, min(sizes, default=1))
+
+
+class Arena:
+    """Memory for the tensors of calls, one after the other, so that none is in a cache when its call begins.
+
+    It holds ones, which also reads as numbers in half precision; no number in it is random.
+    """
+
+    def __init__(self, size: int = ARENA):
+        self.ones, self.at, self.modulus = torch.ones(size // 4), 0, 1
+        self.results: list[Any] = []
+        self.held = 0
+        self.results.append(torch.ones(HELD // 4))  # memory that the process has from now on
+        self.results.clear()
+
+    def hold(self, found: Any) -> None:
+        """Hold results until there are many bytes of them."""
+        for result in found if isinstance(found, list | tuple) else (found,):
+            if isinstance(result, Tensor):
+                self.results.append(result)
+                self.held += result.nbytes
+        if self.held > HELD:
+            self.results.clear()
+            self.held = 0
+
+    def thawed(self, value: Any) -> Any:
+        """Return recorded arguments with tensors in the place of their specs."""
+        if isinstance(value, TensorSpec):
+            return self.tensor(value)
+        if isinstance(value, PointerTo):
+            return self.tensor(value.spec)
+        if isinstance(value, StructSpec):
+            return value.kind, tuple(self.thawed(field) for field in value.fields)
+        return tuple(self.thawed(item) for item in value) if type(value) is tuple else value
+
+    def tensor(self, spec: TensorSpec) -> Tensor:
+        """Return a tensor of this spec: of ones, and whole numbers below ``modulus``."""
+        if not spec.dtype.is_floating_point or spec.nbytes > self.ones.nbytes // 2:
+            return materialize(spec, self.modulus)
+        size = -(-spec.nbytes // 64) * 16  # whole lines of the cache, in elements of four bytes
+        if self.at + size > len(self.ones):
+            self.at = 0
+        part = self.ones[self.at : self.at + size].view(spec.dtype)
+        self.at += size
+        return torch.as_strided(part, spec.shape, spec.stride)
 
 
 # ---- freezing and thawing ---------------------------------------------------------------------------
@@ -179,17 +236,11 @@ def _hashable(value: Any) -> Hashable:
 def _specs(value: Any) -> Iterator[TensorSpec]:
     if isinstance(value, TensorSpec):
         yield value
+    elif isinstance(value, PointerTo | StructSpec):
+        yield from _specs(value.spec if isinstance(value, PointerTo) else value.fields)
     elif isinstance(value, tuple):
         for item in value:
             yield from _specs(item)
-
-
-def _thawed(value: Any, modulus: int) -> Any:
-    if isinstance(value, TensorSpec):
-        return materialize(value, modulus)
-    if isinstance(value, PointerTo | StructSpec):
-        return value.thawed(modulus)
-    return tuple(_thawed(item, modulus) for item in value) if isinstance(value, tuple) else value
 
 
 def materialize(spec: TensorSpec, modulus: int = 1) -> Tensor:
@@ -212,9 +263,6 @@ class PointerTo:
 
     spec: TensorSpec
 
-    def thawed(self, modulus: int) -> Any:
-        return materialize(self.spec, modulus)
-
 
 @dataclass(frozen=True)
 class StructSpec:
@@ -222,9 +270,6 @@ class StructSpec:
 
     kind: type
     fields: tuple[Any, ...]
-
-    def thawed(self, modulus: int) -> Any:
-        return self.kind, tuple(_thawed(field, modulus) for field in self.fields)
 
 
 def _without_pointers(value: Any, tensors: Mapping[int, Tensor]) -> Any:
