@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from dragoman.model.linear import PRODUCTS, Product
 from dragoman.model.ops import elementwise as kernels
 from dragoman.model.ops import products
+from dragoman.model.ops.observed import early_gradient
 
 CHUNK_BYTES = 8 << 20
 """Size of a chunk's logits in float32: fits a core's cache (measured in benchmarks/loss_chunks.py)."""
@@ -165,7 +166,8 @@ def _sum(
         if grads is not None and gradient is not None:
             if cap is not None:
                 gradient.mul_(1 - (logits / cap).square_())  # the derivative of tanh
-            grads.add(start, h, weight, gradient.to(weight.dtype))
+            with early_gradient():
+                grads.add(start, h, weight, gradient.to(weight.dtype))
     return loss
 
 

@@ -12,8 +12,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -90,13 +90,35 @@ def _typed(function, *arguments: type):
     return function
 
 
-@cache
+_stand_ins: list["Library | None"] = []
+"""What ``library`` returns instead while a step is counted; None for no kernels."""
+
+
+@contextmanager
+def standing_in(stand_in: "Library | None") -> Iterator[None]:
+    """Let ``stand_in`` take the place of the kernels inside the block; None: there are none."""
+    _stand_ins.append(stand_in)
+    try:
+        yield
+    finally:
+        _stand_ins.pop()
+
+
 def library() -> Library:
     """Return the library, compiled first if it is not cached.
 
     Raises:
         Unavailable: switched off, no compiler, or compilation failed.
     """
+    if not _stand_ins:
+        return _compiled()
+    if (stand_in := _stand_ins[-1]) is None:
+        raise Unavailable("the step that is counted here runs on another machine")
+    return stand_in
+
+
+@cache
+def _compiled() -> Library:
     if os.environ.get(SWITCH, "on") == "off":
         raise Unavailable(f"{SWITCH} is off")
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
@@ -115,14 +137,14 @@ def library() -> Library:
 
 
 def available() -> bool:
-    return unavailable() is None
+    return _stand_ins[-1] is not None if _stand_ins else unavailable() is None
 
 
 @cache
 def unavailable() -> str | None:
     """Return why the kernels are not available; None where they are. Cached, since a search asks at every step."""
     try:
-        library()
+        _compiled()
     except Unavailable as why:
         return str(why)
     return None

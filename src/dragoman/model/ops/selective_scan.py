@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dragoman.model.ops import native_scan
+from dragoman.model.ops.observed import note_recurrence
 
 BLOCK = 1 << 22
 """Most numbers in a tensor of a block's states."""
@@ -155,6 +156,7 @@ def _states(
     decay: Float[Tensor, "B T N E"], added: Float[Tensor, "B T N E"], first: Float[Tensor, "B N E"]
 ) -> Float[Tensor, "B T N E"]:
     """Return h_t = decay_t h_{t-1} + added_t for every t. Both arguments are overwritten."""
+    note_recurrence(added)
     T = decay.shape[1]
     L = math.isqrt(T - 1) + 1
     behind = (0, 0, 0, 0, 0, -T % L)

@@ -1,0 +1,44 @@
+"""Notes for whoever counts the work of a step: what operations of PyTorch alone do not tell.
+
+A recurrence is no product of matrices, so a counter of products misses it; and a loss that computes its gradient in the
+forward pass would count it as forward. Without a counter, both notes cost one look at an empty list.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from torch import Tensor
+
+
+class WorkObserver(Protocol):
+    """Counter that is told of work which operations do not show."""
+
+    early: int
+    """Number of gradients being computed within the forward pass."""
+
+    def recurrence(self, states: Tensor) -> None:
+        """Note that each of ``states`` was multiplied by its decay and added to."""
+        ...
+
+
+OBSERVERS: list[WorkObserver] = []
+"""Counters at work."""
+
+
+def note_recurrence(states: Tensor) -> None:
+    """Tell every counter that ``states`` were computed, each from the one before."""
+    for observer in OBSERVERS:
+        observer.recurrence(states)
+
+
+@contextmanager
+def early_gradient() -> Iterator[None]:
+    """Mark the block as part of the backward pass, although it runs in the forward pass."""
+    for observer in OBSERVERS:
+        observer.early += 1
+    try:
+        yield
+    finally:
+        for observer in OBSERVERS:
+            observer.early -= 1
