@@ -15,7 +15,6 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -85,7 +84,14 @@ def _same() -> Iterator[None]:
     yield
 
 
-def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool = False) -> Counted:
+Observe = Callable[[Any, Any, Any, bool], None]
+"""Function that is told of every call: the operation, its arguments, its options, and whether it runs backward. For a
+kernel in C these are ``native.`` and its name, its arguments, and the tensor at each address among them."""
+
+
+def count(
+    step: Callable[[], object], model: nn.Module, *, fused_attention: bool = False, observe: Observe | None = None
+) -> Counted:
     """Run ``step`` on shapes and return its work and memory. Call inside ``on_shapes``, with ``model`` and its inputs
     as ``shapes`` makes them.
 
@@ -93,8 +99,9 @@ def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool
         step: runs the forward pass and, for training, the backward pass.
         model: the model whose parts the work belongs to.
         fused_attention: run PyTorch's attention in one kernel that stores no weights, as on a GPU.
+        observe: told of every call.
     """
-    work = _Work(Whereabouts(model))
+    work = _Work(Whereabouts(model), observe)
     with ExitStack() as stack:
         try:
             recorded = RecordedLibrary(library(), work.record_kernel)
@@ -118,9 +125,9 @@ def count(step: Callable[[], object], model: nn.Module, *, fused_attention: bool
 class _Work(TorchDispatchMode):
     """Records every operation."""
 
-    def __init__(self, place: Whereabouts):
+    def __init__(self, place: Whereabouts, observe: Observe | None = None):
         super().__init__()
-        self.place, self.live, self.early = place, LiveBytes(), 0
+        self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
         self.went_back = False
@@ -135,8 +142,15 @@ class _Work(TorchDispatchMode):
         given = list(shapes.tensors_in((args, kwargs)))
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
+        if self.observe:
+            self.observe(func, args, kwargs, self.backward)
         self._record(func, args, kwargs, given, found, made)
         return found
+
+    @property
+    def backward(self) -> bool:
+        """True while gradients are computed."""
+        return bool(self.early) or not self.place.forward
 
     def _record(self, func: Any, args: Any, kwargs: Any, given: list[Tensor], found: Any, made: list[Tensor]) -> None:
         known, path = storages(given), self.place.path
@@ -151,13 +165,14 @@ class _Work(TorchDispatchMode):
     def _add(self, name: str, part: str, given: list[Tensor], made: list[Tensor], flops: int) -> None:
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
         dtype = next((t.dtype for t in (*made, *given)), torch.float32)
-        backward = bool(self.early) or not self.place.forward
-        operation = Operation(name, part, backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
+        operation = Operation(name, part, self.backward, tuple(tuple(t.shape) for t in given), dtype, flops, moved)
         self.calls[operation] = self.calls.get(operation, 0) + 1
         self.recomputed += flops if self.place.recomputing else 0
 
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
+        if self.observe:
+            self.observe(f"native.{call.name}", call.args, call.tensors_by_address, self.backward)
         part = part_of(self.place.path, multiplies=bool(call.flops))
         self._add(f"dragoman.{call.name}", part, list(call.tensors), [], call.flops)
 
@@ -228,7 +243,7 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 @contextmanager
 def _addresses(recorded: RecordedLibrary) -> Iterator[None]:
     """Give tensors made-up addresses, by which the recorded kernels know their arguments."""
-    with patch.object(FakeTensor, "data_ptr", recorded.address, create=True):
+    with patch.object(Tensor, "data_ptr", recorded.address, create=True):
         yield
 
 

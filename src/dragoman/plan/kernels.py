@@ -43,12 +43,22 @@ FLOPS: dict[str, Callable[..., int]] = {
 """FLOPs of a call, from its arguments; kernels that are not named multiply no matrices."""
 
 
+FIRST_ADDRESS = 1 << 44
+"""Made-up address of a call's first tensor; that of the next one is greater by 1. No size is as large."""
+
+
 class KernelCall(NamedTuple):
     """One recorded call."""
 
     name: str
     tensors: tuple[Tensor, ...]
     flops: int
+    args: tuple[Any, ...] = ()
+    """Its arguments, made-up addresses among them."""
+
+    @property
+    def tensors_by_address(self) -> dict[int, Tensor]:
+        return dict(enumerate(self.tensors, FIRST_ADDRESS))
 
 
 class RecordedLibrary:
@@ -64,7 +74,7 @@ class RecordedLibrary:
 
         def address_of(tensor: Tensor) -> int:
             self._asked.append(tensor)
-            return 64 * len(self._asked)  # never 0, which kernels read as no tensor
+            return FIRST_ADDRESS + len(self._asked) - 1
 
         return address_of
 
@@ -78,6 +88,6 @@ class RecordedLibrary:
 
         def record(*args: Any) -> None:
             tensors, self._asked = tuple(self._asked), []
-            self._report(KernelCall(name, tensors, FLOPS[name](*args) if name in FLOPS else 0))
+            self._report(KernelCall(name, tensors, FLOPS[name](*args) if name in FLOPS else 0, args))
 
         return record
