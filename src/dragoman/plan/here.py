@@ -3,13 +3,22 @@
 import functools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dragoman.machine import peak
+from dragoman.data.batch import PairBatch
+from dragoman.data.tasks import TranslationTask
+from dragoman.machine import Precision, autocast, peak
 from dragoman.plan.hardware import HERE, Hardware
-from dragoman.plan.replay import call_overhead
+from dragoman.plan.replay import Recording, call_overhead, clock_of_steps, seconds_of
+from dragoman.presets import rewritten2026
+
+STEPS = 12
+"""Steps of a tiny model that are timed."""
 
 STREAM = 1 << 26
 """Bytes that are copied to measure the memory's bandwidth: more than caches hold."""
@@ -70,6 +79,70 @@ def _bandwidth(device: torch.device) -> float:
             torch.cuda.synchronize(device)
         shortest = min(shortest, time.perf_counter() - start)
     return 2 * size / shortest
+
+
+# ---- between operations ----------------------------------------------------------------------------
+
+
+class CallCost(NamedTuple):
+    """Seconds that a step spends for each operation besides running it: in Python, and in autograd."""
+
+    forward: float
+    backward: float
+
+
+@functools.cache
+def call_cost(precision: Precision) -> CallCost:
+    """Measure what operations cost within a step but not alone: modules in Python, nodes of autograd.
+
+    A translator of some thousand weights makes steps on a few tokens, which leave next to nothing to compute. Its
+    steps take longer than its operations take alone; the difference, for each of them, is the same in larger models.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = rewritten2026(dim=32, heads=1, kv_heads=1, hidden=32, depth=2).sized(vocab=64, source_vocab=None).build()
+        batch = PairBatch(*(torch.full((2, 4), 7) for _ in range(3)))
+        recording = Recording.empty()
+        forward, backward = _step(model, batch, recording, autocast(precision, torch.device("cpu")))
+        alone = seconds_of(recording.distinct())
+    seconds = [
+        sum(number * alone.get(call, 0.0) for call, number in calls.items())
+        for calls in (recording.forward, recording.backward)
+    ]
+    return CallCost(
+        max(0.0, forward - seconds[0]) / max(1, recording.forward.total()),
+        max(0.0, backward - seconds[1]) / max(1, recording.backward.total()),
+    )
+
+
+def _step(model: Any, batch: PairBatch, recording: Recording, cast: Callable[[], Any]) -> tuple[float, float]:
+    """Return the seconds of the forward and the backward pass of a step; record the calls of another one."""
+    clock, task, times = clock_of_steps(), TranslationTask(), []
+    for _ in range(STEPS):
+        start = clock()
+        with cast():
+            summed, _ = task.loss(model.train(), batch)
+        half = clock()
+        summed.backward()
+        times.append((half - start, clock() - half))
+    with _Recorder(recording) as recorder:
+        with cast():
+            summed, _ = task.loss(model, batch)
+        recorder.backward = True
+        summed.backward()
+    forward, backward = (sorted(column)[STEPS // 3] for column in zip(*times, strict=True))
+    return forward, backward
+
+
+class _Recorder(TorchDispatchMode):
+    """Records the calls of a real step."""
+
+    def __init__(self, recording: Recording):
+        super().__init__()
+        self.recording, self.backward = recording, False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.recording.observe(func, args, kwargs or {}, self.backward)
+        return func(*args, **(kwargs or {}))
 
 
 # ---- memory -----------------------------------------------------------------------------------------

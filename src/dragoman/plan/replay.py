@@ -25,8 +25,12 @@ FREE = {
     "_local_scalar_dense", "narrow", "movedim", "result_type", "is_nonzero",
 }  # fmt: skip
 """Operations that move no numbers: each costs the overhead of a call."""
-CHOOSES_ROWS = {"embedding", "index_select", "index", "index_put", "index_put_", "_index_put_impl_", "index_add"}
+CHOOSES_ROWS = {"embedding", "index_select", "index", "index_add", "index_put", "_index_put_impl_"}
 """Operations whose whole numbers choose among the rows of their first tensor."""
+CHOOSES = CHOOSES_ROWS | {"embedding_dense_backward", "gather", "scatter", "scatter_add", "scatter_add_"}
+"""Operations that are run although they read whole numbers as places: invented ones stay within the sizes."""
+ELEMENTWISE = {"_to_copy", "add", "sub", "mul", "ne", "eq", "where", "cumsum", "copy_", "clone", "cat", "masked_fill", "sum"}
+"""Operations that only compute with whole numbers."""
 REPEATS, LONGEST = 5, 0.3
 """Times that an operation is run; and seconds after which it is not run again."""
 
@@ -95,10 +99,6 @@ class Recording:
         call = RecordedCall(function, _hashable(args), _hashable(options))
         (self.backward if backward else self.forward)[call] += 1
 
-    @property
-    def calls(self) -> int:
-        return self.forward.total() + self.backward.total()
-
     def distinct(self) -> list[RecordedCall]:
         return list(self.forward | self.backward)
 
@@ -115,12 +115,21 @@ def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: fl
         for call in calls:
             if call.name in FREE:
                 found[call] = overhead
-            elif time.perf_counter() < end:
+            elif time.perf_counter() < end and _is_safe(call):
                 try:
                     found[call] = _timed(call, kernels, memory)
                 except (RuntimeError, IndexError, TypeError, NotImplementedError):  # numbers that it cannot take
                     continue
     return found
+
+
+def _is_safe(call: RecordedCall) -> bool:
+    """Return False for calls that read whole numbers whose meaning is not known here: they might follow them."""
+    if isinstance(call.function, str) or call.name in CHOOSES:
+        return True
+    whole = (torch.bool, torch.int64) if call.name in ELEMENTWISE else (torch.bool,)
+    specs = _specs((call.arguments, call.options))
+    return all(spec.dtype.is_floating_point or spec.dtype in whole for spec in specs)
 
 
 def call_overhead() -> float:
@@ -173,6 +182,17 @@ def _rows(call: RecordedCall, tensors: list[TensorSpec]) -> int:
         return max(1, tensors[0].shape[0])
     sizes = [size for spec in tensors for size in spec.shape]
     return max(1, min(sizes, default=1))
+
+
+def estimated(call: RecordedCall, found: Mapping[RecordedCall, float], bandwidth: float) -> float:
+    """Return the seconds of a call that could not be run: twice its forward pass for a gradient, which is two products
+    for each one, or its bytes at ``bandwidth``."""
+    name = call.name
+    if name.endswith("_backward"):
+        forward = [seconds for other, seconds in found.items() if other.name == name.removesuffix("_backward")]
+        if forward:
+            return 2 * sum(forward) / len(forward)
+    return sum(spec.nbytes for spec in _specs((call.arguments, call.options))) / bandwidth
 
 
 class Arena:
