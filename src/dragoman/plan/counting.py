@@ -8,7 +8,7 @@ place. FLOPs are those of products and recurrences; a multiplication and an addi
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -47,6 +47,8 @@ class Counted:
     """Bytes held between the forward and the backward pass."""
     recomputed: int
     """FLOPs of the backward pass that compute activations again (activation checkpointing)."""
+    memory: LiveBytes = field(repr=False)
+    """Every allocation, for ``heap.py``."""
 
     def flops(self, backward: bool | None = None) -> int:
         """Return the FLOPs of the backward pass, of the forward pass, or (None) of both."""
@@ -84,13 +86,17 @@ def _same() -> Iterator[None]:
     yield
 
 
-Observe = Callable[[Any, Any, Any, bool], None]
-"""Function that is told of every call: the operation, its arguments, its options, and whether it runs backward. For a
-kernel in C these are ``native.`` and its name, its arguments, and the tensor at each address among them."""
+Observer = Callable[[Any, Any, Any, bool], None]
+"""Is told of every operation: (operation, arguments, keyword arguments, True in the backward pass). For a kernel in C
+these are ``native.NAME``, its arguments, and its tensors by the addresses in them."""
 
 
 def count(
-    step: Callable[[], object], model: nn.Module, *, fused_attention: bool = False, observe: Observe | None = None
+    step: Callable[[], object],
+    model: nn.Module,
+    *,
+    fused_attention: bool = False,
+    observe: Observer | None = None,
 ) -> Counted:
     """Run ``step`` on shapes and return its work and memory. Call inside ``on_shapes``, with ``model`` and its inputs
     as ``shapes`` makes them.
@@ -99,7 +105,7 @@ def count(
         step: runs the forward pass and, for training, the backward pass.
         model: the model whose parts the work belongs to.
         fused_attention: run PyTorch's attention in one kernel that stores no weights, as on a GPU.
-        observe: told of every call.
+        observe: is told of every operation.
     """
     work = _Work(Whereabouts(model), observe)
     with ExitStack() as stack:
@@ -125,7 +131,7 @@ def count(
 class _Work(TorchDispatchMode):
     """Records every operation."""
 
-    def __init__(self, place: Whereabouts, observe: Observe | None = None):
+    def __init__(self, place: Whereabouts, observe: Observer | None):
         super().__init__()
         self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
         self.calls: dict[Operation, int] = {}
@@ -147,11 +153,6 @@ class _Work(TorchDispatchMode):
         self._record(func, args, kwargs, given, found, made)
         return found
 
-    @property
-    def backward(self) -> bool:
-        """True while gradients are computed."""
-        return bool(self.early) or not self.place.forward
-
     def _record(self, func: Any, args: Any, kwargs: Any, given: list[Tensor], found: Any, made: list[Tensor]) -> None:
         known, path = storages(given), self.place.path
         flops = flops_of(func, args, kwargs, found)
@@ -161,6 +162,11 @@ class _Work(TorchDispatchMode):
         if func.is_view or func.overloadpacket in _FREE or not (given or made):
             return
         self._add(str(func.overloadpacket), part, given, made, flops)
+
+    @property
+    def backward(self) -> bool:
+        """True in the backward pass, and where the forward pass computes a gradient."""
+        return bool(self.early) or not self.place.forward
 
     def _add(self, name: str, part: str, given: list[Tensor], made: list[Tensor], flops: int) -> None:
         moved = sum(_nbytes(t) for t in given) + sum(_nbytes(t) for t in made)
@@ -172,9 +178,9 @@ class _Work(TorchDispatchMode):
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
         if self.observe:
-            self.observe(f"native.{call.name}", call.args, call.tensors_by_address, self.backward)
+            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward)
         part = part_of(self.place.path, multiplies=bool(call.flops))
-        self._add(f"dragoman.{call.name}", part, list(call.tensors), [], call.flops)
+        self._add(f"dragoman.{call.name}", part, list(call.tensors.values()), [], call.flops)
 
     def recurrence(self, states: Tensor) -> None:
         """Record the recurrence that made ``states``; its operations are recorded by themselves."""
@@ -185,9 +191,7 @@ class _Work(TorchDispatchMode):
         live = self.live
         operations = [replace(operation, calls=calls) for operation, calls in self.calls.items()]
         saved = live.saved if self.went_back else live.now
-        c = Counted(operations, live.peak, live.at_peak(), saved, self.recomputed)
-        object.__setattr__(c, '_live', live)
-        return c
+        return Counted(operations, live.peak, live.at_peak(), saved, self.recomputed, live)
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -243,7 +247,7 @@ _FLOPS: dict[Any, Callable[..., int]] = {
 @contextmanager
 def _addresses(recorded: RecordedLibrary) -> Iterator[None]:
     """Give tensors made-up addresses, by which the recorded kernels know their arguments."""
-    with patch.object(Tensor, "data_ptr", recorded.address, create=True):
+    with patch.object(Tensor, "data_ptr", recorded.address):
         yield
 
 

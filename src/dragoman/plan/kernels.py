@@ -43,22 +43,19 @@ FLOPS: dict[str, Callable[..., int]] = {
 """FLOPs of a call, from its arguments; kernels that are not named multiply no matrices."""
 
 
-FIRST_ADDRESS = 1 << 44
-"""Made-up address of a call's first tensor; that of the next one is greater by 1. No size is as large."""
+_FIRST = 1 << 44
+"""Smallest made-up address: above any size that a kernel is told."""
 
 
 class KernelCall(NamedTuple):
     """One recorded call."""
 
     name: str
-    tensors: tuple[Tensor, ...]
+    args: tuple[Any, ...]
+    """Arguments as given, with made-up addresses."""
+    tensors: dict[int, Tensor]
+    """Tensors by their made-up addresses."""
     flops: int
-    args: tuple[Any, ...] = ()
-    """Its arguments, made-up addresses among them."""
-
-    @property
-    def tensors_by_address(self) -> dict[int, Tensor]:
-        return dict(enumerate(self.tensors, FIRST_ADDRESS))
 
 
 class RecordedLibrary:
@@ -74,7 +71,7 @@ class RecordedLibrary:
 
         def address_of(tensor: Tensor) -> int:
             self._asked.append(tensor)
-            return FIRST_ADDRESS + len(self._asked) - 1
+            return _FIRST + 64 * len(self._asked)
 
         return address_of
 
@@ -87,7 +84,7 @@ class RecordedLibrary:
             return found
 
         def record(*args: Any) -> None:
-            tensors, self._asked = tuple(self._asked), []
-            self._report(KernelCall(name, tensors, FLOPS[name](*args) if name in FLOPS else 0, args))
+            tensors, self._asked = {_FIRST + 64 * (i + 1): t for i, t in enumerate(self._asked)}, []
+            self._report(KernelCall(name, args, tensors, FLOPS[name](*args) if name in FLOPS else 0))
 
         return record
