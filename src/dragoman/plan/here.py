@@ -1,10 +1,8 @@
 """This machine as a hardware profile: measured, not looked up, in a second or two."""
 
 import functools
-import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.machine import Precision, autocast, peak
+from dragoman.machine import Precision, autocast, keep_memory, peak
+from dragoman.native.library import available, library
 from dragoman.plan.hardware import HERE, Hardware
-from dragoman.plan.replay import Recording, call_overhead, clock_of_steps, seconds_of
+from dragoman.plan.memory_here import available_memory
+from dragoman.plan.replay import RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
 from dragoman.presets import rewritten2026
 
 STEPS = 12
@@ -40,7 +40,7 @@ def this_machine() -> Hardware:
         title=f"this machine, {threads} thread{'s' if threads > 1 else ''}",
         kind="cpu",
         peak=speeds,
-        bandwidth=_bandwidth(cpu),
+        bandwidth=bandwidth_here(),
         memory=available_memory(),
         source="measured",
         date=time.strftime("%Y-%m-%d"),
@@ -68,16 +68,22 @@ def _libraries() -> tuple:
     return ("torch", "onednn") if torch.backends.mkldnn.is_available() else ("torch",)
 
 
+@functools.cache
+def bandwidth_here() -> float:
+    """Return the bytes per second of a copy in the memory of the processor, read and written."""
+    return _bandwidth(torch.device("cpu"))
+
+
 def _bandwidth(device: torch.device) -> float:
-    """Return the bytes per second of a copy, read and written."""
     size = STREAM if device.type == "cpu" else 16 * STREAM
     x, y, shortest = torch.ones(size // 4, device=device), torch.ones(size // 4, device=device), float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
+    clock = clock_of_steps() if device.type == "cpu" else time.perf_counter
+    for _ in range(4):
+        start = clock()
         y.copy_(x)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        shortest = min(shortest, time.perf_counter() - start)
+        shortest = min(shortest, clock() - start)
     return 2 * size / shortest
 
 
@@ -145,49 +151,52 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-# ---- memory -----------------------------------------------------------------------------------------
+# ---- a step -----------------------------------------------------------------------------------------
+
+PRODUCTS = {
+    *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_linear_pointwise", "convolution", "convolution_backward"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"),
+    *("native.add_gradient", "native.flash", "native.flash_gradient", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"),
+}
+"""Operations that multiply matrices, attention among them."""
 
 
-def available_memory() -> int:
-    """Return the bytes that this process may still take: of the machine, or of the container that it runs in."""
-    limits = [found for found in (_free_of_machine(), _free_of_container()) if found is not None]
-    return min(limits, default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+class StepHere(NamedTuple):
+    """Processor seconds of the passes of a step on this machine, by what they are spent on."""
+
+    products: float
+    others: float
+    """All other operations, which pass over memory."""
+    between: float
+    """Between operations, in Python and autograd: the same for any number of tokens."""
+    busy: float = 1.0
+    """Time that passes for a second of the processor, while other programs run beside this one."""
+
+    @property
+    def seconds(self) -> float:
+        return self.products + self.others + self.between
 
 
-def _free_of_machine() -> int | None:
-    """Return what Linux says is available without swapping."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(found[0]) if found else None
+def step_here(recording: Recording, precision: Precision, *, within: float = 5.0) -> StepHere:
+    """Return the time of recorded passes on this machine's processor, timing at most about ``within`` seconds."""
+    kernels = library() if available() else None
+    keep_memory()
+    wall, cpu = time.perf_counter(), clock_of_steps()()
+    found = seconds_of(recording.distinct(), kernels, within=within)
+    spent = clock_of_steps()() - cpu
+    busy = (time.perf_counter() - wall) / spent if spent else 1.0
+    products, others = 0.0, 0.0
+    for calls in (recording.forward, recording.backward):
+        for call, number in calls.items():
+            seconds = found[call] if call in found else estimated(call, found, bandwidth_here())
+            if call.name in PRODUCTS:
+                products += number * seconds
+            else:
+                others += number * seconds
+    cost, (forward, backward) = call_cost(precision), map(_dispatched, (recording.forward, recording.backward))
+    return StepHere(products, others, cost.forward * forward + cost.backward * backward, max(1.0, busy))
 
 
-def _free_of_container(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return what the limit of a control group (version 2) leaves; the file cache can be given back."""
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cache = next((int(x.split()[1]) for x in (folder / "memory.stat").open() if x.startswith("file ")), 0)
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used) + cache)
-
-
-def resident_memory() -> int | None:
-    """Return the bytes of memory that this process holds now; None where the system does not tell."""
-    return _status("VmRSS:")
-
-
-def peak_resident_memory() -> int | None:
-    """Return the most bytes of memory that this process held at once; None where the system does not tell."""
-    return _status("VmHWM:")
-
-
-def _status(name: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith(name)]
-    return 1024 * int(found[0]) if found else None
+def _dispatched(calls: Mapping[RecordedCall, int]) -> int:
+    """Return the number of calls that PyTorch dispatches; kernels of this package are called directly."""
+    return sum(number for call, number in calls.items() if not isinstance(call.function, str))
