@@ -111,7 +111,7 @@ def call_cost(precision: Precision) -> CallCost:
         forward, backward = _step(model, batch, recording, autocast(precision, torch.device("cpu")))
         alone = seconds_of(recording.distinct())
     seconds = [
-        sum(number * alone.get(call, 0.0) for call, number in calls.items())
+        sum(number * alone[call].usual for call, number in calls.items() if call in alone)
         for calls in (recording.forward, recording.backward)
     ]
     return CallCost(
@@ -161,6 +161,10 @@ PRODUCTS = {
 """Operations that multiply matrices, attention among them."""
 
 
+COMPILED = {"_linear_pointwise", "mm", "addmm", "bmm", "baddbmm"}
+"""Products for which the library makes code for their sizes, and keeps that of the last ones."""
+
+
 class StepHere(NamedTuple):
     """Processor seconds of the passes of a step on this machine, by what they are spent on."""
 
@@ -169,11 +173,16 @@ class StepHere(NamedTuple):
     """All other operations, which pass over memory."""
     between: float
     """Between operations, in Python and autograd: the same for any number of tokens."""
+    new_shapes: float
+    """Once for shapes that no recent step had, when the library for products makes code for them."""
+    product_shapes: int
+    """Number of distinct products."""
     busy: float = 1.0
     """Time that passes for a second of the processor, while other programs run beside this one."""
 
     @property
     def seconds(self) -> float:
+        """Return the seconds of a step on shapes that recent steps had."""
         return self.products + self.others + self.between
 
 
@@ -188,13 +197,15 @@ def step_here(recording: Recording, precision: Precision, *, within: float = 5.0
     products, others = 0.0, 0.0
     for calls in (recording.forward, recording.backward):
         for call, number in calls.items():
-            seconds = found[call] if call in found else estimated(call, found, bandwidth_here())
+            seconds = found[call].usual if call in found else estimated(call, found, bandwidth_here())
             if call.name in PRODUCTS:
                 products += number * seconds
             else:
                 others += number * seconds
     cost, (forward, backward) = call_cost(precision), map(_dispatched, (recording.forward, recording.backward))
-    return StepHere(products, others, cost.forward * forward + cost.backward * backward, max(1.0, busy))
+    made = [time.first - time.usual for call, time in found.items() if call.name in COMPILED]
+    between = cost.forward * forward + cost.backward * backward
+    return StepHere(products, others, between, sum(made), len(made), max(1.0, busy))
 
 
 def _dispatched(calls: Mapping[RecordedCall, int]) -> int:

@@ -103,18 +103,26 @@ class Recording:
         return list(self.forward | self.backward)
 
 
-def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0) -> dict[RecordedCall, float]:
-    """Return the seconds of each call on the CPU, at most about ``within`` in all; those not measured are left out.
+class CallTime(NamedTuple):
+    """Seconds of a call."""
+
+    usual: float
+    first: float
+    """The first call on these shapes: a library for products makes code for each."""
+
+
+def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0) -> dict[RecordedCall, CallTime]:
+    """Return the time of each call on the CPU, at most about ``within`` in all; those not measured are left out.
 
     The state of the random generator is as before.
     """
-    found: dict[RecordedCall, float] = {}
+    found: dict[RecordedCall, CallTime] = {}
     end, memory = time.perf_counter() + within, Arena()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         overhead = call_overhead()
         for call in calls:
             if call.name in FREE:
-                found[call] = overhead
+                found[call] = CallTime(overhead, overhead)
             elif time.perf_counter() < end and _is_safe(call):
                 try:
                     found[call] = _timed(call, kernels, memory)
@@ -150,16 +158,17 @@ def clock_of_steps() -> Callable[[], float]:
     return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def _timed(call: RecordedCall, kernels: Any, memory: "Arena") -> float:
-    clock, times = clock_of_steps(), []
-    memory.hold(_runner(call, kernels, memory)())  # the first call of a product compiles it
-    while len(times) < REPEATS and sum(times) < LONGEST:
+def _timed(call: RecordedCall, kernels: Any, memory: "Arena") -> CallTime:
+    clock, times = clock_of_steps(), list[float]()
+    while len(times) <= REPEATS and sum(times) < LONGEST:
         run = _runner(call, kernels, memory)
         start = clock()
         found = run()
         times.append(clock() - start)
         memory.hold(found)
-    return sorted(times)[len(times) // 3]  # not the least, which a whole step never has
+    first, later = times[0], sorted(times[1:] or times)
+    usual = later[len(later) // 3]  # not the least, which a whole step never has
+    return CallTime(usual, max(first, usual))
 
 
 def _runner(call: RecordedCall, kernels: Any, memory: "Arena") -> Callable[[], object]:
@@ -184,12 +193,12 @@ def _rows(call: RecordedCall, tensors: list[TensorSpec]) -> int:
     return max(1, min(sizes, default=1))
 
 
-def estimated(call: RecordedCall, found: Mapping[RecordedCall, float], bandwidth: float) -> float:
+def estimated(call: RecordedCall, found: Mapping[RecordedCall, CallTime], bandwidth: float) -> float:
     """Return the seconds of a call that could not be run: twice its forward pass for a gradient, which is two products
     for each one, or its bytes at ``bandwidth``."""
     name = call.name
     if name.endswith("_backward"):
-        forward = [seconds for other, seconds in found.items() if other.name == name.removesuffix("_backward")]
+        forward = [time.usual for other, time in found.items() if other.name == name.removesuffix("_backward")]
         if forward:
             return 2 * sum(forward) / len(forward)
     return sum(spec.nbytes for spec in _specs((call.arguments, call.options))) / bandwidth
