@@ -56,6 +56,9 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Report where the time of a few steps goes, and store a trace of them.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start although memory is predicted not to suffice.")
+    ] = False,
     processes: Annotated[
         int, typer.Option(min=1, help="Number of training processes, each on a GPU or a part of the cores.")
     ] = 1,
@@ -92,7 +95,7 @@ def train(
 
     join = processes == 1 or in_a_group()
     raise typer.Exit(
-        _watched(open_trainer, tensorboard=tensorboard, profile=profile)
+        _watched(open_trainer, tensorboard=tensorboard, profile=profile, force=force)
         if join
         else _launched(processes, name or "", directory)
     )
@@ -111,17 +114,19 @@ def _launched(count: int, name: str, directory: Path) -> int:
     return max(codes)
 
 
-def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
+def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool, force: bool) -> int:
     from dragoman.cli.watch import run_silently, watch
     from dragoman.train.distributed.processes import join_group
+    from dragoman.train.planner import Planner
     from dragoman.train.run import follow
 
     with join_group() as group:
-        finished = (
-            watch(open_trainer(group), tensorboard=tensorboard, profile=profile)
-            if group.first
-            else run_silently(follow(group))
-        )
+        if group.first:
+            run = open_trainer(group)
+            run.planner = Planner(force=force)
+            finished = watch(run, tensorboard=tensorboard, profile=profile)
+        else:
+            finished = run_silently(follow(group))
     return 0 if finished.complete else STOPPED
 
 

@@ -9,6 +9,7 @@ from dragoman.train.events import (
     Event,
     Finished,
     Notice,
+    Predicted,
     Preparing,
     Saved,
     Started,
@@ -88,6 +89,8 @@ class TrainScreen:
                     self.say(f"{stage} ...")
             case Notice(text):
                 self.say(text)
+            case Predicted():
+                self.predicted(event)
             case Started():
                 self.started(event)
             case StepsReported():
@@ -104,6 +107,12 @@ class TrainScreen:
 
     def say(self, text: str) -> None:
         self.live.console.print(text, soft_wrap=True)
+
+    def predicted(self, e: Predicted) -> None:
+        from dragoman.cli.prediction import three_lines
+
+        for line in three_lines(e.prediction, self.run.cfg.train.budget, e.advice):
+            self.say(line)
 
     def started(self, e: Started) -> None:
         trained = f", of which {e.learning / 1e6:.2f}M are trained" if e.learning < e.parameters else ""

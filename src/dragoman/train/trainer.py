@@ -20,6 +20,7 @@ from dragoman.train.events import Event, Finished, Notice, Saved, Started, Steps
 from dragoman.train.failure import TrainingFailure, failure, resume_command, smaller_batches
 from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c
+from dragoman.train.planner import NoPlanner
 from dragoman.train.preparation import complete_config, prepare_data
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import MetricsWindow, RunProgress
@@ -55,7 +56,7 @@ class Trainer:
         self.progress = RunProgress.from_dict(content.progress) if content else RunProgress()
         self.saved = (self.progress.step, self.progress.validated)
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
-        self.profile, self.stopwatch = NoProfile(), Stopwatch()
+        self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
 
     def events(self) -> Iterator[Event]:
         """Yield everything that happens from here to the end of the run.
@@ -104,7 +105,10 @@ class Trainer:
         try:
             with as_ctrl_c():
                 yield from self.prepare()
-                started = self._set_up(task_data_for(self.cfg).open(self.cfg, self.directory))
+                task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
+                self.cfg = complete_config(self.cfg, task_data, self.group)
+                yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
+                started = self._set_up(task_data)
                 yield from self._compile()
                 yield started
             return True
@@ -119,7 +123,6 @@ class Trainer:
         return prepare_data(self.cfg, self.directory, self.group)
 
     def _set_up(self, task_data: TaskData) -> Started:
-        self.cfg = complete_config(self.cfg, task_data, self.group)
         self.logger.config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
         self.state = TrainState(self.cfg, self.directory, self.content, self.group)
