@@ -151,6 +151,7 @@ def _started(
     group: "SingleProcess",
 ) -> "Trainer":
     from dragoman.config import load_yaml, merge, to_dict
+    from dragoman.train.automatic import is_automatic
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 
@@ -161,7 +162,21 @@ def _started(
         given = {**given, "preset": preset}
     if pairs:
         given = merge(given, {"data": {"train": [to_dict(source) for source in pairs]}})
+    if is_automatic(given, settings):
+        given, settings = _chosen(given, settings)
     return start(load(given, settings), run, group=group)
+
+
+def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the run file and the settings with a model and a recipe in the place of ``preset: auto``."""
+    from dragoman.cli.terminal import progress_console
+    from dragoman.train.automatic import choose
+
+    chosen = choose(given, settings)
+    with progress_console() as screen:
+        for reason in chosen.reasons:
+            screen.print(reason, soft_wrap=True)
+    return chosen.given, [text for text in settings if not text.startswith("preset=")]
 
 
 def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "list[PairSource]":
