@@ -15,13 +15,12 @@ from dragoman.train.events import Event, Predicted
 from dragoman.train.failure import resume_command
 from dragoman.train.memory import OutOfMemory
 from dragoman.plan.prediction import RunPrediction
+from dragoman.plan.reconcile import PREDICTION
 from dragoman.train.prediction import RunCounter, predict_run
 from dragoman.train.recipe import RunConfig
 from dragoman.train.sizing import advice
 from dragoman.train.tasks.task_data import TaskData
 
-PREDICTION = "prediction.json"
-"""File in the run directory with the prediction, which ``dragoman plan RUN --reconcile`` compares with the run."""
 GB = 10**9
 
 

@@ -13,6 +13,7 @@ from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.config import to_dict
 from dragoman.errors import UserError
 from dragoman.migrations import Content
+from dragoman.plan.measured import MemoryMeter
 from dragoman.train import due, loop, utilisation
 from dragoman.train.changes import Change
 from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
@@ -54,7 +55,7 @@ class Trainer:
     ):
         self.cfg, self.directory, self.content, self.changes, self.group = cfg, directory, content, changes, group
         self.progress = RunProgress.from_dict(content.progress) if content else RunProgress()
-        self.saved = (self.progress.step, self.progress.validated)
+        self.saved, self.validated = (self.progress.step, self.progress.validated), False
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
         self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
 
@@ -125,6 +126,7 @@ class Trainer:
     def _set_up(self, task_data: TaskData) -> Started:
         self.logger.config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
+        self.meter = MemoryMeter(self.group.device(train.device))
         self.state = TrainState(self.cfg, self.directory, self.content, self.group)
         self.content = None  # as large as model and optimizer together
         self.plan = task_data.plan(self.cfg)
@@ -221,6 +223,8 @@ class Trainer:
         report = StepsReported.of(self.progress, lr, used)
         self.progress.window = MetricsWindow()
         self.logger.learned(report)
+        if not self.validated:  # a validation needs memory of its own
+            self.logger.measured({"memory": self.meter.peak(), "device": str(self.state.device)})
         return report
 
     # ---- validating, saving, stopping --------------------------------------------------------------
@@ -230,6 +234,7 @@ class Trainer:
         state = self.state
         with state.evaluation_weights():
             result = validate(state.model, self.validator, state.rules.precision, lambda: interrupts.asked is not None)
+        self.validated = True
         if self.group.all_reduce_max(int(result is None)) or result is None:
             return None
         validated = record(result, self.progress, cost=self.group.broadcast(result.by(self.cfg.train.best_by)))
