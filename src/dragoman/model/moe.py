@@ -63,6 +63,12 @@ class MixtureLayer(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"auxiliary": None}  # a loss is no part of a copy, and its graph cannot be copied
 
+    @property
+    def idle_parameters(self) -> int:
+        """Number of parameters that a token does not pass: those of the experts that it is not sent to."""
+        each = sum(p.numel() for p in self.experts[0].parameters())
+        return (self.cfg.experts - self.cfg.active) * each
+
     def forward(self, x: Float[Tensor, "*B D"], real: Bool[Tensor, "*B"] | None = None) -> Float[Tensor, "*B D"]:
         """Send each token to its experts; ``real`` is False on padding, which is skipped and counts in no loss."""
         if real is None or x.is_meta:
