@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
     from dragoman.evaluate.metrics import Comparison
+    from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def evaluate(
@@ -203,7 +204,7 @@ def run_evaluation(
 
 def decoding_speed(evaluation: "Evaluation", tokenizer: "Tokenizer") -> dict[str, float]:
     """Return the figures of the decoding that ``dragoman plan RUN --reconcile`` shows."""
-    tokens = sum(len(ids) for ids in tokenizer.encode([output.output for output in evaluation.outputs]))
+    tokens = sum(map(len, tokenizer.encode_batch([output.output for output in evaluation.outputs])))
     return {
         "sentences": len(evaluation.outputs),
         "seconds": evaluation.seconds,

@@ -55,9 +55,10 @@ class Trainer:
     ):
         self.cfg, self.directory, self.content, self.changes, self.group = cfg, directory, content, changes, group
         self.progress = RunProgress.from_dict(content.progress) if content else RunProgress()
-        self.saved, self.validated = (self.progress.step, self.progress.validated), False
+        self.saved = (self.progress.step, self.progress.validated)
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
         self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
+        self.has_validated = False
 
     def events(self) -> Iterator[Event]:
         """Yield everything that happens from here to the end of the run.
@@ -223,7 +224,7 @@ class Trainer:
         report = StepsReported.of(self.progress, lr, used)
         self.progress.window = MetricsWindow()
         self.logger.learned(report)
-        if not self.validated:  # a validation needs memory of its own
+        if not self.has_validated:  # a validation needs memory of its own
             self.logger.measured({"memory": self.meter.peak(), "device": str(self.state.device)})
         return report
 
@@ -234,7 +235,7 @@ class Trainer:
         state = self.state
         with state.evaluation_weights():
             result = validate(state.model, self.validator, state.rules.precision, lambda: interrupts.asked is not None)
-        self.validated = True
+        self.has_validated = True
         if self.group.all_reduce_max(int(result is None)) or result is None:
             return None
         validated = record(result, self.progress, cost=self.group.broadcast(result.by(self.cfg.train.best_by)))
