@@ -10,13 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
-from dragoman.machine import Precision, autocast, keep_memory, peak
+from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, peak, return_memory
 from dragoman.native.library import available, library
 from dragoman.plan.hardware import HERE, Hardware
-from dragoman.plan.memory_here import available_memory
+from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.replay import RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
 from dragoman.presets import rewritten2026
 
+CODES = 48
+"""Sizes of products that are tried to see how much memory their code takes."""
 STEPS = 12
 """Steps of a tiny model that are timed."""
 
@@ -206,6 +208,20 @@ def step_here(recording: Recording, precision: Precision, *, within: float = 5.0
     made = [time.first - time.usual for call, time in found.items() if call.name in COMPILED]
     between = cost.forward * forward + cost.backward * backward
     return StepHere(products, others, between, sum(made), len(made), max(1.0, busy))
+
+
+@functools.cache
+def code_bytes(precision: Precision) -> int:
+    """Return the bytes that oneDNN keeps for each size of product, measured on some sizes that no model has."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    x, weight = torch.ones(CODES + 1100, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
+    return_memory()  # what is free would hide what is kept
+    before = resident_memory()
+    for rows in range(1001, 1001 + CODES):
+        onednn_linear(x[:rows], weight)
+    return_memory()
+    after = resident_memory()
+    return 0 if before is None or after is None else max(0, after - before) // CODES
 
 
 def _dispatched(calls: Mapping[RecordedCall, int]) -> int:

@@ -5,6 +5,7 @@ operations on this machine (``plan/replay.py``). Nothing is random, and no weigh
 """
 
 import dataclasses
+import functools
 import os
 import statistics
 from collections.abc import Sequence
@@ -33,8 +34,6 @@ SAMPLE = 64
 """Steps whose batches are looked at."""
 MEASURE = 4.0
 """Seconds that the operations of a step are timed for, about."""
-CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-"""Environment variable with the number of products whose code oneDNN keeps."""
 SIMILAR = 1.2
 """A batch stands for another with so much less work."""
 
@@ -109,11 +108,12 @@ class RunCounter:
         found = self.count(sample.typical, recording=recording)
         memory = self.memory(found if sample.typical == sample.largest else self.count(sample.largest))
         parts, busy = self._times(found, recording)
+        kept = self._kept_code(recording)
         cpu_seconds = sum(parts.values())
         steps = self._steps(cpu_seconds * busy)
         return RunPrediction(
-            memory=memory.total,
-            parts=dataclasses.asdict(memory),
+            memory=memory.total + kept,
+            parts=dataclasses.asdict(memory) | {"kept code": kept},
             available=available_on(self.device),
             step_seconds=cpu_seconds * busy,
             cpu_seconds=cpu_seconds,
@@ -151,11 +151,23 @@ class RunCounter:
         }
         return parts, step.busy
 
+    @functools.cached_property
+    def _shapes(self) -> list[tuple[tuple[int, ...], ...]]:
+        """Return the shapes of the batches of the sample."""
+        batches = (self.task_data.batch(rows) for rows in self.sample.batches)
+        return [tuple(tuple(tensor.shape) for tensor in tensors(batch)) for batch in batches]
+
+    def _kept_code(self, recording: Recording) -> int:
+        """Return the bytes of the code that oneDNN keeps for products of other batches than the one that is counted."""
+        others = len(set(self._shapes)) - 1
+        if self.device.type != "cpu" or not others or not torch.backends.mkldnn.is_available():
+            return 0
+        products = sum(call.name in here.COMPILED for call in recording.distinct())
+        return min(_capacity(), others * products) * here.code_bytes(self.cfg.train.precision)
+
     def _share_of_new_shapes(self, products: int) -> float:
         """Return the share of batches whose shapes none of the recent batches had, as far back as oneDNN remembers."""
-        remembered = int(os.environ.get(CAPACITY, 1024)) // max(1, products)
-        batches = (self.task_data.batch(rows) for rows in self.sample.batches)
-        seen = [tuple(tuple(tensor.shape) for tensor in tensors(batch)) for batch in batches]
+        remembered, seen = _capacity() // max(1, products), self._shapes
         new = sum(shape not in seen[max(0, i - remembered) : i] for i, shape in enumerate(seen))
         return new / len(seen) if len(set(seen)) > 1 else 0.0
 
@@ -181,6 +193,12 @@ class RunCounter:
             prediction.memory, prediction.parts["activations"] + prediction.parts["logits"]
         )  # fmt: skip
         return fit(memory, wanted, prediction.available)
+
+
+def _capacity() -> int:
+    """Return the number of products whose code oneDNN keeps."""
+    given = os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    return int(given) if given.isdigit() else 1024
 
 
 def outline_for_step(task_data: TaskData, cfg: RunConfig) -> nn.Module:
