@@ -136,7 +136,7 @@ class RunCounter:
 
     def _times(self, found: TrainingCount, recording: Recording) -> tuple[dict[str, float], float]:
         """Return the processor seconds of an average step by what they go into, and how busy the machine is."""
-        update, sample = _update_seconds(found, averaged=self.cfg.train.average is not None), self.sample
+        update, sample = update_seconds(found, averaged=self.cfg.train.average is not None), self.sample
         if self.device.type != "cpu":
             passes = duration.predict(found.counted.operations, here.this_machine())
             return {"products": passes.seconds * self._work, "update": update}, 1.0
@@ -211,7 +211,7 @@ def outline_for_step(task_data: TaskData, cfg: RunConfig) -> nn.Module:
     return model
 
 
-def _update_seconds(found: TrainingCount, *, averaged: bool) -> float:
+def update_seconds(found: TrainingCount, *, averaged: bool) -> float:
     """Return the seconds of clipping, of the optimizer's step, and of the moving average."""
     operations = found.update.operations if found.update else []
     moved = sum(operation.calls * operation.bytes_moved for operation in operations)
