@@ -32,6 +32,7 @@ from smoke import add_smoke, write_results
 from dragoman.config import from_dict
 from dragoman.machine import autocast, keep_memory, return_memory
 from dragoman.model.families import ModelConfig
+from dragoman.model.interface import SequenceConfig
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.model.moe import Mixture
@@ -107,7 +108,7 @@ def _encoder(dim: int, depth: int) -> Any:
 
 
 def _sized(model: Any, vocab: int) -> Any:
-    if hasattr(model, "sized"):
+    if isinstance(model, SequenceConfig):
         return model.sized(vocab=vocab, source_vocab=None)
     return dataclasses.replace(model, inputs=dataclasses.replace(model.inputs, vocab=vocab))
 
@@ -222,8 +223,9 @@ def line(row: Row, found: dict[str, float]) -> str:
     )
 
 
-HEAD = """| family | model | M parameters | setting | rows x tokens | MB predicted | measured | ratio | ms predicted | measured | ratio |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = ("family", "model", "M parameters", "setting", "rows x tokens", *("MB predicted", "measured", "ratio"))
+COLUMNS += ("ms predicted", "measured", "ratio")
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def report(rows: list[Row], found: list[dict[str, float]]) -> str:

@@ -23,7 +23,9 @@ def show_reconciliation(run: Path, *, as_json: bool = False) -> None:
     directory = RunDirectory.open(run)
     rows = reconcile(directory.path)
     if as_json:
-        plain = [{name: getattr(row, name) for name in ("name", "unit", "predicted", "measured", "ratio")} for row in rows]
+        plain = [
+            {name: getattr(row, name) for name in ("name", "unit", "predicted", "measured", "ratio")} for row in rows
+        ]
         print(json.dumps(plain, indent=1))
         return
     _table(rows)
@@ -40,7 +42,12 @@ def _table(rows: "list[Reconciled]") -> None:
     for row in rows:
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         far = row.ratio is not None and abs(row.ratio - 1) > NEAR[row.unit]
-        table.add_row(row.name, _figure(row.predicted, row.unit), _figure(row.measured, row.unit), f"[yellow]{ratio}[/yellow]" if far else ratio)
+        table.add_row(
+            row.name,
+            _figure(row.predicted, row.unit),
+            _figure(row.measured, row.unit),
+            f"[yellow]{ratio}[/yellow]" if far else ratio,
+        )
     console().print(table)
 
 

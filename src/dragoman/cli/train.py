@@ -56,9 +56,7 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Report where the time of a few steps goes, and store a trace of them.")
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Start although memory is predicted not to suffice.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although memory is predicted not to suffice.")] = False,
     processes: Annotated[
         int, typer.Option(min=1, help="Number of training processes, each on a GPU or a part of the cores.")
     ] = 1,
@@ -114,7 +112,9 @@ def _launched(count: int, name: str, directory: Path) -> int:
     return max(codes)
 
 
-def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool, force: bool) -> int:
+def _watched(
+    open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool, force: bool
+) -> int:
     from dragoman.cli.watch import run_silently, watch
     from dragoman.train.distributed.processes import join_group
     from dragoman.train.planner import Planner

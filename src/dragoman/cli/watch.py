@@ -11,7 +11,6 @@ from dragoman.train.events import (
     Notice,
     Predicted,
     Preparing,
-    Saved,
     Started,
     StepsReported,
     Validated,
@@ -100,8 +99,6 @@ class TrainScreen:
             case Validated():
                 self.live.update(self.bar, description="training")
                 self.validated(event)
-            case Saved():
-                pass
             case Finished():
                 self.finished(event)
 

@@ -5,18 +5,20 @@ bytes at the memory's, whichever is longer, and never less than starting it. A s
 roofline's speed of products by a measured share of the peak.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
-from dragoman.plan.hardware import Cluster, Hardware
+from dragoman.plan.hardware import Cluster
 from dragoman.plan.operation import Operation
+from dragoman.plan.profile import Hardware
 
 PRODUCTS, STREAMS = 0.75, 0.85
-"""Shares of the peak and of the bandwidth that well-made kernels reach on large shapes. Libraries for products report 70
-to 80% of the dense peak, and copies some 85% of the memory's bandwidth; neither tells how well a step fills the device."""
+"""Shares of the peak and of the bandwidth that well-made kernels reach on large shapes. Libraries for products report
+70 to 80% of the dense peak, and copies some 85% of the memory's bandwidth; neither tells how well a step fills the
+device."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def predict(
         precision: of the products; None for the data type of each operation.
         mfu: share of the peak that the whole step reaches; None for the roofline.
     """
-    by_part, by_limit = Counter[str](), Counter[str]()
+    by_part, by_limit = defaultdict[str, float](float), defaultdict[str, float](float)
     flops, precisions = 0, Counter[str]()
     for operation in operations:
         kind = precision or _name(operation.dtype)
@@ -85,7 +87,7 @@ def _name(dtype: torch.dtype) -> str:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a number of seconds on some devices costs."""
+    """Costs of a number of seconds on some devices."""
 
     seconds: float
     device_hours: float

@@ -12,8 +12,8 @@ from dragoman.data.batch import PairBatch
 from dragoman.data.tasks import TranslationTask
 from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, peak, return_memory
 from dragoman.native.library import available, library
-from dragoman.plan.hardware import HERE, Hardware
 from dragoman.plan.memory_here import available_memory, resident_memory
+from dragoman.plan.profile import HERE, Hardware
 from dragoman.plan.replay import RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
 from dragoman.presets import rewritten2026
 
@@ -107,7 +107,9 @@ def call_cost(precision: Precision) -> CallCost:
     steps take longer than its operations take alone; the difference, for each of them, is the same in larger models.
     """
     with torch.random.fork_rng(devices=[]):
-        model = rewritten2026(dim=32, heads=1, kv_heads=1, hidden=32, depth=2).sized(vocab=64, source_vocab=None).build()
+        model = (
+            rewritten2026(dim=32, heads=1, kv_heads=1, hidden=32, depth=2).sized(vocab=64, source_vocab=None).build()
+        )
         batch = PairBatch(*(torch.full((2, 4), 7) for _ in range(3)))
         recording = Recording.empty()
         forward, backward = _step(model, batch, recording, autocast(precision, torch.device("cpu")))
@@ -156,7 +158,18 @@ class _Recorder(TorchDispatchMode):
 # ---- a step -----------------------------------------------------------------------------------------
 
 PRODUCTS = {
-    *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "_linear_pointwise", "convolution", "convolution_backward"),
+    *(
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "mv",
+        "addmv",
+        "dot",
+        "_linear_pointwise",
+        "convolution",
+        "convolution_backward",
+    ),
     *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward"),
     *("native.add_gradient", "native.flash", "native.flash_gradient", "mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"),
 }

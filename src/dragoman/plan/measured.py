@@ -1,4 +1,4 @@
-"""What a run really needed, noted in its directory beside what was predicted."""
+"""Measurements of a run, noted in its directory beside what was predicted."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,10 @@ MEASURED = "measured.json"
 
 
 class MemoryMeter:
-    """Most memory that this process holds beyond what it held at the beginning; on a GPU, the allocator's peak."""
+    """Meter of the most memory that this process holds, beyond what it held at the beginning.
+
+    On a GPU it is that of PyTorch's allocator.
+    """
 
     def __init__(self, device: torch.device | None = None):
         self.device = device or torch.device("cpu")

@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 
 
-
 def available_memory() -> int:
     """Return the bytes that this process may still take: of the machine, or of the container that it runs in."""
     limits = [found for found in (_free_of_machine(), _free_of_container()) if found is not None]

@@ -1,11 +1,11 @@
-"""What a run is predicted to need: written into its directory before its first step, and reconciled with it later."""
+"""Prediction of what a run needs: written into its directory before its first step, and reconciled with it later."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class RunPrediction:
-    """What a run will need."""
+    """Memory and time that a run will need."""
 
     memory: int
     """Most bytes on a device."""

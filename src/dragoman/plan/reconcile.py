@@ -77,7 +77,7 @@ def _prediction(run: Path) -> dict[str, Any]:
 def _reports(run: Path) -> Iterator[dict[str, Any]]:
     """Yield the reports of steps in the run's metrics, up to a line that a crash has truncated."""
     path = run / "metrics.jsonl"
-    for line in path.open(encoding="utf-8") if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:

@@ -19,17 +19,31 @@ from torch import Tensor
 from dragoman.model.ops.native_scan import ScanGradientStruct, ScanStruct
 
 FREE = {
-    "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "detach", "alias",
+    "view", "_unsafe_view", "_reshape_alias", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "detach",
     "slice", "select", "split", "split_with_sizes", "as_strided", "unbind", "chunk", "diagonal", "unfold", "view_as",
     "is_same_size", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "sym_size", "lift_fresh",
-    "_local_scalar_dense", "narrow", "movedim", "result_type", "is_nonzero",
+    "alias", "_local_scalar_dense", "narrow", "movedim", "result_type", "is_nonzero",
 }  # fmt: skip
 """Operations that move no numbers: each costs the overhead of a call."""
 CHOOSES_ROWS = {"embedding", "index_select", "index", "index_add", "index_put", "_index_put_impl_"}
 """Operations whose whole numbers choose among the rows of their first tensor."""
 CHOOSES = CHOOSES_ROWS | {"embedding_dense_backward", "gather", "scatter", "scatter_add", "scatter_add_"}
 """Operations that are run although they read whole numbers as places: invented ones stay within the sizes."""
-ELEMENTWISE = {"_to_copy", "add", "sub", "mul", "ne", "eq", "where", "cumsum", "copy_", "clone", "cat", "masked_fill", "sum"}
+ELEMENTWISE = {
+    "_to_copy",
+    "add",
+    "sub",
+    "mul",
+    "ne",
+    "eq",
+    "where",
+    "cumsum",
+    "copy_",
+    "clone",
+    "cat",
+    "masked_fill",
+    "sum",
+}
 """Operations that only compute with whole numbers."""
 REPEATS, LONGEST = 5, 0.3
 """Times that an operation is run; and seconds after which it is not run again."""
@@ -111,7 +125,9 @@ class CallTime(NamedTuple):
     """The first call on these shapes: a library for products makes code for each."""
 
 
-def seconds_of(calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0) -> dict[RecordedCall, CallTime]:
+def seconds_of(
+    calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0
+) -> dict[RecordedCall, CallTime]:
     """Return the time of each call on the CPU, at most about ``within`` in all; those not measured are left out.
 
     The state of the random generator is as before.

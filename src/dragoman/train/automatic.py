@@ -23,7 +23,7 @@ from dragoman.presets.translation import recipe2026, rewritten2026
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.train.budget import Minutes
 from dragoman.train.prediction import available_on
-from dragoman.train.recipe import PairsConfig, RunConfig, load
+from dragoman.train.recipe import PairsConfig, RunConfig, load, writer
 from dragoman.train.sizing import ENOUGH, hidden_parameters, tokens_for_each_parameter
 
 AUTO = "auto"
@@ -104,8 +104,8 @@ class TextSize:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What a model of the ladder would do in the time."""
+class ModelCandidate:
+    """Training of a model of the ladder in the time that there is."""
 
     rung: Rung
     steps: int
@@ -168,9 +168,9 @@ def measure_text(data: PairsConfig) -> TextSize:
     return TextSize(pairs, max(words_of_sources, words_of_targets))
 
 
-def _candidates(cfg: RunConfig, text: TextSize) -> list[Candidate]:
+def _candidates(cfg: RunConfig, text: TextSize) -> list[ModelCandidate]:
     """Return what each model would do, up to the first that is too large for the time or the memory."""
-    found: list[Candidate] = []
+    found: list[ModelCandidate] = []
     keep_memory()
     try:
         for rung in LADDER:
@@ -182,15 +182,15 @@ def _candidates(cfg: RunConfig, text: TextSize) -> list[Candidate]:
     return found
 
 
-def _chosen(candidates: Sequence[Candidate]) -> Candidate:
+def _chosen(candidates: Sequence[ModelCandidate]) -> ModelCandidate:
     """Return the largest model that reads enough tokens and fits; the smallest where none does."""
     filled = [candidate for candidate in candidates if candidate.ratio >= ENOUGH and candidate.fits]
     return filled[-1] if filled else candidates[0]
 
 
-def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> Candidate:
+def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> ModelCandidate:
     made = load(merge(rung.recipe(text.vocab), {"data": {"train": []}}))
-    model_config = made.model.sized(vocab=text.vocab, source_vocab=None)  # pyright: ignore[reportAttributeAccessIssue]
+    model_config = writer(made).sized(vocab=text.vocab, source_vocab=None)
     tokens = text.tokens(text.vocab)
     length = max(2, round(tokens / max(1, text.pairs)))
     rows = max(1, made.train.batch_tokens // length)
@@ -200,7 +200,7 @@ def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> Candidate:
     steps = max(1, round((cfg.train.budget.seconds or 0.0) / seconds)) if total is None else total
     epochs = steps / steps_per_epoch
     ratio = tokens_for_each_parameter(2 * epochs * tokens, epochs, hidden_parameters(model_config), sides=2)
-    return Candidate(rung, steps, epochs, ratio, memory <= available)
+    return ModelCandidate(rung, steps, epochs, ratio, memory <= available)
 
 
 def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length: int) -> tuple[float, int, int]:
@@ -228,7 +228,7 @@ def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length:
 
 
 def _reasons(
-    cfg: RunConfig, text: TextSize, candidates: Sequence[Candidate], chosen: Candidate, dropout: float
+    cfg: RunConfig, text: TextSize, candidates: Sequence[ModelCandidate], chosen: ModelCandidate, dropout: float
 ) -> list[str]:
     budget = cfg.train.budget
     time = f"{budget.minutes:g} minutes" if isinstance(budget, Minutes) else f"{kind_of(type(budget))} as given"

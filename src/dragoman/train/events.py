@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragoman.plan.prediction import RunPrediction
 from dragoman.train.budget import Budget
 from dragoman.train.loop import StepReport
-from dragoman.plan.prediction import RunPrediction
 from dragoman.train.progress import RunProgress
 
 
@@ -22,7 +22,7 @@ class Predicted:
 
     prediction: RunPrediction
     advice: str
-    """What the budget means for this model; empty where there is nothing to say."""
+    """Advice on the budget and the size of the model; empty where there is none."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.plan.prediction import RunPrediction
+from dragoman.plan.reconcile import PREDICTION
 from dragoman.train.compiling import Off
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.events import Event, Predicted
 from dragoman.train.failure import resume_command
 from dragoman.train.memory import OutOfMemory
-from dragoman.plan.prediction import RunPrediction
-from dragoman.plan.reconcile import PREDICTION
 from dragoman.train.prediction import RunCounter, predict_run
 from dragoman.train.recipe import RunConfig
 from dragoman.train.sizing import advice

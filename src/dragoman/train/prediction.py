@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dragoman.machine import Precision, keep_memory, return_memory
+from dragoman.machine import keep_memory, return_memory
 from dragoman.model.layer_stack import LayerStack
 from dragoman.model.linear import multiply_by
 from dragoman.plan import duration, here
@@ -98,9 +98,7 @@ class RunCounter:
         """Return the memory of a device."""
         train = self.cfg.train
         sharded = self.processes > 1 and isinstance(train.parallel, Sharded)
-        return training_memory(
-            counted, averaged=train.average is not None, devices=self.processes, sharded=sharded
-        )
+        return training_memory(counted, averaged=train.average is not None, devices=self.processes, sharded=sharded)
 
     def predict(self) -> RunPrediction:
         """Return the prediction for the run as configured."""

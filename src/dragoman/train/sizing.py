@@ -1,9 +1,9 @@
-"""How large a model a training can fill: parameters for the tokens that it will read.
+"""Size of a model that a training can fill: parameters for the tokens that it will read.
 
-With compute for C operations, the loss is lowest where a model of N parameters reads some multiple of N tokens (Hoffmann
-et al., arXiv:2203.15556): a larger model makes too few steps, a smaller one cannot use them. The multiple here is that of
-small translators, measured in minutes (LOG.md), not that of large language models. Tokens that are read again count less
-(Muennighoff et al., arXiv:2305.16264, equation 5).
+With a fixed amount of compute, the loss is lowest where a model of N parameters reads some multiple of N tokens
+(Hoffmann et al., arXiv:2203.15556): a larger model makes too few steps, a smaller one cannot use them. The multiple
+here is that of small translators, measured in minutes (LOG.md), not that of large language models. Tokens that are read
+again count less (Muennighoff et al., arXiv:2305.16264, equation 5).
 """
 
 import math
