@@ -52,7 +52,7 @@ def _table(rows: "list[Reconciled]") -> None:
 
 
 def _figure(value: float | None, unit: str) -> str:
-    from dragoman.train.planner import size
+    from dragoman.plan.measured import size
 
     if value is None:
         return "-"

@@ -27,7 +27,7 @@ def three_lines(prediction: "RunPrediction", budget: "Budget", advice: str) -> l
 
 
 def _memory(p: "RunPrediction") -> str:
-    from dragoman.train.planner import size
+    from dragoman.plan.measured import size
 
     parts = ", ".join(f"{name} {size(p.parts[name])}" for name in OF_MEMORY if p.parts.get(name))
     return f"predicted memory: {size(p.memory)} ({parts}) of {size(p.available)} that are free"

@@ -51,3 +51,8 @@ def measured(run: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as ``1.23 GB`` or ``45 MB``."""
+    return f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -38,7 +38,7 @@ def reconcile(run: Path) -> list[Reconciled]:
     Raises:
         CheckpointError: the run has neither a prediction nor measurements.
     """
-    predicted, notes, rows = _prediction(run), measured(run), list(_reports(run))
+    predicted, notes, rows = prediction_of(run), measured(run), list(_reports(run))
     if not predicted and not notes and not rows:
         raise CheckpointError(f"{run}: nothing to reconcile: no step of this run has been reported yet")
     training, decoding = notes.get("training", {}), notes.get("decoding", {})
@@ -66,7 +66,8 @@ def _rate(predicted: dict[str, Any]) -> float | None:
     return predicted["tokens_per_step"] / seconds if seconds else None
 
 
-def _prediction(run: Path) -> dict[str, Any]:
+def prediction_of(run: Path) -> dict[str, Any]:
+    """Return the prediction in a run's directory; nothing where it is missing or damaged."""
     try:
         found = json.loads((run / PREDICTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):

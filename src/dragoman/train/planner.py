@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from dragoman import durable
 from dragoman.checkpoint import RunDirectory
+from dragoman.plan.measured import size
 from dragoman.plan.prediction import RunPrediction
 from dragoman.plan.reconcile import PREDICTION
 from dragoman.train.compiling import Off
@@ -21,7 +22,6 @@ from dragoman.train.recipe import RunConfig
 from dragoman.train.sizing import advice
 from dragoman.train.tasks.task_data import TaskData
 
-GB = 10**9
 
 
 class NoPlanner:
@@ -80,11 +80,6 @@ def refusal(prediction: RunPrediction, counter: RunCounter, directory: RunDirect
         f"{needs}; {size(found.memory)} suffice with {found.nearest.settings(found.wanted)}: "
         f"{command} --deliberate {found.nearest.settings(found.wanted)} (or --force)"
     )
-
-
-def size(number: float) -> str:
-    """Return a number of bytes as ``1.23 GB`` or ``45 MB``."""
-    return f"{number / GB:.3g} GB" if number >= GB else f"{number / 10**6:.0f} MB"
 
 
 def write(directory: RunDirectory, prediction: RunPrediction) -> None:

@@ -58,6 +58,7 @@ class Trainer:
         self.saved = (self.progress.step, self.progress.validated)
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
         self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
+        self.meter: MemoryMeter | None = None
         self.has_validated = False
 
     def events(self) -> Iterator[Event]:
@@ -89,7 +90,8 @@ class Trainer:
             with Interrupts() as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
-            found = failure(error, self.progress.step, self.cfg.train, self.directory, self.group)
+            held = self.meter.peak() if self.meter else None
+            found = failure(error, self.progress.step, self.cfg.train, self.directory, self.group, held)
             if found is None:
                 raise
             return found  # and leave the handler: the error references tensors, and saving needs memory
@@ -224,7 +226,7 @@ class Trainer:
         report = StepsReported.of(self.progress, lr, used)
         self.progress.window = MetricsWindow()
         self.logger.learned(report)
-        if not self.has_validated:  # a validation needs memory of its own
+        if self.meter and not self.has_validated:  # a validation needs memory of its own
             self.logger.measured({"memory": self.meter.peak(), "device": str(self.state.device)})
         return report
 
