@@ -1,5 +1,7 @@
 """Model FLOP utilisation: what is counted on shapes is what a real step multiplies, and a run reports its share."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_run
 import torch
@@ -7,12 +9,16 @@ from torch import nn
 
 from dragoman import machine
 from dragoman.checkpoint import RunDirectory
+from dragoman.config import from_dict, override, to_dict
 from dragoman.machine import peak
+from dragoman.model.families import ModelConfig
 from dragoman.train import utilisation
 from dragoman.train.events import StepsReported
 from dragoman.train.run import start
 from dragoman.train.tasks import task_data_for
 from dragoman.train.utilisation import Utilisation
+
+EXPERTS = "*.pattern.*.mlp={kind: mixture, experts: 4, active: 2, expert: {kind: feed_forward, hidden: 16}}"
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +64,13 @@ def test_a_share_is_what_was_multiplied_of_what_could_have_been():
     assert Utilisation(flops=100.0, peak=1000.0).share(positions=20, seconds=4.0) == 0.5
 
 
-def test_where_shapes_do_not_tell_nothing_is_said(run, monkeypatch):
+def test_work_that_depends_on_the_data_is_as_expected(run, monkeypatch):
+    """A loss that reads only targets that are not padding, and experts, whose shares nobody knows."""
     run, _ = run
+    cfg = replace(run.cfg, model=from_dict(ModelConfig, override(to_dict(run.cfg.model), EXPERTS)))
     task_data = task_data_for(run.cfg).open(run.cfg, RunDirectory.open(run.directory.path))
-    monkeypatch.setattr(type(run.cfg.task), "loss", lambda *given: (torch.ones(3, device="meta").nonzero(), None))
-    assert utilisation.measure(run.cfg, task_data, run.plan, torch.device("cpu")) is None
+    experts, one = (utilisation.per_position(each, task_data, run.plan) for each in (cfg, run.cfg))
+    assert experts > one
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

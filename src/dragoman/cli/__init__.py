@@ -24,6 +24,7 @@ from dragoman.cli import (
     import_,
     merge,
     messages,
+    plan,
     score,
     search_mixture,
     tag,
@@ -56,6 +57,7 @@ TRAIN, USE, EXAMINE, DATA, EXCHANGE = "Train", "Use", "Examine", "Data and confi
 app.command("train", rich_help_panel=TRAIN)(train.train)
 app.command("search-mixture", rich_help_panel=TRAIN)(search_mixture.search_mixture)
 app.command("weigh", hidden=True)(search_mixture.search_mixture)  # its earlier name
+app.command("plan", rich_help_panel=TRAIN)(plan.plan)
 app.command("average", rich_help_panel=TRAIN)(average.average)
 app.command("merge", rich_help_panel=TRAIN)(merge.merge)
 app.command("demo", rich_help_panel=TRAIN)(demo.demo)

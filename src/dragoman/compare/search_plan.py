@@ -92,8 +92,8 @@ class SearchPlan:
     tokens_per_step: float
     """Tokens D of one step."""
     counted_per_token: float | None
-    """Operations in all products per token, on either side, padding included in both; None where shapes alone do not
-    tell (``train/utilisation.py``)."""
+    """Operations in all products per token, on either side, padding included in both (``train/utilisation.py``). None
+    in searches of an earlier version, for models whose work depends on the data."""
     pace: Pace
 
     def flops(self, tokens: float) -> float:
@@ -197,7 +197,7 @@ def plan(
     if warmup >= steps:
         yield Notice(f"train.schedule.warmup: {warmup:,} steps, but trials make {steps:,}: all of them are warm-up")
     pace = yield from measure(cfg, path / PREPARED, path / ".pilot", steps)
-    made = SearchPlan(asked, cfg, weights, steps, parameters, tokens, counted and counted * cells / real, pace)
+    made = SearchPlan(asked, cfg, weights, steps, parameters, tokens, counted * cells / real, pace)
     durable.replace(path / PLAN, json.dumps(to_dict(made), indent=1).encode())
     return made
 

@@ -91,7 +91,7 @@ def _typed(function, *arguments: type):
 
 
 _stand_ins: list["Library | None"] = []
-"""What ``library`` returns instead while a step is counted; None for no kernels."""
+"""Libraries that take the place of the kernels while a step is counted; None for no kernels."""
 
 
 @contextmanager

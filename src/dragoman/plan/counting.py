@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dragoman.model import attention
 from dragoman.model.ops.observed import OBSERVERS
 from dragoman.native.library import Unavailable, library, standing_in
 from dragoman.plan import shapes
@@ -114,7 +115,7 @@ def count(
         except Unavailable:
             stack.enter_context(standing_in(None))
         else:
-            stack.enter_context(standing_in(recorded))  # pyright: ignore[reportArgumentType]
+            stack.enter_context(standing_in(recorded))
             stack.enter_context(_addresses(recorded))
         if fused_attention:
             stack.enter_context(_fused_attention())
@@ -136,15 +137,16 @@ class _Work(TorchDispatchMode):
         self.place, self.observe, self.live, self.early = place, observe, LiveBytes(), 0
         self.calls: dict[Operation, int] = {}
         self.recomputed = 0
-        self.went_back = False
+        self.going_back = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace == "prim":
             return func(*args, **kwargs)
-        if not self.went_back and not self.place.forward:
-            self.went_back = True
-            self.live.begin_backward()
+        if self.going_back == self.place.forward:
+            self.going_back = not self.going_back
+            if self.going_back:
+                self.live.begin_backward()
         given = list(shapes.tensors_in((args, kwargs)))
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
@@ -190,7 +192,7 @@ class _Work(TorchDispatchMode):
     def counted(self) -> Counted:
         live = self.live
         operations = [replace(operation, calls=calls) for operation, calls in self.calls.items()]
-        saved = live.saved if self.went_back else live.now
+        saved = live.saved or live.now
         return Counted(operations, live.peak, live.at_peak(), saved, self.recomputed, live)
 
 
@@ -253,8 +255,12 @@ def _addresses(recorded: RecordedLibrary) -> Iterator[None]:
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Run PyTorch's attention as one operation that stores no weights, whatever its mask and dropout."""
-    with patch.object(F, "scaled_dot_product_attention", _fused):
+    """Run attention as one operation of PyTorch's that stores no weights, whatever its mask and dropout, and
+    for texts of any length: what is faster for short ones is so on CPUs alone."""
+    with (
+        patch.object(F, "scaled_dot_product_attention", _fused),
+        patch.object(attention, "explicit_is_faster", lambda *given: False),
+    ):
         yield
 
 

@@ -1,6 +1,7 @@
 """Costs on the back of an envelope: the formulas of published write-ups, beside which the exact count is shown.
 
-N parameters, D tokens; L layers, H heads, C channels of a head, T tokens of a text; s tokens, b texts, h width, a heads.
+N parameters, D tokens; L layers, H heads, C channels of a head, T tokens of a text.
+As Korthikanti et al. name them: s tokens, b texts, h width, a heads.
 """
 
 from dataclasses import dataclass

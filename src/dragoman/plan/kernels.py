@@ -58,8 +58,8 @@ class KernelCall(NamedTuple):
     flops: int
 
 
-class RecordedLibrary:
-    """Stands in for the library of kernels: its functions report the call and compute nothing."""
+class RecordedLibrary(Library):
+    """Library whose functions report the call and compute nothing; what else it has is the real one's."""
 
     def __init__(self, real: Library, report: Callable[[KernelCall], None]):
         self._real, self._report = real, report

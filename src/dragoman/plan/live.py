@@ -47,7 +47,7 @@ class LiveBytes:
     """Most bytes held at once."""
     peak_moment: int = 0
     saved: int = 0
-    """Bytes held when the backward pass began."""
+    """Most bytes held when a backward pass began."""
     moment: int = 0
     allocations: list[Allocation] = field(default_factory=list)
     _known: dict[int, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class LiveBytes:
 
     def begin_backward(self) -> None:
         """Mark what is held now as kept for the backward pass."""
-        self.saved = self.now
+        self.saved = max(self.saved, self.now)
         for made, _ in self._known.values():
             made.kept = True
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-PARTS = ("embedding", "attention", "feed_forward", "output", "other")
+PARTS: tuple[str, ...] = ("embedding", "attention", "feed_forward", "output", "other")
 
 _BY_NAME = {
     "embed": "embedding",
@@ -97,5 +97,5 @@ class Whereabouts:
             self._note()
 
     def _note(self) -> None:
-        self.numbers.append(torch.autograd._get_sequence_nr())
+        self.numbers.append(torch.autograd._get_sequence_nr())  # pyright: ignore[reportPrivateImportUsage]
         self.places.append(self.stack[-1] if self.stack else "")

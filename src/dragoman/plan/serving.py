@@ -76,7 +76,7 @@ def count_serving(
         shapes.without_values(model, CPU)
         found: list[Any] = []
         read = _source(model, users, source or context)
-        options = {"fused_attention": device.type != "cpu"}
+        fused = device.type != "cpu"
 
         def prompt() -> None:
             state = model.start(read, policy)
@@ -86,10 +86,10 @@ def count_serving(
                 state.expand(beams)
             found.append(state)
 
-        prompts = count(prompt, model, **options)
+        prompts = count(prompt, model, fused_attention=fused)
         state = found[0]
         before = state.nbytes
-        step = count(lambda: model.decode(torch.full((users * beams, 1), ID), state), model, **options)
+        step = count(lambda: model.decode(torch.full((users * beams, 1), ID), state), model, fused_attention=fused)
         cache = state.nbytes
     rows = users * beams
     return ServingCount(weights, cache, (cache - before) / rows, step.peak_bytes, prompts, step, rows)

@@ -7,14 +7,14 @@ equal shares of the tokens, and masks that nobody knows are True everywhere.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 
-LARGEST_KNOWN = 1 << 24
+LARGEST_KNOWN = 1 << 20
 """Most elements of a tensor of whole numbers or truth values that keeps its values."""
 
 aten = torch.ops.aten
@@ -38,7 +38,7 @@ def without_values(model: nn.Module, device: torch.device) -> None:
         return made[id(tensor)]
 
     for module in model.modules():
-        for held in (module._parameters, module._buffers, module.__dict__):
+        for held in cast(list[dict[str, Any]], [module._parameters, module._buffers, module.__dict__]):
             held.update({name: instead(value) for name, value in held.items() if isinstance(value, Tensor)})
 
 

@@ -46,11 +46,11 @@ class OutputTask:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SyntheticBatch:
     """Batch of a task."""
 
     content: Any
-    """What the task's loss function takes."""
+    """Tensors, as the task's loss function takes them."""
     rows: int
     tokens: int
     """Tokens of the larger side, or patches, that the batch holds."""
@@ -71,7 +71,7 @@ def usual_task(model: Any) -> Any:
     return heads.get(type(model.head), OutputTask)()
 
 
-def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: int | None = None) -> Batch:
+def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: int | None = None) -> SyntheticBatch:
     """Return a batch of full rows, without padding.
 
     Args:
@@ -88,20 +88,24 @@ def batch_for(model: Any, task: Any, *, rows: int, length: int, source_length: i
     ids = torch.full((rows, length), ID)
     if isinstance(model, SequenceConfig):
         if not model.translates:
-            return Batch(TextBatch(ids, ids, None), rows, rows * length)
+            return SyntheticBatch(TextBatch(ids, ids, None), rows, rows * length)
         source = _inputs(getattr(model, "source", None), rows, source_length or length)
         larger = max(length, source.shape[1]) if isinstance(source, Tensor) and source.dim() == 2 else length
-        return Batch(PairBatch(source, ids, ids), rows, rows * larger)
+        return SyntheticBatch(PairBatch(source, ids, ids), rows, rows * larger)
     if isinstance(model, TwoTowersConfig):
         first, second = (_inputs(tower.inputs, rows, length) for tower in (model.first, model.second or model.first))
-        return Batch(MatchedBatch(first, second), rows, rows * length)
+        return SyntheticBatch(MatchedBatch(first, second), rows, rows * length)
     content = _encoded(task, _inputs(model.inputs, rows, length), ids)
-    return Batch(content, rows, rows * _positions(model, length))
+    return SyntheticBatch(content, rows, rows * _positions(model, length))
 
 
 def _positions(model: EncoderConfig, length: int) -> int:
     inputs = model.inputs
-    return (inputs.size[0] // inputs.patch) * (inputs.size[1] // inputs.patch) if isinstance(inputs, PatchInput) else length
+    return (
+        (inputs.size[0] // inputs.patch) * (inputs.size[1] // inputs.patch)
+        if isinstance(inputs, PatchInput)
+        else length
+    )
 
 
 def _encoded(task: Any, inputs: Any, ids: Tensor) -> Any:

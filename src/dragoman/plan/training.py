@@ -86,9 +86,7 @@ def autocast(precision: torch.dtype) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", precision, enabled=precision != torch.float32)
 
 
-def _count_update(
-    model: nn.Module, optimizer: Callable[[nn.Module], Optimizer]
-) -> tuple[Counted, tuple[int, ...]]:
+def _count_update(model: nn.Module, optimizer: Callable[[nn.Module], Optimizer]) -> tuple[Counted, tuple[int, ...]]:
     """Count the optimizer's step; return it and the bytes of each tensor of its state."""
     for p in model.parameters():
         p.grad = torch.empty_like(p) if p.requires_grad else None
@@ -102,4 +100,6 @@ def _count_update(
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:
-    return [layer for module in model.modules() for layer in getattr(module, "blocks", ()) if isinstance(layer, nn.Module)]
+    return [
+        layer for module in model.modules() for layer in getattr(module, "blocks", ()) if isinstance(layer, nn.Module)
+    ]

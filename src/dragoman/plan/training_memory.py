@@ -19,20 +19,22 @@ class TrainingMemory:
     averages: int
     """Moving average of the weights."""
     activations: int
-    """What the backward pass needs from the forward pass."""
+    """Results of the forward pass that the backward pass needs."""
     logits: int
     """Logits and the loss, in chunks, and their gradients."""
     workspace: int
-    """What operations need while they run, and weights that sharded training gathers."""
+    """Memory of operations while they run, and of weights that sharded training gathers."""
     allowance: int
-    """What the allocator occupies besides: gaps that it cannot use."""
+    """Gaps that the allocator occupies and cannot use."""
 
     @property
     def total(self) -> int:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-def training_memory(found: TrainingCount, *, averaged: bool = False, devices: int = 1, sharded: bool = False) -> TrainingMemory:
+def training_memory(
+    found: TrainingCount, *, averaged: bool = False, devices: int = 1, sharded: bool = False
+) -> TrainingMemory:
     """Return the memory of a run on each device.
 
     Args:

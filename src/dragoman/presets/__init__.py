@@ -8,6 +8,7 @@ from dragoman.presets import (
     language,
     linear,
     pretraining,
+    published,
     readers,
     recurrent,
     small,
@@ -97,6 +98,14 @@ PRESETS: dict[str, Callable[[], Plain]] = {
     "mamba2-130m": state_space.mamba2_130m,
     "lfm2-350m": linear.lfm2_350m,
     "lfm2-1.2b": linear.lfm2_1_2b,
+    # large language models, to be planned
+    "gpt3-175b": published.gpt3_175b,
+    "chinchilla": published.chinchilla,
+    "palm": published.palm,
+    "llama-2-13b": published.llama_2_13b,
+    "llama-2-70b": published.llama_2_70b,
+    "llama-3-70b": published.llama_3_70b,
+    "llama-3-405b": published.llama_3_405b,
     # text to text
     "t5-small": text_to_text.t5_small,
     "t5-1.1-small": text_to_text.t5_1_1_small,

@@ -1,0 +1,144 @@
+"""dragoman plan: what a run or a server will cost, before it runs."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dragoman.cli import plan_numbers
+from dragoman.cli.options import writable_file
+from dragoman.errors import ConfigError
+
+
+def plan(
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PRESET | RUN_FILE | RUN [PATH=VALUE]...",
+            help="A preset, a run file (YAML), a run or an imported folder; then settings to change, such as "
+            "train.batch_tokens=8192. With --laws, runs.",
+        ),
+    ],
+    data: Annotated[str | None, typer.Option(help="Training text, for its size.")] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Devices, such as h100x8 or a100-40gx1024; here: this machine, measured.")
+    ] = None,
+    tokens: Annotated[str | None, typer.Option(help="Tokens to train on, such as 300e9 or 300B.")] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="Share of the devices' peak that training reaches, from 0 to 1.")
+    ] = None,
+    batch_tokens: Annotated[str | None, typer.Option(help="Tokens of a batch on each device.")] = None,
+    length: Annotated[str | None, typer.Option(help="Tokens of a text in training.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Plan a server instead of training.")] = False,
+    users: Annotated[str, typer.Option(help="With --serve: texts at once.")] = "1",
+    context: Annotated[str | None, typer.Option(help="With --serve: tokens of each text.")] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="With --serve: cache of keys and values, such as int8 or paged:16+int8.")
+    ] = None,
+    beams: Annotated[str, typer.Option(help="With --serve: hypotheses of each text.")] = "1",
+    weights: Annotated[
+        str, typer.Option(help="With --serve: number format of the weights, such as bfloat16 or int8.")
+    ] = "bfloat16",
+    fit: Annotated[bool, typer.Option("--fit", help="Find the settings that fit into memory.")] = False,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="Compare what was predicted for a run with what it measured.")
+    ] = False,
+    laws: Annotated[bool, typer.Option("--laws", help="Fit scaling laws to runs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object instead of a table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw memory by batch size, or with --serve by context, into this SVG file.")
+    ] = None,
+) -> None:
+    """Predict the memory, time and cost of a training or a server, from the model itself.
+
+    dragoman plan transformer-big --hardware h100x8
+
+    dragoman plan gpt3-175b --tokens 300e9 --hardware a100-40gx1024 --mfu 0.45
+
+    dragoman plan llama-2-7b --serve --users 64 --context 4096 --cache int8
+    """
+    given: dict[str, Any] = {
+        "data": data,
+        "hardware": hardware,
+        "tokens": plan_numbers.count_of(tokens, "--tokens"),
+        "mfu": plan_numbers.share_of(mfu, "--mfu"),
+        "batch_tokens": plan_numbers.whole(batch_tokens, "--batch-tokens"),
+        "length": plan_numbers.whole(length, "--length"),
+        "json": as_json,
+        "plot": writable_file(plot),
+    }
+    chosen = [
+        name for name, on in (("--serve", serve), ("--fit", fit), ("--reconcile", reconcile), ("--laws", laws)) if on
+    ]
+    if len(chosen) > 1:
+        raise ConfigError(f"{chosen[1]}: one question at a time: leave out {chosen[0]}, or this")
+    settings = [word for word in what if "=" in word and not os.path.exists(word)]
+    names = [word for word in what if word not in settings]
+    if laws:
+        from dragoman.cli import plan_laws  # pyright: ignore[reportAttributeAccessIssue]
+
+        raise typer.Exit(plan_laws.run(names, given))
+    if len(names) != 1:
+        raise ConfigError(
+            f"{names[1]}: one preset, run file or run at a time; settings are written PATH=VALUE"
+            if names
+            else "plan: name a preset, a run file or a run; dragoman config presets lists them"
+        )
+    if reconcile:
+        from dragoman.cli import plan_reconcile  # pyright: ignore[reportAttributeAccessIssue]
+
+        raise typer.Exit(plan_reconcile.run(names[0], given))
+    from dragoman.cli.plan_subject import find_subject
+
+    subject = find_subject(names[0], settings)
+    if fit:
+        from dragoman.cli import plan_fit  # pyright: ignore[reportAttributeAccessIssue]
+
+        raise typer.Exit(plan_fit.run(subject, given))
+    if serve:
+        serving = {
+            "users": plan_numbers.whole(users, "--users"),
+            "beams": plan_numbers.whole(beams, "--beams"),
+            "context": plan_numbers.whole(context, "--context"),
+            "cache": cache,
+            "precision": weights,
+        }
+        _serve(subject, serving, given)
+    else:
+        _train(subject, given)
+
+
+def _train(subject: Any, given: dict[str, Any]) -> None:
+    from dragoman.cli.plan_counted import PlanOptions, plan_training
+    from dragoman.cli.plan_table import print_training
+
+    question = PlanOptions(**{name: given[name] for name in PlanOptions.__dataclass_fields__})
+    found = plan_training(subject, question)
+    if given["plot"]:
+        from dragoman.cli.plan_curves import plot_training
+
+        plot_training(subject, question, found, given["plot"])
+    _show(found, given, print_training)
+
+
+def _serve(subject: Any, serving: dict[str, Any], given: dict[str, Any]) -> None:
+    from dragoman.cli.plan_served import plan_serving
+    from dragoman.cli.plan_table import print_serving
+
+    serving["context"] = serving["context"] or given["length"] or subject.usual_length()
+    options = {"hardware": given["hardware"], "mfu": given["mfu"]}
+    found = plan_serving(subject, **serving, **options)
+    if given["plot"]:
+        from dragoman.cli.plan_curves import plot_serving
+
+        plot_serving(subject, serving, options, found, given["plot"])
+    _show(found, given, print_serving)
+
+
+def _show(found: Any, given: dict[str, Any], print_table: Any) -> None:
+    if given["json"]:
+        print(json.dumps(found.record(), ensure_ascii=False))
+    else:
+        print_table(found)

@@ -1,0 +1,178 @@
+"""The counted parts of ``dragoman plan``: parameters, work, memory of training, and the cost of a budget of tokens."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dragoman.cli.plan_subject import Subject
+from dragoman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dragoman.plan.parameters import Parameters
+    from dragoman.plan.training import TrainingCount
+    from dragoman.plan.training_memory import TrainingMemory
+
+USUAL_MFU = 0.4
+"""Share of the peak that large runs reach, as published: 30 to 55%."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Options of the command, checked."""
+
+    hardware: str | None = None
+    tokens: float | None = None
+    mfu: float | None = None
+    batch_tokens: int | None = None
+    length: int | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Plan of a training: what was counted, and what follows from it."""
+
+    subject: Subject
+    parameters: "Parameters"
+    count: "TrainingCount"
+    memory: "TrainingMemory"
+    rows: int
+    length: int
+    tokens: int
+    """Tokens of the batch."""
+    precision: str
+    cluster: Any
+    question: PlanOptions
+    seconds: float | None
+    """Predicted seconds of a step on one device, of its counted operations; None without hardware."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """FLOPs of learning from a token, forward and backward, without those of activation checkpointing."""
+        return self.count.counted.learned_flops / self.tokens
+
+    def record(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        counted, parameters = self.count.counted, self.parameters
+        found = {
+            "name": self.subject.name,
+            "parameters": asdict(parameters) | {"hidden": parameters.hidden},
+            "batch": {"rows": self.rows, "length": self.length, "tokens": self.tokens},
+            "precision": self.precision,
+            "flops": {
+                "forward": counted.flops(backward=False),
+                "backward": counted.flops(backward=True),
+                "recomputed": counted.recomputed,
+                "per_token": self.flops_per_token,
+                "by_part": counted.by_part(),
+            },
+            "memory": asdict(self.memory) | {"total": self.memory.total},
+        }
+        if self.seconds is not None:
+            found["step_seconds"] = self.seconds
+        if budget := budget_of(self):
+            found["budget"] = budget
+        return found
+
+
+def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
+    """Count a step of training.
+
+    Raises:
+        ConfigError: sizes that do not fit one another, or unknown hardware.
+    """
+    import torch
+
+    from dragoman.plan.parameters import count_parameters
+    from dragoman.plan.synthetic import batch_for
+    from dragoman.plan.training import count_training
+    from dragoman.plan.training_memory import training_memory
+    from dragoman.train.distributed.parallel import Sharded
+
+    cluster = cluster_of(question.hardware)
+    gpu = cluster is not None and cluster.device.kind != "cpu"
+    precision, train = precision_of(subject, gpu), subject.cfg.train
+    length = question.length or subject.usual_length()
+    most = question.batch_tokens or train.batch_tokens
+    if rows is None and most < length:
+        if question.batch_tokens:
+            raise ConfigError(f"--batch-tokens: {most:,} is less than one text of {length:,} tokens: see --length")
+        most = length
+    batch = batch_for(subject.model, subject.task, rows=rows or most // length, length=length)
+    outline = subject.outline(products=train.products)
+    parameters = count_parameters(outline)
+    count = count_training(
+        outline,
+        subject.task.loss,
+        [batch.content] * min(2, train.accumulate),
+        device=torch.device("cuda" if gpu else "cpu"),
+        precision=getattr(torch, precision),
+        optimizer=train.optimizer.build,
+    )
+    devices = cluster.count if cluster else 1
+    sharded = devices > 1 and isinstance(train.parallel, Sharded)
+    memory = training_memory(count, averaged=train.average is not None, devices=devices, sharded=sharded)
+    tokens = batch.tokens * min(2, train.accumulate)
+    seconds = step_seconds(count, cluster, precision, question.mfu)
+    return TrainingPlan(
+        subject, parameters, count, memory, batch.rows, length, tokens, precision, cluster, question, seconds
+    )
+
+
+def cluster_of(hardware: str | None) -> Any:
+    """Return the devices that ``--hardware`` names; None where it is not given.
+
+    Raises:
+        ConfigError: unknown hardware.
+    """
+    if hardware is None:
+        return None
+    from dragoman.plan.hardware import parse
+
+    return parse(hardware)
+
+
+def precision_of(subject: Subject, gpu: bool) -> str:
+    """Return the precision of products: as configured; where that is left to the machine, bfloat16 on GPUs."""
+    wanted = subject.cfg.train.precision
+    return ("bfloat16" if gpu else "float32") if wanted == "auto" else wanted
+
+
+def step_seconds(count: "TrainingCount", cluster: Any, precision: str, mfu: float | None) -> float | None:
+    """Return the seconds of a step on one device; None without hardware."""
+    if cluster is None:
+        return None
+    from dragoman.plan.duration import predict
+
+    operations = [*count.counted.operations, *(count.update.operations if count.update else ())]
+    return predict(operations, cluster.device, precision=precision, mfu=mfu).seconds
+
+
+def budget_of(plan: TrainingPlan) -> dict[str, Any] | None:
+    """Return what a budget of tokens costs, by each formula; None without one."""
+    from dragoman.plan import envelope
+
+    tokens = plan.question.tokens
+    if tokens is None:
+        return None
+    active = plan.parameters.active
+    work = {
+        "6ND": envelope.training_flops(active, tokens),
+        "8ND": envelope.training_flops(active, tokens, recomputed=True),
+        "counted": plan.flops_per_token * tokens,
+    }
+    found: dict[str, Any] = {"tokens": tokens, "flops": work}
+    if plan.cluster is None:
+        return found
+    from dragoman.plan.duration import bill
+
+    mfu = plan.question.mfu or USUAL_MFU
+    speed = plan.cluster.speed(plan.precision)
+    bills = {name: bill(envelope.seconds(flops, speed=speed, mfu=mfu), plan.cluster) for name, flops in work.items()}
+    found |= {
+        "mfu": mfu,
+        "seconds": {name: bill.seconds for name, bill in bills.items()},
+        "device_hours": {name: bill.device_hours for name, bill in bills.items()},
+        "kwh": {name: bill.kwh for name, bill in bills.items()},
+        "dollars": {name: bill.dollars for name, bill in bills.items()},
+    }
+    return found
