@@ -169,3 +169,11 @@ def keep_memory() -> None:
         if hasattr(library, "mallopt"):
             library.mallopt(mmap_max, 0)
             library.mallopt(trim_threshold, 2**31 - 1)
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, where the C library can."""
+    if sys.platform == "linux":
+        library = ctypes.CDLL(None)
+        if hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dragoman.decode.search.search import SearchConfig
     from dragoman.evaluate.evaluation import Evaluation
     from dragoman.evaluate.metrics import Comparison
+    from dragoman.text.tokens.tokenizer import Tokenizer
 
 
 def evaluate(
@@ -184,18 +185,31 @@ def run_evaluation(
     from dragoman.evaluate.evaluation import USUAL, evaluate
     from dragoman.evaluate.folders import corpus_id, folder_for
     from dragoman.evaluate.given import pairs_for
+    from dragoman.plan.measured import MemoryMeter, note
     from dragoman.train.report import page as report
 
     directory = RunDirectory.open(run)  # reports a missing run first
     translator = Translator.load(by or run, **options)  # before the test set: reports a run of another task
     test = pairs_for(run, pairs, tags, columns=columns)
+    meter = MemoryMeter()
     with progress_bar("translating", len(test)) as progress:
         how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics or USUAL}
         evaluation = evaluate(translator, test, **how, progress=progress, test_set=corpus_id(pairs))
     if by is None:
         evaluation.save(folder_for(run, pairs, name))
+        note(run, "decoding", {"memory": meter.peak(), **decoding_speed(evaluation, translator.target_tokenizer)})
         report.write(directory)  # the report shows every evaluation
     return evaluation
+
+
+def decoding_speed(evaluation: "Evaluation", tokenizer: "Tokenizer") -> dict[str, float]:
+    """Return the figures of the decoding that ``dragoman plan RUN --reconcile`` shows."""
+    tokens = sum(map(len, tokenizer.encode_batch([output.output for output in evaluation.outputs])))
+    return {
+        "sentences": len(evaluation.outputs),
+        "seconds": evaluation.seconds,
+        "tokens_per_second": tokens / max(evaluation.seconds, 1e-9),
+    }
 
 
 def show(evaluation: "Evaluation") -> None:

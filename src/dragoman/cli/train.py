@@ -56,6 +56,7 @@ def train(
     profile: Annotated[
         bool, typer.Option("--profile", help="Report where the time of a few steps goes, and store a trace of them.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start although memory is predicted not to suffice.")] = False,
     processes: Annotated[
         int, typer.Option(min=1, help="Number of training processes, each on a GPU or a part of the cores.")
     ] = 1,
@@ -92,7 +93,7 @@ def train(
 
     join = processes == 1 or in_a_group()
     raise typer.Exit(
-        _watched(open_trainer, tensorboard=tensorboard, profile=profile)
+        _watched(open_trainer, tensorboard=tensorboard, profile=profile, force=force)
         if join
         else _launched(processes, name or "", directory)
     )
@@ -111,17 +112,21 @@ def _launched(count: int, name: str, directory: Path) -> int:
     return max(codes)
 
 
-def _watched(open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool) -> int:
+def _watched(
+    open_trainer: "Callable[[SingleProcess], Trainer]", *, tensorboard: bool, profile: bool, force: bool
+) -> int:
     from dragoman.cli.watch import run_silently, watch
     from dragoman.train.distributed.processes import join_group
+    from dragoman.train.planner import Planner
     from dragoman.train.run import follow
 
     with join_group() as group:
-        finished = (
-            watch(open_trainer(group), tensorboard=tensorboard, profile=profile)
-            if group.first
-            else run_silently(follow(group))
-        )
+        if group.first:
+            run = open_trainer(group)
+            run.planner = Planner(force=force)
+            finished = watch(run, tensorboard=tensorboard, profile=profile)
+        else:
+            finished = run_silently(follow(group))
     return 0 if finished.complete else STOPPED
 
 
@@ -146,6 +151,7 @@ def _started(
     group: "SingleProcess",
 ) -> "Trainer":
     from dragoman.config import load_yaml, merge, to_dict
+    from dragoman.train.automatic import is_automatic
     from dragoman.train.recipe import load
     from dragoman.train.run import start
 
@@ -156,7 +162,21 @@ def _started(
         given = {**given, "preset": preset}
     if pairs:
         given = merge(given, {"data": {"train": [to_dict(source) for source in pairs]}})
+    if is_automatic(given, settings):
+        given, settings = _chosen(given, settings)
     return start(load(given, settings), run, group=group)
+
+
+def _chosen(given: dict[str, Any], settings: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the run file and the settings with a model and a recipe in the place of ``preset: auto``."""
+    from dragoman.cli.terminal import progress_console
+    from dragoman.train.automatic import choose
+
+    chosen = choose(given, settings)
+    with progress_console() as screen:
+        for reason in chosen.reasons:
+            screen.print(reason, soft_wrap=True)
+    return chosen.given, [text for text in settings if not text.startswith("preset=")]
 
 
 def _training_text(pairs: list[str], columns: str | None, *, report: bool) -> "list[PairSource]":

@@ -9,8 +9,8 @@ from dragoman.train.events import (
     Event,
     Finished,
     Notice,
+    Predicted,
     Preparing,
-    Saved,
     Started,
     StepsReported,
     Validated,
@@ -88,6 +88,8 @@ class TrainScreen:
                     self.say(f"{stage} ...")
             case Notice(text):
                 self.say(text)
+            case Predicted():
+                self.predicted(event)
             case Started():
                 self.started(event)
             case StepsReported():
@@ -97,13 +99,17 @@ class TrainScreen:
             case Validated():
                 self.live.update(self.bar, description="training")
                 self.validated(event)
-            case Saved():
-                pass
             case Finished():
                 self.finished(event)
 
     def say(self, text: str) -> None:
         self.live.console.print(text, soft_wrap=True)
+
+    def predicted(self, e: Predicted) -> None:
+        from dragoman.cli.prediction import three_lines
+
+        for line in three_lines(e.prediction, self.run.cfg.train.budget, e.advice):
+            self.say(line)
 
     def started(self, e: Started) -> None:
         trained = f", of which {e.learning / 1e6:.2f}M are trained" if e.learning < e.parameters else ""

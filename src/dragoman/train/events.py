@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from dragoman.plan.prediction import RunPrediction
 from dragoman.train.budget import Budget
 from dragoman.train.loop import StepReport
 from dragoman.train.progress import RunProgress
@@ -13,6 +14,15 @@ class Preparing:
     """A stage of preparation begins."""
 
     stage: str
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The run's memory and time are predicted; nothing is built yet."""
+
+    prediction: RunPrediction
+    advice: str
+    """Advice on the budget and the size of the model; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -186,4 +196,4 @@ def _minutes(seconds: float) -> str:
     return f"{minutes}:{rest:02} minutes"
 
 
-Event = Preparing | Started | StepsReported | Validating | Validated | Saved | Notice | Finished
+Event = Preparing | Predicted | Started | StepsReported | Validating | Validated | Saved | Notice | Finished

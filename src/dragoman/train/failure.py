@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError, UserError
+from dragoman.plan.measured import size
+from dragoman.plan.reconcile import prediction_of
 from dragoman.train.distributed.processes import SingleProcess
 from dragoman.train.loop import Diverged
 from dragoman.train.memory import OutOfMemory, is_out_of_memory
@@ -41,17 +43,26 @@ class TrainingFailure:
 
 
 def failure(
-    error: Exception, step: int, train: TrainConfig, directory: RunDirectory, group: SingleProcess
+    error: Exception,
+    step: int,
+    train: TrainConfig,
+    directory: RunDirectory,
+    group: SingleProcess,
+    held: int | None = None,
 ) -> TrainingFailure | None:
-    """Return the failure that ``error`` means after ``step`` steps; None if it explains itself or is a bug."""
+    """Return the failure that ``error`` means after ``step`` steps; None if it explains itself or is a bug. ``held`` is
+    the most memory that the run held."""
     if isinstance(error, Diverged):
         return TrainingFailure(Diverged, str(error), "train.schedule.peak=...")
     if isinstance(error, OutOfMemory):
         settings = smaller_batches(train) if error.divisible else "train.recompute=true"
-        return TrainingFailure(OutOfMemory, f"step {step + 1}: {error}", settings, weights_valid=True)
+        text = f"step {step + 1}: {error}{_figures(directory, held)}"
+        return TrainingFailure(OutOfMemory, text, settings, weights_valid=True)
     if is_out_of_memory(error):
         return TrainingFailure(
-            OutOfMemory, f"step {step + 1}: out of memory beside the batch itself", smaller_batches(train)
+            OutOfMemory,
+            f"step {step + 1}: out of memory beside the batch itself{_figures(directory, held)}",
+            smaller_batches(train),
         )
     if group.is_process_lost(error):
         return TrainingFailure(group.process_lost_error, f"step {step + 1} is not finished", weights_valid=True)
@@ -61,6 +72,13 @@ def failure(
             lambda _: CheckpointError(f"{where}: {error.strerror}: make room and go on with --resume"), ""
         )
     return None
+
+
+def _figures(directory: RunDirectory, held: int | None) -> str:
+    """Return what was predicted and what the run held, in brackets; nothing where neither is known."""
+    predicted = prediction_of(directory.path).get("memory")
+    known = [f"predicted: {size(predicted)}" if predicted else "", f"held: {size(held)}" if held else ""]
+    return f" ({'; '.join(filter(None, known))})" if any(known) else ""
 
 
 def resume_command(path: Path, option: str = "") -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.plan.measured import note
 from dragoman.snapshot import step_name
 from dragoman.train.changes import Change
 from dragoman.train.events import Finished, Saved, StepsReported, Validated
@@ -41,6 +42,9 @@ class NullLogger:
     def change(self, step: int, change: Change) -> None: ...
 
     def learned(self, seen: StepsReported) -> None: ...
+
+    def measured(self, values: dict[str, Any]) -> None:
+        """Note what training was measured to need."""
 
     def validated(self, seen: Validated) -> None: ...
 
@@ -88,6 +92,9 @@ class RunLogger(NullLogger):
 
     def learned(self, seen: StepsReported) -> None:
         self.metrics.append({"kind": "train"} | dataclasses.asdict(seen))
+
+    def measured(self, values: dict[str, Any]) -> None:
+        note(self.directory.path, "training", values)
 
     def validated(self, seen: Validated) -> None:
         row = dataclasses.asdict(seen)

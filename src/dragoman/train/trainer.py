@@ -13,6 +13,7 @@ from dragoman.checkpoint import CONFIG, RunDirectory
 from dragoman.config import to_dict
 from dragoman.errors import UserError
 from dragoman.migrations import Content
+from dragoman.plan.measured import MemoryMeter
 from dragoman.train import due, loop, utilisation
 from dragoman.train.changes import Change
 from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
@@ -20,6 +21,7 @@ from dragoman.train.events import Event, Finished, Notice, Saved, Started, Steps
 from dragoman.train.failure import TrainingFailure, failure, resume_command, smaller_batches
 from dragoman.train.forecast import Forecast
 from dragoman.train.interrupt import Interrupts, as_ctrl_c
+from dragoman.train.planner import NoPlanner
 from dragoman.train.preparation import complete_config, prepare_data
 from dragoman.train.profile import NoProfile
 from dragoman.train.progress import MetricsWindow, RunProgress
@@ -55,7 +57,9 @@ class Trainer:
         self.progress = RunProgress.from_dict(content.progress) if content else RunProgress()
         self.saved = (self.progress.step, self.progress.validated)
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
-        self.profile, self.stopwatch = NoProfile(), Stopwatch()
+        self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
+        self.meter: MemoryMeter | None = None
+        self.has_validated = False
 
     def events(self) -> Iterator[Event]:
         """Yield everything that happens from here to the end of the run.
@@ -86,7 +90,8 @@ class Trainer:
             with Interrupts() as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
-            found = failure(error, self.progress.step, self.cfg.train, self.directory, self.group)
+            held = self.meter.peak() if self.meter else None
+            found = failure(error, self.progress.step, self.cfg.train, self.directory, self.group, held)
             if found is None:
                 raise
             return found  # and leave the handler: the error references tensors, and saving needs memory
@@ -104,7 +109,10 @@ class Trainer:
         try:
             with as_ctrl_c():
                 yield from self.prepare()
-                started = self._set_up(task_data_for(self.cfg).open(self.cfg, self.directory))
+                task_data = task_data_for(self.cfg).open(self.cfg, self.directory)
+                self.cfg = complete_config(self.cfg, task_data, self.group)
+                yield from self.planner.events(self.cfg, task_data, self.directory, self.group)
+                started = self._set_up(task_data)
                 yield from self._compile()
                 yield started
             return True
@@ -119,9 +127,9 @@ class Trainer:
         return prepare_data(self.cfg, self.directory, self.group)
 
     def _set_up(self, task_data: TaskData) -> Started:
-        self.cfg = complete_config(self.cfg, task_data, self.group)
         self.logger.config(self.cfg)
         self.plain_config, train = to_dict(self.cfg), self.cfg.train
+        self.meter = MemoryMeter(self.group.device(train.device))
         self.state = TrainState(self.cfg, self.directory, self.content, self.group)
         self.content = None  # as large as model and optimizer together
         self.plan = task_data.plan(self.cfg)
@@ -218,6 +226,8 @@ class Trainer:
         report = StepsReported.of(self.progress, lr, used)
         self.progress.window = MetricsWindow()
         self.logger.learned(report)
+        if self.meter and not self.has_validated:  # a validation needs memory of its own
+            self.logger.measured({"memory": self.meter.peak(), "device": str(self.state.device)})
         return report
 
     # ---- validating, saving, stopping --------------------------------------------------------------
@@ -227,6 +237,7 @@ class Trainer:
         state = self.state
         with state.evaluation_weights():
             result = validate(state.model, self.validator, state.rules.precision, lambda: interrupts.asked is not None)
+        self.has_validated = True
         if self.group.all_reduce_max(int(result is None)) or result is None:
             return None
         validated = record(result, self.progress, cost=self.group.broadcast(result.by(self.cfg.train.best_by)))

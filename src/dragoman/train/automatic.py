@@ -1,0 +1,256 @@
+"""``preset: auto``: model, vocabulary and batch of a translator, from the size of the text, the time, and the machine.
+
+Models of a ladder, from small to large, are timed on this machine without building them, on batches of the text's
+lengths. The largest one that can still read enough tokens in the time is chosen (``sizing.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dragoman.config import kind_of, merge
+from dragoman.data.batch import PairBatch
+from dragoman.errors import ConfigError
+from dragoman.machine import choose_device, choose_precision, choose_products, keep_memory, return_memory
+from dragoman.model.linear import multiply_by
+from dragoman.plan import duration, here
+from dragoman.plan.replay import Recording
+from dragoman.plan.training import count_training
+from dragoman.plan.training_memory import training_memory
+from dragoman.presets.translation import recipe2026, rewritten2026
+from dragoman.text.formats.pairs import read_pairs
+from dragoman.train.budget import Minutes
+from dragoman.train.prediction import available_on
+from dragoman.train.recipe import PairsConfig, RunConfig, load, writer
+from dragoman.train.sizing import ENOUGH, hidden_parameters, tokens_for_each_parameter
+
+AUTO = "auto"
+"""Name of the preset that this file chooses."""
+MINUTES = 30.0
+"""Time to learn where none is given."""
+VOCABULARIES = ((0, 2000), (50_000, 4000), (1_500_000, 8000), (10_000_000, 16_000), (50_000_000, 32_000))
+"""Words of a side, and the entries of a vocabulary that is learned from as many."""
+DROPOUTS = ((0.0, 0.1), (15.0, 0.2), (40.0, 0.3))
+"""Passes over the text, and the dropout that they call for."""
+MEASURE = 1.5
+"""Seconds that the operations of each model are timed for, about."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A model of the ladder, with the recipe that goes with its size."""
+
+    dim: int
+    depth: int
+    heads: int
+    peak: float
+    batch_tokens: int
+    warmup: int
+
+    @property
+    def description(self) -> str:
+        return f"width {self.dim}, {self.depth} + {self.depth} layers"
+
+    def recipe(self, vocab: int, dropout: float = 0.1) -> dict[str, Any]:
+        """Return the preset: today's Transformer of this size and its recipe."""
+        model = rewritten2026(
+            dim=self.dim,
+            heads=self.heads,
+            kv_heads=min(2, self.heads // 2),
+            hidden=3 * self.dim,
+            depth=self.depth,
+            dropout=dropout,
+        )
+        return recipe2026(
+            model,
+            vocab=vocab,
+            peak=self.peak,
+            steps=10_000,
+            warmup=self.warmup,
+            batch_tokens=self.batch_tokens,
+        )
+
+
+LADDER = (
+    Rung(dim=64, depth=2, heads=2, peak=4e-3, batch_tokens=1024, warmup=200),
+    Rung(dim=128, depth=3, heads=4, peak=3e-3, batch_tokens=1024, warmup=300),  # transformer-tiny
+    Rung(dim=192, depth=3, heads=6, peak=2.5e-3, batch_tokens=1024, warmup=300),
+    Rung(dim=256, depth=4, heads=4, peak=2e-3, batch_tokens=2048, warmup=500),  # transformer-small, smaller batches
+    Rung(dim=384, depth=5, heads=6, peak=1.5e-3, batch_tokens=4096, warmup=1000),
+    Rung(dim=512, depth=6, heads=8, peak=1e-3, batch_tokens=8192, warmup=2000),  # transformer-2026
+)
+"""Models from which ``preset: auto`` chooses."""
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """Amount of parallel text."""
+
+    pairs: int
+    words: int
+    """Words on the side with more of them."""
+
+    @property
+    def vocab(self) -> int:
+        return [vocab for least, vocab in VOCABULARIES if self.words >= least][-1]
+
+    def tokens(self, vocab: int) -> float:
+        """Return about how many tokens a side has, one more for the end of each sentence: rare words are in pieces,
+        fewer of them where the vocabulary is large. The figures are those of interface strings in four languages."""
+        pieces = 1 + 0.9 * (4000 / vocab) ** 0.7
+        return self.words * pieces + self.pairs
+
+
+@dataclass(frozen=True)
+class ModelCandidate:
+    """Training of a model of the ladder in the time that there is."""
+
+    rung: Rung
+    steps: int
+    epochs: float
+    ratio: float
+    """Tokens read for each parameter: see ``sizing.py``."""
+    fits: bool
+    """True if memory suffices."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Settings of a run in the place of ``preset: auto``, and why."""
+
+    given: dict[str, Any]
+    reasons: tuple[str, ...]
+
+
+def is_automatic(given: Mapping[str, Any], settings: Sequence[str] = ()) -> bool:
+    """Return True if the last preset that is named is ``auto``."""
+    named = [text.partition("=")[2] for text in settings if text.startswith("preset=")]
+    return (named[-1] if named else given.get("preset")) == AUTO
+
+
+def choose(given: Mapping[str, Any], settings: Sequence[str] = ()) -> Chosen:
+    """Return the run file ``given`` with the chosen model and recipe in the place of ``preset: auto``.
+
+    Args:
+        given: content of a run file; what it sets beside the preset stays.
+        settings: assignments on top; they decide the budget and the machine's settings, too.
+
+    Raises:
+        ConfigError: the task is no translation of pairs, or a model is given as well.
+    """
+    rest = {name: value for name, value in given.items() if name != "preset"}
+    settings = [text for text in settings if not text.startswith("preset=")]
+    if "model" in rest:
+        raise ConfigError("preset: auto chooses the model: leave model out, or name another preset")
+    if "budget" not in rest.get("train", {}):
+        rest = merge(rest, {"train": {"budget": {"kind": "minutes", "minutes": MINUTES}}})
+    cfg = load({"preset": "transformer-tiny", **rest}, settings)
+    if not isinstance(cfg.data, PairsConfig):
+        raise ConfigError(f"preset: auto is for translation, not for {kind_of(type(cfg.data))}: name another preset")
+    text = measure_text(cfg.data)
+    candidates = list(_candidates(cfg, text))
+    chosen = _chosen(candidates)
+    dropout = [value for least, value in DROPOUTS if chosen.epochs >= least][-1]
+    recipe = chosen.rung.recipe(text.vocab, dropout)
+    return Chosen(merge(recipe, rest), tuple(_reasons(cfg, text, candidates, chosen, dropout)))
+
+
+def measure_text(data: PairsConfig) -> TextSize:
+    """Count the pairs and words of the training text."""
+    pairs = words_of_sources = words_of_targets = 0
+    for source in data.train:
+        for pair in read_pairs(source):
+            pairs += 1
+            words_of_sources += 1 + pair.source.count(" ")
+            words_of_targets += 1 + pair.target.count(" ")
+    return TextSize(pairs, max(words_of_sources, words_of_targets))
+
+
+def _candidates(cfg: RunConfig, text: TextSize) -> list[ModelCandidate]:
+    """Return what each model would do, up to the first that is too large for the time or the memory."""
+    found: list[ModelCandidate] = []
+    keep_memory()
+    try:
+        for rung in LADDER:
+            found.append(_candidate(cfg, rung, text))
+            if found[-1].ratio < ENOUGH or not found[-1].fits:
+                break
+    finally:
+        return_memory()
+    return found
+
+
+def _chosen(candidates: Sequence[ModelCandidate]) -> ModelCandidate:
+    """Return the largest model that reads enough tokens and fits; the smallest where none does."""
+    filled = [candidate for candidate in candidates if candidate.ratio >= ENOUGH and candidate.fits]
+    return filled[-1] if filled else candidates[0]
+
+
+def _candidate(cfg: RunConfig, rung: Rung, text: TextSize) -> ModelCandidate:
+    made = load(merge(rung.recipe(text.vocab), {"data": {"train": []}}))
+    model_config = writer(made).sized(vocab=text.vocab, source_vocab=None)
+    tokens = text.tokens(text.vocab)
+    length = max(2, round(tokens / max(1, text.pairs)))
+    rows = max(1, made.train.batch_tokens // length)
+    steps_per_epoch = max(1.0, text.pairs / rows)
+    seconds, memory, available = _step(cfg, made, model_config, rows, length)
+    total = cfg.train.budget.total(max(1, round(steps_per_epoch)))
+    steps = max(1, round((cfg.train.budget.seconds or 0.0) / seconds)) if total is None else total
+    epochs = steps / steps_per_epoch
+    ratio = tokens_for_each_parameter(2 * epochs * tokens, epochs, hidden_parameters(model_config), sides=2)
+    return ModelCandidate(rung, steps, epochs, ratio, memory <= available)
+
+
+def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length: int) -> tuple[float, int, int]:
+    """Return the seconds and the memory of a step on ``rows`` pairs of ``length``, and the memory there is."""
+    device = choose_device(cfg.train.device)
+    precision = choose_precision(cfg.train.precision, device)
+    with torch.device("meta"):
+        model = model_config.build()
+    multiply_by(model, choose_products(cfg.train.products, device, precision))
+    batch, recording = PairBatch(*(torch.full((rows, length), 7) for _ in range(3))), Recording.empty()
+    found = count_training(
+        model,
+        made.task.loss,
+        [batch],
+        device=device,
+        precision=getattr(torch, precision),
+        optimizer=made.train.optimizer.build,
+        observe=recording.observe,
+    )
+    memory = training_memory(found, averaged=made.train.average is not None).total
+    if device.type != "cpu":
+        return duration.predict(found.counted.operations, here.this_machine()).seconds, memory, available_on(device)
+    step = here.step_here(recording, precision, within=MEASURE)
+    return step.busy * (step.seconds + step.new_shapes), memory, available_on(device)
+
+
+def _reasons(
+    cfg: RunConfig, text: TextSize, candidates: Sequence[ModelCandidate], chosen: ModelCandidate, dropout: float
+) -> list[str]:
+    budget = cfg.train.budget
+    time = f"{budget.minutes:g} minutes" if isinstance(budget, Minutes) else f"{kind_of(type(budget))} as given"
+    lines = [f"auto: {text.pairs:,} pairs, {text.words:,} words on a side; {time} on {_machine(cfg)}"]
+    for candidate in candidates:
+        if candidate is chosen:
+            why = "chosen"
+        elif not candidate.fits:
+            why = "too large for the memory"
+        else:
+            why = "too large for the time" if candidate.ratio < ENOUGH else "smaller than need be"
+        lines.append(
+            f"auto: {candidate.rung.description}: {candidate.steps:,} steps, {candidate.epochs:.3g} epochs, "
+            f"{candidate.ratio:.2g} tokens a parameter ({ENOUGH:g} are enough): {why}"
+        )
+    lines.append(
+        f"auto: vocabulary {text.vocab:,}, as {text.words:,} words can teach; batches of "
+        f"{chosen.rung.batch_tokens:,} tokens; dropout {dropout:g} for {chosen.epochs:.3g} epochs"
+    )
+    return lines
+
+
+def _machine(cfg: RunConfig) -> str:
+    device, threads = choose_device(cfg.train.device), torch.get_num_threads()
+    return "the GPU" if device.type == "cuda" else f"{threads} thread{'s' if threads > 1 else ''}"
