@@ -24,6 +24,7 @@ from dragoman.cli import (
     import_,
     merge,
     messages,
+    patch,
     score,
     search_mixture,
     tag,
@@ -69,6 +70,7 @@ app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
+app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
 app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
 app.command("export", rich_help_panel=EXCHANGE)(export.export)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
