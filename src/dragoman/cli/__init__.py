@@ -25,6 +25,7 @@ from dragoman.cli import (
     merge,
     messages,
     patch,
+    probe,
     score,
     search_mixture,
     tag,
@@ -70,6 +71,7 @@ app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
+app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
 app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
 app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
 app.command("export", rich_help_panel=EXCHANGE)(export.export)

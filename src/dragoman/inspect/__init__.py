@@ -10,6 +10,7 @@ from dragoman.inspect.contrast import Contrast, MeasuredAnswer, Recovery
 from dragoman.inspect.interventions import Site, ablation, difference_of_means, mean_values, steering
 from dragoman.inspect.patch_map import PatchMap, map_svg, patch_heads, patch_map
 from dragoman.inspect.places import Place, find, places
+from dragoman.inspect.probes import ProbedPlace, ProbeReport, probe
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Recording, Trace, trace, trace_inputs, watching
 
@@ -19,6 +20,8 @@ __all__ = [
     "MeasuredAnswer",
     "PatchMap",
     "Place",
+    "ProbeReport",
+    "ProbedPlace",
     "Recording",
     "Recovery",
     "Site",
@@ -32,6 +35,7 @@ __all__ = [
     "patch_heads",
     "patch_map",
     "places",
+    "probe",
     "steering",
     "trace",
     "trace_inputs",
