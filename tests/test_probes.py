@@ -53,8 +53,8 @@ def test_a_label_that_can_be_read_is_found_and_one_drawn_at_random_is_not(subjec
     assert readable.accuracy > 0.8
     assert readable.selectivity > 0.1
     report = inspect.probe(subject, tagged(readable=False), ["encoder.embedding"], seeds=2)
-    assert abs(report.places[0].accuracy - report.majority) < 0.15
-    assert abs(report.places[0].selectivity) < 0.15
+    assert report.places[0].accuracy < report.majority + 0.1
+    assert report.places[0].selectivity < 0.1
 
 
 def test_the_control_task_gives_a_word_always_the_same_label_as_often_as_labels_occur(subject):
