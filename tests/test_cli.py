@@ -21,6 +21,8 @@ COMMANDS = [
     "score",
     "calibrate",
     "verify",
+    "inspect",
+    "explain",
     "search-mixture",
     "data",
     "data stats",

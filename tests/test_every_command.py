@@ -85,6 +85,8 @@ COMMANDS = {
     "config_show": "config show RUN",
     "resume": "train RUN --resume",
     "data": "data stats RUN",
+    "inspect": "inspect RUN hello -o page.html",
+    "explain": "explain RUN lines.txt -o explained --seeds 1",
 }
 
 

@@ -19,9 +19,11 @@ from dragoman.cli import (
     demo,
     embed,
     evaluate,
+    explain,
     export,
     generate,
     import_,
+    inspect_,
     merge,
     messages,
     patch,
@@ -73,6 +75,8 @@ app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
 app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
+app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
+app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
 app.command("import", rich_help_panel=EXCHANGE)(import_.import_)
 app.command("export", rich_help_panel=EXCHANGE)(export.export)
 app.add_typer(data.app, name="data", rich_help_panel=DATA)
