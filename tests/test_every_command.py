@@ -73,6 +73,8 @@ COMMANDS = {
     "calibrate": "calibrate RUN lines.tsv",
     "generate": "generate RUN hello --max-new-tokens 2",
     "generate_stream": "generate RUN hello --max-new-tokens 2 --stream",
+    "patch": "patch RUN ab ad",
+    "probe": "probe RUN --labels lines.tsv",
     "average": "average RUN",
     "merge": "merge RUN -o merged",
     "back_translate": "augment back-translate RUN lines.txt -o more.tsv",

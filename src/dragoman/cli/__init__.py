@@ -28,6 +28,8 @@ from dragoman.cli import (
     merge,
     messages,
     plan,
+    patch,
+    probe,
     score,
     search_mixture,
     tag,
@@ -74,6 +76,8 @@ app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
+app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
+app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
 app.command("doctor", rich_help_panel=EXAMINE)(doctor.doctor)

@@ -6,18 +6,37 @@ seen = inspect.trace("my-run", "a dog sleeps")      # every tensor of one forwar
 inspect.places(model)                               # the names, with shapes
 """
 
+from dragoman.inspect.contrast import Contrast, MeasuredAnswer, Recovery
+from dragoman.inspect.interventions import Site, ablation, difference_of_means, mean_values, steering
+from dragoman.inspect.patch_map import PatchMap, map_svg, patch_heads, patch_map
 from dragoman.inspect.places import Place, find, places
+from dragoman.inspect.probes import ProbedPlace, ProbeReport, probe
 from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Recording, Trace, trace, trace_inputs, watching
 
 __all__ = [
+    "Contrast",
     "Inputs",
+    "MeasuredAnswer",
+    "PatchMap",
     "Place",
+    "ProbeReport",
+    "ProbedPlace",
     "Recording",
+    "Recovery",
+    "Site",
     "Subject",
     "Trace",
+    "ablation",
+    "difference_of_means",
     "find",
+    "map_svg",
+    "mean_values",
+    "patch_heads",
+    "patch_map",
     "places",
+    "probe",
+    "steering",
     "trace",
     "trace_inputs",
     "watching",

@@ -1,0 +1,178 @@
+"""dragoman patch: the part of a model that carries the difference between two inputs; the roles of its heads."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dragoman.cli.options import CheckpointOption, DeviceOption, OutputOption, RunArgument
+from dragoman.cli.output import OutputFormat
+from dragoman.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from dragoman.inspect.contrast import Contrast
+    from dragoman.inspect.patch_map import HeadCell, PatchMap
+    from dragoman.inspect.subject import Subject
+
+SHOWN = 10
+"""Number of heads that the text output names."""
+
+
+def patch(
+    run: RunArgument,
+    clean: Annotated[
+        str | None, typer.Argument(metavar="CLEAN", help="A text file or a sentence: what the model answers well.")
+    ] = None,
+    corrupt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CORRUPT", help="The same with something changed, line for line, in as many tokens as in CLEAN."
+        ),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE | SENTENCE",
+            help="The answer that is measured, line for line; default: the model's own to CLEAN (of a language model "
+            "its next token).",
+        ),
+    ] = None,
+    places: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PLACE", help="A place or pattern, such as 'decoder.*.cross.output'; may be repeated."),
+    ] = None,
+    path: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="FROM TO",
+            help="Only the direct path between two places, such as encoder.0.mixer.heads:1 decoder.1.cross.keys; after "
+            ": heads, after @ tokens.",
+        ),
+    ] = None,
+    output: OutputOption = None,
+    format: Annotated[OutputFormat, typer.Option(help="text: tables; json: one object.")] = OutputFormat.text,
+    checkpoint: CheckpointOption = "best",
+    device: DeviceOption = "auto",
+) -> None:
+    """Put what a model computes on the clean text into its run on the corrupt one, place by place, and show how much of
+    the clean answer returns: 1 is all of it, 0 nothing.
+
+    With -o map.svg a picture is written, with -o map.json all numbers.
+    """
+    from dragoman.cli.terminal import progress_bar
+    from dragoman.inspect.patch_map import patch_heads, patch_map
+    from dragoman.inspect.subject import Subject
+
+    _check_output(output)
+    lines = _aligned_lines(clean, corrupt, answer)
+    subject = Subject.open(run, checkpoint, device=device)
+    contrasts = [_contrast(subject, number, *row) for number, row in enumerate(lines, 1)]
+    if path is not None:
+        _show_path(contrasts, path, format)
+        return
+    with progress_bar("patching", None) as progress:
+        found = patch_map(contrasts, places, progress)
+        heads = [] if places else patch_heads(contrasts, progress=progress)
+    if output is not None:
+        _write(found, heads, output)
+    if format is OutputFormat.json:
+        print(json.dumps(_plain(found, heads), ensure_ascii=False))
+    else:
+        _print_map(found)
+        _print_heads(heads)
+
+
+def _check_output(output: Path | None) -> None:
+    if output is not None and output.suffix not in (".svg", ".json"):
+        raise ConfigError(f"{output}: name it .svg for a picture or .json for all numbers")
+
+
+def _aligned_lines(clean: str | None, corrupt: str | None, answer: str | None) -> list[tuple[str, str, str | None]]:
+    """Return rows of clean text, corrupt text and answer.
+
+    Raises:
+        ConfigError: one of the texts is missing.
+        DataError: unlike numbers of lines.
+    """
+    from dragoman.cli.lines import input_lines
+
+    if clean is None or corrupt is None:
+        raise ConfigError("patch: give a clean and a corrupt text, or a file with --heads")
+    given = [list(input_lines([text])) for text in (clean, corrupt)]
+    answers = [None] * len(given[0]) if answer is None else list(input_lines([answer]))
+    counts = {"clean": len(given[0]), "corrupt": len(given[1]), "answer": len(answers)}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} has {count}" for name, count in counts.items() if name != "answer" or answer)
+        raise DataError(f"lines: {told}: each line of one belongs to the same line of the others")
+    if not given[0]:
+        raise DataError(f"{clean}: holds no text")
+    return list(zip(*given, answers, strict=True))
+
+
+def _contrast(subject: "Subject", number: int, clean: str, corrupt: str, answer: str | None) -> "Contrast":
+    from dragoman.inspect.contrast import Contrast
+
+    try:
+        return Contrast.of(subject, clean, corrupt, answer)
+    except DataError as error:
+        raise DataError(f"line {number}: {error}") from None
+
+
+def _show_path(contrasts: "list[Contrast]", path: tuple[str, str], format: OutputFormat) -> None:
+    from dragoman.inspect.interventions import Site
+
+    sender, receiver = (Site.parse(text) for text in path)
+    for number, pair in enumerate(contrasts, 1):
+        found = pair.path(sender, receiver)
+        if format is OutputFormat.json:
+            record = {"row": number, "from": str(sender), "to": str(receiver)}
+            print(json.dumps(record | {"recovered": found.recovered, "log_prob": found.log_prob}))
+        else:
+            print(f"{found.recovered:.3f}\t{sender} -> {receiver}")
+
+
+def _plain(found: "PatchMap", heads: "list[HeadCell]") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return found.plain() | {"heads": [asdict(head) for head in heads]}
+
+
+def _write(found: "PatchMap", heads: "list[HeadCell]", output: Path) -> None:
+    from dragoman.inspect.patch_map import map_svg
+    from dragoman.output_file import open_output
+
+    content = map_svg(found) if output.suffix == ".svg" else json.dumps(_plain(found, heads), indent=1) + "\n"
+    with open_output(output) as file:
+        file.write(content.encode())
+
+
+def _print_map(found: "PatchMap") -> None:
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    answer = f" of {''.join(found.answer).strip()!r}" if found.contrasts == 1 else f", mean of {found.contrasts} pairs"
+    console().print(
+        f"log-probability{answer}: {found.clean:.2f} clean, {found.corrupt:.2f} corrupt", markup=False, soft_wrap=True
+    )
+    panels: dict[tuple[str, ...], list[Any]] = {}
+    for row in found.rows:
+        panels.setdefault((row.place.split(".")[0], *(cell.label for cell in row.cells)), []).append(row)
+    for columns, rows in panels.items():
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        for i, heading in enumerate(("place", "all", *(label.strip()[:7] for label in columns[1:]))):
+            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in (row.whole, *row.cells)))
+        console().print(table, markup=False)
+
+
+def _print_heads(heads: "list[HeadCell]") -> None:
+    from dragoman.cli.terminal import console
+
+    if heads:
+        console().print("\nheads that carry most, each patched at all tokens:", markup=False)
+    for head in heads[:SHOWN]:
+        interval = "" if head.low is None else f"\t{head.low:.3f} to {head.high:.3f}"
+        console().print(f"{head.recovered:.3f}\t{head.name}{interval}", markup=False)
