@@ -15,7 +15,6 @@ from dragoman.model.mlp import FeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.model.transformer import TransformerConfig
-from dragoman.plan.curves import Curve, draw_curves
 from dragoman.plan.laws import CHINCHILLA, CHINCHILLA_REFITTED, LawRun, ScalingLaw, fit
 
 TRUE = ScalingLaw(E=0.9, A=40, alpha=0.4, B=120, beta=0.35)
@@ -171,14 +170,3 @@ def test_losses_that_cannot_be_compared_are_refused(family, tmp_path, changed, m
     other = write(tmp_path, 16, 200_000, **changed)
     with pytest.raises(DataError, match=f"{message} is not that of .* give runs that differ in size and budget alone"):
         print_laws([*family, other])
-
-
-# ---- the picture ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("points", [[(1, 1)], [(1, 2), (1, 2)], [(1e3, 1e-3), (1e12, 1e3)], [(0, 0), (5, -3)]])
-@pytest.mark.parametrize("log", [True, False])
-def test_a_picture_can_be_drawn_of_any_points(points, log):
-    kept = [point for point in points if not log or min(point) > 0]
-    drawn = draw_curves("a < b", "x", "y", [Curve("one", kept), Curve("", kept, dots=True)], log_x=log, log_y=log)
-    assert drawn.startswith("<svg") and "a &lt; b" in drawn and "nan" not in drawn

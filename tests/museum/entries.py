@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from museum.ours import OURS, OurBug
 from museum.strangers import (
     VOCAB,
@@ -19,7 +21,6 @@ from museum.strangers import (
     TinyGPT,
     Translator17,
 )
-from torch import Tensor, nn
 
 ROWS, LENGTH = 3, 11
 

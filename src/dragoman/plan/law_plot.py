@@ -1,7 +1,7 @@
 """Picture of a scaling law: the loss of each run over its training FLOPs, and the law through runs of equal size."""
 
-from dragoman.plan.curves import Curve, draw_curves
 from dragoman.plan.laws import LawFit
+from dragoman.plan.plot import Axis, Point, line_chart
 
 STEPS = 40
 """Points of a line."""
@@ -12,17 +12,17 @@ def draw(fitted: LawFit) -> str:
     sizes = sorted({run.parameters for run in fitted.runs})
     budgets = [run.flops for run in fitted.runs]
     low, high = min(budgets), 3 * max(budgets)
-    curves = []
-    for i, size in enumerate(sizes):
+    lines: dict[str, list[Point]] = {}
+    measured: dict[str, list[Point]] = {}
+    for size in sizes:
         runs = [run for run in fitted.runs if run.parameters == size]
         tokens = [run.tokens for run in runs]
-        span = _between(min(tokens) / 1.5, max(tokens) * 1.5)
-        line = [(6 * size * d, fitted.law.loss(size, d)) for d in span]
-        curves.append(Curve(f"{size:,.0f} parameters", line, colour=i))
-        curves.append(Curve("", [(run.flops, run.loss) for run in runs], dots=True, colour=i))
-    best = [(flops, fitted.law.loss(*fitted.law.split(flops))) for flops in _between(low, high)]
-    curves.append(Curve("best split", best, colour=len(sizes) + 8))
-    return draw_curves("Loss by training FLOPs", "training FLOPs (6 N D)", "loss, nats a token", curves)
+        name = f"{size:,.0f} parameters"
+        lines[name] = [(6 * size * d, fitted.law.loss(size, d)) for d in _between(min(tokens) / 1.5, max(tokens) * 1.5)]
+        measured[name] = [(run.flops, run.loss) for run in runs]
+    lines["best split"] = [(flops, fitted.law.loss(*fitted.law.split(flops))) for flops in _between(low, high)]
+    x, y = Axis("training FLOPs, 6 N D", "{:.1e}".format), Axis("loss, nats a token", "{:.2f}".format)
+    return line_chart("Loss by training FLOPs", lines, x, y, scattered=measured)
 
 
 def _between(low: float, high: float) -> list[float]:
