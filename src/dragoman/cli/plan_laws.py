@@ -94,6 +94,7 @@ def _as_data(
             "measured": largest.loss,
             "error": without.law.loss(largest.parameters, largest.tokens) / largest.loss - 1,
             "times_larger": largest.parameters / max(run.parameters for run in without.runs),
+            "times_flops": largest.flops / max(run.flops for run in without.runs),
         }
     for budget in budgets:
         found["budgets"].append({"flops": budget} | _prediction(fitted, *fitted.law.split(budget)))
@@ -131,9 +132,9 @@ def _print(fitted: "LawFit", found: dict) -> None:
     if trial := found.get("trial"):
         low, high = trial["interval"]
         screen.print(
-            f"trial: {trial['run']} ({trial['times_larger']:.1f} times the parameters of any other run), predicted "
-            f"from the others: {trial['loss']:.3f} ({low:.3f} to {high:.3f}), measured {trial['measured']:.3f}: off by "
-            f"{trial['error']:+.1%}\n",
+            f"trial: {trial['run']} was left out ({trial['times_larger']:.1f} times the parameters and "
+            f"{trial['times_flops']:.1f} times the FLOPs of any other run). Predicted: {trial['loss']:.3f} "
+            f"({low:.3f} to {high:.3f}), measured: {trial['measured']:.3f}, off by {trial['error']:+.1%}\n",
             highlight=False,
             markup=False,
         )
