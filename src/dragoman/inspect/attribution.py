@@ -27,7 +27,7 @@ from dragoman.model.heads import ClassificationLayer, MaskedLanguageLayer, Taggi
 from dragoman.model.positions.tokens import Frames, Tokens
 
 Baseline = Literal["mean", "zero", "random"]
-"""What stands in the place of an input that is taken away: the mean of all embeddings, zeros, or those of tokens drawn
+"""Replacement of an input that is taken away: the mean of all embeddings, zeros, or those of tokens drawn
 at random."""
 
 ROWS = 64
@@ -42,16 +42,16 @@ class Attribution:
 
     method: str
     scores: Float[np.ndarray, "S T"]
-    """Of input i to the log-probability of output j, in nats; positive where the input makes it more probable."""
+    """Contribution of input i to the log-probability of output j, in nats; positive where the input makes it more probable."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     total: Float[np.ndarray, " S"]
-    """Of each input to the log-probability of the whole answer."""
+    """Contribution of each input to the log-probability of the whole answer."""
     notes: Mapping[str, float] = field(default_factory=dict)
     """Checks, such as ``completeness error`` of integrated gradients."""
 
 
-class Answer:
+class ExplainedAnswer:
     """One answer of a model, whose probability is to be explained."""
 
     def __init__(self, subject: Subject, inputs: Inputs):
@@ -185,7 +185,7 @@ def _replacing(mask: Tensor, baseline: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def occlusion(
-    answer: Answer, *, baseline: Baseline = "mean", width: int = 1, seeds: Sequence[int] = (0,)
+    answer: ExplainedAnswer, *, baseline: Baseline = "mean", width: int = 1, seeds: Sequence[int] = (0,)
 ) -> Attribution:
     """Take away each input, or each ``width`` neighbouring ones, and return how much the log-probabilities fall.
 
@@ -212,7 +212,7 @@ def occlusion(
     return _attribution(f"occlusion ({baseline})", answer, scores, notes)
 
 
-def _attribution(method: str, answer: Answer, scores: np.ndarray, notes: Mapping[str, float]) -> Attribution:
+def _attribution(method: str, answer: ExplainedAnswer, scores: np.ndarray, notes: Mapping[str, float]) -> Attribution:
     if answer.subject.kind == "language model":
         S, T = scores.shape
         scores = np.where(np.arange(S)[:, None] <= np.arange(T)[None], scores, 0.0)  # nothing comes from the future
@@ -222,7 +222,7 @@ def _attribution(method: str, answer: Answer, scores: np.ndarray, notes: Mapping
 # ---- gradients ----------------------------------------------------------------------------------------
 
 
-def gradient_x_input(answer: Answer, *, baseline: Baseline = "mean") -> Attribution:
+def gradient_x_input(answer: ExplainedAnswer, *, baseline: Baseline = "mean") -> Attribution:
     """Return gradient times (input - baseline), summed over channels: a first-order guess of occlusion."""
     x = answer.before.tensors[answer.place]
     start = answer.baseline(baseline)[answer.count - x.shape[1] :]
@@ -230,7 +230,7 @@ def gradient_x_input(answer: Answer, *, baseline: Baseline = "mean") -> Attribut
     return _attribution("gradient x input", answer, _padded(answer, _contributions(gradient, x[0] - start)), {})
 
 
-def integrated_gradients(answer: Answer, *, baseline: Baseline = "mean", steps: int = STEPS) -> Attribution:
+def integrated_gradients(answer: ExplainedAnswer, *, baseline: Baseline = "mean", steps: int = STEPS) -> Attribution:
     """Return the integral of the gradient along the straight line from the baseline to the input, times their
     difference.
 
@@ -252,7 +252,7 @@ def integrated_gradients(answer: Answer, *, baseline: Baseline = "mean", steps: 
     return _attribution("integrated gradients", answer, scores, notes)
 
 
-def _gradients(answer: Answer, point: Float[Tensor, "1 S D"]) -> tuple[Float[Tensor, "T S D"], np.ndarray]:
+def _gradients(answer: ExplainedAnswer, point: Float[Tensor, "1 S D"]) -> tuple[Float[Tensor, "T S D"], np.ndarray]:
     """Return the gradient of each output's log-probability by the embeddings, at ``point``, and these values."""
     T = len(answer.outputs)
     leaf = point.detach().expand(T, *point.shape[1:]).clone().requires_grad_(True)  # a row for each output
@@ -271,7 +271,7 @@ def _contributions(gradient: Float[Tensor, "T S D"], difference: Float[Tensor, "
     return (gradient * difference).sum(-1).T.cpu().numpy()
 
 
-def _padded(answer: Answer, scores: np.ndarray) -> np.ndarray:
+def _padded(answer: ExplainedAnswer, scores: np.ndarray) -> np.ndarray:
     """Return the scores with zeros for inputs that have no embedding, an image's class token."""
     missing = answer.count - len(scores)
     return np.concatenate([np.zeros((missing, scores.shape[1])), scores]) if missing else scores
@@ -301,7 +301,7 @@ PARTS = ("mixer.output", "cross.output", "feed_forward.output")
 """Places that are ablated as a whole."""
 
 
-def parts(answer: Answer, *, heads: bool = True) -> list[PartEffect]:
+def parts(answer: ExplainedAnswer, *, heads: bool = True) -> list[PartEffect]:
     """Set each layer's mixer, cross-attention, feed-forward and, with ``heads``, each head to zero; return how much
     the log-probabilities fall."""
     known = places(answer.model)
@@ -313,11 +313,11 @@ def parts(answer: Answer, *, heads: bool = True) -> list[PartEffect]:
     return found
 
 
-def _heads_at(answer: Answer, name: str) -> int:
+def _heads_at(answer: ExplainedAnswer, name: str) -> int:
     return trace_inputs(answer.model, answer.given.arguments, [name]).tensors[name].shape[1]
 
 
-def _ablated(answer: Answer, name: str, head: int | None) -> PartEffect:
+def _ablated(answer: ExplainedAnswer, name: str, head: int | None) -> PartEffect:
     def change(x: Tensor) -> Tensor:
         if head is None:
             return torch.zeros_like(x)

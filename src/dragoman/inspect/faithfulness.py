@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from dragoman.inspect.attribution import Answer, Baseline
+from dragoman.inspect.attribution import Baseline, ExplainedAnswer
 
 POINTS = 20
 """Most steps of a curve."""
@@ -49,7 +49,11 @@ class FaithfulnessCurve:
 
 
 def faithfulness(
-    answer: Answer, importance: Mapping[str, Float[np.ndarray, " S"]], *, baseline: Baseline = "mean", seed: int = 0
+    answer: ExplainedAnswer,
+    importance: Mapping[str, Float[np.ndarray, " S"]],
+    *,
+    baseline: Baseline = "mean",
+    seed: int = 0,
 ) -> list[FaithfulnessCurve]:
     """Return the curves of each attribution, and of random orders, the most faithful first.
 

@@ -13,8 +13,8 @@ import numpy as np
 from dragoman.data.material import ImageMaterial
 from dragoman.errors import ConfigError
 from dragoman.inspect.attribution import (
-    Answer,
     Attribution,
+    ExplainedAnswer,
     gradient_x_input,
     integrated_gradients,
     occlusion,
@@ -27,7 +27,7 @@ from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Trace, trace_inputs
 
 PageData = dict[str, Any]
-"""What a page shows: strings, numbers, lists and arrays."""
+"""Content of a page: strings, numbers, lists and arrays."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def collect(subject: Subject, given: Any, target: Any = None, choice: PageChoice
     if subject.kind in ("translator", "language model"):
         found |= _of_writer(subject, inputs, seen, choice)
     if choice.attributions and subject.kind != "towers":
-        found["attribution"] = _attribution(Answer(subject, inputs), found["attention"], choice)
+        found["attribution"] = _attribution(ExplainedAnswer(subject, inputs), found["attention"], choice)
     if subject.materials and isinstance(subject.materials[0], ImageMaterial):
         found["image"] = _image(subject.materials[0], inputs)
     return found
@@ -175,7 +175,7 @@ def _check(what: str, wanted: Sequence[int], there: range) -> None:
 # ---- attribution --------------------------------------------------------------------------------------
 
 
-def _attribution(answer: Answer, attention: Sequence[PageData], choice: PageChoice) -> PageData:
+def _attribution(answer: ExplainedAnswer, attention: Sequence[PageData], choice: PageChoice) -> PageData:
     """Return every attribution, and how far each can be believed."""
     methods: list[Attribution] = [
         occlusion(answer),
@@ -204,7 +204,7 @@ def _attribution(answer: Answer, attention: Sequence[PageData], choice: PageChoi
     }
 
 
-def _attention_as_importance(answer: Answer, attention: Sequence[PageData]) -> dict[str, np.ndarray]:
+def _attention_as_importance(answer: ExplainedAnswer, attention: Sequence[PageData]) -> dict[str, np.ndarray]:
     """Return the attention that each input receives, by the kinds that read the explained inputs."""
     found = {}
     for kind in attention:
