@@ -42,7 +42,7 @@ class Attribution:
 
     method: str
     scores: Float[np.ndarray, "S T"]
-    """Contribution of input i to the log-probability of output j, in nats; positive where the input makes it more probable."""
+    """Contribution of input i to the log-probability of output j, in nats; positive where it makes it more probable."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     total: Float[np.ndarray, " S"]
