@@ -30,8 +30,8 @@ Baseline = Literal["mean", "zero", "random"]
 """Replacement of an input that is taken away: the mean of all embeddings, zeros, or those of tokens drawn
 at random."""
 
-ROWS = 64
-"""Variants of the input run at a time."""
+BATCH_OUTPUTS = 2048
+"""Outputs computed at a time, over all variants of the input; each has logits of the whole vocabulary."""
 STEPS = 32
 """Points on the path of integrated gradients."""
 
@@ -97,6 +97,11 @@ class ExplainedAnswer:
 
     # ---- probabilities ----
 
+    @property
+    def rows(self) -> int:
+        """Number of variants of the input that are run at a time."""
+        return max(1, BATCH_OUTPUTS // max(self.count, len(self.outputs)))
+
     def arguments(self, rows: int) -> tuple[Any, ...]:
         """Return the model's arguments, repeated ``rows`` times."""
         return tuple(_repeated(one, rows) for one in self.given.arguments)
@@ -157,8 +162,8 @@ class ExplainedAnswer:
     ) -> Float[np.ndarray, "B T"]:
         """Return the log-probability of each output where the inputs ``taken`` are replaced, row by row."""
         found = []
-        for start in range(0, len(taken), ROWS):
-            mask = torch.from_numpy(taken[start : start + ROWS]).to(baseline.device)[..., None]
+        for start in range(0, len(taken), self.rows):
+            mask = torch.from_numpy(taken[start : start + self.rows]).to(baseline.device)[..., None]
             found.append(self._run(len(mask), {self.place: _replacing(mask, baseline)} | dict(extra or {})))
         return np.concatenate(found)
 
@@ -254,17 +259,20 @@ def integrated_gradients(answer: ExplainedAnswer, *, baseline: Baseline = "mean"
 
 def _gradients(answer: ExplainedAnswer, point: Float[Tensor, "1 S D"]) -> tuple[Float[Tensor, "T S D"], np.ndarray]:
     """Return the gradient of each output's log-probability by the embeddings, at ``point``, and these values."""
-    T = len(answer.outputs)
-    leaf = point.detach().expand(T, *point.shape[1:]).clone().requires_grad_(True)  # a row for each output
+    found, values = [], []
     training = answer.model.training
     answer.model.eval()
     try:
-        with torch.enable_grad(), watching(answer.model, (), {answer.place: lambda x: leaf.to(x)}):
-            logs = answer.log_probs(answer.model(*answer.arguments(T))).diagonal()
+        for start in range(0, len(answer.outputs), answer.rows):
+            rows = min(answer.rows, len(answer.outputs) - start)
+            leaf = point.detach().expand(rows, *point.shape[1:]).clone().requires_grad_(True)  # a row for each output
+            with torch.enable_grad(), watching(answer.model, (), {answer.place: lambda x, leaf=leaf: leaf.to(x)}):
+                logs = answer.log_probs(answer.model(*answer.arguments(rows))).diagonal(start)
+            found += torch.autograd.grad(logs.sum(), leaf)
+            values.append(logs.detach())
     finally:
         answer.model.train(training)
-    (gradient,) = torch.autograd.grad(logs.sum(), leaf)
-    return gradient, logs.detach().cpu().numpy()
+    return torch.cat(found), torch.cat(values).cpu().numpy()
 
 
 def _contributions(gradient: Float[Tensor, "T S D"], difference: Float[Tensor, "S D"]) -> np.ndarray:

@@ -53,6 +53,7 @@ def faithfulness(
     importance: Mapping[str, Float[np.ndarray, " S"]],
     *,
     baseline: Baseline = "mean",
+    points: int = POINTS,
     seed: int = 0,
 ) -> list[FaithfulnessCurve]:
     """Return the curves of each attribution, and of random orders, the most faithful first.
@@ -61,10 +62,11 @@ def faithfulness(
         answer: the answer that was explained.
         importance: by method, the contribution of each input to the whole answer.
         baseline: what stands for an input that is taken away.
+        points: most steps of a curve.
         seed: of the random orders.
     """
     allowed = np.array(answer.occludable)
-    places = np.unique(np.linspace(0, len(allowed), min(len(allowed), POINTS) + 1).round().astype(int))
+    places = np.unique(np.linspace(0, len(allowed), min(len(allowed), points) + 1).round().astype(int))
     orders = {name: [allowed[np.argsort(-values[allowed], kind="stable")]] for name, values in importance.items()}
     draw = np.random.default_rng(seed)
     orders[RANDOM] = [draw.permutation(allowed) for _ in range(DRAWS)]

@@ -19,7 +19,7 @@ from dragoman.inspect.attribution import (
     integrated_gradients,
     occlusion,
 )
-from dragoman.inspect.faithfulness import faithfulness
+from dragoman.inspect.faithfulness import POINTS, faithfulness
 from dragoman.inspect.lens import beam_tree, candidates, logit_lens, position_views, routing
 from dragoman.inspect.places import find, places
 from dragoman.inspect.rollup import flow, rollout
@@ -46,6 +46,9 @@ class PageChoice:
     """Run the model again without each input, which takes the longest."""
 
 
+LONGEST_GRADIENTS = 64
+"""Most tokens for which a page has gradients: each output needs passes of its own, so that their cost grows with the
+square of the length."""
 READ = ("*.weights", "*.residual.after", "*.routing", "logits")
 _SELF = re.compile(r"(?P<tower>.+)\.(?P<layer>\d+)\.(?P<part>mixer|cross)\.weights|decoder\.cross\.weights")
 _TITLES = {
@@ -177,14 +180,13 @@ def _check(what: str, wanted: Sequence[int], there: range) -> None:
 
 def _attribution(answer: ExplainedAnswer, attention: Sequence[PageData], choice: PageChoice) -> PageData:
     """Return every attribution, and how far each can be believed."""
-    methods: list[Attribution] = [
-        occlusion(answer),
-        gradient_x_input(answer),
-        integrated_gradients(answer, steps=choice.steps),
-    ]
+    methods: list[Attribution] = [occlusion(answer)]
+    short = max(answer.count, len(answer.outputs)) <= LONGEST_GRADIENTS
+    if short:
+        methods += [gradient_x_input(answer), integrated_gradients(answer, steps=choice.steps)]
     importance = {one.method: one.total for one in methods}
     importance |= _attention_as_importance(answer, attention)
-    curves = faithfulness(answer, importance)
+    curves = faithfulness(answer, importance, points=POINTS if short else POINTS // 2)
     return {
         "inputs": answer.tokens,
         "outputs": answer.outputs,
