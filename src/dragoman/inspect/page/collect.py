@@ -46,6 +46,8 @@ class PageChoice:
     """Run the model again without each input, which takes the longest."""
 
 
+STEPS_AFTER = 2
+"""Steps of a search that are shown after the one that found its answer."""
 LONGEST_GRADIENTS = 64
 """Most tokens for which a page has gradients: each output needs passes of its own, so that their cost grows with the
 square of the length."""
@@ -109,7 +111,10 @@ def _of_writer(subject: Subject, inputs: Inputs, seen: Trace, choice: PageChoice
         "lens": logit_lens(subject, seen),
     }
     if subject.kind == "translator":
-        found["tree"] = [asdict(node) for node in beam_tree(subject, inputs, choice.beam)]
+        nodes = beam_tree(subject, inputs, choice.beam)
+        answered = next((node.step for node in nodes if node.fate.startswith("chosen")), nodes[-1].step)
+        found["tree"] = [asdict(node) for node in nodes if node.step <= answered + STEPS_AFTER]
+        found["steps_after"] = max(0, nodes[-1].step - answered - STEPS_AFTER)
     return found
 
 
