@@ -164,7 +164,8 @@ def _first_run(subject: Subject) -> Iterator[Finding]:
     except Exception as error:
         found = list(out_of_range(subject.model, subject.batch, IdsInRange()))
         if not found:
-            raise BatchError(f"{type(subject.model).__name__} does not run on this batch: {_line(error)}") from None
+            guessed = "a guessed batch: pass --inputs MODULE:FUNCTION" if subject.given is None else "this batch"
+            raise BatchError(f"{type(subject.model).__name__} does not run on {guessed}: {_line(error)}") from None
         yield from found
         return
     if subject.facts.loss is not None:

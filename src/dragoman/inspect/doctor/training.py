@@ -142,7 +142,7 @@ class LabelsFit(DoctorCheck[Subject]):
         if not batch.causal or not batch.is_ids or labels.shape != value.shape or batch.batch_dim == 1:
             return
         real = labels >= 0
-        shifts_itself = batch.labels_name is not None and hasattr(subject.model, "config")
+        shifts_itself = batch.labels_name is not None and hasattr(subject.model, "config") and batch.source is None
         same = _share(labels, value, real)
         next_one = _share(labels[:, :-1], value[:, 1:], real[:, :-1])
         if same > 0.9 and not shifts_itself and batch.source is None:
