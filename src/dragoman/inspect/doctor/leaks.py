@@ -197,6 +197,7 @@ class PaddingLeak(DoctorCheck[Subject]):
             return 0.0
         if strength.shape[-2:] != keep.shape:
             return 0.0
+        keep = keep.cpu()
         if name == subject.batch.tokens and subject.answers_positions:
             strength = strength * keep.T[:, :, None]  # only outputs at tokens count
         most = float(strength[:, keep].max())

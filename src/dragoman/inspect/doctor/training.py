@@ -110,6 +110,7 @@ class LabelsFit(DoctorCheck[Subject]):
 
     name = "labels"
     asks = "Does each label belong to its input?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         labels = subject.batch.answers
@@ -214,6 +215,7 @@ class LearningRates(DoctorCheck[Subject]):
 
     name = "learning rate"
     asks = "Does the learning rate begin low and end low?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         rates = self._rates(subject)
