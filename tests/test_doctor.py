@@ -170,6 +170,17 @@ def test_models_of_strangers_are_healthy():
         assert_healthy(model, batch)
 
 
+def test_a_batch_that_is_known_by_heart_need_not_be_learned():
+    torch.manual_seed(0)
+    model, ids = TinyGPT(layers=1), IDS[:1]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(ids)[0].flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
+        optimizer.step()
+    assert not examine(model, (ids, ids.roll(-1, 1)), checks=["one batch"]).errors
+
+
 class Odd(nn.Module):
     """Returns what ``change`` makes of its logits."""
 

@@ -15,6 +15,8 @@ from dragoman.inspect.doctor.subject import Subject
 DATA = "(data)"
 LOSS = "(loss)"
 OPTIMIZER = "(optimizer)"
+LEARNED = 0.05
+"""Loss of a batch that a trained model knows already."""
 
 
 class DropoutAlive(DoctorCheck[Subject]):
@@ -60,7 +62,7 @@ class LossFalls(DoctorCheck[Subject]):
         for rate in self.rates:
             first, last = self._learn(subject, rate)
             best = min(best, last)
-            if best < 0.8 * first:
+            if _fell(first, best):
                 return
         floor = _contradiction(subject)
         yield self.finding(
@@ -87,11 +89,16 @@ class LossFalls(DoctorCheck[Subject]):
                 losses.append(float(loss))
                 if not loss.requires_grad:
                     return losses[0], losses[0]
-                if losses[-1] < 0.8 * losses[0]:
+                if _fell(losses[0], losses[-1]):
                     return losses[0], losses[-1]
                 loss.backward()
                 optimizer.step()
         return losses[0], min(losses)
+
+
+def _fell(first: float, last: float) -> bool:
+    """Return whether a loss fell by a fifth, or was so low that it need not."""
+    return first - last > abs(first) / 5 or abs(first) < LEARNED
 
 
 def _contradiction(subject: Subject) -> str | None:
