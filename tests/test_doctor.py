@@ -63,7 +63,7 @@ def test_the_other_presets_have_no_error(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["decoder-only", "encoder-decoder"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", sorted(VARIANTS)[::12])
 def test_variants_of_every_part_have_no_error(name, shape):
     model = healthy.quietly(lambda: VARIANTS[name].config(shape).build())
     report = examine(model)
@@ -168,6 +168,92 @@ def test_models_of_strangers_are_healthy():
         (healthy.quietly(Translator17), (IDS, IDS[:, 2:])),
     ):
         assert_healthy(model, batch)
+
+
+def test_a_batch_that_is_known_by_heart_need_not_be_learned():
+    torch.manual_seed(0)
+    model, ids = TinyGPT(layers=1), IDS[:1]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(ids)[0].flatten(0, 1), ids.roll(-1, 1).flatten()).backward()
+        optimizer.step()
+    assert not examine(model, (ids, ids.roll(-1, 1)), checks=["one batch"]).errors
+
+
+class Odd(nn.Module):
+    """Returns what ``change`` makes of its logits."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.embed, self.change = nn.Embedding(31, 8), change
+
+    def forward(self, ids):
+        return self.change(self.embed(ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda y: y.mean(), "returns a number, no tensor with the rows of the batch"),
+        (lambda y: "text", "returns a str, no tensor"),
+        (lambda y: y[0, 0], r"returns a tensor of shape \(8,\)"),
+        (lambda y: None, "returns a NoneType"),
+        (lambda y: y.no_such_method(), "does not run on this batch: AttributeError"),
+    ],
+)
+def test_a_model_that_returns_no_outputs_is_told_so(change, says):
+    with pytest.raises(BatchError, match=says):
+        examine(Odd(change), IDS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: {"logits": y},
+        lambda y: {"anything": y, "loss": y.mean()},
+        lambda y: (y.mean(), y),
+        lambda y: [y, None, "text"],
+        lambda y: y.double(),
+        lambda y: y.transpose(0, 1).transpose(0, 1),
+    ],
+)
+def test_outputs_are_found_in_what_a_model_returns(change):
+    assert_healthy(Odd(change), IDS)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [IDS[:1], IDS[:, :1], IDS[:, :2], torch.full((3, 8), 4), IDS.int(), IDS[:, :3].repeat(3, 1)[:3, :3]],
+    ids=["one row", "one position", "two positions", "one id", "int32", "as many rows as positions"],
+)
+def test_a_small_batch_raises_no_alarm(batch):
+    assert not examine(TinyGPT(), batch).errors
+
+
+def test_torchscript_is_told_that_it_cannot_be_watched():
+    with pytest.warns(DeprecationWarning):
+        script = torch.jit.script(nn.Linear(3, 3))
+    with pytest.raises(BatchError, match="TorchScript"):
+        examine(script, torch.randn(2, 3))
+
+
+def test_weights_that_are_not_finite_are_one_finding_and_not_six():
+    model = TinyGPT()
+    model.blocks[2].mlp[0].weight.data[0, 0] = float("nan")
+    report = examine(model, IDS)
+    assert [(f.check, f.where) for f in report.errors] == [("corners", "blocks.2.mlp.0")], told(report)
+
+
+def test_it_may_be_called_where_gradients_are_switched_off():
+    with torch.no_grad():
+        assert_healthy(TinyGPT(), (IDS, IDS.roll(-1, 1)))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: nn.Sequential(m)])
+def test_a_model_in_a_wrapper_is_examined(wrap):
+    report = examine(wrap(TwoOutputs()), IDS, causal=True)
+    assert not report.errors, told(report)
 
 
 def test_the_model_is_left_as_it_was():

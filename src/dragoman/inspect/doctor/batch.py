@@ -91,8 +91,9 @@ class InputBatch:
 
     @property
     def length(self) -> int | None:
-        """Positions T; None for images."""
-        return None if self.is_image or self.value.ndim < 2 else self.value.shape[1 - self.batch_dim]
+        """Positions T; None for images, and for one vector a row."""
+        positions = self.value.ndim == (2 if self.is_ids else 3)
+        return self.value.shape[1 - self.batch_dim] if positions else None
 
     def masks_of(self, name: str) -> list[Mask]:
         """Return the padding masks of a sequence."""
@@ -311,6 +312,7 @@ def _second_is_labels(parameters: Sequence[inspect.Parameter], given: Sequence[A
 def _named_mapping(model: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor | None, Call]:
     signature = inspect.signature(model.forward)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    given = _with_decoder_inputs(model, given)
     taken = {name: value for name, value in given.items() if open_ended or name in signature.parameters}
     left = [name for name in given if name not in taken]
     if len(left) > 1 or (left and left[0] not in LABELS):
@@ -319,6 +321,15 @@ def _named_mapping(model: nn.Module, given: Mapping[str, Any]) -> tuple[dict[str
             f"out, or name the labels one of {', '.join(LABELS)}"
         )
     return taken, given[left[0]] if left else None, lambda model, arguments: model(**arguments)
+
+
+def _with_decoder_inputs(model: Any, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments with the decoder's inputs, which models of `transformers` make from the labels."""
+    pairs = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if not pairs or make is None or "labels" not in given or "decoder_input_ids" in given:
+        return given
+    return {**given, "decoder_input_ids": make(labels=given["labels"])}
 
 
 def _mask_role(name: str, value: Tensor, tokens: str, source: str | None, arguments: Mapping[str, Any]) -> Mask | None:
@@ -343,6 +354,8 @@ def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) ->
         return True, "its labels are the next tokens"
     if source is not None:
         return True, "it reads a source and a target"
+    if hasattr(model, "config") and hasattr(model, "save_pretrained"):
+        return writes_by_configuration(model)
     name = type(model).__name__
     if WRITES.search(name) and not re.search("Mask|Encoder", name):
         return True, f"a class called {name} predicts the next token"
@@ -354,6 +367,17 @@ def writes(model: nn.Module, tokens: Tensor, labels: Any, source: str | None) ->
         if square.ndim == 2 and square.shape[0] == square.shape[1] > 1 and _is_triangular(square):
             return True, f"the buffer {path} is a causal mask"
     return None, "nothing says so"
+
+
+def writes_by_configuration(model: Any) -> tuple[bool | None, str]:
+    """Return the same for a model of `transformers`."""
+    can = getattr(model, "can_generate", None)
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
+        return True, "its configuration says that it decodes"
+    if can is not None and can():
+        return True, "it can generate"
+    encoder = getattr(model.config, "is_decoder", None) is False or "Mask" in type(model).__name__
+    return (False, "an encoder by its configuration") if encoder else (None, "nothing says so")
 
 
 def _follow(labels: Tensor, tokens: Tensor) -> bool:

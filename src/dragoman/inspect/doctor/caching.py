@@ -132,10 +132,14 @@ def _ours(subject: Subject, length: int) -> Tensor:
 def _transformers(subject: Subject, length: int, name: str) -> Tensor:
     batch = subject.batch
     own = {mask.name for mask in batch.masks_of(batch.tokens)}
-    arguments = {k: v for k, v in batch.arguments.items() if k not in own} | {"use_cache": True}
+    keep = batch.keep_of(batch.tokens)
+    padded = own if keep is not None and not keep.all() else set()  # a mask of nothing may be left out
+    without = own | {batch.labels_name}
+    arguments = {k: v for k, v in batch.arguments.items() if k not in without} | {"use_cache": True}
     found, state = [], None
     for start, stop in _pieces(length):
-        given = arguments | {batch.tokens: batch.value[:, start:stop]} | ({} if state is None else {name: state})
+        given = arguments | {mask: batch.arguments[mask][:, :stop] for mask in padded}
+        given |= {batch.tokens: batch.value[:, start:stop]} | ({} if state is None else {name: state})
         result = subject.model(**given)
         state = result.get(name)
         if state is None:

@@ -33,6 +33,7 @@ class CornerCases(DoctorCheck[Subject]):
 
     name = "corners"
     asks = "Are outputs finite for a fully padded row, an empty text, one token, and the longest text?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         if not finite(subject.clean):

@@ -37,6 +37,7 @@ class TrainTestOverlap(DoctorCheck[Subject]):
 
     name = "train and test"
     asks = "Are test examples among the training examples?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         train, test = subject.facts.train, subject.facts.test
@@ -65,6 +66,7 @@ class TokenizerRoundTrip(DoctorCheck[Subject]):
 
     name = "tokenizer"
     asks = "Does the tokenizer give each text back?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         tokenizers = subject.facts.tokenizer

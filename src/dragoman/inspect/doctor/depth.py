@@ -30,7 +30,10 @@ class MissingNorm(DoctorCheck[Subject]):
 
     @torch.no_grad()
     def run(self, subject: Subject) -> Iterator[Finding]:
-        for calls in find_blocks(subject):
+        stacks = [calls for calls in find_blocks(subject) if calls[0].x.ndim == 3]
+        if not stacks:
+            raise NotApplicable("its layers do not hand on a vector for each position")
+        for calls in stacks:
             grown = [(call, *_growth(call)) for call in calls]
             flagged = [(call, whole, branch) for call, whole, branch in grown if whole > 3 and branch > FACTOR / 3]
             if flagged:

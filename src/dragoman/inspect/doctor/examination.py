@@ -89,6 +89,8 @@ def examine(
     Raises:
         BatchError: a batch that cannot be guessed or used; the message says what to pass.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise BatchError("a TorchScript module cannot be watched: examine the module that it was made from")
     facts = facts or TrainingFacts(**more)
     with _undisturbed(model):
         whole = (
@@ -140,6 +142,8 @@ def _report(
 
 def _made(check: DoctorCheck[Subject], subject: Subject) -> tuple[list[Finding], str | None]:
     """Return what a check found, and why it was left out if it was."""
+    if check.compares and not bool(torch.isfinite(subject.clean).all()):
+        return [], "its outputs are not finite"
     torch.manual_seed(0)
     found: list[Finding] = []
     try:
@@ -164,7 +168,8 @@ def _first_run(subject: Subject) -> Iterator[Finding]:
     except Exception as error:
         found = list(out_of_range(subject.model, subject.batch, IdsInRange()))
         if not found:
-            raise BatchError(f"{type(subject.model).__name__} does not run on this batch: {_line(error)}") from None
+            guessed = "a guessed batch: pass --inputs MODULE:FUNCTION" if subject.given is None else "this batch"
+            raise BatchError(f"{type(subject.model).__name__} does not run on {guessed}: {_line(error)}") from None
         yield from found
         return
     if subject.facts.loss is not None:
@@ -187,7 +192,12 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=devices),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             torch.backends.mha.set_fastpath_enabled(False)  # nested tensors have no positions to look at
             torch.manual_seed(0)

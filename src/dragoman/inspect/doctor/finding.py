@@ -1,6 +1,7 @@
 """Findings of a check, and the report of all checks."""
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from enum import StrEnum
@@ -67,8 +68,12 @@ class Report:
         return self.of(Severity.error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return dataclasses.asdict(self)
+        """Return the report as plain data; a number that is not finite is None, which JSON can hold."""
+        plain = dataclasses.asdict(self)
+        for finding in plain["findings"]:
+            numbers = finding["numbers"]
+            finding["numbers"] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return plain
 
 
 class NotApplicable(Exception):
@@ -81,6 +86,8 @@ class DoctorCheck(ABC, Generic[S]):
     name: ClassVar[str]
     asks: ClassVar[str]
     """Question in one sentence."""
+    compares: ClassVar[bool] = True
+    """True where outputs are compared, which must be finite for that."""
 
     @abstractmethod
     def run(self, subject: S) -> Iterator[Finding]:

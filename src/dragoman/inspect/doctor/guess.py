@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dragoman.inspect.doctor.batch import BatchError, InputBatch, Mask, padding_id
+from dragoman.inspect.doctor.batch import BatchError, InputBatch, Mask, padding_id, writes_by_configuration
 from dragoman.model.contrastive import TwoTowers
 from dragoman.model.encoder import Encoder
 from dragoman.model.inputs import FrameInput, PatchInput, TokenInput
@@ -321,7 +321,7 @@ def _frame(model: Any, tokens: Tensor, source: Tensor, pad: int | None) -> Input
         if mask in parameters and (pairs or of == "input_ids"):
             arguments |= {of: value, mask: torch.ones_like(value)}
             masks.append(Mask(mask, of))
-    causal, why = _writes_text(model, pairs)
+    causal, why = writes_by_configuration(model)
     return InputBatch(
         arguments=arguments,
         tokens=name,
@@ -332,11 +332,3 @@ def _frame(model: Any, tokens: Tensor, source: Tensor, pad: int | None) -> Input
         why_causal=why,
         pad=pad if not masks else None,
     )
-
-
-def _writes_text(model: Any, pairs: bool) -> tuple[bool | None, str]:
-    can = getattr(model, "can_generate", None)
-    if pairs or (can and can()) or getattr(model.config, "is_decoder", False):
-        return True, "it can generate"
-    encoder = getattr(model.config, "is_decoder", None) is False or "Mask" in type(model).__name__
-    return (False, "an encoder by its configuration") if encoder else (None, "nothing says so")

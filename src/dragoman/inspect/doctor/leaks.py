@@ -37,7 +37,7 @@ class FutureLeak(DoctorCheck[Subject]):
         if not leaks.any():
             return
         share = float(leaks.sum() / later.sum())
-        almost = not (pattern | torch.eye(length, dtype=torch.bool))[later].all()
+        almost = share < 0.5 * float((pattern & later.T).sum() / later.sum())  # the past is seen
         if causal is None and not almost:
             yield self._undeclared(subject, share)
             return
@@ -47,12 +47,15 @@ class FutureLeak(DoctorCheck[Subject]):
             Severity.error if causal else Severity.warning,
             "outputs depend on later tokens",
             evidence=f"{share:.0%} of the pairs (output, later token) have a gradient; for example output {t} depends "
-            f"on token {seen} (meant to be causal: {subject.batch.why_causal})",
+            f"on token {seen} ({self._meant(subject)})",
             numbers={"share": share, "output": t, "token": seen},
             cause=cause,
             remedy=remedy,
             where=self._place(subject, length),
         )
+
+    def _meant(self, subject: Subject) -> str:
+        return f"meant to be causal: {subject.batch.why_causal}" if subject.batch.causal else "most of them have none"
 
     def _pattern(self, subject: Subject, length: int) -> Tensor:
         """Return which output depends on which token, as booleans (T, T): by gradient, and by change of the last."""
@@ -194,6 +197,7 @@ class PaddingLeak(DoctorCheck[Subject]):
             return 0.0
         if strength.shape[-2:] != keep.shape:
             return 0.0
+        keep = keep.cpu()
         if name == subject.batch.tokens and subject.answers_positions:
             strength = strength * keep.T[:, :, None]  # only outputs at tokens count
         most = float(strength[:, keep].max())

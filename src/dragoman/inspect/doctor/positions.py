@@ -23,6 +23,7 @@ class PositionsIgnored(DoctorCheck[Subject]):
     asks = "Does the order of tokens make a difference?"
 
     def run(self, subject: Subject) -> Iterator[Finding]:
+        need_precision(subject)
         if subject.batch.is_image:
             yield from self._image(subject)
             return
@@ -96,6 +97,16 @@ class PositionsIgnored(DoctorCheck[Subject]):
                 remedy="add position embeddings to the patch embeddings",
                 where="(model)",
             )
+
+
+def need_precision(subject: Subject) -> None:
+    """Check that equal outputs can be told from rounding.
+
+    Raises:
+        NotApplicable: the model runs in half precision.
+    """
+    if subject.clean.dtype in (torch.bfloat16, torch.float16):
+        raise NotApplicable("half precision is too coarse to tell that outputs are equal: examine it in float32")
 
 
 def _mixes(subject: Subject) -> bool:
@@ -179,6 +190,7 @@ class PositionsMisplaced(DoctorCheck[Subject]):
     def run(self, subject: Subject) -> Iterator[Finding]:
         if not subject.batch.is_ids or (subject.batch.length or 0) < 4 or subject.batch.source is not None:
             raise NotApplicable("it asks for a model of one sequence of ids")
+        need_precision(subject)
         entry = _entry(subject)
         if entry is None:
             raise NotApplicable("positions are relative, or there are none")
@@ -211,7 +223,7 @@ class PositionsMisplaced(DoctorCheck[Subject]):
         """Compare how much the first layer's input varies over positions and over tokens."""
         x = _at(subject, _input_of(subject, block, _constant(subject)))
         y = _at(subject, block.x)
-        if x is None or y is None:
+        if x is None or y is None or len(subject.batch.value.unique()) < 3:
             return
         positions = float((x - x.mean(dim=1, keepdim=True)).float().square().mean().sqrt())
         whole = float((y - y.mean(dim=(0, 1), keepdim=True)).float().square().mean())

@@ -164,7 +164,7 @@ class Subject:
             gradient = torch.zeros_like(leaf) if gradient is None else gradient
             by_row = gradient if batch.batch_dim == 0 or gradient.shape[0] == batch.rows else gradient.transpose(0, 1)
             found.append(by_row.flatten(2).double().norm(dim=2) if by_row.ndim > 2 else by_row.double().abs())
-        return torch.stack(found)
+        return torch.stack(found).cpu()
 
     def _from_leaf(self, batch: InputBatch, name: str) -> tuple[Tensor, Tensor]:
         value = batch.arguments[name]
@@ -254,9 +254,15 @@ def main_output(result: Any, batch: InputBatch) -> Tensor:
         if each.ndim >= 1 and each.shape[0] == batch.rows:
             return each[:, None]
     raise NotApplicable(
-        "the model returns no tensor with the rows of the batch "
-        f"({', '.join(str(tuple(t.shape)) for t in tensors(result)) or type(result).__name__})"
+        f"the model returns {_shapes(result)}, no tensor with the rows of the batch: let it return its outputs, beside "
+        "the loss if it returns one"
     )
+
+
+def _shapes(result: Any) -> str:
+    """Return what a model returned, in words."""
+    shapes = [f"a tensor of shape {tuple(t.shape)}" if t.ndim else "a number" for t in tensors(result)]
+    return " and ".join(shapes[:3]) or f"a {type(result).__name__}"
 
 
 def _rows_first(x: Tensor, batch: InputBatch) -> Tensor:

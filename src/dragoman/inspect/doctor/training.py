@@ -15,6 +15,8 @@ from dragoman.inspect.doctor.subject import Subject
 DATA = "(data)"
 LOSS = "(loss)"
 OPTIMIZER = "(optimizer)"
+LEARNED = 0.05
+"""Loss of a batch that a trained model knows already."""
 
 
 class DropoutAlive(DoctorCheck[Subject]):
@@ -60,7 +62,7 @@ class LossFalls(DoctorCheck[Subject]):
         for rate in self.rates:
             first, last = self._learn(subject, rate)
             best = min(best, last)
-            if best < 0.8 * first:
+            if _fell(first, best):
                 return
         floor = _contradiction(subject)
         yield self.finding(
@@ -87,11 +89,16 @@ class LossFalls(DoctorCheck[Subject]):
                 losses.append(float(loss))
                 if not loss.requires_grad:
                     return losses[0], losses[0]
-                if losses[-1] < 0.8 * losses[0]:
+                if _fell(losses[0], losses[-1]):
                     return losses[0], losses[-1]
                 loss.backward()
                 optimizer.step()
         return losses[0], min(losses)
+
+
+def _fell(first: float, last: float) -> bool:
+    """Return whether a loss fell by a fifth, or was so low that it need not."""
+    return first - last > abs(first) / 5 or abs(first) < LEARNED
 
 
 def _contradiction(subject: Subject) -> str | None:
@@ -110,6 +117,7 @@ class LabelsFit(DoctorCheck[Subject]):
 
     name = "labels"
     asks = "Does each label belong to its input?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         labels = subject.batch.answers
@@ -142,7 +150,7 @@ class LabelsFit(DoctorCheck[Subject]):
         if not batch.causal or not batch.is_ids or labels.shape != value.shape or batch.batch_dim == 1:
             return
         real = labels >= 0
-        shifts_itself = batch.labels_name is not None and hasattr(subject.model, "config")
+        shifts_itself = batch.labels_name is not None and hasattr(subject.model, "config") and batch.source is None
         same = _share(labels, value, real)
         next_one = _share(labels[:, :-1], value[:, 1:], real[:, :-1])
         if same > 0.9 and not shifts_itself and batch.source is None:
@@ -214,6 +222,7 @@ class LearningRates(DoctorCheck[Subject]):
 
     name = "learning rate"
     asks = "Does the learning rate begin low and end low?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         rates = self._rates(subject)

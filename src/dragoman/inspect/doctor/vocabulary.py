@@ -45,6 +45,7 @@ class IdsInRange(DoctorCheck[Subject]):
 
     name = "ids in range"
     asks = "Has every id a row in the table that reads it?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         yield from out_of_range(subject.model, subject.batch, self)
@@ -113,6 +114,7 @@ class VocabularyFits(DoctorCheck[Subject]):
 
     name = "vocabulary"
     asks = "Do tokenizer, embedding and output layer have the same size?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         if not subject.batch.is_ids:

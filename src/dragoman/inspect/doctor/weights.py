@@ -29,6 +29,7 @@ class EmbeddingsTied(DoctorCheck[Subject]):
 
     name = "tied embeddings"
     asks = "Do embedding and output share one matrix where they say so?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         tables = [(n, m.weight) for n, m in subject.model.named_modules() if isinstance(m, nn.Embedding)]
@@ -155,6 +156,7 @@ class DataTypes(DoctorCheck[Subject]):
 
     name = "data types"
     asks = "Are parameters of one type, angles in float32, and masks booleans?"
+    compares = False
 
     def run(self, subject: Subject) -> Iterator[Finding]:
         yield from self._mixed(subject)
