@@ -46,9 +46,18 @@ def plan(
         bool, typer.Option("--reconcile", help="Compare what was predicted for a run with what it measured.")
     ] = False,
     laws: Annotated[bool, typer.Option("--laws", help="Fit scaling laws to runs.")] = False,
+    predict: Annotated[
+        tuple[str, str] | None, typer.Option(help="With --laws: parameters and tokens to predict the loss of.")
+    ] = None,
+    flops: Annotated[
+        str | None, typer.Option(help="With --laws: FLOPs to divide between parameters and tokens.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object instead of a table.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw memory by batch size, or with --serve by context, into this SVG file.")
+        Path | None,
+        typer.Option(
+            help="Draw memory by batch size (with --serve by context, with --laws the law) into this SVG file."
+        ),
     ] = None,
 ) -> None:
     """Predict the memory, time and cost of a training or a server, from the model itself.
@@ -77,9 +86,13 @@ def plan(
     settings = [word for word in what if "=" in word and not os.path.exists(word)]
     names = [word for word in what if word not in settings]
     if laws:
-        from dragoman.cli import plan_laws  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli.plan_laws import print_laws  # pyright: ignore[reportMissingImports]
 
-        raise typer.Exit(plan_laws.run(names, given))
+        sizes = [plan_numbers.count_of(number, "--predict") for number in predict or ()]
+        budget = plan_numbers.count_of(flops, "--flops")
+        paths = [Path(name) for name in names]
+        print_laws(paths, predict=tuple(sizes) or None, flops=budget, as_json=as_json, plot=given["plot"])
+        return
     if len(names) != 1:
         raise ConfigError(
             f"{names[1]}: one preset, run file or run at a time; settings are written PATH=VALUE"
@@ -87,14 +100,14 @@ def plan(
             else "plan: name a preset, a run file or a run; dragoman config presets lists them"
         )
     if reconcile:
-        from dragoman.cli import plan_reconcile  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli import plan_reconcile
 
         raise typer.Exit(plan_reconcile.run(names[0], given))
     from dragoman.cli.plan_subject import find_subject
 
     subject = find_subject(names[0], settings)
     if fit:
-        from dragoman.cli import plan_fit  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli import plan_fit
 
         raise typer.Exit(plan_fit.run(subject, given))
     if serve:

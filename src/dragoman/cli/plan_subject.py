@@ -54,7 +54,7 @@ class Subject:
         """Return the tokens of a text: the task's context, the longest that the model takes, or the usual number."""
         from dragoman.plan.synthetic import longest_text
 
-        if context := getattr(self.task, "context", None):
+        if self.trained and (context := getattr(self.task, "context", None)):
             return context
         usual = USUAL_SENTENCE if getattr(self.model, "translates", False) else USUAL_LENGTH
         longest = longest_text(self.model)
