@@ -192,6 +192,8 @@ def test_a_bar_is_as_long_as_its_share():
         (["lm-tiny", "--serve", "--users", "0"], "--users: 0 must be 1 or more"),
         (["lm-tiny-2019", "--serve", "--context", "9999"], "--context: 9,999 tokens, and this model takes at most 64"),
         (["lm-tiny", "--plot", "nowhere/out.svg"], "nowhere"),
+        (["lm-tiny", "--data", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["transformer-tiny", "--data", "nowhere.tsv"], "nowhere.tsv"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):

@@ -50,6 +50,13 @@ class Subject:
                 module.recompute = self.cfg.train.recompute
         return model
 
+    @property
+    def reads_pairs(self) -> bool:
+        """True where its training text is pairs."""
+        from dragoman.data.tasks import ContrastiveTask, TranslationTask
+
+        return isinstance(self.task, TranslationTask | ContrastiveTask)
+
     def usual_length(self) -> int:
         """Return the tokens of a text: the task's context, the longest that the model takes, or the usual number."""
         from dragoman.plan.synthetic import longest_text

@@ -9,6 +9,7 @@ from dragoman.cli.terminal import console
 
 if TYPE_CHECKING:
     from dragoman.cli.plan_served import ServingPlan
+    from dragoman.cli.plan_text import TextSize
 
 NAMES = {
     "embedding": "embedding",
@@ -28,6 +29,11 @@ MEMORY = {
     "allowance": "lost by the allocator",
 }
 FORMULAS = {"6ND": "6 N D", "8ND": "8 N D, recomputed", "counted": "counted"}
+
+
+def print_text(text: "TextSize") -> None:
+    """Print the size of the training text."""
+    _heading(text.summary)
 
 
 def print_training(plan: TrainingPlan) -> None:
