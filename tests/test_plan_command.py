@@ -11,6 +11,7 @@ from dragoman.cli import main, plan_numbers
 from dragoman.config import from_dict
 from dragoman.model.caches.cache import parse_cache
 from dragoman.model.families import ModelConfig
+from dragoman.plan.plot import Axis, line_chart
 from dragoman.presets import PRESETS
 
 
@@ -137,7 +138,15 @@ def test_a_plot_is_an_svg_file(capsys, tmp_path, more):
     tree = ElementTree.fromstring(path.read_text())
     assert tree.tag.endswith("svg")
     names = "".join(tree.itertext())
-    assert "memory of" in names and "together" in names
+    assert "memory of" in names and "total" in names
+
+
+def test_a_chart_holds_every_point_within_its_frame():
+    lines, marks = {"one": [(1, 10), (8, 80)], "two": [(2, 20)]}, {"limit": 100.0}
+    tree = ElementTree.fromstring(line_chart("a & b", lines, Axis("x"), Axis("y"), marks=marks))
+    circles = [element for element in tree.iter() if element.tag.endswith("circle")]
+    assert len(circles) == 3
+    assert all(0 <= float(circle.get("cx")) <= 720 and 0 <= float(circle.get("cy")) <= 420 for circle in circles)
 
 
 # ---- numbers ------------------------------------------------------------------------------------------

@@ -45,18 +45,17 @@ def plan(
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Compare what was predicted for a run with what it measured.")
     ] = False,
-    laws: Annotated[bool, typer.Option("--laws", help="Fit scaling laws to runs.")] = False,
+    laws: Annotated[bool, typer.Option("--laws", help="Fit a scaling law to runs, and split a budget by it.")] = False,
     predict: Annotated[
-        tuple[str, str] | None, typer.Option(help="With --laws: parameters and tokens to predict the loss of.")
+        str | None,
+        typer.Option(help="With --laws: parameters and tokens of a model whose loss to predict, such as 10M,200M."),
     ] = None,
-    flops: Annotated[
-        str | None, typer.Option(help="With --laws: FLOPs to divide between parameters and tokens.")
-    ] = None,
+    flops: Annotated[str | None, typer.Option(help="With --laws: training FLOPs to split, such as 1e18.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object instead of a table.")] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
-            help="Draw memory by batch size (with --serve by context, with --laws the law) into this SVG file."
+            help="Draw into this SVG file: memory by batch size; with --serve by context; with --laws the law."
         ),
     ] = None,
 ) -> None:
@@ -67,6 +66,8 @@ def plan(
     dragoman plan gpt3-175b --tokens 300e9 --hardware a100-40gx1024 --mfu 0.45
 
     dragoman plan llama-2-7b --serve --users 64 --context 4096 --cache int8
+
+    dragoman plan --laws runs/* --flops 1e18
     """
     given: dict[str, Any] = {
         "data": data,
@@ -86,12 +87,11 @@ def plan(
     settings = [word for word in what if "=" in word and not os.path.exists(word)]
     names = [word for word in what if word not in settings]
     if laws:
-        from dragoman.cli.plan_laws import print_laws  # pyright: ignore[reportMissingImports]
+        from dragoman.cli.plan_laws import print_laws
 
-        sizes = [plan_numbers.count_of(number, "--predict") for number in predict or ()]
+        size = plan_numbers.pair_of(predict, "--predict")
         budget = plan_numbers.count_of(flops, "--flops")
-        paths = [Path(name) for name in names]
-        print_laws(paths, predict=tuple(sizes) or None, flops=budget, as_json=as_json, plot=given["plot"])
+        print_laws([*map(Path, names)], predict=size, flops=budget, as_json=as_json, plot=given["plot"])
         return
     if len(names) != 1:
         raise ConfigError(
@@ -100,14 +100,15 @@ def plan(
             else "plan: name a preset, a run file or a run; dragoman config presets lists them"
         )
     if reconcile:
-        from dragoman.cli import plan_reconcile
+        from dragoman.cli.plan_reconcile import show_reconciliation
 
-        raise typer.Exit(plan_reconcile.run(names[0], given))
+        show_reconciliation(Path(names[0]), as_json=as_json)
+        return
     from dragoman.cli.plan_subject import find_subject
 
     subject = find_subject(names[0], settings)
     if fit:
-        from dragoman.cli import plan_fit
+        from dragoman.cli import plan_fit  # pyright: ignore[reportAttributeAccessIssue]
 
         raise typer.Exit(plan_fit.run(subject, given))
     if serve:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.cli.plan_counted import PlanOptions, TrainingPlan, plan_training
+from dragoman.cli.plan_numbers import amount, size
 from dragoman.cli.plan_served import ServingPlan, plan_serving
 from dragoman.cli.plan_subject import Subject
 
-GB = 1e9
 POINTS = 5
 """Points of a curve: each doubles the one before."""
 
@@ -17,7 +17,7 @@ def plot_training(subject: Subject, question: PlanOptions, found: TrainingPlan, 
     """Draw the memory of training by the number of texts in a batch."""
     first = max(1, found.rows // 2 ** (POINTS - 2))
     plans = [plan_training(subject, question, rows=first * 2**i) for i in range(POINTS)]
-    lines = {"together": [(plan.tokens, plan.memory.total) for plan in plans]}
+    lines = {"total": [(plan.tokens, plan.memory.total) for plan in plans]}
     for field in fields(found.memory):
         points = [(plan.tokens, getattr(plan.memory, field.name)) for plan in plans]
         if field.name in ("activations", "optimizer", "logits", "allowance") and all(value for _, value in points):
@@ -35,7 +35,7 @@ def plot_serving(
         plan_serving(subject, **(serving | {"context": context}), **options) for context in dict.fromkeys(contexts)
     ]
     lines = {
-        "together": [(plan.context, plan.count.total) for plan in plans],
+        "total": [(plan.context, plan.count.total) for plan in plans],
         "weights": [(plan.context, plan.count.weights) for plan in plans],
         "cache": [(plan.context, plan.count.cache) for plan in plans],
     }
@@ -46,12 +46,9 @@ def plot_serving(
 
 def _write(path: Path, title: str, lines: dict[str, Any], across: str, cluster: Any) -> None:
     from dragoman.output_file import open_output
-    from dragoman.plan.curves import Curve, draw_curves
+    from dragoman.plan.plot import Axis, line_chart
 
-    curves = [Curve(name, [(x, y / GB) for x, y in points]) for name, points in lines.items()]
-    if cluster:
-        ends = sorted({x for points in lines.values() for x, _ in points})
-        limit = cluster.device.memory / GB
-        curves.append(Curve(f"memory of one {cluster.device.name}", [(ends[0], limit), (ends[-1], limit)]))
+    marks = {f"memory of one {cluster.device.title}": float(cluster.device.memory)} if cluster else {}
+    text = line_chart(title, lines, Axis(across, amount), Axis("bytes", size), marks=marks)
     with open_output(path) as file:
-        file.write(draw_curves(title, across, "GB", curves).encode())
+        file.write(text.encode())
