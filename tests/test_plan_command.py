@@ -219,3 +219,39 @@ def test_a_folder_that_is_no_run_is_named(capsys, tmp_path):
 def test_a_run_file_that_is_wrong_is_named(capsys, folder):
     code, _, err = run(capsys, run_file(folder, model={"dimm": 8}))
     assert code == 2 and "run.yaml" in err and "dimm" in err
+
+
+# ---- hardware -----------------------------------------------------------------------------------------
+
+
+def test_a_budget_on_named_devices_is_time_energy_and_cost(capsys):
+    options = (
+        "--tokens",
+        "1e9",
+        "--length",
+        "16",
+        "--batch-tokens",
+        "32",
+        "--hardware",
+        "a100-40gx1024",
+        "--mfu",
+        "0.45",
+    )
+    found = planned(capsys, "lm-tiny", *options)["budget"]
+    for formula, work in found["flops"].items():
+        seconds = work / (1024 * 312e12 * 0.45)
+        assert found["seconds"][formula] == pytest.approx(seconds)
+        assert found["device_hours"][formula] == pytest.approx(1024 * seconds / 3600)
+        assert found["kwh"][formula] > 0 and found["dollars"][formula] > 0
+
+
+def test_a_model_that_does_not_fit_says_what_sharing_would_take(capsys):
+    code, out, _ = run(capsys, "llama-2-7b", "*.depth=2", "--length", "8", "--batch-tokens", "8", "--hardware", "t4x8")
+    plain = " ".join(out.split())
+    assert code == 0
+    assert ("does not fit" in plain) == ("train.parallel=sharded" in plain)
+
+
+def test_unknown_hardware_suggests_what_was_meant(capsys):
+    code, _, err = run(capsys, "lm-tiny", "--hardware", "h10O")
+    assert code == 2 and "--hardware" in err and "Did you mean" in err

@@ -20,7 +20,7 @@ USUAL_LENGTH, USUAL_SENTENCE = 1024, 32
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlanSubject:
     """A model, and how it is trained."""
 
     name: str
@@ -70,7 +70,7 @@ class Subject:
         return longest if not self.trained and not getattr(self.model, "translates", False) else min(usual, longest)
 
 
-def find_subject(name: str, settings: Sequence[str]) -> Subject:
+def find_subject(name: str, settings: Sequence[str]) -> PlanSubject:
     """Return what ``name`` names, with ``settings`` (PATH=VALUE) on top.
 
     Raises:
@@ -90,7 +90,7 @@ def find_subject(name: str, settings: Sequence[str]) -> Subject:
     raise ConfigError(unknown("plan: preset, run file or run", name, PRESETS))
 
 
-def _of_run(name: str, settings: Sequence[str]) -> Subject:
+def _of_run(name: str, settings: Sequence[str]) -> PlanSubject:
     from dataclasses import fields
 
     from dragoman.checkpoint import run_config
@@ -102,7 +102,7 @@ def _of_run(name: str, settings: Sequence[str]) -> Subject:
     return _subject(name, load(plain, settings), "train" in config)
 
 
-def _subject(name: str, cfg: "RunConfig", trained: bool) -> Subject:
+def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
     from dragoman.model.interface import SequenceConfig
     from dragoman.plan.synthetic import usual_task
 
@@ -116,7 +116,7 @@ def _subject(name: str, cfg: "RunConfig", trained: bool) -> Subject:
         )
     else:
         model = model.sized(vocab=None if _has_vocabulary(model) else vocabulary, classes=_classes(cfg, model))
-    return Subject(name, cfg, cfg.task if trained else usual_task(model), model, trained)
+    return PlanSubject(name, cfg, cfg.task if trained else usual_task(model), model, trained)
 
 
 def _has_vocabulary(model: Any) -> bool:

@@ -9,7 +9,7 @@ from dragoman.cli.terminal import console
 
 if TYPE_CHECKING:
     from dragoman.cli.plan_served import ServingPlan
-    from dragoman.cli.plan_text import TextSize
+    from dragoman.cli.plan_text import PlannedText
 
 NAMES = {
     "embedding": "embedding",
@@ -31,7 +31,7 @@ MEMORY = {
 FORMULAS = {"6ND": "6 N D", "8ND": "8 N D, recomputed", "counted": "counted"}
 
 
-def print_text(text: "TextSize") -> None:
+def print_text(text: "PlannedText") -> None:
     """Print the size of the training text."""
     _heading(text.summary)
 

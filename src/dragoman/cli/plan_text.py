@@ -11,7 +11,7 @@ BYTES_PER_TOKEN = 4.0
 
 
 @dataclass(frozen=True)
-class TextSize:
+class PlannedText:
     """Estimated size of a training text."""
 
     examples: int
@@ -27,7 +27,7 @@ class TextSize:
         return f"{of}: about {self.tokens:,} tokens (at {BYTES_PER_TOKEN:g} bytes each)"
 
 
-def measure_text(name: str, *, pairs: bool) -> TextSize:
+def measure_text(name: str, *, pairs: bool) -> PlannedText:
     """Return the size of the text called ``name``: pairs of sentences, or running text.
 
     Raises:
@@ -42,11 +42,11 @@ def measure_text(name: str, *, pairs: bool) -> TextSize:
         if not sizes:
             raise DataError(f"{name}: no pairs in it")
         tokens = [1 + round(nbytes / BYTES_PER_TOKEN) for nbytes in sizes]
-        return TextSize(len(tokens), sum(tokens), max(1, round(sum(tokens) / len(tokens))))
+        return PlannedText(len(tokens), sum(tokens), max(1, round(sum(tokens) / len(tokens))))
     path = Path(name)
     if not path.is_file():
         raise ConfigError(f"--data: {name}: no such file")
     nbytes = os.path.getsize(path)
     if not nbytes:
         raise DataError(f"{name}: it is empty")
-    return TextSize(1, max(1, round(nbytes / BYTES_PER_TOKEN)), None)
+    return PlannedText(1, max(1, round(nbytes / BYTES_PER_TOKEN)), None)
