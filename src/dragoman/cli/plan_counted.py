@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dragoman.cli.plan_subject import PlanSubject
+from dragoman.cli.plan_subject import PlanSubject as Subject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PlanOptions:
 class TrainingPlan:
     """Plan of a training: what was counted, and what follows from it."""
 
-    subject: PlanSubject
+    subject: Subject
     parameters: "Parameters"
     count: "TrainingCount"
     memory: "TrainingMemory"
@@ -74,7 +74,7 @@ class TrainingPlan:
         return found
 
 
-def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
+def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
     """Count a step of training.
 
     Raises:
@@ -131,7 +131,7 @@ def cluster_of(hardware: str | None) -> Any:
     return parse(hardware)
 
 
-def precision_of(subject: PlanSubject, gpu: bool) -> str:
+def precision_of(subject: Subject, gpu: bool) -> str:
     """Return the precision of products: as configured; where that is left to the machine, bfloat16 on GPUs."""
     wanted = subject.cfg.train.precision
     return ("bfloat16" if gpu else "float32") if wanted == "auto" else wanted
