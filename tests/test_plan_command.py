@@ -246,10 +246,11 @@ def test_a_budget_on_named_devices_is_time_energy_and_cost(capsys):
 
 
 def test_a_model_that_does_not_fit_says_what_sharing_would_take(capsys):
-    code, out, _ = run(capsys, "llama-2-7b", "*.depth=2", "--length", "8", "--batch-tokens", "8", "--hardware", "t4x8")
-    plain = " ".join(out.split())
-    assert code == 0
-    assert ("does not fit" in plain) == ("train.parallel=sharded" in plain)
+    options = ("--length", "8", "--batch-tokens", "8", "--hardware", "t4x8")
+    code, out, err = run(capsys, "llama-2-7b", "model.decoder.depth=8", *options)
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "does not fit into the 16 GB of one" in words and "train.parallel=sharded" in words and "which fits" in words
 
 
 def test_unknown_hardware_suggests_what_was_meant(capsys):
