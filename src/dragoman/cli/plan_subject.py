@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError
@@ -94,12 +95,13 @@ def _of_run(name: str, settings: Sequence[str]) -> PlanSubject:
     from dataclasses import fields
 
     from dragoman.checkpoint import run_config
+    from dragoman.cli.options import resolve_run
     from dragoman.train.recipe import RunConfig, load
 
-    config = run_config(name)
-    known = {field.name for field in fields(RunConfig)} - {"start_from"}
-    plain = _NO_DATA | {key: value for key, value in config.items() if key in known and value is not None}
-    return _subject(name, load(plain, settings), "train" in config)
+    config = run_config(resolve_run(Path(name)))
+    known = {field.name for field in fields(RunConfig)} - {"start_from", "data"}
+    plain = {key: value for key, value in config.items() if key in known and value is not None}
+    return _subject(name, load(plain | _NO_DATA, settings), "task" in config)
 
 
 def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
@@ -120,7 +122,8 @@ def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
 
 
 def _has_vocabulary(model: Any) -> bool:
-    return getattr(getattr(model, "inputs", None), "vocab", None) is not None
+    towers = [tower for tower in (getattr(model, "first", None), getattr(model, "second", None), model) if tower]
+    return any(getattr(getattr(tower, "inputs", None), "vocab", None) is not None for tower in towers)
 
 
 def _classes(cfg: "RunConfig", model: Any) -> int | None:
