@@ -106,7 +106,6 @@ def _of_run(name: str, settings: Sequence[str]) -> PlanSubject:
 
 def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
     from dragoman.model.interface import SequenceConfig
-    from dragoman.plan.synthetic import usual_task
 
     vocabulary = getattr(cfg.tokenizer, "vocab", USUAL_VOCABULARY)
     model: Any = cfg.model
@@ -118,7 +117,17 @@ def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
         )
     else:
         model = model.sized(vocab=None if _has_vocabulary(model) else vocabulary, classes=_classes(cfg, model))
-    return PlanSubject(name, cfg, cfg.task if trained else usual_task(model), model, trained)
+    return PlanSubject(name, cfg, _task(cfg, model, trained), model, trained)
+
+
+def _task(cfg: "RunConfig", model: Any, trained: bool) -> Any:
+    """Return the task of a run, or the usual one of a model that was imported without a task of its own."""
+    from dragoman.data.tasks import ContrastiveTask
+    from dragoman.model.contrastive import TwoTowersConfig
+    from dragoman.plan.synthetic import usual_task
+
+    own = isinstance(cfg.task, ContrastiveTask) == isinstance(model, TwoTowersConfig)
+    return cfg.task if trained and own else usual_task(model)
 
 
 def _has_vocabulary(model: Any) -> bool:
