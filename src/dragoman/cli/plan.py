@@ -21,7 +21,7 @@ def plan(
             "train.batch_tokens=8192. With --laws, runs.",
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Training text, for its size.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training text: plans for its length, and one epoch of it.")] = None,
     hardware: Annotated[
         str | None, typer.Option(help="Devices, such as h100x8 or a100-40gx1024; here: this machine, measured.")
     ] = None,
@@ -125,10 +125,19 @@ def plan(
 
 
 def _train(subject: Any, given: dict[str, Any]) -> None:
+    from dataclasses import replace
+
     from dragoman.cli.plan_counted import PlanOptions, plan_training
-    from dragoman.cli.plan_table import print_training
+    from dragoman.cli.plan_table import print_text, print_training
 
     question = PlanOptions(**{name: given[name] for name in PlanOptions.__dataclass_fields__})
+    if given["data"]:
+        from dragoman.cli.plan_text import measure_text
+
+        text = measure_text(given["data"], pairs=subject.reads_pairs)
+        question = replace(question, length=question.length or text.length, tokens=question.tokens or text.tokens)
+        if not given["json"]:
+            print_text(text)
     found = plan_training(subject, question)
     if given["plot"]:
         from dragoman.cli.plan_curves import plot_training

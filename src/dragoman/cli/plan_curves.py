@@ -7,13 +7,13 @@ from typing import Any
 from dragoman.cli.plan_counted import PlanOptions, TrainingPlan, plan_training
 from dragoman.cli.plan_numbers import amount, size
 from dragoman.cli.plan_served import ServingPlan, plan_serving
-from dragoman.cli.plan_subject import Subject
+from dragoman.cli.plan_subject import PlanSubject
 
 POINTS = 5
 """Points of a curve: each doubles the one before."""
 
 
-def plot_training(subject: Subject, question: PlanOptions, found: TrainingPlan, path: Path) -> None:
+def plot_training(subject: PlanSubject, question: PlanOptions, found: TrainingPlan, path: Path) -> None:
     """Draw the memory of training by the number of texts in a batch."""
     first = max(1, found.rows // 2 ** (POINTS - 2))
     plans = [plan_training(subject, question, rows=first * 2**i) for i in range(POINTS)]
@@ -27,7 +27,7 @@ def plot_training(subject: Subject, question: PlanOptions, found: TrainingPlan, 
 
 
 def plot_serving(
-    subject: Subject, serving: dict[str, Any], options: dict[str, Any], found: ServingPlan, path: Path
+    subject: PlanSubject, serving: dict[str, Any], options: dict[str, Any], found: ServingPlan, path: Path
 ) -> None:
     """Draw the memory of serving by the tokens of each text."""
     contexts = [max(2, found.context >> i) for i in reversed(range(POINTS))]
