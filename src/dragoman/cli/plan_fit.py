@@ -25,8 +25,8 @@ def run(subject: "Subject", given: dict[str, Any]) -> int:
     if found.nearest is None:
         raise ConfigError(
             f"{subject.name}: nothing fits into {_size(found.available)}: the least found needs "
-            f"{_size(found.memory)}; {largest} take {_size(parts[largest])} of what is asked for: take a smaller model, "
-            "more memory, or several devices with train.parallel=sharded"
+            f"{_size(found.memory)}; {largest} take {_size(parts[largest])} of what is asked for: take a smaller "
+            "model, more memory, or several devices with train.parallel=sharded"
         )
     if given["json"]:
         print(json.dumps(dataclasses.asdict(found) | {"limited_by": largest}))
@@ -63,7 +63,9 @@ def find_fit(subject: "Subject", given: dict[str, Any]) -> "tuple[Fit, dict[str,
         return found.total
 
     grows = linear_memory(memory, length, 4 * length)
-    found = fit(lambda setting: grows(setting), wanted, cluster.device.memory, precisions=LOWER.get(first.precision, ()))
+    found = fit(
+        lambda setting: grows(setting), wanted, cluster.device.memory, precisions=LOWER.get(first.precision, ())
+    )
     return found, dataclasses.asdict(first.memory)
 
 

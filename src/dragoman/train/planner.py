@@ -23,7 +23,6 @@ from dragoman.train.sizing import advice
 from dragoman.train.tasks.task_data import TaskData
 
 
-
 class NoPlanner:
     """Planner that plans nothing."""
 
