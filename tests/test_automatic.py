@@ -12,7 +12,7 @@ from dragoman.config import from_dict, load_yaml
 from dragoman.errors import ConfigError
 from dragoman.train import automatic
 from dragoman.train.automatic import LADDER, TextSize, choose, is_automatic
-from dragoman.train.recipe import RunConfig, load
+from dragoman.train.recipe import RunConfig, load, writer
 from dragoman.train.sizing import ENOUGH, effective_tokens, hidden_parameters, tokens_for_each_parameter
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_memory_does_not_hold_is_not_chosen(pairs, fast, monkeypatc
     monkeypatch.setattr(automatic, "measure_text", lambda data: TextSize(pairs=2_000_000, words=20_000_000))
     fast.available = 4_000_000
     chosen = choose(given(pairs, budget=minutes(20_000)))
-    assert hidden_parameters(load(chosen.given).model.sized(vocab=100, source_vocab=None)) < 4_000_000
+    assert hidden_parameters(writer(load(chosen.given)).sized(vocab=100, source_vocab=None)) < 4_000_000
     assert dims(chosen) < LADDER[-1].dim
     assert any("too large for the memory" in reason for reason in chosen.reasons)
 
@@ -120,7 +120,7 @@ def test_the_last_preset_that_is_named_counts():
 
 
 def test_every_model_of_the_ladder_is_larger_than_the_one_before():
-    models = [load({**rung.recipe(4000), "data": {"train": []}}).model for rung in LADDER]
+    models = [writer(load({**rung.recipe(4000), "data": {"train": []}})) for rung in LADDER]
     sizes = [hidden_parameters(model.sized(vocab=4000, source_vocab=None)) for model in models]
     assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes)
 
