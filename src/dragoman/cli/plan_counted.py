@@ -7,6 +7,7 @@ from dragoman.cli.plan_subject import PlanSubject as Subject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dragoman.machine import Precision
     from dragoman.plan.parameters import Parameters
     from dragoman.plan.training import TrainingCount
     from dragoman.plan.training_memory import TrainingMemory
@@ -82,15 +83,21 @@ def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None =
     """
     import torch
 
+    from dragoman.machine import choose_products
+    from dragoman.plan.here import step_here
     from dragoman.plan.parameters import count_parameters
+    from dragoman.plan.profile import HERE
+    from dragoman.plan.replay import Recording
     from dragoman.plan.synthetic import batch_for
     from dragoman.plan.training import count_training
     from dragoman.plan.training_memory import training_memory
     from dragoman.train.distributed.parallel import Sharded
+    from dragoman.train.prediction import update_seconds
 
     cluster = cluster_of(question.hardware)
     gpu = cluster is not None and cluster.device.kind != "cpu"
-    precision, train = precision_of(subject, gpu), subject.cfg.train
+    here = cluster is not None and cluster.device.name == HERE and not gpu
+    precision, train = precision_of(subject, gpu, here=here), subject.cfg.train
     length = question.length or subject.usual_length()
     most = question.batch_tokens or train.batch_tokens
     if rows is None and most < length:
@@ -98,8 +105,9 @@ def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None =
             raise ConfigError(f"--batch-tokens: {most:,} is less than one text of {length:,} tokens: see --length")
         most = length
     batch = batch_for(subject.model, subject.task, rows=rows or most // length, length=length)
-    outline = subject.outline(products=train.products)
-    parameters = count_parameters(outline)
+    products = choose_products(train.products, torch.device("cpu"), precision) if here else train.products
+    outline = subject.outline(products=products)
+    parameters, recording = count_parameters(outline), Recording.empty()
     count = count_training(
         outline,
         subject.task.loss,
@@ -107,12 +115,18 @@ def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None =
         device=torch.device("cuda" if gpu else "cpu"),
         precision=getattr(torch, precision),
         optimizer=train.optimizer.build,
+        observe=recording.observe if here else None,
     )
     devices = cluster.count if cluster else 1
     sharded = devices > 1 and isinstance(train.parallel, Sharded)
     memory = training_memory(count, averaged=train.average is not None, devices=devices, sharded=sharded)
     tokens = batch.tokens * min(2, train.accumulate)
-    seconds = step_seconds(count, cluster, precision, question.mfu)
+    measured = here and question.mfu is None  # its operations are run here, one by one
+    seconds = (
+        step_here(recording, precision).seconds + update_seconds(count, averaged=train.average is not None)
+        if measured
+        else step_seconds(count, cluster, precision, question.mfu)
+    )
     return TrainingPlan(
         subject, parameters, count, memory, batch.rows, length, tokens, precision, cluster, question, seconds
     )
@@ -131,9 +145,16 @@ def cluster_of(hardware: str | None) -> Any:
     return parse(hardware)
 
 
-def precision_of(subject: Subject, gpu: bool) -> str:
-    """Return the precision of products: as configured; where that is left to the machine, bfloat16 on GPUs."""
+def precision_of(subject: Subject, gpu: bool, *, here: bool = False) -> "Precision":
+    """Return the precision of products: as configured; where that is left to the machine, bfloat16 on GPUs, and as
+    measured where it is the machine ``here``."""
     wanted = subject.cfg.train.precision
+    if here:
+        import torch
+
+        from dragoman.machine import choose_precision
+
+        return choose_precision(wanted, torch.device("cpu"))
     return ("bfloat16" if gpu else "float32") if wanted == "auto" else wanted
 
 

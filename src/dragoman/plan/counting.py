@@ -151,7 +151,7 @@ class _Work(TorchDispatchMode):
         found = shapes.call(func, args, kwargs)
         made = list(shapes.tensors_in(found))
         if self.observe:
-            self.observe(func, args, kwargs, self.backward)
+            self.observe(func, args, kwargs, self.backward and not self.place.recomputing)
         self._record(func, args, kwargs, given, found, made)
         return found
 
@@ -180,7 +180,7 @@ class _Work(TorchDispatchMode):
     def record_kernel(self, call: KernelCall) -> None:
         """Record a call of a kernel in C."""
         if self.observe:
-            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward)
+            self.observe(f"native.{call.name}", call.args, call.tensors, self.backward and not self.place.recomputing)
         part = part_of(self.place.path, multiplies=bool(call.flops))
         self._add(f"dragoman.{call.name}", part, list(call.tensors.values()), [], call.flops)
 
