@@ -50,6 +50,26 @@ def patch(
             ": heads, after @ tokens.",
         ),
     ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead: the role of each attention head on the lines of a text file, the loss without it, and which "
+            "heads can be cut. --answer then names translations of the lines.",
+        ),
+    ] = None,
+    parses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --heads: sentences with the head of each word (word, tab, number; CoNLL-U) or in brackets, "
+            "for syntactic heads.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, metavar="NATS", help="With --heads: largest rise of the loss per token by a cut.")
+    ] = 0.01,
+    texts: Annotated[int, typer.Option(min=1, help="With --heads: largest number of lines, from the beginning.")] = 50,
     output: OutputOption = None,
     format: Annotated[OutputFormat, typer.Option(help="text: tables; json: one object.")] = OutputFormat.text,
     checkpoint: CheckpointOption = "best",
@@ -58,13 +78,21 @@ def patch(
     """Put what a model computes on the clean text into its run on the corrupt one, place by place, and show how much of
     the clean answer returns: 1 is all of it, 0 nothing.
 
-    With -o map.svg a picture is written, with -o map.json all numbers.
+    With -o map.svg a picture is written, with -o map.json all numbers. With --heads the roles of attention heads.
     """
+    from dragoman.cli.head_roles import show_head_roles
     from dragoman.cli.terminal import progress_bar
     from dragoman.inspect.patch_map import patch_heads, patch_map
     from dragoman.inspect.subject import Subject
 
-    _check_output(output)
+    _check_output(output, (".json",) if heads else (".svg", ".json"))
+    if heads is not None:
+        if clean is not None or places or path:
+            raise ConfigError("--heads: reads its own file: leave the texts, --places and --path out")
+        subject = Subject.open(run, checkpoint, device=device)
+        options = {"tolerance": tolerance, "texts": texts, "output": output, "format": format}
+        show_head_roles(subject, heads, answer, parses, **options)
+        return
     lines = _aligned_lines(clean, corrupt, answer)
     subject = Subject.open(run, checkpoint, device=device)
     contrasts = [_contrast(subject, number, *row) for number, row in enumerate(lines, 1)]
@@ -73,19 +101,20 @@ def patch(
         return
     with progress_bar("patching", None) as progress:
         found = patch_map(contrasts, places, progress)
-        heads = [] if places else patch_heads(contrasts, progress=progress)
+        carriers = [] if places else patch_heads(contrasts, progress=progress)
     if output is not None:
-        _write(found, heads, output)
+        _write(found, carriers, output)
     if format is OutputFormat.json:
-        print(json.dumps(_plain(found, heads), ensure_ascii=False))
+        print(json.dumps(_plain(found, carriers), ensure_ascii=False))
     else:
         _print_map(found)
-        _print_heads(heads)
+        _print_heads(carriers)
 
 
-def _check_output(output: Path | None) -> None:
-    if output is not None and output.suffix not in (".svg", ".json"):
-        raise ConfigError(f"{output}: name it .svg for a picture or .json for all numbers")
+def _check_output(output: Path | None, endings: tuple[str, ...]) -> None:
+    if output is not None and output.suffix not in endings:
+        picture = ".svg for a picture or " if ".svg" in endings else ""
+        raise ConfigError(f"{output}: name it {picture}.json for all numbers")
 
 
 def _aligned_lines(clean: str | None, corrupt: str | None, answer: str | None) -> list[tuple[str, str, str | None]]:

@@ -100,8 +100,17 @@ def _translate_and_judge(
 
 
 def fit_confidence(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: float) -> Confidence:
-    """Fit a logistic regression by Newton's method, with a normal prior of variance 10 on its weights."""
-    x = np.array([[*features(t.source, t.candidates[0]), 1.0] for t in found])
+    """Fit a confidence to translations, of which is known which are good."""
+    weights = fit_logistic(np.array([features(t.source, t.candidates[0]) for t in found]), right)
+    return Confidence(weights=tuple(weights[:-1].tolist()), bias=float(weights[-1]), good=good, sentences=len(found))
+
+
+def fit_logistic(x: Float[np.ndarray, "N F"], right: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " weights"]:
+    """Fit a logistic regression by Newton's method, with a normal prior of variance 10 on its weights.
+
+    Return these weights, and the bias after them.
+    """
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     weights, prior = np.zeros(x.shape[1]), np.diag([0.1] * (x.shape[1] - 1) + [1e-4])
     for _ in range(50):
         p = 1 / (1 + np.exp(-(x @ weights)))
@@ -110,7 +119,7 @@ def fit_confidence(found: Sequence[Translation], right: Bool[np.ndarray, " N"], 
         weights = weights + step / max(1.0, np.abs(step).max() / 2)
         if np.abs(step).max() < 1e-9:
             break
-    return Confidence(weights=tuple(weights[:-1].tolist()), bias=float(weights[-1]), good=good, sentences=len(found))
+    return weights
 
 
 def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = 10) -> float:
