@@ -59,8 +59,8 @@ def _print(found: "HeadReport") -> None:
     from dragoman.cli.terminal import console
 
     print(f"loss of {found.texts} texts: {found.loss:.3f} nats per token")
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for i, heading in enumerate(("head", "role", "score", "equal weights", "loss without", "95%")):
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for i, heading in enumerate(("head", "role", "score", "equal", "loss", "95%")):
         table.add_column(heading, justify="right" if i in (2, 3, 4) else "left", no_wrap=True)
     for head in found.heads:
         score = ("", "")
@@ -69,6 +69,7 @@ def _print(found: "HeadReport") -> None:
         interval = f"{head.low:+.3f} to {head.high:+.3f}"
         table.add_row(head.name, head.role, *score, f"{head.effect:+.3f}", interval)
     console().print(table, markup=False)
+    print("score: mean weight where the role says; equal: of equal weights; loss: its rise without the head")
     if found.removable:
         print(
             f"{len(found.removable)} of {len(found.heads)} heads can be cut together: the loss rises by "

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Number of heads that the text output names."""
+COLUMNS = 6
+"""Tokens in one table, so that it fits on 80 columns."""
 
 
 def patch(
@@ -177,8 +179,6 @@ def _write(found: "PatchMap", heads: "list[HeadCell]", output: Path) -> None:
 
 
 def _print_map(found: "PatchMap") -> None:
-    from rich.table import Table
-
     from dragoman.cli.terminal import console
 
     answer = f" of {''.join(found.answer).strip()!r}" if found.contrasts == 1 else f", mean of {found.contrasts} pairs"
@@ -189,12 +189,25 @@ def _print_map(found: "PatchMap") -> None:
     for row in found.rows:
         panels.setdefault((row.place.split(".")[0], *(cell.label for cell in row.cells)), []).append(row)
     for columns, rows in panels.items():
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        for i, heading in enumerate(("place", "all", *(label.strip()[:7] for label in columns[1:]))):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in (row.whole, *row.cells)))
-        console().print(table, markup=False)
+        for start in range(0, len(columns) - 1, COLUMNS) or [0]:
+            _print_panel(columns[1:], rows, start)
+
+
+def _print_panel(labels: tuple[str, ...], rows: list[Any], start: int) -> None:
+    """Print as many columns as fit on a narrow terminal; the place as a whole stands in the first part."""
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    whole = start == 0
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("place", no_wrap=True)
+    for heading in (["all"] if whole else []) + [label.strip()[:6] for label in labels[start : start + COLUMNS]]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cells = ([row.whole] if whole else []) + list(row.cells[start : start + COLUMNS])
+        table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in cells))
+    console().print(table, markup=False)
 
 
 def _print_heads(heads: "list[HeadCell]") -> None:

@@ -75,7 +75,7 @@ class HeadReport:
     heads: tuple[HeadRole, ...]
     """In the order of the forward."""
     removable: tuple[str, ...]
-    """Heads that were replaced by their means together, the least effect first."""
+    """Heads that can be replaced by their means together."""
     rise: float
     """Rise of the loss without these."""
     rise_high: float
@@ -90,7 +90,7 @@ class HeadReport:
 
 def head_roles(
     subject: Subject,
-    texts: Sequence[str],
+    texts: Sequence[str | Inputs],
     targets: Sequence[str] | None = None,
     parses: Sequence[ParsedSentence] = (),
     *,
@@ -100,6 +100,7 @@ def head_roles(
     """Score every attention head, ablate each, and find those that can be cut.
 
     Args:
+        texts: texts, or what ``Subject.inputs`` returned.
         targets: of a translator the translations whose loss is measured; None for its own. Other models: None.
         parses: parsed sentences of the language that the model reads, for syntax.
         tolerance: largest rise of the loss, in nats per token, of what may be cut.
@@ -115,7 +116,10 @@ def head_roles(
     found = [name for name in found if _weights_of(name) in known]
     if not found:
         raise ConfigError("this model has no attention heads")
-    answers = [Answer(subject, subject.inputs(text, *_target(targets, i))) for i, text in enumerate(texts)]
+    read = [
+        text if isinstance(text, Inputs) else subject.inputs(text, *_target(targets, i)) for i, text in enumerate(texts)
+    ]
+    answers = [Answer(subject, given) for given in read]
     scores, chance = _scores(known, found, answers, parses, subject)
     losses = _Losses(answers, found)
     heads = []
@@ -184,17 +188,19 @@ def _interval(rise: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def _removable(losses: _Losses, heads: Sequence[HeadRole], tolerance: float) -> tuple[tuple[str, ...], float, float]:
-    """Cut heads, the least effect first, as long as the loss surely rises by no more than the tolerance."""
+    """Cut one head after the other, those with the surest small effect first, and keep a cut if the loss of all that
+    are cut together surely rises by no more than the tolerance."""
     cut: list[HeadRole] = []
     before = (0.0, 0.0)
-    for head in sorted(heads, key=lambda head: head.effect):
+    for head in sorted(heads, key=lambda head: head.high):
+        if head.low > tolerance:
+            continue
         sites = [Site(one.place, heads=(one.head,)) for one in [*cut, head]]
         rise = losses.without(sites) - losses.whole
         now = float(rise.mean()), _interval(rise)[1]
-        if now[1] > tolerance:
-            break
-        cut.append(head)
-        before = now
+        if now[1] <= tolerance:
+            cut.append(head)
+            before = now
     return tuple(head.name for head in cut), *before
 
 

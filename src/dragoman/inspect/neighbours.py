@@ -20,6 +20,8 @@ LONGEST = 4
 """Longest n-grams that are compared, in tokens."""
 CHUNK = 20_000
 """Training pairs at a time."""
+LEAST = 0.01
+"""Smallest part of a sentence's n-grams that makes a pair near; the end of the text alone does not."""
 BATCH = 64
 """Sources that are encoded at a time."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -52,13 +54,17 @@ def nearest_by_ngrams(column: Column, queries: Sequence[Sequence[int]], count: i
     weights = np.log((len(column) + 1) / (rarity + 1)) + 1e-6
     whole = np.bincount(grams.of_query, weights=weights[grams.of_gram], minlength=len(queries))
     best: list[list[Neighbour]] = [[] for _ in queries]
+
+    def near_first(one: Neighbour) -> tuple[float, int, int]:
+        return -one.nearness, int(column.lengths[one.row]), one.row
+
     for start, size, gram, row in _hits(column, grams):
         scores = grams.summed(gram, row, size, weights) / np.maximum(whole, 1e-9)[:, None]
-        longer = column.lengths[start : start + size] * 1e-9  # of equally near ones the shorter first
+        lengths = column.lengths[start : start + size]
         for query, line in enumerate(scores):
-            top = np.argsort(-(line - longer), kind="stable")[:count]
-            found = [Neighbour(start + int(i), float(line[i])) for i in top if line[i] > 0]
-            best[query] = sorted([*best[query], *found], key=lambda one: -one.nearness)[:count]
+            top = np.lexsort((lengths, -line))[:count]  # of equally near ones the shorter first
+            found = [Neighbour(start + int(i), float(line[i])) for i in top if line[i] >= LEAST]
+            best[query] = sorted([*best[query], *found], key=near_first)[:count]
     return best
 
 
