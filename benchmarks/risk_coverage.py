@@ -1,6 +1,6 @@
 """Errors left when doubtful translations go to review: confidence of the search, and with signs of a weak explanation.
 
-    python benchmarks/risk_coverage.py RUN [--fit 400] [--test 600] [--good 70]
+    python benchmarks/risk_coverage.py RUN [--fit 400] [--test 600] [--good 70 40]
 
 Both are logistic regressions, fitted on validation pairs and measured on test pairs: one on what the search provides,
 as ``dragoman calibrate`` does, one also on how far attributions disagree and how much the source explains. An error is
@@ -34,22 +34,22 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?")
     parser.add_argument("--fit", type=int, default=400, help="validation pairs to fit on")
     parser.add_argument("--test", type=int, default=600, help="test pairs to measure on")
-    parser.add_argument("--good", type=float, default=70.0, help="chrF from which a translation is no error")
+    parser.add_argument("--good", type=float, nargs="+", default=[70.0, 40.0], help="chrF from which it is no error")
     add_smoke(parser)
     given = parser.parse_args()
     with run_of(parser, given) as run:
         sizes = (4, 3) if given.smoke else (given.fit, given.test)
-        parts = [collected(run, name, size, given.good) for name, size in zip(("valid", "test"), sizes, strict=True)]
-    text = table(*parts, given.good)
+        parts = [collected(run, name, size) for name, size in zip(("valid", "test"), sizes, strict=True)]
+    text = "\n\n".join(table(*parts, good) for good in given.good)
     print(text)
     write_results("risk_coverage.md", text, smoke=given.smoke)
 
 
 Part = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Features of the search (N, 5), those of the explanation (N, 5), and which translations are good (N)."""
+"""Features of the search (N, 5), those of the explanation (N, 5), and each translation's chrF (N)."""
 
 
-def collected(run: Path, kept: str, size: int, good: float) -> Part:
+def collected(run: Path, kept: str, size: int) -> Part:
     pairs = pairs_for(run, None, kept=kept)[:size]
     found = Translator.load(run).translate(list(map(request_for, pairs)), search=search_for_beam(5))
     metric = METRICS["chrf"]
@@ -65,7 +65,7 @@ def collected(run: Path, kept: str, size: int, good: float) -> Part:
         if i % 100 == 99:
             print(f"{kept}: {i + 1} of {len(found)}", file=sys.stderr, flush=True)
     search, explanation = (np.array([row[i] for row in rows]) for i in (0, 1))
-    return search, explanation, np.array(chrf) >= good
+    return search, explanation, np.array(chrf)
 
 
 def certainty(fit: tuple[np.ndarray, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -74,12 +74,12 @@ def certainty(fit: tuple[np.ndarray, np.ndarray], x: np.ndarray) -> np.ndarray:
 
 
 def table(valid: Part, test: Part, good: float) -> str:
-    wrong = ~test[2]
+    wrong, right = test[2] < good, valid[2] >= good
     sure = {
         "mean log-probability": test[0][:, 0],
-        "confidence of the search": certainty((valid[0], valid[2]), test[0]),
-        "explanation alone": certainty((valid[1], valid[2]), test[1]),
-        "search and explanation": certainty((np.hstack(valid[:2]), valid[2]), np.hstack(test[:2])),
+        "confidence of the search": certainty((valid[0], right), test[0]),
+        "explanation alone": certainty((valid[1], right), test[1]),
+        "search and explanation": certainty((np.hstack(valid[:2]), right), np.hstack(test[:2])),
     }
     lines = [
         f"Fitted on {len(valid[2]):,} pairs, measured on {len(wrong):,}; an error is a translation with chrF below "

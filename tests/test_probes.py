@@ -12,7 +12,7 @@ from dragoman import inspect
 from dragoman.cli import main
 from dragoman.errors import ConfigError
 from dragoman.inspect.interventions import Site
-from dragoman.inspect.labelled_vectors import words_of, collect
+from dragoman.inspect.labelled_vectors import collect, words_of
 from dragoman.inspect.probes import _Split
 from dragoman.text.formats.labelled import LabelledText
 from dragoman.text.formats.tagged import TaggedText

@@ -185,6 +185,11 @@ def _print_map(found: "PatchMap") -> None:
     console().print(
         f"log-probability{answer}: {found.clean:.2f} clean, {found.corrupt:.2f} corrupt", markup=False, soft_wrap=True
     )
+    if found.reversed:
+        console().print(
+            f"of {found.reversed} the answer is likelier after the corrupt text: swap the texts, or choose others",
+            markup=False,
+        )
     panels: dict[tuple[str, ...], list[Any]] = {}
     for row in found.rows:
         panels.setdefault((row.place.split(".")[0], *(cell.label for cell in row.cells)), []).append(row)
