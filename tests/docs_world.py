@@ -161,7 +161,7 @@ def _write_parallel_text(folder: Path) -> None:
 
     for name in ("corpus.tsv", "mine.tsv", "old.tsv", "ours.tsv", "more.tsv", "test.tsv", "en-de.tsv", "en-es.tsv"):
         lines(name, [f"{source} {name[:2]}\t{target}" for source, target in pairs])
-    for name in ("made-by-a-machine.tsv", "back.tsv", "questions.tsv", "plain.tsv", "failures.tsv"):
+    for name in ("made-by-a-machine.tsv", "back.tsv", "questions.tsv", "plain.tsv"):
         lines(name, [f"{source}\t{target}" for source, target in pairs])
     for seed, name in enumerate(("train", "valid", "test", "talks", "crawl"), start=2):
         pairs = _sentences(seed)
@@ -213,6 +213,7 @@ def _write_other_texts(folder: Path) -> None:
     for name in ("a.txt", "b.txt", "new.txt", "prompts.txt", "readme.txt", "monolingual.de", "monolingual.en"):
         (folder / name).write_text(short)
     (folder / "input.txt").write_text(short * 12)
+    (folder / "failures.tsv").write_text("a purple zebra\tARBEZ\n")
     (folder / "clean.txt").write_text("red dog\n")
     (folder / "corrupt.txt").write_text("red car\n")
     (folder / "parses.tsv").write_text("red\t2\ndog\t0\n")
