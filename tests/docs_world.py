@@ -213,6 +213,10 @@ def _write_other_texts(folder: Path) -> None:
     for name in ("a.txt", "b.txt", "new.txt", "prompts.txt", "readme.txt", "monolingual.de", "monolingual.en"):
         (folder / name).write_text(short)
     (folder / "input.txt").write_text(short * 12)
+    (folder / "failures.tsv").write_text("a purple zebra\tARBEZ\n")
+    (folder / "clean.txt").write_text("red dog\n")
+    (folder / "corrupt.txt").write_text("red car\n")
+    (folder / "parses.tsv").write_text("red\t2\ndog\t0\n")
     (folder / "castle.txt").write_text("the red house stands.\n")
     (folder / "lines.tsv").write_text("red dog\tGOD\n")
     (folder / "glossary.tsv").write_text("source\ttarget\tforbidden\ndog\tGOD\t\ncar\tRAC|rac\tOTUA*\n")

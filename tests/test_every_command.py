@@ -76,6 +76,8 @@ COMMANDS = {
     "generate_stream": "generate RUN hello --max-new-tokens 2 --stream",
     "patch": "patch RUN ab ad",
     "probe": "probe RUN --labels lines.tsv",
+    "head_roles": "patch RUN --heads lines.txt",
+    "trace": "trace RUN lines.tsv",
     "average": "average RUN",
     "merge": "merge RUN -o merged",
     "back_translate": "augment back-translate RUN lines.txt -o more.tsv",

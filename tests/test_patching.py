@@ -3,8 +3,10 @@
 import json
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import planted_circuit
 import pytest
+import recurrent_variants
 import torch
 import variants
 from planted_circuit import INDUCTION, PREVIOUS
@@ -17,7 +19,7 @@ from dragoman.errors import ConfigError, DataError
 from dragoman.inspect.contrast import MeasuredAnswer
 from dragoman.inspect.interventions import Site
 
-KINDS = ("translation", "language_model", "classifier", "tagger", "masked", "embedder", "towers")
+KINDS = ("translation", "language_model", "classifier", "tagger", "masked", "embedder", "towers", "images")
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,23 @@ def test_patching_a_whole_layer_recovers_the_clean_answer_to_the_bit(variant, sh
     for place in (f"{side}.0.residual.after", f"{side}.1.residual.after", "decoder.output", "logits"):
         found = pair.patch([Site(place)])
         assert (found.log_prob, found.recovered) == (pair.clean_log_prob, 1.0), place
+
+
+@pytest.mark.parametrize("name", ["bahdanau", "luong", "luong, no feeding"])
+def test_a_recurrent_model_is_patched_too_and_a_layer_without_a_residual_stream_is_shown_by_its_state(name):
+    cfg = recurrent_variants.TRANSLATORS[name]
+    model = recurrent_variants.build(cfg)
+    target, source = recurrent_variants.targets(1, 5), recurrent_variants.sources(cfg, 1, 6)
+    other = source.clone()
+    other[0, 1] = source[0, 1] + 1 if source[0, 1] < 5 else source[0, 1] - 1
+    names = [tuple(map(str, ids[0].tolist())) for ids in (source, other, target)]
+    both = [
+        inspect.Inputs((target, ids), tokens, names[2]) for ids, tokens in zip((source, other), names, strict=False)
+    ]
+    pair = inspect.Contrast(model, *both, MeasuredAnswer(target[0], torch.arange(5)))
+    pair.record(list(pair.known))
+    assert {pair.patch([Site(place)], clean=False).recovered for place in pair.known} == {0.0}
+    assert any(row.place == "decoder.0.mixer.state" for row in inspect.patch_map([pair]).rows)
 
 
 def test_all_heads_together_are_the_whole_place():
@@ -185,7 +204,7 @@ def test_inputs_of_unlike_length_are_refused_with_the_token_at_which_they_part(r
     subject = inspect.Subject.open(runs["language_model"])
     with pytest.raises(DataError, match=r"5 tokens and corrupt 6, .* part at token 4: 'd' and 'xd'"):
         inspect.Contrast.of(subject, "abcd", "abcxd")
-    with pytest.raises(DataError, match="the same tokens"):
+    with pytest.raises(DataError, match="the same to the model"):
         inspect.Contrast.of(subject, "abcd", "abcd")
 
 
@@ -220,6 +239,30 @@ def test_bad_input_of_patch_is_told_in_one_line(arguments, told, runs, here, cap
     err = capsys.readouterr().err
     assert err.startswith("dragoman: ") and err.count("\n") == 1
     assert told in err
+
+
+def test_two_images_are_compared_patch_by_patch(runs):
+    subject = inspect.Subject.open(runs["images"])
+    draw = np.random.default_rng(0)
+    clean = draw.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    corrupt = clean.copy()
+    corrupt[:2, :2] = 255 - corrupt[:2, :2]
+    pair = inspect.Contrast.of(subject, clean, corrupt)
+    assert pair.patch([Site("encoder.0.residual.after")]).recovered == 1
+    row = inspect.patch_map([pair], ["encoder.embedding"]).rows[0]
+    assert [cell.label for cell in row.cells if abs(cell.recovered) > 1e-6] == ["0,0"]
+    with pytest.raises(DataError, match="the same to the model"):
+        inspect.Contrast.of(subject, clean, clean)
+
+
+def test_the_answer_can_be_given(runs):
+    writer = inspect.Subject.open(runs["language_model"])
+    pair = inspect.Contrast.of(writer, "ab", "ac", "xyz")
+    assert pair.answer.spelling == ("x", "y", "z")
+    translator = inspect.Subject.open(runs["translation"])
+    assert inspect.Contrast.of(translator, "ab", "ac", "xy").answer.spelling[:2] == ("x", "y")
+    with pytest.raises(ConfigError, match="leave it out"):
+        inspect.Contrast.of(inspect.Subject.open(runs["classifier"]), "ab", "ac", "xy")
 
 
 def test_a_model_that_answers_with_vectors_is_refused(runs, here, capsys):

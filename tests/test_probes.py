@@ -12,7 +12,7 @@ from dragoman import inspect
 from dragoman.cli import main
 from dragoman.errors import ConfigError
 from dragoman.inspect.interventions import Site
-from dragoman.inspect.labelled_vectors import _of_words, collect
+from dragoman.inspect.labelled_vectors import collect, words_of
 from dragoman.inspect.probes import _Split
 from dragoman.text.formats.labelled import LabelledText
 from dragoman.text.formats.tagged import TaggedText
@@ -96,7 +96,7 @@ def test_the_learning_curve_grows_to_all_training_words(subject):
 def test_the_tokens_of_a_word_spell_it(kind, runs):
     subject = inspect.Subject.open(runs[kind])
     mine = ["ab", "é", "x.y", "汉字", "😀"]
-    arguments, spans = _of_words(subject, mine)
+    arguments, spans = words_of(subject, mine)
     row = (arguments[1] if kind == "translation" else arguments[0])[0].tolist()
     assert [subject.tokenizer.decode([row[i] for i in span]).strip() for span in spans] == mine
 

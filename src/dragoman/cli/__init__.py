@@ -33,6 +33,7 @@ from dragoman.cli import (
     score,
     search_mixture,
     tag,
+    trace,
     train,
     translate,
     verify,
@@ -78,6 +79,7 @@ app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("probe", rich_help_panel=EXAMINE)(probe.probe)
 app.command("patch", rich_help_panel=EXAMINE)(patch.patch)
+app.command("trace", rich_help_panel=EXAMINE)(trace.trace)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
 app.command("doctor", rich_help_panel=EXAMINE)(doctor.doctor)

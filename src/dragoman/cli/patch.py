@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Number of heads that the text output names."""
+COLUMNS = 6
+"""Tokens in one table, so that it fits on 80 columns."""
 
 
 def patch(
@@ -50,6 +52,26 @@ def patch(
             ": heads, after @ tokens.",
         ),
     ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead: the role of each attention head on the lines of a text file, the loss without it, and which "
+            "heads can be cut. --answer then names translations of the lines.",
+        ),
+    ] = None,
+    parses: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --heads: sentences with the head of each word (word, tab, number; CoNLL-U) or in brackets, "
+            "for syntactic heads.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, metavar="NATS", help="With --heads: largest rise of the loss per token by a cut.")
+    ] = 0.01,
+    texts: Annotated[int, typer.Option(min=1, help="With --heads: largest number of lines, from the beginning.")] = 50,
     output: OutputOption = None,
     format: Annotated[OutputFormat, typer.Option(help="text: tables; json: one object.")] = OutputFormat.text,
     checkpoint: CheckpointOption = "best",
@@ -58,13 +80,21 @@ def patch(
     """Put what a model computes on the clean text into its run on the corrupt one, place by place, and show how much of
     the clean answer returns: 1 is all of it, 0 nothing.
 
-    With -o map.svg a picture is written, with -o map.json all numbers.
+    With -o map.svg a picture is written, with -o map.json all numbers. With --heads the roles of attention heads.
     """
+    from dragoman.cli.head_roles import show_head_roles
     from dragoman.cli.terminal import progress_bar
     from dragoman.inspect.patch_map import patch_heads, patch_map
     from dragoman.inspect.subject import Subject
 
-    _check_output(output)
+    _check_output(output, (".json",) if heads else (".svg", ".json"))
+    if heads is not None:
+        if clean is not None or places or path:
+            raise ConfigError("--heads: reads its own file: leave the texts, --places and --path out")
+        subject = Subject.open(run, checkpoint, device=device)
+        options = {"tolerance": tolerance, "texts": texts, "output": output, "format": format}
+        show_head_roles(subject, heads, answer, parses, **options)
+        return
     lines = _aligned_lines(clean, corrupt, answer)
     subject = Subject.open(run, checkpoint, device=device)
     contrasts = [_contrast(subject, number, *row) for number, row in enumerate(lines, 1)]
@@ -73,19 +103,20 @@ def patch(
         return
     with progress_bar("patching", None) as progress:
         found = patch_map(contrasts, places, progress)
-        heads = [] if places else patch_heads(contrasts, progress=progress)
+        carriers = [] if places else patch_heads(contrasts, progress=progress)
     if output is not None:
-        _write(found, heads, output)
+        _write(found, carriers, output)
     if format is OutputFormat.json:
-        print(json.dumps(_plain(found, heads), ensure_ascii=False))
+        print(json.dumps(_plain(found, carriers), ensure_ascii=False))
     else:
         _print_map(found)
-        _print_heads(heads)
+        _print_heads(carriers)
 
 
-def _check_output(output: Path | None) -> None:
-    if output is not None and output.suffix not in (".svg", ".json"):
-        raise ConfigError(f"{output}: name it .svg for a picture or .json for all numbers")
+def _check_output(output: Path | None, endings: tuple[str, ...]) -> None:
+    if output is not None and output.suffix not in endings:
+        picture = ".svg for a picture or " if ".svg" in endings else ""
+        raise ConfigError(f"{output}: name it {picture}.json for all numbers")
 
 
 def _aligned_lines(clean: str | None, corrupt: str | None, answer: str | None) -> list[tuple[str, str, str | None]]:
@@ -148,24 +179,40 @@ def _write(found: "PatchMap", heads: "list[HeadCell]", output: Path) -> None:
 
 
 def _print_map(found: "PatchMap") -> None:
-    from rich.table import Table
-
     from dragoman.cli.terminal import console
 
     answer = f" of {''.join(found.answer).strip()!r}" if found.contrasts == 1 else f", mean of {found.contrasts} pairs"
     console().print(
         f"log-probability{answer}: {found.clean:.2f} clean, {found.corrupt:.2f} corrupt", markup=False, soft_wrap=True
     )
+    if found.reversed:
+        console().print(
+            f"of {found.reversed} the answer is likelier after the corrupt text: swap the texts, or choose others",
+            markup=False,
+        )
     panels: dict[tuple[str, ...], list[Any]] = {}
     for row in found.rows:
         panels.setdefault((row.place.split(".")[0], *(cell.label for cell in row.cells)), []).append(row)
     for columns, rows in panels.items():
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        for i, heading in enumerate(("place", "all", *(label.strip()[:7] for label in columns[1:]))):
-            table.add_column(heading, justify="right" if i else "left", no_wrap=True)
-        for row in rows:
-            table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in (row.whole, *row.cells)))
-        console().print(table, markup=False)
+        for start in range(0, len(columns) - 1, COLUMNS) or [0]:
+            _print_panel(columns[1:], rows, start)
+
+
+def _print_panel(labels: tuple[str, ...], rows: list[Any], start: int) -> None:
+    """Print as many columns as fit on a narrow terminal; the place as a whole stands in the first part."""
+    from rich.table import Table
+
+    from dragoman.cli.terminal import console
+
+    whole = start == 0
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("place", no_wrap=True)
+    for heading in (["all"] if whole else []) + [label.strip()[:6] for label in labels[start : start + COLUMNS]]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        cells = ([row.whole] if whole else []) + list(row.cells[start : start + COLUMNS])
+        table.add_row(row.place, *(f"{round(cell.recovered, 2) + 0.0:.2f}" for cell in cells))
+    console().print(table, markup=False)
 
 
 def _print_heads(heads: "list[HeadCell]") -> None:

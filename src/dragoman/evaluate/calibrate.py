@@ -19,6 +19,7 @@ from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator, search_for_beam
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS
+from dragoman.evaluate.risk_coverage import risk_coverage
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.corpus import source_rows
 from dragoman.text.lines import Pair, Sourced
@@ -26,6 +27,21 @@ from dragoman.text.tokens.tokenizer import EOS
 
 LEAST = 50
 """Fewest sentences to learn from."""
+
+
+SHARES = (0.1, 0.2, 0.3)
+"""Parts of the sentences for which the threshold is told that sends them to review."""
+
+
+@dataclass(frozen=True)
+class ReviewShare:
+    """Threshold of confidence that sends a share of the sentences to review."""
+
+    share: float
+    """Part of the sentences below it."""
+    flag_below: float
+    errors: float
+    """Fraction of the others that is not good."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,10 @@ class Calibrated:
     """Expected calibration error on the test sentences of the mean token probability."""
     error_after: float
     """Expected calibration error on the test sentences of the calibrated confidence."""
+    review: tuple[ReviewShare, ...]
+    """Errors left on the test sentences when the least certain ones go to review."""
+    area: float
+    """Area under their risk-coverage curve; of random certainty it is the fraction that is not good."""
     alignment_error: float | None
     """Alignment error rate of the chosen heads on words that both sides have in common, in pairs that they were not
     learnt on; None where there are too few."""
@@ -81,6 +101,8 @@ def calibrate(
         float(new_right.mean()),
         calibration_error(plain, new_right),
         calibration_error(sure, new_right),
+        tuple(review_share(sure, new_right, share) for share in SHARES),
+        risk_coverage(sure, 1.0 - new_right).area,
         error,
     )
 
@@ -100,8 +122,17 @@ def _translate_and_judge(
 
 
 def fit_confidence(found: Sequence[Translation], right: Bool[np.ndarray, " N"], good: float) -> Confidence:
-    """Fit a logistic regression by Newton's method, with a normal prior of variance 10 on its weights."""
-    x = np.array([[*features(t.source, t.candidates[0]), 1.0] for t in found])
+    """Fit a confidence to translations, of which is known which are good."""
+    weights = fit_logistic(np.array([features(t.source, t.candidates[0]) for t in found]), right)
+    return Confidence(weights=tuple(weights[:-1].tolist()), bias=float(weights[-1]), good=good, sentences=len(found))
+
+
+def fit_logistic(x: Float[np.ndarray, "N F"], right: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " weights"]:
+    """Fit a logistic regression by Newton's method, with a normal prior of variance 10 on its weights.
+
+    Return these weights, and the bias after them.
+    """
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     weights, prior = np.zeros(x.shape[1]), np.diag([0.1] * (x.shape[1] - 1) + [1e-4])
     for _ in range(50):
         p = 1 / (1 + np.exp(-(x @ weights)))
@@ -110,7 +141,7 @@ def fit_confidence(found: Sequence[Translation], right: Bool[np.ndarray, " N"], 
         weights = weights + step / max(1.0, np.abs(step).max() / 2)
         if np.abs(step).max() < 1e-9:
             break
-    return Confidence(weights=tuple(weights[:-1].tolist()), bias=float(weights[-1]), good=good, sentences=len(found))
+    return weights
 
 
 def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = 10) -> float:
@@ -122,6 +153,13 @@ def calibration_error(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N
     return float(
         sum(abs(sure[part].mean() - right[part].mean()) * len(part) for part in parts if len(part)) / len(sure)
     )
+
+
+def review_share(sure: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], share: float) -> ReviewShare:
+    """Return the confidence that at most this share of the sentences is below, and the errors among the others."""
+    flag_below = float(np.sort(sure)[round(share * len(sure))])
+    kept = sure >= flag_below
+    return ReviewShare(float(1 - kept.mean()), flag_below, float(1 - right[kept].mean()))
 
 
 def _heads(translator: Translator, pairs: Sequence[Pair | Sourced]) -> tuple[AlignmentHeads, float | None]:

@@ -7,6 +7,9 @@ inspect.places(model)                               # the names, with shapes
 """
 
 from dragoman.inspect.contrast import Contrast, MeasuredAnswer, Recovery
+from dragoman.inspect.doubt import explanation_features
+from dragoman.inspect.failures import FailureReport, grow_hard_set, trace_failures
+from dragoman.inspect.head_roles import HeadReport, HeadRole, head_roles
 from dragoman.inspect.interventions import Site, ablation, difference_of_means, mean_values, steering
 from dragoman.inspect.patch_map import PatchMap, map_svg, patch_heads, patch_map
 from dragoman.inspect.places import Place, find, places
@@ -16,6 +19,9 @@ from dragoman.inspect.trace import Recording, Trace, trace, trace_inputs, watchi
 
 __all__ = [
     "Contrast",
+    "FailureReport",
+    "HeadReport",
+    "HeadRole",
     "Inputs",
     "MeasuredAnswer",
     "PatchMap",
@@ -29,7 +35,10 @@ __all__ = [
     "Trace",
     "ablation",
     "difference_of_means",
+    "explanation_features",
     "find",
+    "grow_hard_set",
+    "head_roles",
     "map_svg",
     "mean_values",
     "patch_heads",
@@ -38,6 +47,7 @@ __all__ = [
     "probe",
     "steering",
     "trace",
+    "trace_failures",
     "trace_inputs",
     "watching",
 ]

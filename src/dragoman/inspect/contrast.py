@@ -190,8 +190,14 @@ def _check_lengths(clean: Inputs, corrupt: Inputs) -> None:
                 f"at token {same}: {_near(first, same)} and {_near(second, same)}): replace words by others of as many "
                 "tokens"
             )
-    if clean.source_tokens == corrupt.source_tokens and clean.tokens == corrupt.tokens and clean.tokens:
-        raise DataError("clean and corrupt: both are the same tokens: change a word in one")
+    if all(_equal(*both) for both in zip(clean.arguments, corrupt.arguments, strict=True)):
+        raise DataError("clean and corrupt: both are the same to the model: change a word in one")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):  # frames, or tokens with their types
+        return all(_equal(*both) for both in zip(one, other, strict=True))
+    return torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def _near(tokens: Sequence[str], i: int) -> str:

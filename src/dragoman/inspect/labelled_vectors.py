@@ -149,7 +149,7 @@ def _read(subject: Subject, example: TaggedText | LabelledText) -> Read:
     words = [normalise(word).strip() for word in example.tokens]
     if not all(words):
         raise DataError(f"word {words.index('') + 1} has no letters left after cleaning")
-    arguments, spans = _of_words(subject, words)
+    arguments, spans = words_of(subject, words)
     kept = [i for i, span in enumerate(spans) if span]
     labels = [example.labels[i] for i in kept]
     return arguments, [spans[i] for i in kept], [words[i] for i in kept], labels
@@ -162,7 +162,7 @@ def _own_target(subject: Subject) -> tuple[list[int], ...]:
     return ([EOS],) if subject.kind == "translator" else ()
 
 
-def _of_words(subject: Subject, words: list[str]) -> tuple[tuple[Tensor, ...], list[tuple[int, ...]]]:
+def words_of(subject: Subject, words: list[str]) -> tuple[tuple[Tensor, ...], list[tuple[int, ...]]]:
     """Return the model's arguments for a sentence, and the tokens of each word."""
     tokenizer = subject.source_tokenizer
     assert tokenizer is not None

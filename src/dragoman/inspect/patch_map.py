@@ -11,13 +11,13 @@ Of one contrast there is a column for each token. Of several, whose tokens do no
 side that differs: the tokens before the change, the changed ones, and those after it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from dragoman.errors import DataError
+from dragoman.errors import ConfigError, DataError
 from dragoman.inspect.contrast import ADDED, Contrast
 from dragoman.inspect.heatmap import Panel, heatmap_svg
 from dragoman.inspect.interventions import Site, head_axis, time_axis
@@ -84,6 +84,8 @@ class PatchMap:
     """Mean log-probability of the answers after the clean inputs, in nats."""
     corrupt: float
     """The same after the corrupt inputs."""
+    reversed: int
+    """Contrasts whose answer is likelier after the corrupt input: there is little to learn from these."""
     answer: tuple[str, ...]
     """Tokens of the first contrast's answer."""
     rows: tuple[MapRow, ...]
@@ -127,7 +129,8 @@ def patch_map(
     clean, corrupt = (
         sum(getattr(pair, f"{which}_log_prob") for pair in contrasts) / count for which in ("clean", "corrupt")
     )
-    return PatchMap(count, clean, corrupt, contrasts[0].answer.spelling, tuple(rows))
+    backwards = sum(pair.clean_log_prob < pair.corrupt_log_prob for pair in contrasts)
+    return PatchMap(count, clean, corrupt, backwards, contrasts[0].answer.spelling, tuple(rows))
 
 
 def patch_heads(
@@ -141,7 +144,10 @@ def patch_heads(
         ConfigError: a place that the model does not have, or one without heads.
         DataError: no contrasts.
     """
-    known = [place for place in _chosen(contrasts, patterns, HEADS) if head_axis(place) is not None]
+    known = [p for p in _chosen(contrasts, patterns, HEADS) if patterns is not None or head_axis(p) is not None]
+    without = next((place.name for place in known if head_axis(place) is None), None)
+    if without:
+        raise ConfigError(f"{without}: has no heads: name a place such as decoder.0.mixer.heads")
     for pair in contrasts:
         pair.record([place.name for place in known])
     found = []
@@ -161,31 +167,40 @@ def _chosen(contrasts: Sequence[Contrast], patterns: Sequence[str] | None, defau
         raise DataError("contrasts: none are given")
     known = contrasts[0].known
     if patterns is None:
-        named = [name for name in known if name.endswith(tuple(pattern[1:] for pattern in default))]
-        return [known[name] for name in named]
+        endings = tuple(pattern[1:] for pattern in default)
+        return [place for name, place in known.items() if name.endswith(endings) or _stands_for_a_layer(name, known)]
     return find(known, patterns)
 
 
-def _cell(label: str, contrasts: Sequence[Contrast], column: Sequence[Site | None]) -> Cell:
+def _stands_for_a_layer(name: str, known: Collection[str]) -> bool:
+    """Return whether a place is the state of a recurrent layer, which has no residual stream."""
+    return name.endswith(".mixer.state") and name.removesuffix(".mixer.state") + ".residual.after" not in known
+
+
+def _cell(label: str, contrasts: Sequence[Contrast], column: Sequence[Site]) -> Cell:
     """Patch one site in each contrast. The recovered part is a ratio of sums, so that a contrast with little difference
     weighs little."""
     gains, wholes = [], []
     for pair, site in zip(contrasts, column, strict=True):
-        if site is not None and site.positions != ():
+        if site.positions != ():
             gains.append(pair.patch([site]).log_prob - pair.corrupt_log_prob)
             wholes.append(pair.clean_log_prob - pair.corrupt_log_prob)
-    first = next((site.positions for site in column if site), None)
     if not gains:
-        return Cell(label, first, float("nan"))
+        return Cell(label, column[0].positions, float("nan"))
     low, high = ratio_interval(gains, wholes) if len(gains) > 1 else (None, None)
-    return Cell(label, first, float(np.sum(gains) / np.sum(wholes)), low, high)
+    return Cell(label, column[0].positions, float(_ratio(np.sum(gains), np.sum(wholes))), low, high)
+
+
+def _ratio(top: Any, bottom: Any) -> Any:
+    """Return a ratio; NaN where there is no difference to recover."""
+    return np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=np.asarray(bottom) != 0)[()]
 
 
 def ratio_interval(tops: Sequence[float], bottoms: Sequence[float], seed: int = 0) -> tuple[float, float]:
     """Return the interval of 95% of a ratio of sums, from a bootstrap over its terms."""
     rows = np.random.default_rng(seed).integers(len(tops), size=(DRAWS, len(tops)))
-    ratios = np.array(tops)[rows].sum(axis=1) / np.array(bottoms)[rows].sum(axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
+    ratios = _ratio(np.array(tops)[rows].sum(axis=1), np.array(bottoms)[rows].sum(axis=1))
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
     return float(low), float(high)
 
 

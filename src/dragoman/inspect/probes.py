@@ -40,7 +40,7 @@ ProbeProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class CurvePoint:
+class LearningPoint:
     """Accuracy of a probe that was fitted on a part of the training sentences."""
 
     examples: int
@@ -83,7 +83,7 @@ class ProbeReport:
     """Accuracy of the commonest training label of each word (of a sentence, of its first word)."""
     places: tuple[ProbedPlace, ...]
     """In the order of the forward."""
-    curve: tuple[CurvePoint, ...]
+    curve: tuple[LearningPoint, ...]
     """Learning curve at the place with the highest accuracy."""
 
     @property
@@ -199,12 +199,12 @@ def _probed(given: LabelledVectors, site: Site, splits: Sequence[_Split], streng
     )
 
 
-def _curve(vectors: Float[np.ndarray, "N W"], splits: Sequence[_Split], strength: float) -> tuple[CurvePoint, ...]:
+def _curve(vectors: Float[np.ndarray, "N W"], splits: Sequence[_Split], strength: float) -> tuple[LearningPoint, ...]:
     points = []
     for part in CURVE:
         sizes = [int(split.train(part).sum()) for split in splits]
         scores = [_fitted(vectors, split.labels, split.train(part), split.test, strength)[0] for split in splits]
-        points.append(CurvePoint(round(float(np.mean(sizes))), float(np.mean(scores))))
+        points.append(LearningPoint(round(float(np.mean(sizes))), float(np.mean(scores))))
     return tuple(points)
 
 
