@@ -1,4 +1,4 @@
-"""``preset: auto``: model, vocabulary and batch follow the text, the time and the machine, and the choice is written."""
+"""``preset: auto``: model, vocabulary and batch follow text, time and machine, and the choice is written."""
 
 import dataclasses
 import json
