@@ -1,6 +1,7 @@
 """This machine as a hardware profile: measured, not looked up, in a second or two."""
 
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, pe
 from dragoman.native.library import available, library
 from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.profile import HERE, Hardware
-from dragoman.plan.replay import RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
+from dragoman.plan.replay import COMPILED, RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
 from dragoman.presets import rewritten2026
 
 CODES = 48
@@ -22,7 +23,7 @@ CODES = 48
 STEPS = 12
 """Steps of a tiny model that are timed."""
 
-STREAM = 1 << 26
+STREAM = 1 << 25
 """Bytes that are copied to measure the memory's bandwidth: more than caches hold."""
 
 
@@ -113,7 +114,7 @@ def call_cost(precision: Precision) -> CallCost:
         batch = PairBatch(*(torch.full((2, 4), 7) for _ in range(3)))
         recording = Recording.empty()
         forward, backward = _step(model, batch, recording, autocast(precision, torch.device("cpu")))
-        alone = seconds_of(recording.distinct())
+        alone = seconds_of(recording.distinct(), arena=1 << 22)
     seconds = [
         sum(number * alone[call].usual for call, number in calls.items() if call in alone)
         for calls in (recording.forward, recording.backward)
@@ -176,10 +177,6 @@ PRODUCTS = {
 """Operations that multiply matrices, attention among them."""
 
 
-COMPILED = {"_linear_pointwise", "mm", "addmm", "bmm", "baddbmm"}
-"""Products for which the library makes code for their sizes, and keeps that of the last ones."""
-
-
 class StepHere(NamedTuple):
     """Processor seconds of the passes of a step on this machine, by what they are spent on."""
 
@@ -187,7 +184,8 @@ class StepHere(NamedTuple):
     others: float
     """All other operations, which pass over memory."""
     between: float
-    """Between operations, in Python and autograd: the same for any number of tokens."""
+    """Between operations, in Python and autograd, and for code of the products of experts, which never have the same
+    number of tokens twice: the same for any number of tokens."""
     new_shapes: float
     """Once for shapes that no recent step had, when the library for products makes code for them."""
     product_shapes: int
@@ -218,8 +216,11 @@ def step_here(recording: Recording, precision: Precision, *, within: float = 5.0
             else:
                 others += number * seconds
     cost, (forward, backward) = call_cost(precision), map(_dispatched, (recording.forward, recording.backward))
-    made = [time.first - time.usual for call, time in found.items() if call.name in COMPILED]
     between = cost.forward * forward + cost.backward * backward
+    compiled = {call: time.first - time.usual for call, time in found.items() if call.name in COMPILED}
+    ragged = recording.ragged()
+    between += sum(number * compiled.get(call, 0.0) for call, number in ragged.items())
+    made = [seconds for call, seconds in compiled.items() if call not in ragged]
     return StepHere(products, others, between, sum(made), len(made), max(1.0, busy))
 
 
@@ -235,6 +236,22 @@ def code_bytes(precision: Precision) -> int:
     return_memory()
     after = resident_memory()
     return 0 if before is None or after is None else max(0, after - before) // CODES
+
+
+def kept_code(recording: Recording, precision: Precision, other_shapes: int) -> int:
+    """Return the bytes of the code that oneDNN keeps for products of other sizes than those of the recorded step: of
+    ``other_shapes`` batches, and of experts."""
+    if not torch.backends.mkldnn.is_available():
+        return 0
+    products = sum(call.name in COMPILED for call in recording.distinct())
+    number = remembered_products() if recording.ragged() else min(remembered_products(), other_shapes * products)
+    return number * code_bytes(precision) if number else 0
+
+
+def remembered_products() -> int:
+    """Return the number of products whose code oneDNN keeps."""
+    given = os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
+    return int(given) if given.isdigit() else 1024
 
 
 def _dispatched(calls: Mapping[RecordedCall, int]) -> int:

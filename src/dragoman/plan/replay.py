@@ -10,7 +10,7 @@ import ctypes
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -49,11 +49,8 @@ REPEATS, LONGEST = 5, 0.3
 """Times that an operation is run; and seconds after which it is not run again."""
 
 
-ARENA = 1 << 27
+ARENA = 1 << 26
 """Bytes of memory that the tensors of one call after the other are taken from: many times a processor's caches."""
-HELD = 1 << 26
-"""Bytes of results that are held, so that the next ones are written to other memory."""
-
 
 BY_ADDRESS: dict[str, tuple[Any, ...]] = {
     "native.selective_scan": (ScanStruct,),
@@ -93,12 +90,20 @@ class RecordedCall(NamedTuple):
         return self.function if isinstance(self.function, str) else self.function.overloadpacket.__name__
 
 
+COMPILED = {"_linear_pointwise", "mm", "addmm", "bmm", "baddbmm"}
+"""Products for which the library makes code for their sizes, and keeps that of the last ones."""
+
+
 @dataclass
 class Recording:
     """Distinct calls of a step and how often each occurs, forward and backward."""
 
     forward: Counter[RecordedCall]
     backward: Counter[RecordedCall]
+    groups: int = 0
+    """Experts of all layers."""
+    shares: set[int] = field(default_factory=set)
+    """Numbers of tokens that an expert gets where all get as many, which they never do."""
 
     @classmethod
     def empty(cls) -> "Recording":
@@ -110,8 +115,18 @@ class Recording:
             kinds = BY_ADDRESS.get(function, ())
             args = [kind.from_address(arg) for kind, arg in zip(kinds, args, strict=False)] or args
             args, options = _without_pointers(args, options), {}
+        elif function is torch.ops.aten.bincount.default:
+            bins = max(1, options.get("minlength", args[2] if len(args) > 2 else 1))
+            self.groups += bins
+            self.shares |= {args[0].numel() // bins, -(-args[0].numel() // bins)}
         call = RecordedCall(function, _hashable(args), _hashable(options))
         (self.backward if backward else self.forward)[call] += 1
+
+    def ragged(self) -> dict[RecordedCall, int]:
+        """Return the products of experts, and on how many numbers of tokens each runs in a step: one for each expert of
+        each layer, and others in the next step."""
+        calls = (call for call in self.distinct() if call.name in COMPILED and self.shares & _sizes(call))
+        return {call: min(self.groups, (self.forward + self.backward)[call]) for call in calls}
 
     def distinct(self) -> list[RecordedCall]:
         return list(self.forward | self.backward)
@@ -126,14 +141,14 @@ class CallTime(NamedTuple):
 
 
 def seconds_of(
-    calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0
+    calls: Iterable[RecordedCall], kernels: Any = None, *, within: float = 5.0, arena: int = ARENA
 ) -> dict[RecordedCall, CallTime]:
     """Return the time of each call on the CPU, at most about ``within`` in all; those not measured are left out.
 
     The state of the random generator is as before.
     """
     found: dict[RecordedCall, CallTime] = {}
-    end, memory = time.perf_counter() + within, Arena()
+    end, memory = time.perf_counter() + within, Arena(arena)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         overhead = call_overhead()
         for call in calls:
@@ -145,6 +160,10 @@ def seconds_of(
                 except (RuntimeError, IndexError, TypeError, NotImplementedError):  # numbers that it cannot take
                     continue
     return found
+
+
+def _sizes(call: RecordedCall) -> set[int]:
+    return {size for spec in _specs((call.arguments, call.options)) for size in spec.shape}
 
 
 def _is_safe(call: RecordedCall) -> bool:
@@ -228,10 +247,9 @@ class Arena:
 
     def __init__(self, size: int = ARENA):
         self.ones, self.at, self.modulus = torch.ones(size // 4), 0, 1
-        self.results: list[Any] = []
-        self.held = 0
-        self.results.append(torch.ones(HELD // 4))  # memory that the process has from now on
+        self.results: list[Any] = [torch.ones(size // 8)]  # memory that the process has from now on
         self.results.clear()
+        self.held, self.most = 0, size // 2
 
     def hold(self, found: Any) -> None:
         """Hold results until there are many bytes of them."""
@@ -239,7 +257,7 @@ class Arena:
             if isinstance(result, Tensor):
                 self.results.append(result)
                 self.held += result.nbytes
-        if self.held > HELD:
+        if self.held > self.most:
             self.results.clear()
             self.held = 0
 

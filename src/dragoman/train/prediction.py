@@ -6,7 +6,6 @@ operations on this machine (``plan/replay.py``). Nothing is random, and no weigh
 
 import dataclasses
 import functools
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +105,8 @@ class RunCounter:
         found = self.count(sample.typical, recording=recording)
         memory = self.memory(found if sample.typical == sample.largest else self.count(sample.largest))
         parts, busy = self._times(found, recording)
-        kept = self._kept_code(recording)
+        on_cpu = self.device.type == "cpu"
+        kept = here.kept_code(recording, self.cfg.train.precision, len(set(self._shapes)) - 1) if on_cpu else 0
         cpu_seconds = sum(parts.values())
         steps = self._steps(cpu_seconds * busy)
         return RunPrediction(
@@ -155,17 +155,9 @@ class RunCounter:
         batches = (self.task_data.batch(rows) for rows in self.sample.batches)
         return [tuple(tuple(tensor.shape) for tensor in tensors(batch)) for batch in batches]
 
-    def _kept_code(self, recording: Recording) -> int:
-        """Return the bytes of the code that oneDNN keeps for products of other batches than the one that is counted."""
-        others = len(set(self._shapes)) - 1
-        if self.device.type != "cpu" or not others or not torch.backends.mkldnn.is_available():
-            return 0
-        products = sum(call.name in here.COMPILED for call in recording.distinct())
-        return min(_capacity(), others * products) * here.code_bytes(self.cfg.train.precision)
-
     def _share_of_new_shapes(self, products: int) -> float:
         """Return the share of batches whose shapes none of the recent batches had, as far back as oneDNN remembers."""
-        remembered, seen = _capacity() // max(1, products), self._shapes
+        remembered, seen = here.remembered_products() // max(1, products), self._shapes
         new = sum(shape not in seen[max(0, i - remembered) : i] for i, shape in enumerate(seen))
         return new / len(seen) if len(set(seen)) > 1 else 0.0
 
@@ -191,12 +183,6 @@ class RunCounter:
             prediction.memory, prediction.parts["activations"] + prediction.parts["logits"]
         )  # fmt: skip
         return fit(memory, wanted, prediction.available)
-
-
-def _capacity() -> int:
-    """Return the number of products whose code oneDNN keeps."""
-    given = os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "")
-    return int(given) if given.isdigit() else 1024
 
 
 def outline_for_step(task_data: TaskData, cfg: RunConfig) -> nn.Module:

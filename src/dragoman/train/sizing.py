@@ -21,7 +21,7 @@ from dragoman.train.optimize import hidden
 from dragoman.train.recipe import RunConfig
 from dragoman.train.tasks.task_data import TaskData
 
-ENOUGH = 1.5
+ENOUGH = 2.5
 """Tokens read for each parameter between embeddings and output, on one side, from which a larger model ends better."""
 REPEATS = 15.4
 """Passes over a text after which further ones teach a third of what new text would (their R_D*)."""
