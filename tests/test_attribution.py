@@ -7,7 +7,7 @@ from test_every_command import make
 from torch.nn.functional import log_softmax
 
 from dragoman.errors import DataError
-from dragoman.inspect.attribution import Answer, gradient_x_input, integrated_gradients, occlusion, parts
+from dragoman.inspect.attribution import ExplainedAnswer, gradient_x_input, integrated_gradients, occlusion, parts
 from dragoman.inspect.faithfulness import RANDOM, faithfulness
 from dragoman.inspect.rollup import flow, rollout
 from dragoman.inspect.subject import Inputs, Subject
@@ -20,8 +20,8 @@ def subjects(tmp_path_factory):
     return {kind: Subject.open(make(kind, folder / kind)) for kind in kinds}
 
 
-def answer(subject: Subject, text: str = "abcd ef") -> Answer:
-    return Answer(subject, subject.inputs(text, "fe dc" if subject.kind == "translator" else None))
+def answer(subject: Subject, text: str = "abcd ef") -> ExplainedAnswer:
+    return ExplainedAnswer(subject, subject.inputs(text, "fe dc" if subject.kind == "translator" else None))
 
 
 KINDS = ("translation", "language_model", "classifier", "masked", "embedder")
@@ -155,5 +155,5 @@ def test_log_probabilities_are_those_of_a_softmax(subjects):
 def test_two_towers_are_refused_in_words(tmp_path):
     towers = Subject.open(make("towers", tmp_path / "towers"))
     with pytest.raises(DataError, match="of two towers explain one"):
-        Answer(towers, towers.inputs(("ab", "cd")))
+        ExplainedAnswer(towers, towers.inputs(("ab", "cd")))
     assert isinstance(towers.inputs(("ab", "cd")), Inputs)

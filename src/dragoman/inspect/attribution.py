@@ -27,11 +27,11 @@ from dragoman.model.heads import ClassificationLayer, MaskedLanguageLayer, Taggi
 from dragoman.model.positions.tokens import Frames, Tokens
 
 Baseline = Literal["mean", "zero", "random"]
-"""What stands in the place of an input that is taken away: the mean of all embeddings, zeros, or those of tokens drawn
+"""Replacement of an input that is taken away: the mean of all embeddings, zeros, or those of tokens drawn
 at random."""
 
-ROWS = 64
-"""Variants of the input run at a time."""
+BATCH_OUTPUTS = 2048
+"""Outputs computed at a time, over all variants of the input; each has logits of the whole vocabulary."""
 STEPS = 32
 """Points on the path of integrated gradients."""
 
@@ -42,16 +42,16 @@ class Attribution:
 
     method: str
     scores: Float[np.ndarray, "S T"]
-    """Of input i to the log-probability of output j, in nats; positive where the input makes it more probable."""
+    """Contribution of input i to the log-probability of output j, in nats; positive where it makes it more probable."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     total: Float[np.ndarray, " S"]
-    """Of each input to the log-probability of the whole answer."""
+    """Contribution of each input to the log-probability of the whole answer."""
     notes: Mapping[str, float] = field(default_factory=dict)
     """Checks, such as ``completeness error`` of integrated gradients."""
 
 
-class Answer:
+class ExplainedAnswer:
     """One answer of a model, whose probability is to be explained."""
 
     def __init__(self, subject: Subject, inputs: Inputs):
@@ -96,6 +96,11 @@ class Answer:
         return plain or list(range(self.count))
 
     # ---- probabilities ----
+
+    @property
+    def rows(self) -> int:
+        """Number of variants of the input that are run at a time."""
+        return max(1, BATCH_OUTPUTS // max(self.count, len(self.outputs)))
 
     def arguments(self, rows: int) -> tuple[Any, ...]:
         """Return the model's arguments, repeated ``rows`` times."""
@@ -157,8 +162,8 @@ class Answer:
     ) -> Float[np.ndarray, "B T"]:
         """Return the log-probability of each output where the inputs ``taken`` are replaced, row by row."""
         found = []
-        for start in range(0, len(taken), ROWS):
-            mask = torch.from_numpy(taken[start : start + ROWS]).to(baseline.device)[..., None]
+        for start in range(0, len(taken), self.rows):
+            mask = torch.from_numpy(taken[start : start + self.rows]).to(baseline.device)[..., None]
             found.append(self._run(len(mask), {self.place: _replacing(mask, baseline)} | dict(extra or {})))
         return np.concatenate(found)
 
@@ -185,7 +190,7 @@ def _replacing(mask: Tensor, baseline: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def occlusion(
-    answer: Answer, *, baseline: Baseline = "mean", width: int = 1, seeds: Sequence[int] = (0,)
+    answer: ExplainedAnswer, *, baseline: Baseline = "mean", width: int = 1, seeds: Sequence[int] = (0,)
 ) -> Attribution:
     """Take away each input, or each ``width`` neighbouring ones, and return how much the log-probabilities fall.
 
@@ -212,7 +217,7 @@ def occlusion(
     return _attribution(f"occlusion ({baseline})", answer, scores, notes)
 
 
-def _attribution(method: str, answer: Answer, scores: np.ndarray, notes: Mapping[str, float]) -> Attribution:
+def _attribution(method: str, answer: ExplainedAnswer, scores: np.ndarray, notes: Mapping[str, float]) -> Attribution:
     if answer.subject.kind == "language model":
         S, T = scores.shape
         scores = np.where(np.arange(S)[:, None] <= np.arange(T)[None], scores, 0.0)  # nothing comes from the future
@@ -222,7 +227,7 @@ def _attribution(method: str, answer: Answer, scores: np.ndarray, notes: Mapping
 # ---- gradients ----------------------------------------------------------------------------------------
 
 
-def gradient_x_input(answer: Answer, *, baseline: Baseline = "mean") -> Attribution:
+def gradient_x_input(answer: ExplainedAnswer, *, baseline: Baseline = "mean") -> Attribution:
     """Return gradient times (input - baseline), summed over channels: a first-order guess of occlusion."""
     x = answer.before.tensors[answer.place]
     start = answer.baseline(baseline)[answer.count - x.shape[1] :]
@@ -230,7 +235,7 @@ def gradient_x_input(answer: Answer, *, baseline: Baseline = "mean") -> Attribut
     return _attribution("gradient x input", answer, _padded(answer, _contributions(gradient, x[0] - start)), {})
 
 
-def integrated_gradients(answer: Answer, *, baseline: Baseline = "mean", steps: int = STEPS) -> Attribution:
+def integrated_gradients(answer: ExplainedAnswer, *, baseline: Baseline = "mean", steps: int = STEPS) -> Attribution:
     """Return the integral of the gradient along the straight line from the baseline to the input, times their
     difference.
 
@@ -252,26 +257,29 @@ def integrated_gradients(answer: Answer, *, baseline: Baseline = "mean", steps: 
     return _attribution("integrated gradients", answer, scores, notes)
 
 
-def _gradients(answer: Answer, point: Float[Tensor, "1 S D"]) -> tuple[Float[Tensor, "T S D"], np.ndarray]:
+def _gradients(answer: ExplainedAnswer, point: Float[Tensor, "1 S D"]) -> tuple[Float[Tensor, "T S D"], np.ndarray]:
     """Return the gradient of each output's log-probability by the embeddings, at ``point``, and these values."""
-    T = len(answer.outputs)
-    leaf = point.detach().expand(T, *point.shape[1:]).clone().requires_grad_(True)  # a row for each output
+    found, values = [], []
     training = answer.model.training
     answer.model.eval()
     try:
-        with torch.enable_grad(), watching(answer.model, (), {answer.place: lambda x: leaf.to(x)}):
-            logs = answer.log_probs(answer.model(*answer.arguments(T))).diagonal()
+        for start in range(0, len(answer.outputs), answer.rows):
+            rows = min(answer.rows, len(answer.outputs) - start)
+            leaf = point.detach().expand(rows, *point.shape[1:]).clone().requires_grad_(True)  # a row for each output
+            with torch.enable_grad(), watching(answer.model, (), {answer.place: lambda x, leaf=leaf: leaf.to(x)}):
+                logs = answer.log_probs(answer.model(*answer.arguments(rows))).diagonal(start)
+            found += torch.autograd.grad(logs.sum(), leaf)
+            values.append(logs.detach())
     finally:
         answer.model.train(training)
-    (gradient,) = torch.autograd.grad(logs.sum(), leaf)
-    return gradient, logs.detach().cpu().numpy()
+    return torch.cat(found), torch.cat(values).cpu().numpy()
 
 
 def _contributions(gradient: Float[Tensor, "T S D"], difference: Float[Tensor, "S D"]) -> np.ndarray:
     return (gradient * difference).sum(-1).T.cpu().numpy()
 
 
-def _padded(answer: Answer, scores: np.ndarray) -> np.ndarray:
+def _padded(answer: ExplainedAnswer, scores: np.ndarray) -> np.ndarray:
     """Return the scores with zeros for inputs that have no embedding, an image's class token."""
     missing = answer.count - len(scores)
     return np.concatenate([np.zeros((missing, scores.shape[1])), scores]) if missing else scores
@@ -301,7 +309,7 @@ PARTS = ("mixer.output", "cross.output", "feed_forward.output")
 """Places that are ablated as a whole."""
 
 
-def parts(answer: Answer, *, heads: bool = True) -> list[PartEffect]:
+def parts(answer: ExplainedAnswer, *, heads: bool = True) -> list[PartEffect]:
     """Set each layer's mixer, cross-attention, feed-forward and, with ``heads``, each head to zero; return how much
     the log-probabilities fall."""
     known = places(answer.model)
@@ -313,11 +321,11 @@ def parts(answer: Answer, *, heads: bool = True) -> list[PartEffect]:
     return found
 
 
-def _heads_at(answer: Answer, name: str) -> int:
+def _heads_at(answer: ExplainedAnswer, name: str) -> int:
     return trace_inputs(answer.model, answer.given.arguments, [name]).tensors[name].shape[1]
 
 
-def _ablated(answer: Answer, name: str, head: int | None) -> PartEffect:
+def _ablated(answer: ExplainedAnswer, name: str, head: int | None) -> PartEffect:
     def change(x: Tensor) -> Tensor:
         if head is None:
             return torch.zeros_like(x)

@@ -19,7 +19,7 @@ import torch
 
 from dragoman import durable
 from dragoman.errors import DataError
-from dragoman.inspect.attribution import Answer, PartEffect, occlusion, parts
+from dragoman.inspect.attribution import ExplainedAnswer, PartEffect, occlusion, parts
 from dragoman.inspect.page.causal_path import causal_path_page
 from dragoman.inspect.page.curves import draw_curves
 from dragoman.inspect.subject import Subject
@@ -101,14 +101,14 @@ def explain(
     return [_point(*key, values, seed) for key, values in sorted(falls.items())], explained
 
 
-def _answer(subject: Subject, text: str, number: int) -> Answer:
+def _answer(subject: Subject, text: str, number: int) -> ExplainedAnswer:
     try:
-        return Answer(subject, subject.inputs(text))
+        return ExplainedAnswer(subject, subject.inputs(text))
     except DataError as error:
         raise DataError(f"line {number}: {error}") from None
 
 
-def _by_place(answer: Answer, total: np.ndarray) -> Iterable[tuple[float, float]]:
+def _by_place(answer: ExplainedAnswer, total: np.ndarray) -> Iterable[tuple[float, float]]:
     """Yield the mean fall in each part of the input's length that has a token."""
     tokens = answer.occludable
     bins: dict[int, list[float]] = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from dragoman.inspect.attribution import Answer, Baseline
+from dragoman.inspect.attribution import Baseline, ExplainedAnswer
 
 POINTS = 20
 """Most steps of a curve."""
@@ -49,7 +49,12 @@ class FaithfulnessCurve:
 
 
 def faithfulness(
-    answer: Answer, importance: Mapping[str, Float[np.ndarray, " S"]], *, baseline: Baseline = "mean", seed: int = 0
+    answer: ExplainedAnswer,
+    importance: Mapping[str, Float[np.ndarray, " S"]],
+    *,
+    baseline: Baseline = "mean",
+    points: int = POINTS,
+    seed: int = 0,
 ) -> list[FaithfulnessCurve]:
     """Return the curves of each attribution, and of random orders, the most faithful first.
 
@@ -57,10 +62,11 @@ def faithfulness(
         answer: the answer that was explained.
         importance: by method, the contribution of each input to the whole answer.
         baseline: what stands for an input that is taken away.
+        points: most steps of a curve.
         seed: of the random orders.
     """
     allowed = np.array(answer.occludable)
-    places = np.unique(np.linspace(0, len(allowed), min(len(allowed), POINTS) + 1).round().astype(int))
+    places = np.unique(np.linspace(0, len(allowed), min(len(allowed), points) + 1).round().astype(int))
     orders = {name: [allowed[np.argsort(-values[allowed], kind="stable")]] for name, values in importance.items()}
     draw = np.random.default_rng(seed)
     orders[RANDOM] = [draw.permutation(allowed) for _ in range(DRAWS)]

@@ -116,7 +116,7 @@ class InputTap(Tap):
 
 @dataclass(frozen=True)
 class OutputTap(Tap):
-    """What a module returns, or the first of several things."""
+    """Output of a module, or the first of several."""
 
     module: nn.Module
     shape: Shape = AS_IT_IS

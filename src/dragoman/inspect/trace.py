@@ -141,7 +141,7 @@ class Trace:
     tensors: dict[str, Tensor]
     """By place; see ``places.places`` for shapes."""
     output: Tensor
-    """What the model returned: logits (B, T, V) of a model that writes; of an encoder, its head's output."""
+    """Output of the model: logits (B, T, V) of one that writes; of an encoder, what its head returned."""
     source_tokens: tuple[str, ...] = ()
     """Spelling of each token that the encoder reads; empty without text."""
     tokens: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ class Trace:
 
     @property
     def logits(self) -> np.ndarray:
-        """What the model returned, as an array."""
+        """Output of the model as an array."""
         return as_array(self.output)
 
 

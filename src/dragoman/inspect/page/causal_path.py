@@ -22,6 +22,8 @@ td { padding: 4px 10px; border-radius: 5px; text-align: right; border: 2px solid
 td.path { border-color: var(--two); font-weight: 700; }
 summary { cursor: pointer; color: var(--soft); }
 """  # noqa: E501
+ORDER = ("mixer", "cross", "feed forward")
+"""Parts in the order in which a layer has them."""
 MOST = 60
 """Sentences on a page."""
 
@@ -59,7 +61,8 @@ def _table(parts: Sequence[Any]) -> str:
         if part.head is None:
             layer, name = _split(part.place)
             cells.setdefault(layer, {})[name] = part.total
-    names = list(dict.fromkeys(name for row in cells.values() for name in row))
+    found = dict.fromkeys(name for row in cells.values() for name in row)
+    names = sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     most = max((abs(value) for row in cells.values() for value in row.values()), default=0) or 1
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "".join(

@@ -13,13 +13,13 @@ import numpy as np
 from dragoman.data.material import ImageMaterial
 from dragoman.errors import ConfigError
 from dragoman.inspect.attribution import (
-    Answer,
     Attribution,
+    ExplainedAnswer,
     gradient_x_input,
     integrated_gradients,
     occlusion,
 )
-from dragoman.inspect.faithfulness import faithfulness
+from dragoman.inspect.faithfulness import POINTS, faithfulness
 from dragoman.inspect.lens import beam_tree, candidates, logit_lens, position_views, routing
 from dragoman.inspect.places import find, places
 from dragoman.inspect.rollup import flow, rollout
@@ -27,7 +27,7 @@ from dragoman.inspect.subject import Inputs, Subject
 from dragoman.inspect.trace import Trace, trace_inputs
 
 PageData = dict[str, Any]
-"""What a page shows: strings, numbers, lists and arrays."""
+"""Content of a page: strings, numbers, lists and arrays."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class PageChoice:
     """Run the model again without each input, which takes the longest."""
 
 
+STEPS_AFTER = 2
+"""Steps of a search that are shown after the one that found its answer."""
+LONGEST_GRADIENTS = 64
+"""Most tokens for which a page has gradients: each output needs passes of its own, so that their cost grows with the
+square of the length."""
 READ = ("*.weights", "*.residual.after", "*.routing", "logits")
 _SELF = re.compile(r"(?P<tower>.+)\.(?P<layer>\d+)\.(?P<part>mixer|cross)\.weights|decoder\.cross\.weights")
 _TITLES = {
@@ -81,7 +86,7 @@ def collect(subject: Subject, given: Any, target: Any = None, choice: PageChoice
     if subject.kind in ("translator", "language model"):
         found |= _of_writer(subject, inputs, seen, choice)
     if choice.attributions and subject.kind != "towers":
-        found["attribution"] = _attribution(Answer(subject, inputs), found["attention"], choice)
+        found["attribution"] = _attribution(ExplainedAnswer(subject, inputs), found["attention"], choice)
     if subject.materials and isinstance(subject.materials[0], ImageMaterial):
         found["image"] = _image(subject.materials[0], inputs)
     return found
@@ -106,7 +111,10 @@ def _of_writer(subject: Subject, inputs: Inputs, seen: Trace, choice: PageChoice
         "lens": logit_lens(subject, seen),
     }
     if subject.kind == "translator":
-        found["tree"] = [asdict(node) for node in beam_tree(subject, inputs, choice.beam)]
+        nodes = beam_tree(subject, inputs, choice.beam)
+        answered = next((node.step for node in nodes if node.fate.startswith("chosen")), nodes[-1].step)
+        found["tree"] = [asdict(node) for node in nodes if node.step <= answered + STEPS_AFTER]
+        found["steps_after"] = max(0, nodes[-1].step - answered - STEPS_AFTER)
     return found
 
 
@@ -175,16 +183,15 @@ def _check(what: str, wanted: Sequence[int], there: range) -> None:
 # ---- attribution --------------------------------------------------------------------------------------
 
 
-def _attribution(answer: Answer, attention: Sequence[PageData], choice: PageChoice) -> PageData:
+def _attribution(answer: ExplainedAnswer, attention: Sequence[PageData], choice: PageChoice) -> PageData:
     """Return every attribution, and how far each can be believed."""
-    methods: list[Attribution] = [
-        occlusion(answer),
-        gradient_x_input(answer),
-        integrated_gradients(answer, steps=choice.steps),
-    ]
+    methods: list[Attribution] = [occlusion(answer)]
+    short = max(answer.count, len(answer.outputs)) <= LONGEST_GRADIENTS
+    if short:
+        methods += [gradient_x_input(answer), integrated_gradients(answer, steps=choice.steps)]
     importance = {one.method: one.total for one in methods}
     importance |= _attention_as_importance(answer, attention)
-    curves = faithfulness(answer, importance)
+    curves = faithfulness(answer, importance, points=POINTS if short else POINTS // 2)
     return {
         "inputs": answer.tokens,
         "outputs": answer.outputs,
@@ -204,7 +211,7 @@ def _attribution(answer: Answer, attention: Sequence[PageData], choice: PageChoi
     }
 
 
-def _attention_as_importance(answer: Answer, attention: Sequence[PageData]) -> dict[str, np.ndarray]:
+def _attention_as_importance(answer: ExplainedAnswer, attention: Sequence[PageData]) -> dict[str, np.ndarray]:
     """Return the attention that each input receives, by the kinds that read the explained inputs."""
     found = {}
     for kind in attention:

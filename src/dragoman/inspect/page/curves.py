@@ -6,7 +6,8 @@ from typing import Protocol
 
 PANEL, HEIGHT, LEFT, TOP, BOTTOM = 360, 260, 58, 40, 44
 """Width and height of a panel, and its margins, in pixels."""
-COLOURS = ("#2563c9", "#b8500a", "#2f7d46", "#7d44b8")
+COLOURS = {"tokens": "#2563c9", "mixer": "#2563c9", "cross": "#2f7d46", "feed_forward": "#b8500a"}
+"""Colour of each part, the same in every panel."""
 
 
 class BandPoint(Protocol):
@@ -51,6 +52,7 @@ def _panel(name: str, curves: dict[str, list[BandPoint]], left: float) -> str:
 
     parts = [
         f'<text x="{left + LEFT}" y="16" font-weight="700">{html.escape(name)}</text>',
+        f'<text transform="translate({left + 14} {HEIGHT / 2}) rotate(-90)" text-anchor="middle">fall, nats</text>',
         f'<line x1="{left + LEFT}" x2="{left + PANEL - 16}" y1="{y(0):.1f}" y2="{y(0):.1f}" stroke="#ccc"/>',
         f'<text x="{left + LEFT - 6}" y="{y(high) + 4:.1f}" text-anchor="end">{high:.3g}</text>',
         f'<text x="{left + LEFT - 6}" y="{y(low) + 4:.1f}" text-anchor="end">{low:.3g}</text>',
@@ -60,7 +62,7 @@ def _panel(name: str, curves: dict[str, list[BandPoint]], left: float) -> str:
         f'<text x="{x(last):.1f}" y="{HEIGHT - 24}" text-anchor="middle">{last:g}</text>',
     ]
     for i, (curve, points) in enumerate(curves.items()):
-        colour = COLOURS[i % len(COLOURS)]
+        colour = COLOURS.get(curve.split(" ", 1)[1], "#1d2430")
         band = [*((p.x, p.high) for p in points), *((p.x, p.low) for p in reversed(points))]
         parts.append(f'<polygon points="{_joined(band, x, y)}" fill="{colour}" fill-opacity="0.18"/>')
         line = _joined([(p.x, p.mean) for p in points], x, y)
