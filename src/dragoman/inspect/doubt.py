@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from dragoman.inspect.attribution import Answer, gradient_x_input, occlusion
+from dragoman.inspect.attribution import ExplainedAnswer, gradient_x_input, occlusion
 from dragoman.inspect.places import places
 from dragoman.inspect.subject import Subject
 from dragoman.inspect.trace import trace_inputs
@@ -35,7 +35,7 @@ def explanation_features(subject: Subject, source: str, target: Sequence[int]) -
     Raises:
         DataError: a text that the model cannot read.
     """
-    answer = Answer(subject, subject.inputs(source, target))
+    answer = ExplainedAnswer(subject, subject.inputs(source, target))
     chosen = answer.occludable
     fall = occlusion(answer).scores[chosen]
     slope = gradient_x_input(answer).scores[chosen]
@@ -74,7 +74,7 @@ def _spread(mass: Float[np.ndarray, "S T"]) -> float:
     return float(-(share * np.log(share)).sum(axis=0).mean() / np.log(max(2, len(mass))))
 
 
-def _cross_attention(answer: Answer) -> Float[np.ndarray, "T S"]:
+def _cross_attention(answer: ExplainedAnswer) -> Float[np.ndarray, "T S"]:
     """Return the mean weights of the last two layers that attend to the source; equal ones without any."""
     names = [name for name in places(answer.model) if name.endswith(".cross.weights")][-2:]
     if not names:

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dragoman.errors import ConfigError, DataError
-from dragoman.inspect.attribution import Answer, occlusion
+from dragoman.inspect.attribution import ExplainedAnswer, occlusion
 from dragoman.inspect.interventions import Site, ablation
 from dragoman.inspect.parses import ParsedSentence
 from dragoman.inspect.places import Place, places
@@ -119,7 +119,7 @@ def head_roles(
     read = [
         text if isinstance(text, Inputs) else subject.inputs(text, *_target(targets, i)) for i, text in enumerate(texts)
     ]
-    answers = [Answer(subject, given) for given in read]
+    answers = [ExplainedAnswer(subject, given) for given in read]
     scores, chance = _scores(known, found, answers, parses, subject)
     losses = _Losses(answers, found)
     heads = []
@@ -157,7 +157,7 @@ def _role(scores: Mapping[str, float], chance: Mapping[str, float]) -> str:
 class _Losses:
     """Losses of each text, in nats per token, with some heads replaced by their means over all texts."""
 
-    def __init__(self, answers: Sequence[Answer], names: Sequence[str]):
+    def __init__(self, answers: Sequence[ExplainedAnswer], names: Sequence[str]):
         self.answers = answers
         self.whole = np.array([-answer.log_probabilities.mean() for answer in answers])
         sums: dict[str, Any] = {}
@@ -177,7 +177,7 @@ class _Losses:
             [-answer.log_probs(self._output(answer, write)).cpu().numpy().mean() for answer in self.answers]
         )
 
-    def _output(self, answer: Answer, write: Mapping[str, Any]) -> Any:
+    def _output(self, answer: ExplainedAnswer, write: Mapping[str, Any]) -> Any:
         return trace_inputs(answer.model, answer.given.arguments, (), write).output
 
 
@@ -212,7 +212,7 @@ ByPlace = dict[str, dict[str, Float[np.ndarray, " H"]]]
 def _scores(
     known: Mapping[str, Place],
     names: Sequence[str],
-    answers: Sequence[Answer],
+    answers: Sequence[ExplainedAnswer],
     parses: Sequence[ParsedSentence],
     subject: Subject,
 ) -> tuple[ByPlace, ByPlace]:
