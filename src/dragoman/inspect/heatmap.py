@@ -20,7 +20,8 @@ class Panel:
 
 def heatmap_svg(title: str, about: str, panels: Sequence[Panel]) -> str:
     """Return an SVG document with a title and a description that screen readers read aloud."""
-    width = LABEL + CELL * max(len(panel.columns) for panel in panels) + 12
+    columns = max((len(panel.columns) for panel in panels), default=0)
+    width = max(LABEL + CELL * columns + 12, 16 + 6 * len(about))  # about the width of a letter
     parts, top = [], 44
     for panel in panels:
         drawn, top = _panel(panel, top)
