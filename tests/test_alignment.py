@@ -215,7 +215,9 @@ def test_calibrate_writes_what_translate_then_uses(tmp_path, capsys):
     assert main(["calibrate", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err == "dragoman: 10 pairs are too few to calibrate on: 50 at least\n"
     assert main(["calibrate", str(tmp_path / "run"), str(pairs), "--beam", "1", "--good", "5"]) == 0
-    assert "expected calibration error" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "expected calibration error" in told
+    assert told.count("to review; of the rest") == 3
     loaded = Translator.load(tmp_path / "run")
     [found] = loaded.translate(["the cat"])
     assert loaded.calibration.confidence.sentences == 130

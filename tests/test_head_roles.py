@@ -83,6 +83,7 @@ def test_a_head_that_looks_from_a_word_to_what_it_belongs_to_is_syntactic():
     assert _syntax(related)(looking([2, 2, 0], 3))[0] == 0.5  # the first two look at the third
 
 
+@pytest.mark.slow
 def test_the_heads_of_a_planted_circuit_have_the_largest_effect_and_are_not_cut():
     model = planted_circuit.planted()
     ids, _ = planted_circuit.repeated(16, torch.Generator().manual_seed(3))

@@ -231,6 +231,8 @@ def test_patch_shows_a_map_on_every_kind_of_model_with_probabilities(kind, runs,
         (["abc", "abd", "--places", "decoder.0.mixer.headz"], "Did you mean"),
         (["abc", "abd", "--places", "decoder.4.mixer.heads"], "decoder has the layers 0 to 0"),
         (["abc", "abd", "--path", "decoder.0.cross.heads:5", "logits"], "head 5: there are 2"),
+        (["abc", "abd", "--path", "encoder.embedding", "logits", "-o", "map.svg"], "leave --places and -o out"),
+        (["abc", "abd", "--path", "logits", "encoder.embedding"], "comes before"),
         (["", "abd"], "clean"),
     ],
 )

@@ -95,6 +95,8 @@ def patch(
         options = {"tolerance": tolerance, "texts": texts, "output": output, "format": format}
         show_head_roles(subject, heads, answer, parses, **options)
         return
+    if path is not None and (output is not None or places):
+        raise ConfigError("--path: prints one number for each pair: leave --places and -o out")
     lines = _aligned_lines(clean, corrupt, answer)
     subject = Subject.open(run, checkpoint, device=device)
     contrasts = [_contrast(subject, number, *row) for number, row in enumerate(lines, 1)]

@@ -20,7 +20,8 @@ class Panel:
 
 def heatmap_svg(title: str, about: str, panels: Sequence[Panel]) -> str:
     """Return an SVG document with a title and a description that screen readers read aloud."""
-    width = LABEL + CELL * max(len(panel.columns) for panel in panels) + 12
+    columns = max((len(panel.columns) for panel in panels), default=0)
+    width = max(LABEL + CELL * columns + 12, 16 + 6 * len(about))  # about the width of a letter
     parts, top = [], 44
     for panel in panels:
         drawn, top = _panel(panel, top)
@@ -53,8 +54,8 @@ def _cell(value: float, x: int, y: int) -> str:
     strength = min(1.0, abs(value)) if value == value else 0.0
     far = (178, 24, 43) if value < 0 else (33, 86, 165)
     red, green, blue = (round(255 + (end - 255) * strength) for end in far)
-    ink = "#ffffff" if strength > 0.55 else "#111111"
-    number = f"{value:.2f}" if value == value else ""
+    ink = "#ffffff" if strength > 0.8 else "#111111"  # both have a contrast of more than 4 there
+    number = f"{round(value, 2) + 0.0:.2f}" if value == value else ""
     return (
         f'<rect x="{x}" y="{y}" width="{CELL - 2}" height="{HEIGHT - 2}" fill="#{red:02x}{green:02x}{blue:02x}"/>'
         f'<text x="{x + CELL / 2 - 1}" y="{y + 13}" text-anchor="middle" fill="{ink}">{number}</text>'

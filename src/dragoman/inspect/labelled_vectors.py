@@ -22,6 +22,7 @@ from dragoman.model.heads import TaggingHead
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.formats.labelled import LabelledText
 from dragoman.text.formats.tagged import TaggedText
+from dragoman.text.tokens.tokenizer import EOS
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,16 @@ def _read(subject: Subject, example: TaggedText | LabelledText) -> Read:
 
 def _own_target(subject: Subject) -> tuple[list[int], ...]:
     """Return a target that saves a translator its search: the encoder does not read it."""
-    from dragoman.text.tokens.tokenizer import EOS
-
     return ([EOS],) if subject.kind == "translator" else ()
 
 
 def words_of(subject: Subject, words: list[str]) -> tuple[tuple[Tensor, ...], list[tuple[int, ...]]]:
-    """Return the model's arguments for a sentence, and the tokens of each word."""
+    """Return the model's arguments for a sentence, and the tokens of each word; fewer words where a tagger, which reads
+    long sentences in parts, has no room for all.
+
+    Raises:
+        DataError: a sentence that the model cannot read.
+    """
     tokenizer = subject.source_tokenizer
     assert tokenizer is not None
     head = getattr(subject.model.cfg, "head", None)

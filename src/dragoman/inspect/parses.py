@@ -22,7 +22,7 @@ class ParsedSentence:
 
     words: tuple[str, ...]
     related: tuple[frozenset[int], ...]
-    """Of each word those that it belongs to, counted from 0; none of a root."""
+    """Words that each word belongs to, counted from 0; none of a root."""
 
     @property
     def text(self) -> str:
