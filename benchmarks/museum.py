@@ -421,7 +421,7 @@ def main() -> None:
             "# Harm of the museum's mistakes",
             "",
             f"Written by `benchmarks/museum.py` on {date.today()} ({platform.machine()}, torch {torch.__version__}, "
-            f"one thread, 10 CPU minutes in all): {given.steps} steps of {ROWS} texts, mean (least to most) of "
+            f"one thread): {given.steps} steps of {ROWS} texts, mean (least to most) of "
             f"{given.seeds} seeds (words: two, and twice the steps; 48 layers: one). "
             f"Letters are written one by one; a guess is right in {1 / LETTERS:.0%}. A claim is "
             "true here where every seed with the mistake is worse than every seed without, by more than 20 points of "

@@ -40,7 +40,7 @@ from dragoman.model.linear import multiply_by
 from dragoman.model.moe import Mixture
 from dragoman.plan.here import kept_code, step_here
 from dragoman.plan.measured import MemoryMeter
-from dragoman.plan.replay import Recording
+from dragoman.plan.replay import RecordedStep
 from dragoman.plan.synthetic import batch_for, usual_task
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
@@ -174,7 +174,7 @@ def measure(row: Row) -> dict[str, float]:
     model, optimizer = model_of(row), AdamW()
     task = usual_task(model)
     batch = batch_for(model, task, rows=row.rows, length=row.length).content
-    recording, began = Recording.empty(), time.process_time()
+    recording, began = RecordedStep.empty(), time.process_time()
     counted = count_training(
         built(row, "meta"),
         task.loss,

@@ -5,7 +5,16 @@ import ctypes
 import pytest
 import torch
 
-from dragoman.plan.replay import Arena, CallTime, PointerTo, RecordedCall, Recording, StructSpec, TensorSpec, estimated
+from dragoman.plan.replay import (
+    Arena,
+    CallTime,
+    PointerTo,
+    RecordedCall,
+    RecordedStep,
+    StructSpec,
+    TensorSpec,
+    estimated,
+)
 from dragoman.plan.replay import seconds_of as timed
 
 aten = torch.ops.aten
@@ -16,14 +25,14 @@ class Pair(ctypes.Structure):
 
 
 def recorded(function, *args, **options) -> RecordedCall:
-    found = Recording.empty()
+    found = RecordedStep.empty()
     found.observe(function, args, options, False)
     (call,) = found.distinct()
     return call
 
 
 def test_equal_calls_are_one_and_are_counted_on_either_pass():
-    found = Recording.empty()
+    found = RecordedStep.empty()
     for backward in (False, False, True):
         found.observe(aten.mm.default, (torch.ones(2, 3), torch.ones(3, 4)), {}, backward)
     found.observe(aten.mm.default, (torch.ones(2, 3), torch.ones(3, 5)), {}, False)
@@ -96,7 +105,7 @@ def test_neighbouring_tensors_do_not_share_memory():
 
 
 def test_addresses_of_a_kernel_become_tensors_in_structures_too():
-    x, found, start = torch.ones(3, 4), Recording.empty(), 1 << 44
+    x, found, start = torch.ones(3, 4), RecordedStep.empty(), 1 << 44
     struct = Pair(start, 12)
     found.observe("native.f", (start, ctypes.byref(struct), 64, None), {start: x}, True)
     (call,) = found.distinct()
@@ -107,7 +116,7 @@ def test_addresses_of_a_kernel_become_tensors_in_structures_too():
 
 
 def test_experts_have_as_many_sizes_of_products_as_there_are_experts():
-    found = Recording.empty()
+    found = RecordedStep.empty()
     found.observe(aten.bincount.default, (torch.zeros(64, dtype=torch.int64),), {"minlength": 4}, False)
     for _ in range(8):
         found.observe(aten.mm.default, (torch.ones(16, 3), torch.ones(3, 5)), {}, False)

@@ -87,7 +87,7 @@ def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None =
     from dragoman.plan.here import step_here
     from dragoman.plan.parameters import count_parameters
     from dragoman.plan.profile import HERE
-    from dragoman.plan.replay import Recording
+    from dragoman.plan.replay import RecordedStep
     from dragoman.plan.synthetic import batch_for
     from dragoman.plan.training import count_training
     from dragoman.plan.training_memory import training_memory
@@ -107,7 +107,7 @@ def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None =
     batch = batch_for(subject.model, subject.task, rows=rows or most // length, length=length)
     products = choose_products(train.products, torch.device("cpu"), precision) if here else train.products
     outline = subject.outline(products=products)
-    parameters, recording = count_parameters(outline), Recording.empty()
+    parameters, recording = count_parameters(outline), RecordedStep.empty()
     count = count_training(
         outline,
         subject.task.loss,

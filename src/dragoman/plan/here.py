@@ -15,7 +15,15 @@ from dragoman.machine import Precision, autocast, keep_memory, onednn_linear, pe
 from dragoman.native.library import available, library
 from dragoman.plan.memory_here import available_memory, resident_memory
 from dragoman.plan.profile import HERE, Hardware
-from dragoman.plan.replay import COMPILED, RecordedCall, Recording, call_overhead, clock_of_steps, estimated, seconds_of
+from dragoman.plan.replay import (
+    COMPILED,
+    RecordedCall,
+    RecordedStep,
+    call_overhead,
+    clock_of_steps,
+    estimated,
+    seconds_of,
+)
 from dragoman.presets import rewritten2026
 
 CODES = 48
@@ -112,7 +120,7 @@ def call_cost(precision: Precision) -> CallCost:
             rewritten2026(dim=32, heads=1, kv_heads=1, hidden=32, depth=2).sized(vocab=64, source_vocab=None).build()
         )
         batch = PairBatch(*(torch.full((2, 4), 7) for _ in range(3)))
-        recording = Recording.empty()
+        recording = RecordedStep.empty()
         forward, backward = _step(model, batch, recording, autocast(precision, torch.device("cpu")))
         alone = seconds_of(recording.distinct(), arena=1 << 22)
     seconds = [
@@ -125,7 +133,7 @@ def call_cost(precision: Precision) -> CallCost:
     )
 
 
-def _step(model: Any, batch: PairBatch, recording: Recording, cast: Callable[[], Any]) -> tuple[float, float]:
+def _step(model: Any, batch: PairBatch, recording: RecordedStep, cast: Callable[[], Any]) -> tuple[float, float]:
     """Return the seconds of the forward and the backward pass of a step; record the calls of another one."""
     clock, task, times = clock_of_steps(), TranslationTask(), []
     for _ in range(STEPS):
@@ -147,7 +155,7 @@ def _step(model: Any, batch: PairBatch, recording: Recording, cast: Callable[[],
 class _Recorder(TorchDispatchMode):
     """Records the calls of a real step."""
 
-    def __init__(self, recording: Recording):
+    def __init__(self, recording: RecordedStep):
         super().__init__()
         self.recording, self.backward = recording, False
 
@@ -199,7 +207,7 @@ class StepHere(NamedTuple):
         return self.products + self.others + self.between
 
 
-def step_here(recording: Recording, precision: Precision, *, within: float = 5.0) -> StepHere:
+def step_here(recording: RecordedStep, precision: Precision, *, within: float = 5.0) -> StepHere:
     """Return the time of recorded passes on this machine's processor, timing at most about ``within`` seconds."""
     kernels = library() if available() else None
     keep_memory()
@@ -238,7 +246,7 @@ def code_bytes(precision: Precision) -> int:
     return 0 if before is None or after is None else max(0, after - before) // CODES
 
 
-def kept_code(recording: Recording, precision: Precision, other_shapes: int) -> int:
+def kept_code(recording: RecordedStep, precision: Precision, other_shapes: int) -> int:
     """Return the bytes of the code that oneDNN keeps for products of other sizes than those of the recorded step: of
     ``other_shapes`` batches, and of experts."""
     if not torch.backends.mkldnn.is_available():

@@ -95,7 +95,7 @@ COMPILED = {"_linear_pointwise", "mm", "addmm", "bmm", "baddbmm"}
 
 
 @dataclass
-class Recording:
+class RecordedStep:
     """Distinct calls of a step and how often each occurs, forward and backward."""
 
     forward: Counter[RecordedCall]
@@ -106,7 +106,7 @@ class Recording:
     """Numbers of tokens that an expert gets where all get as many, which they never do."""
 
     @classmethod
-    def empty(cls) -> "Recording":
+    def empty(cls) -> "RecordedStep":
         return cls(Counter(), Counter())
 
     def observe(self, function: Any, args: Any, options: Any, backward: bool) -> None:

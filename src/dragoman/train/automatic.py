@@ -16,7 +16,7 @@ from dragoman.errors import ConfigError
 from dragoman.machine import choose_device, choose_precision, choose_products, keep_memory, return_memory
 from dragoman.model.linear import multiply_by
 from dragoman.plan import duration, here
-from dragoman.plan.replay import Recording
+from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import count_training
 from dragoman.plan.training_memory import training_memory
 from dragoman.presets.translation import recipe2026, rewritten2026
@@ -210,7 +210,7 @@ def _step(cfg: RunConfig, made: RunConfig, model_config: Any, rows: int, length:
     with torch.device("meta"):
         model = model_config.build()
     multiply_by(model, choose_products(cfg.train.products, device, precision))
-    batch, recording = PairBatch(*(torch.full((rows, length), 7) for _ in range(3))), Recording.empty()
+    batch, recording = PairBatch(*(torch.full((rows, length), 7) for _ in range(3))), RecordedStep.empty()
     found = count_training(
         model,
         made.task.loss,

@@ -21,7 +21,7 @@ from dragoman.plan import duration, here
 from dragoman.plan.fit import Fit, FitSetting, fit
 from dragoman.plan.memory_here import available_memory
 from dragoman.plan.prediction import RunPrediction
-from dragoman.plan.replay import Recording
+from dragoman.plan.replay import RecordedStep
 from dragoman.plan.training import TrainingCount, count_training
 from dragoman.plan.training_memory import TrainingMemory, training_memory
 from dragoman.train.distributed.micro_batch import tensors
@@ -74,7 +74,7 @@ class RunCounter:
         self.cfg, self.task_data, self.plan, self.device, self.processes = cfg, task_data, plan, device, processes
         self.sample = _Sample.of(task_data, plan)
 
-    def count(self, which: int, *, recording: Recording | None = None, **changes: Any) -> TrainingCount:
+    def count(self, which: int, *, recording: RecordedStep | None = None, **changes: Any) -> TrainingCount:
         """Count a step on micro-batch ``which``, with ``changes`` to ``train``."""
         train = dataclasses.replace(self.cfg.train, **changes)
         batch = self.task_data.batch(self.sample.batches[which])
@@ -101,7 +101,7 @@ class RunCounter:
 
     def predict(self) -> RunPrediction:
         """Return the prediction for the run as configured."""
-        sample, recording = self.sample, Recording.empty()
+        sample, recording = self.sample, RecordedStep.empty()
         found = self.count(sample.typical, recording=recording)
         memory = self.memory(found if sample.typical == sample.largest else self.count(sample.largest))
         parts, busy = self._times(found, recording)
@@ -132,7 +132,7 @@ class RunCounter:
         sample = self.sample
         return sum(sample.cells) / sample.steps / sample.cells[sample.typical] / self.passes
 
-    def _times(self, found: TrainingCount, recording: Recording) -> tuple[dict[str, float], float]:
+    def _times(self, found: TrainingCount, recording: RecordedStep) -> tuple[dict[str, float], float]:
         """Return the processor seconds of an average step by what they go into, and how busy the machine is."""
         update, sample = update_seconds(found, averaged=self.cfg.train.average is not None), self.sample
         if self.device.type != "cpu":

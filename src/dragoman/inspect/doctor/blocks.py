@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dragoman.inspect.doctor.finding import NotApplicable
 from dragoman.inspect.doctor.observe import floats
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def stream(result: Any, like: Tensor) -> Tensor:
     raise NotApplicable("its layers do not map vectors to vectors of the same width")
 
 
-def find_blocks(subject: Subject) -> list[list[BlockCall]]:
+def find_blocks(subject: ExaminedModel) -> list[list[BlockCall]]:
     """Return each stack of layers, as runs in the order of depth.
 
     Raises:

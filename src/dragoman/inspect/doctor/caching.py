@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import MODEL, name_of, watch_modules
-from dragoman.inspect.doctor.subject import Subject, main_output
+from dragoman.inspect.doctor.subject import ExaminedModel, main_output
 from dragoman.model.interface import SequenceModel
 from dragoman.model.positions.tokens import Tokens
 
@@ -32,13 +32,13 @@ STEPS = 3
 """Tokens that are read one by one at the end."""
 
 
-class CacheAgrees(DoctorCheck[Subject]):
+class CacheAgrees(DoctorCheck[ExaminedModel]):
     """Answers with a cache that differ from answers without."""
 
     name = "cache"
     asks = "Are outputs the same token by token, with a cache, as at once?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if subject.batch.causal is not True:
             raise NotApplicable("it does not write")
         length = subject.need_positions()
@@ -69,7 +69,7 @@ class CacheAgrees(DoctorCheck[Subject]):
             where=self._place(subject, run, length),
         )
 
-    def _place(self, subject: Subject, run: Callable[..., Tensor], length: int) -> str:
+    def _place(self, subject: ExaminedModel, run: Callable[..., Tensor], length: int) -> str:
         """Return the first module whose output for the last token differs with a cache."""
         with torch.no_grad(), watch_modules(subject.model) as pieces:
             run(subject, length)
@@ -95,7 +95,7 @@ def _aligned(whole: list, last: list, symptom: Callable[[Tensor, Tensor], bool])
     return MODEL
 
 
-def _runner(subject: Subject) -> Callable[[Subject, int], Tensor]:
+def _runner(subject: ExaminedModel) -> Callable[[ExaminedModel, int], Tensor]:
     """Return what runs a model in pieces.
 
     Raises:
@@ -117,7 +117,7 @@ def _pieces(length: int) -> list[tuple[int, int]]:
     return [(0, length - STEPS), *((t, t + 1) for t in range(length - STEPS, length))]
 
 
-def _ours(subject: Subject, length: int) -> Tensor:
+def _ours(subject: ExaminedModel, length: int) -> Tensor:
     model: Any = subject.model
     arguments = subject.batch.arguments
     source = arguments.get("source")
@@ -129,7 +129,7 @@ def _ours(subject: Subject, length: int) -> Tensor:
     return torch.cat([model.decode(subject.batch.value[:, a:b], state) for a, b in _pieces(length)], dim=1)
 
 
-def _transformers(subject: Subject, length: int, name: str) -> Tensor:
+def _transformers(subject: ExaminedModel, length: int, name: str) -> Tensor:
     batch = subject.batch
     own = {mask.name for mask in batch.masks_of(batch.tokens)}
     keep = batch.keep_of(batch.tokens)
@@ -148,7 +148,7 @@ def _transformers(subject: Subject, length: int, name: str) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def _stranger(subject: Subject, length: int, name: str) -> Tensor:
+def _stranger(subject: ExaminedModel, length: int, name: str) -> Tensor:
     """Run a model that returns (outputs, ..., state) and takes the state by name."""
     batch = subject.batch
     found, state = [], None

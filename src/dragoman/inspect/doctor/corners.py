@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dragoman.inspect.doctor.batch import InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import MODEL, ModuleEvent, name_of
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 MOST_POSITIONS = 2048
 """Longest text that is tried."""
@@ -28,14 +28,14 @@ def first_not_finite(events: list[ModuleEvent]) -> str:
     return MODEL
 
 
-class CornerCases(DoctorCheck[Subject]):
+class CornerCases(DoctorCheck[ExaminedModel]):
     """Inputs at the edge of what a model takes."""
 
     name = "corners"
     asks = "Are outputs finite for a fully padded row, an empty text, one token, and the longest text?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if not finite(subject.clean):
             yield self._found(Severity.error, "outputs are not finite", "an ordinary batch", subject, subject.batch)
             return
@@ -46,7 +46,7 @@ class CornerCases(DoctorCheck[Subject]):
         yield from self._longest(subject)
         yield from self._padded_row(subject)
 
-    def _one_token(self, subject: Subject) -> Iterator[Finding]:
+    def _one_token(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch = subject.batch.select_times(0, 1)
         answer = _tried(subject, batch)
         if isinstance(answer, Exception):
@@ -54,13 +54,13 @@ class CornerCases(DoctorCheck[Subject]):
         elif not finite(answer):
             yield self._found(Severity.error, "outputs are not finite", "a text of one token", subject, batch)
 
-    def _empty(self, subject: Subject) -> Iterator[Finding]:
+    def _empty(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch = subject.batch.select_times(0, 0)
         answer = _tried(subject, batch)
         if isinstance(answer, Tensor) and not finite(answer):
             yield self._found(Severity.warning, "outputs are not finite", "an empty text", subject, batch)
 
-    def _longest(self, subject: Subject) -> Iterator[Finding]:
+    def _longest(self, subject: ExaminedModel) -> Iterator[Finding]:
         most = longest(subject.model)
         if most is None or most > MOST_POSITIONS or subject.batch.source is not None:
             return
@@ -74,7 +74,7 @@ class CornerCases(DoctorCheck[Subject]):
         elif not finite(answer):
             yield self._found(Severity.error, "outputs are not finite", what, subject, batch)
 
-    def _padded_row(self, subject: Subject) -> Iterator[Finding]:
+    def _padded_row(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch = subject.batch
         for name in filter(None, (batch.tokens, batch.source)):
             value = batch.arguments[name]
@@ -94,7 +94,7 @@ class CornerCases(DoctorCheck[Subject]):
                 padded,
             )
 
-    def _found(self, severity: Severity, title: str, what: str, subject: Subject, batch: InputBatch) -> Finding:
+    def _found(self, severity: Severity, title: str, what: str, subject: ExaminedModel, batch: InputBatch) -> Finding:
         answer = subject.answer(batch)
         wrong = int((~torch.isfinite(answer)).sum())
         return self.finding(
@@ -121,7 +121,7 @@ class CornerCases(DoctorCheck[Subject]):
         )
 
 
-def _tried(subject: Subject, batch: InputBatch) -> Tensor | Exception:
+def _tried(subject: ExaminedModel, batch: InputBatch) -> Tensor | Exception:
     try:
         return subject.answer(batch)
     except Exception as error:

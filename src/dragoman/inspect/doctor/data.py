@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 DATA = "(data)"
 TEXTS = (
@@ -32,14 +32,14 @@ def key(example: Any) -> Any:
     return example
 
 
-class TrainTestOverlap(DoctorCheck[Subject]):
+class TrainTestOverlap(DoctorCheck[ExaminedModel]):
     """Test examples that are among the training examples."""
 
     name = "train and test"
     asks = "Are test examples among the training examples?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         train, test = subject.facts.train, subject.facts.test
         if train is None or not test:
             raise NotApplicable("no training and test examples are known: pass a run, or train= and test=")
@@ -61,14 +61,14 @@ class TrainTestOverlap(DoctorCheck[Subject]):
         )
 
 
-class TokenizerRoundTrip(DoctorCheck[Subject]):
+class TokenizerRoundTrip(DoctorCheck[ExaminedModel]):
     """Texts that change when they are encoded and decoded."""
 
     name = "tokenizer"
     asks = "Does the tokenizer give each text back?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         tokenizers = subject.facts.tokenizer
         if tokenizers is None:
             raise NotApplicable("no tokenizer is known: pass a run, or tokenizer=")

@@ -8,7 +8,7 @@ from torch import Tensor
 from dragoman.inspect.doctor.blocks import BlockCall, find_blocks, stream
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import watch_modules
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 FACTOR = 30.0
 """Factor by which a layer's input is made larger: what a norm reads does not grow with it."""
@@ -22,14 +22,14 @@ def rms(x: Tensor) -> float:
     return float(x.detach().float().square().mean().sqrt())
 
 
-class MissingNorm(DoctorCheck[Subject]):
+class MissingNorm(DoctorCheck[ExaminedModel]):
     """Layers that read the residual stream without a norm."""
 
     name = "missing norm"
     asks = "Does each layer add about as much to a stream that is 30 times as large?"
 
     @torch.no_grad()
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         stacks = [calls for calls in find_blocks(subject) if calls[0].x.ndim == 3]
         if not stacks:
             raise NotApplicable("its layers do not hand on a vector for each position")
@@ -56,7 +56,7 @@ class MissingNorm(DoctorCheck[Subject]):
             where=_reader(call),
         )
 
-    def _final(self, subject: Subject, calls: list[BlockCall]) -> Iterator[Finding]:
+    def _final(self, subject: ExaminedModel, calls: list[BlockCall]) -> Iterator[Finding]:
         last = calls[-1]
 
         def louder(module: object, arguments: object, result: object) -> object:
@@ -127,13 +127,13 @@ def _reader(call: BlockCall) -> str:
     return call.name
 
 
-class DepthFlow(DoctorCheck[Subject]):
+class DepthFlow(DoctorCheck[ExaminedModel]):
     """Activations and gradients from the first layer to the last."""
 
     name = "growth with depth"
     asks = "Do activations and gradients keep their size from layer to layer?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         for calls in find_blocks(subject):
             if len(calls) < 4:
                 raise NotApplicable("it has fewer than four layers")
@@ -182,7 +182,7 @@ class DepthFlow(DoctorCheck[Subject]):
             where=where,
         )
 
-    def _flow(self, subject: Subject, calls: list[BlockCall]) -> tuple[list[float], list[float]]:
+    def _flow(self, subject: ExaminedModel, calls: list[BlockCall]) -> tuple[list[float], list[float]]:
         """Return the size of each layer's output and of its gradient."""
         seen: dict[str, Tensor] = {}
         hooks = []

@@ -22,12 +22,12 @@ from dragoman.inspect.doctor.leaks import FutureLeak, PaddingLeak
 from dragoman.inspect.doctor.micro_batches import MicroBatches
 from dragoman.inspect.doctor.positions import PositionsIgnored, PositionsMisplaced
 from dragoman.inspect.doctor.rows import BatchSize, PaddingSide, RowsDepend
-from dragoman.inspect.doctor.subject import Subject, TrainingFacts
+from dragoman.inspect.doctor.subject import ExaminedModel, TrainingFacts
 from dragoman.inspect.doctor.training import DropoutAlive, LabelsFit, LearningRates, LossFalls
 from dragoman.inspect.doctor.vocabulary import IdsInRange, VocabularyFits, out_of_range
 from dragoman.inspect.doctor.weights import DataTypes, EmbeddingsTied, ParametersReached
 
-CHECKS: tuple[type[DoctorCheck[Subject]], ...] = (
+CHECKS: tuple[type[DoctorCheck[ExaminedModel]], ...] = (
     DropoutAlive,
     FutureLeak,
     PaddingLeak,
@@ -98,7 +98,7 @@ def examine(
         )
         if batch is None and causal is not None:
             whole = as_batch(model, whole, causal=causal)
-        subject = Subject(model, whole, facts, given=batch)
+        subject = ExaminedModel(model, whole, facts, given=batch)
         broken = list(_first_run(subject))
         chosen = [] if broken else [check for check in CHECKS if checks is None or check.name in checks]
         return _report(subject, chosen, broken, progress)
@@ -117,7 +117,10 @@ def check_names(names: Sequence[str] | None) -> None:
 
 
 def _report(
-    subject: Subject, chosen: Sequence[type[DoctorCheck[Subject]]], findings: list[Finding], progress: Progress | None
+    subject: ExaminedModel,
+    chosen: Sequence[type[DoctorCheck[ExaminedModel]]],
+    findings: list[Finding],
+    progress: Progress | None,
 ) -> Report:
     passed, skipped = [], []
     for done, kind in enumerate(chosen, 1):
@@ -140,7 +143,7 @@ def _report(
     )
 
 
-def _made(check: DoctorCheck[Subject], subject: Subject) -> tuple[list[Finding], str | None]:
+def _made(check: DoctorCheck[ExaminedModel], subject: ExaminedModel) -> tuple[list[Finding], str | None]:
     """Return what a check found, and why it was left out if it was."""
     if check.compares and not bool(torch.isfinite(subject.clean).all()):
         return [], "its outputs are not finite"
@@ -155,7 +158,7 @@ def _made(check: DoctorCheck[Subject], subject: Subject) -> tuple[list[Finding],
     return found, None
 
 
-def _first_run(subject: Subject) -> Iterator[Finding]:
+def _first_run(subject: ExaminedModel) -> Iterator[Finding]:
     """Run the model once; yield why it cannot be run where that is a finding.
 
     Raises:

@@ -15,11 +15,11 @@ from dragoman.decode.verify.checks import written_out
 from dragoman.errors import ConfigError
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import AttentionCall, name_of, watch_attention
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 from dragoman.model.interface import EvaluableModel
 
 
-def attention_of(subject: Subject) -> list[AttentionCall]:
+def attention_of(subject: ExaminedModel) -> list[AttentionCall]:
     """Return every attention of a forward pass.
 
     Raises:
@@ -56,13 +56,13 @@ def _shown(call: AttentionCall) -> str:
     return name_of(call.where)
 
 
-class ScoresUnscaled(DoctorCheck[Subject]):
+class ScoresUnscaled(DoctorCheck[ExaminedModel]):
     """Scores that are not divided by sqrt(C), and weights that are all or nothing."""
 
     name = "scores"
     asks = "Are scores scaled, and do they leave the softmax a gradient?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         calls = attention_of(subject)
         found = [
             finding
@@ -156,13 +156,13 @@ def _largest(weights: Tensor) -> float:
     return float(largest.mean()) if largest.numel() else 0.0
 
 
-class HeadsIdle(DoctorCheck[Subject]):
+class HeadsIdle(DoctorCheck[ExaminedModel]):
     """Heads that attend uniformly, or whose result reaches nothing."""
 
     name = "heads"
     asks = "Does each head attend to something, and does its result reach the output?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         calls = [call for call in attention_of(subject) if call.weights.ndim == 4 and call.dim == -1]
         if not calls:
             raise NotApplicable("its attention has no dimension of heads")

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from dragoman.inspect.doctor.batch import InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import by_position, locate
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 NEGLIGIBLE = 1e-5
 """Share of the usual gradient below which there is none: masks of -1e4 and sums in float32 leave such traces."""
 
 
-class FutureLeak(DoctorCheck[Subject]):
+class FutureLeak(DoctorCheck[ExaminedModel]):
     """Outputs that depend on tokens that come later."""
 
     name = "future leak"
     asks = "Does an output depend on tokens that come after it?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         length = subject.need_positions()
         causal = subject.batch.causal
         if causal is False:
@@ -54,10 +54,10 @@ class FutureLeak(DoctorCheck[Subject]):
             where=self._place(subject, length),
         )
 
-    def _meant(self, subject: Subject) -> str:
+    def _meant(self, subject: ExaminedModel) -> str:
         return f"meant to be causal: {subject.batch.why_causal}" if subject.batch.causal else "most of them have none"
 
-    def _pattern(self, subject: Subject, length: int) -> Tensor:
+    def _pattern(self, subject: ExaminedModel, length: int) -> Tensor:
         """Return which output depends on which token, as booleans (T, T): by gradient, and by change of the last."""
         try:
             strength = subject.influence().sum(dim=1)
@@ -71,7 +71,7 @@ class FutureLeak(DoctorCheck[Subject]):
                 found[t, length - 1] = True
         return found
 
-    def _undeclared(self, subject: Subject, share: float) -> Finding:
+    def _undeclared(self, subject: ExaminedModel, share: float) -> Finding:
         return self.finding(
             Severity.note,
             "every output depends on later tokens",
@@ -83,7 +83,7 @@ class FutureLeak(DoctorCheck[Subject]):
             where=self._place(subject, subject.need_positions()),
         )
 
-    def _place(self, subject: Subject, length: int) -> str:
+    def _place(self, subject: ExaminedModel, length: int) -> str:
         start = length - 1
 
         def symptom(a: Tensor, b: Tensor) -> bool:
@@ -93,7 +93,7 @@ class FutureLeak(DoctorCheck[Subject]):
         return locate(subject.trace(), subject.trace(_last_changed(subject, start)), symptom)
 
 
-def _last_changed(subject: Subject, start: int) -> InputBatch:
+def _last_changed(subject: ExaminedModel, start: int) -> InputBatch:
     """Return the batch with other tokens from ``start`` on."""
     batch = subject.batch
     other, value = subject.other_tokens(), batch.value.clone()
@@ -139,13 +139,13 @@ def _explain(pattern: Tensor, leaks: Tensor, later: Tensor) -> tuple[str, str]:
 # ---- padding ---------------------------------------------------------------------------------------
 
 
-class PaddingLeak(DoctorCheck[Subject]):
+class PaddingLeak(DoctorCheck[ExaminedModel]):
     """Outputs at tokens that depend on padding."""
 
     name = "padding leak"
     asks = "Does an output at a token depend on padding, in itself or in its gradient?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch, found = subject.batch, 0
         for name in filter(None, (batch.tokens, batch.source)):
             if _length(batch, name) >= 4 and (batch.masks_of(name) or (batch.pad is not None and _is_ids(batch, name))):
@@ -156,7 +156,7 @@ class PaddingLeak(DoctorCheck[Subject]):
                 "neither a padding mask nor an id of padding is known: pass a mask in the batch, or say --pad"
             )
 
-    def _one(self, subject: Subject, name: str) -> Iterator[Finding]:
+    def _one(self, subject: ExaminedModel, name: str) -> Iterator[Finding]:
         batch = subject.batch
         lengths = _uneven(batch.rows, _length(batch, name))
         padded, keep, gradient = self._measured(subject, name, lengths)
@@ -181,7 +181,7 @@ class PaddingLeak(DoctorCheck[Subject]):
         )
 
     def _measured(
-        self, subject: Subject, name: str, lengths: list[int], side: str = "right"
+        self, subject: ExaminedModel, name: str, lengths: list[int], side: str = "right"
     ) -> tuple[InputBatch, Tensor, float]:
         """Return the batch padded on a side, its mask, and the share of the gradient that reaches padding."""
         padded = subject.batch.padded(name, lengths, side)
@@ -189,7 +189,7 @@ class PaddingLeak(DoctorCheck[Subject]):
         assert keep is not None
         return padded, keep, self._gradient(subject, padded, name, keep)
 
-    def _gradient(self, subject: Subject, padded: InputBatch, name: str, keep: Tensor) -> float:
+    def _gradient(self, subject: ExaminedModel, padded: InputBatch, name: str, keep: Tensor) -> float:
         """Return the share of the gradient that reaches padding, from outputs at tokens."""
         try:
             strength = subject.influence(padded, name)  # (T of outputs, B, T of inputs)
@@ -204,7 +204,7 @@ class PaddingLeak(DoctorCheck[Subject]):
         hidden = strength[:, ~keep]
         return float(hidden.max()) / most if most and hidden.numel() else 0.0
 
-    def _alone(self, subject: Subject, padded: InputBatch, name: str, lengths: list[int]) -> float:
+    def _alone(self, subject: ExaminedModel, padded: InputBatch, name: str, lengths: list[int]) -> float:
         """Return the largest difference between a shorter row's outputs and those of the row without padding."""
         row = min(range(len(lengths)), key=lambda i: lengths[i])
         if name == subject.batch.source or subject.batch.batch_dim == 1:
@@ -219,7 +219,7 @@ class PaddingLeak(DoctorCheck[Subject]):
             return 0.0
         return subject.difference(without, beside[:, : lengths[row]] if subject.answers_positions else beside)
 
-    def _place(self, subject: Subject, padded: InputBatch, name: str, keep: Tensor) -> str:
+    def _place(self, subject: ExaminedModel, padded: InputBatch, name: str, keep: Tensor) -> str:
         """Return the first module whose outputs at tokens change with what stands on padding."""
         value = padded.arguments[name]
         by_row = value if padded.batch_dim == 0 else value.transpose(0, 1)
@@ -239,7 +239,9 @@ class PaddingLeak(DoctorCheck[Subject]):
 
 
 @contextmanager
-def _noise_on_padding(subject: Subject, padded: InputBatch, name: str, keep: Tensor, seed: int) -> Iterator[InputBatch]:
+def _noise_on_padding(
+    subject: ExaminedModel, padded: InputBatch, name: str, keep: Tensor, seed: int
+) -> Iterator[InputBatch]:
     """Give the batch with other vectors on padding, drawn with a seed.
 
     Ids of padding cannot be changed where a model knows padding by its id, so their embeddings are.

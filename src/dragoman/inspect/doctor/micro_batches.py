@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dragoman.inspect.doctor.batch import IGNORED_LABEL, InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
-from dragoman.inspect.doctor.subject import Subject, mean_of
+from dragoman.inspect.doctor.subject import ExaminedModel, mean_of
 
 LOSS = "(loss)"
 
@@ -26,13 +26,13 @@ def as_given(batch: InputBatch, like: Any) -> Any:
     return batch
 
 
-class MicroBatches(DoctorCheck[Subject]):
+class MicroBatches(DoctorCheck[ExaminedModel]):
     """Losses that weigh tokens differently when a batch is divided, and losses that count padding."""
 
     name = "micro-batches"
     asks = "Is the gradient the same when a batch is learned in parts, and free of padding?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         facts = subject.facts
         if facts.loss is None and facts.accumulate is None:
             raise NotApplicable("no loss of yours is known: pass --loss")
@@ -48,7 +48,7 @@ class MicroBatches(DoctorCheck[Subject]):
         elif facts.loss is not None:
             yield from self._means(subject, [as_given(b, given) for b in (whole, *parts)])
 
-    def _accumulated(self, subject: Subject, batches: Sequence[Any]) -> Iterator[Finding]:
+    def _accumulated(self, subject: ExaminedModel, batches: Sequence[Any]) -> Iterator[Finding]:
         assert subject.facts.accumulate is not None
         gradients = []
         for parts in (batches[:1], batches[1:]):
@@ -62,7 +62,7 @@ class MicroBatches(DoctorCheck[Subject]):
                 f"in two parts of unlike size, the gradient differs by {found:.0%} from that of the whole batch", found
             )
 
-    def _means(self, subject: Subject, batches: Sequence[Any]) -> Iterator[Finding]:
+    def _means(self, subject: ExaminedModel, batches: Sequence[Any]) -> Iterator[Finding]:
         assert subject.facts.loss is not None
         with torch.no_grad():
             found = [subject.facts.loss(subject.model, batch) for batch in batches]
@@ -89,7 +89,7 @@ class MicroBatches(DoctorCheck[Subject]):
                 where=LOSS,
             )
 
-    def _padding(self, subject: Subject) -> Iterator[Finding]:
+    def _padding(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch = subject.batch
         labels, pad = batch.answers, batch.pad
         if labels is None or pad is None or batch.length is None or labels.shape != batch.value.shape:
@@ -125,7 +125,7 @@ class MicroBatches(DoctorCheck[Subject]):
         )
 
 
-def _uneven(subject: Subject) -> InputBatch:
+def _uneven(subject: ExaminedModel) -> InputBatch:
     """Return the batch with rows of unlike length, where it can be padded."""
     batch = subject.batch
     if batch.pad is None or batch.length is None or batch.length < 4 or not batch.is_ids:

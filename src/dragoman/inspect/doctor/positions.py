@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from dragoman.inspect.doctor.blocks import BlockCall, find_blocks
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import by_position, name_of
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 RELATIVE_CAUSE = "no positions: none are added, or what is added is the same everywhere"
 
 
-class PositionsIgnored(DoctorCheck[Subject]):
+class PositionsIgnored(DoctorCheck[ExaminedModel]):
     """Models to which the order of tokens makes no difference."""
 
     name = "positions ignored"
     asks = "Does the order of tokens make a difference?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         need_precision(subject)
         if subject.batch.is_image:
             yield from self._image(subject)
@@ -50,7 +50,7 @@ class PositionsIgnored(DoctorCheck[Subject]):
                 where="(model)",
             )
 
-    def _causal(self, subject: Subject) -> Iterator[Finding]:
+    def _causal(self, subject: ExaminedModel) -> Iterator[Finding]:
         """Ask each block whether its last output depends on the order of what comes before."""
         blocks = [call for calls in find_blocks(subject) for call in calls]
         attends = [call for call in blocks if _at(subject, call.x) is not None]
@@ -69,7 +69,7 @@ class PositionsIgnored(DoctorCheck[Subject]):
                 where=attends[0].name.rpartition(".")[0] or "(model)",
             )
 
-    def _image(self, subject: Subject) -> Iterator[Finding]:
+    def _image(self, subject: ExaminedModel) -> Iterator[Finding]:
         patch = next(
             (
                 m.kernel_size
@@ -99,7 +99,7 @@ class PositionsIgnored(DoctorCheck[Subject]):
             )
 
 
-def need_precision(subject: Subject) -> None:
+def need_precision(subject: ExaminedModel) -> None:
     """Check that equal outputs can be told from rounding.
 
     Raises:
@@ -109,14 +109,14 @@ def need_precision(subject: Subject) -> None:
         raise NotApplicable("half precision is too coarse to tell that outputs are equal: examine it in float32")
 
 
-def _mixes(subject: Subject) -> bool:
+def _mixes(subject: ExaminedModel) -> bool:
     """Return whether an output depends on a token elsewhere."""
     value, dim = subject.batch.value.clone(), 1 - subject.batch.batch_dim
     value.narrow(dim, 0, 1).copy_(subject.other_tokens().narrow(dim, 0, 1))
     return subject.differs(subject.clean[:, 1:], subject.answer(subject.batch.with_tokens(value))[:, 1:])
 
 
-def _weight(subject: Subject, layers: list[BlockCall]) -> Severity:
+def _weight(subject: ExaminedModel, layers: list[BlockCall]) -> Severity:
     """Return how grave it is that no layer of a causal model sees order: vectors may come with their positions."""
     if not subject.batch.is_ids:
         return Severity.note
@@ -128,25 +128,25 @@ def _shuffle(length: int) -> list[int]:
     return [*range(1, length, 2), *range(0, length, 2)][::-1]
 
 
-def _reordered(subject: Subject, order: list[int]):
+def _reordered(subject: ExaminedModel, order: list[int]):
     value = subject.batch.value
     dim = 1 - subject.batch.batch_dim
     return subject.batch.with_tokens(value.index_select(dim, torch.tensor(order, device=value.device)))
 
 
-def _expected(subject: Subject, order: list[int]) -> Tensor:
+def _expected(subject: ExaminedModel, order: list[int]) -> Tensor:
     """Return the outputs that a model blind to order gives."""
     return subject.clean[:, order] if subject.answers_positions else subject.clean
 
 
-def _at(subject: Subject, x: Tensor) -> Tensor | None:
+def _at(subject: ExaminedModel, x: Tensor) -> Tensor | None:
     if x.ndim != 3 or subject.batch.length is None:
         return None
     return by_position(x, subject.batch.rows, subject.batch.length)
 
 
 @torch.no_grad()
-def _is_blind(subject: Subject, call: BlockCall) -> bool:
+def _is_blind(subject: ExaminedModel, call: BlockCall) -> bool:
     """Return whether a block's last output stays the same when what comes before changes places."""
     x = _at(subject, call.x)
     assert x is not None
@@ -160,13 +160,13 @@ def _is_blind(subject: Subject, call: BlockCall) -> bool:
     return not subject.differs(call.y.select(dim, length - 1), moved.select(dim, length - 1))
 
 
-def _constant(subject: Subject):
+def _constant(subject: ExaminedModel):
     """Return the batch with the same token at every position, in every row."""
     value, dim = subject.batch.value, 1 - subject.batch.batch_dim
     return subject.batch.with_tokens(value.narrow(dim, 0, 1).expand_as(value).contiguous())
 
 
-def _entry(subject: Subject) -> tuple[str, int] | None:
+def _entry(subject: ExaminedModel) -> tuple[str, int] | None:
     """Return the first module, and its number in time, whose values differ between positions of equal tokens."""
     events = subject.trace(_constant(subject))
     for number, event in enumerate(events):
@@ -177,17 +177,17 @@ def _entry(subject: Subject) -> tuple[str, int] | None:
     return None
 
 
-def _enters(subject: Subject) -> bool:
+def _enters(subject: ExaminedModel) -> bool:
     return _entry(subject) is not None
 
 
-class PositionsMisplaced(DoctorCheck[Subject]):
+class PositionsMisplaced(DoctorCheck[ExaminedModel]):
     """Positions that enter after the layers that need them, or that drown the tokens."""
 
     name = "positions misplaced"
     asks = "Do positions enter before the first layer, and no louder than the tokens?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if not subject.batch.is_ids or (subject.batch.length or 0) < 4 or subject.batch.source is not None:
             raise NotApplicable("it asks for a model of one sequence of ids")
         need_precision(subject)
@@ -201,7 +201,7 @@ class PositionsMisplaced(DoctorCheck[Subject]):
         yield from self._late(subject, entry, known)
         yield from self._loud(subject, known[0])
 
-    def _late(self, subject: Subject, entry: tuple[str, int], blocks: list[BlockCall]) -> Iterator[Finding]:
+    def _late(self, subject: ExaminedModel, entry: tuple[str, int], blocks: list[BlockCall]) -> Iterator[Finding]:
         events = subject.trace(_constant(subject))
         first = next(i for i, e in enumerate(events) if e.name == blocks[0].name and e.entering)
         last = max(i for i, e in enumerate(events) if e.name == blocks[-1].name and not e.entering)
@@ -219,7 +219,7 @@ class PositionsMisplaced(DoctorCheck[Subject]):
             where=name_of(entry[0]),
         )
 
-    def _loud(self, subject: Subject, block: BlockCall) -> Iterator[Finding]:
+    def _loud(self, subject: ExaminedModel, block: BlockCall) -> Iterator[Finding]:
         """Compare how much the first layer's input varies over positions and over tokens."""
         x = _at(subject, _input_of(subject, block, _constant(subject)))
         y = _at(subject, block.x)
@@ -241,7 +241,7 @@ class PositionsMisplaced(DoctorCheck[Subject]):
             )
 
 
-def _input_of(subject: Subject, block: BlockCall, batch) -> Tensor:
+def _input_of(subject: ExaminedModel, block: BlockCall, batch) -> Tensor:
     for event in subject.trace(batch):
         if event.name == block.name and event.entering:
             return next(v for v in event.values if v.shape == block.x.shape)

@@ -8,16 +8,16 @@ from torch import Tensor
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.leaks import NEGLIGIBLE
 from dragoman.inspect.doctor.observe import MODEL, Symptom, by_position, locate, name_of
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 
-class RowsDepend(DoctorCheck[Subject]):
+class RowsDepend(DoctorCheck[ExaminedModel]):
     """Rows of a batch that see each other."""
 
     name = "rows"
     asks = "Does a row's output depend on the other rows, or on its place in the batch?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if subject.batch.rows < 2:
             raise NotApplicable("the batch has a single row")
         for row in (0, subject.batch.rows - 1):  # a recurrence along the rows shows the first one nothing
@@ -27,7 +27,7 @@ class RowsDepend(DoctorCheck[Subject]):
                 return
         yield from self._placed(subject)
 
-    def _depends(self, subject: Subject, row: int, strength: float, change: float) -> Finding:
+    def _depends(self, subject: ExaminedModel, row: int, strength: float, change: float) -> Finding:
         changed = subject.batch.with_tokens(self._others_changed(subject, row))
         return self.finding(
             Severity.error,
@@ -42,7 +42,7 @@ class RowsDepend(DoctorCheck[Subject]):
             where=locate(subject.trace(), subject.trace(changed), _row_differs(subject, row)),
         )
 
-    def _gradient(self, subject: Subject, row: int) -> float:
+    def _gradient(self, subject: ExaminedModel, row: int) -> float:
         try:
             strength = subject.influence(row=row)
         except NotApplicable:
@@ -53,18 +53,18 @@ class RowsDepend(DoctorCheck[Subject]):
         others = torch.cat([strength[:, :row], strength[:, row + 1 :]], dim=1)
         return float(others.max()) / own if own else 0.0
 
-    def _others_changed(self, subject: Subject, row: int) -> Tensor:
+    def _others_changed(self, subject: ExaminedModel, row: int) -> Tensor:
         value = subject.batch.value
         others = torch.arange(subject.batch.rows, device=value.device) != row
         shape = [1] * value.ndim
         shape[subject.batch.batch_dim] = subject.batch.rows
         return torch.where(others.view(shape), subject.other_tokens(), value)
 
-    def _change(self, subject: Subject, row: int) -> float:
+    def _change(self, subject: ExaminedModel, row: int) -> float:
         changed = subject.answer(subject.batch.with_tokens(self._others_changed(subject, row)))
         return subject.difference(subject.clean[row], changed[row])
 
-    def _placed(self, subject: Subject) -> Iterator[Finding]:
+    def _placed(self, subject: ExaminedModel) -> Iterator[Finding]:
         """Compare a row with itself in another place."""
         order = [*range(1, subject.batch.rows), 0]
         moved = subject.batch.select_rows(order)
@@ -89,7 +89,7 @@ class RowsDepend(DoctorCheck[Subject]):
         )
 
 
-def _by_row(subject: Subject, x: Tensor) -> Tensor | None:
+def _by_row(subject: ExaminedModel, x: Tensor) -> Tensor | None:
     """Return an inner tensor with rows first, or None."""
     found, rows = subject.at_positions(x), subject.batch.rows
     if found is not None:
@@ -97,7 +97,7 @@ def _by_row(subject: Subject, x: Tensor) -> Tensor | None:
     return x if x.ndim and x.shape[0] == rows else None
 
 
-def _row_differs(subject: Subject, row: int) -> Symptom:
+def _row_differs(subject: ExaminedModel, row: int) -> Symptom:
     def symptom(a: Tensor, b: Tensor) -> bool:
         x, y = _by_row(subject, a), _by_row(subject, b)
         return x is not None and y is not None and subject.differs(x[row], y[row])
@@ -105,13 +105,13 @@ def _row_differs(subject: Subject, row: int) -> Symptom:
     return symptom
 
 
-class BatchSize(DoctorCheck[Subject]):
+class BatchSize(DoctorCheck[ExaminedModel]):
     """Answers of a row alone and in a batch."""
 
     name = "batch size"
     asks = "Is a row's output the same alone as in a batch?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if subject.batch.rows < 2:
             raise NotApplicable("the batch has a single row")
         alone = subject.answer(subject.batch.select_rows([0]))
@@ -128,7 +128,7 @@ class BatchSize(DoctorCheck[Subject]):
                 where="(model)" if alone.shape != subject.clean[:1].shape else self._place(subject),
             )
 
-    def _place(self, subject: Subject) -> str:
+    def _place(self, subject: ExaminedModel) -> str:
         both, single = subject.trace(), subject.trace(subject.batch.select_rows([0]))
         length = subject.batch.length or 0
         for a, b in zip(both, single, strict=False):
@@ -141,13 +141,13 @@ class BatchSize(DoctorCheck[Subject]):
         return MODEL
 
 
-class PaddingSide(DoctorCheck[Subject]):
+class PaddingSide(DoctorCheck[ExaminedModel]):
     """Answers with padding on the left and on the right."""
 
     name = "padding side"
     asks = "Are outputs the same with padding on the left as on the right?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         batch, length = subject.batch, subject.need_positions()
         if not batch.masks_of(batch.tokens) and (batch.pad is None or not batch.is_ids):
             raise NotApplicable("neither a padding mask nor an id of padding is known")

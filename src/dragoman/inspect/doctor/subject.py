@@ -48,7 +48,7 @@ class TrainingFacts:
 
 
 @dataclass
-class Subject:
+class ExaminedModel:
     """Model under examination. Every method leaves the model as it was."""
 
     model: nn.Module

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import locate
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 DATA = "(data)"
 LOSS = "(loss)"
@@ -19,13 +19,13 @@ LEARNED = 0.05
 """Loss of a batch that a trained model knows already."""
 
 
-class DropoutAlive(DoctorCheck[Subject]):
+class DropoutAlive(DoctorCheck[ExaminedModel]):
     """Outputs that are random in evaluation mode."""
 
     name = "dropout in evaluation"
     asks = "Are two passes in evaluation mode equal?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         torch.manual_seed(1)
         first, one = subject.answer(), subject.trace()
         torch.manual_seed(2)
@@ -47,7 +47,7 @@ class DropoutAlive(DoctorCheck[Subject]):
 # ---- one batch -------------------------------------------------------------------------------------
 
 
-class LossFalls(DoctorCheck[Subject]):
+class LossFalls(DoctorCheck[ExaminedModel]):
     """Losses that do not fall when one batch is learned by heart."""
 
     name = "one batch"
@@ -55,7 +55,7 @@ class LossFalls(DoctorCheck[Subject]):
     steps = 30
     rates = (3e-3, 3e-2, 3e-4)
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if not subject.has_loss:
             raise NotApplicable("no loss is known: pass labels in the batch, or --loss")
         best, first = float("inf"), float("nan")
@@ -77,7 +77,7 @@ class LossFalls(DoctorCheck[Subject]):
             where=DATA if floor else LOSS,
         )
 
-    def _learn(self, subject: Subject, rate: float) -> tuple[float, float]:
+    def _learn(self, subject: ExaminedModel, rate: float) -> tuple[float, float]:
         with subject.trainable() as model, torch.enable_grad():
             parameters = [p for p in model.parameters() if p.requires_grad]
             if not parameters:
@@ -101,7 +101,7 @@ def _fell(first: float, last: float) -> bool:
     return first - last > abs(first) / 5 or abs(first) < LEARNED
 
 
-def _contradiction(subject: Subject) -> str | None:
+def _contradiction(subject: ExaminedModel) -> str | None:
     labels, value = subject.batch.answers, subject.batch.value
     if labels is None or subject.batch.batch_dim == 1 or len(labels) != len(value):
         return None
@@ -112,14 +112,14 @@ def _contradiction(subject: Subject) -> str | None:
     return None
 
 
-class LabelsFit(DoctorCheck[Subject]):
+class LabelsFit(DoctorCheck[ExaminedModel]):
     """Labels that are shifted wrongly, shuffled, or of other rows."""
 
     name = "labels"
     asks = "Does each label belong to its input?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         labels = subject.batch.answers
         if labels is None:
             raise NotApplicable("the batch has no labels")
@@ -129,7 +129,7 @@ class LabelsFit(DoctorCheck[Subject]):
             yield self._found("equal inputs have unlike labels", contradiction, "labels were shuffled by themselves")
         yield from self._shifted(subject, labels)
 
-    def _steady(self, subject: Subject) -> Iterator[Finding]:
+    def _steady(self, subject: ExaminedModel) -> Iterator[Finding]:
         if subject.facts.batches is None or subject.given is None:
             return
         again = subject.facts.batches()
@@ -144,7 +144,7 @@ class LabelsFit(DoctorCheck[Subject]):
                 "labels are shuffled or drawn anew by themselves",
             )
 
-    def _shifted(self, subject: Subject, labels: Tensor) -> Iterator[Finding]:
+    def _shifted(self, subject: ExaminedModel, labels: Tensor) -> Iterator[Finding]:
         batch = subject.batch
         value = batch.value
         if not batch.causal or not batch.is_ids or labels.shape != value.shape or batch.batch_dim == 1:
@@ -217,14 +217,14 @@ def _same(a: Any, b: Any) -> bool:
 # ---- rates -----------------------------------------------------------------------------------------
 
 
-class LearningRates(DoctorCheck[Subject]):
+class LearningRates(DoctorCheck[ExaminedModel]):
     """Learning rates without a warm-up, and rates that never fall."""
 
     name = "learning rate"
     asks = "Does the learning rate begin low and end low?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         rates = self._rates(subject)
         peak = max(rates)
         if peak <= 0:
@@ -262,7 +262,7 @@ class LearningRates(DoctorCheck[Subject]):
             where=OPTIMIZER,
         )
 
-    def _rates(self, subject: Subject) -> list[float]:
+    def _rates(self, subject: ExaminedModel) -> list[float]:
         facts = subject.facts
         if facts.rates:
             return [float(rate) for rate in facts.rates]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dragoman.inspect.doctor.batch import InputBatch
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import name_of
-from dragoman.inspect.doctor.subject import Subject
+from dragoman.inspect.doctor.subject import ExaminedModel
 
 SPARE = 128
 """Entries by which a table may be larger than the vocabulary: sizes are rounded up to multiples of 64 or 128."""
@@ -40,19 +40,19 @@ def _same(ids: Tensor, value: Tensor) -> bool:
     return ids.flatten().sort().values.equal(value.flatten().sort().values)
 
 
-class IdsInRange(DoctorCheck[Subject]):
+class IdsInRange(DoctorCheck[ExaminedModel]):
     """Ids, labels and special ids that a table has no row for."""
 
     name = "ids in range"
     asks = "Has every id a row in the table that reads it?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         yield from out_of_range(subject.model, subject.batch, self)
         yield from self._labels(subject)
         yield from self._special(subject)
 
-    def _labels(self, subject: Subject) -> Iterator[Finding]:
+    def _labels(self, subject: ExaminedModel) -> Iterator[Finding]:
         labels = subject.batch.answers
         if labels is None or labels.is_floating_point() or labels.ndim != subject.clean.ndim - 1:
             return
@@ -68,7 +68,7 @@ class IdsInRange(DoctorCheck[Subject]):
                 where="(data)",
             )
 
-    def _special(self, subject: Subject) -> Iterator[Finding]:
+    def _special(self, subject: ExaminedModel) -> Iterator[Finding]:
         cfg = getattr(subject.model, "config", None)
         size = getattr(cfg, "vocab_size", None)
         if not isinstance(size, int):
@@ -109,14 +109,14 @@ def out_of_range(model: nn.Module, batch: InputBatch, check: DoctorCheck) -> Ite
         )
 
 
-class VocabularyFits(DoctorCheck[Subject]):
+class VocabularyFits(DoctorCheck[ExaminedModel]):
     """Sizes of tokenizer, embedding and output layer."""
 
     name = "vocabulary"
     asks = "Do tokenizer, embedding and output layer have the same size?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         if not subject.batch.is_ids:
             raise NotApplicable("it reads no ids")
         table = reading_table(subject.model, subject.batch)
@@ -137,7 +137,7 @@ class VocabularyFits(DoctorCheck[Subject]):
                 where=name_of(name),
             )
 
-    def _tokenizer(self, subject: Subject, name: str, rows: int) -> Iterator[Finding]:
+    def _tokenizer(self, subject: ExaminedModel, name: str, rows: int) -> Iterator[Finding]:
         tokenizers = subject.facts.tokenizer
         each = tokenizers[-1] if isinstance(tokenizers, tuple | list) else tokenizers
         if each is None:

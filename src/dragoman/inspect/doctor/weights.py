@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from dragoman.inspect.doctor.finding import DoctorCheck, Finding, NotApplicable, Severity
 from dragoman.inspect.doctor.observe import name_of
-from dragoman.inspect.doctor.subject import Subject, stand_in
+from dragoman.inspect.doctor.subject import ExaminedModel, stand_in
 
 HALVES = (torch.bfloat16, torch.float16)
 DECLARATIONS = (
@@ -24,14 +24,14 @@ DECLARATIONS = (
 )
 
 
-class EmbeddingsTied(DoctorCheck[Subject]):
+class EmbeddingsTied(DoctorCheck[ExaminedModel]):
     """Embeddings and output layers that say they share a matrix, and do not."""
 
     name = "tied embeddings"
     asks = "Do embedding and output share one matrix where they say so?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         tables = [(n, m.weight) for n, m in subject.model.named_modules() if isinstance(m, nn.Embedding)]
         outputs = [(n, m.weight) for n, m in subject.model.named_modules() if isinstance(m, nn.Linear)]
         pairs = [(a, x, b, y) for a, x in tables for b, y in outputs if x.shape == y.shape and len(x) > 2]
@@ -71,13 +71,13 @@ def _declaration(model: nn.Module) -> str | None:
 # ---- gradients -------------------------------------------------------------------------------------
 
 
-class ParametersReached(DoctorCheck[Subject]):
+class ParametersReached(DoctorCheck[ExaminedModel]):
     """Parameters that no gradient reaches."""
 
     name = "gradients"
     asks = "Does a gradient reach every parameter?"
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         named = {name: p for name, p in subject.model.named_parameters() if p.requires_grad and p.numel()}
         if not named:
             raise NotApplicable("every parameter is frozen")
@@ -135,7 +135,7 @@ def _experts(names: list[str]) -> bool:
     return all("expert" in name or "router" in name for name in names)
 
 
-def _gradients(subject: Subject, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+def _gradients(subject: ExaminedModel, parameters: list[nn.Parameter]) -> list[Tensor | None]:
     """Return gradients of the loss and of all outputs together."""
     with torch.enable_grad():
         try:
@@ -151,19 +151,19 @@ def _gradients(subject: Subject, parameters: list[nn.Parameter]) -> list[Tensor 
 # ---- data types ------------------------------------------------------------------------------------
 
 
-class DataTypes(DoctorCheck[Subject]):
+class DataTypes(DoctorCheck[ExaminedModel]):
     """Data types that lose precision or that do not mean what they seem to."""
 
     name = "data types"
     asks = "Are parameters of one type, angles in float32, and masks booleans?"
     compares = False
 
-    def run(self, subject: Subject) -> Iterator[Finding]:
+    def run(self, subject: ExaminedModel) -> Iterator[Finding]:
         yield from self._mixed(subject)
         yield from self._angles(subject)
         yield from self._masks(subject)
 
-    def _mixed(self, subject: Subject) -> Iterator[Finding]:
+    def _mixed(self, subject: ExaminedModel) -> Iterator[Finding]:
         types = Counter(p.dtype for p in subject.model.parameters() if p.is_floating_point())
         if len(types) < 2:
             return
@@ -180,7 +180,7 @@ class DataTypes(DoctorCheck[Subject]):
             where=name_of(odd[0].rpartition(".")[0]),
         )
 
-    def _angles(self, subject: Subject) -> Iterator[Finding]:
+    def _angles(self, subject: ExaminedModel) -> Iterator[Finding]:
         with torch.no_grad(), _AngleWatch(subject.model) as watch:
             subject.run()
         if watch.found is not None:
@@ -195,7 +195,7 @@ class DataTypes(DoctorCheck[Subject]):
                 where=name_of(watch.where),
             )
 
-    def _masks(self, subject: Subject) -> Iterator[Finding]:
+    def _masks(self, subject: ExaminedModel) -> Iterator[Finding]:
         for mask in subject.batch.masks:
             value = subject.batch.arguments.get(mask.name)
             if not isinstance(value, Tensor) or not value.is_floating_point() or mask.keeps:
