@@ -72,7 +72,13 @@ def counted(cfg, *, rows=2, length=8, **options):
 
 
 # ---- every model --------------------------------------------------------------------------------------
-# Slow beside other files: some two hundred models, each of whose operations PyTorch looks up.
+# Some two hundred models, each of whose operations PyTorch looks up: a few of each kind here, all of them with the slow
+# tests.
+
+
+def few(names):
+    """Every tenth by itself, and the others marked slow."""
+    return [name if i % 10 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(names)]
 
 
 def check_counted(cfg):
@@ -86,22 +92,22 @@ def check_counted(cfg):
     assert not found.recomputed
 
 
-@pytest.mark.parametrize("name", variants.VARIANTS)
+@pytest.mark.parametrize("name", few(variants.VARIANTS))
 def test_every_variant_of_the_transformer_is_counted(name):
     check_counted(variants.VARIANTS[name].config("encoder-decoder"))
 
 
-@pytest.mark.parametrize("name", convolutional_variants.VARIANTS)
+@pytest.mark.parametrize("name", few(convolutional_variants.VARIANTS))
 def test_every_convolutional_variant_is_counted(name):
     check_counted(convolutional_variants.VARIANTS[name].sized(vocab=VOCAB))
 
 
-@pytest.mark.parametrize("name", recurrent_variants.EVERY)
+@pytest.mark.parametrize("name", few(recurrent_variants.EVERY))
 def test_every_recurrent_variant_is_counted(name):
     check_counted(recurrent_variants.EVERY[name])
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", few(PRESETS))
 def test_every_preset_is_counted(name):
     check_counted(preset(name))
 

@@ -1,5 +1,6 @@
 """Every command on every kind of run: an answer, or one line that says what the run is for."""
 
+import json
 import shutil
 
 import pytest
@@ -83,6 +84,8 @@ COMMANDS = {
     "config_show": "config show RUN",
     "resume": "train RUN --resume",
     "data": "data stats RUN",
+    "plan": "plan RUN --length 8",
+    "plan_server": "plan RUN --serve --context 4",
 }
 
 
@@ -132,6 +135,13 @@ def test_a_command_answers_or_says_in_one_line_why_not(kind, command, runs, here
     err = capsys.readouterr().err
     assert code == 0 or (code == 2 and err.splitlines()[-1].startswith("dragoman: ")), err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_of_a_run_counts_the_parameters_of_its_model(kind, runs, capsys):
+    assert main(["plan", str(runs[kind]), "--length", "8", "--json"]) == 0
+    model = from_dict(ModelConfig, plain(kind)["model"]).build()
+    assert json.loads(capsys.readouterr().out)["parameters"]["total"] == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("reads", [Translator, Generator, Classifier, Tagger, Answerer, Embedder])

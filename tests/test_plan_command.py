@@ -91,7 +91,7 @@ def test_a_run_file_is_planned_without_its_text(capsys, folder):
     "name", ["classifier-tiny", "tagger-small", "reader-small", "clip-tiny", "bert-base", "lstm-luong"]
 )
 def test_every_kind_of_model_is_planned(capsys, name):
-    found = planned(capsys, name, "--length", "16", "--batch-tokens", "32", "*.depth=1")
+    found = planned(capsys, name, "--length", "16", "--batch-tokens", "32")
     assert found["parameters"]["total"] and found["memory"]["activations"] + found["memory"]["workspace"]
 
 
@@ -142,10 +142,8 @@ def test_a_plot_is_an_svg_file(capsys, tmp_path, more):
 
 
 def test_a_chart_holds_every_point_within_its_frame():
-    text = line_chart(
-        "a & b", {"one": [(1, 10), (8, 80)], "two": [(2, 20)]}, Axis("x"), Axis("y"), marks={"limit": 100.0}
-    )
-    tree = ElementTree.fromstring(text)
+    lines, marks = {"one": [(1, 10), (8, 80)], "two": [(2, 20)]}, {"limit": 100.0}
+    tree = ElementTree.fromstring(line_chart("a & b", lines, Axis("x"), Axis("y"), marks=marks))
     circles = [element for element in tree.iter() if element.tag.endswith("circle")]
     assert len(circles) == 3
     assert all(0 <= float(circle.get("cx")) <= 720 and 0 <= float(circle.get("cy")) <= 420 for circle in circles)
@@ -203,6 +201,8 @@ def test_a_bar_is_as_long_as_its_share():
         (["lm-tiny", "--serve", "--users", "0"], "--users: 0 must be 1 or more"),
         (["lm-tiny-2019", "--serve", "--context", "9999"], "--context: 9,999 tokens, and this model takes at most 64"),
         (["lm-tiny", "--plot", "nowhere/out.svg"], "nowhere"),
+        (["lm-tiny", "--data", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["transformer-tiny", "--data", "nowhere.tsv"], "nowhere.tsv"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):
@@ -219,3 +219,40 @@ def test_a_folder_that_is_no_run_is_named(capsys, tmp_path):
 def test_a_run_file_that_is_wrong_is_named(capsys, folder):
     code, _, err = run(capsys, run_file(folder, model={"dimm": 8}))
     assert code == 2 and "run.yaml" in err and "dimm" in err
+
+
+# ---- hardware -----------------------------------------------------------------------------------------
+
+
+def test_a_budget_on_named_devices_is_time_energy_and_cost(capsys):
+    options = (
+        "--tokens",
+        "1e9",
+        "--length",
+        "16",
+        "--batch-tokens",
+        "32",
+        "--hardware",
+        "a100-40gx1024",
+        "--mfu",
+        "0.45",
+    )
+    found = planned(capsys, "lm-tiny", *options)["budget"]
+    for formula, work in found["flops"].items():
+        seconds = work / (1024 * 312e12 * 0.45)
+        assert found["seconds"][formula] == pytest.approx(seconds)
+        assert found["device_hours"][formula] == pytest.approx(1024 * seconds / 3600)
+        assert found["kwh"][formula] > 0 and found["dollars"][formula] > 0
+
+
+def test_a_model_that_does_not_fit_says_what_sharing_would_take(capsys):
+    options = ("--length", "8", "--batch-tokens", "8", "--hardware", "t4x8")
+    code, out, err = run(capsys, "llama-2-7b", "model.decoder.depth=8", *options)
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "does not fit into the 16 GB of one" in words and "train.parallel=sharded" in words and "which fits" in words
+
+
+def test_unknown_hardware_suggests_what_was_meant(capsys):
+    code, _, err = run(capsys, "lm-tiny", "--hardware", "h10O")
+    assert code == 2 and "--hardware" in err and "Did you mean" in err

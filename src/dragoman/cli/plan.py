@@ -21,7 +21,7 @@ def plan(
             "train.batch_tokens=8192. With --laws, runs.",
         ),
     ],
-    data: Annotated[str | None, typer.Option(help="Training text, for its size.")] = None,
+    data: Annotated[str | None, typer.Option(help="Training text: plans for its length, and one epoch of it.")] = None,
     hardware: Annotated[
         str | None, typer.Option(help="Devices, such as h100x8 or a100-40gx1024; here: this machine, measured.")
     ] = None,
@@ -45,10 +45,18 @@ def plan(
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="Compare what was predicted for a run with what it measured.")
     ] = False,
-    laws: Annotated[bool, typer.Option("--laws", help="Fit scaling laws to runs.")] = False,
+    laws: Annotated[bool, typer.Option("--laws", help="Fit a scaling law to runs, and split a budget by it.")] = False,
+    predict: Annotated[
+        str | None,
+        typer.Option(help="With --laws: parameters and tokens of a model whose loss to predict, such as 10M,200M."),
+    ] = None,
+    flops: Annotated[str | None, typer.Option(help="With --laws: training FLOPs to split, such as 1e18.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object instead of a table.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw memory by batch size, or with --serve by context, into this SVG file.")
+        Path | None,
+        typer.Option(
+            help="Draw into this SVG file: memory by batch size; with --serve by context; with --laws the law."
+        ),
     ] = None,
 ) -> None:
     """Predict the memory, time and cost of a training or a server, from the model itself.
@@ -58,6 +66,8 @@ def plan(
     dragoman plan gpt3-175b --tokens 300e9 --hardware a100-40gx1024 --mfu 0.45
 
     dragoman plan llama-2-7b --serve --users 64 --context 4096 --cache int8
+
+    dragoman plan --laws runs/* --flops 1e18
     """
     given: dict[str, Any] = {
         "data": data,
@@ -77,9 +87,12 @@ def plan(
     settings = [word for word in what if "=" in word and not os.path.exists(word)]
     names = [word for word in what if word not in settings]
     if laws:
-        from dragoman.cli import plan_laws  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli.plan_laws import print_laws
 
-        raise typer.Exit(plan_laws.run(names, given))
+        size = plan_numbers.pair_of(predict, "--predict")
+        budget = plan_numbers.count_of(flops, "--flops")
+        print_laws([*map(Path, names)], predict=size, flops=budget, as_json=as_json, plot=given["plot"])
+        return
     if len(names) != 1:
         raise ConfigError(
             f"{names[1]}: one preset, run file or run at a time; settings are written PATH=VALUE"
@@ -87,9 +100,10 @@ def plan(
             else "plan: name a preset, a run file or a run; dragoman config presets lists them"
         )
     if reconcile:
-        from dragoman.cli import plan_reconcile  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli.plan_reconcile import show_reconciliation
 
-        raise typer.Exit(plan_reconcile.run(names[0], given))
+        show_reconciliation(Path(names[0]), as_json=as_json)
+        return
     from dragoman.cli.plan_subject import find_subject
 
     subject = find_subject(names[0], settings)
@@ -111,10 +125,19 @@ def plan(
 
 
 def _train(subject: Any, given: dict[str, Any]) -> None:
+    from dataclasses import replace
+
     from dragoman.cli.plan_counted import PlanOptions, plan_training
-    from dragoman.cli.plan_table import print_training
+    from dragoman.cli.plan_table import print_text, print_training
 
     question = PlanOptions(**{name: given[name] for name in PlanOptions.__dataclass_fields__})
+    if given["data"]:
+        from dragoman.cli.plan_text import measure_text
+
+        text = measure_text(given["data"], pairs=subject.reads_pairs)
+        question = replace(question, length=question.length or text.length, tokens=question.tokens or text.tokens)
+        if not given["json"]:
+            print_text(text)
     found = plan_training(subject, question)
     if given["plot"]:
         from dragoman.cli.plan_curves import plot_training

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dragoman.cli.plan_subject import Subject
+from dragoman.cli.plan_subject import PlanSubject as Subject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -65,6 +65,22 @@ def count_of(text: str | None, option: str) -> float | None:
     return number
 
 
+def pair_of(text: str | None, option: str) -> tuple[float, float] | None:
+    """Read two positive numbers with a comma between, such as ``10M,200M``.
+
+    Raises:
+        ConfigError: they are not two.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise ConfigError(f"{option}: {text!r} is not parameters and tokens: write 10M,200M")
+    first, second = (count_of(part, option) for part in parts)
+    assert first is not None and second is not None
+    return first, second
+
+
 def whole(text: str | None, option: str) -> int | None:
     """Read a positive whole number.
 

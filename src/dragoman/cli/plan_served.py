@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dragoman.cli.plan_counted import cluster_of
-from dragoman.cli.plan_subject import Subject
+from dragoman.cli.plan_subject import PlanSubject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ServingPlan:
     """Plan of a server: what was counted, and what follows from it."""
 
-    subject: Subject
+    subject: PlanSubject
     parameters: "Parameters"
     count: "ServingCount"
     users: int
@@ -53,7 +53,7 @@ class ServingPlan:
 
 
 def plan_serving(
-    subject: Subject,
+    subject: PlanSubject,
     *,
     users: int,
     context: int,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragoman.errors import ConfigError
@@ -20,7 +21,7 @@ USUAL_LENGTH, USUAL_SENTENCE = 1024, 32
 
 
 @dataclass(frozen=True)
-class Subject:
+class PlanSubject:
     """A model, and how it is trained."""
 
     name: str
@@ -50,11 +51,18 @@ class Subject:
                 module.recompute = self.cfg.train.recompute
         return model
 
+    @property
+    def reads_pairs(self) -> bool:
+        """True where its training text is pairs."""
+        from dragoman.data.tasks import ContrastiveTask, TranslationTask
+
+        return isinstance(self.task, TranslationTask | ContrastiveTask)
+
     def usual_length(self) -> int:
         """Return the tokens of a text: the task's context, the longest that the model takes, or the usual number."""
         from dragoman.plan.synthetic import longest_text
 
-        if context := getattr(self.task, "context", None):
+        if self.trained and (context := getattr(self.task, "context", None)):
             return context
         usual = USUAL_SENTENCE if getattr(self.model, "translates", False) else USUAL_LENGTH
         longest = longest_text(self.model)
@@ -63,7 +71,7 @@ class Subject:
         return longest if not self.trained and not getattr(self.model, "translates", False) else min(usual, longest)
 
 
-def find_subject(name: str, settings: Sequence[str]) -> Subject:
+def find_subject(name: str, settings: Sequence[str]) -> PlanSubject:
     """Return what ``name`` names, with ``settings`` (PATH=VALUE) on top.
 
     Raises:
@@ -83,21 +91,21 @@ def find_subject(name: str, settings: Sequence[str]) -> Subject:
     raise ConfigError(unknown("plan: preset, run file or run", name, PRESETS))
 
 
-def _of_run(name: str, settings: Sequence[str]) -> Subject:
+def _of_run(name: str, settings: Sequence[str]) -> PlanSubject:
     from dataclasses import fields
 
     from dragoman.checkpoint import run_config
+    from dragoman.cli.options import resolve_run
     from dragoman.train.recipe import RunConfig, load
 
-    config = run_config(name)
-    known = {field.name for field in fields(RunConfig)} - {"start_from"}
-    plain = _NO_DATA | {key: value for key, value in config.items() if key in known and value is not None}
-    return _subject(name, load(plain, settings), "train" in config)
+    config = run_config(resolve_run(Path(name)))
+    known = {field.name for field in fields(RunConfig)} - {"start_from", "data"}
+    plain = {key: value for key, value in config.items() if key in known and value is not None}
+    return _subject(name, load(plain | _NO_DATA, settings), "task" in config)
 
 
-def _subject(name: str, cfg: "RunConfig", trained: bool) -> Subject:
+def _subject(name: str, cfg: "RunConfig", trained: bool) -> PlanSubject:
     from dragoman.model.interface import SequenceConfig
-    from dragoman.plan.synthetic import usual_task
 
     vocabulary = getattr(cfg.tokenizer, "vocab", USUAL_VOCABULARY)
     model: Any = cfg.model
@@ -109,11 +117,22 @@ def _subject(name: str, cfg: "RunConfig", trained: bool) -> Subject:
         )
     else:
         model = model.sized(vocab=None if _has_vocabulary(model) else vocabulary, classes=_classes(cfg, model))
-    return Subject(name, cfg, cfg.task if trained else usual_task(model), model, trained)
+    return PlanSubject(name, cfg, _task(cfg, model, trained), model, trained)
+
+
+def _task(cfg: "RunConfig", model: Any, trained: bool) -> Any:
+    """Return the task of a run, or the usual one of a model that was imported without a task of its own."""
+    from dragoman.data.tasks import ContrastiveTask
+    from dragoman.model.contrastive import TwoTowersConfig
+    from dragoman.plan.synthetic import usual_task
+
+    own = isinstance(cfg.task, ContrastiveTask) == isinstance(model, TwoTowersConfig)
+    return cfg.task if trained and own else usual_task(model)
 
 
 def _has_vocabulary(model: Any) -> bool:
-    return getattr(getattr(model, "inputs", None), "vocab", None) is not None
+    towers = [tower for tower in (getattr(model, "first", None), getattr(model, "second", None), model) if tower]
+    return any(getattr(getattr(tower, "inputs", None), "vocab", None) is not None for tower in towers)
 
 
 def _classes(cfg: "RunConfig", model: Any) -> int | None:

@@ -9,10 +9,11 @@ from dragoman.cli.terminal import console
 
 if TYPE_CHECKING:
     from dragoman.cli.plan_served import ServingPlan
+    from dragoman.cli.plan_text import PlannedText
 
 NAMES = {
     "embedding": "embedding",
-    "attention": "attention, other mixers",
+    "attention": "attention and other mixers",
     "feed_forward": "feed-forward",
     "output": "output and loss",
     "other": "norms and the rest",
@@ -25,9 +26,14 @@ MEMORY = {
     "activations": "activations",
     "logits": "logits and loss",
     "workspace": "workspace",
-    "allowance": "gaps of the allocator",
+    "allowance": "lost by the allocator",
 }
 FORMULAS = {"6ND": "6 N D", "8ND": "8 N D, recomputed", "counted": "counted"}
+
+
+def print_text(text: "PlannedText") -> None:
+    """Print the size of the training text."""
+    _heading(text.summary)
 
 
 def print_training(plan: TrainingPlan) -> None:
@@ -60,9 +66,20 @@ def _print_memory(plan: TrainingPlan) -> None:
     )
     _shares([(name, getattr(memory, part), size(getattr(memory, part))) for part, name in MEMORY.items()])
     if plan.cluster and memory.total > plan.cluster.device.memory:
-        _line(
-            f"[bold]does not fit[/bold] into the {size(plan.cluster.device.memory)} of one {plan.cluster.device.title}"
-        )
+        _print_too_large(plan)
+
+
+def _print_too_large(plan: TrainingPlan) -> None:
+    """Say that a device has less memory; and what each would hold if they shared the model."""
+    from dragoman.plan.training_memory import training_memory
+
+    device, averaged = plan.cluster.device, plan.subject.cfg.train.average is not None
+    shared = training_memory(plan.count, averaged=averaged, devices=plan.cluster.count, sharded=True).total
+    hint = ""
+    if plan.cluster.count > 1 and shared < plan.memory.total:
+        fits = ", which fits" if shared <= device.memory else ""
+        hint = f"; train.parallel=sharded: {size(shared)} each{fits}"
+    _line(f"[bold]does not fit[/bold] into the {size(device.memory)} of one {device.title}{hint}")
 
 
 def _print_budget(plan: TrainingPlan) -> None:
@@ -79,13 +96,13 @@ def _print_budget(plan: TrainingPlan) -> None:
         f"{amount(budget['tokens'])} tokens on {plan.cluster.count:,} x {plan.cluster.device.title}"
         f" at {budget['mfu']:.0%} of their peak{assumed}"
     )
-    rows = []
+    rows = [("", "FLOP", "time", "device hours", "energy", "cost")]
     for name, work in budget["flops"].items():
         kwh, dollars = budget["kwh"][name], budget["dollars"][name]
         energy = "" if kwh is None else f"{kwh / 1000:,.3g} MWh" if kwh >= 1000 else f"{kwh:,.3g} kWh"
         cost = "" if dollars is None else f"${dollars:,.0f}"
-        hours = f"{budget['device_hours'][name]:,.0f} device hours"
-        rows.append((FORMULAS[name], flops(work), time(budget["seconds"][name]), hours, energy, cost))
+        hours = f"{budget['device_hours'][name]:,.0f}"
+        rows.append((FORMULAS[name], f"{work:.3g}", time(budget["seconds"][name]), hours, energy, cost))
     _rows(rows)
 
 
@@ -107,7 +124,10 @@ def print_serving(plan: "ServingPlan") -> None:
     step, prompt = found.step.flops(), found.prompt.flops()
     _heading(f"work: {flops(prompt)} for the prompts, {flops(step)} for one token of every row")
     if plan.seconds is not None:
-        _line(f"{found.rows / plan.seconds:,.0f} tokens/s together, {1 / plan.seconds:,.1f} for each row")
+        _line(
+            f"{found.rows / plan.seconds:,.0f} tokens/s together, {1 / plan.seconds:,.1f} for each row, on one "
+            f"{plan.cluster.device.title}"
+        )
         _line(f"first token after {time(plan.prompt_seconds or 0)}")
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 56, 64
 COLOURS = ("#2563eb", "#d97706", "#059669", "#be185d", "#7c3aed", "#0891b2", "#65a30d", "#dc2626")
+FEW = 12
+"""Points of a line up to which each is marked."""
 Point = tuple[float, float]
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#333}.title{font-size:16px;font-weight:600}.grid{stroke:#ddd}"
@@ -48,7 +50,13 @@ class Axis:
 
 
 def line_chart(
-    title: str, lines: Mapping[str, Sequence[Point]], x: Axis, y: Axis, *, marks: Mapping[str, float] = {}
+    title: str,
+    lines: Mapping[str, Sequence[Point]],
+    x: Axis,
+    y: Axis,
+    *,
+    marks: Mapping[str, float] = {},
+    scattered: Mapping[str, Sequence[Point]] = {},
 ) -> str:
     """Return the SVG text of a chart.
 
@@ -58,11 +66,12 @@ def line_chart(
         x: horizontal axis.
         y: vertical axis.
         marks: heights of horizontal lines by their names, such as a device's memory.
+        scattered: points that are not joined, by the name of the line whose colour they have.
 
     Raises:
         ValueError: there is no point.
     """
-    points = [point for line in lines.values() for point in line]
+    points = [point for line in [*lines.values(), *scattered.values()] for point in line]
     if not points:
         raise ValueError("there is nothing to draw")
     spans = x.span([a for a, _ in points]), y.span([b for _, b in points] + list(marks.values()))
@@ -83,6 +92,7 @@ def line_chart(
         parts += _line(
             name, [place(*point) for point in line], COLOURS[i % len(COLOURS)], LEFT + 150 * (i % 4), 44 + 14 * (i // 4)
         )
+        parts += [_dot(place(*point), COLOURS[i % len(COLOURS)], 4) for point in scattered.get(name, ())]
     for name, value in marks.items():
         height = place(points[0][0], value)[1]
         parts.append(
@@ -122,9 +132,13 @@ def _ticks(
     return parts
 
 
+def _dot(point: Point, colour: str, radius: int) -> str:
+    return f'<circle cx="{point[0]:.1f}" cy="{point[1]:.1f}" r="{radius}" fill="{colour}"/>'
+
+
 def _line(name: str, points: Sequence[Point], colour: str, left: float, top: float) -> list[str]:
     path = " ".join(f"{'L' if i else 'M'}{a:.1f} {b:.1f}" for i, (a, b) in enumerate(points))
-    dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{colour}"/>' for a, b in points)
+    dots = "".join(_dot(point, colour, 3) for point in points) if len(points) <= FEW else ""
     return [
         f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>{dots}',
         f'<rect x="{left}" y="{top - 8}" width="12" height="8" fill="{colour}"/>'
