@@ -35,6 +35,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/recurrent.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/train_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/length_growth.py
 	$(BIN)/python benchmarks/plan_published.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_train.py

@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py            # --part 3 for every third row
 
-Each row runs in a process of its own: the step is counted on shapes and its operations are timed one by one
-(``dragoman.plan``); then the model is built and makes five steps on one thread. Memory is the highest resident size
-less that before the model was built; time is the processor's, the median of the last four steps. Nothing of the
-prediction is fitted to this grid.
+In one process the step of a row is counted on shapes and its operations are timed one by one (``dragoman.plan``); in
+another the model is built and makes five steps on one thread, after a step of a tiny model. Memory is the highest
+resident size less that before the model was built; time is the processor's, the median of the last four steps. Nothing
+of the prediction is fitted to this grid.
 
 Expected: memory within 10% and time within 20%.
 
@@ -168,8 +168,8 @@ def products(precision: str) -> Any:
     return "onednn" if precision == "float32" and torch.backends.mkldnn.is_available() else "torch"
 
 
-def measure(row: Row) -> dict[str, float]:
-    """In this process: predict the row, then train it."""
+def predict(row: Row) -> dict[str, float]:
+    """In this process: predict the row."""
     keep_memory()
     model, optimizer = model_of(row), AdamW()
     task = usual_task(model)
@@ -183,35 +183,50 @@ def measure(row: Row) -> dict[str, float]:
         optimizer=optimizer.build,
         observe=recording.observe,
     )
-    memory = training_memory(counted).total + kept_code(recording, row.precision, 0)  # pyright: ignore[reportArgumentType]
-    step = step_here(recording, row.precision, within=10.0)  # pyright: ignore[reportArgumentType]
-    seconds = step.seconds + update_seconds(counted, averaged=False)
-    planning = time.process_time() - began
+    precision: Any = row.precision
+    step = step_here(recording, precision, within=10.0)
+    return {
+        "memory": training_memory(counted).total + kept_code(recording, precision, 0),
+        "seconds": step.seconds + update_seconds(counted, averaged=False),
+        "planning": time.process_time() - began,
+    }
+
+
+def train(row: Row) -> dict[str, float]:
+    """In this process: train the row. A step of a small model before imports what only a step imports."""
+    keep_memory()
+    small = dataclasses.replace(SMOKE[0], precision=row.precision, recompute=row.recompute)
+    _train(small)
     return_memory()
     meter = MemoryMeter()
+    parameters, seconds = _train(row)
+    return {"parameters": parameters, "memory_measured": meter.peak() or 0, "seconds_measured": seconds}
+
+
+def _train(row: Row) -> tuple[int, float]:
+    """Train a row; return its parameters and the seconds of a step."""
     torch.manual_seed(1)
-    trained = built(row, "cpu")
-    updates, progress, times = optimizer.build(trained), LoopProgress(), []
-    rules = StepRules(seed=1, precision=autocast(row.precision, torch.device("cpu")))  # pyright: ignore[reportArgumentType]
+    model, optimizer = model_of(row), AdamW()
+    task, trained = usual_task(model), built(row, "cpu")
+    batch = batch_for(model, task, rows=row.rows, length=row.length).content
+    updates, progress, times = optimizer.build(trained), LoopProgress(), list[float]()
+    precision: Any = row.precision
+    rules = StepRules(seed=1, precision=autocast(precision, torch.device("cpu")))
     for _ in range(STEPS):
         start = time.thread_time()
         train_step(trained, task.loss, unsplit([batch]), updates, progress, lr=1e-4, rules=rules)
         times.append(time.thread_time() - start)
-    return {
-        "parameters": sum(p.numel() for p in trained.parameters()),
-        "memory": memory,
-        "memory_measured": meter.peak() or 0,
-        "seconds": seconds,
-        "seconds_measured": statistics.median(times[1:]),
-        "planning": planning,
-    }
+    return sum(p.numel() for p in trained.parameters()), statistics.median(times[1:])
 
 
-def in_a_process(row: Row) -> dict[str, float]:
-    given = json.dumps(dataclasses.asdict(row))
-    command = [sys.executable, __file__, "--one", given]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def in_processes(row: Row) -> dict[str, float]:
+    """Predict and train the row, each in a process of its own."""
+    found: dict[str, float] = {}
+    for what in ("--predict", "--train"):
+        command = [sys.executable, __file__, what, json.dumps(dataclasses.asdict(row))]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found |= json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def line(row: Row, found: dict[str, float]) -> str:
@@ -243,7 +258,8 @@ def report(rows: list[Row], found: list[dict[str, float]]) -> str:
     return f"""# Predicted against measured
 
 {date.today()}, {processor}, one thread, load {os.getloadavg()[0]:.1f} at the end, torch {torch.__version__}.
-`python benchmarks/plan.py` repeats it. Each row is a process of its own; nothing of the prediction is fitted to it.
+`python benchmarks/plan.py` repeats it. Each row is predicted in one process and trained in another; nothing of the
+prediction is fitted to it.
 
 - memory within {MEMORY:.0%}: **{sum(held)} of {len(held)}**
 - time within {TIME:.0%}: **{sum(on_time)} of {len(on_time)}**
@@ -256,19 +272,21 @@ def report(rows: list[Row], found: list[dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", help="a row as JSON, to be measured in this process")
+    parser.add_argument("--predict", help="a row as JSON, to be predicted in this process")
+    parser.add_argument("--train", help="a row as JSON, to be trained in this process")
     parser.add_argument("--part", type=int, default=1, help="measure every so many rows only, and write nothing")
     parser.add_argument("--only", default="", help="measure rows with this text in them only, and write nothing")
     add_smoke(parser)
     args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(Row(**json.loads(args.one)))))
-        return
+    for given, what in ((args.predict, predict), (args.train, train)):
+        if given:
+            print(json.dumps(what(Row(**json.loads(given)))))
+            return
     rows = [row for row in (SMOKE if args.smoke else GRID)[:: args.part] if args.only in str(row)]
     found = []
     print(HEAD, flush=True)
     for row in rows:
-        found.append(in_a_process(row))
+        found.append(in_processes(row))
         print(line(row, found[-1]), flush=True)
     page = report(rows, found)
     if args.part == 1 and not args.only:

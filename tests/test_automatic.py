@@ -150,3 +150,8 @@ def test_a_command_prints_its_reasons_and_writes_the_choice(pairs, tmp_path, cap
 
 def test_a_rung_is_described_for_people():
     assert dataclasses.replace(LADDER[1], dim=96).description == "width 96, 3 + 3 layers"
+
+
+def test_where_nothing_is_trained_auto_is_refused_with_what_to_do(pairs):
+    with pytest.raises(ConfigError, match="chosen when training starts"):
+        load(given(pairs))

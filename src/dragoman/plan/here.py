@@ -48,7 +48,7 @@ def this_machine() -> Hardware:
     speeds["bfloat16"] = peak("bfloat16", "torch", cpu)
     return Hardware(
         name=HERE,
-        title=f"this machine, {threads} thread{'s' if threads > 1 else ''}",
+        title=f"machine as measured, {threads} thread{'s' if threads > 1 else ''}",
         kind="cpu",
         peak=speeds,
         bandwidth=bandwidth_here(),

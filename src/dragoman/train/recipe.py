@@ -277,6 +277,8 @@ def _chosen_preset(preset: Any, overrides: Sequence[str]) -> tuple[Any, list[str
 
 
 def _preset(name: Any, where: str) -> dict[str, Any]:
+    if name == "auto":
+        raise ConfigError("preset: auto is chosen when training starts: use dragoman train, or name another preset")
     if name not in PRESETS:
         raise ConfigError(unknown(f"{where}: preset" if where else "preset", name, PRESETS))
     return PRESETS[name]()
