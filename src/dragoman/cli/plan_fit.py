@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.cli.plan_subject import Subject
+    from dragoman.cli.plan_subject import PlanSubject
     from dragoman.plan.fit import Fit, FitSetting
 
 LOWER = {"float32": ("bfloat16",)}
 """Precisions that need less memory, and that the command may propose."""
 
 
-def run(subject: "Subject", given: dict[str, Any]) -> int:
+def run(subject: "PlanSubject", given: dict[str, Any]) -> int:
     """Print the settings that fit; return the exit code.
 
     Raises:
@@ -35,7 +35,7 @@ def run(subject: "Subject", given: dict[str, Any]) -> int:
     return 0
 
 
-def find_fit(subject: "Subject", given: dict[str, Any]) -> "tuple[Fit, dict[str, int]]":
+def find_fit(subject: "PlanSubject", given: dict[str, Any]) -> "tuple[Fit, dict[str, int]]":
     """Return the settings that fit into the memory of a device, and the memory of the wanted ones by part."""
     from dragoman.cli.plan_counted import PlanOptions, cluster_of, plan_training
     from dragoman.plan.fit import FitSetting, fit, linear_memory
@@ -69,7 +69,7 @@ def find_fit(subject: "Subject", given: dict[str, Any]) -> "tuple[Fit, dict[str,
     return found, dataclasses.asdict(first.memory)
 
 
-def _print(subject: "Subject", found: "Fit", parts: dict[str, int], largest: str) -> None:
+def _print(subject: "PlanSubject", found: "Fit", parts: dict[str, int], largest: str) -> None:
     from dragoman.cli.terminal import console
 
     say = console().print
