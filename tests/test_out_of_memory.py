@@ -3,6 +3,7 @@
 import pytest
 import tiny_run
 from tiny_run import outcome
+from torch._subclasses.fake_tensor import FakeTensor
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.data.tasks import TranslationTask
@@ -59,7 +60,7 @@ def test_a_step_made_in_pieces_is_a_notice_with_the_setting_that_fits(pairs, tmp
     ask = TranslationTask.loss
 
     def small(self, model, batch):
-        if len(batch.source) > 5 and not batch.source.is_meta:  # these are counted, not computed
+        if len(batch.source) > 5 and not isinstance(next(model.parameters()), FakeTensor):  # those are only counted
             raise MemoryError
         return ask(self, model, batch)
 
