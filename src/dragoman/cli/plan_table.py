@@ -100,8 +100,9 @@ def _print_budget(plan: TrainingPlan) -> None:
     for name, work in budget["flops"].items():
         kwh, dollars = budget["kwh"][name], budget["dollars"][name]
         energy = "" if kwh is None else f"{kwh / 1000:,.3g} MWh" if kwh >= 1000 else f"{kwh:,.3g} kWh"
-        cost = "" if dollars is None else f"${dollars:,.0f}"
-        hours = f"{budget['device_hours'][name]:,.0f}"
+        cost = "" if dollars is None else f"${dollars:,.{0 if dollars >= 100 else 2}f}"
+        hours = budget["device_hours"][name]
+        hours = f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
         rows.append((FORMULAS[name], f"{work:.3g}", time(budget["seconds"][name]), hours, energy, cost))
     _rows(rows)
 
