@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dragoman.errors import ConfigError
+
+# Numbers of products that oneDNN, and PyTorch on top of it, keep ready, each with code and memory for its sizes. They
+# are read at the first product. As lengths vary, the defaults of 1,024 take gigabytes, and those of the last steps are
+# enough (LOG.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

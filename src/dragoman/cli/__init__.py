@@ -48,10 +48,6 @@ from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
 # limit 7.8 and 0.9, without spinning 5.0 and 2.7.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-# Number of products that oneDNN caches, each with code for its sizes. As lengths vary, its default of 1,024 takes
-# gigabytes (LOG.md), and those of the last few steps are enough.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
-
 app = typer.Typer(
     name="dragoman",
     help="Train, run and explain Transformers: parallel text in, a measured translator out.",
