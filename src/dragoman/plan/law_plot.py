@@ -17,7 +17,7 @@ def draw(fitted: LawFit) -> str:
     for size in sizes:
         runs = [run for run in fitted.runs if run.parameters == size]
         tokens = [run.tokens for run in runs]
-        name = f"{size:,.0f} parameters"
+        name = f"N = {size / 1e6:.2g} million"
         lines[name] = [(6 * size * d, fitted.law.loss(size, d)) for d in _between(min(tokens) / 1.5, max(tokens) * 1.5)]
         measured[name] = [(run.flops, run.loss) for run in runs]
     lines["best split"] = [(flops, fitted.law.loss(*fitted.law.split(flops))) for flops in _between(low, high)]
