@@ -107,8 +107,9 @@ def study(chosen: Study, text: Path, folder: Path, *, smoke: bool) -> None:
     with redirect_stdout(io.StringIO()) as told:
         print_laws(paths, as_json=True, plot=plot)
     found = json.loads(told.getvalue())
-    print_laws(paths)
-    write_results("scaling_laws.md", "\n".join(report(found, text)), smoke=smoke)
+    lines = "\n".join(report(found, text))
+    print(lines)
+    write_results("scaling_laws.md", lines, smoke=smoke)
     if not smoke:
         shutil.copyfile(plot, RESULTS / plot.name)
 

@@ -27,6 +27,7 @@ TASKS = [
     "state spaces in both directions",
     "language modelling, linear attention",
     "language modelling, exponential gates",
+    "language modelling, minGRU",
     "masked language modelling",
     "tagging",
     "question answering",

@@ -250,7 +250,7 @@ def test_a_compiler_that_fails_is_an_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", str(bad))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(native.Unavailable, match=r"cannot build them: x\.c:1: error: no such thing"):
-        native.library.__wrapped__()
+        native._compiled.__wrapped__()
     assert not list((tmp_path / "dragoman").iterdir())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_run
 from tiny_run import outcome, rows
+from torch._subclasses import FakeTensor
 
 from dragoman import durable, machine, migrations
 from dragoman.checkpoint import RunDirectory, load_model
@@ -338,7 +339,7 @@ def test_a_run_that_diverges_names_the_checkpoint_to_go_back_to(pairs, path, mon
 
     def poisoned(self, model, batch):
         summed, count = ask(self, model, batch)
-        if not summed.is_meta:  # there the operations of a step are counted
+        if not isinstance(summed, FakeTensor):  # there the operations of a step are counted
             calls.append(batch)
         return summed * (float("nan") if len(calls) > 14 else 1), count
 

@@ -32,7 +32,7 @@ from dragoman.model.transformer import TransformerConfig
 from dragoman.train import recipe
 from dragoman.train.run import resume, start
 
-SHORT = ("--max-new-tokens", "9")
+BRIEF = ("--max-new-tokens", "9")
 
 SHORT = {"kind": "short_convolution", "kernel": 3}
 CENTRED = SHORT | {"causal": False}
@@ -252,7 +252,7 @@ def test_a_language_model_learns_from_packed_documents_and_continues_them(folder
     for prompt, found in zip(prompts, together, strict=True):
         (alone,) = generator.generate([prompt], search=Greedy(), max_new_tokens=8)
         assert alone.continuations[0].tokens == found.continuations[0].tokens
-    assert main(["verify", str(folder / "writer"), "--sentences", "1", "--beam", "2", *SHORT]) == 0, capsys.readouterr()
+    assert main(["verify", str(folder / "writer"), "--sentences", "1", "--beam", "2", *BRIEF]) == 0, capsys.readouterr()
 
 
 def test_a_centred_one_reads_padded_texts_in_encoders():

@@ -16,6 +16,7 @@ from torch import nn
 
 from dragoman.errors import ConfigError
 from dragoman.machine import compiler_message
+from dragoman.model.attention import Attention, explicit
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -148,7 +149,9 @@ def shuffled(rows: Sequence[T], ask: Callable[[Sequence[T]], Sequence[S]]) -> li
 
 @contextmanager
 def written_out(model: nn.Module) -> Iterator[None]:
-    """Hook every attention's weights, which makes it run the explicit kernel instead of the fused one.
+    """Make every attention run the explicit kernel instead of the fused one.
+
+    Hooks on its weights make kernels that run whole layers or blocks of tokens step aside.
 
     Raises:
         ConfigError: the model has no attention.
@@ -157,9 +160,14 @@ def written_out(model: nn.Module) -> Iterator[None]:
     if not taps:
         raise ConfigError("this model has no attention to write out")
     hooks = [tap.register_forward_hook(lambda *_: None) for tap in taps]
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    for attention in attentions:
+        vars(attention)["fastest_kernel"] = lambda *_: explicit
     try:
         yield
     finally:
+        for attention in attentions:
+            del vars(attention)["fastest_kernel"]
         for hook in hooks:
             hook.remove()
 
