@@ -16,6 +16,7 @@ A mixer overtakes it at the shortest measured length from which on it is always 
 """
 
 import argparse
+import itertools
 import json
 import platform
 import resource
@@ -147,17 +148,20 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.5))
+    figure, panels = pyplot.subplots(1, 2, figsize=(13, 5))
+    styles = itertools.product(["-", "--"], [f"C{i}" for i in range(10)])
+    looks = {name: {"linestyle": line, "color": colour} for name, (line, colour) in zip(found, styles, strict=False)}
+    looks[PEER] = {"color": "black", "linewidth": 2.5}
     for panel, (what, title) in zip(panels, {"ms": "processor time, ms", "MB": "peak memory, MB"}.items(), strict=True):
         for name, by_length in found.items():
             lengths = sorted(by_length)
-            line = {"color": "black", "linewidth": 2.5} if name == PEER else {}
-            panel.plot(lengths, [by_length[n][what] for n in lengths], marker="o", label=name, **line)
+            values = [by_length[n][what] for n in lengths]
+            panel.plot(lengths, values, marker="o", markersize=4, label=name, **looks[name])
         panel.set(xscale="log", yscale="log", xlabel="tokens", ylabel=title, xticks=lengths, xticklabels=lengths)
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    panels[0].legend()
-    figure.tight_layout()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="center right")
+    figure.tight_layout(rect=(0, 0, 0.87, 1))
     figure.savefig(path, dpi=110)
 
 
