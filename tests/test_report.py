@@ -16,7 +16,7 @@ from dragoman.checkpoint import RunDirectory
 from dragoman.config import kind_of
 from dragoman.data.tasks import Task
 from dragoman.evaluate.metrics import Score
-from dragoman.train.journal import Journal
+from dragoman.journal import Journal
 from dragoman.train.report import page as report
 from dragoman.train.report.chart import POINTS, ChartLine, _ticks, draw, short
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
+from dragoman.journal import Journal
 from dragoman.train.budget import Steps
 from dragoman.train.events import Event, Finished, Started, StepsReported, Validated
-from dragoman.train.journal import Journal
 from dragoman.train.recipe import Keep, RunConfig
 from dragoman.train.run import Trainer, resume, start
 from dragoman.train.tasks import task_data_for

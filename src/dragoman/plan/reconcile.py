@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.errors import CheckpointError
+from dragoman.journal import Journal
 from dragoman.plan.measured import measured
 
 PREDICTION = "prediction.json"
@@ -76,12 +77,7 @@ def prediction_of(run: Path) -> dict[str, Any]:
 
 
 def _reports(run: Path) -> Iterator[dict[str, Any]]:
-    """Yield the reports of steps in the run's metrics, up to a line that a crash has truncated."""
-    path = run / "metrics.jsonl"
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
+    """Yield the reports of steps in the run's metrics."""
+    for row in Journal(run / "metrics.jsonl").lines():
         if row.get("kind") == "train" and row.get("tokens_per_second"):
             yield row

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.journal import Journal
 from dragoman.snapshot import Checkpoint, Damaged
-from dragoman.train.journal import Journal
 
 PAUSE = 2.0
 """Seconds between checks for a new checkpoint."""

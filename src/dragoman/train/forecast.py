@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from dragoman.checkpoint import RunDirectory
-from dragoman.train.journal import Journal
+from dragoman.journal import Journal
 
 INTERVALS = 250
 """Approximate number of forecasts in a whole budget. A run whose speed changes may end late by one interval at most."""

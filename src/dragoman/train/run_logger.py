@@ -11,13 +11,13 @@ from torch import Tensor
 
 from dragoman.checkpoint import RunDirectory
 from dragoman.errors import CheckpointError
+from dragoman.journal import Journal
 from dragoman.plan.measured import note
 from dragoman.snapshot import step_name
 from dragoman.train.changes import Change
 from dragoman.train.events import Finished, Saved, StepsReported, Validated
 from dragoman.train.finished import drop_optimizer_states, kept
 from dragoman.train.forecast import Forecast, Forecasts
-from dragoman.train.journal import Journal
 from dragoman.train.progress import RunProgress
 from dragoman.train.recipe import Keep, RunConfig
 from dragoman.train.report import page as report

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dragoman import durable
 from dragoman.checkpoint import CONFIG, RunDirectory
-from dragoman.train.journal import Journal
+from dragoman.journal import Journal
 from dragoman.train.report.chart import COLOURS, ChartLine, draw, short
 
 ReportRow = dict[str, Any]
