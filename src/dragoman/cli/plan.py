@@ -108,7 +108,7 @@ def plan(
 
     subject = find_subject(names[0], settings)
     if fit:
-        from dragoman.cli import plan_fit  # pyright: ignore[reportAttributeAccessIssue]
+        from dragoman.cli import plan_fit
 
         raise typer.Exit(plan_fit.run(subject, given))
     if serve:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dragoman.cli.plan_subject import PlanSubject as Subject
+from dragoman.cli.plan_subject import PlanSubject
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class PlanOptions:
 class TrainingPlan:
     """Plan of a training: what was counted, and what follows from it."""
 
-    subject: Subject
+    subject: PlanSubject
     parameters: "Parameters"
     count: "TrainingCount"
     memory: "TrainingMemory"
@@ -75,7 +75,7 @@ class TrainingPlan:
         return found
 
 
-def plan_training(subject: Subject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
+def plan_training(subject: PlanSubject, question: PlanOptions, *, rows: int | None = None) -> TrainingPlan:
     """Count a step of training.
 
     Raises:
@@ -145,7 +145,7 @@ def cluster_of(hardware: str | None) -> Any:
     return parse(hardware)
 
 
-def precision_of(subject: Subject, gpu: bool, *, here: bool = False) -> "Precision":
+def precision_of(subject: PlanSubject, gpu: bool, *, here: bool = False) -> "Precision":
     """Return the precision of products: as configured; where that is left to the machine, bfloat16 on GPUs, and as
     measured where it is the machine ``here``."""
     wanted = subject.cfg.train.precision

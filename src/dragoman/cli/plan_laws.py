@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dragoman.cli.plan_numbers import short
 from dragoman.errors import DataError
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def _print(fitted: "LawFit", found: dict) -> None:
         screen.print(reason, style="dim", markup=False)
     sizes, tokens = [r.parameters for r in fitted.runs], [r.tokens for r in fitted.runs]
     screen.print(
-        f"{len(fitted.runs)} runs: {si(min(sizes))} to {si(max(sizes))} parameters, {si(min(tokens))} to "
-        f"{si(max(tokens))} tokens\n\nL(N, D) = E + A / N^alpha + B / D^beta",
+        f"{len(fitted.runs)} runs: {short(min(sizes))} to {short(max(sizes))} parameters, {short(min(tokens))} to "
+        f"{short(max(tokens))} tokens\n\nL(N, D) = E + A / N^alpha + B / D^beta",
         highlight=False,
     )
     _print_constants(found["law"])
@@ -141,7 +142,7 @@ def _print(fitted: "LawFit", found: dict) -> None:
     for one in found["predictions"]:
         low, high = one["interval"]
         screen.print(
-            f"{si(one['parameters'])} parameters on {si(one['tokens'])} tokens: loss {one['loss']:.3f} "
+            f"{short(one['parameters'])} parameters on {short(one['tokens'])} tokens: loss {one['loss']:.3f} "
             f"({low:.3f} to {high:.3f})",
             highlight=False,
         )
@@ -176,8 +177,8 @@ def _print_budgets(budgets: Sequence[dict]) -> None:
         parameters, tokens = one["parameters"], one["tokens"]
         table.add_row(
             f"{one['flops']:.3g}",
-            si(parameters),
-            si(tokens),
+            short(parameters),
+            short(tokens),
             f"{tokens / parameters:.3g}",
             f"{one['loss']:.3f}",
             "[yellow]not supported[/yellow]" if one["unsupported"] else "",
@@ -186,11 +187,3 @@ def _print_budgets(budgets: Sequence[dict]) -> None:
     console().print(table)
     for reason in dict.fromkeys(one["unsupported"] for one in budgets if one["unsupported"]):
         console().print(f"not supported: {reason}", style="dim", markup=False, highlight=False)
-
-
-def si(number: float) -> str:
-    """Return a number with three digits and K, M, B or T."""
-    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if number >= size:
-            return f"{number / size:.3g}{suffix}"
-    return f"{number:.3g}"

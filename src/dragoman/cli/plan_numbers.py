@@ -23,6 +23,14 @@ def amount(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def short(number: float) -> str:
+    """Return a number with three digits at most and a letter: 33k, 1.58M."""
+    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:.3g}"
+
+
 def flops(number: float) -> str:
     """Return FLOPs with a unit, or as a power of ten where that is longer."""
     for unit, name in ((1e18, " EFLOP"), (1e15, " PFLOP"), (1e12, " TFLOP"), (1e9, " GFLOP"), (1e6, " MFLOP")):

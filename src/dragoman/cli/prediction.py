@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from dragoman.cli.plan_numbers import short
 from dragoman.cli.terminal import duration
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _memory(p: "RunPrediction") -> str:
 
 
 def _time(p: "RunPrediction", budget: "Budget") -> str:
-    amount = f"{p.steps:,} steps, {_millions(p.tokens)} tokens, {_short(p.epochs)} epochs"
+    amount = f"{p.steps:,} steps, {short(p.tokens)} tokens, {_epochs(p.epochs)} epochs"
     step = f"{_seconds(p.step_seconds)} a step"
     if budget.seconds is None:
         return f"predicted time: {duration(p.seconds)} at {step}: {amount}"
@@ -54,12 +55,5 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def _millions(number: float) -> str:
-    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}"
-    return f"{number:.0f}"
-
-
-def _short(number: float) -> str:
+def _epochs(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"

@@ -12,6 +12,7 @@ from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, DataError
 from dragoman.model.families import ModelConfig
 from dragoman.plan.laws import LawRun
+from dragoman.plan.parameters import count_parameters
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[LawRun], list[str]]:
@@ -74,7 +75,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _parameters(config: dict[str, Any]) -> int:
     with torch.device("meta"):
         model = from_dict(ModelConfig, config["model"]).build()
-    return sum(parameter.numel() for parameter in model.parameters())
+    return count_parameters(model).total
 
 
 def _facts(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class Trainer:
         self.logger = RunLogger(directory) if group.first else NullLogger(directory)
         self.profile, self.stopwatch, self.planner = NoProfile(), Stopwatch(), NoPlanner()
         self.meter: MemoryMeter | None = None
+        self.held: int | None = None
+        """Most memory of learning, measured until the first validation."""
         self.has_validated = False
 
     def events(self) -> Iterator[Event]:
@@ -227,7 +229,7 @@ class Trainer:
         self.progress.window = MetricsWindow()
         self.logger.learned(report)
         if self.meter and not self.has_validated:  # a validation needs memory of its own
-            self.logger.measured({"memory": self.meter.peak(), "device": str(self.state.device)})
+            self.held = self.meter.peak()
         return report
 
     # ---- validating, saving, stopping --------------------------------------------------------------
@@ -248,6 +250,8 @@ class Trainer:
         tensors = self.state.tensors()
         saved = self.logger.save(self.progress, tensors, self.plain_config, self.cfg.train.keep, best=best)
         self.saved = (self.progress.step, self.progress.validated)
+        if self.held is not None:
+            self.logger.measured({"memory": self.held, "device": str(self.state.device)})
         return saved
 
     def _end(self, interrupts: Interrupts) -> Finished | None:
