@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dragoman.cli.options import CheckpointOption, RunArgument
+from dragoman.errors import DataError
 
 
 def explain(
@@ -29,6 +30,8 @@ def explain(
 
     check_output_folder(output)
     texts = [line for line in read_lines(sentences) if line.strip()][:most]
+    if not texts:
+        raise DataError(f"{sentences}: a sentence is read from each line, and the file has none")
     subject = Subject.open(run, checkpoint)
     with progress_bar("explaining", len(texts)) as progress:
         points, explained = compute(subject, texts, seed=seed, seeds=seeds, progress=progress)

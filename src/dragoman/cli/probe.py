@@ -8,7 +8,7 @@ import typer
 
 from dragoman.cli.options import CheckpointOption, DeviceOption, RunArgument
 from dragoman.cli.output import OutputFormat
-from dragoman.errors import ConfigError
+from dragoman.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from dragoman.inspect.probes import ProbeReport
@@ -89,7 +89,7 @@ def _has_tags(path: str) -> bool:
     """Guess whether a file holds a label for each word: by its first lines.
 
     Raises:
-        DataError: no such file.
+        DataError: no such file, or an empty one.
     """
     from itertools import islice
 
@@ -101,6 +101,8 @@ def _has_tags(path: str) -> bool:
     if extension(path) == ".csv":
         return False
     head = [line for line in islice(read_lines(path), 200) if line.strip()]
+    if not head:
+        raise DataError(f"{path}: holds no labels: give a word and its tag, or a sentence and its label, in each line")
     if extension(path) in (".jsonl", ".ndjson"):
         return bool(head) and '"tokens"' in head[0]
     if extension(path) == ".txt":
