@@ -146,7 +146,7 @@ class Generator:
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts")
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        job = GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
 
         def report(done: int) -> None:
@@ -175,7 +175,7 @@ class Generator:
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        job = GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(prompt, "prompt")
@@ -188,7 +188,7 @@ class Generator:
         other.searcher = searcher
         return other
 
-    def _stream_pieces(self, job: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
+    def _stream_pieces(self, job: "GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)
         batch = job.batch([row], seeds, not job.as_original)
         with self.model.without_dropout():
@@ -199,8 +199,8 @@ class Generator:
             yield piece
 
 
-class _GenerationJob:
-    """The settings of a continuation and its steps."""
+class GenerationJob:
+    """The settings of continuations and their steps, for those who search by themselves."""
 
     def __init__(
         self,
