@@ -13,6 +13,7 @@ from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
 from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
@@ -107,11 +108,12 @@ class Generator:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | EncodedPrompt],
         *,
         search: SearchConfig | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         stop: Sequence[str] = (),
+        ends: Sequence[int] = (),
         rules: Sequence[RuleConfig] = (),
         seeds: Sequence[int] | None = None,
         cache: str | KVPolicy = DEFAULT,
@@ -121,12 +123,14 @@ class Generator:
         """Continue each prompt, in batches of similar length; the batch never changes a continuation.
 
         Args:
-            prompts: beginnings, taken as they are; an empty one starts a text.
+            prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
+                conversation (``ChatTemplate.encode``), gives its ids itself.
             search: how to choose tokens; by default one sample of the model's own distribution. Its ``limit`` is
                 ignored.
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
                 more.
             stop: strings before the first of which a continuation ends.
+            ends: ids of tokens that end a continuation, besides those that end every text of the model.
             rules: constraints on the tokens; the prompt counts as emitted.
             seeds: a number for each prompt, which its samples depend on besides the seed of ``search``. By default it
                 is derived from the prompt, so that equal prompts have equal samples.
@@ -141,15 +145,15 @@ class Generator:
         """
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
-        prompts = check_items(prompts, "prompts")
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        prompts = check_items(prompts, "prompts", kinds=(str, EncodedPrompt))
+        job = _GenerationJob(self, search or Sample(), max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
         found: list[Generation | None] = [None] * len(rows)
         done, lengths = 0, [len(row) + max_new_tokens for row in rows]
         for batch in batches_by_length(lengths, batch_tokens // job.cfg.size):
             own = None if seeds is None else [seeds[i] for i in batch]
             for i, hypotheses in zip(batch, job.results([rows[i] for i in batch], own), strict=True):
-                found[i] = Generation(prompts[i], tuple(job.to_continuation(rows[i], h) for h in hypotheses))
+                found[i] = Generation(_text_of(prompts[i]), tuple(job.to_continuation(rows[i], h) for h in hypotheses))
             done += len(batch)
             if progress:
                 progress(done, len(rows))
@@ -157,11 +161,12 @@ class Generator:
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | EncodedPrompt,
         *,
         search: SearchConfig | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         stop: Sequence[str] = (),
+        ends: Sequence[int] = (),
         rules: Sequence[RuleConfig] = (),
         seed: int | None = None,
         cache: str | KVPolicy = DEFAULT,
@@ -171,10 +176,10 @@ class Generator:
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        job = _GenerationJob(self, search or Sample(), max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
-        check_text(prompt, "prompt")
+        check_text(_text_of(prompt), "prompt")
         row = job.encode(prompt, 1)
         return self._stream_pieces(job, row, None if seed is None else [seed])
 
@@ -196,18 +201,21 @@ class _GenerationJob:
         generator: Generator,
         cfg: SearchConfig,
         max_tokens: int,
-        stops: tuple[str, ...],
+        endings: tuple[tuple[str, ...], tuple[int, ...]],
         rules: Sequence[RuleConfig],
         cache: str | KVPolicy,
     ):
         if max_tokens < 1:
             raise ConfigError(f"max_new_tokens: must be at least 1, got {max_tokens}")
+        stops, ends = endings
         if "" in stops:
             raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
         if isinstance(cfg, MinimumBayesRisk):
             raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
         self.model, self.tokenizer = generator.model, generator.tokenizer
         self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
+        self.ends = tuple(dict.fromkeys((*generator.tokenizer.ends, *ends)))
+        """Tokens that end a continuation, besides EOS."""
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
         self.as_original = isinstance(cfg, Greedy | Beam) and generator.tokenizer.template is not None
@@ -228,17 +236,20 @@ class _GenerationJob:
         """Rows of each prompt."""
         return self.cfg.start([1], self.device, [0]).beams
 
-    def encode(self, prompt: str, row: int) -> list[int]:
-        """Return the ids of a prompt with its frame.
+    def encode(self, prompt: str | EncodedPrompt, row: int) -> list[int]:
+        """Return the ids of a prompt with its frame, or those that it brings.
 
         Raises:
             DataError: half of a surrogate pair, or more tokens than the model reads.
         """
         try:
-            prompt.encode()
+            _text_of(prompt).encode()
         except UnicodeEncodeError as error:
             raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
-        ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
+        if isinstance(prompt, str):
+            ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
+        else:
+            ids = list(prompt.ids) or [BOS]
         max_tokens = self.model.max_length
         if max_tokens is not None and len(ids) > max_tokens:
             raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")
@@ -254,8 +265,8 @@ class _GenerationJob:
         prompt = padded_in_front(rows, self.device)
         ids, start = prompt.ids, SearchStart(prompt.ids)
         rules: list[Rule] = [rule.start(start) for rule in self.rules]
-        if self.tokenizer.ends:
-            rules.append(EndAfter(self.tokenizer.ends))
+        if self.ends:
+            rules.append(EndAfter(self.ends))
         if self.stops:
             rules.append(StopAt(self.stops, self.tokenizer, ids))
         limits = [self.limit(len(row)) for row in rows]
@@ -307,6 +318,10 @@ class _GenerationJob:
         text = self.readable_text("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
         ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
         tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
-        if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # the text ended there; a rule then forced EOS
+        if tokens[-2:-1] and tokens[-2] in self.ends:  # the text ended there; a rule then forced EOS
             tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
         return Continuation(text, ended, found.score, total, tokens, log_probs)
+
+
+def _text_of(prompt: str | EncodedPrompt) -> str:
+    return prompt.text if isinstance(prompt, EncodedPrompt) else prompt

@@ -46,6 +46,8 @@ SMALL = (
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
+MORE = "additional_chat_templates/*.jinja"
+"""Further such files: chat templates for other purposes than the default."""
 
 
 def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | None = None) -> RunDirectory:
@@ -218,7 +220,7 @@ def import_notes(run: RunDirectory) -> list[str]:
 
 def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) -> None:
     origin.mkdir()
-    for name in SMALL:
+    for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
         if (folder / name).is_file():
             (origin / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, origin / name)
