@@ -12,6 +12,7 @@ from dragoman.decode.arguments import check_items, check_text
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
+from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.beam import Beam
@@ -76,6 +77,8 @@ class Generator:
             ConfigError: a model that translates.
         """
         self.model, self.tokenizer = model, tokenizer
+        self.defaults = NO_SETTINGS
+        """Settings that hold where none are chosen: those that came with an imported model."""
         try:
             model.start(None)
         except ValueError as error:
@@ -102,19 +105,22 @@ class Generator:
         """
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
+        defaults = read_generation_settings(run, tokenizer)
         if special_tokens:
             tokenizer = tokenizer.with_special_tokens()
-        return cls(prepare_for_inference(model, device, precision), tokenizer)
+        generator = cls(prepare_for_inference(model, device, precision), tokenizer)
+        generator.defaults = defaults
+        return generator
 
     def generate(
         self,
         prompts: Sequence[str | EncodedPrompt],
         *,
         search: SearchConfig | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
         ends: Sequence[int] = (),
-        rules: Sequence[RuleConfig] = (),
+        rules: Sequence[RuleConfig] | None = None,
         seeds: Sequence[int] | None = None,
         cache: str | KVPolicy = DEFAULT,
         batch_tokens: int = BATCH_TOKENS,
@@ -125,13 +131,14 @@ class Generator:
         Args:
             prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
                 conversation (``ChatTemplate.encode``), gives its ids itself.
-            search: how to choose tokens; by default one sample of the model's own distribution. Its ``limit`` is
-                ignored.
+            search: how to choose tokens; its ``limit`` is ignored. By default as ``defaults`` says, or else one sample
+                of the model's own distribution.
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
-                more.
+                more. By default as ``defaults`` says, or else 256.
             stop: strings before the first of which a continuation ends.
             ends: ids of tokens that end a continuation, besides those that end every text of the model.
-            rules: constraints on the tokens; the prompt counts as emitted.
+            rules: constraints on the tokens; the prompt counts as emitted. By default those of ``defaults`` where no
+                search is given, or else none.
             seeds: a number for each prompt, which its samples depend on besides the seed of ``search``. By default it
                 is derived from the prompt, so that equal prompts have equal samples.
             cache: what attention layers cache of the past, as ``parse_cache`` reads it.
@@ -146,10 +153,10 @@ class Generator:
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
         prompts = check_items(prompts, "prompts", kinds=(str, EncodedPrompt))
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
+        job = self._job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
         found: list[Generation | None] = [None] * len(rows)
-        done, lengths = 0, [len(row) + max_new_tokens for row in rows]
+        done, lengths = 0, [len(row) + job.max_tokens for row in rows]
         for batch in batches_by_length(lengths, batch_tokens // job.cfg.size):
             own = None if seeds is None else [seeds[i] for i in batch]
             for i, hypotheses in zip(batch, job.results([rows[i] for i in batch], own), strict=True):
@@ -164,10 +171,10 @@ class Generator:
         prompt: str | EncodedPrompt,
         *,
         search: SearchConfig | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
         ends: Sequence[int] = (),
-        rules: Sequence[RuleConfig] = (),
+        rules: Sequence[RuleConfig] | None = None,
         seed: int | None = None,
         cache: str | KVPolicy = DEFAULT,
     ) -> Iterator[str]:
@@ -176,12 +183,27 @@ class Generator:
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
+        job = self._job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
         check_text(_text_of(prompt), "prompt")
         row = job.encode(prompt, 1)
         return self._stream_pieces(job, row, None if seed is None else [seed])
+
+    def _job(
+        self,
+        search: SearchConfig | None,
+        max_new_tokens: int | None,
+        endings: tuple[tuple[str, ...], tuple[int, ...]],
+        rules: Sequence[RuleConfig] | None,
+        cache: str | KVPolicy,
+    ) -> "_GenerationJob":
+        """Return a job with ``defaults`` where nothing is given."""
+        defaults, (stop, ends) = self.defaults, endings
+        most = defaults.max_new_tokens or MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        if search is None:
+            stop, rules = (*stop, *defaults.stop), defaults.rules if rules is None else rules
+        return _GenerationJob(self, search or defaults.search or Sample(), most, (stop, ends), rules or (), cache)
 
     def _stream_pieces(self, job: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)
