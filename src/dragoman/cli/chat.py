@@ -22,7 +22,7 @@ HELP = "/reset begins anew, /system TEXT sets the system prompt, Ctrl-C stops an
 
 @dataclasses.dataclass
 class Chat:
-    """What ``generate --chat`` was asked for."""
+    """Settings of ``generate --chat``."""
 
     model: "ChatModel"
     settings: dict[str, Any]
