@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -19,6 +20,7 @@ from dragoman.decode.search.task import Progress, Searcher, SearchTask
 from dragoman.model.caches.cache import Cache, PooledCache
 from dragoman.model.interface import SequenceModel
 from dragoman.serve.engine.group import Group, fail
+from dragoman.serve.engine.limits import BULK_SHARE, MOST_ROWS, PREFIX_SHARE, START_TOKENS
 from dragoman.serve.engine.pages import CacheCost, Tally, model_translates, pool_bytes
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Listener, Row, Ticket, Waiter
@@ -29,21 +31,13 @@ log = logging.getLogger(__name__)
 
 PRIORITIES = ("interactive", "bulk")
 """Priorities of requests, the first one first."""
-MOST_ROWS = 256
-"""Most hypotheses of one group in a step. More of them make each step longer and save little."""
-START_TOKENS = 2048
-"""Most source tokens that start in one round, so that those under way do not wait long."""
-BULK_SHARE = 0.5
-"""Largest share of a group's rows that bulk requests take while interactive ones run."""
-PREFIX_SHARE = 0.25
-"""Largest share of the memory that prefixes take."""
 
 
 class ServedWriter:
     """A model that writes, with the memory of its caches."""
 
     def __init__(self, model: SequenceModel, cache: Cache, memory: int):
-        self.model, self.cost = model, CacheCost.measure(model, cache)
+        self.cost = CacheCost.measure(model, cache)
         pages = int(memory / max(1.0, self.cost.per_token))
         self.policy = PooledCache(cache, pages if self.cost.pooled else None)
         self.prefixes = None if model_translates(model) else PrefixCache(int(pages * PREFIX_SHARE))
@@ -79,7 +73,8 @@ class Engine:
             cache: arrangement and storage of the caches.
         """
         self.memory, self.cache, self.turns = memory, cache, Turns()
-        self.writers: dict[int, ServedWriter] = {}
+        self.writers: WeakKeyDictionary[SequenceModel, ServedWriter] = WeakKeyDictionary()
+        """By model; a model that was swapped stays until its last request has ended."""
         self.groups: dict[Hashable, Group] = {}
         self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
         self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
@@ -90,14 +85,10 @@ class Engine:
 
     # ---- what requests call ----
 
-    def add(self, model: SequenceModel) -> ServedWriter:
+    def add(self, model: SequenceModel) -> None:
         """Make a model that writes known before it is searched."""
-        self.writers[id(model)] = writer = ServedWriter(model, self.cache, self.memory)
-        return writer
-
-    def remove(self, model: SequenceModel) -> None:
-        """Forget a model, once its last rows are done."""
-        self.writers.pop(id(model), None)
+        with self.turns.take():
+            self.writers[model] = ServedWriter(model, self.cache, self.memory)
 
     def searcher(self, ticket: Ticket, listener: Listener | None = None) -> Searcher:
         """Return the searcher for a request's tasks."""
@@ -175,8 +166,8 @@ class Engine:
         for group in self.groups.values():
             group.drop_unwanted()
         with ExitStack() as stack:
-            for writer in list(self.writers.values()):
-                stack.enter_context(writer.model.without_dropout())
+            for model in list(self.writers):
+                stack.enter_context(model.without_dropout())
             self._admit()
             for group in self.groups.values():
                 self.tokens += group.step()
@@ -230,7 +221,7 @@ class Engine:
         return Tally(self._writer(like or rows[0]).cost, rows)
 
     def _writer(self, row: Row) -> ServedWriter:
-        return self.writers[id(row.task.model)]
+        return self.writers[row.task.model]
 
     def _check_size(self, row: Row) -> None:
         needed = self._tally([row]).nbytes

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.strategy import Hypothesis
+from dragoman.serve.engine.limits import CHUNK
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Row
-
-CHUNK = 256
-"""Tokens of a prompt that are read between two steps."""
 
 
 @dataclass

@@ -24,6 +24,9 @@ class Call:
     """Seconds from now after which no answer is wanted any more."""
 
 
+INTERACTIVE, BULK = Call(), Call("bulk")
+
+
 class Ticket:
     """A request that runs: how it is to be treated, and whether anybody still waits for it."""
 
