@@ -234,6 +234,7 @@ class Translator:
             "context": self.context,
             "splitter": self.splitter,
             "searcher": self.searcher,
+            "turn": self.turn,
         }
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
