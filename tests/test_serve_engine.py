@@ -24,16 +24,19 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.strategy import LengthLimit
+from dragoman.decode.search.task import translation_task
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.model.caches.cache import DEFAULT, PooledCache
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mlp import NoFeedForward
 from dragoman.model.norm import LayerNorm
 from dragoman.model.positions.position import NoEmbedding
 from dragoman.model.tower import BlockConfig, TowerConfig
+from dragoman.serve.engine.pages import Tally
 from dragoman.serve.engine.prefixes import PrefixCache
-from dragoman.serve.engine.requests import Call
+from dragoman.serve.engine.requests import Call, Row, Ticket, Waiter
 from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge, UnknownModel, WrongTask
 from dragoman.serve.served import ServedModel, languages
@@ -272,7 +275,7 @@ def test_rows_wait_for_memory_and_the_bound_holds():
     most = []
 
     async def work(service):
-        service.engine.memory = int(3.5 * service.engine._tally([row_of(service, model)]).nbytes)
+        service.engine.memory = int(3.5 * Tally(service.engine.writers[model.model].cost, [row_of(model)]).nbytes)
         options = TranslateOptions(search=SEARCHES["beam"])
 
         async def one(text):
@@ -287,11 +290,8 @@ def test_rows_wait_for_memory_and_the_bound_holds():
     assert max(stats.running for stats in most) <= 8 and max(stats.reserved for stats in most) <= memory
 
 
-def row_of(service, model):
+def row_of(model):
     """A row that needs as much memory as a text may."""
-    from dragoman.decode.search.task import translation_task
-    from dragoman.serve.engine.requests import Row, Ticket, Waiter
-
     task = translation_task(model.model, [[5] * 45], lambda *_: (SEARCHES["beam"], []), cfg=SEARCHES["beam"])
     return Row(task, 0, Waiter(1, Ticket(Call())))
 
@@ -331,8 +331,6 @@ def test_pages_come_back_to_zero():
 
 def test_states_that_share_a_pool_keep_what_each_has_read():
     model = generator().model
-    from dragoman.model.caches.cache import DEFAULT, PooledCache
-
     policy, states, plain = PooledCache(DEFAULT), [], []
     for i in range(6):
         ids = torch.randint(5, 200, (1, 9 + 5 * i), generator=torch.Generator().manual_seed(i))

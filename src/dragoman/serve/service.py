@@ -192,7 +192,13 @@ class Service:
             ask, ask_for_more = self._asking(translator, options, ticket)
             wanted = {"redo": redo, "flag_below": flag_below, "progress": progress, "require": ask_for_more}
             rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
-            return translate_document(document, ask, context=translator.context, **wanted, **rest)
+            return translate_document(
+                document,
+                lambda texts, report: ask(texts, progress=report),
+                context=translator.context,
+                **wanted,
+                **rest,
+            )
 
         return await self._run(model, work, call)
 

@@ -13,6 +13,7 @@ from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.serve.engine.limits import CHUNK
+from dragoman.serve.engine.pages import CacheCost, Tally
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Row
 
@@ -28,8 +29,13 @@ class _Started:
 class Group:
     """Rows of one kind: those whose prompts are being read, those that share a batch, and those in batches apart."""
 
-    def __init__(self, prefixes: PrefixCache | None):
-        self.prefixes = prefixes
+    def __init__(self, cost: CacheCost, prefixes: PrefixCache | None):
+        """
+        Args:
+            cost: bytes of the model's states.
+            prefixes: states of earlier prompts; None for a model that reads sources.
+        """
+        self.cost, self.prefixes = cost, prefixes
         self.reading: deque[_Started] = deque()
         self.shared: _Started | None = None
         self.apart: list[_Started] = []
@@ -38,6 +44,10 @@ class Group:
     def rows(self) -> list[Row]:
         """All rows that run."""
         return [row for started in self.batches() for row in started.rows.values()]
+
+    def tally(self) -> Tally:
+        """Return the bytes that its rows may need."""
+        return Tally(self.cost, self.rows)
 
     def batches(self) -> list[_Started]:
         return [*self.reading, *self.apart, *([self.shared] if self.shared else [])]
