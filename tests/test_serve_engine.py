@@ -27,7 +27,7 @@ from dragoman.decode.search.strategy import LengthLimit
 from dragoman.decode.search.task import translation_task
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError
-from dragoman.model.caches.cache import DEFAULT, PooledCache
+from dragoman.model.caches.cache import DEFAULT, PooledCache, parse_cache
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mlp import NoFeedForward
@@ -184,10 +184,13 @@ def test_pieces_of_a_stream_join_to_the_continuation(search):
         assert [piece.ended for piece in pieces[:-1]] == [None] * (len(pieces) - 1) and pieces[-1].ended == best.ended
 
 
-def test_recurrent_states_are_served_as_well():
+def mamba():
     block = BlockConfig(mixer=Mamba(state=4), mlp=NoFeedForward(), norm=LayerNorm())
-    made = language_model(decoder=TowerConfig(depth=2, pattern=(block,)), position=NoEmbedding())
-    model, prompts = Generator(made, BYTES), texts(5)
+    return language_model(decoder=TowerConfig(depth=2, pattern=(block,)), position=NoEmbedding())
+
+
+def test_recurrent_states_are_served_as_well():
+    model, prompts = Generator(mamba(), BYTES), texts(5)
     alone = model.generate(prompts, search=Greedy(), max_new_tokens=8)
 
     async def work(service):
@@ -264,6 +267,14 @@ def test_prefixes_are_forgotten_oldest_first():
     assert kept.find([*range(1000, 1040), 7]).length == 40
     assert kept.find(range(1000, 1040)).length == 39  # the last token is read again, for its logits
     assert kept.find([*range(2000, 2015), 7]) is None  # shorter than is worth a copy
+
+
+def test_states_that_keep_no_tokens_apart_have_no_forks():
+    with torch.inference_mode():
+        for model, cache in [(mamba(), "growing"), (generator(window=4).model, "growing")]:
+            state = model.start(None, parse_cache(cache))
+            model.decode(torch.tensor([[5, 6, 7, 8, 9, 10, 11]]), state)
+            assert state.fork(3) is None
 
 
 # ---- memory -----------------------------------------------------------------------------------------
@@ -350,14 +361,16 @@ def test_states_that_share_a_pool_keep_what_each_has_read():
     assert set(pool.users) == set(states)
 
 
-def test_a_fork_reads_on_by_itself():
+@pytest.mark.parametrize("cache", ["preallocated", "growing", "preallocated:4+int8", "paged:3"])
+def test_a_fork_reads_on_by_itself(cache):
     model, ids = generator().model, torch.randint(5, 200, (1, 20), generator=torch.Generator().manual_seed(0))
+    policy = parse_cache(cache)
     with torch.inference_mode():
-        state = model.start(None)
+        state = model.start(None, policy)
         model.decode(ids, state)
         fork = state.fork(12)
         apart, together = (model.decode(torch.tensor([[7, 8]]), one) for one in (fork, state))
-        own = model.start(None)
+        own = model.start(None, policy)
         model.decode(ids[:, :12], own)
         torch.testing.assert_close(apart, model.decode(torch.tensor([[7, 8]]), own))
         assert not torch.equal(apart, together)
