@@ -1,0 +1,89 @@
+"""Metrics for Prometheus: requests and their times, texts, reviews, and the state of the engine."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from dragoman.serve.http.operation import Operation
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds of the buckets of times."""
+
+
+class ServerMetrics:
+    """Counters of one server, in a registry of its own."""
+
+    def __init__(self, stats: Callable[[], Any]):
+        """
+        Args:
+            stats: returns the state of the engine, a dataclass of numbers, when metrics are read.
+        """
+        self.registry = CollectorRegistry()
+        options: dict[str, Any] = {"registry": self.registry}
+        self.requests = Counter("dragoman_requests", "Requests answered.", ["operation", "status", "key"], **options)
+        self.seconds = Histogram(
+            "dragoman_request_seconds", "Time to the answer.", ["operation"], buckets=SECONDS, **options
+        )
+        self.first = Histogram(
+            "dragoman_first_piece_seconds", "Time to the first piece of a stream.", buckets=SECONDS, **options
+        )
+        self.texts = Counter("dragoman_texts", "Texts translated or continued.", ["model"], **options)
+        self.characters = Counter("dragoman_characters", "Characters of these texts.", ["model"], **options)
+        self.reviews = Counter(
+            "dragoman_reviews", "Translations with a warning or below the wanted confidence.", ["model"], **options
+        )
+        self.registry.register(_EngineCollector(stats))
+
+    def answered(self, operation: "Operation", status: int, seconds: float, notes: dict[str, Any]) -> None:
+        """Count an answered request."""
+        name = f"{operation.method} {operation.path}"
+        self.requests.labels(name, str(status), notes.get("key", "")).inc()
+        self.seconds.labels(name).observe(seconds)
+        if status < 400 and "texts" in notes:
+            model = notes["model"]
+            self.texts.labels(model).inc(notes["texts"])
+            self.characters.labels(model).inc(notes["characters"])
+            self.reviews.labels(model).inc(notes.get("reviews", 0))
+
+    def text(self) -> bytes:
+        """Return all metrics as Prometheus reads them."""
+        return generate_latest(self.registry)
+
+
+class _EngineCollector(Collector):
+    """Reads the state of the engine when metrics are collected."""
+
+    def __init__(self, stats: Callable[[], Any]):
+        self.stats = stats
+
+    def describe(self) -> Iterator[Metric]:
+        """Name no metrics beforehand: the engine says which there are."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each number of the engine's state; those that only grow are counters."""
+        if self.stats is None:
+            return
+        for field in dataclasses.fields(stats := self.stats()):
+            value = getattr(stats, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float | dict):
+                continue
+            grows = field.name in GROWING
+            family = (CounterMetricFamily if grows else GaugeMetricFamily)(
+                f"dragoman_engine_{field.name}",
+                field.name.replace("_", " "),
+                labels=["model"] if isinstance(value, dict) else (),
+            )
+            for name, number in value.items() if isinstance(value, dict) else [((), value)]:
+                family.add_metric([name] if isinstance(value, dict) else [], float(number))
+            yield family
+
+
+GROWING = ("steps", "tokens_generated", "requests")
+"""Numbers of the engine that only grow."""

@@ -1,0 +1,222 @@
+"""One operation of an API: what it reads and answers, from which both its route and its OpenAPI entry are made."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+from starlette.datastructures import FormData
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from dragoman.errors import UserError
+from dragoman.serve.http import problems
+from dragoman.serve.http.bodies import FORM, JSON, MULTIPART, content_type, read_body, read_form, read_json, validated
+from dragoman.serve.http.keys import ANYONE, ApiKey
+from dragoman.serve.http.problems import Problem, ProblemStyle, problem_of
+
+if TYPE_CHECKING:
+    from dragoman.serve.http.context import ServerContext
+
+log = logging.getLogger("dragoman.serve")
+CLIENT_GONE = 499
+"""Status in logs and metrics of a request whose client left before its answer, as nginx writes it."""
+B = TypeVar("B", bound=BaseModel)
+STYLES: dict[str, ProblemStyle] = {
+    "native": problems.native,
+    "libretranslate": problems.libretranslate,
+    "openai": problems.openai,
+}
+
+
+@dataclass
+class Incoming(Generic[B]):
+    """A request whose body has been read and checked, and whose caller is known."""
+
+    http: Request
+    body: B
+    key: ApiKey = ANYONE
+    form: FormData | None = None
+    """Fields of a multipart body, where the operation reads one."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Facts for the log: the model, the number of texts and of characters."""
+
+    def count(self, texts: list[str], model: str = "") -> None:
+        """Count the texts of the request against its key.
+
+        Raises:
+            Problem: the key has used up its characters.
+        """
+        characters = sum(map(len, texts))
+        self.notes |= {"model": model, "texts": len(texts), "characters": characters}
+        self.key.count_characters(characters)
+
+
+class NoBody(BaseModel):
+    """Body of an operation that reads none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """An operation with its path, its models and the function that does it."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    handler: Callable[["ServerContext", Incoming[Any]], Awaitable[Any]]
+    """Returns a response, a model, or plain data that is answered as JSON."""
+    style: Literal["native", "libretranslate", "openai"] = "native"
+    description: str = ""
+    body: type[BaseModel] = NoBody
+    reads: tuple[str, ...] = (JSON,)
+    """Types of body that are read."""
+    answer: type[BaseModel] | None = None
+    """Model of the answer; None for any JSON."""
+    answers_with: tuple[str, ...] = (JSON,)
+    """Types of the answer."""
+    status: int = 200
+    statuses: tuple[int, ...] = ()
+    """Statuses besides the usual ones of a problem."""
+    open: bool = False
+    """True where no key is needed."""
+
+    @property
+    def reads_body(self) -> bool:
+        """True where a body is read."""
+        return self.method == "POST" and self.body is not NoBody
+
+    def route(self, context: "ServerContext") -> Route:
+        """Return the route of the operation."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self.respond(context, request)
+
+        return Route(self.path, endpoint, methods=[self.method])
+
+    async def respond(self, context: "ServerContext", request: Request) -> Response:
+        """Answer a request, or say in the style of the API what is wrong with it."""
+        started = time.perf_counter()
+        notes: dict[str, Any] = {}
+        try:
+            response = await self._answer(context, request, notes)
+        except ClientDisconnect:
+            response = Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            response = self._failed(error)
+        context.metrics.answered(self, response.status_code, time.perf_counter() - started, notes)
+        context.log_request(request, self.path, response.status_code, time.perf_counter() - started, notes)
+        return response
+
+    def _failed(self, error: Exception) -> Response:
+        try:
+            problem = problem_of(error)
+        except Exception:
+            log.exception("%s %s: a defect of the server", self.method, self.path)
+            problem = Problem(500, "internal_error", "the server failed: its log says where")
+        return STYLES[self.style](problem)
+
+    async def _answer(self, context: "ServerContext", request: Request, notes: dict[str, Any]) -> Response:
+        incoming = Incoming(request, self.body(), notes=notes) if not self.reads_body else None
+        if incoming is None:
+            if not self.open:
+                self._precheck(context, request)
+            incoming = await self._read(context, request)
+            incoming.notes = notes
+        if not self.open:
+            incoming.key = context.keys.authorise(secret_of(request, incoming.body, incoming.form))
+            notes["key"] = incoming.key.name
+            incoming.key.count_request()
+        try:
+            answer = await unless_gone(request, self.handler(context, incoming))
+        finally:
+            if incoming.form is not None:
+                await incoming.form.close()
+        return answer if isinstance(answer, Response) else json_response(answer, self.status)
+
+    def _precheck(self, context: "ServerContext", request: Request) -> None:
+        """Refuse a caller who shows a wrong key in a header before the body is read."""
+        if secret := header_key(request):
+            context.keys.authorise(secret)
+        elif self.style != "libretranslate":  # where the key may stand in the body
+            context.keys.authorise(None)
+
+    async def _read(self, context: "ServerContext", request: Request) -> Incoming[Any]:
+        kind = content_type(request)
+        if kind not in self.reads:
+            if kind or self.reads == (MULTIPART,):
+                raise Problem(
+                    415, "unsupported_type", f"a body of type {kind or 'unknown'}: send {' or '.join(self.reads)}"
+                )
+            kind = self.reads[0]
+        limits = context.limits
+        if kind == MULTIPART:
+            form = await read_form(request, limits)
+            texts: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+            return Incoming(request, validated(self.body, texts, strict=False), form=form)
+        raw = await read_body(request, limits.body_bytes, limits.seconds_to_send)
+        if kind == FORM:
+            return Incoming(request, validated(self.body, form_fields(raw, self.body), strict=False))
+        return Incoming(request, validated(self.body, read_json(raw)))
+
+
+def form_fields(raw: bytes, model: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a URL-encoded form; one that is given several times is a list.
+
+    Raises:
+        Problem: not UTF-8.
+    """
+    from urllib.parse import parse_qs
+
+    try:
+        found = parse_qs(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10_000)
+    except UnicodeDecodeError:
+        raise Problem(400, "not_utf8", "the form is not UTF-8") from None
+    except ValueError:
+        raise Problem(400, "broken_form", "the form cannot be read") from None
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def header_key(request: Request) -> str | None:
+    """Return the API key in a header, if there is one."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
+
+
+def secret_of(request: Request, body: BaseModel, form: FormData | None) -> str | None:
+    """Return the API key of a request: of its headers, or of its body as LibreTranslate's clients send it."""
+    return header_key(request) or getattr(body, "api_key", None) or request.query_params.get("api_key")
+
+
+async def unless_gone(request: Request, work: Awaitable[Any]) -> Any:
+    """Await ``work``, and cancel it the moment the client is gone.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def json_response(answer: Any, status: int = 200) -> Response:
+    """Return plain data, or a model without the fields that are not set, as JSON."""
+    if isinstance(answer, BaseModel):
+        return Response(answer.model_dump_json(exclude_unset=True, by_alias=True), status, media_type=JSON)
+    return JSONResponse(answer, status)

@@ -1,0 +1,92 @@
+"""Errors as HTTP answers: a status, a code for programs and one clear sentence, in the shape of each API."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from dragoman.errors import UserError
+from dragoman.serve import errors
+
+RETRY_AFTER = 1.0
+"""Seconds after which a client may try again, where nothing better is known."""
+
+
+class Problem(Exception):
+    """Error that a client is told about."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
+    ):
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.retry_after = retry_after
+        """Seconds after which the request may be repeated; None where repeating will not help."""
+        self.param = param
+        """Field of the request that is wrong."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the status."""
+        headers = {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
+
+
+_STATUSES: dict[type[Exception], tuple[int, str]] = {
+    errors.Overloaded: (429, "overloaded"),
+    errors.Draining: (503, "draining"),
+    errors.TooLarge: (413, "too_large"),
+    errors.DeadlinePassed: (504, "deadline_passed"),
+    errors.UnknownModel: (404, "unknown_model"),
+}
+"""Status and code of each error of the service; any other error of a user is unprocessable."""
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return the problem that an error of the service is to a client.
+
+    Raises:
+        Exception: ``error`` itself, if it is a defect of ours.
+    """
+    if isinstance(error, Problem):
+        return error
+    for kind, (status, code) in _STATUSES.items():
+        if isinstance(error, kind):
+            waits = status in (429, 503)
+            return Problem(
+                status, code, str(error), retry_after=getattr(error, "retry_after", RETRY_AFTER) if waits else None
+            )
+    if isinstance(error, UserError):
+        return Problem(422, "invalid_request", str(error))
+    raise error
+
+
+ProblemStyle = Callable[[Problem], Response]
+"""Writes a problem as one API does."""
+
+
+def native(problem: Problem) -> Response:
+    """Write a problem as our own API does."""
+    fields: dict[str, Any] = {"code": problem.code, "message": problem.message}
+    if problem.param is not None:
+        fields["field"] = problem.param
+    return JSONResponse({"error": fields}, problem.status, problem.headers)
+
+
+def libretranslate(problem: Problem) -> Response:
+    """Write a problem as LibreTranslate does: a sentence alone, and 400 for all that is wrong with a request."""
+    status = 400 if problem.status in (404, 422) else 403 if problem.status == 401 else problem.status
+    return JSONResponse({"error": problem.message}, status, problem.headers)
+
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def openai(problem: Problem) -> Response:
+    """Write a problem as OpenAI's API does."""
+    status = 400 if problem.status == 422 else problem.status
+    kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    code = "model_not_found" if problem.code == "unknown_model" else problem.code
+    fields = {"message": problem.message, "type": kind, "param": problem.param, "code": code}
+    return JSONResponse({"error": fields}, status, problem.headers)
