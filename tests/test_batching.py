@@ -20,6 +20,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
+from dragoman.decode.search.task import translation_task
 from dragoman.model.caches.cache import SharedPages, parse_cache
 from dragoman.model.caches.paged import PagePool
 from dragoman.model.caches.storage import Unchanged
@@ -94,9 +95,9 @@ def joins(monkeypatch):
 @pytest.mark.parametrize("name", SEARCHES)
 def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone(name, family, joins):
     model, rows, cfg = FAMILIES[family](60), rows_of(texts(40)), SEARCHES[name]
-    found = search_all(model, rows, asked(cfg), ROOM)
+    found = search_all(translation_task(model, rows, asked(cfg)), ROOM)
     assert len(joins) > 1
-    shrinking = search_all(model, rows, asked(cfg), ROOM, share=0.0)
+    shrinking = search_all(translation_task(model, rows, asked(cfg)), ROOM, share=0.0)
     assert said(found) == said(shrinking)
     alone = one_by_one(model, rows[:8], cfg)
     assert said(found[:8]) == said(alone)
@@ -111,7 +112,8 @@ def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone
 def test_every_cache_takes_in_rows_of_another_age(name, cache, joins):
     model, rows, cfg = transformer(60), rows_of(texts(30)), SEARCHES[name]
     found, shrinking = (
-        search_all(model, rows, asked(cfg), ROOM, parse_cache(cache), share=share) for share in (0.5, 0.0)
+        search_all(translation_task(model, rows, asked(cfg), parse_cache(cache)), ROOM, share=share)
+        for share in (0.5, 0.0)
     )
     assert any(a != b for a, b in joins)
     assert said(found) == said(shrinking)
@@ -135,9 +137,13 @@ def test_rules_follow_rows_of_every_age(name, rule, joins):
     def ruled(numbers, source):
         return cfg, [rule.start(SearchStart(source.new_full((len(source), 1), BOS), source)), Patience(source)]
 
-    found = search_all(model, rows, ruled, ROOM)
+    found = search_all(translation_task(model, rows, ruled), ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows, ruled, ROOM, share=0.0)) != said(one_by_one(model, rows, cfg))
+    assert (
+        said(found)
+        == said(search_all(translation_task(model, rows, ruled), ROOM, share=0.0))
+        != said(one_by_one(model, rows, cfg))
+    )
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam"])
@@ -151,9 +157,9 @@ def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
         forced = ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)
         return SEARCHES[name], [Patience(source), forced]
 
-    found = search_all(model, rows, begun, ROOM)
+    found = search_all(translation_task(model, rows, begun), ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows, begun, ROOM, share=0.0))
+    assert said(found) == said(search_all(translation_task(model, rows, begun), ROOM, share=0.0))
     for [first, *_], beginning in zip(found, begins, strict=True):
         assert first.tokens[: len(beginning.ids)] == beginning.ids
 
@@ -162,7 +168,7 @@ def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
 def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
     model, rows = transformer(60), rows_of(texts(12))
     assert type(cfg) not in JOINING
-    found = search_all(model, rows, asked(cfg), ROOM // 2)
+    found = search_all(translation_task(model, rows, asked(cfg)), ROOM // 2)
     assert not joins and said(found) == said(one_by_one(model, rows, cfg))
 
 
@@ -172,7 +178,7 @@ def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
 def steps(model, rows, share):
     counted, plain = [], model.decode
     model.decode = lambda tokens, state: counted.append(len(tokens)) or plain(tokens, state)
-    search_all(model, rows, asked(SEARCHES["greedy"]), ROOM, share=share)
+    search_all(translation_task(model, rows, asked(SEARCHES["greedy"])), ROOM, share=share)
     model.decode = plain
     return len(counted), sum(counted)
 
@@ -191,9 +197,11 @@ def test_sentences_that_end_together_are_never_put_together(joins):
 
 def test_progress_counts_what_is_done():
     calls = []
-    search_all(Recurrent(60), rows_of(texts(50)), asked(SEARCHES["beam"]), ROOM, progress=calls.append)
+    search_all(
+        translation_task(Recurrent(60), rows_of(texts(50)), asked(SEARCHES["beam"])), ROOM, progress=calls.append
+    )
     assert calls == sorted(calls) and calls[-1] == 50 and len(set(calls)) > 5
-    assert search_all(Recurrent(60), [], asked(SEARCHES["beam"]), ROOM) == []
+    assert search_all(translation_task(Recurrent(60), [], asked(SEARCHES["beam"])), ROOM) == []
 
 
 # ---- states ----------------------------------------------------------------------------------------

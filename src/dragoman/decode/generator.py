@@ -1,7 +1,8 @@
 """Generator: text from a language model that continues a prompt, complete or as a stream."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,9 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig, own_seeds, walk
-from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
+from dragoman.decode.search.search import SearchBatch, SearchConfig, own_seeds
+from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.task import Searcher, SearchTask
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded_in_front
 from dragoman.errors import ConfigError, DataError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
@@ -75,6 +77,8 @@ class Generator:
             ConfigError: a model that translates.
         """
         self.model, self.tokenizer = model, tokenizer
+        self.searcher: Searcher = search_by_length
+        """Decides which prompts are searched together."""
         try:
             model.start(None)
         except ValueError as error:
@@ -144,16 +148,16 @@ class Generator:
         prompts = check_items(prompts, "prompts")
         job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
         rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
-        found: list[Generation | None] = [None] * len(rows)
-        done, lengths = 0, [len(row) + max_new_tokens for row in rows]
-        for batch in batches_by_length(lengths, batch_tokens // job.cfg.size):
-            own = None if seeds is None else [seeds[i] for i in batch]
-            for i, hypotheses in zip(batch, job.results([rows[i] for i in batch], own), strict=True):
-                found[i] = Generation(prompts[i], tuple(job.to_continuation(rows[i], h) for h in hypotheses))
-            done += len(batch)
+
+        def report(done: int) -> None:
             if progress:
                 progress(done, len(rows))
-        return [generation for generation in found if generation is not None]
+
+        results = job.results(rows, seeds, batch_tokens // job.cfg.size, report)
+        return [
+            Generation(prompt, tuple(job.to_continuation(row, h) for h in hypotheses))
+            for prompt, row, hypotheses in zip(prompts, rows, results, strict=True)
+        ]
 
     def stream(
         self,
@@ -178,12 +182,19 @@ class Generator:
         row = job.encode(prompt, 1)
         return self._stream_pieces(job, row, None if seed is None else [seed])
 
+    def using(self, searcher: Searcher) -> "Generator":
+        """Return a generator with the same model that leaves it to ``searcher`` which prompts are searched together."""
+        other = copy.copy(self)
+        other.searcher = searcher
+        return other
+
     def _stream_pieces(self, job: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)
-        _, choices = job.walk([row], seeds, not job.as_original)
-        for choice in choices:
-            if piece := job.readable_text(text.add(int(choice.tokens[0]))):
-                yield piece
+        batch = job.batch([row], seeds, not job.as_original)
+        with self.model.without_dropout():
+            while choice := batch.step():
+                if piece := job.readable_text(text.add(int(choice.tokens[0]))):
+                    yield piece
         if piece := job.readable_text(text.rest()):
             yield piece
 
@@ -206,7 +217,7 @@ class _GenerationJob:
             raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
         if isinstance(cfg, MinimumBayesRisk):
             raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
-        self.model, self.tokenizer = generator.model, generator.tokenizer
+        self.model, self.tokenizer, self.searcher = generator.model, generator.tokenizer, generator.searcher
         self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
         self.policy = parse_cache(cache) if isinstance(cache, str) else cache
         self.device = generator.model.device
@@ -244,10 +255,10 @@ class _GenerationJob:
             raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")
         return ids
 
-    def walk(
-        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool = True
-    ) -> tuple[Strategy, Iterator[Choice]]:
-        """Return a strategy for these prompts, and its choices as they are made.
+    def batch(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None, whole_characters: bool = True
+    ) -> SearchBatch:
+        """Return a batch of these prompts before its first step.
 
         ``whole_characters`` adds the rule of ``utf8``, as ``results`` describes.
         """
@@ -262,21 +273,27 @@ class _GenerationJob:
         if whole_characters and self.utf8 is not None:
             rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
         strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
-        return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
+        return SearchBatch(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
 
     def limit(self, length: int) -> int:
         """Return the most tokens of a continuation, its end included, which the model never reads."""
         max_tokens = self.model.max_length
         return 1 + (self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens - length))
 
-    def results(self, rows: list[list[int]], seeds: Sequence[int] | None) -> list[list[Hypothesis]]:
+    def results(
+        self,
+        rows: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None,
+        batch_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Hypothesis]]:
         """Return the hypotheses of each prompt.
 
         As in ``Job.search``, only searches that would break the rule of ``utf8`` are repeated under it; samples are
         drawn under it at once.
         """
         drawn = not isinstance(self.cfg, Greedy | Beam)
-        found = self.search(rows, seeds, drawn)
+        found = self.search(rows, seeds, drawn, batch_tokens, progress)
         broken = [
             i
             for i, some in enumerate(found)
@@ -284,7 +301,8 @@ class _GenerationJob:
         ]
         if broken:
             own = None if seeds is None else [seeds[i] for i in broken]
-            for i, hypotheses in zip(broken, self.search([rows[i] for i in broken], own, True), strict=True):
+            repeated = self.search([rows[i] for i in broken], own, True, batch_tokens)
+            for i, hypotheses in zip(broken, repeated, strict=True):
                 found[i] = hypotheses
         return found
 
@@ -293,13 +311,27 @@ class _GenerationJob:
         return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
 
     def search(
-        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool
+        self,
+        rows: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None,
+        whole_characters: bool,
+        batch_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> list[list[Hypothesis]]:
         """Search once; return the hypotheses of each prompt."""
-        strategy, choices = self.walk(rows, seeds, whole_characters)
-        for _ in choices:
-            pass
-        return strategy.results()
+        return self.searcher(self.task(rows, seeds, whole_characters), batch_tokens, progress=progress)
+
+    def task(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None, whole_characters: bool = True
+    ) -> SearchTask:
+        """Return the task of continuing these prompts once."""
+
+        def start(numbers: Sequence[int]) -> SearchBatch:
+            own = None if seeds is None else [seeds[i] for i in numbers]
+            return self.batch([rows[i] for i in numbers], own, whole_characters)
+
+        kind = (_without_seed(self.cfg), tuple(self.rules), self.stops, whole_characters, str(self.policy))
+        return SearchTask(self.model, rows, [self.limit(len(row)) for row in rows], self.beams, start, kind)
 
     def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:
         """Decode a hypothesis, up to its end or a stop string."""
@@ -310,3 +342,26 @@ class _GenerationJob:
         if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # the text ended there; a rule then forced EOS
             tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
         return Continuation(text, ended, found.score, total, tokens, log_probs)
+
+
+def search_by_length(
+    task: SearchTask, batch_tokens: int, *, progress: Callable[[int], None] = lambda done: None
+) -> list[list[Hypothesis]]:
+    """Search prompts in batches of similar length, one batch after the other; see ``Searcher``."""
+    found: list[list[Hypothesis]] = [[] for _ in task.rows]
+    lengths, done = [len(row) + limit - 1 for row, limit in zip(task.rows, task.limits, strict=True)], 0
+    with task.model.without_dropout():
+        for numbers in batches_by_length(lengths, batch_tokens):
+            batch = task.start(numbers)
+            while batch.step():
+                pass
+            for i, hypotheses in zip(numbers, batch.strategy.results(), strict=True):
+                found[i] = hypotheses
+            done += len(numbers)
+            progress(done)
+    return found
+
+
+def _without_seed(cfg: SearchConfig) -> SearchConfig:
+    """Return the search without its seed: each row carries its own."""
+    return replace(cfg, seed=0) if isinstance(cfg, Sample) else cfg

@@ -1,5 +1,6 @@
 """Translator: a list of texts in, as many translations out, in the same order."""
 
+import copy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,9 +17,11 @@ from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.scoring import ScoredPair, score_pairs
+from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.task import Searcher
 from dragoman.decode.sentence_splitting import (
     LANGUAGE,
     NO_SPLITTING,
@@ -69,6 +72,8 @@ class Translator:
         self.calibration = NONE
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
+        self.searcher: Searcher = search_all
+        """Decides which sentences are searched together."""
 
     @classmethod
     def load(
@@ -118,6 +123,13 @@ class Translator:
         ):
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
+
+    def using(self, searcher: Searcher) -> "Translator":
+        """Return a translator with the same model that leaves it to ``searcher`` which sentences are searched
+        together."""
+        other = copy.copy(self)
+        other.searcher = searcher
+        return other
 
     def check_tags(self, tags: Iterable[str]) -> None:
         """Check that the model knows these tags.
@@ -214,7 +226,12 @@ class Translator:
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
-        options |= {"calibration": self.calibration, "context": self.context, "splitter": self.splitter}
+        options |= {
+            "calibration": self.calibration,
+            "context": self.context,
+            "splitter": self.splitter,
+            "searcher": self.searcher,
+        }
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
     def score(
