@@ -67,9 +67,21 @@ def read_json(body: bytes) -> dict[str, Any]:
         raise Problem(400, "not_json", "the body is not JSON that can be read: too deeply nested") from None
     except ValueError as error:
         raise Problem(400, "not_json", f"the body is not JSON: {error}") from None
+    if "\\ud" in text.lower():
+        _refuse_half_characters(data)
     if not isinstance(data, dict):
         raise Problem(400, "not_json", 'the body must be a JSON object, as in {"text": "..."}')
     return data
+
+
+def _refuse_half_characters(data: Any) -> None:
+    """Refuse half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise Problem(
+            400, "not_utf8", "the body holds half of a surrogate pair: \\ud800 to \\udfff come in pairs"
+        ) from None
 
 
 def _no_constant(name: str) -> None:

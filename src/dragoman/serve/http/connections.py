@@ -2,7 +2,6 @@
 
 import asyncio
 
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 CHECKS = 4

@@ -1,16 +1,19 @@
 """ServerContext: what all operations of a server share."""
 
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import HTTPConnection
 
 from dragoman.serve.errors import UnknownModel
+from dragoman.serve.http.files import FileJobs
 from dragoman.serve.http.keys import Keys
 from dragoman.serve.http.languages import Directions
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.http.metrics import ServerMetrics
+from dragoman.serve.http.suggestions import SuggestionFile
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Service
 
@@ -23,17 +26,28 @@ class ServerContext:
 
     service: Service
     keys: Keys = field(default_factory=Keys)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     origins: tuple[str, ...] = ()
     """Origins of web pages elsewhere that may call."""
-    suggestions: bool = False
-    """True where LibreTranslate's /suggest keeps better translations that users send."""
+    suggestions: SuggestionFile | None = None
+    """File of better translations that users send; None where none are wanted."""
     log_texts: bool = False
     """True where texts of users may be logged."""
+    draining: bool = False
+    """True once new requests are refused."""
     metrics: ServerMetrics = field(init=False)
+    files: FileJobs = field(init=False)
 
     def __post_init__(self) -> None:
         self.metrics = ServerMetrics(getattr(self.service, "stats", None))
+        self.files = FileJobs(self.service)
+
+    async def drain(self, grace: float) -> bool:
+        """Refuse new requests; return whether running ones, and files, were done within ``grace`` seconds."""
+        self.draining = True
+        started = time.monotonic()
+        done = await self.files.finish(grace)
+        return await self.service.drain(max(0.0, grace - (time.monotonic() - started))) and done
 
     @property
     def directions(self) -> Directions:

@@ -15,10 +15,13 @@ _MARKUP = re.compile(r"<!--.*?(?:-->|\Z)|<[!?][^>]*>|</?[A-Za-z][^\s<>/]*(?:[^<>
 _NAME = re.compile(r"</?([A-Za-z][^\s<>/]*)")
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 _BLOCKS = frozenset(
-    "address article aside blockquote body br button caption center col colgroup dd details dialog dir div dl dt fieldset "
-    "figcaption figure footer form frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html legend li main menu meta nav "
-    "noscript ol optgroup option p pre script section select style summary table tbody td template textarea tfoot th "
-    "thead title tr ul".split()
+    re.findall(
+        r"\w+",
+        """address article aside blockquote body br button caption center col colgroup dd details dialog dir div dl dt
+        fieldset figcaption figure footer form frameset h1 h2 h3 h4 h5 h6 head header hgroup hr html legend li main menu
+        meta nav noscript ol optgroup option p pre script section select style summary table tbody td template textarea
+        tfoot th thead title tr ul""",
+    )
 )
 """Elements that end the text before them."""
 _KEPT = frozenset(("script", "style", "svg", "math", "textarea", "template"))
@@ -26,7 +29,7 @@ _KEPT = frozenset(("script", "style", "svg", "math", "textarea", "template"))
 _UNTRANSLATED = re.compile(
     r"\btranslate\s*=\s*[\"']?no\b|\bclass\s*=\s*(?:\"[^\"]*\bnotranslate\b|'[^']*\bnotranslate\b)", re.I
 )
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_VOID = frozenset(re.findall(r"\w+", "area base br col embed hr img input link meta source track wbr"))
 _AS_WRITTEN = re.compile(r"&(?:lt|gt|#0*6[02]|#x0*3[ce]);?", re.IGNORECASE)
 """Entities that would look like a tag; they stay as they are."""
 

@@ -1,7 +1,7 @@
 """Languages of the models: names, direction of writing, which model translates between two, and what a text is in."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -53,21 +53,58 @@ def is_written_from_right(code: str) -> bool:
     return normalised(code) in known or ("-" not in normalised(code) and base(code) in known)
 
 
+SEEN = 2_000
+"""Characters of a text that its language is detected by."""
+SURE = 0.9
+"""Probability from which the likeliest language is believed even if no model translates from it."""
+LETTERS = 30
+"""Letters from which it is; shorter texts are often taken for a related language."""
+
+
 @lru_cache(maxsize=4096)
-def detect(text: str) -> Detected:
-    """Return the language of a text.
+def ranked(text: str) -> tuple[Detected, ...]:
+    """Return the likely languages of a text, the likeliest first; none for a text without letters.
 
     Raises:
-        Problem: no library to detect it with is installed.
+        Problem: no library to detect them with is installed.
     """
-    from dragoman.text.cleaning.languages import identify_language
+    from dragoman.text.cleaning.languages import rank_languages
 
-    if not any(character.isalpha() for character in text):
-        return Detected("en", 0.0)
+    if not any(character.isalpha() for character in text[:SEEN]):
+        return ()
     try:
-        return Detected(*identify_language(text))
+        return tuple(Detected(*found) for found in rank_languages(text[:SEEN]))
     except ConfigError as error:
         raise Problem(501, "cannot_detect", f"{error}; or state the source language") from None
+
+
+def detect(text: str, known: Iterable[str] = ()) -> Detected:
+    """Return the language of a text.
+
+    Args:
+        known: languages of the models. The likeliest of these is taken, unless the text is long and surely in another.
+            A text without letters is in the first one.
+    """
+    known = [one for one in known if one]
+    found = ranked(text)
+    if not found:
+        return Detected(known[0] if known else "en", 0.0)
+    letters = sum(map(str.isalpha, text[:SEEN]))
+    if found[0].confidence >= SURE and letters >= LETTERS:
+        return found[0]
+    codes = {base(one): one for one in reversed(known)}
+    return next((Detected(codes[one.language], one.confidence) for one in found if one.language in codes), found[0])
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A model for a text."""
+
+    model: ServedModel
+    detected: Detected | None = None
+    """Language of the text, where it was to be detected."""
+    unchanged: bool = False
+    """True where the text is in the target language already, and stays as it is."""
 
 
 class Directions:
@@ -75,6 +112,12 @@ class Directions:
 
     def __init__(self, models: Iterable[ServedModel]):
         self.models = [model for model in models if model.task == "translate"]
+
+    @property
+    def codes(self) -> list[str]:
+        """All languages, those that can be translated from first."""
+        both = [*(model.source for model in self.models), *(model.target for model in self.models)]
+        return [code for code in dict.fromkeys(both) if code]
 
     @property
     def sources(self) -> dict[str, list[str]]:
@@ -100,30 +143,48 @@ class Directions:
                     return model
         raise UnknownModel(f"translation from {source!r} to {target!r}", self.pairs)
 
-    def for_text(self, text: str, target: str) -> tuple[ServedModel, Detected]:
-        """Return the model for a text whose language is to be detected, and what was detected.
-
-        A language that no model translates from is taken for the one that is translated from, if there is just one:
-        short texts are often taken for a related language.
+    def first(self, source: str | None) -> ServedModel:
+        """Return the first model; with a source language, the first that translates from it.
 
         Raises:
-            UnknownModel: no model for it.
+            UnknownModel: there is none.
         """
-        found = detect(text)
-        into = [model for model in self.models if base(model.target) == base(target)] if target else self.models
-        fitting = [model for model in into if base(model.source) == base(found.language)]
-        chosen = fitting or (into if len({model.source for model in into}) == 1 else [])
-        if not chosen:
-            wanted = f"translation from {found.language!r} (detected)" + (f" to {target!r}" if target else "")
-            raise UnknownModel(wanted, self.pairs)
-        return chosen[0], found
+        for model in self.models:
+            if source is None or not model.source or base(model.source) == base(source):
+                return model
+        raise UnknownModel("translation" if source is None else f"translation from {source!r}", self.pairs)
+
+    def same(self, source: str, target: str) -> "Chosen":
+        """Return the model for two names of one language: a model that was trained so, else none, and the text stays.
+
+        Raises:
+            UnknownModel: no model knows the language.
+        """
+        try:
+            return Chosen(self.between(source, target))
+        except UnknownModel:
+            if not target or base(target) not in map(base, self.codes):
+                raise
+            return Chosen(self.models[0], unchanged=True)
+
+    def for_text(self, text: str, target: str) -> "Chosen":
+        """Return the model for a text whose language is to be detected. A text that is in the target language already
+        stays as it is.
+
+        Raises:
+            UnknownModel: no model for it; the message says what was detected.
+        """
+        into = [model for model in self.models if not target or base(model.target) == base(target)]
+        found = detect(text, [*(model.source for model in into), target])
+        for model in into:
+            if base(model.source) == base(found.language) or not model.source:
+                return Chosen(model, found)
+        if into and target and base(found.language) == base(target):
+            return Chosen(into[0], found, unchanged=True)
+        wanted = f"translation from {found.language!r} (detected)" + (f" to {target!r}" if target else "")
+        raise UnknownModel(wanted, self.pairs)
 
     @property
     def pairs(self) -> str:
         """All pairs of languages, for messages."""
         return ", ".join(f"{model.source or '?'} to {model.target or '?'}" for model in self.models) or "no translator"
-
-
-def detect_each(texts: Sequence[str]) -> list[Detected]:
-    """Return the language of each text by itself."""
-    return [detect(text) for text in texts]

@@ -41,6 +41,8 @@ class Limits:
                 413,
                 "too_large",
                 f"{total:,} characters: a request may have {self.characters:,}: send several, or a file",
+                limit=self.characters,
+                count=total,
             )
 
     def check_candidates(self, wanted: int, field: str) -> None:

@@ -66,7 +66,7 @@ class LiveConnection:
                 if message["type"] == "websocket.disconnect":
                     return
                 await self._supersede()
-                raw = message.get("text") if message.get("text") is not None else message.get("bytes") or b""
+                raw: str | bytes = message.get("text") or message.get("bytes") or b""
                 self.running = asyncio.create_task(self._answer(raw))
         finally:
             await self._supersede()
@@ -89,7 +89,7 @@ class LiveConnection:
             raise
         except Exception as error:
             problem = _problem(error)
-            answer, status = {"error": {"code": problem.code, "message": problem.message}}, problem.status
+            answer, status = {"error": problem.fields}, problem.status
         self.context.log_request(self.socket, "/api/live", status, time.perf_counter() - started, notes)
         await self._send({"id": number} | answer)
 

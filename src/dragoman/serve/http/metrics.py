@@ -80,9 +80,16 @@ class _EngineCollector(Collector):
                 field.name.replace("_", " "),
                 labels=["model"] if isinstance(value, dict) else (),
             )
-            for name, number in value.items() if isinstance(value, dict) else [((), value)]:
-                family.add_metric([name] if isinstance(value, dict) else [], float(number))
+            for labels, number in _labelled(value):
+                family.add_metric(labels, number)
             yield family
+
+
+def _labelled(value: float | dict[str, float]) -> list[tuple[list[str], float]]:
+    """Return numbers with their labels: one for each model, or one without."""
+    if isinstance(value, dict):
+        return [([name], float(number)) for name, number in value.items()]
+    return [([], float(value))]
 
 
 GROWING = ("steps", "tokens_generated", "requests")

@@ -1,27 +1,28 @@
 """Our own API in JSON: several candidates with alignments and confidences, glossaries, forced beginnings."""
 
-import importlib.metadata
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dragoman.config import from_dict
+from dragoman.config import from_dict, to_dict
 from dragoman.decode.constraints.glossary import Glossary, GlossaryEntry
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
-from dragoman.decode.translator import search_for_beam
+from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.serve.http.context import ServerContext
-from dragoman.serve.http.languages import detect_each, is_written_from_right, language_name
+from dragoman.serve.http.languages import Chosen
+from dragoman.serve.http.languages import detect as best
 from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.http.translating import Chosen, choose_models, needs_review, translate_chosen
+from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, TranslateOptions
-from dragoman.text.filled.opening import KINDS
 
 BEAM = 5
 """Beam of the command line."""
@@ -149,6 +150,7 @@ def answer_of(
 
 
 def _candidate(model: ServedModel, candidate: Candidate) -> dict[str, Any]:
+    assert isinstance(model.model, Translator)
     texts = model.model.target_tokenizer.token_texts(candidate.tokens)
     return {
         "text": candidate.text,
@@ -172,20 +174,36 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
         Problem: more candidates than are allowed.
     """
     context.limits.check_candidates(body.nbest, "nbest")
-    search = search_for_beam(BEAM) if body.nbest == 1 else Beam(size=max(BEAM, body.nbest), nbest=body.nbest)
-    if body.search is not None:
-        search = from_dict(SearchConfig, body.search, "search")
-        if body.nbest > 1 and search.nbest != body.nbest:
-            raise Problem(422, "invalid_request", "nbest: state it in search, or leave one of them out", param="nbest")
-        context.limits.check_candidates(search.size, "search")
+    search = _search(body)
+    context.limits.check_candidates(search.size, "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
-    glossary = Glossary(map(_entry, body.glossary)) if body.glossary else None
+    glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
         search=search, rules=rules, glossary=glossary, alignments=body.alignments, tags=tuple(body.tags)
     )
 
 
-def _entry(row: GlossaryRow) -> GlossaryEntry:
+def _search(body: TranslateBody) -> SearchConfig:
+    """Return the search of a request; ``nbest`` also holds for a search that is given without it.
+
+    Raises:
+        ConfigError: an unknown search, or one that cannot return so many.
+    """
+    if body.search is None:
+        return search_for_beam(BEAM) if body.nbest == 1 else Beam(size=max(BEAM, body.nbest), nbest=body.nbest)
+    search = from_dict(SearchConfig, body.search, "search")
+    if body.nbest == 1 or search.nbest == body.nbest:
+        return search
+    field = "samples" if isinstance(search, Sample) else "nbest"
+    return from_dict(SearchConfig, to_dict(search) | {field: body.nbest}, "search")
+
+
+def glossary_entry(row: GlossaryRow) -> GlossaryEntry:
+    """Return an entry of a glossary.
+
+    Raises:
+        Problem: it says nothing.
+    """
     targets, forbidden = (
         tuple(term.strip() for term in ([terms] if isinstance(terms, str) else terms) if term.strip())
         for terms in (row.target, row.forbidden)
@@ -205,10 +223,14 @@ async def translate_body(context: ServerContext, body: TranslateBody, incoming: 
     texts = [body.text] if isinstance(body.text, str) else body.text
     context.limits.check(texts)
     options = options_of(context, body)
-    chosen = choose_models(context, texts, model=body.model, source=body.source, target=body.target)
+    chosen = await choose_models(context, texts, model=body.model, source=body.source, target=body.target)
     model = chosen[0].model if chosen else context.default
     incoming.count(texts, model.name)
     asked: list[str | Request] = list(texts)
+    if body.format == "html" and (body.prefix or body.required or body.forbidden):
+        raise Problem(
+            422, "invalid_request", "format: prefix, required and forbidden are for plain text", param="format"
+        )
     if body.prefix or body.required or body.forbidden:
         required = tuple(map(tuple, body.required))
         wanted = {"prefix": body.prefix, "required": required, "forbidden": tuple(body.forbidden)}
@@ -225,82 +247,6 @@ async def translate(context: ServerContext, incoming: Incoming[TranslateBody]) -
     return await translate_body(context, incoming.body, incoming)
 
 
-# ---- models, settings, languages --------------------------------------------------------------------
-
-
-class ModelAnswer(BaseModel):
-    """A model."""
-
-    name: str
-    task: str
-    source: str
-    target: str
-    source_name: str
-    target_name: str
-    direction: Literal["ltr", "rtl"]
-    """Direction of writing of the target language."""
-    tags: list[str]
-    parameters: int
-    chat: bool
-    """True for a language model with a chat template."""
-
-
-class ModelsAnswer(BaseModel):
-    """All models."""
-
-    models: list[ModelAnswer]
-    default: str
-    """Name of the model that is used where none is named."""
-
-
-async def models(context: ServerContext, incoming: Incoming[Any]) -> Any:
-    """Answer GET /api/models."""
-    return {
-        "models": [_model(model) for model in context.service.models.values()],
-        "default": context.default.name,
-    }
-
-
-def _model(model: ServedModel) -> dict[str, Any]:
-    return {
-        "name": model.name,
-        "task": model.task,
-        "source": model.source,
-        "target": model.target,
-        "source_name": language_name(model.source),
-        "target_name": language_name(model.target),
-        "direction": "rtl" if is_written_from_right(model.target) else "ltr",
-        "tags": list(model.tags),
-        "parameters": model.parameters,
-        "chat": bool(getattr(model, "chat_template", None)),
-    }
-
-
-class SettingsAnswer(BaseModel):
-    """Settings of the server that clients adapt to."""
-
-    version: str
-    key_required: bool
-    limits: dict[str, int]
-    files: list[str]
-    """Extensions of documents that are translated."""
-    suggest: bool
-    safety: bool
-
-
-async def settings(context: ServerContext, incoming: Incoming[Any]) -> Any:
-    """Answer GET /api/settings."""
-    limits = context.limits
-    return {
-        "version": importlib.metadata.version("dragoman"),
-        "key_required": bool(context.keys),
-        "limits": {"characters": limits.characters, "lines": limits.texts, "file_bytes": limits.file_bytes},
-        "files": [".txt", *KINDS],
-        "suggest": context.suggestions,
-        "safety": False,
-    }
-
-
 class DetectBody(Strict):
     """Texts whose language is wanted."""
 
@@ -312,19 +258,11 @@ async def detect(context: ServerContext, incoming: Incoming[DetectBody]) -> Any:
     text = incoming.body.text
     texts = [text] if isinstance(text, str) else text
     context.limits.check(texts)
-    return [[{"language": one.language, "confidence": one.confidence}] for one in detect_each(texts)]
+    found = await asyncio.to_thread(lambda: [best(text, context.directions.codes) for text in texts])
+    return [[{"language": one.language, "confidence": one.confidence}] for one in found]
 
 
 OPERATIONS = [
-    Operation(method="GET", path="/api/models", summary="List the models", handler=models, answer=ModelsAnswer),
-    Operation(
-        method="GET",
-        path="/api/settings",
-        summary="Tell what this server accepts",
-        handler=settings,
-        answer=SettingsAnswer,
-        open=True,
-    ),
     Operation(
         method="POST",
         path="/api/translate",

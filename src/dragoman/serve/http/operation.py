@@ -6,14 +6,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qs
 
 from pydantic import BaseModel
-from starlette.datastructures import FormData
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dragoman.errors import UserError
+from dragoman.serve.errors import Draining
 from dragoman.serve.http import problems
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART, content_type, read_body, read_form, read_json, validated
 from dragoman.serve.http.keys import ANYONE, ApiKey
@@ -37,11 +38,13 @@ STYLES: dict[str, ProblemStyle] = {
 class Incoming(Generic[B]):
     """A request whose body has been read and checked, and whose caller is known."""
 
-    http: Request
+    http: HTTPConnection
     body: B
     key: ApiKey = ANYONE
     form: FormData | None = None
     """Fields of a multipart body, where the operation reads one."""
+    file: UploadFile | None = None
+    """File of a multipart body."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts for the log: the model, the number of texts and of characters."""
 
@@ -83,6 +86,8 @@ class Operation:
     """Statuses besides the usual ones of a problem."""
     open: bool = False
     """True where no key is needed."""
+    while_draining: bool = False
+    """True where it is also answered while the server ends."""
 
     @property
     def reads_body(self) -> bool:
@@ -95,7 +100,7 @@ class Operation:
         async def endpoint(request: Request) -> Response:
             return await self.respond(context, request)
 
-        return Route(self.path, endpoint, methods=[self.method])
+        return Route(self.path, endpoint, methods=[self.method], name=self.handler.__name__)
 
     async def respond(self, context: "ServerContext", request: Request) -> Response:
         """Answer a request, or say in the style of the API what is wrong with it."""
@@ -120,6 +125,8 @@ class Operation:
         return STYLES[self.style](problem)
 
     async def _answer(self, context: "ServerContext", request: Request, notes: dict[str, Any]) -> Response:
+        if context.draining and not self.while_draining:
+            raise Draining
         incoming = Incoming(request, self.body(), notes=notes) if not self.reads_body else None
         if incoming is None:
             if not self.open:
@@ -146,31 +153,32 @@ class Operation:
 
     async def _read(self, context: "ServerContext", request: Request) -> Incoming[Any]:
         kind = content_type(request)
+        if not kind and FORM in self.reads:
+            kind = FORM
         if kind not in self.reads:
-            if kind or self.reads == (MULTIPART,):
-                raise Problem(
-                    415, "unsupported_type", f"a body of type {kind or 'unknown'}: send {' or '.join(self.reads)}"
-                )
-            kind = self.reads[0]
+            raise Problem(
+                415, "unsupported_type", f"a body of type {kind or 'unknown'}: send {' or '.join(self.reads)}"
+            )
         limits = context.limits
         if kind == MULTIPART:
             form = await read_form(request, limits)
             texts: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-            return Incoming(request, validated(self.body, texts, strict=False), form=form)
+            if not isinstance(file := form.get("file"), UploadFile):
+                raise Problem(422, "invalid_request", "file: must be given, as a file of the form", param="file")
+            return Incoming(request, validated(self.body, texts, strict=False), form=form, file=file)
         raw = await read_body(request, limits.body_bytes, limits.seconds_to_send)
         if kind == FORM:
-            return Incoming(request, validated(self.body, form_fields(raw, self.body), strict=False))
+            fields = dict(request.query_params) | form_fields(raw)
+            return Incoming(request, validated(self.body, fields, strict=False))
         return Incoming(request, validated(self.body, read_json(raw)))
 
 
-def form_fields(raw: bytes, model: type[BaseModel]) -> dict[str, Any]:
+def form_fields(raw: bytes) -> dict[str, Any]:
     """Return the fields of a URL-encoded form; one that is given several times is a list.
 
     Raises:
         Problem: not UTF-8.
     """
-    from urllib.parse import parse_qs
-
     try:
         found = parse_qs(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10_000)
     except UnicodeDecodeError:

@@ -17,7 +17,15 @@ class Problem(Exception):
     """Error that a client is told about."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after: float | None = None, param: str | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        param: str | None = None,
+        limit: int | None = None,
+        count: int | None = None,
     ):
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
@@ -25,6 +33,14 @@ class Problem(Exception):
         """Seconds after which the request may be repeated; None where repeating will not help."""
         self.param = param
         """Field of the request that is wrong."""
+        self.limit, self.count = limit, count
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of the error in our own API."""
+        fields = {"code": self.code, "message": self.message, "status": self.status, "field": self.param}
+        fields |= {"retry_after": self.retry_after, "limit": self.limit, "count": self.count}
+        return {name: value for name, value in fields.items() if value is not None}
 
     @property
     def headers(self) -> dict[str, str]:
@@ -39,6 +55,7 @@ _STATUSES: dict[type[Exception], tuple[int, str]] = {
     errors.TooLarge: (413, "too_large"),
     errors.DeadlinePassed: (504, "deadline_passed"),
     errors.UnknownModel: (404, "unknown_model"),
+    errors.WrongTask: (422, "wrong_task"),
 }
 """Status and code of each error of the service; any other error of a user is unprocessable."""
 
@@ -68,10 +85,7 @@ ProblemStyle = Callable[[Problem], Response]
 
 def native(problem: Problem) -> Response:
     """Write a problem as our own API does."""
-    fields: dict[str, Any] = {"code": problem.code, "message": problem.message}
-    if problem.param is not None:
-        fields["field"] = problem.param
-    return JSONResponse({"error": fields}, problem.status, problem.headers)
+    return JSONResponse({"error": problem.fields}, problem.status, problem.headers)
 
 
 def libretranslate(problem: Problem) -> Response:

@@ -13,8 +13,8 @@ import uvicorn
 
 from dragoman.errors import ConfigError, UserError
 from dragoman.serve.http.app import build_app
-from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.connections import server_protocol
+from dragoman.serve.http.context import ServerContext
 
 log = logging.getLogger("dragoman.serve")
 BACKLOG = 2048
@@ -127,17 +127,17 @@ def run(
 
     async def drain() -> None:
         log.info("draining: running requests have %g s, new ones are refused", grace)
-        if not await context.service.drain(grace):
+        if not await context.drain(grace):
             log.warning("not all requests were done within %g s", grace)
 
     async def reload() -> None:
-        for name, path in runs.items():
-            await _try(f"swap of {name}", lambda name=name, path=path: context.service.swap(name, path))
-        if keys is not None:
-            await _try("reading of keys", lambda: _read_keys(context, keys))
+        for name, run in runs.items():
+            await _try(f"swap of {name}", lambda name=name, run=run: context.service.swap(name, run))
+        if (path := keys) is not None:
+            await _try("reading of keys", lambda: _read_keys(context, path))
 
     async def main() -> None:
-        server = DrainingServer(_config(context), drain, reload)
+        server = DrainingServer(uvicorn_config(context), drain, reload)
         announced = asyncio.ensure_future(_announce(server, started))
         await server.serve([sock])
         announced.cancel()
@@ -172,7 +172,8 @@ async def _read_keys(context: ServerContext, path: Path) -> None:
     context.keys = context.keys.updated(path)
 
 
-def _config(context: ServerContext) -> uvicorn.Config:
+def uvicorn_config(context: ServerContext) -> uvicorn.Config:
+    """Return the settings of uvicorn for a server."""
     return uvicorn.Config(
         build_app(context),
         http=server_protocol(context.limits.seconds_to_send),

@@ -2,27 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dragoman.decode.request import Request
-from dragoman.decode.translation import Translation
+from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.html_text import HtmlText
-from dragoman.serve.http.languages import AUTO, Detected
-from dragoman.serve.served import ServedModel
+from dragoman.serve.http.languages import AUTO, Chosen, base
 from dragoman.serve.service import Call, TranslateOptions
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A model for a text."""
-
-    model: ServedModel
-    detected: Detected | None = None
-    """Language of the text, where it was to be detected."""
-
-
-def choose_models(
+async def choose_models(
     context: ServerContext, texts: Sequence[str], *, model: str | None, source: str | None, target: str | None
 ) -> list[Chosen]:
     """Return the model for each text: the named one, or one for its languages; each text's language is detected by
@@ -35,12 +25,11 @@ def choose_models(
     if model is not None:
         return [Chosen(context.model(model))] * len(texts)
     if source == AUTO or (source is None and target is not None):
-        return [Chosen(*directions.for_text(text, target or "")) for text in texts]
+        return await asyncio.to_thread(lambda: [directions.for_text(text, target or "") for text in texts])
     if source is None or target is None:
-        named = [one for one in directions.models if source is None or one.source == source]
-        return [
-            Chosen((named or [directions.between(source or "", "")])[0] if directions.models else context.default)
-        ] * len(texts)
+        return [Chosen(directions.first(source))] * len(texts)
+    if not target or base(source) == base(target):
+        return [directions.same(source, target)] * len(texts)
     return [Chosen(directions.between(source, target))] * len(texts)
 
 
@@ -56,7 +45,8 @@ async def translate_chosen(
     """Translate each text with its model; return the translations in the order of the texts."""
     groups: dict[str, list[int]] = {}
     for row, one in enumerate(chosen):
-        groups.setdefault(one.model.name, []).append(row)
+        if not one.unchanged:
+            groups.setdefault(one.model.name, []).append(row)
 
     async def translate_group(name: str, rows: list[int]) -> list[Translation]:
         group = [texts[row] for row in rows]
@@ -66,10 +56,15 @@ async def translate_chosen(
 
     async with asyncio.TaskGroup() as tasks:
         running = {name: tasks.create_task(translate_group(name, rows)) for name, rows in groups.items()}
-    found: dict[int, Translation] = {}
+    found = {row: _unchanged(row + 1, texts[row]) for row, one in enumerate(chosen) if one.unchanged}
     for name, rows in groups.items():
         found |= {row: replace(one, row=row + 1) for row, one in zip(rows, running[name].result(), strict=True)}
     return [found[row] for row in range(len(texts))]
+
+
+def _unchanged(row: int, text: str | Request) -> Translation:
+    same = text.text if isinstance(text, Request) else text
+    return Translation(row, same, (Candidate(same, 0.0, 0.0, (), (), False),))
 
 
 async def _translate_html(
