@@ -5,6 +5,7 @@ N sentences still being translated, W hypotheses of each, R = N x W rows, V voca
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -98,6 +99,21 @@ class Strategy(ABC):
         The two may have made different numbers of steps.
         """
         raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
+
+    def take_finished(self) -> dict[int, list[Hypothesis]]:
+        """Return the hypotheses of the sentences that are done, best first, by their index in the batch.
+
+        They are forgotten: an endless batch, which sentences join and leave, takes them after each step, and never asks
+        for ``results``. Only strategies that can ``join`` have this.
+
+        Raises:
+            CheckpointError: as ``results``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
+
+    def end_early(self, sentences: Sequence[int]) -> None:
+        """Let these sentences of the batch end at the next step, as if it were their limit."""
+        raise NotImplementedError(f"{type(self).__name__} ends no sentence early")
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:
