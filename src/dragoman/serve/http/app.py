@@ -15,6 +15,8 @@ from starlette.routing import BaseRoute, Route
 from dragoman.serve.http import libretranslate, live, models, native, openapi, pages, problems, uploads
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.metrics import CONTENT_TYPE
+from dragoman.serve.http.openai_api import chat, completions, embeddings
+from dragoman.serve.http.openai_api import models as openai_models
 from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 
@@ -23,6 +25,10 @@ OPERATIONS: list[Operation] = [
     *models.OPERATIONS,
     *uploads.OPERATIONS,
     *libretranslate.OPERATIONS,
+    *completions.OPERATIONS,
+    *chat.OPERATIONS,
+    *embeddings.OPERATIONS,
+    *openai_models.OPERATIONS,
 ]
 """All operations, in the order of their documentation."""
 
@@ -36,7 +42,6 @@ def build_app(context: ServerContext, operations: Sequence[Operation] = OPERATIO
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
         context.files.close()
-        context.service.close()
 
     middleware = [
         Middleware(
@@ -81,7 +86,7 @@ async def _unknown_path(request: Request, error: Any) -> Response:
     """Answer a request to no operation of ours, in the style of the API that its path belongs to."""
     message = {404: f"nothing is at {request.url.path}", 405: f"{request.url.path} does not take {request.method}"}
     problem = Problem(
-        error.status_code, _CODES.get(error.status_code, "refused"), message.get(error.status_code, error.detail)
+        error.status_code, _CODES.get(error.status_code, "refused"), message.get(error.status_code) or str(error.detail)
     )
     response = (problems.openai if request.url.path.startswith("/v1/") else problems.native)(problem)
     response.headers.update(error.headers or {})

@@ -107,14 +107,24 @@ async def read_form(request: Request, limits: Limits) -> FormData:
                 raise _too_large(limits.file_bytes)
             yield piece
 
+    parser = MultiPartParser(request.headers, pieces(), max_files=1, max_fields=32)
     try:
         async with asyncio.timeout(10 * limits.seconds_to_send):
-            return await MultiPartParser(request.headers, pieces(), max_files=1, max_fields=32).parse()
-    except TimeoutError:
-        raise Problem(408, "too_slow", "the file did not arrive in time") from None
-    except (MultiPartException, KeyError, ValueError) as error:
+            return await parser.parse()
+    except BaseException as error:
+        for file in getattr(parser, "_files_to_close_on_error", ()):  # it closes them only after errors of its own
+            file.close()
+        raise _problem_of_form(error) from None
+
+
+def _problem_of_form(error: BaseException) -> BaseException:
+    """Return what is wrong with a form, or ``error`` itself if that is something else."""
+    if isinstance(error, TimeoutError):
+        return Problem(408, "too_slow", "the file did not arrive in time")
+    if isinstance(error, MultiPartException | KeyError | ValueError):
         message = getattr(error, "message", None) or "the form cannot be read"
-        raise Problem(400, "broken_form", f"multipart/form-data: {message}") from None
+        return Problem(400, "broken_form", f"multipart/form-data: {message}")
+    return error
 
 
 def validated(model: type[M], data: dict[str, Any], *, strict: bool = True) -> M:

@@ -21,7 +21,7 @@ from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import DataError
 from dragoman.serve.errors import Overloaded
 from dragoman.serve.http.keys import ANYONE, ApiKey
-from dragoman.serve.http.problems import Problem, problem_of
+from dragoman.serve.http.problems import Problem, problem_of_any
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, Service, TranslateOptions
 from dragoman.text.filled.opening import KINDS, document_of
@@ -183,7 +183,7 @@ class FileJobs:
                 await asyncio.to_thread(self._path(job).write_bytes, content)
                 job.state = "done"
         except Exception as error:
-            job.state, job.problem = "failed", _problem(error)
+            job.state, job.problem = "failed", problem_of_any(error)
         finally:
             job.content, job.ended = None, self._clock()
             self._tasks.pop(job.id, None)
@@ -200,16 +200,6 @@ class FileJobs:
                 if self._folder is not None:
                     with contextlib.suppress(OSError):
                         (self._folder / id).unlink()
-
-
-def _problem(error: Exception) -> Problem:
-    try:
-        return problem_of(error)
-    except Exception:
-        import logging
-
-        logging.getLogger("dragoman.serve").exception("a file: a defect of the server")
-        return Problem(500, "internal_error", "the server failed: its log says where")
 
 
 def file_name(given: str | None) -> str:

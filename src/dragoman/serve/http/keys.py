@@ -14,7 +14,7 @@ from dragoman.serve.http.problems import Problem
 
 DAY = 86_400.0
 """Seconds after which the characters of a key count anew."""
-_UNITS = {"requests": ("minute",), "characters": ("day",)}
+_UNITS = {"requests": "minute", "characters": "day"}
 _OPTIONS = ("name", "requests", "characters", "admin")
 
 
@@ -162,13 +162,15 @@ def _parse(words: list[str], where: str) -> tuple[str, ApiKey]:
         if name not in _OPTIONS:
             raise ConfigError(unknown(where, name, _OPTIONS))
         given[name] = value
-    limits = {name: _limit(given[name], name, where) for name in _UNITS if name in given}
+    requests, characters = (
+        _limit(given[name], name, where) if name in given else None for name in ("requests", "characters")
+    )
     name = given.get("name") or _digest(secret)[7:15]
-    return secret, ApiKey(name, **limits, admin="admin" in given)
+    return secret, ApiKey(name, requests, characters, admin="admin" in given)
 
 
 def _limit(value: str, name: str, where: str) -> int:
-    [unit] = _UNITS[name]
+    unit = _UNITS[name]
     if not (match := re.fullmatch(rf"(\d[\d_]*)(?:/{unit})?", value)) or int(match[1]) < 1:
         raise ConfigError(f"{where}: {name}={value}: write a whole number, as in {name}=1000/{unit}")
     return int(match[1])

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,14 +10,13 @@ from urllib.parse import urlsplit
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from dragoman.serve.http.bodies import validated
+from dragoman.serve.http.bodies import read_json, validated
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.keys import ApiKey
 from dragoman.serve.http.native import TranslateBody, translate_body
 from dragoman.serve.http.operation import Incoming
-from dragoman.serve.http.problems import Problem, problem_of
+from dragoman.serve.http.problems import problem_of_any
 
-log = logging.getLogger("dragoman.serve")
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 
@@ -88,7 +86,7 @@ class LiveConnection:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            problem = _problem(error)
+            problem = problem_of_any(error)
             answer, status = {"error": problem.fields}, problem.status
         self.context.log_request(self.socket, "/api/live", status, time.perf_counter() - started, notes)
         await self._send({"id": number} | answer)
@@ -112,14 +110,4 @@ class LiveConnection:
 
 
 def _object(raw: str | bytes) -> dict[str, Any]:
-    from dragoman.serve.http.bodies import read_json
-
     return read_json(raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw)
-
-
-def _problem(error: Exception) -> Problem:
-    try:
-        return problem_of(error)
-    except Exception:
-        log.exception("/api/live: a defect of the server")
-        return Problem(500, "internal_error", "the server failed: its log says where")

@@ -19,7 +19,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 class ServerMetrics:
     """Counters of one server, in a registry of its own."""
 
-    def __init__(self, stats: Callable[[], Any]):
+    def __init__(self, stats: Callable[[], Any] | None):
         """
         Args:
             stats: returns the state of the engine, a dataclass of numbers, when metrics are read.
@@ -59,7 +59,7 @@ class ServerMetrics:
 class _EngineCollector(Collector):
     """Reads the state of the engine when metrics are collected."""
 
-    def __init__(self, stats: Callable[[], Any]):
+    def __init__(self, stats: Callable[[], Any] | None):
         self.stats = stats
 
     def describe(self) -> Iterator[Metric]:

@@ -151,6 +151,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     else:
         schema = {"$ref": REFERENCE.format(model=operation.answer.__name__)}
     content = {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in operation.answers_with}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
     responses: dict[str, Any] = {str(operation.status): {"description": "The answer", "content": content}}
     error = {"content": {JSON: {"schema": {"$ref": REFERENCE.format(model=_error_name(operation.style))}}}}
     for status in sorted({*_ALWAYS, *operation.statuses}):

@@ -1,7 +1,6 @@
 """One operation of an API: what it reads and answers, from which both its route and its OpenAPI entry are made."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from starlette.routing import Route
 from dragoman.serve.errors import Draining
 from dragoman.serve.http import problems
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART, content_type, read_body, read_form, read_json, validated
+from dragoman.serve.http.event_stream import EventStream
 from dragoman.serve.http.keys import ANYONE, ApiKey
-from dragoman.serve.http.problems import Problem, ProblemStyle, problem_of
+from dragoman.serve.http.problems import Problem, ProblemStyle, problem_of_any
 
 if TYPE_CHECKING:
     from dragoman.serve.http.context import ServerContext
 
-log = logging.getLogger("dragoman.serve")
 CLIENT_GONE = 499
 """Status in logs and metrics of a request whose client left before its answer, as nginx writes it."""
 B = TypeVar("B", bound=BaseModel)
@@ -81,6 +80,8 @@ class Operation:
     """Model of the answer; None for any JSON."""
     answers_with: tuple[str, ...] = (JSON,)
     """Types of the answer."""
+    streams: bool = False
+    """True where the answer may be a stream of events."""
     status: int = 200
     statuses: tuple[int, ...] = ()
     """Statuses besides the usual ones of a problem."""
@@ -111,18 +112,18 @@ class Operation:
         except ClientDisconnect:
             response = Response(status_code=CLIENT_GONE)
         except Exception as error:
-            response = self._failed(error)
-        context.metrics.answered(self, response.status_code, time.perf_counter() - started, notes)
-        context.log_request(request, self.path, response.status_code, time.perf_counter() - started, notes)
-        return response
+            response = STYLES[self.style](problem_of_any(error))
 
-    def _failed(self, error: Exception) -> Response:
-        try:
-            problem = problem_of(error)
-        except Exception:
-            log.exception("%s %s: a defect of the server", self.method, self.path)
-            problem = Problem(500, "internal_error", "the server failed: its log says where")
-        return STYLES[self.style](problem)
+        def ended(complete: bool = True) -> None:
+            seconds, status = time.perf_counter() - started, response.status_code if complete else CLIENT_GONE
+            context.metrics.answered(self, status, seconds, notes)
+            context.log_request(request, self.path, status, seconds, notes)
+
+        if isinstance(response, EventStream):
+            response.ended = ended
+        else:
+            ended()
+        return response
 
     async def _answer(self, context: "ServerContext", request: Request, notes: dict[str, Any]) -> Response:
         if context.draining and not self.while_draining:
@@ -133,11 +134,11 @@ class Operation:
                 self._precheck(context, request)
             incoming = await self._read(context, request)
             incoming.notes = notes
-        if not self.open:
-            incoming.key = context.keys.authorise(secret_of(request, incoming.body, incoming.form))
-            notes["key"] = incoming.key.name
-            incoming.key.count_request()
         try:
+            if not self.open:
+                incoming.key = context.keys.authorise(secret_of(request, incoming.body))
+                notes["key"] = incoming.key.name
+                incoming.key.count_request()
             answer = await unless_gone(request, self.handler(context, incoming))
         finally:
             if incoming.form is not None:
@@ -161,16 +162,22 @@ class Operation:
             )
         limits = context.limits
         if kind == MULTIPART:
-            form = await read_form(request, limits)
-            texts: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-            if not isinstance(file := form.get("file"), UploadFile):
-                raise Problem(422, "invalid_request", "file: must be given, as a file of the form", param="file")
-            return Incoming(request, validated(self.body, texts, strict=False), form=form, file=file)
+            return await self._read_upload(request, await read_form(request, limits))
         raw = await read_body(request, limits.body_bytes, limits.seconds_to_send)
         if kind == FORM:
             fields = dict(request.query_params) | form_fields(raw)
             return Incoming(request, validated(self.body, fields, strict=False))
         return Incoming(request, validated(self.body, read_json(raw)))
+
+    async def _read_upload(self, request: Request, form: FormData) -> Incoming[Any]:
+        try:
+            texts: dict[str, Any] = {name: value for name, value in form.multi_items() if isinstance(value, str)}
+            if not isinstance(file := form.get("file"), UploadFile):
+                raise Problem(422, "invalid_request", "file: must be given, as a file of the form", param="file")
+            return Incoming(request, validated(self.body, texts, strict=False), form=form, file=file)
+        except Problem:
+            await form.close()
+            raise
 
 
 def form_fields(raw: bytes) -> dict[str, Any]:
@@ -194,7 +201,7 @@ def header_key(request: Request) -> str | None:
     return secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
 
 
-def secret_of(request: Request, body: BaseModel, form: FormData | None) -> str | None:
+def secret_of(request: Request, body: BaseModel) -> str | None:
     """Return the API key of a request: of its headers, or of its body as LibreTranslate's clients send it."""
     return header_key(request) or getattr(body, "api_key", None) or request.query_params.get("api_key")
 

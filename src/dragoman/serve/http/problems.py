@@ -1,5 +1,6 @@
 """Errors as HTTP answers: a status, a code for programs and one clear sentence, in the shape of each API."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from dragoman.errors import UserError
 from dragoman.serve import errors
 
+log = logging.getLogger("dragoman.serve")
 RETRY_AFTER = 1.0
 """Seconds after which a client may try again, where nothing better is known."""
 
@@ -79,6 +81,15 @@ def problem_of(error: Exception) -> Problem:
     raise error
 
 
+def problem_of_any(error: Exception) -> Problem:
+    """Return the problem that any error is to a client; a defect of ours is logged."""
+    try:
+        return problem_of(error)
+    except Exception:
+        log.exception("a defect of the server")
+        return Problem(500, "internal_error", "the server failed: its log says where")
+
+
 ProblemStyle = Callable[[Problem], Response]
 """Writes a problem as one API does."""
 
@@ -97,10 +108,19 @@ def libretranslate(problem: Problem) -> Response:
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-def openai(problem: Problem) -> Response:
-    """Write a problem as OpenAI's API does."""
-    status = 400 if problem.status == 422 else problem.status
+def openai_fields(problem: Problem) -> dict[str, Any]:
+    """Return the fields of an error of OpenAI's API."""
+    status = openai_status(problem)
     kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     code = "model_not_found" if problem.code == "unknown_model" else problem.code
-    fields = {"message": problem.message, "type": kind, "param": problem.param, "code": code}
-    return JSONResponse({"error": fields}, status, problem.headers)
+    return {"message": problem.message, "type": kind, "param": problem.param, "code": code}
+
+
+def openai_status(problem: Problem) -> int:
+    """Return the status of an error in OpenAI's API."""
+    return 400 if problem.status == 422 else problem.status
+
+
+def openai(problem: Problem) -> Response:
+    """Write a problem as OpenAI's API does."""
+    return JSONResponse({"error": openai_fields(problem)}, openai_status(problem), problem.headers)

@@ -144,6 +144,7 @@ def run(
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(main())
+    context.service.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

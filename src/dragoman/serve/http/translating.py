@@ -54,8 +54,11 @@ async def translate_chosen(
             return await _translate_html(context, name, group, options, call)
         return await context.service.translate(name, group, options, call)
 
-    async with asyncio.TaskGroup() as tasks:
-        running = {name: tasks.create_task(translate_group(name, rows)) for name, rows in groups.items()}
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = {name: tasks.create_task(translate_group(name, rows)) for name, rows in groups.items()}
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None  # what is wrong with one model's texts; the others are cancelled
     found = {row: _unchanged(row + 1, texts[row]) for row, one in enumerate(chosen) if one.unchanged}
     for name, rows in groups.items():
         found |= {row: replace(one, row=row + 1) for row, one in zip(rows, running[name].result(), strict=True)}
