@@ -2,7 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ class Translator:
         """Splits a text into the sentences that are translated by themselves."""
         self.searcher: Searcher = search_all
         """Decides which sentences are searched together."""
+        self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Entered around every other computation of the model."""
 
     @classmethod
     def load(
@@ -124,11 +127,11 @@ class Translator:
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
 
-    def using(self, searcher: Searcher) -> "Translator":
-        """Return a translator with the same model that leaves it to ``searcher`` which sentences are searched
-        together."""
+    def using(self, searcher: Searcher, turn: Callable[[], AbstractContextManager[object]]) -> "Translator":
+        """Return a translator with the same model that others use as well: ``searcher`` decides which sentences are
+        searched together, and ``turn`` is entered around every other computation."""
         other = copy.copy(self)
-        other.searcher = searcher
+        other.searcher, other.turn = searcher, turn
         return other
 
     def check_tags(self, tags: Iterable[str]) -> None:
@@ -259,7 +262,8 @@ class Translator:
         given = check_list(pairs, "pairs", what="pairs of strings")
         read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
-        return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
+        with self.turn():
+            return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
 
     def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):

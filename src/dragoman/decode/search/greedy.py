@@ -84,6 +84,9 @@ class GreedyStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.sentence.device))
         self.limit, self.earliest = self.limit.masked_fill(ending, self.steps), min(self.earliest, self.steps)
 
+    def newest(self) -> list[tuple[int, int, float]]:
+        return self.emitted.newest()
+
     def take_finished(self) -> dict[int, list[Hypothesis]]:
         rows, emitted = self.emitted.take_all_but(self.sentence)
         return {row: [found] for row, found in zip(rows, to_hypotheses(emitted, self.cfg.score), strict=True)}
@@ -120,6 +123,12 @@ class EmittedTokens:
     def join(self, other: "EmittedTokens", rows: int) -> None:
         """Append the tokens of a batch whose rows follow ``rows`` others."""
         self.steps += [step._replace(row=step.row + rows) for step in other.steps]
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        """Return row, token and log-probability of each token of the last step."""
+        step = self.steps[-1]
+        rows, tokens, log_probs = (field[step.real].tolist() for field in (step.row, step.token, step.log_prob))
+        return list(zip(rows, tokens, log_probs, strict=True))
 
     def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
         """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows

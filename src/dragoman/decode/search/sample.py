@@ -205,6 +205,9 @@ class SampleStrategy(Strategy):
         ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.row.device))
         self.limit = self.limit.masked_fill(ending[:, None], 0)
 
+    def newest(self) -> list[tuple[int, int, float]]:
+        return self.emitted.newest()
+
     def take_finished(self) -> dict[int, list[Hypothesis]]:
         rows, emitted = self.emitted.take_all_but(self.row)
         ranked = self.in_sentences(to_hypotheses(emitted, self.cfg.score))

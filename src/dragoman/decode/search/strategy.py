@@ -71,6 +71,8 @@ class Strategy(ABC):
     """Rows of each sentence from the second step on. At the first step each sentence has one."""
     sentence: Int[Tensor, " N"]
     """Indices in the batch of the sentences still being translated; only strategies that can ``join`` set it."""
+    sentences: int
+    """Number of sentences that the batch has had so far; only strategies that can ``join`` set it."""
 
     @abstractmethod
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
@@ -110,6 +112,13 @@ class Strategy(ABC):
             CheckpointError: as ``results``.
         """
         raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        """Return the tokens of the last step: row (its index among all rows of the batch), token, log-probability.
+
+        Only searches whose tokens are final as they are chosen have this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} may still change its tokens")
 
     def end_early(self, sentences: Sequence[int]) -> None:
         """Let these sentences of the batch end at the next step, as if it were their limit."""
