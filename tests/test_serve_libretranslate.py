@@ -155,12 +155,10 @@ def test_a_body_that_is_no_json_gets_one_sentence(server):
 def test_documents_are_filled_in(server, expected):
     po = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n#: a.c:1\nmsgid "the red house"\nmsgstr ""\n'
     files = {"file": ("es.po", po.encode())}
-    address = post(server, "/translate_file", files=files, data={"source": "en", "target": "es"}).json()[
-        "translatedFileUrl"
-    ]
-    filled = httpx.get(address).text
+    made = post(server, "/translate_file", files=files, data={"source": "en", "target": "es"}).raise_for_status().json()
+    filled = httpx.get(made["translatedFileUrl"]).text
     assert f'msgstr "{expected[0]}"' in filled
-    assert filled.startswith(po[: po.index('msgstr ""', 40)])
+    assert "#: a.c:1\n" in filled
 
 
 @pytest.mark.parametrize(

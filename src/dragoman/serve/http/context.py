@@ -39,7 +39,7 @@ class ServerContext:
     files: FileJobs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = ServerMetrics(getattr(self.service, "stats", None))
+        self.metrics = ServerMetrics(lambda: self.service.stats())
         self.files = FileJobs(self.service)
 
     async def drain(self, grace: float) -> bool:

@@ -6,18 +6,13 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dragoman.decode.constraints.glossary import Glossary
-from dragoman.decode.documents.document import translate_document
-from dragoman.decode.request import Request, as_request
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
-from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import DataError
 from dragoman.serve.errors import Overloaded
 from dragoman.serve.http.keys import ANYONE, ApiKey
@@ -42,6 +37,7 @@ PATIENCE = 0.5
 KEPT = 3600.0
 """Seconds that a result is kept."""
 
+Answer = TypeVar("Answer")
 State = Literal["queued", "running", "done", "failed"]
 
 
@@ -240,7 +236,7 @@ class _Translating:
         job.total, found = len(distinct), dict[str, Translation]()
         for start in range(0, len(distinct), TOGETHER):
             some = distinct[start : start + TOGETHER]
-            found |= zip(some, self._ask(some, self.options), strict=True)
+            found |= zip(some, self._ask(some), strict=True)
             job.done = len(found)
         job.summary = {"filled": len(found), "flagged": sum(bool(one.warnings) for one in found.values()), "left": 0}
         ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
@@ -251,8 +247,7 @@ class _Translating:
     def _document(self) -> bytes:
         """Fill in the missing translations of a document, as ``dragoman translate`` does."""
         job = self.job
-        translator = job.model.model
-        assert job.content is not None and isinstance(translator, Translator)
+        assert job.content is not None
         content = job.content
         document = document_of(
             lambda: content,
@@ -261,45 +256,27 @@ class _Translating:
             source=job.model.source or None,
             target=job.target or None,
         )
+        self.job.key.count_characters(sum(len(slot.text) for slot in document.slots if not slot.filled))
 
         def report(done: int, total: int) -> None:
             job.done, job.total = done, total
 
-        def ask(questions: list[Any], progress: Progress | None) -> list[Translation]:
-            return self._ask_in_parts([as_request(question) for question in questions], self.options, progress)
-
-        def require(questions: list[Any], _: object) -> list[Translation]:
-            more: SearchConfig = Beam(size=5, nbest=5)
-            return self._ask_in_parts(
-                [as_request(question) for question in questions], replace(self.options, search=more), None
-            )
-
-        made = translate_document(
-            document, ask, require=require, context=translator.context, glossary=job.glossary, progress=report
-        )
+        work = self.service.fill(job.model.name, document, self.options, progress=report, call=BULK)
+        made = self._wait(work)
         job.summary = {"filled": made.filled, "flagged": made.flagged, "left": made.left}
         return made.content
 
-    def _ask_in_parts(
-        self, questions: list[Any], options: TranslateOptions, progress: Progress | None
-    ) -> list[Translation]:
-        found: list[Translation] = []
-        for start in range(0, len(questions), TOGETHER):
-            found += self._ask(questions[start : start + TOGETHER], options)
-            if progress is not None:
-                progress(len(found), len(questions))
-        return found
+    def _ask(self, texts: list[str]) -> list[Translation]:
+        """Ask the service for translations, from this thread."""
+        self.job.key.count_characters(sum(map(len, texts)))
+        return self._wait(self.service.translate(self.job.model.name, texts, self.options, BULK))
 
-    def _ask(self, texts: list[Any], options: TranslateOptions) -> list[Translation]:
-        """Ask the service, from this thread.
+    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Wait for the service, from this thread.
 
         Raises:
             Problem: nobody waits for the file any more.
         """
-        if self.job.cancelled:
-            raise Problem(410, "cancelled", f"{self.job.name}: not wanted any more")
-        self.job.key.count_characters(sum(len(text.text if isinstance(text, Request) else text) for text in texts))
-        work = self.service.translate(self.job.model.name, texts, options, BULK)
         waiting = asyncio.run_coroutine_threadsafe(work, self.loop)
         while True:
             try:

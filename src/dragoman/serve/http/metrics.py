@@ -19,7 +19,7 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 class ServerMetrics:
     """Counters of one server, in a registry of its own."""
 
-    def __init__(self, stats: Callable[[], Any] | None):
+    def __init__(self, stats: Callable[[], Any]):
         """
         Args:
             stats: returns the state of the engine, a dataclass of numbers, when metrics are read.
@@ -59,7 +59,7 @@ class ServerMetrics:
 class _EngineCollector(Collector):
     """Reads the state of the engine when metrics are collected."""
 
-    def __init__(self, stats: Callable[[], Any] | None):
+    def __init__(self, stats: Callable[[], Any]):
         self.stats = stats
 
     def describe(self) -> Iterator[Metric]:
@@ -68,20 +68,20 @@ class _EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield each number of the engine's state; those that only grow are counters."""
-        if self.stats is None:
-            return
-        for field in dataclasses.fields(stats := self.stats()):
-            value = getattr(stats, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float | dict):
-                continue
-            grows = field.name in GROWING
-            family = (CounterMetricFamily if grows else GaugeMetricFamily)(
-                f"dragoman_engine_{field.name}",
-                field.name.replace("_", " "),
-                labels=["model"] if isinstance(value, dict) else (),
-            )
-            for labels, number in _labelled(value):
-                family.add_metric(labels, number)
+        yield from _families("dragoman_service", self.stats())
+
+
+def _families(prefix: str, stats: Any) -> Iterator[Metric]:
+    for field in dataclasses.fields(stats):
+        value, name = getattr(stats, field.name), f"{prefix}_{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _families(f"dragoman_{field.name}", value)
+        elif isinstance(value, int | float | dict):
+            kind = CounterMetricFamily if field.name in GROWING else GaugeMetricFamily
+            labels = ("model",) if isinstance(value, dict) else ()
+            family = kind(name, field.name.replace("_", " "), labels=labels)
+            for own, number in _labelled(value):
+                family.add_metric(own, number)
             yield family
 
 
@@ -92,5 +92,5 @@ def _labelled(value: float | dict[str, float]) -> list[tuple[list[str], float]]:
     return [([], float(value))]
 
 
-GROWING = ("steps", "tokens_generated", "requests")
-"""Numbers of the engine that only grow."""
+GROWING = ("answered", "failed", "refused", "steps", "tokens", "prefix_hits")
+"""Numbers of the service and its engine that only grow."""
