@@ -48,7 +48,7 @@ def serve(
     memory: Annotated[
         str | None,
         typer.Option(
-            metavar="SIZE", help="Memory for the caches of all requests, as 4GiB; default: half of what is free."
+            metavar="SIZE", help="Most memory that the process may take, as 4GiB; default: most of what is free."
         ),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered with 429.")] = 1024,
@@ -102,7 +102,7 @@ def serve(
     def started() -> None:
         _say(f"listening on {server.url_of(sock)} (documentation at /docs; Ctrl-C ends)")
 
-    server.run(context, sock, grace=grace, runs=runs, keys=keys, started=started)
+    server.run(context, sock, grace=grace, keys=keys, started=started)
     _say("ended")
 
 

@@ -151,6 +151,9 @@ _MESSAGES = {
     "list_type": "expected a list",
     "dict_type": "expected an object",
     "model_type": "expected an object",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must not be empty",
+    "too_short": "must not be an empty list",
 }
 
 

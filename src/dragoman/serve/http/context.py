@@ -1,4 +1,4 @@
-"""ServerContext: what all operations of a server share."""
+"""ServerContext: what all endpoints of a server share."""
 
 import logging
 import time

@@ -97,7 +97,7 @@ def detect(text: str, known: Iterable[str] = ()) -> Detected:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenModel:
     """A model for a text."""
 
     model: ServedModel
@@ -154,20 +154,20 @@ class Directions:
                 return model
         raise UnknownModel("translation" if source is None else f"translation from {source!r}", self.pairs)
 
-    def same(self, source: str, target: str) -> "Chosen":
+    def same(self, source: str, target: str) -> "ChosenModel":
         """Return the model for two names of one language: a model that was trained so, else none, and the text stays.
 
         Raises:
             UnknownModel: no model knows the language.
         """
         try:
-            return Chosen(self.between(source, target))
+            return ChosenModel(self.between(source, target))
         except UnknownModel:
             if not target or base(target) not in map(base, self.codes):
                 raise
-            return Chosen(self.models[0], unchanged=True)
+            return ChosenModel(self.models[0], unchanged=True)
 
-    def for_text(self, text: str, target: str) -> "Chosen":
+    def for_text(self, text: str, target: str) -> "ChosenModel":
         """Return the model for a text whose language is to be detected. A text that is in the target language already
         stays as it is.
 
@@ -178,9 +178,9 @@ class Directions:
         found = detect(text, [*(model.source for model in into), target])
         for model in into:
             if base(model.source) == base(found.language) or not model.source:
-                return Chosen(model, found)
+                return ChosenModel(model, found)
         if into and target and base(found.language) == base(target):
-            return Chosen(into[0], found, unchanged=True)
+            return ChosenModel(into[0], found, unchanged=True)
         wanted = f"translation from {found.language!r} (detected)" + (f" to {target!r}" if target else "")
         raise UnknownModel(wanted, self.pairs)
 

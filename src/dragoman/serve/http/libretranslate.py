@@ -11,9 +11,9 @@ from dragoman.decode.search.beam import Beam
 from dragoman.decode.translation import Translation
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import EXTENSIONS, file_name
-from dragoman.serve.http.languages import AUTO, Chosen, Detected, detect, language_name
-from dragoman.serve.http.operation import Incoming, Operation
+from dragoman.serve.http.languages import AUTO, ChosenModel, Detected, detect, language_name
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
 from dragoman.serve.service import Call, TranslateOptions
@@ -29,14 +29,19 @@ class Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
 
+Language = Annotated[str, Field(pattern=r"\S")]
+"""Code of a language."""
+Texts = Annotated[list[str], Field(min_length=1)]
+
+
 class LibreTranslateBody(Lenient):
     """Texts to translate."""
 
-    q: str | list[str]
+    q: str | Texts
     """A text, or a list of texts."""
-    source: str
+    source: Language
     """Language of the text; ``auto`` detects that of each text."""
-    target: str
+    target: Language
     """Language to translate into."""
     format: Literal["text", "html"] | None = "text"
     """``html`` keeps tags and translates what they enclose."""
@@ -68,7 +73,6 @@ async def translate(context: ServerContext, incoming: Incoming[LibreTranslateBod
     context.limits.check(texts)
     wanted = body.alternatives or 0
     context.limits.check_candidates(wanted, "alternatives")
-    _check_languages(context, body.source, body.target)
     chosen = await choose_models(context, texts, model=None, source=body.source, target=body.target)
     incoming.count(texts, chosen[0].model.name if chosen else "")
     html = body.format == "html"
@@ -85,7 +89,7 @@ async def translate(context: ServerContext, incoming: Incoming[LibreTranslateBod
 async def _alternatives(
     context: ServerContext,
     texts: Sequence[str],
-    chosen: Sequence[Chosen],
+    chosen: Sequence[ChosenModel],
     best: Sequence[Translation],
     wanted: int,
     html: bool,
@@ -99,18 +103,7 @@ async def _alternatives(
     ]
 
 
-def _check_languages(context: ServerContext, source: str, target: str) -> None:
-    """Check that texts and a target are named.
-
-    Raises:
-        Problem: an empty name.
-    """
-    for name, value in (("source", source), ("target", target)):
-        if not value.strip():
-            raise Problem(422, "invalid_request", f"{name}: must name a language", param=name)
-
-
-def _detected(chosen: Chosen) -> dict[str, Any]:
+def _detected(chosen: ChosenModel) -> dict[str, Any]:
     found = chosen.detected or Detected(chosen.model.source, 1.0)
     return {"language": found.language, "confidence": round(100 * found.confidence, 1)}
 
@@ -144,7 +137,7 @@ async def languages(context: ServerContext, incoming: Incoming[Any]) -> Any:
 class LibreDetectBody(Lenient):
     """Text whose language is wanted."""
 
-    q: str | list[str]
+    q: str | Texts
     api_key: str | None = None
 
 
@@ -165,8 +158,8 @@ async def detect_language(context: ServerContext, incoming: Incoming[LibreDetect
 class LibreFileBody(Lenient):
     """Languages of a file."""
 
-    source: str
-    target: str
+    source: Language
+    target: Language
     api_key: str | None = None
 
 
@@ -180,7 +173,6 @@ async def translate_file(context: ServerContext, incoming: Incoming[LibreFileBod
     """Answer POST /translate_file: the address of the translated file, once it is translated."""
     assert incoming.file is not None
     body = incoming.body
-    _check_languages(context, body.source, body.target)
     directions = context.directions
     model = directions.first(None) if body.source == AUTO else directions.between(body.source, body.target)
     name = file_name(incoming.file.filename)
@@ -253,8 +245,8 @@ class SuggestBody(Lenient):
     """Text."""
     s: str
     """Its better translation."""
-    source: str
-    target: str
+    source: Language
+    target: Language
     api_key: str | None = None
 
 
@@ -275,8 +267,8 @@ async def suggest(context: ServerContext, incoming: Incoming[SuggestBody]) -> An
     return {"success": True}
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/translate",
         summary="Translate texts",
@@ -285,7 +277,7 @@ OPERATIONS = [
         answer=LibreTranslateAnswer,
         **SETTINGS,
     ),
-    Operation(
+    Endpoint(
         method="POST",
         path="/detect",
         summary="Detect a language",
@@ -293,7 +285,7 @@ OPERATIONS = [
         body=LibreDetectBody,
         **SETTINGS,
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/languages",
         summary="List the languages",
@@ -301,7 +293,7 @@ OPERATIONS = [
         open=True,
         style="libretranslate",
     ),
-    Operation(
+    Endpoint(
         method="POST",
         path="/translate_file",
         summary="Translate a file",
@@ -311,17 +303,18 @@ OPERATIONS = [
         reads=(MULTIPART,),
         style="libretranslate",
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/download_file/{filename}",
         summary="Get a translated file",
         handler=download_file,
         while_draining=True,
         answers_with=("application/octet-stream",),
+        statuses=(404, 409),
         open=True,
         style="libretranslate",
     ),
-    Operation(
+    Endpoint(
         method="POST",
         path="/suggest",
         summary="Suggest a better translation",
@@ -330,7 +323,7 @@ OPERATIONS = [
         answer=SuggestAnswer,
         **SETTINGS,
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/health",
         summary="Tell whether requests are answered",
@@ -339,7 +332,7 @@ OPERATIONS = [
         open=True,
         style="libretranslate",
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/frontend/settings",
         summary="Tell what a page needs to know",

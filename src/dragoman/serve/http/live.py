@@ -12,9 +12,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dragoman.serve.http.bodies import read_json, validated
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Incoming
 from dragoman.serve.http.keys import ApiKey
 from dragoman.serve.http.native import TranslateBody, translate_body
-from dragoman.serve.http.operation import Incoming
 from dragoman.serve.http.problems import problem_of_any
 
 POLICY_VIOLATION = 1008

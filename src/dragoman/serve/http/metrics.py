@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from dragoman.serve.http.operation import Operation
+    from dragoman.serve.http.endpoint import Endpoint
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -40,9 +40,9 @@ class ServerMetrics:
         )
         self.registry.register(_EngineCollector(stats))
 
-    def answered(self, operation: "Operation", status: int, seconds: float, notes: dict[str, Any]) -> None:
+    def answered(self, endpoint: "Endpoint", status: int, seconds: float, notes: dict[str, Any]) -> None:
         """Count an answered request."""
-        name = f"{operation.method} {operation.path}"
+        name = f"{endpoint.method} {endpoint.path}"
         self.requests.labels(name, str(status), notes.get("key", "")).inc()
         self.seconds.labels(name).observe(seconds)
         if status < 400 and "texts" in notes:

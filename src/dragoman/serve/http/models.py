@@ -8,10 +8,10 @@ from pydantic import BaseModel
 
 from dragoman.decode.sentence_splitting import BySentences
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import EXTENSIONS
 from dragoman.serve.http.languages import is_written_from_right, language_name
 from dragoman.serve.http.native import Strict
-from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.served import ServedModel
 
@@ -117,9 +117,9 @@ async def swap(context: ServerContext, incoming: Incoming[SwapBody]) -> Any:
     return {"model": _model(context.model(model.name))}
 
 
-OPERATIONS = [
-    Operation(method="GET", path="/api/models", summary="List the models", handler=models, answer=ModelsAnswer),
-    Operation(
+ENDPOINTS = [
+    Endpoint(method="GET", path="/api/models", summary="List the models", handler=models, answer=ModelsAnswer),
+    Endpoint(
         method="GET",
         path="/api/settings",
         summary="Tell what this server accepts",
@@ -127,7 +127,7 @@ OPERATIONS = [
         answer=SettingsAnswer,
         open=True,
     ),
-    Operation(
+    Endpoint(
         method="POST",
         path="/api/models/{name}/swap",
         summary="Load another run in place of a model",

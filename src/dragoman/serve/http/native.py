@@ -16,9 +16,9 @@ from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.serve.http.context import ServerContext
-from dragoman.serve.http.languages import Chosen
+from dragoman.serve.http.endpoint import Endpoint, Incoming
+from dragoman.serve.http.languages import ChosenModel
 from dragoman.serve.http.languages import detect as best
-from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
 from dragoman.serve.served import ServedModel
@@ -130,7 +130,10 @@ class TranslateAnswer(BaseModel):
 
 
 def answer_of(
-    translation: Translation, chosen: Chosen, flag_below: float | None, candidates: Sequence[Candidate] | None = None
+    translation: Translation,
+    chosen: ChosenModel,
+    flag_below: float | None,
+    candidates: Sequence[Candidate] | None = None,
 ) -> dict[str, Any]:
     """Return a translation as ``TranslationAnswer`` describes it."""
     fields: dict[str, Any] = {
@@ -175,7 +178,8 @@ def options_of(context: ServerContext, body: TranslateBody) -> TranslateOptions:
     """
     context.limits.check_candidates(body.nbest, "nbest")
     search = _search(body)
-    context.limits.check_candidates(search.size, "search")
+    if body.search is not None:
+        context.limits.check_candidates(search.size, "search")
     rules = tuple(from_dict(RuleConfig, rule, "rules") for rule in body.rules)
     glossary = Glossary(map(glossary_entry, body.glossary)) if body.glossary else None
     return TranslateOptions(
@@ -262,8 +266,8 @@ async def detect(context: ServerContext, incoming: Incoming[DetectBody]) -> Any:
     return [[{"language": one.language, "confidence": one.confidence}] for one in found]
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/api/translate",
         summary="Translate texts",
@@ -272,7 +276,7 @@ OPERATIONS = [
         answer=TranslateAnswer,
         statuses=(404, 504),
     ),
-    Operation(
+    Endpoint(
         method="POST", path="/api/detect", summary="Detect the language of each text", handler=detect, body=DetectBody
     ),
 ]

@@ -1,4 +1,4 @@
-"""The OpenAPI description of all operations, and a page that shows it without anything from elsewhere."""
+"""The OpenAPI description of all endpoints, and a page that shows it without anything from elsewhere."""
 
 import html
 import importlib.metadata
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dragoman.serve.http.bodies import JSON, MULTIPART
-from dragoman.serve.http.operation import Operation
+from dragoman.serve.http.endpoint import Endpoint
 
 REFERENCE = "#/components/schemas/{model}"
 TAGS = {
@@ -75,13 +75,13 @@ _ERRORS: dict[str, dict[str, Any]] = {
 }
 
 
-def describe(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these operations."""
+def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these endpoints."""
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _entry(endpoint)
     components = {
-        "schemas": _schemas(operations) | {_error_name(style): schema for style, schema in _ERRORS.items()},
+        "schemas": _schemas(endpoints) | {_error_name(style): schema for style, schema in _ERRORS.items()},
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
     }
     return {
@@ -90,7 +90,7 @@ def describe(operations: Sequence[Operation]) -> dict[str, Any]:
             "title": "dragoman serve",
             "version": importlib.metadata.version("dragoman"),
             "description": "Translation and language models. Keys are needed only where the server was started with "
-            "--keys; then each operation but those marked open needs one.",
+            "--keys; then each endpoint but those marked open needs one.",
         },
         "tags": [{"name": name} for name in TAGS.values()],
         "paths": paths,
@@ -102,60 +102,60 @@ def _error_name(style: str) -> str:
     return f"{style}_error"
 
 
-def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+def _schemas(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     models: dict[type[BaseModel], Any] = {}
-    for operation in operations:
-        if operation.reads_body:
-            models[operation.body] = "validation"
-        if operation.answer is not None:
-            models[operation.answer] = "serialization"
+    for endpoint in endpoints:
+        if endpoint.reads_body:
+            models[endpoint.body] = "validation"
+        if endpoint.answer is not None:
+            models[endpoint.answer] = "serialization"
     _, found = models_json_schema([*models.items()], ref_template=REFERENCE)  # pyright: ignore[reportArgumentType]
     return found.get("$defs", {})
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _entry(endpoint: Endpoint) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "operationId": f"{operation.style}_{operation.handler.__name__}",
-        "tags": [TAGS[operation.style]],
-        "summary": operation.summary,
-        "responses": _responses(operation),
-        "security": [{}] if operation.open else [{"key": []}, {}],
+        "operationId": f"{endpoint.style}_{endpoint.handler.__name__}",
+        "tags": [TAGS[endpoint.style]],
+        "summary": endpoint.summary,
+        "responses": _responses(endpoint),
+        "security": [{}] if endpoint.open else [{"key": []}, {}],
     }
-    if operation.description:
-        found["description"] = operation.description
-    if names := re.findall(r"\{(\w+)\}", operation.path):
+    if endpoint.description:
+        found["description"] = endpoint.description
+    if names := re.findall(r"\{(\w+)\}", endpoint.path):
         found["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ]
-    if operation.reads_body:
+    if endpoint.reads_body:
         found["requestBody"] = {
             "required": True,
-            "content": {kind: {"schema": _body(operation, kind)} for kind in operation.reads},
+            "content": {kind: {"schema": _body(endpoint, kind)} for kind in endpoint.reads},
         }
     return found
 
 
-def _body(operation: Operation, kind: str) -> dict[str, Any]:
-    reference = {"$ref": REFERENCE.format(model=operation.body.__name__)}
+def _body(endpoint: Endpoint, kind: str) -> dict[str, Any]:
+    reference = {"$ref": REFERENCE.format(model=endpoint.body.__name__)}
     if kind != MULTIPART:
         return reference
-    schema = operation.body.model_json_schema(ref_template=REFERENCE)
+    schema = endpoint.body.model_json_schema(ref_template=REFERENCE)
     schema["properties"] = {"file": {"type": "string", "format": "binary"}} | schema["properties"]
     schema["required"] = ["file", *schema.get("required", [])]
     return schema
 
 
-def _responses(operation: Operation) -> dict[str, Any]:
-    if operation.answer is None:
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    if endpoint.answer is None:
         schema: dict[str, Any] = {}
     else:
-        schema = {"$ref": REFERENCE.format(model=operation.answer.__name__)}
-    content = {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in operation.answers_with}
-    if operation.streams:
+        schema = {"$ref": REFERENCE.format(model=endpoint.answer.__name__)}
+    content = {kind: {"schema": schema if kind == JSON else {"type": "string"}} for kind in endpoint.answers_with}
+    if endpoint.streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
-    responses: dict[str, Any] = {str(operation.status): {"description": "The answer", "content": content}}
-    error = {"content": {JSON: {"schema": {"$ref": REFERENCE.format(model=_error_name(operation.style))}}}}
-    for status in sorted({*_ALWAYS, *operation.statuses}):
+    responses: dict[str, Any] = {str(endpoint.status): {"description": "The answer", "content": content}}
+    error = {"content": {JSON: {"schema": {"$ref": REFERENCE.format(model=_error_name(endpoint.style))}}}}
+    for status in sorted({*_ALWAYS, *endpoint.statuses}):
         responses[str(status)] = {"description": REASONS[status]} | error
     return responses
 
@@ -173,11 +173,11 @@ table { border-collapse: collapse; } td, th { text-align: left; padding: .2rem .
 """
 
 
-def documentation(operations: Sequence[Operation]) -> str:
-    """Return the page that shows all operations."""
+def documentation(endpoints: Sequence[Endpoint]) -> str:
+    """Return the page that shows all endpoints."""
     parts = []
     for style, title in TAGS.items():
-        own = [operation for operation in operations if operation.style == style]
+        own = [endpoint for endpoint in endpoints if endpoint.style == style]
         if own:
             parts.append(f"<h2>{html.escape(title)}</h2>" + "".join(map(_shown, own)))
     return (
@@ -192,15 +192,15 @@ def documentation(operations: Sequence[Operation]) -> str:
     )
 
 
-def _shown(operation: Operation) -> str:
+def _shown(endpoint: Endpoint) -> str:
     body = ""
-    if operation.reads_body:
-        rows = "".join(_row(name, field) for name, field in _fields(operation.body))
-        types = ", ".join(operation.reads)
+    if endpoint.reads_body:
+        rows = "".join(_row(name, field) for name, field in _fields(endpoint.body))
+        types = ", ".join(endpoint.reads)
         body = f"<p>Body: {types}</p><table><tr><th>Field</th><th>Type</th><th>Meaning</th></tr>{rows}</table>"
-    text = f"<p>{html.escape(operation.description)}</p>" if operation.description else ""
-    head = f'<span class="method">{operation.method}</span> <code>{html.escape(operation.path)}</code>'
-    return f"<details><summary>{head} {html.escape(operation.summary)}</summary>{text}{body}</details>"
+    text = f"<p>{html.escape(endpoint.description)}</p>" if endpoint.description else ""
+    head = f'<span class="method">{endpoint.method}</span> <code>{html.escape(endpoint.path)}</code>'
+    return f"<details><summary>{head} {html.escape(endpoint.summary)}</summary>{text}{body}</details>"
 
 
 @cache

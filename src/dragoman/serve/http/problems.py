@@ -101,7 +101,8 @@ def native(problem: Problem) -> Response:
 
 def libretranslate(problem: Problem) -> Response:
     """Write a problem as LibreTranslate does: a sentence alone, and 400 for all that is wrong with a request."""
-    status = 400 if problem.status in (404, 422) else 403 if problem.status == 401 else problem.status
+    wrong = problem.status == 422 or problem.code == "unknown_model"
+    status = 400 if wrong else 403 if problem.status == 401 else problem.status
     return JSONResponse({"error": problem.message}, status, problem.headers)
 
 

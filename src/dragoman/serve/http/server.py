@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvicorn
@@ -112,15 +112,13 @@ def run(
     sock: socket.socket,
     *,
     grace: float,
-    runs: Mapping[str, Path],
     keys: Path | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; the second one ends at once.
+    """Serve until SIGTERM or SIGINT; the second one ends at once. SIGHUP loads each model anew from its run.
 
     Args:
         grace: seconds that running requests have after a signal.
-        runs: the run of each model, which SIGHUP loads anew.
         keys: file of keys, which SIGHUP reads anew.
         started: called once requests are answered.
     """
@@ -131,8 +129,8 @@ def run(
             log.warning("not all requests were done within %g s", grace)
 
     async def reload() -> None:
-        for name, run in runs.items():
-            await _try(f"swap of {name}", lambda name=name, run=run: context.service.swap(name, run))
+        for name, model in context.service.models.items():
+            await _try(f"swap of {name}", lambda name=name, model=model: context.service.swap(name, model.path))
         if (path := keys) is not None:
             await _try("reading of keys", lambda: _read_keys(context, path))
 

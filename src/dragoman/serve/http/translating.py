@@ -8,13 +8,13 @@ from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.html_text import HtmlText
-from dragoman.serve.http.languages import AUTO, Chosen, base
+from dragoman.serve.http.languages import AUTO, ChosenModel, base
 from dragoman.serve.service import Call, TranslateOptions
 
 
 async def choose_models(
     context: ServerContext, texts: Sequence[str], *, model: str | None, source: str | None, target: str | None
-) -> list[Chosen]:
+) -> list[ChosenModel]:
     """Return the model for each text: the named one, or one for its languages; each text's language is detected by
     itself.
 
@@ -23,20 +23,20 @@ async def choose_models(
     """
     directions = context.directions
     if model is not None:
-        return [Chosen(context.model(model))] * len(texts)
+        return [ChosenModel(context.model(model))] * len(texts)
     if source == AUTO or (source is None and target is not None):
         return await asyncio.to_thread(lambda: [directions.for_text(text, target or "") for text in texts])
     if source is None or target is None:
-        return [Chosen(directions.first(source))] * len(texts)
+        return [ChosenModel(directions.first(source))] * len(texts)
     if not target or base(source) == base(target):
         return [directions.same(source, target)] * len(texts)
-    return [Chosen(directions.between(source, target))] * len(texts)
+    return [ChosenModel(directions.between(source, target))] * len(texts)
 
 
 async def translate_chosen(
     context: ServerContext,
     texts: Sequence[str | Request],
-    chosen: Sequence[Chosen],
+    chosen: Sequence[ChosenModel],
     options: TranslateOptions,
     call: Call,
     *,

@@ -9,9 +9,9 @@ from dragoman.decode.constraints.glossary import Glossary
 from dragoman.serve.errors import WrongTask
 from dragoman.serve.http.bodies import MULTIPART
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import FileJob, file_name
 from dragoman.serve.http.native import GlossaryRow, Strict, glossary_entry
-from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.http.translating import choose_models
 
@@ -87,8 +87,8 @@ async def file_result(context: ServerContext, incoming: Incoming[Any]) -> Respon
     return FileResponse(context.files.result(job), filename=job.result_name, media_type="application/octet-stream")
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/api/files",
         summary="Translate a file",
@@ -99,7 +99,7 @@ OPERATIONS = [
         status=202,
         statuses=(404,),
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/api/files/{id}",
         summary="Tell how far a file is",
@@ -108,7 +108,7 @@ OPERATIONS = [
         answer=FileState,
         statuses=(404,),
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/api/files/{id}/result",
         summary="Get a translated file",

@@ -1,14 +1,16 @@
 """Bodies and answers of OpenAI's API, with the fields that its clients send."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=1)]
 TokenId = Annotated[int, Field(ge=0)]
+Entry = TypeVar("Entry")
+NotEmpty = Annotated[list[Entry], Field(min_length=1)]
 
 
 class OpenAiBody(BaseModel):
@@ -28,7 +30,7 @@ class StreamOptions(BaseModel):
 
 
 class GenerationBody(OpenAiBody):
-    """Settings of a continuation that both operations have."""
+    """Settings of a continuation that both endpoints have."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """0 always takes the likeliest token; without one, the model's own settings hold."""
@@ -50,7 +52,9 @@ class GenerationBody(OpenAiBody):
     frequency_penalty: Penalty | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Annotated[dict[str, float] | None, WithJsonSchema({"type": ["object", "null"], "maxProperties": 0})] = (
+        None
+    )
     """Not supported: only an empty one is accepted."""
     user: str | None = None
 
@@ -58,17 +62,17 @@ class GenerationBody(OpenAiBody):
 class CompletionBody(GenerationBody):
     """A prompt to continue."""
 
-    prompt: str | list[str] | list[TokenId] | list[list[TokenId]]
+    prompt: str | NotEmpty[str] | NotEmpty[TokenId] | NotEmpty[NotEmpty[TokenId]]
     """A text, a list of texts, or the same as token ids."""
-    max_tokens: Annotated[int, Field(ge=0)] | None = 16
+    max_tokens: Count | None = 16
     """Most tokens of an answer."""
     echo: bool | None = False
     """Repeat the prompt before the answer."""
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5, json_schema_extra={"maximum": 1})] | None = None
     """Return the log-probabilities of the tokens of an answer; those of other tokens are not known: at most 1."""
-    best_of: Count | None = None
+    best_of: Annotated[Count | None, WithJsonSchema({"type": "null"})] = None
     """Not supported unless it equals n."""
-    suffix: str | None = None
+    suffix: Annotated[str | None, WithJsonSchema({"type": ["string", "null"], "maxLength": 0})] = None
     """Not supported: only an empty one is accepted."""
 
 
@@ -81,7 +85,7 @@ class ResponseFormat(BaseModel):
 class ChatBody(GenerationBody):
     """A conversation to answer."""
 
-    messages: list[dict[str, Any]]
+    messages: NotEmpty[dict[str, Any]]
     """Messages with a role and a content."""
     max_tokens: Count | None = None
     """Most tokens of the answer."""
@@ -89,7 +93,7 @@ class ChatBody(GenerationBody):
     """The newer name of max_tokens."""
     logprobs: bool | None = False
     """Return the log-probabilities of the answer's tokens."""
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20, json_schema_extra={"maximum": 0})] | None = None
     """Not supported but 0: log-probabilities of other tokens are not known."""
     tools: list[dict[str, Any]] | None = None
     """JSON schemas of functions, shown to the model by its chat template."""
@@ -102,7 +106,7 @@ class ChatBody(GenerationBody):
 class EmbeddingBody(OpenAiBody):
     """Texts whose vectors are wanted."""
 
-    input: str | list[str]
+    input: str | NotEmpty[str]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Count | None = None
     """Not supported unless it is the model's own."""

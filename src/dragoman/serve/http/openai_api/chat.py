@@ -6,10 +6,10 @@ from typing import Any
 
 from dragoman.decode.generator import Generator
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.answers import REASONS, Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import ChatAnswer, ChatBody
 from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, options_of, template_of
-from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.service import Piece
 
@@ -105,8 +105,8 @@ class _ChatChunks(ChunkMaker):
         }
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/v1/chat/completions",
         summary="Answer a conversation",

@@ -5,10 +5,10 @@ from typing import Any
 from dragoman.decode.generator import Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.answers import REASONS, Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import CompletionAnswer, CompletionBody
 from dragoman.serve.http.openai_api.generating import Prompt, TokenLogs, generator_of, options_of, refuse
-from dragoman.serve.http.operation import Incoming, Operation
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.service import Piece
 
@@ -28,8 +28,6 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     context.limits.check(texts)
     incoming.count(texts, served.name)
     options = options_of(context, generator, body, 16 if body.max_tokens is None else body.max_tokens)
-    if not options.max_new_tokens:
-        raise Problem(422, "invalid_request", "max_tokens: at least 1", param="max_tokens")
     asked = Asked(context, generator, body, prompts, options, "cmpl", "text_completion")
     chunk = _CompletionChunks(generator, body, [texts[i] for i in range(len(texts)) for _ in range(body.n or 1)])
     if body.stream:
@@ -43,12 +41,10 @@ def _prompts(generator: Generator, given: Any) -> list[Prompt]:
     """Return the prompts of a request.
 
     Raises:
-        Problem: none, or ids that the model does not have.
+        Problem: ids that the model does not have.
     """
     if isinstance(given, str):
         return [given]
-    if not given:
-        raise Problem(422, "invalid_request", "prompt: must not be an empty list", param="prompt")
     if isinstance(given[0], int):
         given = [given]
     if isinstance(given[0], str):
@@ -96,8 +92,8 @@ def _text_choice(index: int, text: str, logs: dict[str, Any] | None = None) -> d
     return {"index": index, "text": text, "logprobs": logs, "finish_reason": None}
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/v1/completions",
         summary="Continue prompts",

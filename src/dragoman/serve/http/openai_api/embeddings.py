@@ -7,18 +7,15 @@ from typing import Any
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.serve.errors import WrongTask
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.bodies import EmbeddingAnswer, EmbeddingBody
 from dragoman.serve.http.openai_api.generating import refuse
-from dragoman.serve.http.operation import Incoming, Operation
-from dragoman.serve.http.problems import Problem
 
 
 async def embeddings(context: ServerContext, incoming: Incoming[EmbeddingBody]) -> Any:
     """Answer POST /v1/embeddings."""
     body = incoming.body
     texts = [body.input] if isinstance(body.input, str) else body.input
-    if not texts:
-        raise Problem(422, "invalid_request", "input: must not be an empty list", param="input")
     context.limits.check(texts)
     served = context.model(body.model)
     if not isinstance(served.model, Embedder) or served.model.tokenizer is None:
@@ -43,8 +40,8 @@ def _encoded(vector: list[float], format: str | None) -> list[float] | str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="POST",
         path="/v1/embeddings",
         summary="Turn texts into vectors",

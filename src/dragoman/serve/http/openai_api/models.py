@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.openai_api.bodies import ModelEntry, ModelList
-from dragoman.serve.http.operation import Incoming, Operation
 
 STARTED = int(time.time())
 """Time that models are said to be created at, in seconds."""
@@ -25,11 +25,11 @@ def _entry(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": STARTED, "owned_by": "dragoman"}
 
 
-OPERATIONS = [
-    Operation(
+ENDPOINTS = [
+    Endpoint(
         method="GET", path="/v1/models", summary="List the models", handler=models, answer=ModelList, style="openai"
     ),
-    Operation(
+    Endpoint(
         method="GET",
         path="/v1/models/{name}",
         summary="Tell of a model",

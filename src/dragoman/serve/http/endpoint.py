@@ -1,4 +1,4 @@
-"""One operation of an API: what it reads and answers, from which both its route and its OpenAPI entry are made."""
+"""One endpoint of an API: what it reads and answers, from which both its route and its OpenAPI entry are made."""
 
 import asyncio
 import time
@@ -41,7 +41,7 @@ class Incoming(Generic[B]):
     body: B
     key: ApiKey = ANYONE
     form: FormData | None = None
-    """Fields of a multipart body, where the operation reads one."""
+    """Fields of a multipart body, where the endpoint reads one."""
     file: UploadFile | None = None
     """File of a multipart body."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -59,12 +59,12 @@ class Incoming(Generic[B]):
 
 
 class NoBody(BaseModel):
-    """Body of an operation that reads none."""
+    """Body of an endpoint that reads none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Operation:
-    """An operation with its path, its models and the function that does it."""
+class Endpoint:
+    """An endpoint with its path, its models and the function that does it."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -96,12 +96,12 @@ class Operation:
         return self.method == "POST" and self.body is not NoBody
 
     def route(self, context: "ServerContext") -> Route:
-        """Return the route of the operation."""
+        """Return the route of the endpoint."""
 
-        async def endpoint(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             return await self.respond(context, request)
 
-        return Route(self.path, endpoint, methods=[self.method], name=self.handler.__name__)
+        return Route(self.path, respond, methods=[self.method], name=self.handler.__name__)
 
     async def respond(self, context: "ServerContext", request: Request) -> Response:
         """Answer a request, or say in the style of the API what is wrong with it."""
