@@ -32,6 +32,7 @@ from dragoman.cli import (
     probe,
     score,
     search_mixture,
+    serve,
     tag,
     trace,
     train,
@@ -69,6 +70,7 @@ app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("tag", rich_help_panel=USE)(tag.tag)
 app.command("answer", rich_help_panel=USE)(answer.answer)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
