@@ -1,0 +1,251 @@
+// The page "Translate": typing, what stands, and what is asked of the server in between.
+
+import * as api from "./api.js";
+import { Alternatives } from "./alternatives.js";
+import { announce, find, make, number } from "./dom.js";
+import { Draft } from "./draft.js";
+import { Live } from "./live.js";
+import * as notice from "./notice.js";
+import { Output } from "./output.js";
+import { SourceBox } from "./source.js";
+
+// Times in milliseconds. A half-typed word is not worth translating: it is waited for a little longer than a space is.
+const AFTER_WORD = 120, WITHIN_WORD = 450, AT_LATEST = 1500, SETTLED = 900, PAST = 2500;
+const NBEST = 4;
+const UNSURE = 0.5;
+
+export class TranslateView {
+  constructor(languages, glossary, history, limits) {
+    Object.assign(this, { languages, glossary, history });
+    this.source = new SourceBox(limits?.characters);
+    this.output = new Output();
+    this.alternatives = new Alternatives();
+    this.draft = new Draft();
+    this.live = new Live();
+    this.controller = new AbortController();
+    this.timers = {};
+    this.firstChange = 0;
+    this.#wire();
+    this.#begin();
+  }
+
+  #wire() {
+    this.source.addEventListener("input", () => this.#typed());
+    this.source.addEventListener("point", (event) => this.#pointAtSource(event.detail));
+    this.output.addEventListener("point", (event) => this.#pointAtOutput(event.detail));
+    this.output.addEventListener("open", (event) => this.#open(event.detail));
+    this.alternatives.addEventListener("choose", (event) => this.#choose(event.detail));
+    this.alternatives.addEventListener("close", () => find("output").focus({ preventScroll: true }));
+    this.languages.addEventListener("swap", () => { this.swapped = this.draft.translation; });
+    this.languages.addEventListener("change", () => this.#begin());
+    this.glossary.addEventListener("change", () => this.#begin());
+    this.history.addEventListener("restore", (event) => this.#restore(event.detail));
+    find("copy").addEventListener("click", () => this.#copy());
+  }
+
+  /** Begin anew with the languages, model and glossary that are chosen now. */
+  #begin() {
+    const { model, sourceName, targetName } = this.languages;
+    find("source-label").textContent = sourceName;
+    find("output-label").textContent = targetName === sourceName ? "Translation" : targetName;
+    this.source.language = model.source;
+    this.output.language = model.target;
+    this.draft.reset({ splits: model.splits !== false, language: model.source || "en" });
+    this.#hideDetected();
+    if (this.swapped !== undefined) {
+      this.source.text = this.swapped;
+      this.swapped = undefined;
+    } else if (this.source.text) this.#typed();
+    else this.#draw();
+  }
+
+  #restore({ text, model }) {
+    this.source.text = text;
+    const known = this.languages.models.find((each) => each.name === model);
+    if (known && known !== this.languages.model) this.languages.choose(known);
+    find("source").focus();
+  }
+
+  #typed() {
+    this.draft.update(this.source.text);
+    this.#draw();
+    this.#stop();
+    if (this.source.excess > 0) return this.#tooLong();
+    notice.clear();
+    const now = performance.now();
+    this.firstChange ||= now;
+    const pause = /[\p{L}\p{N}]$/u.test(this.source.text) ? WITHIN_WORD : AFTER_WORD;
+    this.#later("ask", Math.max(0, Math.min(pause, this.firstChange + AT_LATEST - now)), () => this.#ask());
+  }
+
+  #tooLong() {
+    const { excess, limit } = this.source;
+    notice.show(new Error(`The text is ${number(excess)} character${excess === 1 ? "" : "s"} too long: ${number(limit)} can be translated at once. A file may be longer.`));
+  }
+
+  #later(name, milliseconds, action) {
+    clearTimeout(this.timers[name]);
+    this.timers[name] = setTimeout(action, milliseconds);
+  }
+
+  /** Give up what is under way or planned: something newer comes. */
+  #stop() {
+    for (const timer of Object.values(this.timers)) clearTimeout(timer);
+    this.controller.abort();
+    this.controller = new AbortController();
+  }
+
+  /** Return the fields that go with every request. */
+  #request() {
+    const glossary = this.glossary.terms;
+    const { model, tag } = this.languages;
+    return { model: model.name, alignments: true, ...(glossary.length && { glossary }), ...(tag && { tags: [tag] }) };
+  }
+
+  /** Ask for what has no translation yet, some sentences at a time, so that the first ones stand soon. */
+  async #ask() {
+    this.firstChange = 0;
+    const { signal } = this.controller;
+    try {
+      for (let wanted; (wanted = this.draft.next()); ) {
+        const { texts, prefix } = wanted;
+        const answer = await this.live.translate({ ...this.#request(), text: texts, nbest: NBEST, ...(prefix && { prefix }) }, signal);
+        if (signal.aborted) return;
+        this.draft.learn(wanted, answer.translations);
+        this.#draw();
+      }
+      notice.clear();
+    } catch (error) {
+      return this.#failed(error, signal);
+    }
+    this.#detect(signal);
+    this.#later("settle", SETTLED, () => this.#settle());
+  }
+
+  /** Typing rests: compare lines of several sentences with the server's answer to the whole, then say and remember. */
+  async #settle() {
+    const { signal } = this.controller;
+    const lines = this.draft.unchecked();
+    try {
+      if (lines.length) {
+        const answer = await this.live.translate({ ...this.#request(), text: lines }, signal);
+        if (signal.aborted) return;
+        this.draft.check(lines, answer.translations);
+        this.#draw();
+      }
+    } catch (error) {
+      if (!error.passing) return this.#failed(error, signal); // else what stands is good enough
+    }
+    if (!this.source.text.trim()) return;
+    announce(`Translation: ${this.draft.translation}`);
+    this.#later("past", PAST, () => this.#remember());
+  }
+
+  #remember() {
+    const { model, sourceName, targetName } = this.languages;
+    this.history.add({ text: this.draft.text, translation: this.draft.translation, model: model.name, languages: `${sourceName} → ${targetName}`, source: model.source, target: model.target });
+  }
+
+  #failed(error, signal) {
+    if (signal.aborted || error.name === "AbortError") return;
+    notice.show(error, error.passing ? () => this.#ask() : null);
+    if (error.needsKey) document.dispatchEvent(new Event("key-needed"));
+  }
+
+  #draw() {
+    const { pieces } = this.draft;
+    this.source.draw(pieces);
+    this.output.draw(pieces);
+    find("copy").hidden = !this.draft.translation.trim();
+    this.#drawConfidence(pieces.filter((piece) => piece.source && !piece.stale && piece.answer));
+    this.#drawWarnings(pieces.filter((piece) => piece.source && !piece.stale && piece.answer));
+    this.#drawOthers(pieces.filter((piece) => piece.source));
+  }
+
+  /** Say how sure the model is of the least sure sentence, in words; the number is in the tooltip. */
+  #drawConfidence(pieces) {
+    const node = find("confidence");
+    const doubtful = pieces.filter((piece) => piece.answer.review || sureness(piece) < UNSURE);
+    const least = Math.min(1, ...pieces.map(sureness));
+    node.textContent = !pieces.length ? "" : !doubtful.length ? "" : pieces.length === 1 ? "Less sure: please check" : `Less sure of ${doubtful.length} of ${pieces.length} sentences: please check`;
+    node.title = pieces.length ? `Confidence ${Math.round(100 * least)}%` : "";
+    pieces.forEach((piece) => { this.output.sentences[this.draft.pieces.indexOf(piece)].node.classList.toggle("doubtful", doubtful.includes(piece)); });
+  }
+
+  #drawWarnings(pieces) {
+    const said = new Set(pieces.flatMap((piece) => [...(piece.answer.warnings ?? []), piece.answer.decision?.message ?? ""]).filter(Boolean));
+    find("warnings").hidden = !said.size;
+    find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text.replace(/^row \d+: /, ""))));
+  }
+
+  /** List the other candidates where the text is one sentence; those of several are behind their words. */
+  #drawOthers(pieces) {
+    const [only] = pieces;
+    const others = pieces.length === 1 && !only.stale ? (only.answer?.candidates ?? []).filter((candidate) => candidate.text !== only.text).slice(0, NBEST - 1) : [];
+    find("others").hidden = !others.length;
+    find("others-list").replaceChildren(...others.map((candidate) => make("li", {}, make("button", {
+      type: "button", dir: "auto", lang: this.languages.target || null, onclick: () => this.#choose({ source: only.source, choice: { candidate } }),
+    }, candidate.text))));
+  }
+
+  #pointAtOutput(place) {
+    const links = place ? this.#links(place.piece) : [];
+    this.output.highlight(place?.piece, place ? [place.word] : []);
+    this.source.highlight(place?.piece, links.filter(([, to]) => to === place.word).map(([from]) => from));
+  }
+
+  #pointAtSource(place) {
+    const links = place ? this.#links(place.piece) : [];
+    this.source.highlight(place?.piece, place && links.length ? [place.word] : []);
+    this.output.highlight(place?.piece, links.filter(([from]) => from === place.word).map(([, to]) => to));
+  }
+
+  #links(number) {
+    const piece = this.draft.pieces[number];
+    if (!piece || piece.stale) return [];
+    return (piece.choice?.candidate ?? piece.answer?.candidates?.[0])?.alignment ?? [];
+  }
+
+  #open({ piece, ...place }) {
+    const sentence = this.draft.pieces[piece];
+    if (sentence && !sentence.stale) this.alternatives.open(sentence, place, this.#request(), this.languages.target);
+  }
+
+  #choose({ source, choice }) {
+    this.#stop();
+    this.draft.choose(source, choice);
+    this.#draw();
+    this.#ask();
+  }
+
+  async #copy() {
+    try {
+      await navigator.clipboard.writeText(this.draft.translation);
+    } catch {
+      getSelection().selectAllChildren(find("output")); // no permission: at least it is selected
+      return announce("Selected: copy it with the keyboard.");
+    }
+    this.#remember();
+    announce("Copied.");
+    find("copy").textContent = "Copied";
+    this.#later("copied", 1500, () => { find("copy").textContent = "Copy"; });
+  }
+
+  /** Offer another model where the text looks like another language's. */
+  async #detect(signal) {
+    const { models, model, source } = this.languages;
+    if (new Set(models.map((each) => each.source)).size < 2 || this.source.text.trim().length < 20) return this.#hideDetected();
+    const found = await api.detect(this.source.text, signal).then(([best]) => best?.[0], () => null); // a server may not know languages
+    const other = found && found.language !== source && models.find((each) => each.source === found.language && (each.target === model.target || each.target === source));
+    if (signal.aborted) return;
+    if (!other || found.confidence < 0.7) return this.#hideDetected();
+    find("detected").replaceChildren(`This looks like ${other.source_name || other.source}. `, make("button", { type: "button", onclick: () => this.languages.choose(other) }, `Translate from ${other.source_name || other.source}`));
+    find("detected").hidden = false;
+  }
+
+  #hideDetected() {
+    find("detected").hidden = true;
+  }
+}
+
+const sureness = (piece) => (piece.choice?.candidate ?? piece.answer).confidence ?? 1;
