@@ -155,16 +155,18 @@ class PageServer:
         answer = {"error": error} if error else self.answer(body)
         await socket.send_json({"id": number} | answer)
 
-    def problem(self, key: str) -> dict[str, Any] | None:
+    def problem(self, key: str, may_fail: bool = True) -> dict[str, Any] | None:
         if self.key and key != self.key:
             return {"code": "unauthorized", "message": "a key is needed", "status": 401}
-        if not self.failures:
+        if not self.failures or not may_fail:
             return None
         status, message, retry_after = self.failures.pop(0)
         return {"code": "code", "message": message, "status": status, "retry_after": retry_after}
 
     def refused(self, request: Request) -> Response | None:
-        error = self.problem(request.headers.get("authorization", "").removeprefix("Bearer "))
+        """Return the refusal of a request: for a wrong key or, of those that send something, as a failure was wanted."""
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        error = self.problem(key, may_fail=request.method == "POST")
         if error is None:
             return None
         after = error.pop("retry_after", None)
@@ -223,12 +225,11 @@ class PageServer:
     async def file(self, request: Request) -> Response:
         if refused := self.refused(request):
             return refused
-        form = await request.form()
-        upload = form["file"]
-        assert not isinstance(upload, str)
-        content = await upload.read()
-        name = str(upload.filename)
-        fields = {key: value for key, value in form.items() if key != "file"}
+        async with request.form() as form:
+            upload = form["file"]
+            assert not isinstance(upload, str)
+            content, name = await upload.read(), str(upload.filename)
+            fields = {key: value for key, value in form.items() if key != "file"}
         self.files[name] = {"name": name, "content": content, "looks": 0, "fields": fields}
         return JSONResponse({"id": name}, 202)
 

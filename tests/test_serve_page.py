@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def open_page(browser: Browser, server: PageServer) -> Iterator[Opener]:
     for context in contexts:
         context.close()
     # A refused request and a lost socket are logged by the browser itself, and are what some tests are about.
-    assert not [one for one in complaints if not re.search(r"Failed to load resource|WebSocket connection to|^blob:", one)]
+    assert not [
+        one for one in complaints if not re.search(r"Failed to load resource|WebSocket connection to|^blob:", one)
+    ]
 
 
 def typed(page: Page, text: str) -> Locator:
@@ -73,6 +76,14 @@ def typed(page: Page, text: str) -> Locator:
     page.locator("#source").press("End")
     page.locator("#source").press_sequentially(text)
     return page.locator("#output")
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it does not come to hold")
 
 
 def words(page: Page) -> Locator:
@@ -335,10 +346,10 @@ def test_languages_are_chosen_and_swapped(open_page, server):
     expect(page.locator("#output")).to_have_text("GOD EHT.")
     page.get_by_role("button", name="Swap: from Spanish to English").click()
     expect(page.locator("#source")).to_have_value("GOD EHT.")
-    expect(page.locator("#output")).to_have_text("EHT GOD.".lower().upper())
+    expect(page.locator("#output")).to_have_text("THE DOG.")
     assert server.asked[-1]["model"] == "es-en"
-    page.get_by_label("From").select_option("English")
-    page.get_by_label("To").select_option("Arabic")
+    page.get_by_role("combobox", name="From", exact=True).select_option("English")
+    page.get_by_role("combobox", name="To", exact=True).select_option("Arabic")
     expect(page.locator("#output-label")).to_have_text("Arabic")
     assert page.locator("#swap").count() == 0
     page.reload()
@@ -349,9 +360,9 @@ def test_one_direction_is_named_and_several_models_for_it_can_be_chosen(open_pag
     server.models = [model("en-es"), model("en-es", tags=["formal"]) | {"name": "larger"}]
     page = open_page()
     expect(page.locator("#languages")).to_contain_text("English")
-    assert page.get_by_label("From").count() == 0
-    page.get_by_label("Model").select_option("larger")
-    page.get_by_label("Tag").select_option("formal")
+    assert page.get_by_role("combobox", name="From", exact=True).count() == 0
+    page.get_by_role("combobox", name="Model", exact=True).select_option("larger")
+    page.get_by_role("combobox", name="Tag", exact=True).select_option("formal")
     typed(page, "The dog.")
     expect(page.locator("#output")).to_have_text("GOD EHT.")
     assert server.asked[-1]["model"] == "larger" and server.asked[-1]["tags"] == ["formal"]
@@ -367,7 +378,7 @@ def test_another_language_is_offered_where_the_text_looks_like_it(open_page, ser
 
 def test_arabic_is_set_from_the_right_and_walked_through_in_its_direction(open_page):
     page = open_page()
-    page.get_by_label("To").select_option("Arabic")
+    page.get_by_role("combobox", name="To", exact=True).select_option("Arabic")
     typed(page, "The big dog")
     output = page.locator("#output")
     expect(output).to_have_attribute("lang", "ar")
@@ -384,7 +395,7 @@ def test_arabic_is_set_from_the_right_and_walked_through_in_its_direction(open_p
 
 def test_words_of_a_script_without_spaces_can_be_chosen(open_page, server):
     page = open_page()
-    page.get_by_label("To").select_option("Japanese")
+    page.get_by_role("combobox", name="To", exact=True).select_option("Japanese")
     typed(page, "The dog.")
     expect(page.locator("#output")).to_have_text(JAPANESE)
     expect(page.locator("#output")).to_have_attribute("lang", "ja")
@@ -431,10 +442,9 @@ def test_history_is_kept_in_the_browser_only_and_can_be_cleared_and_switched_off
     page = open_page()
     typed(page, "The dog")
     stored = "() => JSON.parse(localStorage.getItem('dragoman.history') ?? '[]').map((entry) => entry.text)"
-    page.wait_for_function(f"({stored})().length === 1")
+    until(lambda: page.evaluate(stored) == ["The dog"])
     typed(page, " sleeps")
-    page.wait_for_function(f"({stored})()[0] === 'The dog sleeps'")
-    assert page.evaluate(stored) == ["The dog sleeps"]  # what was carried on is one entry
+    until(lambda: page.evaluate(stored) == ["The dog sleeps"])  # what was carried on is one entry
     page.reload()
     page.get_by_role("button", name="History").click()
     page.locator("#past .entry").click()
@@ -489,14 +499,11 @@ def test_a_text_is_kept_while_the_server_is_away(open_page, server):
     page = open_page()
     typed(page, "The dog.")
     expect(page.locator("#output")).to_have_text("GOD EHT.")
-    page.context.set_offline(True)
-    page.evaluate("window.dispatchEvent(new Event('offline'))")
     server.server.should_exit = server.server.force_exit = True
     server.thread.join()
     typed(page, " A cat.")
     expect(page.locator("#notice")).to_contain_text("What you typed is kept here.")
     expect(page.locator("#output")).to_contain_text("GOD EHT.")
-    page.context.set_offline(False)
     with PageServer(port=server.port):
         expect(page.locator("#output")).to_have_text("GOD EHT. TAC A.")
         expect(page.locator("#notice")).to_be_hidden()
@@ -570,6 +577,7 @@ def test_a_file_is_sent_followed_and_fetched(open_page, server):
 
 def test_files_are_taken_wherever_they_are_dropped(open_page):
     page = open_page()
+    expect(page.locator("#translate")).to_be_visible()
     page.evaluate("""() => {
       const data = new DataTransfer();
       for (const name of ["one.po", "two.txt"]) data.items.add(new File(["dog"], name));
@@ -742,16 +750,19 @@ def test_what_is_translated_is_said_once_typing_rests(open_page):
 
 def test_every_page_is_reached_by_tab_and_shows_where_the_focus_is(open_page):
     page = open_page()
-    page.locator("body").press("Tab")
+    expect(page.locator("#translate")).to_be_visible()
+    page.locator(".skip").focus()
     seen = []
-    for _ in range(16):
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        within = page.evaluate("Boolean(document.activeElement.closest('.pane'))")
-        assert outline != "none" or within, seen[-1]
+    while "output" not in seen:
         page.keyboard.press("Tab")
-    order = ["Translate", "Files", "Chat", "open-history", "open-glossary", "open-settings", "from", "swap", "to", "source", "output"]
-    assert [name for name in seen if name in order] == sorted((n for n in seen if n in order), key=order.index)
+        seen.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        framed = "document.activeElement.closest('.pane') ?? document.activeElement"
+        style = page.evaluate(
+            f"(({{outlineStyle, boxShadow}}) => outlineStyle + boxShadow)(getComputedStyle({framed}))"
+        )
+        assert style != "nonenone", seen
+    pages, tools = ["Translate", "Files", "Chat"], ["open-history", "open-glossary", "open-settings"]
+    assert seen == [*pages, *tools, "from", "swap", "to", "source", "output"]
 
 
 # ---- as it is shipped ---------------------------------------------------------------------------------
@@ -790,5 +801,5 @@ def test_the_page_is_part_of_the_package():
 
 def test_the_answers_of_the_stand_in_have_the_fields_that_the_page_reads():
     answer = PageServer().answer({"text": "The dog.", "model": "en-es", "nbest": 2, "prefix": "GOD "})
-    assert json.loads(json.dumps(answer))["translations"][0]["candidates"][1]["text"] == "GOD EHT2."
+    assert json.loads(json.dumps(answer))["translations"][0]["candidates"][1]["text"] == "GOD EHT.2"
     assert {each["task"] for each in ALL} == {"translate", "generate"}

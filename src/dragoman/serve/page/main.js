@@ -64,5 +64,6 @@ function show() {
     find(view).hidden = view !== shown;
   }
   find("languages").hidden = !["translate", "files"].includes(shown);
-  find(shown === "chat" ? "question" : "source")?.focus({ preventScroll: true });
+  const field = { translate: "source", chat: "question" }[shown];
+  if (field && matchMedia("(pointer: fine)").matches) find(field).focus({ preventScroll: true }); // else a keyboard on glass would rise
 }
