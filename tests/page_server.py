@@ -1,4 +1,4 @@
-"""A server with fixed answers that speaks the JSON of ``dragoman serve``: the page is driven against it without a model.
+"""A server with fixed answers that speaks the JSON of ``dragoman serve``: the page is driven without a model.
 
 A translation spells the words of its source backwards, in capitals and in the opposite order, so that every word is
 aligned to another place. Words with a meaning of their own: ``hard`` is translated with doubt, ``fails`` not at all.
@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import uvicorn
@@ -64,8 +64,16 @@ class PageServer:
     """Path at which a proxy shows the server."""
     whole_lines: bool = False
     """True where lines of several sentences are not divided as the page divides them."""
+    away: bool = False
+    """True while a proxy answers in the server's place."""
     port: int = 0
     """Port to listen at; 0 for a free one."""
+
+    def reset(self) -> None:
+        """Become as new, but for the port."""
+        fresh = PageServer(port=self.port)
+        for each in fields(PageServer):
+            setattr(self, each.name, getattr(fresh, each.name))
 
     def texts(self) -> list[str]:
         """Return the texts that were asked for, in their order."""
@@ -112,6 +120,8 @@ class PageServer:
         return FileResponse(FOLDER / "index.html", headers=HEADERS)
 
     async def settings(self, _: Request) -> Response:
+        if self.away:
+            return JSONResponse({"error": {"message": "the model is being loaded"}}, 503, {"Retry-After": "2"})
         limits = {"characters": self.limit, "lines": 100, "file_bytes": 4096}
         return JSONResponse(
             {
@@ -164,7 +174,7 @@ class PageServer:
         return {"code": "code", "message": message, "status": status, "retry_after": retry_after}
 
     def refused(self, request: Request) -> Response | None:
-        """Return the refusal of a request: for a wrong key or, of those that send something, as a failure was wanted."""
+        """Return the refusal of a request: for a wrong key or, where it sends something, the next failure."""
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         error = self.problem(key, may_fail=request.method == "POST")
         if error is None:
@@ -185,9 +195,7 @@ class PageServer:
         }
 
     def translation(self, text: str, target: str, body: dict[str, Any]) -> dict[str, Any]:
-        prefix, nbest = body.get("prefix", ""), body.get("nbest", 1)
-        whole = self.whole_lines and ". " in text
-        candidates = [self.candidate(text, target, prefix, number, whole) for number in range(nbest)]
+        candidates = [self.candidate(text, target, body, number) for number in range(body.get("nbest", 1))]
         best = candidates[0]
         return {
             "source": text,
@@ -198,20 +206,22 @@ class PageServer:
             "candidates": candidates,
         }
 
-    def candidate(self, text: str, target: str, prefix: str, number: int, whole: bool) -> dict[str, Any]:
-        words = spelled(text, target, self.glossary(text), whole)
-        stands = prefix.split()
+    def candidate(self, text: str, target: str, body: dict[str, Any], number: int) -> dict[str, Any]:
+        words = spelled(text, target, self.glossary(text), self.whole_lines)
+        stands = body.get("prefix", "").split()
         rest = words[len(stands) :]
-        if number and rest:
-            rest = [rest[0] + str(number + 1), *rest[1:]]
+        if rest:
+            others = (rest[0] + (str(k) if k > 1 else "") for k in range(1, 100))
+            allowed = [word for word in others if word.rstrip(".") not in body.get("forbidden", [])]
+            rest = [allowed[number], *rest[1:]]
         joined = " ".join([*stands, *rest])
         count = len(text.split())
         links = [[count - 1 - i, i] for i in range(min(count, len(joined.split())))]
         sure = -2.5 if "hard" in text.split() else -0.1
         tokens = [{"text": (" " if i else "") + word, "log_prob": sure} for i, word in enumerate(joined.split())]
         confidence = 0.3 if "hard" in text.split() else 0.9 - number / 10
-        fields = {"score": sure - number, "log_prob": sure, "confidence": confidence, "truncated": False}
-        return {"text": joined, "tokens": [*tokens, {"text": "", "log_prob": 0.0}], "alignment": links} | fields
+        scores = {"score": sure - number, "log_prob": sure, "confidence": confidence, "truncated": False}
+        return {"text": joined, "tokens": [*tokens, {"text": "", "log_prob": 0.0}], "alignment": links} | scores
 
     def glossary(self, text: str) -> dict[str, str]:
         rows = self.asked[-1].get("glossary", [])
@@ -229,8 +239,8 @@ class PageServer:
             upload = form["file"]
             assert not isinstance(upload, str)
             content, name = await upload.read(), str(upload.filename)
-            fields = {key: value for key, value in form.items() if key != "file"}
-        self.files[name] = {"name": name, "content": content, "looks": 0, "fields": fields}
+            beside = {key: value for key, value in form.items() if key != "file"}
+        self.files[name] = {"name": name, "content": content, "looks": 0, "fields": beside}
         return JSONResponse({"id": name}, 202)
 
     async def file_state(self, request: Request) -> Response:

@@ -12,10 +12,10 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from page_server import ALL, JAPANESE, PageServer, model  # noqa: E402
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright  # noqa: E402
+from page_server import ALL, JAPANESE, PageServer, model
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from dragoman.serve.page import CONTENT_SECURITY_POLICY, FOLDER  # noqa: E402
+from dragoman.serve.page import CONTENT_SECURITY_POLICY, FOLDER
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -38,10 +38,16 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
 @pytest.fixture
-def server() -> Iterator[PageServer]:
-    with PageServer() as running:
-        yield running
+def server(running: PageServer) -> PageServer:
+    running.reset()
+    return running
 
 
 @pytest.fixture
@@ -58,8 +64,8 @@ def open_page(browser: Browser, server: PageServer) -> Iterator[Opener]:
             page.add_init_script(HASTE)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda asked: complaints.append(asked.url) if str(server.port) not in asked.url else None)
-        page.goto(server.address + path)
+        page.on("request", lambda asked: complaints.append(asked.url) if "//127.0.0.1:" not in asked.url else None)
+        page.goto(path if "://" in path else server.address + path)
         return page
 
     yield open_one
@@ -71,10 +77,12 @@ def open_page(browser: Browser, server: PageServer) -> Iterator[Opener]:
     ]
 
 
-def typed(page: Page, text: str) -> Locator:
-    """Type a text at its end, and return the translation."""
+def typed(page: Page, text: str, *, wait: bool = True) -> Locator:
+    """Type a text at its end, wait for its translation, and return it."""
     page.locator("#source").press("End")
     page.locator("#source").press_sequentially(text)
+    if wait:
+        expect(page.locator("#output .stale")).to_have_count(0)
     return page.locator("#output")
 
 
@@ -128,7 +136,7 @@ def test_a_translation_stands_until_its_new_one_is_there(open_page, server):
     typed(page, "The dog ")
     expect(page.locator("#output")).to_have_text("GOD EHT ")
     server.delay = 0.4
-    typed(page, "sleeps ")
+    typed(page, "sleeps ", wait=False)
     expect(page.locator("#output .sentence.stale")).to_have_text("GOD EHT ")
     expect(page.locator("#output")).to_have_text("SPEELS GOD EHT ")
 
@@ -150,28 +158,30 @@ def test_an_answer_to_a_text_that_is_gone_is_not_shown(open_page, server):
     expect(page.locator("#output")).to_have_text("")
 
 
-@pytest.mark.parametrize(
-    ("text", "asked"),
-    [
-        ("I saw Dr. Smith. He slept.", ["I saw Dr. Smith.", "He slept."]),
-        ("It costs 3. 50 is too much.", ["It costs 3. 50 is too much."]),
-        ("See e.g. London. Then go.", ["See e.g. London.", "Then go."]),
-        ("Really? Yes! Good.", ["Really?", "Yes!", "Good."]),
-        ("a\r\nb\n\n  c ", ["a", "b", "c"]),
-        ("He said: «Come here. Now.» And went.", ["He said: «Come here.", "Now.»", "And went."]),
-        ("今日は。元気です。", ["今日は。", "元気です。"]),
-        ("J. R. Smith came. all is well", ["J. R. Smith came. all is well"]),
-        ("   ", []),
-        ("👍🏽 Good. 👍🏽 Fine.", ["👍🏽 Good.", "👍🏽 Fine."]),
-    ],
-)
-def test_a_text_is_divided_where_the_server_divides_it(text, asked, open_page, server):
+DIVIDED = {
+    "I saw Dr. Smith. He slept.": ["I saw Dr. Smith.", "He slept."],
+    "It costs 3. 50 is too much.": ["It costs 3. 50 is too much."],
+    "See e.g. London. Then go.": ["See e.g. London.", "Then go."],
+    "Really? Yes! Good.": ["Really?", "Yes!", "Good."],
+    "a\r\nb\n\n  c ": ["a", "b", "c"],
+    "He said: «Come here. Now.» And went.": ["He said: «Come here.", "Now.»", "And went."],
+    "今日は。元気です。": ["今日は。", "元気です。"],
+    "J. R. Smith came. all is well": ["J. R. Smith came. all is well"],
+    "   ": [],
+    "👍🏽 Good. 👍🏽 Fine.": ["👍🏽 Good.", "👍🏽 Fine."],
+}
+
+
+def test_a_text_is_divided_where_the_server_divides_it(open_page, server):
     page = open_page()
-    page.locator("#source").fill(text)
-    if asked:
-        expect(page.locator("#output .word").first).to_be_visible()
-        expect(page.locator("#output .stale")).to_have_count(0)
-    assert server.texts()[: len(asked)] == asked
+    for text, asked in DIVIDED.items():
+        page.locator("#source").fill("")
+        server.asked.clear()
+        page.locator("#source").fill(text)
+        if asked:
+            expect(page.locator("#output .word").first).to_be_visible()
+            expect(page.locator("#output .stale")).to_have_count(0)
+        assert server.texts()[: len(asked)] == asked
 
 
 def test_a_model_that_reads_whole_lines_gets_whole_lines(open_page, server):
@@ -489,30 +499,38 @@ def test_a_busy_server_is_asked_again_when_it_says(sockets, open_page, server):
     server.sockets = sockets
     server.failures = [(429, "too many requests", 2.0)]
     page = open_page()
-    typed(page, "The dog.")
+    typed(page, "The dog.", wait=False)
     expect(page.locator("#notice")).to_contain_text("The server is busy; this will be tried again.")
     expect(page.locator("#output")).to_have_text("GOD EHT.")
     expect(page.locator("#notice")).to_be_hidden()
 
 
-def test_a_text_is_kept_while_the_server_is_away(open_page, server):
-    page = open_page()
-    typed(page, "The dog.")
-    expect(page.locator("#output")).to_have_text("GOD EHT.")
-    server.server.should_exit = server.server.force_exit = True
-    server.thread.join()
-    typed(page, " A cat.")
+def test_a_text_is_kept_while_the_server_is_away(open_page):
+    with PageServer() as first:
+        page = open_page(first.address)
+        typed(page, "The dog.")
+        expect(page.locator("#output")).to_have_text("GOD EHT.")
+    typed(page, " A cat.", wait=False)
     expect(page.locator("#notice")).to_contain_text("What you typed is kept here.")
     expect(page.locator("#output")).to_contain_text("GOD EHT.")
-    with PageServer(port=server.port):
+    with PageServer(port=first.port):
         expect(page.locator("#output")).to_have_text("GOD EHT. TAC A.")
         expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_page_that_is_opened_too_early_begins_when_the_server_is_there(open_page, server):
+    server.away = True
+    page = open_page()
+    expect(page.locator("#notice")).to_contain_text("the model is being loaded")
+    server.away = False
+    expect(page.locator("#translate")).to_be_visible()
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_a_text_that_is_too_long_is_counted_and_not_sent(open_page, server):
     server.limit = 20
     page = open_page()
-    typed(page, "The dog 👍🏽 is so big.")
+    typed(page, "The dog 👍🏽 is so big.", wait=False)
     expect(page.locator("#count")).to_have_text("21 of 20 characters")
     expect(page.locator("#notice")).to_contain_text("The text is 1 character too long: 20 can be translated at once.")
     expect(page.locator("#source")).to_have_attribute("aria-invalid", "true")
@@ -527,7 +545,7 @@ def test_a_text_that_is_too_long_is_counted_and_not_sent(open_page, server):
 def test_an_error_is_said_in_the_servers_words(status, open_page, server):
     server.failures = [(status, "glossary: the term 'dog' needs a translation", None)]
     page = open_page()
-    typed(page, "The dog.")
+    typed(page, "The dog.", wait=False)
     expect(page.get_by_role("alert")).to_have_text("glossary: the term 'dog' needs a translation")
     typed(page, " A cat.")
     expect(page.locator("#output")).to_have_text("GOD EHT. TAC A.")
@@ -583,7 +601,7 @@ def test_files_are_taken_wherever_they_are_dropped(open_page):
       for (const name of ["one.po", "two.txt"]) data.items.add(new File(["dog"], name));
       for (const kind of ["dragenter", "dragover"])
         document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}));
-      if (!document.getElementById("drop").classList.contains("over")) throw new Error("the place to drop is not shown");
+      if (!document.querySelector("#drop.over")) throw new Error("the place to drop is not shown");
       document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
     }""")
     expect(page.locator("#files")).to_be_visible()

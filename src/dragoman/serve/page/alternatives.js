@@ -1,13 +1,13 @@
 // Other words for a word of the translation, and other translations of its sentence. What stands before the word is a
-// forced beginning; the server says how the model would go on from there.
+// forced beginning; the server says how the model goes on from there if it may not use the words that are known already.
 
 import * as api from "./api.js";
 import { find, make } from "./dom.js";
 import { bare, words } from "./words.js";
 
-// Groups of a diverse beam begin with different words; a plain beam's candidates mostly differ further on.
-const SEARCH = { kind: "diverse_beam", size: 8, groups: 8, nbest: 8, strength: 1 };
-const MOST = 6;
+const MOST = 5; // words that are shown
+const AT_A_TIME = 4; // candidates asked for with each request
+const UNLIKELY = 8; // nats below the likeliest translation, from where on words are no help but noise
 
 export class Alternatives extends EventTarget {
   /** Dispatches "choose" with {source, choice}, and "close". */
@@ -27,32 +27,36 @@ export class Alternatives extends EventTarget {
     this.#closed();
     this.anchor = place.node;
     this.anchor.classList.add("open");
-    const list = make("ul", { class: "choices", "aria-busy": "true" }, make("li", { class: "soft" }, "Looking…"));
+    const list = make("ul", { class: "choices", "aria-busy": "true" }), looking = make("p", { class: "soft looking" }, "Looking…");
     this.node.replaceChildren(
-      make("h3", { id: "alternatives-title" }, `Instead of “${bare(place.text)}”`), list, ...this.#sentence(piece), this.#back(piece),
+      make("h3", { id: "alternatives-title" }, `Instead of “${bare(place.text)}”`), list, looking, ...this.#sentence(piece), this.#back(piece),
       make("button", { type: "button", class: "quiet", onclick: () => this.node.hidePopover() }, "Close"));
     this.node.showPopover();
     this.#stand();
     this.node.querySelector("button").focus({ preventScroll: true });
     this.controller = new AbortController();
+    const { signal } = this.controller;
     try {
-      const prefix = piece.text.slice(0, place.start);
-      const answer = await api.translate({ ...request, text: piece.source, prefix, nbest: SEARCH.nbest, search: SEARCH }, this.controller.signal);
-      this.#list(list, distinct(answer.translations[0].candidates, prefix, place, code), piece);
+      for await (const found of others({ ...request, alignments: false, text: piece.source }, piece, place, code, signal)) {
+        if (signal.aborted) return;
+        this.#add(list, found, piece);
+      }
+      if (list.hasChildNodes()) looking.remove();
+      else looking.textContent = "The model has no other word here.";
     } catch (error) {
-      if (error.name !== "AbortError") list.replaceChildren(make("li", {}, error.message));
+      if (!signal.aborted) looking.textContent = error.message;
     }
     list.removeAttribute("aria-busy");
-    this.#stand();
+    if (!signal.aborted) this.#stand();
   }
 
-  #list(list, found, piece) {
-    if (!found.length) return list.replaceChildren(make("li", { class: "soft" }, "The model has no other word here."));
-    list.replaceChildren(...found.map(({ word, rest, prefix }) => make("li", {}, make("button", {
+  #add(list, { word, rest, prefix }, piece) {
+    list.append(make("li", {}, make("button", {
       type: "button", dir: "auto", lang: this.anchor.closest("[lang]")?.lang, onclick: () => this.#choose(piece, { prefix }),
-    }, make("b", {}, word), make("span", { class: "soft" }, rest)))));
-    const stillHere = this.node.matches(":popover-open") && (this.node.contains(document.activeElement) || document.activeElement === document.body);
-    if (stillHere) list.querySelector("button").focus({ preventScroll: true });
+    }, make("b", {}, word), make("span", { class: "soft" }, rest))));
+    this.#stand();
+    const [first] = list.querySelectorAll("button");
+    if (list.children.length === 1 && document.activeElement !== first) first.focus({ preventScroll: true });
   }
 
   #sentence(piece) {
@@ -101,18 +105,27 @@ export class Alternatives extends EventTarget {
   }
 }
 
-/** Return what may stand in the place of a word, each word once: {word, rest, prefix}. */
-function distinct(candidates, prefix, place, code) {
-  const found = new Map();
-  for (const { text } of candidates) {
-    if (!text.startsWith(prefix)) continue;
-    const after = text.slice(prefix.length);
-    const [first] = words(after, code);
-    if (!first) continue;
-    const word = bare(first.text);
-    if (word === bare(place.text) || found.has(word)) continue;
-    const rest = after.slice(first.end);
-    found.set(word, { word, rest, prefix: prefix + after.slice(0, first.end) + (/^\s/.test(rest) ? " " : "") });
+/** Yield what may stand in the place of a word, likelier ones first: {word, rest, prefix}. */
+async function* others(request, piece, place, code, signal) {
+  const prefix = piece.text.slice(0, place.start);
+  const said = words(prefix, code).map((word) => bare(word.text));
+  const known = [bare(place.text)];
+  let best = (piece.choice?.candidate ?? piece.answer?.candidates?.[0])?.log_prob ?? -Infinity;
+  for (let fresh = true, count = 0; fresh && count < MOST; ) {
+    fresh = false;
+    const forbidden = known.filter((word) => !said.includes(word)); // what is said already cannot be forbidden
+    const answer = await api.translate({ ...request, prefix, nbest: AT_A_TIME, forbidden }, signal);
+    for (const { text, log_prob: logProb } of answer.translations[0].candidates) {
+      best = Math.max(best, logProb);
+      const after = text.startsWith(prefix) ? text.slice(prefix.length) : "";
+      const [first] = words(after, code);
+      const word = first && bare(first.text);
+      if (!word || logProb < best - UNLIKELY || known.some((other) => other.toLowerCase() === word.toLowerCase())) continue;
+      known.push(word);
+      fresh = true;
+      const rest = after.slice(first.end);
+      yield { word, rest: after.slice(first.start + first.text.indexOf(word) + word.length), prefix: prefix + after.slice(0, first.end) + (/^\s/.test(rest) ? " " : "") };
+      if (++count === MOST) return;
+    }
   }
-  return [...found.values()].slice(0, MOST);
 }

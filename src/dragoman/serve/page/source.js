@@ -34,6 +34,7 @@ export class SourceBox extends EventTarget {
     this.#changed();
   }
 
+  get beforeCaret() { return this.text.slice(0, this.box.selectionStart); }
   get excess() { return this.limit ? characters(this.text) - this.limit : 0; }
 
   set language(code) {

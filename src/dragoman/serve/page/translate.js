@@ -9,8 +9,9 @@ import * as notice from "./notice.js";
 import { Output } from "./output.js";
 import { SourceBox } from "./source.js";
 
-// Times in milliseconds. A half-typed word is not worth translating: it is waited for a little longer than a space is.
-const AFTER_WORD = 120, WITHIN_WORD = 450, AT_LATEST = 1500, SETTLED = 900, PAST = 2500;
+// Times in milliseconds. Half a word is not worth translating: its end is waited for. Who types without a pause gets a
+// translation at the end of a word, now and then.
+const AFTER_WORD = 120, WITHIN_WORD = 450, NOW_AND_THEN = 700, AT_LATEST = 3000, SETTLED = 900, PAST = 2500;
 const NBEST = 4;
 const UNSURE = 0.5;
 
@@ -72,10 +73,16 @@ export class TranslateView {
     this.#stop();
     if (this.source.excess > 0) return this.#tooLong();
     notice.clear();
+    this.#later("ask", this.#pause(), () => this.#ask());
+  }
+
+  /** Return how long to wait for more to be typed. */
+  #pause() {
     const now = performance.now();
     this.firstChange ||= now;
-    const pause = /[\p{L}\p{N}]$/u.test(this.source.text) ? WITHIN_WORD : AFTER_WORD;
-    this.#later("ask", Math.max(0, Math.min(pause, this.firstChange + AT_LATEST - now)), () => this.#ask());
+    const waited = now - this.firstChange;
+    if (/[\p{L}\p{N}]$/u.test(this.source.beforeCaret)) return Math.max(0, Math.min(WITHIN_WORD, AT_LATEST - waited));
+    return waited > NOW_AND_THEN ? 0 : AFTER_WORD;
   }
 
   #tooLong() {
