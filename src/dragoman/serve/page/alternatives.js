@@ -7,7 +7,7 @@ import { bare, words } from "./words.js";
 
 const MOST = 5; // words that are shown
 const AT_A_TIME = 4; // candidates asked for with each request
-const UNLIKELY = 8; // nats below the likeliest translation, from where on words are no help but noise
+const UNLIKELY = 7; // nats below the likeliest translation, from where on words are no help but noise
 
 export class Alternatives extends EventTarget {
   /** Dispatches "choose" with {source, choice}, and "close". */
@@ -29,8 +29,8 @@ export class Alternatives extends EventTarget {
     this.anchor.classList.add("open");
     const list = make("ul", { class: "choices", "aria-busy": "true" }), looking = make("p", { class: "soft looking" }, "Looking…");
     this.node.replaceChildren(
-      make("h3", { id: "alternatives-title" }, `Instead of “${bare(place.text)}”`), list, looking, ...this.#sentence(piece), this.#back(piece),
-      make("button", { type: "button", class: "quiet", onclick: () => this.node.hidePopover() }, "Close"));
+      make("h3", { id: "alternatives-title" }, `Instead of “${bare(place.text)}”`), list, looking, ...this.#sentence(piece),
+      make("div", { class: "bar" }, make("span", { class: "soft" }, sureness(piece)), this.#back(piece), make("button", { type: "button", class: "quiet", onclick: () => this.node.hidePopover() }, "Close")));
     this.node.showPopover();
     this.#stand();
     this.node.querySelector("button").focus({ preventScroll: true });
@@ -60,8 +60,8 @@ export class Alternatives extends EventTarget {
   }
 
   #sentence(piece) {
-    const others = (piece.answer?.candidates ?? []).filter((candidate) => candidate.text !== piece.text).slice(0, 3);
-    if (!others.length || piece.stale) return [];
+    const others = piece.answer.candidates.filter((candidate) => candidate !== piece.candidate).slice(0, 3);
+    if (!others.length) return [];
     return [make("h3", {}, "The whole sentence"), make("ul", { class: "choices" }, ...others.map((candidate) => make("li", {}, make("button", {
       type: "button", dir: "auto", onclick: () => this.#choose(piece, { candidate }),
     }, candidate.text))))];
@@ -88,11 +88,11 @@ export class Alternatives extends EventTarget {
   /** Stand below the word, or above it where there is more room, inside the window. */
   #stand() {
     if (!this.anchor) return;
-    const word = this.anchor.getBoundingClientRect(), box = this.node.getBoundingClientRect(), margin = 8;
+    const word = this.anchor.getBoundingClientRect(), box = this.node.getBoundingClientRect(), view = document.documentElement, margin = 8;
     const below = word.bottom + 4, above = word.top - box.height - 4;
-    const top = below + box.height > innerHeight - margin && above > margin ? above : below;
-    this.node.style.top = `${Math.max(margin, Math.min(top, innerHeight - box.height - margin))}px`;
-    this.node.style.left = `${Math.max(margin, Math.min(word.left, innerWidth - box.width - margin))}px`;
+    const top = below + box.height > view.clientHeight - margin && above > margin ? above : below;
+    this.node.style.top = `${Math.max(margin, Math.min(top, view.clientHeight - box.height - margin))}px`;
+    this.node.style.left = `${Math.max(margin, Math.min(word.left, view.clientWidth - box.width - margin))}px`;
   }
 
   #key(event) {
@@ -105,12 +105,18 @@ export class Alternatives extends EventTarget {
   }
 }
 
+/** Say how sure the model is of a sentence; a share of 1 that no one has promised a frequency for, so in round numbers. */
+function sureness(piece) {
+  const { confidence } = piece.candidate ?? {};
+  return confidence === undefined ? "" : `Confidence ${Math.round(100 * confidence)}%`;
+}
+
 /** Yield what may stand in the place of a word, likelier ones first: {word, rest, prefix}. */
 async function* others(request, piece, place, code, signal) {
   const prefix = piece.text.slice(0, place.start);
   const said = words(prefix, code).map((word) => bare(word.text));
   const known = [bare(place.text)];
-  let best = (piece.choice?.candidate ?? piece.answer?.candidates?.[0])?.log_prob ?? -Infinity;
+  let best = piece.candidate?.log_prob ?? -Infinity;
   for (let fresh = true, count = 0; fresh && count < MOST; ) {
     fresh = false;
     const forbidden = known.filter((word) => !said.includes(word)); // what is said already cannot be forbidden

@@ -35,7 +35,10 @@ export class Draft {
     return this.update(this.#text);
   }
 
-  /** Take the text, and return its pieces: {source, after, line, start, answer, text, stale, choice}. */
+  /**
+   * Take the text, and return its pieces: {source, after, line, start, text, stale, answer, candidate, choice}. `text` is
+   * what stands; `candidate` is what it was taken from. While a piece is `stale`, it has the text of an earlier one.
+   */
   update(text) {
     this.#text = text;
     const before = this.#shown;
@@ -55,8 +58,11 @@ export class Draft {
   #standing(source, earlier) {
     const choice = this.#choices.get(source);
     const answer = source ? this.#answers.get(this.#name(source)) : null;
-    if (answer) return { answer, choice, text: (choice?.candidate ?? answer.candidates[0] ?? answer).text, stale: false };
-    return { answer: earlier?.answer ?? null, choice, text: source ? earlier?.text ?? "" : "", stale: source !== "" };
+    if (answer) {
+      const candidate = choice?.candidate ?? answer.candidates[0];
+      return { answer, choice, candidate, text: candidate.text, stale: false };
+    }
+    return { answer: null, choice, candidate: null, text: source ? earlier?.text ?? "" : "", stale: source !== "" };
   }
 
   #keepChoice(before, now) {
@@ -101,9 +107,15 @@ export class Draft {
     return this.update(this.#text);
   }
 
-  /** Return the lines of several sentences that have not been compared with the server's answer to the whole. */
-  unchecked() {
-    return [...this.#lines()].filter(([line, parts]) => parts.length > 1 && !this.#checked.has(line) && !parts.some((piece) => piece.choice || piece.stale)).map(([line]) => line);
+  /** Return lines of several sentences that have not been compared with the server's answer to the whole, some at a time. */
+  unchecked(characters = 3000) {
+    const found = [];
+    for (const [line, parts] of this.#lines()) {
+      if (parts.length < 2 || this.#checked.has(line) || parts.some((piece) => piece.choice || piece.stale)) continue;
+      if (found.length && (characters -= line.length) < 0) break;
+      found.push(line);
+    }
+    return found;
   }
 
   /** Compare the server's answers to whole lines with what stands. */

@@ -22,12 +22,14 @@ async function start() {
   try {
     const about = await api.settings();
     settings.about = about;
-    if (about.key_required && !api.key()) return settings.askForKey();
+    if (about.key_required && !api.key()) throw new api.ApiError("This server asks for a key.", { status: 401 });
     build(about, await api.models());
     notice.clear();
   } catch (error) {
-    notice.show(error, error.passing ? start : null);
-    if (error.needsKey) settings.askForKey();
+    if (error.needsKey) {
+      notice.show(error, () => settings.askForKey(), "Enter a key");
+      settings.askForKey();
+    } else notice.show(error, error.passing ? start : null);
   }
 }
 

@@ -14,8 +14,8 @@ export function clear() {
   find("notice").replaceChildren();
 }
 
-/** Show an error. `again` repeats what failed; where the error will pass, it is called by itself. */
-export function show(error, again = null) {
+/** Show an error. `again` repeats what failed, or helps otherwise; where the error will pass, it is called by itself. */
+export function show(error, again = null, label = "Try now") {
   clearInterval(timer);
   const node = find("notice");
   node.hidden = false;
@@ -27,7 +27,7 @@ export function show(error, again = null) {
     again();
   };
   if (error.passing) countDown(node, error.retryAfter ?? Math.min(30, 2 ** ++tries), repeat);
-  node.append(make("button", { type: "button", onclick: repeat }, "Try now"));
+  node.append(make("button", { type: "button", onclick: repeat }, label));
 }
 
 function said(error, again) {

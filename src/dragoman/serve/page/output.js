@@ -44,8 +44,8 @@ export class Output extends EventTarget {
     sentence.node.classList.toggle("stale", piece.stale);
     sentence.node.classList.toggle("chosen", Boolean(piece.choice));
     const between = glue(piece, piece.text, last);
-    if (sentence.text === piece.text && sentence.after === between && sentence.answer === piece.answer && sentence.stale === piece.stale) return;
-    const sure = piece.stale ? [] : certainty(piece);
+    if (sentence.text === piece.text && sentence.after === between && sentence.candidate === piece.candidate) return;
+    const sure = certainty(piece);
     const now = words(piece.text, this.code).map((word) => ({ ...word, sure: Math.min(1, ...sure.slice(word.start, word.end)) }));
     const { head, tail } = common(sentence.words, now, (word) => word.text);
     now.forEach((word, i) => {
@@ -64,7 +64,12 @@ export class Output extends EventTarget {
       end = word.end;
     }
     sentence.node.replaceChildren(...parts, piece.text.slice(end) + between);
-    Object.assign(sentence, { words: now, text: piece.text, after: between, answer: piece.answer, stale: piece.stale });
+    Object.assign(sentence, { words: now, text: piece.text, after: between, candidate: piece.candidate });
+  }
+
+  /** Mark the sentences that are doubtful: one truth value for each. */
+  mark(doubtful) {
+    this.sentences.forEach(({ node }, i) => node.classList.toggle("doubtful", doubtful[i]));
   }
 
   /** Mark these words of a piece (numbers as in alignments), and no others. */
@@ -140,7 +145,7 @@ const identity = (piece) => JSON.stringify([piece.source, piece.text]);
 
 /** Return for each character the probability of its token, 1 for signs; nothing where the tokens spell another text. */
 function certainty(piece) {
-  const tokens = (piece.choice?.candidate ?? piece.answer?.candidates?.[0])?.tokens ?? [];
+  const tokens = piece.candidate?.tokens ?? [];
   const spelled = tokens.map((token) => token.text).join("");
   if (spelled.trim() !== piece.text) return [];
   const found = tokens.flatMap(({ text, log_prob: logProb }) => text.split("").map((sign) => (/[\p{L}\p{N}]/u.test(sign) ? Math.exp(logProb) : 1)));

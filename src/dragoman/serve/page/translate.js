@@ -13,7 +13,8 @@ import { SourceBox } from "./source.js";
 // translation at the end of a word, now and then.
 const AFTER_WORD = 120, WITHIN_WORD = 450, NOW_AND_THEN = 700, AT_LATEST = 3000, SETTLED = 900, PAST = 2500;
 const NBEST = 4;
-const UNSURE = 0.5;
+const MOST_SAID = 300; // characters that are read aloud unasked
+const UNSURE = 0.5; // confidence below which a sentence is marked
 
 export class TranslateView {
   constructor(languages, glossary, history, limits) {
@@ -132,9 +133,8 @@ export class TranslateView {
   /** Typing rests: compare lines of several sentences with the server's answer to the whole, then say and remember. */
   async #settle() {
     const { signal } = this.controller;
-    const lines = this.draft.unchecked();
     try {
-      if (lines.length) {
+      for (let lines; (lines = this.draft.unchecked()).length; ) {
         const answer = await this.live.translate({ ...this.#request(), text: lines }, signal);
         if (signal.aborted) return;
         this.draft.check(lines, answer.translations);
@@ -144,7 +144,8 @@ export class TranslateView {
       if (!error.passing) return this.#failed(error, signal); // else what stands is good enough
     }
     if (!this.source.text.trim()) return;
-    announce(`Translation: ${this.draft.translation}`);
+    const { translation } = this.draft;
+    announce(translation.length > MOST_SAID ? "The translation is ready." : `Translation: ${translation}`);
     this.#later("past", PAST, () => this.#remember());
   }
 
@@ -164,31 +165,29 @@ export class TranslateView {
     this.source.draw(pieces);
     this.output.draw(pieces);
     find("copy").hidden = !this.draft.translation.trim();
-    this.#drawConfidence(pieces.filter((piece) => piece.source && !piece.stale && piece.answer));
-    this.#drawWarnings(pieces.filter((piece) => piece.source && !piece.stale && piece.answer));
+    this.#drawDoubt(pieces);
+    this.#drawWarnings(pieces.filter((piece) => piece.answer));
     this.#drawOthers(pieces.filter((piece) => piece.source));
   }
 
-  /** Say how sure the model is of the least sure sentence, in words; the number is in the tooltip. */
-  #drawConfidence(pieces) {
-    const node = find("confidence");
-    const doubtful = pieces.filter((piece) => piece.answer.review || sureness(piece) < UNSURE);
-    const least = Math.min(1, ...pieces.map(sureness));
-    node.textContent = !pieces.length ? "" : !doubtful.length ? "" : pieces.length === 1 ? "Less sure: please check" : `Less sure of ${doubtful.length} of ${pieces.length} sentences: please check`;
-    node.title = pieces.length ? `Confidence ${Math.round(100 * least)}%` : "";
-    pieces.forEach((piece) => { this.output.sentences[this.draft.pieces.indexOf(piece)].node.classList.toggle("doubtful", doubtful.includes(piece)); });
+  /** Mark the sentences that the model is less sure of, and say how many there are. */
+  #drawDoubt(pieces) {
+    const doubtful = pieces.map((piece) => Boolean(piece.answer) && (piece.answer.review || piece.candidate.confidence < UNSURE));
+    const count = doubtful.filter(Boolean).length, all = pieces.filter((piece) => piece.source).length;
+    find("confidence").textContent = !count ? "" : all === 1 ? "Less sure: please check" : `Less sure of ${count} of ${all} sentences: please check`;
+    this.output.mark(doubtful);
   }
 
   #drawWarnings(pieces) {
-    const said = new Set(pieces.flatMap((piece) => [...(piece.answer.warnings ?? []), piece.answer.decision?.message ?? ""]).filter(Boolean));
+    const said = new Set(pieces.flatMap(({ answer }) => [...answer.warnings, answer.decision?.message]).filter(Boolean));
     find("warnings").hidden = !said.size;
-    find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text.replace(/^row \d+: /, ""))));
+    find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text)));
   }
 
   /** List the other candidates where the text is one sentence; those of several are behind their words. */
   #drawOthers(pieces) {
     const [only] = pieces;
-    const others = pieces.length === 1 && !only.stale ? (only.answer?.candidates ?? []).filter((candidate) => candidate.text !== only.text).slice(0, NBEST - 1) : [];
+    const others = pieces.length === 1 && only.answer ? only.answer.candidates.filter((candidate) => candidate !== only.candidate) : [];
     find("others").hidden = !others.length;
     find("others-list").replaceChildren(...others.map((candidate) => make("li", {}, make("button", {
       type: "button", dir: "auto", lang: this.languages.target || null, onclick: () => this.#choose({ source: only.source, choice: { candidate } }),
@@ -208,9 +207,7 @@ export class TranslateView {
   }
 
   #links(number) {
-    const piece = this.draft.pieces[number];
-    if (!piece || piece.stale) return [];
-    return (piece.choice?.candidate ?? piece.answer?.candidates?.[0])?.alignment ?? [];
+    return this.draft.pieces[number]?.candidate?.alignment ?? [];
   }
 
   #open({ piece, ...place }) {
@@ -254,5 +251,3 @@ export class TranslateView {
     find("detected").hidden = true;
   }
 }
-
-const sureness = (piece) => (piece.choice?.candidate ?? piece.answer).confidence ?? 1;
