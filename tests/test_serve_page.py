@@ -566,6 +566,7 @@ def test_a_key_is_asked_for_kept_and_sent(open_page, server):
     expect(page.get_by_role("alert", include_hidden=True)).to_contain_text("a key is needed")
     page.get_by_label("Key for this server").fill("secret")
     page.get_by_role("button", name="Use").click()
+    expect(page.locator("#translate")).to_be_visible()
     output = typed(page, "The dog.")
     expect(output).to_have_text("GOD EHT.")
     words(page).first.click()
