@@ -58,6 +58,8 @@ class PageServer:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     words: int = 6
     """Words of an answer in a chat."""
+    breaks: bool = False
+    """True where an answer in a chat ends in an error after two words."""
     dropped: int = 0
     """Streams that the page has left."""
     prefix: str = ""
@@ -270,6 +272,9 @@ class PageServer:
         async def events() -> AsyncIterator[str]:
             try:
                 for number in range(self.words):
+                    if self.breaks and number == 2:
+                        yield f"data: {json.dumps({'error': {'message': 'the server is draining'}})}\n\n"
+                        return
                     said = f" word{number}" if number else "word0"
                     choice = {"delta": {"content": said}} if "messages" in body else {"text": said}
                     yield f"data: {json.dumps({'choices': [choice | {'finish_reason': None}]})}\n\n"

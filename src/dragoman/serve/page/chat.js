@@ -2,7 +2,7 @@
 // carries on. Answers are shown as they are written.
 
 import * as api from "./api.js";
-import { announce, find, make } from "./dom.js";
+import { announce, copied, find, make } from "./dom.js";
 import * as notice from "./notice.js";
 
 export class ChatView {
@@ -59,20 +59,26 @@ export class ChatView {
   async #answer(text) {
     const answer = make("span", { class: "written" });
     const turn = make("div", { class: "turn", dir: "auto" }, ...(this.model.chat ? [] : [make("span", { class: "given" }, text)]), answer);
+    const { messages } = this;
     find("talk").append(make("div", { class: "who" }, this.model.name), turn);
     this.#busy(true);
     this.controller = new AbortController();
     const { signal } = this.controller;
+    let note = "";
     try {
-      for await (const piece of this.#pieces(text, signal)) this.#append(answer, piece);
-      this.#end(turn, answer, "");
+      for await (const { piece, cut } of this.#pieces(text, signal)) {
+        this.#append(answer, piece);
+        if (cut) note = "Cut off at the longest answer.";
+      }
     } catch (error) {
-      if (signal.aborted) this.#end(turn, answer, "Stopped.");
-      else this.#fail(error, turn, answer, text);
-    } finally {
-      this.controller = null;
-      this.#busy(false);
+      note = signal.aborted ? "Stopped." : error.message;
+      if (!answer.textContent && turn.isConnected) this.#takeBack(turn, text);
+      if (!signal.aborted) this.#failed(error, answer);
     }
+    messages.push({ role: "assistant", content: answer.textContent });
+    if (turn.isConnected) this.#end(turn, note);
+    this.controller = null;
+    this.#busy(false);
   }
 
   async *#pieces(text, signal) {
@@ -80,8 +86,7 @@ export class ChatView {
     const [path, asked] = this.model.chat ? ["v1/chat/completions", { messages: this.messages }] : ["v1/completions", { prompt: text }];
     for await (const { choices } of api.stream(path, { ...sampling, ...asked }, signal)) {
       const choice = choices?.[0];
-      yield (this.model.chat ? choice?.delta?.content : choice?.text) ?? "";
-      if (choice?.finish_reason === "length") this.cut = true;
+      yield { piece: (this.model.chat ? choice?.delta?.content : choice?.text) ?? "", cut: choice?.finish_reason === "length" };
     }
   }
 
@@ -91,25 +96,21 @@ export class ChatView {
     if (atEnd) find("ask").scrollIntoView({ block: "end" }); // stay where the reader has scrolled to, otherwise
   }
 
-  #end(turn, answer, note) {
-    const said = note || (this.cut ? "Cut off at the longest answer." : "");
-    this.cut = false;
-    this.messages.push({ role: "assistant", content: answer.textContent });
-    turn.after(make("div", { class: "after" }, ...(said ? [make("span", { class: "soft" }, said)] : []), copyButton(turn)));
+  #end(turn, note) {
+    turn.after(make("div", { class: "after" }, ...(note ? [make("span", { class: "soft" }, note)] : []), copyButton(turn)));
     find("chat-clear").hidden = false;
   }
 
-  /** Take the turn back, so that it can be sent again. */
-  #fail(error, turn, answer, text) {
-    this.messages.pop();
-    turn.previousSibling.remove();
-    turn.remove();
-    if (this.model.chat) {
-      find("talk").lastChild.remove();
-      find("talk").lastChild.remove();
-    }
+  /** Take a turn back to which no answer came, so that it can be sent again. */
+  #takeBack(turn, text) {
+    const last = this.model.chat ? 4 : 2; // who and what of the answer, and of the question where it stands by itself
+    for (const node of [...find("talk").children].slice(-last)) node.remove();
+    this.messages = this.messages.slice(0, -1);
     find("question").value ||= text;
-    notice.show(error, error.passing ? () => this.#send() : null);
+  }
+
+  #failed(error, answer) {
+    notice.show(error, error.passing && !answer.textContent ? () => this.#send() : null);
     if (error.needsKey) document.dispatchEvent(new Event("key-needed"));
   }
 
@@ -123,8 +124,6 @@ export class ChatView {
 }
 
 function copyButton(turn) {
-  const copy = async () => {
-    await navigator.clipboard.writeText(turn.textContent).then(() => announce("Copied."), () => announce("Copying is not allowed here."));
-  };
+  const copy = async () => announce((await copied(turn.textContent, turn)) ? "Copied." : "It is selected: copy it with the keyboard.");
   return make("button", { type: "button", class: "quiet", onclick: copy }, "Copy");
 }

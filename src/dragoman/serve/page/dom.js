@@ -28,6 +28,17 @@ export function setLanguage(node, code) {
   else node.removeAttribute("lang");
 }
 
+/** Copy a text that a node shows; return whether that was allowed. Without TLS browsers offer the old way only. */
+export async function copied(text, node) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection().selectAllChildren(node);
+    return document.execCommand("copy");
+  }
+}
+
 /** Say a text to screen readers, when they have finished what they are saying. */
 export function announce(text) {
   find("said").textContent = text;

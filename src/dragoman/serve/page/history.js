@@ -25,9 +25,9 @@ export class History extends EventTarget {
   /** Keep a translation. One that carries an entry on takes its place. */
   add(entry) {
     if (!this.on || !entry.text.trim()) return;
-    const carriedOn = (old) => old.model === entry.model && (entry.text.startsWith(old.text) || old.text.startsWith(entry.text));
     const [last, ...others] = this.entries;
-    const kept = last && carriedOn(last) ? others : this.entries;
+    const carriedOn = last?.model === entry.model && entry.text.startsWith(last.text);
+    const kept = carriedOn ? others : this.entries;
     write("history", [{ ...entry, time: Date.now() }, ...kept.filter((old) => old.text !== entry.text || old.model !== entry.model)].slice(0, MOST));
   }
 

@@ -58,7 +58,7 @@ export class SourceBox extends EventTarget {
   draw(pieces) {
     const keyed = pieces.map((piece) => ({ key: piece.source + piece.after, piece }));
     const earlier = partners(this.pieces, keyed, (each) => each.key);
-    this.pieces = keyed.map(({ key, piece }, i) => (earlier[i]?.key === key ? earlier[i] : { key, ...copied(piece) }));
+    this.pieces = keyed.map(({ key, piece }, i) => (earlier[i]?.key === key ? earlier[i] : { key, ...mirrored(piece) }));
     setChildren(this.mirror, [...this.pieces.map((piece) => piece.node), this.end]);
   }
 
@@ -96,7 +96,7 @@ export class SourceBox extends EventTarget {
 }
 
 /** Copy a piece, its words in marks: words are what white space separates, as in alignments. */
-function copied(piece) {
+function mirrored(piece) {
   const parts = piece.source.split(/(\s+)/).filter(Boolean).map((part) => (/^\s/.test(part) ? part : make("mark", {}, part)));
   return { node: make("span", {}, ...parts, piece.after), marks: parts.filter((part) => typeof part !== "string") };
 }

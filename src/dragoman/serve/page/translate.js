@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Alternatives } from "./alternatives.js";
-import { announce, find, make, number } from "./dom.js";
+import { announce, copied, find, make, number } from "./dom.js";
 import { Draft } from "./draft.js";
 import { Live } from "./live.js";
 import * as notice from "./notice.js";
@@ -223,16 +223,11 @@ export class TranslateView {
   }
 
   async #copy() {
-    try {
-      await navigator.clipboard.writeText(this.draft.translation);
-    } catch {
-      getSelection().selectAllChildren(find("output")); // no permission: at least it is selected
-      return announce("Selected: copy it with the keyboard.");
-    }
     this.#remember();
+    if (!(await copied(this.draft.translation, find("output")))) return announce("It is selected: copy it with the keyboard.");
     announce("Copied.");
     find("copy").textContent = "Copied";
-    this.#later("copied", 1500, () => { find("copy").textContent = "Copy"; });
+    setTimeout(() => { find("copy").textContent = "Copy"; }, 1500);
   }
 
   /** Offer another model where the text looks like another language's. */
