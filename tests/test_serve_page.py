@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,30 +11,13 @@ pytest.importorskip("playwright.sync_api")
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+from page_browser import Pages, browser, typed, until, words  # noqa: F401 (a fixture)
 from page_server import ALL, JAPANESE, PageServer, model
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from dragoman.serve.page import CONTENT_SECURITY_POLICY, FOLDER
 
-CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-SWITCHES += ["--disable-background-networking", "--disable-component-update"]
-HASTE = """for (const name of ["setTimeout", "setInterval"]) {
-  const real = window[name];
-  window[name] = (action, wait = 0, ...rest) => real(action, wait / 8, ...rest);
-}"""
-"""Waiting is the page's business, not the tests': its timers run at eight times their speed."""
 Opener = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip("no Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -51,53 +33,9 @@ def server(running: PageServer) -> PageServer:
 
 
 @pytest.fixture
-def open_page(browser: Browser, server: PageServer) -> Iterator[Opener]:
-    """Open the page in a browser that knows nothing yet; whatever it complains about fails the test."""
-    contexts, complaints = [], []
-
-    def open_one(path: str = "", *, built: bool = True, haste: bool = True, width: int = 1280, **settings) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 740}, locale="en-GB", **settings)
-        contexts.append(context)
-        context.set_default_timeout(5000)
-        page = context.new_page()
-        if haste:
-            page.add_init_script(HASTE)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda asked: complaints.append(asked.url) if "//127.0.0.1:" not in asked.url else None)
-        page.goto(path if "://" in path else server.address + path)
-        if built:
-            expect(page.locator("main > section:not([hidden])")).to_be_visible()
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    # A refused request and a lost socket are logged by the browser itself, and are what some tests are about.
-    assert not [
-        one for one in complaints if not re.search(r"Failed to load resource|WebSocket connection to|^blob:", one)
-    ]
-
-
-def typed(page: Page, text: str, *, wait: bool = True) -> Locator:
-    """Type a text at its end, wait for its translation, and return it."""
-    page.locator("#source").press("End")
-    page.locator("#source").press_sequentially(text)
-    if wait:
-        expect(page.locator("#output .stale")).to_have_count(0)
-    return page.locator("#output")
-
-
-def until(holds: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it does not come to hold")
-
-
-def words(page: Page) -> Locator:
-    return page.locator("#output .word")
+def open_page(browser: Browser, server: PageServer) -> Iterator[Opener]:  # noqa: F811 (a fixture)
+    with Pages(browser, server.address) as pages:
+        yield pages.open
 
 
 # ---- typing ------------------------------------------------------------------------------------------
@@ -227,25 +165,27 @@ def test_without_sockets_the_same_is_asked_by_plain_requests(open_page, server):
     expect(output).to_have_text("GOD EHT. TAC A.")
 
 
-def test_the_page_works_behind_the_path_of_a_proxy(browser):
+def test_the_page_works_behind_the_path_of_a_proxy(open_page):
     with PageServer(prefix="/tools/translate") as server:
-        page = browser.new_page()
-        page.goto(server.address)
-        page.locator("#source").fill("The dog.")
-        expect(page.locator("#output")).to_have_text("GOD EHT.")
-        page.close()
+        page = open_page(server.address)
+        expect(typed(page, "The dog.")).to_have_text("GOD EHT.")
 
 
 # ---- alternatives, alignments, confidence -------------------------------------------------------------
+
+
+def others_for(page: Page) -> Locator:
+    """Return the list of other words, which is above that of whole sentences."""
+    return page.locator("#alternatives .choices").first
 
 
 def test_a_word_is_replaced_and_the_translation_goes_on_from_there(open_page, server):
     page = open_page()
     typed(page, "The big dog sleeps. A cat.")
     words(page).nth(1).click()
-    others = page.locator("#alternatives")
+    others = others_for(page)
     expect(others.get_by_role("button", name="GOD2")).to_be_visible()
-    expect(others.get_by_role("heading").first).to_have_text("Instead of “GOD”")
+    expect(page.locator("#alternatives-title")).to_have_text("Instead of “GOD”")
     first = next(each for each in server.asked if "prefix" in each)
     assert (first["text"], first["prefix"], first["forbidden"]) == ("The big dog sleeps.", "SPEELS ", ["GOD"])
     others.get_by_role("button", name="GOD3").click()
@@ -258,7 +198,7 @@ def test_what_was_chosen_stays_while_its_sentence_grows(open_page, server):
     page = open_page()
     typed(page, "The big dog")
     words(page).first.click()
-    page.locator("#alternatives").get_by_role("button", name="GOD2 GIB EHT").first.click()
+    others_for(page).get_by_role("button", name="GOD2").click()
     expect(page.locator("#output")).to_have_text("GOD2 GIB EHT")
     typed(page, " sleeps")
     expect(page.locator("#output .stale")).to_have_count(0)
@@ -268,11 +208,28 @@ def test_what_was_chosen_stays_while_its_sentence_grows(open_page, server):
     expect(page.locator("#output")).to_have_text("TAC A")
 
 
+def test_a_click_elsewhere_closes_the_list_and_goes_where_it_was_made(open_page):
+    page = open_page()
+    typed(page, "The big dog")
+    words(page).first.click()
+    expect(others_for(page).get_by_role("button").first).to_be_focused()
+    page.locator("#source").click()
+    expect(page.locator("#alternatives")).to_be_hidden()
+    page.keyboard.type(" sleeps")
+    expect(page.locator("#source")).to_have_value("The big dog sleeps")
+    expect(page.locator("#output")).to_have_text("SPEELS GOD GIB EHT")
+    words(page).first.click()
+    expect(page.locator("#alternatives-title")).to_have_text("Instead of “SPEELS”")
+    words(page).last.click()
+    expect(page.locator("#alternatives-title")).to_have_text("Instead of “EHT”")
+    expect(page.locator(".word.open")).to_have_text("EHT")
+
+
 def test_a_choice_can_be_taken_back(open_page):
     page = open_page()
     typed(page, "The big dog")
     words(page).first.click()
-    page.locator("#alternatives").get_by_role("button", name="GOD2 GIB EHT").first.click()
+    others_for(page).get_by_role("button", name="GOD2").click()
     expect(page.locator("#output .chosen")).to_be_visible()
     words(page).first.click()
     page.get_by_role("button", name="Back to the first translation").click()
@@ -477,15 +434,12 @@ def test_history_is_kept_in_the_browser_only_and_can_be_cleared_and_switched_off
     assert page.evaluate(stored) == []
 
 
-def test_the_page_works_where_storage_is_closed(browser, server):
-    page = browser.new_page()
-    page.add_init_script("Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('closed'); }})")
-    page.goto(server.address)
-    page.locator("#source").fill("The dog.")
-    expect(page.locator("#output")).to_have_text("GOD EHT.")
+def test_the_page_works_where_storage_is_closed(open_page):
+    closed = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('closed'); }});"
+    page = open_page(script=closed)
+    expect(typed(page, "The dog.")).to_have_text("GOD EHT.")
     page.get_by_role("button", name="History").click()
     expect(page.locator("#history-dialog")).to_be_visible()
-    page.close()
 
 
 @pytest.mark.parametrize("secure", [True, False])
@@ -575,7 +529,7 @@ def test_a_key_is_asked_for_kept_and_sent(open_page, server):
     output = typed(page, "The dog.")
     expect(output).to_have_text("GOD EHT.")
     words(page).first.click()
-    expect(page.locator("#alternatives").get_by_role("button", name="GOD2").first).to_be_visible()
+    expect(others_for(page).get_by_role("button", name="GOD2")).to_be_visible()
     page.reload()
     expect(page.locator("#translate")).to_be_visible()
     expect(page.locator("#settings-dialog")).to_be_hidden()

@@ -37,7 +37,9 @@ export class TranslateView {
     this.output.addEventListener("point", (event) => this.#pointAtOutput(event.detail));
     this.output.addEventListener("open", (event) => this.#open(event.detail));
     this.alternatives.addEventListener("choose", (event) => this.#choose(event.detail));
-    this.alternatives.addEventListener("close", () => find("output").focus({ preventScroll: true }));
+    this.alternatives.addEventListener("close", () => {
+      if (document.activeElement === document.body) find("output").focus({ preventScroll: true }); // else the reader has gone on
+    });
     this.languages.addEventListener("swap", () => { this.swapped = this.draft.translation; });
     this.languages.addEventListener("change", () => this.#begin());
     this.glossary.addEventListener("change", () => this.#begin());
