@@ -29,7 +29,7 @@ NAMES = {"en": "English", "es": "Spanish", "ar": "Arabic", "ja": "Japanese", "":
 
 
 def model(name: str, task: str = "translate", **fields: Any) -> dict[str, Any]:
-    source, _, target = name.partition("-") if task == "translate" else ("", "", "")
+    source, _, target = name.partition("-") if "-" in name else ("", "", "")
     known = {"source": source, "target": target, "source_name": NAMES[source], "target_name": NAMES[target]}
     direction = "rtl" if target == "ar" else "ltr"
     rest = {"direction": direction, "tags": [], "parameters": 1000, "chat": False, "splits": True}

@@ -11,7 +11,8 @@
 
 import { glue, pieces } from "./words.js";
 
-const MOST_REMEMBERED = 1000;
+const MOST_REMEMBERED = 5000;
+const LONG = 200; // characters of a long sentence
 const plain = (text) => text.split(/\s+/).join(" ").trim();
 
 export class Draft {
@@ -74,15 +75,15 @@ export class Draft {
     return JSON.stringify([source, this.#choices.get(source)?.prefix ?? ""]);
   }
 
-  /** Return what to ask next: {texts, prefix?}, at most so many texts and characters; null when all is answered. */
-  next(most = { texts: 8, characters: 1500 }) {
+  /** Return what to ask next: {texts, prefix?}, at most so many texts, or a long one; null when all is answered. */
+  next(most) {
     const missing = this.#shown.filter((piece) => piece.stale);
     const forced = missing.find((piece) => piece.choice?.prefix);
     if (forced) return { texts: [forced.source], prefix: forced.choice.prefix };
     const texts = new Set();
     let size = 0;
     for (const { source } of missing) {
-      if (texts.size && (texts.size >= most.texts || size + source.length > most.characters)) break;
+      if (texts.size && (texts.size >= most || size + source.length > most * LONG)) break;
       if (!texts.has(source)) size += source.length;
       texts.add(source);
     }

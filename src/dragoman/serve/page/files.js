@@ -78,14 +78,14 @@ export class FilesView {
 
 /** One file in the list: its name, how far it is, and what can be done with it. */
 class Job {
-  constructor(name, { sourceName, targetName, model }) {
+  constructor(name, { title, model }) {
     this.name = name;
     this.code = model.target || model.name;
     this.state = make("span", { class: "soft" }, "Sending…");
     this.bar = make("progress", { "aria-label": `Progress of ${name}` });
     this.actions = make("span", { class: "actions" });
     this.node = make("li", { class: "job" },
-      make("span", { class: "name", dir: "auto" }, name), make("span", { class: "soft" }, `${sourceName} → ${targetName}`), this.bar, this.state, this.actions);
+      make("span", { class: "name", dir: "auto" }, name), make("span", { class: "soft" }, title), this.bar, this.state, this.actions);
     find("jobs").prepend(this.node);
   }
 

@@ -59,8 +59,7 @@ export class Glossary extends EventTarget {
   }
 
   #draw() {
-    const { sourceName, targetName } = this.languages;
-    find("glossary-about").textContent = `From ${sourceName} to ${targetName}. Kept in this browser, and sent along with your texts.`;
+    find("glossary-about").textContent = `${this.languages.title}. Kept in this browser, and sent along with your texts.`;
     find("terms").hidden = !this.entries.length;
     find("terms-body").replaceChildren(...this.entries.map((entry) => make("tr", {},
       make("th", { scope: "row", dir: "auto" }, entry.source), make("td", { dir: "auto" }, entry.target), make("td", { dir: "auto" }, entry.forbidden),

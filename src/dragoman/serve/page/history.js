@@ -6,7 +6,7 @@ import { forget, read, write } from "./store.js";
 const MOST = 100;
 
 export class History extends EventTarget {
-  /** Dispatches "restore" with an entry: {text, translation, model, languages, source, target, time}. */
+  /** Dispatches "restore" with an entry: {text, translation, model, title, source, target, time}. */
   constructor() {
     super();
     const open = dialog("history-dialog", () => this.#draw());
@@ -59,7 +59,7 @@ export class History extends EventTarget {
     return make("li", {},
       make("button", { type: "button", class: "entry", onclick: restore },
         make("span", { dir: "auto", lang: entry.source || null }, entry.text), make("span", { class: "soft", dir: "auto", lang: entry.target || null }, entry.translation)),
-      make("span", { class: "soft when" }, `${entry.languages}, ${when}`),
+      make("span", { class: "soft when" }, `${entry.title}, ${when}`),
       make("button", { type: "button", class: "quiet", "aria-label": `Remove ${entry.text.slice(0, 40)}`, onclick: () => this.#remove(entry.time) }, "Remove"));
   }
 }

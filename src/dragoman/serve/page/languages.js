@@ -4,13 +4,15 @@ import { find, make } from "./dom.js";
 import { read, write } from "./store.js";
 
 const names = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
-const given = (code, name) => name || (code && tryName(code)) || code || "Any language";
-function tryName(code) {
+
+/** Return the name of a model's language, of the side "source" or "target"; of one that names none, the model's. */
+export function languageName(model, side) {
+  const code = model[side];
+  let known = "";
   try {
-    return names.of(code);
-  } catch {
-    return ""; // no code of a language
-  }
+    known = code && names.of(code);
+  } catch { /* a code of the run's own */ }
+  return model[`${side}_name`] || known || code || model.name;
 }
 
 export class Languages extends EventTarget {
@@ -27,8 +29,10 @@ export class Languages extends EventTarget {
 
   get source() { return this.model.source; }
   get target() { return this.model.target; }
-  get sourceName() { return given(this.model.source, this.model.source_name); }
-  get targetName() { return given(this.model.target, this.model.target_name); }
+  get named() { return Boolean(this.source || this.target); }
+  get sourceName() { return this.named ? languageName(this.model, "source") : "Text"; }
+  get targetName() { return this.named ? languageName(this.model, "target") : "Translation"; }
+  get title() { return this.named ? `${this.sourceName} → ${this.targetName}` : this.model.name; }
   get reverse() {
     return this.models.find((model) => model.source === this.target && model.target === this.source && this.source !== this.target);
   }
@@ -46,12 +50,12 @@ export class Languages extends EventTarget {
     const targets = unique(this.models.filter((model) => model.source === this.source), (model) => model.target);
     const same = this.models.filter((model) => model.source === this.source && model.target === this.target);
     const focused = document.activeElement?.id;
-    const parts = [
-      field("from", "From", sources, this.model, (model) => given(model.source, model.source_name), (model) => this.#from(model)),
+    const parts = this.named || sources.length > 1 ? [
+      field("from", "From", sources, this.model, (model) => languageName(model, "source"), (model) => this.#from(model)),
       this.#swap(),
-      field("to", "To", targets, this.model, (model) => given(model.target, model.target_name), (model) => this.choose(model)),
-    ];
-    if (same.length > 1) parts.push(field("model", "Model", same, this.model, (model) => model.name, (model) => this.choose(model)));
+      field("to", "To", targets, this.model, (model) => languageName(model, "target"), (model) => this.choose(model)),
+    ] : [];
+    if (same.length > 1 || !parts.length) parts.push(field("model", "Model", same, this.model, (model) => model.name, (model) => this.choose(model)));
     if (this.model.tags?.length) parts.push(this.#tags());
     find("languages").replaceChildren(...parts);
     if (focused) find(focused)?.focus();

@@ -21,8 +21,8 @@ export class SourceBox extends EventTarget {
     });
     this.box.addEventListener("blur", () => this.#point(null));
     find("clear").addEventListener("click", () => {
-      this.text = "";
-      this.box.focus();
+      this.box.select();
+      document.execCommand("delete"); // unlike an empty value, this can be undone
     });
     this.end = make("span", {}, "\u200b"); // gives a last empty line its height
     this.#count();

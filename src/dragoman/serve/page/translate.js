@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { Alternatives } from "./alternatives.js";
 import { announce, copied, find, make, number } from "./dom.js";
 import { Draft } from "./draft.js";
+import { languageName } from "./languages.js";
 import { Live } from "./live.js";
 import * as notice from "./notice.js";
 import { Output } from "./output.js";
@@ -12,6 +13,7 @@ import { SourceBox } from "./source.js";
 // Times in milliseconds. Half a word is not worth translating: its end is waited for. Who types without a pause gets a
 // translation at the end of a word, now and then.
 const AFTER_WORD = 120, WITHIN_WORD = 450, NOW_AND_THEN = 700, AT_LATEST = 3000, SETTLED = 900, PAST = 2500;
+const FIRST = 8, LATER = 32; // sentences asked for at a time: few at first, so that something stands soon
 const NBEST = 4;
 const MOST_SAID = 300; // characters that are read aloud unasked
 const UNSURE = 0.5; // confidence below which a sentence is marked
@@ -27,6 +29,7 @@ export class TranslateView {
     this.controller = new AbortController();
     this.timers = {};
     this.firstChange = 0;
+    this.said = "";
     this.#wire();
     this.#begin();
   }
@@ -51,7 +54,7 @@ export class TranslateView {
   #begin() {
     const { model, sourceName, targetName } = this.languages;
     find("source-label").textContent = sourceName;
-    find("output-label").textContent = targetName === sourceName ? "Translation" : targetName;
+    find("output-label").textContent = targetName;
     this.source.language = model.source;
     this.output.language = model.target;
     this.draft.reset({ splits: model.splits !== false, language: model.source || "en" });
@@ -117,7 +120,7 @@ export class TranslateView {
     this.firstChange = 0;
     const { signal } = this.controller;
     try {
-      for (let wanted; (wanted = this.draft.next()); ) {
+      for (let wanted, most = FIRST; (wanted = this.draft.next(most)); most = Math.min(LATER, 2 * most)) {
         const { texts, prefix } = wanted;
         const answer = await this.live.translate({ ...this.#request(), text: texts, nbest: NBEST, ...(prefix && { prefix }) }, signal);
         if (signal.aborted) return;
@@ -146,14 +149,19 @@ export class TranslateView {
       if (!error.passing) return this.#failed(error, signal); // else what stands is good enough
     }
     if (!this.source.text.trim()) return;
-    const { translation } = this.draft;
-    announce(translation.length > MOST_SAID ? "The translation is ready." : `Translation: ${translation}`);
+    this.#say(this.draft.translation);
     this.#later("past", PAST, () => this.#remember());
   }
 
+  /** Say a translation to screen readers, once. */
+  #say(translation) {
+    if (translation !== this.said) announce(translation.length > MOST_SAID ? "The translation is ready." : `Translation: ${translation}`);
+    this.said = translation;
+  }
+
   #remember() {
-    const { model, sourceName, targetName } = this.languages;
-    this.history.add({ text: this.draft.text, translation: this.draft.translation, model: model.name, languages: `${sourceName} → ${targetName}`, source: model.source, target: model.target });
+    const { model, title } = this.languages;
+    this.history.add({ text: this.draft.text, translation: this.draft.translation, model: model.name, title, source: model.source, target: model.target });
   }
 
   #failed(error, signal) {
@@ -181,7 +189,7 @@ export class TranslateView {
   }
 
   #drawWarnings(pieces) {
-    const said = new Set(pieces.flatMap(({ answer }) => [...answer.warnings, answer.decision?.message]).filter(Boolean));
+    const said = new Set(pieces.flatMap(({ answer }) => answer.warnings));
     find("warnings").hidden = !said.size;
     find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text)));
   }
@@ -240,7 +248,8 @@ export class TranslateView {
     const other = found && found.language !== source && models.find((each) => each.source === found.language && (each.target === model.target || each.target === source));
     if (signal.aborted) return;
     if (!other || found.confidence < 0.7) return this.#hideDetected();
-    find("detected").replaceChildren(`This looks like ${other.source_name || other.source}. `, make("button", { type: "button", onclick: () => this.languages.choose(other) }, `Translate from ${other.source_name || other.source}`));
+    const name = languageName(other, "source");
+    find("detected").replaceChildren(`This looks like ${name}. `, make("button", { type: "button", onclick: () => this.languages.choose(other) }, `Translate from ${name}`));
     find("detected").hidden = false;
   }
 
