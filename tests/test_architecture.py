@@ -21,6 +21,7 @@ ROOMS = [
     {"plan"},
     {"train", "evaluate"},
     {"inspect"},
+    {"serve"},
     {"compare"},
     {"cli"},
     {"__main__"},
