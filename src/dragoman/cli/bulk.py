@@ -136,6 +136,7 @@ def translate_in_bulk(
     *,
     column: str | None,
     as_kind: str | None,
+    safety: Path | None,
     workers: int | None,
     ray: str | None,
     restart: bool,
@@ -158,7 +159,7 @@ def translate_in_bulk(
         with as_ctrl_c():
             with bulk_progress("reading") as counted:
                 checked = [check_input(read, lambda lines: counted(lines, None)) for read in readers]
-            work = TranslationWork(settings, layout, lines_before=before)
+            work = TranslationWork(settings, layout, before, str(safety.resolve()) if safety else None)
             with _scheduler(work, workers, ray) as scheduler:
                 for one, read, found in zip(inputs, readers, checked, strict=True):
                     _translate(one, read, found, scheduler, work, model, restart)
@@ -187,7 +188,7 @@ def _translate(
             scheduler,
             one.output,
             model=model,
-            options=work.settings.plain() | to_dict(work.layout),
+            options=work.options() | to_dict(work.layout),
             before=work.lines_before,
             restart=restart,
             progress=progress,

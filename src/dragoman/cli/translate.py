@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
+from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
     RuleOption,
@@ -129,6 +131,7 @@ def translate(
     workers: WorkersOption = None,
     ray: RayOption = None,
     restart: RestartOption = False,
+    safety: SafetyOption = None,
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
@@ -138,8 +141,8 @@ def translate(
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
     from dragoman.decode.constraints.glossary import Glossary
-    from dragoman.decode.documents import placeholders
     from dragoman.decode.documents.line_translation import LineSettings
+    from dragoman.text.grouping import in_groups
 
     if restart and not (workers or ray):
         raise ConfigError("--restart: is for --workers and --ray: leave it out")
@@ -184,12 +187,14 @@ def translate(
         split_sentences=split_sentences.value,
     )
     settings.check()
+    page = read_safety_page(safety, given)
     if in_bulk:
-        translate_in_bulk(
-            in_bulk, settings, layout, column=column, as_kind=kind, workers=workers, ray=ray, restart=restart
-        )
+        reading = {"column": column, "as_kind": kind}
+        options = {"safety": safety, "workers": workers, "ray": ray, "restart": restart}
+        translate_in_bulk(in_bulk, settings, layout, **reading, **options)
         return
     translator = settings.open()
+    of_lines = guarded(translator, page)
     stream_options = {
         "require": translator.ask_nbest,
         "context": translator.translator.context,
@@ -201,16 +206,13 @@ def translate(
     if given:
         return
     if typed:
-        _converse(
-            lambda typed: write(
-                placeholders.stream(typed, translator.ask, chunk=1, **stream_options), sys.stdout, layout
-            )
-        )
+        one_by_one = partial(in_groups, most=1)
+        _converse(lambda lines: write(of_lines.stream(lines, grouping=one_by_one), sys.stdout, layout))
 
     def translated(lines: Iterable[str]) -> "Iterator[Translation]":
         grouping = grouping_of(lines)
         read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) and not prefix_column else lines
-        return translator.stream(read, grouping=grouping)
+        return of_lines.stream(read, grouping=grouping)
 
     for lines, goal in zip(inputs, goals, strict=False):  # none where sentences are typed
         _write_results(translated(lines), goal, layout)

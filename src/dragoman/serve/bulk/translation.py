@@ -1,5 +1,6 @@
 """Translation as work on shards."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from dragoman.decode.documents.line_translation import LineSettings, LineTransla
 from dragoman.decode.translation import Translation
 from dragoman.errors import CheckpointError
 from dragoman.serve.bulk.shard import Shard, ShardAnswer, ShardAnswerer, ShardProgress, ShardWork
+from dragoman.serve.safety.lines import GuardedLines
+from dragoman.serve.safety.page import SafetyPage
 from dragoman.snapshot import Damaged
 
 
@@ -41,15 +44,25 @@ class TranslationWork(ShardWork):
     settings: LineSettings
     layout: LineLayout = PlainLayout()
     lines_before: int = 0
+    safety: str | None = None
+    """A safety page, applied to each line."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what the answers depend on, besides the model and the layout, as plain data."""
+        page = hashlib.sha256(Path(self.safety).read_bytes()).hexdigest()[:16] if self.safety else None
+        return self.settings.plain() | {"safety": page}
 
     def open(self) -> "TranslationAnswerer":
-        return TranslationAnswerer(self.settings.open(), self.layout)
+        lines = self.settings.open()
+        return TranslationAnswerer(
+            GuardedLines(lines, SafetyPage.read(self.safety)) if self.safety else lines, self.layout
+        )
 
 
 class TranslationAnswerer(ShardAnswerer):
     """Loaded translator, with the layout of its output."""
 
-    def __init__(self, translator: LineTranslator, layout: LineLayout):
+    def __init__(self, translator: LineTranslator | GuardedLines, layout: LineLayout):
         self.translator, self.layout = translator, layout
 
     def answer(self, shard: Shard, progress: ShardProgress) -> ShardAnswer:
