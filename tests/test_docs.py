@@ -33,6 +33,8 @@ BASE = {"preset": "transformer-tiny", "data": {"train": [{"kind": "table", "path
 NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "dragoman demo": "fetches a package and trains for nine minutes",
     "--processes": "starts processes of its own: tests/test_parallel.py",
+    "--workers": "starts processes of its own: tests/test_bulk.py",
+    "--ray": "starts a cluster: tests/test_bulk.py",
     "torchrun": "starts processes of its own: tests/test_parallel.py",
     "--compiled": "compiles for a minute: tests/test_compiling.py",
     "--to onnx": "traced, which the type checks of the tests forbid: tests/test_export.py",

@@ -49,7 +49,7 @@ class RayWorkers(ShardScheduler):
         try:
             import ray
         except ImportError:
-            raise ConfigError("--ray: Ray is not installed: pip install 'dragoman[ray]'") from None
+            raise ConfigError("--ray: Ray is not installed: pip install ray (the extra ray)") from None
         self.ray, self.work = ray, work
         try:
             ray.init(

@@ -55,8 +55,9 @@ def _file_system(address: str) -> tuple[Any, str]:
 
         return url_to_fs(address)
     except ImportError as error:
-        extra = " or dragoman[remote], which has what s3:// needs" if address.lower().startswith("s3:") else ""
-        raise ConfigError(f"{address}: {error}: install that{extra}") from None
+        if address.lower().startswith("s3:"):
+            raise ConfigError(f"{address}: needs s3fs: pip install s3fs (the extra remote)") from None
+        raise ConfigError(f"{address}: {error}") from None
     except ValueError as error:
         raise ConfigError(f"{address}: {error}") from None
 
