@@ -36,8 +36,8 @@ from dragoman.serve.bulk.shard import Shard, ShardAnswer, ShardAnswerer, ShardPr
 from dragoman.text.compressed import create_text
 from dragoman.text.lines import read_lines
 
-LINES = 2500
-"""Lines of the jobs that are killed."""
+LINES, SHARD = 2500, 64
+"""Lines of the jobs that are killed, and of their shards, which are short so that a kill falls between many."""
 
 # ---- kills --------------------------------------------------------------------------------------------
 
@@ -52,7 +52,10 @@ def write_lines(path: Path, count: int) -> Path:
 
 
 def command(run: Path, path: Path, output: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "dragoman", "translate", str(run), str(path), "-o", str(output), "--beam", "1", *more]
+    start = (
+        f"from dragoman.serve.bulk import shard; shard.FEWEST = {SHARD}; from dragoman.cli import command; command()"
+    )
+    return [sys.executable, "-c", start, "translate", str(run), str(path), "-o", str(output), "--beam", "1", *more]
 
 
 @dataclass
@@ -83,7 +86,7 @@ def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Ra
     job = [*command(run, path, output, "--workers", "2")]
     process = subprocess.Popen(job, stderr=subprocess.DEVNULL)
     who, began = draw.choice(["command", "worker"]), time.monotonic()
-    wait = draw.uniform(0.2, 0.95) * seconds
+    wait = draw.uniform(0.3, 1.0) * seconds
     while time.monotonic() - began < wait and process.poll() is None:
         time.sleep(0.01)
     parts, victims = parts_of(output), workers_of(process)
@@ -180,7 +183,8 @@ def report(kills: list[Kill], same: bool, memory: dict[int, tuple[float, float, 
         f"**{equal} of {len(kills)} outputs are byte-identical after kill -9**; the lines are "
         f"{'those' if same else 'NOT those'} of the command without --workers.",
         "",
-        f"{date.today()}; {cores}; seed {given.seed}; {name}; {30 if given.smoke else LINES} lines, two workers.",
+        f"{date.today()}; {cores}; seed {given.seed}; {name}; {30 if given.smoke else LINES} lines in shards of "
+        f"{SHARD}, two workers.",
         "",
         "| kill | of | after s | finished parts | output |",
         "|---:|---|---:|---:|---|",
