@@ -3,7 +3,7 @@
     python benchmarks/bulk.py [--run RUN] [--kills 20] [--lines 10000000] [--seed 1]
 
 Each kill is a job of its own: `dragoman translate RUN lines.txt -o out.txt.zst --workers 2`, of which the command
-(SIGKILL after a random time, then the same command again) or one of its workers is killed. The bytes of the output are
+(SIGKILL after a random number of shards, then the same command again) or one of its workers is killed. The bytes of the output are
 compared with those of a job that was left alone, and its lines with those of the command without --workers. Without
 --run the run is a tiny one, trained for this.
 
@@ -82,14 +82,14 @@ def workers_of(process: subprocess.Popen) -> list[int]:
         return []
 
 
-def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Random, seconds: float) -> Kill:
+def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Random, shards: int) -> Kill:
     job = [*command(run, path, output, "--workers", "2")]
     process = subprocess.Popen(job, stderr=subprocess.DEVNULL)
-    who, began = draw.choice(["command", "worker"]), time.monotonic()
-    wait = draw.uniform(0.3, 1.0) * seconds
-    while time.monotonic() - began < wait and process.poll() is None:
-        time.sleep(0.01)
-    parts, victims = parts_of(output), workers_of(process)
+    who, at_least, began = draw.choice(["command", "worker"]), draw.randint(0, shards - 1), time.monotonic()
+    while parts_of(output) < at_least and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 1) if at_least else draw.uniform(0, 8))
+    parts, victims, seconds = parts_of(output), workers_of(process), time.monotonic() - began
     if who == "worker" and victims:
         os.kill(draw.choice(victims), signal.SIGKILL)
         code = process.wait()
@@ -98,7 +98,7 @@ def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Ra
         process.kill()
         process.wait()
         code = subprocess.run(job, stderr=subprocess.DEVNULL, check=False).returncode
-    return Kill(who, wait, parts, code == 0 and output.read_bytes() == whole)
+    return Kill(who, seconds, parts, code == 0 and output.read_bytes() == whole)
 
 
 def run_kills(folder: Path, run: Path, count: int, lines: int, draw: random.Random) -> tuple[list[Kill], bool]:
@@ -115,7 +115,7 @@ def run_kills(folder: Path, run: Path, count: int, lines: int, draw: random.Rand
     kills = []
     for number in range(count):
         output = folder / f"out-{number}.txt.zst"
-        kills.append(kill_once(run, path, output, whole, draw, seconds))
+        kills.append(kill_once(run, path, output, whole, draw, -(-lines // SHARD)))
         print(number + 1, kills[-1], flush=True)
     return kills, same
 

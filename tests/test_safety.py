@@ -3,10 +3,12 @@
 import asyncio
 import http.server
 import json
+import re
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from test_bulk import in_this_process, run, sentences  # noqa: F401 (fixtures)
@@ -355,6 +357,14 @@ def test_a_mistake_in_the_page_is_one_line_that_names_it(mistake, tmp_path):
         SafetyPage.read(tmp_path / "page.yaml")
     assert str(refused.value).startswith(str(tmp_path / "page.yaml")) and message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_page_of_the_documents_can_be_read(tmp_path, classifier):
+    text = (Path(__file__).parent.parent / "docs/before-it-goes-live.md").read_text()
+    [block] = re.findall(r"^```text\n(# safety\.yaml\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "safety.yaml").write_text(block)
+    guard = SafetyPage.read(tmp_path / "safety.yaml")
+    assert guard.before("my API key").rule == "passwords" and guard.before("4111 1111 1111 1111").ticket
 
 
 def test_a_queue_that_cannot_be_written_is_refused_when_the_page_is_read(tmp_path):
