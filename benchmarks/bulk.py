@@ -3,9 +3,9 @@
     python benchmarks/bulk.py [--run RUN] [--kills 20] [--lines 10000000] [--seed 1]
 
 Each kill is a job of its own: `dragoman translate RUN lines.txt -o out.txt.zst --workers 2`, of which the command
-(SIGKILL after a random number of shards, then the same command again) or one of its workers is killed. The bytes of the output are
-compared with those of a job that was left alone, and its lines with those of the command without --workers. Without
---run the run is a tiny one, trained for this.
+(SIGKILL after a random number of shards, then the same command again) or one of its workers is killed. The bytes of the
+output are compared with those of a job that was left alone, and its lines with those of the command without --workers.
+Without --run the run is a tiny one, trained for this.
 
 Memory is the largest of the command and of any worker, of jobs in which a stand-in spells lines backwards.
 
@@ -85,10 +85,12 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 def kill_once(run: Path, path: Path, output: Path, whole: bytes, draw: random.Random, shards: int) -> Kill:
     job = [*command(run, path, output, "--workers", "2")]
     process = subprocess.Popen(job, stderr=subprocess.DEVNULL)
-    who, at_least, began = draw.choice(["command", "worker"]), draw.randint(0, shards - 1), time.monotonic()
+    who, at_least, began = draw.choice(["command", "worker"]), draw.randint(0, max(0, shards - 4)), time.monotonic()
     while parts_of(output) < at_least and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(draw.uniform(0, 1) if at_least else draw.uniform(0, 8))
+    time.sleep(draw.uniform(0, 0.3) if at_least else draw.uniform(0, 8))
+    if process.poll() is not None:
+        return kill_once(run, path, output, whole, draw, shards)  # it was done before it could be killed
     parts, victims, seconds = parts_of(output), workers_of(process), time.monotonic() - began
     if who == "worker" and victims:
         os.kill(draw.choice(victims), signal.SIGKILL)
