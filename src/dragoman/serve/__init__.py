@@ -1,1 +1,1 @@
-"""Serving: one engine for many requests, its APIs, a page, bulk work on files, and the rules of a safety page."""
+"""Models as a service: one engine for the requests of many, and the interfaces that clients use."""

@@ -26,7 +26,7 @@ class Checklist:
     run: str
     day: str
     facts: tuple[tuple[str, str], ...]
-    """What identifies the model: name and value."""
+    """Name and value of each thing that identifies the model."""
     rows: tuple[ChecklistRow, ...]
 
     def counts(self) -> dict[ChecklistVerdict, int]:

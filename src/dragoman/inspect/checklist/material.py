@@ -1,4 +1,4 @@
-"""What a checklist of a translator works on: its lines as users get them, test pairs, and the training text."""
+"""Material of a translator's checklist: its answers as users get them, test pairs, and the training text."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ CHUNK = 10_000
 
 @dataclass(frozen=True)
 class ChecklistSettings:
-    """What a checklist is made with."""
+    """Run, search and sizes of a checklist."""
 
     run: Path
     search: SearchConfig

@@ -33,7 +33,7 @@ class ChecklistRow:
     finding: str
     """The answer in one sentence, with its figures."""
     measured: str = ""
-    """What was measured, on how many."""
+    """Kind and number of the cases that were measured."""
     limits: str = ""
     """How the verdict follows from the figure."""
     tables: tuple[ChecklistTable, ...] = ()

@@ -43,7 +43,7 @@ class Decision:
     rule: str
     action: ActionName
     on: Side
-    """What matched: the text that was asked about, or its answer."""
+    """Side that matched: the text that was asked about, or its answer."""
     text: str
     """For the user: instead of an answer or, for ``degrade``, beside it."""
     search: SearchConfig | None = None

@@ -132,7 +132,7 @@ class SafetyRule:
     match: Match
     action: Action
     on: Literal["source", "answer", "both"] = "both"
-    """What is looked at: the text that is asked about, its answer, or both."""
+    """Side that is looked at: the text that is asked about, its answer, or both."""
     __pydantic_config__ = STRICT
 
     def looks_at(self, side: Side) -> bool:
