@@ -13,6 +13,7 @@ from dragoman.cli import (
     augment,
     average,
     calibrate,
+    checklist,
     classify,
     configuration,
     data,
@@ -74,6 +75,7 @@ app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
+app.command("checklist", rich_help_panel=EXAMINE)(checklist.checklist)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)

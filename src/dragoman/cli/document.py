@@ -127,7 +127,7 @@ def fill(
     with progress_bar("translating", len(document.slots)) as progress:
         translated = translate_document(
             document,
-            lambda texts, report: ask(texts, progress=report),
+            ask,
             redo=redo,
             flag_below=flag_below,
             require=require,
