@@ -10,7 +10,7 @@ from typing import Any
 
 from dragoman.errors import DataError
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
-from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
 
 _BRANDS = ("brand", "vendor")
 
@@ -92,7 +92,14 @@ class FluentDocument(SpannedDocument):
         """Add the slot of a pattern as one text, with its placeables as code."""
         text, codes = self.text_of(pattern)
         start, end = self.at(pattern.span.start), self.at(pattern.span.end)
-        self.add((start, end), text, place=self.text_file.place(start), key=key, codes=codes, write=written)
+        raw = self.text_file.text[start:end]
+        start += len(raw) - len(raw.lstrip())  # the indentation, where the pattern begins on a line of its own
+        self.add((start, end), text, place=self.text_file.place(start), key=key, codes=codes, write=self.writer(start))
+
+    def writer(self, start: int | None) -> Write:
+        """Return the function that writes a pattern; ``start`` is its position, or None after something on its line."""
+        line = "=" if start is None else self.text_file.text[self.text_file.text.rfind("\n", 0, start) + 1 : start]
+        return written if line.strip() else lambda text, codes: re.sub(r"^[\[.*]", r'{"\g<0>"}', written(text, codes))
 
     def text_of(self, pattern: Any) -> tuple[str, tuple[str, ...]]:
         """Return the text of a pattern on one line, and its placeables as they are written."""
@@ -120,7 +127,7 @@ class FluentDocument(SpannedDocument):
             place=self.text_file.place(start),
             key=key,
             codes=codes,
-            write=written,
+            write=self.writer(None),
             around=(f" [{category}] ", f"{self.text_file.line_end}{indent}"),
         )
 
@@ -144,4 +151,4 @@ def written(text: str, codes: Sequence[str]) -> str:
         else:
             parts.append(f'{{"{found[0]}"}}' if found[0] in "{}" else " ")
         at = found.end()
-    return re.sub(r"^[\[.*]", r'{"\g<0>"}', "".join([*parts, text[at:]]))
+    return "".join([*parts, text[at:]])

@@ -229,9 +229,8 @@ def _encodings(raw: bytes, name: str) -> list[str]:
         "".encode(encoding)
     except LookupError:
         raise DataError(f"{name}: declares the encoding {encoding}, which is unknown: convert it to UTF-8") from None
-    return list(
-        dict.fromkeys(["utf-8", encoding, *(["cp1252"] if encoding.lower() in ("utf-8", "iso-8859-1") else [])])
-    )
+    latin = encoding.lower() in ("iso-8859-1", "latin1", "us-ascii")  # which browsers read as Windows-1252
+    return list(dict.fromkeys(["utf-8", "cp1252" if latin else encoding]))
 
 
 def _read(raw: str, spellings: dict[str, str]) -> str:

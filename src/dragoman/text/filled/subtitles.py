@@ -36,12 +36,12 @@ class SubtitleDocument(SpannedDocument):
     """Slots of a subtitle file: one per cue, or per sentence that runs over several."""
 
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
-        """Read a subtitle file, in UTF-8 or, where that fails, Windows-1252.
+        """Read a subtitle file, in UTF-8 or, with a byte-order mark, UTF-16.
 
         Raises:
             DataError: no times in it, or text where a time is expected; the message names the line.
         """
-        self.text_file = TextFile(raw, name, encodings=("utf-8", "cp1252"))
+        self.text_file = TextFile(raw, name)
         super().__init__(self.text_file)
         cues = self.cues()
         self.width = max([WIDTH, *(len(_TAG.sub("", line)) for cue in cues for line in cue.text.split("\n"))])
