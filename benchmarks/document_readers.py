@@ -242,7 +242,9 @@ def read_open_document(raw: bytes) -> Said:
 
     with zipfile.ZipFile(io.BytesIO(raw)) as found:
         root = etree.fromstring(found.read("content.xml"))
-    return [(str(e.tag), "".join(e.itertext())) for e in root.iter() if str(e.tag).endswith(("}p", "}h", "}span", "}a"))]
+    return [
+        (str(e.tag), "".join(e.itertext())) for e in root.iter() if str(e.tag).endswith(("}p", "}h", "}span", "}a"))
+    ]
 
 
 def read_book(raw: bytes) -> Said:

@@ -11,7 +11,6 @@ Nothing is kept: packages are fetched into a temporary folder.
 """
 
 import argparse
-import io
 import subprocess
 import sys
 import tarfile
@@ -112,18 +111,24 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
         for inner in sorted(path.rglob("*")):
             if inner.is_file() and not inner.is_symlink():
                 yield from members(inner)
-    elif path.name.endswith((".whl", ".jar", ".zip")):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if wanted(info.filename, info.file_size):
-                    yield f"{path.name}/{info.filename}", archive.read(info)
-    elif path.name.endswith((".tar.gz", ".tgz")):
+    elif path.name.endswith((".whl", ".jar", ".zip", ".tar.gz", ".tgz")):
+        yield from archived(path)
+    elif wanted(path.name, path.stat().st_size):
+        yield str(path), path.read_bytes()
+
+
+def archived(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files in an archive."""
+    if path.name.endswith((".tar.gz", ".tgz")):
         with tarfile.open(path) as archive:
             for info in archive:
                 if info.isfile() and wanted(info.name, info.size) and (file := archive.extractfile(info)):
                     yield f"{path.name}/{info.name}", file.read()
-    elif wanted(path.name, path.stat().st_size):
-        yield str(path), path.read_bytes()
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if wanted(info.filename, info.file_size):
+                yield f"{path.name}/{info.filename}", archive.read(info)
 
 
 def wanted(name: str, size: int) -> bool:
@@ -168,8 +173,15 @@ def table(found: dict[str, Tried]) -> str:
     return "\n".join([*lines, f"| all | {total} | {equal} | | |"])
 
 
-def report(found: dict[str, Tried], *, smoke: bool) -> str:
-    parts = ["# Documents: real files, filled and read back", "", (__doc__ or "").split("\n\n")[2], "", table(found), ""]
+def report(found: dict[str, Tried]) -> str:
+    parts = [
+        "# Documents: real files, filled and read back",
+        "",
+        (__doc__ or "").split("\n\n")[2],
+        "",
+        table(found),
+        "",
+    ]
     if faults := [fault for tried in found.values() for fault in tried.faults[:SHOWN]]:
         parts += ["Not equal:", "", *(f"- {fault}" for fault in faults), ""]
     parts += ["Left out, since they are refused or hold no text:", ""]
@@ -193,11 +205,10 @@ def main() -> None:
         else:
             if not given.no_fetch:
                 fetched(Path(folder))
-            installed = Path(io.__file__).parent if False else Path(document_readers.__file__).parents[0]
             installed = Path(sys.prefix) / "lib"
             sources = [*given.folders, Path(folder), installed]
         found = tries(sources)
-    text = report(found, smoke=given.smoke)
+    text = report(found)
     print(text)
     write_results("documents.md", text, smoke=given.smoke)
 

@@ -102,7 +102,7 @@ class _Tokens(HTMLParser):
 def pieces(text: str) -> list[HtmlPiece]:
     """Return the pieces of a file, in order and without a gap. An element whose content stays is one piece."""
     tokens = _Tokens(text).found
-    ends = [token.start for token in tokens[1:]] + [len(text)]
+    ends = [*(token.start for token in tokens[1:]), len(text)][: len(tokens)]
     whole = [
         HtmlPiece(
             token.kind, token.start, end, token.tag, {name: value or "" for name, value in reversed(token.attributes)}

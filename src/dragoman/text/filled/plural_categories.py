@@ -53,9 +53,11 @@ def _has_number(text: str) -> bool:
 @cache
 def plural_categories(language: str | None) -> PluralCategories:
     """Return the categories of a language named as ``de``, ``pt-BR`` or ``zh-Hans``; none where it is unknown."""
-    from weblate_language_data.plural_tags import PLURAL_TAGS
+    from weblate_language_data.plural_tags import DECIMAL_PLURAL_TAGS, PLURAL_TAGS
 
-    tags = {name.lower(): found for name, found in PLURAL_TAGS.items()}
+    tags: dict[str, set[str]] = {}
+    for name, found in (*PLURAL_TAGS.items(), *DECIMAL_PLURAL_TAGS.items()):  # Czech has "many" for decimals alone
+        tags.setdefault(name.lower(), set()).update(found)
     name = (language or "").replace("-", "_").partition(".")[0].partition("@")[0].lower()
     found = tags.get(name) or tags.get(name.partition("_")[0])
     if not found:

@@ -14,7 +14,9 @@ from dragoman.errors import DataError
 from dragoman.text.filled.spans import SpannedDocument, TextFile
 
 _TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{1,3}")
-_TIMES = re.compile(rf"(?P<from>{_TIME.pattern})[ \t]*-->[ \t]*(?P<to>{_TIME.pattern})[^\n]*")
+_TIMES = re.compile(rf"(?m)^[ \t]*{_TIME.pattern}[ \t]*-->[ \t]*{_TIME.pattern}[^\n]*(?:\n|\Z)")
+_LIKE_TIMES = re.compile(r"(?m)^.*-->.*$|^[ \t]*\d+:\d\d:\d\d[.,:]\d+\b.*$")
+_EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _END = re.compile(r"""[.!?…。！？♪][)\]"'”’»]*$|[:;]$""")  # noqa: RUF001
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}")
 _SPEAKER = re.compile(r"\s*(?:[-–—]|>>)\s*\S")  # noqa: RUF001
@@ -57,25 +59,36 @@ class SubtitleDocument(SpannedDocument):
         """Return all cues that have a text.
 
         Raises:
-            DataError: a block without times.
+            DataError: no times, or a line like them that is none.
         """
-        text, found = self.text_file.text, []
-        is_vtt = text.startswith("WEBVTT")
-        for block in re.finditer(r"(?:(?!\s*(?:\n|$))[^\n]*(?:\n|$))+", text):
-            times = _TIMES.search(block[0])
-            if times is None or not _is_head(block[0][: times.start()]):
-                if not is_vtt:
-                    raise DataError(
-                        f"{self.text_file.place(block.start())}: the times of a subtitle expected, as in "
-                        "00:00:01,000 --> 00:00:02,500"
-                    )
-                continue  # the head, a note or a style
-            start = block.start() + times.end()
-            start = min(start + len(re.match(r"\r?\n?", text[start : start + 2])[0]), block.end())  # pyright: ignore[reportOptionalSubscript]
-            body = text[start : block.end()].rstrip()
+        text, is_vtt = self.text_file.text, self.text_file.text.startswith("WEBVTT")
+        times = list(_TIMES.finditer(text))
+        if not times and not is_vtt:
+            raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
+        found = []
+        for number, (time, following) in enumerate(itertools.pairwise([*times, None])):
+            end = len(text) if following is None else following.start()
+            body = text[time.end() : end]
+            if is_vtt:
+                body = re.split(r"\r?\n\r?\n", body, maxsplit=1)[0]
+            elif following is not None:
+                body = re.sub(r"\n[ \t]*\d*[ \t]*\r?\n$", "", body)  # the number of the next cue
+            start = time.end() + len(body) - len(body.lstrip())
+            self.check_times(time.end(), body)
             if body.strip():
-                found.append(Cue(start, start + len(body), body.replace("\r\n", "\n")))
+                found.append(Cue(start, start + len(body.strip()), body.strip().replace("\r\n", "\n")))
+            if number == 0 and not is_vtt:
+                self.check_times(0, text[: time.start()])
         return found
+
+    def check_times(self, start: int, text: str) -> None:
+        """
+        Raises:
+            DataError: a line of a text looks like times, and is none.
+        """
+        if found := _LIKE_TIMES.search(text):
+            place = self.text_file.place(start + found.start())
+            raise DataError(f"{place}: {found[0].strip()[:40]!r} is no time of a subtitle, as in {_EXAMPLE}")
 
     def add_group(self, cues: Sequence[Cue], number: int) -> None:
         """Add the slot of cues that hold one sentence."""
@@ -109,14 +122,11 @@ class SubtitleDocument(SpannedDocument):
         return self.text_file.line_end.join(found)
 
 
-def _is_head(text: str) -> bool:
-    """Return True if what stands before the times is a number or a name on a line of its own, or nothing."""
-    return text == "" or (text.endswith("\n") and text.count("\n") == 1)
-
-
 def _joined(text: str) -> str:
     """Return the lines of a cue as one; lines of several speakers stay lines."""
     lines = text.split("\n")
+    if "" in map(str.strip, lines):
+        return text
     if len(lines) > 1 and all(_SPEAKER.match(_TAG.sub("", line)) for line in lines):
         return text
     return " ".join(line.strip() for line in lines)

@@ -187,7 +187,7 @@ def _after_properties(text: str, at: int) -> int:
 
 def scalar(text: str, style: str, *, flow: bool) -> str:
     """Return a text as a scalar in a style (plain: empty, ``'`` or ``"``), or in quotes where that cannot hold it."""
-    plain = _PLAIN.fullmatch(text) and not _SPECIAL.fullmatch(text) and not (flow and re.search(r"[,\[\]{}]", text))
+    plain = _PLAIN.fullmatch(text) and not _SPECIAL.fullmatch(text) and not (flow and re.search(r"[,\[\]{}?:]", text))
     if not style and plain:
         return text
     if style == "'" and re.search(r"[\x00-\x1f\x7f\u0085\u2028\u2029\ufeff]", text) is None:
