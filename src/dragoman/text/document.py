@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import AnyStr, NamedTuple
 
+from dragoman.errors import DataError
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -35,6 +37,10 @@ class Slot:
     """Largest number of characters that a translation may have, where the file states one."""
 
 
+class OtherKindError(DataError):
+    """File whose name fits a format, and whose content is of another kind: XML that is not Android's, TypeScript."""
+
+
 class Filling(NamedTuple):
     """Translation for a slot."""
 
@@ -47,6 +53,9 @@ class Filling(NamedTuple):
 
 class FillableDocument(ABC):
     """File whose slots can be filled."""
+
+    bilingual = False
+    """True if the file holds both languages, so that translations are added beside their sources."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []

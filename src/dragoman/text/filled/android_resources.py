@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from xml.parsers import expat
 
 from dragoman.errors import DataError
+from dragoman.text.document import OtherKindError
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument, Write
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
@@ -108,7 +109,7 @@ def check_root(markup: MarkupSource, root: str, kind: str) -> None:
             reason = expat.ErrorString(error.code)
             raise DataError(f"{markup.name}:{error.lineno}: not well-formed XML ({reason})") from None
     if found[0].rpartition(":")[2] != root:
-        raise DataError(f"{markup.name}: not {kind}: its outermost element is <{found[0]}>, not <{root}>")
+        raise OtherKindError(f"{markup.name}: not {kind}: its outermost element is <{found[0]}>, not <{root}>")
 
 
 _REFERENCE = re.compile(r"[@?](?:\+?[\w.]+:)?[\w.]+/[\w.]+|@null|@empty")

@@ -54,6 +54,8 @@ class QtMessage(NamedTuple):
 class QtDocument(FillableDocument):
     """Slots of a ``.ts`` file: one per message, or per plural form."""
 
+    bilingual = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a ``.ts`` file.
 

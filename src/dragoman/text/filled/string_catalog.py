@@ -26,6 +26,8 @@ class CatalogHome(NamedTuple):
 class StringCatalog(FillableDocument):
     """Slots of a string catalog: one per string, or per variation of it."""
 
+    bilingual = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a string catalog.
 
