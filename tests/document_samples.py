@@ -133,9 +133,11 @@ CATALOG = Sample(
 )
 RESX = Sample(
     "App.resx",
-    '<?xml version="1.0"?>\n<root>\n  <!-- kept -->\n  <data name="A" xml:space="preserve"><value>Hello &lt;b&gt;</value>'
+    '<?xml version="1.0"?>\n<root>\n  <!-- kept -->\n  <data name="A" xml:space="preserve">'
+    "<value>Hello &lt;b&gt;</value>"
     '<comment>kept</comment></data>\n  <data name="B" type="x"><value>kept</value></data>\n</root>',
-    '<?xml version="1.0"?>\n<root>\n  <!-- kept -->\n  <data name="A" xml:space="preserve"><value>HELLO &lt;b&gt;</value>'
+    '<?xml version="1.0"?>\n<root>\n  <!-- kept -->\n  <data name="A" xml:space="preserve">'
+    "<value>HELLO &lt;b&gt;</value>"
     '<comment>kept</comment></data>\n  <data name="B" type="x"><value>kept</value></data>\n</root>',
 )
 PROPERTIES = Sample(
