@@ -9,6 +9,7 @@ from typing import Literal
 from dragoman.capabilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.arguments import check_items, check_text
+from dragoman.decode.brief import described, html_table, quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
@@ -38,7 +39,7 @@ EndReason = Literal["end", "stop", "length"]
 """Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Continuation:
     """One continuation of a prompt."""
 
@@ -53,8 +54,11 @@ class Continuation:
     """Ends with EOS, or with another token that ends a text of this model."""
     token_log_probs: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        return f"Continuation({quoted(self.text)}, ended by {self.ended}, score={self.score:.3g})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Generation:
     """A prompt with its continuations."""
 
@@ -66,6 +70,15 @@ class Generation:
     def text(self) -> str:
         """Text of the best continuation."""
         return self.continuations[0].text
+
+    def __repr__(self) -> str:
+        more = f", {len(self.continuations)} continuations" if len(self.continuations) > 1 else ""
+        return f"Generation({quoted(self.prompt)} -> {quoted(self.text)}{more})"
+
+    def _repr_html_(self) -> str:
+        head, prompts = ("prompt", "continuation", "score", "ended by"), [self.prompt, *[""] * len(self.continuations)]
+        rows = zip(prompts, self.continuations, strict=False)
+        return html_table(head, ((p, c.text, f"{c.score:.3f}", c.ended) for p, c in rows))
 
 
 class Generator:
@@ -79,6 +92,9 @@ class Generator:
         self.model, self.tokenizer = model, tokenizer
         self.defaults = NO_SETTINGS
         """Settings that hold where none are chosen: those that came with an imported model."""
+
+    def __repr__(self) -> str:
+        return described(self, self.model, {"vocabulary": len(self.tokenizer)})
         try:
             model.start(None)
         except ValueError as error:
