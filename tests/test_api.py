@@ -18,7 +18,7 @@ import dragoman
 from dragoman.api.rows import pair_rows
 from dragoman.config import to_dict
 from dragoman.decode.search.sample import Sample
-from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly
 from dragoman.text.lines import Pair
 from dragoman.train import events
 
@@ -300,7 +300,7 @@ def test_another_thread_stops_a_run_that_then_goes_on_to_the_same_weights(run, t
 def test_a_stop_before_the_first_step_leaves_nothing_or_a_run_that_goes_on(tmp_path):
     stop = threading.Event()
     stop.set()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StoppedEarly, match="stopped before the first step"):
         dragoman.train(PAIRS, config=configuration(), run=tmp_path / "r", stop=stop)
     assert not (tmp_path / "r").exists() and not any(tmp_path.iterdir())
 

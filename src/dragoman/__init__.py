@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dragoman.decode.request import Request
     from dragoman.decode.translation import Candidate, Translation
     from dragoman.decode.translator import Translator
-    from dragoman.errors import CheckpointError, ConfigError, DataError, UserError
+    from dragoman.errors import CheckpointError, ConfigError, DataError, StoppedEarly, UserError
     from dragoman.evaluate.calibrate import Calibrated
     from dragoman.evaluate.evaluation import Evaluation
     from dragoman.evaluate.language_modelling import LanguageModelEvaluation
@@ -57,6 +57,7 @@ __all__ = [
     "LanguageModelEvaluation",
     "Request",
     "Run",
+    "StoppedEarly",
     "Tagger",
     "TokenStates",
     "Translation",
@@ -98,7 +99,7 @@ _HOMES = {
     "evaluate.evaluation": "Evaluation",
     "evaluate.language_modelling": "LanguageModelEvaluation",
     "evaluate.outcome": "EvaluationResult",
-    "errors": "CheckpointError ConfigError DataError UserError",
+    "errors": "CheckpointError ConfigError DataError StoppedEarly UserError",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 _FUNCTIONS = {"train": "api.training", "evaluate": "api.results"}

@@ -15,7 +15,7 @@ from dragoman.api.rows import Columns, is_paths, write_rows
 from dragoman.api.run import Run
 from dragoman.checkpoint import CONFIG
 from dragoman.config import load_yaml, merge, to_dict
-from dragoman.errors import CheckpointError, ConfigError
+from dragoman.errors import CheckpointError, ConfigError, StoppedEarly
 from dragoman.text.formats.pairs import JsonLines
 from dragoman.text.formats.several import guess_sources
 from dragoman.train.automatic import choose, is_automatic
@@ -79,7 +79,7 @@ def train(
         ConfigError: settings that do not exist or do not fit one another, or nothing to train on.
         CheckpointError: there is something at ``run`` already.
         OutOfMemory: the run cannot fit.
-        KeyboardInterrupt: stopped before anything of a run was there.
+        StoppedEarly: stopped before anything of a run was there.
     """
     given = _content(config, preset, has_pairs=pairs is not None)
     settings = _settings(overrides, minutes, steps)
@@ -154,7 +154,7 @@ def _trained(trainer: Trainer, on_event: OnEvent | None, stop: threading.Event |
         trainer.directory.close()
         _clear(trainer.directory.path)
     if not (trainer.directory.path / CONFIG).exists():
-        raise KeyboardInterrupt(f"{trainer.directory.path}: stopped before anything of it was there")
+        raise StoppedEarly(f"{trainer.directory.path}: stopped before the first step: nothing is left of it")
     return Run(trainer.directory.path, finished)
 
 
