@@ -49,7 +49,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """What the model is for: translation, language model, classification, tagging, ..."""
+        """Task of the model: translation, language model, classification, tagging, ..."""
         found = ability(from_dict(ModelConfig, self.config["model"]))
         return TASKS[found] if found else "other"
 
