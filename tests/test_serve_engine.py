@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_asked_twice import plain
 from test_generator import BYTES, language_model
 from test_search import transformer
 
+from dragoman.config import from_dict
 from dragoman.decode.constraints.repetition import NoRepeat
 from dragoman.decode.documents.placeholders import translate_texts
 from dragoman.decode.generator import Generator
 from dragoman.decode.precision import prepare_for_inference
+from dragoman.decode.readers.classifier import Classifier
+from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.coverage import CoveringBeam
@@ -28,6 +32,7 @@ from dragoman.decode.search.task import translation_task
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, ConfigError
 from dragoman.model.caches.cache import DEFAULT, PooledCache, parse_cache
+from dragoman.model.families import ModelConfig
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.mamba import Mamba
 from dragoman.model.mlp import NoFeedForward
@@ -47,7 +52,8 @@ LIMIT = LengthLimit(tokens=14, ratio=0.0, extra=14)
 
 
 def served(name, model):
-    task = "translate" if isinstance(model, Translator) else "generate"
+    tasks = {Translator: "translate", Generator: "generate", Classifier: "classify", Embedder: "embed"}
+    task = tasks[type(model)]
     return ServedModel(name, Path(name), task, model, "", "", (), 0, "step-000001")
 
 
@@ -210,6 +216,30 @@ def test_every_cache_serves(cache):
         return await asyncio.gather(*(service.generate("lm", [prompt], options) for prompt in prompts))
 
     assert [one.text for [one] in serving(work, ("lm", model), cache=cache)] == [one.text for one in alone]
+
+
+def test_readers_read_the_texts_of_many_requests_together(monkeypatch):
+    content = plain("classifier") | {"data": {"longest": 32}}
+    model = Classifier(from_dict(ModelConfig, content["model"]).build().eval(), BYTES, content)
+    together, of_rows, asked = [], model.of_rows, texts(12)
+    monkeypatch.setattr(model, "of_rows", lambda rows, *rest: together.append(len(rows)) or of_rows(rows))
+    alone = model.classify(asked)
+    together.clear()
+
+    async def work(service):
+        held = service.engine.turns.take()
+        with held:
+            tasks = [asyncio.ensure_future(service.classify("topic", [text])) for text in asked]
+            while len(service.engine.reading) < 12:
+                await asyncio.sleep(0.005)
+        return await asyncio.gather(*tasks), await service.embed("vectors", asked)
+
+    vectors = Embedder(model.model, BYTES, content)
+    found, embedded = serving(work, ("topic", model), ("vectors", vectors))
+    assert [one.label for [one] in found] == [one.label for one in alone]
+    assert [one.probability for [one] in found] == pytest.approx([one.probability for one in alone], abs=1e-6)
+    assert max(together) > 6
+    torch.testing.assert_close(torch.tensor(embedded), vectors.embed(asked), atol=1e-6, rtol=1e-5)
 
 
 # ---- prefixes and long prompts ----------------------------------------------------------------------

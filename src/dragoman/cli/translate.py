@@ -36,6 +36,7 @@ from dragoman.cli.searching import (
     chosen_rules,
     chosen_search,
 )
+from dragoman.decode.documents.redo import Redo
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ def translate(
         list[str] | None,
         typer.Argument(
             metavar="FILE | SENTENCE",
-            help="Text files, .po, .xlf or .tmx files (plain or compressed), a table with --column, or one sentence; "
-            f"default: standard input. {RULE}",
+            help="Text files, documents (.po, .xlf, .json, .xml, .srt, .html, .docx, ...), folders of them, a table "
+            f"with --column, or one sentence; default: standard input. {RULE}",
         ),
     ] = None,
     output: OutputOrFolderOption = None,
@@ -105,15 +106,43 @@ def translate(
     tag: TagOption = None,
     context: ContextOption = None,
     redo: Annotated[
-        bool, typer.Option("--redo", help="In a .po, .xlf or .tmx file: also replace existing translations.")
+        Redo,
+        typer.Option(
+            metavar="[fuzzy|all]",
+            help="Also replace existing translations of documents: those marked for review, or all (all by default).",
+        ),
+    ] = Redo.nothing,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A translation memory (.tmx, .po, .tsv, ...), asked before the model; may be repeated.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count what is to be translated in each document; load and write nothing.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML page of all entries of the documents, doubtful ones first."),
+    ] = None,
     source_language: Annotated[
         str | None,
-        typer.Option(metavar="LANGUAGE", help="Source language of a .tmx file; also used by --split-sentences."),
+        typer.Option(
+            "--source-language",
+            "--from",
+            metavar="LANGUAGE",
+            help="Source language, as names of files and .tmx files have it; also used by --split-sentences.",
+        ),
     ] = None,
     target_language: Annotated[
         str | None,
-        typer.Option(metavar="LANGUAGE", help="Target language of a .po, .xlf or .tmx file that does not declare it."),
+        typer.Option(
+            "--target-language",
+            "--to",
+            metavar="LANGUAGE",
+            help="Target language of documents: for their plurals, their names, and where they declare it.",
+        ),
     ] = None,
     split_sentences: Annotated[
         SplitSentences,
@@ -135,7 +164,7 @@ def translate(
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
-    Placeholders ({name}, %s, <b>, links) survive. In a .po, .xlf or .tmx file, missing translations are filled in. A
+    Placeholders ({name}, %s, <b>, links) survive. In a document, missing translations are filled in. A
     run that was trained with context reads each line with those before it; an empty line ends a document.
     """
     from dragoman.cli import document as documents
@@ -147,21 +176,24 @@ def translate(
     if restart and not (workers or ray):
         raise ConfigError("--restart: is for --workers and --ray: leave it out")
     option = "--ray" if ray else "--workers"
-    in_bulk = bulk_inputs(text or [], output, as_kind, redo=redo, option=option) if workers or ray else []
-    given = []
+    redoing = redo is not Redo.nothing
+    in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
+    job = None
+    if in_bulk and (dry_run or report or memory):
+        raise ConfigError(f"{option}: is for lines of text; --dry-run, --report and --memory are for documents")
     if not in_bulk:
-        target_language = target_language or documents.language_of(run, text or [], as_kind)
-        given = documents.open_documents(text or [], source_language, target_language, output, as_kind)
-    if given and (nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text):
-        raise ConfigError(
-            f"{given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of text"
+        job = documents.prepare(
+            documents.Wanted(run, text or [], output, as_kind, source_language, target_language, redo, report),
+            memory,
+            dry_run=dry_run,
+            lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
         )
-    non_text = [] if given or in_bulk else _files_apart(text or [], output)
-    goals = [goal for _, goal in non_text] or [one.output for one in given] or [None if in_bulk else output]
+    non_text = [] if job or in_bulk else _files_apart(text or [], output)
+    goals = [goal for _, goal in non_text] or (job.outputs if job else [None if in_bulk else output])
     _check_outputs(goals)
     typed = not text and output is None and sys.stdin.isatty()
     kind = INSIST if prefix_column else as_kind
-    named = [] if typed or given or in_bulk else [name for name, _ in non_text] or [text]
+    named = [] if typed or job or in_bulk else [name for name, _ in non_text] or [text]
     inputs = [input_lines(some, column=column, as_kind=kind) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
@@ -187,7 +219,7 @@ def translate(
         split_sentences=split_sentences.value,
     )
     settings.check()
-    page = read_safety_page(safety, given)
+    page = read_safety_page(safety, job.opened.given if job else [])
     if in_bulk:
         reading = {"column": column, "as_kind": kind}
         options = {"safety": safety, "workers": workers, "ray": ray, "restart": restart}
@@ -201,9 +233,8 @@ def translate(
         "check_numbers": check_numbers,
         "glossary": glossary,
     }
-    for _, document, goal in given:
-        documents.fill(document, translator.ask, output=goal, redo=redo, flag_below=flag_below, **stream_options)
-    if given:
+    if job:
+        job.run(translator.ask, flag_below=flag_below, **stream_options)
         return
     if typed:
         one_by_one = partial(in_groups, most=1)
