@@ -248,6 +248,13 @@ def test_words_that_training_never_had_are_a_slice():
     assert [cells[1] for cells in row.tables[0].rows] == ["25", "25"]
 
 
+def test_failures_name_the_words_that_training_hardly_has():
+    row = quality.known_failures(Material(lambda t: "?", PAIRS, training=PAIRS[:30] * 5 + [("a summer", "a summer")]))
+    assert "60 of 60" in row.finding and "of them with a rare word" in row.finding
+    told = dict(quality.known_failures(Material(lambda t: "?", PAIRS, training=[("nothing",) * 2])).examples[0].parts)
+    assert "the (0 in training)" in told["rare words"]
+
+
 def test_other_numbers_must_come_out():
     pairs = [(f"Wait {i} days for it.",) * 2 for i in range(10, 40)]
     assert robustness.numbers(Material(tidy, pairs)).verdict == "good"
