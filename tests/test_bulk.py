@@ -520,6 +520,21 @@ def test_ray_tasks_give_the_same_lines_where_a_worker_is_killed(tmp_path):
     assert list(read_lines(tmp_path / "out.txt.zst")) == [f"line {i}"[::-1] for i in range(3000)]
 
 
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "no.such.host.invalid:6379"]
+)
+def test_an_address_where_no_cluster_answers_is_named(address, run, sentences, tmp_path, capfd):
+    assert dragoman("translate", run, sentences, "-o", tmp_path / "out.txt", "--ray", address) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"dragoman: --ray {address}: no cluster answers there") and error.count("\n") == 1
+
+
+def test_a_mistake_found_by_the_first_worker_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError):
+        bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out", InThisProcess(Backwards(refuses=LINES[5])))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
+
+
 def test_without_ray_the_error_names_the_extra(run, sentences, tmp_path, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert dragoman("translate", run, sentences, "-o", tmp_path / "out.txt", "--ray", "auto") == 2

@@ -158,11 +158,14 @@ def open_parts(output: str | Path) -> Iterator[OutputParts]:
         handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _claim(handle, path)
-        yield OutputParts(Path(output), path)
+        parts = OutputParts(Path(output), path)
+        try:
+            yield parts
+        finally:
+            if path.is_dir() and {left.name for left in path.iterdir()} <= {LOCK, JOB, JOURNAL}:  # nothing is finished
+                durable.remove(path)
     finally:
         os.close(handle)
-        if path.is_dir() and [left.name for left in path.iterdir()] == [LOCK]:  # nothing has come of it
-            durable.remove(path)
 
 
 def _claim(handle: int, path: Path) -> None:
