@@ -305,6 +305,16 @@ def test_workers_answer_all_shards(tmp_path):
     assert list(read_lines(tmp_path / "out.txt.gz")) == EXPECTED and report.lost == 0
 
 
+def test_workers_load_at_the_same_time_however_long_the_lines_are(tmp_path):
+    (tmp_path / "opens").mkdir()
+    lines = [f"{i} " + "long " * 20_000 for i in range(16)]  # more than a pipe holds
+    work = Backwards(opens=str(tmp_path / "opens"))
+    bulk(write(tmp_path / "in.txt", lines), tmp_path / "out.txt", LocalWorkers(work, 2))
+    assert list(read_lines(tmp_path / "out.txt")) == [line[::-1] for line in lines]
+    first, second = (tuple(map(float, path.read_text().split())) for path in (tmp_path / "opens").iterdir())
+    assert first[0] < second[1] and second[0] < first[1]
+
+
 def test_a_worker_that_dies_is_replaced_and_its_shard_is_done_again(tmp_path):
     work = Backwards(dies_at=2, once=str(tmp_path / "died"))
     report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(work, 2))
