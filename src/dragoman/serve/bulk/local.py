@@ -37,7 +37,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     shard: Shard | None = None
-    """What it works on, or will as soon as it is ready."""
+    """Shard that it works on, or will as soon as it is ready."""
     ready: bool = False
 
 
