@@ -21,7 +21,7 @@ from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, Service, TranslateOptions
 from dragoman.text.filled.opening import KINDS, document_of
 
-TEXT = (".txt", ".md")
+TEXT = (".txt",)
 """Extensions of files that are translated line by line."""
 EXTENSIONS = (*TEXT, *KINDS)
 """Extensions of all files that are translated."""
