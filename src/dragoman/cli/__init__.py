@@ -13,6 +13,8 @@ from dragoman.cli import (
     augment,
     average,
     calibrate,
+    checklist,
+    check,
     classify,
     configuration,
     data,
@@ -39,7 +41,7 @@ from dragoman.cli import (
     translate,
     verify,
 )
-from dragoman.cli.global_options import complete
+from dragoman.cli.global_options import complete, with_optional_values
 from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
@@ -74,6 +76,8 @@ app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
+app.command("checklist", rich_help_panel=EXAMINE)(checklist.checklist)
+app.command("check", rich_help_panel=EXAMINE)(check.check)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
@@ -100,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Return 0 on success, 2 after an error that the user can correct, reported in one line."""
     messages.reset()
     try:
-        complete(app)(arguments)
+        complete(app)(with_optional_values(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:

@@ -214,14 +214,16 @@ class Translator:
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
         grouping: Grouping = in_groups,
+        first_row: int = 1,
     ) -> Iterator[Translation]:
         """Translate texts from an iterable that may never end; the arguments are those of ``translate``.
 
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
+        Rows are counted from ``first_row``.
         """
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
-        row = 1
+        row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
@@ -234,6 +236,7 @@ class Translator:
             "context": self.context,
             "splitter": self.splitter,
             "searcher": self.searcher,
+            "turn": self.turn,
         }
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 

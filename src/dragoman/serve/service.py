@@ -27,7 +27,7 @@ from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.readers.classifier import Classified, Classifier
 from dragoman.decode.readers.embedder import Embedder
-from dragoman.decode.readers.input_reader import InputReader
+from dragoman.decode.readers.input_reader import Reader
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.scoring import ScoredPair
 from dragoman.decode.search.beam import Beam
@@ -192,7 +192,13 @@ class Service:
             ask, ask_for_more = self._asking(translator, options, ticket)
             wanted = {"redo": redo, "flag_below": flag_below, "progress": progress, "require": ask_for_more}
             rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
-            return translate_document(document, ask, context=translator.context, **wanted, **rest)
+            return translate_document(
+                document,
+                lambda texts, report: ask(texts, progress=report),
+                context=translator.context,
+                **wanted,
+                **rest,
+            )
 
         return await self._run(model, work, call)
 
@@ -361,7 +367,7 @@ class Service:
     def _seconds_until_free(self) -> float:
         return min(60.0, max(1.0, self.requests / 4 / self._rate if self._rate > 0 else 1.0))
 
-    def _shared(self, reader: "Reader", ticket: Ticket) -> "Reader":
+    def _shared(self, reader: Reader, ticket: Ticket) -> Reader:
         return reader.using(lambda rows: self.engine.read(reader, rows, ticket))
 
     def _asking(self, translator: Translator, options: TranslateOptions, ticket: Ticket) -> tuple[Any, Any]:
@@ -395,9 +401,6 @@ class Service:
         answers = iter(translate_texts(plain, ask, context=translator.context, require=ask_for_more, **rest))
         answers_of_bound = iter(ask(bound) if bound else [])
         return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
-
-
-Reader = TypeVar("Reader", bound=InputReader)
 
 
 class _Pieces:

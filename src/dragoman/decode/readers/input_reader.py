@@ -6,7 +6,7 @@ B examples.
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ BATCH_TOKENS = 8192
 """Positions computed at a time, padding included."""
 Progress = Callable[[int, int], None]
 """Called with the number of examples done and in all."""
+
+Reader = TypeVar("Reader", bound="InputReader")
 
 
 class InputReader:
@@ -97,7 +99,7 @@ class InputReader:
         """Return the outputs for inputs that ``material`` has prepared, whoever computes them."""
         return self.of_rows(rows, progress) if self.compute is None else self.compute(rows)
 
-    def using(self, compute: Callable[[Sequence[np.ndarray]], list[Tensor]]) -> Self:
+    def using(self: Reader, compute: Callable[[Sequence[np.ndarray]], list[Tensor]]) -> Reader:
         """Return a reader with the same model whose outputs ``compute`` computes."""
         other = copy.copy(self)
         other.compute = compute

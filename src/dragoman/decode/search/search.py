@@ -141,6 +141,11 @@ class SearchBatch:
         self.session = DecoderSession(self.model, self.source, self.policy, self.strategy.beams, state)
         self.prompt = Tokens(_ids_of(self.prompt)[:, state.length :])
 
+    @property
+    def unread(self) -> int:
+        """Number of tokens of the prompt that the model has not read."""
+        return _ids_of(self.prompt).shape[1]
+
     def read_ahead(self, tokens: int) -> bool:
         """Let the model read up to ``tokens`` more of the prompt, which is one row; return whether only its last token
         is left for the first step."""

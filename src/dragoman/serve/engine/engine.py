@@ -78,7 +78,8 @@ class Engine:
         self.groups: dict[Hashable, Group] = {}
         self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
         self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
-        self.steps = self.tokens = 0
+        self.steps = self.tokens = self.running = 0
+        self.reserved = 0.0
         self._changed, self._ending = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -124,14 +125,13 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """Return counts of this moment."""
-        groups = list(self.groups.items())
         return EngineStats(
             waiting=sum(map(len, self.waiting.values())) + len(self.reading),
-            running=sum(len(group.rows) for _, group in groups),
+            running=self.running,
             steps=self.steps,
             tokens=self.tokens,
             memory=self.memory,
-            reserved=int(sum(self._tally(rows).nbytes for _, group in groups if (rows := group.rows))),
+            reserved=int(self.reserved),
             allocated=pool_bytes(writer.policy for writer in list(self.writers.values())),
             prefix_hits=sum(writer.prefixes.hits for writer in list(self.writers.values()) if writer.prefixes),
         )
@@ -165,6 +165,7 @@ class Engine:
     def _round(self) -> None:
         for group in self.groups.values():
             group.drop_unwanted()
+        self._forget_empty_groups()
         with ExitStack() as stack:
             for model in list(self.writers):
                 stack.enter_context(model.without_dropout())
@@ -172,14 +173,19 @@ class Engine:
             for group in self.groups.values():
                 self.tokens += group.step()
                 self.steps += 1
-        self.groups = {kind: group for kind, group in self.groups.items() if group.batches()}
+        self._forget_empty_groups()
         self._read_inputs()
+
+    def _forget_empty_groups(self) -> None:
+        self.groups = {kind: group for kind, group in self.groups.items() if group.batches()}
+        self.running = sum(len(group.rows) for group in self.groups.values())
+        self.reserved = sum(group.tally().nbytes for group in self.groups.values())
 
     def _admit(self) -> None:
         """Start waiting rows, interactive ones first, each kind's together."""
         if not any(self.waiting.values()):
             return
-        tallies = {kind: self._tally(group.rows) for kind, group in self.groups.items()}
+        tallies = {kind: group.tally() for kind, group in self.groups.items()}
         starting, room = dict[Hashable, list[Row]](), START_TOKENS
         for priority in PRIORITIES:
             queue, held = self.waiting[priority], list[Row]()
@@ -187,7 +193,7 @@ class Engine:
                 row = queue.popleft()
                 if not row.wanted:
                     continue
-                tally = tallies.setdefault(row.kind, self._tally([row][:0], row))
+                tally = tallies.setdefault(row.kind, Tally(self._writer(row).cost))
                 if not _has_place(tally, row):
                     held.append(row)
                 elif not self._has_memory(tallies, row):
@@ -201,7 +207,8 @@ class Engine:
             if held:
                 break
         for kind, rows in starting.items():
-            group = self.groups.setdefault(kind, Group(self._writer(rows[0]).prefixes))
+            writer = self._writer(rows[0])
+            group = self.groups.setdefault(kind, Group(writer.cost, writer.prefixes))
             try:
                 group.start(rows)
             except Exception as error:
@@ -217,14 +224,11 @@ class Engine:
                 kept.clear()
         return needed <= self.memory
 
-    def _tally(self, rows: Sequence[Row], like: Row | None = None) -> Tally:
-        return Tally(self._writer(like or rows[0]).cost, rows)
-
     def _writer(self, row: Row) -> ServedWriter:
         return self.writers[row.task.model]
 
     def _check_size(self, row: Row) -> None:
-        needed = self._tally([row]).nbytes
+        needed = Tally(self._writer(row).cost, [row]).nbytes
         if needed > self.memory:
             raise TooLarge(int(needed), self.memory)
 

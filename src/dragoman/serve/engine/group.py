@@ -13,6 +13,7 @@ from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.serve.engine.limits import CHUNK
+from dragoman.serve.engine.pages import CacheCost, Tally
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Row
 
@@ -28,8 +29,13 @@ class _Started:
 class Group:
     """Rows of one kind: those whose prompts are being read, those that share a batch, and those in batches apart."""
 
-    def __init__(self, prefixes: PrefixCache | None):
-        self.prefixes = prefixes
+    def __init__(self, cost: CacheCost, prefixes: PrefixCache | None):
+        """
+        Args:
+            cost: bytes of the model's states.
+            prefixes: states of earlier prompts; None for a model that reads sources.
+        """
+        self.cost, self.prefixes = cost, prefixes
         self.reading: deque[_Started] = deque()
         self.shared: _Started | None = None
         self.apart: list[_Started] = []
@@ -38,6 +44,10 @@ class Group:
     def rows(self) -> list[Row]:
         """All rows that run."""
         return [row for started in self.batches() for row in started.rows.values()]
+
+    def tally(self) -> Tally:
+        """Return the bytes that its rows may need."""
+        return Tally(self.cost, self.rows)
 
     def batches(self) -> list[_Started]:
         return [*self.reading, *self.apart, *([self.shared] if self.shared else [])]
@@ -66,66 +76,73 @@ class Group:
             batch.continue_from(state)
         self.reading.append(started)
 
-    def _first_step(self, started: _Started) -> None:
+    def _first_step(self, started: _Started) -> int:
+        """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""
         joinable = can_be_joined(started.batch)
-        try:
-            started.batch.step()
-        except Exception as error:
-            fail(started.rows.values(), error)
-            return
+        tokens = self._step(started, keeps_results=not joinable)
+        if not started.batch.choice or not started.rows:
+            return tokens
         if self.prefixes is not None:
             self.prefixes.keep(started.rows[0].ids, started.batch.opened().state)
         if not joinable:
-            self._settle(started)
-            if started.batch.choice:
-                self.apart.append(started)
-            return
-        self._tell(started)
-        self._deliver(started, started.batch.strategy.take_finished())
-        if not started.batch.choice:
-            return
-        if self.shared is None:
+            self.apart.append(started)
+        elif self.shared is None:
             self.shared = started
-            return
-        before = self.shared.batch.strategy.sentences
-        self.shared.batch.join(started.batch)
-        self.shared.rows |= {before + i: row for i, row in started.rows.items()}
+        else:
+            before = self.shared.batch.strategy.sentences
+            self.shared.batch.join(started.batch)
+            self.shared.rows |= {before + i: row for i, row in started.rows.items()}
+        return tokens
 
     # ---- steps ----
 
     def step(self) -> int:
         """Read a chunk of a prompt, and make a step of every batch; return the number of tokens chosen."""
-        tokens = 0
-        if self.reading and self.reading[0].batch.read_ahead(CHUNK):
-            self._first_step(self.reading.popleft())
-            tokens += 1
+        tokens = sum(map(self._first_step, self._read_prompts()))
         for started in self.apart:
-            tokens += self._step(started)
-            self._settle(started)
+            tokens += self._step(started, keeps_results=True)
         self.apart = [started for started in self.apart if started.batch.choice and started.rows]
-        if (shared := self.shared) is not None:
-            tokens += self._step(shared)
-            if shared.rows:
-                self._tell(shared)
-                self._deliver(shared, shared.batch.strategy.take_finished())
-            if not shared.batch.choice or not shared.rows:
+        if self.shared is not None:
+            tokens += self._step(self.shared)
+            if not self.shared.batch.choice or not self.shared.rows:
                 self.shared = None
         return tokens
 
-    def _step(self, started: _Started) -> int:
+    def _read_prompts(self) -> list[_Started]:
+        """Read a chunk of the prompt that has waited longest, and short prompts of as many tokens together.
+
+        Return those that have been read.
+        """
+        ready, waiting, room = list[_Started](), deque[_Started](), CHUNK
+        for place, started in enumerate(self.reading):
+            left = started.batch.unread
+            if place and left > room:
+                waiting.append(started)
+                continue
+            room -= left if place else 0
+            try:
+                done = started.batch.read_ahead(CHUNK)
+            except Exception as error:
+                fail(started.rows.values(), error)
+                continue
+            (ready if done else waiting).append(started)
+        self.reading = waiting
+        return ready
+
+    def _step(self, started: _Started, *, keeps_results: bool = False) -> int:
+        """Make a step; deliver what is finished. ``keeps_results`` is True for a batch that tells them at its end."""
         try:
             choice = started.batch.step()
+            self._tell(started)
+            if not keeps_results:
+                self._deliver(started, started.batch.strategy.take_finished())
+            elif not choice:
+                self._deliver(started, dict(enumerate(started.batch.strategy.results())))
         except Exception as error:  # its rows fail, and no others
             fail(started.rows.values(), error)
             started.rows.clear()
             return 0
         return len(choice.tokens) if choice else len(started.rows)
-
-    def _settle(self, started: _Started) -> None:
-        """Deliver the results of a batch of its own once it has ended."""
-        if not started.batch.choice and started.rows:
-            self._tell(started)
-            self._deliver(started, dict(enumerate(started.batch.strategy.results())))
 
     def _deliver(self, started: _Started, found: dict[int, list[Hypothesis]]) -> None:
         for i, hypotheses in found.items():
