@@ -163,7 +163,7 @@ def _needed_packages() -> None:
 
     for name in ("starlette", "uvicorn", "httptools", "websockets", "prometheus_client", "python_multipart", "jinja2"):
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"serving needs {name}: pip install {name.replace("_", "-")} (the extra serve)")
+            raise ConfigError(f"serving needs {name}: pip install {name.replace('_', '-')} (the extra serve)")
 
 
 # ---- the log ----------------------------------------------------------------------------------------
