@@ -43,6 +43,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "make ": "makes environments; its targets are looked up",
     "pip install": "installs; its extras are looked up",
     "python benchmarks/": "takes minutes; the file is looked up",
+    "dragoman serve": "does not end by itself: tests/test_serve_command.py",
     "mymodule:": "asks for a module of the reader's: tests/test_doctor.py",
 }
 SMALLER = {  # what would take long -> the same in small
