@@ -21,7 +21,7 @@ ROOMS = [
     {"plan"},
     {"train", "evaluate"},
     {"inspect"},
-    {"compare"},
+    {"compare", "serve"},
     {"api"},
     {"cli"},
     {"__main__"},
