@@ -1,7 +1,7 @@
 """Hooks of the documentation's site: the README is its first page, and links lead to what the site holds.
 
-Pages link to results of measurements and to code, as readers of the repository expect. Results are copied into the site;
-what else is outside of ``docs`` is named without a link.
+Pages link to results of measurements and to code, as readers of the repository expect. Results are copied into the
+site; what else is outside of ``docs`` is named without a link.
 """
 
 import re
@@ -48,6 +48,15 @@ if (location.protocol === "file:") {
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
+def on_config(config: Any) -> Any:
+    """Append pages that the navigation lacks, so that a new page is there before somebody finds its place."""
+    listed = str(config["nav"])
+    missing = [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in listed]
+    if missing:
+        config["nav"].insert(-1, {"More": missing})
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the README, the results that pages name, and a page for each result that is a table of its own."""
     files.append(File.generated(config, "index.md", content=_of_readme((ROOT / "README.md").read_text())))
@@ -68,6 +77,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def on_post_page(output: str, **_: Any) -> str:
     """Put our own script in the place of one that the theme would fetch from elsewhere."""
     return FETCHED.sub(lambda _: WORKER, output)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do the same for pages that are no documents, such as 404.html."""
+    return FETCHED.sub(lambda _: WORKER, output_content)
 
 
 def _of_readme(text: str) -> str:
