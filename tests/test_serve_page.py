@@ -556,6 +556,37 @@ def test_a_key_is_asked_for_kept_and_sent(open_page, server):
     assert "secret" not in page.url
 
 
+def test_a_key_that_holds_no_more_is_asked_for_and_the_text_is_translated_then(open_page, server):
+    page = open_page()
+    typed(page, "The dog.")
+    server.key = "new"
+    typed(page, " A cat.", wait=False)
+    page.get_by_label("Key for this server").fill("new")
+    page.keyboard.press("Enter")
+    expect(page.locator("#output")).to_have_text("GOD EHT. TAC A.")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_markup_is_text_everywhere(open_page, server):
+    page = open_page()
+    markup = "<img/src=x/onerror=alert(1)>"
+    output = typed(page, markup)
+    expect(output).to_have_text(markup[::-1].upper())
+    words(page).first.click()
+    expect(others_for(page).get_by_role("button").first).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Glossary").click()
+    page.get_by_label("Term").fill(markup)
+    page.get_by_label("Never").fill(markup)
+    page.keyboard.press("Enter")
+    expect(page.locator("#terms-body th")).to_have_text([markup])
+    page.keyboard.press("Escape")
+    server.failures = [(422, markup, None)]
+    typed(page, " more", wait=False)
+    expect(page.get_by_role("alert")).to_have_text(markup)
+    expect(page.locator("img")).to_have_count(0)
+
+
 def test_models_that_the_page_cannot_use_are_said(open_page, server):
     server.models = [model("sorts", "classify")]
     page = open_page(built=False)
@@ -574,6 +605,7 @@ def test_a_file_is_sent_followed_and_fetched(open_page, server):
     expect(page.locator(".job")).to_contain_text("1 of 3")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the translation of app.po").click()
+    expect(page.locator(".job")).to_contain_text("Done: 2 translated, 1 to check")
     assert download.value.suggested_filename == "app_es.po"
     assert Path(download.value.path()).read_bytes() == PO.upper()
     assert server.files["app.po"]["fields"] == {"model": "en-es"}

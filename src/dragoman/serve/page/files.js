@@ -70,7 +70,7 @@ export class FilesView {
         throw error;
       });
       if (state?.state === "failed") return job.fail(state.error?.message ?? state.error ?? "The file could not be translated.");
-      if (state?.state === "done") return job.finish(id, state.name);
+      if (state?.state === "done") return job.finish(id, state);
       if (state) job.advance(state);
     }
   }
@@ -78,9 +78,8 @@ export class FilesView {
 
 /** One file in the list: its name, how far it is, and what can be done with it. */
 class Job {
-  constructor(name, { title, model }) {
+  constructor(name, { title }) {
     this.name = name;
-    this.code = model.target || model.name;
     this.state = make("span", { class: "soft" }, "Sending…");
     this.bar = make("progress", { "aria-label": `Progress of ${name}` });
     this.actions = make("span", { class: "actions" });
@@ -96,12 +95,12 @@ class Job {
     if (total) Object.assign(this.bar, { max: total, value: done });
   }
 
-  finish(id, name) {
+  finish(id, state) {
     this.bar.hidden = true;
-    this.state.textContent = "Done";
+    this.state.textContent = summary(state);
     const download = make("button", { type: "button", class: "main" }, "Download");
     download.setAttribute("aria-label", `Download the translation of ${this.name}`);
-    download.addEventListener("click", () => this.#download(id, name));
+    download.addEventListener("click", () => this.#download(id, state));
     this.actions.replaceChildren(download);
     announce(`${this.name}: done.`);
   }
@@ -119,16 +118,21 @@ class Job {
   }
 
   /** Fetch with the key and hand over as a download: a plain link could not send a header. */
-  async #download(id, name) {
+  async #download(id, state) {
     try {
       const url = URL.createObjectURL(await api.fileResult(id));
-      make("a", { href: url, download: name && name !== this.name ? name : translatedName(this.name, this.code) }).click();
+      make("a", { href: url, download: state.name }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {
-      this.fail(error.message, error.passing ? () => this.finish(id, name) : null);
+      this.fail(error.message, error.passing ? () => this.finish(id, state) : null);
     }
   }
 }
 
-const translatedName = (name, code) => name.replace(/((?:\.[^.]+)?\.(?:gz|zst|bz2|xz)|\.[^.]+)?$/, (kind) => `.${code}${kind}`);
+/** Say what has become of a file: its texts that were translated, that a person should check, and that were left. */
+function summary({ filled, flagged, left }) {
+  const parts = [filled && `${number(filled)} translated`, flagged && `${number(flagged)} to check`, left && `${number(left)} left as they were`].filter(Boolean);
+  return parts.length ? `Done: ${parts.join(", ")}` : "Done";
+}
+
 const size = (bytes) => (bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KB` : `${Math.round(bytes / 2 ** 20)} MB`);

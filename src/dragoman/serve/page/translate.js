@@ -47,6 +47,7 @@ export class TranslateView {
     this.languages.addEventListener("change", () => this.#begin());
     this.glossary.addEventListener("change", () => this.#begin());
     this.history.addEventListener("restore", (event) => this.#restore(event.detail));
+    document.addEventListener("key-given", () => this.source.text && this.#typed());
     find("copy").addEventListener("click", () => this.#copy());
   }
 
