@@ -717,8 +717,9 @@ def test_a_conversation_that_is_begun_anew_holds_nothing_of_the_old_one(open_pag
 
 
 def test_a_model_without_a_template_carries_a_text_on(open_page, server):
-    server.models = [model("writer", "generate")]
+    server.models = [model("writer", "generate"), model("en-es")]
     page = open_page()
+    page.get_by_role("link", name="Write").click()
     page.get_by_label("Beginning of a text").fill("Once upon")
     page.get_by_text("Options").click()
     page.get_by_label("Temperature").fill("0")
@@ -749,10 +750,10 @@ def full(page: Page) -> None:
     expect(page.locator("#output .stale")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, open_page):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 320)])
+def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, width, open_page, server):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(width=360, color_scheme=scheme)
+    page = open_page(width=width, color_scheme=scheme)
     page.emulate_media(reduced_motion="reduce", color_scheme=scheme)
 
     def check(where: str) -> None:
@@ -771,14 +772,25 @@ def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, open_page):
         page.get_by_role("button", name=name).click()
         check(name)
         page.keyboard.press("Escape")
+    server.failures = [(429, "busy", 900.0)]
+    typed(page, " More.", wait=False)
+    expect(page.get_by_role("alert")).to_be_visible()
+    check("busy")
     page.get_by_role("link", name="Files").click()
-    page.locator("#file-input").set_input_files({"name": f"{'long' * 20}.po", "mimeType": "text/plain", "buffer": PO})
+    page.locator("#file-input").set_input_files(
+        [
+            {"name": f"{'long' * 20}.po", "mimeType": "text/plain", "buffer": PO},
+            {"name": f"{'bad' * 20}.po", "mimeType": "text/plain", "buffer": b"broken"},
+        ]
+    )
     expect(page.get_by_role("button", name="Download")).to_be_visible()
+    expect(page.locator(".job.failed")).to_be_visible()
     check("files")
     page.get_by_role("link", name="Chat").click()
     page.get_by_label("Message").fill("Hello" * 30)
     page.keyboard.press("Enter")
     expect(page.locator("#talk .after")).to_be_visible()
+    page.get_by_text("Options").click()
     check("chat")
 
 
@@ -823,7 +835,7 @@ def test_every_page_is_reached_by_tab_and_shows_where_the_focus_is(open_page):
             f"(({{outlineStyle, boxShadow}}) => outlineStyle + boxShadow)(getComputedStyle({framed}))"
         )
         assert style != "nonenone", seen
-    pages, tools = ["Translate", "Files", "Chat"], ["open-history", "open-glossary", "open-settings"]
+    pages, tools = ["Translate", "Files", "chat-link"], ["open-history", "open-glossary", "open-settings"]
     assert seen == [*pages, *tools, "from", "swap", "to", "source", "output"]
 
 
