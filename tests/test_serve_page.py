@@ -64,11 +64,17 @@ def test_what_stands_keeps_its_place_in_the_document(open_page):
     page = open_page()
     typed(page, "The dog sees the house. The cat sleeps")
     expect(page.locator("#output")).to_contain_text("SPEELS TAC EHT")
-    page.evaluate("for (const node of document.querySelectorAll('#output .word')) node.stands = true")
+    page.evaluate("""() => {
+      for (const node of document.querySelectorAll('#output .word')) node.stands = true;
+      window.moved = 0;
+      const count = (records) => records.forEach((one) => { window.moved += one.removedNodes.length; });
+      new MutationObserver(count).observe(document.getElementById('output'), {childList: true, subtree: true});
+    }""")
     typed(page, " here")
     expect(page.locator("#output")).to_contain_text("EREH SPEELS TAC EHT")
     stand = page.evaluate("[...document.querySelectorAll('#output .word')].map((node) => Boolean(node.stands))")
     assert stand == [True] * 5 + [False] + [True] * 3
+    assert page.evaluate("window.moved") == 0
 
 
 def test_a_translation_stands_until_its_new_one_is_there(open_page, server):
@@ -299,6 +305,7 @@ def test_the_keyboard_alone_reaches_words_their_sources_and_their_alternatives(o
     page.keyboard.press("Escape")
     expect(page.locator("#alternatives")).to_be_hidden()
     expect(page.locator("#output")).to_be_focused()
+    expect(page.locator(".word.here")).to_have_text("GIB3")  # where it was
 
 
 def test_doubt_is_shown_by_more_than_colour(open_page):
