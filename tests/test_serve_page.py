@@ -1,4 +1,7 @@
-"""The page of ``dragoman serve`` in a real browser: typing, choosing, files, chat, and what goes wrong."""
+"""The page of ``dragoman serve`` in a real browser: typing, choosing, files, chat, and what goes wrong.
+
+The browser and the server start once. Each test opens a page that knows nothing, which takes half a second.
+"""
 
 import json
 import re
@@ -757,6 +760,7 @@ def full(page: Page) -> None:
     expect(page.locator("#output .stale")).to_have_count(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 320)])
 def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, width, open_page, server):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
