@@ -13,6 +13,8 @@ from dragoman.cli import (
     augment,
     average,
     calibrate,
+    check,
+    checklist,
     classify,
     configuration,
     data,
@@ -32,13 +34,14 @@ from dragoman.cli import (
     probe,
     score,
     search_mixture,
+    serve,
     tag,
     trace,
     train,
     translate,
     verify,
 )
-from dragoman.cli.global_options import complete
+from dragoman.cli.global_options import complete, with_optional_values
 from dragoman.cli.standard_streams import finish, use_utf8
 from dragoman.errors import ProcessLost, UserError
 from dragoman.train.distributed.launch import STOPPED, in_a_group, leave
@@ -69,9 +72,12 @@ app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("tag", rich_help_panel=USE)(tag.tag)
 app.command("answer", rich_help_panel=USE)(answer.answer)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
+app.command("checklist", rich_help_panel=EXAMINE)(checklist.checklist)
+app.command("check", rich_help_panel=EXAMINE)(check.check)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)
 app.command("explain", rich_help_panel=EXAMINE)(explain.explain)
@@ -98,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command. Return 0 on success, 2 after an error that the user can correct, reported in one line."""
     messages.reset()
     try:
-        complete(app)(arguments)
+        complete(app)(with_optional_values(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except ProcessLost as lost:

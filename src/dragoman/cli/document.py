@@ -1,23 +1,29 @@
-"""Translating documents: PO, XLIFF and TMX files given to `dragoman translate`."""
+"""Translating documents: files of localisation formats given to `dragoman translate`."""
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
 
 from dragoman.cli.argument import STDIN, is_file
+from dragoman.cli.messages import report_error
 from dragoman.config import unknown
-from dragoman.errors import ConfigError, UserError
+from dragoman.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
+    from dragoman.cli.document_tree import TreeFile
     from dragoman.decode.constraints.glossary import Glossary
     from dragoman.decode.documents.document import DocumentSummary
+    from dragoman.decode.documents.redo import Redo
     from dragoman.decode.documents.source_line import Require
     from dragoman.decode.translation import Translation
     from dragoman.text.context import NoContext, SentencesBefore
-    from dragoman.text.document import FillableDocument
+    from dragoman.text.document import FillableDocument, Filling
+    from dragoman.text.memory import TranslationMemory
 
 
 class Given(NamedTuple):
@@ -26,30 +32,79 @@ class Given(NamedTuple):
     name: str
     document: "FillableDocument"
     output: Path | None
+    kept: "Mapping[int, Filling]"
+    """Translations that the output has already, if it is a file of the target language alone."""
+
+
+class Opened(NamedTuple):
+    """Documents that the arguments name."""
+
+    given: list[Given]
+    failures: list[str]
+    """Reasons for which files of a folder are left out, one line each."""
 
 
 def open_documents(
     texts: Sequence[str], source: str | None, target: str | None, output: Path | None, as_kind: str | None = None
-) -> list[Given]:
-    """Open the documents that the arguments name, each with its output; an empty list if they are text or lines.
+) -> Opened:
+    """Open the documents that the arguments name, each with its output; none if they are text or lines.
 
     Raises:
         ConfigError: several documents without a folder to write them into, documents among other files, or an unknown
             ``as_kind``.
-        DataError: a document that is missing or cannot be read.
+        DataError: a document that is missing or cannot be read, unless it was found in a folder.
     """
+    from dragoman.cli.document_tree import is_tree, tree_files
     from dragoman.text.filled.opening import KINDS
 
+    if any(map(is_tree, texts)):
+        return _open_tree(tree_files(texts, output, source, target), source, target)
     kinds = {name: _kind(name, as_kind) for name in texts or [STDIN]}
     if not any(kinds.values()):
-        return []
+        return Opened([], [])
     if odd := [name for name, kind in kinds.items() if kind is None]:
         raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
-    return [
-        Given(name, _open(name, kind, source, target), goal)
-        for (name, kind), goal in zip(kinds.items(), output_paths(list(kinds), output), strict=True)
+    goals = output_paths(list(kinds), output)
+    given = [
+        Given(name, document := _open(name, kind, source, target), goal, _kept(document, name, goal, source))
+        for (name, kind), goal in zip(kinds.items(), goals, strict=True)
         if kind is not None
     ]
+    return Opened(given, [])
+
+
+def _open_tree(files: "Sequence[TreeFile]", source: str | None, target: str | None) -> Opened:
+    """Open the documents of a folder. One that cannot be read is left out; files of another kind are passed over."""
+    from dragoman.text.compressed import extension
+    from dragoman.text.document import OtherKindError
+
+    given, failures = [], []
+    for name, goal in files:
+        try:
+            document = _open(name, extension(name), source, target)
+            there = os.path.lexists(goal) and not os.path.samefile(goal, name)
+            if document.bilingual and there:  # the translator's file, with what is done in it
+                document = _open(str(goal), extension(name), source, target)
+            given.append(Given(name, document, goal, _kept(document, name, goal, source)))
+        except OtherKindError:
+            continue
+        except UserError as error:
+            failures.append(str(error))
+    return Opened(given, failures)
+
+
+def _kept(document: "FillableDocument", name: str, goal: Path | None, source: str | None) -> "dict[int, Filling]":
+    """Return the translations that an output has already, for a document in one language; notes tell what is lost."""
+    from dragoman.text.existing import existing_translations, only_in
+    from dragoman.text.filled.opening import open_document
+
+    if document.bilingual or goal is None or name == STDIN or not os.path.isfile(goal) or os.path.samefile(goal, name):
+        return {}
+    there = open_document(goal, source=source)
+    if lost := only_in(document, there):
+        shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
+        document.notes.append(f"{goal}: {len(lost)} of its entries are not in {name} and are left out: {shown}")
+    return existing_translations(document, there)
 
 
 def _kind(name: str, as_kind: str | None) -> str | None:
@@ -98,8 +153,9 @@ def output_paths(names: Sequence[str], output: Path | None) -> list[Path | None]
 def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | None:
     """Return the language that a run translates into, where its cleaning names it and ``texts`` holds a document."""
     from dragoman.checkpoint import run_config
+    from dragoman.cli.document_tree import is_tree
 
-    if not any(_kind(text, as_kind) for text in texts or [STDIN]):
+    if not any(is_tree(text) or _kind(text, as_kind) for text in texts or [STDIN]):
         return None
     with suppress(UserError):  # a run that is missing is reported when it is loaded
         cleaning = (run_config(run).get("data") or {}).get("cleaning") or {}
@@ -107,28 +163,146 @@ def language_of(run: Path, texts: Sequence[str], as_kind: str | None) -> str | N
     return None
 
 
+class Wanted(NamedTuple):
+    """Arguments and options about documents."""
+
+    run: Path
+    texts: Sequence[str]
+    output: Path | None
+    as_kind: str | None
+    source: str | None
+    target: str | None
+    redo: "Redo"
+    report: Path | None
+
+
+def prepare(wanted: Wanted, memory: Sequence[str] | None, *, dry_run: bool, lines_only: bool) -> "DocumentJob | None":
+    """Open the documents that are to be translated; None if there are none, but text or lines.
+
+    Args:
+        memory: files of a translation memory.
+        dry_run: print the plan and leave.
+        lines_only: an option was given that is for lines of text.
+
+    Raises:
+        ConfigError, DataError: as ``open_documents``; or options for documents without one, or for lines with one.
+        typer.Exit: after a dry run.
+    """
+    from dragoman.decode.documents.redo import Redo
+    from dragoman.text.memory import TranslationMemory
+
+    target = wanted.target or language_of(wanted.run, wanted.texts, wanted.as_kind)
+    opened = open_documents(wanted.texts, wanted.source, target, wanted.output, wanted.as_kind)
+    if not opened.given and not opened.failures:
+        if dry_run or wanted.report or memory or wanted.redo is not Redo.nothing:
+            raise ConfigError(
+                "--dry-run, --report, --memory and --redo are for documents: name a file, or a folder of them"
+            )
+        return None
+    if opened.given and lines_only:
+        raise ConfigError(
+            f"{opened.given[0].name}: --nbest, --scores, --alignments, --prefix-column and --format are for lines of "
+            "text"
+        )
+    known = TranslationMemory.read(memory, wanted.source, target) if memory else None
+    job = DocumentJob(opened, wanted.redo, known, wanted.report)
+    if dry_run or not opened.given:
+        job.print_plan()
+        finish(opened.failures)
+        raise typer.Exit
+    return job
+
+
+class DocumentJob(NamedTuple):
+    """Documents to be translated."""
+
+    opened: Opened
+    redo: "Redo"
+    memory: "TranslationMemory | None"
+    report: Path | None
+
+    @property
+    def outputs(self) -> list[Path | None]:
+        """Return the files to be written whose folders exist already."""
+        found = [*(one.output for one in self.opened.given), self.report]
+        return [path for path in found if path is None or path is self.report or path.parent.is_dir()]
+
+    def print_plan(self) -> None:
+        """Print how many entries of each document are to be translated."""
+        from dragoman.decode.documents.document import slots_to_fill
+
+        total = 0
+        for name, document, goal, kept in self.opened.given:
+            chosen = slots_to_fill(document, kept, self.redo)
+            slots = [document.slots[number] for number in chosen]
+            words = sum(len(slot.text.split()) for slot in slots)
+            known = ""
+            if self.memory:
+                found = sum(self.memory.find(slot.text, slot.codes) is not None for slot in slots)
+                known = f", {found:,} of them from memory"
+            total += len(chosen)
+            goal = goal or "standard output"
+            print(f"{name} -> {goal}: {len(chosen):,} of {len(document.slots):,} ({words:,} words){known}")
+        print(f"{total:,} to translate in {len(self.opened.given):,} files; nothing was written")
+
+    def run(self, ask: Callable[..., "list[Translation]"], **options: Any) -> None:
+        """Translate documents one after the other, write each, and write the report.
+
+        Raises:
+            typer.Exit: a document of a folder failed, with code 1.
+        """
+        failures, done = list(self.opened.failures), []
+        for one in self.opened.given:
+            try:
+                done.append((one.name, fill(one, ask, redo=self.redo, memory=self.memory, **options)))
+            except DataError as error:
+                if len(self.opened.given) == 1 and not failures:
+                    raise
+                failures.append(str(error))
+        if self.report is not None:
+            from dragoman.decode.documents.report import report_page
+            from dragoman.text.compressed import create_text
+
+            with create_text(self.report) as file:
+                file.write(report_page(done, failures, relative_to=self.report.parent))
+        finish(failures)
+
+
+def finish(failures: Sequence[str]) -> None:
+    """List the files that failed.
+
+    Raises:
+        typer.Exit: there are any, with code 1.
+    """
+    for failure in failures:
+        report_error(failure)
+    if failures:
+        raise typer.Exit(1)
+
+
 def fill(
-    document: "FillableDocument",
+    given: Given,
     ask: Callable[..., "list[Translation]"],
     *,
     require: "Require",
     context: "NoContext | SentencesBefore",
     check_numbers: bool,
     glossary: "Glossary | None",
-    output: Path | None,
-    redo: bool,
+    redo: "Redo",
     flag_below: float | None,
-) -> None:
+    memory: "TranslationMemory | None",
+) -> "DocumentSummary":
     """Translate the unfilled slots and write the document; warnings and a summary go to standard error."""
     from dragoman.cli.terminal import progress_bar
     from dragoman.decode.documents.document import translate_document
-    from dragoman.text.compressed import create_file
 
-    with progress_bar("translating", len(document.slots)) as progress:
+    with progress_bar("translating", len(given.document.slots)) as progress:
         translated = translate_document(
-            document,
-            lambda texts, report: ask(texts, progress=report),
+            given.document,
+            ask,
             redo=redo,
+            kept=given.kept,
+            memory=memory,
             flag_below=flag_below,
             require=require,
             context=context,
@@ -136,20 +310,30 @@ def fill(
             glossary=glossary,
             progress=progress,
         )
-    if output is None:
-        sys.stdout.buffer.write(translated.content)
-        sys.stdout.buffer.flush()
-    else:
-        with create_file(output) as file:
-            file.write(translated.content)
+    if translated.filled or not given.kept:
+        _write(translated.content, given.output)
     for warning in translated.warnings:
         print(f"dragoman: {warning}", file=sys.stderr)
     print(_summary(translated), file=sys.stderr)
+    return translated
+
+
+def _write(content: bytes, output: Path | None) -> None:
+    from dragoman.text.compressed import create_file
+
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with create_file(output) as file:
+        file.write(content)
 
 
 def _summary(translated: "DocumentSummary") -> str:
     """Return the number of translations of each kind: those with a warning do not count as translated."""
     flagged = f"; {translated.flagged:,} more filled in and marked for review" if translated.flagged else ""
     missing = f"; {translated.untranslated:,} left without a translation" if translated.untranslated else ""
+    remembered = f" ({translated.remembered:,} from memory)" if translated.remembered else ""
     unchanged = f"; {translated.left:,} were already translated and are unchanged"
-    return f"{translated.filled - translated.flagged:,} translated{flagged}{missing}{unchanged}"
+    return f"{translated.filled - translated.flagged:,} translated{remembered}{flagged}{missing}{unchanged}"

@@ -86,6 +86,22 @@ def complete(app: typer.Typer) -> Any:
     return root
 
 
+OPTIONAL_VALUES = {"--redo": ("fuzzy", "all")}
+"""Values of options that may be given without one, which is then the last of these."""
+
+
+def with_optional_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with the value of each such option written out: ``--redo a.po`` as ``--redo=all a.po``."""
+    written: list[str] = []
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return written + arguments[number:]
+        values = OPTIONAL_VALUES.get(argument)
+        alone = values and arguments[number + 1 : number + 2] not in [[value] for value in values]
+        written.append(f"{argument}={values[-1]}" if values and alone else argument)
+    return written
+
+
 def every_command(command: Any) -> Iterator[Any]:
     """Yield a command and all subcommands."""
     yield command

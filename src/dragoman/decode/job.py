@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -65,11 +66,12 @@ class Job:
         context: NoContext | SentencesBefore = NO_CONTEXT,
         splitter: NoSplitting | BySentences = NO_SPLITTING,
         searcher: Searcher = search_all,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
         self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
-        self.device, self.calibration, self.context = model.device, calibration, context
+        self.device, self.calibration, self.context, self.turn = model.device, calibration, context, turn
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
 
@@ -259,7 +261,8 @@ class Job:
         """Return the candidates with word alignments, where these are wanted."""
         if self.aligner is None:
             return candidates
-        alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
+        with self.turn():
+            alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
     def assemble(

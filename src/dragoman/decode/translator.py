@@ -2,13 +2,15 @@
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer, run_folder
 from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
+from dragoman.decode.brief import described
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
@@ -31,6 +33,7 @@ from dragoman.decode.sentence_splitting import (
     Splitting,
 )
 from dragoman.decode.translation import Candidate, Translation
+from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
@@ -74,6 +77,11 @@ class Translator:
         """Splits a text into the sentences that are translated by themselves."""
         self.searcher: Searcher = search_all
         """Decides which sentences are searched together."""
+        self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Entered around every other computation of the model."""
+
+    def __repr__(self) -> str:
+        return described(self, self.model, {"vocabulary": len(self.target_tokenizer)})
 
     @classmethod
     def load(
@@ -124,11 +132,11 @@ class Translator:
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
 
-    def using(self, searcher: Searcher) -> "Translator":
-        """Return a translator with the same model that leaves it to ``searcher`` which sentences are searched
-        together."""
+    def using(self, searcher: Searcher, turn: Callable[[], AbstractContextManager[object]]) -> "Translator":
+        """Return a translator with the same model that others use as well: ``searcher`` decides which sentences are
+        searched together, and ``turn`` is entered around every other computation."""
         other = copy.copy(self)
-        other.searcher = searcher
+        other.searcher, other.turn = searcher, turn
         return other
 
     def check_tags(self, tags: Iterable[str]) -> None:
@@ -152,6 +160,7 @@ class Translator:
         texts: Sequence[str | Request],
         *,
         beam: int = 5,
+        nbest: int = 1,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
@@ -173,6 +182,7 @@ class Translator:
         Args:
             texts: sentences or longer texts; a ``Request`` adds constraints.
             beam: hypotheses kept; 1 is greedy search.
+            nbest: candidates of each translation; the beam is at least as large.
             search: a complete search configuration, instead of ``beam``. Samples depend on its seed and on the text
                 alone, not on row or batch: for other samples of a text ask for more of them, or change the seed.
             rules: constraints on the tokens, in any search.
@@ -194,7 +204,7 @@ class Translator:
         """
         requests = _requests(texts)
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
+        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -202,6 +212,7 @@ class Translator:
         texts: Iterable[str | Request],
         *,
         beam: int = 5,
+        nbest: int = 1,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
@@ -211,14 +222,16 @@ class Translator:
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
         grouping: Grouping = in_groups,
+        first_row: int = 1,
     ) -> Iterator[Translation]:
         """Translate texts from an iterable that may never end; the arguments are those of ``translate``.
 
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
+        Rows are counted from ``first_row``.
         """
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
-        row = 1
+        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
+        row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
@@ -231,6 +244,7 @@ class Translator:
             "context": self.context,
             "splitter": self.splitter,
             "searcher": self.searcher,
+            "turn": self.turn,
         }
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
@@ -259,7 +273,8 @@ class Translator:
         given = check_list(pairs, "pairs", what="pairs of strings")
         read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
-        return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
+        with self.turn():
+            return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
 
     def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):
@@ -274,6 +289,14 @@ def _requests(texts: Iterable[str | Request]) -> list[Request]:
         if isinstance(one, Request):
             check_text(one.text, f"texts: text of entry {number}")
     return list(map(as_request, given))
+
+
+def _search_of(search: SearchConfig | None, beam: int, nbest: int) -> SearchConfig:
+    if search is None:
+        return search_for_beam(beam) if nbest == 1 else Beam(size=max(beam, nbest), nbest=nbest)
+    if nbest not in (1, search.nbest):
+        raise ConfigError(f"nbest: {nbest} candidates are wanted, and the search returns {search.nbest}: set it there")
+    return search
 
 
 def search_for_beam(beam: int) -> SearchConfig:

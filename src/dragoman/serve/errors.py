@@ -37,6 +37,10 @@ class DeadlinePassed(UserError):
         super().__init__(f"not done within the deadline of {seconds:g} s: give it more time, or send less text")
 
 
+class Cancelled(Exception):
+    """A request that nobody waits for any more; its thread ends with this."""
+
+
 class UnknownModel(UserError):
     """A model or a language pair that the service does not have."""
 

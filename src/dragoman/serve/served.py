@@ -14,9 +14,11 @@ from dragoman.decode.readers.answerer import Answerer
 from dragoman.decode.readers.classifier import Classifier
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.tagger import Tagger
+from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
 AnyModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
@@ -72,6 +74,16 @@ class ServedModel:
         checkpoint = checkpoint_at(path, which).path.name
         parameters = sum(math.prod(shape) for shape in RunDirectory(run_folder(path)).shapes(checkpoint).values())
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Tokenizer of what it writes, or of what it reads if it writes nothing; None for images and frames."""
+        return self.model.target_tokenizer if isinstance(self.model, Translator) else self.model.tokenizer
+
+    @property
+    def splits(self) -> bool:
+        """True where each sentence of a text is translated by itself."""
+        return isinstance(self.model, Translator) and isinstance(self.model.splitter, BySentences)
 
     @property
     def title(self) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import AnyStr, NamedTuple
 
+from dragoman.errors import DataError
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -25,6 +27,18 @@ class Slot:
     """True if it already has a translation."""
     locked: bool = False
     """True if its translation was approved and must stay."""
+    key: str = ""
+    """Name of the entry, the same in every language's file; empty where the format has none."""
+    translation: str = ""
+    """Translation that the file has, if it holds both languages; empty where ``filled`` is false."""
+    fuzzy: bool = False
+    """True if that translation is marked for review."""
+    limit: int | None = None
+    """Largest number of characters that a translation may have, where the file states one."""
+
+
+class OtherKindError(DataError):
+    """File whose name fits a format, and whose content is of another kind: XML that is not Android's, TypeScript."""
 
 
 class Filling(NamedTuple):
@@ -33,10 +47,15 @@ class Filling(NamedTuple):
     text: str
     review: bool = False
     """True if a person should check it; the document marks it in its own way, if it has one."""
+    codes: tuple[str, ...] = ()
+    """Parts of ``text`` that are markup, where they are not those of the slot: in a translation from another file."""
 
 
 class FillableDocument(ABC):
     """File whose slots can be filled."""
+
+    bilingual = False
+    """True if the file holds both languages, so that translations are added beside their sources."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
@@ -63,6 +82,20 @@ class Edit(NamedTuple):
     end: int
     """End, exclusive; equal to ``start`` for an insertion."""
     new: str
+
+
+class DocumentFile(ABC):
+    """File that is written back with edits."""
+
+    name: str
+
+    @abstractmethod
+    def with_edits(self, edits: Iterable[Edit]) -> bytes:
+        """Return the file's bytes with these edits.
+
+        Raises:
+            DataError: a text that cannot be written in the file's encoding.
+        """
 
 
 def splice(text: AnyStr, edits: Iterable[tuple[int, int, AnyStr]]) -> AnyStr:

@@ -86,13 +86,14 @@ def stream(
     check_numbers: bool = True,
     grouping: Grouping = in_groups,
     glossary: Glossary | None = None,
+    first_row: int = 1,
 ) -> Iterator[Translation]:
     """Translate lines of text from an iterable that may never end; see ``translate``.
 
     White space counts as single spaces. ``context`` decides how many earlier lines are read with each line, and
     ``grouping`` which lines are translated together.
     """
-    row = 1
+    row = first_row
     for group in grouping(context.in_lines(texts), chunk):
         tidy, contexts = [normalise(text) for text, _ in group], [before for _, before in group]
         options = {"contexts": contexts, "require": require, "check_numbers": check_numbers, "glossary": glossary}

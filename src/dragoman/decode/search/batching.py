@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.decode.search.task import Progress, SearchTask
 
-JOINING = (Greedy, Beam, DiverseBeam)
-"""Searches whose batches may be merged. The others keep the sentences they started with, and so does every search with
-required terms: samples of a sentence hold its place until the last of them ends, coverage and banks of terms are kept
-for each batch, and speculation takes one sentence at a time."""
+JOINING = (Greedy, Beam, DiverseBeam, Sample, MinimumBayesRisk)
+"""Searches whose batches may be joined. The others keep the sentences they started with, and so does every search with
+required terms: coverage and banks of terms are kept for each batch, and speculation takes one sentence at a time."""
 SHARE = 0.5
 """Fraction of its capacity at which a batch rests; values from 0.1 to 0.5 were measured to cost about the same."""
 

@@ -1,5 +1,6 @@
 """Opening documents that are translated in place: the known formats by extension."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,51 @@ from dragoman.text.formats.xliff import XliffDocument
 Opener = Callable[[bytes, str, str | None, str | None], FillableDocument]
 """Function that makes a document from its bytes, its name, and the source and target languages where the user gave
 them."""
+
+
+def _lazily(module: str, kind: str) -> Opener:
+    """Return the opener of a class whose module is imported when it is first needed."""
+
+    def opener(content: bytes, name: str, source: str | None, target: str | None) -> FillableDocument:
+        found = getattr(importlib.import_module(f"dragoman.text.filled.{module}"), kind)
+        return found(content, name, source, target)
+
+    return opener
+
+
 OPENERS: dict[str, Opener] = {
     ".po": lambda content, name, source, target: PoDocument(content, name, target),
     ".pot": lambda content, name, source, target: PoDocument(content, name, target),
     ".xlf": lambda content, name, source, target: XliffDocument(content, name, target),
     ".xliff": lambda content, name, source, target: XliffDocument(content, name, target),
     ".tmx": lambda content, name, source, target: TmxDocument(content, name, source, target),
+    ".json": _lazily("json_document", "JsonDocument"),
+    ".arb": _lazily("json_document", "ArbDocument"),
+    ".xcstrings": _lazily("string_catalog", "StringCatalog"),
+    ".xml": _lazily("android_resources", "AndroidResources"),
+    ".strings": _lazily("apple_strings", "AppleStrings"),
+    ".stringsdict": _lazily("stringsdict", "StringsDict"),
+    ".resx": _lazily("resx", "ResxDocument"),
+    ".resw": _lazily("resx", "ResxDocument"),
+    ".ts": _lazily("qt_linguist", "QtDocument"),
+    ".properties": _lazily("properties", "PropertiesDocument"),
+    ".yml": _lazily("yaml_document", "YamlDocument"),
+    ".yaml": _lazily("yaml_document", "YamlDocument"),
+    ".ftl": _lazily("fluent", "FluentDocument"),
+    ".srt": _lazily("subtitles", "SubtitleDocument"),
+    ".vtt": _lazily("subtitles", "SubtitleDocument"),
+    ".html": _lazily("html_document", "HtmlDocument"),
+    ".htm": _lazily("html_document", "HtmlDocument"),
+    ".xhtml": _lazily("html_document", "HtmlDocument"),
+    ".md": _lazily("markdown_document", "MarkdownDocument"),
+    ".markdown": _lazily("markdown_document", "MarkdownDocument"),
+    ".docx": _lazily("office", "OfficeDocument"),
+    ".pptx": _lazily("office", "OfficeDocument"),
+    ".xlsx": _lazily("office", "OfficeDocument"),
+    ".odt": _lazily("office", "OfficeDocument"),
+    ".ods": _lazily("office", "OfficeDocument"),
+    ".odp": _lazily("office", "OfficeDocument"),
+    ".epub": _lazily("office", "OfficeDocument"),
 }
 """Openers by extension. A further format is a ``FillableDocument`` in its own file and a line here."""
 KINDS = tuple(OPENERS)

@@ -10,12 +10,15 @@ from dragoman.text.document import Edit, FillableDocument, Filling, Slot, splice
 from dragoman.text.filled.po_header import PoHeader
 from dragoman.text.formats.po import Catalogue, PoEntry
 
+_LIMIT = re.compile(r"\bmax-length:\s*(\d+)")  # a flag that Weblate defined
 WIDTH = 79
 """Columns of a line, where the file wraps its own strings."""
 
 
 class PoDocument(FillableDocument):
     """Slots of a PO file: one per entry, or per plural form."""
+
+    bilingual = True
 
     def __init__(self, raw: bytes, name: str, language: str | None = None):
         """Read a PO file.
@@ -57,8 +60,20 @@ class PoDocument(FillableDocument):
         text = entry.source_of(form, self.rule)
         if text.strip():
             place = f"{self.catalogue.name}:{entry.line}" + (f" (plural form {form})" if entry.plural else "")
-            there = form < len(entry.forms) and bool(entry.forms[form].text)
-            self.slots.append(Slot(place, text, filled=there))
+            there = entry.forms[form].text if form < len(entry.forms) else ""
+            limit = next((int(found[1]) for c in entry.flags if (found := _LIMIT.search(c[0]))), None)
+            key = "\x04".join(value.text for value in (entry.context, entry.source) if value)
+            self.slots.append(
+                Slot(
+                    place,
+                    text,
+                    filled=bool(there),
+                    key=f"{key}[{form}]" if entry.plural else key,
+                    translation=there,
+                    fuzzy=entry.fuzzy and bool(there),
+                    limit=limit,
+                )
+            )
             self.homes.append((entry, form))
 
     def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:

@@ -13,7 +13,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from dragoman.errors import DataError
-from dragoman.text.document import Edit, splice
+from dragoman.text.document import DocumentFile, Edit, splice
 from dragoman.text.lines import check_string
 
 DEPTH = 100
@@ -219,7 +219,7 @@ def as_utf8(pieces: Iterable[bytes], name: str) -> Iterator[bytes]:
 # ---- writing back ---------------------------------------------------------------------------------
 
 
-class MarkupSource:
+class MarkupSource(DocumentFile):
     """Whole XML file, to be written back with edits: positions count bytes of its UTF-8."""
 
     def __init__(self, raw: bytes, name: str):

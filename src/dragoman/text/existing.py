@@ -1,0 +1,25 @@
+"""Translations that a file of the target language has already, for a document in the source language."""
+
+from dragoman.text.document import FillableDocument, Filling
+
+
+def existing_translations(document: FillableDocument, translated: FillableDocument) -> dict[int, Filling]:
+    """Return the texts of ``translated`` by the slots of ``document`` with the same keys.
+
+    A file whose entries have no names, such as a page, counts only if it has the same parts in the same order.
+    """
+    there = {slot.key: slot for slot in translated.slots if slot.key}
+    numbered = all(slot.key[:1].isdigit() for slot in document.slots)
+    if numbered and [slot.key for slot in document.slots] != [slot.key for slot in translated.slots]:
+        return {}
+    return {
+        number: Filling(there[slot.key].text, codes=there[slot.key].codes)
+        for number, slot in enumerate(document.slots)
+        if slot.key in there
+    }
+
+
+def only_in(document: FillableDocument, translated: FillableDocument) -> list[str]:
+    """Return the keys of ``translated`` that ``document`` does not have."""
+    there = {slot.key for slot in document.slots}
+    return [slot.key for slot in translated.slots if slot.key and slot.key not in there]

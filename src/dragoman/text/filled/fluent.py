@@ -1,0 +1,154 @@
+"""Fluent files (``.ftl``): messages, terms and their attributes; placeables are code, and variants are texts.
+
+Brand names (terms that begin with ``-brand`` or ``-vendor``) stay. A selection by plural category gets the categories
+of the target language.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dragoman.errors import DataError
+from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
+from dragoman.text.filled.spans import SpannedDocument, TextFile, Write
+
+_BRANDS = ("brand", "vendor")
+
+
+class FluentDocument(SpannedDocument):
+    """Slots of a Fluent file: one per pattern, or per variant of a selection."""
+
+    def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
+        """Read a Fluent file; selections get the plural categories of the ``target`` language.
+
+        Raises:
+            DataError: an entry that is not Fluent; the message names its line.
+        """
+        from fluent.syntax import FluentParser, ast
+
+        self.ast: Any = ast
+        self.text_file = TextFile(raw, name)
+        super().__init__(self.text_file)
+        self.categories = plural_categories(target)
+        text = self.text_file.text.replace("\r\n", "\n")
+        self.shifts = [found.start() for found in re.finditer("\r\n", self.text_file.text)]
+        for entry in FluentParser().parse(text).body:
+            if isinstance(entry, ast.Junk):
+                note = entry.annotations[0]
+                at = note.span.start if note.span else entry.span.start  # pyright: ignore[reportOptionalMemberAccess]
+                line = text.count("\n", 0, at) + 1
+                raise DataError(f"{name}:{line}: not Fluent: {note.message}")
+            if isinstance(entry, ast.Message | ast.Term):
+                self.add_entry(entry)
+        if not self.slots:
+            self.notes.append(f"{name}: has no text to translate")
+
+    def at(self, position: int) -> int:
+        """Return a position in the file for one in its text with plain line ends."""
+        passed = 0
+        for shift in self.shifts:
+            if shift - passed >= position:
+                break
+            passed += 1
+        return position + passed
+
+    def add_entry(self, entry: Any) -> None:
+        """Add the slots of a message or term, and of its attributes."""
+        is_term = isinstance(entry, self.ast.Term)
+        name = ("-" if is_term else "") + entry.id.name
+        if entry.value is not None and not (is_term and entry.id.name.startswith(_BRANDS)):
+            self.add_pattern(entry.value, name)
+        for attribute in entry.attributes:
+            if not is_term:  # a term's attributes are for selecting
+                self.add_pattern(attribute.value, f"{name}.{attribute.id.name}")
+
+    def add_pattern(self, pattern: Any, key: str) -> None:
+        """Add the slot of a pattern, or those of its selections."""
+        elements = pattern.elements
+        selections = [
+            e.expression
+            for e in elements
+            if isinstance(e, self.ast.Placeable) and isinstance(e.expression, self.ast.SelectExpression)
+        ]
+        words = any(isinstance(e, self.ast.TextElement) and any(map(str.isalpha, e.value)) for e in elements)
+        if not selections or words:
+            self.add_text(pattern, key)
+            if selections:
+                self.notes.append(
+                    f"{self.text_file.place(self.at(pattern.span.start))}: the variants inside of the sentence "
+                    "are kept and not translated: move the sentence into each variant"
+                )
+            return
+        for number, selection in enumerate(selections):
+            path = key if len(selections) == 1 else f"{key}.{number}"
+            forms = {_name(variant): variant for variant in selection.variants}
+            for name, variant in forms.items():
+                self.add_pattern(variant.value, f"{path}.{name}")
+            if set(forms) <= set(CATEGORIES) and len(forms) > 1:
+                for category in self.categories.missing(forms):
+                    self.add_variant(forms["other"], category, f"{path}.{category}")
+
+    def add_text(self, pattern: Any, key: str) -> None:
+        """Add the slot of a pattern as one text, with its placeables as code."""
+        text, codes = self.text_of(pattern)
+        start, end = self.at(pattern.span.start), self.at(pattern.span.end)
+        raw = self.text_file.text[start:end]
+        start += len(raw) - len(raw.lstrip())  # the indentation, where the pattern begins on a line of its own
+        self.add((start, end), text, place=self.text_file.place(start), key=key, codes=codes, write=self.writer(start))
+
+    def writer(self, start: int | None) -> Write:
+        """Return the function that writes a pattern; ``start`` is its position, or None after something on its line."""
+        line = "=" if start is None else self.text_file.text[self.text_file.text.rfind("\n", 0, start) + 1 : start]
+        return written if line.strip() else lambda text, codes: re.sub(r"^[\[.*]", r'{"\g<0>"}', written(text, codes))
+
+    def text_of(self, pattern: Any) -> tuple[str, tuple[str, ...]]:
+        """Return the text of a pattern on one line, and its placeables as they are written."""
+        file = self.text_file.text
+        parts, codes = [], []
+        for element in pattern.elements:
+            if isinstance(element, self.ast.TextElement):
+                parts.append(re.sub(r"(?<=\S) *\n *(?=\S)", " ", element.value))
+            else:
+                codes.append(file[self.at(element.span.start) : self.at(element.span.end)])
+                parts.append(codes[-1])
+        return "".join(parts).strip(), tuple(codes)
+
+    def add_variant(self, default: Any, category: str, key: str) -> None:
+        """Add a variant that the file does not have, before the default one."""
+        file, start = self.text_file.text, self.at(default.span.start)
+        if any(self._is_selection(element) for element in default.value.elements):
+            return
+        text, codes = self.text_of(default.value)
+        line = file.rfind("\n", 0, start) + 1
+        indent = file[line:start] if not file[line:start].strip() else "    "
+        self.add(
+            (start, start),
+            text,
+            place=self.text_file.place(start),
+            key=key,
+            codes=codes,
+            write=self.writer(None),
+            around=(f" [{category}] ", f"{self.text_file.line_end}{indent}"),
+        )
+
+    def _is_selection(self, element: Any) -> bool:
+        return isinstance(element, self.ast.Placeable) and isinstance(element.expression, self.ast.SelectExpression)
+
+
+def _name(variant: Any) -> str:
+    return variant.key.name if hasattr(variant.key, "name") else variant.key.value
+
+
+def written(text: str, codes: Sequence[str]) -> str:
+    """Return a text as a pattern on one line: placeables as they are, other braces as strings in placeables."""
+    remaining, parts, at = list(codes), [], 0
+    pattern = "|".join([*map(re.escape, sorted(set(codes), key=len, reverse=True)), r"[{}]", r"\s*\n\s*"])
+    for found in re.finditer(pattern, text):
+        parts.append(text[at : found.start()])
+        if found[0] in remaining:
+            remaining.remove(found[0])
+            parts.append(found[0])
+        else:
+            parts.append(f'{{"{found[0]}"}}' if found[0] in "{}" else " ")
+        at = found.end()
+    return "".join([*parts, text[at:]])

@@ -1,0 +1,287 @@
+"""HTML: the text of each block is translated as a whole, with its inline markup as code.
+
+Scripts, styles and code stay, and so does what is marked ``translate="no"``. The attributes ``title``, ``alt``,
+``placeholder`` and ``aria-label`` are texts, and so are the description and title in the head. White space inside a
+text becomes single spaces, as browsers show it.
+"""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from dragoman.errors import DataError
+from dragoman.text.document import Edit, Filling
+from dragoman.text.filled.html_pieces import VOID, HtmlPiece, pieces
+from dragoman.text.filled.spans import SpannedDocument, TextFile
+from dragoman.text.formats.markup import encoding_of
+
+INLINE = set(
+    [
+        "a",
+        "abbr",
+        "acronym",
+        "b",
+        "bdi",
+        "bdo",
+        "big",
+        "br",
+        "cite",
+        "data",
+        "del",
+        "dfn",
+        "em",
+        "font",
+        "i",
+        "img",
+        "ins",
+        "kbd",
+        "label",
+        "mark",
+        "q",
+        "rp",
+        "rt",
+        "ruby",
+        "s",
+        "samp",
+        "small",
+        "span",
+        "strike",
+        "strong",
+        "sub",
+        "sup",
+        "time",
+        "tt",
+        "u",
+        "var",
+        "wbr",
+        "code",
+        "svg",
+        "math",
+    ]
+)
+"""Elements inside a text; all others end it."""
+ATTRIBUTES: tuple[str, ...] = ("title", "alt", "placeholder", "aria-label")
+_DESCRIPTIONS = ("description", "og:title", "og:description", "twitter:title", "twitter:description")
+_ATTRIBUTE = re.compile(
+    r"""(?<=[\s"'/])(?P<name>[^\s"'<>/=]+)\s*=\s*(?P<quote>["'])(?P<value>.*?)(?P=quote)""", re.DOTALL
+)
+_ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
+
+
+class HtmlDocument(SpannedDocument):
+    """Slots of an HTML file: one per block of text, and one per attribute that people read."""
+
+    def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
+        """Read an HTML file; the language that it declares becomes ``target``.
+
+        Raises:
+            DataError: not in the encoding that it declares; the message names the line.
+        """
+        self.text_file = TextFile(raw, name, encodings=_encodings(raw, name))
+        super().__init__(self.text_file)
+        self.tag_slots: dict[int, list[int]] = {}
+        """Slots of attributes by the start of their tag."""
+        self.nested_in: dict[int, list[int]] = {}
+        """Starts of the tags with such slots inside of a span, by the span's identity."""
+        self.number = 0
+        self.read(pieces(self.text_file.text), target)
+        if not self.slots:
+            self.notes.append(f"{name}: has no text to translate")
+
+    def read(self, found: Sequence[HtmlPiece], target: str | None) -> None:
+        """Find the slots."""
+        block: list[HtmlPiece] = []
+        for piece in found:
+            if piece.kind in ("start", "whole"):
+                self.add_attributes(piece)
+            if piece.kind == "start" and piece.tag == "html" and target and piece.attributes.get("lang"):
+                self.declare(piece, target)
+            inside = piece.kind in ("text", "other") or piece.tag in INLINE
+            if inside:
+                block.append(piece)
+            else:
+                self.add_block(block)
+                block = []
+        self.add_block(block)
+
+    def declare(self, piece: HtmlPiece, target: str) -> None:
+        """Name the language of the translations in the file."""
+        text = self.text_file.text
+        for found in _ATTRIBUTE.finditer(text, piece.start, piece.end):
+            if found["name"].lower() in ("lang", "xml:lang"):
+                self.declarations.append(Edit(found.start("value"), found.end("value"), target.replace("_", "-")))
+
+    def add_attributes(self, piece: HtmlPiece) -> None:
+        """Add the slots of a tag's attributes."""
+        text, attributes = self.text_file.text, piece.attributes
+        wanted: list[str] = list(ATTRIBUTES)
+        if piece.tag == "meta" and {attributes.get("name", "").lower(), attributes.get("property", "")} & {
+            *_DESCRIPTIONS
+        }:
+            wanted.append("content")
+        if piece.tag == "input" and attributes.get("type", "").lower() in ("submit", "button", "reset"):
+            wanted.append("value")
+        end = self.end_of_tag(piece)
+        for found in _ATTRIBUTE.finditer(text, piece.start, end):
+            if found["name"].lower() in wanted and attributes.get("translate") != "no":
+                first = len(self.slots)
+                self.add(
+                    found.span("value"),
+                    html.unescape(found["value"]),
+                    place=self.text_file.place(found.start()),
+                    key=self.next_key(f"@{found['name'].lower()}"),
+                    write=_attribute_writer(found["quote"]),
+                )
+                self.tag_slots.setdefault(piece.start, []).extend(range(first, len(self.slots)))
+
+    def end_of_tag(self, piece: HtmlPiece) -> int:
+        return piece.end if piece.kind == "start" else self.text_file.text.index(">", piece.start) + 1
+
+    def next_key(self, what: str) -> str:
+        """Return a key that tells entries apart by their order in the file."""
+        self.number += 1
+        return f"{self.number}{what}"
+
+    def add_block(self, block: Sequence[HtmlPiece]) -> None:
+        """Add the slot of a block: from its first text to its last, without markup around all of it."""
+        kept = self.trimmed(list(block))
+        if not any(piece.kind == "text" and self.raw(piece).strip() for piece in kept):
+            return
+        spellings: dict[str, str] = {}
+        parts, codes = [], []
+        for piece in kept:
+            raw = self.raw(piece)
+            if piece.kind == "text":
+                parts.append(_read(raw, spellings))
+            else:
+                codes.append(raw)
+                parts.append(raw)
+        start, end = kept[0].start, kept[-1].end
+        whole = self.text_file.text[start:end]
+        start, end = start + len(whole) - len(whole.lstrip()), end - len(whole) + len(whole.rstrip())
+        nested = [piece.start for piece in kept if self.tag_slots.get(piece.start)]
+        self.add(
+            (start, end),
+            "".join(parts).strip(" \t\n\r\f"),
+            place=self.text_file.place(start),
+            key=self.next_key(""),
+            codes=tuple(codes),
+            write=lambda text, codes: to_html(text, codes, spellings),
+        )
+        if nested:
+            self.nested_in[id(self.spans[-1])] = nested
+
+    def trimmed(self, block: list[HtmlPiece]) -> list[HtmlPiece]:
+        """Return a block without blank text, comments and pairs of tags around all of its text."""
+        while block:
+            first, last = block[0], block[-1]
+            if self.is_blank(first) or _is_void(first):
+                del block[0]
+            elif self.is_blank(last) or _is_void(last):
+                del block[-1]
+            elif first.kind == "start" and last.kind == "end" and _closes(block, first, last):
+                block = block[1:-1]
+            elif first.kind == "end":
+                del block[0]
+            elif last.kind == "start":
+                del block[-1]
+            else:
+                break
+        return block
+
+    def is_blank(self, piece: HtmlPiece) -> bool:
+        return piece.kind == "other" or (piece.kind == "text" and not self.raw(piece).strip())
+
+    def raw(self, piece: HtmlPiece) -> str:
+        """Return a piece as it is written."""
+        return self.text_file.text[piece.start : piece.end]
+
+    def fill(self, fillings: Mapping[int, Filling]) -> bytes:
+        spans = {id(span): span for span in (self.home[number] for number in fillings)}
+        outer = [span for span in spans.values() if id(span) in self.nested_in]
+        edits = []
+        for span in spans.values():
+            if any(other.start <= span.start and span.end <= other.end and other is not span for other in outer):
+                continue  # an attribute of a tag inside a text that is written anew
+            written = self.written(span, fillings)
+            for start in self.nested_in.get(id(span), ()):
+                old, new = self.tag(start, fillings)
+                written = written.replace(old, new, 1) if old != new else written
+            edits.append(Edit(span.start, span.end, written))
+        return self.file.with_edits([*edits, *(self.declarations if edits else [])])
+
+    def tag(self, start: int, fillings: Mapping[int, Filling]) -> tuple[str, str]:
+        """Return a tag as it is, and with its attributes translated."""
+        spans = [self.home[number] for number in self.tag_slots[start] if number in fillings]
+        end = max((self.home[number].end for number in self.tag_slots[start]), default=start)
+        old, new, at = self.text_file.text[start:end], "", start
+        for span in spans:
+            new += self.text_file.text[at : span.start] + self.written(span, fillings)
+            at = span.end
+        return old, new + self.text_file.text[at:end]
+
+
+def _encodings(raw: bytes, name: str) -> list[str]:
+    head = raw[:2048]
+    declared = re.search(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)""", head, re.IGNORECASE)
+    encoding = declared[1].decode() if declared else encoding_of(head)
+    try:
+        "".encode(encoding)
+    except LookupError:
+        raise DataError(f"{name}: declares the encoding {encoding}, which is unknown: convert it to UTF-8") from None
+    latin = encoding.lower() in ("iso-8859-1", "latin1", "us-ascii")  # which browsers read as Windows-1252
+    return list(dict.fromkeys(["utf-8", "cp1252" if latin else encoding]))
+
+
+def _read(raw: str, spellings: dict[str, str]) -> str:
+    """Return the text of a stretch without tags, and record in ``spellings`` what is written as references."""
+
+    def decoded(match: re.Match[str]) -> str:
+        character = html.unescape(match[0])
+        if len(character) == 1 and character not in "&<>" and match[0].endswith(";"):
+            spellings.setdefault(character, match[0])
+        return character
+
+    parts = re.split(r"([ \t\n\r\f]+)", raw)
+    return "".join(" " if i % 2 else _ENTITY.sub(decoded, part) for i, part in enumerate(parts))
+
+
+def to_html(text: str, codes: Sequence[str], spellings: Mapping[str, str]) -> str:
+    """Return a text as HTML: its codes as they are, each as often as it occurs in them, and all else as characters."""
+    remaining, parts, at = list(codes), [], 0
+    pattern = "|".join(map(re.escape, sorted(set(codes), key=len, reverse=True)))
+    for found in re.finditer(pattern, text) if pattern else ():
+        if found[0] in remaining:
+            remaining.remove(found[0])
+            parts += [_escaped(text[at : found.start()], spellings), found[0]]
+            at = found.end()
+    return "".join([*parts, _escaped(text[at:], spellings)])
+
+
+def _escaped(text: str, spellings: Mapping[str, str]) -> str:
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped.translate(str.maketrans(dict(spellings)))
+
+
+def _attribute_writer(quote: str):
+    def write(text: str, _: Sequence[str]) -> str:
+        escaped = text.replace("&", "&amp;").replace("<", "&lt;")
+        return escaped.replace(quote, "&quot;" if quote == '"' else "&#39;")
+
+    return write
+
+
+def _is_void(piece: HtmlPiece) -> bool:
+    """Return True for a tag without content, such as an image, at the edge of a text."""
+    return piece.kind == "whole" or (piece.kind == "start" and piece.tag in VOID)
+
+
+def _closes(block: Sequence[HtmlPiece], first: HtmlPiece, last: HtmlPiece) -> bool:
+    """Return True if the last piece of a block closes the first, and nothing else does."""
+    depth = 0
+    for piece in block:
+        if piece.tag == first.tag and piece.kind in ("start", "end"):
+            depth += 1 if piece.kind == "start" else -1
+            if depth == 0:
+                return piece is last
+    return False

@@ -1,0 +1,135 @@
+"""HTML in pieces: tags, texts and elements that stay, each with its position; nothing of the file is left out."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from typing import NamedTuple
+
+OPAQUE = set(
+    [
+        "script",
+        "style",
+        "code",
+        "pre",
+        "svg",
+        "math",
+        "textarea",
+        "noscript",
+        "template",
+        "object",
+        "iframe",
+        "xmp",
+        "samp",
+        "kbd",
+        "var",
+    ]
+)
+"""Elements whose content stays."""
+VOID = set(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
+)
+
+
+class HtmlToken(NamedTuple):
+    """Piece of an HTML file."""
+
+    kind: str
+    """``text``, ``start``, ``end``, or ``other`` for comments and declarations."""
+    start: int
+    tag: str = ""
+    attributes: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass
+class HtmlPiece:
+    """Token with its end, joined with its content if that stays."""
+
+    kind: str
+    start: int
+    end: int
+    tag: str
+    attributes: Mapping[str, str]
+
+
+class _Tokens(HTMLParser):
+    """Reader that notes where each piece of a file begins."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=False)
+        self.lines = [0, *(found.end() for found in re.finditer("\n", text))]
+        self.found: list[HtmlToken] = []
+        self.feed(text)
+        self.close()
+
+    def note(self, kind: str, tag: str = "", attributes: Sequence[tuple[str, str | None]] = ()) -> None:
+        line, column = self.getpos()
+        start = self.lines[line - 1] + column
+        if kind != "text" or not self.found or self.found[-1].kind != "text":
+            self.found.append(HtmlToken(kind, start, tag, tuple(attributes)))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.note("start", tag, attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.note("start" if tag in VOID else "whole", tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.note("end", tag)
+
+    def handle_data(self, data: str) -> None:
+        self.note("text")
+
+    def handle_entityref(self, name: str) -> None:
+        self.note("text")
+
+    def handle_charref(self, name: str) -> None:
+        self.note("text")
+
+    def handle_comment(self, data: str) -> None:
+        self.note("other")
+
+    def handle_decl(self, decl: str) -> None:
+        self.note("declaration")
+
+    def handle_pi(self, data: str) -> None:
+        self.note("other")
+
+    def unknown_decl(self, data: str) -> None:
+        self.note("other")
+
+
+def pieces(text: str) -> list[HtmlPiece]:
+    """Return the pieces of a file, in order and without a gap. An element whose content stays is one piece."""
+    tokens = _Tokens(text).found
+    ends = [*(token.start for token in tokens[1:]), len(text)][: len(tokens)]
+    whole = [
+        HtmlPiece(
+            token.kind, token.start, end, token.tag, {name: value or "" for name, value in reversed(token.attributes)}
+        )
+        for token, end in zip(tokens, ends, strict=True)
+    ]
+    return list(_with_opaque(whole))
+
+
+def _with_opaque(found: Sequence[HtmlPiece]) -> Iterator[HtmlPiece]:
+    """Join each element that stays with its content."""
+    number = 0
+    while number < len(found):
+        piece = found[number]
+        number += 1
+        if piece.kind == "start" and piece.tag not in VOID and _stays(piece):
+            depth = 1
+            while depth and number < len(found):
+                if found[number].tag == piece.tag:
+                    depth += {"start": 1, "end": -1}.get(found[number].kind, 0)
+                number += 1
+            end = found[number - 1].end
+            yield HtmlPiece("whole", piece.start, end, piece.tag, {"translate": "no", **piece.attributes})
+        else:
+            yield piece
+
+
+def _stays(piece: HtmlPiece) -> bool:
+    classes = piece.attributes.get("class", "").split()
+    return piece.tag in OPAQUE or piece.attributes.get("translate") == "no" or "notranslate" in classes

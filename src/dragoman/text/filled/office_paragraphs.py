@@ -1,0 +1,300 @@
+"""Paragraphs of office documents: text in runs of one format each, taken apart and put together again.
+
+A paragraph becomes one text. The format that most of it has is plain text; stretches of another format, links and the
+like stand between ``<g1>`` and ``</g1>``, and pictures, breaks, notes and fields are ``<x1/>``. When a translation is
+written, neighbouring runs of one format are one run, and the marks of a spelling checker are left out.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from xml.sax.saxutils import escape
+
+from dragoman.text.formats.markup import Element
+
+
+class Dialect(NamedTuple):
+    """Names of a paragraph's parts in a format."""
+
+    paragraphs: tuple[str, ...]
+    """Elements that hold one text each."""
+    run: str | None
+    """Element of a stretch of text in one format; None where text stands by itself."""
+    containers: tuple[str, ...] = ()
+    """Elements inside a paragraph whose runs are part of its text, such as links."""
+    dropped: tuple[str, ...] = ()
+    """Elements that are left out when a paragraph is written anew."""
+
+
+WORD = Dialect(("p",), "r", ("hyperlink", "ins", "smartTag"), ("proofErr", "lastRenderedPageBreak"))
+SLIDES = Dialect(("p",), "r")
+SHEETS = Dialect(("si", "is"), "r", (), ("phoneticPr", "rPh"))
+OPEN_DOCUMENT = Dialect(("p", "h"), None, ("span", "a"), ("soft-page-break",))
+CONTENTS = Dialect(("text",), None)
+"""Labels of an e-book's table of contents."""
+_INSIDE_RUNS = {"rPr", "t", "tab", "br", "cr", "noBreakHyphen", "softHyphen"}
+
+
+@dataclass
+class Atom:
+    """Piece of a paragraph: a text in one format, the beginning or end of a container, or something that stays."""
+
+    kind: str
+    """``text``, ``open``, ``close`` or ``other``."""
+    start: int
+    end: int
+    text: str = ""
+    properties: str = ""
+    """Properties of its run as they are written."""
+    number: int = 0
+    """Number of a container, the same for its beginning and end."""
+    run: tuple[int, int] | None = None
+    """Span of the run that it is a part of, if the run has other parts."""
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Return the span of the run that it is in, or its own."""
+        return self.run or (self.start, self.end)
+
+
+Raw = Callable[[int, int], str]
+"""Function that returns a stretch of the file, with the paragraphs in it translated."""
+
+
+@dataclass
+class Paragraph:
+    """Text of a paragraph, with what it takes to write its translation."""
+
+    line: int
+    start: int
+    end: int
+    text: str
+    codes: tuple[str, ...]
+    atoms: dict[str, Atom]
+    """Pieces by the code that stands for them in the text."""
+    formats: dict[str, str]
+    """Properties of runs by the code that they begin at."""
+    plain: str
+    """Properties of the runs without a code."""
+    around: tuple[list[Atom], list[Atom]]
+    """Pieces before and after the text in the runs where it begins and ends."""
+    prefix: str
+    """Prefix of the names of elements, with its colon."""
+    style: str
+    """How text is written: in a ``run``, in a ``t``, or ``bare``."""
+
+    def written(self, text: str, raw: Raw) -> str:
+        """Return a translation as the content of the paragraph."""
+        parts = [self.piece(atom, raw) for atom in self.around[0]]
+        formats = [self.plain]
+        for number, piece in enumerate(re.split(r"(</?g\d+>|<x\d+/>)", text)):
+            if number % 2 == 0 or piece not in self.codes:
+                parts += [self.text_in(piece, formats[-1])] if piece else []
+            elif piece in self.atoms:
+                parts.append(self.piece(self.atoms[piece], raw))
+            elif piece in self.formats:
+                formats.append(self.formats[piece])
+            elif len(formats) > 1:
+                formats.pop()
+        return "".join([*parts, *(self.piece(atom, raw) for atom in self.around[1])])
+
+    def piece(self, atom: Atom, raw: Raw) -> str:
+        """Return a piece that stays, in a run of its own if it was in one."""
+        if atom.kind == "text":
+            return self.text_in(atom.text, atom.properties)
+        content = raw(atom.start, atom.end)
+        return f"<{self.prefix}r>{atom.properties}{content}</{self.prefix}r>" if atom.run else content
+
+    def text_in(self, text: str, properties: str) -> str:
+        """Return a text as a run."""
+        if self.style == "bare":
+            return escape(text)
+        space = ' xml:space="preserve"' if text != text.strip() and self.prefix != "a:" else ""
+        content = f"<{self.prefix}t{space}>{escape(text)}</{self.prefix}t>"
+        return content if self.style == "t" else f"<{self.prefix}r>{properties}{content}</{self.prefix}r>"
+
+
+def paragraphs(element: Element, dialect: Dialect, utf8: bytes) -> Iterator[Paragraph]:
+    """Yield the paragraphs of an element and of those inside of it, outer ones first."""
+    if element.name in dialect.paragraphs and not element.is_one_tag:
+        atoms = list(_Atoms(dialect, utf8).of(element))
+        if any(atom.kind == "text" and atom.text.strip() for atom in atoms):
+            yield _paragraph(element, dialect, utf8, atoms)
+    for child in element.children:
+        if isinstance(child, Element):
+            yield from paragraphs(child, dialect, utf8)
+
+
+# ---- the pieces of a paragraph -----------------------------------------------------------------------
+
+
+class _Atoms:
+    """Reader of the pieces of a paragraph."""
+
+    def __init__(self, dialect: Dialect, utf8: bytes):
+        self.dialect, self.utf8, self.containers = dialect, utf8, 0
+
+    def of(self, element: Element) -> Iterator[Atom]:
+        """Yield the pieces inside of a paragraph or container."""
+        at = element.inside
+        for child in element.children:
+            if isinstance(child, str):
+                continue
+            if self.dialect.run is None and at < child.start:
+                yield self.text(at, child.start)
+            yield from self.child(child)
+            at = child.end
+        if self.dialect.run is None and at < element.outside:
+            yield self.text(at, element.outside)
+
+    def child(self, child: Element) -> Iterator[Atom]:
+        inside = child.find("sdtContent") if child.name == "sdt" else child
+        if child.name in self.dialect.dropped:
+            return
+        if child.name == self.dialect.run:
+            yield from self.run(child)
+        elif child.name == "t" and self.dialect is SHEETS:
+            yield Atom("text", child.start, child.end, _string(child))
+        elif inside and child.name in (*self.dialect.containers, "sdt") and not inside.is_one_tag:
+            self.containers += 1
+            number = self.containers
+            yield Atom("open", child.start, inside.inside, number=number)
+            yield from self.of(inside)
+            yield Atom("close", inside.outside, child.end, number=number)
+        else:
+            yield Atom("other", child.start, child.end)
+
+    def run(self, run: Element) -> Iterator[Atom]:
+        """Yield the text of a run. One with breaks or tabs is divided at them; one with anything else stays whole."""
+        inner = [child for child in run.children if isinstance(child, Element)]
+        inner = [child for child in inner if child.name not in self.dialect.dropped]
+        properties = "".join(self.raw(child.start, child.end) for child in inner if child.name == "rPr")
+        content = [child for child in inner if child.name != "rPr"]
+        texts = [child for child in content if child.name == "t"]
+        if not texts or any(child.name not in _INSIDE_RUNS for child in content):
+            yield Atom("other", run.start, run.end)
+        elif len(texts) == len(content):
+            yield Atom("text", run.start, run.end, "".join(map(_string, texts)), properties)
+        else:
+            for child in content:
+                kind, text = ("text", _string(child)) if child.name == "t" else ("other", "")
+                yield Atom(kind, child.start, child.end, text, properties, run=(run.start, run.end))
+
+    def text(self, start: int, end: int) -> Atom:
+        """Return the text between two elements."""
+        raw = re.sub(r"[ \t\r\n]+", " ", re.sub(r"<!--.*?-->|<\?.*?\?>", "", self.raw(start, end), flags=re.DOTALL))
+        return Atom("text", start, end, re.sub(r"&(?:#(x?)([0-9A-Fa-f]+)|(\w+));", _character, raw))
+
+    def raw(self, start: int, end: int) -> str:
+        return self.utf8[start:end].decode()
+
+
+def _character(reference: re.Match[str]) -> str:
+    if reference[3]:
+        return {"lt": "<", "gt": ">", "amp": "&", "quot": '"', "apos": "'"}.get(reference[3], reference[0])
+    return chr(int(reference[2], 16 if reference[1] else 10))
+
+
+def _string(element: Element) -> str:
+    return "".join(child for child in element.children if isinstance(child, str))
+
+
+# ---- a paragraph from its pieces ---------------------------------------------------------------------
+
+
+def _paragraph(element: Element, dialect: Dialect, utf8: bytes, atoms: list[Atom]) -> Paragraph:
+    kept = _trimmed(atoms)
+    first, last = kept[0].whole[0], kept[-1].whole[1]
+    at, end = atoms.index(kept[0]), atoms.index(kept[-1])
+    around = [a for a in atoms[:at] if a.start >= first], [a for a in atoms[end + 1 :] if a.end <= last]
+    text = _Text(kept)
+    name = re.match(r"<([^\s/>]+)", utf8[element.start : element.inside].decode())
+    prefix = name[1].rpartition(":")[0] + ":" if name and ":" in name[1] else ""
+    style = "bare" if dialect.run is None else "t" if element.find("t") else "run"
+    return Paragraph(
+        line=element.line,
+        start=first,
+        end=last,
+        text="".join(text.parts),
+        codes=tuple(text.codes),
+        atoms=text.atoms,
+        formats=text.formats,
+        plain=text.plain,
+        around=around,
+        prefix=prefix,
+        style=style,
+    )
+
+
+def _trimmed(atoms: Sequence[Atom]) -> list[Atom]:
+    """Return the pieces from the first text to the last, without a container around all of them."""
+    kept = list(atoms)
+    while _is_edge(kept[0]):
+        del kept[0]
+    while _is_edge(kept[-1]):
+        del kept[-1]
+    if kept[0].kind == "open" and kept[-1].kind == "close" and kept[0].number == kept[-1].number:
+        return _trimmed(kept[1:-1])
+    return kept
+
+
+def _is_edge(atom: Atom) -> bool:
+    return atom.kind == "other" or (atom.kind == "text" and not atom.text.strip())
+
+
+class _Text:
+    """Text of a paragraph, and the codes in it."""
+
+    def __init__(self, atoms: Sequence[Atom]):
+        sizes: Counter[str] = Counter()
+        for atom in atoms:
+            if atom.kind == "text":
+                sizes[atom.properties] += len(atom.text.strip())
+        self.plain = sizes.most_common(1)[0][0]
+        self.parts: list[str] = []
+        self.codes: list[str] = []
+        self.atoms: dict[str, Atom] = {}
+        self.formats: dict[str, str] = {}
+        self.numbers: dict[int, int] = {}
+        """Numbers of codes by those of containers."""
+        self.count, self.open = 0, 0
+        for atom in atoms:
+            self.add(atom)
+        self.close()
+
+    def add(self, atom: Atom) -> None:
+        is_text = atom.kind == "text"
+        properties = atom.properties if is_text and atom.properties != self.plain and atom.text.strip() else None
+        if self.open and self.formats[f"<g{self.open}>"] != properties:
+            self.close()
+        if properties is not None and not self.open:
+            self.open = self.next()
+            self.formats[f"<g{self.open}>"] = properties
+            self.code(f"<g{self.open}>")
+        if is_text:
+            self.parts.append(atom.text)
+        elif atom.kind == "close":
+            self.code(f"</g{self.numbers[atom.number]}>", atom)
+        elif atom.kind == "open":
+            self.numbers[atom.number] = self.next()
+            self.code(f"<g{self.count}>", atom)
+        else:
+            self.code(f"<x{self.next()}/>", atom)
+
+    def next(self) -> int:
+        self.count += 1
+        return self.count
+
+    def code(self, code: str, atom: Atom | None = None) -> None:
+        self.codes.append(code)
+        self.parts.append(code)
+        if atom:
+            self.atoms[code] = atom
+
+    def close(self) -> None:
+        """End a stretch of another format."""
+        if self.open:
+            self.code(f"</g{self.open}>")
+            self.open = 0

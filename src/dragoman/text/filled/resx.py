@@ -1,0 +1,41 @@
+"""Resource files of .NET (``.resx``) and Windows (``.resw``): the values of strings; other data stays."""
+
+from dragoman.text.filled.android_resources import check_root
+from dragoman.text.filled.spans import SpannedDocument
+from dragoman.text.formats.inline import Inline, read_inline, to_xml
+from dragoman.text.formats.markup import MarkupSource, units
+
+_LAYOUT = (".Name", ".Size", ".Location", ".Type", ".Parent", ".ZOrder", ".Font", ".Anchor", ".Dock", ".ImeMode")
+"""Ends of the names of properties that place a control in a window."""
+
+
+class ResxDocument(SpannedDocument):
+    """Slots of a resource file: one per string."""
+
+    def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
+        """Read a resource file.
+
+        Raises:
+            DataError: not XML, or another kind of XML; the message names file and line.
+        """
+        self.markup = MarkupSource(raw, name)
+        super().__init__(self.markup)
+        check_root(self.markup, "root", "a .NET resource file")
+        for unit in units([self.markup.utf8], name, "root", "data"):
+            value, key = unit.element.find("value"), unit.element.attributes.get("name", "")
+            other = (
+                {"type", "mimetype"} & unit.element.attributes.keys() or key.startswith(">>") or key.endswith(_LAYOUT)
+            )
+            if value is None or other or value.is_one_tag:
+                continue
+            inline = read_inline(value, unit, keep_space=True)
+            self.add(
+                (value.inside, value.outside),
+                inline.text,
+                place=f"{name}:{value.line}",
+                key=key,
+                write=lambda text, codes, inline=inline: to_xml(text, Inline(text, tuple(codes), inline.spellings)),
+                codes=inline.codes,
+            )
+        if not self.slots:
+            self.notes.append(f"{name}: has no text to translate")

@@ -1,0 +1,182 @@
+"""Subtitles, SubRip (``.srt``) and WebVTT (``.vtt``): times stay, and sentences across cues are translated as a whole.
+
+A sentence that runs over several cues is joined, translated, and divided among the same cues by their shares of the
+source. Lines are wrapped again to the width that the file has. Settings, notes, styles and formatting tags stay.
+"""
+
+import itertools
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dragoman.errors import DataError
+from dragoman.text.filled.spans import SpannedDocument, TextFile
+
+_TIME = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{1,3}")
+_TIMES = re.compile(rf"(?m)^[ \t]*{_TIME.pattern}[ \t]*-->[ \t]*{_TIME.pattern}[^\n]*(?:\n|\Z)")
+_LIKE_TIMES = re.compile(r"(?m)^.*-->.*$|^[ \t]*\d+:\d\d:\d\d[.,:]\d+\b.*$")
+_EXAMPLE = "00:00:01,000 --> 00:00:02,500"
+_END = re.compile(r"""[.!?…。！？♪][)\]"'”’»]*$|[:;]$""")  # noqa: RUF001
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}")
+_SPEAKER = re.compile(r"\s*(?:[-–—]|>>)\s*\S")  # noqa: RUF001
+WIDTH = 42
+"""Characters of a line at least, as subtitlers count them."""
+MOST = 6
+"""Largest number of cues that a sentence is taken to run over."""
+
+
+class Cue(NamedTuple):
+    """Cue with the span of its text."""
+
+    start: int
+    end: int
+    text: str
+
+
+class SubtitleDocument(SpannedDocument):
+    """Slots of a subtitle file: one per cue, or per sentence that runs over several."""
+
+    def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
+        """Read a subtitle file, in UTF-8 or, with a byte-order mark, UTF-16.
+
+        Raises:
+            DataError: no times in it, or text where a time is expected; the message names the line.
+        """
+        self.text_file = TextFile(raw, name)
+        super().__init__(self.text_file)
+        cues = self.cues()
+        self.width = max([WIDTH, *(len(_TAG.sub("", line)) for cue in cues for line in cue.text.split("\n"))])
+        number = 0
+        while number < len(cues):
+            group = _sentence(cues[number:])
+            self.add_group(group, number)
+            number += len(group)
+        if not self.slots:
+            self.notes.append(f"{name}: has no text to translate")
+
+    def cues(self) -> list[Cue]:
+        """Return all cues that have a text.
+
+        Raises:
+            DataError: no times, or a line like them that is none.
+        """
+        text, is_vtt = self.text_file.text, self.text_file.text.startswith("WEBVTT")
+        times = list(_TIMES.finditer(text))
+        if not times and not is_vtt:
+            raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
+        found = []
+        for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=True)):
+            end = len(text) if following is None else following.start()
+            body = text[time.end() : end]
+            if is_vtt:
+                body = re.split(r"\r?\n\r?\n", body, maxsplit=1)[0]
+            elif following is not None:
+                body = re.sub(r"\n[ \t]*\d*[ \t]*\r?\n$", "", body)  # the number of the next cue
+            start = time.end() + len(body) - len(body.lstrip())
+            self.check_times(time.end(), body)
+            if body.strip():
+                found.append(Cue(start, start + len(body.strip()), body.strip().replace("\r\n", "\n")))
+            if number == 0 and not is_vtt:
+                self.check_times(0, text[: time.start()])
+        return found
+
+    def check_times(self, start: int, text: str) -> None:
+        """
+        Raises:
+            DataError: a line of a text looks like times, and is none.
+        """
+        if found := _LIKE_TIMES.search(text):
+            place = self.text_file.place(start + found.start())
+            raise DataError(f"{place}: {found[0].strip()[:40]!r} is no time of a subtitle, as in {_EXAMPLE}")
+
+    def add_group(self, cues: Sequence[Cue], number: int) -> None:
+        """Add the slot of cues that hold one sentence."""
+        text = " ".join(_joined(cue.text) for cue in cues)
+        codes = tuple(_TAG.findall(text))
+        shares = [len(_TAG.sub("", cue.text)) for cue in cues]
+        first = cues[0]
+        before = len(self.spans)
+
+        def write(new: str, _: Sequence[str]) -> str:
+            parts = divided(new, shares)
+            written = [self.wrapped(part, cue) for part, cue in zip(parts, cues, strict=True)]
+            gaps = [self.text_file.text[a.end : b.start] for a, b in itertools.pairwise(cues)]
+            return "".join(part + gap for part, gap in zip(written, [*gaps, ""], strict=True))
+
+        place = self.text_file.place(first.start)
+        self.add((first.start, cues[-1].end), text, place=place, key=str(number), codes=codes, write=write)
+        assert len(self.spans) <= before + 1
+
+    def wrapped(self, text: str, cue: Cue) -> str:
+        """Return the text of a cue in lines: as many as it had, or more where they would be too wide."""
+        if "\n" in text:
+            return text.replace("\n", self.text_file.line_end)
+        lines = cue.text.count("\n") + 1
+        narrowest = -(-len(text) // lines) if lines > 1 else self.width
+        found = [text]
+        for width in range(min(narrowest, self.width), self.width + 1):  # lines of about equal length
+            found = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+            if len(found) <= lines:
+                break
+        return self.text_file.line_end.join(found)
+
+
+def _joined(text: str) -> str:
+    """Return the lines of a cue as one; lines of several speakers stay lines."""
+    lines = text.split("\n")
+    if "" in map(str.strip, lines):
+        return text
+    if len(lines) > 1 and all(_SPEAKER.match(_TAG.sub("", line)) for line in lines):
+        return text
+    return " ".join(line.strip() for line in lines)
+
+
+def _sentence(cues: Sequence[Cue]) -> Sequence[Cue]:
+    """Return the first cues: those that hold the first sentence."""
+    for count, cue in enumerate(cues[:MOST], 1):
+        bare = _TAG.sub("", cue.text).strip()
+        following = _TAG.sub("", cues[count].text).strip() if count < len(cues) else ""
+        goes_on = following[:1].islower() and not _SPEAKER.match(following)
+        if _END.search(bare) or not goes_on or _SPEAKER.match(bare):
+            return cues[:count]
+    return cues[:1]
+
+
+def divided(text: str, shares: Sequence[int]) -> list[str]:
+    """Divide a text among cues by their shares of the source, between words and outside of tags, best after a comma.
+
+    Each cue gets a word at least while there are enough.
+    """
+    if len(shares) == 1:
+        return [text]
+    words, gap = _words(text), " "
+    if len(words) < len(shares):  # a script without spaces
+        words, gap = re.findall(r"<[^<>]*>|.", text, re.DOTALL), ""
+    parts, at, total, done = [], 0, sum(shares), 0
+    length = sum(len(word) + 1 for word in words)
+    for number, share in enumerate(shares[:-1]):
+        done += share
+        least, most = at + 1, len(words) - (len(shares) - number - 1)
+        end = _best_break(words, length * done / total, range(least, max(least, most) + 1))
+        parts.append(gap.join(words[at:end]))
+        at = min(end, len(words))
+    return [*parts, gap.join(words[at:])]
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text; a tag belongs to the word beside it."""
+    return re.findall(r"(?:<[^<>]*>|\{[^{}]*\}|[^\s<{]|[<{])+", text) or [text]
+
+
+def _best_break(words: Sequence[str], wanted: float, ends: range) -> int:
+    """Return the number of words whose length is nearest to ``wanted``; a mark at the end counts as nearer."""
+    lengths = [0]
+    for word in words:
+        lengths.append(lengths[-1] + len(word) + 1)
+
+    def cost(end: int) -> float:
+        last = words[min(end, len(words)) - 1]
+        return abs(lengths[min(end, len(words))] - wanted) - (6 if last[-1:] in ",.;:!?" else 0)
+
+    return min(ends, key=cost)

@@ -1,0 +1,91 @@
+"""Translation memory: translations that people made before, found again by their source text.
+
+A match is exact, or exact but for placeholders: ``Delete {name}?`` is found for ``Delete {file}?``, and its translation
+gets the placeholder of the text that is asked for. White space at the ends is not compared.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from dragoman.errors import ConfigError
+from dragoman.text.formats.pairs import guess_source, read_pairs
+from dragoman.text.lines import Pair
+from dragoman.text.placeholders import Placeholder, find_placeholders
+
+Key = tuple[str, ...]
+"""Text between placeholders."""
+
+
+class TranslationMemory:
+    """Translations by source text; where a text has several, the most frequent one, or the first of those."""
+
+    def __init__(self, pairs: Iterable[Pair] = ()):
+        self.exact: dict[str, Counter[str]] = {}
+        self.shapes: dict[Key, Pair] = {}
+        """First pair of each text without its placeholders."""
+        for pair in pairs:
+            source, target = pair.source.strip(), pair.target.strip()
+            if source and target:
+                self.exact.setdefault(source, Counter())[target] += 1
+                if (placeholders := find_placeholders(source)) and _same(placeholders, find_placeholders(target)):
+                    self.shapes.setdefault(_key(source, placeholders), Pair(source, target))
+
+    @classmethod
+    def read(cls, paths: Sequence[str], source: str | None = None, target: str | None = None) -> "TranslationMemory":
+        """Read files with pairs: TMX, PO, XLIFF, tables.
+
+        Args:
+            source, target: languages, for a TMX file of several.
+
+        Raises:
+            DataError, ConfigError: a file that cannot be read as pairs.
+        """
+        pairs: list[Pair] = []
+        for path in paths:
+            languages = (source, target) if path.lower().endswith((".tmx", ".tmx.gz")) and source and target else None
+            try:
+                pairs += read_pairs(guess_source(path, languages))
+            except ConfigError as error:
+                raise ConfigError(f"--memory {error}") from None
+        return cls(pairs)
+
+    def __len__(self) -> int:
+        return len(self.exact)
+
+    def find(self, text: str, codes: Sequence[str] = ()) -> str | None:
+        """Return the translation of a text, with its own placeholders and outer white space; None if there is none."""
+        bare = text.strip()
+        start = text.index(bare) if bare else 0
+        before, after = text[:start], text[start + len(bare) :]
+        if bare in self.exact:
+            return before + self.exact[bare].most_common(1)[0][0] + after
+        placeholders = find_placeholders(bare, codes)
+        found = self.shapes.get(_key(bare, placeholders)) if placeholders else None
+        filled = _with_placeholders(found, placeholders) if found else None
+        return None if filled is None else before + filled + after
+
+
+def _key(text: str, placeholders: Sequence[Placeholder]) -> Key:
+    parts, at = [], 0
+    for found in placeholders:
+        parts.append(text[at : found.start])
+        at = found.end
+    return (*parts, text[at:])
+
+
+def _same(some: Sequence[Placeholder], others: Sequence[Placeholder]) -> bool:
+    return Counter(p.text for p in some) == Counter(p.text for p in others)
+
+
+def _with_placeholders(pair: Pair, new: Sequence[Placeholder]) -> str | None:
+    """Return the translation of a pair with other placeholders; None where it is not clear which is which."""
+    old = find_placeholders(pair.source)
+    names: dict[str, str] = {}
+    for before, after in zip(old, new, strict=True):
+        if names.setdefault(before.text, after.text) != after.text or before.role is not after.role:
+            return None
+    text, parts, at = pair.target, [], 0
+    for found in find_placeholders(text):
+        parts += [text[at : found.start], names[found.text]]
+        at = found.end
+    return "".join([*parts, text[at:]])

@@ -1,0 +1,207 @@
+"""Files of every format are filled in place: all but text stays to the byte, and other libraries read the result."""
+
+import json
+import plistlib
+
+import pytest
+from document_samples import SAMPLES, filled, opened
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dragoman.errors import UserError
+from dragoman.text.document import Filling
+from dragoman.text.filled.icu_messages import Branch, message_pieces
+from dragoman.text.filled.opening import OPENERS
+from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
+
+every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name for sample in SAMPLES])
+
+
+@every_sample
+def test_texts_are_translated_and_everything_else_stays(sample):
+    assert filled(opened(sample.name, sample.before)).decode() == sample.after
+
+
+@every_sample
+def test_filling_nothing_gives_the_same_bytes(sample):
+    for raw in (sample.before, sample.before.replace("\n", "\r\n"), "\ufeff" + sample.before):
+        assert opened(sample.name, raw).fill({}) == raw.encode()
+
+
+@every_sample
+def test_line_ends_of_windows_stay(sample):
+    raw = sample.before.replace("\n", "\r\n")
+    assert filled(opened(sample.name, raw)).decode() == sample.after.replace("\n", "\r\n")
+
+
+@every_sample
+def test_every_slot_has_a_place_with_a_line_and_a_key_of_its_own(sample):
+    document = opened(sample.name, sample.before)
+    assert all(slot.place.startswith(f"{sample.name}:") for slot in document.slots)
+    assert len({slot.key for slot in document.slots}) == len(document.slots)
+
+
+TEXTS = st.text(
+    st.sampled_from("aé'\"\\{}<>&#|:%$[]*_`!?-\n\t .,;=@") | st.characters(exclude_categories=["Cs", "Cc"]),
+    min_size=1,
+    max_size=12,
+).filter(lambda text: text.strip() == text and text.isprintable() and not any(c in text for c in "\u2028\u2029\x85"))
+
+
+@pytest.mark.parametrize(
+    "sample", [s for s in SAMPLES if s.name.endswith(("n.json", "e.strings", "ml", "es", "yml", "resx"))]
+)
+@given(text=TEXTS)
+def test_any_translation_is_read_back_as_it_was_written(sample, text):
+    document = opened(sample.name, sample.before, target=None)
+    at = next(i for i, slot in enumerate(document.slots) if not slot.codes and "{0}" not in slot.text)
+    if sample.name == "strings.xml" and text[0] in "@?":
+        return  # a reference is no text
+    again = opened(sample.name, document.fill({at: Filling(text)}), target=None)
+    there = next((slot.text for slot in again.slots if slot.key == document.slots[at].key), None)
+    assert there == text
+
+
+@given(text=TEXTS)
+def test_json_and_yaml_are_read_back_by_their_libraries(text):
+    import yaml
+    from ruamel.yaml import YAML
+
+    document = opened("a.json", '{"a": "x", "b": 1}')
+    assert json.loads(document.fill({0: Filling(text)})) == {"a": text, "b": 1}
+    for style in ("x y", "'x'", '"x"', "|\n  x", ">-\n  x"):
+        document = opened("a.yml", f"a: {style}\nb: [x, {{c: zz}}]\n")
+        raw = document.fill({i: Filling(text) for i in range(len(document.slots))})
+        for found in (YAML(typ="safe", pure=True).load(raw.decode()), yaml.safe_load(raw)):
+            assert found["a"].strip() == text and found["b"] == [text, {"c": text}]
+
+
+def test_a_plist_is_read_by_its_library():
+    raw = filled(opened("a.stringsdict", next(s.before for s in SAMPLES if s.name.endswith("dict"))))
+    forms = plistlib.loads(raw)["files"]["files"]
+    assert {name: forms[name] for name in ("one", "few", "many")} == {
+        "one": "%d FILE",
+        "few": "%d FILES",
+        "many": "%d FILES",
+    }
+
+
+# ---- plurals and messages ------------------------------------------------------------------------
+
+
+def test_plural_categories_are_those_of_cldr():
+    from babel import Locale
+
+    languages = "en de fr es it pt pl ru uk cs sl ar he lv lt ro ga cy ja zh ko tr fa hi"
+    for language in languages.split():
+        expected = set(Locale.parse(language).plural_form.tags) | {"other"}
+        assert set(plural_categories(language).names) == expected, language
+    assert plural_categories("pt-BR").names == plural_categories("pt_BR").names == ("one", "many", "other")
+    assert plural_categories(None).names == () == plural_categories("qqq").names
+    assert set(plural_categories("ar").names) == set(CATEGORIES)
+
+
+def test_a_one_without_its_number_is_not_used_where_21_is_one_as_well():
+    texts = [
+        slot.text
+        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="ru").slots
+    ]
+    assert texts == ["%{n} files"] * 4
+    texts = [
+        slot.text
+        for slot in opened("a.yml", "en:\n  n:\n    one: One file\n    other: '%{n} files'\n", target="de").slots
+    ]
+    assert texts == ["One file", "%{n} files"]
+
+
+@pytest.mark.parametrize(
+    ("message", "branches"),
+    [
+        ("{n, plural, one {# file} other {# files}}", "one: # file; few: # files; many: # files; other: # files"),
+        ("{g, select, male {He} other {They}} left", "male: He left; other: They left"),
+        ("{n, plural, =0 {none} other {all}}", "=0: none; one: all; few: all; many: all; other: all"),
+        ("{n, selectordinal, one {#st day} other {#th day}}", "one: #st day; other: #th day"),
+        (
+            "{g, select, a {{n, plural, other {x}}} other {it''s '{y}'}}",
+            "a.one: x; a.few: x; a.many: x; a.other: x; other: it''s '{y}'",
+        ),
+    ],
+)
+def test_the_branches_of_a_message_are_whole_sentences(message, branches):
+    pieces = message_pieces(message, plural_categories("pl"))
+    assert pieces is not None
+    assert "; ".join(f"{p.path}: {p.text}" for p in pieces if isinstance(p, Branch)) == branches
+
+
+def test_two_plurals_in_one_sentence_keep_their_numbers():
+    pieces = message_pieces("{a, plural, other {# cats}} and {b, plural, other {# dogs}}", plural_categories("ja"))
+    assert pieces is not None
+    assert "".join(p if isinstance(p, str) else p.text for p in pieces) == (
+        "{a, plural, other {{b, plural, other {{a, number} cats and # dogs}}}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["{n, plural, one {x}", "{n, plural, one {x}}", "{n}", "plain", "{n, date, short}", "{"]
+)
+def test_what_is_no_complete_message_is_a_plain_text(text):
+    assert message_pieces(text, plural_categories("pl")) is None
+
+
+def test_a_new_apostrophe_quotes_no_argument():
+    document = opened("a.arb", '{"a": "{g, select, other {of {x}}}"}', target="fr")
+    assert json.loads(document.fill({0: Filling("d'{x}")}))["a"] == "{g, select, other {d''{x}}}"
+
+
+# ---- files that cannot be read --------------------------------------------------------------------
+
+BROKEN = {
+    "a.json": ['{"a": }', '{"a": "b"', '["a", \n]', '"alone"', "{" * 3000],
+    "a.arb": ["[]", '{"a" "b"}'],
+    "strings.xml": ["<resources><string></resources>", "<other/>", "", "<resources>&x;</resources>", "text"],
+    "a.strings": ['"a" = "b"', '"a" = ;', "/* open", '"a" "b";', "bplist00"],
+    "a.stringsdict": ["<plist><dict><key>a</key></dict></plist>", "<x/>", "bplist00"],
+    "a.xcstrings": ["{}", '{"strings": 1}', "["],
+    "a.resx": ["<root>", "<x/>", ""],
+    "a.properties": ["a = \\u12"],
+    "a.yml": ["a: [", "a: b: c", "\ta: b", 'a: "x', "a: *x"],
+    "a.ftl": ["a = { $", "= x", "a", "a = { b ->\n }"],
+    "a.ts": ["const a = 1;", "<TS><message>", "<x/>"],
+    "a.srt": ["text", "1\n00:00:01,000 -> 00:00:02,000\nx\n", "1\n00:00:01,000 --> 00:00:0x\nx\n"],
+    "a.docx": ["no archive", "PK\x03\x04"],
+    "a.epub": [""],
+}
+
+
+@pytest.mark.parametrize(("name", "raw"), [(name, raw) for name, some in BROKEN.items() for raw in some])
+def test_a_broken_file_is_refused_in_one_line_with_its_name(name, raw):
+    with pytest.raises(UserError, match=rf"^{name}") as error:
+        opened(name, raw)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", [f"a{kind}" for kind in OPENERS if kind not in (".tmx", ".xlf", ".xliff")])
+@given(raw=st.binary(max_size=60))
+def test_no_bytes_lead_to_anything_but_a_document_or_a_refusal(name, raw):
+    try:
+        document = opened(name, raw)
+    except UserError as error:
+        assert str(error).startswith(name)
+    else:
+        assert document.fill({}) == raw
+
+
+@every_sample
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_filled(sample, data):
+    raw = sample.before
+    start = data.draw(st.integers(0, len(raw)))
+    end = data.draw(st.integers(start, min(start + 20, len(raw))))
+    try:
+        document = opened(
+            sample.name, raw[:start] + data.draw(st.sampled_from(["", "<", '"', "{", "\n", "&"])) + raw[end:]
+        )
+    except UserError as error:
+        assert str(error).startswith(sample.name)
+    else:
+        filled(document)

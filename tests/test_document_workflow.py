@@ -1,0 +1,326 @@
+"""Folders of documents are translated as a team works: what is missing, with a memory first, a report, and checks."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_documents import upper
+
+from dragoman.cli import main
+from dragoman.decode.translator import Translator
+from dragoman.errors import CheckpointError
+from dragoman.text.checks import CHECKS, Translated, find_problems
+from dragoman.text.context import NO_CONTEXT
+from dragoman.text.lines import Pair
+from dragoman.text.localized_paths import language_in, localized_path, neutral_path
+from dragoman.text.memory import TranslationMemory
+
+HEADER = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n'
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A run whose translations are their sources in capitals; the list of what it was asked."""
+    texts: list[str] = []
+
+    class Shouting:
+        context = NO_CONTEXT
+
+        def check_tags(self, tags):
+            assert not tags
+
+        def translate(self, requests, *, progress=None, **_):
+            texts.extend(request.text for request in requests)
+            return upper(
+                [request.text for request in requests],
+                progress,
+                confidence=lambda text: 0.1 if "doubt" in text else 0.9,
+            )
+
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
+    return texts
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    def load(*_, **__):
+        raise CheckpointError("a model was loaded")
+
+    monkeypatch.setattr(Translator, "load", load)
+
+
+def write(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+TREE = {
+    "app/en/a.json": '{"x": "one", "y": "two"}\n',
+    "app/en/deep/b.yml": "en:\n  z: three\n",
+    "app/en/notes.txt": "no document\n",
+    "app/en/.hidden/c.json": '{"x": "hidden"}\n',
+    "app/en/layout.xml": "<layout/>\n",
+}
+
+
+# ---- folders ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_translated_into_another_and_only_what_is_missing(here, asked, capsys):
+    write(here, TREE)
+    write(here, {"app/de/a.json": '{"y": "zwei", "x": "eins"}\n'})
+    arguments = ["translate", "run", "app/en", "-o", "app/de", "--to", "de"]
+    assert main(arguments) == 0 and asked == ["three"]
+    assert (here / "app/de/a.json").read_text() == '{"y": "zwei", "x": "eins"}\n'  # nothing missing: to the byte
+    assert (here / "app/de/deep/b.yml").read_text() == "de:\n  z: THREE\n"
+    assert sorted(path.name for path in here.joinpath("app/de").rglob("*") if path.is_file()) == ["a.json", "b.yml"]
+    write(here, {"app/de/a.json": '{"y": "zwei"}'})
+    assert main(arguments) == 0
+    assert (here / "app/de/a.json").read_text() == '{"x": "ONE", "y": "zwei"}\n'
+    assert main([*arguments, "--redo"]) == 0 and main([*arguments, "--redo", "all"]) == 0
+    assert (here / "app/de/a.json").read_text() == '{"x": "ONE", "y": "TWO"}\n'
+
+
+def test_entries_that_the_source_has_no_longer_are_named(here, asked, capsys):
+    write(here, {"en.json": '{"a": "x", "b": "y"}', "de.json": '{"a": "X1", "gone": "Z"}'})
+    assert main(["translate", "run", "en.json", "-o", "de.json"]) == 0
+    assert "de.json: 1 of its entries are not in en.json and are left out: gone" in capsys.readouterr().err
+    assert json.loads((here / "de.json").read_text()) == {"a": "X1", "b": "Y"}
+
+
+def test_markup_of_an_existing_translation_stays_markup(here, asked):
+    write(here, {"en.xml": "<resources><string name='a'>x <b>y</b></string><string name='b'>z</string></resources>"})
+    write(here, {"de.xml": "<resources><string name='a'><i>Y</i> X</string></resources>"})
+    assert main(["translate", "run", "en.xml", "-o", "de.xml"]) == 0
+    expected = "<resources><string name='a'><i>Y</i> X</string><string name='b'>Z</string></resources>"
+    assert (here / "de.xml").read_text() == expected
+
+
+def test_plural_forms_that_a_translator_wrote_are_kept(here, asked):
+    write(
+        here, {"en.json": '{"a_one": "x", "a_other": "xs"}', "pl.json": '{"a_one": "p", "a_few": "q", "a_other": "r"}'}
+    )
+    assert main(["translate", "run", "en.json", "-o", "pl.json", "--to", "pl"]) == 0
+    expected = {"a_one": "p", "a_few": "q", "a_many": "XS", "a_other": "r"}
+    assert json.loads((here / "pl.json").read_text()) == expected
+
+
+def test_a_dry_run_counts_and_neither_loads_nor_writes(here, no_model, capsys):
+    write(here, TREE)
+    write(here, {"app/de/a.json": '{"x": "eins"}'})
+    assert main(["translate", "run", "app/en", "-o", "app/de", "--to", "de", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "app/en/a.json -> app/de/a.json: 1 of 2 (1 words)" in out
+    assert "app/en/deep/b.yml -> app/de/deep/b.yml: 1 of 1 (1 words)" in out
+    assert "2 to translate in 2 files; nothing was written" in out
+    assert not (here / "app/de/deep").exists()
+
+
+def test_a_broken_file_in_a_folder_is_listed_and_the_rest_is_translated(here, asked, capsys):
+    write(here, TREE)
+    write(here, {"app/en/bad.json": '{"x": '})
+    assert main(["translate", "run", "app/en", "-o", "out", "--to", "de"]) == 1
+    assert "app/en/bad.json:1: not JSON" in capsys.readouterr().err
+    assert (here / "out/a.json").exists() and not (here / "out/bad.json").exists()
+    assert main(["translate", "run", "app/en/bad.json", "app/en/a.json", "-o", "two"]) == 2
+    assert not (here / "two/a.json").exists()
+    for name in ("a.json", "deep/b.yml"):
+        (here / "app/en" / name).unlink()
+    assert main(["translate", "run", "app/en", "-o", "three", "--to", "de"]) == 1 and not (here / "three").exists()
+
+
+def test_a_pattern_names_documents_too(here, asked):
+    write(here, TREE)
+    assert main(["translate", "run", "app/**/*.yml", "-o", "out", "--from", "en", "--to", "de"]) == 0
+    assert (here / "out/de/deep/b.yml").read_text() == "de:\n  z: THREE\n"
+
+
+def test_files_beside_their_sources_get_the_names_of_their_language(here, asked):
+    xml = "<resources><string name='a'>x</string></resources>"
+    files = {"res/values/strings.xml": xml, "res/values-fr/strings.xml": xml, "res/en.lproj/a.strings": '"a" = "b";'}
+    files |= {"res/App.resx": "<root><data name='a'><value>b</value></data></root>", "res/fr.json": '{"a": "f"}'}
+    files |= {"res/en.json": '{"a": "b"}', "res/plain.json": '{"a": "b"}', "res/intl_en.arb": '{"a": "b"}'}
+    write(here, files)
+    before = {path: path.read_text() for path in (here / "res").rglob("*") if path.is_file()}
+    assert main(["translate", "run", "res", "-o", "res", "--to", "de"]) == 0
+    new = {str(path.relative_to(here)) for path in (here / "res").rglob("*") if path.is_file() and path not in before}
+    assert new == {
+        f"res/{n}" for n in ("values-de/strings.xml", "de.lproj/a.strings", "App.de.resx", "de.json", "intl_de.arb")
+    }
+    assert before == {path: path.read_text() for path in before}
+
+
+@pytest.mark.parametrize(
+    ("path", "goal"),
+    [
+        ("en/app.json", "pt-BR/app.json"),
+        ("en_US/app.po", "pt_BR/app.po"),
+        ("app_en.arb", "app_pt_BR.arb"),
+        ("values/strings.xml", "values-pt-rBR/strings.xml"),
+        ("values-en/strings.xml", "values-pt-rBR/strings.xml"),
+        ("Base.lproj/a.strings", "pt-BR.lproj/a.strings"),
+        ("messages.en.yml", "messages.pt-BR.yml"),
+        ("listen.json", "listen.json"),
+        ("open/token.md", "open/token.md"),
+    ],
+)
+def test_names_of_a_language_become_those_of_the_other(path, goal):
+    assert localized_path(path, "en", "pt-BR") == goal
+    assert language_in(goal) in (None, "pt-BR", "pt_BR")
+
+
+def test_a_name_without_a_language_gets_one():
+    assert neutral_path("a/App.resx", "de") == "a/App.de.resx"
+    assert neutral_path("a/app.properties", "pt-BR") == "a/app_pt_BR.properties"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["app/en"], "app/en: the translations of a folder need one: name it, as in -o translated"),
+        (["app/en", "-o", "app/en/a.json"], "app/en/a.json: is a file: name a folder"),
+        (["app", "-o", "x", "--nbest", "2"], "--nbest, --scores"),
+        (["empty", "-o", "x"], "empty: no document in it whose name ends in one of: .po"),
+        (["text here", "--dry-run"], "--dry-run, --report, --memory and --redo are for documents"),
+        (["app/en/a.json", "--memory", "none.tmx"], "none.tmx: no such file"),
+        (["app/en/a.json", "--redo=some"], "'--redo'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(here, no_model, capsys, arguments, message):
+    write(here, TREE)
+    (here / "empty").mkdir()
+    assert main(["translate", "run", *arguments]) == 2
+    assert message in capsys.readouterr().err and not (here / "x").exists()
+
+
+# ---- what is redone, and the memory -----------------------------------------------------------------
+
+PO = HEADER + '\n#, fuzzy\nmsgid "a"\nmsgstr "A1"\n\nmsgid "b"\nmsgstr "B1"\n\nmsgid "c"\nmsgstr ""\n'
+
+
+@pytest.mark.parametrize(
+    ("redo", "expected"), [([], "A1 B1 C"), (["--redo", "fuzzy"], "A B1 C"), (["--redo"], "A B C")]
+)
+def test_what_is_missing_fuzzy_or_all_is_translated(here, asked, redo, expected):
+    write(here, {"a.po": PO})
+    assert main(["translate", "run", *redo, "a.po", "-o", "b.po"]) == 0
+    text = (here / "b.po").read_text()
+    assert [line[8:-1] for line in text.splitlines() if line.startswith("msgstr")][1:] == expected.split()
+
+
+def test_a_memory_is_asked_before_the_model(here, asked, capsys):
+    write(here, {"m.tsv": "Delete {name}?\t{name} löschen?\none\teins\n"})
+    write(here, {"a.json": '{"a": "Delete {file}?", "b": " one", "c": "two"}'})
+    arguments = ["translate", "run", "a.json", "-o", "b.json", "--memory", "m.tsv"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "3 of 3 (4 words), 2 of them from memory" in capsys.readouterr().out
+    assert main([*arguments, "--report", "r.html"]) == 0 and asked == ["two"]
+    assert json.loads((here / "b.json").read_text()) == {"a": "{file} löschen?", "b": " eins", "c": "TWO"}
+    assert "3 translated (2 from memory)" in capsys.readouterr().err
+    assert "memory" in (here / "r.html").read_text()
+
+
+def test_a_memory_finds_the_same_text_and_the_same_text_with_other_placeholders():
+    memory = TranslationMemory(
+        [Pair("a {x} b %s", "%s A {x}"), Pair("c", "C"), Pair("c", "D"), Pair("c", "D"), Pair("", "E")]
+    )
+    assert memory.find("a {y} b %d") == "%d A {y}" and memory.find("c") == "D" and memory.find("  c\n") == "  D\n"
+    assert memory.find("") is None and memory.find("a b") is None and len(memory) == 2
+    same = TranslationMemory([Pair("{x} and {x}", "{x} und {x}")])
+    assert same.find("{a} and {b}") is None and same.find("{a} and {a}") == "{a} und {a}"
+
+
+@given(st.lists(st.text("ab{}% s\n", max_size=8), min_size=2, max_size=6))
+def test_a_memory_never_fails_and_returns_what_it_has(texts):
+    memory = TranslationMemory(Pair(a, b) for a, b in itertools.pairwise(texts))
+    for text in texts:
+        memory.find(text)
+    assert memory.find(texts[0]) is not None or not texts[0].strip() or not texts[1].strip()
+
+
+def test_the_report_has_doubtful_entries_first_with_links_and_nothing_executed(here, asked):
+    write(here, {"en.json": '{"a": "good", "b": "doubt <script>", "c": "kept"}', "de.json": '{"c": "da"}'})
+    assert main(["translate", "run", "en.json", "-o", "de.json", "--flag-below", "0.5", "--report", "r.html"]) == 0
+    page = (here / "r.html").read_text()
+    assert page.index("doubt") < page.index("good") and "class=doubtful" in page
+    assert "<a href='en.json#L1'>en.json:1</a>" in page and "<script>" not in page and "http" not in page
+
+
+# ---- checks -----------------------------------------------------------------------------------------
+
+FOUND = [
+    ("Hello {name}", "Hallo", "placeholders"),
+    ("a %s", "b %d", "placeholders"),
+    ("3 files", "4 Dateien", "numbers"),
+    ("Open.", "Öffnen", "punctuation"),
+    ("Really?", "Wirklich", "punctuation"),
+    (" a", "b", "white space"),
+    ("a\nb", "c", "white space"),
+    ("&File", "Datei", "access key"),
+    ("a <b>b</b>", "c <b>d</b", "placeholders"),
+]
+CLEAN = [
+    ("Hello {name}!", "¡Hola {name}!"),
+    ("Open.", "開く。"),
+    ("Really?", "本当ですか？"),  # noqa: RUF001
+    ("Wait…", "Warten..."),
+    ("1,234.5 files", "1.234,5 Dateien"),
+    ("&File", "&Datei"),
+    ("&File", "文件(&F)"),
+    ("<b>a</b> &amp; b", "<b>x</b> &amp; y"),
+    ("Note:", "Hinweis :"),
+]
+
+
+@pytest.mark.parametrize(("source", "translation", "check"), FOUND)
+def test_what_is_wrong_is_found_by_its_check(source, translation, check):
+    assert check in [finding.check for finding in find_problems(Translated("a:1", source, translation))]
+
+
+@pytest.mark.parametrize(("source", "translation"), CLEAN)
+def test_what_is_right_is_not_reported(source, translation):
+    assert not list(find_problems(Translated("a:1", source, translation)))
+
+
+def test_length_and_markup_are_checked():
+    (found,) = find_problems(Translated("a:1", "ab", "abcdef", limit=5))
+    assert found.check == "length" and "6 characters, 5 are allowed" in found.message
+    assert CHECKS["markup"](Translated("a:1", "<a>b</a>", "<a>b & <</a>")) is not None
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_checks_never_fail_and_a_copy_of_the_source_passes(source, translation):
+    list(find_problems(Translated("a:1", source, translation)))
+    assert not list(find_problems(Translated("a:1", source, source)))
+
+
+def test_check_names_file_and_line_and_exits_with_1(here, capsys):
+    text = HEADER + '\n#, max-length:3\nmsgid "a {x}"\nmsgstr "b c d"\n\nmsgid "good"\nmsgstr "gut"\n'
+    write(here, {"a.po": text, "en.json": '{"a": "b.", "c": "d"}', "de.json": '{"a": "e", "c": "f"}'})
+    write(here, {"good.tsv": "a\tb\n", "bad.tsv": "a\tb\na 1\tb\n"})
+    assert main(["check", "a.po"]) == 1
+    out, err = capsys.readouterr()
+    assert "a.po:5: placeholders: without {x}: a {x} -> b c d" in out and "a.po:5: length:" in out
+    assert "2 translations checked, 2 findings" in err
+    assert main(["check", "en.json,de.json", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["check"] == "punctuation"
+    assert main(["check", "good.tsv"]) == 0 and main(["check", "a.po", "--only", "numbers"]) == 0
+    assert main(["check", "bad.tsv"]) == 1 and "bad.tsv: pair 2: numbers" in capsys.readouterr().out
+    assert main(["check", "a.po", "--skip", "placeholders", "--skip", "length"]) == 0
+    for arguments, message in (
+        (["en.json"], "en.json: holds one language"),
+        (["none.po"], "none.po: no such file"),
+        (["a.po", "--only", "spelling"], "spelling"),
+        (["a.png"], "a.png"),
+    ):
+        capsys.readouterr()
+        assert main(["check", *arguments]) == 2 and message in capsys.readouterr().err
