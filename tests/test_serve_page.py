@@ -328,6 +328,20 @@ def test_a_warning_of_the_server_is_listed(open_page):
     expect(page.locator("#warnings")).to_be_hidden()
 
 
+def test_what_rules_withhold_is_no_translation_and_what_they_say_is_shown(open_page):
+    page = open_page()
+    typed(page, "A dog. A poison.")
+    expect(page.locator("#output .withheld")).to_have_text("This is not translated here.")
+    expect(page.locator("#confidence")).to_have_text("")
+    page.locator("#output .withheld .word").first.click()
+    expect(page.locator("#alternatives")).to_be_hidden()
+    page.locator("#source").fill("A dose.")
+    expect(page.locator("#warnings li")).to_have_text(["A person will look at it: q-17"])
+    page.locator("#source").fill("A drug.")
+    expect(page.locator("#output")).to_have_text("GURD A.")
+    expect(page.locator("#warnings li")).to_have_text(["About drugs: ask someone who knows."])
+
+
 # ---- languages ----------------------------------------------------------------------------------------
 
 

@@ -69,9 +69,9 @@ export class Output extends EventTarget {
     Object.assign(sentence, { words: now, text: piece.text, after: between, candidate: piece.candidate });
   }
 
-  /** Mark the sentences that are doubtful: one truth value for each. */
-  mark(doubtful) {
-    this.sentences.forEach(({ node }, i) => node.classList.toggle("doubtful", doubtful[i]));
+  /** Give sentences a class, or take it: one truth value for each. */
+  mark(name, which) {
+    this.sentences.forEach(({ node }, i) => node.classList.toggle(name, which[i]));
   }
 
   /** Mark these words of a piece (numbers as in alignments), and no others. */
