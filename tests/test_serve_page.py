@@ -635,6 +635,12 @@ def test_a_file_is_sent_followed_and_fetched(open_page, server):
     assert server.files["app.po"]["fields"] == {"model": "en-es"}
 
 
+def test_the_kinds_of_files_are_listed(open_page):
+    page = open_page("#files")
+    page.get_by_text("2 kinds of files, up to 4 KB").click()
+    expect(page.locator("#kinds")).to_have_text(".po, .txt")
+
+
 def test_files_are_taken_wherever_they_are_dropped(open_page):
     page = open_page()
     page.evaluate("""() => {
@@ -653,7 +659,7 @@ def test_files_are_taken_wherever_they_are_dropped(open_page):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("image.png", b"x", "Not a kind of file that can be translated: .po, .txt."),
+        ("image.png", b"x", "Not a kind of file that can be translated; the list above has those that can."),
         ("empty.po", b"", "The file is empty."),
         ("large.txt", b"x" * 5000, "Too large: 5 KB, and 4 KB can be sent."),
         ("messages.po", b"broken", "messages.po:3: an entry without its end"),

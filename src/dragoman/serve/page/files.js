@@ -7,10 +7,10 @@ const FIRST_LOOK = 300, LAST_LOOK = 3000; // milliseconds between two questions 
 
 export class FilesView {
   constructor(languages, glossary, { files, limits }) {
-    Object.assign(this, { languages, glossary, kinds: files, most: limits?.file_bytes });
-    const largest = this.most ? `, up to ${size(this.most)}` : "";
-    find("file-kinds").textContent = files.join(", ") + largest;
-    find("file-input").accept = files.join(",");
+    Object.assign(this, { languages, glossary, kinds: [...new Set(files)], most: limits?.file_bytes });
+    find("kinds-count").textContent = `${number(this.kinds.length)} kinds of files${this.most ? `, up to ${size(this.most)}` : ""}`;
+    find("kinds").textContent = this.kinds.join(", ");
+    find("file-input").accept = this.kinds.join(",");
     find("choose-files").addEventListener("click", () => find("file-input").click());
     find("file-input").addEventListener("change", (event) => {
       this.#take(event.target.files);
@@ -58,7 +58,7 @@ export class FilesView {
   #fault(file) {
     if (this.most && file.size > this.most) return `Too large: ${size(file.size)}, and ${size(this.most)} can be sent.`;
     if (!file.size) return "The file is empty.";
-    if (!this.kinds.some((kind) => file.name.toLowerCase().endsWith(kind))) return `Not a kind of file that can be translated: ${this.kinds.join(", ")}.`;
+    if (!this.kinds.some((kind) => file.name.toLowerCase().endsWith(kind))) return "Not a kind of file that can be translated; the list above has those that can.";
     return "";
   }
 
