@@ -6,12 +6,19 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright.sync_api")
+pytest.importorskip("transformers")
 
+import chat_templates
+import foreign_text
 from page_browser import Pages, browser, typed, words  # noqa: F401 (a fixture)
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 from serving import running, train_tiny, translated_by_command
 from test_every_command import make
 
+from dragoman.decode.chat import ChatModel
+from dragoman.decode.generator import Generator
+from dragoman.decode.search.greedy import Greedy
+from dragoman.interchange.importing import import_checkpoint
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.page import CONTENT_SECURITY_POLICY
 from dragoman.serve.service import Service
@@ -21,8 +28,12 @@ TEXT = ["the red house", "a dog sees one cat", "two big cars"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> dict[str, Path]:
-    base = tmp_path_factory.getbasetemp()
-    return {"en-es": train_tiny(base), "writer": make("language_model", tmp_path_factory.mktemp("writer") / "run")}
+    folder = tmp_path_factory.mktemp("page")
+    foreign_text.make(foreign_text.Case("Mistral", False), folder / "mistral")
+    (folder / "mistral" / "chat_template.jinja").write_text(chat_templates.CHATML)
+    import_checkpoint(folder / "mistral", folder / "chat")
+    translator = train_tiny(tmp_path_factory.getbasetemp())
+    return {"en-es": translator, "chat": folder / "chat", "writer": make("language_model", folder / "writer")}
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +82,31 @@ def test_a_file_is_translated_as_by_the_command(pages, runs, tmp_path):
     assert made == translated_by_command(runs["en-es"], TEXT, tmp_path)
 
 
-def test_a_language_model_carries_a_text_on(pages):
-    page = pages.open("#chat")
+def ask(page: Page, question: str) -> str:
+    """Send a message, with at most 12 tokens of the likeliest answer, and return that."""
     page.get_by_text("Options").click()
-    page.get_by_label("Longest answer").fill("8")
-    page.get_by_label("Beginning of a text").fill("ab")
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Longest answer").fill("12")
+    page.locator("#question").fill(question)
     page.keyboard.press("Enter")
-    expect(page.locator("#talk .after")).to_be_visible()
-    assert page.locator("#talk .written").inner_text()
+    expect(page.locator("#talk .after")).to_be_visible(timeout=20_000)
+    return str(page.locator("#talk .written").text_content())
+
+
+def test_a_chat_model_answers_as_it_does_alone(pages, runs):
+    page = pages.open("#chat")
+    said = ask(page, "The door is open.")
+    talk = [{"role": "user", "content": "The door is open."}]
+    [alone] = ChatModel.load(runs["chat"]).reply([talk], search=Greedy(), max_new_tokens=12)
+    assert said == alone.text and said
+
+
+def test_a_language_model_carries_a_text_on_as_it_does_alone(pages, runs):
+    page = pages.open("#chat")
+    page.get_by_role("combobox", name="Model").select_option("writer")
+    said = ask(page, "ab")
+    [alone] = Generator.load(runs["writer"]).generate(["ab"], search=Greedy(), max_new_tokens=12)
+    assert said == alone.continuations[0].text and said
 
 
 def test_the_server_sends_the_policy_under_which_the_page_works(pages):
