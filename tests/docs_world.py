@@ -204,8 +204,21 @@ def _write_documents(folder: Path) -> None:
     (folder / "memory.tmx").write_text(
         memory.replace("</body>", '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv></tu></body>')
     )
+    for name, text in DOCUMENTS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     for name in ("memory.tmx.gz", "corpus.tmx.gz"):
         (folder / name).write_bytes(gzip.compress(memory.encode()))
+
+
+DOCUMENTS = {
+    "strings/en.json": '{"a": "red dog"}\n',
+    "app/locales/en/a.json": '{"a": "red dog"}\n',
+    "app/locales/en/b.yml": "en:\n  a: big car\n",
+    "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nred dog\n",
+    "page.html": "<p>big <b>car</b></p>\n",
+    "guide.md": "# red dog\n",
+}
 
 
 def _write_other_texts(folder: Path) -> None:
