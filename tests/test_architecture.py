@@ -21,7 +21,7 @@ ROOMS = [
     {"plan"},
     {"train", "evaluate"},
     {"inspect"},
-    {"compare"},
+    {"compare", "serve"},
     {"cli"},
     {"__main__"},
 ]  # from the ground up: a room imports from itself and from lower floors

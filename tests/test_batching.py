@@ -20,6 +20,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import search
+from dragoman.decode.search.task import translation_task
 from dragoman.model.caches.cache import SharedPages, parse_cache
 from dragoman.model.caches.paged import PagePool
 from dragoman.model.caches.storage import Unchanged
@@ -34,6 +35,7 @@ SEARCHES = {
     "gnmt, certain": Beam(size=3, nbest=2, stop="certain", penalty=Gnmt(), limit=limit(12)),
     "first": Beam(size=2, stop="first", limit=limit(12)),
     "diverse": DiverseBeam(size=4, groups=2, nbest=2, limit=limit(12)),
+    "samples": Sample(samples=3, seed=4, limit=limit(12)),
 }
 CACHES = ["growing", "preallocated:2", "paged:3", "window:3:1", "paged:3+int8"]
 ROOM = 40  # of 2 to 6 tokens each: room for about ten
@@ -94,9 +96,9 @@ def joins(monkeypatch):
 @pytest.mark.parametrize("name", SEARCHES)
 def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone(name, family, joins):
     model, rows, cfg = FAMILIES[family](60), rows_of(texts(40)), SEARCHES[name]
-    found = search_all(model, rows, asked(cfg), ROOM)
+    found = search_all(translation_task(model, rows, asked(cfg)), ROOM)
     assert len(joins) > 1
-    shrinking = search_all(model, rows, asked(cfg), ROOM, share=0.0)
+    shrinking = search_all(translation_task(model, rows, asked(cfg)), ROOM, share=0.0)
     assert said(found) == said(shrinking)
     alone = one_by_one(model, rows[:8], cfg)
     assert said(found[:8]) == said(alone)
@@ -111,7 +113,8 @@ def test_batches_put_together_answer_as_those_that_shrink_and_as_sentences_alone
 def test_every_cache_takes_in_rows_of_another_age(name, cache, joins):
     model, rows, cfg = transformer(60), rows_of(texts(30)), SEARCHES[name]
     found, shrinking = (
-        search_all(model, rows, asked(cfg), ROOM, parse_cache(cache), share=share) for share in (0.5, 0.0)
+        search_all(translation_task(model, rows, asked(cfg), parse_cache(cache)), ROOM, share=share)
+        for share in (0.5, 0.0)
     )
     assert any(a != b for a, b in joins)
     assert said(found) == said(shrinking)
@@ -135,9 +138,13 @@ def test_rules_follow_rows_of_every_age(name, rule, joins):
     def ruled(numbers, source):
         return cfg, [rule.start(SearchStart(source.new_full((len(source), 1), BOS), source)), Patience(source)]
 
-    found = search_all(model, rows, ruled, ROOM)
+    found = search_all(translation_task(model, rows, ruled), ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows, ruled, ROOM, share=0.0)) != said(one_by_one(model, rows, cfg))
+    assert (
+        said(found)
+        == said(search_all(translation_task(model, rows, ruled), ROOM, share=0.0))
+        != said(one_by_one(model, rows, cfg))
+    )
 
 
 @pytest.mark.parametrize("name", ["greedy", "beam"])
@@ -151,19 +158,81 @@ def test_beginnings_are_kept_by_rows_of_every_age(name, joins):
         forced = ForcedBeginning([begins[i] for i in numbers], vocabulary, source.device)
         return SEARCHES[name], [Patience(source), forced]
 
-    found = search_all(model, rows, begun, ROOM)
+    found = search_all(translation_task(model, rows, begun), ROOM)
     assert joins
-    assert said(found) == said(search_all(model, rows, begun, ROOM, share=0.0))
+    assert said(found) == said(search_all(translation_task(model, rows, begun), ROOM, share=0.0))
     for [first, *_], beginning in zip(found, begins, strict=True):
         assert first.tokens[: len(beginning.ids)] == beginning.ids
 
 
-@pytest.mark.parametrize("cfg", [Sample(samples=2, limit=limit(9)), CoveringBeam(size=3, limit=limit(9))])
-def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
-    model, rows = transformer(60), rows_of(texts(12))
+def test_a_search_that_keeps_its_batch_is_left_alone(joins):
+    model, rows, cfg = transformer(60), rows_of(texts(12)), CoveringBeam(size=3, limit=limit(9))
     assert type(cfg) not in JOINING
-    found = search_all(model, rows, asked(cfg), ROOM // 2)
+    found = search_all(translation_task(model, rows, asked(cfg)), ROOM // 2)
     assert not joins and said(found) == said(one_by_one(model, rows, cfg))
+
+
+# ---- batches without an end --------------------------------------------------------------------------
+
+
+def endless(model, rows, cfg, most, ended=()):
+    """Each sentence in a batch of its own that joins the others a step or two after the last; results are taken as they
+    come."""
+    waiting, running, numbers, found = list(range(len(rows))), None, [], {}
+    while waiting or running:
+        if waiting and (running is None or running.strategy.sentence.numel() < most):
+            source = torch.tensor([rows[waiting[0]]])
+            fresh = searching.start_batch(model, source, cfg, rules=[Patience(source)])
+            fresh.step()
+            numbers.append(waiting.pop(0))
+            if fresh.choice is None:
+                found[numbers.pop()] = fresh.strategy.results()[0]
+            elif running is None:
+                running, numbers = fresh, numbers[-1:]
+            else:
+                running.join(fresh)
+            if len(numbers) - 1 in ended and running is not None:
+                running.strategy.end_early([len(numbers) - 1])
+        if running is not None:
+            running.step()
+            found |= {numbers[i]: some for i, some in running.strategy.take_finished().items()}
+            running = running if running.choice else None
+    return [found[i] for i in range(len(rows))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", SEARCHES)
+def test_sentences_that_join_and_leave_a_batch_at_any_step_answer_as_alone(name, family):
+    model, rows, cfg = FAMILIES[family](60), rows_of(texts(24)), SEARCHES[name]
+    with model.without_dropout():
+        found = endless(model, rows, cfg, most=5)
+    assert said(found) == said(one_by_one(model, rows, cfg))
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_sentence_that_is_ended_early_leaves_and_changes_no_other(name):
+    model, rows, cfg = transformer(60), rows_of(texts(12)), SEARCHES[name]
+    with model.without_dropout():
+        whole, cut = (endless(model, rows, cfg, most=12, ended=ended) for ended in [(), (3, 6)])
+    changed = [i for i, (a, b) in enumerate(zip(whole, cut, strict=True)) if said([a]) != said([b])]
+    assert set(changed) <= {3, 6} and max(len(h.tokens) for i in (3, 6) for h in cut[i]) <= 4
+
+
+def test_a_batch_without_an_end_holds_only_what_its_sentences_need():
+    model, cfg, sizes = transformer(60), SEARCHES["beam"], []
+    batch = None
+    for row in rows_of(texts(60)):
+        source = torch.tensor([row])
+        fresh = searching.start_batch(model, source, cfg, rules=[Patience(source)])
+        fresh.step()
+        if fresh.choice and batch and batch.choice:
+            batch.join(fresh)
+        elif fresh.choice:
+            batch = fresh
+        batch.step()
+        batch.strategy.take_finished()
+        sizes.append(len(batch.strategy.backpointers.ended))
+    assert max(sizes) <= 2 * 12
 
 
 # ---- steps -----------------------------------------------------------------------------------------
@@ -172,7 +241,7 @@ def test_searches_that_keep_their_batch_are_left_alone(cfg, joins):
 def steps(model, rows, share):
     counted, plain = [], model.decode
     model.decode = lambda tokens, state: counted.append(len(tokens)) or plain(tokens, state)
-    search_all(model, rows, asked(SEARCHES["greedy"]), ROOM, share=share)
+    search_all(translation_task(model, rows, asked(SEARCHES["greedy"])), ROOM, share=share)
     model.decode = plain
     return len(counted), sum(counted)
 
@@ -191,9 +260,11 @@ def test_sentences_that_end_together_are_never_put_together(joins):
 
 def test_progress_counts_what_is_done():
     calls = []
-    search_all(Recurrent(60), rows_of(texts(50)), asked(SEARCHES["beam"]), ROOM, progress=calls.append)
+    search_all(
+        translation_task(Recurrent(60), rows_of(texts(50)), asked(SEARCHES["beam"])), ROOM, progress=calls.append
+    )
     assert calls == sorted(calls) and calls[-1] == 50 and len(set(calls)) > 5
-    assert search_all(Recurrent(60), [], asked(SEARCHES["beam"]), ROOM) == []
+    assert search_all(translation_task(Recurrent(60), [], asked(SEARCHES["beam"])), ROOM) == []
 
 
 # ---- states ----------------------------------------------------------------------------------------

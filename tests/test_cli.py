@@ -24,6 +24,7 @@ COMMANDS = [
     "inspect",
     "explain",
     "doctor",
+    "checklist",
     "patch",
     "probe",
     "trace",

@@ -33,6 +33,9 @@ BASE = {"preset": "transformer-tiny", "data": {"train": [{"kind": "table", "path
 NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "dragoman demo": "fetches a package and trains for nine minutes",
     "--processes": "starts processes of its own: tests/test_parallel.py",
+    "--workers": "starts processes of its own: tests/test_bulk.py",
+    "--ray": "starts a cluster: tests/test_bulk.py",
+    "--safety": "reads a page of rules: tests/test_safety.py",
     "torchrun": "starts processes of its own: tests/test_parallel.py",
     "--compiled": "compiles for a minute: tests/test_compiling.py",
     "--to onnx": "traced, which the type checks of the tests forbid: tests/test_export.py",
@@ -192,7 +195,11 @@ def write_run_files(page: Path, folder: Path) -> None:
 
 def smaller(words: list[str]) -> list[str]:
     """Return a command that trains with two steps, and few examples held out."""
-    more = {"verify": ["--sentences", "2"], "generate": ["--max-new-tokens", "3"]}.get(words[0])
+    more = {
+        "verify": ["--sentences", "2"],
+        "generate": ["--max-new-tokens", "3"],
+        "checklist": ["--sentences", "4"],
+    }.get(words[0])
     if more is not None:
         return words if more[0] in words else [*words, *more]
     if words[0] not in ("train", "search-mixture"):

@@ -87,6 +87,7 @@ COMMANDS = {
     "search_mixture": "search-mixture RUN --steps 1",
     "config_show": "config show RUN",
     "doctor": "doctor RUN",
+    "checklist": "checklist RUN --test lines.tsv -o page.html",
     "resume": "train RUN --resume",
     "data": "data stats RUN",
     "inspect": "inspect RUN hello -o page.html",

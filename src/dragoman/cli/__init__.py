@@ -13,6 +13,7 @@ from dragoman.cli import (
     augment,
     average,
     calibrate,
+    checklist,
     check,
     classify,
     configuration,
@@ -33,6 +34,7 @@ from dragoman.cli import (
     probe,
     score,
     search_mixture,
+    serve,
     tag,
     trace,
     train,
@@ -70,9 +72,11 @@ app.command("classify", rich_help_panel=USE)(classify.classify)
 app.command("tag", rich_help_panel=USE)(tag.tag)
 app.command("answer", rich_help_panel=USE)(answer.answer)
 app.command("embed", rich_help_panel=USE)(embed.embed)
+app.command("serve", rich_help_panel=USE)(serve.serve)
 app.command("evaluate", rich_help_panel=EXAMINE)(evaluate.evaluate)
 app.command("score", rich_help_panel=EXAMINE)(score.score)
 app.command("calibrate", rich_help_panel=EXAMINE)(calibrate.calibrate)
+app.command("checklist", rich_help_panel=EXAMINE)(checklist.checklist)
 app.command("check", rich_help_panel=EXAMINE)(check.check)
 app.command("verify", rich_help_panel=EXAMINE)(verify.verify)
 app.command("inspect", rich_help_panel=EXAMINE)(inspect_.inspect)

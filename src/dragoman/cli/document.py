@@ -299,7 +299,7 @@ def fill(
     with progress_bar("translating", len(given.document.slots)) as progress:
         translated = translate_document(
             given.document,
-            lambda texts, report: ask(texts, progress=report),
+            ask,
             redo=redo,
             kept=given.kept,
             memory=memory,

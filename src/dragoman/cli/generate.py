@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dragoman.cli import messages
 from dragoman.cli.argument import RULE, STDIN, is_file
 from dragoman.cli.lines import input_lines, write_lines
 from dragoman.cli.live_input import line_batches
@@ -36,7 +39,7 @@ from dragoman.cli.terminal import progress_bar
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.generator import Generation
+    from dragoman.decode.generator import Generation, Generator
 
 
 class GenerationFormat(StrEnum):
@@ -57,7 +60,22 @@ def generate(
     ] = None,
     output: OutputOption = None,
     stream: Annotated[bool, typer.Option("--stream", help="Write the text as it is generated.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Largest number of tokens in a continuation.")] = 256,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat",
+            help="Answer conversations by the model's chat template: at the terminal, one message, or a list of "
+            "messages in each line of a file.",
+        ),
+    ] = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="With --chat: the system prompt.")] = None,
+    chat_template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --chat: a template, instead of the model's own.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Largest number of tokens in a continuation; default: the model's, or 256."),
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Stop before this text; may be repeated.")
     ] = None,
@@ -79,9 +97,14 @@ def generate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
 ) -> None:
-    """Continue a text with a language model, by sampling unless another search is chosen."""
+    """Continue a text with a language model, or answer a conversation with --chat.
+
+    The search is the model's own, if it was imported with a generation_config.json; else one sample.
+    """
+    from dragoman.cli import chat as chats
     from dragoman.decode.generator import Generator
 
+    chats.check_options(system=system, template=chat_template, chat=chat, special_tokens=special_tokens)
     written = prompt is not None and prompt != STDIN and not is_file(prompt)
     if stream and (not written or output is not None or format is GenerationFormat.json):
         raise ConfigError(
@@ -89,15 +112,31 @@ def generate(
             "--format out"
         )
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed}
-    settings = {
-        "search": chosen_search(search, **sampling, samples=sample),
-        "rules": chosen_rules(rule),
+    sampling["samples"] = sample
+    settings: dict[str, Any] = {
+        "search": chosen_search(search, **sampling),
+        "rules": chosen_rules(rule) if rule else None,
         "max_new_tokens": max_new_tokens,
         "stop": stop or (),
         "cache": cache,
     }
+    loading: dict[str, Any] = {"which": checkpoint, "device": device, "precision": precision}
+    if chat:
+        from dragoman.decode.chat import ChatModel
+
+        model = ChatModel.load(run, template=chat_template, **loading)
+        settings = _with_defaults(model.generator, settings, search, sampling)
+        asked = chats.Chat(model, settings, system)
+        if chats.is_conversation(prompt) and output is None:
+            chats.converse(asked)
+        elif stream and prompt is not None:
+            chats.stream_answer(asked, prompt)
+        else:
+            chats.answer(asked, prompt, output, as_json=format is GenerationFormat.json)
+        return
     prompts = [prompt] if written and prompt is not None else input_lines(prompt, as_kind=as_kind)
-    generator = Generator.load(run, which=checkpoint, device=device, special_tokens=special_tokens, precision=precision)
+    generator = Generator.load(run, special_tokens=special_tokens, **loading)
+    settings = _with_defaults(generator, settings, search, sampling)
     if stream:
         for text in prompts:
             _show(generator.stream(text, **settings), text)
@@ -110,6 +149,27 @@ def generate(
             yield from generations
 
     write_lines(_as_json(found()) if format is GenerationFormat.json else _as_text(found()), output)
+
+
+def _with_defaults(
+    generator: "Generator", settings: dict[str, Any], search: str | None, sampling: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the settings with what the options leave open as the model's own say, and report these."""
+    from dragoman.config import from_dict, to_dict
+    from dragoman.decode.search.sample import Sample
+    from dragoman.decode.search.search import SearchConfig
+
+    defaults = generator.defaults
+    if not defaults.where or search is not None:
+        return settings
+    given = {name: value for name, value in sampling.items() if value is not None}
+    if given and isinstance(defaults.search, Sample):
+        rules = defaults.rules if settings["rules"] is None else settings["rules"]
+        chosen = from_dict(SearchConfig, to_dict(defaults.search) | given, "sampling")
+        settings = settings | {"search": chosen, "rules": rules, "stop": (*settings["stop"], *defaults.stop)}
+    if not messages.current.quiet and (not given or isinstance(defaults.search, Sample)):
+        print(f"dragoman: {defaults}", file=sys.stderr)
+    return settings
 
 
 def _as_text(found: "Iterable[Generation]") -> Iterator[str]:

@@ -4,13 +4,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from enum import StrEnum
-from itertools import tee
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dragoman.cli.argument import RULE, STDIN
+from dragoman.cli.bulk import RayOption, RestartOption, WorkersOption, bulk_inputs, translate_in_bulk
 from dragoman.cli.lines import INSIST, checked_lines, input_lines
 from dragoman.cli.options import (
     CheckpointOption,
@@ -22,6 +23,7 @@ from dragoman.cli.options import (
     SpecialTokensOption,
 )
 from dragoman.cli.output import OutputFormat, OutputLayout, write, write_file
+from dragoman.cli.safety import SafetyOption, guarded, read_safety_page
 from dragoman.cli.searching import (
     ContextOption,
     RuleOption,
@@ -38,11 +40,8 @@ from dragoman.decode.documents.redo import Redo
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.decode.documents.source_line import SourceQuestion
-    from dragoman.decode.request import Request
     from dragoman.decode.search.search import SearchConfig
     from dragoman.decode.translation import Translation
-    from dragoman.decode.translator import Progress, Translator
 
 
 class SplitSentences(StrEnum):
@@ -158,6 +157,10 @@ def translate(
     checkpoint: CheckpointOption = "best",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    workers: WorkersOption = None,
+    ray: RayOption = None,
+    restart: RestartOption = False,
+    safety: SafetyOption = None,
 ) -> None:
     """Translate a file, a sentence, or what you type. As many lines come out as went in; an empty line stays empty.
 
@@ -167,79 +170,83 @@ def translate(
     from dragoman.cli import document as documents
     from dragoman.cli.live_input import grouping_of
     from dragoman.decode.constraints.glossary import Glossary
-    from dragoman.decode.documents import placeholders
-    from dragoman.decode.request import as_request
-    from dragoman.decode.search.beam import Beam
-    from dragoman.decode.translator import Translator
-    from dragoman.model.caches.cache import parse_cache
+    from dragoman.decode.documents.line_translation import LineSettings
+    from dragoman.text.grouping import in_groups
 
-    job = documents.prepare(
-        documents.Wanted(run, text or [], output, as_kind, source_language, target_language, redo, report),
-        memory,
-        dry_run=dry_run,
-        lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
-    )
-    non_text = [] if job else _files_apart(text or [], output)
-    goals = [goal for _, goal in non_text] or (job.outputs if job else [output])
+    if restart and not (workers or ray):
+        raise ConfigError("--restart: is for --workers and --ray: leave it out")
+    option = "--ray" if ray else "--workers"
+    redoing = redo is not Redo.nothing
+    in_bulk = bulk_inputs(text or [], output, as_kind, redo=redoing, option=option) if workers or ray else []
+    job = None
+    if in_bulk and (dry_run or report or memory):
+        raise ConfigError(f"{option}: is for lines of text; --dry-run, --report and --memory are for documents")
+    if not in_bulk:
+        job = documents.prepare(
+            documents.Wanted(run, text or [], output, as_kind, source_language, target_language, redo, report),
+            memory,
+            dry_run=dry_run,
+            lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,
+        )
+    non_text = [] if job or in_bulk else _files_apart(text or [], output)
+    goals = [goal for _, goal in non_text] or (job.outputs if job else [None if in_bulk else output])
     _check_outputs(goals)
     typed = not text and output is None and sys.stdin.isatty()
-    reading_as = {"column": column, "as_kind": INSIST if prefix_column else as_kind}
-    named = [] if typed or job else [name for name, _ in non_text] or [text]
-    inputs = [input_lines(some, **reading_as) for some in named]
+    kind = INSIST if prefix_column else as_kind
+    named = [] if typed or job or in_bulk else [name for name, _ in non_text] or [text]
+    inputs = [input_lines(some, column=column, as_kind=kind) for some in named]
     sampling = {"samples": sample, "temperature": temperature, "top_p": top_p, "seed": seed}
     cfg = _search_for(chosen_search(search, **sampling), beam, nbest)
     layout = OutputLayout(format=format, nbest=cfg.nbest, scores=scores, alignments=alignments, flag_below=flag_below)
     glossary = Glossary.read(terms, forbid or ()) if terms else Glossary(forbidden=forbid) if forbid else None
-    options = {"rules": chosen_rules(rule), "cache": parse_cache(cache), "glossary": glossary, "alignments": alignments}
-    reading_options = {"context": context, "special_tokens": special_tokens, "source_language": source_language}
-    loading_options = {"device": device, "precision": precision, "split_sentences": split_sentences.value}
-    translator = Translator.load(run, which=checkpoint, **loading_options, **reading_options)
-
-    tags = tuple(tag or ())
-    translator.check_tags(tags)
-
-    def ask(
-        questions: "list[SourceQuestion]", search: "SearchConfig" = cfg, progress: "Progress | None" = None
-    ) -> "list[Translation]":
-        requests = [as_request(question, tags=tags) for question in questions]
-        return translator.translate(requests, search=search, progress=progress, **options)
-
-    def ask_nbest(questions: "list[SourceQuestion]", _: object) -> "list[Translation]":
-        """Return several candidates, for texts whose best one has lost a placeholder."""
-        return ask(questions, search=Beam(size=max(beam, 5), nbest=max(beam, 5)))
-
+    settings = LineSettings(
+        run=run,
+        checkpoint=checkpoint,
+        device=device,
+        precision=precision,
+        search=cfg,
+        beam=beam,
+        rules=tuple(chosen_rules(rule)),
+        cache=cache,
+        glossary=glossary,
+        tags=tuple(tag or ()),
+        alignments=alignments,
+        check_numbers=check_numbers,
+        prefix_column=prefix_column,
+        context=context,
+        special_tokens=special_tokens,
+        source_language=source_language,
+        split_sentences=split_sentences.value,
+    )
+    settings.check()
+    page = read_safety_page(safety, job.opened.given if job else [])
+    if in_bulk:
+        reading = {"column": column, "as_kind": kind}
+        options = {"safety": safety, "workers": workers, "ray": ray, "restart": restart}
+        translate_in_bulk(in_bulk, settings, layout, **reading, **options)
+        return
+    translator = settings.open()
+    of_lines = guarded(translator, page)
     stream_options = {
-        "require": ask_nbest,
-        "context": translator.context,
+        "require": translator.ask_nbest,
+        "context": translator.translator.context,
         "check_numbers": check_numbers,
         "glossary": glossary,
     }
     if job:
-        job.run(ask, flag_below=flag_below, **stream_options)
+        job.run(translator.ask, flag_below=flag_below, **stream_options)
         return
     if typed:
-        _converse(lambda typed: write(placeholders.stream(typed, ask, chunk=1, **stream_options), sys.stdout, layout))
+        one_by_one = partial(in_groups, most=1)
+        _converse(lambda lines: write(of_lines.stream(lines, grouping=one_by_one), sys.stdout, layout))
 
     def translated(lines: Iterable[str]) -> "Iterator[Translation]":
         grouping = grouping_of(lines)
-        if prefix_column:
-            return translator.stream(_with_prefixes(translator, lines, tags), search=cfg, grouping=grouping, **options)
-        read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) else lines
-        return placeholders.stream(read, ask, grouping=grouping, **stream_options)
+        read = checked_lines(lines, as_kind) if text in (None, [], [STDIN]) and not prefix_column else lines
+        return of_lines.stream(read, grouping=grouping)
 
     for lines, goal in zip(inputs, goals, strict=False):  # none where sentences are typed
         _write_results(translated(lines), goal, layout)
-
-
-def _with_prefixes(translator: "Translator", lines: Iterable[str], tags: tuple[str, ...]) -> "Iterator[Request]":
-    """Yield a request for each line of a text, a tab, and the beginning of its translation."""
-    from dragoman.decode.request import as_request
-    from dragoman.text.cleaning.clean import normalise
-
-    texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
-    questions = translator.document(normalise(text) for text, _ in texts)  # question line in, question line out
-    for question, (_, prefix) in zip(questions, prefixes, strict=True):
-        yield as_request(question, prefix=prefix, tags=tags)
 
 
 def _search_for(chosen: "SearchConfig | None", beam: int, nbest: int) -> "SearchConfig":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dragoman.decode.search.rule import RowMemory, Rule
 from dragoman.decode.search.strategy import Choice
-from dragoman.text.tokens.tokenizer import EOS, Tokenizer
+from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer
 
 _UNFINISHED = "\ufffd"
 """Character that a tokenizer decodes bytes to that are no character, or not yet one."""
@@ -71,7 +71,7 @@ class StopAt(Rule):
         self.emitted = RowMemory(prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
-        tails = self.tokenizer.decode_batch(self.emitted.rows[:, -self.reach :].tolist())
+        tails = self.tokenizer.decode_batch([[t for t in row if t != PAD] for row in self.emitted.rows.tolist()])
         over = torch.tensor([first_stop(tail, self.stops) is not None for tail in tails], device=logits.device)
         if not over.any():
             return logits
@@ -80,7 +80,11 @@ class StopAt(Rule):
 
     def follow(self, choice: Choice) -> None:
         self.emitted.follow(choice)
-        self.emitted.rows = torch.cat([self.emitted.rows, choice.tokens[:, None]], dim=1)
+        self.emitted.rows = torch.cat([self.emitted.rows[:, -self.reach :], choice.tokens[:, None]], dim=1)
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, StopAt)
+        self.emitted.join(other.emitted)
 
 
 class EndAfter(Rule):
@@ -99,3 +103,8 @@ class EndAfter(Rule):
 
     def follow(self, choice: Choice) -> None:
         self.newest = choice.tokens
+
+    def join(self, other: Rule) -> None:
+        assert isinstance(other, EndAfter)
+        assert self.newest is not None and other.newest is not None
+        self.newest = torch.cat([self.newest, other.newest])

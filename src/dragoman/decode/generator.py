@@ -1,55 +1,32 @@
 """Generator: text from a language model that continues a prompt, complete or as a stream."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from dragoman.capabilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.arguments import check_items, check_text
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
-from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
+from dragoman.decode.continuation import Continuation, GenerationJob, search_by_length, text_of
+from dragoman.decode.detokenizer import TextStream
+from dragoman.decode.generation_settings import NO_SETTINGS, read_generation_settings
 from dragoman.decode.precision import prepare_for_inference
-from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.minimum_risk import MinimumBayesRisk
-from dragoman.decode.search.rule import Rule, SearchStart
+from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.search import SearchConfig, own_seeds, walk
-from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
-from dragoman.decode.search.teacher_forcing import batches_by_length, padded_in_front
-from dragoman.errors import ConfigError, DataError
-from dragoman.model.caches.cache import DEFAULT, parse_cache
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.task import Searcher
+from dragoman.errors import ConfigError
+from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
-from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import Tokenizer
 
 MAX_NEW_TOKENS = 256
 """Default limit of a continuation's tokens."""
 BATCH_TOKENS = 8192
 """Tokens of prompts and continuations at a time, times the hypotheses of each."""
-
-EndReason = Literal["end", "stop", "length"]
-"""Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """One continuation of a prompt."""
-
-    text: str
-    """Text after the prompt, up to its end or to the first stop string."""
-    ended: EndReason
-    score: float
-    """Value that continuations are ranked by: the log-probability, corrected for length by the search."""
-    log_prob: float
-    """Natural logarithm of its probability, its end included."""
-    tokens: tuple[int, ...]
-    """Ends with EOS, or with another token that ends a text of this model."""
-    token_log_probs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +52,10 @@ class Generator:
             ConfigError: a model that translates.
         """
         self.model, self.tokenizer = model, tokenizer
+        self.searcher: Searcher = search_by_length
+        """Decides which prompts are searched together."""
+        self.defaults = NO_SETTINGS
+        """Settings that hold where none are chosen: those that came with an imported model."""
         try:
             model.start(None)
         except ValueError as error:
@@ -101,18 +82,22 @@ class Generator:
         """
         model, _, tokenizer = load_model(run, which)
         check(run, model, CONTINUES)
+        defaults = read_generation_settings(run, tokenizer)
         if special_tokens:
             tokenizer = tokenizer.with_special_tokens()
-        return cls(prepare_for_inference(model, device, precision), tokenizer)
+        generator = cls(prepare_for_inference(model, device, precision), tokenizer)
+        generator.defaults = defaults
+        return generator
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | EncodedPrompt],
         *,
         search: SearchConfig | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
-        rules: Sequence[RuleConfig] = (),
+        ends: Sequence[int] = (),
+        rules: Sequence[RuleConfig] | None = None,
         seeds: Sequence[int] | None = None,
         cache: str | KVPolicy = DEFAULT,
         batch_tokens: int = BATCH_TOKENS,
@@ -121,13 +106,16 @@ class Generator:
         """Continue each prompt, in batches of similar length; the batch never changes a continuation.
 
         Args:
-            prompts: beginnings, taken as they are; an empty one starts a text.
-            search: how to choose tokens; by default one sample of the model's own distribution. Its ``limit`` is
-                ignored.
+            prompts: beginnings, taken as they are; an empty one starts a text. An ``EncodedPrompt``, such as a
+                conversation (``ChatTemplate.encode``), gives its ids itself.
+            search: how to choose tokens; its ``limit`` is ignored. By default as ``defaults`` says, or else one sample
+                of the model's own distribution.
             max_new_tokens: most tokens of each continuation, its end not counted; fewer where the model can read no
-                more.
+                more. By default as ``defaults`` says, or else 256.
             stop: strings before the first of which a continuation ends.
-            rules: constraints on the tokens; the prompt counts as emitted.
+            ends: ids of tokens that end a continuation, besides those that end every text of the model.
+            rules: constraints on the tokens; the prompt counts as emitted. By default those of ``defaults`` where no
+                search is given, or else none.
             seeds: a number for each prompt, which its samples depend on besides the seed of ``search``. By default it
                 is derived from the prompt, so that equal prompts have equal samples.
             cache: what attention layers cache of the past, as ``parse_cache`` reads it.
@@ -141,28 +129,29 @@ class Generator:
         """
         if isinstance(prompts, str):
             raise TypeError("prompts: a list of strings is wanted, for one prompt [prompt]")
-        prompts = check_items(prompts, "prompts")
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        prompts = check_items(prompts, "prompts", kinds=(str, EncodedPrompt))
+        job = self.job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         rows = [job.encode(prompt, row) for row, prompt in enumerate(prompts, 1)]
-        found: list[Generation | None] = [None] * len(rows)
-        done, lengths = 0, [len(row) + max_new_tokens for row in rows]
-        for batch in batches_by_length(lengths, batch_tokens // job.cfg.size):
-            own = None if seeds is None else [seeds[i] for i in batch]
-            for i, hypotheses in zip(batch, job.results([rows[i] for i in batch], own), strict=True):
-                found[i] = Generation(prompts[i], tuple(job.to_continuation(rows[i], h) for h in hypotheses))
-            done += len(batch)
+
+        def report(done: int) -> None:
             if progress:
                 progress(done, len(rows))
-        return [generation for generation in found if generation is not None]
+
+        results = job.results(rows, seeds, batch_tokens // job.cfg.size, report)
+        return [
+            Generation(text_of(prompt), tuple(job.to_continuation(row, h) for h in hypotheses))
+            for prompt, row, hypotheses in zip(prompts, rows, results, strict=True)
+        ]
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | EncodedPrompt,
         *,
         search: SearchConfig | None = None,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         stop: Sequence[str] = (),
-        rules: Sequence[RuleConfig] = (),
+        ends: Sequence[int] = (),
+        rules: Sequence[RuleConfig] | None = None,
         seed: int | None = None,
         cache: str | KVPolicy = DEFAULT,
     ) -> Iterator[str]:
@@ -171,142 +160,41 @@ class Generator:
         Raises:
             ConfigError: a search with several hypotheses, whose text is not known until the end.
         """
-        job = _GenerationJob(self, search or Sample(), max_new_tokens, tuple(stop), rules, cache)
+        job = self.job(search, max_new_tokens, (tuple(stop), tuple(ends)), rules, cache)
         if job.beams > 1:
             raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
-        check_text(prompt, "prompt")
+        check_text(text_of(prompt), "prompt")
         row = job.encode(prompt, 1)
         return self._stream_pieces(job, row, None if seed is None else [seed])
 
-    def _stream_pieces(self, job: "_GenerationJob", row: list[int], seeds: list[int] | None) -> Iterator[str]:
+    def using(self, searcher: Searcher) -> "Generator":
+        """Return a generator with the same model that leaves it to ``searcher`` which prompts are searched together."""
+        other = copy.copy(self)
+        other.searcher = searcher
+        return other
+
+    def job(
+        self,
+        search: SearchConfig | None,
+        max_new_tokens: int | None,
+        endings: tuple[tuple[str, ...], tuple[int, ...]],
+        rules: Sequence[RuleConfig] | None,
+        cache: str | KVPolicy,
+    ) -> GenerationJob:
+        """Return a job with ``defaults`` where nothing is given."""
+        defaults, (stop, ends) = self.defaults, endings
+        parts = self.model, self.tokenizer, self.searcher
+        most = defaults.max_new_tokens or MAX_NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        if search is None:
+            stop, rules = (*stop, *defaults.stop), defaults.rules if rules is None else rules
+        return GenerationJob(*parts, search or defaults.search or Sample(), most, (stop, ends), rules or (), cache)
+
+    def _stream_pieces(self, job: GenerationJob, row: list[int], seeds: list[int] | None) -> Iterator[str]:
         text = TextStream(self.tokenizer, row, job.stops)
-        _, choices = job.walk([row], seeds, not job.as_original)
-        for choice in choices:
-            if piece := job.readable_text(text.add(int(choice.tokens[0]))):
-                yield piece
+        batch = job.batch([row], seeds, not job.as_original)
+        with self.model.without_dropout():
+            while choice := batch.step():
+                if piece := job.readable_text(text.add(int(choice.tokens[0]))):
+                    yield piece
         if piece := job.readable_text(text.rest()):
             yield piece
-
-
-class _GenerationJob:
-    """The settings of a continuation and its steps."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        cfg: SearchConfig,
-        max_tokens: int,
-        stops: tuple[str, ...],
-        rules: Sequence[RuleConfig],
-        cache: str | KVPolicy,
-    ):
-        if max_tokens < 1:
-            raise ConfigError(f"max_new_tokens: must be at least 1, got {max_tokens}")
-        if "" in stops:
-            raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
-        if isinstance(cfg, MinimumBayesRisk):
-            raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
-        self.model, self.tokenizer = generator.model, generator.tokenizer
-        self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
-        self.policy = parse_cache(cache) if isinstance(cache, str) else cache
-        self.device = generator.model.device
-        self.as_original = isinstance(cfg, Greedy | Beam) and generator.tokenizer.template is not None
-        """An imported model chooses the tokens that it chooses elsewhere, bytes that are no character included; its
-        text leaves these out."""
-
-    def readable_text(self, text: str) -> str:
-        """Return ``text`` without bytes that are no character, where the model may have chosen such."""
-        return text.replace(REPLACEMENT, "") if self.as_original else text
-
-    @cached_property
-    def utf8(self) -> Utf8Table | None:
-        """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
-        return Utf8Table.of(self.tokenizer, self.device)
-
-    @property
-    def beams(self) -> int:
-        """Rows of each prompt."""
-        return self.cfg.start([1], self.device, [0]).beams
-
-    def encode(self, prompt: str, row: int) -> list[int]:
-        """Return the ids of a prompt with its frame.
-
-        Raises:
-            DataError: half of a surrogate pair, or more tokens than the model reads.
-        """
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
-        ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
-        max_tokens = self.model.max_length
-        if max_tokens is not None and len(ids) > max_tokens:
-            raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")
-        return ids
-
-    def walk(
-        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool = True
-    ) -> tuple[Strategy, Iterator[Choice]]:
-        """Return a strategy for these prompts, and its choices as they are made.
-
-        ``whole_characters`` adds the rule of ``utf8``, as ``results`` describes.
-        """
-        prompt = padded_in_front(rows, self.device)
-        ids, start = prompt.ids, SearchStart(prompt.ids)
-        rules: list[Rule] = [rule.start(start) for rule in self.rules]
-        if self.tokenizer.ends:
-            rules.append(EndAfter(self.tokenizer.ends))
-        if self.stops:
-            rules.append(StopAt(self.stops, self.tokenizer, ids))
-        limits = [self.limit(len(row)) for row in rows]
-        if whole_characters and self.utf8 is not None:
-            rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
-        strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
-        return strategy, walk(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
-
-    def limit(self, length: int) -> int:
-        """Return the most tokens of a continuation, its end included, which the model never reads."""
-        max_tokens = self.model.max_length
-        return 1 + (self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens - length))
-
-    def results(self, rows: list[list[int]], seeds: Sequence[int] | None) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each prompt.
-
-        As in ``Job.search``, only searches that would break the rule of ``utf8`` are repeated under it; samples are
-        drawn under it at once.
-        """
-        drawn = not isinstance(self.cfg, Greedy | Beam)
-        found = self.search(rows, seeds, drawn)
-        broken = [
-            i
-            for i, some in enumerate(found)
-            if not (drawn or self.as_original) and any(map(self.is_invalid_utf8, some))
-        ]
-        if broken:
-            own = None if seeds is None else [seeds[i] for i in broken]
-            for i, hypotheses in zip(broken, self.search([rows[i] for i in broken], own, True), strict=True):
-                found[i] = hypotheses
-        return found
-
-    def is_invalid_utf8(self, hypothesis: Hypothesis) -> bool:
-        """Return whether the tokens spell bytes that form no character."""
-        return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
-
-    def search(
-        self, rows: list[list[int]], seeds: Sequence[int] | None, whole_characters: bool
-    ) -> list[list[Hypothesis]]:
-        """Search once; return the hypotheses of each prompt."""
-        strategy, choices = self.walk(rows, seeds, whole_characters)
-        for _ in choices:
-            pass
-        return strategy.results()
-
-    def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:
-        """Decode a hypothesis, up to its end or a stop string."""
-        stream = TextStream(self.tokenizer, row, self.stops)
-        text = self.readable_text("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
-        ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
-        tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
-        if tokens[-2:-1] and tokens[-2] in self.tokenizer.ends:  # the text ended there; a rule then forced EOS
-            tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
-        return Continuation(text, ended, found.score, total, tokens, log_probs)

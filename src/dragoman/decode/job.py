@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 
@@ -24,6 +25,7 @@ from dragoman.decode.search.minimum_risk import MinimumBayesRisk
 from dragoman.decode.search.rule import Rule, SearchStart
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.task import Searcher, translation_task
 from dragoman.decode.segmentation import TextSegment, glue_after, segment
 from dragoman.decode.sentence_splitting import NO_SPLITTING, BySentences, NoSplitting
 from dragoman.decode.translation import TRUNCATED, Candidate, PartAnswer, Translation
@@ -63,11 +65,13 @@ class Job:
         alignments: bool = False,
         context: NoContext | SentencesBefore = NO_CONTEXT,
         splitter: NoSplitting | BySentences = NO_SPLITTING,
+        searcher: Searcher = search_all,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ):
         self.model, self.source_tokenizer, self.target_tokenizer = model, source_tokenizer, target_tokenizer
         self.cfg, self.general, self.glossary, self.policy = cfg, rules, glossary, policy
-        self.batch_tokens, self.longest, self.splitter = batch_tokens, longest, splitter
-        self.device, self.calibration, self.context = model.device, calibration, context
+        self.batch_tokens, self.longest, self.splitter, self.searcher = batch_tokens, longest, splitter, searcher
+        self.device, self.calibration, self.context, self.turn = model.device, calibration, context, turn
         sides = source_tokenizer, target_tokenizer
         self.aligner = Aligner(model, *sides, calibration.heads) if alignments else None
 
@@ -204,13 +208,18 @@ class Job:
         """Search once, under all rules; ``whole_characters`` adds that of ``utf8``."""
         table = self.utf8 if whole_characters else None
 
-        def make_search(numbers: list[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
+        def make_search(numbers: Sequence[int], source: Tensor) -> tuple[SearchConfig, list[Rule]]:
             start = SearchStart(source.new_full((len(source), 1), BOS), source)
             cfg, rules = self.constraints.start([requests[i] for i in numbers], self.cfg, self.device)
             rules = [*(rule.start(start) for rule in self.general), *rules]
             return cfg, rules if table is None else [*rules, Utf8Rule(table, len(source), alone=not rules)]
 
-        return self.to_candidates(search_all(self.model, rows, make_search, batch_tokens, self.policy, progress=report))
+        alone = bool(table or self.general) or any(
+            r.required or r.forbidden or r.prefix or r.prefix_ids for r in requests
+        )
+        options = {"cfg": self.cfg, "kind": (tuple(self.general), whole_characters), "alone": alone}
+        task = translation_task(self.model, rows, make_search, self.policy, **options)
+        return self.to_candidates(self.searcher(task, batch_tokens, progress=report))
 
     def batches(self, requests: list[Request]) -> Iterator[tuple[list[int], int]]:
         """Yield the indices of requests that are searched in one call, and the source tokens of its batches.
@@ -252,7 +261,8 @@ class Job:
         """Return the candidates with word alignments, where these are wanted."""
         if self.aligner is None:
             return candidates
-        alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
+        with self.turn():
+            alignments = self.aligner.align([(source, candidate.tokens) for candidate in candidates])
         return tuple(replace(c, alignment=links) for c, links in zip(candidates, alignments, strict=True))
 
     def assemble(

@@ -9,7 +9,7 @@ from dragoman.decode.request import Request
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.errors import DataError
 
-_LINE_END = re.compile(r"\r\n|\n|\r")
+LINE_END = re.compile(r"\r\n|\n|\r")
 _ROW = re.compile(r"^row (\d+)")
 
 
@@ -21,7 +21,7 @@ def translate_lines(
     The first line that is not blank gets the request's prefix and required terms. Each line has those before it as its
     context.
     """
-    ends = [_LINE_END.findall(request.text) for request in requests]
+    ends = [LINE_END.findall(request.text) for request in requests]
     if not any(ends):
         return job.translate(requests, first_row, progress)
     lines = [_lines_of(each, job) if found else [each] for each, found in zip(requests, ends, strict=True)]
@@ -32,20 +32,20 @@ def translate_lines(
         raise DataError(_ROW.sub(lambda found: f"row {rows[int(found[1]) - 1]}", str(error))) from None
     found = []
     for row, (request, group, between) in enumerate(zip(requests, lines, ends, strict=True), first_row):
-        answers_of_row = [next(answers) for _ in group]
-        warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for one in answers_of_row for warning in one.warnings)
-        candidates = answers_of_row[0].candidates if not between else (_joined(request.text, answers_of_row, between),)
-        found.append(
-            Translation(
-                row, request.text, candidates, tuple(warnings), min(answer.confidence for answer in answers_of_row)
-            )
-        )
+        found.append(joined_lines(row, request.text, [next(answers) for _ in group], between))
     return found
+
+
+def joined_lines(row: int, text: str, answers: list[Translation], ends: list[str]) -> Translation:
+    """Return the translation of a text, given those of its lines and the line ends between them."""
+    warnings = dict.fromkeys(_ROW.sub(f"row {row}", warning) for answer in answers for warning in answer.warnings)
+    candidates = (_joined(text, answers, ends),) if ends else answers[0].candidates
+    return Translation(row, text, candidates, tuple(warnings), min(answer.confidence for answer in answers))
 
 
 def _lines_of(request: Request, job: Job) -> list[Request]:
     found, before, started = list[Request](), list(request.context), False
-    for text in _LINE_END.split(request.text):
+    for text in LINE_END.split(request.text):
         if not text.strip():
             found.append(Request(""))
         elif not started:
@@ -78,7 +78,7 @@ def _joined(source: str, answers: list[Translation], ends: list[str]) -> Candida
 def _alignment(source: str, best: Iterable[Candidate]) -> tuple[tuple[int, int], ...] | None:
     """Join the alignments of all lines, counting words from line to line; None where no line has been aligned."""
     words, written, links, any_aligned = 0, 0, list[tuple[int, int]](), False
-    for line, candidate in zip(_LINE_END.split(source), best, strict=True):
+    for line, candidate in zip(LINE_END.split(source), best, strict=True):
         any_aligned |= candidate.alignment is not None
         links += [(s + words, t + written) for s, t in candidate.alignment or ()]
         words, written = words + len(line.split()), written + len(candidate.text.split())

@@ -1,7 +1,9 @@
 """Translator: a list of texts in, as many translations out, in the same order."""
 
+import copy
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from dragoman.decode.multiline import translate_lines
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.request import Request, as_request
 from dragoman.decode.scoring import ScoredPair, score_pairs
+from dragoman.decode.search.batching import search_all
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.search.task import Searcher
 from dragoman.decode.sentence_splitting import (
     LANGUAGE,
     NO_SPLITTING,
@@ -69,6 +73,10 @@ class Translator:
         self.calibration = NONE
         self.splitter: NoSplitting | BySentences = NO_SPLITTING
         """Splits a text into the sentences that are translated by themselves."""
+        self.searcher: Searcher = search_all
+        """Decides which sentences are searched together."""
+        self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Entered around every other computation of the model."""
 
     @classmethod
     def load(
@@ -118,6 +126,13 @@ class Translator:
         ):
             translator.splitter = BySentences(language or LANGUAGE)
         return translator
+
+    def using(self, searcher: Searcher, turn: Callable[[], AbstractContextManager[object]]) -> "Translator":
+        """Return a translator with the same model that others use as well: ``searcher`` decides which sentences are
+        searched together, and ``turn`` is entered around every other computation."""
+        other = copy.copy(self)
+        other.searcher, other.turn = searcher, turn
+        return other
 
     def check_tags(self, tags: Iterable[str]) -> None:
         """Check that the model knows these tags.
@@ -199,14 +214,16 @@ class Translator:
         cache: str | KVPolicy = DEFAULT,
         chunk: int = CHUNK,
         grouping: Grouping = in_groups,
+        first_row: int = 1,
     ) -> Iterator[Translation]:
         """Translate texts from an iterable that may never end; the arguments are those of ``translate``.
 
         Reads ``chunk`` texts, or the groups that ``grouping`` makes of as many, yields their translations, and goes on.
+        Rows are counted from ``first_row``.
         """
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
         job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
-        row = 1
+        row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
             row += len(group)
@@ -214,7 +231,13 @@ class Translator:
     def _job(self, cfg: SearchConfig, cache: str | KVPolicy, longest: int, **options) -> Job:
         sides = self.source_tokenizer, self.target_tokenizer
         policy = parse_cache(cache) if isinstance(cache, str) else cache
-        options |= {"calibration": self.calibration, "context": self.context, "splitter": self.splitter}
+        options |= {
+            "calibration": self.calibration,
+            "context": self.context,
+            "splitter": self.splitter,
+            "searcher": self.searcher,
+            "turn": self.turn,
+        }
         return Job(self.model, *sides, cfg=cfg, policy=policy, longest=longest, **options)
 
     def score(
@@ -242,7 +265,8 @@ class Translator:
         given = check_list(pairs, "pairs", what="pairs of strings")
         read = [self._read(check_pair(pair, "pairs", number)) for number, pair in enumerate(given, 1)]
         sides = self.source_tokenizer, self.target_tokenizer
-        return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
+        with self.turn():
+            return score_pairs(self.model, *sides, read, batch_tokens=batch_tokens, progress=progress)
 
     def _read(self, pair: Any) -> Pair | Sourced:
         if not isinstance(pair, Sourced):

@@ -1,4 +1,7 @@
-"""Settings of generation that a folder brings and that searches here do not take over: they are noted on import."""
+"""Settings of generation that a folder brings and that searches here do not take over: they are noted on import.
+
+For a model that continues text, ``decode/generation_settings.py`` obeys most of them.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,11 +41,18 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Settings that change which tokens transformers chooses, each with the values that change nothing. Limits of length
 are not among them: every command here has its own."""
+OBEYED = (
+    "num_beams", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size",
+    "length_penalty", "early_stopping", "min_new_tokens", "bad_words_ids", "suppress_tokens", "stop_strings",
+)  # fmt: skip
+"""Settings of generation_config.json that hold for a model that continues text."""
 _BANNED = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
 
 
-def unused_generation_settings(folder: Path, config: Mapping[str, Any]) -> list[str]:
+def unused_generation_settings(folder: Path, config: Mapping[str, Any], *, continues: bool = False) -> list[str]:
     """Return a line about the settings by which transformers would answer otherwise; none where there are none.
+
+    Of a model that ``continues`` text, those in ``OBEYED`` are left out.
 
     Like transformers, read generation_config.json, and config.json only where that is missing.
     """
@@ -50,8 +60,9 @@ def unused_generation_settings(folder: Path, config: Mapping[str, Any]) -> list[
     said = read_json(path) if path.is_file() else config
     roles = {said.get(name, config.get(name)) for name in ("pad_token_id", "bos_token_id", "decoder_start_token_id")}
     found = []
+    obeyed = OBEYED if continues and path.is_file() else ()
     for key, neutral in _NEUTRAL.items():
-        value = said.get(key)
+        value = None if key in obeyed else said.get(key)
         if value in (None, [], {}, *neutral) or (key in _BANNED and set(_flat(value)) <= roles):
             continue
         found.append(f"{key}={str(value)[:40]}")

@@ -46,6 +46,8 @@ SMALL = (
     "1_Pooling/config.json", "sentence_bert_config.json",
 )  # fmt: skip
 """Files that an export returns as they were."""
+MORE = "additional_chat_templates/*.jinja"
+"""Further such files: chat templates for other purposes than the default."""
 
 
 def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | None = None) -> RunDirectory:
@@ -69,7 +71,7 @@ def import_checkpoint(folder: str | Path, run: str | Path, progress: Report | No
     cfg = family.config(given)
     cfg = from_dict(ModelConfig, to_dict(cfg), where=f"{folder / 'config.json'} makes model")
     notes = [f"config.json: {name} is not known here, and is not used" for name in unknown_fields(given, family.name)]
-    notes += unused_generation_settings(folder, content)
+    notes += unused_generation_settings(folder, content, continues=family.shape == "decoder")
     if isinstance(cfg, EncoderConfig) and isinstance(cfg.head, NoHead) and (sentence := read_sentence(folder)):
         cfg = dataclasses.replace(cfg, head=sentence)
     vocabulary = _vocabulary(folder, content, family, cfg)
@@ -218,7 +220,7 @@ def import_notes(run: RunDirectory) -> list[str]:
 
 def _keep_origin(folder: Path, origin: Path, source: _Source, notes: list[str]) -> None:
     origin.mkdir()
-    for name in SMALL:
+    for name in (*SMALL, *(str(path.relative_to(folder)) for path in folder.glob(MORE))):
         if (folder / name).is_file():
             (origin / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(folder / name, origin / name)

@@ -204,6 +204,8 @@ def _chat_template(folder: Path, origin: Path | None) -> dict[str, Any]:
     for name in ("chat_template.jinja", "chat_template.json"):
         if (origin / name).is_file():
             shutil.copyfile(origin / name, folder / name)
+    if (origin / "additional_chat_templates").is_dir():
+        shutil.copytree(origin / "additional_chat_templates", folder / "additional_chat_templates", dirs_exist_ok=True)
     settings = read_json(origin / "tokenizer_config.json")
     return {key: settings[key] for key in ("chat_template",) if key in settings}
 

@@ -60,6 +60,13 @@ class DecodingState(ABC):
         must not be used afterwards.
         """
 
+    def fork(self, tokens: int) -> "DecodingState | None":
+        """Return a state that has read only the first ``tokens``, and shares them with this one; both may read on.
+
+        None where that is not possible: for several rows, padding, or a state that keeps no tokens apart.
+        """
+        return None
+
     def allow_rewind(self, tokens: int) -> None:
         """Keep what is needed to ``rewind`` up to ``tokens`` tokens, from now on.
 

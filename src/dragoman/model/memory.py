@@ -120,6 +120,13 @@ class TransformerState(DecodingState):
     def reorder(self, rows: Int[Tensor, " R"]) -> None:
         self.tower.reorder(rows)
 
+    def fork(self, tokens: int) -> "TransformerState | None":
+        if self.memory is not None or self.rows != 1 or (tower := self.tower.fork(tokens)) is None:
+            return None
+        forked = TransformerState(tower, None)
+        forked.rows = 1
+        return forked
+
     def allow_rewind(self, tokens: int) -> None:
         self.tower.allow_rewind(tokens)
 

@@ -47,8 +47,25 @@ def open_bytes(path: str | Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    kind = _KINDS.get(path.suffix.lower(), "gzip")
+@contextmanager
+def decompressing(file: BinaryIO, name: str) -> Iterator[io.BufferedReader | gzip.GzipFile]:
+    """Decompress what is read from ``file`` by the extension of ``name``; errors while reading are as in
+    ``open_bytes``."""
+    suffix = Path(name).suffix.lower()
+    wrap = _WRAPPERS.get(suffix)
+    try:
+        with wrap(file) if wrap else io.BufferedReader(cast(io.RawIOBase, file)) as content:
+            yield cast(io.BufferedReader, content)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, _XzError) as error:
+        raise _damaged(name, error) from None
+    except OSError as error:
+        if error.errno is None and wrap:
+            raise _damaged(name, error) from None
+        raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def _damaged(path: str | Path, error: Exception) -> DataError:
+    kind = _KINDS.get(Path(path).suffix.lower(), "gzip")
     return DataError(f"{path}: damaged, or not {kind} ({error}): copy or compress it again")
 
 
@@ -78,27 +95,37 @@ def _open_gzip(path: Path) -> gzip.GzipFile:
     return gzip.open(path, "rb")
 
 
-def _open_bzip2(path: Path) -> io.BufferedReader:
+def _from_bzip2(file: Path | BinaryIO) -> io.BufferedReader:
     import bz2
 
-    return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(path, "rb")))
+    return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(file, "rb")))
 
 
-def _open_xz(path: Path) -> io.BufferedReader:
+def _from_xz(file: Path | BinaryIO) -> io.BufferedReader:
     import lzma
 
-    return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(path, "rb")))
+    return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(file, "rb")))
+
+
+def _from_zstd(file: BinaryIO) -> io.BufferedReader:
+    return io.BufferedReader(_Zstd(file), buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
 
 
 def _open_zstd(path: Path) -> io.BufferedReader:
-    return io.BufferedReader(_Zstd(path.open("rb")), buffer_size=zstandard.DECOMPRESSION_RECOMMENDED_OUTPUT_SIZE)
+    return _from_zstd(path.open("rb"))
 
 
 _OPENERS: dict[str, Callable[[Path], io.BufferedReader | gzip.GzipFile]] = {
     ".gz": _open_gzip,
     ".zst": _open_zstd,
-    ".bz2": _open_bzip2,
-    ".xz": _open_xz,
+    ".bz2": _from_bzip2,
+    ".xz": _from_xz,
+}
+_WRAPPERS: dict[str, Callable[[BinaryIO], io.BufferedReader | gzip.GzipFile]] = {
+    ".gz": lambda file: gzip.GzipFile(fileobj=file, mode="rb"),
+    ".zst": _from_zstd,
+    ".bz2": _from_bzip2,
+    ".xz": _from_xz,
 }
 _KINDS = {".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 

@@ -98,11 +98,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
     """
     with open_bytes(path) as file:
         check_beginning(file.peek(1), path)
-        for number, raw in enumerate(file, 1):
-            if number == 1:
-                raw = raw.removeprefix(codecs.BOM_UTF8)
-            if raw:  # a file that holds only a byte-order mark has no line
-                yield _decode(raw, f"{path}:{number}")
+        yield from decode_lines(file, str(path))
 
 
 def decode_lines(raw_lines: Iterable[bytes], name: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from dragoman.decode.documents.placeholder_strategies import (
 )
 from dragoman.decode.documents.source_line import UNTOUCHED, Ask, Require, SourceLine, about, combine
 from dragoman.decode.documents.spaces import NO_BREAK, with_no_break_spaces
+from dragoman.decode.multiline import LINE_END, joined_lines
 from dragoman.decode.translation import Translation
 from dragoman.text.accelerators import Accelerator, find_accelerator, restore_accelerator
 from dragoman.text.cleaning.clean import normalise
@@ -85,19 +86,42 @@ def stream(
     check_numbers: bool = True,
     grouping: Grouping = in_groups,
     glossary: Glossary | None = None,
+    first_row: int = 1,
 ) -> Iterator[Translation]:
     """Translate lines of text from an iterable that may never end; see ``translate``.
 
     White space counts as single spaces. ``context`` decides how many earlier lines are read with each line, and
     ``grouping`` which lines are translated together.
     """
-    row = 1
+    row = first_row
     for group in grouping(context.in_lines(texts), chunk):
         tidy, contexts = [normalise(text) for text, _ in group], [before for _, before in group]
         options = {"contexts": contexts, "require": require, "check_numbers": check_numbers, "glossary": glossary}
         for answer, (text, _) in zip(translate(tidy, ask, first_row=row, **options), group, strict=True):
             yield _as_given(text, answer)
         row += len(group)
+
+
+def translate_texts(
+    texts: Sequence[str],
+    ask: Ask,
+    *,
+    context: NoContext | SentencesBefore = NO_CONTEXT,
+    require: Require | None = None,
+    check_numbers: bool = True,
+    glossary: Glossary | None = None,
+) -> list[Translation]:
+    """Translate texts of one or several lines, each line as ``stream`` does, with the lines before it in its text."""
+    split = [list(context.in_lines(LINE_END.split(text))) for text in texts]
+    lines = [line for each in split for line in each]
+    tidy, contexts = [normalise(line) for line, _ in lines], [before for _, before in lines]
+    options = {"contexts": contexts, "require": require, "check_numbers": check_numbers, "glossary": glossary}
+    answers = translate(tidy, ask, **options)
+    found = (_as_given(line, answer) for answer, (line, _) in zip(answers, lines, strict=True))
+    return [
+        joined_lines(row, text, [next(found) for _ in each], LINE_END.findall(text))
+        for row, (text, each) in enumerate(zip(texts, split, strict=True), 1)
+    ]
 
 
 def _as_given(text: str, answer: Translation) -> Translation:

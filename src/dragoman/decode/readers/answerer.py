@@ -64,7 +64,7 @@ class Answerer(InputReader):
         questions = [(context, question) for context, question in checked]
         windows = list(self.form.windows(questions))
         rows = [np.array(window.ids) for group in windows for window in group]
-        logits = iter(self.of_rows(rows, progress))
+        logits = iter(self.outputs(rows, progress))
         return [
             self._answered(context, question, [(window, next(logits)) for window in group])
             for (context, question), group in zip(questions, windows, strict=True)

@@ -3,9 +3,10 @@
 B examples.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ BATCH_TOKENS = 8192
 Progress = Callable[[int, int], None]
 """Called with the number of examples done and in all."""
 
+Reader = TypeVar("Reader", bound="InputReader")
+
 
 class InputReader:
     """A model with its tokenizer and the configuration of its run."""
@@ -35,6 +38,8 @@ class InputReader:
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer | None, config: dict[str, Any]):
         self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.compute: Callable[[Sequence[np.ndarray]], list[Tensor]] | None = None
+        """Computes the outputs instead of ``of_rows``, where several users share the model."""
         data = config.get("data", {})
         self.material = material_of(
             model.cfg.inputs, tokenizer, longest=data.get("longest"), resize=data.get("other_sizes") == "resize"
@@ -88,7 +93,17 @@ class InputReader:
             DataError: an input that the model cannot read; the message names its entry in ``places``.
         """
         places = [f"example {i + 1}" for i in range(len(given))] if places is None else places
-        return self.of_rows(self.material.rows(given, places), progress)
+        return self.outputs(self.material.rows(given, places), progress)
+
+    def outputs(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:
+        """Return the outputs for inputs that ``material`` has prepared, whoever computes them."""
+        return self.of_rows(rows, progress) if self.compute is None else self.compute(rows)
+
+    def using(self: Reader, compute: Callable[[Sequence[np.ndarray]], list[Tensor]]) -> Reader:
+        """Return a reader with the same model whose outputs ``compute`` computes."""
+        other = copy.copy(self)
+        other.compute = compute
+        return other
 
     @torch.inference_mode()
     def of_rows(self, rows: Sequence[np.ndarray], progress: Progress | None = None) -> list[Tensor]:

@@ -48,7 +48,7 @@ class Tagger(InputReader):
         longest = self.material.longest  # pyright: ignore[reportAttributeAccessIssue]
         split = [list(parts(self.tokenizer, words, longest)) for words in sentences]
         rows = [np.array(part.ids) for group in split for part in group]
-        answers = iter(self.of_rows(rows, progress))
+        answers = iter(self.outputs(rows, progress))
         return [
             self._joined(words, [(part, next(answers)) for part in group])
             for words, group in zip(sentences, split, strict=True)

@@ -4,6 +4,7 @@ This avoids copying the prefixes of all hypotheses at each step, and any Python 
 N sentences, K hypotheses of each, R rows, n answers, T steps.
 """
 
+from collections.abc import Set
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -41,47 +42,75 @@ class Backpointers:
     """The recorded steps of a batch: which rows continued and which hypotheses ended."""
 
     def __init__(self, sentences: int) -> None:
-        self.first_steps = [0] * sentences
-        """For each sentence, the number of steps that the batch had made before its first."""
+        self.sentences = sentences
+        """Number of sentences that the batch has had, those that are forgotten included."""
+        self.first_steps = dict.fromkeys(range(sentences), 0)
+        """For each sentence, the number of recorded steps before its first."""
         self.continued: list[ContinuedRows] = []
         self.ended: list[EndedHypotheses] = []
+
+    @property
+    def started(self) -> set[int]:
+        """Indices of the sentences that are not forgotten."""
+        return set(self.first_steps)
 
     def join(self, other: "Backpointers") -> None:
         """Append the sentences of ``other``; the last steps of both become one."""
         offset = len(self.ended) - len(other.ended)
-        theirs = [e._replace(sentence=e.sentence + len(self.first_steps)) for e in other.ended]
-        self.first_steps = [b - min(offset, 0) for b in self.first_steps] + [
-            b + max(offset, 0) for b in other.first_steps
-        ]
+        theirs = [e._replace(sentence=e.sentence + self.sentences) for e in other.ended]
         rows = [0] * -min(offset, 0) + [len(g.parent) for g in self.continued]  # here, after each step
         before = [0, *rows][max(offset, 0) :]  # and before each step of ``other``
         self.ended = _align_last(self.ended, [_shift_parents(e, n) for e, n in zip(theirs, before, strict=False)])
         self.continued = _align_last(
             self.continued, [_shift_parents(g, n) for g, n in zip(other.continued, before, strict=False)]
         )
+        self.first_steps = {i: b - min(offset, 0) for i, b in self.first_steps.items()}
+        self.first_steps |= {i + self.sentences: b + max(offset, 0) for i, b in other.first_steps.items()}
+        self.sentences += other.sentences
 
-    def trace(self, nbest: int) -> list[list[Hypothesis]]:
+    def forget(self, sentences: Set[int]) -> None:
+        """Forget these sentences, and the steps that no other sentence has made."""
+        for sentence in sentences:
+            del self.first_steps[sentence]
+        oldest = min(self.first_steps.values(), default=len(self.ended))
+        if oldest:
+            del self.ended[:oldest], self.continued[:oldest]
+            self.first_steps = {i: first - oldest for i, first in self.first_steps.items()}
+
+    def trace(self, nbest: int, sentences: Set[int] | None = None) -> dict[int, list[Hypothesis]]:
         """Return the ``nbest`` hypotheses of each sentence by score; of equal scores the one that ended first.
+
+        Args:
+            nbest: most hypotheses of a sentence.
+            sentences: which ones; None for all.
 
         Raises:
             CheckpointError: the log-probabilities are not numbers.
             ConfigError: the rules left a sentence without a hypothesis.
         """
-        sentences, first_steps = len(self.first_steps), np.array(self.first_steps)
+        wanted = np.array(sorted(self.first_steps if sentences is None else sentences), dtype=np.int64)
+        if not len(wanted):
+            return {}
+        first_steps = np.array([self.first_steps[i] for i in wanted.tolist()])
         step = np.repeat(np.arange(len(self.ended)), [e.real.numel() for e in self.ended])
-        real, sentence, parent, total, score, truncated = _concatenate(self.ended)
-        ranked = np.lexsort((-score, sentence, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
-        starts = np.searchsorted(sentence[ranked], np.arange(sentences))
-        if (np.bincount(sentence[ranked], minlength=sentences) == 0).any():
+        fields = _concatenate(self.ended)
+        if sentences is not None:
+            theirs = np.isin(fields[1], wanted)
+            step, fields = step[theirs], [field[theirs] for field in fields]
+        real, sentence, parent, total, score, truncated = fields
+        index = np.searchsorted(wanted, sentence)
+        ranked = np.lexsort((-score, index, ~real))[: real.sum()]  # stable: earlier steps and better ranks first
+        starts = np.searchsorted(index[ranked], np.arange(len(wanted)))
+        if (np.bincount(index[ranked], minlength=len(wanted)) == 0).any():
             raise not_numbers() if np.isnan(total).any() else nothing_allowed()
-        chosen = ranked[np.arange(len(ranked)) - starts[sentence[ranked]] < nbest]
+        chosen = ranked[np.arange(len(ranked)) - starts[index[ranked]] < nbest]
 
-        first = first_steps[sentence[chosen]]
+        first = first_steps[index[chosen]]
         tokens, totals = self._walk_back(first, step[chosen], parent[chosen], total[chosen])
-        results: list[list[Hypothesis]] = [[] for _ in range(sentences)]
+        results: dict[int, list[Hypothesis]] = {i: [] for i in wanted.tolist()}
         for i, which in enumerate(chosen):
             length = int(step[which] - first[i]) + 1
-            results[sentence[which]].append(
+            results[int(sentence[which])].append(
                 Hypothesis(
                     tokens=tuple(tokens[i, :length].tolist()),
                     token_log_probs=tuple(np.diff(totals[i, : length + 1]).tolist()),

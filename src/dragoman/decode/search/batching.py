@@ -14,65 +14,44 @@ B sentences of a batch, S source length.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from jaxtyping import Int
-from torch import Tensor
 
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.rule import Rule
-from dragoman.decode.search.search import SearchBatch, SearchConfig, start_batch
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchBatch
 from dragoman.decode.search.strategy import Hypothesis
-from dragoman.decode.search.teacher_forcing import padded
-from dragoman.model.caches.cache import DEFAULT
-from dragoman.model.caches.state import KVPolicy
-from dragoman.model.interface import SequenceModel
+from dragoman.decode.search.task import Progress, SearchTask
 
-JOINING = (Greedy, Beam, DiverseBeam)
-"""Searches whose batches may be merged. The others keep the sentences they started with, and so does every search with
-required terms: samples of a sentence hold its place until the last of them ends, coverage and banks of terms are kept
-for each batch, and speculation takes one sentence at a time."""
+JOINING = (Greedy, Beam, DiverseBeam, Sample, MinimumBayesRisk)
+"""Searches whose batches may be joined. The others keep the sentences they started with, and so does every search with
+required terms: coverage and banks of terms are kept for each batch, and speculation takes one sentence at a time."""
 SHARE = 0.5
 """Fraction of its capacity at which a batch rests; values from 0.1 to 0.5 were measured to cost about the same."""
 
-BatchFactory = Callable[[list[int], Int[Tensor, "B S"]], tuple[SearchConfig, list[Rule]]]
-"""Returns the search and the rules for the sentences with these indices; their kinds never differ within a call."""
-Progress = Callable[[int], None]
-
 
 def search_all(
-    model: SequenceModel,
-    rows: Sequence[Sequence[int]],
-    batch_factory: BatchFactory,
-    batch_tokens: int,
-    policy: KVPolicy = DEFAULT,
-    *,
-    share: float = SHARE,
-    progress: Progress = lambda done: None,
+    task: SearchTask, batch_tokens: int, *, share: float = SHARE, progress: Progress = lambda done: None
 ) -> list[list[Hypothesis]]:
     """Translate sentences in batches of similar length; return the hypotheses of each, best first.
 
     Args:
-        model: any family; it is run without dropout.
-        rows: sources in ids, each with its EOS.
-        batch_factory: called for each batch that starts.
+        task: the sentences.
         batch_tokens: source tokens translated at a time, padding included; resting batches hold up to half as many
             more.
-        policy: what attention layers cache of the past.
         share: fraction of its capacity at which a batch rests; 0 for batches that only shrink.
         progress: called with the number of sentences done.
 
     Raises:
         CheckpointError: the model's logits are not numbers.
     """
-    work = _Work(model, rows, batch_factory, batch_tokens, policy, share, progress)
-    with model.without_dropout():
+    work = _Work(task, batch_tokens, share, progress)
+    with task.model.without_dropout():
         while work.waiting or work.resting:
             work.run(work.merge_resting() if work.resting_fill_a_batch() else work.start_next())
-    progress(len(rows))
+    progress(len(task.rows))
     return work.found
 
 
@@ -90,20 +69,11 @@ class _RunningBatch:
 class _Work:
     """The state of ``search_all``: sentences to start, batches at rest, and results."""
 
-    def __init__(
-        self,
-        model: SequenceModel,
-        rows: Sequence[Sequence[int]],
-        batch_factory: BatchFactory,
-        batch_tokens: int,
-        policy: KVPolicy,
-        share: float,
-        progress: Progress,
-    ):
-        self.model, self.rows, self.batch_factory, self.policy = model, rows, batch_factory, policy
+    def __init__(self, task: SearchTask, batch_tokens: int, share: float, progress: Progress):
+        self.rows, self.start = task.rows, task.start
         self.batch_tokens, self.share, self.progress = batch_tokens, share, progress
-        self.found: list[list[Hypothesis]] = [[] for _ in rows]
-        self.waiting = deque(sorted(range(len(rows)), key=lambda i: -len(rows[i])))
+        self.found: list[list[Hypothesis]] = [[] for _ in self.rows]
+        self.waiting = deque(sorted(range(len(self.rows)), key=lambda i: -len(self.rows[i])))
         """Longest first, so that running out of memory shows at once, and the last steps, made for few, are short."""
         self.resting: list[_RunningBatch] = []
 
@@ -111,9 +81,7 @@ class _Work:
         """Start a batch with as many waiting sentences as fit."""
         count = min(len(self.waiting), self.capacity(self.waiting[0]))
         numbers = [self.waiting.popleft() for _ in range(count)]
-        source = padded([self.rows[i] for i in numbers], self.model.device)
-        cfg, rules = self.batch_factory(numbers, source)
-        return _RunningBatch(start_batch(self.model, source, cfg, self.policy, rules), numbers, numbers)
+        return _RunningBatch(self.start(numbers), numbers, numbers)
 
     def capacity(self, *numbers: int) -> int:
         """Return the number of sentences that fit if none is longer than these."""

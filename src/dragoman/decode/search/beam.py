@@ -207,6 +207,7 @@ class BeamStrategy(Strategy):
         moved = (beam != torch.arange(K, device=beam.device)).any()
         left, moved = torch.stack([(~done).sum(), moved]).tolist()  # the one wait for the device
         if left == 0:
+            self.sentence = self.sentence[:0]
             return None
         self.follow(beam)
         keep = None
@@ -254,5 +255,25 @@ class BeamStrategy(Strategy):
         """
         return self.total.amax(dim=1) / self.divisors[self.limit]
 
+    def end_early(self, sentences: Sequence[int]) -> None:
+        ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.sentence.device))
+        self.limit = torch.where(ending, self.length + 1, self.limit)
+        self.earliest = min(self.earliest, self.steps + 1)
+
+    def take_finished(self) -> dict[int, list[Hypothesis]]:
+        finished = self.backpointers.started - set(self.sentence.tolist())
+        found = {i: self.chosen(each) for i, each in self.backpointers.trace(self.traced, finished).items()}
+        self.backpointers.forget(finished)
+        return found
+
+    @property
+    def traced(self) -> int:
+        """Number of hypotheses of each sentence that ``chosen`` chooses from."""
+        return self.cfg.nbest
+
+    def chosen(self, found: list[Hypothesis]) -> list[Hypothesis]:
+        """Return the hypotheses of a sentence that are its results."""
+        return found
+
     def results(self) -> list[list[Hypothesis]]:
-        return self.backpointers.trace(self.cfg.nbest)
+        return [self.chosen(found) for found in self.backpointers.trace(self.traced).values()]

@@ -64,7 +64,10 @@ class DiverseStrategy(BeamStrategy):
             proposals.append(Best(score, found.beam + first, found.token))
         return Best(*(torch.stack(fields, dim=1) for fields in zip(*proposals, strict=True)))
 
-    def results(self) -> list[list[Hypothesis]]:
+    @property
+    def traced(self) -> int:
+        return self.cfg.size
+
+    def chosen(self, found: list[Hypothesis]) -> list[Hypothesis]:
         """Return the best of all groups; a hypothesis that two groups found counts once."""
-        found = self.backpointers.trace(self.cfg.size)
-        return [list({h.tokens: h for h in reversed(each)}.values())[::-1][: self.cfg.nbest] for each in found]
+        return list({h.tokens: h for h in reversed(found)}.values())[::-1][: self.cfg.nbest]

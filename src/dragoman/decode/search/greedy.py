@@ -45,7 +45,7 @@ class GreedyStrategy(Strategy):
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): the step at which it is ended
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
-        self.emitted: list[Emitted] = []
+        self.emitted = EmittedTokens()
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.steps += 1
@@ -55,6 +55,7 @@ class GreedyStrategy(Strategy):
         over = token == EOS
         left = len(over) - int(over.sum())  # the one wait for the device
         if left == 0:
+            self.sentence = self.sentence[:0]
             return None
         if left == len(over):
             return Choice(None, None, token)
@@ -76,11 +77,22 @@ class GreedyStrategy(Strategy):
         self.earliest = min(self.earliest, other.earliest + offset)
         self.limit = torch.cat([self.limit, other.limit + offset])
         self.sentence = torch.cat([self.sentence, other.sentence + self.sentences])
-        self.emitted += [step._replace(row=step.row + self.sentences) for step in other.emitted]
+        self.emitted.join(other.emitted, self.sentences)
         self.sentences += other.sentences
 
+    def end_early(self, sentences: Sequence[int]) -> None:
+        ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.sentence.device))
+        self.limit, self.earliest = self.limit.masked_fill(ending, self.steps), min(self.earliest, self.steps)
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        return self.emitted.newest()
+
+    def take_finished(self) -> dict[int, list[Hypothesis]]:
+        rows, emitted = self.emitted.take_all_but(self.sentence)
+        return {row: [found] for row, found in zip(rows, to_hypotheses(emitted, self.cfg.score), strict=True)}
+
     def results(self) -> list[list[Hypothesis]]:
-        return [[hypothesis] for hypothesis in to_hypotheses(self.emitted, self.cfg.score)]
+        return [[hypothesis] for hypothesis in to_hypotheses(self.emitted.steps, self.cfg.score)]
 
 
 # ---- emitted tokens into hypotheses -----------------------------------------------------------------
@@ -99,12 +111,46 @@ class Emitted(NamedTuple):
     """False in rows that had already ended."""
 
 
+class EmittedTokens:
+    """The tokens that a batch emitted, step by step."""
+
+    def __init__(self) -> None:
+        self.steps: list[Emitted] = []
+
+    def append(self, step: Emitted) -> None:
+        self.steps.append(step)
+
+    def join(self, other: "EmittedTokens", rows: int) -> None:
+        """Append the tokens of a batch whose rows follow ``rows`` others."""
+        self.steps += [step._replace(row=step.row + rows) for step in other.steps]
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        """Return row, token and log-probability of each token of the last step."""
+        step = self.steps[-1]
+        rows, tokens, log_probs = (field[step.real].tolist() for field in (step.row, step.token, step.log_prob))
+        return list(zip(rows, tokens, log_probs, strict=True))
+
+    def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
+        """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows
+        counted from 0 in that order."""
+        if not self.steps:
+            return [], []
+        every = Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*self.steps, strict=True)))
+        staying = torch.isin(every.row, rows)
+        self.steps = [Emitted(*(field[staying] for field in every))]
+        taken = Emitted(*(field[~staying] for field in every))
+        indices, row = taken.row.unique(return_inverse=True)
+        return indices.tolist(), [taken._replace(row=row)] if len(indices) else []
+
+
 def to_hypotheses(steps: Sequence[Emitted], scored: Callable[[float, int], float]) -> list[Hypothesis]:
     """Return the hypothesis of each row of a batch, where rows are never reordered.
 
     Raises:
         CheckpointError: log-probabilities that are not numbers.
     """
+    if not steps:
+        return []
     row, token, log_prob, truncated, real = (
         torch.cat([t.flatten() for t in step]).cpu() for step in zip(*steps, strict=True)
     )

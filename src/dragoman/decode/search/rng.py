@@ -27,8 +27,11 @@ def key(*parts: int | Sequence[int]) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
 
 
-def exponentials(keys: Int[Tensor, " R"], step: int, tokens: int) -> Float[Tensor, "R V"]:
-    """Return independent exponential numbers of mean 1, for each key and each of ``tokens`` tokens, at a step."""
+def exponentials(keys: Int[Tensor, " R"], step: int | Int[Tensor, " R"], tokens: int) -> Float[Tensor, "R V"]:
+    """Return independent exponential numbers of mean 1, for each key and each of ``tokens`` tokens, at a step.
+
+    Rows may be at different steps.
+    """
     first = _hash((keys & 0xFFFFFFFF).to(torch.int64) + step * 0x85EBCA6B)
     second = _hash((keys >> 32) + step * 0xC2B2AE35)
     x = torch.arange(tokens, dtype=torch.int32, device=keys.device) * _ODD + first[:, None]
@@ -37,7 +40,7 @@ def exponentials(keys: Int[Tensor, " R"], step: int, tokens: int) -> Float[Tenso
     return uniform.neg_().log1p_().neg_()
 
 
-def draw(logits: Float[Tensor, "R V"], keys: Int[Tensor, " R"], step: int) -> Int[Tensor, " R"]:
+def draw(logits: Float[Tensor, "R V"], keys: Int[Tensor, " R"], step: int | Int[Tensor, " R"]) -> Int[Tensor, " R"]:
     """Draw a token of each row, with probability softmax(logits); of equal times the first."""
     return (logits.float() - exponentials(keys, step, logits.shape[1]).log_()).argmax(dim=1)
 

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.greedy import Emitted, to_hypotheses
+from dragoman.decode.search.greedy import Emitted, EmittedTokens, to_hypotheses
 from dragoman.decode.search.ranking import first_largest, log_partition
 from dragoman.decode.search.rng import draw, key
 from dragoman.decode.search.strategy import Choice, Hypothesis, LengthLimit, Strategy
@@ -146,22 +146,28 @@ class Sample:
         return logits if self.typical is None else keep_typical(logits, self.typical)
 
 
+_OF_SENTENCES = ("sentence", "keys", "limit", "first", "row", "over")
+"""Names of the attributes that hold a row for each sentence still being translated."""
+
+
 class SampleStrategy(Strategy):
     """Sampling of one batch: n rows a sentence, each with a key that its random numbers derive from."""
 
     def __init__(self, cfg: Sample, limits: Sequence[int], device: torch.device, seeds: Sequence[int]):
-        self.cfg, self.beams, self.length = cfg, cfg.samples, 0
+        self.cfg, self.beams, self.sentences, self.steps = cfg, cfg.samples, len(limits), 0
         keys = [[key(cfg.seed, seed, i) for i in range(cfg.samples)] for seed in seeds]
         self.keys = torch.tensor(keys, device=device)  # (N, n)
-        self.limit = torch.tensor(limits, device=device)[:, None]  # (N, 1)
+        self.limit = torch.tensor(limits, device=device)[:, None]  # (N, 1): tokens at which a sentence is ended
+        self.first = torch.zeros_like(self.limit)  # (N, 1): steps of the batch before a sentence's first
+        self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
         self.row = torch.arange(self.keys.numel(), device=device).view_as(self.keys)  # (N, n)
         self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
-        self.emitted: list[Emitted] = []
+        self.emitted = EmittedTokens()
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)
-        self.length += 1
-        token = wanted.masked_fill(self.over | (self.limit <= self.length), EOS)
+        self.steps += 1
+        token = wanted.masked_fill(self.over | (self.limit <= self.steps - self.first), EOS)
         log_prob = logits.unflatten(0, (len(token), -1)).expand(*token.shape, -1).gather(2, token[:, :, None])[:, :, 0]
         log_prob = log_prob.float() - log_partition(logits).view(len(token), -1)
         self.emitted.append(Emitted(self.row, token, log_prob, token != wanted, ~self.over))
@@ -170,19 +176,46 @@ class SampleStrategy(Strategy):
         done = self.over.all(dim=1)
         left = int((~done).sum())  # the one wait for the device
         if left == 0:
+            self.sentence, self.row = self.sentence[:0], self.row[:0]
             return None
         if left == len(done):
             return Choice(None, None, token.flatten())
         keep = done.int().argsort(stable=True)[:left]
-        self.keys, self.limit, self.row, self.over = (t[keep] for t in (self.keys, self.limit, self.row, self.over))
+        for name in _OF_SENTENCES:
+            setattr(self, name, getattr(self, name)[keep])
         return Choice(keep, None, token[keep].flatten())
 
     def guess(self, logits: Float[Tensor, "R V"], ahead: int) -> Int[Tensor, " _"]:
         shaped = self.cfg.shape(logits[:, EOS:])  # padding and begin-of-sentence lie below EOS
         shaped = shaped.repeat_interleave(self.keys.numel() // len(shaped), dim=0)
-        return draw(shaped, self.keys.flatten(), self.length + ahead) + EOS
+        emitted = (self.steps - self.first).expand_as(self.keys).flatten()
+        return draw(shaped, self.keys.flatten(), emitted + ahead) + EOS
+
+    def join(self, other: Strategy) -> None:
+        assert isinstance(other, SampleStrategy)
+        rows = self.sentences * self.beams
+        other.sentence, other.row = other.sentence + self.sentences, other.row + rows
+        other.first = other.first + self.steps - other.steps
+        for name in _OF_SENTENCES:
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        self.emitted.join(other.emitted, rows)
+        self.sentences += other.sentences
+
+    def end_early(self, sentences: Sequence[int]) -> None:
+        ending = torch.isin(self.sentence, torch.tensor(list(sentences), device=self.row.device))
+        self.limit = self.limit.masked_fill(ending[:, None], 0)
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        return self.emitted.newest()
+
+    def take_finished(self) -> dict[int, list[Hypothesis]]:
+        rows, emitted = self.emitted.take_all_but(self.row)
+        ranked = self.in_sentences(to_hypotheses(emitted, self.cfg.score))
+        return {row // self.beams: found for row, found in zip(rows[:: self.beams], ranked, strict=True)}
+
+    def in_sentences(self, rows: list[Hypothesis]) -> list[list[Hypothesis]]:
+        groups = [rows[i : i + self.beams] for i in range(0, len(rows), self.beams)]
+        return [sorted(group, key=lambda h: -h.score) for group in groups]
 
     def results(self) -> list[list[Hypothesis]]:
-        rows, n = to_hypotheses(self.emitted, self.cfg.score), self.cfg.samples
-        groups = [rows[i : i + n] for i in range(0, len(rows), n)]
-        return [sorted(group, key=lambda h: -h.score) for group in groups]
+        return self.in_sentences(to_hypotheses(self.emitted.steps, self.cfg.score))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from dragoman.config import OneOf
@@ -25,7 +25,7 @@ from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Choice, Hypothesis, Strategy
 from dragoman.model.caches.cache import DEFAULT
 from dragoman.model.caches.state import KVPolicy
-from dragoman.model.interface import SequenceModel, Tokens
+from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 from dragoman.text.tokens.tokenizer import BOS, PAD
 
 SearchConfig = Annotated[Greedy | Beam | DiverseBeam | CoveringBeam | Sample | MinimumBayesRisk | Speculative, OneOf()]
@@ -116,23 +116,46 @@ class SearchBatch:
         self.cfg, self.strategy, self.rule = cfg, strategy, Rules(rules)
         self.choice: Choice | None = None
         """The choice made last; None before the first step and after the last."""
+        self.session: DecoderSession | None = None
 
     def step(self) -> Choice | None:
         """Let the model read the tokens chosen last, and choose the next; None once all sentences have hypotheses."""
         # Inference mode is left after each step: it would also hold for the code that consumes the generator.
         with torch.inference_mode(), self.strategy.forward_context(self.model, self.source):
-            logits = self.first_logits() if self.choice is None else self.session.next(self.choice)
+            logits = self.opened().first(self.prompt) if self.choice is None else self.opened().next(self.choice)
             self.choice = self.strategy.step(logits, self.rule.apply(logits))
             if self.choice:
                 self.rule.follow(self.choice)
         return self.choice
 
-    def first_logits(self) -> Float[Tensor, "B V"]:
-        if isinstance(self.cfg, Speculative):
+    def opened(self) -> DecoderSession:
+        """Return the decoder's session; it begins when it is first needed."""
+        if self.session is None and isinstance(self.cfg, Speculative):
             self.session = self.cfg.session(self.model, self.source, self.policy, self.strategy)
-        else:
+        elif self.session is None:
             self.session = DecoderSession(self.model, self.source, self.policy, self.strategy.beams)
-        return self.session.first(self.prompt)
+        return self.session
+
+    def continue_from(self, state: DecodingState) -> None:
+        """Begin with a state that has read the beginning of the prompt, which is one row."""
+        self.session = DecoderSession(self.model, self.source, self.policy, self.strategy.beams, state)
+        self.prompt = Tokens(_ids_of(self.prompt)[:, state.length :])
+
+    @property
+    def unread(self) -> int:
+        """Number of tokens of the prompt that the model has not read."""
+        return _ids_of(self.prompt).shape[1]
+
+    def read_ahead(self, tokens: int) -> bool:
+        """Let the model read up to ``tokens`` more of the prompt, which is one row; return whether only its last token
+        is left for the first step."""
+        ids = _ids_of(self.prompt)
+        count = min(tokens, ids.shape[1] - 1)
+        if count > 0:
+            with torch.inference_mode():
+                self.model.decode(Tokens(ids[:, :count]), self.opened().state)
+            self.prompt = Tokens(ids[:, count:])
+        return ids.shape[1] - count <= 1
 
     def join(self, other: "SearchBatch") -> None:
         """Append the sentences of ``other``, as if both batches had made their last step together.
@@ -142,10 +165,16 @@ class SearchBatch:
         assert self.choice is not None and other.choice is not None
         with torch.inference_mode():
             tokens = torch.cat([self.choice.tokens, other.choice.tokens])
-            self.session.join(other.session, self.choice, other.choice)
+            self.opened().join(other.opened(), self.choice, other.choice)
             self.strategy.join(other.strategy)
             self.rule.join(other.rule)
             self.choice = Choice(None, None, tokens)
+
+
+def _ids_of(prompt: Int[Tensor, "1 P"] | Tokens) -> Int[Tensor, "1 P"]:
+    ids = prompt.ids if isinstance(prompt, Tokens) else prompt
+    assert len(ids) == 1, "a prompt is read in parts where it is alone in its batch"
+    return ids
 
 
 def own_seeds(ids: Int[Tensor, "B T"]) -> list[int]:

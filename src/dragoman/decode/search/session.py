@@ -14,9 +14,20 @@ from dragoman.model.interface import DecodingState, SequenceModel, Tokens
 class DecoderSession:
     """A session that reads one token at a time. Subclasses that read ahead override ``next``."""
 
-    def __init__(self, model: SequenceModel, source: Int[Tensor, "B S"] | Tokens | None, policy: KVPolicy, beams: int):
+    def __init__(
+        self,
+        model: SequenceModel,
+        source: Int[Tensor, "B S"] | Tokens | None,
+        policy: KVPolicy,
+        beams: int,
+        state: DecodingState | None = None,
+    ):
+        """
+        Args:
+            state: a state to continue; None for a new one.
+        """
         self.model, self.beams = model, beams
-        self.state = model.start(source, policy)
+        self.state = model.start(source, policy) if state is None else state
 
     def first(self, prompt: Int[Tensor, "B P"] | Tokens) -> Float[Tensor, "B V"]:
         """Return the logits after a prompt that ends in the last column."""

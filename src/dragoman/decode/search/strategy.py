@@ -5,6 +5,7 @@ N sentences still being translated, W hypotheses of each, R = N x W rows, V voca
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,6 +71,8 @@ class Strategy(ABC):
     """Rows of each sentence from the second step on. At the first step each sentence has one."""
     sentence: Int[Tensor, " N"]
     """Indices in the batch of the sentences still being translated; only strategies that can ``join`` set it."""
+    sentences: int
+    """Number of sentences that the batch has had so far; only strategies that can ``join`` set it."""
 
     @abstractmethod
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
@@ -98,6 +101,28 @@ class Strategy(ABC):
         The two may have made different numbers of steps.
         """
         raise NotImplementedError(f"{type(self).__name__} keeps the batch that it began with: see batching.py")
+
+    def take_finished(self) -> dict[int, list[Hypothesis]]:
+        """Return the hypotheses of the sentences that are done, best first, by their index in the batch.
+
+        They are forgotten: an endless batch, which sentences join and leave, takes them after each step, and never asks
+        for ``results``. Only strategies that can ``join`` have this.
+
+        Raises:
+            CheckpointError: as ``results``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells its results at the end of the batch")
+
+    def newest(self) -> list[tuple[int, int, float]]:
+        """Return the tokens of the last step: row (its index among all rows of the batch), token, log-probability.
+
+        Only searches whose tokens are final as they are chosen have this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} may still change its tokens")
+
+    def end_early(self, sentences: Sequence[int]) -> None:
+        """Let these sentences of the batch end at the next step, as if it were their limit."""
+        raise NotImplementedError(f"{type(self).__name__} ends no sentence early")
 
     @abstractmethod
     def results(self) -> list[list[Hypothesis]]:

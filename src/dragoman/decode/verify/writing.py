@@ -27,6 +27,7 @@ from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.ranking import first_largest
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.search.strategy import Hypothesis, LengthLimit
+from dragoman.decode.search.task import translation_task
 from dragoman.decode.search.teacher_forcing import padded
 from dragoman.decode.verify.checks import (
     COMPILED,
@@ -170,7 +171,10 @@ class WritingVerifier(Verifier):
     def merged_batches(self, cfg: SearchConfig) -> list[Hypothesis]:
         """Search in small batches that are merged when half of their sentences are done."""
         room = max(1, self.batch // 4) * max(map(len, self.rows))
-        return [hypotheses[0] for hypotheses in search_all(self.prepared, self.rows, lambda *_: (cfg, []), room)]
+        return [
+            hypotheses[0]
+            for hypotheses in search_all(translation_task(self.prepared, self.rows, lambda *_: (cfg, [])), room)
+        ]
 
     def written_out(self, cfg: SearchConfig) -> list[Hypothesis]:
         with written_out(self.prepared):

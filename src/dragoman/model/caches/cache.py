@@ -149,6 +149,34 @@ class SharedPages(KVPolicy):
         return Stored.of(kv, self.storage)
 
 
+class PooledCache(KVPolicy):
+    """A cache whose states share their memory where the model can: the kernels in C then keep all rows in one pool.
+
+    Its states must be used by one thread at a time.
+    """
+
+    def __init__(self, cache: Cache, capacity: int | None = None):
+        """
+        Args:
+            capacity: most tokens that the pool may hold; None for any number.
+        """
+        self.cache, self.capacity = cache, capacity
+        self.pools: dict[object, object] = {}
+        """Pools by what their tokens look like, made by the models that use them."""
+
+    def restricted(self, visibility: VisibilityRule) -> VisibilityRule:
+        return self.cache.restricted(visibility)
+
+    def new_state(self, visibility: VisibilityRule) -> "KVCache":
+        return self.cache.new_state(visibility)
+
+    def store(self, kv: KV) -> Stored:
+        return self.cache.store(kv)
+
+    def __str__(self) -> str:
+        return str(self.cache)
+
+
 # ---- as a line of text ----------------------------------------------------------------------------
 
 _CHOICES = {

@@ -7,6 +7,7 @@ visibility, so a tower stores them once, in ``TowerState.visible``.
 K cached tokens, R rows.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -202,6 +203,22 @@ class TowerState:
         self.visible = {
             visibility: positions and positions.select_columns(older) for visibility, positions in self.visible.items()
         }
+
+    def fork(self, tokens: int) -> "TowerState | None":
+        """Return a copy that has read only the first ``tokens``; None where a layer keeps no tokens apart, or has
+        dropped some."""
+        if not all(isinstance(layer, KVState) and layer.remembers for layer in self.layers):
+            return None
+        if any(positions is None or positions.pos.shape[1] < self.length for positions in self.visible.values()):
+            return None
+        forked, older = TowerState(copy.deepcopy(self.layers), self.visibilities), slice(None, tokens)
+        for layer in forked.layers:
+            layer.rewind(self.length - tokens)
+        forked.length = tokens
+        forked.visible = {v: positions and positions.select_columns(older) for v, positions in self.visible.items()}
+        last = next(iter(forked.visible.values()))
+        forked.newest = last and last.select_columns(slice(-1, None))
+        return forked
 
     @property
     def remembers(self) -> bool:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dragoman.model.attention import Attention
-from dragoman.model.caches.cache import DEFAULT, Cache, Preallocated
+from dragoman.model.caches.cache import DEFAULT, Cache, PooledCache, Preallocated
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.caches.storage import Float32, Unchanged
 from dragoman.model.dropout import Dropout
@@ -281,16 +281,27 @@ class NativeTransformer(Transformer):
         library().use_torch_threads()
         if (source is None) != (self.cfg.encoder is None):
             self.encode(source)  # which tells what is wrong
+        pool = self.shared_pool(policy) if isinstance(policy, PooledCache) else None
         if source is None:
-            return Slots(self.native_decoder.kv_widths, self.native_decoder.dtype)
-        return self.read_source(source)
+            return Slots(self.native_decoder.kv_widths, self.native_decoder.dtype, pool=pool)
+        return self.read_source(source, pool)
 
-    def read_source(self, source: Tensor | Tokens | Frames) -> Slots:
+    def shared_pool(self, policy: PooledCache) -> SlotPool:
+        """Return the pool that all states of this model under ``policy`` share."""
+        key = (*self.native_decoder.kv_widths, self.native_decoder.dtype)
+        if key not in policy.pools:
+            policy.pools[key] = SlotPool.empty(key[:-1], self.native_decoder.dtype, policy.capacity)
+        found = policy.pools[key]
+        assert isinstance(found, SlotPool)
+        return found
+
+    def read_source(self, source: Tensor | Tokens | Frames, pool: SlotPool | None = None) -> Slots:
         """Encode the source, and project its keys and values for every layer of the decoder."""
         hidden, count = self.encoded(source)
         dtype = self.native_decoder.dtype
         projected = [project_source(block.cross, hidden).to(dtype) for block in self.decoder.blocks]
-        return Slots(self.native_decoder.kv_widths, dtype, SlotPool(projected, used=len(hidden)), count)
+        source_pool = SlotPool(projected, used=len(hidden))
+        return Slots(self.native_decoder.kv_widths, dtype, source_pool, count, pool)
 
     def encoded(self, source: Tensor | Tokens | Frames) -> tuple[Float[Tensor, "n D"], Int[Tensor, " N"]]:
         """Return the hidden vectors of all real tokens, concatenated, and the number of tokens of each source."""
@@ -347,6 +358,8 @@ def project_source(cross: Attention, hidden: Float[Tensor, "n D"]) -> Float[Tens
 
 def _is_known(policy: KVPolicy) -> bool:
     """Return whether the kernels' own cache may replace this one: exact, and with the default arrangement."""
+    if isinstance(policy, PooledCache):
+        policy = policy.cache
     if type(policy) is not Cache:
         return False
     return type(policy.arrangement) is Preallocated and type(policy.storage) in (Unchanged, Float32)

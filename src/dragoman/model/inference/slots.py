@@ -10,6 +10,7 @@ R rows, N sentences, T length, n tokens.
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,14 +42,23 @@ class StepKernel(ABC):
 
 
 class SlotPool:
-    """Pool of keys and values: for each layer (slots, 2 G C), the keys of all heads first."""
+    """Pool of keys and values: for each layer (slots, 2 G C), the keys of all heads first.
 
-    def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0):
-        self.layers, self.used = list(layers), used
+    Several states may share it. Joining two of them then moves no keys, and a common prefix is stored once.
+    """
+
+    def __init__(self, layers: Sequence[Float[Tensor, "slots width"]], used: int = 0, capacity: int | None = None):
+        """
+        Args:
+            capacity: most slots that the pool may have; None for any number.
+        """
+        self.layers, self.used, self.capacity = list(layers), used, capacity
+        self.users: WeakSet[Slots] = WeakSet()
+        """The states whose tables name slots of this pool."""
 
     @classmethod
-    def empty(cls, widths: Sequence[int], dtype: torch.dtype) -> "SlotPool":
-        return cls([torch.empty(0, width, dtype=dtype) for width in widths])
+    def empty(cls, widths: Sequence[int], dtype: torch.dtype, capacity: int | None = None) -> "SlotPool":
+        return cls([torch.empty(0, width, dtype=dtype) for width in widths], capacity=capacity)
 
     @property
     def free(self) -> int:
@@ -63,6 +73,38 @@ class SlotPool:
         self._layers = layers
         self.addresses = (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
 
+    def make_room(self, tokens: int, rows: int) -> None:
+        """Make room for ``tokens`` of ``rows``: free the slots that no state uses, then grow if that is not enough.
+
+        Raises:
+            MemoryError: the pool would exceed its capacity.
+        """
+        if tokens <= self.free:
+            return
+        self.compact()
+        slots = len(self.layers[0])
+        if tokens > self.free or self.used > slots // 2:
+            wanted = max(2 * slots, self.used + tokens, INITIAL_SLOTS * rows)
+            wanted = wanted if self.capacity is None else min(wanted, self.capacity)
+            if wanted > slots:
+                self.grow(wanted)
+        if tokens > self.free:
+            raise MemoryError(f"{self.used + tokens} tokens are to be cached, and there is room for {self.capacity}")
+
+    def compact(self) -> None:
+        """Free the slots that no row of any state uses."""
+        users = list(self.users)
+        known = [torch.arange(user.table.shape[1]) < user.lengths[:, None] for user in users]
+        named = [user.table[real].long() for user, real in zip(users, known, strict=True)]
+        live = torch.cat([*named, torch.empty(0, dtype=torch.long)]).unique()
+        if len(live) == self.used:
+            return
+        for layer in self.layers:
+            layer[: len(live)] = layer[live]
+        self.used = len(live)
+        for user, real, slots in zip(users, known, named, strict=True):
+            user.table[real] = torch.searchsorted(live, slots).int()
+
     def grow(self, slots: int) -> None:
         """Grow to ``slots`` in total."""
         grown = [layer.new_empty(slots, layer.shape[1]) for layer in self.layers]
@@ -70,7 +112,7 @@ class SlotPool:
             new[: self.used] = old[: self.used]
         self.layers = grown
 
-    def compact(self, slots: Int[Tensor, " n"]) -> None:
+    def keep(self, slots: Int[Tensor, " n"]) -> None:
         """Move ``slots`` to the front, in order, and free the rest."""
         for layer in self.layers:
             layer[: len(slots)] = layer[slots]
@@ -109,6 +151,7 @@ class Slots(DecodingState):
         dtype: torch.dtype,
         source: SlotPool | None = None,
         count: Int[Tensor, " N"] | None = None,
+        pool: SlotPool | None = None,
     ):
         """
         Args:
@@ -116,8 +159,9 @@ class Slots(DecodingState):
             dtype: their data type.
             source: keys and values of all sources, concatenated.
             count: number of tokens of each source.
+            pool: pool that this state shares with others; None for one of its own.
         """
-        self.pool, self.source, self.columns = SlotPool.empty(widths, dtype), source, 0
+        self.pool, self.source, self.columns = pool or SlotPool.empty(widths, dtype), source, 0
         self.count = torch.empty(0, dtype=torch.int32) if count is None else count.int()
         self.first = self.count.cumsum(0).int() - self.count
         self.table: Int[Tensor, "R room"] = torch.empty(0, 0, dtype=torch.int32)
@@ -125,6 +169,7 @@ class Slots(DecodingState):
         self.rewindable = 0
         self.history: list[Int[Tensor, " R"]] = []
         """Lengths before each of the newest ``rewindable`` columns."""
+        self.pool.users.add(self)
 
     # ---- reading ----
 
@@ -170,19 +215,7 @@ class Slots(DecodingState):
             wider = self.table.new_empty(len(self.table), max(columns, 2 * room, INITIAL_SLOTS))
             wider[:, :room] = self.table
             self.table = wider
-        if tokens > self.pool.free:
-            self.compact()
-            slots = len(self.pool.layers[0])
-            if tokens > self.pool.free or self.pool.used > slots // 2:
-                self.pool.grow(max(2 * slots, self.pool.used + tokens, INITIAL_SLOTS * len(self.table)))
-
-    def compact(self) -> None:
-        """Free the slots that no row uses."""
-        known = torch.arange(self.table.shape[1]) < self.lengths[:, None]
-        live = self.table[known].long().unique()
-        if len(live) < self.pool.used:
-            self.pool.compact(live)
-            self.table[known] = torch.searchsorted(live, self.table[known].long()).int()
+        self.pool.make_room(tokens, len(self.table))
 
     def record_lengths(self, T: int, keep: Tensor | None) -> None:
         """Record the rows' lengths before each of the columns that may be removed."""
@@ -218,10 +251,13 @@ class Slots(DecodingState):
 
     def join(self, other: DecodingState) -> None:
         assert isinstance(other, Slots) and self.beams == other.beams
-        self.reserve(other.pool.used, max(self.table.shape[1], other.table.shape[1]))
+        shared = other.pool is self.pool
+        self.reserve(0 if shared else other.pool.used, max(self.table.shape[1], other.table.shape[1]))
         theirs = torch.zeros(len(other.table), self.table.shape[1], dtype=torch.int32)
-        theirs[:, : other.table.shape[1]] = other.table + self.pool.used
-        self.pool.append(other.pool)
+        theirs[:, : other.table.shape[1]] = other.table + (0 if shared else self.pool.used)
+        if not shared:
+            self.pool.append(other.pool)
+        self.pool.users.discard(other)
         self.columns = max(self.columns, other.columns)
         self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
         if self.source is not None and other.source is not None:
@@ -236,10 +272,18 @@ class Slots(DecodingState):
         if tokens <= self.source.free:
             return
         spans = zip(self.first.tolist(), self.count.tolist(), strict=True)
-        self.source.compact(torch.cat([torch.arange(first, first + count) for first, count in spans]))
+        self.source.keep(torch.cat([torch.arange(first, first + count) for first, count in spans]))
         self.first = self.count.cumsum(0).int() - self.count
         if tokens > self.source.free:
             self.source.grow(2 * (self.source.used + tokens))
+
+    def fork(self, tokens: int) -> "Slots | None":
+        if self.source is not None or len(self.table) != 1 or int(self.lengths[0]) != self.columns:
+            return None
+        forked = Slots([layer.shape[1] for layer in self.pool.layers], self.pool.layers[0].dtype, pool=self.pool)
+        forked.table, forked.columns = self.table[:, :tokens].clone(), tokens
+        forked.lengths = torch.full_like(self.lengths, tokens)
+        return forked
 
     def allow_rewind(self, tokens: int) -> None:
         self.rewindable = tokens

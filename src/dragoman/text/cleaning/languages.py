@@ -20,6 +20,15 @@ def identify_language(text: str) -> tuple[str, float]:
     return str(language), float(probability)
 
 
+def rank_languages(text: str) -> list[tuple[str, float]]:
+    """Return the codes of all languages with their probabilities for ``text``, the likeliest first.
+
+    Raises:
+        ConfigError: py3langid is not installed.
+    """
+    return [(str(language), float(probability)) for language, probability in _identifier().rank(text)]
+
+
 def is_other_language(language: str) -> Callable[[str], bool]:
     """Return a predicate that is True for a text surely not in ``language``.
 

@@ -115,6 +115,15 @@ class Tokenizer:
         encoded = self._inner.encode(text, add_special_tokens=False)
         return self._translate(self._our_ids, encoded.ids), encoded.offsets
 
+    def encode_without(self, text: str, barrier: str) -> list[int]:
+        """Return the ids of a text without those of ``barrier``, a character that keeps what stands on both sides of it
+        from being read as one token."""
+        text = self._renamed(text)
+        encoded = self._inner.encode(text, add_special_tokens=False)
+        tokens = zip(encoded.ids, encoded.offsets, strict=True)
+        kept = [i for i, (start, end) in tokens if start == end or text[start:end] != barrier]
+        return self._translate(self._our_ids, kept)
+
     def frame(self, default: TextFrame) -> TextFrame:
         """Return the special tokens around each text: the original's for an imported tokenizer, else ``default``."""
         if (template := self.template) is None:
@@ -198,6 +207,13 @@ class Tokenizer:
     def marks(self) -> set[int]:
         """Return the ids of all tokens that decode to no text, including padding, beginning and end."""
         return {int(self._our_ids[i]) for i in self._marks.values()}
+
+    @property
+    def special_spellings(self) -> list[str]:
+        """Return the texts that ``with_special_tokens`` reads as special tokens: the tokenizer's names and, of an
+        imported one, the original's."""
+        originals = {} if self.template is None else self.template.originals
+        return sorted({*self._marks, *originals.values()})
 
     @cached_property
     def _marks(self) -> dict[str, int]:

@@ -1,0 +1,205 @@
+"""dragoman serve: models behind HTTP, for people and programs."""
+
+import json
+import logging
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dragoman.cli.options import DeviceOption, PrecisionOption, resolve_run
+from dragoman.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dragoman.serve.http.context import ServerContext
+    from dragoman.serve.service import Service
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+class LogFormat(StrEnum):
+    """Format of the log on standard error."""
+
+    text = "text"
+    json = "json"
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN | NAME=RUN",
+            help="Directories of runs. A name such as en-es states the languages; default: the directory's name.",
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine's: then use --keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for a free one.")] = 8000,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="API keys, one a line, with limits: KEY name=me requests=60 characters=100000."
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Most memory that the process may take, as 4GiB; default: most of what is free."
+        ),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait; more are answered with 429.")] = 1024,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="A web page elsewhere that may call, as https://example.org; may be repeated."
+        ),
+    ] = None,
+    max_characters: Annotated[int, typer.Option(min=1, help="Most characters of a request.")] = 100_000,
+    max_texts: Annotated[int, typer.Option(min=1, help="Most texts of a request.")] = 1_000,
+    max_file: Annotated[str, typer.Option(metavar="SIZE", help="Largest file that is translated.")] = "32MiB",
+    suggestions: Annotated[
+        Path | None,
+        typer.Option(
+            "--suggestions", metavar="FILE", help="Append translations that users suggest (/suggest) to this file."
+        ),
+    ] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that running requests have after SIGTERM.")] = 30.0,
+    log_format: Annotated[LogFormat, typer.Option(help="text: for people; json: an object a line.")] = LogFormat.text,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Log the texts of users too.")] = False,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Serve models over HTTP: a page for people, and the APIs of LibreTranslate and OpenAI, and our own.
+
+    SIGTERM or Ctrl-C finishes running requests and ends; SIGHUP loads the runs anew. Anyone on this machine may call;
+    for others give --host and --keys, and put a proxy with TLS in front.
+    """
+    runs = named_runs(models)
+    room = None if memory is None else parse_size(memory, "--memory")
+    largest = parse_size(max_file, "--max-file")
+    _needed_packages()
+    from dragoman.serve.http import server
+    from dragoman.serve.http.keys import Keys
+    from dragoman.serve.http.limits import Limits
+
+    known = Keys.read(keys) if keys else Keys()
+    if host not in LOCAL and not known:
+        print(f"dragoman: anyone who reaches {host} may call: --keys FILE asks for a key", file=sys.stderr)
+    start_log(log_format)
+    sock = server.open_socket(host, port)
+    from dragoman.serve.service import Service
+
+    service = Service.load(runs, memory=room, device=device, precision=precision, queue=queue)
+    context = _context(service, known, Limits(characters=max_characters, texts=max_texts, file_bytes=largest))
+    context.origins, context.log_texts = tuple(allow_origin or ()), log_texts
+    for model in service.models.values():
+        _say(model.title)
+
+    def started() -> None:
+        _say(f"listening on {server.url_of(sock)} (documentation at /docs; Ctrl-C ends)")
+
+    server.run(context, sock, grace=grace, keys=keys, started=started)
+    _say("ended")
+
+
+def _context(service: "Service", keys: object, limits: object) -> "ServerContext":
+    from dragoman.serve.http.context import ServerContext
+
+    return ServerContext(service, keys=keys, limits=limits)  # pyright: ignore[reportArgumentType]
+
+
+def _say(text: str) -> None:
+    logging.getLogger("dragoman.serve").info(text)
+
+
+def named_runs(models: list[str]) -> dict[str, Path]:
+    """Return the runs by name: ``NAME=RUN``, or the name of the directory.
+
+    Raises:
+        ConfigError: an empty name, or one given twice.
+    """
+    runs: dict[str, Path] = {}
+    for given in models:
+        name, equals, path = given.partition("=")
+        if not equals or "/" in name or Path(given).exists():
+            name, path = "", given
+        run = resolve_run(Path(path))
+        name = name or run.resolve().name
+        if name in runs:
+            raise ConfigError(f"{given}: a model named {name} is given already: name it as in other={path}")
+        runs[name] = run
+    return runs
+
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return a number of bytes written as 4GiB, 500MB or 1000.
+
+    Raises:
+        ConfigError: it cannot be read, or is not positive.
+    """
+    import re
+
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
+    size = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
+    if size < 1:
+        raise ConfigError(f"{option} {text}: write a size as 4GiB, 500MB or 1000000")
+    return size
+
+
+def _needed_packages() -> None:
+    """Check that the packages of the extra ``serve`` are installed.
+
+    Raises:
+        ConfigError: one is missing.
+    """
+    import importlib.util
+
+    for name in ("starlette", "uvicorn", "httptools", "websockets", "prometheus_client", "python_multipart", "jinja2"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"serving needs {name}: pip install 'dragoman[serve]'")
+
+
+# ---- the log ----------------------------------------------------------------------------------------
+
+
+def start_log(format: LogFormat) -> None:
+    """Send the log of the server to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if format is LogFormat.json else _TextLines())
+    for name in ("dragoman.serve", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("dragoman.serve").setLevel(logging.INFO)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+class _JsonLines(logging.Formatter):
+    """Writes a JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z"}
+        fields |= {"level": record.levelname.lower(), "message": record.getMessage()} | getattr(record, "fields", {})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class _TextLines(logging.Formatter):
+    """Writes lines for people: the time, and what happened."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if fields := dict(getattr(record, "fields", {})):
+            head = [str(fields.pop(name, "")) for name in ("client", "method", "path", "status")]
+            rest = [f"{name}={value}" for name, value in fields.items() if name != "ms"]
+            text = " ".join([*head, f"{fields.get('ms', 0)} ms", *rest])
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))}  {level}{text}{trace}"

@@ -1,0 +1,224 @@
+"""Continuations: how one search for them is set up, and what becomes of its results."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
+from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
+from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.rule import Rule, SearchStart
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchBatch, SearchConfig, own_seeds
+from dragoman.decode.search.strategy import Hypothesis
+from dragoman.decode.search.task import Searcher, SearchTask
+from dragoman.decode.search.teacher_forcing import batches_by_length, padded_in_front
+from dragoman.errors import ConfigError, DataError
+from dragoman.model.caches.cache import parse_cache
+from dragoman.model.caches.state import KVPolicy
+from dragoman.model.interface import SequenceModel
+from dragoman.text.tokens.tokenizer import BOS, PROMPT_FRAME, Tokenizer
+
+EndReason = Literal["end", "stop", "length"]
+"""Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One continuation of a prompt."""
+
+    text: str
+    """Text after the prompt, up to its end or to the first stop string."""
+    ended: EndReason
+    score: float
+    """Value that continuations are ranked by: the log-probability, corrected for length by the search."""
+    log_prob: float
+    """Natural logarithm of its probability, its end included."""
+    tokens: tuple[int, ...]
+    """Ends with EOS, or with another token that ends a text of this model."""
+    token_log_probs: tuple[float, ...]
+
+
+class GenerationJob:
+    """The settings of continuations and their steps, for those who search by themselves."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        tokenizer: Tokenizer,
+        searcher: Searcher,
+        cfg: SearchConfig,
+        max_tokens: int,
+        endings: tuple[tuple[str, ...], tuple[int, ...]],
+        rules: Sequence[RuleConfig],
+        cache: str | KVPolicy,
+    ):
+        if max_tokens < 1:
+            raise ConfigError(f"max_new_tokens: must be at least 1, got {max_tokens}")
+        stops, ends = endings
+        if "" in stops:
+            raise ConfigError("stop: an empty text occurs everywhere; give texts that a continuation must not contain")
+        if isinstance(cfg, MinimumBayesRisk):
+            raise ConfigError("search: minimum Bayes risk compares translations; continuations need another search")
+        self.model, self.tokenizer, self.searcher = model, tokenizer, searcher
+        self.cfg, self.max_tokens, self.stops, self.rules = cfg, max_tokens, stops, rules
+        self.ends = tuple(dict.fromkeys((*tokenizer.ends, *ends)))
+        """Tokens that end a continuation, besides EOS."""
+        self.policy = parse_cache(cache) if isinstance(cache, str) else cache
+        self.device = model.device
+        self.as_original = isinstance(cfg, Greedy | Beam) and tokenizer.template is not None
+        """An imported model chooses the tokens that it chooses elsewhere, bytes that are no character included; its
+        text leaves these out."""
+
+    def readable_text(self, text: str) -> str:
+        """Return ``text`` without bytes that are no character, where the model may have chosen such."""
+        return text.replace(REPLACEMENT, "") if self.as_original else text
+
+    @cached_property
+    def utf8(self) -> Utf8Table | None:
+        """Table of the UTF-8 rule; None where the vocabulary is not of bytes."""
+        return Utf8Table.of(self.tokenizer, self.device)
+
+    @property
+    def beams(self) -> int:
+        """Rows of each prompt."""
+        return self.cfg.start([1], self.device, [0]).beams
+
+    def encode(self, prompt: str | EncodedPrompt, row: int) -> list[int]:
+        """Return the ids of a prompt with its frame, or those that it brings.
+
+        Raises:
+            DataError: half of a surrogate pair, or more tokens than the model reads.
+        """
+        try:
+            text_of(prompt).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"prompt {row}: character {error.start + 1} is half of a surrogate pair") from None
+        if isinstance(prompt, str):
+            ids = self.tokenizer.frame(PROMPT_FRAME).around(self.tokenizer.encode(prompt)) or [BOS]
+        else:
+            ids = list(prompt.ids) or [BOS]
+        max_tokens = self.model.max_length
+        if max_tokens is not None and len(ids) > max_tokens:
+            raise DataError(f"prompt {row}: {len(ids)} tokens, and the model reads {max_tokens}: shorten it")
+        return ids
+
+    def batch(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None, whole_characters: bool = True
+    ) -> SearchBatch:
+        """Return a batch of these prompts before its first step.
+
+        ``whole_characters`` adds the rule of ``utf8``, as ``results`` describes.
+        """
+        prompt = padded_in_front(rows, self.device)
+        ids, start = prompt.ids, SearchStart(prompt.ids)
+        rules: list[Rule] = [rule.start(start) for rule in self.rules]
+        if self.ends:
+            rules.append(EndAfter(self.ends))
+        if self.stops:
+            rules.append(StopAt(self.stops, self.tokenizer, ids))
+        limits = [self.limit(len(row)) for row in rows]
+        if whole_characters and self.utf8 is not None:
+            rules.append(Utf8Rule(self.utf8, len(rows), limits, alone=not rules))
+        strategy = self.cfg.start(limits, self.device, own_seeds(ids) if seeds is None else seeds)
+        return SearchBatch(self.model, None, prompt, self.cfg, strategy, self.policy, rules)
+
+    def limit(self, length: int) -> int:
+        """Return the most tokens of a continuation, its end included, which the model never reads."""
+        max_tokens = self.model.max_length
+        return 1 + (self.max_tokens if max_tokens is None else min(self.max_tokens, max_tokens - length))
+
+    def results(
+        self,
+        rows: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None,
+        batch_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each prompt.
+
+        As in ``Job.search``, only searches that would break the rule of ``utf8`` are repeated under it; samples are
+        drawn under it at once.
+        """
+        drawn = not isinstance(self.cfg, Greedy | Beam)
+        found = self.search(rows, seeds, drawn, batch_tokens, progress)
+        broken = [
+            i
+            for i, some in enumerate(found)
+            if not (drawn or self.as_original) and any(map(self.is_invalid_utf8, some))
+        ]
+        if broken:
+            own = None if seeds is None else [seeds[i] for i in broken]
+            repeated = self.search([rows[i] for i in broken], own, True, batch_tokens)
+            for i, hypotheses in zip(broken, repeated, strict=True):
+                found[i] = hypotheses
+        return found
+
+    def is_invalid_utf8(self, hypothesis: Hypothesis) -> bool:
+        """Return whether the tokens spell bytes that form no character."""
+        return REPLACEMENT in self.tokenizer.decode(hypothesis.tokens)
+
+    def search(
+        self,
+        rows: Sequence[Sequence[int]],
+        seeds: Sequence[int] | None,
+        whole_characters: bool,
+        batch_tokens: int,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[list[Hypothesis]]:
+        """Search once; return the hypotheses of each prompt."""
+        return self.searcher(self.task(rows, seeds, whole_characters), batch_tokens, progress=progress)
+
+    def task(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None, whole_characters: bool = True
+    ) -> SearchTask:
+        """Return the task of continuing these prompts once."""
+
+        def start(numbers: Sequence[int]) -> SearchBatch:
+            own = None if seeds is None else [seeds[i] for i in numbers]
+            return self.batch([rows[i] for i in numbers], own, whole_characters)
+
+        kind = (_without_seed(self.cfg), tuple(self.rules), self.stops, self.ends, whole_characters, str(self.policy))
+        return SearchTask(self.model, rows, [self.limit(len(row)) for row in rows], self.beams, start, kind)
+
+    def to_continuation(self, row: list[int], found: Hypothesis) -> Continuation:
+        """Decode a hypothesis, up to its end or a stop string."""
+        stream = TextStream(self.tokenizer, row, self.stops)
+        text = self.readable_text("".join(map(stream.add, found.tokens[:-1])) + stream.rest())
+        ended: EndReason = "stop" if stream.stopped else "length" if found.truncated else "end"
+        tokens, log_probs, total = found.tokens, found.token_log_probs, found.log_prob
+        if tokens[-2:-1] and tokens[-2] in self.ends:  # the text ended there; a rule then forced EOS
+            tokens, log_probs, total, ended = tokens[:-1], log_probs[:-1], total - log_probs[-1], "end"
+        return Continuation(text, ended, found.score, total, tokens, log_probs)
+
+
+def search_by_length(
+    task: SearchTask, batch_tokens: int, *, progress: Callable[[int], None] = lambda done: None
+) -> list[list[Hypothesis]]:
+    """Search prompts in batches of similar length, one batch after the other; see ``Searcher``."""
+    found: list[list[Hypothesis]] = [[] for _ in task.rows]
+    lengths, done = [len(row) + limit - 1 for row, limit in zip(task.rows, task.limits, strict=True)], 0
+    with task.model.without_dropout():
+        for numbers in batches_by_length(lengths, batch_tokens):
+            batch = task.start(numbers)
+            while batch.step():
+                pass
+            for i, hypotheses in zip(numbers, batch.strategy.results(), strict=True):
+                found[i] = hypotheses
+            done += len(numbers)
+            progress(done)
+    return found
+
+
+def _without_seed(cfg: SearchConfig) -> SearchConfig:
+    """Return the search without its seed: each row carries its own."""
+    return replace(cfg, seed=0) if isinstance(cfg, Sample) else cfg
+
+
+def text_of(prompt: str | EncodedPrompt) -> str:
+    return prompt.text if isinstance(prompt, EncodedPrompt) else prompt

@@ -1,0 +1,191 @@
+"""Translation of lines of text, with settings from which every process opens the same translator.
+
+lines = LineSettings(run=Path("runs/de-en"), search=Greedy()).open()
+for translation in lines.stream(["Guten Tag.", "Bis bald."]):
+    print(translation.text)
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, tee
+from pathlib import Path
+from typing import Any
+
+from dragoman.checkpoint import run_config
+from dragoman.config import to_dict
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.documents import placeholders
+from dragoman.decode.documents.source_line import SourceQuestion
+from dragoman.decode.request import Request, as_request
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.sentence_splitting import Splitting
+from dragoman.decode.translation import Translation
+from dragoman.decode.translator import Progress, Translator
+from dragoman.model.caches.cache import parse_cache
+from dragoman.text.cleaning.clean import normalise
+from dragoman.text.context import NoContext, SentencesBefore, context_of_run
+from dragoman.text.grouping import Grouping, in_groups
+from dragoman.text.lines import PrecedingSentences
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineSettings:
+    """Everything that the translation of a line depends on, except the line and those before it."""
+
+    run: Path
+    search: SearchConfig
+    checkpoint: str = "best"
+    device: str = "auto"
+    precision: str = "auto"
+    beam: int = 5
+    """Fewest candidates asked for where the best one has lost a placeholder; 5 at least."""
+    rules: tuple[RuleConfig, ...] = ()
+    cache: str = "preallocated"
+    glossary: Glossary | None = None
+    tags: tuple[str, ...] = ()
+    alignments: bool = False
+    check_numbers: bool = True
+    prefix_column: bool = False
+    """Each line holds a text, a tab, and the beginning of its translation."""
+    context: int | None = None
+    special_tokens: bool = False
+    source_language: str | None = None
+    split_sentences: Splitting = "auto"
+
+    def check(self) -> None:
+        """Check what can be checked before a model is loaded.
+
+        Raises:
+            ConfigError: an unknown cache.
+        """
+        parse_cache(self.cache)
+
+    def open(self) -> "LineTranslator":
+        """Load the translator.
+
+        Raises:
+            CheckpointError, ConfigError: as ``Translator.load``; or a tag that the run does not know.
+        """
+        translator = Translator.load(
+            self.run,
+            which=self.checkpoint,
+            device=self.device,
+            precision=self.precision,
+            context=self.context,
+            split_sentences=self.split_sentences,
+            source_language=self.source_language,
+            special_tokens=self.special_tokens,
+        )
+        translator.check_tags(self.tags)
+        return LineTranslator(self, translator)
+
+    def lines_before(self) -> int:
+        """Return how many lines before a line its translation may depend on.
+
+        Raises:
+            CheckpointError: no such run.
+            ConfigError: more context than in training.
+        """
+        context = context_of_run(run_config(self.run)).limited(self.context)
+        return context.sentences if isinstance(context, SentencesBefore) else 0
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings as plain data that are equal for equal translations; the run is left out."""
+        kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del kept["run"], kept["checkpoint"]
+        return to_dict(kept | {"glossary": _fingerprint(self.glossary)})
+
+
+def _fingerprint(glossary: Glossary | None) -> str | None:
+    if glossary is None:
+        return None
+    entries = [dataclasses.astuple(entry) for each in glossary.entries.values() for _, entry in each]
+    return hashlib.sha256(repr((entries, glossary.forbidden)).encode()).hexdigest()[:16]
+
+
+class LineTranslator:
+    """Translator that is asked line by line, as ``dragoman translate`` asks it."""
+
+    def __init__(self, settings: LineSettings, translator: Translator):
+        self.settings, self.translator = settings, translator
+        self.cache = parse_cache(settings.cache)
+
+    def stream(
+        self,
+        lines: Iterable[str],
+        *,
+        first_row: int = 1,
+        before: PrecedingSentences = (),
+        grouping: Grouping = in_groups,
+        progress: Progress | None = None,
+    ) -> Iterator[Translation]:
+        """Yield a translation of each line, as it comes.
+
+        Args:
+            first_row: number of the first line.
+            before: the lines of the text that precede ``lines``, for a run that reads them.
+            grouping: which lines are translated together.
+            progress: called with the number of lines, or parts of long ones, that are done, and of all, of each group.
+
+        Raises:
+            DataError: a line that cannot be translated; the message names its row.
+        """
+        if self.settings.prefix_column:
+            requests = islice(self._with_prefixes(chain(before, lines)), len(before), None)
+            options = self._options() | {"grouping": grouping, "first_row": first_row}
+            return self.translator.stream(requests, search=self.settings.search, **options)
+        return placeholders.stream(
+            lines,
+            lambda questions: self.ask(questions, progress),
+            context=_Preceded(self.translator.context, before) if before else self.translator.context,  # pyright: ignore[reportArgumentType]
+            require=self.ask_nbest,
+            check_numbers=self.settings.check_numbers,
+            glossary=self.settings.glossary,
+            grouping=grouping,
+            first_row=first_row,
+        )
+
+    def ask(self, questions: list[SourceQuestion], progress: Progress | None = None) -> list[Translation]:
+        """Translate texts, with the settings."""
+        return self._ask(questions, self.settings.search, progress)
+
+    def ask_nbest(self, questions: list[SourceQuestion], _: object = None) -> list[Translation]:
+        """Return several candidates, for texts whose best one has lost a placeholder."""
+        several = max(self.settings.beam, 5)
+        return self._ask(questions, Beam(size=several, nbest=several))
+
+    def _ask(
+        self, questions: list[SourceQuestion], search: SearchConfig, progress: Progress | None = None
+    ) -> list[Translation]:
+        requests = [as_request(question, tags=self.settings.tags) for question in questions]
+        return self.translator.translate(requests, search=search, progress=progress, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "rules": settings.rules,
+            "cache": self.cache,
+            "glossary": settings.glossary,
+            "alignments": settings.alignments,
+        }
+
+    def _with_prefixes(self, lines: Iterable[str]) -> Iterator[Request]:
+        texts, prefixes = tee(line.partition("\t")[::2] for line in lines)
+        questions = self.translator.document(normalise(text) for text, _ in texts)
+        for question, (_, prefix) in zip(questions, prefixes, strict=True):
+            yield as_request(question, prefix=prefix, tags=self.settings.tags)
+
+
+@dataclass(frozen=True)
+class _Preceded:
+    """A context whose text has begun before: with ``before``, which is not translated again."""
+
+    context: NoContext | SentencesBefore
+    before: PrecedingSentences
+
+    def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
+        return islice(self.context.in_lines(chain(self.before, lines)), len(self.before), None)

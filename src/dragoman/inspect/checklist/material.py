@@ -1,0 +1,145 @@
+"""Material of a translator's checklist: its answers as users get them, test pairs, and the training text."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dragoman.checkpoint import run_config, run_folder
+from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
+from dragoman.decode.request import request_for
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.sentence_splitting import NO_SPLITTING
+from dragoman.decode.translation import Translation
+from dragoman.errors import DataError
+from dragoman.evaluate.metrics import METRICS, Score, score_of
+from dragoman.inspect.checklist.languages import LANGUAGES, LanguageWords, recognise
+from dragoman.text.corpus import ParallelCorpus
+from dragoman.text.held_out import read_held_out
+from dragoman.text.lines import Pair, Sourced
+
+CHUNK = 10_000
+
+
+@dataclass(frozen=True)
+class ChecklistSettings:
+    """Run, search and sizes of a checklist."""
+
+    run: Path
+    search: SearchConfig
+    checkpoint: str = "best"
+    device: str = "auto"
+    precision: str = "auto"
+    sentences: int = 1000
+    """Most test pairs for quality."""
+    sample: int = 200
+    """Most test pairs for each perturbation."""
+
+
+class TranslatorMaterial:
+    """A translator with test pairs, its answers to them, and its training text."""
+
+    def __init__(self, settings: ChecklistSettings, test: Sequence[Sourced], *, named: str = ""):
+        """
+        Args:
+            test: pairs to measure on.
+            named: their name, for the page.
+
+        Raises:
+            DataError: no test pair.
+        """
+        if not test:
+            raise DataError("the test set has no pairs: name another with --test")
+        self.settings, self.named = settings, named
+        self.test = [pair for pair in test if pair.source.strip() and pair.target.strip()][: settings.sentences]
+        self.folder = run_folder(settings.run)
+        self.config: dict[str, Any] = run_config(settings.run)
+        line_settings = LineSettings(
+            run=settings.run,
+            search=settings.search,
+            checkpoint=settings.checkpoint,
+            device=settings.device,
+            precision=settings.precision,
+        )
+        self.lines: LineTranslator = line_settings.open()
+        self.words = LANGUAGES.get(recognise(pair.source for pair in self.test) or "")
+        self.target_words: LanguageWords | None = LANGUAGES.get(recognise(pair.target for pair in self.test) or "")
+
+    def translate(self, texts: Sequence[str], *, split_sentences: bool = True) -> list[Translation]:
+        """Return the translations that a user gets of lines, each by itself."""
+        if split_sentences:
+            return list(self.lines.stream(texts))
+        whole = LineTranslator(self.lines.settings, _without_splitting(self.lines.translator))
+        return list(whole.stream(texts))
+
+    @cached_property
+    def answers(self) -> list[Translation]:
+        """Translations of the test set, with the context and tags of each pair."""
+        plain = not any(pair.context or pair.tags for pair in self.test)
+        if plain:
+            return self.translate([pair.source for pair in self.test])
+        requests = [request_for(pair) for pair in self.test]
+        return self.lines.translator.translate(requests, search=self.settings.search)
+
+    @cached_property
+    def chrf(self) -> np.ndarray:
+        """Counts of chrF of each answer."""
+        return METRICS["chrf"].counts([a.text for a in self.answers], [pair.target for pair in self.test])
+
+    @cached_property
+    def sample(self) -> list[int]:
+        """Rows of the test set that perturbations are measured on: spread over it evenly."""
+        count = min(self.settings.sample, len(self.test))
+        return [i * len(self.test) // count for i in range(count)]
+
+    @cached_property
+    def corpus(self) -> ParallelCorpus | None:
+        """The training text as ids; None where it is gone."""
+        try:
+            return ParallelCorpus.open(self.folder / "data" / "train")
+        except (DataError, OSError):
+            return None
+
+    def training_pairs(self) -> Iterator[Pair]:
+        """Yield the training text, spelt out again from its ids."""
+        if (corpus := self.corpus) is None:
+            return
+        sides = self.lines.translator.source_tokenizer, self.lines.translator.target_tokenizer
+        for start in range(0, len(corpus), CHUNK):
+            rows = range(start, min(start + CHUNK, len(corpus)))
+            texts = [
+                tokenizer.decode_batch(column[i] for i in rows)
+                for tokenizer, column in zip(sides, (corpus.source, corpus.target), strict=True)
+            ]
+            yield from map(Pair, *texts)
+
+    def held_out(self, name: str) -> list[Sourced]:
+        """Return the pairs that the run holds out under a name, such as hard; none where there are none."""
+        path = self.folder / "data" / f"{name}.jsonl"
+        return read_held_out(path) if path.exists() else []
+
+
+def chrf_of(texts: Sequence[str], references: Sequence[str]) -> float:
+    """Return the chrF of some texts."""
+    metric = METRICS["chrf"]
+    return metric.value(metric.counts(texts, references).sum(axis=0)) if texts else 0.0
+
+
+def scored(name: str, texts: Sequence[str], references: Sequence[str]) -> Score:
+    """Return a metric's score with its interval."""
+    return score_of(METRICS[name], METRICS[name].counts(texts, references))
+
+
+def each_chrf(counts: np.ndarray) -> list[float]:
+    """Return the chrF of each sentence."""
+    return [METRICS["chrf"].value(row) for row in counts]
+
+
+def _without_splitting(translator: Any) -> Any:
+    other = copy.copy(translator)  # its weights are shared
+    other.splitter = NO_SPLITTING
+    return other

@@ -1,0 +1,194 @@
+"""Parts: the finished shards of an output, in a folder beside it, until all of them are joined into it.
+
+    out.txt.zst.parts/
+      job.json        what is translated, by what and how: a resumed job must agree with it
+      journal.jsonl   a line for each finished shard, flushed to the disk after its part
+      000000 000001   output of each finished shard, compressed as the output will be
+
+A part is complete or absent, and counts only if the journal has its hash. Whenever the process dies, the same
+command goes on with the shards that the journal does not have.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dragoman import durable
+from dragoman.config import differences
+from dragoman.errors import ConfigError, OutputError
+from dragoman.output_file import CHUNK, cannot_write, open_output
+from dragoman.serve.bulk.shard import ShardResult, packed
+
+JOB, JOURNAL = "job.json", "journal.jsonl"
+FORMAT = 1
+
+
+class OutputParts:
+    """The folder ``OUTPUT.parts``, held by this process."""
+
+    def __init__(self, output: Path, path: Path):
+        self.output, self.path = output, path
+        self.finished: dict[int, str] = {}
+        """Hash of each finished part."""
+
+    def begin(self, job: Mapping[str, Any], *, restart: bool = False) -> None:
+        """Begin a job, or go on with the one that was begun here.
+
+        Raises:
+            ConfigError: it was begun with another input, model or options; the message names the first difference.
+            OutputError: the folder cannot be written to.
+        """
+        wanted = json.loads(json.dumps(dict(job) | {"format": FORMAT}))
+        before = None if restart else self._job()
+        if before is None:
+            self._empty()
+            with _explained(self.path):
+                durable.replace(self.path / JOB, (json.dumps(wanted, indent=1, ensure_ascii=False) + "\n").encode())
+            return
+        if changed := differences(before, wanted):
+            raise ConfigError(f"{self.path}: {_difference(*changed[0])}: {_AGAIN}")
+        entries = [entry for entry in self._journal() if self._is_intact(entry["shard"], entry["sha256"])]
+        self.finished = {entry["shard"]: entry["sha256"] for entry in entries}
+        with _explained(self.path):  # without a last line that a crash has truncated
+            durable.replace(self.path / JOURNAL, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+
+    def add(self, result: ShardResult) -> None:
+        """Keep a finished shard; it is on the disk when this returns.
+
+        Raises:
+            OutputError: there is no room for it.
+        """
+        digest = hashlib.sha256(result.content).hexdigest()
+        with _explained(self.path):
+            durable.replace(self.part(result.number), result.content)
+            entry = {"shard": result.number, "sha256": digest}
+            with (self.path / JOURNAL).open("ab") as journal:
+                journal.write((json.dumps(entry) + "\n").encode())
+                journal.flush()
+                os.fsync(journal.fileno())
+        self.finished[result.number] = digest
+
+    def join(self, shards: int) -> None:
+        """Write the output, all or nothing, and remove the folder.
+
+        Raises:
+            OutputError: a part was damaged since it was written, or the output cannot be written.
+        """
+        with open_output(self.output) as file:
+            if not shards:
+                file.write(packed([], str(self.output)))
+            for number in range(shards):
+                digest = hashlib.sha256()
+                with self.part(number).open("rb") as part:
+                    while content := part.read(CHUNK):
+                        digest.update(content)
+                        file.write(content)
+                if digest.hexdigest() != self.finished[number]:
+                    raise OutputError(f"{self.part(number)}: damaged: run the same command again, which makes it anew")
+        with _explained(self.path):
+            durable.remove(self.path)
+
+    def part(self, number: int) -> Path:
+        """Return the file of a part."""
+        return self.path / f"{number:06d}"
+
+    def _job(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.path / JOB).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            found = None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{self.path / JOB}: damaged: start anew with --restart")
+        return found
+
+    def _journal(self) -> Iterator[dict[str, Any]]:
+        try:
+            lines = (self.path / JOURNAL).read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield {"shard": int((entry := json.loads(line))["shard"]), "sha256": str(entry["sha256"])}
+            except (ValueError, KeyError, TypeError):  # damaged: its shard is made again
+                continue
+
+    def _is_intact(self, number: int, digest: str) -> bool:
+        try:
+            with self.part(number).open("rb") as part:
+                return hashlib.file_digest(part, "sha256").hexdigest() == digest
+        except OSError:
+            return False
+
+    def _empty(self) -> None:
+        """Remove what an earlier job has left; its description goes first."""
+        self.finished = {}
+        with _explained(self.path):
+            for name in (JOB, JOURNAL):
+                (self.path / name).unlink(missing_ok=True)
+            for left in self.path.iterdir():
+                if left.name != LOCK and left.is_file():
+                    left.unlink()
+
+
+LOCK = "lock"
+
+
+@contextmanager
+def open_parts(output: str | Path) -> Iterator[OutputParts]:
+    """Open the parts of ``output`` for this process alone, until the block ends.
+
+    Raises:
+        OutputError: the folder cannot be made.
+        ConfigError: another process is writing there, or something else has the name of the folder.
+    """
+    path = Path(f"{output}.parts")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(
+            f"{path}: is a file, and finished parts are to be kept in a folder of this name: move it away"
+        )
+    with _explained(path):
+        path.mkdir(exist_ok=True)
+        handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _claim(handle, path)
+        yield OutputParts(Path(output), path)
+    finally:
+        os.close(handle)
+        if path.is_dir() and [left.name for left in path.iterdir()] == [LOCK]:  # nothing has come of it
+            durable.remove(path)
+
+
+def _claim(handle: int, path: Path) -> None:
+    try:
+        import fcntl  # here, because Windows has none, and the rest works there
+    except ImportError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"{path}: another process is writing there: wait for it, or stop it first") from None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+_AGAIN = "give the same again, or start anew with --restart"
+
+
+def _difference(where: str, before: Any, now: Any) -> str:
+    if where.startswith("input."):
+        return f"the input has changed since this was begun ({where.removeprefix('input.')} was {before}, is {now})"
+    if where.startswith("model."):
+        return f"begun with another model ({where.removeprefix('model.')} was {before}, is {now})"
+    return f"begun with {where.removeprefix('options.')} {before}, and now it is {now}"

@@ -1,0 +1,120 @@
+"""Shards: consecutive lines of a text, the unit that is translated, kept and repeated as a whole."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+
+from dragoman.errors import DataError
+from dragoman.text.compressed import compressing
+
+FEWEST, MOST = 512, 4096
+"""Lines of a shard. The most is what ``dragoman translate`` reads at a time, so that its batches are the same."""
+SHARDS = 64
+"""Shards of a text that is long enough for it: the parts that workers share, and the steps of the progress."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive lines of a text."""
+
+    number: int
+    """Counted from 0."""
+    first_row: int
+    """Row of its first line, counted from 1."""
+    lines: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    """The lines before it that its answers may depend on."""
+    output: str = ""
+    """Name of the output, whose extension decides how its part is compressed."""
+
+    @property
+    def last_row(self) -> int:
+        """Row of its last line."""
+        return self.first_row + len(self.lines) - 1
+
+
+@dataclass(frozen=True)
+class ShardAnswer:
+    """Output lines for a shard."""
+
+    lines: list[str]
+    remarks: tuple[str, ...] = ()
+    """Notes for the reader, each naming its row."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """Finished shard, as it is kept."""
+
+    number: int
+    content: bytes
+    """Its output lines, compressed so that the contents of consecutive shards can be joined as they are."""
+    remarks: tuple[str, ...] = ()
+
+
+ShardProgress = Callable[[int], None]
+"""Called with the number of lines of a shard that are done."""
+
+
+class ShardAnswerer(ABC):
+    """Loaded in each process that works."""
+
+    @abstractmethod
+    def answer(self, shard: Shard, progress: ShardProgress) -> ShardAnswer:
+        """Return the output lines of a shard.
+
+        Raises:
+            DataError: a line that cannot be used; the message names its row.
+        """
+
+
+class ShardWork(ABC):
+    """Work on shards that any process can open: it is pickled, and must be small."""
+
+    lines_before: int = 0
+    """Lines before a shard that its answers may depend on."""
+
+    @abstractmethod
+    def open(self) -> ShardAnswerer:
+        """Load what the work needs."""
+
+
+def shard_size(lines: int) -> int:
+    """Return the lines of each shard of a text of this many lines, whoever translates it."""
+    return min(MOST, max(FEWEST, -(-lines // SHARDS)))
+
+
+def shards_of(lines: Iterable[str], size: int, *, before: int = 0, output: str = "") -> Iterator[Shard]:
+    """Yield the shards of a text; only one is in memory at a time."""
+    remaining, earlier, row = iter(lines), deque[str](maxlen=before), 1
+    number = 0
+    while taken := tuple(islice(remaining, size)):
+        yield Shard(number, row, taken, tuple(earlier), output)
+        earlier.extend(taken)
+        number, row = number + 1, row + len(taken)
+
+
+def finish(answerer: ShardAnswerer, shard: Shard, progress: ShardProgress = lambda done: None) -> ShardResult:
+    """Answer a shard and compress its output lines.
+
+    Raises:
+        DataError: as ``ShardAnswerer.answer``.
+    """
+    answer = answerer.answer(shard, progress)
+    for line in answer.lines:
+        if "\n" in line:
+            raise DataError(
+                f"rows {shard.first_row} to {shard.last_row}: an output holds a line end: use --format json"
+            )
+    return ShardResult(shard.number, packed(answer.lines, shard.output), answer.remarks)
+
+
+def packed(lines: Iterable[str], output: str) -> bytes:
+    """Return lines as the content of a file with the name ``output``: compressed by its extension."""
+    content = BytesIO()
+    with compressing(content, output) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+    return content.getvalue()

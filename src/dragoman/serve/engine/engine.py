@@ -1,0 +1,275 @@
+"""The engine: one thread that computes for all requests.
+
+It repeats a round: rows that nobody waits for any more leave; waiting rows start while there is memory for all that
+they may ever write; every group makes a step; waiting inputs of readers are read in one batch. Requests wait in threads
+of their own (``Searcher``), so that whatever comes before and after search is the code of the command line.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from dragoman.decode.search.task import Progress, Searcher, SearchTask
+from dragoman.model.caches.cache import Cache, PooledCache
+from dragoman.model.interface import SequenceModel
+from dragoman.serve.engine.group import Group, fail
+from dragoman.serve.engine.limits import BULK_SHARE, MOST_ROWS, PREFIX_SHARE, START_TOKENS
+from dragoman.serve.engine.pages import CacheCost, Tally, model_translates, pool_bytes
+from dragoman.serve.engine.prefixes import PrefixCache
+from dragoman.serve.engine.requests import Listener, Row, Ticket, Waiter
+from dragoman.serve.engine.turns import Turns
+from dragoman.serve.errors import Draining, TooLarge
+
+log = logging.getLogger(__name__)
+
+PRIORITIES = ("interactive", "bulk")
+"""Priorities of requests, the first one first."""
+
+
+class ServedWriter:
+    """A model that writes, with the memory of its caches."""
+
+    def __init__(self, model: SequenceModel, cache: Cache, memory: int):
+        self.cost = CacheCost.measure(model, cache)
+        pages = int(memory / max(1.0, self.cost.per_token))
+        self.policy = PooledCache(cache, pages if self.cost.pooled else None)
+        self.prefixes = None if model_translates(model) else PrefixCache(int(pages * PREFIX_SHARE))
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """The engine at a moment."""
+
+    waiting: int
+    """Rows that have not started."""
+    running: int
+    """Rows that are being searched."""
+    steps: int
+    tokens: int
+    """Tokens chosen since the start, those of all hypotheses."""
+    memory: int
+    """Bytes that caches may take."""
+    reserved: int
+    """Bytes that the running rows may need."""
+    allocated: int
+    """Bytes of the pools of pages."""
+    prefix_hits: int
+
+
+class Engine:
+    """Computes for many requests at a time."""
+
+    def __init__(self, memory: int, cache: Cache):
+        """
+        Args:
+            memory: most bytes of all caches together.
+            cache: arrangement and storage of the caches.
+        """
+        self.memory, self.cache, self.turns = memory, cache, Turns()
+        self.writers: WeakKeyDictionary[SequenceModel, ServedWriter] = WeakKeyDictionary()
+        """By model; a model that was swapped stays until its last request has ended."""
+        self.groups: dict[Hashable, Group] = {}
+        self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
+        self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
+        self.steps = self.tokens = self.running = 0
+        self.reserved = 0.0
+        self._changed, self._ending = threading.Condition(), False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    # ---- what requests call ----
+
+    def add(self, model: SequenceModel) -> None:
+        """Make a model that writes known before it is searched."""
+        with self.turns.take():
+            self.writers[model] = ServedWriter(model, self.cache, self.memory)
+
+    def searcher(self, ticket: Ticket, listener: Listener | None = None) -> Searcher:
+        """Return the searcher for a request's tasks."""
+
+        def search(task: SearchTask, batch_tokens: int, *, progress: Progress = lambda done: None) -> list:
+            waiter = Waiter(len(task.rows), ticket, progress)
+            rows = [Row(task, i, waiter, listener) for i in range(len(task.rows))]
+            for row in rows:
+                self._check_size(row)
+            with self._changed:
+                if self._ending:
+                    raise Draining
+                self.waiting[ticket.call.priority].extend(rows)
+                self._changed.notify()
+            return waiter.wait()
+
+        return search
+
+    def read(self, reader: Any, rows: Sequence[Any], ticket: Ticket) -> list[torch.Tensor]:
+        """Return what ``reader`` answers to rows that its material has prepared."""
+        waiter = Waiter(len(rows), ticket)
+        with self._changed:
+            if self._ending:
+                raise Draining
+            self.reading.append((reader, rows, waiter))
+            self._changed.notify()
+        return waiter.wait()
+
+    def wake(self) -> None:
+        """Let the engine look at cancelled requests now."""
+        with self._changed:
+            self._changed.notify()
+
+    def stats(self) -> EngineStats:
+        """Return counts of this moment."""
+        return EngineStats(
+            waiting=sum(map(len, self.waiting.values())) + len(self.reading),
+            running=self.running,
+            steps=self.steps,
+            tokens=self.tokens,
+            memory=self.memory,
+            reserved=int(self.reserved),
+            allocated=pool_bytes(writer.policy for writer in list(self.writers.values())),
+            prefix_hits=sum(writer.prefixes.hits for writer in list(self.writers.values()) if writer.prefixes),
+        )
+
+    def close(self) -> None:
+        """End the thread; requests that still wait fail."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # ---- the thread ----
+
+    def _run(self) -> None:
+        while not self._ending:
+            with self._changed:
+                while not (self._ending or self._busy()):
+                    self._changed.wait()
+            try:
+                with self.turns.take(), torch.inference_mode():
+                    self._round()
+            except Exception as error:
+                log.exception("the engine failed; its requests are given up")
+                self._give_up(error)
+        self._give_up(Draining())
+
+    def _busy(self) -> bool:
+        return bool(self.groups or self.reading or any(self.waiting.values()))
+
+    def _round(self) -> None:
+        for group in self.groups.values():
+            group.drop_unwanted()
+        self._forget_empty_groups()
+        with ExitStack() as stack:
+            for model in list(self.writers):
+                stack.enter_context(model.without_dropout())
+            self._admit()
+            for group in self.groups.values():
+                self.tokens += group.step()
+                self.steps += 1
+        self._forget_empty_groups()
+        self._read_inputs()
+
+    def _forget_empty_groups(self) -> None:
+        self.groups = {kind: group for kind, group in self.groups.items() if group.batches()}
+        self.running = sum(len(group.rows) for group in self.groups.values())
+        self.reserved = sum(group.tally().nbytes for group in self.groups.values())
+
+    def _admit(self) -> None:
+        """Start waiting rows, interactive ones first, each kind's together."""
+        if not any(self.waiting.values()):
+            return
+        tallies = {kind: group.tally() for kind, group in self.groups.items()}
+        starting, room = dict[Hashable, list[Row]](), START_TOKENS
+        for priority in PRIORITIES:
+            queue, held = self.waiting[priority], list[Row]()
+            while queue and room > 0:
+                row = queue.popleft()
+                if not row.wanted:
+                    continue
+                tally = tallies.setdefault(row.kind, Tally(self._writer(row).cost))
+                if not _has_place(tally, row):
+                    held.append(row)
+                elif not self._has_memory(tallies, row):
+                    held.append(row)
+                    break  # those behind wait too, so that a long one is not passed by for ever
+                else:
+                    tally.add(row)
+                    starting.setdefault(row.kind, []).append(row)
+                    room -= len(row.ids)
+            queue.extendleft(reversed(held))
+            if held:
+                break
+        for kind, rows in starting.items():
+            writer = self._writer(rows[0])
+            group = self.groups.setdefault(kind, Group(writer.cost, writer.prefixes))
+            try:
+                group.start(rows)
+            except Exception as error:
+                fail(rows, error)
+
+    def _has_memory(self, tallies: dict[Hashable, Tally], row: Row) -> bool:
+        """Return whether the row has memory beside all that run and start; prefixes make room if need be."""
+        others = sum(tally.nbytes for kind, tally in tallies.items() if kind != row.kind)
+        needed = others + tallies[row.kind].nbytes_with(row)
+        prefixes = [(w.prefixes, w.cost.per_token) for w in self.writers.values() if w.prefixes]
+        if needed + sum(kept.tokens * per_token for kept, per_token in prefixes) > self.memory:
+            for kept, _ in prefixes:
+                kept.clear()
+        return needed <= self.memory
+
+    def _writer(self, row: Row) -> ServedWriter:
+        return self.writers[row.task.model]
+
+    def _check_size(self, row: Row) -> None:
+        needed = Tally(self._writer(row).cost, [row]).nbytes
+        if needed > self.memory:
+            raise TooLarge(int(needed), self.memory)
+
+    def _read_inputs(self) -> None:
+        """Read waiting inputs of one reader in one batch."""
+        if not self.reading:
+            return
+        reader, together = self.reading[0][0], list[tuple[Sequence[Any], Waiter]]()
+        while self.reading and self.reading[0][0] is reader and sum(len(rows) for rows, _ in together) < MOST_ROWS:
+            _, rows, waiter = self.reading.popleft()
+            if problem := waiter.ticket.problem():
+                waiter.fail(problem)
+            else:
+                together.append((rows, waiter))
+        try:
+            answers = iter(reader.of_rows([row for rows, _ in together for row in rows]))
+        except Exception as error:
+            for _, waiter in together:
+                waiter.fail(error)
+            return
+        for rows, waiter in together:
+            for i in range(len(rows)):
+                waiter.deliver(i, next(answers))
+
+    def _give_up(self, error: Exception) -> None:
+        with self._changed:
+            rows = [row for queue in self.waiting.values() for row in queue]
+            rows += [row for group in self.groups.values() for row in group.rows]
+            waiters = [waiter for _, _, waiter in self.reading]
+            self.groups = {}
+            self.reading.clear()
+            for queue in self.waiting.values():
+                queue.clear()
+        fail(rows, error)
+        for waiter in waiters:
+            waiter.fail(error)
+
+
+def _has_place(tally: Tally, row: Row) -> bool:
+    """Return whether a group may have one more row."""
+    most = max(1, MOST_ROWS // max(1, row.task.beams))
+    if row.waiter.ticket.call.priority == "bulk" and tally.interactive:
+        most = max(1, int(most * BULK_SHARE))
+    return tally.count < most

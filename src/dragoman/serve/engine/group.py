@@ -1,0 +1,181 @@
+"""Groups: the rows of one kind that are searched together.
+
+New rows start in a batch of their own. After its first step it joins the others: rows of different ages share a step
+and are told apart by their positions. Long prompts are read in chunks between the steps of the others. Searches that
+keep their batch (``batching.JOINING``) run beside the rest, a step at a time.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from dragoman.decode.search.batching import can_be_joined
+from dragoman.decode.search.search import SearchBatch
+from dragoman.decode.search.strategy import Hypothesis
+from dragoman.serve.engine.limits import CHUNK
+from dragoman.serve.engine.pages import CacheCost, Tally
+from dragoman.serve.engine.prefixes import PrefixCache
+from dragoman.serve.engine.requests import Row
+
+
+@dataclass
+class _Started:
+    """A batch with its rows, by their index in it."""
+
+    batch: SearchBatch
+    rows: dict[int, Row] = field(default_factory=dict)
+
+
+class Group:
+    """Rows of one kind: those whose prompts are being read, those that share a batch, and those in batches apart."""
+
+    def __init__(self, cost: CacheCost, prefixes: PrefixCache | None):
+        """
+        Args:
+            cost: bytes of the model's states.
+            prefixes: states of earlier prompts; None for a model that reads sources.
+        """
+        self.cost, self.prefixes = cost, prefixes
+        self.reading: deque[_Started] = deque()
+        self.shared: _Started | None = None
+        self.apart: list[_Started] = []
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows that run."""
+        return [row for started in self.batches() for row in started.rows.values()]
+
+    def tally(self) -> Tally:
+        """Return the bytes that its rows may need."""
+        return Tally(self.cost, self.rows)
+
+    def batches(self) -> list[_Started]:
+        return [*self.reading, *self.apart, *([self.shared] if self.shared else [])]
+
+    # ---- starting ----
+
+    def start(self, rows: Sequence[Row]) -> None:
+        """Start these rows: together where they need nothing but their ids, else those of each task by themselves."""
+        together = [row for row in rows if row.task.start_rows]
+        if together and (start_rows := together[0].task.start_rows):
+            self._begin(start_rows([row.ids for row in together]), together)
+        by_task: dict[int, list[Row]] = {}
+        for row in rows:
+            if not row.task.start_rows:
+                by_task.setdefault(id(row.task), []).append(row)
+        for some in by_task.values():
+            for part in [some] if self.prefixes is None else [[row] for row in some]:
+                self._begin(part[0].task.start([row.index for row in part]), part)
+
+    def _begin(self, batch: SearchBatch, rows: list[Row]) -> None:
+        started = _Started(batch, dict(enumerate(rows)))
+        if self.prefixes is None:
+            self._first_step(started)
+            return
+        if state := self.prefixes.find(rows[0].ids):
+            batch.continue_from(state)
+        self.reading.append(started)
+
+    def _first_step(self, started: _Started) -> int:
+        """Make the first step of a batch, and let it join the others if it can; return the number of tokens chosen."""
+        joinable = can_be_joined(started.batch)
+        tokens = self._step(started, keeps_results=not joinable)
+        if not started.batch.choice or not started.rows:
+            return tokens
+        if self.prefixes is not None:
+            self.prefixes.keep(started.rows[0].ids, started.batch.opened().state)
+        if not joinable:
+            self.apart.append(started)
+        elif self.shared is None:
+            self.shared = started
+        else:
+            before = self.shared.batch.strategy.sentences
+            self.shared.batch.join(started.batch)
+            self.shared.rows |= {before + i: row for i, row in started.rows.items()}
+        return tokens
+
+    # ---- steps ----
+
+    def step(self) -> int:
+        """Read a chunk of a prompt, and make a step of every batch; return the number of tokens chosen."""
+        tokens = sum(map(self._first_step, self._read_prompts()))
+        for started in self.apart:
+            tokens += self._step(started, keeps_results=True)
+        self.apart = [started for started in self.apart if started.batch.choice and started.rows]
+        if self.shared is not None:
+            tokens += self._step(self.shared)
+            if not self.shared.batch.choice or not self.shared.rows:
+                self.shared = None
+        return tokens
+
+    def _read_prompts(self) -> list[_Started]:
+        """Read a chunk of the prompt that has waited longest, and short prompts of as many tokens together.
+
+        Return those that have been read.
+        """
+        ready, waiting, room = list[_Started](), deque[_Started](), CHUNK
+        for place, started in enumerate(self.reading):
+            left = started.batch.unread
+            if place and left > room:
+                waiting.append(started)
+                continue
+            room -= left if place else 0
+            try:
+                done = started.batch.read_ahead(CHUNK)
+            except Exception as error:
+                fail(started.rows.values(), error)
+                continue
+            (ready if done else waiting).append(started)
+        self.reading = waiting
+        return ready
+
+    def _step(self, started: _Started, *, keeps_results: bool = False) -> int:
+        """Make a step; deliver what is finished. ``keeps_results`` is True for a batch that tells them at its end."""
+        try:
+            choice = started.batch.step()
+            self._tell(started)
+            if not keeps_results:
+                self._deliver(started, started.batch.strategy.take_finished())
+            elif not choice:
+                self._deliver(started, dict(enumerate(started.batch.strategy.results())))
+        except Exception as error:  # its rows fail, and no others
+            fail(started.rows.values(), error)
+            started.rows.clear()
+            return 0
+        return len(choice.tokens) if choice else len(started.rows)
+
+    def _deliver(self, started: _Started, found: dict[int, list[Hypothesis]]) -> None:
+        for i, hypotheses in found.items():
+            if (row := started.rows.pop(i, None)) is not None:
+                row.waiter.deliver(row.index, hypotheses)
+
+    def _tell(self, started: _Started) -> None:
+        """Tell those who listen which tokens were chosen."""
+        if not any(row.listener for row in started.rows.values()):
+            return
+        step, beams = started.batch.strategy.newest(), started.batch.strategy.beams
+        for place, token, log_prob in step:
+            row = started.rows.get(place // beams)
+            if row is not None and row.listener is not None:
+                row.listener(place % beams, token, log_prob)
+
+    # ---- leaving ----
+
+    def drop_unwanted(self) -> None:
+        """Let rows leave for which nobody waits any more."""
+        for started in self.batches():
+            unwanted = [i for i, row in started.rows.items() if not row.wanted]
+            for i in unwanted:
+                del started.rows[i]
+            if unwanted and started is self.shared and started.rows:
+                started.batch.strategy.end_early(unwanted)
+        self.reading = deque(started for started in self.reading if started.rows)
+        self.apart = [started for started in self.apart if started.rows]
+        if self.shared is not None and not self.shared.rows:
+            self.shared = None
+
+
+def fail(rows: Iterable[Row], error: Exception) -> None:
+    """Tell everybody who waits for these rows why they fail."""
+    for row in rows:
+        row.waiter.fail(error)

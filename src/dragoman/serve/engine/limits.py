@@ -1,0 +1,12 @@
+"""Limits of what the engine does at a time."""
+
+MOST_ROWS = 256
+"""Most hypotheses of one group in a step. More of them make each step longer and save little."""
+START_TOKENS = 2048
+"""Most source tokens that start in one round, so that those under way do not wait long."""
+CHUNK = 256
+"""Tokens of a prompt that are read between two steps."""
+BULK_SHARE = 0.5
+"""Largest share of a group's rows that bulk requests take while interactive ones run."""
+PREFIX_SHARE = 0.25
+"""Largest share of the memory that prefixes take."""

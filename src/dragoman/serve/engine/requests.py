@@ -1,0 +1,118 @@
+"""Requests as the engine sees them: rows that somebody waits for."""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dragoman.decode.search.task import SearchTask
+from dragoman.serve.errors import Cancelled, DeadlinePassed
+
+Priority = Literal["interactive", "bulk"]
+Listener = Callable[[int, int, float], None]
+"""Called with the index among a row's hypotheses, a token, and its log-probability, as soon as the token is chosen."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a request is to be treated, whatever it asks for."""
+
+    priority: Priority = "interactive"
+    """Interactive requests start before bulk ones."""
+    deadline: float | None = None
+    """Seconds from now after which no answer is wanted any more."""
+
+
+INTERACTIVE, BULK = Call(), Call("bulk")
+
+
+class Ticket:
+    """A request that runs: how it is to be treated, and whether anybody still waits for it."""
+
+    def __init__(self, call: Call):
+        self.call, self.cancelled = call, False
+        self.ends = None if call.deadline is None else time.monotonic() + call.deadline
+
+    def cancel(self) -> None:
+        """Give up the request; its rows leave their batch at the next step."""
+        self.cancelled = True
+
+    def problem(self) -> Exception | None:
+        """Return why no answer is wanted any more; None while one is."""
+        if self.cancelled:
+            return Cancelled()
+        if self.ends is not None and time.monotonic() > self.ends:
+            return DeadlinePassed(self.call.deadline or 0.0)
+        return None
+
+
+class Waiter:
+    """Rows that a thread waits for, and their results."""
+
+    def __init__(self, count: int, ticket: Ticket, progress: Callable[[int], None] = lambda done: None):
+        self.ticket, self.progress = ticket, progress
+        self.found: list[Any] = [None] * count
+        self.left, self.error = count, None
+        self._changed = threading.Condition()
+
+    def deliver(self, index: int, result: Any) -> None:
+        with self._changed:
+            self.found[index] = result
+            self.left -= 1
+            self._changed.notify()
+
+    def fail(self, error: Exception) -> None:
+        with self._changed:
+            self.error = self.error or error
+            self._changed.notify()
+
+    @property
+    def over(self) -> bool:
+        """True where nobody waits for the rows any more."""
+        return self.error is not None
+
+    def wait(self) -> list[Any]:
+        """Wait for all rows; return their results.
+
+        Raises:
+            Exception: what made one of them fail.
+        """
+        with self._changed:
+            while self.left and self.error is None:
+                self._changed.wait()
+                self.progress(len(self.found) - self.left)
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+
+@dataclass(eq=False)
+class Row:
+    """One row of a task, which waits, or is part of a batch."""
+
+    task: SearchTask
+    index: int
+    waiter: Waiter
+    listener: Listener | None = None
+
+    @property
+    def kind(self) -> Hashable:
+        """Rows of the same kind may share a batch."""
+        return id(self.task.model), self.task.kind
+
+    @property
+    def ids(self) -> Sequence[int]:
+        return self.task.rows[self.index]
+
+    @property
+    def written(self) -> int:
+        """Most tokens that its hypotheses may have together."""
+        return self.task.beams * self.task.limits[self.index]
+
+    @property
+    def wanted(self) -> bool:
+        """True while somebody waits for it; where nobody does any more, whoever still waits is told why."""
+        if not self.waiter.over and (problem := self.waiter.ticket.problem()):
+            self.waiter.fail(problem)
+        return not self.waiter.over

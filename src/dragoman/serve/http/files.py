@@ -1,0 +1,287 @@
+"""Files to translate: each is a job that runs beside other requests, and whose result is kept for a while."""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, Literal, TypeVar
+
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.translation import Translation
+from dragoman.errors import DataError
+from dragoman.serve.errors import Overloaded
+from dragoman.serve.http.keys import ANYONE, ApiKey
+from dragoman.serve.http.problems import Problem, problem_of_any
+from dragoman.serve.served import ServedModel
+from dragoman.serve.service import Call, Service, TranslateOptions
+from dragoman.text.filled.opening import KINDS, document_of
+
+TEXT = (".txt", ".md")
+"""Extensions of files that are translated line by line."""
+EXTENSIONS = (*TEXT, *KINDS)
+"""Extensions of all files that are translated."""
+BULK = Call(priority="bulk")
+TOGETHER = 128
+"""Texts of a file that are asked for at a time."""
+RUNNING = 4
+"""Jobs that run at the same time; others wait."""
+MOST = 64
+"""Jobs that may wait or run."""
+PATIENCE = 0.5
+"""Seconds after which a job looks whether it is still wanted."""
+KEPT = 3600.0
+"""Seconds that a result is kept."""
+
+Answer = TypeVar("Answer")
+State = Literal["queued", "running", "done", "failed"]
+
+
+def extension(name: str) -> str:
+    """Return the extension of a file's name, in lower case; files that are compressed are not translated."""
+    return PurePath(name).suffix.lower()
+
+
+@dataclass
+class FileJob:
+    """A file to translate."""
+
+    id: str
+    name: str
+    """Name of the file, without its folder."""
+    content: bytes | None
+    """Content; None once it is translated."""
+    model: ServedModel
+    target: str
+    """Target language, for documents that do not state it."""
+    key: ApiKey = ANYONE
+    """Key whose characters the texts count against."""
+    glossary: Glossary | None = None
+    state: State = "queued"
+    done: int = 0
+    total: int = 0
+    problem: Problem | None = None
+    ended: float = 0.0
+    """Time at which it ended."""
+    summary: dict[str, int] = field(default_factory=dict)
+    """Number of texts translated, marked for review and left alone."""
+    cancelled: bool = False
+
+    @property
+    def result_name(self) -> str:
+        """Name of the translated file: with the target language before the extension."""
+        path = PurePath(self.name)
+        return f"{path.stem}_{self.target or 'translated'}{path.suffix}"
+
+
+class FileJobs:
+    """Jobs of a server, with their results in a folder that ends with it."""
+
+    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic):
+        self._service, self._clock = service, clock
+        self._jobs: dict[str, FileJob] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._running = asyncio.Semaphore(RUNNING)
+        self._folder: Path | None = None
+
+    @property
+    def open(self) -> int:
+        """Number of jobs that wait or run."""
+        return len(self._tasks)
+
+    def start(
+        self,
+        name: str,
+        content: bytes,
+        model: ServedModel,
+        target: str,
+        key: ApiKey = ANYONE,
+        glossary: Glossary | None = None,
+    ) -> FileJob:
+        """Start a job.
+
+        Raises:
+            Problem: a file of a kind that is not translated, or an empty one.
+            Overloaded: too many jobs wait.
+        """
+        self._forget_old()
+        if extension(name) not in EXTENSIONS:
+            raise Problem(
+                422,
+                "unsupported_file",
+                f"{name}: files of this kind are not translated; known are {', '.join(EXTENSIONS)}",
+            )
+        if not content:
+            raise Problem(422, "empty_file", f"{name}: the file is empty")
+        if len(self._tasks) >= MOST:
+            raise Overloaded(len(self._tasks), 30.0)
+        job = FileJob(secrets.token_urlsafe(16), name, content, model, target, key, glossary)
+        self._jobs[job.id] = job
+        self._tasks[job.id] = asyncio.create_task(self._run(job))
+        return job
+
+    def get(self, id: str) -> FileJob:
+        """Return a job.
+
+        Raises:
+            Problem: there is none, or its result was kept long enough.
+        """
+        self._forget_old()
+        if (job := self._jobs.get(id)) is None:
+            raise Problem(404, "unknown_file", f"no file {id!r}: results are kept for {KEPT / 60:.0f} minutes")
+        return job
+
+    def result(self, job: FileJob) -> Path:
+        """Return the file with the result of a job.
+
+        Raises:
+            Problem: it has failed, or is not done.
+        """
+        if job.problem is not None:
+            raise job.problem
+        if job.state != "done":
+            raise Problem(409, "not_done", f"{job.name}: not translated yet ({job.state})")
+        return self._path(job)
+
+    async def wait(self, job: FileJob) -> None:
+        """Wait until a job has ended; cancel it if the waiting is cancelled."""
+        try:
+            if (task := self._tasks.get(job.id)) is not None:
+                await asyncio.shield(task)
+        except asyncio.CancelledError:
+            job.cancelled = True
+            raise
+
+    async def finish(self, seconds: float) -> bool:
+        """Wait for all jobs; return whether they ended within ``seconds``."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
+        return not self._tasks
+
+    def close(self) -> None:
+        """Cancel all jobs and delete all results."""
+        for job in self._jobs.values():
+            job.cancelled = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _run(self, job: FileJob) -> None:
+        try:
+            async with self._running:
+                job.state = "running"
+                content = await asyncio.to_thread(_Translating(self._service, job, asyncio.get_running_loop()))
+                await asyncio.to_thread(self._path(job).write_bytes, content)
+                job.state = "done"
+        except Exception as error:
+            job.state, job.problem = "failed", problem_of_any(error)
+        finally:
+            job.content, job.ended = None, self._clock()
+            self._tasks.pop(job.id, None)
+
+    def _path(self, job: FileJob) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="dragoman-files-"))
+        return self._folder / job.id
+
+    def _forget_old(self) -> None:
+        for id, job in list(self._jobs.items()):
+            if id not in self._tasks and self._clock() - job.ended > KEPT:
+                del self._jobs[id]
+                if self._folder is not None:
+                    with contextlib.suppress(OSError):
+                        (self._folder / id).unlink()
+
+
+def file_name(given: str | None) -> str:
+    """Return the name of an uploaded file without any folder.
+
+    Raises:
+        Problem: it has none.
+    """
+    name = (given or "").replace("\\", "/").rpartition("/")[2].strip()
+    if not name or "\0" in name:
+        raise Problem(422, "invalid_request", "file: must have a name, whose extension tells its kind", param="file")
+    return name
+
+
+class _Translating:
+    """Translates one file in a thread, by requests to the service."""
+
+    def __init__(self, service: Service, job: FileJob, loop: asyncio.AbstractEventLoop):
+        self.service, self.job, self.loop = service, job, loop
+        self.options = TranslateOptions(glossary=job.glossary)
+
+    def __call__(self) -> bytes:
+        """Return the translated file."""
+        return self._lines() if extension(self.job.name) in TEXT else self._document()
+
+    def _lines(self) -> bytes:
+        """Translate each line of a text; line ends stay."""
+        job = self.job
+        assert job.content is not None
+        try:
+            text = job.content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = job.content.count(b"\n", 0, error.start) + 1
+            raise DataError(f"{job.name}:{line}: not UTF-8: save it as UTF-8") from None
+        lines = text.splitlines(keepends=True)
+        bare = [line.rstrip("\r\n") for line in lines]
+        distinct = list(dict.fromkeys(line for line in bare if line.strip()))
+        job.total, found = len(distinct), dict[str, Translation]()
+        for start in range(0, len(distinct), TOGETHER):
+            some = distinct[start : start + TOGETHER]
+            found |= zip(some, self._ask(some), strict=True)
+            job.done = len(found)
+        job.summary = {"filled": len(found), "flagged": sum(bool(one.warnings) for one in found.values()), "left": 0}
+        ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
+        return "".join(
+            (found[inner].text if inner in found else inner) + end for inner, end in zip(bare, ends, strict=True)
+        ).encode()
+
+    def _document(self) -> bytes:
+        """Fill in the missing translations of a document, as ``dragoman translate`` does."""
+        job = self.job
+        assert job.content is not None
+        content = job.content
+        document = document_of(
+            lambda: content,
+            job.name,
+            kind=extension(job.name),
+            source=job.model.source or None,
+            target=job.target or None,
+        )
+        self.job.key.count_characters(sum(len(slot.text) for slot in document.slots if not slot.filled))
+
+        def report(done: int, total: int) -> None:
+            job.done, job.total = done, total
+
+        work = self.service.fill(job.model.name, document, self.options, progress=report, call=BULK)
+        made = self._wait(work)
+        job.summary = {"filled": made.filled, "flagged": made.flagged, "left": made.left}
+        return made.content
+
+    def _ask(self, texts: list[str]) -> list[Translation]:
+        """Ask the service for translations, from this thread."""
+        self.job.key.count_characters(sum(map(len, texts)))
+        return self._wait(self.service.translate(self.job.model.name, texts, self.options, BULK))
+
+    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Wait for the service, from this thread.
+
+        Raises:
+            Problem: nobody waits for the file any more.
+        """
+        waiting = asyncio.run_coroutine_threadsafe(work, self.loop)
+        while True:
+            try:
+                return waiting.result(timeout=PATIENCE)
+            except TimeoutError:
+                if self.job.cancelled:  # the loop may have ended, and would never answer
+                    waiting.cancel()
+                    raise Problem(410, "cancelled", f"{self.job.name}: not wanted any more") from None

@@ -1,0 +1,1 @@
+"""OpenAI's API, so that its clients work unchanged: models, completions, conversations, embeddings."""

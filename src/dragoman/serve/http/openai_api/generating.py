@@ -1,0 +1,205 @@
+"""Generating for OpenAI's API: its settings as ours, its prompts, and the tokens that it counts."""
+
+import asyncio
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from dragoman.decode.chat_template import ChatTemplate, find_chat_template
+from dragoman.decode.constraints.repetition import CountPenalty, RepetitionPenalty, RuleConfig
+from dragoman.decode.generator import Generator
+from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.search.greedy import Greedy
+from dragoman.decode.search.sample import Sample
+from dragoman.decode.search.search import SearchConfig
+from dragoman.serve.errors import WrongTask
+from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.openai_api.bodies import GenerationBody
+from dragoman.serve.http.problems import Problem
+from dragoman.serve.served import ServedModel
+from dragoman.serve.service import Call, GenerateOptions, Piece
+from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME
+
+Prompt = str | EncodedPrompt
+STOPS = 16
+"""Most stop texts."""
+AHEAD = 64
+"""Pieces of a stream that wait for a client that reads slowly."""
+
+
+def generator_of(context: ServerContext, name: str) -> tuple[ServedModel, Generator]:
+    """Return a language model by its name.
+
+    Raises:
+        UnknownModel: there is none.
+        WrongTask: it is none.
+    """
+    served = context.model(name)
+    if not isinstance(served.model, Generator):
+        other = ": send it to /api/translate" if served.task == "translate" else ""
+        raise WrongTask(f"the model {name!r} is for the task {served.task}, and continues no text{other}")
+    return served, served.model
+
+
+_TEMPLATES: WeakKeyDictionary[Generator, ChatTemplate | None] = WeakKeyDictionary()
+
+
+def template_of(served: ServedModel) -> ChatTemplate | None:
+    """Return the chat template of a model, which is read once; None if it has none."""
+    if not isinstance(served.model, Generator):
+        return None
+    if served.model not in _TEMPLATES:
+        _TEMPLATES[served.model] = find_chat_template(served.path)
+    return _TEMPLATES[served.model]
+
+
+def refuse(**fields: Any) -> None:
+    """Refuse fields that are set and not supported.
+
+    Raises:
+        Problem: one of them is set.
+    """
+    for name, value in fields.items():
+        if value:
+            raise Problem(422, "unsupported", f"{name}: not supported by this server: leave it out", param=name)
+
+
+def options_of(context: ServerContext, generator: Generator, body: GenerationBody, most: int | None) -> GenerateOptions:
+    """Return the options of a request; where it says nothing, the model's own settings hold.
+
+    Raises:
+        Problem: a setting that is not supported, or beyond a limit.
+    """
+    refuse(logit_bias=body.logit_bias)
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    if len(stops) > STOPS or "" in stops:
+        raise Problem(422, "invalid_request", f"stop: at most {STOPS} texts, none of them empty", param="stop")
+    context.limits.check_candidates(body.n or 1, "n")
+    if most is not None and most > context.limits.new_tokens:
+        message = f"max_tokens: at most {context.limits.new_tokens:,}, got {most:,}"
+        raise Problem(422, "invalid_request", message, param="max_tokens")
+    options = {"search": _search(generator, body), "stop": (*generator.defaults.stop, *stops), "rules": _rules(body)}
+    return GenerateOptions(**options, max_new_tokens=most)
+
+
+def _search(generator: Generator, body: GenerationBody) -> SearchConfig | None:
+    own = generator.defaults.search
+    if body.temperature == 0:
+        return Greedy()
+    names = ("temperature", "top_p", "top_k", "min_p", "seed")
+    given = {name: value for name in names if (value := getattr(body, name)) is not None}
+    if not given and own is not None and not isinstance(own, Sample):
+        return own
+    base = own if isinstance(own, Sample) else Sample()
+    seed = given.get("seed", secrets.randbits(62)) % 2**63
+    return dataclasses.replace(base, **given | {"seed": seed, "samples": 1})
+
+
+def _rules(body: GenerationBody) -> tuple[RuleConfig, ...] | None:
+    rules: list[RuleConfig] = []
+    if body.presence_penalty or body.frequency_penalty:
+        rules.append(CountPenalty(presence=body.presence_penalty or 0.0, frequency=body.frequency_penalty or 0.0))
+    if body.repetition_penalty not in (None, 1.0):
+        assert body.repetition_penalty is not None
+        rules.append(RepetitionPenalty(factor=body.repetition_penalty))
+    return tuple(rules) or None
+
+
+def prompt_tokens(generator: Generator, prompt: Prompt) -> int:
+    """Return the number of tokens that the model reads for a prompt."""
+    if isinstance(prompt, EncodedPrompt):
+        return len(prompt.ids)
+    tokenizer = generator.tokenizer
+    return len(tokenizer.frame(PROMPT_FRAME).around(tokenizer.encode(prompt)) or [BOS])
+
+
+class TokenLogs(NamedTuple):
+    """Tokens of an answer that spell its text, with their log-probabilities."""
+
+    tokens: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
+def without_end(
+    generator: Generator, tokens: Sequence[int], log_probs: Sequence[float], ends: Sequence[int]
+) -> TokenLogs:
+    """Return the tokens of an answer without the one that ends it."""
+    last = len(tokens) - bool(tokens and tokens[-1] in {EOS, *generator.tokenizer.ends, *ends})
+    return TokenLogs(tuple(tokens[:last]), tuple(log_probs[:last]))
+
+
+# ---- several streams as one -----------------------------------------------------------------------------
+
+
+class StreamedPiece(NamedTuple):
+    """A piece of one of several answers, which are numbered from 0."""
+
+    number: int
+    piece: Piece
+
+
+class Streams:
+    """Streams of several answers that run at the same time, merged as their pieces come."""
+
+    def __init__(self, context: ServerContext, model: str, asked: Sequence[tuple[Prompt, GenerateOptions]]):
+        self._queue: asyncio.Queue[StreamedPiece | Exception | None] = asyncio.Queue(AHEAD)
+        self._tasks = [
+            asyncio.create_task(self._pump(context, model, index, prompt, options))
+            for index, (prompt, options) in enumerate(asked)
+        ]
+        self._open = len(self._tasks)
+        self._first: StreamedPiece | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first piece, so that what is wrong with a request is known before the answer begins.
+
+        Raises:
+            Exception: whatever the service raises.
+        """
+        try:
+            self._first = await self._next()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def pieces(self) -> AsyncIterator[StreamedPiece]:
+        """Yield all pieces, and cancel what runs if nobody takes them any more."""
+        try:
+            piece = self._first
+            while piece is not None:
+                yield piece
+                piece = await self._next()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Cancel all streams that run."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _next(self) -> StreamedPiece | None:
+        while self._open:
+            found = await self._queue.get()
+            if isinstance(found, StreamedPiece):
+                return found
+            if found is not None:
+                raise found
+            self._open -= 1
+        return None
+
+    async def _pump(
+        self, context: ServerContext, model: str, index: int, prompt: Prompt, options: GenerateOptions
+    ) -> None:
+        try:
+            async for piece in context.service.stream(model, prompt, options, Call()):
+                await self._queue.put(StreamedPiece(index, piece))
+        except Exception as error:
+            await self._queue.put(error)
+        else:
+            await self._queue.put(None)

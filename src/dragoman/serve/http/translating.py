@@ -1,0 +1,86 @@
+"""Translating the texts of a request: the model of each text, plain text or HTML, and the answers in their order."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dragoman.decode.request import Request
+from dragoman.decode.translation import Candidate, Translation
+from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.html_text import HtmlText
+from dragoman.serve.http.languages import AUTO, ChosenModel, base
+from dragoman.serve.service import Call, TranslateOptions
+
+
+async def choose_models(
+    context: ServerContext, texts: Sequence[str], *, model: str | None, source: str | None, target: str | None
+) -> list[ChosenModel]:
+    """Return the model for each text: the named one, or one for its languages; each text's language is detected by
+    itself.
+
+    Raises:
+        UnknownModel: no such model or pair of languages.
+    """
+    directions = context.directions
+    if model is not None:
+        return [ChosenModel(context.model(model))] * len(texts)
+    if source == AUTO or (source is None and target is not None):
+        return await asyncio.to_thread(lambda: [directions.for_text(text, target or "") for text in texts])
+    if source is None or target is None:
+        return [ChosenModel(directions.first(source))] * len(texts)
+    if not target or base(source) == base(target):
+        return [directions.same(source, target)] * len(texts)
+    return [ChosenModel(directions.between(source, target))] * len(texts)
+
+
+async def translate_chosen(
+    context: ServerContext,
+    texts: Sequence[str | Request],
+    chosen: Sequence[ChosenModel],
+    options: TranslateOptions,
+    call: Call,
+    *,
+    html: bool = False,
+) -> list[Translation]:
+    """Translate each text with its model; return the translations in the order of the texts."""
+    groups: dict[str, list[int]] = {}
+    for row, one in enumerate(chosen):
+        if not one.unchanged:
+            groups.setdefault(one.model.name, []).append(row)
+
+    async def translate_group(name: str, rows: list[int]) -> list[Translation]:
+        group = [texts[row] for row in rows]
+        if html:
+            return await _translate_html(context, name, group, options, call)
+        return await context.service.translate(name, group, options, call)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = {name: tasks.create_task(translate_group(name, rows)) for name, rows in groups.items()}
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None  # what is wrong with one model's texts; the others are cancelled
+    found = {row: _unchanged(row + 1, texts[row]) for row, one in enumerate(chosen) if one.unchanged}
+    for name, rows in groups.items():
+        found |= {row: replace(one, row=row + 1) for row, one in zip(rows, running[name].result(), strict=True)}
+    return [found[row] for row in range(len(texts))]
+
+
+def _unchanged(row: int, text: str | Request) -> Translation:
+    same = text.text if isinstance(text, Request) else text
+    return Translation(row, same, (Candidate(same, 0.0, 0.0, (), (), False),))
+
+
+async def _translate_html(
+    context: ServerContext, name: str, texts: Sequence[str | Request], options: TranslateOptions, call: Call
+) -> list[Translation]:
+    """Translate what HTML texts show, and keep their tags."""
+    pages = [HtmlText(text.text if isinstance(text, Request) else text) for text in texts]
+    pieces = list(dict.fromkeys(piece for page in pages for piece in page.pieces))
+    found = dict(zip(pieces, await context.service.translate(name, pieces, options, call), strict=True))
+    return [page.filled(row, found) for row, page in enumerate(pages, 1)]
+
+
+def needs_review(translation: Translation, flag_below: float | None) -> bool:
+    """Return whether a person should look at a translation: it has a warning, or its confidence is below the one that
+    was wanted."""
+    return bool(translation.warnings) or (flag_below is not None and translation.confidence < flag_below)

@@ -1,0 +1,128 @@
+"""Models that a service has loaded: what each is for, and the object that answers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, EMBEDS, TAGS, TRANSLATES, ability
+from dragoman.checkpoint import RunDirectory, checkpoint_at, run_config, run_folder
+from dragoman.config import from_dict
+from dragoman.decode.generator import Generator
+from dragoman.decode.readers.answerer import Answerer
+from dragoman.decode.readers.classifier import Classifier
+from dragoman.decode.readers.embedder import Embedder
+from dragoman.decode.readers.tagger import Tagger
+from dragoman.decode.sentence_splitting import BySentences
+from dragoman.decode.translator import Translator
+from dragoman.errors import CheckpointError
+from dragoman.model.families import ModelConfig
+from dragoman.text.tokens.tokenizer import Tokenizer
+
+Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
+AnyModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
+
+_LOADERS = {
+    TRANSLATES: ("translate", Translator),
+    CONTINUES: ("generate", Generator),
+    CLASSIFIES: ("classify", Classifier),
+    TAGS: ("tag", Tagger),
+    ANSWERS: ("answer", Answerer),
+    EMBEDS: ("embed", Embedder),
+}
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded run."""
+
+    name: str
+    """Name that requests use."""
+    path: Path
+    task: Task
+    model: AnyModel
+    source: str
+    """Language that it translates from, as a code such as ``en``; "" where it is not known."""
+    target: str
+    """Language that it translates to; "" where it is not known."""
+    tags: tuple[str, ...]
+    """Tags of texts that it has learnt."""
+    parameters: int
+    checkpoint: str
+    """Name of the checkpoint."""
+
+    @classmethod
+    def load(
+        cls, name: str, path: str | Path, *, device: str = "auto", precision: str = "auto", which: str | int = "best"
+    ) -> "ServedModel":
+        """Load a run under a name; a name such as ``en-es`` states the languages.
+
+        Raises:
+            CheckpointError: no such run or checkpoint, a damaged one, or a model that answers no requests.
+            ConfigError: no such device or precision.
+        """
+        config = run_config(path)
+        found = ability(from_dict(ModelConfig, config["model"], where=str(path)))
+        if found is None:
+            raise CheckpointError(f"{path}: its model cannot be served: choose another run")
+        task, loader = _LOADERS[found]
+        options = {"device": device} | ({"precision": precision} if found in (TRANSLATES, CONTINUES) else {})
+        model = loader.load(path, which, **options)
+        source, target = languages(name, config) if found is TRANSLATES else ("", "")
+        tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
+        checkpoint = checkpoint_at(path, which).path.name
+        parameters = sum(math.prod(shape) for shape in RunDirectory(run_folder(path)).shapes(checkpoint).values())
+        return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Tokenizer of what it writes, or of what it reads if it writes nothing; None for images and frames."""
+        return self.model.target_tokenizer if isinstance(self.model, Translator) else self.model.tokenizer
+
+    @property
+    def splits(self) -> bool:
+        """True where each sentence of a text is translated by itself."""
+        return isinstance(self.model, Translator) and isinstance(self.model.splitter, BySentences)
+
+    @property
+    def title(self) -> str:
+        """Name, task and languages in a few words."""
+        languages = f" from {self.source} to {self.target}" if self.source and self.target else ""
+        return f"{self.name}: {self.task}{languages}, {self.parameters / 1e6:.1f}M parameters"
+
+
+def languages(name: str, config: dict[str, Any]) -> tuple[str, str]:
+    """Return the languages of a translator, "" where nothing states them.
+
+    A name such as ``en-es`` states both; else the run's cleaning does, else the names of its training files.
+    """
+    first, _, second = name.partition("-")
+    if is_language(first) and is_language(second):
+        return first, second
+    data = config.get("data") or {}
+    cleaning, (source, target) = data.get("cleaning") or {}, _languages_of_files(data.get("train") or ())
+    return cleaning.get("source_language") or source, cleaning.get("target_language") or target
+
+
+def is_language(code: str) -> bool:
+    """Return whether ``code`` is a language code such as de, pt-BR or zh_Hans."""
+    from weblate_language_data.languages import LANGUAGES
+
+    wanted = code.replace("-", "_").lower()
+    return any(wanted == language[0].lower() for language in LANGUAGES)
+
+
+def _languages_of_files(sources: Iterable[Any]) -> tuple[str, str]:
+    """Return the languages that the names of both sides end in, such as corpus.en and corpus.de, or en.json."""
+    for source in sources:
+        sides = [source.get(side) for side in ("source", "target")] if isinstance(source, dict) else []
+        codes = [_language_of_file(side) if isinstance(side, str) else "" for side in sides]
+        if all(codes) and codes[:1] != codes[1:]:
+            return codes[0], codes[1]
+    return "", ""
+
+
+def _language_of_file(name: str) -> str:
+    parts = name.rpartition("/")[2].split(".")
+    return next((part for part in reversed(parts) if len(part) in (2, 5) and is_language(part)), "")

@@ -1,0 +1,432 @@
+"""A service: models under names, and coroutines that answer requests to them.
+
+Interfaces such as HTTP call these coroutines. Each runs the same code as the command line in a thread of its own
+(splitting, placeholders, numbers, joining), and leaves the model's computations to one engine, which all requests
+share.
+"""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.continuation import EndReason, GenerationJob
+from dragoman.decode.detokenizer import TextStream
+from dragoman.decode.documents.document import DocumentSummary, translate_document
+from dragoman.decode.documents.placeholders import translate_texts
+from dragoman.decode.documents.source_line import SourceQuestion
+from dragoman.decode.generator import Generation, Generator
+from dragoman.decode.prompt import EncodedPrompt
+from dragoman.decode.readers.classifier import Classified, Classifier
+from dragoman.decode.readers.embedder import Embedder
+from dragoman.decode.readers.input_reader import Reader
+from dragoman.decode.request import Request, as_request
+from dragoman.decode.scoring import ScoredPair
+from dragoman.decode.search.beam import Beam
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.translation import Translation
+from dragoman.decode.translator import Progress, Translator, search_for_beam
+from dragoman.errors import ConfigError
+from dragoman.model.caches.cache import Cache, parse_cache
+from dragoman.model.interface import SequenceModel
+from dragoman.serve.engine.engine import Engine, EngineStats
+from dragoman.serve.engine.memory import cache_memory
+from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Ticket
+from dragoman.serve.errors import Draining, Overloaded, UnknownModel, WrongTask
+from dragoman.serve.served import ServedModel, Task
+from dragoman.text.document import FillableDocument
+from dragoman.text.lines import Pair
+from dragoman.text.tokens.tokenizer import EOS
+
+__all__ = ["Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
+
+Answer = TypeVar("Answer")
+
+QUEUE = 512
+"""Most requests that are answered or wait at a time."""
+SWITCH_SECONDS = 0.0005
+"""Longest time that a thread of Python keeps the others waiting. Requests prepare and finish their texts in Python
+while the engine makes a step; with Python's 5 ms each step would wait for them."""
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """Options of a translation; the defaults are those of ``dragoman translate``."""
+
+    search: SearchConfig = field(default_factory=lambda: search_for_beam(5))
+    rules: tuple[RuleConfig, ...] = ()
+    glossary: Glossary | None = None
+    alignments: bool = False
+    check_numbers: bool = True
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of a continuation; see ``Generator.generate``. None stands for what the model's own settings say."""
+
+    search: SearchConfig | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+    rules: tuple[RuleConfig, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a continuation: text that is final, and the tokens chosen since the piece before."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    ended: EndReason | None = None
+    """Why the continuation ended; None except in the last piece."""
+
+
+@dataclass(frozen=True)
+class ServiceStats:
+    """A service at a moment, and counts since its start."""
+
+    requests: int
+    """Requests that are being answered or wait."""
+    answered: dict[str, int]
+    """Requests answered, by model."""
+    failed: dict[str, int]
+    """Requests that ended with an error, by model."""
+    refused: int
+    """Requests refused because too many waited."""
+    engine: EngineStats
+
+
+class Service:
+    """Models under names, and the requests that run."""
+
+    def __init__(
+        self, models: Sequence[ServedModel], *, memory: int | None = None, cache: str | Cache = "preallocated",
+        queue: int = QUEUE,
+    ):  # fmt: skip
+        """
+        Args:
+            models: names are unique.
+            memory: most bytes that the process may take, weights included; None for most of what is free.
+            cache: arrangement and storage of the caches of models that write.
+            queue: most requests that are answered or wait at a time.
+
+        Raises:
+            ConfigError: an unknown cache, or less memory than the models themselves take.
+        """
+        policy = parse_cache(cache) if isinstance(cache, str) else cache
+        if not isinstance(policy, Cache):
+            raise ConfigError(f"cache {policy}: a service needs one of key/value caches: choose another")
+        self.models = {model.name: model for model in models}
+        self.engine = Engine(cache_memory(memory, [model.model for model in models]), policy)
+        self.loading: dict[str, str] = {}
+        """How models are loaded that replace others."""
+        self.draining, self.queue, self.requests = False, queue, 0
+        self.answered, self.failed, self.refused = Counter[str](), Counter[str](), 0
+        self._rate, self._last = 0.0, time.monotonic()
+        self._threads = ThreadPoolExecutor(max_workers=queue, thread_name_prefix="request")
+        for model in models:
+            self._introduce(model)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
+
+    @classmethod
+    def load(
+        cls,
+        models: Mapping[str, str | Path],
+        *,
+        memory: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        cache: str = "preallocated",
+        queue: int = QUEUE,
+    ) -> "Service":
+        """Load runs under names.
+
+        Raises:
+            CheckpointError: see ``ServedModel.load``.
+            ConfigError: no such device, precision or cache, or too little memory.
+        """
+        loaded = [ServedModel.load(name, path, device=device, precision=precision) for name, path in models.items()]
+        service = cls(loaded, memory=memory, cache=cache, queue=queue)
+        service.loading = {"device": device, "precision": precision}
+        return service
+
+    # ---- requests ----
+
+    async def translate(
+        self, model: str, texts: Sequence[str | Request], options: TranslateOptions, call: Call = INTERACTIVE
+    ) -> list[Translation]:
+        """Translate each text as ``dragoman translate`` does; a text may have several lines.
+
+        Placeholders survive in texts that are strings. A ``Request``, whose translation is constrained, goes to the
+        model as it is.
+        """
+        translator = self._model(model, "translate", Translator)
+        return await self._run(model, lambda ticket: self._translate(translator, texts, options, ticket), call)
+
+    async def fill(
+        self,
+        model: str,
+        document: FillableDocument,
+        options: TranslateOptions,
+        *,
+        redo: bool = False,
+        flag_below: float | None = None,
+        progress: Progress | None = None,
+        call: Call = BULK,
+    ) -> DocumentSummary:
+        """Translate the missing entries of a document in place, as ``dragoman translate`` does with a file."""
+        translator = self._model(model, "translate", Translator)
+
+        def work(ticket: Ticket) -> DocumentSummary:
+            ask, ask_for_more = self._asking(translator, options, ticket)
+            wanted = {"redo": redo, "flag_below": flag_below, "progress": progress, "require": ask_for_more}
+            rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
+            return translate_document(
+                document,
+                lambda texts, report: ask(texts, progress=report),
+                context=translator.context,
+                **wanted,
+                **rest,
+            )
+
+        return await self._run(model, work, call)
+
+    async def generate(
+        self, model: str, prompts: Sequence[str | EncodedPrompt], options: GenerateOptions, call: Call = INTERACTIVE
+    ) -> list[Generation]:
+        """Continue each prompt."""
+        generator = self._model(model, "generate", Generator)
+        wanted = {name: getattr(options, name) for name in ("search", "max_new_tokens", "stop", "ends", "rules")}
+
+        def work(ticket: Ticket) -> list[Generation]:
+            shared = generator.using(self.engine.searcher(ticket))
+            return shared.generate(prompts, seeds=options.seeds, cache=self._policy(generator.model), **wanted)
+
+        return await self._run(model, work, call)
+
+    async def stream(
+        self, model: str, prompt: str | EncodedPrompt, options: GenerateOptions, call: Call = INTERACTIVE
+    ) -> AsyncIterator[Piece]:
+        """Continue a prompt; yield its text in pieces, as soon as each is final.
+
+        Raises:
+            ConfigError: a search with several hypotheses, whose text is not known until the end.
+        """
+        generator = self._model(model, "generate", Generator)
+        endings = options.stop, options.ends
+        policy = self._policy(generator.model)
+        job = generator.job(options.search, options.max_new_tokens, endings, options.rules, policy)
+        if job.beams > 1:
+            raise ConfigError("search: only greedy search and one sample can be streamed: choose one of them")
+        row = job.encode(prompt, 1)
+        loop, chosen = asyncio.get_running_loop(), asyncio.Queue[tuple[int, float] | None]()
+
+        def listen(_: int, token: int, log_prob: float) -> None:
+            loop.call_soon_threadsafe(chosen.put_nowait, (token, log_prob))
+
+        def work(ticket: Ticket) -> Any:
+            try:
+                task = job.task([row], options.seeds, whole_characters=not job.as_original)
+                return self.engine.searcher(ticket, listen)(task, len(row))[0][0]
+            finally:
+                loop.call_soon_threadsafe(chosen.put_nowait, None)
+
+        running = asyncio.ensure_future(self._run(model, work, call))
+        try:
+            pieces = _Pieces(job, row)
+            while (one := await chosen.get()) is not None:
+                if piece := pieces.add(*one):
+                    yield piece
+            yield pieces.last(job.to_continuation(row, await running).ended)
+        finally:
+            running.cancel()
+
+    async def score(self, model: str, pairs: Sequence[Pair], call: Call = INTERACTIVE) -> list[ScoredPair]:
+        """Score each target as the translation of its source."""
+        translator = self._model(model, "translate", Translator)
+
+        def work(ticket: Ticket) -> list[ScoredPair]:
+            return translator.using(self.engine.searcher(ticket), self.engine.turns.take).score(pairs)
+
+        return await self._run(model, work, call)
+
+    async def embed(self, model: str, texts: Sequence[str], call: Call = INTERACTIVE) -> list[list[float]]:
+        """Return a vector for each text."""
+        embedder = self._model(model, "embed", Embedder)
+        return await self._run(model, lambda ticket: self._shared(embedder, ticket).embed(texts).tolist(), call)
+
+    async def classify(self, model: str, texts: Sequence[str], call: Call = INTERACTIVE) -> list[Classified]:
+        """Return the label of each text, with all probabilities."""
+        classifier = self._model(model, "classify", Classifier)
+        return await self._run(model, lambda ticket: self._shared(classifier, ticket).classify(texts), call)
+
+    # ---- operations ----
+
+    async def swap(self, name: str, path: str | Path) -> None:
+        """Load a run in place of a model, even the same run again; requests that have begun end with the old one.
+
+        Raises:
+            UnknownModel: there is no model of this name.
+            CheckpointError: see ``ServedModel.load``; the old model stays.
+        """
+        if name not in self.models:
+            raise self._unknown(name)
+        loop = asyncio.get_running_loop()
+        new = await loop.run_in_executor(None, partial(ServedModel.load, name, path, **self.loading))
+        await loop.run_in_executor(None, self._introduce, new)
+        self.models = self.models | {name: new}
+
+    async def drain(self, grace: float) -> bool:
+        """Take no more requests; return whether those that run were done within ``grace`` seconds."""
+        self.draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        while self.requests and loop.time() < end:
+            await asyncio.sleep(0.02)
+        return not self.requests
+
+    def close(self) -> None:
+        """Stop; requests that still run fail."""
+        self.draining = True
+        self.engine.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def stats(self) -> ServiceStats:
+        """Return the counts of this moment."""
+        counts = dict(self.answered), dict(self.failed)
+        return ServiceStats(self.requests, *counts, self.refused, self.engine.stats())
+
+    # ---- inside ----
+
+    def _introduce(self, model: ServedModel) -> None:
+        if isinstance(model.model, Translator | Generator):
+            self.engine.add(model.model.model)
+
+    def _policy(self, model: SequenceModel) -> Any:
+        return self.engine.writers[model].policy
+
+    def _model(self, name: str, task: Task, kind: type[Answer]) -> Answer:
+        """Return what answers for the model ``name``.
+
+        Raises:
+            UnknownModel: there is none of this name.
+            WrongTask: it has another task.
+        """
+        if name not in self.models:
+            raise self._unknown(name)
+        served = self.models[name]
+        if not isinstance(served.model, kind):
+            raise WrongTask(f"model {name} is for the task {served.task}, not {task}")
+        return served.model
+
+    def _unknown(self, name: str) -> UnknownModel:
+        return UnknownModel(f"model {name}", ", ".join(self.models))
+
+    async def _run(self, model: str, work: Callable[[Ticket], Answer], call: Call) -> Answer:
+        """Answer a request in a thread of its own.
+
+        If the coroutine is cancelled, because the client is gone, its rows leave their batch at the next step.
+        """
+        if self.draining:
+            raise Draining
+        if self.requests >= self.queue:
+            self.refused += 1
+            raise Overloaded(self.requests, self._seconds_until_free())
+        ticket = Ticket(call)
+        self.requests += 1
+        answered = False
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, work, ticket)
+            answered = True
+            return answer
+        finally:
+            self.requests -= 1
+            (self.answered if answered else self.failed)[model] += 1
+            self._note_rate()
+            if not answered:
+                ticket.cancel()
+                self.engine.wake()
+
+    def _note_rate(self) -> None:
+        """Keep a moving average of the requests that end in a second."""
+        now = time.monotonic()
+        seconds, self._last = max(1e-6, now - self._last), now
+        self._rate += (1 / seconds - self._rate) * min(1.0, seconds / 5)
+
+    def _seconds_until_free(self) -> float:
+        return min(60.0, max(1.0, self.requests / 4 / self._rate if self._rate > 0 else 1.0))
+
+    def _shared(self, reader: Reader, ticket: Ticket) -> Reader:
+        return reader.using(lambda rows: self.engine.read(reader, rows, ticket))
+
+    def _asking(self, translator: Translator, options: TranslateOptions, ticket: Ticket) -> tuple[Any, Any]:
+        """Return how texts are translated, and how they are if more candidates are wanted."""
+        translator.check_tags(options.tags)
+        shared = translator.using(self.engine.searcher(ticket), self.engine.turns.take)
+        settings = {
+            "rules": options.rules, "glossary": options.glossary, "alignments": options.alignments,
+            "cache": self._policy(translator.model),
+        }  # fmt: skip
+
+        def ask(
+            questions: Sequence[SourceQuestion], search: SearchConfig = options.search, progress: Progress | None = None
+        ) -> list[Translation]:
+            requests = [as_request(question, tags=options.tags) for question in questions]
+            return shared.translate(requests, search=search, progress=progress, **settings)
+
+        def ask_for_more(questions: Sequence[SourceQuestion], _: object) -> list[Translation]:
+            size = max(options.search.size, 5)
+            return ask(questions, search=Beam(size=size, nbest=size))
+
+        return ask, ask_for_more
+
+    def _translate(
+        self, translator: Translator, texts: Sequence[str | Request], options: TranslateOptions, ticket: Ticket
+    ) -> list[Translation]:
+        ask, ask_for_more = self._asking(translator, options, ticket)
+        plain = [text for text in texts if isinstance(text, str)]
+        bound = [text for text in texts if not isinstance(text, str)]
+        rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
+        answers = iter(translate_texts(plain, ask, context=translator.context, require=ask_for_more, **rest))
+        answers_of_bound = iter(ask(bound) if bound else [])
+        return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
+
+
+class _Pieces:
+    """The text of a continuation that is streamed, cut where it is final."""
+
+    def __init__(self, job: GenerationJob, row: Sequence[int]):
+        self.job, self.text = job, TextStream(job.tokenizer, row, job.stops)
+        self.tokens: list[int] = []
+        self.log_probs: list[float] = []
+
+    def add(self, token: int, log_prob: float) -> Piece | None:
+        """Return the piece that a token completes, if it does."""
+        over = token == EOS and bool(self.tokens) and self.tokens[-1] in self.job.ends
+        if not over:  # an end of the model's own stands for EOS
+            self.tokens.append(token)
+            self.log_probs.append(log_prob)
+        if token == EOS:
+            return None
+        text = self.job.readable_text(self.text.add(token))
+        return self._piece(text) if text else None
+
+    def last(self, ended: EndReason) -> Piece:
+        """Return the rest."""
+        return self._piece(self.job.readable_text(self.text.rest()), ended)
+
+    def _piece(self, text: str, ended: EndReason | None = None) -> Piece:
+        piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), ended)
+        self.tokens, self.log_probs = self.tokens[-1:][:0], []
+        return piece

@@ -1,0 +1,529 @@
+"""Bulk work: every line once and in its order, whoever dies; what was begun is finished by the same command."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import chain, repeat
+from pathlib import Path
+
+import fsspec
+import pytest
+from bulk_work import Backwards
+from tiny_reader import quick_disk  # noqa: F401 (a fixture)
+from tiny_run import config, write_pairs
+
+from dragoman.cli import main
+from dragoman.decode.translator import Translator
+from dragoman.errors import ConfigError, DataError, OutputError, ProcessLost
+from dragoman.serve.bulk import local
+from dragoman.serve.bulk import shard as shards
+from dragoman.serve.bulk.job import BulkReport, check_input, run_bulk
+from dragoman.serve.bulk.local import LocalWorkers
+from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, WorkerFailed
+from dragoman.serve.bulk.shard import Shard, ShardResult, ShardWork, finish, shard_size, shards_of
+from dragoman.text.compressed import create_text
+from dragoman.text.lines import read_lines
+from dragoman.train.run import start
+
+TESTS = Path(__file__).parent
+SUFFIXES = ["", ".gz", ".zst", ".bz2", ".xz"]
+
+
+class InThisProcess(ShardScheduler):
+    """Works at once, and out of order: each pair of shards the other way round."""
+
+    def __init__(self, work: ShardWork, *, stop_after: int | None = None):
+        self.answerer, self.stop_after = work.open(), stop_after
+        self.answered: list[int] = []
+
+    def results(self, shards: Iterator[Shard], progress: RowsDone) -> Iterator[ShardResult]:
+        while pair := [shard for shard in (next(shards, None), next(shards, None)) if shard]:
+            for shard in reversed(pair):
+                if self.stop_after is not None and len(self.answered) == self.stop_after:
+                    raise KeyboardInterrupt
+                self.answered.append(shard.number)
+                yield finish(self.answerer, shard)
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    """Shards of four lines, so that few lines make many of them."""
+    monkeypatch.setattr(shards, "FEWEST", 4)
+    monkeypatch.setattr(shards, "SHARDS", 10**6)
+
+
+def write(path: Path, lines) -> Path:
+    with create_text(path) as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return path
+
+
+def bulk(path: Path, output: Path, scheduler: ShardScheduler, **named) -> BulkReport:
+    def read():
+        return read_lines(path)
+
+    options = {"model": {"seal": "a"}, "options": {"beam": 5}} | named
+    with scheduler:
+        return run_bulk(read, check_input(read), scheduler, output, **options)
+
+
+LINES = [f"line {i} {'x' * (i % 7)}" for i in range(50)] + ["", "  ", "\u2028 é 日本"]
+EXPECTED = [line[::-1] for line in LINES]
+
+# ---- lines and their order ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", SUFFIXES)
+@pytest.mark.parametrize("after", SUFFIXES)
+def test_each_line_has_one_answer_in_its_place_in_every_format(before, after, tmp_path):
+    path = write(tmp_path / f"in{before}", LINES)
+    bulk(path, tmp_path / f"out{after}", InThisProcess(Backwards()))
+    assert list(read_lines(tmp_path / f"out{after}")) == EXPECTED
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8])
+def test_texts_around_the_length_of_a_shard_come_out_whole(count, suffix, tmp_path):
+    path = write(tmp_path / "in.txt", LINES[:count])
+    report = bulk(path, tmp_path / f"out{suffix}", InThisProcess(Backwards()))
+    assert list(read_lines(tmp_path / f"out{suffix}")) == EXPECTED[:count]
+    assert report.lines == count
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.txt", f"out{suffix}"]
+
+
+def test_a_line_knows_those_before_it_across_the_ends_of_shards(tmp_path):
+    path = write(tmp_path / "in.txt", LINES[:20])
+    work = Backwards(shows_before=True, lines_before=2)
+    bulk(path, tmp_path / "out.txt", InThisProcess(work), before=2)
+    expected = [" ".join([line[::-1], *LINES[max(0, i - 2) : i]]) for i, line in enumerate(LINES[:20])]
+    assert list(read_lines(tmp_path / "out.txt")) == expected
+
+
+def test_remarks_come_in_the_order_of_the_lines(tmp_path):
+    heard = []
+    bulk(write(tmp_path / "in.txt", LINES[:20]), tmp_path / "out.txt", InThisProcess(Backwards()), remark=heard.append)
+    assert heard == [f"row {row}: first of its shard" for row in range(1, 20, 4)]
+
+
+@pytest.mark.parametrize("lines", [0, 1, 511, 100_000, 10**7])
+def test_a_shard_is_as_long_for_any_number_of_workers_and_never_longer_than_the_batches_of_a_single_process(lines):
+    assert 1 <= shard_size(lines) <= 4096
+
+
+def test_shards_are_made_one_at_a_time():
+    endless = shards_of(chain.from_iterable(repeat(["a"])), 4)
+    assert [next(endless).first_row for _ in range(3)] == [1, 5, 9]
+
+
+def test_progress_goes_from_nothing_to_everything_and_never_back(tmp_path):
+    seen = []
+    bulk(
+        write(tmp_path / "in.txt", LINES),
+        tmp_path / "out",
+        InThisProcess(Backwards()),
+        progress=lambda *s: seen.append(s),
+    )
+    assert seen[0] == (0, len(LINES)) and seen[-1] == (len(LINES), len(LINES)) and seen == sorted(seen)
+
+
+# ---- what was begun -----------------------------------------------------------------------------------
+
+
+def begin(tmp_path: Path, stop_after: int = 3, name: str = "out.txt.zst") -> tuple[Path, Path]:
+    path, output = write(tmp_path / "in.txt", LINES), tmp_path / name
+    with pytest.raises(KeyboardInterrupt):
+        bulk(path, output, InThisProcess(Backwards(), stop_after=stop_after))
+    return path, output
+
+
+def test_a_stopped_job_leaves_no_output_and_finishes_only_what_it_has_not(tmp_path):
+    path, output = begin(tmp_path)
+    assert not output.exists()
+    again = InThisProcess(Backwards())
+    report = bulk(path, output, again)
+    assert list(read_lines(output)) == EXPECTED
+    assert report.resumed == 3 * 4 and len(again.answered) == 14 - 3 and not {1, 0, 3} & set(again.answered)
+
+
+def test_the_output_has_the_same_bytes_however_often_it_was_stopped(tmp_path):
+    bulk(write(tmp_path / "in.txt", LINES), tmp_path / "whole.txt.zst", InThisProcess(Backwards()))
+    path, output = begin(tmp_path, stop_after=2)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            bulk(path, output, InThisProcess(Backwards(), stop_after=2))
+    bulk(path, output, InThisProcess(Backwards()))
+    assert output.read_bytes() == (tmp_path / "whole.txt.zst").read_bytes()
+
+
+CHANGES = {
+    "a changed line": (lambda path: write(path, [*LINES[:-1], "new"]), {}, "the input has changed"),
+    "a line more": (lambda path: write(path, [*LINES, "new"]), {}, r"lines was 53, is 54"),
+    "no lines": (lambda path: write(path, []), {}, r"lines was 53, is 0"),
+    "another model": (None, {"model": {"seal": "b"}}, "another model"),
+    "another option": (None, {"options": {"beam": 4}}, "begun with beam 5, and now it is 4"),
+    "an option more": (None, {"options": {"beam": 5, "terms": "t"}}, "begun with terms None, and now it is t"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_job_that_differs_from_the_one_begun_is_refused_by_name_and_nothing_is_lost(change, tmp_path):
+    path, output = begin(tmp_path)
+    edit, named, message = CHANGES[change]
+    if edit:
+        edit(path)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "out.txt.zst.parts").iterdir()}
+    with pytest.raises(ConfigError, match=message) as refused:
+        bulk(path, output, InThisProcess(Backwards()), **named)
+    assert "--restart" in str(refused.value)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out.txt.zst.parts").iterdir()} == kept
+    again = InThisProcess(Backwards())
+    bulk(path, output, again, restart=True, **named)
+    assert [line[::-1] for line in read_lines(output)] == list(read_lines(path))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a part that is gone": lambda parts: (parts / "000001").unlink(),
+    "a part cut short": lambda parts: truncate(parts / "000001"),
+    "a flipped bit": lambda parts: flip(parts / "000001"),
+    "a journal cut short": lambda parts: truncate(parts / "journal.jsonl"),
+    "no journal": lambda parts: (parts / "journal.jsonl").unlink(),
+    "a journal of something else": lambda parts: (parts / "journal.jsonl").write_bytes(b"\xff\n[1]\n{}\n"),
+    "a part that the journal does not have": lambda parts: (parts / "000013").write_bytes(b"?"),
+    "a half-written part": lambda parts: (parts / ".000009.7.partial").write_bytes(b"?"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_parts_are_made_again(damage, tmp_path):
+    path, output = begin(tmp_path)
+    DAMAGES[damage](tmp_path / "out.txt.zst.parts")
+    bulk(path, output, InThisProcess(Backwards()))
+    assert list(read_lines(output)) == EXPECTED
+
+
+def test_a_damaged_description_is_named_and_can_be_begun_anew(tmp_path):
+    path, output = begin(tmp_path)
+    (tmp_path / "out.txt.zst.parts" / "job.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"job\.json: damaged: start anew with --restart"):
+        bulk(path, output, InThisProcess(Backwards()))
+    bulk(path, output, InThisProcess(Backwards()), restart=True)
+    assert list(read_lines(output)) == EXPECTED
+
+
+def test_a_part_damaged_after_it_was_finished_does_not_reach_the_output(tmp_path):
+    class Damaging(InThisProcess):
+        def results(self, shards, progress):
+            yield from super().results(shards, progress)
+            flip(tmp_path / "out.txt.parts" / "000002")
+
+    path = write(tmp_path / "in.txt", LINES)
+    with pytest.raises(OutputError, match="000002: damaged: run the same command again"):
+        bulk(path, tmp_path / "out.txt", Damaging(Backwards()))
+    assert not (tmp_path / "out.txt").exists()
+    bulk(path, tmp_path / "out.txt", InThisProcess(Backwards()))
+    assert list(read_lines(tmp_path / "out.txt")) == EXPECTED
+
+
+def test_two_processes_do_not_write_one_output(tmp_path):
+    class Second(InThisProcess):
+        def results(self, shards, progress):
+            with pytest.raises(ConfigError, match="another process is writing there"):
+                bulk(path, tmp_path / "out.txt", InThisProcess(Backwards()))
+            yield from super().results(shards, progress)
+
+    path = write(tmp_path / "in.txt", LINES)
+    bulk(path, tmp_path / "out.txt", Second(Backwards()))
+    assert list(read_lines(tmp_path / "out.txt")) == EXPECTED
+
+
+def test_an_input_that_changes_meanwhile_is_noticed_before_anything_is_written(tmp_path):
+    class Changing(InThisProcess):
+        def results(self, shards, progress):
+            write(path, [*LINES[:40], "changed", *LINES[41:]])
+            yield from super().results(shards, progress)
+
+    path = write(tmp_path / "in.txt", LINES)
+    with pytest.raises(DataError, match="changed while it was translated"):
+        bulk(path, tmp_path / "out.txt", Changing(Backwards()))
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_mistakes_in_the_input_are_found_before_any_work(tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"good\n" * 30 + b"b\xe4d\n")
+    with pytest.raises(DataError, match=r"in\.txt:31: not UTF-8"):
+        bulk(tmp_path / "in.txt", tmp_path / "out.txt", InThisProcess(Backwards()))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
+
+
+# ---- processes ----------------------------------------------------------------------------------------
+
+
+def test_workers_answer_all_shards(tmp_path):
+    report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt.gz", LocalWorkers(Backwards(), 2))
+    assert list(read_lines(tmp_path / "out.txt.gz")) == EXPECTED and report.lost == 0
+
+
+def test_a_worker_that_dies_is_replaced_and_its_shard_is_done_again(tmp_path):
+    work = Backwards(dies_at=2, once=str(tmp_path / "died"))
+    report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", LocalWorkers(work, 2))
+    assert list(read_lines(tmp_path / "out.txt")) == EXPECTED and report.lost == 1
+
+
+def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_kept(tmp_path):
+    path = write(tmp_path / "in.txt", LINES[:12])
+    with pytest.raises(ProcessLost, match="rows 9 to 12: 3 workers have died of them, the last one by SIGKILL"):
+        bulk(path, tmp_path / "out.txt", LocalWorkers(Backwards(dies_at=2), 1))
+    assert bulk(path, tmp_path / "out.txt", InThisProcess(Backwards())).resumed == 8
+
+
+def test_a_mistake_found_by_a_worker_is_reported_as_one(tmp_path):
+    with pytest.raises(DataError, match="row 6: refused"):
+        bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out", LocalWorkers(Backwards(refuses=LINES[5]), 1))
+
+
+def test_a_defect_in_a_worker_shows_its_traceback(tmp_path):
+    with pytest.raises(WorkerFailed, match="TypeError"):
+        bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out", LocalWorkers(Backwards(seconds="?"), 1))  # pyright: ignore[reportArgumentType]
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def run_in_a_process(path: Path, output: Path, seconds: float) -> subprocess.Popen:
+    arguments = [str(TESTS / "bulk_work.py"), str(path), str(output), str(seconds)]
+    return subprocess.Popen([sys.executable, *arguments], stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(what, seconds: float = 30.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come")
+
+
+def parts_of(output: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(f"{output}.parts") if name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds children in /proc")
+def test_after_kill_9_the_workers_end_and_the_same_job_gives_the_same_bytes(tmp_path):
+    lines = [f"line {i}" for i in range(2000)]
+    path, output, draw = write(tmp_path / "in.txt", lines), tmp_path / "out.txt.zst", random.Random(1)
+    for at_least in (1, 2):
+        process = run_in_a_process(path, output, 0.3)
+        wait_for(lambda: len(parts_of(output)) >= at_least)  # noqa: B023
+        children = workers_of(process)
+        time.sleep(draw.uniform(0, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for(lambda: not any(map(is_alive, children)))  # noqa: B023
+        assert not output.exists()
+    assert run_in_a_process(path, output, 0.0).wait() == 0
+    assert list(read_lines(output)) == [line[::-1] for line in lines]
+    assert run_in_a_process(path, tmp_path / "whole.txt.zst", 0.0).wait() == 0
+    assert output.read_bytes() == (tmp_path / "whole.txt.zst").read_bytes()
+
+
+# ---- the command --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bulk")
+    for _ in start(config(write_pairs(folder / "pairs.tsv")), folder / "run").events():
+        pass
+    return folder / "run"
+
+
+@pytest.fixture
+def sentences(tmp_path):
+    words = ["the house", "red tree 12", "", "two dogs {name}", "A cat, <b>big</b>.", "12:30"]
+    return write(tmp_path / "in.txt", [f"{words[i % 6]} {i // 6}".strip() for i in range(6)])
+
+
+def dragoman(*arguments) -> int:
+    return main([*map(str, arguments)])
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """The command's workers work here."""
+    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(work))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--nbest", "2", "--scores", "--beam", "2"],
+        ["--format", "json", "--alignments", "--beam", "1"],
+        ["--flag-below", "0.5", "--beam", "1"],
+        ["--sample", "2", "--seed", "3", "--rule", "no_repeat: {tokens: 2}", "--terms", "terms.tsv"],
+        ["--prefix-column", "--beam", "1"],
+    ],
+    ids=" ".join,
+)
+def test_bulk_gives_what_the_command_gives_alone_with_every_option(
+    options, run, sentences, tmp_path, monkeypatch, in_this_process, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "terms.tsv").write_text("source\ttarget\nhouse\tESUOH\n")
+    if options == ["--prefix-column"]:
+        write(sentences, [f"{line}\tDE" for line in read_lines(sentences)])
+    shared = ["translate", run, sentences, *options, "--precision", "float32"]
+    assert dragoman(*shared, "-o", "alone.txt") == 0
+    alone = capfd.readouterr().err
+    assert dragoman(*shared, "-o", "bulk.txt.gz", "--workers", 1) == 0
+    assert list(read_lines("bulk.txt.gz")) == list(read_lines("alone.txt"))
+    *remarks, summary = capfd.readouterr().err.splitlines()
+    assert summary.startswith("dragoman: bulk.txt.gz: 6 lines")
+    assert [line for line in remarks if ": row" in line] == [line for line in alone.splitlines() if ": row" in line]
+
+
+MISTAKES = {
+    "no output": (["in.txt"], "--workers: name the output with -o"),
+    "no file": (["-o", "out.txt"], "--workers: is for files of lines"),
+    "standard input": (["-", "-o", "out.txt"], "can be read only once"),
+    "a sentence": (["the house", "-o", "out.txt"], "no such file, and --workers is for files of lines"),
+    "a missing file": (["absent.txt", "-o", "out.txt"], "absent.txt: no such file"),
+    "nothing matches": (["*.none", "-o", "out.txt"], "*.none: no file matches this pattern"),
+    "a document": (["a.po", "-o", "out.po"], "a.po: a document, and --workers is for files of lines"),
+    "a document's option": (["in.txt", "-o", "out.txt", "--redo"], "--redo: is for documents"),
+    "a document's format": (["in.txt", "-o", "out.txt", "--as", "po"], "--as po: is for documents"),
+    "the input as output": (["in.txt", "-o", "in.txt"], "in.txt: is also the input"),
+    "a live output": (["in.txt", "-o", "/dev/stdout"], "/dev/stdout: --workers writes into a file"),
+    "no folder": (["in.txt", "-o", "absent/out.txt"], "absent/out.txt: there is no folder absent"),
+    "no such checkpoint": (["in.txt", "-o", "out.txt", "--checkpoint", "step-9"], "step-9: no such checkpoint"),
+    "an unknown cache": (["in.txt", "-o", "out.txt", "--cache", "none"], "cache"),
+    "broken text": (["bad.txt", "-o", "out.txt"], "bad.txt:2: not UTF-8"),
+    "a broken archive": (["bad.txt.gz", "-o", "out.txt"], "bad.txt.gz: damaged, or not gzip"),
+    "an unknown store": (["nowhere://a/b.txt", "-o", "out.txt"], "nowhere://a/b.txt: "),
+    "an absent address": (["memory://absent.txt", "-o", "out.txt"], "memory://absent.txt: no such file"),
+    "a table without column": (["in.csv", "-o", "out.txt"], "in.csv: a table: name the column"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_before_the_model_loads(mistake, run, sentences, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Translator, "load", lambda *a, **b: pytest.fail("loaded"))
+    (tmp_path / "a.po").write_text("")
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+    for name in ("bad.txt", "bad.txt.gz"):
+        (tmp_path / name).write_bytes(b"good\nb\xe4d\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments, message = MISTAKES[mistake]
+    assert dragoman("translate", run, *arguments, "--workers", 2) == 2
+    error = capfd.readouterr().err
+    assert message in error and error.startswith("dragoman: ") and error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_files_that_match_a_pattern_go_into_a_folder_or_one_after_the_other_into_a_file(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.txt.zst", [f"{name} {i}" for i in range(6)])
+    (tmp_path / "out").mkdir()
+    assert dragoman("translate", run, "*.txt.zst", "-o", "out", "--workers", 2) == 0
+    assert list(read_lines("out/b.txt.zst")) == [f"{i} b" for i in range(6)]
+    assert dragoman("translate", run, "*.txt.zst", "-o", "both.txt", "--workers", 2) == 0
+    assert list(read_lines("both.txt")) == [f"{i} {name}" for name in "ab" for i in range(6)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_at_an_address_is_read_as_one_of_this_machine(suffix, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "LocalWorkers", lambda work, workers: InThisProcess(Backwards()))
+    with fsspec.open(f"memory://store/a.txt{suffix}", "wb") as file:
+        file.write(write(tmp_path / f"a{suffix}", LINES).read_bytes())
+    assert dragoman("translate", run, f"memory://store/*{suffix or 't'}", "-o", "out.txt", "--workers", 2) == 0
+    assert list(read_lines("out.txt")) == EXPECTED
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_the_command_gives_alone(run, sentences, tmp_path):
+    assert dragoman("translate", run, sentences, "-o", tmp_path / "alone.txt") == 0
+    assert dragoman("translate", run, sentences, "-o", tmp_path / "bulk.txt", "--workers", 2) == 0
+    assert (tmp_path / "bulk.txt").read_bytes() == (tmp_path / "alone.txt").read_bytes()
+
+
+@pytest.mark.slow
+def test_ray_tasks_give_the_same_lines_where_a_worker_is_killed(tmp_path):
+    path = write(tmp_path / "in.txt", [f"line {i}" for i in range(3000)])
+    arguments = [str(path), str(tmp_path / "out.txt.zst"), "0.1", str(tmp_path / "died")]
+    done = subprocess.run(
+        [sys.executable, str(TESTS / "bulk_work.py"), *arguments], capture_output=True, text=True, check=True
+    )
+    assert "lost=1" in done.stdout
+    assert list(read_lines(tmp_path / "out.txt.zst")) == [f"line {i}"[::-1] for i in range(3000)]
+
+
+def test_without_ray_the_error_names_the_extra(run, sentences, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert dragoman("translate", run, sentences, "-o", tmp_path / "out.txt", "--ray", "auto") == 2
+    assert capfd.readouterr().err == "dragoman: --ray: Ray is not installed: pip install ray (the extra ray)\n"
+    assert not (tmp_path / "out.txt.parts").exists()
+
+
+def test_without_a_store_s_library_the_error_names_the_extra(run, tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    assert dragoman("translate", run, "s3://bucket/a.txt", "-o", tmp_path / "out.txt", "--workers", 1) == 2
+    assert capfd.readouterr().err == ("dragoman: s3://bucket/a.txt: needs s3fs: pip install s3fs (the extra remote)\n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(run, tmp_path):
+    path, output = write(tmp_path / "in.txt", LINES * 60), tmp_path / "out.txt"
+    command = [sys.executable, "-m", "dragoman", "translate", str(run), str(path), "-o", str(output), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: (tmp_path / "out.txt.parts" / "journal.jsonl").exists())
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.splitlines()[-1].startswith(
+        "dragoman: stopped; what is finished is kept, go on with: dragoman translate"
+    )
+    assert "Traceback" not in error and parts_of(output) and not output.exists()
+    again = error.splitlines()[-1].partition("go on with: dragoman ")[2]
+    done = subprocess.run([*command[:3], *again.split()], capture_output=True, text=True, check=True)
+    assert "of them by an earlier command" in done.stderr and len(list(read_lines(output))) == len(LINES) * 60
+
+
+def test_the_journal_is_readable_json(tmp_path):
+    begin(tmp_path)
+    parts = tmp_path / "out.txt.zst.parts"
+    assert json.loads((parts / "job.json").read_text())["input"]["lines"] == len(LINES)
+    assert [json.loads(line)["shard"] for line in (parts / "journal.jsonl").read_text().splitlines()] == [1, 0, 3]

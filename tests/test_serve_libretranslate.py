@@ -1,0 +1,204 @@
+"""LibreTranslate's API: its clients work unchanged, and get the translations of `dragoman translate`."""
+
+import gzip
+from pathlib import Path
+
+import httpx
+import pytest
+from libretranslatepy import LibreTranslateAPI
+from serving import SENTENCES, running, train_tiny, translated_by_command
+
+from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.suggestions import SuggestionFile
+from dragoman.serve.service import Service
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def expected(run, tmp_path_factory) -> list[str]:
+    """Translations of SENTENCES by the command."""
+    found = translated_by_command(run, SENTENCES, tmp_path_factory.mktemp("command"))
+    assert not set(found) & set(SENTENCES) and len(set(found)) == len(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    with running(ServerContext(Service.load({"en-es": run, "es-en": run}))) as url:
+        yield url
+
+
+def post(url: str, path: str, **data):
+    return httpx.post(f"{url}{path}", **data, timeout=60)
+
+
+def test_libretranslatepy_translates_detects_and_lists_languages(server, expected):
+    client = LibreTranslateAPI(server)
+    assert client.translate("the red house", "en", "es") == expected[0]
+    assert client.detect("This is certainly an English sentence about a house.")[0]["language"] == "en"
+    assert client.languages() == [
+        {"code": "en", "name": "English", "targets": ["es"]},
+        {"code": "es", "name": "Spanish", "targets": ["en"]},
+    ]
+
+
+def test_weblates_requests_get_a_translation_for_each_text(server, expected):
+    """Weblate asks for the codes of the languages, and sends a list of texts with an empty key as JSON."""
+    codes = [language["code"] for language in httpx.get(f"{server}/languages").raise_for_status().json()]
+    assert {"en", "es"} <= set(codes)
+    asked = {"api_key": "", "q": SENTENCES, "source": "en", "target": "es"}
+    answer = post(server, "/translate", json=asked).raise_for_status().json()
+    assert answer["translatedText"] == expected
+
+
+def test_weblates_earlier_requests_are_forms(server, expected):
+    asked = {"api_key": "", "q": SENTENCES[0], "source": "en", "target": "es"}
+    assert post(server, "/translate", data=asked).json() == {"translatedText": expected[0]}
+
+
+def test_parameters_may_stand_in_the_address(server, expected):
+    answer = httpx.post(f"{server}/translate", params={"q": "the red house", "source": "en", "target": "es"}).json()
+    assert answer["translatedText"] == expected[0]
+
+
+def test_a_text_gets_the_same_translation_alone_in_a_list_in_a_file_and_as_html(server, expected):
+    def translated(q, **more):
+        return post(server, "/translate", json={"q": q, "source": "en", "target": "es"} | more).json()["translatedText"]
+
+    alone = [translated(text) for text in SENTENCES]
+    assert alone == translated(SENTENCES) == expected
+    assert translated("\n".join(SENTENCES)).split("\n") == alone
+    assert translated(SENTENCES, format="html") == alone
+    name = {"file": ("three.txt", "\n".join(SENTENCES).encode())}
+    address = post(server, "/translate_file", files=name, data={"source": "en", "target": "es"}).json()
+    found = httpx.get(address["translatedFileUrl"])
+    assert found.text.split("\n") == alone
+    assert 'filename="three_es.txt"' in found.headers["content-disposition"]
+
+
+def test_each_text_of_a_list_has_its_own_language(server):
+    texts = [
+        "Where is the nearest train station, please?",
+        "¿Dónde está la estación de tren más cercana, por favor?",
+        "",
+    ]
+    answer = post(server, "/translate", json={"q": texts, "source": "auto", "target": "en"}).json()
+    assert [one["language"] for one in answer["detectedLanguage"]] == ["en", "es", "es"]
+    assert answer["translatedText"][0] == texts[0]  # is in the target language already
+    assert answer["translatedText"][1] != texts[1]
+    assert answer["translatedText"][2] == ""
+
+
+def test_alternatives_are_others_and_leave_the_translation_as_it_is(server):
+    asked = {"q": SENTENCES, "source": "en", "target": "es"}
+    plain = post(server, "/translate", json=asked).json()["translatedText"]
+    for wanted in (2, 9):
+        answer = post(server, "/translate", json=asked | {"alternatives": wanted}).json()
+        assert answer["translatedText"] == plain
+        for best, others in zip(plain, answer["alternatives"], strict=True):
+            assert best not in others and len(others) == len(set(others)) <= wanted
+    single = post(server, "/translate", json=asked | {"q": SENTENCES[0], "alternatives": 2}).json()
+    assert single["alternatives"] and all(isinstance(one, str) for one in single["alternatives"])
+
+
+def test_html_keeps_its_tags_and_entities(server):
+    page = '<div class="a"><p>the <b>red</b> house</p><script>if (a < b) {}</script> a dog &amp; a cat<br/></div>'
+    found = post(server, "/translate", json={"q": page, "source": "en", "target": "es", "format": "html"}).json()
+    text = found["translatedText"]
+    for kept in ('<div class="a"><p>', "<b>", "</b>", "</p><script>if (a < b) {}</script>", "<br/></div>"):
+        assert text.count(kept) == 1
+    assert "red" not in text.replace(kept, "") or "house" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"source": "en", "target": "es"}, "q: must be given"),
+        ({"q": "a", "target": "es"}, "source: must be given"),
+        (
+            {"q": "a", "source": "en", "target": "xx"},
+            "from 'en' to 'xx' is not served here; there are: en to es, es to en",
+        ),
+        ({"q": "a", "source": "tlh", "target": "es"}, "en to es"),
+        ({"q": "a", "source": "en", "target": ""}, "target: must name a language"),
+        ({"q": 7, "source": "en", "target": "es"}, "q: expected text"),
+        ({"q": "a", "source": "en", "target": "es", "format": "pdf"}, "format: must be 'text' or 'html'"),
+        ({"q": "a", "source": "en", "target": "es", "alternatives": 1000}, "alternatives: at most 20"),
+        ({"q": "a", "source": "en", "target": "es", "alternatives": -1}, "alternatives"),
+    ],
+)
+def test_a_wrong_request_gets_one_sentence_and_400(server, asked, says):
+    response = post(server, "/translate", json=asked)
+    assert response.status_code == 400
+    assert says in response.json()["error"] and "\n" not in response.json()["error"]
+
+
+def test_a_body_that_is_no_json_gets_one_sentence(server):
+    headers = {"Content-Type": "application/json"}
+    for body in (
+        b"{",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"q": NaN}',
+        b"[" * 100_000,
+        b'{"q": "\\ud800", "source": "en", "target": "es"}',
+    ):
+        response = post(server, "/translate", content=body, headers=headers)
+        assert response.status_code == 400, body[:20]
+        assert response.json().keys() == {"error"}
+
+
+def test_documents_are_filled_in(server, expected):
+    po = 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n#: a.c:1\nmsgid "the red house"\nmsgstr ""\n'
+    files = {"file": ("es.po", po.encode())}
+    made = post(server, "/translate_file", files=files, data={"source": "en", "target": "es"}).raise_for_status().json()
+    filled = httpx.get(made["translatedFileUrl"]).text
+    assert f'msgstr "{expected[0]}"' in filled
+    assert "#: a.c:1\n" in filled
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.docx", b"x", "files of this kind are not translated; known are .txt, .md, .po"),
+        ("a.txt", b"", "the file is empty"),
+        ("a.txt", b"fine\n\xff\xfe", "a.txt:2: not UTF-8"),
+        ("a.xlf", b"<xliff", "a.xlf"),
+        ("a.po.gz", gzip.compress(b"x"), "not translated"),
+        ("../../etc/x.txt", b"\xff", "x.txt:1: not UTF-8"),
+    ],
+)
+def test_a_broken_file_is_refused_by_name(server, name, content, says):
+    data = {"source": "en", "target": "es"}
+    response = post(server, "/translate_file", files={"file": (name, content)}, data=data)
+    assert response.status_code == 400
+    assert says in response.json()["error"]
+
+
+def test_unknown_results_are_not_found(server):
+    for path in ("/download_file/nothing.txt", "/download_file/..%2f..%2fetc%2fpasswd"):
+        assert httpx.get(server + path).status_code in (400, 404)
+
+
+def test_health_and_settings(server):
+    assert httpx.get(f"{server}/health").json() == {"status": "ok"}
+    settings = httpx.get(f"{server}/frontend/settings").json()
+    assert settings["keyRequired"] is False and settings["suggestions"] is False
+    assert settings["language"] == {
+        "source": {"code": "en", "name": "English"},
+        "target": {"code": "es", "name": "Spanish"},
+    }
+    assert ".po" in settings["supportedFilesFormat"]
+
+
+def test_suggestions_are_off_unless_wanted(server, run, tmp_path):
+    asked = {"q": "house", "s": "casa", "source": "en", "target": "es"}
+    assert post(server, "/suggest", data=asked).status_code == 403
+    context = ServerContext(Service.load({"en-es": run}), suggestions=SuggestionFile(tmp_path / "better.jsonl"))
+    with running(context) as url:
+        assert post(url, "/suggest", data=asked).json() == {"success": True}
+    assert '"suggestion": "casa"' in (tmp_path / "better.jsonl").read_text()

@@ -1,0 +1,197 @@
+"""OpenAI's API: its own client works unchanged, and gets what the model says alone."""
+
+import json
+from pathlib import Path
+
+import chat_templates
+import foreign_text
+import httpx
+import openai
+import pytest
+import torch
+from serving import running, train_tiny
+
+from dragoman.decode.chat import ChatModel
+from dragoman.decode.generator import Generator
+from dragoman.decode.search.greedy import Greedy
+from dragoman.interchange.importing import import_checkpoint
+from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.limits import Limits
+from dragoman.serve.service import Service
+
+pytest.importorskip("transformers")
+HELLO = [{"role": "user", "content": "The door is open."}]
+PROMPTS = ["The light", "A door is", "The"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("chat")
+    foreign_text.make(foreign_text.Case("Mistral", False), path / "folder")
+    (path / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
+    import_checkpoint(path / "folder", path / "run")
+    return path / "run"
+
+
+@pytest.fixture(scope="module")
+def server(run, tmp_path_factory):
+    runs = {"chat": run, "en-es": train_tiny(tmp_path_factory.getbasetemp())}
+    with running(ServerContext(Service.load(runs), limits=Limits(new_tokens=64))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def generator(run) -> Generator:
+    return Generator.load(run)
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == ["chat", "en-es"]
+    assert client.models.retrieve("chat").id == "chat"
+    with pytest.raises(openai.NotFoundError, match="the model 'gpt-9' is not served here; there are: chat, en-es"):
+        client.models.retrieve("gpt-9")
+
+
+def test_prompts_are_continued_as_by_the_generator(client, generator):
+    found = client.completions.create(model="chat", prompt=PROMPTS, temperature=0, max_tokens=12)
+    alone = generator.generate(PROMPTS, search=Greedy(), max_new_tokens=12)
+    assert [choice.text for choice in found.choices] == [one.text for one in alone]
+    assert [choice.index for choice in found.choices] == [0, 1, 2]
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+    assert found.usage.completion_tokens <= 3 * 12
+
+
+def test_ids_are_read_as_the_text_that_they_spell(client, generator):
+    ids = generator.tokenizer.encode(PROMPTS[0])
+    asked = {"model": "chat", "temperature": 0, "max_tokens": 8}
+    framed = [client.completions.create(prompt=prompt, **asked).choices[0].text for prompt in (ids, [ids])]
+    assert framed[0] == framed[1]
+
+
+def test_a_stream_spells_the_whole_answer(client):
+    asked = {"model": "chat", "prompt": PROMPTS[:2], "max_tokens": 10, "n": 2, "seed": 7, "temperature": 0.9}
+    whole = client.completions.create(**asked)
+    texts, reasons = {}, {}
+    usage = None
+    for chunk in client.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + choice.text
+            reasons[choice.index] = choice.finish_reason or reasons.get(choice.index)
+    assert texts == {choice.index: choice.text for choice in whole.choices}
+    assert reasons == {choice.index: choice.finish_reason for choice in whole.choices}
+    assert usage == whole.usage
+
+
+def test_a_seed_repeats_its_answers_and_answers_differ(client):
+    asked = {"model": "chat", "prompt": "The", "max_tokens": 20, "n": 4, "temperature": 1.5}
+    first, again, other = (
+        [choice.text for choice in client.completions.create(**asked, seed=seed).choices] for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert len(set(first)) > 1
+    free = [client.completions.create(**asked).choices[0].text for _ in range(4)]
+    assert len(set(free)) > 1
+
+
+def test_stop_texts_end_an_answer_and_are_left_out(client):
+    asked = {"model": "chat", "prompt": "The light", "max_tokens": 30, "temperature": 0}
+    whole = client.completions.create(**asked).choices[0]
+    stop = whole.text[3:5]
+    found = client.completions.create(**asked, stop=stop).choices[0]
+    assert found.text == whole.text.split(stop)[0] and found.finish_reason == "stop"
+    assert client.completions.create(**asked | {"max_tokens": 3}).choices[0].finish_reason == "length"
+
+
+def test_log_probabilities_are_those_of_the_tokens_of_the_text(client, generator):
+    asked = {"model": "chat", "prompt": "The light", "max_tokens": 12, "temperature": 0}
+    choice = client.completions.create(**asked, logprobs=1).choices[0]
+    logs = choice.logprobs
+    assert len(logs.tokens) == len(logs.token_logprobs) == len(logs.text_offset) == 12
+    alone = generator.generate(["The light"], search=Greedy(), max_new_tokens=12)[0].continuations[0]
+    torch.testing.assert_close(torch.tensor(logs.token_logprobs), torch.tensor(alone.token_log_probs[:12]))
+
+
+def test_an_echo_repeats_the_prompt(client):
+    asked = {"model": "chat", "prompt": ["The light", "A"], "max_tokens": 5, "temperature": 0}
+    plain, echoed = (client.completions.create(**asked, echo=echo).choices for echo in (False, True))
+    assert [choice.text for choice in echoed] == [f"{p}{c.text}" for p, c in zip(asked["prompt"], plain, strict=True)]
+
+
+def test_a_conversation_is_answered_as_by_the_chat_model(client, run):
+    alone = ChatModel.load(run).reply([HELLO], search=Greedy(), max_new_tokens=16)[0]
+    asked = {"model": "chat", "messages": HELLO, "temperature": 0, "max_tokens": 16}
+    found = client.chat.completions.create(**asked)
+    assert found.choices[0].message.content == alone.text
+    assert found.choices[0].message.role == "assistant"
+    newer = client.chat.completions.create(
+        **{k: v for k, v in asked.items() if k != "max_tokens"}, max_completion_tokens=16
+    )
+    assert newer.choices[0].message.content == alone.text
+
+
+def test_a_conversation_is_streamed_with_log_probabilities(client):
+    asked = {"model": "chat", "messages": HELLO, "seed": 3, "max_tokens": 16, "logprobs": True}
+    whole = client.chat.completions.create(**asked).choices[0]
+    chunks = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert chunks[0].delta.role == "assistant"
+    assert "".join(chunk.delta.content or "" for chunk in chunks) == whole.message.content
+    assert chunks[-1].finish_reason == whole.finish_reason
+    logs = [one.logprob for chunk in chunks if chunk.logprobs for one in chunk.logprobs.content]
+    torch.testing.assert_close(torch.tensor(logs), torch.tensor([one.logprob for one in whole.logprobs.content]))
+    assert b"".join(bytes(one.bytes) for one in whole.logprobs.content).decode(errors="ignore").strip()
+
+
+def test_a_conversation_may_go_on(client):
+    talk = [{"role": "system", "content": "Be short."}, *HELLO, {"role": "assistant", "content": "Yes."}, *HELLO]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "The door is open."}]}]
+    for messages in (talk, parts):
+        found = client.chat.completions.create(model="chat", messages=messages, max_tokens=4)
+        assert found.usage.prompt_tokens > 4
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"messages": []}, "message"),
+        ({"messages": [{"role": "user"}]}, "message 1"),
+        ({"messages": [{"content": "a"}]}, "message 1"),
+        ({"logit_bias": {"5": 1}}, "logit_bias: not supported"),
+        ({"top_logprobs": 3, "logprobs": True}, "top_logprobs"),
+        ({"temperature": 3}, "temperature: must be less than or equal to 2"),
+        ({"n": 1000}, "n: at most 20"),
+        ({"max_tokens": 10**6}, "max_tokens: at most 64"),
+        ({"stop": [""]}, "stop: at most"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"tools": ["weather"]}, "tools.0: expected an object"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "message 1"),
+        ({"model": "en-es"}, "the model 'en-es' is for the task translate"),
+    ],
+)
+def test_a_wrong_request_gets_one_sentence_in_openais_form(client, more, says):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**{"model": "chat", "messages": HELLO, "max_tokens": 4} | more)
+    error = caught.value.body
+    assert says in error["message"] and "\n" not in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_an_error_before_a_stream_is_a_status(server):
+    asked = {"model": "chat", "messages": [{"role": "user", "content": "word " * 30_000}], "stream": True}
+    for more, status in (({}, 413), ({"model": "gpt-9"}, 404), ({"messages": []}, 400)):
+        response = httpx.post(f"{server}/v1/chat/completions", json=asked | more)
+        assert response.status_code == status and response.headers["content-type"] == "application/json"
+
+
+def test_events_are_separated_and_end_with_done(server):
+    asked = {"model": "chat", "prompt": "The", "max_tokens": 4, "stream": True}
+    response = httpx.post(f"{server}/v1/completions", json=asked)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    *events, done, rest = response.text.split("\n\n")
+    assert done == "data: [DONE]" and rest == ""
+    assert all(json.loads(event.removeprefix("data: "))["object"] == "text_completion" for event in events)
