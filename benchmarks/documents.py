@@ -90,6 +90,10 @@ def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
     except UserError as error:
         tried.refused[str(error).removeprefix(name)[:60]] += 1
         return
+    except Exception as error:
+        tried.files += 1
+        tried.faults.append(f"{shown(name)}: {type(error).__name__}: {error}"[:200])
+        return
     if not document.slots:
         tried.refused["no text in it"] += 1
         return

@@ -204,7 +204,14 @@ def _write_documents(folder: Path) -> None:
     (folder / "memory.tmx").write_text(
         memory.replace("</body>", '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv></tu></body>')
     )
-    for name, text in DOCUMENTS.items():
+    keyed = [json.dumps({f"k{i}": pair[side] for i, pair in enumerate(pairs)}) for side in (0, 1)]
+    strings = [
+        "<resources>" + "".join(f"<string name='k{i}'>{p[side]}</string>" for i, p in enumerate(pairs)) + "</resources>"
+        for side in (0, 1)
+    ]
+    texts = {f"app/locales/{name}/more.json": text for name, text in zip(("en", "de"), keyed, strict=True)}
+    texts |= {f"app/strings.{name}.xml": text for name, text in zip(("en", "de"), strings, strict=True)}
+    for name, text in (DOCUMENTS | texts | {"app/locales/de/more.po": po}).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     for name in ("memory.tmx.gz", "corpus.tmx.gz"):

@@ -336,8 +336,11 @@ def test_progress_counts_slots_up_to_all_of_them():
 def shouting(monkeypatch):
     """A run whose translations are their sources in capitals."""
 
-    class Shouting:
+    class Shouting(Translator):
         context = NO_CONTEXT
+
+        def __init__(self):
+            pass
 
         def check_tags(self, tags):
             assert not tags
