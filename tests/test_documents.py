@@ -318,7 +318,10 @@ def test_doubtful_translations_are_flagged_and_warnings_name_the_place():
     doc.notes = ["a.po: a note"]
     sure = {"odd": 0.2, "even": 0.9}.__getitem__
     done = translate_document(doc, lambda *asked: upper(*asked, confidence=sure), flag_below=0.5)
-    assert done.content == b"[(0, Filling(text='ODD', review=True, codes=())), (1, Filling(text='EVEN', review=False, codes=()))]"
+    assert (
+        done.content
+        == b"[(0, Filling(text='ODD', review=True, codes=())), (1, Filling(text='EVEN', review=False, codes=()))]"
+    )
     assert done.flagged == 1 and done.warnings == ("a.po: a note", "a.po:1: odd")
 
 
