@@ -79,7 +79,7 @@ def test_json_and_yaml_are_read_back_by_their_libraries(text):
 def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     document = opened("a.properties", "a = one \\\n\nb = two\n")
     assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]
-    assert filled(document) == b"a = ONE \n\nb = TWO\n"
+    assert filled(document) == b"a = ONE \nb = TWO\n"
 
 
 def test_a_plist_is_read_by_its_library():
