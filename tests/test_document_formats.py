@@ -174,6 +174,7 @@ BROKEN = {
     "a.ftl": ["a = { $", "= x", "a", "a = { b ->\n }"],
     "a.ts": ["const a = 1;", "<TS><message>", "<x/>"],
     "a.srt": ["text", "1\n00:00:01,000 -> 00:00:02,000\nx\n", "1\n00:00:01,000 --> 00:00:0x\nx\n"],
+    "a.csv": ["", "a,b\n1,2\n", "en,pl\n1\n", 'en,pl\n"x,\n'],
     "a.docx": ["no archive", "PK\x03\x04"],
     "a.epub": [""],
 }

@@ -234,6 +234,17 @@ def test_a_memory_is_asked_before_the_model(here, asked, capsys):
     assert "memory" in (here / "r.html").read_text()
 
 
+def test_xliff_says_which_translations_are_from_a_memory(here, asked):
+    unit = "<trans-unit id='{0}'><source>{0}</source>{1}</trans-unit>"
+    units = unit.format("one", "") + unit.format("two", "") + unit.format("three", "<target/>")
+    head = '<xliff version="1.2"><file original="a" datatype="x" source-language="en" target-language="de"><body>'
+    write(here, {"a.xlf": f"{head}{units}</body></file></xliff>", "m.tsv": "one\teins\nthree\tdrei\n"})
+    assert main(["translate", "run", "a.xlf", "-o", "b.xlf", "--memory", "m.tsv"]) == 0
+    text = (here / "b.xlf").read_text()
+    assert '<target state-qualifier="exact-match">eins</target>' in text and "<target>TWO</target>" in text
+    assert '<target state-qualifier="exact-match">drei</target>' in text
+
+
 def test_a_memory_finds_the_same_text_and_the_same_text_with_other_placeholders():
     memory = TranslationMemory(
         [Pair("a {x} b %s", "%s A {x}"), Pair("c", "C"), Pair("c", "D"), Pair("c", "D"), Pair("", "E")]
