@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import chat_templates
+import foreign_text
 import numpy as np
 from PIL import Image
 from tiny_tasks import run_files, write_texts
 
 from dragoman.config import merge, to_dict
 from dragoman.interchange.exporting import export_huggingface
+from dragoman.interchange.importing import import_checkpoint
 from dragoman.model.transformer import TransformerConfig
 from dragoman.presets import rewritten2026, vaswani2017
 from dragoman.train import recipe
@@ -129,6 +132,18 @@ def _write_imports(folder: Path) -> None:
         ("reviews", "bert"),
     ):
         shutil.copytree(folder / "runs" / source, folder / "imported" / name, symlinks=True)
+    make_chat_model(folder / "imported" / "chat")
+    (folder / "conversations.jsonl").write_text(json.dumps([{"role": "user", "content": "A red dog?"}]) + "\n")
+
+
+def make_chat_model(run: Path) -> None:
+    """Import a chat model with random weights."""
+    folder = run.with_name("chat-folder")
+    foreign_text.make(foreign_text.Case("Mistral", False), folder)
+    (folder / "chat_template.jinja").write_text(chat_templates.QWEN)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 6], "max_new_tokens": 5}))
+    import_checkpoint(folder, run)
+    shutil.rmtree(folder)
 
 
 def _write_mamba(folder: Path, *, tokenizer_of: Path) -> None:

@@ -22,6 +22,7 @@ ROOMS = [
     {"train", "evaluate"},
     {"inspect"},
     {"compare", "serve"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]  # from the ground up: a room imports from itself and from lower floors

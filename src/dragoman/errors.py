@@ -33,6 +33,10 @@ class OutputError(UserError):
     """File that cannot be written: the message opens with its name."""
 
 
+class StoppedEarly(UserError):
+    """Training that was stopped before anything of a run was there."""
+
+
 class ProcessLost(UserError):
     """Another of the distributed processes has ended, so that this one cannot continue."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dragoman.config import config
-from dragoman.decode.search.attention_taps import attention_taps, recording_attention
+from dragoman.decode.search.attention_taps import attention_taps, recording_attention, twin_of
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded, shifted
 from dragoman.errors import ConfigError
 from dragoman.model.interface import SequenceModel
@@ -73,13 +73,15 @@ class Aligner:
 
     def attention(self, pairs: Sequence[IdPair], batch_tokens: int) -> Iterator[tuple[list[int], list[Tensor]]]:
         """Yield batches: row indices, and each layer's cross-attention weights (B, H, T, S) under teacher forcing."""
-        with self.model.without_dropout():
-            for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
-                source, target = (padded([pairs[row][side] for row in rows], self.model.device) for side in (0, 1))
-                weights: list[Tensor] = []
-                with torch.inference_mode(), recording_attention(attention_taps(self.model), weights):
-                    self.model.hidden(shifted(target), source)
-                yield rows, weights
+        twin, lock = twin_of(self.model)
+        assert isinstance(twin, SequenceModel)
+        for rows in batches_by_length([len(s) + len(t) for s, t in pairs], batch_tokens):
+            source, target = (padded([pairs[row][side] for row in rows], self.model.device) for side in (0, 1))
+            weights: list[Tensor] = []
+            recording = recording_attention(attention_taps(twin), weights)
+            with lock, twin.without_dropout(), torch.inference_mode(), recording:
+                twin.hidden(shifted(target), source)
+            yield rows, weights
 
     def by_words(self, pair: IdPair, attention: Float[np.ndarray, "n T S"]) -> Float[np.ndarray, "n U W"]:
         """Sum the attention of the tokens of each target word to those of each source word."""

@@ -24,6 +24,9 @@ class ChatModel:
         self.ends = template.ends(generator.tokenizer)
         """Tokens that end an answer by the template, besides those that end every text of the model."""
 
+    def __repr__(self) -> str:
+        return f"ChatModel({self.generator!r}, {self.template!r})"
+
     @classmethod
     def load(
         cls,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from dragoman.decode.brief import quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.constraints.utf8 import REPLACEMENT, Utf8Rule, Utf8Table
 from dragoman.decode.detokenizer import EndAfter, StopAt, TextStream
@@ -28,7 +29,7 @@ EndReason = Literal["end", "stop", "length"]
 """Reason why a continuation ended: the model's end token, a stop string, or the limit of tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Continuation:
     """One continuation of a prompt."""
 
@@ -42,6 +43,9 @@ class Continuation:
     tokens: tuple[int, ...]
     """Ends with EOS, or with another token that ends a text of this model."""
     token_log_probs: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        return f"Continuation({quoted(self.text)}, ended by {self.ended}, score={self.score:.3g})"
 
 
 class GenerationJob:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dragoman.capabilities import CONTINUES, check
 from dragoman.checkpoint import load_model
 from dragoman.decode.arguments import check_items, check_text
+from dragoman.decode.brief import described, html_table, quoted
 from dragoman.decode.constraints.repetition import RuleConfig
 from dragoman.decode.continuation import Continuation, GenerationJob, search_by_length, text_of
 from dragoman.decode.detokenizer import TextStream
@@ -29,7 +30,7 @@ BATCH_TOKENS = 8192
 """Tokens of prompts and continuations at a time, times the hypotheses of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Generation:
     """A prompt with its continuations."""
 
@@ -41,6 +42,15 @@ class Generation:
     def text(self) -> str:
         """Text of the best continuation."""
         return self.continuations[0].text
+
+    def __repr__(self) -> str:
+        more = f", {len(self.continuations)} continuations" if len(self.continuations) > 1 else ""
+        return f"Generation({quoted(self.prompt)} -> {quoted(self.text)}{more})"
+
+    def _repr_html_(self) -> str:
+        head, prompts = ("prompt", "continuation", "score", "ended by"), [self.prompt, *[""] * len(self.continuations)]
+        rows = zip(prompts, self.continuations, strict=False)
+        return html_table(head, ((p, c.text, f"{c.score:.3f}", c.ended) for p, c in rows))
 
 
 class Generator:
@@ -60,6 +70,9 @@ class Generator:
             model.start(None)
         except ValueError as error:
             raise ConfigError(f"{error}: use `dragoman translate`, or Translator") from None
+
+    def __repr__(self) -> str:
+        return described(self, self.model, {"vocabulary": len(self.tokenizer)})
 
     @classmethod
     def load(

@@ -1,7 +1,10 @@
 """Translations and their candidates: the results of a translator."""
 
+import html
 import math
 from dataclasses import dataclass, replace
+
+from dragoman.decode.brief import html_table, quoted
 
 TRUNCATED = "the translation was ended by force at the length limit"
 """Warning about a candidate that the length limit ended."""
@@ -15,7 +18,7 @@ class PartAnswer:
     answer: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Candidate:
     """One translation of a text."""
 
@@ -38,6 +41,9 @@ class Candidate:
     """Inputs and answers of the model where the text was put together from several, in the order of ``tokens``, which
     spell these answers. Empty where the text is the model's answer to the source."""
 
+    def __repr__(self) -> str:
+        return f"Candidate({quoted(self.text)}, score={self.score:.3g})"
+
     def answers(self, source: str) -> "tuple[PartAnswer, ...]":
         """Return the answers that ``tokens`` spell, as a translation of ``source``; none if the model was not asked."""
         return self.parts or ((PartAnswer(source, self.text),) if self.tokens else ())
@@ -48,7 +54,7 @@ class Candidate:
         return math.exp(min(0.0, self.log_prob) / max(1, len(self.tokens)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Translation:
     """A text with its translation: one or several candidates, warnings and a confidence."""
 
@@ -65,6 +71,21 @@ class Translation:
     """Confidence in the best candidate, from 0 to 1. Where the run has been calibrated (``dragoman calibrate``) it is
     the probability that the translation is good. Else it is ``mean_probability``, which ranks sentences but promises no
     frequency."""
+
+    def __repr__(self) -> str:
+        more = f", {len(self.candidates)} candidates" if len(self.candidates) > 1 else ""
+        return f"Translation({quoted(self.source)} -> {quoted(self.text)}, confidence={self.confidence:.2f}{more})"
+
+    def _repr_html_(self) -> str:
+        head = ("source", "translation", "score", "confidence")
+        sure = [
+            self.confidence,
+            *(c.mean_probability if c.confidence is None else c.confidence for c in self.candidates[1:]),
+        ]
+        sources = [self.source, *[""] * (len(self.candidates) - 1)]
+        rows = zip(sources, self.candidates, sure, strict=True)
+        notes = "".join(f"<p>{html.escape(warning)}</p>" for warning in self.warnings)
+        return html_table(head, ((s, c.text, f"{c.score:.3f}", f"{p:.2f}") for s, c, p in rows)) + notes
 
     def choosing(self, candidates: tuple[Candidate, ...]) -> "Translation":
         """Return the translation with these of its candidates; confidence and warnings are those of the first one."""

@@ -10,6 +10,7 @@ from typing import Any
 from dragoman.capabilities import TRANSLATES, check
 from dragoman.checkpoint import load_writer, run_folder
 from dragoman.decode.arguments import check_items, check_iterable, check_list, check_pair, check_text
+from dragoman.decode.brief import described
 from dragoman.decode.calibration import NONE, Calibration
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
@@ -32,6 +33,7 @@ from dragoman.decode.sentence_splitting import (
     Splitting,
 )
 from dragoman.decode.translation import Candidate, Translation
+from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import DEFAULT, parse_cache
 from dragoman.model.caches.state import KVPolicy
 from dragoman.model.interface import SequenceModel
@@ -77,6 +79,9 @@ class Translator:
         """Decides which sentences are searched together."""
         self.turn: Callable[[], AbstractContextManager[object]] = nullcontext
         """Entered around every other computation of the model."""
+
+    def __repr__(self) -> str:
+        return described(self, self.model, {"vocabulary": len(self.target_tokenizer)})
 
     @classmethod
     def load(
@@ -155,6 +160,7 @@ class Translator:
         texts: Sequence[str | Request],
         *,
         beam: int = 5,
+        nbest: int = 1,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
@@ -176,6 +182,7 @@ class Translator:
         Args:
             texts: sentences or longer texts; a ``Request`` adds constraints.
             beam: hypotheses kept; 1 is greedy search.
+            nbest: candidates of each translation; the beam is at least as large.
             search: a complete search configuration, instead of ``beam``. Samples depend on its seed and on the text
                 alone, not on row or batch: for other samples of a text ask for more of them, or change the seed.
             rules: constraints on the tokens, in any search.
@@ -197,7 +204,7 @@ class Translator:
         """
         requests = _requests(texts)
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
+        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
         return translate_lines(requests, 1, job, progress)
 
     def stream(
@@ -205,6 +212,7 @@ class Translator:
         texts: Iterable[str | Request],
         *,
         beam: int = 5,
+        nbest: int = 1,
         search: SearchConfig | None = None,
         rules: Sequence[RuleConfig] = (),
         glossary: Glossary | None = None,
@@ -222,7 +230,7 @@ class Translator:
         Rows are counted from ``first_row``.
         """
         options = {"rules": rules, "glossary": glossary, "alignments": alignments, "batch_tokens": batch_tokens}
-        job = self._job(search or search_for_beam(beam), cache, longest or self.longest, **options)
+        job = self._job(_search_of(search, beam, nbest), cache, longest or self.longest, **options)
         row = first_row
         for group in grouping(iter(check_iterable(texts, "texts", what="strings or requests")), chunk):
             yield from translate_lines(_requests(group), row, job)
@@ -281,6 +289,14 @@ def _requests(texts: Iterable[str | Request]) -> list[Request]:
         if isinstance(one, Request):
             check_text(one.text, f"texts: text of entry {number}")
     return list(map(as_request, given))
+
+
+def _search_of(search: SearchConfig | None, beam: int, nbest: int) -> SearchConfig:
+    if search is None:
+        return search_for_beam(beam) if nbest == 1 else Beam(size=max(beam, nbest), nbest=nbest)
+    if nbest not in (1, search.nbest):
+        raise ConfigError(f"nbest: {nbest} candidates are wanted, and the search returns {search.nbest}: set it there")
+    return search
 
 
 def search_for_beam(beam: int) -> SearchConfig:

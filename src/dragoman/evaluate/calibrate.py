@@ -46,6 +46,8 @@ class ReviewShare:
 
 @dataclass(frozen=True)
 class Calibrated:
+    """Outcome of a calibration: what was learnt, and how good it is."""
+
     calibration: Calibration
     good: float
     """Fraction of the test sentences that are good."""

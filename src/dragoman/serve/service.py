@@ -11,15 +11,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dragoman.decode.constraints.glossary import Glossary
-from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.continuation import EndReason, GenerationJob
-from dragoman.decode.detokenizer import TextStream
 from dragoman.decode.documents.document import DocumentSummary, translate_document
 from dragoman.decode.documents.placeholders import translate_texts
 from dragoman.decode.documents.source_line import SourceQuestion
@@ -33,7 +29,7 @@ from dragoman.decode.scoring import ScoredPair
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
-from dragoman.decode.translator import Progress, Translator, search_for_beam
+from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError
 from dragoman.model.caches.cache import Cache, parse_cache
 from dragoman.model.interface import SequenceModel
@@ -41,10 +37,11 @@ from dragoman.serve.engine.engine import Engine, EngineStats
 from dragoman.serve.engine.memory import cache_memory
 from dragoman.serve.engine.requests import BULK, INTERACTIVE, Call, Ticket
 from dragoman.serve.errors import Draining, Overloaded, UnknownModel, WrongTask
+from dragoman.serve.options import GenerateOptions, TranslateOptions
+from dragoman.serve.pieces import Piece, PieceStream
 from dragoman.serve.served import ServedModel, Task
 from dragoman.text.document import FillableDocument
 from dragoman.text.lines import Pair
-from dragoman.text.tokens.tokenizer import EOS
 
 __all__ = ["Call", "GenerateOptions", "Piece", "Service", "ServiceStats", "TranslateOptions"]
 
@@ -55,41 +52,6 @@ QUEUE = 512
 SWITCH_SECONDS = 0.0005
 """Longest time that a thread of Python keeps the others waiting. Requests prepare and finish their texts in Python
 while the engine makes a step; with Python's 5 ms each step would wait for them."""
-
-
-@dataclass(frozen=True)
-class TranslateOptions:
-    """Options of a translation; the defaults are those of ``dragoman translate``."""
-
-    search: SearchConfig = field(default_factory=lambda: search_for_beam(5))
-    rules: tuple[RuleConfig, ...] = ()
-    glossary: Glossary | None = None
-    alignments: bool = False
-    check_numbers: bool = True
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """Options of a continuation; see ``Generator.generate``. None stands for what the model's own settings say."""
-
-    search: SearchConfig | None = None
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    ends: tuple[int, ...] = ()
-    rules: tuple[RuleConfig, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a continuation: text that is final, and the tokens chosen since the piece before."""
-
-    text: str
-    tokens: tuple[int, ...] = ()
-    log_probs: tuple[float, ...] = ()
-    ended: EndReason | None = None
-    """Why the continuation ended; None except in the last piece."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +206,7 @@ class Service:
 
         running = asyncio.ensure_future(self._run(model, work, call))
         try:
-            pieces = _Pieces(job, row)
+            pieces = PieceStream(job, row)
             while (one := await chosen.get()) is not None:
                 if piece := pieces.add(*one):
                     yield piece
@@ -401,32 +363,3 @@ class Service:
         answers = iter(translate_texts(plain, ask, context=translator.context, require=ask_for_more, **rest))
         answers_of_bound = iter(ask(bound) if bound else [])
         return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
-
-
-class _Pieces:
-    """The text of a continuation that is streamed, cut where it is final."""
-
-    def __init__(self, job: GenerationJob, row: Sequence[int]):
-        self.job, self.text = job, TextStream(job.tokenizer, row, job.stops)
-        self.tokens: list[int] = []
-        self.log_probs: list[float] = []
-
-    def add(self, token: int, log_prob: float) -> Piece | None:
-        """Return the piece that a token completes, if it does."""
-        over = token == EOS and bool(self.tokens) and self.tokens[-1] in self.job.ends
-        if not over:  # an end of the model's own stands for EOS
-            self.tokens.append(token)
-            self.log_probs.append(log_prob)
-        if token == EOS:
-            return None
-        text = self.job.readable_text(self.text.add(token))
-        return self._piece(text) if text else None
-
-    def last(self, ended: EndReason) -> Piece:
-        """Return the rest."""
-        return self._piece(self.job.readable_text(self.text.rest()), ended)
-
-    def _piece(self, text: str, ended: EndReason | None = None) -> Piece:
-        piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), ended)
-        self.tokens, self.log_probs = self.tokens[-1:][:0], []
-        return piece

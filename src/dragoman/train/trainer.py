@@ -5,8 +5,7 @@ every checkpoint holds the progress. A resumed run therefore does what the unint
 to the bit (with the same number of threads: it determines the order in which sums are made).
 """
 
-import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 
 from dragoman.checkpoint import CONFIG, RunDirectory
@@ -20,7 +19,7 @@ from dragoman.train.distributed.processes import SINGLE_PROCESS, SingleProcess
 from dragoman.train.events import Event, Finished, Notice, Saved, Started, StepsReported, Validated, Validating
 from dragoman.train.failure import TrainingFailure, failure, resume_command, smaller_batches
 from dragoman.train.forecast import Forecast
-from dragoman.train.interrupt import Interrupts, as_ctrl_c
+from dragoman.train.interrupt import Interrupts, as_ctrl_c, who_asked
 from dragoman.train.planner import NoPlanner
 from dragoman.train.preparation import complete_config, prepare_data
 from dragoman.train.profile import NoProfile
@@ -62,6 +61,8 @@ class Trainer:
         self.held: int | None = None
         """Most memory of learning, measured until the first validation."""
         self.has_validated = False
+        self.stop_wanted: Callable[[], bool] = lambda: False
+        """Asked after each step; True stops the run as Ctrl-C does, so that it may be resumed."""
 
     def events(self) -> Iterator[Event]:
         """Yield everything that happens from here to the end of the run.
@@ -89,7 +90,7 @@ class Trainer:
             for change in self.changes:
                 self.logger.change(self.progress.step, change)
                 yield Notice("changed: {} from {!r} to {!r}".format(*change))
-            with Interrupts() as interrupts, self.stopwatch:
+            with Interrupts(self.stop_wanted) as interrupts, self.stopwatch:
                 yield from self._learn(interrupts)
         except Exception as error:
             held = self.meter.peak() if self.meter else None
@@ -238,7 +239,7 @@ class Trainer:
         """Validate; None if a signal came meanwhile: then nothing is counted, and the resumed run validates first."""
         state = self.state
         with state.evaluation_weights():
-            result = validate(state.model, self.validator, state.rules.precision, lambda: interrupts.asked is not None)
+            result = validate(state.model, self.validator, state.rules.precision, lambda: bool(interrupts.asked))
         self.has_validated = True
         if self.group.all_reduce_max(int(result is None)) or result is None:
             return None
@@ -258,8 +259,8 @@ class Trainer:
         """Return the end of the run if its budget or patience is spent, or if any process got a signal."""
         if end := due.finished(self.progress, self.cfg.train, self._resume_command()):
             return end
-        if number := self.group.all_reduce_max(signal.Signals[interrupts.asked] if interrupts.asked else 0):
-            reason = f"stopped by {signal.Signals(number).name}, all is saved"
+        if number := self.group.all_reduce_max(interrupts.asked):
+            reason = f"stopped by {who_asked(number)}, all is saved"
             return Finished(self.progress.step, reason, False, self._resume_command())
         return None
 

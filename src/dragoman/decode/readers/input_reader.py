@@ -16,6 +16,7 @@ from dragoman.capabilities import Ability, check
 from dragoman.checkpoint import load_reader
 from dragoman.data.material import IdMaterial, material_of, to_device
 from dragoman.decode.arguments import check_items, check_list
+from dragoman.decode.brief import described
 from dragoman.decode.precision import prepare_for_inference
 from dragoman.decode.search.teacher_forcing import batches_by_length
 from dragoman.model.encoder import Encoder
@@ -44,6 +45,10 @@ class InputReader:
         self.material = material_of(
             model.cfg.inputs, tokenizer, longest=data.get("longest"), resize=data.get("other_sizes") == "resize"
         )
+
+    def __repr__(self) -> str:
+        labels = getattr(self, "labels", ())
+        return described(self, self.model, {"labels": len(labels)} if labels else {})
 
     @classmethod
     def load(

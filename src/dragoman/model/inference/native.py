@@ -267,6 +267,12 @@ class NativeTransformer(Transformer):
             return
         self.native_encoder = self.build_native_encoder(model)
 
+    def __reduce__(self) -> "tuple[type[NativeTransformer], tuple[Transformer]]":
+        """Return how to copy or pickle the model: from its PyTorch parts, since addresses hold here alone."""
+        plain, own = Transformer.__new__(Transformer), ("hookable", "native_decoder", "native_encoder")
+        plain.__setstate__({name: value for name, value in vars(self).items() if name not in own})
+        return NativeTransformer, (plain,)
+
     def build_native_encoder(self, model: Transformer) -> NativeTower | None:
         """Return the encoder for the kernels; None where only PyTorch can encode the source."""
         try:

@@ -1,0 +1,251 @@
+"""Evaluation, calibration and verification of runs: functions that return their figures and print nothing."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dragoman.api.rows import Columns, is_paths, pair_rows
+from dragoman.api.run import Run, run_path
+from dragoman.checkpoint import RunDirectory, run_config
+from dragoman.decode.generator import Generator
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.translator import Translator
+from dragoman.decode.verify.checks import Check, run_checks
+from dragoman.decode.verify.opening import open_run
+from dragoman.errors import ConfigError, DataError
+from dragoman.evaluate import calibrate as calibration
+from dragoman.evaluate import evaluation, language_modelling
+from dragoman.evaluate.calibrate import Calibrated
+from dragoman.evaluate.evaluation import USUAL, Evaluation
+from dragoman.evaluate.examiners import EXAMINERS
+from dragoman.evaluate.folders import corpus_id, folder_for
+from dragoman.evaluate.given import pairs_for
+from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelEvaluation
+from dragoman.evaluate.outcome import EvaluationResult
+from dragoman.text.context import context_of_run
+from dragoman.text.formats.labelled import LabelledText
+from dragoman.text.lines import Sourced
+from dragoman.train.report import page
+
+Progress = Callable[[int, int], None]
+GIVEN = "rows given by a program"
+"""Name of a test set that is no file."""
+
+
+def evaluate(
+    run: str | Path | Run,
+    test: Any = None,
+    *,
+    columns: Columns | None = None,
+    beam: int = 5,
+    search: SearchConfig | None = None,
+    metrics: Sequence[str] = USUAL,
+    tags: Sequence[str] = (),
+    which: str | int = "best",
+    device: str = "auto",
+    name: str | None = None,
+    save: bool = True,
+    progress: Progress | None = None,
+) -> Evaluation | LanguageModelEvaluation | EvaluationResult:
+    """Score a run on a test set, with intervals.
+
+    A translator gets an ``Evaluation`` (BLEU, chrF, by length), a language model a ``LanguageModelEvaluation``
+    (perplexity), any other model an ``EvaluationResult`` with the figures of its task and of a baseline.
+
+    Args:
+        run: a run, or its directory.
+        test: a file; for a translator also pairs, given as in ``train``; for a language model a list of texts; for a
+            classifier rows (text, label). By default the run's own test set, or validation text of a language model.
+        columns: which columns of pairs hold source and target.
+        beam: hypotheses kept by a translator; 1 is greedy search.
+        search: a complete search configuration, instead of ``beam``.
+        metrics: names of a translator's metrics.
+        tags: tags to put before each source.
+        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        device: as torch names it; ``auto`` is the GPU if there is one.
+        name: folder under ``RUN/evaluations``; by default that of the file. Rows are stored only under a name.
+        save: store scores and outputs in the run.
+        progress: called with the examples done and their number.
+
+    Raises:
+        CheckpointError: no such run or checkpoint.
+        ConfigError, DataError: a test set that cannot be read, or settings of another task.
+    """
+    path = run_path(run)
+    directory, named = RunDirectory.open(path), _named(test)
+    if language_modelling.is_language_model(directory.config):
+        found: Any = _language_model(path, test, named, which, device, progress)
+    elif examiner := EXAMINERS.get(directory.config.get("task", {}).get("kind", "")):
+        examined = examiner(path, str(which), device=device)
+        given = examined.examples(named) if named or test is None else _labelled(test)
+        found = dataclasses.replace(examined.examine(given, progress=progress), test_set=_id(test, named))
+    else:
+        translator = Translator.load(path, which, device=device)
+        given = _pairs(path, test, named, tags, columns)
+        how: dict[str, Any] = {"beam": beam, "search": search, "metrics": metrics, "progress": progress}
+        found = evaluation.evaluate(translator, given, **how, test_set=_id(test, named))
+    if save and (test is None or named or name):
+        by_default = None if named or not language_modelling.is_language_model(directory.config) else "valid"
+        found.save(folder_for(path, named, name or by_default))
+        page.write(directory)
+    return found
+
+
+def calibrate(
+    run: str | Path | Run,
+    pairs: Any = None,
+    *,
+    columns: Columns | None = None,
+    good: float = 70.0,
+    beam: int = 5,
+    which: str | int = "best",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Calibrate the confidence of a translator, and choose the attention heads that align words; both are stored in the
+    run.
+
+    Args:
+        run: a run, or its directory.
+        pairs: a file or rows, as in ``train``; by default the run's validation set.
+        columns: which columns of pairs hold source and target.
+        good: chrF from which a sentence counts as good.
+        beam: hypotheses kept at each step, as when translating later.
+        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        device: as torch names it; ``auto`` is the GPU if there is one.
+        progress: called with the sentences done and their number.
+
+    Raises:
+        CheckpointError: no such run or checkpoint.
+        DataError: fewer than 50 pairs, or pairs that cannot be read.
+    """
+    path = run_path(run)
+    directory, named = RunDirectory.open(path), _named(pairs)
+    given = _pairs(path, pairs, named, (), columns, kept="valid")
+    own_test = pairs is None and (directory.path / "data" / "test.jsonl").exists()
+    test = pairs_for(path, None) if own_test else []
+    translator = Translator.load(path, which, device=device)
+    found = calibration.calibrate(translator, given, test, good=good, beam=beam, progress=progress)
+    found.calibration.write(directory.path)
+    return found
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of ``verify``: every check that was made."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True where no answer differs that must be the same."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks in which an answer differs that must be the same."""
+        return tuple(check for check in self.checks if not check.passed)
+
+    def __repr__(self) -> str:
+        judged = [check for check in self.checks if check.exact]
+        return f"Verification({sum(check.passed for check in judged)} of {len(judged)} hold)"
+
+
+def verify(
+    run: str | Path | Run,
+    *,
+    text: str | Path | None = None,
+    sentences: int = 100,
+    beam: int = 5,
+    batch: int = 32,
+    max_new_tokens: int | None = None,
+    compiled: bool = False,
+    which: str | int = "best",
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Verification:
+    """Check that a run's model answers the same in batches of any size and order, with every cache and kernel.
+
+    Args:
+        run: a run, or its directory.
+        text: a file with a text in each line; by default the run's own test or validation text, or random inputs.
+        sentences: most examples.
+        beam: hypotheses kept in beam search; 1 leaves it out.
+        batch: examples in a batch.
+        max_new_tokens: most tokens of an answer.
+        compiled: compile the model, too; takes a minute.
+        which: ``best``, ``last``, a step number, or the name of a checkpoint.
+        device: as torch names it; ``auto`` is the GPU if there is one.
+        progress: called with the checks done and their number.
+
+    Raises:
+        CheckpointError: no such run or checkpoint.
+        ConfigError, DataError: no such device, or texts that the model cannot read.
+    """
+    file = None if text is None else Path(text)
+    options: dict[str, Any] = {"beam": beam, "max_new_tokens": max_new_tokens, "batch": batch, "compiled": compiled}
+    runs = open_run(run_path(run), which, text=file, examples=sentences, device=device, **options)
+    return Verification(tuple(check for one in runs for check in run_checks(one.verifier, progress)))
+
+
+# ---- test sets ------------------------------------------------------------------------------------------
+
+
+def _named(test: Any) -> str | None:
+    """Return the files that are given, as the command line takes them; None where there are none."""
+    if test is None or not is_paths(test) or (isinstance(test, list | tuple) and not _are_files(test)):
+        return None
+    return str(test) if isinstance(test, str | Path) else ",".join(map(str, test))
+
+
+def _are_files(given: Sequence[Any]) -> bool:
+    return len(given) == 2 and all(Path(one).is_file() for one in given)
+
+
+def _id(test: Any, named: str | None) -> str:
+    return corpus_id(named) if test is None or named else GIVEN
+
+
+def _pairs(
+    run: Path, test: Any, named: str | None, tags: Sequence[str], columns: Columns | None, kept: str = "test"
+) -> list[Sourced]:
+    if test is None or named is not None:
+        return pairs_for(run, named, tags, kept=kept, columns=columns)
+    given, context = list(pair_rows(test, "pairs", columns)), context_of_run(run_config(run))
+    before = [lines for _, lines in context.in_lines(pair.source for pair in given)]
+    return [
+        Sourced(pair.source, pair.target, "", " ".join(tags), lines) for pair, lines in zip(given, before, strict=True)
+    ]
+
+
+def _labelled(test: Any) -> list[LabelledText]:
+    """Return texts with their labels.
+
+    Raises:
+        DataError: rows that are none.
+    """
+    return [LabelledText(pair.source, pair.target) for pair in pair_rows(test, "test", ("text", "label"))]
+
+
+def _language_model(
+    run: Path, test: Any, named: str | None, which: str | int, device: str, progress: Progress | None
+) -> LanguageModelEvaluation:
+    generator = Generator.load(run, which, device=device)
+    if test is None or named is not None:
+        documents = language_modelling.documents_for(run, named, generator.tokenizer)
+    else:
+        documents = _documents(test, generator)
+    context = language_modelling.context_of(run_config(run))
+    how: dict[str, Any] = {"context": context, "progress": progress, "test_set": _id(test, named)}
+    return language_modelling.evaluate(generator, documents, **how)
+
+
+def _documents(test: Any, generator: Generator) -> list[EncodedDocument]:
+    if isinstance(test, str | bytes) or not isinstance(test, Sequence):
+        raise ConfigError(f"test: a file or a list of texts is expected, got {type(test).__name__}")
+    for number, text in enumerate(test, 1):
+        if not isinstance(text, str):
+            raise DataError(f"test: row {number}: a text is expected, and this is {text!r:.40} ({type(text).__name__})")
+    return language_modelling.encode_documents(test, generator.tokenizer)

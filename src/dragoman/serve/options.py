@@ -1,0 +1,32 @@
+"""Options of requests to a service."""
+
+from dataclasses import dataclass, field
+
+from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.search.search import SearchConfig
+from dragoman.decode.translator import search_for_beam
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """Options of a translation; the defaults are those of ``dragoman translate``."""
+
+    search: SearchConfig = field(default_factory=lambda: search_for_beam(5))
+    rules: tuple[RuleConfig, ...] = ()
+    glossary: Glossary | None = None
+    alignments: bool = False
+    check_numbers: bool = True
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of a continuation; see ``Generator.generate``. None stands for what the model's own settings say."""
+
+    search: SearchConfig | None = None
+    max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ends: tuple[int, ...] = ()
+    rules: tuple[RuleConfig, ...] | None = None
+    seeds: tuple[int, ...] | None = None

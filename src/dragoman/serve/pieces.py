@@ -1,0 +1,48 @@
+"""Continuations that are streamed: pieces of text that are final, with their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dragoman.decode.continuation import EndReason, GenerationJob
+from dragoman.decode.detokenizer import TextStream
+from dragoman.text.tokens.tokenizer import EOS
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a continuation: text that is final, and the tokens chosen since the piece before."""
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    log_probs: tuple[float, ...] = ()
+    ended: EndReason | None = None
+    """Why the continuation ended; None except in the last piece."""
+
+
+class PieceStream:
+    """The text of a continuation that is streamed, cut where it is final."""
+
+    def __init__(self, job: GenerationJob, row: Sequence[int]):
+        self.job, self.text = job, TextStream(job.tokenizer, row, job.stops)
+        self.tokens: list[int] = []
+        self.log_probs: list[float] = []
+
+    def add(self, token: int, log_prob: float) -> Piece | None:
+        """Return the piece that a token completes, if it does."""
+        over = token == EOS and bool(self.tokens) and self.tokens[-1] in self.job.ends
+        if not over:  # an end of the model's own stands for EOS
+            self.tokens.append(token)
+            self.log_probs.append(log_prob)
+        if token == EOS:
+            return None
+        text = self.job.readable_text(self.text.add(token))
+        return self._piece(text) if text else None
+
+    def last(self, ended: EndReason) -> Piece:
+        """Return the rest."""
+        return self._piece(self.job.readable_text(self.text.rest()), ended)
+
+    def _piece(self, text: str, ended: EndReason | None = None) -> Piece:
+        piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), ended)
+        self.tokens, self.log_probs = self.tokens[-1:][:0], []
+        return piece
