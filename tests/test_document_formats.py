@@ -82,6 +82,12 @@ def test_a_blank_line_ends_a_value_that_wants_to_go_on():
     assert filled(document) == b"a = ONE \nb = TWO\n"
 
 
+def test_properties_get_escapes_unless_the_file_does_without():
+    assert opened("a.properties", "a = x\n").fill({0: Filling("é🐕")}) == b"a = \\u00e9\\ud83d\\udc15\n"
+    assert opened("a.properties", "# é\na = x\n").fill({0: Filling("ü")}) == "# é\na = ü\n".encode()
+    assert opened("a.properties", "# é\na = x\n".encode("latin-1")).fill({0: Filling("ü")}).endswith(b"\\u00fc\n")
+
+
 def test_a_plist_is_read_by_its_library():
     raw = filled(opened("a.stringsdict", next(s.before for s in SAMPLES if s.name.endswith("dict"))))
     forms = plistlib.loads(raw)["files"]["files"]

@@ -143,6 +143,12 @@ def test_a_broken_file_in_a_folder_is_listed_and_the_rest_is_translated(here, as
     assert main(["translate", "run", "app/en", "-o", "three", "--to", "de"]) == 1 and not (here / "three").exists()
 
 
+def test_the_name_of_a_folder_tells_the_source_language(here, asked):
+    write(here, {"l/fr/a.yml": "fr:\n  a: un\n", "l/fr/b_fr.json": '{"a": "deux"}'})
+    assert main(["translate", "run", "l/fr", "-o", "l/de", "--to", "de"]) == 0
+    assert (here / "l/de/a.yml").read_text() == "de:\n  a: UN\n" and (here / "l/de/b_de.json").exists()
+
+
 def test_a_pattern_names_documents_too(here, asked):
     write(here, TREE)
     assert main(["translate", "run", "app/**/*.yml", "-o", "out", "--from", "en", "--to", "de"]) == 0

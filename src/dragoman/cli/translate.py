@@ -67,7 +67,9 @@ def translate(
     as_kind: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="KIND", help="The format of a file, whatever its extension: text (lines), po, xliff or tmx."
+            "--as",
+            metavar="KIND",
+            help="The format of a file, whatever its extension: text (lines), po, json, srt, ...",
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,

@@ -26,10 +26,9 @@ class PropertiesDocument(SpannedDocument):
         """
         self.text_file = TextFile(raw, name, encodings=("utf-8", "iso-8859-1"))
         super().__init__(self.text_file)
-        self.escapes = self.text_file.encoding == "iso-8859-1" or (
-            self.text_file.text.isascii() and "\\u" in self.text_file.text
-        )
-        """True where characters beyond ASCII are written as escapes."""
+        self.escapes = self.text_file.encoding == "iso-8859-1" or self.text_file.text.isascii()
+        """True where characters beyond ASCII are written as escapes: unless the file has some as they are, since Java
+        before 9 reads ISO-8859-1."""
         categories = plural_categories(target)
         for key, start, end in self.entries():
             value = self.text_file.text[start:end]
