@@ -631,6 +631,7 @@ def test_markup_is_text_everywhere(open_page, server):
     page.keyboard.press("Enter")
     expect(page.locator("#terms-body th")).to_have_text([markup])
     page.keyboard.press("Escape")
+    expect(page.locator("#output .stale")).to_have_count(0)
     server.failures = [(422, markup, None)]
     typed(page, " more", wait=False)
     expect(page.get_by_role("alert")).to_have_text(markup)
@@ -860,7 +861,7 @@ def test_light_and_dark_follow_the_device_or_the_reader(open_page):
     light = page.evaluate(ground)
     assert dark != light
     page.reload(wait_until="commit")
-    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    until(lambda: page.evaluate("document.documentElement?.dataset.theme") == "light")
     expect(page.locator("#translate")).to_be_visible()
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_label("Light")).to_be_checked()
