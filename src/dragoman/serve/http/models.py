@@ -89,7 +89,7 @@ async def settings(context: ServerContext, incoming: Incoming[Any]) -> Any:
         "limits": {"characters": limits.characters, "lines": limits.texts, "file_bytes": limits.file_bytes},
         "files": list(EXTENSIONS),
         "suggest": context.suggestions is not None,
-        "safety": False,
+        "safety": context.safety is not None,
     }
 
 
