@@ -39,6 +39,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "torchrun": "starts processes of its own: tests/test_parallel.py",
     "--compiled": "compiles for a minute: tests/test_compiling.py",
     "--to onnx": "traced, which the type checks of the tests forbid: tests/test_export.py",
+    "generate imported/chat --chat": "a conversation at a terminal: tests/test_chat.py",
     "tensorboard --logdir": "a server of another project",
     "make ": "makes environments; its targets are looked up",
     "pip install": "installs; its extras are looked up",

@@ -339,8 +339,9 @@ def test_progress_counts_slots_up_to_all_of_them():
 def shouting(monkeypatch):
     """A run whose translations are their sources in capitals."""
 
-    class Shouting:
-        context = NO_CONTEXT
+    class Shouting(Translator):
+        def __init__(self):
+            self.context = NO_CONTEXT
 
         def check_tags(self, tags):
             assert not tags
