@@ -178,12 +178,11 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def read_html(raw: bytes) -> Said:
-    import lxml.html
+    from lxml import etree
 
     found: Said = []
-    try:
-        root = lxml.html.document_fromstring(raw, lxml.html.HTMLParser(encoding="utf-8") if is_utf8(raw) else None)
-    except lxml.etree.ParserError:  # nothing but comments
+    root = etree.fromstring(raw, etree.HTMLParser(encoding="utf-8") if is_utf8(raw) else etree.HTMLParser())
+    if root is None:  # nothing but comments
         return found
     for element in root.iter():
         if isinstance(element.tag, str):

@@ -11,6 +11,7 @@ Nothing is kept: packages are fetched into a temporary folder.
 """
 
 import argparse
+import hashlib
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ import tempfile
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +33,16 @@ from dragoman.text.placeholders import find_placeholders
 
 FETCHED = {
     "pip": (
-        *("python-docx", "python-pptx", "openpyxl", "odfpy", "ebooklib", "srt", "pysrt", "webvtt-py", "pycaption"),
-        *("labelme", "vidcutter", "retext", "novelwriter", "translate-toolkit", "compare-locales"),
+        *("python-docx", "python-pptx", "odfpy", "srt", "pysrt", "webvtt-py", "pycaption"),
+        *("labelme", "retext", "novelwriter", "mammoth", "docx2python", "i18nice", "compare-locales"),
     ),
-    "npm": ("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
-    "apt": ("ruby-rails-i18n", "keepass2"),
+    "npm": (
+        *("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
+        *("video.js", "pdfjs-dist", "subsrt", "subtitle", "node-webvtt", "rdotjson", "jquery-i18n-properties"),
+    ),
 }
 """Packages that hold real files, by the client that fetches them."""
-MOST = 400
+MOST = 250
 """Files of one format that are tried at most."""
 SHOWN = 8
 """Faults of a format that are listed at most."""
@@ -74,6 +78,11 @@ def fill(document: FillableDocument) -> bytes:
     return document.fill({i: Filling(capitals(slot)) for i, slot in enumerate(document.slots)})
 
 
+def shown(name: str) -> str:
+    """Return a file's name without the folder of this machine."""
+    return "/".join(Path(name).parts[-4:])
+
+
 def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
     """Try one file."""
     try:
@@ -81,13 +90,17 @@ def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
     except UserError as error:
         tried.refused[str(error).removeprefix(name)[:60]] += 1
         return
+    except Exception as error:
+        tried.files += 1
+        tried.faults.append(f"{shown(name)}: {type(error).__name__}: {error}"[:200])
+        return
     if not document.slots:
         tried.refused["no text in it"] += 1
         return
     tried.files += 1
     tried.texts += len(document.slots)
     if document.fill({}) != raw:
-        tried.faults.append(f"{name}: filling nothing changes it")
+        tried.faults.append(f"{shown(name)}: filling nothing changes it")
         return
     try:
         filled = fill(document)
@@ -96,7 +109,7 @@ def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"[:200]
     if fault:
-        tried.faults.append(f"{name}: {fault}")
+        tried.faults.append(f"{shown(name)}: {fault}")
     else:
         tried.equal += 1
         tried.same_bytes += document_readers.same_but_capitals(kind, raw, filled)
@@ -110,9 +123,16 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         for inner in sorted(path.rglob("*")):
             if inner.is_file() and not inner.is_symlink():
-                yield from members(inner)
-    elif path.name.endswith((".whl", ".jar", ".zip", ".tar.gz", ".tgz")):
-        yield from archived(path)
+                yield from files_of(inner)
+    else:
+        yield from files_of(path)
+
+
+def files_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield a file, or the files in an archive."""
+    if path.name.endswith((".whl", ".jar", ".zip", ".tar.gz", ".tgz")):
+        with suppress(zipfile.BadZipFile, tarfile.TarError, EOFError):
+            yield from archived(path)
     elif wanted(path.name, path.stat().st_size):
         yield str(path), path.read_bytes()
 
@@ -131,24 +151,25 @@ def archived(path: Path) -> Iterator[tuple[str, bytes]]:
                 yield f"{path.name}/{info.filename}", archive.read(info)
 
 
+FULL: set[str] = set()
+"""Formats of which enough files were tried."""
+
+
 def wanted(name: str, size: int) -> bool:
-    return Path(name).suffix.lower() in document_readers.READERS and 0 < size <= LARGEST
+    """Return True for a file to be tried, by its name and size."""
+    kind = Path(name).suffix.lower()
+    return kind in document_readers.READERS and kind not in FULL and 0 < size <= LARGEST
 
 
 def fetched(folder: Path) -> None:
     """Fetch the packages; one that cannot be fetched is named and left out."""
-    commands = {
-        "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"],
-        "npm": ["npm", "pack", "--silent"],
-        "apt": ["apt-get", "download", "-qq"],
-    }
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+    clients = {"pip": ([*pip, "--no-binary", ":all:"], pip), "npm": (["npm", "pack", "--silent"],)}
     for client, names in FETCHED.items():
         for name in names:
-            done = subprocess.run([*commands[client], name], cwd=folder, capture_output=True, check=False)
-            if done.returncode:
+            commands = ([*command, name] for command in clients[client])  # with its tests, if there is such a package
+            if all(subprocess.run(c, cwd=folder, capture_output=True, check=False).returncode for c in commands):
                 print(f"left out: {name} ({client})")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, folder / package.stem], check=False)
 
 
 def tries(sources: list[Path]) -> dict[str, Tried]:
@@ -158,9 +179,13 @@ def tries(sources: list[Path]) -> dict[str, Tried]:
     for source in sources:
         for name, raw in members(source):
             kind = Path(name).suffix.lower()
-            if found[kind].files < MOST and raw not in seen:
-                seen.add(raw)
-                check(name, raw, kind, found[kind])
+            digest = hashlib.sha256(raw).digest()
+            if digest in seen:
+                continue
+            seen.add(digest)
+            check(name, raw, kind, found[kind])
+            if found[kind].files >= MOST:
+                FULL.add(kind)
     return found
 
 
@@ -206,7 +231,7 @@ def main() -> None:
             if not given.no_fetch:
                 fetched(Path(folder))
             installed = Path(sys.prefix) / "lib"
-            sources = [*given.folders, Path(folder), installed]
+            sources = [*given.folders, Path(folder), installed, Path("/usr/share"), Path("/etc")]
         found = tries(sources)
     text = report(found)
     print(text)

@@ -221,8 +221,28 @@ def _write_documents(folder: Path) -> None:
     (folder / "memory.tmx").write_text(
         memory.replace("</body>", '<tu><tuv xml:lang="en"><seg>a dog</seg></tuv></tu></body>')
     )
+    keyed = [json.dumps({f"k{i}": pair[side] for i, pair in enumerate(pairs)}) for side in (0, 1)]
+    strings = [
+        "<resources>" + "".join(f"<string name='k{i}'>{p[side]}</string>" for i, p in enumerate(pairs)) + "</resources>"
+        for side in (0, 1)
+    ]
+    texts = {f"app/locales/{name}/more.json": text for name, text in zip(("en", "de"), keyed, strict=True)}
+    texts |= {f"app/strings.{name}.xml": text for name, text in zip(("en", "de"), strings, strict=True)}
+    for name, text in (DOCUMENTS | texts | {"app/locales/de/more.po": po}).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     for name in ("memory.tmx.gz", "corpus.tmx.gz"):
         (folder / name).write_bytes(gzip.compress(memory.encode()))
+
+
+DOCUMENTS = {
+    "strings/en.json": '{"a": "red dog"}\n',
+    "app/locales/en/a.json": '{"a": "red dog"}\n',
+    "app/locales/en/b.yml": "en:\n  a: big car\n",
+    "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nred dog\n",
+    "page.html": "<p>big <b>car</b></p>\n",
+    "guide.md": "# red dog\n",
+}
 
 
 def _write_other_texts(folder: Path) -> None:

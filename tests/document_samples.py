@@ -355,7 +355,18 @@ kept
 - [ ] TASK
 """,
 )
+CSV = Sample(
+    "strings.csv",
+    'id,en,pl\n1,"a, ""b""",\n2,two,\n3,"a\nb",""\n',
+    'id,en,pl\n1,"a, ""b""","A, ""B"""\n2,two,TWO\n3,"a\nb","A\nB"\n',
+)
+TSV = Sample(
+    "strings.tsv",
+    'key\ten\tnote\na\tone "two"\tkept\nb\t\tkept\n',
+    'key\ten\tnote\tpl\na\tone "two"\tkept\tONE "TWO"\nb\t\tkept\t\n',
+)
 SAMPLES = [
+    *(CSV, TSV),
     *(JSON, CHROME, ARB, ANDROID, STRINGS, STRINGSDICT, CATALOG, RESX, PROPERTIES, YAML, FLUENT, QT, SRT, VTT),
     *(HTML, MARKDOWN),
 ]

@@ -153,7 +153,7 @@ def test_pipes_and_standard_input_are_read(here, monkeypatch):
 def test_every_ending_has_one_home():
     homes = [set(TABLES), set(DOCUMENTS), set(UNSUPPORTED)]
     assert sum(map(len, homes)) == len(set().union(*homes))
-    assert set(KINDS) == set(OPENERS) == set(DOCUMENTS) - {".mo"}
+    assert set(KINDS) == set(OPENERS) == set(DOCUMENTS) - {".mo"} | {".csv", ".tsv"}
     assert all(is_known(f"a{ending}") and is_known(f"a{ending}.gz") for home in homes for ending in home)
 
 

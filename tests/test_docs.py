@@ -44,6 +44,7 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "make ": "makes environments; its targets are looked up",
     "pip install": "installs; its extras are looked up",
     "python benchmarks/": "takes minutes; the file is looked up",
+    "dragoman serve": "does not end by itself: tests/test_serve_command.py",
     "mymodule:": "asks for a module of the reader's: tests/test_doctor.py",
 }
 SMALLER = {  # what would take long -> the same in small
@@ -55,7 +56,7 @@ SMALLER = {  # what would take long -> the same in small
     "seeds 3 --rounds 2": "seeds 2 --rounds 1",
     "train.budget.epochs=60": "train.budget.steps=32",  # a toy's budget is in steps
 }
-EXIT_1 = ("config diff", "doctor runs/")  # configurations differ; the toy is validated on its training text
+EXIT_1 = ("config diff", "doctor runs/", "dragoman check")  # they differ; a toy validated on its text; findings
 
 REFUSED = {
     "augment distill": "without a translation to learn from",  # a toy's best answer is empty, and left out

@@ -76,6 +76,18 @@ def test_json_and_yaml_are_read_back_by_their_libraries(text):
             assert found["a"].strip() == text and found["b"] == [text, {"c": text}]
 
 
+def test_a_blank_line_ends_a_value_that_wants_to_go_on():
+    document = opened("a.properties", "a = one \\\n\nb = two\n")
+    assert [(slot.key, slot.text) for slot in document.slots] == [("a", "one "), ("b", "two")]
+    assert filled(document) == b"a = ONE \nb = TWO\n"
+
+
+def test_properties_get_escapes_unless_the_file_does_without():
+    assert opened("a.properties", "a = x\n").fill({0: Filling("é🐕")}) == b"a = \\u00e9\\ud83d\\udc15\n"
+    assert opened("a.properties", "# é\na = x\n").fill({0: Filling("ü")}) == "# é\na = ü\n".encode()
+    assert opened("a.properties", "# é\na = x\n".encode("latin-1")).fill({0: Filling("ü")}).endswith(b"\\u00fc\n")
+
+
 def test_a_plist_is_read_by_its_library():
     raw = filled(opened("a.stringsdict", next(s.before for s in SAMPLES if s.name.endswith("dict"))))
     forms = plistlib.loads(raw)["files"]["files"]
@@ -168,6 +180,7 @@ BROKEN = {
     "a.ftl": ["a = { $", "= x", "a", "a = { b ->\n }"],
     "a.ts": ["const a = 1;", "<TS><message>", "<x/>"],
     "a.srt": ["text", "1\n00:00:01,000 -> 00:00:02,000\nx\n", "1\n00:00:01,000 --> 00:00:0x\nx\n"],
+    "a.csv": ["", "a,b\n1,2\n", "en,pl\n1\n", 'en,pl\n"x,\n'],
     "a.docx": ["no archive", "PK\x03\x04"],
     "a.epub": [""],
 }

@@ -10,9 +10,11 @@ from test_documents import upper
 
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
-from dragoman.errors import CheckpointError
+from dragoman.errors import CheckpointError, DataError
 from dragoman.text.checks import CHECKS, Translated, find_problems
 from dragoman.text.context import NO_CONTEXT
+from dragoman.text.formats.pairs import read_pairs
+from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
 from dragoman.text.localized_paths import language_in, localized_path, neutral_path
 from dragoman.text.memory import TranslationMemory
@@ -31,8 +33,11 @@ def asked(monkeypatch):
     """A run whose translations are their sources in capitals; the list of what it was asked."""
     texts: list[str] = []
 
-    class Shouting:
+    class Shouting(Translator):
         context = NO_CONTEXT
+
+        def __init__(self):
+            pass
 
         def check_tags(self, tags):
             assert not tags
@@ -138,6 +143,12 @@ def test_a_broken_file_in_a_folder_is_listed_and_the_rest_is_translated(here, as
     assert main(["translate", "run", "app/en", "-o", "three", "--to", "de"]) == 1 and not (here / "three").exists()
 
 
+def test_the_name_of_a_folder_tells_the_source_language(here, asked):
+    write(here, {"l/fr/a.yml": "fr:\n  a: un\n", "l/fr/b_fr.json": '{"a": "deux"}'})
+    assert main(["translate", "run", "l/fr", "-o", "l/de", "--to", "de"]) == 0
+    assert (here / "l/de/a.yml").read_text() == "de:\n  a: UN\n" and (here / "l/de/b_de.json").exists()
+
+
 def test_a_pattern_names_documents_too(here, asked):
     write(here, TREE)
     assert main(["translate", "run", "app/**/*.yml", "-o", "out", "--from", "en", "--to", "de"]) == 0
@@ -227,6 +238,17 @@ def test_a_memory_is_asked_before_the_model(here, asked, capsys):
     assert json.loads((here / "b.json").read_text()) == {"a": "{file} löschen?", "b": " eins", "c": "TWO"}
     assert "3 translated (2 from memory)" in capsys.readouterr().err
     assert "memory" in (here / "r.html").read_text()
+
+
+def test_xliff_says_which_translations_are_from_a_memory(here, asked):
+    unit = "<trans-unit id='{0}'><source>{0}</source>{1}</trans-unit>"
+    units = unit.format("one", "") + unit.format("two", "") + unit.format("three", "<target/>")
+    head = '<xliff version="1.2"><file original="a" datatype="x" source-language="en" target-language="de"><body>'
+    write(here, {"a.xlf": f"{head}{units}</body></file></xliff>", "m.tsv": "one\teins\nthree\tdrei\n"})
+    assert main(["translate", "run", "a.xlf", "-o", "b.xlf", "--memory", "m.tsv"]) == 0
+    text = (here / "b.xlf").read_text()
+    assert '<target state-qualifier="exact-match">eins</target>' in text and "<target>TWO</target>" in text
+    assert '<target state-qualifier="exact-match">drei</target>' in text
 
 
 def test_a_memory_finds_the_same_text_and_the_same_text_with_other_placeholders():
@@ -324,3 +346,47 @@ def test_check_names_file_and_line_and_exits_with_1(here, capsys):
     ):
         capsys.readouterr()
         assert main(["check", *arguments]) == 2 and message in capsys.readouterr().err
+
+
+# ---- as training text -------------------------------------------------------------------------------
+
+
+def pairs_of(path):
+    return [tuple(pair) for source in guess_sources(path) for pair in read_pairs(source)]
+
+
+FILES = {
+    "json": '{{"a": "{0}", "b": {{"c": "{1}"}}}}',
+    "arb": '{{"@@locale": "x", "a": "{0}", "n": "{{n, plural, other {{{1}}}}}"}}',
+    "xml": "<resources><string name='a'>{0}</string><string name='b'>{1}</string></resources>",
+    "strings": '"a" = "{0}"; "b" = "{1}";',
+    "properties": "a={0}\nb={1}\n",
+    "resx": "<root><data name='a'><value>{0}</value></data><data name='b'><value>{1}</value></data></root>",
+    "yml": "a: {0}\nb: {1}\n",
+    "ftl": "a = {0}\nb = {1}\n",
+    "srt": "1\n00:00:01,000 --> 00:00:02,000\n{0}.\n\n2\n00:00:03,000 --> 00:00:04,000\n{1}.\n",
+    "html": "<p>{0}</p><p>{1}</p>",
+    "md": "# {0}\n\n{1}\n",
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_by_language_are_training_text(here, kind):
+    text = FILES[kind]
+    write(here, {f"l/en/x.{kind}": text.format("One", "Two"), f"l/de/x.{kind}": text.format("Eins", "Zwei")})
+    end = "." * (kind == "srt")
+    expected = [(f"One{end}", f"Eins{end}"), (f"Two{end}", f"Zwei{end}")]
+    for path in (f"l/{{en,de}}/**/*.{kind}", f"l/{{source,target=de}}/*.{kind}", f"l/en/x.{kind},l/de/x.{kind}"):
+        assert pairs_of(path) == expected
+
+
+def test_catalogues_of_a_target_language_are_training_text(here):
+    text = HEADER + '\nmsgid "a"\nmsgstr "{}"\n'
+    write(here, {"l/de/deep/a.po": text.format("A"), "l/fr/a.po": text.format("F")})
+    assert pairs_of("l/{source,target=de}/**/*.po") == [("a", "A")]
+
+
+def test_pages_of_other_parts_give_no_pairs(here):
+    write(here, {"en.html": "<p>a</p><p>b</p>", "de.html": "<p>a</p>"})
+    with pytest.raises(DataError, match="holds no sentence pairs"):
+        pairs_of("en.html,de.html")

@@ -308,7 +308,10 @@ def upper(texts, progress=None, confidence=lambda text: 0.5):
 def test_only_what_is_missing_is_translated_unless_all_is_asked_for():
     doc = Listed(Slot("a:1", "one"), Slot("a:2", "two", filled=True), Slot("a:3", "three", filled=True, locked=True))
     done = translate_document(doc, upper)
-    assert done.content == b"[(0, Filling(text='ONE', review=False, codes=()))]" and (done.filled, done.left) == (1, 2)
+    assert done.content.decode() == str([(0, Filling("ONE"))]) and (
+        done.filled,
+        done.left,
+    ) == (1, 2)
     done = translate_document(doc, upper, redo=True)
     assert (done.filled, done.left) == (2, 1) and b"TWO" in done.content
 
@@ -318,10 +321,7 @@ def test_doubtful_translations_are_flagged_and_warnings_name_the_place():
     doc.notes = ["a.po: a note"]
     sure = {"odd": 0.2, "even": 0.9}.__getitem__
     done = translate_document(doc, lambda *asked: upper(*asked, confidence=sure), flag_below=0.5)
-    assert (
-        done.content
-        == b"[(0, Filling(text='ODD', review=True, codes=())), (1, Filling(text='EVEN', review=False, codes=()))]"
-    )
+    assert done.content.decode() == str([(0, Filling("ODD", review=True)), (1, Filling("EVEN"))])
     assert done.flagged == 1 and done.warnings == ("a.po: a note", "a.po:1: odd")
 
 
@@ -339,8 +339,11 @@ def test_progress_counts_slots_up_to_all_of_them():
 def shouting(monkeypatch):
     """A run whose translations are their sources in capitals."""
 
-    class Shouting:
+    class Shouting(Translator):
         context = NO_CONTEXT
+
+        def __init__(self):
+            pass
 
         def check_tags(self, tags):
             assert not tags

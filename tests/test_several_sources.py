@@ -81,7 +81,7 @@ def test_patterns_of_two_languages_are_joined_by_keys(tmp_path):
     pattern = f"{tmp_path}/l/en/*.json,{tmp_path}/l/es/*.json"
     assert read(pattern) == [("Door", "Puerta")]
     assert isinstance(guess_sources(pattern)[0], Keyed)
-    with pytest.raises(ConfigError, match="two patterns are for JSON files"):
+    with pytest.raises(ConfigError, match="two patterns are for files by language"):
         guess_sources("a/*.en,a/*.es")
 
 

@@ -85,6 +85,7 @@ def _pairs(name: str, source: str | None, target: str | None) -> "Iterator[Trans
     from dragoman.text.checks import translations_between, translations_in
     from dragoman.text.compressed import extension
     from dragoman.text.filled.opening import KINDS, open_document
+    from dragoman.text.formats.tables import SPLITTERS
 
     first, comma, second = name.partition(",")
     if comma and extension(first) in KINDS and extension(first) == extension(second):
@@ -93,7 +94,8 @@ def _pairs(name: str, source: str | None, target: str | None) -> "Iterator[Trans
         if not originals.bilingual:
             yield from translations_between(originals, translations)
             return
-    if extension(name) in KINDS and not comma:
+    as_rows = extension(name) in SPLITTERS and not (source and target)
+    if extension(name) in KINDS and not comma and not as_rows:
         document = open_document(name, source=source, target=target)
         if not document.bilingual:
             raise ConfigError(f"{name}: holds one language: name the file of the source as well, as in en.json,{name}")

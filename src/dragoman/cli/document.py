@@ -58,7 +58,7 @@ def open_documents(
     from dragoman.text.filled.opening import KINDS
 
     if any(map(is_tree, texts)):
-        return _open_tree(tree_files(texts, output, source, target), source, target)
+        return _open_tree(tree_files(texts, output, source, target), target)
     kinds = {name: _kind(name, as_kind) for name in texts or [STDIN]}
     if not any(kinds.values()):
         return Opened([], [])
@@ -73,13 +73,13 @@ def open_documents(
     return Opened(given, [])
 
 
-def _open_tree(files: "Sequence[TreeFile]", source: str | None, target: str | None) -> Opened:
+def _open_tree(files: "Sequence[TreeFile]", target: str | None) -> Opened:
     """Open the documents of a folder. One that cannot be read is left out; files of another kind are passed over."""
     from dragoman.text.compressed import extension
     from dragoman.text.document import OtherKindError
 
     given, failures = [], []
-    for name, goal in files:
+    for name, goal, source in files:
         try:
             document = _open(name, extension(name), source, target)
             there = os.path.lexists(goal) and not os.path.samefile(goal, name)

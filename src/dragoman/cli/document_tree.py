@@ -14,6 +14,8 @@ class TreeFile(NamedTuple):
 
     name: str
     goal: Path
+    source: str
+    """Source language."""
 
 
 def is_tree(argument: str) -> bool:
@@ -46,7 +48,7 @@ def _below(text: str, output: Path, source: str | None, target: str | None) -> I
     names = sorted(str(name.relative_to(root)) for name in _files(text, root))
     here = os.path.realpath(root) == os.path.realpath(output)
     found = [
-        TreeFile(str(root / name), output / goal)
+        TreeFile(str(root / name), output / goal, source)
         for name in map(_posix, names)
         if (goal := _goal(name, set(names), source, target, here=here)) is not None
     ]

@@ -67,7 +67,9 @@ def translate(
     as_kind: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="KIND", help="The format of a file, whatever its extension: text (lines), po, xliff or tmx."
+            "--as",
+            metavar="KIND",
+            help="The format of a file, whatever its extension: text (lines), po, json, srt, ...",
         ),
     ] = None,
     beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept at each step; 1 is greedy, fastest.")] = 5,
@@ -183,7 +185,16 @@ def translate(
         raise ConfigError(f"{option}: is for lines of text; --dry-run, --report and --memory are for documents")
     if not in_bulk:
         job = documents.prepare(
-            documents.Wanted(run, text or [], output, as_kind, source_language, target_language, redo, report),
+            documents.Wanted(
+                run,
+                text or [],
+                output,
+                INSIST if column is not None or prefix_column else as_kind,  # a table that is read as lines
+                source_language,
+                target_language,
+                redo,
+                report,
+            ),
             memory,
             dry_run=dry_run,
             lines_only=nbest > 1 or scores or alignments or prefix_column or format is not OutputFormat.text,

@@ -49,6 +49,8 @@ class Filling(NamedTuple):
     """True if a person should check it; the document marks it in its own way, if it has one."""
     codes: tuple[str, ...] = ()
     """Parts of ``text`` that are markup, where they are not those of the slot: in a translation from another file."""
+    remembered: bool = False
+    """True if it is from a translation memory; XLIFF 1.2 says so in ``state-qualifier``."""
 
 
 class FillableDocument(ABC):

@@ -129,7 +129,7 @@ def translate_document(
         progress,
         {"require": require, "check_numbers": check_numbers, "glossary": glossary},
     )
-    fillings = {number: Filling(text) for number, text in remembered.items()}
+    fillings = {number: Filling(text, remembered=True) for number, text in remembered.items()}
     for number, answer in answers.items():
         if not is_left_alone(answer):
             doubtful = flag_below is not None and answer.confidence < flag_below

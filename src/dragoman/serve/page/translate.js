@@ -47,6 +47,7 @@ export class TranslateView {
     this.languages.addEventListener("change", () => this.#begin());
     this.glossary.addEventListener("change", () => this.#begin());
     this.history.addEventListener("restore", (event) => this.#restore(event.detail));
+    document.addEventListener("key-given", () => this.source.text && this.#typed());
     find("copy").addEventListener("click", () => this.#copy());
   }
 
@@ -182,14 +183,15 @@ export class TranslateView {
 
   /** Mark the sentences that the model is less sure of, and say how many there are. */
   #drawDoubt(pieces) {
-    const doubtful = pieces.map((piece) => Boolean(piece.answer) && (piece.answer.review || piece.candidate.confidence < UNSURE));
+    const doubtful = pieces.map((piece) => Boolean(piece.answer) && !withheld(piece) && (piece.answer.review || piece.candidate.confidence < UNSURE));
     const count = doubtful.filter(Boolean).length, all = pieces.filter((piece) => piece.source).length;
     find("confidence").textContent = !count ? "" : all === 1 ? "Less sure: please check" : `Less sure of ${count} of ${all} sentences: please check`;
-    this.output.mark(doubtful);
+    this.output.mark("doubtful", doubtful);
+    this.output.mark("withheld", pieces.map(withheld));
   }
 
   #drawWarnings(pieces) {
-    const said = new Set(pieces.flatMap(({ answer }) => answer.warnings));
+    const said = new Set(pieces.flatMap((piece) => [...piece.answer.warnings, decided(piece)]).filter(Boolean));
     find("warnings").hidden = !said.size;
     find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text)));
   }
@@ -222,7 +224,7 @@ export class TranslateView {
 
   #open({ piece, ...place }) {
     const sentence = this.draft.pieces[piece];
-    if (sentence && !sentence.stale) this.alternatives.open(sentence, place, this.#request(), this.languages.target);
+    if (sentence && !sentence.stale && !withheld(sentence)) this.alternatives.open(sentence, place, this.#request(), this.languages.target);
   }
 
   #choose({ source, choice }) {
@@ -256,4 +258,14 @@ export class TranslateView {
   #hideDetected() {
     find("detected").hidden = true;
   }
+}
+
+/** Return whether rules of the server stand in the place of a translation. */
+const withheld = ({ answer, text }) => Boolean(answer?.decision) && answer.decision.text === text;
+
+/** Say what rules of the server have decided, where their words are not what is shown. */
+function decided({ answer, text }) {
+  const { decision } = answer;
+  if (!decision) return "";
+  return decision.text !== text ? decision.text : decision.ticket ? `A person will look at it: ${decision.ticket}` : "";
 }

@@ -16,7 +16,7 @@ from dragoman.text.filled.spans import SpannedDocument, TextFile
 _FRONT = re.compile(
     r"(?:---[ \t]*\r?\n.*?\r?\n(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n.*?\r?\n\+\+\+)[ \t]*(?:\r?\n|$)", re.DOTALL
 )
-_BREAK = re.compile(r"(?P<hard>  +|\\)?\n[ \t]*")
+_BREAK = re.compile(r"(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|(?P<hard>  +|\\)?\n[ \t]*", re.DOTALL)
 _LINK = r"\[(?:[^\[\]\\]|\\.|\[(?:[^\[\]\\]|\\.)*\])*\]"
 _CODE = re.compile(
     rf"""
@@ -106,7 +106,7 @@ class MarkdownDocument(SpannedDocument):
 
     def text_of(self, raw: str, token: Any) -> tuple[str, tuple[str, ...]]:
         """Return the text of a block on one line, hard breaks as line ends, and the markup in it."""
-        text = _BREAK.sub(lambda found: "\n" if found["hard"] else " ", raw.replace("\r", ""))
+        text = _BREAK.sub(_on_one_line, raw.replace("\r", ""))
         marks = {
             child.markup[:1] for child in token.children or () if child.type in ("em_open", "strong_open", "s_open")
         }
@@ -158,6 +158,11 @@ class MarkdownDocument(SpannedDocument):
             return f"{hard}{gap}".join(gap.join(part) for part in kept)
 
         return write
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    """Return a line break as a space, a hard one as a line end, and code on one line."""
+    return re.sub(r"\n[ \t]*", " ", found[0]) if found["ticks"] else "\n" if found["hard"] else " "
 
 
 def _escaped(text: str, source: str, codes: Sequence[str]) -> str:

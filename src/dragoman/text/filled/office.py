@@ -6,11 +6,12 @@ Members of the archive without a translation are written as they were, in the sa
 import fnmatch
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 
-from dragoman.errors import DataError
+from dragoman.errors import DataError, UserError
 from dragoman.text.compressed import extension
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
 from dragoman.text.filled.html_document import HtmlDocument
@@ -161,6 +162,8 @@ def _read_members(raw: bytes, name: str, patterns: Mapping[str, object]) -> Iter
     found = False
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+            if damaged := archive.testzip():  # all are copied, so all must be whole
+                raise zipfile.BadZipFile(f"{damaged} in it fails its checksum")
             for info in archive.infolist():
                 wanted = any(fnmatch.fnmatchcase(info.filename, pattern) for pattern in patterns)
                 table = "xl/sharedStrings.xml" in patterns and info.filename.startswith("xl/tables/")
@@ -170,7 +173,9 @@ def _read_members(raw: bytes, name: str, patterns: Mapping[str, object]) -> Iter
                 if info.file_size > MOST:
                     raise DataError(f"{name}/{info.filename}: unpacks to {info.file_size:,} bytes, which is too much")
                 yield info.filename, archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except UserError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{name}: damaged, or not the archive its name says ({error})") from None
     except (RuntimeError, NotImplementedError) as error:
         raise DataError(f"{name}: cannot be unpacked ({error}): save it without a password") from None

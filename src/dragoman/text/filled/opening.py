@@ -59,6 +59,8 @@ OPENERS: dict[str, Opener] = {
     ".ods": _lazily("office", "OfficeDocument"),
     ".odp": _lazily("office", "OfficeDocument"),
     ".epub": _lazily("office", "OfficeDocument"),
+    ".csv": _lazily("table_document", "TableDocument"),
+    ".tsv": _lazily("table_document", "TableDocument"),
 }
 """Openers by extension. A further format is a ``FillableDocument`` in its own file and a line here."""
 KINDS = tuple(OPENERS)

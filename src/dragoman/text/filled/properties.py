@@ -26,10 +26,9 @@ class PropertiesDocument(SpannedDocument):
         """
         self.text_file = TextFile(raw, name, encodings=("utf-8", "iso-8859-1"))
         super().__init__(self.text_file)
-        self.escapes = self.text_file.encoding == "iso-8859-1" or (
-            self.text_file.text.isascii() and "\\u" in self.text_file.text
-        )
-        """True where characters beyond ASCII are written as escapes."""
+        self.escapes = self.text_file.encoding == "iso-8859-1" or self.text_file.text.isascii()
+        """True where characters beyond ASCII are written as escapes: unless the file has some as they are, since Java
+        before 9 reads ISO-8859-1."""
         categories = plural_categories(target)
         for key, start, end in self.entries():
             value = self.text_file.text[start:end]
@@ -58,7 +57,7 @@ class PropertiesDocument(SpannedDocument):
                 continue
             while _continues(text[start:at]) and at < len(text):
                 at = self.after_line(at)
-            line = text[start:at].rstrip("\r\n")
+            line = _without_line_end(text[start:at])
             key = _KEY.match(line)
             assert key
             yield unescaped(key["key"], self.text_file.place(start)), start + key.end(), start + len(line)
@@ -95,8 +94,13 @@ class PropertiesDocument(SpannedDocument):
 
 def _continues(line: str) -> bool:
     """Return True if a line ends in an odd number of backslashes."""
-    bare = line.rstrip("\r\n") if line.endswith(("\r", "\n")) else ""
-    return (len(bare) - len(bare.rstrip("\\"))) % 2 == 1
+    bare = _without_line_end(line)
+    return bare != line and (len(bare) - len(bare.rstrip("\\"))) % 2 == 1
+
+
+def _without_line_end(line: str) -> str:
+    """Return a line without its own line end: a line before may end in another."""
+    return re.sub(r"(?:\r\n|\r|\n)\Z", "", line)
 
 
 def _has_doubled_quotes(text: str) -> bool:

@@ -66,7 +66,7 @@ class SubtitleDocument(SpannedDocument):
         if not times and not is_vtt:
             raise DataError(f"{self.text_file.name}:1: no times of subtitles in it, as in {_EXAMPLE}")
         found = []
-        for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=True)):
+        for number, (time, following) in enumerate(zip(times, [*times[1:], None], strict=False)):
             end = len(text) if following is None else following.start()
             body = text[time.end() : end]
             if is_vtt:

@@ -1,4 +1,4 @@
-"""Keyed strings in many small files, one per language, as software stores its translations: joined by file and key
+"""Keyed strings in files of one language each, as software stores its translations: joined by file and key
 path.
 
 ``*/translations/en.json`` and ``*/translations/es.json`` pair where ``*`` matches the same text in both. Within a pair
@@ -6,6 +6,7 @@ of files the strings under the same keys translate each other. The files may be 
 without unpacking), or in a wheel on the Python package index.
 """
 
+import importlib
 import re
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from typing import Any
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
 from dragoman.text import fetch
+from dragoman.text.formats.kinds import KEYED
 from dragoman.text.lines import Pair, check_string, parse_json
 
 
@@ -42,11 +44,15 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
     read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
     with _open(cfg) as files:
         for source, target in _join(files, cfg):
-            translations = dict(_read(files, target, read_target))
-            for keys, text in _read(files, source, read_source):
-                if keys in translations:
-                    yield Pair(text, translations[keys])
+            translations, texts = dict(_read(files, target, read_target)), list(_read(files, source, read_source))
+            if not _is_numbered(texts) or [keys for keys, _ in texts] == list(translations):
+                yield from (Pair(text, translations[keys]) for keys, text in texts if keys in translations)
             yield None
+
+
+def _is_numbered(texts: "list[tuple[Keys, str]]") -> bool:
+    """Return True for a file without names of entries, such as a page: its parts pair only if all of them do."""
+    return bool(texts) and all(len(keys) == 1 and keys[0][:1].isdigit() for keys, _ in texts)
 
 
 # ---- folders and archives -------------------------------------------------------------------------
@@ -154,19 +160,28 @@ def _beside(found: dict[tuple[str, ...], str], names: list[str]) -> str:
 Keys = tuple[str, ...]
 
 
-def _read(
-    files: _Files, name: str, leaves: Callable[[str, str], Iterator[tuple[Keys, str]]]
-) -> Iterator[tuple[Keys, str]]:
+Reader = Callable[[bytes, str], Iterator[tuple[Keys, str]]]
+"""Function from a file's bytes and name to its strings with their keys."""
+
+
+def _read(files: _Files, name: str, leaves: Reader) -> Iterator[tuple[Keys, str]]:
     where = str(files.root / name) if isinstance(files, _Folder) else f"{files.root}: {name}"
+    return leaves(files.read(name), where)
+
+
+def _document_strings(raw: bytes, where: str) -> Iterator[tuple[Keys, str]]:
+    """Yield the texts of a document with their keys."""
+    opening = importlib.import_module("dragoman.text.filled.opening")  # which stands above, and knows every document
+    for slot in opening.document_of(lambda: raw, where, kind=PurePosixPath(where).suffix.lower()).slots:
+        yield (slot.key,), slot.text
+
+
+def _json_strings(raw: bytes, where: str) -> Iterator[tuple[Keys, str]]:
+    """Yield every string of a JSON document with the path of keys that leads to it."""
     try:
-        text = files.read(name).decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-    return leaves(text, where)
-
-
-def _json_strings(text: str, where: str) -> Iterator[tuple[Keys, str]]:
-    """Yield every string of a JSON document with the path of keys that leads to it."""
     nodes: list[tuple[Keys, Any]] = [((), parse_json(text, where))]
     while nodes:
         keys, node = nodes.pop()
@@ -178,16 +193,10 @@ def _json_strings(text: str, where: str) -> Iterator[tuple[Keys, str]]:
             nodes.extend(((*keys, str(i)), value) for i, value in reversed([*enumerate(node)]))
 
 
-def _reader(pattern: str) -> Callable[[str, str], Iterator[tuple[Keys, str]]]:
-    extension = PurePosixPath(pattern).suffix
-    if extension not in _STRINGS:
+def _reader(pattern: str) -> Reader:
+    extension = PurePosixPath(pattern).suffix.lower()
+    if extension not in KEYED:
         raise ConfigError(
-            f"{pattern!r}: strings are read from {', '.join(_STRINGS)} files, not from {extension or 'these'}"
+            f"{pattern!r}: strings are read from {', '.join(KEYED)} files, not from {extension or 'these'}"
         )
-    return _STRINGS[extension]
-
-
-_STRINGS = {
-    ".json": _json_strings,
-}
-"""Readers by extension: each yields (keys, string) from a text of that kind."""
+    return _json_strings if extension == ".json" else _document_strings

@@ -59,6 +59,10 @@ DOCUMENTS = {
     ".epub": "an e-book",
 }
 """Descriptions by extension of files that can be filled or, for .mo, compiled again."""
+BILINGUAL = (".po", ".pot", ".mo", ".xlf", ".xliff", ".tmx", ".ts", ".xcstrings")
+"""Those of them that hold sources and translations; each of the others is in one language."""
+KEYED = tuple(ending for ending in DOCUMENTS if ending not in BILINGUAL)
+"""Documents in one language, whose entries pair with those of another file."""
 UNSUPPORTED = {
     ".json5": "JSON",
     ".jsonc": "JSON",

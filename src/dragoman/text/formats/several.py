@@ -2,11 +2,13 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from dragoman.errors import ConfigError, DataError
 from dragoman.text.compressed import extension
+from dragoman.text.formats.kinds import KEYED as KINDS
 from dragoman.text.formats.pairs import (
     PAIR_ENDINGS,
     ColumnNames,
@@ -33,6 +35,11 @@ def guess_sources(path: str, columns: ColumnNames | None = None) -> list[PairSou
     """
     if os.path.isdir(path):
         return _in_folder(Path(path), columns)
+    if (found := _LANGUAGES.search(path)) and not os.path.exists(path):
+        return _by_languages(path, found)
+    two = [extension(part) for part in path.split(",")]
+    if len(two) == 2 and two[0] == two[1] and two[0] in KINDS and not os.path.exists(path):
+        return [_keyed_by_patterns(path)]
     if not glob.has_magic(path) or os.path.exists(path):
         return [guess_source(path, columns)]
     if "," in path:
@@ -43,12 +50,32 @@ def guess_sources(path: str, columns: ColumnNames | None = None) -> list[PairSou
     return [guess_source(name, columns) for name in found]
 
 
+_LANGUAGES = re.compile(r"\{(?:source(?:=(?P<source>[\w-]+))?|(?P<first>[\w-]+)),\s*(?:target=)?(?P<target>[\w-]+)\}")
+"""Two languages in a pattern: ``{en,de}``, ``{source=en,target=de}``, or ``{source,target=de}``."""
+
+
+def _by_languages(path: str, found: re.Match[str]) -> list[PairSource]:
+    """Return the files of ``locale/{en,de}/**/*.json``: pairs of files, or those of the target if they hold both."""
+    source, target = found["source"] or found["first"] or "en", found["target"]
+    named = [path[: found.start()] + language + path[found.end() :] for language in (source, target)]
+    named = [
+        _LANGUAGES.sub(lambda _, language=language: language, name)
+        for language, name in zip((source, target), named, strict=True)
+    ]
+    if extension(path) in KINDS:
+        return [_keyed_by_patterns(",".join(named))]
+    return guess_sources(named[1])
+
+
 def _keyed_by_patterns(path: str) -> Keyed:
-    """Return the JSON files of two languages: ``locales/en/*.json,locales/es/*.json``."""
-    patterns = [pattern.strip() for pattern in path.split(",")]
-    if len(patterns) != 2 or any(extension(pattern) != ".json" for pattern in patterns):
+    """Return the files of two languages: ``locales/en/*.json,locales/es/*.json``."""
+    patterns = [
+        pattern.strip().replace("**/*", "*").replace("**/", "*").replace("**", "*") for pattern in path.split(",")
+    ]
+    if len(patterns) != 2 or any(extension(pattern) not in KINDS for pattern in patterns):
         raise ConfigError(
-            f"{path}: two patterns are for JSON files by language, as in locales/en/*.json,locales/es/*.json"
+            f"{path}: two patterns are for files by language ({', '.join(KINDS[:4])}, ...), as in "
+            "locales/en/*.json,locales/es/*.json"
         )
     root = os.path.commonpath([os.path.dirname(glob.escape(p).partition("[")[0]) or "." for p in patterns])
     source, target = (os.path.relpath(pattern, root) for pattern in patterns)

@@ -289,9 +289,10 @@ def _edits(segment: Segment, new: Mapping[Element, Filling]) -> Iterator[Edit]:
     if segment.is_version_2:
         yield _state(segment.holder, unit, "initial" if review else "translated")
     if target is None:
-        yield _new_target(segment, content, review)
+        yield _new_target(segment, content, review, new)
         return
     tag = _tag_with_state(unit.slice(target.start, target.inside), segment, review)
+    tag = _with_qualifier(tag, segment, new)
     if target.is_one_tag:
         opened = re.sub(r"\s*/>$", ">", tag)
         yield Edit(target.start, target.end, f"{opened}{content}</{_qualified(tag)}>")
@@ -311,14 +312,21 @@ def _tag_with_state(tag: str, segment: Segment, review: bool) -> str:
     return with_attribute(tag, "state", "needs-review-translation" if review else "translated")
 
 
-def _new_target(segment: Segment, content: str, review: bool) -> Edit:
+def _with_qualifier(tag: str, segment: Segment, new: Mapping[Element, Filling]) -> str:
+    """Return a target's start tag with the mark of a translation memory (1.2), or without that of an earlier one."""
+    if not segment.is_version_2 and all(filling.remembered for filling in new.values()):
+        return with_attribute(tag, "state-qualifier", "exact-match")
+    return re.sub(r"""\s+state-qualifier\s*=\s*("[^"]*"|'[^']*')""", "", tag)
+
+
+def _new_target(segment: Segment, content: str, review: bool, new: Mapping[Element, Filling]) -> Edit:
     """Return a target after the source (1.2: after its segmentation), laid out as the source is."""
     last = segment.holder.find("seg-source") or segment.source
     before = segment.unit.slice(segment.unit.element.start, segment.source.start)
     gap = re.search(r"\s*$", before)
     assert gap
     name = re.sub("source$", "target", _qualified(segment.unit.slice(segment.source.start, segment.source.inside)))
-    tag = _tag_with_state(f"<{name}>", segment, review)
+    tag = _with_qualifier(_tag_with_state(f"<{name}>", segment, review), segment, new)
     return Edit(last.end, last.end, f"{gap[0].replace(chr(13), '')}{tag}{content}</{name}>")
 
 

@@ -1,0 +1,226 @@
+"""Office documents and e-books are filled paragraph by paragraph, and every other member of the archive stays."""
+
+import io
+import zipfile
+from xml.sax.saxutils import escape
+
+import docx
+import openpyxl
+import pptx
+import pytest
+from document_samples import filled, opened
+from hypothesis import given
+from hypothesis import strategies as st
+from openpyxl.worksheet.table import Table
+
+from dragoman.errors import DataError
+from dragoman.text.document import Filling
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+
+
+def archive(**members: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            file.writestr(name.replace("__", "/").replace("_xml", ".xml").replace("_", "-"), content)
+    return out.getvalue()
+
+
+def members(raw: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(raw)) as file:
+        return {info.filename: file.read(info) for info in file.infolist()}
+
+
+def word(*paragraphs: str) -> bytes:
+    body = "".join(f"<w:p>{paragraph}</w:p>" for paragraph in paragraphs)
+    document = f'<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>'
+    return archive(word__document_xml=document, word__media__a_png="kept", word__styles_xml="<kept/>")
+
+
+def content(raw: bytes) -> str:
+    text = members(raw)["word/document.xml"].decode()
+    return text.partition("<w:body>")[2].partition("</w:body>")[0]
+
+
+def run(text: str, properties: str = "") -> str:
+    return f"<w:r>{properties}<w:t>{text}</w:t></w:r>"
+
+
+BOLD, ITALIC = "<w:rPr><w:b/></w:rPr>", "<w:rPr><w:i/></w:rPr>"
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "text", "expected"),
+    [
+        (run("one"), "one", run("ONE")),
+        ("<w:pPr/>" + run("o") + "<w:proofErr/>" + run("ne &amp; two"), "one & two", "<w:pPr/>" + run("ONE &amp; TWO")),
+        (
+            run("one two ") + run("three", BOLD),
+            "one two <g1>three</g1>",
+            '<w:r><w:t xml:space="preserve">ONE TWO </w:t></w:r>' + run("THREE", BOLD),
+        ),
+        (run("all", BOLD), "all", run("ALL", BOLD)),
+        (
+            run("a") + '<w:hyperlink w:x="y">' + run("link", ITALIC) + "</w:hyperlink>" + run("long end"),
+            "a<g1><g2>link</g2></g1>long end",
+            run("A") + '<w:hyperlink w:x="y">' + run("LINK", ITALIC) + "</w:hyperlink>" + run("LONG END"),
+        ),
+        (
+            "<w:r><w:tab/><w:t>a</w:t><w:br/><w:t>b</w:t></w:r>",
+            "a<x1/>b",
+            "<w:r><w:tab/></w:r>" + run("A") + "<w:r><w:br/></w:r>" + run("B"),
+        ),
+        (
+            run("a") + "<w:r><w:drawing>kept</w:drawing></w:r>" + run("b"),
+            "a<x1/>b",
+            run("A") + "<w:r><w:drawing>kept</w:drawing></w:r>" + run("B"),
+        ),
+        (
+            "<w:bookmarkStart/>" + run("a") + "<w:bookmarkEnd/>",
+            "a",
+            "<w:bookmarkStart/>" + run("A") + "<w:bookmarkEnd/>",
+        ),
+        (run("a") + "<w:del><w:r><w:delText>x</w:delText></w:r></w:del>", "a", None),
+    ],
+)
+def test_a_paragraph_is_one_text_and_its_runs_keep_their_formats(paragraph, text, expected):
+    document = opened("a.docx", word(paragraph))
+    assert [slot.text for slot in document.slots] == [text]
+    expected = expected or paragraph.replace(run("a"), run("A"))
+    assert content(filled(document)) == f"<w:p>{expected}</w:p>"
+
+
+def test_text_in_a_box_inside_a_paragraph_is_translated_with_it():
+    box = "<w:r><w:txbxContent><w:p>" + run("inner") + "</w:p></w:txbxContent></w:r>"
+    document = opened("a.docx", word(run("outer ") + box + run("end"), run("next")))
+    assert [slot.text for slot in document.slots] == ["outer <x1/>end", "inner", "next"]
+    upper = content(filled(document))
+    assert upper.count("INNER") == 1 and upper.index("OUTER") < upper.index("INNER") < upper.index("END")
+    assert content(document.fill({1: Filling("X")})).count("inner") == 0
+
+
+def test_formats_may_change_their_order():
+    document = opened("a.docx", word(run("red ", BOLD) + run("house", ITALIC) + run(" is plain text")))
+    (slot,) = document.slots
+    assert slot.text == "<g1>red </g1><g2>house</g2> is plain text"
+    done = docx.Document(io.BytesIO(with_package(document.fill({0: Filling("<g2>Haus</g2> <g1>rot</g1> ist")}))))
+    assert [(r.text, r.bold, r.italic) for r in done.paragraphs[0].runs] == [
+        ("Haus", None, True),
+        (" ", None, None),
+        ("rot", True, None),
+        (" ist", None, None),
+    ]
+
+
+def with_package(raw: bytes) -> bytes:
+    """A document of python-docx with the body of another."""
+    out = io.BytesIO()
+    docx.Document().save(out)
+    new = io.BytesIO()
+    with zipfile.ZipFile(out) as old, zipfile.ZipFile(new, "w") as file:
+        for name in old.namelist():
+            file.writestr(name, members(raw)["word/document.xml"] if name == "word/document.xml" else old.read(name))
+    return new.getvalue()
+
+
+TEXTS = st.text(
+    st.sampled_from("aB &<>'\" é{") | st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8
+)
+
+
+@given(parts=st.lists(st.tuples(TEXTS, st.sampled_from(["", BOLD, ITALIC])), min_size=1, max_size=5))
+def test_the_same_text_gives_the_same_paragraph(parts):
+    raw = word("".join(f'<w:r>{f}<w:t xml:space="preserve">{escape(text)}</w:t></w:r>' for text, f in parts))
+    document = opened("a.docx", raw)
+    again = opened("a.docx", document.fill({i: Filling(slot.text) for i, slot in enumerate(document.slots)}))
+    assert [slot.text for slot in again.slots] == [slot.text for slot in document.slots]
+
+
+def test_other_members_their_order_and_dates_stay():
+    raw = word(run("a"))
+    new = filled(opened("a.docx", raw))
+    before, after = (zipfile.ZipFile(io.BytesIO(file)).infolist() for file in (raw, new))
+    assert [(i.filename, i.date_time, i.compress_type) for i in before] == [
+        (i.filename, i.date_time, i.compress_type) for i in after
+    ]
+    assert {n for n, c in members(raw).items() if members(new)[n] != c} == {"word/document.xml"}
+
+
+def test_slides_and_sheets_are_read_back_by_their_libraries():
+    deck, out = pptx.Presentation(), io.BytesIO()
+    slide = deck.slides.add_slide(deck.slide_layouts[0])
+    slide.shapes.title.text = "a title"
+    frame = slide.placeholders[1].text_frame
+    frame.text = "one "
+    frame.paragraphs[0].add_run().text = "two"
+    deck.save(out)
+    shapes = pptx.Presentation(io.BytesIO(filled(opened("a.pptx", out.getvalue())))).slides[0].shapes
+    assert [shape.text_frame.text for shape in shapes] == ["A TITLE", "ONE TWO"]
+    book, out = openpyxl.Workbook(), io.BytesIO()
+    sheet = book.active
+    for cell, value in {"A1": "head", "B1": "amount", "A2": " two & ", "A3": 3, "B3": "=A3*2"}.items():
+        sheet[cell] = value
+    sheet.add_table(Table(displayName="T", ref="A1:B2"))
+    book.save(out)
+    done = openpyxl.load_workbook(io.BytesIO(filled(opened("a.xlsx", out.getvalue())))).active
+    found = {cell: done[cell].value for cell in ("A1", "B1", "A2", "A3", "B3")}
+    assert found == {"A1": "head", "B1": "amount", "A2": " TWO & ", "A3": 3, "B3": "=A3*2"}  # headers stay
+
+
+OPEN = (
+    '<o:c xmlns:o="o" xmlns:t="t" xmlns:x="x"><t:h>title</t:h><t:p>a <t:span>b &amp; c</t:span> d<t:note>'
+    '<t:p>note</t:p></t:note></t:p><x:table-cell office:value-type="float" xmlns:office="f"><t:p>one</t:p>'
+    "</x:table-cell></o:c>"
+)
+
+
+def test_open_documents_keep_spans_notes_and_numbers():
+    raw = archive(content_xml=OPEN, mimetype="application/vnd.oasis.opendocument.text")
+    document = opened("a.odt", raw)
+    assert [slot.text for slot in document.slots] == ["title", "a <g1>b & c</g1> d", "note"]
+    expected = OPEN.replace("title", "TITLE").replace("a <", "A <").replace("b &amp; c", "B &amp; C")
+    expected = expected.replace("> d<", "> D<").replace("note<", "NOTE<")
+    assert members(filled(document))["content.xml"].decode() == expected
+
+
+def test_pages_and_contents_of_a_book_are_translated():
+    page = '<?xml version="1.0"?>\n<html xmlns="h" lang="en"><body><p>Hello <b>you</b><br/></p></body></html>'
+    contents = "<ncx><navLabel><text>Hello</text></navLabel></ncx>"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, text in {"META-INF/container.xml": "<x/>", "a.xhtml": page, "toc.ncx": contents}.items():
+            file.writestr(name, text)
+    done = members(filled(opened("a.epub", out.getvalue())))
+    assert done["a.xhtml"].decode() == page.replace("Hello", "HELLO").replace("you", "YOU").replace('"en"', '"pl"')
+    assert done["toc.ncx"].decode() == contents.replace("Hello", "HELLO")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"no archive", "a.docx: damaged, or not the archive its name says"),
+        (archive(a_xml="<a/>"), "a.docx: an archive of another kind: none of word/document.xml"),
+        (archive(word__document_xml="<w:document"), "a.docx/word/document.xml:1: not well-formed XML"),
+        (word(run("a"))[:-30], "a.docx: damaged"),
+    ],
+)
+def test_a_broken_archive_is_refused_with_its_member(raw, message):
+    with pytest.raises(DataError, match="^" + message):
+        opened("a.docx", raw)
+
+
+def test_a_document_without_text_stays_as_it_is():
+    document = opened("a.docx", word("<w:r/>", run(" ")))
+    assert not document.slots and document.notes == ["a.docx: has no text to translate"]
+    assert document.fill({}) == word("<w:r/>", run(" "))
+
+
+def test_a_flipped_byte_is_a_refusal_or_a_document():
+    raw = bytearray(word(run("some text that is long enough")))
+    for at in range(0, len(raw), 7):
+        damaged = bytes([*raw[:at], raw[at] ^ 0x55, *raw[at + 1 :]])
+        try:
+            filled(opened("a.docx", damaged))
+        except DataError as error:
+            assert str(error).startswith("a.docx")
