@@ -47,7 +47,7 @@ def test_the_likelihood_of_a_text_is_that_of_its_parts(generator):
 
 def test_without_the_harness_the_error_says_what_to_install(monkeypatch, generator):
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    with pytest.raises(ConfigError, match="lm-eval is missing: install it with"):
+    with pytest.raises(ConfigError, match="need lm-eval: pip install lm-eval"):
         harness_model(generator)
 
 

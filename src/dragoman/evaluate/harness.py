@@ -35,7 +35,7 @@ def harness_model(run: str | Path | Generator, which: str | int = "best", **opti
     try:
         from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise ConfigError('lm-eval is missing: install it with pip install "lm-eval>=0.4.8"') from None
+        raise ConfigError("tasks of the harness need lm-eval: pip install lm-eval (the extra harness)") from None
 
     class _HarnessModel(_Requests, LM):
         """A model with the methods that tasks of lm-eval call."""
