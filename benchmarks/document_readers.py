@@ -104,6 +104,19 @@ def read_qt(raw: bytes) -> Said:
     return found
 
 
+def read_gettext(raw: bytes) -> Said:
+    """Return the entries of a catalogue: a translation other than the capitals of its source counts as the source."""
+    import polib
+
+    found: Said = []
+    for entry in polib.pofile(raw.decode("utf-8-sig")):
+        comments = f"{entry.comment}|{entry.tcomment}|{entry.occurrences}|{entry.obsolete}|{entry.msgctxt}"
+        forms = list(entry.msgstr_plural.values()) or [entry.msgstr]
+        sources = {plain(entry.msgid): entry.msgid, plain(entry.msgid_plural): entry.msgid_plural}
+        found += [(comments, text if text and plain(text) in sources else entry.msgid) for text in forms[:1]]
+    return found
+
+
 def read_properties(raw: bytes) -> Said:
     import javaproperties
 
@@ -260,6 +273,7 @@ def archive(raw: bytes, *changed: str) -> Said:
 
 
 READERS: dict[str, Callable[[bytes], Said]] = {
+    ".po": read_gettext,
     ".json": read_json,
     ".arb": read_json,
     ".xml": read_xml,
@@ -297,6 +311,7 @@ def write_samples(folder: Path) -> Path:
 
 
 SAMPLES = {
+    "a.po": 'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\n# c\nmsgid "Hello %s"\nmsgstr ""\n',
     "a.json": '{"title": "Hello {name}", "items": ["one", 2]}\n',
     "a.arb": '{"@@locale": "en", "n": "{n, plural, one {# file} other {# files}}"}\n',
     "strings.xml": "<resources><string name='a'>It\\'s <b>bold</b></string></resources>\n",

@@ -34,7 +34,7 @@ from dragoman.text.placeholders import find_placeholders
 FETCHED = {
     "pip": (
         *("python-docx", "python-pptx", "odfpy", "srt", "pysrt", "webvtt-py", "pycaption"),
-        *("labelme", "retext", "novelwriter", "mammoth", "docx2python", "i18nice", "compare-locales"),
+        *("labelme", "retext", "novelwriter", "mammoth", "docx2python", "i18nice", "compare-locales", "xlsx2csv"),
     ),
     "npm": (
         *("react-native@0.72.0", "ngx-extended-pdf-viewer", "react-native-image-crop-picker", "cordova-android"),
@@ -42,7 +42,7 @@ FETCHED = {
     ),
 }
 """Packages that hold real files, by the client that fetches them."""
-MOST = 250
+MOST = 120
 """Files of one format that are tried at most."""
 SHOWN = 8
 """Faults of a format that are listed at most."""
@@ -96,6 +96,11 @@ def check(name: str, raw: bytes, kind: str, tried: Tried) -> None:
         return
     if not document.slots:
         tried.refused["no text in it"] += 1
+        return
+    try:
+        document_readers.READERS[kind](raw)
+    except Exception:
+        tried.refused["the other library cannot read it"] += 1
         return
     tried.files += 1
     tried.texts += len(document.slots)
@@ -231,7 +236,7 @@ def main() -> None:
             if not given.no_fetch:
                 fetched(Path(folder))
             installed = Path(sys.prefix) / "lib"
-            sources = [*given.folders, Path(folder), installed, Path("/usr/share"), Path("/etc")]
+            sources = [*given.folders, Path(folder), installed]
         found = tries(sources)
     text = report(found)
     print(text)

@@ -122,7 +122,7 @@ class Server:
 
     def gauges(self) -> dict[str, float]:
         """Return the numbers of the service and its engine that must be zero when nothing is asked."""
-        text = httpx.get(f"{self.url}/metrics").text
+        text = httpx.get(f"{self.url}/metrics", timeout=120).text
         names = ("dragoman_service_requests", "dragoman_engine_waiting", "dragoman_engine_running")
         names += ("dragoman_engine_reserved",)
         found = dict(re.findall(r"^(dragoman_\w+) (\S+)$", text, re.MULTILINE))

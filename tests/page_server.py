@@ -237,7 +237,8 @@ class PageServer:
 
     def glossary(self, text: str) -> dict[str, str]:
         rows = self.asked[-1].get("glossary", [])
-        return {row["source"].lower(): row["target"][0] for row in rows if row["source"].lower() in text.lower()}
+        found = [row for row in rows if row["target"] and row["source"].lower() in text.lower()]
+        return {row["source"].lower(): row["target"][0] for row in found}
 
     async def detect(self, request: Request) -> Response:
         text = (await request.json())["text"]

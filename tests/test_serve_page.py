@@ -175,6 +175,19 @@ def test_a_long_text_comes_in_pieces_and_the_typing_is_not_held_up(open_page, se
     assert "Dog number 1 sleeps." not in server.texts()
 
 
+def test_no_answer_that_is_shown_is_forgotten(open_page):
+    asked = open_page().evaluate("""async () => {
+      const { Draft } = await import("./static/draft.js");
+      const draft = new Draft();
+      draft.update(Array.from({ length: 2500 }, (_, i) => `Line ${i}`).join("\\n"));
+      let count = 0;
+      for (let wanted; count < 2501 && (wanted = draft.next(32)); count += wanted.texts.length)
+        draft.learn(wanted, wanted.texts.map((text) => ({ candidates: [{ text }] })));
+      return count;
+    }""")
+    assert asked == 2500
+
+
 def test_without_sockets_the_same_is_asked_by_plain_requests(open_page, server):
     server.sockets = False
     page = open_page()
@@ -253,6 +266,19 @@ def test_a_choice_can_be_taken_back(open_page):
     words(page).first.click()
     page.get_by_role("button", name="Back to the first translation").click()
     expect(page.locator("#output")).to_have_text("GOD GIB EHT")
+
+
+def test_a_choice_that_the_server_refuses_is_taken_back(open_page, server):
+    page = open_page()
+    typed(page, "The big dog")
+    words(page).first.click()
+    expect(page.locator("#alternatives .looking")).to_have_count(0)
+    server.failures = [(422, "the prefix 'GOD2 ' holds a forbidden term", None)]
+    others_for(page).get_by_role("button", name="GOD2").click()
+    expect(page.get_by_role("alert")).to_have_text("the prefix 'GOD2 ' holds a forbidden term")
+    typed(page, " sleeps")
+    expect(page.locator("#output")).to_have_text("SPEELS GOD GIB EHT")
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_other_translations_of_a_single_sentence_are_listed(open_page):
@@ -605,6 +631,7 @@ def test_markup_is_text_everywhere(open_page, server):
     page.keyboard.press("Enter")
     expect(page.locator("#terms-body th")).to_have_text([markup])
     page.keyboard.press("Escape")
+    expect(page.locator("#output .stale")).to_have_count(0)
     server.failures = [(422, markup, None)]
     typed(page, " more", wait=False)
     expect(page.get_by_role("alert")).to_have_text(markup)
@@ -834,7 +861,7 @@ def test_light_and_dark_follow_the_device_or_the_reader(open_page):
     light = page.evaluate(ground)
     assert dark != light
     page.reload(wait_until="commit")
-    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    until(lambda: page.evaluate("document.documentElement?.dataset.theme") == "light")
     expect(page.locator("#translate")).to_be_visible()
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_label("Light")).to_be_checked()

@@ -13,7 +13,7 @@ import { SourceBox } from "./source.js";
 // Times in milliseconds. Half a word is not worth translating: its end is waited for. Who types without a pause gets a
 // translation at the end of a word, now and then.
 const AFTER_WORD = 120, WITHIN_WORD = 450, NOW_AND_THEN = 700, AT_LATEST = 3000, SETTLED = 900, PAST = 2500;
-const FIRST = 8, LATER = 32; // sentences asked for at a time: few at first, so that something stands soon
+const FIRST = 8, LATER = 64; // sentences asked for at a time: few at first, so that something stands soon
 const NBEST = 4;
 const MOST_SAID = 300; // characters that are read aloud unasked
 const UNSURE = 0.5; // confidence below which a sentence is marked
@@ -120,8 +120,9 @@ export class TranslateView {
   async #ask() {
     this.firstChange = 0;
     const { signal } = this.controller;
+    let wanted;
     try {
-      for (let wanted, most = FIRST; (wanted = this.draft.next(most)); most = Math.min(LATER, 2 * most)) {
+      for (let most = FIRST; (wanted = this.draft.next(most)); most = Math.min(LATER, 2 * most)) {
         const { texts, prefix } = wanted;
         const answer = await this.live.translate({ ...this.#request(), text: texts, nbest: NBEST, ...(prefix && { prefix }) }, signal);
         if (signal.aborted) return;
@@ -130,6 +131,7 @@ export class TranslateView {
       }
       notice.clear();
     } catch (error) {
+      if (wanted?.prefix && error.status === 422) return this.#takeBack(wanted.texts[0], error);
       return this.#failed(error, signal);
     }
     this.#detect(signal);
@@ -163,6 +165,14 @@ export class TranslateView {
   #remember() {
     const { model, title } = this.languages;
     this.history.add({ text: this.draft.text, translation: this.draft.translation, model: model.name, title, source: model.source, target: model.target });
+  }
+
+  /** Take a choice back that the server cannot translate with, such as one that a glossary forbids. */
+  async #takeBack(source, error) {
+    this.draft.choose(source, null);
+    this.#draw();
+    await this.#ask();
+    notice.show(error);
   }
 
   #failed(error, signal) {

@@ -96,7 +96,6 @@ class SubtitleDocument(SpannedDocument):
         codes = tuple(_TAG.findall(text))
         shares = [len(_TAG.sub("", cue.text)) for cue in cues]
         first = cues[0]
-        before = len(self.spans)
 
         def write(new: str, _: Sequence[str]) -> str:
             parts = divided(new, shares)
@@ -106,7 +105,6 @@ class SubtitleDocument(SpannedDocument):
 
         place = self.text_file.place(first.start)
         self.add((first.start, cues[-1].end), text, place=place, key=str(number), codes=codes, write=write)
-        assert len(self.spans) <= before + 1
 
     def wrapped(self, text: str, cue: Cue) -> str:
         """Return the text of a cue in lines: as many as it had, or more where they would be too wide."""
