@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_document_formats import BROKEN
 from test_documents import upper
 
 from dragoman.cli import main
@@ -390,3 +391,14 @@ def test_pages_of_other_parts_give_no_pairs(here):
     write(here, {"en.html": "<p>a</p><p>b</p>", "de.html": "<p>a</p>"})
     with pytest.raises(DataError, match="holds no sentence pairs"):
         pairs_of("en.html,de.html")
+
+
+@pytest.mark.parametrize(("name", "raw"), [(name, raw) for name, some in BROKEN.items() for raw in some])
+def test_a_broken_file_of_any_format_is_one_line_exit_2_and_nothing_is_written(here, no_model, capsys, name, raw):
+    write(here, {name: raw})
+    assert main(["translate", "run", name, "-o", "out", "--from", "en", "--to", "pl"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dragoman: {name}") and err.count("\n") == 1 and not (here / "out").exists()
+    write(here, {f"l/en/{name}": raw, "l/en/good.json": '{"a": "b"}'})
+    assert main(["translate", "run", "l/en", "-o", "l/pl", "--to", "pl", "--dry-run"]) in (0, 1)
+    assert "good.json: 1 of 1" in capsys.readouterr().out
