@@ -9,7 +9,7 @@ DRAWS ?= 300
 SEED ?= 0
 PYTEST ?= $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check lint explore bench clean
+.PHONY: demo test check lint explore docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/dragoman demo --to $(TO)
@@ -29,6 +29,10 @@ lint: $(VENV)/installed-dev
 explore: $(VENV)/installed-dev
 	HYPOTHESIS_PROFILE=explore OMP_NUM_THREADS=1 $(PYTEST) $$(grep -l "from hypothesis" tests/test_*.py)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/explore.py --draws $(DRAWS) --seed $(SEED)
+
+# A site in build/site, with a reference of the public names; links are checked. Open build/site/index.html.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/kill_resume.py
@@ -53,6 +57,7 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/translate.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/caches.py runs/demo-$(TO)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve_faults.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode_growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_decode.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/optimizers.py runs/demo-$(TO)

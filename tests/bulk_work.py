@@ -31,8 +31,14 @@ class Backwards(ShardWork):
     shows_before: bool = False
     """Each line is followed by those before it, in its shard or before that."""
     lines_before: int = 0
+    opens: str | None = None
+    """Folder in which each worker writes when it began to load, which takes a second, and when it had."""
 
     def open(self) -> "Speller":
+        if self.opens:
+            began = time.monotonic()
+            time.sleep(1)
+            Path(self.opens, str(os.getpid())).write_text(f"{began} {time.monotonic()}")
         return Speller(self)
 
 

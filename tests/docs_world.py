@@ -133,6 +133,8 @@ def _write_imports(folder: Path) -> None:
     ):
         shutil.copytree(folder / "runs" / source, folder / "imported" / name, symlinks=True)
     make_chat_model(folder / "imported" / "chat")
+    questions = [{"prompt": "A red", "choices": ["dog", "cat"], "answer": i % 2} for i in range(4)]
+    (folder / "arc.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
     (folder / "conversations.jsonl").write_text(json.dumps([{"role": "user", "content": "A red dog?"}]) + "\n")
 
 

@@ -27,6 +27,13 @@ ARABIC = "الكلب يرى البيت الأحمر في المدينة"
 JAPANESE = "犬は赤い家を見ています。"
 NAMES = {"en": "English", "es": "Spanish", "ar": "Arabic", "ja": "Japanese", "": ""}
 
+DECISIONS = {
+    "poison": {"rule": "1", "action": "refuse", "on": "text", "text": "This is not translated here."},
+    "dose": {"rule": "2", "action": "hand_over", "on": "text", "text": "A person translates this.", "ticket": "q-17"},
+    "drug": {"rule": "3", "action": "degrade", "on": "text", "text": "About drugs: ask someone who knows."},
+}
+"""Words that rules of the server are about, and what they decide."""
+
 
 def model(name: str, task: str = "translate", **fields: Any) -> dict[str, Any]:
     source, _, target = name.partition("-") if "-" in name else ("", "", "")
@@ -198,8 +205,11 @@ class PageServer:
 
     def translation(self, text: str, target: str, body: dict[str, Any]) -> dict[str, Any]:
         candidates = [self.candidate(text, target, body, number) for number in range(body.get("nbest", 1))]
+        decided = next((fields for word, fields in DECISIONS.items() if word in text), None)
+        if decided and decided["action"] != "degrade":
+            candidates = [candidates[0] | {"text": decided["text"], "tokens": [], "alignment": None, "confidence": 0.0}]
         best = candidates[0]
-        return {
+        return ({"decision": decided} if decided else {}) | {
             "source": text,
             "text": best["text"],
             "confidence": best["confidence"],
@@ -227,7 +237,8 @@ class PageServer:
 
     def glossary(self, text: str) -> dict[str, str]:
         rows = self.asked[-1].get("glossary", [])
-        return {row["source"].lower(): row["target"][0] for row in rows if row["source"].lower() in text.lower()}
+        found = [row for row in rows if row["target"] and row["source"].lower() in text.lower()]
+        return {row["source"].lower(): row["target"][0] for row in found}
 
     async def detect(self, request: Request) -> Response:
         text = (await request.json())["text"]
@@ -256,7 +267,7 @@ class PageServer:
         stem, _, kind = job["name"].rpartition(".")
         done = min(3, job["looks"])
         state = {"state": "done" if done == 3 else "running", "done": done, "total": 3, "name": f"{stem}_es.{kind}"}
-        return JSONResponse(state)
+        return JSONResponse(state | ({"filled": 2, "flagged": 1, "left": 0} if done == 3 else {}))
 
     async def file_result(self, request: Request) -> Response:
         if refused := self.refused(request):

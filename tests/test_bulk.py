@@ -17,6 +17,7 @@ from bulk_work import Backwards
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 from tiny_run import config, write_pairs
 
+from dragoman import durable
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError, OutputError, ProcessLost
@@ -242,6 +243,29 @@ def test_a_part_damaged_after_it_was_finished_does_not_reach_the_output(tmp_path
     assert list(read_lines(tmp_path / "out.txt")) == EXPECTED
 
 
+def test_a_job_that_was_killed_between_its_output_and_the_removal_of_its_parts_ends_as_if_it_was_not(
+    tmp_path, monkeypatch
+):
+    path, output = write(tmp_path / "in.txt", LINES), tmp_path / "out.txt"
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "remove", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            bulk(path, output, InThisProcess(Backwards()))
+    again = InThisProcess(Backwards())
+    bulk(path, output, again)
+    assert list(read_lines(output)) == EXPECTED and not again.answered
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+
+
+def test_what_a_process_that_was_killed_while_joining_has_left_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f".out.txt.{ended.pid}.partial", f".out.txt.{os.getpid()}.partial", ".other.txt.1.partial"):
+        (tmp_path / name).write_text("?")
+    bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt", InThisProcess(Backwards()))
+    assert not (tmp_path / f".out.txt.{ended.pid}.partial").exists() and (tmp_path / ".other.txt.1.partial").exists()
+
+
 def test_two_processes_do_not_write_one_output(tmp_path):
     class Second(InThisProcess):
         def results(self, shards, progress):
@@ -279,6 +303,16 @@ def test_mistakes_in_the_input_are_found_before_any_work(tmp_path):
 def test_workers_answer_all_shards(tmp_path):
     report = bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out.txt.gz", LocalWorkers(Backwards(), 2))
     assert list(read_lines(tmp_path / "out.txt.gz")) == EXPECTED and report.lost == 0
+
+
+def test_workers_load_at_the_same_time_however_long_the_lines_are(tmp_path):
+    (tmp_path / "opens").mkdir()
+    lines = [f"{i} " + "long " * 20_000 for i in range(16)]  # more than a pipe holds
+    work = Backwards(opens=str(tmp_path / "opens"))
+    bulk(write(tmp_path / "in.txt", lines), tmp_path / "out.txt", LocalWorkers(work, 2))
+    assert list(read_lines(tmp_path / "out.txt")) == [line[::-1] for line in lines]
+    first, second = (tuple(map(float, path.read_text().split())) for path in (tmp_path / "opens").iterdir())
+    assert first[0] < second[1] and second[0] < first[1]
 
 
 def test_a_worker_that_dies_is_replaced_and_its_shard_is_done_again(tmp_path):
@@ -386,12 +420,17 @@ def in_this_process(monkeypatch):
 @pytest.mark.parametrize(
     "options",
     [
-        [],
-        ["--nbest", "2", "--scores", "--beam", "2"],
-        ["--format", "json", "--alignments", "--beam", "1"],
-        ["--flag-below", "0.5", "--beam", "1"],
-        ["--sample", "2", "--seed", "3", "--rule", "no_repeat: {tokens: 2}", "--terms", "terms.tsv"],
-        ["--prefix-column", "--beam", "1"],
+        ["--beam", "1"],
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (
+                ["--nbest", "2", "--scores", "--beam", "2"],
+                ["--format", "json", "--alignments", "--beam", "1"],
+                ["--flag-below", "0.5"],
+                ["--sample", "2", "--seed", "3", "--rule", "no_repeat: {tokens: 2}", "--terms", "terms.tsv"],
+                ["--prefix-column", "--beam", "1"],
+            )
+        ),
     ],
     ids=" ".join,
 )
@@ -400,7 +439,7 @@ def test_bulk_gives_what_the_command_gives_alone_with_every_option(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "terms.tsv").write_text("source\ttarget\nhouse\tESUOH\n")
-    if options == ["--prefix-column"]:
+    if "--prefix-column" in options:
         write(sentences, [f"{line}\tDE" for line in read_lines(sentences)])
     shared = ["translate", run, sentences, *options, "--precision", "float32"]
     assert dragoman(*shared, "-o", "alone.txt") == 0
@@ -489,6 +528,21 @@ def test_ray_tasks_give_the_same_lines_where_a_worker_is_killed(tmp_path):
     )
     assert "lost=1" in done.stdout
     assert list(read_lines(tmp_path / "out.txt.zst")) == [f"line {i}"[::-1] for i in range(3000)]
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999", "no.such.host.invalid:6379"]
+)
+def test_an_address_where_no_cluster_answers_is_named(address, run, sentences, tmp_path, capfd):
+    assert dragoman("translate", run, sentences, "-o", tmp_path / "out.txt", "--ray", address) == 2
+    error = capfd.readouterr().err
+    assert error.startswith(f"dragoman: --ray {address}: no cluster answers there") and error.count("\n") == 1
+
+
+def test_a_mistake_found_by_the_first_worker_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError):
+        bulk(write(tmp_path / "in.txt", LINES), tmp_path / "out", InThisProcess(Backwards(refuses=LINES[5])))
+    assert [p.name for p in tmp_path.iterdir()] == ["in.txt"]
 
 
 def test_without_ray_the_error_names_the_extra(run, sentences, tmp_path, monkeypatch, capfd):

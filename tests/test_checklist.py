@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from test_bulk import run  # noqa: F401 (a fixture)
+from test_every_command import make
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 
 from dragoman.cli import main
@@ -247,6 +248,13 @@ def test_words_that_training_never_had_are_a_slice():
     assert [cells[1] for cells in row.tables[0].rows] == ["25", "25"]
 
 
+def test_failures_name_the_words_that_training_hardly_has():
+    row = quality.known_failures(Material(lambda t: "?", PAIRS, training=PAIRS[:30] * 5 + [("a summer", "a summer")]))
+    assert "60 of 60" in row.finding and "of them with a rare word" in row.finding
+    told = dict(quality.known_failures(Material(lambda t: "?", PAIRS, training=[("nothing",) * 2])).examples[0].parts)
+    assert "the (0 in training)" in told["rare words"]
+
+
 def test_other_numbers_must_come_out():
     pairs = [(f"Wait {i} days for it.",) * 2 for i in range(10, 40)]
     assert robustness.numbers(Material(tidy, pairs)).verdict == "good"
@@ -343,6 +351,37 @@ def test_a_translator_s_page_is_written_and_its_figures_printed(run, tmp_path, m
     assert len(titles) == len(set(titles)) and sum(told["verdicts"].values()) == len(titles)
     assert told["facts"]["task"] == "translation" and all(row["finding"] for row in told["rows"])
     assert page.read_text().count("<article") == len(titles)
+
+
+TEXT = "The red dog sees the green house, and the big cat is near it. "
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "content", "titles"),
+    [
+        ("language_model", TEXT * 30, {"On the whole", "Continuations", "Capital letters", "Longer than in training"}),
+        (
+            "classifier",
+            "".join(f"{TEXT} {i}\t{('bad', 'good')[i % 2]}\n" for i in range(30)),
+            {"On the whole", "By label", "By length", "Typing errors", "Gendered pairs", "Probability"},
+        ),
+    ],
+)
+def test_other_models_get_the_rows_that_make_sense(kind, content, titles, tmp_path, capsys):
+    folder = make(kind, tmp_path / "run")
+    test = tmp_path / ("test.tsv" if kind == "classifier" else "test.txt")
+    test.write_text(content)
+    assert main(["checklist", str(folder), "--test", str(test), "-o", str(tmp_path / "page.html"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert titles <= {row["title"] for row in told["rows"]} and told["facts"]["parameters"]
+    groups = [row["group"] for row in told["rows"]]
+    assert groups == sorted(groups, key=groups.index)  # each group in one place
+
+
+def test_a_run_of_another_task_is_refused_by_its_name(tmp_path, capsys):
+    assert main(["checklist", str(make("tagger", tmp_path / "run"))]) == 2
+    assert "its task is tagging, and the checklist is for translators" in capsys.readouterr().err
 
 
 MISTAKES = {

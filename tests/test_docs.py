@@ -39,10 +39,12 @@ NOT_RUN = {  # how a command begins, or what it holds: why it is not run here
     "torchrun": "starts processes of its own: tests/test_parallel.py",
     "--compiled": "compiles for a minute: tests/test_compiling.py",
     "--to onnx": "traced, which the type checks of the tests forbid: tests/test_export.py",
+    "generate imported/chat --chat": "a conversation at a terminal: tests/test_chat.py",
     "tensorboard --logdir": "a server of another project",
     "make ": "makes environments; its targets are looked up",
     "pip install": "installs; its extras are looked up",
     "python benchmarks/": "takes minutes; the file is looked up",
+    "dragoman serve": "does not end by itself: tests/test_serve_command.py",
     "mymodule:": "asks for a module of the reader's: tests/test_doctor.py",
 }
 SMALLER = {  # what would take long -> the same in small

@@ -388,6 +388,7 @@ rules:
 """
 
 
+@pytest.mark.slow
 def test_lines_that_a_page_withholds_keep_their_place(run, sentences, tmp_path, monkeypatch, in_this_process, capfd):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.yaml").write_text(PAGE)

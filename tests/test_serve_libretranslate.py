@@ -124,7 +124,7 @@ def test_html_keeps_its_tags_and_entities(server):
             "from 'en' to 'xx' is not served here; there are: en to es, es to en",
         ),
         ({"q": "a", "source": "tlh", "target": "es"}, "en to es"),
-        ({"q": "a", "source": "en", "target": ""}, "target: must name a language"),
+        ({"q": "a", "source": "en", "target": ""}, "target: must not be empty"),
         ({"q": 7, "source": "en", "target": "es"}, "q: expected text"),
         ({"q": "a", "source": "en", "target": "es", "format": "pdf"}, "format: must be 'text' or 'html'"),
         ({"q": "a", "source": "en", "target": "es", "alternatives": 1000}, "alternatives: at most 20"),
@@ -164,7 +164,7 @@ def test_documents_are_filled_in(server, expected):
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.docx", b"x", "files of this kind are not translated; known are .txt, .md, .po"),
+        ("a.pdf", b"x", "files of this kind are not translated; known are .txt, .po"),
         ("a.txt", b"", "the file is empty"),
         ("a.txt", b"fine\n\xff\xfe", "a.txt:2: not UTF-8"),
         ("a.xlf", b"<xliff", "a.xlf"),

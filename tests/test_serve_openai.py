@@ -19,7 +19,6 @@ from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.service import Service
 
-pytest.importorskip("transformers")
 HELLO = [{"role": "user", "content": "The door is open."}]
 PROMPTS = ["The light", "A door is", "The"]
 

@@ -1,4 +1,7 @@
-"""The page of ``dragoman serve`` in a real browser: typing, choosing, files, chat, and what goes wrong."""
+"""The page of ``dragoman serve`` in a real browser: typing, choosing, files, chat, and what goes wrong.
+
+The browser and the server start once. Each test opens a page that knows nothing, which takes half a second.
+"""
 
 import json
 import re
@@ -64,11 +67,17 @@ def test_what_stands_keeps_its_place_in_the_document(open_page):
     page = open_page()
     typed(page, "The dog sees the house. The cat sleeps")
     expect(page.locator("#output")).to_contain_text("SPEELS TAC EHT")
-    page.evaluate("for (const node of document.querySelectorAll('#output .word')) node.stands = true")
+    page.evaluate("""() => {
+      for (const node of document.querySelectorAll('#output .word')) node.stands = true;
+      window.moved = 0;
+      const count = (records) => records.forEach((one) => { window.moved += one.removedNodes.length; });
+      new MutationObserver(count).observe(document.getElementById('output'), {childList: true, subtree: true});
+    }""")
     typed(page, " here")
     expect(page.locator("#output")).to_contain_text("EREH SPEELS TAC EHT")
     stand = page.evaluate("[...document.querySelectorAll('#output .word')].map((node) => Boolean(node.stands))")
     assert stand == [True] * 5 + [False] + [True] * 3
+    assert page.evaluate("window.moved") == 0
 
 
 def test_a_translation_stands_until_its_new_one_is_there(open_page, server):
@@ -166,6 +175,19 @@ def test_a_long_text_comes_in_pieces_and_the_typing_is_not_held_up(open_page, se
     assert "Dog number 1 sleeps." not in server.texts()
 
 
+def test_no_answer_that_is_shown_is_forgotten(open_page):
+    asked = open_page().evaluate("""async () => {
+      const { Draft } = await import("./static/draft.js");
+      const draft = new Draft();
+      draft.update(Array.from({ length: 2500 }, (_, i) => `Line ${i}`).join("\\n"));
+      let count = 0;
+      for (let wanted; count < 2501 && (wanted = draft.next(32)); count += wanted.texts.length)
+        draft.learn(wanted, wanted.texts.map((text) => ({ candidates: [{ text }] })));
+      return count;
+    }""")
+    assert asked == 2500
+
+
 def test_without_sockets_the_same_is_asked_by_plain_requests(open_page, server):
     server.sockets = False
     page = open_page()
@@ -246,6 +268,19 @@ def test_a_choice_can_be_taken_back(open_page):
     expect(page.locator("#output")).to_have_text("GOD GIB EHT")
 
 
+def test_a_choice_that_the_server_refuses_is_taken_back(open_page, server):
+    page = open_page()
+    typed(page, "The big dog")
+    words(page).first.click()
+    expect(page.locator("#alternatives .looking")).to_have_count(0)
+    server.failures = [(422, "the prefix 'GOD2 ' holds a forbidden term", None)]
+    others_for(page).get_by_role("button", name="GOD2").click()
+    expect(page.get_by_role("alert")).to_have_text("the prefix 'GOD2 ' holds a forbidden term")
+    typed(page, " sleeps")
+    expect(page.locator("#output")).to_have_text("SPEELS GOD GIB EHT")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
 def test_other_translations_of_a_single_sentence_are_listed(open_page):
     page = open_page()
     typed(page, "The dog")
@@ -299,6 +334,7 @@ def test_the_keyboard_alone_reaches_words_their_sources_and_their_alternatives(o
     page.keyboard.press("Escape")
     expect(page.locator("#alternatives")).to_be_hidden()
     expect(page.locator("#output")).to_be_focused()
+    expect(page.locator(".word.here")).to_have_text("GIB3")  # where it was
 
 
 def test_doubt_is_shown_by_more_than_colour(open_page):
@@ -316,6 +352,20 @@ def test_a_warning_of_the_server_is_listed(open_page):
     expect(page.locator("#warnings li")).to_have_text(["the numbers differ"])
     page.locator("#source").fill("The dogs.")
     expect(page.locator("#warnings")).to_be_hidden()
+
+
+def test_what_rules_withhold_is_no_translation_and_what_they_say_is_shown(open_page):
+    page = open_page()
+    typed(page, "A dog. A poison.")
+    expect(page.locator("#output .withheld")).to_have_text("This is not translated here.")
+    expect(page.locator("#confidence")).to_have_text("")
+    page.locator("#output .withheld .word").first.click()
+    expect(page.locator("#alternatives")).to_be_hidden()
+    page.locator("#source").fill("A dose.")
+    expect(page.locator("#warnings li")).to_have_text(["A person will look at it: q-17"])
+    page.locator("#source").fill("A drug.")
+    expect(page.locator("#output")).to_have_text("GURD A.")
+    expect(page.locator("#warnings li")).to_have_text(["About drugs: ask someone who knows."])
 
 
 # ---- languages ----------------------------------------------------------------------------------------
@@ -556,6 +606,38 @@ def test_a_key_is_asked_for_kept_and_sent(open_page, server):
     assert "secret" not in page.url
 
 
+def test_a_key_that_holds_no_more_is_asked_for_and_the_text_is_translated_then(open_page, server):
+    page = open_page()
+    typed(page, "The dog.")
+    server.key = "new"
+    typed(page, " A cat.", wait=False)
+    page.get_by_label("Key for this server").fill("new")
+    page.keyboard.press("Enter")
+    expect(page.locator("#output")).to_have_text("GOD EHT. TAC A.")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_markup_is_text_everywhere(open_page, server):
+    page = open_page()
+    markup = "<img/src=x/onerror=alert(1)>"
+    output = typed(page, markup)
+    expect(output).to_have_text(markup[::-1].upper())
+    words(page).first.click()
+    expect(others_for(page).get_by_role("button").first).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Glossary").click()
+    page.get_by_label("Term").fill(markup)
+    page.get_by_label("Never").fill(markup)
+    page.keyboard.press("Enter")
+    expect(page.locator("#terms-body th")).to_have_text([markup])
+    page.keyboard.press("Escape")
+    expect(page.locator("#output .stale")).to_have_count(0)
+    server.failures = [(422, markup, None)]
+    typed(page, " more", wait=False)
+    expect(page.get_by_role("alert")).to_have_text(markup)
+    expect(page.locator("img")).to_have_count(0)
+
+
 def test_models_that_the_page_cannot_use_are_said(open_page, server):
     server.models = [model("sorts", "classify")]
     page = open_page(built=False)
@@ -574,9 +656,16 @@ def test_a_file_is_sent_followed_and_fetched(open_page, server):
     expect(page.locator(".job")).to_contain_text("1 of 3")
     with page.expect_download() as download:
         page.get_by_role("button", name="Download the translation of app.po").click()
+    expect(page.locator(".job")).to_contain_text("Done: 2 translated, 1 to check")
     assert download.value.suggested_filename == "app_es.po"
     assert Path(download.value.path()).read_bytes() == PO.upper()
     assert server.files["app.po"]["fields"] == {"model": "en-es"}
+
+
+def test_the_kinds_of_files_are_listed(open_page):
+    page = open_page("#files")
+    page.get_by_text("2 kinds of files, up to 4 KB").click()
+    expect(page.locator("#kinds")).to_have_text(".po, .txt")
 
 
 def test_files_are_taken_wherever_they_are_dropped(open_page):
@@ -597,7 +686,7 @@ def test_files_are_taken_wherever_they_are_dropped(open_page):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("image.png", b"x", "Not a kind of file that can be translated: .po, .txt."),
+        ("image.png", b"x", "Not a kind of file that can be translated; the list above has those that can."),
         ("empty.po", b"", "The file is empty."),
         ("large.txt", b"x" * 5000, "Too large: 5 KB, and 4 KB can be sent."),
         ("messages.po", b"broken", "messages.po:3: an entry without its end"),
@@ -685,8 +774,9 @@ def test_a_conversation_that_is_begun_anew_holds_nothing_of_the_old_one(open_pag
 
 
 def test_a_model_without_a_template_carries_a_text_on(open_page, server):
-    server.models = [model("writer", "generate")]
+    server.models = [model("writer", "generate"), model("en-es")]
     page = open_page()
+    page.get_by_role("link", name="Write").click()
     page.get_by_label("Beginning of a text").fill("Once upon")
     page.get_by_text("Options").click()
     page.get_by_label("Temperature").fill("0")
@@ -717,10 +807,11 @@ def full(page: Page) -> None:
     expect(page.locator("#output .stale")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, open_page):
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 320)])
+def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, width, open_page, server):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(width=360, color_scheme=scheme)
+    page = open_page(width=width, color_scheme=scheme)
     page.emulate_media(reduced_motion="reduce", color_scheme=scheme)
 
     def check(where: str) -> None:
@@ -739,14 +830,25 @@ def test_the_page_fits_a_telephone_and_satisfies_axe(scheme, open_page):
         page.get_by_role("button", name=name).click()
         check(name)
         page.keyboard.press("Escape")
+    server.failures = [(429, "busy", 900.0)]
+    typed(page, " More.", wait=False)
+    expect(page.get_by_role("alert")).to_be_visible()
+    check("busy")
     page.get_by_role("link", name="Files").click()
-    page.locator("#file-input").set_input_files({"name": f"{'long' * 20}.po", "mimeType": "text/plain", "buffer": PO})
+    page.locator("#file-input").set_input_files(
+        [
+            {"name": f"{'long' * 20}.po", "mimeType": "text/plain", "buffer": PO},
+            {"name": f"{'bad' * 20}.po", "mimeType": "text/plain", "buffer": b"broken"},
+        ]
+    )
     expect(page.get_by_role("button", name="Download")).to_be_visible()
+    expect(page.locator(".job.failed")).to_be_visible()
     check("files")
     page.get_by_role("link", name="Chat").click()
     page.get_by_label("Message").fill("Hello" * 30)
     page.keyboard.press("Enter")
     expect(page.locator("#talk .after")).to_be_visible()
+    page.get_by_text("Options").click()
     check("chat")
 
 
@@ -759,7 +861,7 @@ def test_light_and_dark_follow_the_device_or_the_reader(open_page):
     light = page.evaluate(ground)
     assert dark != light
     page.reload(wait_until="commit")
-    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    until(lambda: page.evaluate("document.documentElement?.dataset.theme") == "light")
     expect(page.locator("#translate")).to_be_visible()
     page.get_by_role("button", name="Settings").click()
     expect(page.get_by_label("Light")).to_be_checked()
@@ -791,7 +893,7 @@ def test_every_page_is_reached_by_tab_and_shows_where_the_focus_is(open_page):
             f"(({{outlineStyle, boxShadow}}) => outlineStyle + boxShadow)(getComputedStyle({framed}))"
         )
         assert style != "nonenone", seen
-    pages, tools = ["Translate", "Files", "Chat"], ["open-history", "open-glossary", "open-settings"]
+    pages, tools = ["Translate", "Files", "chat-link"], ["open-history", "open-glossary", "open-settings"]
     assert seen == [*pages, *tools, "from", "swap", "to", "source", "output"]
 
 

@@ -134,8 +134,7 @@ def _replaceable(target: Path, found: os.stat_result | None) -> bool:
 
 @contextmanager
 def _replacing(target: Path, path: Path, found: os.stat_result | None) -> Iterator[BinaryIO]:
-    short = os.fsdecode(os.fsencode(target.name.removeprefix("."))[:200])  # names have 255 bytes at most
-    partial = target.with_name(f".{short}.{os.getpid()}.partial")
+    partial = target.with_name(f".{_short_name(target)}.{os.getpid()}.partial")
     try:
         with _explained(path):
             # a file that others may not read is hidden from them from its first byte on
@@ -158,6 +157,30 @@ def _replacing(target: Path, path: Path, found: os.stat_result | None) -> Iterat
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _short_name(target: Path) -> str:
+    return os.fsdecode(os.fsencode(target.name.removeprefix("."))[:200])  # names have 255 bytes at most
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed have left of an output: unfinished files of its name beside it."""
+    target = Path(os.path.realpath(path))
+    named = re.compile(rf"\.{re.escape(_short_name(target))}\.(\d+)\.partial")
+    for left in target.parent.iterdir():
+        if (found := named.fullmatch(left.name)) and not _is_running(int(found[1])):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def _take_after(handle: int, found: os.stat_result) -> None:

@@ -17,6 +17,7 @@ from dragoman.decode.verify.opening import open_run
 from dragoman.errors import ConfigError, DataError
 from dragoman.evaluate import calibrate as calibration
 from dragoman.evaluate import evaluation, language_modelling
+from dragoman.evaluate import multiple_choice as choices
 from dragoman.evaluate.calibrate import Calibrated
 from dragoman.evaluate.evaluation import USUAL, Evaluation
 from dragoman.evaluate.examiners import EXAMINERS
@@ -43,6 +44,7 @@ def evaluate(
     search: SearchConfig | None = None,
     metrics: Sequence[str] = USUAL,
     tags: Sequence[str] = (),
+    multiple_choice: bool = False,
     which: str | int = "best",
     device: str = "auto",
     name: str | None = None,
@@ -63,6 +65,8 @@ def evaluate(
         search: a complete search configuration, instead of ``beam``.
         metrics: names of a translator's metrics.
         tags: tags to put before each source.
+        multiple_choice: of a language model, ``test`` has questions: a file of JSON lines, or mappings, with prompt,
+            choices and answer. The result is an ``EvaluationResult``.
         which: ``best``, ``last``, a step number, or the name of a checkpoint.
         device: as torch names it; ``auto`` is the GPU if there is one.
         name: folder under ``RUN/evaluations``; by default that of the file. Rows are stored only under a name.
@@ -76,7 +80,8 @@ def evaluate(
     path = run_path(run)
     directory, named = RunDirectory.open(path), _named(test)
     if language_modelling.is_language_model(directory.config):
-        found: Any = _language_model(path, test, named, which, device, progress)
+        score = _multiple_choice if multiple_choice else _language_model
+        found: Any = score(path, test, named, which, device, progress)
     elif examiner := EXAMINERS.get(directory.config.get("task", {}).get("kind", "")):
         examined = examiner(path, str(which), device=device)
         given = examined.examples(named) if named or test is None else _labelled(test)
@@ -240,6 +245,17 @@ def _language_model(
     context = language_modelling.context_of(run_config(run))
     how: dict[str, Any] = {"context": context, "progress": progress, "test_set": _id(test, named)}
     return language_modelling.evaluate(generator, documents, **how)
+
+
+def _multiple_choice(
+    run: Path, test: Any, named: str | None, which: str | int, device: str, progress: Progress | None
+) -> EvaluationResult:
+    if test is None:
+        raise ConfigError("test: multiple choice needs questions: a file, or mappings with prompt, choices and answer")
+    rows = enumerate([] if named else test, 1)
+    given = choices.read_questions(named) if named else [choices.question_of(row, f"test: row {i}") for i, row in rows]
+    generator = Generator.load(run, which, device=device)
+    return choices.evaluate(generator, given, progress=progress, test_set=_id(test, named))
 
 
 def _documents(test: Any, generator: Generator) -> list[EncodedDocument]:

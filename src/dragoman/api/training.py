@@ -53,7 +53,7 @@ def train(
     """Train a model; return its run when it has finished.
 
     Nothing is printed: ``on_event`` is called with what happens. Ctrl-C, ``stop`` or the end of the budget stop the run
-    after a step, with everything saved; ``Run.finished.complete`` tells which it was, and ``Run.resume`` goes on.
+    after a step, with everything saved; ``Run.finished.complete`` tells which it was, and ``resume`` goes on.
 
     Args:
         pairs: parallel text: tuples (source, target), mappings, a data frame of pandas or polars, a table of pyarrow, a

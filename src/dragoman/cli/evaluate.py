@@ -66,33 +66,37 @@ def evaluate(
             help="Score every checkpoint while another process trains, until that ends; default: the validation set.",
         ),
     ] = False,
+    multiple_choice: Annotated[
+        bool,
+        typer.Option(
+            "--multiple-choice",
+            help="For language models: TEST_SET has questions, as JSON lines with prompt, choices and answer; the "
+            "likeliest choice is the model's.",
+        ),
+    ] = False,
 ) -> None:
     """Score a run on a test set, with intervals; outputs are kept. Translators: BLEU, chrF and more, by source length.
     Models that read and write nothing: the figures of their task, with those of a baseline beside. Language models:
-    perplexity per token, byte and word."""
+    perplexity per token, byte and word, or multiple choice."""
     from dragoman.checkpoint import RunDirectory
-    from dragoman.cli import evaluate_reader
+    from dragoman.cli import evaluate_language_model, evaluate_reader
     from dragoman.cli import follow as following
     from dragoman.evaluate.examiners import EXAMINERS
     from dragoman.evaluate.language_modelling import is_language_model
 
     config = RunDirectory.open(run).config
     if is_language_model(config):
-        if given := [
-            option
-            for option, value in (
-                ("--columns", columns),
-                ("--search", search),
-                ("--metric", metric),
-                ("--tag", tag),
-                ("--context", context),
-            )
-            if value
-        ]:
-            raise ConfigError(f"{given[0]}: is for translators, and this run continues text")
-        loading = {"device": device, "precision": precision}
+        options = {"--columns": columns, "--search": search, "--metric": metric, "--tag": tag, "--context": context}
+        _refuse(options, "is for translators, and this run continues text")
+        loading: dict[str, Any] = {"device": device, "precision": precision}
+        if multiple_choice:
+            _refuse({"--follow": follow, "--against": against}, "cannot be used with --multiple-choice")
+            chosen = evaluate_language_model.multiple_choice(run, pairs, name=name, which=checkpoint, **loading)
+            _print_summary(chosen.summary(), format, lambda: evaluate_reader.show(chosen))
+            return
         _evaluate_language_model(run, pairs, name, against, format, follow=follow, checkpoint=checkpoint, **loading)
         return
+    _refuse({"--multiple-choice": multiple_choice}, "is for language models, and this run is none")
     if examiner := EXAMINERS.get(config.get("task", {}).get("kind", "")):
         if columns is not None:
             raise ConfigError("--columns: is for translators; name the columns of this table in its first row")
@@ -106,15 +110,15 @@ def evaluate(
         return
     how: dict[str, Any] = {"beam": beam, "search": chosen_search(search), "metrics": metric, "tags": tag or []}
     how["columns"] = parsed_columns(columns)
-    options: dict[str, Any] = {"device": device, "precision": precision, "context": context}
+    loading = {"device": device, "precision": precision, "context": context}
     if follow:
-        following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **options))
+        following.follow(run, pairs, name=name, examine=following.translation_scorer(run, pairs, **how, **loading))
         return
-    evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **options)
+    evaluation = run_evaluation(run, pairs, name=name, **how, which=checkpoint, **loading)
     if against is None:
         _print_summary(evaluation.summary(), format, lambda: show(evaluation))
         return
-    other = run_evaluation(run, pairs, by=against, **how, which=checkpoint, **options)
+    other = run_evaluation(run, pairs, by=against, **how, which=checkpoint, **loading)
     differences = evaluation.against(other)
     compared = {"run": str(against), "differences": {name: asdict(found) for name, found in differences.items()}}
 
@@ -123,6 +127,17 @@ def evaluate(
         show_differences(run, against, list(differences.values()))
 
     _print_summary(evaluation.summary() | {"against": compared}, format, both)
+
+
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that are given.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{name}: {why}")
 
 
 def _evaluate_language_model(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from dragoman.cli.follow import Examine
     from dragoman.evaluate.language_modelling import LanguageModelEvaluation
     from dragoman.evaluate.metrics import Comparison
+    from dragoman.evaluate.outcome import EvaluationResult
 
 
 def evaluated(
@@ -26,6 +27,30 @@ def evaluated(
     if by is None:
         found.save(folder_for(run, named, name or (None if named else "valid")))
         report.write(directory)
+    return found
+
+
+def multiple_choice(run: Path, named: str | None, *, name: str | None, **options: Any) -> "EvaluationResult":
+    """Answer questions by the likeliest choice, and keep the results in the run.
+
+    Raises:
+        ConfigError: no file of questions is named.
+    """
+    from dragoman.checkpoint import RunDirectory
+    from dragoman.cli.terminal import progress_bar
+    from dragoman.decode.generator import Generator
+    from dragoman.errors import ConfigError
+    from dragoman.evaluate.folders import corpus_id, folder_for
+    from dragoman.evaluate.multiple_choice import evaluate, read_questions
+    from dragoman.train.report import page as report
+
+    if named is None:
+        raise ConfigError("--multiple-choice: name a file of questions, JSON lines with prompt, choices and answer")
+    generator = Generator.load(run, **options)
+    with progress_bar("answering", None) as progress:
+        found = evaluate(generator, read_questions(named), progress=progress, test_set=corpus_id(named))
+    found.save(folder_for(run, named, name))
+    report.write(RunDirectory.open(run))
     return found
 
 

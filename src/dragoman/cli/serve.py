@@ -14,8 +14,7 @@ from dragoman.cli.options import DeviceOption, PrecisionOption, resolve_run
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dragoman.serve.http.context import ServerContext
-    from dragoman.serve.service import Service
+    from dragoman.serve.safety.page import SafetyPage
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -67,6 +66,10 @@ def serve(
             "--suggestions", metavar="FILE", help="Append translations that users suggest (/suggest) to this file."
         ),
     ] = None,
+    safety: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML page of rules that refuse, hand over or degrade."),
+    ] = None,
     grace: Annotated[float, typer.Option(min=0, help="Seconds that running requests have after SIGTERM.")] = 30.0,
     log_format: Annotated[LogFormat, typer.Option(help="text: for people; json: an object a line.")] = LogFormat.text,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log the texts of users too.")] = False,
@@ -83,33 +86,42 @@ def serve(
     largest = parse_size(max_file, "--max-file")
     _needed_packages()
     from dragoman.serve.http import server
+    from dragoman.serve.http.context import ServerContext
     from dragoman.serve.http.keys import Keys
     from dragoman.serve.http.limits import Limits
-
-    known = Keys.read(keys) if keys else Keys()
-    if host not in LOCAL and not known:
-        print(f"dragoman: anyone who reaches {host} may call: --keys FILE asks for a key", file=sys.stderr)
-    start_log(log_format)
-    sock = server.open_socket(host, port)
+    from dragoman.serve.http.suggestions import SuggestionFile
     from dragoman.serve.service import Service
 
-    service = Service.load(runs, memory=room, device=device, precision=precision, queue=queue)
-    context = _context(service, known, Limits(characters=max_characters, texts=max_texts, file_bytes=largest))
-    context.origins, context.log_texts = tuple(allow_origin or ()), log_texts
-    for model in service.models.values():
-        _say(model.title)
+    settings = {
+        "keys": Keys.read(keys) if keys else Keys(),
+        "limits": Limits(characters=max_characters, texts=max_texts, file_bytes=largest),
+        "suggestions": SuggestionFile(suggestions) if suggestions else None,
+        "safety": _safety_page(safety),
+        "origins": tuple(allow_origin or ()),
+        "log_texts": log_texts,
+    }
+    with server.open_socket(host, port) as sock:  # what is wrong with it is said before models are loaded
+        if host not in LOCAL and not keys:
+            print(f"dragoman: anyone who reaches {host} may call: --keys FILE asks for a key", file=sys.stderr)
+        start_log(log_format)
+        service = Service.load(runs, memory=room, device=device, precision=precision, queue=queue)
+        for model in service.models.values():
+            _say(model.title)
+        address = server.url_of(sock)
 
-    def started() -> None:
-        _say(f"listening on {server.url_of(sock)} (documentation at /docs; Ctrl-C ends)")
+        def started() -> None:
+            _say(f"listening on {address} (documentation at /docs; Ctrl-C ends)")
 
-    server.run(context, sock, grace=grace, keys=keys, started=started)
+        server.run(ServerContext(service, **settings), sock, grace=grace, keys=keys, started=started)
     _say("ended")
 
 
-def _context(service: "Service", keys: object, limits: object) -> "ServerContext":
-    from dragoman.serve.http.context import ServerContext
+def _safety_page(path: Path | None) -> "SafetyPage | None":
+    if path is None:
+        return None
+    from dragoman.serve.safety.page import SafetyPage
 
-    return ServerContext(service, keys=keys, limits=limits)  # pyright: ignore[reportArgumentType]
+    return SafetyPage.read(path)
 
 
 def _say(text: str) -> None:
@@ -163,7 +175,7 @@ def _needed_packages() -> None:
 
     for name in ("starlette", "uvicorn", "httptools", "websockets", "prometheus_client", "python_multipart", "jinja2"):
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"serving needs {name}: pip install 'dragoman[serve]'")
+            raise ConfigError(f"serving needs {name}: pip install {name.replace('_', '-')} (the extra serve)")
 
 
 # ---- the log ----------------------------------------------------------------------------------------

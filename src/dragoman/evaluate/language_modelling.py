@@ -33,7 +33,7 @@ from dragoman.text.formats.pairs import read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
 from dragoman.text.store import Store
-from dragoman.text.tokens.tokenizer import EOS, PROMPT_FRAME, Tokenizer
+from dragoman.text.tokens.tokenizer import BOS, EOS, PROMPT_FRAME, Tokenizer
 
 CONTEXT = 1024
 """Tokens read at once where neither the run nor the model has a limit."""
@@ -181,6 +181,22 @@ def evaluate(
     )
     scores = {name: score_of(metric, counts) for name, metric in metrics(context).items()}
     return LanguageModelEvaluation(scores, per_document, context, test_set)
+
+
+def log_likelihoods(generator: Generator, texts: Sequence[str], *, progress: Progress | None = None) -> list[float]:
+    """Return the natural logarithm of the probability of each whole text, its end not counted.
+
+    A text longer than the model reads is scored in pieces that follow one another.
+
+    Raises:
+        CheckpointError: a model whose output is not numbers.
+    """
+    context = generator.model.max_length or CONTEXT
+    before = list(generator.tokenizer.frame(PROMPT_FRAME).before) or [BOS]
+    rows = [EncodedDocument([*before, *ids], 0.0, 0.0) for ids in generator.tokenizer.encode_batch(texts)]
+    pieces = [(i, piece) for i, row in enumerate(rows) for piece in _pieces(row, context)]
+    nll = _nll(generator.model, [piece for _, piece in pieces], progress) if pieces else np.zeros(0)
+    return (-np.bincount([i for i, _ in pieces], weights=nll, minlength=len(texts))).tolist()
 
 
 def _pieces(document: EncodedDocument, context: int) -> Iterator[tuple[Sequence[int], int]]:

@@ -154,8 +154,9 @@ def _by_length(labelled: _Labelled) -> ChecklistRow:
 
 
 def _label_stays(labelled: _Labelled, title: str, change: Perturbation) -> ChecklistRow:
-    step = max(1, len(labelled.test) // labelled.sample)
-    changed = [(k, text) for k in range(0, len(labelled.test), step) if (text := change(labelled.test[k].text))]
+    count = min(labelled.sample, len(labelled.test))
+    chosen = [i * len(labelled.test) // count for i in range(count)]
+    changed = [(k, text) for k in chosen if (text := change(labelled.test[k].text)) is not None]
     if len(changed) < FEWEST:
         return unmeasured(ROBUSTNESS, title, f"It applies to {len(changed)} examples of the sample, too few to say.")
     after = labelled.classify([text for _, text in changed])

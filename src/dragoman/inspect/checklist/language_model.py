@@ -32,6 +32,8 @@ TOKENS = 40
 """Tokens that the model writes after each prompt."""
 PROMPTS = 24
 SHOWN = 3
+FEWEST = 5
+"""Fewest passages that a change must apply to."""
 STAYS: tuple[tuple[str, Perturbation, tuple[float, float]], ...] = (
     ("Capital letters", perturbations.upper, (0.5, 1.5)),
     ("Small letters", perturbations.lower, (0.1, 0.3)),
@@ -76,11 +78,9 @@ def rows(settings: ChecklistSettings, config: dict[str, Any], test: str | None) 
     """
     texts = _Texts(settings, config, test)
     yield _overall(texts)
-    if texts.passages:
-        plain = texts.bits_per_byte(texts.passages)
-        for title, change, limits in STAYS:
-            yield _cost(texts, plain, title, change, limits)
     yield _continuations(texts)
+    for title, change, limits in STAYS:
+        yield _cost(texts, title, change, limits)
     yield _by_position(texts)
 
 
@@ -98,11 +98,11 @@ def _overall(texts: _Texts) -> ChecklistRow:
     )
 
 
-def _cost(texts: _Texts, plain: float, title: str, change: Perturbation, limits: tuple[float, float]) -> ChecklistRow:
+def _cost(texts: _Texts, title: str, change: Perturbation, limits: tuple[float, float]) -> ChecklistRow:
     pairs = [(text, after) for text in texts.passages if (after := change(text)) is not None]
-    if len(pairs) < 5:
+    if len(pairs) < FEWEST:
         return unmeasured(ROBUSTNESS, title, f"It applies to {len(pairs)} passages, too few to say anything.")
-    changed = texts.bits_per_byte([after for _, after in pairs])
+    plain, changed = (texts.bits_per_byte([pair[side] for pair in pairs]) for side in (0, 1))
     return ChecklistRow(
         group=ROBUSTNESS,
         title=title,
@@ -155,7 +155,7 @@ def _by_position(texts: _Texts) -> ChecklistRow:
         verdict=below(worse, 0.05, 0.3),
         finding=f"{figures[0][1]:.2f} bits a byte in pieces of {texts.context:,} tokens, as in training, "
         f"{figures[-1][1]:.2f} in pieces four times as long.",
-        measured=f"{len(long[:8])} texts of {texts.named}",
+        measured=f"{counted(len(long[:8]), 'text')} of {texts.named}",
         limits="good if longer pieces cost at most 0.05 bits a byte, poor beyond 0.3",
         tables=(
             ChecklistTable(

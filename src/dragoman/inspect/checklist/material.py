@@ -1,6 +1,7 @@
 """Material of a translator's checklist: its answers as users get them, test pairs, and the training text."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from dragoman.decode.translation import Translation
 from dragoman.errors import DataError
 from dragoman.evaluate.metrics import METRICS, Score, score_of
 from dragoman.inspect.checklist.languages import LANGUAGES, LanguageWords, recognise
+from dragoman.inspect.failures import words_of_text
 from dragoman.text.corpus import ParallelCorpus
 from dragoman.text.held_out import read_held_out
 from dragoman.text.lines import Pair, Sourced
@@ -116,6 +118,17 @@ class TranslatorMaterial:
                 for tokenizer, column in zip(sides, (corpus.source, corpus.target), strict=True)
             ]
             yield from map(Pair, *texts)
+
+    @cached_property
+    def word_counts(self) -> Counter[str] | None:
+        """Number of training sources that hold each word of the test sources; None where the training text is gone."""
+        if self.corpus is None:
+            return None
+        wanted = {word for pair in self.test for word in words_of_text(pair.source)}
+        counts: Counter[str] = Counter()
+        for pair in self.training_pairs():
+            counts.update(wanted.intersection(words_of_text(pair.source)))
+        return counts
 
     def held_out(self, name: str) -> list[Sourced]:
         """Return the pairs that the run holds out under a name, such as hard; none where there are none."""

@@ -10,6 +10,7 @@ from dragoman.evaluate.evaluation import LENGTHS
 from dragoman.evaluate.metrics import METRICS, score_of
 from dragoman.inspect.checklist.material import TranslatorMaterial, each_chrf, scored
 from dragoman.inspect.checklist.row import (
+    ChecklistExample,
     ChecklistRow,
     ChecklistTable,
     above,
@@ -57,14 +58,11 @@ def by_length(material: TranslatorMaterial) -> ChecklistRow:
 
 def by_rare_words(material: TranslatorMaterial) -> ChecklistRow:
     """Return quality by how well the training text knows the words of the source."""
-    if material.corpus is None:
+    counts = material.word_counts
+    if counts is None:
         return unmeasured(GROUP, "By rare words", "The run's training text is gone, so rare words are not known.")
-    of_row = [dict.fromkeys(words_of_text(pair.source)) for pair in material.test]
-    wanted = {word for words in of_row for word in words}
-    counts: Counter[str] = Counter()
-    for pair in material.training_pairs():
-        counts.update(wanted.intersection(words_of_text(pair.source)))
-    rarest = np.array([min((counts[word] for word in words), default=RARE) for words in of_row])
+    words = [words_of_text(pair.source) for pair in material.test]
+    rarest = np.array([min((counts[word] for word in some), default=RARE) for some in words])
     slices = [
         ("every word known", np.flatnonzero(rarest >= RARE)),
         (f"a word in 1 to {RARE - 1} training pairs", np.flatnonzero((rarest < RARE) & (rarest > 0))),
@@ -183,14 +181,23 @@ def known_failures(material: TranslatorMaterial) -> ChecklistRow:
         group=GROUP,
         title="Known failures",
         verdict=below(share, 0.05, 0.15),
-        finding=f"{len(failed):,} of {len(scores):,} answers ({percent(share)}) have less than chrF {FAILED:.0f}; "
-        "dragoman trace says what training lacks for them.",
+        finding=f"{len(failed):,} of {len(scores):,} answers ({percent(share)}) have less than chrF {FAILED:.0f}"
+        f"{_with_rare_words(material, failed)}; dragoman trace says what training lacks for them.",
         measured=f"{counted(len(scores), 'pair')} of {material.named}, each by itself",
         limits="good up to 5%, poor beyond 15%; another good translation may be among them",
         examples=tuple(_failure(material, i, scores[i]) for i in failed[:SHOWN]),
     )
 
 
-def _failure(material: TranslatorMaterial, i: int, score: float):
-    pair, answer = material.test[i], material.answers[i]
-    return example(source=pair.source, answer=answer.text, reference=pair.target, chrF=f"{score:.0f}")
+def _with_rare_words(material: TranslatorMaterial, rows: Sequence[int]) -> str:
+    if (counts := material.word_counts) is None or not rows:
+        return ""
+    rare = sum(any(counts[word] < RARE for word in words_of_text(material.test[i].source)) for i in rows)
+    return f", {rare:,} of them with a rare word"
+
+
+def _failure(material: TranslatorMaterial, i: int, score: float) -> ChecklistExample:
+    pair, answer, counts = material.test[i], material.answers[i], material.word_counts
+    words = {} if counts is None else {word: counts[word] for word in words_of_text(pair.source) if counts[word] < RARE}
+    rare = {"rare_words": ", ".join(f"{word} ({n} in training)" for word, n in words.items())} if words else {}
+    return example(source=pair.source, answer=answer.text, reference=pair.target, chrF=f"{score:.0f}", **rare)

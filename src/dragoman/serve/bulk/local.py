@@ -1,8 +1,8 @@
 """Processes of this machine that work on shards, each with one computing thread.
 
 They are spawned, not forked: a process that has computed with threads cannot be forked safely. A worker gets a shard
-only when it has none, so that no more than one text of each is in memory, and neither side waits in a write while the
-other does.
+only when it asks for one, so that no more than one of each is in memory, and neither side waits in a write while the
+other does, or while a model loads.
 """
 
 import multiprocessing
@@ -11,22 +11,23 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic
-from typing import Any
 
 from dragoman import errors
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, WorkerFailed, check_tries
-from dragoman.serve.bulk.shard import Shard, ShardResult, ShardWork, finish
+from dragoman.serve.bulk.shard import Shard, ShardProgress, ShardResult, ShardWork, finish
 
 THREADS = "OMP_NUM_THREADS"
 """Environment variable with the computing threads of a process; where the user has set it, it holds."""
 OFTEN = 0.5
 """Seconds between two reports of a worker."""
+READY = "ready"
+"""Message of a worker that has loaded what it needs."""
 PATIENCE = 5.0
 """Seconds that a stopped worker has to end."""
 
@@ -36,6 +37,8 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     shard: Shard | None = None
+    """Shard that it works on, or will as soon as it is ready."""
+    ready: bool = False
 
 
 class LocalWorkers(ShardScheduler):
@@ -63,13 +66,16 @@ class LocalWorkers(ShardScheduler):
                     tries[shard.number] = tries.get(shard.number, 0) + 1
                     check_tries(shard, tries[shard.number], self._bury(worker))
                     again.append(shard)
-                elif isinstance(message, int):
-                    progress(shard.number, message)
-                else:
+                elif isinstance(message, ShardResult):
                     worker.shard = None
                     yield message
+                elif message == READY:
+                    worker.ready = True
+                    self._give(worker, shard)
+                else:
+                    progress(shard.number, int(message))
 
-    def _hand_out(self, next_shard: Any) -> None:
+    def _hand_out(self, next_shard: Callable[[], Shard | None]) -> None:
         """Give a shard to each worker that has none, and start workers while there are shards for them."""
         for worker in [worker for worker in self.workers if worker.shard is None]:
             if (shard := next_shard()) is None:
@@ -81,6 +87,8 @@ class LocalWorkers(ShardScheduler):
 
     def _give(self, worker: _Worker, shard: Shard) -> None:
         worker.shard = shard
+        if not worker.ready:
+            return
         with suppress(OSError):  # it has died, which is noticed when its answer is read
             worker.connection.send(shard)
 
@@ -135,8 +143,8 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _received(worker: _Worker) -> ShardResult | int | None:
-    """Return a worker's result, or how many lines it has done; None if it has died.
+def _received(worker: _Worker) -> ShardResult | int | str | None:
+    """Return a worker's result, how many lines it has done, or ``READY``; None if it has died.
 
     Raises:
         UserError, WorkerFailed: what it has raised.
@@ -159,12 +167,11 @@ def _work(connection: Connection, work: ShardWork) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answerer = work.open()
+        connection.send(READY)
         while True:
             shard = connection.recv()
             connection.send(finish(answerer, shard, _report_to(connection)))
-    except EOFError:
-        return
-    except (BrokenPipeError, ConnectionResetError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):  # the command has ended
         return
     except Exception as error:
         connection.send(wrapped(error))
@@ -177,7 +184,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _report_to(connection: Connection) -> Any:
+def _report_to(connection: Connection) -> ShardProgress:
     last = monotonic()
 
     def report(done: int) -> None:

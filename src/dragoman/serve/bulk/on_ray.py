@@ -5,6 +5,7 @@ be found under the same path on each of them, and dragoman be installed there.
 """
 
 import logging
+import socket
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from dragoman.serve.bulk.local import unwrapped, wrapped
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, check_tries
 from dragoman.serve.bulk.shard import Shard, ShardAnswerer, ShardResult, ShardWork, finish
 
+SECONDS = 5.0
+"""Longest time that a cluster has to answer."""
 LOCAL = "local"
 """Address of a cluster that is started on this machine for this command alone."""
 
@@ -34,6 +37,21 @@ class ShardActor:
             return wrapped(error)
 
 
+def _check_reachable(address: str) -> None:
+    """Check that something answers at ``host:port``: Ray itself tries for minutes, and then ends the process.
+
+    Raises:
+        ConfigError: nothing does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # auto, local, or an address without a port
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--ray {address}: no cluster answers there: {error}") from None
+
+
 class RayWorkers(ShardScheduler):
     """Actors of a Ray cluster."""
 
@@ -50,6 +68,7 @@ class RayWorkers(ShardScheduler):
             import ray
         except ImportError:
             raise ConfigError("--ray: Ray is not installed: pip install ray (the extra ray)") from None
+        _check_reachable(address)
         self.ray, self.work = ray, work
         try:
             ray.init(

@@ -20,7 +20,7 @@ from typing import Any
 from dragoman import durable
 from dragoman.config import differences
 from dragoman.errors import ConfigError, OutputError
-from dragoman.output_file import CHUNK, cannot_write, open_output
+from dragoman.output_file import CHUNK, cannot_write, open_output, remove_leftovers
 from dragoman.serve.bulk.shard import ShardResult, packed
 
 JOB, JOURNAL = "job.json", "journal.jsonl"
@@ -78,6 +78,7 @@ class OutputParts:
         Raises:
             OutputError: a part was damaged since it was written, or the output cannot be written.
         """
+        remove_leftovers(self.output)  # of a process that was killed while it joined them
         with open_output(self.output) as file:
             if not shards:
                 file.write(packed([], str(self.output)))
@@ -157,11 +158,14 @@ def open_parts(output: str | Path) -> Iterator[OutputParts]:
         handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _claim(handle, path)
-        yield OutputParts(Path(output), path)
+        parts = OutputParts(Path(output), path)
+        try:
+            yield parts
+        finally:
+            if path.is_dir() and {left.name for left in path.iterdir()} <= {LOCK, JOB, JOURNAL}:  # nothing is finished
+                durable.remove(path)
     finally:
         os.close(handle)
-        if path.is_dir() and [left.name for left in path.iterdir()] == [LOCK]:  # nothing has come of it
-            durable.remove(path)
 
 
 def _claim(handle: int, path: Path) -> None:

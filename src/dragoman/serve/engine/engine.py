@@ -7,7 +7,7 @@ of their own (``Searcher``), so that whatever comes before and after search is t
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from dragoman.decode.search.task import Progress, Searcher, SearchTask
 from dragoman.model.caches.cache import Cache, PooledCache
 from dragoman.model.interface import SequenceModel
 from dragoman.serve.engine.group import Group, fail
-from dragoman.serve.engine.limits import BULK_SHARE, MOST_ROWS, PREFIX_SHARE, START_TOKENS
+from dragoman.serve.engine.limits import BULK_SHARE, MOST_ROWS, PREFIX_SHARE, START_SHARE, START_TOKENS
 from dragoman.serve.engine.pages import CacheCost, Tally, model_translates, pool_bytes
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Listener, Row, Ticket, Waiter
@@ -189,12 +189,15 @@ class Engine:
         starting, room = dict[Hashable, list[Row]](), START_TOKENS
         for priority in PRIORITIES:
             queue, held = self.waiting[priority], list[Row]()
+            with self._changed:  # requests append to it meanwhile
+                waiting = list(queue)
+            full = _full_kinds(tallies, waiting)
             while queue and room > 0:
                 row = queue.popleft()
                 if not row.wanted:
                     continue
                 tally = tallies.setdefault(row.kind, Tally(self._writer(row).cost))
-                if not _has_place(tally, row):
+                if row.kind in full or not _has_place(tally, row):
                     held.append(row)
                 elif not self._has_memory(tallies, row):
                     held.append(row)
@@ -265,6 +268,22 @@ class Engine:
         fail(rows, error)
         for waiter in waiters:
             waiter.fail(error)
+
+
+def _full_kinds(tallies: dict[Hashable, Tally], queue: Sequence[Row]) -> set[Hashable]:
+    """Return the kinds of which more rows wait than there are places, while few places are free.
+
+    A start costs about as much for one row as for many: rows of a busy kind wait until some can start together.
+    """
+    waiting, full = Counter(row.kind for row in queue), set[Hashable]()
+    beams = {row.kind: row.task.beams for row in queue}
+    for kind, count in waiting.items():
+        if kind in tallies:
+            most = max(1, MOST_ROWS // max(1, beams[kind]))
+            free = most - tallies[kind].count
+            if free < count and free < START_SHARE * most:
+                full.add(kind)
+    return full
 
 
 def _has_place(tally: Tally, row: Row) -> bool:

@@ -1,9 +1,11 @@
 """Limits of what the engine does at a time."""
 
-MOST_ROWS = 256
+MOST_ROWS = 512
 """Most hypotheses of one group in a step. More of them make each step longer and save little."""
 START_TOKENS = 2048
 """Most source tokens that start in one round, so that those under way do not wait long."""
+START_SHARE = 0.25
+"""Share of a group's places that are free before rows of a kind start of which more wait than can."""
 CHUNK = 256
 """Tokens of a prompt that are read between two steps."""
 BULK_SHARE = 0.5

@@ -3,7 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import HTTPConnection
 
@@ -16,6 +16,9 @@ from dragoman.serve.http.metrics import ServerMetrics
 from dragoman.serve.http.suggestions import SuggestionFile
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Service
+
+if TYPE_CHECKING:
+    from dragoman.serve.safety.page import SafetyPage
 
 log = logging.getLogger("dragoman.serve")
 
@@ -31,6 +34,8 @@ class ServerContext:
     """Origins of web pages elsewhere that may call."""
     suggestions: SuggestionFile | None = None
     """File of better translations that users send; None where none are wanted."""
+    safety: "SafetyPage | None" = None
+    """Rules around every text and answer; None for none."""
     log_texts: bool = False
     """True where texts of users may be logged."""
     draining: bool = False
@@ -39,8 +44,8 @@ class ServerContext:
     files: FileJobs = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = ServerMetrics(lambda: self.service.stats())
-        self.files = FileJobs(self.service)
+        self.metrics = ServerMetrics(lambda: self.service.stats(), self.safety.counters if self.safety else None)
+        self.files = FileJobs(self.service, self.safety)
 
     async def drain(self, grace: float) -> bool:
         """Refuse new requests; return whether running ones, and files, were done within ``grace`` seconds."""

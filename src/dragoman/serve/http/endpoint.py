@@ -45,7 +45,8 @@ class Incoming(Generic[B]):
     file: UploadFile | None = None
     """File of a multipart body."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Facts for the log: the model, the number of texts and of characters."""
+    """Facts for the log: the model, the number of texts and of characters, and the texts, which are logged only if
+    that is wanted."""
 
     def count(self, texts: list[str], model: str = "") -> None:
         """Count the texts of the request against its key.
@@ -54,7 +55,7 @@ class Incoming(Generic[B]):
             Problem: the key has used up its characters.
         """
         characters = sum(map(len, texts))
-        self.notes |= {"model": model, "texts": len(texts), "characters": characters}
+        self.notes |= {"model": model, "texts": len(texts), "characters": characters, "content": texts}
         self.key.count_characters(characters)
 
 

@@ -7,21 +7,26 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from dragoman.decode.constraints.glossary import Glossary
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.errors import DataError
 from dragoman.serve.errors import Overloaded
+from dragoman.serve.http.guarding import AskRows, GuardedDocument, GuardedTranslation, Rows, guard_translations
 from dragoman.serve.http.keys import ANYONE, ApiKey
 from dragoman.serve.http.problems import Problem, problem_of_any
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, Service, TranslateOptions
 from dragoman.text.filled.opening import KINDS, document_of
 
-TEXT = (".txt", ".md")
+if TYPE_CHECKING:
+    from dragoman.serve.safety.page import SafetyPage
+
+TEXT = (".txt",)
 """Extensions of files that are translated line by line."""
 EXTENSIONS = (*TEXT, *KINDS)
 """Extensions of all files that are translated."""
@@ -68,7 +73,7 @@ class FileJob:
     ended: float = 0.0
     """Time at which it ended."""
     summary: dict[str, int] = field(default_factory=dict)
-    """Number of texts translated, marked for review and left alone."""
+    """Number of texts translated, marked for review, left alone and withheld."""
     cancelled: bool = False
 
     @property
@@ -81,8 +86,10 @@ class FileJob:
 class FileJobs:
     """Jobs of a server, with their results in a folder that ends with it."""
 
-    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic):
-        self._service, self._clock = service, clock
+    def __init__(
+        self, service: Service, safety: "SafetyPage | None" = None, clock: Callable[[], float] = time.monotonic
+    ):
+        self._service, self._safety, self._clock = service, safety, clock
         self._jobs: dict[str, FileJob] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running = asyncio.Semaphore(RUNNING)
@@ -175,7 +182,9 @@ class FileJobs:
         try:
             async with self._running:
                 job.state = "running"
-                content = await asyncio.to_thread(_Translating(self._service, job, asyncio.get_running_loop()))
+                content = await asyncio.to_thread(
+                    _Translating(self._service, job, asyncio.get_running_loop(), self._safety)
+                )
                 await asyncio.to_thread(self._path(job).write_bytes, content)
                 job.state = "done"
         except Exception as error:
@@ -213,8 +222,8 @@ def file_name(given: str | None) -> str:
 class _Translating:
     """Translates one file in a thread, by requests to the service."""
 
-    def __init__(self, service: Service, job: FileJob, loop: asyncio.AbstractEventLoop):
-        self.service, self.job, self.loop = service, job, loop
+    def __init__(self, service: Service, job: FileJob, loop: asyncio.AbstractEventLoop, safety: "SafetyPage | None"):
+        self.service, self.job, self.loop, self.safety = service, job, loop, safety
         self.options = TranslateOptions(glossary=job.glossary)
 
     def __call__(self) -> bytes:
@@ -233,43 +242,47 @@ class _Translating:
         lines = text.splitlines(keepends=True)
         bare = [line.rstrip("\r\n") for line in lines]
         distinct = list(dict.fromkeys(line for line in bare if line.strip()))
-        job.total, found = len(distinct), dict[str, Translation]()
+        job.total, found = len(distinct), dict[str, GuardedTranslation]()
         for start in range(0, len(distinct), TOGETHER):
             some = distinct[start : start + TOGETHER]
-            found |= zip(some, self._ask(some), strict=True)
+            self.job.key.count_characters(sum(map(len, some)))
+            found |= zip(some, self._wait(guard_translations(self.safety, some, self._asker(some))), strict=True)
             job.done = len(found)
-        job.summary = {"filled": len(found), "flagged": sum(bool(one.warnings) for one in found.values()), "left": 0}
+        withheld = sum(one.decision is not None and one.decision.withholds for one in found.values())
+        flagged = sum(bool(one.translation.warnings or one.decision) for one in found.values())
+        job.summary = {"filled": len(found) - withheld, "flagged": flagged - withheld, "left": 0, "withheld": withheld}
         ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
         return "".join(
-            (found[inner].text if inner in found else inner) + end for inner, end in zip(bare, ends, strict=True)
+            (found[inner].translation.text if inner in found else inner) + end
+            for inner, end in zip(bare, ends, strict=True)
         ).encode()
+
+    def _asker(self, texts: list[str]) -> AskRows:
+        async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
+            options = self.options if search is None else replace(self.options, search=search)
+            return await self.service.translate(self.job.model.name, [texts[row] for row in rows], options, BULK)
+
+        return ask
 
     def _document(self) -> bytes:
         """Fill in the missing translations of a document, as ``dragoman translate`` does."""
         job = self.job
         assert job.content is not None
         content = job.content
-        document = document_of(
-            lambda: content,
-            job.name,
-            kind=extension(job.name),
-            source=job.model.source or None,
-            target=job.target or None,
-        )
+        named = {"source": job.model.source or None, "target": job.target or None}
+        document = document_of(lambda: content, job.name, kind=extension(job.name), **named)
         self.job.key.count_characters(sum(len(slot.text) for slot in document.slots if not slot.filled))
 
         def report(done: int, total: int) -> None:
             job.done, job.total = done, total
 
-        work = self.service.fill(job.model.name, document, self.options, progress=report, call=BULK)
+        guarded = document if self.safety is None else GuardedDocument(document, self.safety)
+        work = self.service.fill(job.model.name, guarded, self.options, progress=report, call=BULK)
         made = self._wait(work)
-        job.summary = {"filled": made.filled, "flagged": made.flagged, "left": made.left}
+        withheld = guarded.withheld if isinstance(guarded, GuardedDocument) else 0
+        job.summary = {"filled": made.filled - withheld, "flagged": made.flagged, "left": made.left}
+        job.summary |= {"withheld": withheld}
         return made.content
-
-    def _ask(self, texts: list[str]) -> list[Translation]:
-        """Ask the service for translations, from this thread."""
-        self.job.key.count_characters(sum(map(len, texts)))
-        return self._wait(self.service.translate(self.job.model.name, texts, self.options, BULK))
 
     def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """Wait for the service, from this thread.

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, Response
 
 from dragoman.decode.search.beam import Beam
-from dragoman.decode.translation import Translation
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import EXTENSIONS, file_name
+from dragoman.serve.http.guarding import GuardedTranslation
 from dragoman.serve.http.languages import AUTO, ChosenModel, Detected, detect, language_name
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
@@ -78,7 +78,7 @@ async def translate(context: ServerContext, incoming: Incoming[LibreTranslateBod
     html = body.format == "html"
     found = await translate_chosen(context, texts, chosen, TranslateOptions(), Call(), html=html)
     incoming.notes["reviews"] = sum(needs_review(one, None) for one in found)
-    answer: dict[str, Any] = {"translatedText": [one.text for one in found]}
+    answer: dict[str, Any] = {"translatedText": [one.translation.text for one in found]}
     if body.source == AUTO:
         answer["detectedLanguage"] = [_detected(one) for one in chosen]
     if wanted:
@@ -90,7 +90,7 @@ async def _alternatives(
     context: ServerContext,
     texts: Sequence[str],
     chosen: Sequence[ChosenModel],
-    best: Sequence[Translation],
+    best: Sequence[GuardedTranslation],
     wanted: int,
     html: bool,
 ) -> list[list[str]]:
@@ -98,7 +98,7 @@ async def _alternatives(
     options = TranslateOptions(search=Beam(size=max(5, wanted + 1), nbest=wanted + 1))
     found = await translate_chosen(context, texts, chosen, options, Call(), html=html)
     return [
-        [candidate.text for candidate in one.candidates if candidate.text != first.text][:wanted]
+        [other.text for other in one.translation.candidates if other.text != first.translation.text][:wanted]
         for one, first in zip(found, best, strict=True)
     ]
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from dragoman.serve.http.endpoint import Endpoint
 
+SafetyCounters = Callable[[], dict[str, dict[tuple[str, ...], int]]]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the buckets of times."""
@@ -19,10 +20,11 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 class ServerMetrics:
     """Counters of one server, in a registry of its own."""
 
-    def __init__(self, stats: Callable[[], Any]):
+    def __init__(self, stats: Callable[[], Any], safety: SafetyCounters | None = None):
         """
         Args:
             stats: returns the state of the engine, a dataclass of numbers, when metrics are read.
+            safety: returns the counters of the safety page.
         """
         self.registry = CollectorRegistry()
         options: dict[str, Any] = {"registry": self.registry}
@@ -39,6 +41,8 @@ class ServerMetrics:
             "dragoman_reviews", "Translations with a warning or below the wanted confidence.", ["model"], **options
         )
         self.registry.register(_EngineCollector(stats))
+        if safety is not None:
+            self.registry.register(_SafetyCollector(safety))
 
     def answered(self, endpoint: "Endpoint", status: int, seconds: float, notes: dict[str, Any]) -> None:
         """Count an answered request."""
@@ -54,6 +58,27 @@ class ServerMetrics:
     def text(self) -> bytes:
         """Return all metrics as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class _SafetyCollector(Collector):
+    """Reads the counters of the safety page when metrics are collected."""
+
+    def __init__(self, counters: SafetyCounters):
+        self.counters = counters
+
+    def describe(self) -> Iterator[Metric]:
+        """Name no metrics beforehand: the page says which there are."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each counter with its labels."""
+        from dragoman.serve.safety.page import LABELS
+
+        for name, counted in self.counters().items():
+            family = CounterMetricFamily(f"dragoman_{name}", name.replace("_", " "), labels=LABELS[name])
+            for labels, number in counted.items():
+                family.add_metric(labels, number)
+            yield family
 
 
 class _EngineCollector(Collector):

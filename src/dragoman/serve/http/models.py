@@ -12,6 +12,7 @@ from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import EXTENSIONS
 from dragoman.serve.http.languages import is_written_from_right, language_name
 from dragoman.serve.http.native import Strict
+from dragoman.serve.http.openai_api.generating import template_of
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.served import ServedModel
 
@@ -62,7 +63,7 @@ def _model(model: ServedModel) -> dict[str, Any]:
         "direction": "rtl" if is_written_from_right(model.target) else "ltr",
         "tags": list(model.tags),
         "parameters": model.parameters,
-        "chat": bool(getattr(model, "chat_template", None)),
+        "chat": template_of(model) is not None,
         "splits": isinstance(getattr(model.model, "splitter", None), BySentences),
     }
 
@@ -88,7 +89,7 @@ async def settings(context: ServerContext, incoming: Incoming[Any]) -> Any:
         "limits": {"characters": limits.characters, "lines": limits.texts, "file_bytes": limits.file_bytes},
         "files": list(EXTENSIONS),
         "suggest": context.suggestions is not None,
-        "safety": False,
+        "safety": context.safety is not None,
     }
 
 

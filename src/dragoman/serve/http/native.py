@@ -1,7 +1,6 @@
 """Our own API in JSON: several candidates with alignments and confidences, glossaries, forced beginnings."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,10 +12,11 @@ from dragoman.decode.request import Request
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
-from dragoman.decode.translation import Candidate, Translation
+from dragoman.decode.translation import Candidate
 from dragoman.decode.translator import Translator, search_for_beam
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
+from dragoman.serve.http.guarding import GuardedTranslation
 from dragoman.serve.http.languages import ChosenModel
 from dragoman.serve.http.languages import detect as best
 from dragoman.serve.http.problems import Problem
@@ -129,26 +129,22 @@ class TranslateAnswer(BaseModel):
     translations: list[TranslationAnswer]
 
 
-def answer_of(
-    translation: Translation,
-    chosen: ChosenModel,
-    flag_below: float | None,
-    candidates: Sequence[Candidate] | None = None,
-) -> dict[str, Any]:
+def answer_of(guarded: GuardedTranslation, chosen: ChosenModel, flag_below: float | None) -> dict[str, Any]:
     """Return a translation as ``TranslationAnswer`` describes it."""
+    translation = guarded.translation
     fields: dict[str, Any] = {
         "source": translation.source,
         "text": translation.text,
         "confidence": translation.confidence,
-        "review": needs_review(translation, flag_below),
+        "review": needs_review(guarded, flag_below),
         "warnings": [warning.partition(": ")[2] or warning for warning in translation.warnings],
         "model": chosen.model.name,
-        "candidates": [_candidate(chosen.model, one) for one in candidates or translation.candidates],
+        "candidates": [_candidate(chosen.model, one) for one in translation.candidates],
     }
     if chosen.detected is not None:
         fields["detected"] = chosen.detected.language
-    if (decision := getattr(translation, "decision", None)) is not None:
-        fields["decision"] = decision
+    if guarded.decision is not None:
+        fields["decision"] = guarded.decision.plain()
     return fields
 
 

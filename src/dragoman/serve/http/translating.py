@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dragoman.decode.request import Request
+from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.guarding import GuardedTranslation, Rows, guard_translations
 from dragoman.serve.http.html_text import HtmlText
 from dragoman.serve.http.languages import AUTO, ChosenModel, base
 from dragoman.serve.service import Call, TranslateOptions
@@ -41,14 +43,33 @@ async def translate_chosen(
     call: Call,
     *,
     html: bool = False,
+) -> list[GuardedTranslation]:
+    """Translate each text with its model, as far as the safety page allows it; return the translations in the order of
+    the texts."""
+
+    async def ask(rows: Rows, search: SearchConfig | None) -> list[Translation]:
+        safer = options if search is None else replace(options, search=search)
+        own = [texts[row] for row in rows], [chosen[row] for row in rows]
+        return await _translate_by_model(context, *own, safer, call, html)
+
+    plain = [text.text if isinstance(text, Request) else text for text in texts]
+    return await guard_translations(context.safety, plain, ask)
+
+
+async def _translate_by_model(
+    context: ServerContext,
+    texts: Sequence[str | Request],
+    chosen: Sequence[ChosenModel],
+    options: TranslateOptions,
+    call: Call,
+    html: bool,
 ) -> list[Translation]:
-    """Translate each text with its model; return the translations in the order of the texts."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, Rows] = {}
     for row, one in enumerate(chosen):
         if not one.unchanged:
             groups.setdefault(one.model.name, []).append(row)
 
-    async def translate_group(name: str, rows: list[int]) -> list[Translation]:
+    async def translate_group(name: str, rows: Rows) -> list[Translation]:
         group = [texts[row] for row in rows]
         if html:
             return await _translate_html(context, name, group, options, call)
@@ -80,7 +101,9 @@ async def _translate_html(
     return [page.filled(row, found) for row, page in enumerate(pages, 1)]
 
 
-def needs_review(translation: Translation, flag_below: float | None) -> bool:
-    """Return whether a person should look at a translation: it has a warning, or its confidence is below the one that
-    was wanted."""
-    return bool(translation.warnings) or (flag_below is not None and translation.confidence < flag_below)
+def needs_review(guarded: GuardedTranslation, flag_below: float | None) -> bool:
+    """Return whether a person should look at a translation: it has a warning, the safety page says so, or its
+    confidence is below the one that was wanted."""
+    translation = guarded.translation
+    unsure = flag_below is not None and translation.confidence < flag_below
+    return bool(translation.warnings) or guarded.decision is not None or unsure

@@ -45,6 +45,8 @@ class FileState(BaseModel):
     """Those of them that a person should check."""
     left: int | None = None
     """Texts that had a translation already."""
+    withheld: int | None = None
+    """Texts that the safety page withheld: lines hold its words instead, entries of documents stay empty."""
     error: dict[str, Any] | None = None
 
 

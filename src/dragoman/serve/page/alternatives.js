@@ -9,6 +9,8 @@ const MOST = 5; // words that are shown
 const AT_A_TIME = 4; // candidates asked for with each request
 const UNLIKELY = 7; // nats below the likeliest translation, from where on words are no help but noise
 
+const GAP = 4, MARGIN = 8, LEAST = 160; // pixels: from the word, from the window's edge, and of height
+
 export class Alternatives extends EventTarget {
   /** Dispatches "choose" with {source, choice}, and "close". */
   constructor() {
@@ -85,14 +87,18 @@ export class Alternatives extends EventTarget {
     this.dispatchEvent(new Event("close"));
   }
 
-  /** Stand below the word, or above it where there is more room, inside the window. */
+  /** Stand below the word, or above it where there is more room, inside the window; the word stays in sight. */
   #stand() {
     if (!this.anchor) return;
-    const word = this.anchor.getBoundingClientRect(), box = this.node.getBoundingClientRect(), view = document.documentElement, margin = 8;
-    const below = word.bottom + 4, above = word.top - box.height - 4;
-    const top = below + box.height > view.clientHeight - margin && above > margin ? above : below;
-    this.node.style.top = `${Math.max(margin, Math.min(top, view.clientHeight - box.height - margin))}px`;
-    this.node.style.left = `${Math.max(margin, Math.min(word.left, view.clientWidth - box.width - margin))}px`;
+    this.node.style.maxHeight = "";
+    const word = this.anchor.getBoundingClientRect(), box = this.node.getBoundingClientRect(), view = document.documentElement;
+    const below = view.clientHeight - word.bottom - GAP - MARGIN, above = word.top - GAP - MARGIN;
+    const under = box.height <= below || below >= above;
+    const height = Math.min(box.height, Math.max(LEAST, under ? below : above));
+    const top = under ? word.bottom + GAP : word.top - GAP - height;
+    this.node.style.maxHeight = `${height}px`;
+    this.node.style.top = `${Math.max(MARGIN, Math.min(top, view.clientHeight - height - MARGIN))}px`;
+    this.node.style.left = `${Math.max(MARGIN, Math.min(word.left, view.clientWidth - box.width - MARGIN))}px`;
   }
 
   #key(event) {

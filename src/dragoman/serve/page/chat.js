@@ -12,6 +12,8 @@ export class ChatView {
     this.messages = []; // {role, content}, as the server takes them
     this.controller = null;
     find("chat-model").replaceChildren(...models.map((model) => make("option", {}, model.name)));
+    const name = models.some((model) => model.chat) ? "Chat" : "Write";
+    for (const title of [find("chat-title"), find("chat-link")]) title.textContent = name;
     find("chat-model-label").hidden = models.length < 2;
     find("chat-model").addEventListener("change", (event) => this.#choose(models[event.target.selectedIndex]));
     find("ask").addEventListener("submit", (event) => {

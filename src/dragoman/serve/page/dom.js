@@ -16,10 +16,11 @@ export function make(tag, attributes = {}, ...children) {
 
 /** Make these the children of a node; those that stand where they should are not touched. */
 export function setChildren(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const child of [...parent.childNodes]) if (!wanted.has(child)) child.remove();
   nodes.forEach((node, i) => {
     if (parent.childNodes[i] !== node) parent.insertBefore(node, parent.childNodes[i] ?? null);
   });
-  while (parent.childNodes.length > nodes.length) parent.lastChild.remove();
 }
 
 /** Say which language a node is in; "" for one that is not known. */

@@ -11,7 +11,7 @@
 
 import { glue, pieces } from "./words.js";
 
-const MOST_REMEMBERED = 5000;
+const MOST_REMEMBERED = 2000; // answers
 const LONG = 200; // characters of a long sentence
 const plain = (text) => text.split(/\s+/).join(" ").trim();
 
@@ -98,7 +98,8 @@ export class Draft {
 
   #remember(source, prefix, answer) {
     this.#answers.set(JSON.stringify([source, prefix]), answer);
-    if (this.#answers.size > MOST_REMEMBERED) this.#answers.delete(this.#answers.keys().next().value);
+    const most = Math.max(MOST_REMEMBERED, 2 * this.#shown.length); // what is shown is never forgotten
+    if (this.#answers.size > most) this.#answers.delete(this.#answers.keys().next().value);
   }
 
   /** Choose a beginning or a candidate for the piece with this source; null takes the choice back. */
@@ -147,7 +148,6 @@ export class Draft {
 
   get translation() { return this.#joined(this.#shown); }
   get pieces() { return this.#shown; }
-  get complete() { return !this.#shown.some((piece) => piece.stale); }
   get text() { return this.#text; }
 }
 

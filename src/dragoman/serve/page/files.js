@@ -7,10 +7,10 @@ const FIRST_LOOK = 300, LAST_LOOK = 3000; // milliseconds between two questions 
 
 export class FilesView {
   constructor(languages, glossary, { files, limits }) {
-    Object.assign(this, { languages, glossary, kinds: files, most: limits?.file_bytes });
-    const largest = this.most ? `, up to ${size(this.most)}` : "";
-    find("file-kinds").textContent = files.join(", ") + largest;
-    find("file-input").accept = files.join(",");
+    Object.assign(this, { languages, glossary, kinds: [...new Set(files)], most: limits?.file_bytes });
+    find("kinds-count").textContent = `${number(this.kinds.length)} kinds of files${this.most ? `, up to ${size(this.most)}` : ""}`;
+    find("kinds").textContent = this.kinds.join(", ");
+    find("file-input").accept = this.kinds.join(",");
     find("choose-files").addEventListener("click", () => find("file-input").click());
     find("file-input").addEventListener("change", (event) => {
       this.#take(event.target.files);
@@ -58,7 +58,7 @@ export class FilesView {
   #fault(file) {
     if (this.most && file.size > this.most) return `Too large: ${size(file.size)}, and ${size(this.most)} can be sent.`;
     if (!file.size) return "The file is empty.";
-    if (!this.kinds.some((kind) => file.name.toLowerCase().endsWith(kind))) return `Not a kind of file that can be translated: ${this.kinds.join(", ")}.`;
+    if (!this.kinds.some((kind) => file.name.toLowerCase().endsWith(kind))) return "Not a kind of file that can be translated; the list above has those that can.";
     return "";
   }
 
@@ -70,7 +70,7 @@ export class FilesView {
         throw error;
       });
       if (state?.state === "failed") return job.fail(state.error?.message ?? state.error ?? "The file could not be translated.");
-      if (state?.state === "done") return job.finish(id, state.name);
+      if (state?.state === "done") return job.finish(id, state);
       if (state) job.advance(state);
     }
   }
@@ -78,9 +78,8 @@ export class FilesView {
 
 /** One file in the list: its name, how far it is, and what can be done with it. */
 class Job {
-  constructor(name, { title, model }) {
+  constructor(name, { title }) {
     this.name = name;
-    this.code = model.target || model.name;
     this.state = make("span", { class: "soft" }, "Sending…");
     this.bar = make("progress", { "aria-label": `Progress of ${name}` });
     this.actions = make("span", { class: "actions" });
@@ -96,12 +95,12 @@ class Job {
     if (total) Object.assign(this.bar, { max: total, value: done });
   }
 
-  finish(id, name) {
+  finish(id, state) {
     this.bar.hidden = true;
-    this.state.textContent = "Done";
+    this.state.textContent = summary(state);
     const download = make("button", { type: "button", class: "main" }, "Download");
     download.setAttribute("aria-label", `Download the translation of ${this.name}`);
-    download.addEventListener("click", () => this.#download(id, name));
+    download.addEventListener("click", () => this.#download(id, state));
     this.actions.replaceChildren(download);
     announce(`${this.name}: done.`);
   }
@@ -119,16 +118,21 @@ class Job {
   }
 
   /** Fetch with the key and hand over as a download: a plain link could not send a header. */
-  async #download(id, name) {
+  async #download(id, state) {
     try {
       const url = URL.createObjectURL(await api.fileResult(id));
-      make("a", { href: url, download: name && name !== this.name ? name : translatedName(this.name, this.code) }).click();
+      make("a", { href: url, download: state.name }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     } catch (error) {
-      this.fail(error.message, error.passing ? () => this.finish(id, name) : null);
+      this.fail(error.message, error.passing ? () => this.finish(id, state) : null);
     }
   }
 }
 
-const translatedName = (name, code) => name.replace(/((?:\.[^.]+)?\.(?:gz|zst|bz2|xz)|\.[^.]+)?$/, (kind) => `.${code}${kind}`);
+/** Say what has become of a file: its texts that were translated, that a person should check, and that were left. */
+function summary({ filled, flagged, left }) {
+  const parts = [filled && `${number(filled)} translated`, flagged && `${number(flagged)} to check`, left && `${number(left)} left as they were`].filter(Boolean);
+  return parts.length ? `Done: ${parts.join(", ")}` : "Done";
+}
+
 const size = (bytes) => (bytes < 2 ** 20 ? `${Math.max(1, Math.round(bytes / 2 ** 10))} KB` : `${Math.round(bytes / 2 ** 20)} MB`);

@@ -14,7 +14,7 @@ import { TranslateView } from "./translate.js";
 const settings = new Settings();
 const offered = []; // names of the pages that fit what is served
 
-settings.addEventListener("key", () => (offered.length ? notice.clear() : start()));
+document.addEventListener("key-given", () => (offered.length ? notice.clear() : start()));
 addEventListener("hashchange", show);
 start();
 

@@ -9,17 +9,21 @@ const UNSURE = 0.25; // of a word's least probable token; lower than most wrong 
 const percent = (share) => `${Math.round(100 * share)}%`;
 
 export class Output extends EventTarget {
-  /** Dispatches "point" with {piece, word} or null, and "open" with {piece, word, node}. */
+  /** Dispatches "point" with {piece, word} or null, and "open" with {piece, start, text, node} of a word. */
   constructor() {
     super();
     this.node = find("output");
-    this.sentences = []; // {key, node, words: [{text, start, number, node, sure}]}
+    this.sentences = []; // {key, node, words: [{text, start, end, number, sure, lead, node}], rest}
     this.at = null; // the word that the arrow keys have reached: {piece, word}
     this.node.addEventListener("pointerover", (event) => this.#point(this.#place(event.target)));
     this.node.addEventListener("pointerleave", () => this.#point(null));
-    this.node.addEventListener("click", (event) => this.#open(this.#place(event.target)));
+    this.node.addEventListener("click", (event) => {
+      this.at = this.#place(event.target);
+      this.#open(this.at);
+    });
     this.node.addEventListener("keydown", (event) => this.#key(event));
-    this.node.addEventListener("blur", () => this.#walk(null));
+    this.node.addEventListener("focus", () => this.node.matches(":focus-visible") && this.#walk(this.at));
+    this.node.addEventListener("blur", () => this.#unmark());
   }
 
   set language(code) {
@@ -31,7 +35,7 @@ export class Output extends EventTarget {
     const keyed = pieces.map((piece) => ({ key: identity(piece) }));
     const earlier = partners(this.sentences, keyed, (sentence) => sentence.key);
     this.sentences = pieces.map((piece, i) => {
-      const sentence = earlier[i] ?? { node: make("span", { class: "sentence" }), words: [] };
+      const sentence = earlier[i] ?? { node: make("span", { class: "sentence" }), words: [], rest: document.createTextNode("") };
       this.#fill(sentence, piece, i === pieces.length - 1);
       return sentence;
     });
@@ -48,28 +52,26 @@ export class Output extends EventTarget {
     const sure = certainty(piece);
     const now = words(piece.text, this.code).map((word) => ({ ...word, sure: Math.min(1, ...sure.slice(word.start, word.end)) }));
     const { head, tail } = common(sentence.words, now, (word) => word.text);
+    let end = 0;
     now.forEach((word, i) => {
-      const from = i < head ? i : i >= now.length - tail ? i - now.length + sentence.words.length : -1;
-      word.node = sentence.words[from]?.node ?? make("span", { class: "word" }, word.text);
+      const kept = sentence.words[i < head ? i : i >= now.length - tail ? i - now.length + sentence.words.length : -1];
+      word.lead = kept?.lead ?? document.createTextNode("");
+      word.node = kept?.node ?? make("span", { class: "word" }, word.text);
+      setText(word.lead, piece.text.slice(end, word.start));
+      end = word.end;
       const unsure = word.sure < UNSURE;
       word.node.classList.toggle("unsure", unsure);
       if (unsure) word.node.title = `Less sure of this word (${percent(word.sure)})`;
       else word.node.removeAttribute("title");
     });
-    const parts = [];
-    let end = 0;
-    for (const word of now) {
-      if (word.start > end) parts.push(piece.text.slice(end, word.start));
-      parts.push(word.node);
-      end = word.end;
-    }
-    sentence.node.replaceChildren(...parts, piece.text.slice(end) + between);
+    setText(sentence.rest, piece.text.slice(end) + between);
+    setChildren(sentence.node, [...now.flatMap((word) => [word.lead, word.node]), sentence.rest]);
     Object.assign(sentence, { words: now, text: piece.text, after: between, candidate: piece.candidate });
   }
 
-  /** Mark the sentences that are doubtful: one truth value for each. */
-  mark(doubtful) {
-    this.sentences.forEach(({ node }, i) => node.classList.toggle("doubtful", doubtful[i]));
+  /** Give sentences a class, or take it: one truth value for each. */
+  mark(name, which) {
+    this.sentences.forEach(({ node }, i) => node.classList.toggle(name, which[i]));
   }
 
   /** Mark these words of a piece (numbers as in alignments), and no others. */
@@ -97,7 +99,7 @@ export class Output extends EventTarget {
 
   #open(place) {
     const word = place && this.#word(place);
-    if (word) this.dispatchEvent(new CustomEvent("open", { detail: { piece: place.piece, word: place.word, start: word.start, text: word.text, node: word.node } }));
+    if (word) this.dispatchEvent(new CustomEvent("open", { detail: { piece: place.piece, start: word.start, text: word.text, node: word.node } }));
   }
 
   #key(event) {
@@ -127,18 +129,27 @@ export class Output extends EventTarget {
     return /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/.test(strong);
   }
 
+  #unmark() {
+    this.node.querySelector(".word.here")?.classList.remove("here");
+    this.#point(null);
+  }
+
   /** Go to a word by keyboard: it is marked as if pointed at, and said with its source. */
   #walk(place) {
-    this.node.querySelector(".word.here")?.classList.remove("here");
+    this.#unmark();
     this.at = place;
-    this.#point(place);
     if (!place) return;
+    this.#point(place);
     const word = this.#word(place);
     word.node.classList.add("here");
     word.node.scrollIntoView({ block: "nearest" });
     const from = [...document.querySelectorAll("#mirror .on")].map((mark) => bare(mark.textContent)).join(" ");
     announce([bare(word.text), from && `from ${from}`, word.sure < UNSURE && "less sure"].filter(Boolean).join(", "));
   }
+}
+
+function setText(node, text) {
+  if (node.data !== text) node.data = text;
 }
 
 const identity = (piece) => JSON.stringify([piece.source, piece.text]);

@@ -3,10 +3,9 @@
 import { announce, dialog, find } from "./dom.js";
 import { forget, read, write } from "./store.js";
 
-export class Settings extends EventTarget {
-  /** Dispatches "key" when another key is given. */
+export class Settings {
+  /** Opens on the document's event "key-needed"; dispatches "key-given" there when another key is given. */
   constructor() {
-    super();
     this.open = dialog("settings-dialog", () => this.#draw());
     find("open-settings").addEventListener("click", this.open);
     find("theme").addEventListener("change", (event) => this.#colour(event.target.value));
@@ -48,6 +47,6 @@ export class Settings extends EventTarget {
     else forget("key");
     find("settings-dialog").close();
     announce(key ? "The key is kept." : "The key is forgotten.");
-    this.dispatchEvent(new Event("key"));
+    document.dispatchEvent(new Event("key-given"));
   }
 }

@@ -13,7 +13,7 @@ import { SourceBox } from "./source.js";
 // Times in milliseconds. Half a word is not worth translating: its end is waited for. Who types without a pause gets a
 // translation at the end of a word, now and then.
 const AFTER_WORD = 120, WITHIN_WORD = 450, NOW_AND_THEN = 700, AT_LATEST = 3000, SETTLED = 900, PAST = 2500;
-const FIRST = 8, LATER = 32; // sentences asked for at a time: few at first, so that something stands soon
+const FIRST = 8, LATER = 64; // sentences asked for at a time: few at first, so that something stands soon
 const NBEST = 4;
 const MOST_SAID = 300; // characters that are read aloud unasked
 const UNSURE = 0.5; // confidence below which a sentence is marked
@@ -47,6 +47,7 @@ export class TranslateView {
     this.languages.addEventListener("change", () => this.#begin());
     this.glossary.addEventListener("change", () => this.#begin());
     this.history.addEventListener("restore", (event) => this.#restore(event.detail));
+    document.addEventListener("key-given", () => this.source.text && this.#typed());
     find("copy").addEventListener("click", () => this.#copy());
   }
 
@@ -119,8 +120,9 @@ export class TranslateView {
   async #ask() {
     this.firstChange = 0;
     const { signal } = this.controller;
+    let wanted;
     try {
-      for (let wanted, most = FIRST; (wanted = this.draft.next(most)); most = Math.min(LATER, 2 * most)) {
+      for (let most = FIRST; (wanted = this.draft.next(most)); most = Math.min(LATER, 2 * most)) {
         const { texts, prefix } = wanted;
         const answer = await this.live.translate({ ...this.#request(), text: texts, nbest: NBEST, ...(prefix && { prefix }) }, signal);
         if (signal.aborted) return;
@@ -129,6 +131,7 @@ export class TranslateView {
       }
       notice.clear();
     } catch (error) {
+      if (wanted?.prefix && error.status === 422) return this.#takeBack(wanted.texts[0], error);
       return this.#failed(error, signal);
     }
     this.#detect(signal);
@@ -164,6 +167,14 @@ export class TranslateView {
     this.history.add({ text: this.draft.text, translation: this.draft.translation, model: model.name, title, source: model.source, target: model.target });
   }
 
+  /** Take a choice back that the server cannot translate with, such as one that a glossary forbids. */
+  async #takeBack(source, error) {
+    this.draft.choose(source, null);
+    this.#draw();
+    await this.#ask();
+    notice.show(error);
+  }
+
   #failed(error, signal) {
     if (signal.aborted || error.name === "AbortError") return;
     notice.show(error, error.passing ? () => this.#ask() : null);
@@ -182,14 +193,15 @@ export class TranslateView {
 
   /** Mark the sentences that the model is less sure of, and say how many there are. */
   #drawDoubt(pieces) {
-    const doubtful = pieces.map((piece) => Boolean(piece.answer) && (piece.answer.review || piece.candidate.confidence < UNSURE));
+    const doubtful = pieces.map((piece) => Boolean(piece.answer) && !withheld(piece) && (piece.answer.review || piece.candidate.confidence < UNSURE));
     const count = doubtful.filter(Boolean).length, all = pieces.filter((piece) => piece.source).length;
     find("confidence").textContent = !count ? "" : all === 1 ? "Less sure: please check" : `Less sure of ${count} of ${all} sentences: please check`;
-    this.output.mark(doubtful);
+    this.output.mark("doubtful", doubtful);
+    this.output.mark("withheld", pieces.map(withheld));
   }
 
   #drawWarnings(pieces) {
-    const said = new Set(pieces.flatMap(({ answer }) => answer.warnings));
+    const said = new Set(pieces.flatMap((piece) => [...piece.answer.warnings, decided(piece)]).filter(Boolean));
     find("warnings").hidden = !said.size;
     find("warnings").replaceChildren(...[...said].map((text) => make("li", {}, text)));
   }
@@ -222,7 +234,7 @@ export class TranslateView {
 
   #open({ piece, ...place }) {
     const sentence = this.draft.pieces[piece];
-    if (sentence && !sentence.stale) this.alternatives.open(sentence, place, this.#request(), this.languages.target);
+    if (sentence && !sentence.stale && !withheld(sentence)) this.alternatives.open(sentence, place, this.#request(), this.languages.target);
   }
 
   #choose({ source, choice }) {
@@ -256,4 +268,14 @@ export class TranslateView {
   #hideDetected() {
     find("detected").hidden = true;
   }
+}
+
+/** Return whether rules of the server stand in the place of a translation. */
+const withheld = ({ answer, text }) => Boolean(answer?.decision) && answer.decision.text === text;
+
+/** Say what rules of the server have decided, where their words are not what is shown. */
+function decided({ answer, text }) {
+  const { decision } = answer;
+  if (!decision) return "";
+  return decision.text !== text ? decision.text : decision.ticket ? `A person will look at it: ${decision.ticket}` : "";
 }

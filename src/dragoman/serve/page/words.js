@@ -35,7 +35,7 @@ const divided = new Map(); // line -> its sentences; a long text is divided anew
 function sentencesOf(line, language) {
   const name = `${language} ${line}`;
   if (divided.has(name)) return divided.get(name);
-  if (divided.size > 2000) divided.clear();
+  if (divided.size > 50_000) divided.clear();
   const found = [];
   divided.set(name, found);
   for (const { segment } of segments(line, language, "sentence")) {

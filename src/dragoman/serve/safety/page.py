@@ -26,14 +26,14 @@ ActionName = Literal["refuse", "hand_over", "degrade"]
 _NAMES: dict[type, ActionName] = {Refuse: "refuse", HandOver: "hand_over", Degrade: "degrade"}
 
 
-class HasConfidence(Protocol):
+class TextAnswer(Protocol):
     """An answer: a ``Translation`` or ``Generation``. Where it has a ``confidence`` too, rules can ask for it."""
 
     @property
     def text(self) -> str: ...
 
 
-A = TypeVar("A", bound=HasConfidence)
+A = TypeVar("A", bound=TextAnswer)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SafetyPage:
         """Return the decision on a text that is asked about; None to go on as usual."""
         return self._decide("source", text, None, text, None)
 
-    def after(self, text: str, answer: HasConfidence, *, degraded: bool = False) -> Decision | None:
+    def after(self, text: str, answer: TextAnswer, *, degraded: bool = False) -> Decision | None:
         """Return the decision on an answer to ``text``; None to give it.
 
         Args:

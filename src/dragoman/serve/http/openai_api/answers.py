@@ -1,21 +1,28 @@
 """OpenAI's API: what completions and conversations share, whole or as streams."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dragoman.decode.generator import Generator
+from dragoman.decode.generator import Generation, Generator
+from dragoman.decode.search.search import SearchConfig
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.event_stream import DONE, EventStream
 from dragoman.serve.http.openai_api.bodies import GenerationBody
 from dragoman.serve.http.openai_api.generating import Prompt, Streams, TokenLogs, prompt_tokens, without_end
 from dragoman.serve.http.problems import openai_fields, problem_of_any
-from dragoman.serve.service import Call, GenerateOptions, Piece
+from dragoman.serve.service import Call, GenerateOptions
+
+if TYPE_CHECKING:
+    from dragoman.serve.safety.page import SafetyPage
 
 REASONS = {"end": "stop", "stop": "stop", "length": "length"}
 """OpenAI's reason of the end for each of ours."""
+WITHHELD = "content_filter"
+"""OpenAI's reason of the end of an answer that is withheld."""
 
 
 @dataclass
@@ -27,6 +34,8 @@ class Asked:
     body: GenerationBody
     prompts: list[Prompt]
     options: GenerateOptions
+    questions: list[str]
+    """Texts that the safety page judges the prompts by."""
     prefix: str
     """Beginning of the id of the answer."""
     object: str
@@ -55,38 +64,82 @@ class Asked:
         return without_end(self.generator, tokens, log_probs, self.options.ends)
 
     async def answers(self) -> list[tuple[str, TokenLogs, str]]:
-        """Return text, tokens and reason of the end of each answer."""
+        """Return text, tokens and reason of the end of each answer; what the safety page withholds is replaced by its
+        words."""
         asked = self.repeated
-        prompts = [prompt for prompt, _ in asked]
-        seeds = tuple(seed for _, options in asked for seed in options.seeds or ())
-        found = await self.context.service.generate(
-            self.body.model, prompts, replace(self.options, seeds=seeds), Call()
-        )
-        best = [generation.continuations[0] for generation in found]
-        return [(one.text, self.logs(one.tokens, one.token_log_probs), REASONS[one.ended]) for one in best]
+        if (page := self.context.safety) is None:
+            prompts = [prompt for prompt, _ in asked]
+            seeds = tuple(seed for _, options in asked for seed in options.seeds or ())
+            found = await self._generate(prompts, replace(self.options, seeds=seeds))
+            return [self._told(one) for one in found]
+        n = self.body.n or 1
+        rows = [self._guarded(page, *one, self.questions[row // n]) for row, one in enumerate(asked)]
+        return list(await asyncio.gather(*rows))
+
+    async def _generate(self, prompts: list[Prompt], options: GenerateOptions) -> list[Generation]:
+        return await self.context.service.generate(self.body.model, prompts, options, Call())
+
+    def _told(self, generation: Generation) -> tuple[str, TokenLogs, str]:
+        best = generation.continuations[0]
+        return best.text, self.logs(best.tokens, best.token_log_probs), REASONS[best.ended]
+
+    async def _guarded(
+        self, page: "SafetyPage", prompt: Prompt, options: GenerateOptions, question: str
+    ) -> tuple[str, TokenLogs, str]:
+        async def ask(search: SearchConfig | None) -> Generation:
+            safer = options if search is None else replace(options, search=search)
+            return (await self._generate([prompt], safer))[0]
+
+        answer, decision = await page.guard_async(question, ask)
+        if answer is None:
+            assert decision is not None
+            return decision.text, TokenLogs((), ()), WITHHELD
+        return self._told(answer)
 
     async def stream(self, chunk: "ChunkMaker") -> EventStream:
-        """Return a stream of chunks; errors that are known before it begins are raised."""
+        """Return a stream of chunks; errors that are known before it begins are raised. With a safety page, answers are
+        judged before anything of them is sent."""
         started = time.perf_counter()
-        streams = Streams(self.context, self.body.model, self.repeated)
-        await streams.begin()
+        if self.context.safety is not None:
+            events = self._whole_events(await self.answers(), chunk)
+        else:
+            streams = Streams(self.context, self.body.model, self.repeated)
+            await streams.begin()
+            events = self._events(streams, chunk)
         self.context.metrics.first.observe(time.perf_counter() - started)
-        return EventStream(self._events(streams, chunk), lambda error: {"error": openai_fields(problem_of_any(error))})
+        return EventStream(events, lambda error: {"error": openai_fields(problem_of_any(error))})
 
     async def _events(self, streams: Streams, chunk: "ChunkMaker") -> AsyncIterator[Any]:
         written = 0
-        with_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
-        more = {"usage": None} if with_usage else {}
         for choice in chunk.opening(len(self.repeated)):
-            yield self.head | {"choices": [choice]} | more
+            yield self._chunk(choice)
         async for index, piece in streams.pieces():
             logs = self.logs(piece.tokens, piece.log_probs)
             written += len(logs.tokens)
-            for choice in chunk.choices(index, piece, logs):
-                yield self.head | {"choices": [choice]} | more
-        if with_usage:
-            yield self.head | {"choices": [], "usage": self.usage(written)}
-        yield DONE
+            for choice in chunk.choices(index, piece.text, logs, REASONS[piece.ended] if piece.ended else None):
+                yield self._chunk(choice)
+        for event in self._last_events(written):
+            yield event
+
+    async def _whole_events(self, answers: list[tuple[str, TokenLogs, str]], chunk: "ChunkMaker") -> AsyncIterator[Any]:
+        for choice in chunk.opening(len(answers)):
+            yield self._chunk(choice)
+        for index, answer in enumerate(answers):
+            for choice in chunk.choices(index, *answer):
+                yield self._chunk(choice)
+        for event in self._last_events(sum(len(logs.tokens) for _, logs, _ in answers)):
+            yield event
+
+    @property
+    def _with_usage(self) -> bool:
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return self.head | {"choices": [choice]} | ({"usage": None} if self._with_usage else {})
+
+    def _last_events(self, written: int) -> list[Any]:
+        usage = [self.head | {"choices": [], "usage": self.usage(written)}] if self._with_usage else []
+        return [*usage, DONE]
 
 
 class ChunkMaker:
@@ -96,6 +149,6 @@ class ChunkMaker:
         """Return what is sent before the first piece of each answer."""
         return []
 
-    def choices(self, index: int, piece: Piece, logs: TokenLogs) -> list[dict[str, Any]]:
-        """Return the choices for a piece."""
+    def choices(self, index: int, text: str, logs: TokenLogs, reason: str | None) -> list[dict[str, Any]]:
+        """Return the choices for a piece of an answer, which ends with it if there is a reason."""
         raise NotImplementedError

@@ -7,11 +7,10 @@ from typing import Any
 from dragoman.decode.generator import Generator
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
-from dragoman.serve.http.openai_api.answers import REASONS, Asked, ChunkMaker
+from dragoman.serve.http.openai_api.answers import Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import ChatAnswer, ChatBody
 from dragoman.serve.http.openai_api.generating import TokenLogs, generator_of, options_of, template_of
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.service import Piece
 
 
 async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
@@ -34,7 +33,8 @@ async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
     if options.max_new_tokens is None and generator.defaults.max_new_tokens is None:
         options = replace(options, max_new_tokens=context.limits.new_tokens)
     options = replace(options, ends=template.ends(generator.tokenizer))
-    asked = Asked(context, generator, body, [prompt], options, "chatcmpl", "chat.completion")
+    question = "\n".join(text for text, message in zip(texts, messages, strict=True) if message["role"] != "assistant")
+    asked = Asked(context, generator, body, [prompt], options, [question], "chatcmpl", "chat.completion")
     chunk = _ChatChunks(generator, body)
     if body.stream:
         asked.head["object"] = "chat.completion.chunk"
@@ -79,13 +79,13 @@ class _ChatChunks(ChunkMaker):
         delta = {"role": "assistant", "content": ""}
         return [{"index": index, "delta": delta, "finish_reason": None} for index in range(answers)]
 
-    def choices(self, index: int, piece: Piece, logs: TokenLogs) -> list[dict[str, Any]]:
+    def choices(self, index: int, text: str, logs: TokenLogs, reason: str | None) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        if piece.text or logs.tokens:
-            choice = {"index": index, "delta": {"content": piece.text}, "finish_reason": None}
+        if text or logs.tokens:
+            choice = {"index": index, "delta": {"content": text}, "finish_reason": None}
             found.append(choice | ({"logprobs": self._logs(logs)} if self.wanted else {}))
-        if piece.ended is not None:
-            found.append({"index": index, "delta": {}, "finish_reason": REASONS[piece.ended]})
+        if reason is not None:
+            found.append({"index": index, "delta": {}, "finish_reason": reason})
         return found
 
     def whole(self, index: int, text: str, logs: TokenLogs, reason: str) -> dict[str, Any]:

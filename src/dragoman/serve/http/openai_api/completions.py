@@ -6,11 +6,10 @@ from dragoman.decode.generator import Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
-from dragoman.serve.http.openai_api.answers import REASONS, Asked, ChunkMaker
+from dragoman.serve.http.openai_api.answers import Asked, ChunkMaker
 from dragoman.serve.http.openai_api.bodies import CompletionAnswer, CompletionBody
 from dragoman.serve.http.openai_api.generating import Prompt, TokenLogs, generator_of, options_of, refuse
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.service import Piece
 
 
 async def completions(context: ServerContext, incoming: Incoming[CompletionBody]) -> Any:
@@ -28,7 +27,7 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     context.limits.check(texts)
     incoming.count(texts, served.name)
     options = options_of(context, generator, body, 16 if body.max_tokens is None else body.max_tokens)
-    asked = Asked(context, generator, body, prompts, options, "cmpl", "text_completion")
+    asked = Asked(context, generator, body, prompts, options, texts, "cmpl", "text_completion")
     chunk = _CompletionChunks(generator, body, [texts[i] for i in range(len(texts)) for _ in range(body.n or 1)])
     if body.stream:
         return await asked.stream(chunk)
@@ -67,9 +66,8 @@ class _CompletionChunks(ChunkMaker):
     def opening(self, answers: int) -> list[dict[str, Any]]:
         return [_text_choice(index, text) for index, text in enumerate(self.before) if text]
 
-    def choices(self, index: int, piece: Piece, logs: TokenLogs) -> list[dict[str, Any]]:
-        choice = _text_choice(index, piece.text, self._logs(index, logs))
-        return [choice if piece.ended is None else choice | {"finish_reason": REASONS[piece.ended]}]
+    def choices(self, index: int, text: str, logs: TokenLogs, reason: str | None) -> list[dict[str, Any]]:
+        return [_text_choice(index, text, self._logs(index, logs)) | {"finish_reason": reason}]
 
     def whole(self, index: int, text: str, logs: TokenLogs, reason: str) -> dict[str, Any]:
         """Return the choice for a whole answer."""
