@@ -103,6 +103,18 @@ def test_entries_that_the_source_has_no_longer_are_named(here, asked, capsys):
     assert json.loads((here / "de.json").read_text()) == {"a": "X1", "b": "Y"}
 
 
+def test_a_translated_page_with_other_parts_is_not_overwritten_unless_all_is_redone(here, asked, capsys):
+    write(here, {"en.html": "<p>a</p><p>b</p>", "de.html": "<p>by hand</p>"})
+    assert main(["translate", "run", "en.html", "-o", "de.html"]) == 2
+    assert "de.html: has other parts than en.html" in capsys.readouterr().err
+    assert (here / "de.html").read_text() == "<p>by hand</p>" and not asked
+    assert main(["translate", "run", "en.html", "-o", "de.html", "--redo"]) == 0
+    assert (here / "de.html").read_text() == "<p>A</p><p>B</p>"
+    write(here, {"en.html": "<p>a</p><p>c</p>"})
+    assert main(["translate", "run", "en.html", "-o", "de.html"]) == 0  # the same parts: what is there stays
+    assert (here / "de.html").read_text() == "<p>A</p><p>B</p>"
+
+
 def test_markup_of_an_existing_translation_stays_markup(here, asked):
     write(here, {"en.xml": "<resources><string name='a'>x <b>y</b></string><string name='b'>z</string></resources>"})
     write(here, {"de.xml": "<resources><string name='a'><i>Y</i> X</string></resources>"})
