@@ -13,6 +13,7 @@ from dragoman.text.document import Filling
 from dragoman.text.filled.icu_messages import Branch, message_pieces
 from dragoman.text.filled.opening import OPENERS
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
+from dragoman.text.placeholders import find_placeholders, placeholders_preserved
 
 every_sample = pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name for sample in SAMPLES])
 
@@ -96,6 +97,22 @@ def test_a_plist_is_read_by_its_library():
         "few": "%d FILES",
         "many": "%d FILES",
     }
+
+
+def test_the_ends_of_a_link_stay_in_their_order_whatever_its_form():
+    for text in ('see [a link](http://x "t") here', "see [a link][ref] here", "see ![a (b)](c(d).png) here"):
+        (slot,) = opened("a.md", f"{text}\n\n[ref]: http://x\n").slots
+        start, end = slot.text.index("["), slot.text.index("]")
+        swapped = (
+            slot.text[:start].replace("!", "") + slot.text[end:] + " " + "!" * ("!" in text) + slot.text[start:end]
+        )
+        there, here = (find_placeholders(some, slot.codes) for some in (swapped, slot.text))
+        assert placeholders_preserved(here, here) and not placeholders_preserved(here, there)
+
+
+def test_a_tasks_box_and_the_name_of_a_footnote_are_no_text():
+    texts = [slot.text for slot in opened("a.md", "- [x] done\n\n[^1]: a note\n").slots]
+    assert texts == ["done", "a note"]
 
 
 # ---- plurals and messages ------------------------------------------------------------------------

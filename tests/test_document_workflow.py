@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_document_formats import BROKEN
 from test_documents import upper
 
 from dragoman.cli import main
@@ -100,6 +101,18 @@ def test_entries_that_the_source_has_no_longer_are_named(here, asked, capsys):
     assert main(["translate", "run", "en.json", "-o", "de.json"]) == 0
     assert "de.json: 1 of its entries are not in en.json and are left out: gone" in capsys.readouterr().err
     assert json.loads((here / "de.json").read_text()) == {"a": "X1", "b": "Y"}
+
+
+def test_a_translated_page_with_other_parts_is_not_overwritten_unless_all_is_redone(here, asked, capsys):
+    write(here, {"en.html": "<p>a</p><p>b</p>", "de.html": "<p>by hand</p>"})
+    assert main(["translate", "run", "en.html", "-o", "de.html"]) == 2
+    assert "de.html: has other parts than en.html" in capsys.readouterr().err
+    assert (here / "de.html").read_text() == "<p>by hand</p>" and not asked
+    assert main(["translate", "run", "en.html", "-o", "de.html", "--redo"]) == 0
+    assert (here / "de.html").read_text() == "<p>A</p><p>B</p>"
+    write(here, {"en.html": "<p>a</p><p>c</p>"})
+    assert main(["translate", "run", "en.html", "-o", "de.html"]) == 0  # the same parts: what is there stays
+    assert (here / "de.html").read_text() == "<p>A</p><p>B</p>"
 
 
 def test_markup_of_an_existing_translation_stays_markup(here, asked):
@@ -390,3 +403,14 @@ def test_pages_of_other_parts_give_no_pairs(here):
     write(here, {"en.html": "<p>a</p><p>b</p>", "de.html": "<p>a</p>"})
     with pytest.raises(DataError, match="holds no sentence pairs"):
         pairs_of("en.html,de.html")
+
+
+@pytest.mark.parametrize(("name", "raw"), [(name, raw) for name, some in BROKEN.items() for raw in some])
+def test_a_broken_file_of_any_format_is_one_line_exit_2_and_nothing_is_written(here, no_model, capsys, name, raw):
+    write(here, {name: raw})
+    assert main(["translate", "run", name, "-o", "out", "--from", "en", "--to", "pl"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"dragoman: {name}") and err.count("\n") == 1 and not (here / "out").exists()
+    write(here, {f"l/en/{name}": raw, "l/en/good.json": '{"a": "b"}'})
+    assert main(["translate", "run", "l/en", "-o", "l/pl", "--to", "pl", "--dry-run"]) in (0, 1)
+    assert "good.json: 1 of 1" in capsys.readouterr().out

@@ -45,7 +45,13 @@ class Opened(NamedTuple):
 
 
 def open_documents(
-    texts: Sequence[str], source: str | None, target: str | None, output: Path | None, as_kind: str | None = None
+    texts: Sequence[str],
+    source: str | None,
+    target: str | None,
+    output: Path | None,
+    as_kind: str | None = None,
+    *,
+    anew: bool = False,
 ) -> Opened:
     """Open the documents that the arguments name, each with its output; none if they are text or lines.
 
@@ -58,7 +64,7 @@ def open_documents(
     from dragoman.text.filled.opening import KINDS
 
     if any(map(is_tree, texts)):
-        return _open_tree(tree_files(texts, output, source, target), target)
+        return _open_tree(tree_files(texts, output, source, target), target, anew=anew)
     kinds = {name: _kind(name, as_kind) for name in texts or [STDIN]}
     if not any(kinds.values()):
         return Opened([], [])
@@ -66,14 +72,14 @@ def open_documents(
         raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
     goals = output_paths(list(kinds), output)
     given = [
-        Given(name, document := _open(name, kind, source, target), goal, _kept(document, name, goal, source))
+        Given(name, document := _open(name, kind, source, target), goal, _kept(document, name, goal, source, anew=anew))
         for (name, kind), goal in zip(kinds.items(), goals, strict=True)
         if kind is not None
     ]
     return Opened(given, [])
 
 
-def _open_tree(files: "Sequence[TreeFile]", target: str | None) -> Opened:
+def _open_tree(files: "Sequence[TreeFile]", target: str | None, *, anew: bool) -> Opened:
     """Open the documents of a folder. One that cannot be read is left out; files of another kind are passed over."""
     from dragoman.text.compressed import extension
     from dragoman.text.document import OtherKindError
@@ -85,7 +91,7 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None) -> Opened:
             there = os.path.lexists(goal) and not os.path.samefile(goal, name)
             if document.bilingual and there:  # the translator's file, with what is done in it
                 document = _open(str(goal), extension(name), source, target)
-            given.append(Given(name, document, goal, _kept(document, name, goal, source)))
+            given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
         except OtherKindError:
             continue
         except UserError as error:
@@ -93,18 +99,35 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None) -> Opened:
     return Opened(given, failures)
 
 
-def _kept(document: "FillableDocument", name: str, goal: Path | None, source: str | None) -> "dict[int, Filling]":
-    """Return the translations that an output has already, for a document in one language; notes tell what is lost."""
+def _kept(
+    document: "FillableDocument", name: str, goal: Path | None, source: str | None, *, anew: bool
+) -> "dict[int, Filling]":
+    """Return the translations that an output has already, for a document in one language; notes tell what is lost.
+
+    Args:
+        anew: all is translated again.
+
+    Raises:
+        DataError: it cannot be told what is translated in the output.
+    """
     from dragoman.text.existing import existing_translations, only_in
     from dragoman.text.filled.opening import open_document
 
     if document.bilingual or goal is None or name == STDIN or not os.path.isfile(goal) or os.path.samefile(goal, name):
         return {}
     there = open_document(goal, source=source)
+    found = existing_translations(document, there)
+    if found is None:
+        if anew:
+            return {}
+        raise DataError(
+            f"{goal}: has other parts than {name}, so what is translated in it cannot be told: replace it with --redo, "
+            "or name another output"
+        )
     if lost := only_in(document, there):
         shown = ", ".join(lost[:3]) + (", ..." if len(lost) > 3 else "")
         document.notes.append(f"{goal}: {len(lost)} of its entries are not in {name} and are left out: {shown}")
-    return existing_translations(document, there)
+    return found
 
 
 def _kind(name: str, as_kind: str | None) -> str | None:
@@ -192,7 +215,8 @@ def prepare(wanted: Wanted, memory: Sequence[str] | None, *, dry_run: bool, line
     from dragoman.text.memory import TranslationMemory
 
     target = wanted.target or language_of(wanted.run, wanted.texts, wanted.as_kind)
-    opened = open_documents(wanted.texts, wanted.source, target, wanted.output, wanted.as_kind)
+    anew = wanted.redo is Redo.all
+    opened = open_documents(wanted.texts, wanted.source, target, wanted.output, wanted.as_kind, anew=anew)
     if not opened.given and not opened.failures:
         if dry_run or wanted.report or memory or wanted.redo is not Redo.nothing:
             raise ConfigError(

@@ -3,15 +3,15 @@
 from dragoman.text.document import FillableDocument, Filling
 
 
-def existing_translations(document: FillableDocument, translated: FillableDocument) -> dict[int, Filling]:
+def existing_translations(document: FillableDocument, translated: FillableDocument) -> dict[int, Filling] | None:
     """Return the texts of ``translated`` by the slots of ``document`` with the same keys.
 
-    A file whose entries have no names, such as a page, counts only if it has the same parts in the same order.
+    None if that cannot be told: the entries of a page and the like have no names, and it has other parts.
     """
     there = {slot.key: slot for slot in translated.slots if slot.key}
     numbered = all(slot.key[:1].isdigit() for slot in document.slots)
     if numbered and [slot.key for slot in document.slots] != [slot.key for slot in translated.slots]:
-        return {}
+        return None
     return {
         number: Filling(there[slot.key].text, codes=there[slot.key].codes)
         for number, slot in enumerate(document.slots)

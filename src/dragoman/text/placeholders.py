@@ -57,6 +57,8 @@ def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     end = start + len(text)
     if kind in _LINK_ENDS:  # [text](address)
         return Placeholder(start, end, text, _LINK_ENDS[kind], "[")
+    if kind == "code" and (text in ("[", "![") or text.startswith(("](", "]["))):  # other links of Markdown
+        return Placeholder(start, end, text, Role.CLOSES if text[0] == "]" else Role.OPENS, "[")
     first = _FIRST_TAG.match(text)
     if kind == "code" and first and first["name"].rpartition(":")[2] in _HALVES:
         return Placeholder(start, end, text, Role.ORDERED, first["name"])

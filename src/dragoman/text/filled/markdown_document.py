@@ -23,7 +23,7 @@ _CODE = re.compile(
   (?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)
 | <(?:[a-zA-Z][a-zA-Z0-9+.-]*:[^<>\s]*|[^\s<>@]+@[^\s<>@]+|!--.*?--|/?[a-zA-Z][^<>]*)>
 | \\[!-/:-@\[-`{{-~]
-| ^\[[ xX]\](?=\s) | ^\[\^[^\]\s]+\]: | \[\^[^\]\s]+\]
+| \[\^[^\]\s]+\]
 | (?P<reference>!?{_LINK}\[\])
 | (?P<begin>!?\[)(?=(?:[^\[\]\\]|\\.|\[(?:[^\[\]\\]|\\.)*\])*\][(\[])
 | (?P<finish>\]\((?:[^()\\]|\\.|\([^()]*\))*\))
@@ -33,6 +33,8 @@ _CODE = re.compile(
 """,
     re.VERBOSE | re.DOTALL,
 )
+_MARK = re.compile(r"\[[ xX]\]\s+|\[\^[^\]\s]+\]:\s+")
+"""Beginnings of a text that are no part of it: a task's box, the name of a footnote."""
 _STARTS = re.compile(r"(?:[-+*>#]|\d+[.)]|=+$|-+$|\||```|~~~|:)")
 """Beginnings of a line that would make it another kind of block."""
 
@@ -79,6 +81,8 @@ class MarkdownDocument(SpannedDocument):
             )
             return
         file = self.text_file.text
+        if mark := _MARK.match(file[slice(*spans[0])]):  # which stays before the text
+            spans[0] = spans[0][0] + mark.end(), spans[0][1]
         raw = "\n".join(file[start:end] + "  " * file.startswith("  ", end) for start, end in spans)
         text, codes = self.text_of(raw.rstrip(), token)
         if text.startswith("$$") or not any(map(str.isalpha, text)):
