@@ -340,6 +340,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no such preset": ({"pairs": PAIRS, "preset": "transformer-smal"}, ConfigError, "transformer-small"),
     "a path that is missing": ({"pairs": "absent.tsv"}, DataError, "absent.tsv: no such file"),
     "no such override": ({"pairs": PAIRS, "overrides": {"train.sed": 1}}, ConfigError, "seed"),
+    "two validation sets": ({"pairs": PAIRS, "valid": ["a.po", "b.po"]}, ConfigError, "valid: one file .* are 2 files"),
     "one override": ({"pairs": PAIRS, "overrides": "train.seed=1"}, ConfigError, "a list of settings"),
     "a number": ({"pairs": 7}, TypeError, "an iterable of pairs"),
 }

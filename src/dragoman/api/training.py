@@ -88,8 +88,8 @@ def train(
     with _RowFiles(path) as files:
         data = {
             "train": files.sources(pairs, "pairs", columns),
-            "valid": files.sources(valid, "valid", columns)[:1],
-            "test": files.sources(test, "test", columns)[:1],
+            "valid": _only(files.sources(valid, "valid", columns), "valid"),
+            "test": _only(files.sources(test, "test", columns), "test"),
         }
         given = _with_data(given, data)
         if is_automatic(given, settings):
@@ -213,6 +213,17 @@ def _settings(overrides: Overrides, minutes: float | None, steps: int | None) ->
 
 def _plain(value: Any) -> Any:
     return to_dict(value) if dataclasses.is_dataclass(value) else str(value) if isinstance(value, Path) else value
+
+
+def _only(sources: list[dict[str, Any]], argument: str) -> list[dict[str, Any]]:
+    """Return the sources, if there is one at most.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(sources) > 1:
+        raise ConfigError(f"{argument}: one file or one set of rows is expected, and these are {len(sources)} files")
+    return sources
 
 
 def _with_data(given: dict[str, Any], data: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Models that a service has loaded: what each is for, and the object that answers."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from dragoman.capabilities import ANSWERS, CLASSIFIES, CONTINUES, EMBEDS, TAGS, TRANSLATES, ability
-from dragoman.checkpoint import RunDirectory, checkpoint_at, run_config, run_folder
+from dragoman.checkpoint import checkpoint_at, run_config
 from dragoman.config import from_dict
 from dragoman.decode.generator import Generator
 from dragoman.decode.readers.answerer import Answerer
@@ -18,6 +19,7 @@ from dragoman.decode.sentence_splitting import BySentences
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
+from dragoman.plan.parameters import count_parameters
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
@@ -63,7 +65,8 @@ class ServedModel:
             ConfigError: no such device or precision.
         """
         config = run_config(path)
-        found = ability(from_dict(ModelConfig, config["model"], where=str(path)))
+        cfg = from_dict(ModelConfig, config["model"], where=str(path))
+        found = ability(cfg)
         if found is None:
             raise CheckpointError(f"{path}: its model cannot be served: choose another run")
         task, loader = _LOADERS[found]
@@ -72,7 +75,8 @@ class ServedModel:
         source, target = languages(name, config) if found is TRANSLATES else ("", "")
         tags = tuple(model.source_tokenizer.tags) if isinstance(model, Translator) else ()
         checkpoint = checkpoint_at(path, which).path.name
-        parameters = sum(math.prod(shape) for shape in RunDirectory(run_folder(path)).shapes(checkpoint).values())
+        with torch.device("meta"):  # the loaded model is laid out for inference
+            parameters = count_parameters(cfg.build()).total
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
 
     @property
