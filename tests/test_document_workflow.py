@@ -132,6 +132,14 @@ def test_plural_forms_that_a_translator_wrote_are_kept(here, asked):
     assert json.loads((here / "pl.json").read_text()) == expected
 
 
+def test_the_name_of_the_output_tells_the_language_of_its_plurals(here, asked):
+    write(
+        here, {"en.json": '{"a_one": "x", "a_other": "xs"}', "pl.json": '{"a_one": "p", "a_few": "q", "a_other": "r"}'}
+    )
+    assert main(["translate", "run", "en.json", "-o", "pl.json"]) == 0
+    assert json.loads((here / "pl.json").read_text()) == {"a_one": "p", "a_few": "q", "a_many": "XS", "a_other": "r"}
+
+
 def test_a_dry_run_counts_and_neither_loads_nor_writes(here, no_model, capsys):
     write(here, TREE)
     write(here, {"app/de/a.json": '{"x": "eins"}'})

@@ -71,11 +71,11 @@ def open_documents(
     if odd := [name for name, kind in kinds.items() if kind is None]:
         raise ConfigError(f"{odd[0]}: not a document ({', '.join(KINDS)}): translate it by itself")
     goals = output_paths(list(kinds), output)
-    given = [
-        Given(name, document := _open(name, kind, source, target), goal, _kept(document, name, goal, source, anew=anew))
-        for (name, kind), goal in zip(kinds.items(), goals, strict=True)
-        if kind is not None
-    ]
+    given = []
+    for (name, kind), goal in zip(kinds.items(), goals, strict=True):
+        assert kind is not None
+        document = _open(name, kind, source, target or _named_language(kind, goal))
+        given.append(Given(name, document, goal, _kept(document, name, goal, source, anew=anew)))
     return Opened(given, [])
 
 
@@ -97,6 +97,14 @@ def _open_tree(files: "Sequence[TreeFile]", target: str | None, *, anew: bool) -
         except UserError as error:
             failures.append(str(error))
     return Opened(given, failures)
+
+
+def _named_language(kind: str, goal: Path | None) -> str | None:
+    """Return the language in the name of an output, of a document in one language: its plurals need it."""
+    from dragoman.text.formats.kinds import BILINGUAL
+    from dragoman.text.localized_paths import language_in
+
+    return None if goal is None or kind in BILINGUAL else language_in(goal.as_posix())
 
 
 def _kept(
