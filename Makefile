@@ -57,6 +57,9 @@ bench: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/translate.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/caches.py runs/demo-$(TO)
+	$(BIN)/python benchmarks/serve.py runs/demo-$(TO)
+	$(BIN)/python benchmarks/bulk.py --run runs/demo-$(TO)
+	$(BIN)/python benchmarks/documents.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/serve_faults.py runs/demo-$(TO)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decode_growth.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/lm_decode.py

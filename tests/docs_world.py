@@ -237,6 +237,7 @@ def _write_documents(folder: Path) -> None:
 
 DOCUMENTS = {
     "strings/en.json": '{"a": "red dog"}\n',
+    "strings/de.json": '{"a": "roter Hund"}\n',
     "app/locales/en/a.json": '{"a": "red dog"}\n',
     "app/locales/en/b.yml": "en:\n  a: big car\n",
     "film.srt": "1\n00:00:01,000 --> 00:00:02,000\nred dog\n",

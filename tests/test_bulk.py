@@ -470,7 +470,7 @@ MISTAKES = {
     "a broken archive": (["bad.txt.gz", "-o", "out.txt"], "bad.txt.gz: damaged, or not gzip"),
     "an unknown store": (["nowhere://a/b.txt", "-o", "out.txt"], "nowhere://a/b.txt: "),
     "an absent address": (["memory://absent.txt", "-o", "out.txt"], "memory://absent.txt: no such file"),
-    "a table without column": (["in.csv", "-o", "out.txt"], "in.csv: a table: name the column"),
+    "a table without column": (["in.csv", "-o", "out.txt"], "in.csv: a document, and --workers is for files of lines"),
 }
 
 

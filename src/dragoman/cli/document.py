@@ -237,7 +237,7 @@ def prepare(wanted: Wanted, memory: Sequence[str] | None, *, dry_run: bool, line
             "text"
         )
     known = TranslationMemory.read(memory, wanted.source, target) if memory else None
-    job = DocumentJob(opened, wanted.redo, known, wanted.report)
+    job = DocumentJob(opened, wanted.redo, known, wanted.report, wanted.output)
     if dry_run or not opened.given:
         job.print_plan()
         finish(opened.failures)
@@ -252,12 +252,23 @@ class DocumentJob(NamedTuple):
     redo: "Redo"
     memory: "TranslationMemory | None"
     report: Path | None
+    named: Path | None
+    """File or folder that -o names."""
 
     @property
     def outputs(self) -> list[Path | None]:
-        """Return the files to be written whose folders exist already."""
+        """Return the files to be written whose folders must exist: others are written into folders that are made.
+
+        Raises:
+            OutputError: such a folder cannot be made.
+        """
+        from dragoman.output_file import check_output_folder
+
         found = [*(one.output for one in self.opened.given), self.report]
-        return [path for path in found if path is None or path is self.report or path.parent.is_dir()]
+        made = [path for path in found if path and path not in (self.named, self.report) and not path.parent.is_dir()]
+        for path in made:
+            check_output_folder(path)
+        return [path for path in found if path not in made]
 
     def print_plan(self) -> None:
         """Print how many entries of each document are to be translated."""

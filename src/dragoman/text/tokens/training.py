@@ -5,8 +5,9 @@ All work on UTF-8 bytes, written as the 256 printable symbols of GPT-2, so that 
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
-from queue import Queue
+from queue import Full, Queue
 from threading import Thread
 from typing import Annotated, assert_never
 
@@ -187,6 +188,16 @@ def _check_size(wanted: int, found: int) -> None:
         )
 
 
+_LOOK = 0.2
+"""Seconds after which a waiting thread looks whether it was interrupted."""
+
+
+def _put(chunks: "Queue[list[str] | None]", chunk: list[str] | None) -> None:
+    while True:
+        with suppress(Full):
+            return chunks.put(chunk, timeout=_LOOK)
+
+
 def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, texts: Iterable[str]) -> None:
     """Run ``inner.train_from_iterator`` in a thread of its own: it ignores signals and may take minutes. Ctrl-C
     interrupts this thread, and the other ends with the process. The texts are read in this thread, since their files
@@ -206,8 +217,9 @@ def train_interruptibly(inner: tokenizers.Tokenizer, trainer: trainers.Trainer, 
     thread, rest = Thread(target=work, daemon=True), iter(texts)
     thread.start()
     while chunk := list(islice(rest, _CHUNK)):
-        chunks.put(chunk)
-    chunks.put(None)
-    thread.join()
+        _put(chunks, chunk)
+    _put(chunks, None)
+    while thread.is_alive():  # a signal may wake another thread than this one, which then looks in time
+        thread.join(_LOOK)
     if failures:
         raise failures[0]
