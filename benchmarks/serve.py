@@ -56,7 +56,8 @@ class Client:
     def __init__(self, port: int):
         self.port = port
 
-    async def ask(self, text: str) -> str:
+    async def ask(self, text: str) -> str | None:
+        """Return the translation; None where the server asks to come back later."""
         if not hasattr(self, "reader"):
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         body = json.dumps({"text": text}).encode()
@@ -67,6 +68,8 @@ class Client:
         answer = await self.reader.readuntil(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in answer.split(b"\r\n")[1:] if b": " in line)
         content = await self.reader.readexactly(int(fields[b"content-length"]))
+        if answer.startswith(b"HTTP/1.1 429"):
+            return None
         if not answer.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(content.decode())
         return json.loads(content)["translations"][0]["text"]
@@ -83,6 +86,15 @@ class Load:
     seconds: float = 0.0
     delays: list[float] = field(default_factory=list)
     wrong: int = 0
+    refused: int = 0
+
+    def note(self, began: float, answer: str | None, expected: str | None) -> None:
+        """Count an answer."""
+        if answer is None:
+            self.refused += 1
+            return
+        self.delays.append(time.perf_counter() - began)
+        self.wrong += expected is not None and answer != expected
 
     @property
     def rate(self) -> float:
@@ -100,9 +112,7 @@ async def closed_loop(port: int, texts: Sequence[str], expected: dict[str, str] 
         client = Client(port)
         while time.perf_counter() < end:
             text, began = draw.choice(texts), time.perf_counter()
-            answer = await client.ask(text)
-            load.delays.append(time.perf_counter() - began)
-            load.wrong += expected is not None and answer != expected[text]
+            load.note(began, await client.ask(text), expected and expected[text])
         client.close()
 
     began = time.perf_counter()
@@ -117,9 +127,7 @@ async def open_loop(port: int, texts: Sequence[str], expected: dict[str, str] | 
 
     async def send(text: str) -> None:
         client, began = free.pop() if free else Client(port), time.perf_counter()
-        answer = await client.ask(text)
-        load.delays.append(time.perf_counter() - began)
-        load.wrong += expected is not None and answer != expected[text]
+        load.note(began, await client.ask(text), expected and expected[text])
         free.append(client)
 
     began = due = time.perf_counter()
@@ -258,11 +266,18 @@ def _ask(side: tuple[int, dict[str, str] | None], texts: Sequence[str]):
 
 
 def _table(found: dict, title: str) -> list[str]:
-    lines = [f"| {title} | server | requests/s | p50 ms | p95 ms | p99 ms |", "|---|---|---:|---:|---:|---:|"]
+    lines = [
+        f"| {title} | server | requests/s | p50 ms | p95 ms | p99 ms | asked to wait |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
     for (side, load), rounds in sorted(found.items(), key=lambda item: (item[0][1], item[0][0] != "dragoman")):
         middle = [statistics.median(1000 * one.percentile(share) for one in rounds) for share in (0.5, 0.95, 0.99)]
         rate = statistics.median(one.rate for one in rounds)
-        lines.append(f"| {load} | {side} | {rate:.0f} | " + " | ".join(f"{ms:.1f}" for ms in middle) + " |")
+        lines.append(
+            f"| {load} | {side} | {rate:.0f} | "
+            + " | ".join(f"{ms:.1f}" for ms in middle)
+            + f" | {sum(one.refused for one in rounds)} |"
+        )
     return lines
 
 

@@ -20,7 +20,15 @@ from dragoman.decode.search.task import Progress, Searcher, SearchTask
 from dragoman.model.caches.cache import Cache, PooledCache
 from dragoman.model.interface import SequenceModel
 from dragoman.serve.engine.group import Group, fail
-from dragoman.serve.engine.limits import BULK_SHARE, MOST_ROWS, PREFIX_SHARE, START_SHARE, START_TOKENS
+from dragoman.serve.engine.limits import (
+    BULK_SHARE,
+    FEW_SHARE,
+    MOST_ROWS,
+    PATIENCE,
+    PREFIX_SHARE,
+    START_SHARE,
+    START_TOKENS,
+)
 from dragoman.serve.engine.pages import CacheCost, Tally, model_translates, pool_bytes
 from dragoman.serve.engine.prefixes import PrefixCache
 from dragoman.serve.engine.requests import Listener, Row, Ticket, Waiter
@@ -191,13 +199,13 @@ class Engine:
             queue, held = self.waiting[priority], list[Row]()
             with self._changed:  # requests append to it meanwhile
                 waiting = list(queue)
-            full = _full_kinds(tallies, waiting)
+            held_back = _holding_back(tallies, self.groups, waiting)
             while queue and room > 0:
                 row = queue.popleft()
                 if not row.wanted:
                     continue
                 tally = tallies.setdefault(row.kind, Tally(self._writer(row).cost))
-                if row.kind in full or not _has_place(tally, row):
+                if row.kind in held_back or not _has_place(tally, row):
                     held.append(row)
                 elif not self._has_memory(tallies, row):
                     held.append(row)
@@ -270,20 +278,23 @@ class Engine:
             waiter.fail(error)
 
 
-def _full_kinds(tallies: dict[Hashable, Tally], queue: Sequence[Row]) -> set[Hashable]:
-    """Return the kinds of which more rows wait than there are places, while few places are free.
+def _holding_back(tallies: dict[Hashable, Tally], groups: dict[Hashable, Group], queue: Sequence[Row]) -> set[Hashable]:
+    """Return the kinds whose rows wait a little longer, so that more of them start together.
 
-    A start costs about as much for one row as for many: rows of a busy kind wait until some can start together.
+    A start costs about as much for one row as for many. It waits where more rows wait than there are places, until a
+    share of the places is free; and where few wait beside many that run, for a few steps.
     """
-    waiting, full = Counter(row.kind for row in queue), set[Hashable]()
+    waiting, held = Counter(row.kind for row in queue), set[Hashable]()
     beams = {row.kind: row.task.beams for row in queue}
     for kind, count in waiting.items():
-        if kind in tallies:
-            most = max(1, MOST_ROWS // max(1, beams[kind]))
-            free = most - tallies[kind].count
-            if free < count and free < START_SHARE * most:
-                full.add(kind)
-    return full
+        if kind not in groups:
+            continue
+        most, running = max(1, MOST_ROWS // max(1, beams[kind])), tallies[kind].count
+        crowded = most - running < count and most - running < START_SHARE * most
+        few = count < FEW_SHARE * running and groups[kind].steps_since_start < PATIENCE
+        if crowded or few:
+            held.add(kind)
+    return held
 
 
 def _has_place(tally: Tally, row: Row) -> bool:

@@ -36,6 +36,8 @@ class Group:
             prefixes: states of earlier prompts; None for a model that reads sources.
         """
         self.cost, self.prefixes = cost, prefixes
+        self.steps_since_start = 0
+        """Steps since rows were last started."""
         self.reading: deque[_Started] = deque()
         self.shared: _Started | None = None
         self.apart: list[_Started] = []
@@ -56,6 +58,7 @@ class Group:
 
     def start(self, rows: Sequence[Row]) -> None:
         """Start these rows: together where they need nothing but their ids, else those of each task by themselves."""
+        self.steps_since_start = 0
         together = [row for row in rows if row.task.start_rows]
         if together and (start_rows := together[0].task.start_rows):
             self._begin(start_rows([row.ids for row in together]), together)
@@ -98,6 +101,7 @@ class Group:
 
     def step(self) -> int:
         """Read a chunk of a prompt, and make a step of every batch; return the number of tokens chosen."""
+        self.steps_since_start += 1
         tokens = sum(map(self._first_step, self._read_prompts()))
         for started in self.apart:
             tokens += self._step(started, keeps_results=True)

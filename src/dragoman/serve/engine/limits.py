@@ -6,6 +6,8 @@ START_TOKENS = 2048
 """Most source tokens that start in one round, so that those under way do not wait long."""
 START_SHARE = 0.25
 """Share of a group's places that are free before rows of a kind start of which more wait than can."""
+FEW_SHARE, PATIENCE = 0.15, 4
+"""Rows of a kind wait up to ``PATIENCE`` steps while they are fewer than this share of those that run."""
 CHUNK = 256
 """Tokens of a prompt that are read between two steps."""
 BULK_SHARE = 0.5
