@@ -283,7 +283,7 @@ def test_a_socket_that_is_closed_cancels_its_request(service, monkeypatch):
         (Overloaded(1024, 2.5), 429, "3"),
         (Draining(), 503, "1"),
         (TooLarge(10**9, 10**6), 413, None),
-        (DeadlinePassed(2.0), 504, None),
+        (DeadlinePassed(2.0), 408, None),
         (RuntimeError("a defect"), 500, None),
     ],
 )

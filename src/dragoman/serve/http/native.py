@@ -270,7 +270,7 @@ ENDPOINTS = [
         handler=translate,
         body=TranslateBody,
         answer=TranslateAnswer,
-        statuses=(404, 504),
+        statuses=(404, 408),
     ),
     Endpoint(
         method="POST", path="/api/detect", summary="Detect the language of each text", handler=detect, body=DetectBody

@@ -24,7 +24,7 @@ REASONS = {
     401: "An API key is missing or unknown",
     403: "Not allowed",
     404: "There is no such thing",
-    408: "The request arrived too slowly",
+    408: "The request arrived too slowly, or was not done within the deadline that it gave",
     409: "Not done yet",
     413: "Too large, or too many texts",
     415: "A body of another type",
@@ -32,7 +32,6 @@ REASONS = {
     429: "Too many requests: wait as long as Retry-After says",
     501: "Not available on this server",
     503: "The server ends: wait as long as Retry-After says",
-    504: "Not done within the deadline",
 }
 _ALWAYS = (400, 401, 403, 413, 415, 422, 429, 503)
 _ERRORS: dict[str, dict[str, Any]] = {

@@ -55,7 +55,7 @@ _STATUSES: dict[type[Exception], tuple[int, str]] = {
     errors.Overloaded: (429, "overloaded"),
     errors.Draining: (503, "draining"),
     errors.TooLarge: (413, "too_large"),
-    errors.DeadlinePassed: (504, "deadline_passed"),
+    errors.DeadlinePassed: (408, "deadline_passed"),
     errors.UnknownModel: (404, "unknown_model"),
     errors.WrongTask: (422, "wrong_task"),
 }
