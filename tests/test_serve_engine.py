@@ -26,18 +26,23 @@ from dragoman.decode.search.coverage import CoveringBeam
 from dragoman.decode.search.diverse import DiverseBeam
 from dragoman.decode.search.greedy import Greedy
 from dragoman.decode.search.minimum_risk import MinimumBayesRisk
+from dragoman.decode.search.rule import TokenMemory
 from dragoman.decode.search.sample import Sample
-from dragoman.decode.search.strategy import LengthLimit
+from dragoman.decode.search.speculative import Speculative
+from dragoman.decode.search.strategy import Choice, LengthLimit
 from dragoman.decode.search.task import translation_task
 from dragoman.decode.translator import Translator
-from dragoman.errors import CheckpointError, ConfigError
+from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.model.attention import AttentionConfig
 from dragoman.model.caches.cache import DEFAULT, PooledCache, parse_cache
 from dragoman.model.families import ModelConfig
 from dragoman.model.inference.native import NativeTransformer
 from dragoman.model.mamba import Mamba
-from dragoman.model.mlp import NoFeedForward
+from dragoman.model.masks.visibility import Causal
+from dragoman.model.mlp import FeedForward, NoFeedForward
 from dragoman.model.norm import LayerNorm
-from dragoman.model.positions.position import NoEmbedding
+from dragoman.model.positions.position import Learned, NoEmbedding
+from dragoman.model.positions.rotary import Rotary
 from dragoman.model.tower import BlockConfig, TowerConfig
 from dragoman.serve.engine.pages import Tally
 from dragoman.serve.engine.prefixes import PrefixCache
@@ -46,6 +51,7 @@ from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import DeadlinePassed, Draining, Overloaded, TooLarge, UnknownModel, WrongTask
 from dragoman.serve.served import ServedModel, languages
 from dragoman.serve.service import GenerateOptions, Service, TranslateOptions
+from dragoman.text.tokens.tokenizer import PAD
 
 WORDS = "the red house sees one big dog and two small cats under a blue tree".split()  # noqa: SIM905
 LIMIT = LengthLimit(tokens=14, ratio=0.0, extra=14)
@@ -316,7 +322,8 @@ def test_rows_wait_for_memory_and_the_bound_holds():
     most = []
 
     async def work(service):
-        service.engine.memory = int(3.5 * Tally(service.engine.writers[model.model].cost, [row_of(model)]).nbytes)
+        writer = service.engine.writers[model.model]
+        writer.memory = int(3.5 * Tally(writer.cost, [row_of(model)]).nbytes)
         options = TranslateOptions(search=SEARCHES["beam"])
 
         async def one(text):
@@ -324,7 +331,7 @@ def test_rows_wait_for_memory_and_the_bound_holds():
             most.append(service.stats().engine)
             return found[0]
 
-        return await asyncio.gather(*map(one, asked)), service.engine.memory
+        return await asyncio.gather(*map(one, asked)), writer.memory
 
     found, memory = serving(work, ("es", model))
     assert said(found) == said(alone)
@@ -341,7 +348,7 @@ def test_a_request_larger_than_the_memory_is_refused_with_what_it_needs():
     model = translator()
 
     async def work(service):
-        service.engine.memory = 1000
+        service.engine.writers[model.model].memory = 1000
         with pytest.raises(TooLarge, match=r"needs \d+\.\d MB of cache and the service has 0\.0 MB: .*--memory"):
             await service.translate("es", ["the red house"], TranslateOptions())
 
@@ -389,6 +396,94 @@ def test_states_that_share_a_pool_keep_what_each_has_read():
         torch.testing.assert_close(a, b)
     [pool] = policy.pools.values()
     assert set(pool.users) == set(states)
+
+
+def test_models_share_the_memory_in_equal_parts():
+    async def work(service):
+        return [writer.memory for writer in service.engine.writers.values()], service.engine.memory
+
+    shares, memory = serving(work, ("es", translator()), ("lm", generator()))
+    assert shares == [memory // 2] * 2
+
+
+@pytest.mark.parametrize("position", [Rotary(), None], ids=["rotary", "learned"])
+def test_a_batch_that_is_joined_for_ever_stays_as_wide_as_its_rows(position):
+    """The longest row had 8 tokens, and the batch read 200."""
+    learned = {"decoder": TowerConfig(depth=1, pattern=(plain_block(),)), "position": Learned(length=16)}
+    made = language_model() if position else language_model(**learned)
+    model, states = prepare_for_inference(made), []
+    with torch.inference_mode():
+        state = model.start(None)
+        model.decode(torch.tensor([[5]]), state)
+        for step in range(200):
+            model.decode(torch.full((len(state.table), 1), 7), state)
+            if step % 2 == 0:
+                fresh = model.start(None)
+                model.decode(torch.tensor([[6]]), fresh)
+                state.join(fresh)
+                state.select(torch.arange(len(state.table))[-4:])
+            states.append((state.length, state.table.shape[1]))
+    assert isinstance(model, NativeTransformer)
+    assert max(length for length, _ in states) <= 10 and max(width for _, width in states) <= 32
+
+
+def plain_block():
+    mixer = AttentionConfig(heads=2, visibility=Causal())
+    return BlockConfig(mixer=mixer, mlp=FeedForward(hidden=24), norm=LayerNorm())
+
+
+def test_tokens_that_no_row_has_any_more_are_forgotten():
+    memory = TokenMemory(torch.tensor([[3, 4, 5, 6], [PAD, PAD, 7, 8]]))
+    memory.append(Choice(torch.tensor([1]), None, torch.tensor([9])))
+    memory.join(TokenMemory(torch.tensor([[PAD, 5]])))
+    assert memory.rows.tolist() == [[7, 8, 9], [PAD, PAD, 5]]
+
+
+def test_a_request_that_cannot_be_met_disturbs_no_other():
+    model, asked = translator(), texts(4)
+    impossible = Request("the red house", required=(("dog",),), forbidden=("dog",))
+    options = TranslateOptions(search=SEARCHES["beam"])
+
+    async def work(service):
+        return await asyncio.gather(
+            service.translate("es", [impossible], options),
+            *(service.translate("es", [text], options) for text in asked),
+            return_exceptions=True,
+        )
+
+    refused, *found = serving(work, ("es", model))
+    assert isinstance(refused, DataError)
+    assert said([one for [one] in found]) == said(translated_alone(model, asked, SEARCHES["beam"]))
+
+
+@pytest.mark.parametrize("search", [Speculative(), Speculative(search=Sample(seed=2))], ids=lambda s: s.search.kind)
+def test_speculation_is_served_with_whole_prompts(search):
+    model, prompts = generator(), [f"{'again and again ' * 30}{text}" for text in texts(3)]
+    alone = model.generate(prompts, search=search, max_new_tokens=12)
+
+    async def work(service):
+        options = GenerateOptions(search=search, max_new_tokens=12)
+        return await asyncio.gather(*(service.generate("lm", [prompt], options) for prompt in prompts))
+
+    assert [one.text for [one] in serving(work, ("lm", model))] == [one.text for one in alone]
+
+
+def test_a_deadline_is_heard_while_the_request_still_waits():
+    model = translator()
+
+    async def work(service):
+        options = TranslateOptions(search=SEARCHES["beam"])
+        long = asyncio.ensure_future(service.translate("es", texts(60), options))
+        await asyncio.sleep(0.02)
+        writer = service.engine.writers[model.model]
+        writer.memory = int(1.5 * Tally(writer.cost, [row_of(model)]).nbytes)
+        with pytest.raises(DeadlinePassed):
+            await service.translate("es", ["the red house"], options, Call(deadline=0.001))
+        done = long.done()
+        await long
+        return done
+
+    assert not serving(work, ("es", model))
 
 
 @pytest.mark.parametrize("cache", ["preallocated", "growing", "preallocated:4+int8", "paged:3"])

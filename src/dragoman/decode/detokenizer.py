@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dragoman.decode.search.rule import RowMemory, Rule
+from dragoman.decode.search.rule import Rule, TokenMemory
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS, PAD, Tokenizer
 
@@ -68,7 +68,7 @@ class StopAt(Rule):
     def __init__(self, stops: Sequence[str], tokenizer: Tokenizer, prompt: Tensor):
         self.stops, self.tokenizer = stops, tokenizer
         self.reach = 4 + max(len(stop.encode()) for stop in stops)  # a token is at least a byte
-        self.emitted = RowMemory(prompt[:, :0])
+        self.emitted = TokenMemory(prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         tails = self.tokenizer.decode_batch([[t for t in row if t != PAD] for row in self.emitted.rows.tolist()])
@@ -79,8 +79,8 @@ class StopAt(Rule):
         return logits.masked_fill(over[:, None] & other, -torch.inf)
 
     def follow(self, choice: Choice) -> None:
-        self.emitted.follow(choice)
-        self.emitted.rows = torch.cat([self.emitted.rows[:, -self.reach :], choice.tokens[:, None]], dim=1)
+        self.emitted.append(choice)
+        self.emitted.rows = self.emitted.rows[:, -self.reach :]
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, StopAt)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from dragoman.decode.constraints.glossary import Glossary
 from dragoman.decode.constraints.repetition import RuleConfig
+from dragoman.decode.documents.line_translation import BEAM
 from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translator import search_for_beam
 
@@ -12,7 +13,7 @@ from dragoman.decode.translator import search_for_beam
 class TranslateOptions:
     """Options of a translation; the defaults are those of ``dragoman translate``."""
 
-    search: SearchConfig = field(default_factory=lambda: search_for_beam(5))
+    search: SearchConfig = field(default_factory=lambda: search_for_beam(BEAM))
     rules: tuple[RuleConfig, ...] = ()
     glossary: Glossary | None = None
     alignments: bool = False

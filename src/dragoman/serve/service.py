@@ -6,7 +6,6 @@ share.
 """
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,17 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dragoman.decode.documents.document import DocumentSummary, translate_document
-from dragoman.decode.documents.placeholders import translate_texts
-from dragoman.decode.documents.source_line import SourceQuestion
+from dragoman.decode.documents.line_translation import BEAM, LineSettings, LineTranslator
 from dragoman.decode.generator import Generation, Generator
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.decode.readers.classifier import Classified, Classifier
 from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.readers.input_reader import Reader
-from dragoman.decode.request import Request, as_request
+from dragoman.decode.request import Request
 from dragoman.decode.scoring import ScoredPair
 from dragoman.decode.search.beam import Beam
-from dragoman.decode.search.search import SearchConfig
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator
 from dragoman.errors import ConfigError
@@ -49,9 +46,6 @@ Answer = TypeVar("Answer")
 
 QUEUE = 512
 """Most requests that are answered or wait at a time."""
-SWITCH_SECONDS = 0.0005
-"""Longest time that a thread of Python keeps the others waiting. Requests prepare and finish their texts in Python
-while the engine makes a step; with Python's 5 ms each step would wait for them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,8 @@ class Service:
         if not isinstance(policy, Cache):
             raise ConfigError(f"cache {policy}: a service needs one of key/value caches: choose another")
         self.models = {model.name: model for model in models}
-        self.engine = Engine(cache_memory(memory, [model.model for model in models]), policy)
+        writers = sum(isinstance(model.model, Translator | Generator) for model in models)
+        self.engine = Engine(cache_memory(memory, [model.model for model in models]), policy, writers)
         self.loading: dict[str, str] = {}
         """How models are loaded that replace others."""
         self.draining, self.queue, self.requests = False, queue, 0
@@ -99,7 +94,6 @@ class Service:
         self._threads = ThreadPoolExecutor(max_workers=queue, thread_name_prefix="request")
         for model in models:
             self._introduce(model)
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
 
     @classmethod
     def load(
@@ -133,8 +127,8 @@ class Service:
         Placeholders survive in texts that are strings. A ``Request``, whose translation is constrained, goes to the
         model as it is.
         """
-        translator = self._model(model, "translate", Translator)
-        return await self._run(model, lambda ticket: self._translate(translator, texts, options, ticket), call)
+        self._model(model, "translate", Translator)
+        return await self._run(model, lambda ticket: self._lines(model, options, ticket).translate(texts), call)
 
     async def fill(
         self,
@@ -148,18 +142,20 @@ class Service:
         call: Call = BULK,
     ) -> DocumentSummary:
         """Translate the missing entries of a document in place, as ``dragoman translate`` does with a file."""
-        translator = self._model(model, "translate", Translator)
+        self._model(model, "translate", Translator)
 
         def work(ticket: Ticket) -> DocumentSummary:
-            ask, ask_for_more = self._asking(translator, options, ticket)
-            wanted = {"redo": redo, "flag_below": flag_below, "progress": progress, "require": ask_for_more}
-            rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
+            lines = self._lines(model, options, ticket)
             return translate_document(
                 document,
-                lambda texts, report: ask(texts, progress=report),
-                context=translator.context,
-                **wanted,
-                **rest,
+                lines.ask,
+                redo=redo,
+                flag_below=flag_below,
+                progress=progress,
+                require=lines.ask_nbest,
+                context=lines.translator.context,
+                check_numbers=options.check_numbers,
+                glossary=options.glossary,
             )
 
         return await self._run(model, work, call)
@@ -332,34 +328,19 @@ class Service:
     def _shared(self, reader: Reader, ticket: Ticket) -> Reader:
         return reader.using(lambda rows: self.engine.read(reader, rows, ticket))
 
-    def _asking(self, translator: Translator, options: TranslateOptions, ticket: Ticket) -> tuple[Any, Any]:
-        """Return how texts are translated, and how they are if more candidates are wanted."""
+    def _lines(self, model: str, options: TranslateOptions, ticket: Ticket) -> LineTranslator:
+        """Return the translator of the command line, which leaves the search to the engine."""
+        translator, search = self._model(model, "translate", Translator), options.search
         translator.check_tags(options.tags)
-        shared = translator.using(self.engine.searcher(ticket), self.engine.turns.take)
-        settings = {
-            "rules": options.rules, "glossary": options.glossary, "alignments": options.alignments,
-            "cache": self._policy(translator.model),
-        }  # fmt: skip
-
-        def ask(
-            questions: Sequence[SourceQuestion], search: SearchConfig = options.search, progress: Progress | None = None
-        ) -> list[Translation]:
-            requests = [as_request(question, tags=options.tags) for question in questions]
-            return shared.translate(requests, search=search, progress=progress, **settings)
-
-        def ask_for_more(questions: Sequence[SourceQuestion], _: object) -> list[Translation]:
-            size = max(options.search.size, 5)
-            return ask(questions, search=Beam(size=size, nbest=size))
-
-        return ask, ask_for_more
-
-    def _translate(
-        self, translator: Translator, texts: Sequence[str | Request], options: TranslateOptions, ticket: Ticket
-    ) -> list[Translation]:
-        ask, ask_for_more = self._asking(translator, options, ticket)
-        plain = [text for text in texts if isinstance(text, str)]
-        bound = [text for text in texts if not isinstance(text, str)]
-        rest = {"check_numbers": options.check_numbers, "glossary": options.glossary}
-        answers = iter(translate_texts(plain, ask, context=translator.context, require=ask_for_more, **rest))
-        answers_of_bound = iter(ask(bound) if bound else [])
-        return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
+        settings = LineSettings(
+            run=self.models[model].path,
+            search=search,
+            beam=search.size if isinstance(search, Beam) else BEAM,
+            rules=options.rules,
+            cache=self._policy(translator.model),
+            glossary=options.glossary,
+            tags=options.tags,
+            alignments=options.alignments,
+            check_numbers=options.check_numbers,
+        )
+        return LineTranslator(settings, translator.using(self.engine.searcher(ticket), self.engine.turns.take))

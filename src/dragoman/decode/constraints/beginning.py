@@ -40,7 +40,7 @@ class ForcedBeginning(Rule):
     def __init__(self, beginnings: Sequence[Beginning], vocabulary: SpelledVocabulary, device: torch.device):
         self.vocabulary = vocabulary
         self.needs = [len(b.ids) + len(b.rest) for b in beginnings]
-        self.numbers = {beginning: number for number, beginning in enumerate(dict.fromkeys([*beginnings, Beginning()]))}
+        self.numbers = _numbered(beginnings)
         self.memory = RowMemory(torch.tensor([self.numbers[b] for b in beginnings], device=device))  # (R,)
         self.under_way = any(beginnings)
 
@@ -75,7 +75,14 @@ class ForcedBeginning(Rule):
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, ForcedBeginning)
-        theirs = [self.numbers.setdefault(beginning, len(self.numbers)) for beginning in other.now()]
-        other.memory.rows = torch.tensor(theirs, device=self.memory.rows.device)
+        both = self.now(), other.now()
+        self.numbers = _numbered([*both[0], *both[1]])  # those of rows that are gone are forgotten
+        for memory, beginnings in zip((self.memory, other.memory), both, strict=True):
+            memory.rows = torch.tensor([self.numbers[b] for b in beginnings], device=memory.rows.device)
         self.memory.join(other.memory)
         self.under_way = self.under_way or other.under_way
+
+
+def _numbered(beginnings: Sequence[Beginning]) -> dict[Beginning, int]:
+    """Return a number for each distinct beginning, and for the one of which nothing is left."""
+    return {beginning: number for number, beginning in enumerate(dict.fromkeys([*beginnings, Beginning()]))}

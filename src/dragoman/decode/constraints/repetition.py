@@ -13,7 +13,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from dragoman.config import OneOf, config
-from dragoman.decode.search.rule import RowMemory, Rule, SearchStart
+from dragoman.decode.search.rule import RowMemory, Rule, SearchStart, TokenMemory
 from dragoman.decode.search.strategy import Choice
 from dragoman.text.tokens.tokenizer import EOS
 
@@ -62,14 +62,14 @@ class Repetition(Rule):
     """The rule of ``RepetitionPenalty`` for one batch."""
 
     def __init__(self, cfg: RepetitionPenalty, search_start: SearchStart):
-        self.factor, self.emitted = cfg.factor, RowMemory(search_start.prompt)
+        self.factor, self.emitted = cfg.factor, TokenMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         before = logits.gather(1, self.emitted.rows)
         return logits.scatter(1, self.emitted.rows, torch.where(before > 0, before / self.factor, before * self.factor))
 
     def follow(self, choice: Choice) -> None:
-        _append(self.emitted, choice)
+        self.emitted.append(choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, Repetition)
@@ -80,7 +80,7 @@ class Counts(Rule):
     """The rule of ``CountPenalty`` for one batch."""
 
     def __init__(self, cfg: CountPenalty, search_start: SearchStart):
-        self.cfg, self.emitted = cfg, RowMemory(search_start.prompt[:, :0])
+        self.cfg, self.emitted = cfg, TokenMemory(search_start.prompt[:, :0])
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         emitted = self.emitted.rows
@@ -88,7 +88,7 @@ class Counts(Rule):
         return logits - self.cfg.frequency * count - self.cfg.presence * (count > 0)
 
     def follow(self, choice: Choice) -> None:
-        _append(self.emitted, choice)
+        self.emitted.append(choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, Counts)
@@ -99,7 +99,7 @@ class NoSecondTime(Rule):
     """The rule of ``NoRepeat`` for one batch."""
 
     def __init__(self, cfg: NoRepeat, search_start: SearchStart):
-        self.size, self.emitted = cfg.tokens, RowMemory(search_start.prompt)
+        self.size, self.emitted = cfg.tokens, TokenMemory(search_start.prompt)
 
     def apply(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
         emitted = self.emitted.rows
@@ -113,16 +113,11 @@ class NoSecondTime(Rule):
         return logits.scatter_reduce(1, ends, lowered, "amin")
 
     def follow(self, choice: Choice) -> None:
-        _append(self.emitted, choice)
+        self.emitted.append(choice)
 
     def join(self, other: Rule) -> None:
         assert isinstance(other, NoSecondTime)
         self.emitted.join(other.emitted)
-
-
-def _append(emitted: RowMemory, choice: Choice) -> None:
-    emitted.follow(choice)
-    emitted.rows = torch.cat([emitted.rows, choice.tokens[:, None]], dim=1)
 
 
 # ---- minimum length, and forbidden tokens ----------------------------------------------------------

@@ -7,7 +7,7 @@ for translation in lines.stream(["Guten Tag.", "Bis bald."]):
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, tee
 from pathlib import Path
@@ -26,10 +26,14 @@ from dragoman.decode.sentence_splitting import Splitting
 from dragoman.decode.translation import Translation
 from dragoman.decode.translator import Progress, Translator
 from dragoman.model.caches.cache import parse_cache
+from dragoman.model.caches.state import KVPolicy
 from dragoman.text.cleaning.clean import normalise
 from dragoman.text.context import NoContext, SentencesBefore, context_of_run
 from dragoman.text.grouping import Grouping, in_groups
 from dragoman.text.lines import PrecedingSentences
+
+BEAM = 5
+"""Hypotheses kept where nothing else is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +45,10 @@ class LineSettings:
     checkpoint: str = "best"
     device: str = "auto"
     precision: str = "auto"
-    beam: int = 5
+    beam: int = BEAM
     """Fewest candidates asked for where the best one has lost a placeholder; 5 at least."""
     rules: tuple[RuleConfig, ...] = ()
-    cache: str = "preallocated"
+    cache: str | KVPolicy = "preallocated"
     glossary: Glossary | None = None
     tags: tuple[str, ...] = ()
     alignments: bool = False
@@ -62,7 +66,7 @@ class LineSettings:
         Raises:
             ConfigError: an unknown cache.
         """
-        parse_cache(self.cache)
+        _policy(self.cache)
 
     def open(self) -> "LineTranslator":
         """Load the translator.
@@ -112,7 +116,7 @@ class LineTranslator:
 
     def __init__(self, settings: LineSettings, translator: Translator):
         self.settings, self.translator = settings, translator
-        self.cache = parse_cache(settings.cache)
+        self.cache = _policy(settings.cache)
 
     def stream(
         self,
@@ -149,17 +153,31 @@ class LineTranslator:
             first_row=first_row,
         )
 
-    def ask(self, questions: list[SourceQuestion], progress: Progress | None = None) -> list[Translation]:
+    def translate(self, texts: Sequence[str | Request]) -> list[Translation]:
+        """Translate texts of one or several lines, each by itself.
+
+        Placeholders survive in texts that are strings. A ``Request``, whose translation is constrained, goes to the
+        model as it is.
+        """
+        options = {"check_numbers": self.settings.check_numbers, "glossary": self.settings.glossary}
+        options |= {"context": self.translator.context, "require": self.ask_nbest}
+        plain = [text for text in texts if isinstance(text, str)]
+        bound = [text for text in texts if not isinstance(text, str)]
+        answers = iter(placeholders.translate_texts(plain, self.ask, **options))
+        answers_of_bound = iter(self.ask(bound) if bound else [])
+        return [next(answers if isinstance(text, str) else answers_of_bound) for text in texts]
+
+    def ask(self, questions: Sequence[SourceQuestion], progress: Progress | None = None) -> list[Translation]:
         """Translate texts, with the settings."""
         return self._ask(questions, self.settings.search, progress)
 
-    def ask_nbest(self, questions: list[SourceQuestion], _: object = None) -> list[Translation]:
+    def ask_nbest(self, questions: Sequence[SourceQuestion], _: object = None) -> list[Translation]:
         """Return several candidates, for texts whose best one has lost a placeholder."""
-        several = max(self.settings.beam, 5)
+        several = max(self.settings.beam, BEAM)
         return self._ask(questions, Beam(size=several, nbest=several))
 
     def _ask(
-        self, questions: list[SourceQuestion], search: SearchConfig, progress: Progress | None = None
+        self, questions: Sequence[SourceQuestion], search: SearchConfig, progress: Progress | None = None
     ) -> list[Translation]:
         requests = [as_request(question, tags=self.settings.tags) for question in questions]
         return self.translator.translate(requests, search=search, progress=progress, **self._options())
@@ -189,3 +207,7 @@ class _Preceded:
 
     def in_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, PrecedingSentences]]:
         return islice(self.context.in_lines(chain(self.before, lines)), len(self.before), None)
+
+
+def _policy(cache: str | KVPolicy) -> KVPolicy:
+    return parse_cache(cache) if isinstance(cache, str) else cache

@@ -45,7 +45,7 @@ class GreedyStrategy(Strategy):
         self.steps, self.earliest = 0, min(limits)
         self.limit = torch.tensor(limits, device=device)  # (N,): the step at which it is ended
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
-        self.emitted = EmittedTokens()
+        self.emitted = EmittedTokens(len(limits))
 
     def step(self, logits: Float[Tensor, "N V"], ranked: Float[Tensor, "N V"]) -> Choice | None:
         self.steps += 1
@@ -114,7 +114,9 @@ class Emitted(NamedTuple):
 class EmittedTokens:
     """The tokens that a batch emitted, step by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        """Number of rows whose tokens are here."""
         self.steps: list[Emitted] = []
 
     def append(self, step: Emitted) -> None:
@@ -122,6 +124,7 @@ class EmittedTokens:
 
     def join(self, other: "EmittedTokens", rows: int) -> None:
         """Append the tokens of a batch whose rows follow ``rows`` others."""
+        self.rows += other.rows
         self.steps += [step._replace(row=step.row + rows) for step in other.steps]
 
     def newest(self) -> list[tuple[int, int, float]]:
@@ -133,8 +136,9 @@ class EmittedTokens:
     def take_all_but(self, rows: Int[Tensor, "*R"]) -> tuple[list[int], list[Emitted]]:
         """Remove the tokens of all rows but ``rows``; return the indices of these others, and their tokens with rows
         counted from 0 in that order."""
-        if not self.steps:
+        if rows.numel() == self.rows:  # most steps: nobody is done
             return [], []
+        self.rows = rows.numel()
         every = Emitted(*(torch.cat([t.flatten() for t in field]) for field in zip(*self.steps, strict=True)))
         staying = torch.isin(every.row, rows)
         self.steps = [Emitted(*(field[staying] for field in every))]

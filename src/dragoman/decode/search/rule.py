@@ -76,13 +76,30 @@ class RowMemory:
             self.rows = self.rows[choice.rows]
 
     def join(self, other: "RowMemory") -> None:
-        """Append the rows of ``other``; shorter rows of tokens are padded in front."""
+        """Append the rows of ``other``."""
         assert self.beams == other.beams
-        rows = [self.rows, other.rows]
-        if self.rows.dim() > 1:
-            longest = max(r.shape[1] for r in rows)
-            rows = [F.pad(r, (longest - r.shape[1], 0), value=PAD) for r in rows]
-        self.rows = torch.cat(rows)
+        self.rows = torch.cat([self.rows, other.rows])
+
+
+class TokenMemory(RowMemory):
+    """Memory of the tokens of each row, padded in front with PAD."""
+
+    rows: Int[Tensor, "R L"]
+
+    def append(self, choice: Choice) -> None:
+        """Apply a choice, and append its tokens."""
+        self.follow(choice)
+        self.rows = torch.cat([self.rows, choice.tokens[:, None]], dim=1)
+
+    def join(self, other: RowMemory) -> None:
+        """Append the rows of ``other``; columns that then are padding in every row, left by rows that are gone, are
+        dropped."""
+        longest = max(self.rows.shape[1], other.rows.shape[1])
+        for memory in (self, other):
+            memory.rows = F.pad(memory.rows, (longest - memory.rows.shape[1], 0), value=PAD)
+        super().join(other)
+        real = (self.rows != PAD).any(dim=0)
+        self.rows = self.rows[:, int(real.int().argmax()) if real.any() else longest :]
 
 
 class Rules(Rule):

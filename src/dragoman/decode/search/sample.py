@@ -162,7 +162,7 @@ class SampleStrategy(Strategy):
         self.sentence = torch.arange(len(limits), device=device)  # (N,): its index in the batch
         self.row = torch.arange(self.keys.numel(), device=device).view_as(self.keys)  # (N, n)
         self.over = torch.zeros_like(self.keys, dtype=torch.bool)  # (N, n)
-        self.emitted = EmittedTokens()
+        self.emitted = EmittedTokens(self.row.numel())
 
     def step(self, logits: Float[Tensor, "R V"], ranked: Float[Tensor, "R V"]) -> Choice | None:
         wanted = self.guess(ranked, 0).view_as(self.keys)

@@ -26,7 +26,7 @@ from torch import Tensor
 from dragoman.checkpoint import RunDirectory, load_model
 from dragoman.config import OneOf, config
 from dragoman.decode.search.greedy import Greedy
-from dragoman.decode.search.rule import RowMemory
+from dragoman.decode.search.rule import RowMemory, TokenMemory
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.session import DecoderSession, arrange
 from dragoman.decode.search.strategy import Choice, LengthLimit, Strategy
@@ -65,11 +65,10 @@ class LookUp(Guesser):
 
     def begin(self, prompt: TokenIds) -> None:
         prompt = _ids(prompt)
-        self.history = RowMemory(prompt if self.before is None else torch.cat([self.before, prompt], dim=1))
+        self.history = TokenMemory(prompt if self.before is None else torch.cat([self.before, prompt], dim=1))
 
     def follow(self, choice: Choice) -> None:
-        self.history.follow(choice)
-        self.history.rows = torch.cat([self.history.rows, choice.tokens[:, None]], dim=1)
+        self.history.append(choice)
 
     def guess(self, count: int) -> Int[Tensor, "R g"]:
         history = self.history.rows
@@ -99,12 +98,11 @@ class Draft(Guesser):
 
     def begin(self, prompt: TokenIds) -> None:
         self.model.decode(prompt, self.state)
-        self.unread = RowMemory(_ids(prompt)[:, :0])
+        self.unread = TokenMemory(_ids(prompt)[:, :0])
 
     def follow(self, choice: Choice) -> None:
         arrange(self.state, choice, self.strategy.beams)
-        self.unread.follow(choice)
-        self.unread.rows = torch.cat([self.unread.rows, choice.tokens[:, None]], dim=1)
+        self.unread.append(choice)
 
     def guess(self, count: int) -> Int[Tensor, "R g"]:
         unread = self.unread.rows

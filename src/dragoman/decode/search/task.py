@@ -87,5 +87,5 @@ def translation_task(
         return start_batch(model, padded(some, model.device), cfg, policy)
 
     limits = [0 if cfg is None else cfg.limit.of(len(row)) for row in rows]
-    beams = 1 if cfg is None else cfg.size
+    beams = 1 if cfg is None else cfg.start([1], model.device, [0]).beams
     return SearchTask(model, rows, limits, beams, start, (cfg, str(policy), kind), None if alone else start_rows)

@@ -107,10 +107,11 @@ class SlotPool:
 
     def grow(self, slots: int) -> None:
         """Grow to ``slots`` in total."""
-        grown = [layer.new_empty(slots, layer.shape[1]) for layer in self.layers]
-        for old, new in zip(self.layers, grown, strict=True):
-            new[: self.used] = old[: self.used]
-        self.layers = grown
+        layers = self.layers
+        for number, old in enumerate(layers):  # one after the other, so that only one is there twice
+            layers[number] = old.new_empty(slots, old.shape[1])
+            layers[number][: self.used] = old[: self.used]
+        self.layers = layers
 
     def keep(self, slots: Int[Tensor, " n"]) -> None:
         """Move ``slots`` to the front, in order, and free the rest."""
@@ -258,8 +259,8 @@ class Slots(DecodingState):
         if not shared:
             self.pool.append(other.pool)
         self.pool.users.discard(other)
-        self.columns = max(self.columns, other.columns)
         self.table, self.lengths = torch.cat([self.table, theirs]), torch.cat([self.lengths, other.lengths])
+        self.columns = int(self.lengths.max())  # rows leave too: a batch may be joined for as long as a server runs
         if self.source is not None and other.source is not None:
             self.reserve_source(other.source.used)
             self.first = torch.cat([self.first, other.first + self.source.used])

@@ -8,8 +8,7 @@ of their own (``Searcher``), so that whatever comes before and after search is t
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Hashable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,7 +30,7 @@ from dragoman.serve.engine.limits import (
 )
 from dragoman.serve.engine.pages import CacheCost, Tally, model_translates, pool_bytes
 from dragoman.serve.engine.prefixes import PrefixCache
-from dragoman.serve.engine.requests import Listener, Row, Ticket, Waiter
+from dragoman.serve.engine.requests import Kind, Listener, Row, Ticket, Waiter
 from dragoman.serve.engine.turns import Turns
 from dragoman.serve.errors import Draining, TooLarge
 
@@ -45,7 +44,11 @@ class ServedWriter:
     """A model that writes, with the memory of its caches."""
 
     def __init__(self, model: SequenceModel, cache: Cache, memory: int):
-        self.cost = CacheCost.measure(model, cache)
+        """
+        Args:
+            memory: most bytes of its caches.
+        """
+        self.memory, self.cost = memory, CacheCost.measure(model, cache)
         pages = int(memory / max(1.0, self.cost.per_token))
         self.policy = PooledCache(cache, pages if self.cost.pooled else None)
         self.prefixes = None if model_translates(model) else PrefixCache(int(pages * PREFIX_SHARE))
@@ -74,16 +77,18 @@ class EngineStats:
 class Engine:
     """Computes for many requests at a time."""
 
-    def __init__(self, memory: int, cache: Cache):
+    def __init__(self, memory: int, cache: Cache, models: int = 1):
         """
         Args:
-            memory: most bytes of all caches together.
+            memory: most bytes of all caches together. Each model that writes has an equal share: pools of pages do not
+                shrink, so that what one model once needed is not there for the others.
             cache: arrangement and storage of the caches.
+            models: number of models that write.
         """
-        self.memory, self.cache, self.turns = memory, cache, Turns()
+        self.memory, self.share, self.cache, self.turns = memory, memory // max(1, models), cache, Turns()
         self.writers: WeakKeyDictionary[SequenceModel, ServedWriter] = WeakKeyDictionary()
         """By model; a model that was swapped stays until its last request has ended."""
-        self.groups: dict[Hashable, Group] = {}
+        self.groups: dict[Kind, Group] = {}
         self.waiting: dict[str, deque[Row]] = {priority: deque() for priority in PRIORITIES}
         self.reading: deque[tuple[Any, Sequence[Any], Waiter]] = deque()
         self.steps = self.tokens = self.running = 0
@@ -97,7 +102,7 @@ class Engine:
     def add(self, model: SequenceModel) -> None:
         """Make a model that writes known before it is searched."""
         with self.turns.take():
-            self.writers[model] = ServedWriter(model, self.cache, self.memory)
+            self.writers[model] = ServedWriter(model, self.cache, self.share)
 
     def searcher(self, ticket: Ticket, listener: Listener | None = None) -> Searcher:
         """Return the searcher for a request's tasks."""
@@ -173,37 +178,31 @@ class Engine:
     def _round(self) -> None:
         for group in self.groups.values():
             group.drop_unwanted()
-        self._forget_empty_groups()
-        with ExitStack() as stack:
-            for model in list(self.writers):
-                stack.enter_context(model.without_dropout())
-            self._admit()
-            for group in self.groups.values():
-                self.tokens += group.step()
-                self.steps += 1
-        self._forget_empty_groups()
-        self._read_inputs()
-
-    def _forget_empty_groups(self) -> None:
+        self._admit()
+        for group in self.groups.values():
+            self.tokens += group.step()
+            self.steps += 1
         self.groups = {kind: group for kind, group in self.groups.items() if group.batches()}
-        self.running = sum(len(group.rows) for group in self.groups.values())
-        self.reserved = sum(group.tally().nbytes for group in self.groups.values())
+        tallies = [group.tally() for group in self.groups.values()]
+        self.running = sum(tally.count for tally in tallies)
+        self.reserved = sum(tally.nbytes for tally in tallies)
+        self._read_inputs()
 
     def _admit(self) -> None:
         """Start waiting rows, interactive ones first, each kind's together."""
         if not any(self.waiting.values()):
             return
         tallies = {kind: group.tally() for kind, group in self.groups.items()}
-        starting, room = dict[Hashable, list[Row]](), START_TOKENS
+        starting, room = dict[Kind, list[Row]](), START_TOKENS
         for priority in PRIORITIES:
             queue, held = self.waiting[priority], list[Row]()
             with self._changed:  # requests append to it meanwhile
-                waiting = list(queue)
+                waiting = [row for row in queue if row.is_wanted()]
+                queue.clear()
+                queue.extend(waiting)
             held_back = _holding_back(tallies, self.groups, waiting)
             while queue and room > 0:
                 row = queue.popleft()
-                if not row.wanted:
-                    continue
                 tally = tallies.setdefault(row.kind, Tally(self._writer(row).cost))
                 if row.kind in held_back or not _has_place(tally, row):
                     held.append(row)
@@ -219,29 +218,26 @@ class Engine:
                 break
         for kind, rows in starting.items():
             writer = self._writer(rows[0])
-            group = self.groups.setdefault(kind, Group(writer.cost, writer.prefixes))
-            try:
-                group.start(rows)
-            except Exception as error:
-                fail(rows, error)
+            self.groups.setdefault(kind, Group(writer.cost, writer.prefixes)).start(rows)
 
-    def _has_memory(self, tallies: dict[Hashable, Tally], row: Row) -> bool:
-        """Return whether the row has memory beside all that run and start; prefixes make room if need be."""
-        others = sum(tally.nbytes for kind, tally in tallies.items() if kind != row.kind)
+    def _has_memory(self, tallies: dict[Kind, Tally], row: Row) -> bool:
+        """Return whether the row has memory beside all that run and start with its model; prefixes make room if need
+        be."""
+        writer, model = self._writer(row), row.kind[0]
+        others = sum(tally.nbytes for kind, tally in tallies.items() if kind[0] == model and kind != row.kind)
         needed = others + tallies[row.kind].nbytes_with(row)
-        prefixes = [(w.prefixes, w.cost.per_token) for w in self.writers.values() if w.prefixes]
-        if needed + sum(kept.tokens * per_token for kept, per_token in prefixes) > self.memory:
-            for kept, _ in prefixes:
-                kept.clear()
-        return needed <= self.memory
+        if writer.prefixes and needed + writer.prefixes.tokens * writer.cost.per_token > writer.memory:
+            writer.prefixes.clear()
+        return needed <= writer.memory
 
     def _writer(self, row: Row) -> ServedWriter:
         return self.writers[row.task.model]
 
     def _check_size(self, row: Row) -> None:
-        needed = Tally(self._writer(row).cost, [row]).nbytes
-        if needed > self.memory:
-            raise TooLarge(int(needed), self.memory)
+        writer = self._writer(row)
+        needed = Tally(writer.cost, [row]).nbytes
+        if needed > writer.memory:
+            raise TooLarge(int(needed), writer.memory)
 
     def _read_inputs(self) -> None:
         """Read waiting inputs of one reader in one batch."""
@@ -278,13 +274,13 @@ class Engine:
             waiter.fail(error)
 
 
-def _holding_back(tallies: dict[Hashable, Tally], groups: dict[Hashable, Group], queue: Sequence[Row]) -> set[Hashable]:
+def _holding_back(tallies: dict[Kind, Tally], groups: dict[Kind, Group], queue: Sequence[Row]) -> set[Kind]:
     """Return the kinds whose rows wait a little longer, so that more of them start together.
 
     A start costs about as much for one row as for many. It waits where more rows wait than there are places, until a
     share of the places is free; and where few wait beside many that run, for a few steps.
     """
-    waiting, held = Counter(row.kind for row in queue), set[Hashable]()
+    waiting, held = Counter(row.kind for row in queue), set[Kind]()
     beams = {row.kind: row.task.beams for row in queue}
     for kind, count in waiting.items():
         if kind not in groups:

@@ -6,11 +6,13 @@ keep their batch (``batching.JOINING``) run beside the rest, a step at a time.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dragoman.decode.search.batching import can_be_joined
 from dragoman.decode.search.search import SearchBatch
+from dragoman.decode.search.speculative import Speculative
 from dragoman.decode.search.strategy import Hypothesis
 from dragoman.serve.engine.limits import CHUNK
 from dragoman.serve.engine.pages import CacheCost, Tally
@@ -61,22 +63,26 @@ class Group:
         self.steps_since_start = 0
         together = [row for row in rows if row.task.start_rows]
         if together and (start_rows := together[0].task.start_rows):
-            self._begin(start_rows([row.ids for row in together]), together)
+            self._begin(together, lambda: start_rows([row.ids for row in together]))
         by_task: dict[int, list[Row]] = {}
         for row in rows:
             if not row.task.start_rows:
                 by_task.setdefault(id(row.task), []).append(row)
         for some in by_task.values():
             for part in [some] if self.prefixes is None else [[row] for row in some]:
-                self._begin(part[0].task.start([row.index for row in part]), part)
+                self._begin(part, partial(part[0].task.start, [row.index for row in part]))
 
-    def _begin(self, batch: SearchBatch, rows: list[Row]) -> None:
-        started = _Started(batch, dict(enumerate(rows)))
-        if self.prefixes is None:
+    def _begin(self, rows: list[Row], start: Callable[[], SearchBatch]) -> None:
+        try:
+            started = _Started(start(), dict(enumerate(rows)))
+        except Exception as error:  # the request's own fault, such as constraints that cannot be met
+            fail(rows, error)
+            return
+        if self.prefixes is None or isinstance(started.batch.cfg, Speculative):  # which guesses from a whole prompt
             self._first_step(started)
             return
         if state := self.prefixes.find(rows[0].ids):
-            batch.continue_from(state)
+            started.batch.continue_from(state)
         self.reading.append(started)
 
     def _first_step(self, started: _Started) -> int:
@@ -168,7 +174,7 @@ class Group:
     def drop_unwanted(self) -> None:
         """Let rows leave for which nobody waits any more."""
         for started in self.batches():
-            unwanted = [i for i, row in started.rows.items() if not row.wanted]
+            unwanted = [i for i, row in started.rows.items() if not row.is_wanted()]
             for i in unwanted:
                 del started.rows[i]
             if unwanted and started is self.shared and started.rows:

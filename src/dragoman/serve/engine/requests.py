@@ -10,6 +10,8 @@ from dragoman.decode.search.task import SearchTask
 from dragoman.serve.errors import Cancelled, DeadlinePassed
 
 Priority = Literal["interactive", "bulk"]
+Kind = tuple[int, Hashable]
+"""A model, and what else rows must have in common to share a batch."""
 Listener = Callable[[int, int, float], None]
 """Called with the index among a row's hypotheses, a token, and its log-probability, as soon as the token is chosen."""
 
@@ -97,7 +99,7 @@ class Row:
     listener: Listener | None = None
 
     @property
-    def kind(self) -> Hashable:
+    def kind(self) -> Kind:
         """Rows of the same kind may share a batch."""
         return id(self.task.model), self.task.kind
 
@@ -110,9 +112,8 @@ class Row:
         """Most tokens that its hypotheses may have together."""
         return self.task.beams * self.task.limits[self.index]
 
-    @property
-    def wanted(self) -> bool:
-        """True while somebody waits for it; where nobody does any more, whoever still waits is told why."""
+    def is_wanted(self) -> bool:
+        """Return whether somebody still needs it; where nobody does, tell whoever waits for it why."""
         if not self.waiter.over and (problem := self.waiter.ticket.problem()):
             self.waiter.fail(problem)
         return not self.waiter.over
