@@ -37,7 +37,7 @@ import torch
 from decode import processor
 from smoke import add_smoke, run_of, write_results
 
-from dragoman.decode.documents.placeholders import translate_texts
+from dragoman.decode.documents.line_translation import LineSettings
 from dragoman.decode.search.beam import Beam
 from dragoman.decode.translator import Translator
 from dragoman.interchange.ctranslate2 import export_ctranslate2
@@ -200,16 +200,10 @@ def directly(translator: Translator, texts: Sequence[str]) -> Load:
     return asyncio.run(ask())
 
 
-def expected_answers(translator: Translator, texts: Sequence[str]) -> dict[str, str]:
+def expected_answers(run: Path, precision: str, texts: Sequence[str]) -> dict[str, str]:
     """Translate each text by itself, as ``dragoman translate`` does."""
-
-    def ask(questions, search=None, progress=None):
-        return translator.translate(questions, search=search or Beam())
-
-    def more(questions, _):
-        return ask(questions, Beam(nbest=5))
-
-    return {text: translate_texts([text], ask, require=more)[0].text for text in texts}
+    lines = LineSettings(run=run, search=Beam(), device="cpu", precision=precision).open()
+    return {text: next(lines.stream([text])).text for text in texts}
 
 
 # ---- the table --------------------------------------------------------------------------------------
@@ -220,7 +214,7 @@ def measure(run: Path, precision: str, seconds: float, rounds: int, clients: Seq
     os.sched_setaffinity(0, {cores[-1]})
     texts = [pair.source for pair in read_pairs(JsonLines(path=str(run / "data" / "test.jsonl")))]
     translator = Translator.load(run, device="cpu", precision=precision)
-    expected = expected_answers(translator, texts)
+    expected = expected_answers(run, precision, texts)
     with tempfile.TemporaryDirectory() as folder:
         exported, ports = Path(folder) / "ct2", (free_port(), free_port())
         export_ctranslate2(run, exported)

@@ -237,7 +237,7 @@ class Job:
     @cached_property
     def constraints(self) -> ConstraintBuilder:
         """Builder of the rules for prefixes and terms."""
-        return ConstraintBuilder(SpelledVocabulary(self.target_tokenizer))
+        return ConstraintBuilder(SpelledVocabulary.of(self.target_tokenizer))
 
     @cached_property
     def utf8(self) -> Utf8Table | None:

@@ -8,6 +8,7 @@ R rows, V vocabulary, S states of the automaton.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -78,6 +79,7 @@ class Utf8Table:
         """Tokens that are forbidden between two characters, at any distance from the limit."""
 
     @classmethod
+    @lru_cache(maxsize=16)  # a server needs it again for each request
     def of(cls, tokenizer: Tokenizer, device: torch.device) -> "Utf8Table | None":
         """Return the table of a tokenizer; None where its tokens are not spelt in bytes, and so are characters."""
         try:

@@ -6,7 +6,7 @@ V vocabulary, L bytes of the longest token.
 """
 
 from bisect import bisect_left
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -21,6 +21,12 @@ class SpelledVocabulary:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer = tokenizer
+
+    @classmethod
+    @lru_cache(maxsize=16)  # a server needs it again for each request
+    def of(cls, tokenizer: Tokenizer) -> "SpelledVocabulary":
+        """Return the vocabulary of a tokenizer, the same one each time: what it derives is derived once."""
+        return cls(tokenizer)
 
     @property
     def spellings(self) -> list[bytes]:
