@@ -342,6 +342,16 @@ def test_a_broken_setting_is_named_with_its_file(run, settings, stated):
         Generator.load(run)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "[]", "\xff"], ids=["empty", "cut", "deep", "a list", "latin-1"]
+)
+def test_settings_that_are_no_mapping_in_json_are_named_with_their_file(run, settings, text):
+    settings()
+    (run / "origin" / "generation_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: (not JSON|expected a JSON mapping)"):
+        Generator.load(run)
+
+
 def test_import_notes_exactly_what_is_not_obeyed(world, tmp_path):
     import shutil
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.decode.messages import Message, check_messages, check_schemas, mapped
-from dragoman.decode.origin import origin_folder, read_settings
+from dragoman.decode.origin import origin_folder
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.json_files import read_json
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import SPECIALS
 
@@ -266,7 +267,7 @@ def _read_files(path: Path) -> dict[str, str]:
 
 
 def _read_stated(path: Path) -> dict[str, str]:
-    stated = read_settings(path).get("chat_template")
+    stated = read_json(path).get("chat_template")
     found: Any = {_DEFAULT: stated} if isinstance(stated, str) else stated or {}
     if isinstance(stated, list):
         pairs = [one if isinstance(one, dict) else {} for one in stated]
@@ -282,7 +283,7 @@ _ANY_CLASS = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBacke
 
 def _special_tokens(origin: Path) -> dict[str, str]:
     """Return the special tokens as variables: as tokenizer_config.json names them, else as the tokenizer does."""
-    stated = read_settings(origin / "special_tokens_map.json") | read_settings(origin / "tokenizer_config.json")
+    stated = read_json(origin / "special_tokens_map.json") | read_json(origin / "tokenizer_config.json")
     if stated.get("tokenizer_class") not in _ANY_CLASS and not {"bos_token", "eos_token"} <= stated.keys():
         stated = _names_in_tokenizer(origin.parent) | stated
     named = {f"{role}_token": stated.get(f"{role}_token") for role in _ROLES}
