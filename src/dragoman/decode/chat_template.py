@@ -89,9 +89,7 @@ class ChatTemplate:
             DataError: no messages, one that is none, or messages that the template refuses.
             ConfigError: no Jinja, or a template that does what the sandbox forbids.
         """
-        given = _Conversation(
-            check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents")
-        )
+        given = _Conversation.checked(messages, tools, documents)
         return self._render(given, add_generation_prompt, continue_final_message, variables)
 
     def encode(
@@ -115,9 +113,7 @@ class ChatTemplate:
         Raises:
             DataError, ConfigError: as ``render``.
         """
-        given = _Conversation(
-            check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents")
-        )
+        given = _Conversation.checked(messages, tools, documents)
         how = add_generation_prompt, continue_final_message, variables
         text, reader = self._render(given, *how), tokenizer.with_special_tokens()
         barrier = _barrier(text)
@@ -168,6 +164,11 @@ class _Conversation:
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     documents: list[dict[str, Any]] | None
+
+    @classmethod
+    def checked(cls, messages: Any, tools: Any, documents: Any) -> "_Conversation":
+        """Return a conversation of plain data; raise DataError as ``ChatTemplate.render``."""
+        return cls(check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents"))
 
     def variables(self) -> dict[str, Any]:
         return {"messages": self.messages, "tools": self.tools, "documents": self.documents}
@@ -268,13 +269,16 @@ def _read_files(path: Path) -> dict[str, str]:
 
 def _read_stated(path: Path) -> dict[str, str]:
     stated = read_json(path).get("chat_template")
-    found: Any = {_DEFAULT: stated} if isinstance(stated, str) else stated or {}
-    if isinstance(stated, list):
-        pairs = [one if isinstance(one, dict) else {} for one in stated]
-        found = {one.get("name"): one.get("template") for one in pairs}
-    if not isinstance(found, dict) or not all(isinstance(text, str) for pair in found.items() for text in pair):
+    pairs: list[Any] = []
+    if isinstance(stated, str):
+        pairs = [(_DEFAULT, stated)]
+    elif isinstance(stated, list):
+        pairs = [(one.get("name"), one.get("template")) if isinstance(one, dict) else () for one in stated]
+    elif stated:
+        pairs = list(stated.items()) if isinstance(stated, dict) else [()]
+    if not all(pair and all(isinstance(text, str) for text in pair) for pair in pairs):
         raise CheckpointError(f"{path}: chat_template: a text, or a list of names and templates, is expected")
-    return found
+    return dict(pairs)
 
 
 _ANY_CLASS = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
