@@ -6,7 +6,6 @@ growing pauses: a slow or absent receiver delays no answer, and loses nothing, b
 
 import json
 import logging
-import os
 import queue
 import threading
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
+from dragoman import durable
 from dragoman.errors import ConfigError
 from dragoman.output_file import check_output_file
 from dragoman.serve.safety.rules import FileQueueConfig, WebhookConfig
@@ -44,14 +44,8 @@ class TicketFile:
         Raises:
             OSError: the disk takes no more.
         """
-        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # texts of users: for the owner
-        try:
-            while line:
-                line = line[os.write(handle, line) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        durable.append(self.path, line.encode(), mode=0o600)  # texts of users: for the owner
 
 
 class Webhook:
