@@ -312,7 +312,10 @@ def test_a_run_without_a_template_says_what_to_do(tmp_path):
         ChatTemplate.load(folder)
 
 
-@pytest.mark.parametrize("stated", [3, [3], [{"name": "default"}], {"default": 3}, ["x"], [{"name": ["x"], "template": "y"}]])
+BROKEN_STATEMENTS = [3, [3], [{"name": "default"}], {"default": 3}, ["x"], [{"name": ["x"], "template": "y"}]]
+
+
+@pytest.mark.parametrize("stated", BROKEN_STATEMENTS)
 def test_a_broken_statement_of_templates_is_named(tmp_path, stated):
     folder = run(tmp_path, tokenizer_config_json=json.dumps({"chat_template": stated}))
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: chat_template"):
