@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -336,6 +337,25 @@ def test_a_receiver_that_is_gone_delays_nothing_and_is_counted(tmp_path):
     assert time.monotonic() - began < 0.5
     hook.waiting.join()
     assert pauses == [1, 2, 4] and failures == {"webhook not told": 1}
+
+
+def test_a_receiver_that_answers_no_http_is_counted_and_the_next_ticket_is_still_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"SSH-2.0-x\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        failures, url = Counter(), f"http://127.0.0.1:{server.getsockname()[1]}/"
+        hook = Webhook(WebhookConfig(path="", url=url, attempts=1), failures)
+        for number in "12":
+            hook.tell({"id": number})
+        hook.waiting.join()
+    assert failures == {"webhook not told": 2}
 
 
 # ---- the page as a file -------------------------------------------------------------------------------

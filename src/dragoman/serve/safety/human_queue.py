@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -87,7 +88,7 @@ class Webhook:
             try:
                 self._post(entry)
                 return
-            except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+            except (OSError, ValueError, HTTPException) as error:  # URLError and HTTPError are OSErrors
                 log.warning("webhook %s: attempt %d: %s", self.cfg.url, attempt + 1, error)
         self.failures["webhook not told"] += 1
 
