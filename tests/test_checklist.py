@@ -335,6 +335,11 @@ def test_the_page_holds_everything_and_nothing_from_elsewhere():
     assert '<a href="#quality-a-&lt;row&gt;">' in page and "<i>nothing</i>" in page
 
 
+def test_a_model_is_identified_by_its_run_and_by_its_checkpoint_alike(run):  # noqa: F811
+    facts = trust.facts(run, "best")
+    assert facts == trust.facts(run / "checkpoints" / dict(facts)["checkpoint"], "last")
+
+
 # ---- the command ---------------------------------------------------------------------------------------
 
 
@@ -389,6 +394,7 @@ MISTAKES = {
     "no such test set": (["RUN", "--test", "absent.tsv"], "absent.tsv: no such file"),
     "no folder for the page": (["RUN", "-o", "absent/page.html"], "there is no folder absent"),
     "an empty test set": (["RUN", "--test", "empty.tsv"], "empty.tsv"),
+    "a test set without two texts": (["RUN", "--test", "blank.tsv"], "the test set has no pairs of two texts"),
     "no such checkpoint": (["RUN", "--checkpoint", "step-9"], "step-9: no such checkpoint"),
 }
 
@@ -397,6 +403,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(mistake, run, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.tsv").write_text("")
+    (tmp_path / "blank.tsv").write_text("a\t \n b\t\n")
     arguments, message = MISTAKES[mistake]
     assert main(["checklist", *(str(run) if one == "RUN" else one for one in arguments)]) == 2
     error = capsys.readouterr().err

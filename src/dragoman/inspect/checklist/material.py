@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.checkpoint import run_config, run_folder
+from dragoman.checkpoint import run_folder
 from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
@@ -54,12 +54,11 @@ class TranslatorMaterial:
         Raises:
             DataError: no test pair.
         """
-        if not test:
-            raise DataError("the test set has no pairs: name another with --test")
         self.settings, self.named = settings, named
         self.test = [pair for pair in test if pair.source.strip() and pair.target.strip()][: settings.sentences]
+        if not self.test:
+            raise DataError("the test set has no pairs of two texts: name another with --test")
         self.folder = run_folder(settings.run)
-        self.config: dict[str, Any] = run_config(settings.run)
         line_settings = LineSettings(
             run=settings.run,
             search=settings.search,
