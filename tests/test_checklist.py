@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from test_bulk import run  # noqa: F401 (a fixture)
 from test_every_command import make
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 
+from dragoman.cli import checklist as cli_checklist
 from dragoman.cli import main
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.inspect.checklist import perturbations, quality, robustness, texts, trust
@@ -356,6 +358,13 @@ def test_a_translator_s_page_is_written_and_its_figures_printed(run, tmp_path, m
     assert len(titles) == len(set(titles)) and sum(told["verdicts"].values()) == len(titles)
     assert told["facts"]["task"] == "translation" and all(row["finding"] for row in told["rows"])
     assert page.read_text().count("<article") == len(titles)
+
+
+def test_labels_and_names_are_printed_as_they_are(capsys):
+    made = Checklist("run", "2026-01-01", (), (replace(ROW, finding="The label is “[/b]”, not [x]."),))
+    cli_checklist._show(made, Path("[page].html"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "“[/b]”, not [x]." in shown and "page: [page].html" in shown
 
 
 TEXT = "The red dog sees the green house, and the big cat is near it. "
