@@ -94,8 +94,7 @@ class TranslatorMaterial:
     @cached_property
     def sample(self) -> list[int]:
         """Rows of the test set that perturbations are measured on: spread over it evenly."""
-        count = min(self.settings.sample, len(self.test))
-        return [i * len(self.test) // count for i in range(count)]
+        return spread(len(self.test), self.settings.sample)
 
     @cached_property
     def corpus(self) -> ParallelCorpus | None:
@@ -133,6 +132,12 @@ class TranslatorMaterial:
         """Return the pairs that the run holds out under a name, such as hard; none where there are none."""
         path = self.folder / "data" / f"{name}.jsonl"
         return read_held_out(path) if path.exists() else []
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Return up to ``most`` of the rows 0 to ``total - 1``, spread over them evenly."""
+    count = min(most, total)
+    return [i * total // count for i in range(count)]
 
 
 def chrf_of(texts: Sequence[str], references: Sequence[str]) -> float:
