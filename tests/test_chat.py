@@ -157,6 +157,11 @@ LINES = {
     "no messages": ('{"prompt": "x"}', "line 2: a list of messages is expected"),
     "a broken message": ('[{"role": "user"}, {"content": "x"}]', "line 2: message 2: has no role"),
     "NaN": ('[{"role": "user", "content": NaN}]', "line 2: message 1: holds nan"),
+    "a line nested too deeply": ("[" * 100_000, "line 2: not JSON"),
+    "a message nested too deeply": (
+        '[{"role": "user", "content": "x", "more": ' + "[" * 300 + "]" * 300 + "}]",
+        "line 2: message 1: is nested more than 200 levels deep",
+    ),
     "an empty list": ("[]", "line 2: messages: there are none"),
 }
 

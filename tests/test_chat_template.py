@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from dragoman.decode.chat_template import ChatTemplate, find_chat_template, template_from_file
-from dragoman.decode.messages import check_messages, check_schemas
+from dragoman.decode.messages import check_messages, check_schemas, check_variables
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.text.tokens.tokenizer import Tokenizer
 
@@ -240,6 +240,12 @@ def test_messages_may_be_objects_of_other_libraries():
     template = ChatTemplate(chat_templates.CHATML)
     wanted = template.render([USER])
     assert template.render([Said(**USER)]) == template.render([Also(**USER)]) == template.render((USER,)) == wanted
+
+
+@pytest.mark.parametrize("given", [5, "ab", ["a"], [["a", "b"]], {1: 2}])
+def test_variables_that_are_no_mapping_of_names_are_refused(given):
+    with pytest.raises(DataError, match="variables: a mapping of names to values is expected, not "):
+        check_variables(given)
 
 
 def test_a_refusal_of_the_template_is_passed_on():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dragoman.decode.messages import Message, check_messages, check_schemas, mapped
+from dragoman.decode.messages import Message, check_messages, check_schemas, check_variables, mapped
 from dragoman.decode.origin import origin_folder
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.errors import CheckpointError, ConfigError, DataError
@@ -147,7 +147,7 @@ class ChatTemplate:
 
         if continue_final_message:
             given, add_generation_prompt = given.left_open(), False
-        said = self.tokens | dict(variables or {}) | given.variables()
+        said = self.tokens | check_variables(variables) | given.variables()
         said["add_generation_prompt"] = add_generation_prompt
         text = render(self._source(given), said, self.where)
         return _opened(text) if continue_final_message else text
