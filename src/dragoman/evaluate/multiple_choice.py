@@ -193,18 +193,17 @@ def read_questions(path: str | Path) -> list[MultipleChoiceQuestion]:
 
 
 def _question(line: str, where: str) -> MultipleChoiceQuestion:
-    record = parse_json(line, where)
-    if not isinstance(record, Mapping):
-        raise DataError(f"{where}: a JSON object with prompt, choices and answer is expected")
-    return question_of(record, where)
+    return question_of(parse_json(line, where), where)
 
 
-def question_of(record: Mapping[str, Any], where: str) -> MultipleChoiceQuestion:
+def question_of(record: Any, where: str) -> MultipleChoiceQuestion:
     """Return the question in a mapping.
 
     Raises:
         DataError: it holds none; the message begins with ``where``.
     """
+    if not isinstance(record, Mapping):
+        raise DataError(f"{where}: a JSON object with prompt, choices and answer, or such a mapping, is expected")
     prompt, choices = _field(record, _PROMPTS, where), _field(record, _CHOICES, where)
     answer, labels = _field(record, _ANSWERS, where), None
     if isinstance(choices, Mapping):
