@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_run
+from test_every_command import make
 
 import dragoman
 from dragoman.api.rows import pair_rows
@@ -490,3 +491,37 @@ def test_threads_share_a_model(translator):
     for thread in threads:
         thread.join()
     assert all(found[i] == [alone[i]] * 3 for i in range(8))
+
+
+CHOICES = {"multiple_choice": True}
+ROWS_OF_ANOTHER_TASK = {
+    "a label that the model does not have": (
+        "classifier",
+        [("red", "nolabel")],
+        {},
+        DataError,
+        "test: row 1 has the label 'nolabel'",
+    ),
+    "rows for a tagger": ("tagger", [("red", "x")], {}, ConfigError, "test: a file is expected"),
+    "questions for a translator": ("translation", [("a", "b")], CHOICES, ConfigError, "is for language models, and"),
+    "no questions": ("language_model", 3, CHOICES, ConfigError, "multiple choice needs questions"),
+    "one question alone": ("language_model", {"prompt": "a"}, CHOICES, ConfigError, "multiple choice needs questions"),
+    "a number among questions": ("language_model", [3], CHOICES, DataError, "test: row 1: a JSON object with prompt"),
+}
+
+
+@pytest.mark.parametrize("case", ROWS_OF_ANOTHER_TASK)
+def test_rows_that_a_model_cannot_be_tested_on_are_named(case, tmp_path):
+    kind, rows, options, error, said = ROWS_OF_ANOTHER_TASK[case]
+    with pytest.raises(error, match=said):
+        dragoman.evaluate(make(kind, tmp_path / "run"), rows, **options)
+
+
+def test_one_text_is_no_list_of_texts(tmp_path):
+    with pytest.raises(TypeError, match="texts: a list of texts is wanted"):
+        dragoman.encoder_states(make("translation", tmp_path / "run"), "abc")
+
+
+def test_a_setting_that_is_no_text_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"overrides: PATH=VALUE is expected.* got 3"):
+        dragoman.train([("a", "b")] * 5, run=tmp_path / "run", overrides=[3])

@@ -1,5 +1,6 @@
 """Bulk work: every line once and in its order, whoever dies; what was begun is finished by the same command."""
 
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -21,10 +23,11 @@ from dragoman import durable
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.errors import ConfigError, DataError, OutputError, ProcessLost
-from dragoman.serve.bulk import local
+from dragoman.serve.bulk import local, remote
 from dragoman.serve.bulk import shard as shards
 from dragoman.serve.bulk.job import BulkReport, check_input, run_bulk
 from dragoman.serve.bulk.local import LocalWorkers
+from dragoman.serve.bulk.remote import read_remote_lines
 from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, WorkerFailed
 from dragoman.serve.bulk.shard import Shard, ShardResult, ShardWork, finish, shard_size, shards_of
 from dragoman.text.compressed import create_text
@@ -510,6 +513,27 @@ def test_a_file_at_an_address_is_read_as_one_of_this_machine(suffix, run, tmp_pa
         file.write(write(tmp_path / f"a{suffix}", LINES).read_bytes())
     assert dragoman("translate", run, f"memory://store/*{suffix or 't'}", "-o", "out.txt", "--workers", 2) == 0
     assert list(read_lines("out.txt")) == EXPECTED
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_store_that_fails_in_the_middle_of_a_file_is_a_mistake_in_one_line(suffix, tmp_path, monkeypatch):
+    content = write(tmp_path / f"a{suffix}", [str(random.random()) for _ in range(20_000)]).read_bytes()
+
+    class Ending(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > len(content) // 2:
+                raise RuntimeError("the store has\nclosed the connection")
+            return super().read(min(size, 4096))
+
+        def readinto(self, buffer):
+            some = self.read(len(buffer))
+            buffer[: len(some)] = some
+            return len(some)
+
+    files = SimpleNamespace(open=lambda *_: Ending(content))
+    monkeypatch.setattr(remote, "_file_system", lambda address: (files, address))
+    with pytest.raises(DataError, match=r"^x://a\S*: cannot be read: the store has closed the connection$"):
+        list(read_remote_lines(f"x://a{suffix}"))
 
 
 @pytest.mark.slow

@@ -157,6 +157,11 @@ LINES = {
     "no messages": ('{"prompt": "x"}', "line 2: a list of messages is expected"),
     "a broken message": ('[{"role": "user"}, {"content": "x"}]', "line 2: message 2: has no role"),
     "NaN": ('[{"role": "user", "content": NaN}]', "line 2: message 1: holds nan"),
+    "a line nested too deeply": ("[" * 100_000, "line 2: not JSON"),
+    "a message nested too deeply": (
+        '[{"role": "user", "content": "x", "more": ' + "[" * 300 + "]" * 300 + "}]",
+        "line 2: message 1: is nested more than 200 levels deep",
+    ),
     "an empty list": ("[]", "line 2: messages: there are none"),
 }
 
@@ -339,6 +344,16 @@ BROKEN = [
 def test_a_broken_setting_is_named_with_its_file(run, settings, stated):
     settings(**stated)
     with pytest.raises(CheckpointError, match=r"generation_config\.json.*: mend the file"):
+        Generator.load(run)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "[]", "\xff"], ids=["empty", "cut", "deep", "a list", "latin-1"]
+)
+def test_settings_that_are_no_mapping_in_json_are_named_with_their_file(run, settings, text):
+    settings()
+    (run / "origin" / "generation_config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: (not JSON|expected a JSON mapping)"):
         Generator.load(run)
 
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from dragoman.decode.chat_template import ChatTemplate, find_chat_template, template_from_file
-from dragoman.decode.messages import check_messages, check_schemas
+from dragoman.decode.messages import check_messages, check_schemas, check_variables
 from dragoman.errors import CheckpointError, ConfigError, DataError
 from dragoman.text.tokens.tokenizer import Tokenizer
 
@@ -242,6 +242,12 @@ def test_messages_may_be_objects_of_other_libraries():
     assert template.render([Said(**USER)]) == template.render([Also(**USER)]) == template.render((USER,)) == wanted
 
 
+@pytest.mark.parametrize("given", [5, "ab", ["a"], [["a", "b"]], {1: 2}])
+def test_variables_that_are_no_mapping_of_names_are_refused(given):
+    with pytest.raises(DataError, match="variables: a mapping of names to values is expected, not "):
+        check_variables(given)
+
+
 def test_a_refusal_of_the_template_is_passed_on():
     with pytest.raises(DataError, match="refuses these messages: System role not supported"):
         ChatTemplate(chat_templates.GEMMA, NAMES).render([chat_templates.SYSTEM])
@@ -312,7 +318,10 @@ def test_a_run_without_a_template_says_what_to_do(tmp_path):
         ChatTemplate.load(folder)
 
 
-@pytest.mark.parametrize("stated", [3, [3], [{"name": "default"}], {"default": 3}, ["x"]])
+BROKEN_STATEMENTS = [3, [3], [{"name": "default"}], {"default": 3}, ["x"], [{"name": ["x"], "template": "y"}]]
+
+
+@pytest.mark.parametrize("stated", BROKEN_STATEMENTS)
 def test_a_broken_statement_of_templates_is_named(tmp_path, stated):
     folder = run(tmp_path, tokenizer_config_json=json.dumps({"chat_template": stated}))
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: chat_template"):

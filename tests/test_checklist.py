@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from test_bulk import run  # noqa: F401 (a fixture)
 from test_every_command import make
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 
+from dragoman.cli import checklist as cli_checklist
 from dragoman.cli import main
 from dragoman.decode.translation import Candidate, Translation
 from dragoman.inspect.checklist import perturbations, quality, robustness, texts, trust
@@ -335,6 +337,11 @@ def test_the_page_holds_everything_and_nothing_from_elsewhere():
     assert '<a href="#quality-a-&lt;row&gt;">' in page and "<i>nothing</i>" in page
 
 
+def test_a_model_is_identified_by_its_run_and_by_its_checkpoint_alike(run):  # noqa: F811
+    facts = trust.facts(run, "best")
+    assert facts == trust.facts(run / "checkpoints" / dict(facts)["checkpoint"], "last")
+
+
 # ---- the command ---------------------------------------------------------------------------------------
 
 
@@ -351,6 +358,13 @@ def test_a_translator_s_page_is_written_and_its_figures_printed(run, tmp_path, m
     assert len(titles) == len(set(titles)) and sum(told["verdicts"].values()) == len(titles)
     assert told["facts"]["task"] == "translation" and all(row["finding"] for row in told["rows"])
     assert page.read_text().count("<article") == len(titles)
+
+
+def test_labels_and_names_are_printed_as_they_are(capsys):
+    made = Checklist("run", "2026-01-01", (), (replace(ROW, finding="The label is “[/b]”, not [x]."),))
+    cli_checklist._show(made, Path("[page].html"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "“[/b]”, not [x]." in shown and "page: [page].html" in shown
 
 
 TEXT = "The red dog sees the green house, and the big cat is near it. "
@@ -389,6 +403,7 @@ MISTAKES = {
     "no such test set": (["RUN", "--test", "absent.tsv"], "absent.tsv: no such file"),
     "no folder for the page": (["RUN", "-o", "absent/page.html"], "there is no folder absent"),
     "an empty test set": (["RUN", "--test", "empty.tsv"], "empty.tsv"),
+    "a test set without two texts": (["RUN", "--test", "blank.tsv"], "the test set has no pairs of two texts"),
     "no such checkpoint": (["RUN", "--checkpoint", "step-9"], "step-9: no such checkpoint"),
 }
 
@@ -397,6 +412,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(mistake, run, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.tsv").write_text("")
+    (tmp_path / "blank.tsv").write_text("a\t \n b\t\n")
     arguments, message = MISTAKES[mistake]
     assert main(["checklist", *(str(run) if one == "RUN" else one for one in arguments)]) == 2
     error = capsys.readouterr().err

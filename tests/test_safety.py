@@ -3,7 +3,9 @@
 import asyncio
 import http.server
 import json
+import os
 import re
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,6 +16,7 @@ import pytest
 from test_bulk import in_this_process, run, sentences  # noqa: F401 (fixtures)
 from tiny_reader import quick_disk  # noqa: F401 (a fixture)
 
+from dragoman import durable
 from dragoman.cli import main
 from dragoman.config import from_dict
 from dragoman.decode.readers.classifier import Classified
@@ -265,8 +268,25 @@ def test_many_threads_append_whole_lines(tmp_path):
 
 def test_a_full_disk_is_counted_and_the_text_is_still_not_answered(tmp_path, monkeypatch):
     guard = page(terms("x", action="hand_over"), folder=tmp_path, queue=FILE_QUEUE)
-    monkeypatch.setattr(human_queue.os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(durable.os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert guard.before("x").withholds and guard.failures == {"queue not written": 1}
+
+
+def test_an_entry_after_one_that_a_full_disk_cut_off_is_a_line_of_its_own(tmp_path, monkeypatch):
+    guard = page(terms("x", action="hand_over"), folder=tmp_path, queue=FILE_QUEUE)
+    write = os.write
+
+    def nearly_full(handle, content):
+        if bytes(content[:1]) != b"{":
+            raise OSError(28, "No space left")
+        return write(handle, content[:40])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable.os, "write", nearly_full)
+        assert guard.before("x").withholds and guard.failures == {"queue not written": 1}
+    tickets = [guard.before("x").ticket for _ in range(2)]
+    cut_off, *lines = (tmp_path / "people.jsonl").read_text().splitlines()
+    assert len(cut_off) == 40 and [json.loads(line)["id"] for line in lines] == tickets
 
 
 @pytest.fixture
@@ -317,6 +337,25 @@ def test_a_receiver_that_is_gone_delays_nothing_and_is_counted(tmp_path):
     assert time.monotonic() - began < 0.5
     hook.waiting.join()
     assert pauses == [1, 2, 4] and failures == {"webhook not told": 1}
+
+
+def test_a_receiver_that_answers_no_http_is_counted_and_the_next_ticket_is_still_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"SSH-2.0-x\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        failures, url = Counter(), f"http://127.0.0.1:{server.getsockname()[1]}/"
+        hook = Webhook(WebhookConfig(path="", url=url, attempts=1), failures)
+        for number in "12":
+            hook.tell({"id": number})
+        hook.waiting.join()
+    assert failures == {"webhook not told": 2}
 
 
 # ---- the page as a file -------------------------------------------------------------------------------

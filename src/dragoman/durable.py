@@ -7,8 +7,9 @@ its final name; the folder that holds it is flushed last. A crash leaves hidden 
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CHUNK = 16 * 2**20
@@ -42,6 +43,48 @@ def replace_with(path: Path, produce: Callable[[Path], None]) -> None:
         partial.unlink(missing_ok=True)
         raise
     flush(path.parent)
+
+
+def append(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Append whole lines to ``path``; they are on the disk when this returns. Several processes may append to one file.
+
+    Where a line before them was cut off, for instance by a full disk, they begin on a line of their own.
+
+    Args:
+        content: lines with their ends.
+        mode: permissions of a file that is created.
+    """
+    new = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
+    try:
+        _wait_for_others(handle)
+        left = memoryview(b"\n" + content if _ends_within_a_line(path) else content)
+        while left:
+            left = left[os.write(handle, left) :]
+        if stat.S_ISREG(os.fstat(handle).st_mode):  # a pipe or a terminal cannot be flushed
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    if new:
+        flush(path.parent)
+
+
+def _wait_for_others(handle: int) -> None:
+    """Lock an open file until it is closed, where there are locks, so that no half-written line is taken as cut off."""
+    with suppress(ImportError, OSError):
+        import fcntl  # here, because Windows has none
+
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    """Return whether the last line of a file has no end; False where that cannot be read."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)  # an OSError for an empty file
+                return file.read(1) != b"\n"
+    return False
 
 
 def link(path: Path, target: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dragoman.api.run import Run, run_path
+from dragoman.decode.arguments import check_list
 from dragoman.errors import ConfigError
 from dragoman.inspect.places import places
 from dragoman.inspect.subject import Subject
@@ -68,6 +69,7 @@ def encoder_states(run: Looked, texts: Sequence[str]) -> list[TokenStates]:
         ConfigError: a model without an encoder.
         DataError: a text that the model cannot read.
     """
+    texts = check_list(texts, "texts", what="texts")
     subject = _subject(run)
     last = _last_of(subject, "encoder")
     found = []

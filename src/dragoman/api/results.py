@@ -1,7 +1,7 @@
 """Evaluation, calibration and verification of runs: functions that return their figures and print nothing."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,17 @@ from dragoman.evaluate import calibrate as calibration
 from dragoman.evaluate import evaluation, language_modelling
 from dragoman.evaluate import multiple_choice as choices
 from dragoman.evaluate.calibrate import Calibrated
+from dragoman.evaluate.classification import ClassificationExaminer
 from dragoman.evaluate.evaluation import USUAL, Evaluation
 from dragoman.evaluate.examiners import EXAMINERS
 from dragoman.evaluate.folders import corpus_id, folder_for
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import EncodedDocument, LanguageModelEvaluation
-from dragoman.evaluate.outcome import EvaluationResult
+from dragoman.evaluate.outcome import EvaluationResult, Examiner
 from dragoman.text.context import context_of_run
 from dragoman.text.formats.labelled import LabelledText
 from dragoman.text.lines import Sourced
+from dragoman.text.splits import check_known
 from dragoman.train.report import page
 
 Progress = Callable[[int, int], None]
@@ -79,12 +81,14 @@ def evaluate(
     """
     path = run_path(run)
     directory, named = RunDirectory.open(path), _named(test)
+    if multiple_choice and not language_modelling.is_language_model(directory.config):
+        raise ConfigError(f"multiple_choice: is for language models, and {path} is none")
     if language_modelling.is_language_model(directory.config):
         score = _multiple_choice if multiple_choice else _language_model
         found: Any = score(path, test, named, which, device, progress)
     elif examiner := EXAMINERS.get(directory.config.get("task", {}).get("kind", "")):
         examined = examiner(path, str(which), device=device)
-        given = examined.examples(named) if named or test is None else _labelled(test)
+        given = examined.examples(named) if named or test is None else _labelled(test, examined)
         found = dataclasses.replace(examined.examine(given, progress=progress), test_set=_id(test, named))
     else:
         translator = Translator.load(path, which, device=device)
@@ -225,13 +229,19 @@ def _pairs(
     ]
 
 
-def _labelled(test: Any) -> list[LabelledText]:
+def _labelled(test: Any, examiner: Examiner) -> list[LabelledText]:
     """Return texts with their labels.
 
     Raises:
-        DataError: rows that are none.
+        ConfigError: a model that is no classifier of texts.
+        DataError: rows that are none, or a label that the classifier does not have.
     """
-    return [LabelledText(pair.source, pair.target) for pair in pair_rows(test, "test", ("text", "label"))]
+    if not (isinstance(examiner, ClassificationExaminer) and examiner.texts):
+        raise ConfigError("test: a file is expected: only pairs, texts, and texts with labels may be given as rows")
+    found = [LabelledText(pair.source, pair.target) for pair in pair_rows(test, "test", ("text", "label"))]
+    for number, one in enumerate(found, 1):
+        check_known(one.label, examiner.classifier.labels, f"test: row {number}")
+    return found
 
 
 def _language_model(
@@ -250,7 +260,7 @@ def _language_model(
 def _multiple_choice(
     run: Path, test: Any, named: str | None, which: str | int, device: str, progress: Progress | None
 ) -> EvaluationResult:
-    if test is None:
+    if named is None and (isinstance(test, Mapping) or not isinstance(test, Iterable)):
         raise ConfigError("test: multiple choice needs questions: a file, or mappings with prompt, choices and answer")
     rows = enumerate([] if named else test, 1)
     given = choices.read_questions(named) if named else [choices.question_of(row, f"test: row {i}") for i, row in rows]

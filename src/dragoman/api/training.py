@@ -202,13 +202,19 @@ def _settings(overrides: Overrides, minutes: float | None, steps: int | None) ->
     if isinstance(overrides, Mapping):
         found = [f"{path}={json.dumps(_plain(value), ensure_ascii=False)}" for path, value in overrides.items()]
     else:
-        found = list(overrides)
+        found = [_setting(text) for text in overrides]
     for name, value in (("minutes", minutes), ("steps", steps)):
         if value is not None:
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigError(f"{name}: a number above 0 is expected, got {value!r}")
             found.append(f"train.budget={{kind: {name}, {name}: {value}}}")
     return found
+
+
+def _setting(text: Any) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"overrides: PATH=VALUE is expected, for example decoder.depth=4, got {text!r}")
+    return text
 
 
 def _plain(value: Any) -> Any:

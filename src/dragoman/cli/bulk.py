@@ -214,7 +214,7 @@ def _scheduler(work: "ShardWork", workers: int | None, ray: str | None) -> "Shar
 
 
 def _reader(names: list[str], column: str | None, as_kind: str | None) -> "ReadLines":
-    """Return what opens the files, and checks at once that they can be read."""
+    """Return what opens the files, here or at an address, from their first line on."""
     from dragoman.cli.lines import input_lines
     from dragoman.serve.bulk.remote import is_remote, read_remote_lines
 

@@ -179,10 +179,12 @@ def _conversation(chat: Chat, line: str, where: str) -> dict[str, Any]:
     Raises:
         DataError: neither.
     """
+    from dragoman.text.lines import parse_json
+
     try:
-        plain = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}not JSON: {error}: write a list of messages in each line") from None
+        plain = parse_json(line, where.removesuffix(": "))
+    except DataError as error:
+        raise DataError(f"{error}: write a list of messages in each line") from None
     if isinstance(plain, list):
         plain = {"messages": plain}
     if not isinstance(plain, dict) or not isinstance(plain.get("messages"), list):

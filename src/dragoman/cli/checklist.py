@@ -78,6 +78,7 @@ def _write(made: "Checklist", output: Path) -> None:
 
 
 def _show(made: "Checklist", output: Path | None) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from dragoman.cli.terminal import console
@@ -87,9 +88,9 @@ def _show(made: "Checklist", output: Path | None) -> None:
         table.add_column(heading)
     for row in made.rows:
         style = STYLES[row.verdict]
-        table.add_row(f"[{style}]{row.verdict}[/{style}]", f"{row.group}: {row.title}", row.finding)
+        table.add_row(f"[{style}]{row.verdict}[/{style}]", escape(f"{row.group}: {row.title}"), escape(row.finding))
     console().print(table)
     console().print()
     console().print(", ".join(f"{count} {verdict}" for verdict, count in made.counts().items() if count))
     if output is not None:
-        console().print(f"page: {output}")
+        console().print(f"page: {output}", markup=False)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dragoman.decode.messages import Message, check_messages, check_schemas, mapped
-from dragoman.decode.origin import origin_folder, read_settings
+from dragoman.decode.messages import Message, check_messages, check_schemas, check_variables, mapped
+from dragoman.decode.origin import origin_folder
 from dragoman.decode.prompt import EncodedPrompt
 from dragoman.errors import CheckpointError, ConfigError, DataError
+from dragoman.json_files import read_json
 from dragoman.text.tokens.tokenizer import Tokenizer
 from dragoman.text.tokens.training import SPECIALS
 
@@ -88,9 +89,7 @@ class ChatTemplate:
             DataError: no messages, one that is none, or messages that the template refuses.
             ConfigError: no Jinja, or a template that does what the sandbox forbids.
         """
-        given = _Conversation(
-            check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents")
-        )
+        given = _Conversation.checked(messages, tools, documents)
         return self._render(given, add_generation_prompt, continue_final_message, variables)
 
     def encode(
@@ -114,9 +113,7 @@ class ChatTemplate:
         Raises:
             DataError, ConfigError: as ``render``.
         """
-        given = _Conversation(
-            check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents")
-        )
+        given = _Conversation.checked(messages, tools, documents)
         how = add_generation_prompt, continue_final_message, variables
         text, reader = self._render(given, *how), tokenizer.with_special_tokens()
         barrier = _barrier(text)
@@ -150,7 +147,7 @@ class ChatTemplate:
 
         if continue_final_message:
             given, add_generation_prompt = given.left_open(), False
-        said = self.tokens | dict(variables or {}) | given.variables()
+        said = self.tokens | check_variables(variables) | given.variables()
         said["add_generation_prompt"] = add_generation_prompt
         text = render(self._source(given), said, self.where)
         return _opened(text) if continue_final_message else text
@@ -167,6 +164,11 @@ class _Conversation:
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
     documents: list[dict[str, Any]] | None
+
+    @classmethod
+    def checked(cls, messages: Any, tools: Any, documents: Any) -> "_Conversation":
+        """Return a conversation of plain data; raise DataError as ``ChatTemplate.render``."""
+        return cls(check_messages(messages), check_schemas(tools, "tools"), check_schemas(documents, "documents"))
 
     def variables(self) -> dict[str, Any]:
         return {"messages": self.messages, "tools": self.tools, "documents": self.documents}
@@ -266,14 +268,17 @@ def _read_files(path: Path) -> dict[str, str]:
 
 
 def _read_stated(path: Path) -> dict[str, str]:
-    stated = read_settings(path).get("chat_template")
-    found: Any = {_DEFAULT: stated} if isinstance(stated, str) else stated or {}
-    if isinstance(stated, list):
-        pairs = [one if isinstance(one, dict) else {} for one in stated]
-        found = {one.get("name"): one.get("template") for one in pairs}
-    if not isinstance(found, dict) or not all(isinstance(text, str) for pair in found.items() for text in pair):
+    stated = read_json(path).get("chat_template")
+    pairs: list[Any] = []
+    if isinstance(stated, str):
+        pairs = [(_DEFAULT, stated)]
+    elif isinstance(stated, list):
+        pairs = [(one.get("name"), one.get("template")) if isinstance(one, dict) else () for one in stated]
+    elif stated:
+        pairs = list(stated.items()) if isinstance(stated, dict) else [()]
+    if not all(pair and all(isinstance(text, str) for text in pair) for pair in pairs):
         raise CheckpointError(f"{path}: chat_template: a text, or a list of names and templates, is expected")
-    return found
+    return dict(pairs)
 
 
 _ANY_CLASS = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
@@ -282,7 +287,7 @@ _ANY_CLASS = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBacke
 
 def _special_tokens(origin: Path) -> dict[str, str]:
     """Return the special tokens as variables: as tokenizer_config.json names them, else as the tokenizer does."""
-    stated = read_settings(origin / "special_tokens_map.json") | read_settings(origin / "tokenizer_config.json")
+    stated = read_json(origin / "special_tokens_map.json") | read_json(origin / "tokenizer_config.json")
     if stated.get("tokenizer_class") not in _ANY_CLASS and not {"bos_token", "eos_token"} <= stated.keys():
         stated = _names_in_tokenizer(origin.parent) | stated
     named = {f"{role}_token": stated.get(f"{role}_token") for role in _ROLES}

@@ -11,10 +11,11 @@ from typing import Any
 
 from dragoman.config import from_dict, kind_of, to_dict
 from dragoman.decode.constraints.repetition import RuleConfig
-from dragoman.decode.origin import origin_folder, read_settings
+from dragoman.decode.origin import origin_folder
 from dragoman.decode.search.sample import Sample
 from dragoman.decode.search.search import SearchConfig
 from dragoman.errors import CheckpointError, ConfigError
+from dragoman.json_files import read_json
 from dragoman.text.tokens.tokenizer import Tokenizer
 
 FILE = "generation_config.json"
@@ -84,9 +85,9 @@ def read_generation_settings(run: str | Path, tokenizer: Tokenizer) -> Generatio
         CheckpointError: a file that cannot be read, or a setting of the wrong type.
     """
     path = origin_folder(run) / FILE
-    stated = {key: value for key, value in read_settings(path).items() if value is not None}
     if not path.is_file():
         return NO_SETTINGS
+    stated = {key: value for key, value in read_json(path).items() if value is not None}
     try:
         unused = [
             f"{key}={str(stated[key])[:40]}" for key, plain in _UNUSED.items() if _matters(stated.get(key), plain)

@@ -14,6 +14,10 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 """Names under which a message may hold the reasoning before an answer; templates read the first or the second."""
 
 
+DEEPEST = 200
+"""Most levels of lists and mappings inside one another."""
+
+
 def check_messages(given: Any) -> list[dict[str, Any]]:
     """Return the messages as plain data, without entries that are None.
 
@@ -41,6 +45,19 @@ def check_schemas(given: Any, name: str) -> list[dict[str, Any]] | None:
             raise DataError(f"{name}: entry {number}: a mapping such as a JSON schema is expected, not {_named(item)}")
         found.append(plain)
     return found
+
+
+def check_variables(given: Any) -> dict[str, Any]:
+    """Return further variables of a template; none for None.
+
+    Raises:
+        DataError: no mapping of names.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise DataError(f"variables: a mapping of names to values is expected, not {_named(given)}")
+    return dict(given)
 
 
 def _entries(given: Any, name: str, what: str) -> list[Any]:
@@ -73,12 +90,14 @@ def _check_content(content: Any, where: str) -> None:
             raise DataError(f"{where}: part {number} of its content must be like {{'type': 'text', 'text': 'Hello'}}")
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
     """Return ``value`` rebuilt from mappings, lists, texts and numbers: methods of other objects are not for templates.
 
     Raises:
-        DataError: it holds something else, or half of a surrogate pair.
+        DataError: it holds something else, or half of a surrogate pair, or is nested too deeply.
     """
+    if depth > DEEPEST:
+        raise DataError(f"{where}: is nested more than {DEEPEST} levels deep")
     if value is None or isinstance(value, bool | int):
         return value if value is None or isinstance(value, bool) else int(value)
     if isinstance(value, str):
@@ -90,17 +109,18 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float(value)
     if isinstance(value, Mapping):
-        return {_plain(key, where): _plain(item, where) for key, item in value.items()}
+        return {_plain(key, where): _plain(item, where, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, where) for item in value]
-    return _plain_object(value, where)
+        return [_plain(item, where, depth + 1) for item in value]
+    return _plain_object(value, where, depth)
 
 
-def _plain_object(value: Any, where: str) -> Any:
+def _plain_object(value: Any, where: str, depth: int) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name), where) for field in dataclasses.fields(value)}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _plain(fields, where, depth)
     if callable(dump := getattr(value, "model_dump", None)):  # messages of pydantic, such as those of API clients
-        return _plain(dump(), where)
+        return _plain(dump(), where, depth + 1)
     raise DataError(f"{where}: holds {_named(value)}; only texts, numbers, lists and mappings can be written")
 
 

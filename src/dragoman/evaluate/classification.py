@@ -28,7 +28,7 @@ class Accuracy(Metric):
 
     name, signature = "accuracy", "percent"
 
-    def counts(self, outputs: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
         return np.array([[o == r, 1] for o, r in zip(outputs, references, strict=True)], dtype=np.float64)
 
     def value(self, counts: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from dragoman.decode.search.ranking import log_prob_of
 from dragoman.decode.search.strategy import not_numbers
 from dragoman.decode.search.teacher_forcing import batches_by_length, padded
 from dragoman.errors import DataError
+from dragoman.evaluate.classification import Accuracy
 from dragoman.evaluate.language_modelling import BATCH_TOKENS, CONTEXT, Progress
 from dragoman.evaluate.metrics import Metric, Score, score_of
 from dragoman.evaluate.outcome import EvaluationResult
@@ -57,22 +58,16 @@ class Likelihood(NamedTuple):
     """True where greedy search would continue so."""
 
 
-class Accuracies(Metric):
+class ChoiceAccuracy(Accuracy):
     """Fraction of questions whose right choice has the largest score, in percent."""
 
     def __init__(self, name: str, signature: str):
         self.name, self.signature = name, f"percent|{signature}|version:{__version__}"
 
-    def counts(self, outputs: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
-        return np.array([[o == r, 1] for o, r in zip(outputs, references, strict=True)], dtype=np.float64)
-
-    def value(self, counts: np.ndarray) -> float:
-        return float(100 * counts[0] / counts[1])
-
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Accuracies("accuracy", "by:log-likelihood"),
-    "accuracy_per_byte": Accuracies("accuracy per byte", "by:log-likelihood per byte"),
+    "accuracy": ChoiceAccuracy("accuracy", "by:log-likelihood"),
+    "accuracy_per_byte": ChoiceAccuracy("accuracy per byte", "by:log-likelihood per byte"),
 }
 
 
@@ -198,18 +193,17 @@ def read_questions(path: str | Path) -> list[MultipleChoiceQuestion]:
 
 
 def _question(line: str, where: str) -> MultipleChoiceQuestion:
-    record = parse_json(line, where)
-    if not isinstance(record, Mapping):
-        raise DataError(f"{where}: a JSON object with prompt, choices and answer is expected")
-    return question_of(record, where)
+    return question_of(parse_json(line, where), where)
 
 
-def question_of(record: Mapping[str, Any], where: str) -> MultipleChoiceQuestion:
+def question_of(record: Any, where: str) -> MultipleChoiceQuestion:
     """Return the question in a mapping.
 
     Raises:
         DataError: it holds none; the message begins with ``where``.
     """
+    if not isinstance(record, Mapping):
+        raise DataError(f"{where}: a JSON object with prompt, choices and answer, or such a mapping, is expected")
     prompt, choices = _field(record, _PROMPTS, where), _field(record, _CHOICES, where)
     answer, labels = _field(record, _ANSWERS, where), None
     if isinstance(choices, Mapping):

@@ -21,7 +21,6 @@ from dragoman.interchange.checking import check_huggingface, check_tokenizer, ch
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family, alike, has_mixers, obstacle, shape_of
 from dragoman.interchange.fields import settings_of
-from dragoman.interchange.files import read_json, write_json
 from dragoman.interchange.importing import (
     ORIGIN,
     RECORD,
@@ -38,6 +37,7 @@ from dragoman.interchange.tensors import Report, write_stream
 from dragoman.interchange.tokenizer import write_tokenizer
 from dragoman.interchange.vocabulary import VocabularyMapping, of_tokenizer
 from dragoman.interchange.whitelist import unknown_parts
+from dragoman.json_files import read_json, write_json
 from dragoman.model.attention import AttentionConfig
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig

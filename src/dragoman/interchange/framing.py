@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dragoman.errors import DataError
-from dragoman.interchange.files import read_json
 from dragoman.interchange.vocabulary import named_ids
+from dragoman.json_files import read_json
 from dragoman.text.tokens.framing import between_texts, split_template
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dragoman.interchange.files import read_json
+from dragoman.json_files import read_json
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),

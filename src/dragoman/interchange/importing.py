@@ -23,7 +23,6 @@ from dragoman.errors import CheckpointError, ConfigError
 from dragoman.interchange.families import FAMILIES
 from dragoman.interchange.family import Family
 from dragoman.interchange.fields import check_kinds, settings_of, unknown_fields
-from dragoman.interchange.files import read_json
 from dragoman.interchange.generation import unused_generation_settings
 from dragoman.interchange.leftovers import describe_leftovers
 from dragoman.interchange.names import TensorPair, pairs
@@ -31,6 +30,7 @@ from dragoman.interchange.sentences import read_sentence
 from dragoman.interchange.tensors import Report, TensorShards, write_stream
 from dragoman.interchange.tokenizer import read_tokenizers
 from dragoman.interchange.vocabulary import VocabularyMapping, special_ids
+from dragoman.json_files import read_json
 from dragoman.model.encoder import EncoderConfig
 from dragoman.model.families import ModelConfig
 from dragoman.model.heads import ClassificationHead, NoHead, SentenceHead, SpansHead

@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 
 from dragoman.errors import DataError
-from dragoman.interchange.files import read_json
+from dragoman.json_files import read_json
 
 TokenizerContent = dict[str, Any]
 

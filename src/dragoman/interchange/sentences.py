@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.files import read_json
+from dragoman.json_files import read_json
 from dragoman.model.heads import First, Mean, Pooling, SentenceHead
 
 POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": Mean(), "pooling_mode_cls_token": First()}

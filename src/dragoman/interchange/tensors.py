@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dragoman.errors import CheckpointError
-from dragoman.interchange.files import read_json
+from dragoman.json_files import read_json
 
 Report = Callable[[int, int], None]
 """Called with the number done and the number in all."""

@@ -11,10 +11,10 @@ from typing import Any
 import tokenizers
 
 from dragoman.errors import DataError
-from dragoman.interchange.files import read_json, write_json
 from dragoman.interchange.framing import TheirFrame, read_frame
 from dragoman.interchange.older_tokenizers import contents
 from dragoman.interchange.vocabulary import NAMES, Shape, VocabularyMapping, further_ends
+from dragoman.json_files import read_json, write_json
 from dragoman.text.tokens.framing import FrameTemplate, TextFrame
 from dragoman.text.tokens.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dragoman.errors import ConfigError
-from dragoman.interchange.files import read_json
+from dragoman.json_files import read_json
 from dragoman.model.vocabulary import SUPPRESSED_LOGIT
 from dragoman.text.tokens.tokenizer import Tokenizer
 

@@ -5,14 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dragoman.checkpoint import RunDirectory
-from dragoman.config import from_dict
 from dragoman.errors import CheckpointError, DataError
-from dragoman.model.families import ModelConfig
 from dragoman.plan.laws import LawRun
-from dragoman.plan.parameters import count_parameters
+from dragoman.plan.parameters import parameters_of_run
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[list[LawRun], list[str]]:
@@ -60,7 +56,7 @@ def _point(run: RunDirectory, config: dict[str, Any]) -> tuple[str, LawRun | Non
     if valid["step"] < step:
         return f"its last validation was at step {valid['step']:,} of {step:,}", None
     tokens = last["tokens"] * step / last["step"]  # a last line may come some steps before the end
-    return "", LawRun(str(run.path), _parameters(config), tokens, valid["loss"])
+    return "", LawRun(str(run.path), parameters_of_run(config).total, tokens, valid["loss"])
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -70,12 +66,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}: has this run been trained here?") from None
     except ValueError:
         raise CheckpointError(f"{path}: a line is not JSON: the file is damaged") from None
-
-
-def _parameters(config: dict[str, Any]) -> int:
-    with torch.device("meta"):
-        model = from_dict(ModelConfig, config["model"]).build()
-    return count_parameters(model).total
 
 
 def _facts(run: RunDirectory, config: dict[str, Any]) -> dict[str, Any]:

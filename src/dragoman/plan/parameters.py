@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
+from dragoman.config import from_dict
+from dragoman.model.families import ModelConfig
 from dragoman.plan.parts import PARTS, part_of
 
 
@@ -36,3 +40,9 @@ def count_parameters(model: nn.Module) -> Parameters:
     idle = sum(getattr(module, "idle_parameters", 0) for module in model.modules())
     total = sum(by_part.values())
     return Parameters(total, total - idle, by_part)
+
+
+def parameters_of_run(config: Mapping[str, Any]) -> Parameters:
+    """Count the parameters of a run's model by the run's configuration, without its weights."""
+    with torch.device("meta"):
+        return count_parameters(from_dict(ModelConfig, config["model"]).build())

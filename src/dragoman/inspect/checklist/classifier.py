@@ -13,7 +13,7 @@ from dragoman.evaluate.evaluation import LENGTHS
 from dragoman.evaluate.metrics import score_of
 from dragoman.inspect.checklist import perturbations
 from dragoman.inspect.checklist.languages import LANGUAGES, recognise
-from dragoman.inspect.checklist.material import ChecklistSettings
+from dragoman.inspect.checklist.material import ChecklistSettings, spread
 from dragoman.inspect.checklist.perturbations import Perturbation
 from dragoman.inspect.checklist.row import (
     ChecklistRow,
@@ -57,10 +57,11 @@ class _Labelled:
         if not self.test:
             raise DataError("the test set has no examples: name another with --test")
         self.named = test or "the test set"
-        self.sample = settings.sample
+        self.sample = spread(len(self.test), settings.sample)
         self.true = [one.label for one in self.test]
         answers = self.examiner.classifier.classify([one.text for one in self.test])
         self.labels = [answer.label for answer in answers]
+        self.right = np.array([guess == true for guess, true in zip(self.labels, self.true, strict=True)])
         self.probabilities = np.array([answer.probability for answer in answers])
 
     def classify(self, texts: Sequence[str]) -> list[str]:
@@ -129,7 +130,7 @@ def _by_label(labelled: _Labelled) -> ChecklistRow:
 
 
 def _by_length(labelled: _Labelled) -> ChecklistRow:
-    right = np.array([guess == true for guess, true in zip(labelled.labels, labelled.true, strict=True)])
+    right = labelled.right
     places = np.searchsorted(LENGTHS, [len(one.text.split()) for one in labelled.test])
     ends = (*map(str, LENGTHS), "more")
     starts = (1, *(end + 1 for end in LENGTHS))
@@ -154,9 +155,7 @@ def _by_length(labelled: _Labelled) -> ChecklistRow:
 
 
 def _label_stays(labelled: _Labelled, title: str, change: Perturbation) -> ChecklistRow:
-    count = min(labelled.sample, len(labelled.test))
-    chosen = [i * len(labelled.test) // count for i in range(count)]
-    changed = [(k, text) for k in chosen if (text := change(labelled.test[k].text)) is not None]
+    changed = [(k, text) for k in labelled.sample if (text := change(labelled.test[k].text)) is not None]
     if len(changed) < FEWEST:
         return unmeasured(ROBUSTNESS, title, f"It applies to {len(changed)} examples of the sample, too few to say.")
     after = labelled.classify([text for _, text in changed])
@@ -196,7 +195,7 @@ def _gender(labelled: _Labelled) -> ChecklistRow:
 
 
 def _confidence(labelled: _Labelled) -> ChecklistRow:
-    right = np.array([guess == true for guess, true in zip(labelled.labels, labelled.true, strict=True)])
+    right = labelled.right
     error = calibration_error(labelled.probabilities, right)
     return ChecklistRow(
         group=TRUST,

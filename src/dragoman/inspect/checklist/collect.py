@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from dragoman.checkpoint import load_any, run_config, run_folder
+from dragoman.checkpoint import run_config, run_folder
 from dragoman.errors import ConfigError
 from dragoman.evaluate.given import pairs_for
 from dragoman.evaluate.language_modelling import is_language_model
 from dragoman.inspect.checklist import classifier, language_model, quality, robustness, texts, trust
 from dragoman.inspect.checklist.material import ChecklistSettings, TranslatorMaterial
 from dragoman.inspect.checklist.row import VERDICTS, ChecklistRow, ChecklistVerdict
-from dragoman.plan.parameters import count_parameters
 
 ChecklistStep = Callable[[ChecklistRow], None]
 """Called with each row as it is measured."""
@@ -66,8 +65,7 @@ def make_checklist(
         rows.append(row)
     rows.append(trust.data_and_licence(run_folder(settings.run), config))
     report(rows[-1])
-    _, model, _ = load_any(settings.run, settings.checkpoint)
-    facts = trust.facts(settings.run, settings.checkpoint, count_parameters(model).total)
+    facts = trust.facts(settings.run, settings.checkpoint)
     return Checklist(run_folder(settings.run).resolve().name, date.today().isoformat(), facts, tuple(rows))
 
 

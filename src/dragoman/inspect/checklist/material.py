@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.checkpoint import run_config, run_folder
+from dragoman.checkpoint import run_folder
 from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
 from dragoman.decode.request import request_for
 from dragoman.decode.search.search import SearchConfig
@@ -54,12 +54,11 @@ class TranslatorMaterial:
         Raises:
             DataError: no test pair.
         """
-        if not test:
-            raise DataError("the test set has no pairs: name another with --test")
         self.settings, self.named = settings, named
         self.test = [pair for pair in test if pair.source.strip() and pair.target.strip()][: settings.sentences]
+        if not self.test:
+            raise DataError("the test set has no pairs of two texts: name another with --test")
         self.folder = run_folder(settings.run)
-        self.config: dict[str, Any] = run_config(settings.run)
         line_settings = LineSettings(
             run=settings.run,
             search=settings.search,
@@ -95,8 +94,7 @@ class TranslatorMaterial:
     @cached_property
     def sample(self) -> list[int]:
         """Rows of the test set that perturbations are measured on: spread over it evenly."""
-        count = min(self.settings.sample, len(self.test))
-        return [i * len(self.test) // count for i in range(count)]
+        return spread(len(self.test), self.settings.sample)
 
     @cached_property
     def corpus(self) -> ParallelCorpus | None:
@@ -134,6 +132,12 @@ class TranslatorMaterial:
         """Return the pairs that the run holds out under a name, such as hard; none where there are none."""
         path = self.folder / "data" / f"{name}.jsonl"
         return read_held_out(path) if path.exists() else []
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Return up to ``most`` of the rows 0 to ``total - 1``, spread over them evenly."""
+    count = min(most, total)
+    return [i * total // count for i in range(count)]
 
 
 def chrf_of(texts: Sequence[str], references: Sequence[str]) -> float:

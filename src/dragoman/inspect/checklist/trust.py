@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dragoman.checkpoint import RunDirectory
+from dragoman.checkpoint import checkpoint_at
 from dragoman.decode.calibration import Calibration
 from dragoman.evaluate.calibrate import SHARES, calibration_error, review_share
 from dragoman.evaluate.risk_coverage import risk_coverage
@@ -21,6 +21,7 @@ from dragoman.inspect.checklist.row import (
     percent,
     unmeasured,
 )
+from dragoman.plan.parameters import parameters_of_run
 from dragoman.text.cleaning.split import overlap
 
 GROUP = "Trust"
@@ -131,12 +132,12 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def facts(run: Path, checkpoint: str, parameters: int) -> tuple[tuple[str, str], ...]:
+def facts(run: Path, checkpoint: str) -> tuple[tuple[str, str], ...]:
     """Return what identifies the model, for the head of the page."""
-    directory = RunDirectory.open(run)
-    found = directory.find(checkpoint)
-    progress = found.load(()).progress
-    task = (directory.config.get("task") or {}).get("kind", "translation").replace("_", " ")
+    found = checkpoint_at(run, checkpoint)
+    content = found.load(())
+    task = (content.config.get("task") or {}).get("kind", "translation").replace("_", " ")
+    parameters, step = parameters_of_run(content.config).total, content.progress.get("step")
     named = [("task", task), ("checkpoint", found.path.resolve().name), ("parameters", f"{parameters:,}")]
-    named += [("steps trained", f"{progress['step']:,}")] if isinstance(progress.get("step"), int) else []
+    named += [("steps trained", f"{step:,}")] if isinstance(step, int) else []
     return (*named, ("checksum", found.seal()[:16]))

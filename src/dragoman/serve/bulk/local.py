@@ -10,8 +10,7 @@ import os
 import signal
 import threading
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -19,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from time import monotonic
 
 from dragoman import errors
-from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, WorkerFailed, check_tries
+from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, ShardSupply, WorkerFailed
 from dragoman.serve.bulk.shard import Shard, ShardProgress, ShardResult, ShardWork, finish
 
 THREADS = "OMP_NUM_THREADS"
@@ -49,13 +48,9 @@ class LocalWorkers(ShardScheduler):
         self.workers: list[_Worker] = []
 
     def results(self, shards: Iterator[Shard], progress: RowsDone) -> Iterator[ShardResult]:
-        again, tries = deque[Shard](), dict[int, int]()
-
-        def next_shard() -> Shard | None:
-            return again.popleft() if again else next(shards, None)
-
+        supply = ShardSupply(shards)
         while True:
-            self._hand_out(next_shard)
+            self._hand_out(supply)
             busy = [worker for worker in self.workers if worker.shard is not None]
             if not busy:
                 return
@@ -63,9 +58,7 @@ class LocalWorkers(ShardScheduler):
                 shard, message = worker.shard, _received(worker)
                 assert shard is not None
                 if message is None:
-                    tries[shard.number] = tries.get(shard.number, 0) + 1
-                    check_tries(shard, tries[shard.number], self._bury(worker))
-                    again.append(shard)
+                    supply.give_back(shard, self._bury(worker))
                 elif isinstance(message, ShardResult):
                     worker.shard = None
                     yield message
@@ -75,13 +68,13 @@ class LocalWorkers(ShardScheduler):
                 else:
                     progress(shard.number, int(message))
 
-    def _hand_out(self, next_shard: Callable[[], Shard | None]) -> None:
+    def _hand_out(self, supply: ShardSupply) -> None:
         """Give a shard to each worker that has none, and start workers while there are shards for them."""
         for worker in [worker for worker in self.workers if worker.shard is None]:
-            if (shard := next_shard()) is None:
+            if (shard := supply.next()) is None:
                 return
             self._give(worker, shard)
-        while len(self.workers) < self.most and (shard := next_shard()) is not None:
+        while len(self.workers) < self.most and (shard := supply.next()) is not None:
             self.workers.append(worker := _start(self.work))
             self._give(worker, shard)
 

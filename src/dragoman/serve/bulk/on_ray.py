@@ -6,13 +6,12 @@ be found under the same path on each of them, and dragoman be installed there.
 
 import logging
 import socket
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from dragoman.errors import ConfigError
 from dragoman.serve.bulk.local import unwrapped, wrapped
-from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, check_tries
+from dragoman.serve.bulk.scheduler import RowsDone, ShardScheduler, ShardSupply
 from dragoman.serve.bulk.shard import Shard, ShardAnswerer, ShardResult, ShardWork, finish
 
 SECONDS = 5.0
@@ -86,12 +85,9 @@ class RayWorkers(ShardScheduler):
         """Actor and shard of each result that is expected."""
 
     def results(self, shards: Iterator[Shard], progress: RowsDone) -> Iterator[ShardResult]:
-        again, tries = deque[Shard](), dict[int, int]()
+        supply = ShardSupply(shards)
         while True:
-            while len(self.working) < self.most:
-                shard = again.popleft() if again else next(shards, None)
-                if shard is None:
-                    break
+            while len(self.working) < self.most and (shard := supply.next()) is not None:
                 self._give(self.idle.pop() if self.idle else self._actor(), shard)
             if not self.working:
                 return
@@ -102,9 +98,7 @@ class RayWorkers(ShardScheduler):
                     result = self.ray.get(expected)
                 except self.ray.exceptions.RayActorError:
                     self.lost += 1
-                    tries[shard.number] = tries.get(shard.number, 0) + 1
-                    check_tries(shard, tries[shard.number], "as Ray reports")
-                    again.append(shard)
+                    supply.give_back(shard, "as Ray reports")
                     continue
                 if isinstance(result, tuple):
                     raise unwrapped(*result)

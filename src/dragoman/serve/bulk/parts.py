@@ -66,10 +66,7 @@ class OutputParts:
         with _explained(self.path):
             durable.replace(self.part(result.number), result.content)
             entry = {"shard": result.number, "sha256": digest}
-            with (self.path / JOURNAL).open("ab") as journal:
-                journal.write((json.dumps(entry) + "\n").encode())
-                journal.flush()
-                os.fsync(journal.fileno())
+            durable.append(self.path / JOURNAL, (json.dumps(entry) + "\n").encode())
         self.finished[result.number] = digest
 
     def join(self, shards: int) -> None:

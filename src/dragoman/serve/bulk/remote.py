@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dragoman.errors import ConfigError, DataError
+from dragoman.errors import ConfigError, DataError, UserError
 from dragoman.text.compressed import decompressing
 from dragoman.text.lines import check_beginning, decode_lines
 
@@ -41,12 +41,13 @@ def read_remote_lines(address: str) -> Iterator[str]:
     """
     files, path = _file_system(address)
     try:
-        opened = files.open(path, "rb")
-    except Exception as error:
+        with files.open(path, "rb") as file, decompressing(file, address) as content:
+            check_beginning(content.peek(1), address)
+            yield from decode_lines(content, address)
+    except UserError:
+        raise
+    except Exception as error:  # each store has its own, from the middle of a file too
         raise _unreadable(address, error) from None
-    with opened as file, decompressing(file, address) as content:
-        check_beginning(content.peek(1), address)
-        yield from decode_lines(content, address)
 
 
 def _file_system(address: str) -> tuple[Any, str]:

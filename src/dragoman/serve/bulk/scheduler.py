@@ -1,6 +1,7 @@
 """Schedulers: who works on the shards. One interface for processes of this machine and for a cluster."""
 
 from abc import ABC, abstractmethod
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
@@ -49,14 +50,27 @@ class WorkerFailed(RuntimeError):
     """Defect of ours in a worker; the message holds its traceback."""
 
 
-def check_tries(shard: Shard, tries: int, how: str) -> None:
-    """Check that a shard whose worker has died may be tried again.
+class ShardSupply:
+    """Shards that are still to be worked on: first those whose worker has died, then new ones."""
 
-    Raises:
-        ProcessLost: not any more.
-    """
-    if tries >= TRIES:
-        raise ProcessLost(
-            f"rows {shard.first_row} to {shard.last_row}: {tries} workers have died of them, the last one {how}: use "
-            "fewer --workers if memory has run out, or look at these rows; the same command goes on from here"
-        )
+    def __init__(self, shards: Iterator[Shard]):
+        self.shards = shards
+        self.again, self.tries = deque[Shard](), Counter[int]()
+
+    def next(self) -> Shard | None:
+        """Return the next shard; None if there is none."""
+        return self.again.popleft() if self.again else next(self.shards, None)
+
+    def give_back(self, shard: Shard, how: str) -> None:
+        """Take back a shard whose worker has died, to be tried again.
+
+        Raises:
+            ProcessLost: too many workers have died of it.
+        """
+        self.tries[shard.number] += 1
+        if (tries := self.tries[shard.number]) >= TRIES:
+            raise ProcessLost(
+                f"rows {shard.first_row} to {shard.last_row}: {tries} workers have died of them, the last one {how}: "
+                "use fewer --workers if memory has run out, or look at these rows; the same command goes on from here"
+            )
+        self.again.append(shard)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dragoman.checkpoint import RunDirectory, run_folder
+from dragoman.checkpoint import checkpoint_at
 from dragoman.decode.documents.line_translation import LineSettings, LineTranslator
 from dragoman.decode.translation import Translation
 from dragoman.errors import CheckpointError
@@ -85,9 +85,7 @@ def model_identity(run: Path, checkpoint: str) -> dict[str, Any]:
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
     """
-    folder = run_folder(run)
-    which = run.resolve().name if folder != Path(run) else checkpoint
-    found = RunDirectory.open(folder).find(which)
+    found = checkpoint_at(run, checkpoint)
     try:
         return {"checkpoint": found.path.resolve().name, "seal": found.seal()}
     except Damaged as damage:

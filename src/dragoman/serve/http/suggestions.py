@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+from dragoman import durable
 from dragoman.output_file import cannot_write, check_output_file
 from dragoman.serve.http.problems import Problem
 
@@ -34,11 +35,11 @@ class SuggestionFile:
         fields = {"source": source, "target": target, "text": text, "suggestion": suggestion}
         line = json.dumps({"time": round(time.time())} | fields, ensure_ascii=False) + "\n"
         try:
-            with self._lock, self.path.open("a", encoding="utf-8") as file:
-                if file.tell() > LARGEST:
+            with self._lock:
+                if self.path.exists() and self.path.stat().st_size > LARGEST:
                     raise Problem(
                         429, "full", "no more suggestions are taken: the file for them is full", retry_after=3600
                     )
-                file.write(line)
+                durable.append(self.path, line.encode())
         except OSError as error:
             raise cannot_write(self.path, error) from None

@@ -6,16 +6,17 @@ growing pauses: a slow or absent receiver delays no answer, and loses nothing, b
 
 import json
 import logging
-import os
 import queue
 import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from time import sleep
 from typing import Any
 
+from dragoman import durable
 from dragoman.errors import ConfigError
 from dragoman.output_file import check_output_file
 from dragoman.serve.safety.rules import FileQueueConfig, WebhookConfig
@@ -44,14 +45,8 @@ class TicketFile:
         Raises:
             OSError: the disk takes no more.
         """
-        line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # texts of users: for the owner
-        try:
-            while line:
-                line = line[os.write(handle, line) :]
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        durable.append(self.path, line.encode(), mode=0o600)  # texts of users: for the owner
 
 
 class Webhook:
@@ -93,7 +88,7 @@ class Webhook:
             try:
                 self._post(entry)
                 return
-            except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+            except (OSError, ValueError, HTTPException) as error:  # URLError and HTTPError are OSErrors
                 log.warning("webhook %s: attempt %d: %s", self.cfg.url, attempt + 1, error)
         self.failures["webhook not told"] += 1
 

@@ -1,4 +1,4 @@
-"""Small JSON files of a folder: reading and writing."""
+"""Small JSON files that hold a mapping, such as those of a Hugging Face folder: reading and writing."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON mapping")
