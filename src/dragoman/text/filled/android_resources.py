@@ -35,8 +35,6 @@ class AndroidResources(SpannedDocument):
             element = unit.element
             if element.attributes.get("translatable") != "false":
                 self.add_unit(unit, element.attributes.get("name", ""))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_unit(self, unit: Unit, name: str) -> None:
         """Add the slots of a string, an array or a plural."""

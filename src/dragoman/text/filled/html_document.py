@@ -85,8 +85,6 @@ class HtmlDocument(SpannedDocument):
         """Starts of the tags with such slots inside of a span, by the span's identity."""
         self.number = 0
         self.read(pieces(self.text_file.text), target)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def read(self, found: Sequence[HtmlPiece], target: str | None) -> None:
         """Find the slots."""

@@ -38,8 +38,6 @@ class JsonDocument(SpannedDocument):
         if self.root.members is None:
             raise DataError(f"{name}:1: holds a single value: an object or an array of strings expected")
         self.read()
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def read(self) -> None:
         """Find the slots."""

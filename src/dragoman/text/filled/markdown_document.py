@@ -67,8 +67,6 @@ class MarkdownDocument(SpannedDocument):
             if token.type == "inline" and token.map:
                 self.add_inline(token, kind)
             kind = token.type
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_inline(self, token: Any, kind: str) -> None:
         """Add the slot of a block's text."""

@@ -74,8 +74,6 @@ class OfficeDocument(FillableDocument):
                 key = f"{member}:{slot.key}"
                 self.slots.append(Slot(slot.place, slot.text, slot.codes, key=key))
                 self.homes.append((member, number))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_member: dict[str, dict[int, Filling]] = {}

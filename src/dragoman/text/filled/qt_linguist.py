@@ -77,8 +77,6 @@ class QtDocument(FillableDocument):
             for element in unit.element.all("message") if unit.element.name == "context" else [unit.element]:
                 self.add(unit, element, context)
         self.stated = self.root.attributes.get("language", "") if self.root else ""
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
         if self.stated and target and not plurals.same_language(self.stated, target):
             self.notes.append(f"{name}: declares translations in {self.stated}, not {target}: the declaration is kept")
 

@@ -37,5 +37,3 @@ class ResxDocument(SpannedDocument):
                 write=lambda text, codes, inline=inline: to_xml(text, Inline(text, tuple(codes), inline.spellings)),
                 codes=inline.codes,
             )
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")

@@ -54,8 +54,6 @@ class StringCatalog(FillableDocument):
         self.homes: list[CatalogHome] = []
         for member in strings.members or ():
             self.add_entry(member.name, member.node)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_entry(self, key: str, node: JsonNode) -> None:
         """Add the slots of an entry."""

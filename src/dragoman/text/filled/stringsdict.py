@@ -31,8 +31,6 @@ class StringsDict(SpannedDocument):
             for key, _, value in members(unit.element, name):
                 if value.name == "dict":
                     self.add_entry(unit, key, value)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_entry(self, unit: Unit, key: str, entry: Element) -> None:
         """Add the slots of an entry: its format, and its variables' forms."""

@@ -52,8 +52,6 @@ class SubtitleDocument(SpannedDocument):
             group = _sentence(cues[number:])
             self.add_group(group, number)
             number += len(group)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def cues(self) -> list[Cue]:
         """Return all cues that have a text.

@@ -50,8 +50,6 @@ class TableDocument(SpannedDocument):
         """Name of the column that the table gets."""
         for row in self.rows[1:]:
             self.add_row(row, len(header))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def separator_of(self) -> str:
         """Return the separator: the one that divides the first line most often."""

@@ -45,8 +45,6 @@ class YamlDocument(SpannedDocument):
         for root in self.compose():
             top = self.language_at_top(root)
             self.read(root if top is None else top, ())
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def compose(self) -> list[Any]:
         """Return the root node of each document in the file."""
