@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.filled.android_resources import check_root
 from dragoman.text.filled.plural_categories import CATEGORIES
 from dragoman.text.formats import plurals
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import Element, MarkupSource, Unit, units, with_attribute
+from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units, with_attribute
 
 _GONE = ("obsolete", "vanished")
 

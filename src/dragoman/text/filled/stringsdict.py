@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 from dragoman.errors import DataError
-from dragoman.text.filled.android_resources import check_root
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import Element, MarkupSource, Unit, units
+from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
 
 _RULES = ("NSStringFormatSpecTypeKey", "NSStringFormatValueTypeKey")
 
