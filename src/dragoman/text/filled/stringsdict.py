@@ -7,6 +7,8 @@ from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
 from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
+from dragoman.text.invariants import without_placeholders
+from dragoman.text.placeholders import find_placeholders
 
 _RULES = ("NSStringFormatSpecTypeKey", "NSStringFormatValueTypeKey")
 
@@ -97,7 +99,4 @@ def members(element: Element, name: str) -> Iterator[tuple[str, Element, Element
 
 def _bare(text: str) -> str:
     """Return a format without its variables (``%#@files@``) and conversions."""
-    from dragoman.text.invariants import without_placeholders
-    from dragoman.text.placeholders import find_placeholders
-
     return without_placeholders(text, find_placeholders(text))
