@@ -1,5 +1,6 @@
 """Folders of documents are translated as a team works: what is missing, with a memory first, a report, and checks."""
 
+import gzip
 import itertools
 import json
 
@@ -149,6 +150,14 @@ def test_a_dry_run_counts_and_neither_loads_nor_writes(here, no_model, capsys):
     assert "app/en/deep/b.yml -> app/de/deep/b.yml: 1 of 1 (1 words)" in out
     assert "2 to translate in 2 files; nothing was written" in out
     assert not (here / "app/de/deep").exists()
+
+
+def test_a_compressed_document_of_both_languages_is_filled_in_its_folder_as_others_are(here, asked):
+    write(here, {"locale/a.po": PO})
+    (here / "locale/b.po.gz").write_bytes(gzip.compress(PO.encode()))
+    assert main(["translate", "run", "locale", "-o", "locale", "--to", "pl"]) == 0
+    assert gzip.decompress((here / "locale/b.po.gz").read_bytes()) == (here / "locale/a.po").read_bytes()
+    assert 'msgstr "C"' in (here / "locale/a.po").read_text()
 
 
 def test_a_broken_file_in_a_folder_is_listed_and_the_rest_is_translated(here, asked, capsys):
