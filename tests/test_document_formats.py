@@ -35,6 +35,22 @@ def test_line_ends_of_windows_stay(sample):
     assert filled(opened(sample.name, raw)).decode() == sample.after.replace("\n", "\r\n")
 
 
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if not s.before.startswith("<?xml")], ids=lambda s: s.name)
+def test_a_file_whose_lines_end_in_carriage_returns_alone_is_filled_like_any_other(sample):
+    raw = sample.before.replace("\n", "\r")
+    assert opened(sample.name, raw).fill({}) == raw.encode()
+    assert filled(opened(sample.name, raw)).decode() == sample.after.replace("\n", "\r")
+
+
+@pytest.mark.parametrize(
+    "raw", ["# a\r\n\rb\n", "a\rb\n\nc\n", "- a\r- b\n", "> a\r\r> b\n\n# c\n", "---\na: b\r---\n\rc\n"]
+)
+def test_a_carriage_return_inside_a_line_of_markdown_stays(raw):
+    document = opened("a.md", raw)
+    assert document.fill({}) == raw.encode()
+    assert filled(document).count(b"\r") == raw.count("\r")
+
+
 @every_sample
 def test_every_slot_has_a_place_with_a_line_and_a_key_of_its_own(sample):
     document = opened(sample.name, sample.before)
@@ -185,7 +201,7 @@ def test_a_new_apostrophe_quotes_no_argument():
 # ---- files that cannot be read --------------------------------------------------------------------
 
 BROKEN = {
-    "a.json": ['{"a": }', '{"a": "b"', '["a", \n]', '"alone"', "{" * 3000],
+    "a.json": ['{"a": }', '{"a": "b"', '["a", \n]', '"alone"', "{" * 3000, '{"a": ' + "9" * 5000 + "}"],
     "a.arb": ["[]", '{"a" "b"}'],
     "strings.xml": ["<resources><string></resources>", "<other/>", "", "<resources>&x;</resources>", "text"],
     "a.strings": ['"a" = "b"', '"a" = ;', "/* open", '"a" "b";', "bplist00"],
@@ -229,7 +245,7 @@ def test_a_damaged_file_is_refused_or_filled(sample, data):
     end = data.draw(st.integers(start, min(start + 20, len(raw))))
     try:
         document = opened(
-            sample.name, raw[:start] + data.draw(st.sampled_from(["", "<", '"', "{", "\n", "&"])) + raw[end:]
+            sample.name, raw[:start] + data.draw(st.sampled_from(["", "<", '"', "{", "\n", "\r", "&"])) + raw[end:]
         )
     except UserError as error:
         assert str(error).startswith(sample.name)

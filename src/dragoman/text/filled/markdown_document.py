@@ -16,6 +16,8 @@ from dragoman.text.filled.spans import SpannedDocument, TextFile
 _FRONT = re.compile(
     r"(?:---[ \t]*\r?\n.*?\r?\n(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n.*?\r?\n\+\+\+)[ \t]*(?:\r?\n|$)", re.DOTALL
 )
+_NO_LINE_END = re.compile("\r(?!\n)|\u2028")
+"""Characters that the parser or ``str`` takes for line ends, where lines are counted by line feeds."""
 _BREAK = re.compile(r"(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|(?P<hard>  +|\\)?\n[ \t]*", re.DOTALL)
 _LINK = r"\[(?:[^\[\]\\]|\\.|\[(?:[^\[\]\\]|\\.)*\])*\]"
 _CODE = re.compile(
@@ -57,7 +59,8 @@ class MarkdownDocument(SpannedDocument):
         blank = re.sub(r"[^\n]", "", front[0]) if front else ""
         environment: dict[str, Any] = {}
         parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-        tokens = parser.parse(blank + text[front.end() if front else 0 :].replace("\u2028", " "), environment)
+        body = _NO_LINE_END.sub(" ", text[front.end() if front else 0 :])
+        tokens = parser.parse(blank + body, environment)
         self.references = environment.get("references", {})
         self.starts = [0, *self.text_file.ends]
         self.at = 0
