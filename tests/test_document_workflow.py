@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_document_formats import BROKEN
-from test_documents import upper
+from test_documents import Shouting
 
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
 from dragoman.text.checks import CHECKS, Translated, find_problems
-from dragoman.text.context import NO_CONTEXT
 from dragoman.text.formats.pairs import read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
@@ -33,27 +32,9 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def asked(monkeypatch):
     """A run whose translations are their sources in capitals; the list of what it was asked."""
-    texts: list[str] = []
-
-    class Shouting(Translator):
-        context = NO_CONTEXT
-
-        def __init__(self):
-            pass
-
-        def check_tags(self, tags):
-            assert not tags
-
-        def translate(self, requests, *, progress=None, **_):
-            texts.extend(request.text for request in requests)
-            return upper(
-                [request.text for request in requests],
-                progress,
-                confidence=lambda text: 0.1 if "doubt" in text else 0.9,
-            )
-
-    monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
-    return texts
+    run = Shouting()
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: run)
+    return run.asked
 
 
 @pytest.fixture
