@@ -51,6 +51,17 @@ def test_a_carriage_return_inside_a_line_of_markdown_stays(raw):
     assert filled(document).count(b"\r") == raw.count("\r")
 
 
+@pytest.mark.parametrize("limit", ["12", "9" * 5000])
+def test_a_limit_is_a_number_of_characters_that_a_text_could_have(limit):
+    po = f'#, max-length:{limit}\nmsgid "a"\nmsgstr ""\n'
+    xliff = (
+        '<xliff version="1.2"><file source-language="en" target-language="pl"><body>'
+        f'<trans-unit id="1" maxwidth="{limit}" size-unit="char"><source>a</source></trans-unit></body></file></xliff>'
+    )
+    for name, raw in (("a.po", po), ("a.xlf", xliff)):
+        assert opened(name, raw).slots[0].limit == (12 if limit == "12" else None)
+
+
 @every_sample
 def test_every_slot_has_a_place_with_a_line_and_a_key_of_its_own(sample):
     document = opened(sample.name, sample.before)
@@ -206,7 +217,17 @@ BROKEN = {
     "strings.xml": ["<resources><string></resources>", "<other/>", "", "<resources>&x;</resources>", "text"],
     "a.strings": ['"a" = "b"', '"a" = ;', "/* open", '"a" "b";', "bplist00"],
     "a.stringsdict": ["<plist><dict><key>a</key></dict></plist>", "<x/>", "bplist00"],
-    "a.xcstrings": ["{}", '{"strings": 1}', "["],
+    "a.xcstrings": [
+        *("{}", '{"strings": 1}', "["),
+        *(
+            f'{{"sourceLanguage": "en", "strings": {{"a": {{"localizations": {localizations}}}}}}}'
+            for localizations in (
+                *("1", '"x"', "[1]", '{"pl": 1}', '{"pl": [1]}', '{"en": "x"}'),
+                *('{"en": {"stringUnit": {"value": 1}}}', '{"pl": {"stringUnit": {"value": null}}}'),
+                '{"pl": {"variations": {"plural": {"other": {"stringUnit": {"state": [], "value": "x"}}}}}}',
+            )
+        ),
+    ],
     "a.resx": ["<root>", "<x/>", ""],
     "a.properties": ["a = \\u12"],
     "a.yml": ["a: [", "a: b: c", "\ta: b", 'a: "x', "a: *x"],
