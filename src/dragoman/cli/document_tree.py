@@ -52,6 +52,8 @@ def _below(text: str, output: Path, source: str | None, target: str | None) -> I
         for name in map(_posix, names)
         if (goal := _goal(name, set(names), source, target, here=here)) is not None
     ]
+    if not found and not os.path.isdir(text) and not glob.glob(text, recursive=True):
+        raise DataError(f"{text}: no file matches this pattern")
     if not found:
         raise DataError(f"{text}: no document in it whose name ends in one of: {', '.join(_kinds())}")
     yield from found

@@ -71,6 +71,8 @@ _ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
 class HtmlDocument(SpannedDocument):
     """Slots of an HTML file: one per block of text, and one per attribute that people read."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read an HTML file; the language that it declares becomes ``target``.
 

@@ -35,6 +35,7 @@ class JsonDocument(SpannedDocument):
         self.categories = plural_categories(target)
         self.root = read_json_tree(self.text_file)
         self.strings = JsonStrings(self.text_file.text)
+        self.numbered = not self.root.is_object
         if self.root.members is None:
             raise DataError(f"{name}:1: holds a single value: an object or an array of strings expected")
         self.read()

@@ -44,6 +44,8 @@ _STARTS = re.compile(r"(?:[-+*>#]|\d+[.)]|=+$|-+$|\||```|~~~|:)")
 class MarkdownDocument(SpannedDocument):
     """Slots of a Markdown file: one per heading, paragraph or table cell."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a Markdown file: CommonMark with tables and strikethrough.
 

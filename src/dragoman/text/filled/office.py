@@ -43,6 +43,8 @@ _SKIPPED = {"tracked-changes", "deletion"}
 class OfficeDocument(FillableDocument):
     """Slots of an archive: one per paragraph, cell or heading."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read an archive.
 

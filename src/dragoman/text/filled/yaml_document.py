@@ -43,6 +43,7 @@ class YamlDocument(SpannedDocument):
         self.seen: set[int] = set()
         """Nodes that were read, since an alias leads to the same node again."""
         for root in self.compose():
+            self.numbered = self.numbered or root.id == "sequence"
             top = self.language_at_top(root)
             self.read(root if top is None else top, ())
 
