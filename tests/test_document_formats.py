@@ -35,6 +35,33 @@ def test_line_ends_of_windows_stay(sample):
     assert filled(opened(sample.name, raw)).decode() == sample.after.replace("\n", "\r\n")
 
 
+@pytest.mark.parametrize("sample", [s for s in SAMPLES if not s.before.startswith("<?xml")], ids=lambda s: s.name)
+def test_a_file_whose_lines_end_in_carriage_returns_alone_is_filled_like_any_other(sample):
+    raw = sample.before.replace("\n", "\r")
+    assert opened(sample.name, raw).fill({}) == raw.encode()
+    assert filled(opened(sample.name, raw)).decode() == sample.after.replace("\n", "\r")
+
+
+@pytest.mark.parametrize(
+    "raw", ["# a\r\n\rb\n", "a\rb\n\nc\n", "- a\r- b\n", "> a\r\r> b\n\n# c\n", "---\na: b\r---\n\rc\n"]
+)
+def test_a_carriage_return_inside_a_line_of_markdown_stays(raw):
+    document = opened("a.md", raw)
+    assert document.fill({}) == raw.encode()
+    assert filled(document).count(b"\r") == raw.count("\r")
+
+
+@pytest.mark.parametrize("limit", ["12", "9" * 5000])
+def test_a_limit_is_a_number_of_characters_that_a_text_could_have(limit):
+    po = f'#, max-length:{limit}\nmsgid "a"\nmsgstr ""\n'
+    xliff = (
+        '<xliff version="1.2"><file source-language="en" target-language="pl"><body>'
+        f'<trans-unit id="1" maxwidth="{limit}" size-unit="char"><source>a</source></trans-unit></body></file></xliff>'
+    )
+    for name, raw in (("a.po", po), ("a.xlf", xliff)):
+        assert opened(name, raw).slots[0].limit == (12 if limit == "12" else None)
+
+
 @every_sample
 def test_every_slot_has_a_place_with_a_line_and_a_key_of_its_own(sample):
     document = opened(sample.name, sample.before)
@@ -185,12 +212,22 @@ def test_a_new_apostrophe_quotes_no_argument():
 # ---- files that cannot be read --------------------------------------------------------------------
 
 BROKEN = {
-    "a.json": ['{"a": }', '{"a": "b"', '["a", \n]', '"alone"', "{" * 3000],
+    "a.json": ['{"a": }', '{"a": "b"', '["a", \n]', '"alone"', "{" * 3000, '{"a": ' + "9" * 5000 + "}"],
     "a.arb": ["[]", '{"a" "b"}'],
     "strings.xml": ["<resources><string></resources>", "<other/>", "", "<resources>&x;</resources>", "text"],
     "a.strings": ['"a" = "b"', '"a" = ;', "/* open", '"a" "b";', "bplist00"],
     "a.stringsdict": ["<plist><dict><key>a</key></dict></plist>", "<x/>", "bplist00"],
-    "a.xcstrings": ["{}", '{"strings": 1}', "["],
+    "a.xcstrings": [
+        *("{}", '{"strings": 1}', "["),
+        *(
+            f'{{"sourceLanguage": "en", "strings": {{"a": {{"localizations": {localizations}}}}}}}'
+            for localizations in (
+                *("1", '"x"', "[1]", '{"pl": 1}', '{"pl": [1]}', '{"en": "x"}'),
+                *('{"en": {"stringUnit": {"value": 1}}}', '{"pl": {"stringUnit": {"value": null}}}'),
+                '{"pl": {"variations": {"plural": {"other": {"stringUnit": {"state": [], "value": "x"}}}}}}',
+            )
+        ),
+    ],
     "a.resx": ["<root>", "<x/>", ""],
     "a.properties": ["a = \\u12"],
     "a.yml": ["a: [", "a: b: c", "\ta: b", 'a: "x', "a: *x"],
@@ -229,7 +266,7 @@ def test_a_damaged_file_is_refused_or_filled(sample, data):
     end = data.draw(st.integers(start, min(start + 20, len(raw))))
     try:
         document = opened(
-            sample.name, raw[:start] + data.draw(st.sampled_from(["", "<", '"', "{", "\n", "&"])) + raw[end:]
+            sample.name, raw[:start] + data.draw(st.sampled_from(["", "<", '"', "{", "\n", "\r", "&"])) + raw[end:]
         )
     except UserError as error:
         assert str(error).startswith(sample.name)

@@ -1,20 +1,23 @@
 """Folders of documents are translated as a team works: what is missing, with a memory first, a report, and checks."""
 
+import gzip
 import itertools
 import json
 
 import pytest
+from document_samples import opened
 from hypothesis import given
 from hypothesis import strategies as st
 from test_document_formats import BROKEN
-from test_documents import upper
+from test_documents import Shouting
+from test_office_documents import run, word
 
 from dragoman.cli import main
 from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError, DataError
 from dragoman.text.checks import CHECKS, Translated, find_problems
-from dragoman.text.context import NO_CONTEXT
-from dragoman.text.formats.pairs import read_pairs
+from dragoman.text.existing import existing_translations
+from dragoman.text.formats.pairs import Keyed, read_pairs
 from dragoman.text.formats.several import guess_sources
 from dragoman.text.lines import Pair
 from dragoman.text.localized_paths import language_in, localized_path, neutral_path
@@ -32,27 +35,9 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def asked(monkeypatch):
     """A run whose translations are their sources in capitals; the list of what it was asked."""
-    texts: list[str] = []
-
-    class Shouting(Translator):
-        context = NO_CONTEXT
-
-        def __init__(self):
-            pass
-
-        def check_tags(self, tags):
-            assert not tags
-
-        def translate(self, requests, *, progress=None, **_):
-            texts.extend(request.text for request in requests)
-            return upper(
-                [request.text for request in requests],
-                progress,
-                confidence=lambda text: 0.1 if "doubt" in text else 0.9,
-            )
-
-    monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
-    return texts
+    run = Shouting()
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: run)
+    return run.asked
 
 
 @pytest.fixture
@@ -151,6 +136,14 @@ def test_a_dry_run_counts_and_neither_loads_nor_writes(here, no_model, capsys):
     assert not (here / "app/de/deep").exists()
 
 
+def test_a_compressed_document_of_both_languages_is_filled_in_its_folder_as_others_are(here, asked):
+    write(here, {"locale/a.po": PO})
+    (here / "locale/b.po.gz").write_bytes(gzip.compress(PO.encode()))
+    assert main(["translate", "run", "locale", "-o", "locale", "--to", "pl"]) == 0
+    assert gzip.decompress((here / "locale/b.po.gz").read_bytes()) == (here / "locale/a.po").read_bytes()
+    assert 'msgstr "C"' in (here / "locale/a.po").read_text()
+
+
 def test_a_broken_file_in_a_folder_is_listed_and_the_rest_is_translated(here, asked, capsys):
     write(here, TREE)
     write(here, {"app/en/bad.json": '{"x": '})
@@ -222,6 +215,8 @@ def test_a_name_without_a_language_gets_one():
         (["app/en", "-o", "app/en/a.json"], "app/en/a.json: is a file: name a folder"),
         (["app", "-o", "x", "--nbest", "2"], "--nbest, --scores"),
         (["empty", "-o", "x"], "empty: no document in it whose name ends in one of: .po"),
+        (["app/**/*.po", "-o", "x"], "app/**/*.po: no file matches this pattern"),
+        (["app/en/*.txt", "-o", "x"], "app/en/*.txt: no document in it whose name ends in one of: .po"),
         (["text here", "--dry-run"], "--dry-run, --report, --memory and --redo are for documents"),
         (["app/en/a.json", "--memory", "none.tmx"], "none.tmx: no such file"),
         (["app/en/a.json", "--redo=some"], "'--redo'"),
@@ -232,6 +227,39 @@ def test_a_mistake_is_one_line_and_nothing_is_written(here, no_model, capsys, ar
     (here / "empty").mkdir()
     assert main(["translate", "run", *arguments]) == 2
     assert message in capsys.readouterr().err and not (here / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["docx", "html", "md", "srt", "json", "yml"])
+def test_parts_without_names_are_kept_only_if_all_of_them_are_there(kind):
+    def file(*texts):
+        return {
+            "docx": lambda: word(*map(run, texts)),
+            "html": lambda: "".join(f"<p>{text}</p>" for text in texts),
+            "md": lambda: "\n\n".join(texts),
+            "srt": lambda: "".join(f"{i}\n00:0{i}:00,000 --> 00:0{i}:01,000\n{t}.\n\n" for i, t in enumerate(texts, 1)),
+            "json": lambda: json.dumps(texts),
+            "yml": lambda: "".join(f"- {text}\n" for text in texts),
+        }[kind]()
+
+    source = opened(f"a.{kind}", file("New", "Door", "Window"))
+    assert existing_translations(source, opened(f"b.{kind}", file("Tür", "Fenster"))) is None
+    found = existing_translations(source, opened(f"b.{kind}", file("Neu", "Tür", "Fenster")))
+    assert found and [filling.text.rstrip(".") for filling in found.values()] == ["Neu", "Tür", "Fenster"]
+
+
+def test_names_that_are_numbers_are_names():
+    source, there = opened("a.json", '{"404": "Not found", "500": "Broken"}'), opened("b.json", '{"500": "Kaputt"}')
+    found = existing_translations(source, there)
+    assert found and {number: filling.text for number, filling in found.items()} == {1: "Kaputt"}
+
+
+def test_entries_by_numbers_pair_by_them_and_parts_of_office_documents_only_together(tmp_path):
+    write(tmp_path, {"en.json": '{"404": "Not found", "500": "Broken"}', "de.json": '{"500": "Kaputt"}'})
+    (tmp_path / "en.docx").write_bytes(word(run("New"), run("Door")))
+    (tmp_path / "de.docx").write_bytes(word(run("Tür")))
+    assert list(read_pairs(Keyed(root=str(tmp_path), source="en.json", target="de.json"))) == [Pair("Broken", "Kaputt")]
+    with pytest.raises(DataError, match="holds no sentence pairs"):
+        list(read_pairs(Keyed(root=str(tmp_path), source="en.docx", target="de.docx")))
 
 
 # ---- what is redone, and the memory -----------------------------------------------------------------
@@ -349,6 +377,7 @@ def test_checks_never_fail_and_a_copy_of_the_source_passes(source, translation):
 def test_check_names_file_and_line_and_exits_with_1(here, capsys):
     text = HEADER + '\n#, max-length:3\nmsgid "a {x}"\nmsgstr "b c d"\n\nmsgid "good"\nmsgstr "gut"\n'
     write(here, {"a.po": text, "en.json": '{"a": "b.", "c": "d"}', "de.json": '{"a": "e", "c": "f"}'})
+    write(here, {"en.md": "a\n\nb\n", "de.md": "a\n", "folder/a.po": text})
     write(here, {"good.tsv": "a\tb\n", "bad.tsv": "a\tb\na 1\tb\n"})
     assert main(["check", "a.po"]) == 1
     out, err = capsys.readouterr()
@@ -362,6 +391,8 @@ def test_check_names_file_and_line_and_exits_with_1(here, capsys):
     for arguments, message in (
         (["en.json"], "en.json: holds one language"),
         (["none.po"], "none.po: no such file"),
+        (["folder"], "folder: is a folder: name the files in it"),
+        (["en.md,de.md"], "de.md: has other parts than en.md"),
         (["a.po", "--only", "spelling"], "spelling"),
         (["a.png"], "a.png"),
     ):

@@ -335,26 +335,25 @@ def test_progress_counts_slots_up_to_all_of_them():
 # ---- from the command line ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shouting(monkeypatch):
+class Shouting(Translator):
     """A run whose translations are their sources in capitals."""
 
-    class Shouting(Translator):
-        context = NO_CONTEXT
+    context = NO_CONTEXT
 
-        def __init__(self):
-            pass
+    def __init__(self):
+        self.asked: list[str] = []
 
-        def check_tags(self, tags):
-            assert not tags
+    def check_tags(self, tags):
+        assert not tags
 
-        def translate(self, requests, *, progress=None, **_):
-            return upper(
-                [request.text for request in requests],
-                progress,
-                confidence=lambda text: 0.1 if "doubt" in text else 0.9,
-            )
+    def translate(self, requests, *, progress=None, **_):
+        texts = [request.text for request in requests]
+        self.asked += texts
+        return upper(texts, progress, confidence=lambda text: 0.1 if "doubt" in text else 0.9)
 
+
+@pytest.fixture
+def shouting(monkeypatch):
     monkeypatch.setattr(Translator, "load", lambda *_, **__: Shouting())
 
 

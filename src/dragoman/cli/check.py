@@ -1,6 +1,7 @@
 """dragoman check: what may be wrong with translations that people or programs made."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -87,10 +88,16 @@ def _pairs(name: str, source: str | None, target: str | None) -> "Iterator[Trans
     from dragoman.text.filled.opening import KINDS, open_document
     from dragoman.text.formats.tables import SPLITTERS
 
+    if os.path.isdir(name):
+        raise DataError(f"{name}: is a folder: name the files in it, as in {name}/*.po")
     first, comma, second = name.partition(",")
     if comma and extension(first) in KINDS and extension(first) == extension(second):
         originals = open_document(first.strip(), source=source)
         translations = open_document(second.strip(), source=target)
+        if not originals.pairs_with(translations):
+            raise DataError(
+                f"{second.strip()}: has other parts than {first.strip()}: which translates which is unclear"
+            )
         if not originals.bilingual:
             yield from translations_between(originals, translations)
             return
@@ -98,7 +105,7 @@ def _pairs(name: str, source: str | None, target: str | None) -> "Iterator[Trans
     if extension(name) in KINDS and not comma and not as_rows:
         document = open_document(name, source=source, target=target)
         if not document.bilingual:
-            raise ConfigError(f"{name}: holds one language: name the file of the source as well, as in en.json,{name}")
+            raise ConfigError(f"{name}: holds one language: name the file of the source as well, as in SOURCE,{name}")
         yield from translations_in(document)
         return
     yield from _rows(name)

@@ -52,6 +52,8 @@ def _below(text: str, output: Path, source: str | None, target: str | None) -> I
         for name in map(_posix, names)
         if (goal := _goal(name, set(names), source, target, here=here)) is not None
     ]
+    if not found and not os.path.isdir(text) and not glob.glob(text, recursive=True):
+        raise DataError(f"{text}: no file matches this pattern")
     if not found:
         raise DataError(f"{text}: no document in it whose name ends in one of: {', '.join(_kinds())}")
     yield from found
@@ -85,6 +87,8 @@ def _goal(name: str, names: set[str], source: str, target: str | None, *, here: 
         names: all files of the tree.
         here: it goes into the folder that it is in.
     """
+    from dragoman.text.compressed import extension
+    from dragoman.text.formats.kinds import BILINGUAL
     from dragoman.text.localized_paths import NEUTRAL, language_in, localized_path, neutral_path, same
 
     goal = localized_path(name, source, target) if target else name
@@ -98,7 +102,7 @@ def _goal(name: str, names: set[str], source: str, target: str | None, *, here: 
         return goal
     if target and name.endswith(NEUTRAL):
         return neutral_path(name, target)
-    return name if Path(name).suffix in (".po", ".pot", ".xlf", ".xliff", ".tmx", ".ts", ".xcstrings") else None
+    return name if extension(name) in BILINGUAL else None
 
 
 def _without(name: str, language: str) -> str:

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from dragoman.text.accelerators import find_accelerator
 from dragoman.text.document import FillableDocument, Slot
-from dragoman.text.invariants import find_changes
+from dragoman.text.invariants import find_changes, without_placeholders
 from dragoman.text.placeholders import Role, find_placeholders, placeholders_preserved
 
 
@@ -51,7 +51,8 @@ def check_placeholders(pair: Translated) -> str | None:
 
 def check_numbers(pair: Translated) -> str | None:
     """Compare numbers and signs."""
-    changes = find_changes(_bare(pair.source, pair.codes), _bare(pair.translation, pair.codes))
+    texts = (pair.source, pair.translation)
+    changes = find_changes(*(without_placeholders(text, find_placeholders(text, pair.codes)) for text in texts))
     return str(changes) if changes else None
 
 
@@ -145,14 +146,6 @@ _SPACES: dict[str, Callable[[str], object]] = {
     "white space at its end": lambda text: text[len(text.rstrip()) :],
     "the number of its lines": lambda text: text.count("\n"),
 }
-
-
-def _bare(text: str, codes: tuple[str, ...]) -> str:
-    parts, at = [], 0
-    for found in find_placeholders(text, codes):
-        parts.append(text[at : found.start])
-        at = found.end
-    return " ".join([*parts, text[at:]])
 
 
 def _end(text: str) -> str:

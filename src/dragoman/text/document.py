@@ -58,11 +58,17 @@ class FillableDocument(ABC):
 
     bilingual = False
     """True if the file holds both languages, so that translations are added beside their sources."""
+    numbered = False
+    """True if the entries have no names, so that keys number them: those of two files are the same only if all are."""
 
     def __init__(self) -> None:
         self.slots: list[Slot] = []
         self.notes: list[str] = []
         """Notes for the user about the file, one line each."""
+
+    def pairs_with(self, other: "FillableDocument") -> bool:
+        """Return True if equal keys of both documents name the same entry: always, where entries have names."""
+        return not self.numbered or [slot.key for slot in self.slots] == [slot.key for slot in other.slots]
 
     def slots_to_review(self, fillings: Mapping[int, Filling]) -> set[int]:
         """Return which of these slots the filled document marks for a person to check."""

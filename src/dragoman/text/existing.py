@@ -9,8 +9,7 @@ def existing_translations(document: FillableDocument, translated: FillableDocume
     None if that cannot be told: the entries of a page and the like have no names, and it has other parts.
     """
     there = {slot.key: slot for slot in translated.slots if slot.key}
-    numbered = all(slot.key[:1].isdigit() for slot in document.slots)
-    if numbered and [slot.key for slot in document.slots] != [slot.key for slot in translated.slots]:
+    if not document.pairs_with(translated):
         return None
     return {
         number: Filling(there[slot.key].text, codes=there[slot.key].codes)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dragoman.text.cleaning.clean import normalise
-from dragoman.text.placeholders import Placeholder, find_placeholders
+from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
 # ---- nothing to translate ---------------------------------------------------------------------------
 
@@ -35,11 +35,7 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def without_placeholders(text: str, placeholders: Sequence[Placeholder]) -> str:
     """Return the text with a space in place of each placeholder."""
-    parts, at = [], 0
-    for p in placeholders:
-        parts.append(text[at : p.start])
-        at = p.end
-    return " ".join([*parts, text[at:]])
+    return " ".join(texts_between(text, placeholders))
 
 
 _LETTERED = re.compile(  # tokens with letters that are not words

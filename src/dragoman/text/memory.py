@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dragoman.errors import ConfigError
 from dragoman.text.formats.pairs import guess_source, read_pairs
 from dragoman.text.lines import Pair
-from dragoman.text.placeholders import Placeholder, find_placeholders
+from dragoman.text.placeholders import Placeholder, find_placeholders, texts_between
 
 Key = tuple[str, ...]
 """Text between placeholders."""
@@ -28,7 +28,7 @@ class TranslationMemory:
             if source and target:
                 self.exact.setdefault(source, Counter())[target] += 1
                 if (placeholders := find_placeholders(source)) and _same(placeholders, find_placeholders(target)):
-                    self.shapes.setdefault(_key(source, placeholders), Pair(source, target))
+                    self.shapes.setdefault(tuple(texts_between(source, placeholders)), Pair(source, target))
 
     @classmethod
     def read(cls, paths: Sequence[str], source: str | None = None, target: str | None = None) -> "TranslationMemory":
@@ -60,17 +60,9 @@ class TranslationMemory:
         if bare in self.exact:
             return before + self.exact[bare].most_common(1)[0][0] + after
         placeholders = find_placeholders(bare, codes)
-        found = self.shapes.get(_key(bare, placeholders)) if placeholders else None
+        found = self.shapes.get(tuple(texts_between(bare, placeholders))) if placeholders else None
         filled = _with_placeholders(found, placeholders) if found else None
         return None if filled is None else before + filled + after
-
-
-def _key(text: str, placeholders: Sequence[Placeholder]) -> Key:
-    parts, at = [], 0
-    for found in placeholders:
-        parts.append(text[at : found.start])
-        at = found.end
-    return (*parts, text[at:])
 
 
 def _same(some: Sequence[Placeholder], others: Sequence[Placeholder]) -> bool:

@@ -53,6 +53,15 @@ def find_placeholders(text: str, codes: Iterable[str] = ()) -> list[Placeholder]
     return _mark_unpaired(found)
 
 
+def texts_between(text: str, placeholders: Iterable[Placeholder]) -> list[str]:
+    """Return what stands before, between and after the placeholders of a text: one part more than there are of them."""
+    parts, at = [], 0
+    for found in placeholders:
+        parts.append(text[at : found.start])
+        at = found.end
+    return [*parts, text[at:]]
+
+
 def _placeholder(text: str, start: int, kind: str) -> Placeholder:
     end = start + len(text)
     if kind in _LINK_ENDS:  # [text](address)

@@ -6,14 +6,11 @@ Markup inside a string (``<b>``, ``<xliff:g>``) is code that survives translatio
 
 import re
 from collections.abc import Sequence
-from xml.parsers import expat
 
-from dragoman.errors import DataError
-from dragoman.text.document import OtherKindError
 from dragoman.text.filled.plural_categories import plural_categories
 from dragoman.text.filled.spans import SpannedDocument, Write
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import Element, MarkupSource, Unit, units
+from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
 
 _KINDS = ("string", "string-array", "plurals")
 
@@ -35,8 +32,6 @@ class AndroidResources(SpannedDocument):
             element = unit.element
             if element.attributes.get("translatable") != "false":
                 self.add_unit(unit, element.attributes.get("name", ""))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_unit(self, unit: Unit, name: str) -> None:
         """Add the slots of a string, an array or a plural."""
@@ -91,25 +86,6 @@ class AndroidResources(SpannedDocument):
             write=writer(inline, unit.slice(last.inside, last.outside)),
             around=(f'{gap}<item quantity="{category}">', "</item>"),
         )
-
-
-def check_root(markup: MarkupSource, root: str, kind: str) -> None:
-    """Check that the outermost element of a file has this name.
-
-    Raises:
-        DataError: it has another; the message says which.
-    """
-    found: list[str] = []
-    parser = expat.ParserCreate("UTF-8")
-    parser.StartElementHandler = lambda name, _: found.append(name)
-    try:
-        parser.Parse(markup.utf8, True)
-    except expat.ExpatError as error:
-        if not found or found[0].rpartition(":")[2] == root:
-            reason = expat.ErrorString(error.code)
-            raise DataError(f"{markup.name}:{error.lineno}: not well-formed XML ({reason})") from None
-    if found[0].rpartition(":")[2] != root:
-        raise OtherKindError(f"{markup.name}: not {kind}: its outermost element is <{found[0]}>, not <{root}>")
 
 
 _REFERENCE = re.compile(r"[@?](?:\+?[\w.]+:)?[\w.]+/[\w.]+|@null|@empty")

@@ -40,8 +40,6 @@ class AppleStrings(SpannedDocument):
                 write=lambda new, _, multiline=multiline: escaped(new, multiline=multiline),
                 around=("", "") if is_value else (' = "', '"'),
             )
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def entries(self) -> Iterator[tuple[str, re.Match[str], bool]]:
         """Yield the key of each entry and the match of its value; False where the key is the value as well."""

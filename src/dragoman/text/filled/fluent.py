@@ -40,8 +40,6 @@ class FluentDocument(SpannedDocument):
                 raise DataError(f"{name}:{line}: not Fluent: {note.message}")
             if isinstance(entry, ast.Message | ast.Term):
                 self.add_entry(entry)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def at(self, position: int) -> int:
         """Return a position in the file for one in its text with plain line ends."""

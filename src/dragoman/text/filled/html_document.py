@@ -71,6 +71,8 @@ _ENTITY = re.compile(r"&(?:#[xX]?[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);?")
 class HtmlDocument(SpannedDocument):
     """Slots of an HTML file: one per block of text, and one per attribute that people read."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read an HTML file; the language that it declares becomes ``target``.
 
@@ -85,8 +87,6 @@ class HtmlDocument(SpannedDocument):
         """Starts of the tags with such slots inside of a span, by the span's identity."""
         self.number = 0
         self.read(pieces(self.text_file.text), target)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def read(self, found: Sequence[HtmlPiece], target: str | None) -> None:
         """Find the slots."""

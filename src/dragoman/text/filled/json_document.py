@@ -35,11 +35,10 @@ class JsonDocument(SpannedDocument):
         self.categories = plural_categories(target)
         self.root = read_json_tree(self.text_file)
         self.strings = JsonStrings(self.text_file.text)
+        self.numbered = not self.root.is_object
         if self.root.members is None:
             raise DataError(f"{name}:1: holds a single value: an object or an array of strings expected")
         self.read()
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def read(self) -> None:
         """Find the slots."""

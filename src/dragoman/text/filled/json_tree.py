@@ -59,6 +59,8 @@ def read_json_tree(file: TextFile) -> JsonNode:
         raise DataError(f"{file.name}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
         raise DataError(f"{file.name}: JSON nested too deeply to be read") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{file.name}: not JSON that can be read: {error}") from None
     return _Reader(file).value(_after_space(file.text, 0), 0)
 
 

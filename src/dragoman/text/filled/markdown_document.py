@@ -16,6 +16,8 @@ from dragoman.text.filled.spans import SpannedDocument, TextFile
 _FRONT = re.compile(
     r"(?:---[ \t]*\r?\n.*?\r?\n(?:---|\.\.\.)|\+\+\+[ \t]*\r?\n.*?\r?\n\+\+\+)[ \t]*(?:\r?\n|$)", re.DOTALL
 )
+_NO_LINE_END = re.compile("\r(?!\n)|\u2028")
+"""Characters that the parser or ``str`` takes for line ends, where lines are counted by line feeds."""
 _BREAK = re.compile(r"(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|(?P<hard>  +|\\)?\n[ \t]*", re.DOTALL)
 _LINK = r"\[(?:[^\[\]\\]|\\.|\[(?:[^\[\]\\]|\\.)*\])*\]"
 _CODE = re.compile(
@@ -42,6 +44,8 @@ _STARTS = re.compile(r"(?:[-+*>#]|\d+[.)]|=+$|-+$|\||```|~~~|:)")
 class MarkdownDocument(SpannedDocument):
     """Slots of a Markdown file: one per heading, paragraph or table cell."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a Markdown file: CommonMark with tables and strikethrough.
 
@@ -57,7 +61,8 @@ class MarkdownDocument(SpannedDocument):
         blank = re.sub(r"[^\n]", "", front[0]) if front else ""
         environment: dict[str, Any] = {}
         parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-        tokens = parser.parse(blank + text[front.end() if front else 0 :].replace("\u2028", " "), environment)
+        body = _NO_LINE_END.sub(" ", text[front.end() if front else 0 :])
+        tokens = parser.parse(blank + body, environment)
         self.references = environment.get("references", {})
         self.starts = [0, *self.text_file.ends]
         self.at = 0
@@ -67,8 +72,6 @@ class MarkdownDocument(SpannedDocument):
             if token.type == "inline" and token.map:
                 self.add_inline(token, kind)
             kind = token.type
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_inline(self, token: Any, kind: str) -> None:
         """Add the slot of a block's text."""

@@ -43,6 +43,8 @@ _SKIPPED = {"tracked-changes", "deletion"}
 class OfficeDocument(FillableDocument):
     """Slots of an archive: one per paragraph, cell or heading."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read an archive.
 
@@ -74,8 +76,6 @@ class OfficeDocument(FillableDocument):
                 key = f"{member}:{slot.key}"
                 self.slots.append(Slot(slot.place, slot.text, slot.codes, key=key))
                 self.homes.append((member, number))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def fill(self, fillings: Mapping[int, Filling]) -> bytes:
         by_member: dict[str, dict[int, Filling]] = {}

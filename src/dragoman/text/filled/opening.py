@@ -21,7 +21,10 @@ def _lazily(module: str, kind: str) -> Opener:
 
     def opener(content: bytes, name: str, source: str | None, target: str | None) -> FillableDocument:
         found = getattr(importlib.import_module(f"dragoman.text.filled.{module}"), kind)
-        return found(content, name, source, target)
+        document = found(content, name, source, target)
+        if not document.slots:
+            document.notes.append(f"{name}: has no text to translate")
+        return document
 
     return opener
 

@@ -10,7 +10,7 @@ from dragoman.text.document import Edit, FillableDocument, Filling, Slot, splice
 from dragoman.text.filled.po_header import PoHeader
 from dragoman.text.formats.po import Catalogue, PoEntry
 
-_LIMIT = re.compile(r"\bmax-length:\s*(\d+)")  # a flag that Weblate defined
+_LIMIT = re.compile(r"\bmax-length:\s*(\d{1,9})\b")  # a flag that Weblate defined
 WIDTH = 79
 """Columns of a line, where the file wraps its own strings."""
 

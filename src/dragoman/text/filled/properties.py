@@ -42,8 +42,6 @@ class PropertiesDocument(SpannedDocument):
                 write=self.writer(doubled),
                 icu=categories,
             )
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def entries(self) -> Iterator[tuple[str, int, int]]:
         """Yield the key of each entry and the span of its value."""

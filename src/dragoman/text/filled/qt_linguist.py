@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dragoman.text.document import Edit, FillableDocument, Filling, Slot
-from dragoman.text.filled.android_resources import check_root
 from dragoman.text.filled.plural_categories import CATEGORIES
 from dragoman.text.formats import plurals
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import Element, MarkupSource, Unit, units, with_attribute
+from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units, with_attribute
 
 _GONE = ("obsolete", "vanished")
 
@@ -77,8 +76,6 @@ class QtDocument(FillableDocument):
             for element in unit.element.all("message") if unit.element.name == "context" else [unit.element]:
                 self.add(unit, element, context)
         self.stated = self.root.attributes.get("language", "") if self.root else ""
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
         if self.stated and target and not plurals.same_language(self.stated, target):
             self.notes.append(f"{name}: declares translations in {self.stated}, not {target}: the declaration is kept")
 

@@ -1,9 +1,8 @@
 """Resource files of .NET (``.resx``) and Windows (``.resw``): the values of strings; other data stays."""
 
-from dragoman.text.filled.android_resources import check_root
 from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import MarkupSource, units
+from dragoman.text.formats.markup import MarkupSource, check_root, units
 
 _LAYOUT = (".Name", ".Size", ".Location", ".Type", ".Parent", ".ZOrder", ".Font", ".Anchor", ".Dock", ".ImeMode")
 """Ends of the names of properties that place a control in a window."""
@@ -37,5 +36,3 @@ class ResxDocument(SpannedDocument):
                 write=lambda text, codes, inline=inline: to_xml(text, Inline(text, tuple(codes), inline.spellings)),
                 codes=inline.codes,
             )
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")

@@ -35,6 +35,10 @@ class TextFile(DocumentFile):
         self.mark, self.encoding = _byte_order_mark(raw)
         self.text = _decoded(raw[len(self.mark) :], name, [self.encoding] if self.encoding else encodings)
         self.encoding = self.encoding or next(e for e in encodings if _is_in(raw, e))
+        self.only_returns = "\r" in self.text and "\n" not in self.text
+        """True for a file whose lines all end in a carriage return alone; ``text`` has line feeds instead."""
+        if self.only_returns:
+            self.text = self.text.replace("\r", "\n")
         self.line_end = "\r\n" if "\r\n" in self.text else "\n"
         self.ends = [found.end() for found in re.finditer("\n", self.text)]
 
@@ -48,6 +52,8 @@ class TextFile(DocumentFile):
 
     def with_edits(self, edits: Iterable[Edit]) -> bytes:
         changed = splice(self.text, list(edits))
+        if self.only_returns:
+            changed = changed.replace("\n", "\r")
         try:
             return self.mark + changed.encode(self.encoding)
         except UnicodeEncodeError as error:

@@ -54,8 +54,6 @@ class StringCatalog(FillableDocument):
         self.homes: list[CatalogHome] = []
         for member in strings.members or ():
             self.add_entry(member.name, member.node)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_entry(self, key: str, node: JsonNode) -> None:
         """Add the slots of an entry."""
@@ -64,14 +62,14 @@ class StringCatalog(FillableDocument):
             return
         if entry.get("extractionState") == "stale":
             return
-        all_languages = entry.get("localizations") or {}
+        place = self.text_file.place(node.start)
+        all_languages = _localizations(entry, place)
         source = all_languages.get(self.language) or {"stringUnit": {"state": "new", "value": key}}
         there = all_languages.get(self.target)
         whole = _adapted(source, self.categories)
         if there is not None and "stringUnit" in there and "variations" in whole and "stringUnit" not in whole:
             whole = copy.deepcopy(there)  # one text for all variations, as a translator decided
         present = dict(units_of(there or {}))
-        place = self.text_file.place(node.start)
         for path, unit in list(units_of(whole)):
             text, found = unit.get("value", ""), present.get(path, {})
             if whole.keys() == (there or {}).keys() and there is not None and path not in dict(units_of(source)):
@@ -137,6 +135,22 @@ class StringCatalog(FillableDocument):
         """Return a value as Xcode writes it, inside of ``depth`` others."""
         lines = json.dumps(value, indent=_INDENT, ensure_ascii=False, separators=(",", " : ")).split("\n")
         return (self.text_file.line_end + _INDENT * depth).join(lines)
+
+
+def _localizations(entry: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return the localizations of an entry by language.
+
+    Raises:
+        DataError: they are of another type than Xcode writes.
+    """
+    found = entry.get("localizations") or {}
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise DataError(f"{place}: its localizations are not an object with an object for each language")
+    for language, one in found.items():
+        for _, unit in units_of(one):
+            if not all(isinstance(unit.get(name, ""), str) for name in ("state", "value")):
+                raise DataError(f"{place}: its string unit in {language} has a state or value that is not a string")
+    return found
 
 
 def units_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

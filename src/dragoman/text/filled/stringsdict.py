@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from dragoman.errors import DataError
-from dragoman.text.filled.android_resources import check_root
 from dragoman.text.filled.plural_categories import CATEGORIES, plural_categories
 from dragoman.text.filled.spans import SpannedDocument
 from dragoman.text.formats.inline import Inline, read_inline, to_xml
-from dragoman.text.formats.markup import Element, MarkupSource, Unit, units
+from dragoman.text.formats.markup import Element, MarkupSource, Unit, check_root, units
+from dragoman.text.invariants import without_placeholders
+from dragoman.text.placeholders import find_placeholders
 
 _RULES = ("NSStringFormatSpecTypeKey", "NSStringFormatValueTypeKey")
 
@@ -31,8 +32,6 @@ class StringsDict(SpannedDocument):
             for key, _, value in members(unit.element, name):
                 if value.name == "dict":
                     self.add_entry(unit, key, value)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def add_entry(self, unit: Unit, key: str, entry: Element) -> None:
         """Add the slots of an entry: its format, and its variables' forms."""
@@ -100,7 +99,4 @@ def members(element: Element, name: str) -> Iterator[tuple[str, Element, Element
 
 def _bare(text: str) -> str:
     """Return a format without its variables (``%#@files@``) and conversions."""
-    from dragoman.text.invariants import without_placeholders
-    from dragoman.text.placeholders import find_placeholders
-
     return without_placeholders(text, find_placeholders(text))

@@ -37,6 +37,8 @@ class Cue(NamedTuple):
 class SubtitleDocument(SpannedDocument):
     """Slots of a subtitle file: one per cue, or per sentence that runs over several."""
 
+    numbered = True
+
     def __init__(self, raw: bytes, name: str, source: str | None = None, target: str | None = None):
         """Read a subtitle file, in UTF-8 or, with a byte-order mark, UTF-16.
 
@@ -52,8 +54,6 @@ class SubtitleDocument(SpannedDocument):
             group = _sentence(cues[number:])
             self.add_group(group, number)
             number += len(group)
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def cues(self) -> list[Cue]:
         """Return all cues that have a text.

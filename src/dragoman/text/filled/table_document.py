@@ -37,21 +37,21 @@ class TableDocument(SpannedDocument):
             source, target: names of columns, such as ``en`` and ``de``; None where common names tell.
 
         Raises:
-            DataError: unclear columns, a row of another length, or a quote that does not close; the message names the
-                line.
+            DataError: no rows, unclear columns, a row of another length, or a quote that does not close; the message
+                names the line.
         """
         self.text_file = TextFile(raw, name)
         super().__init__(self.text_file)
         self.separator = "\t" if extension(name) == ".tsv" else self.separator_of()
         self.rows = [row for row in self.cells() if len(row) > 1 or row[0].text]
-        header = strip_names([cell.text for cell in self.rows[0]]) if self.rows else []
+        if not self.rows:
+            raise DataError(f"{name}: is empty: its first row must name the columns")
+        header = strip_names([cell.text for cell in self.rows[0]])
         self.source, self.target = self.columns(header, source, target)
         self.added = None if self.target is not None else target
         """Name of the column that the table gets."""
         for row in self.rows[1:]:
             self.add_row(row, len(header))
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def separator_of(self) -> str:
         """Return the separator: the one that divides the first line most often."""

@@ -43,10 +43,9 @@ class YamlDocument(SpannedDocument):
         self.seen: set[int] = set()
         """Nodes that were read, since an alias leads to the same node again."""
         for root in self.compose():
+            self.numbered = self.numbered or root.id == "sequence"
             top = self.language_at_top(root)
             self.read(root if top is None else top, ())
-        if not self.slots:
-            self.notes.append(f"{name}: has no text to translate")
 
     def compose(self) -> list[Any]:
         """Return the root node of each document in the file."""

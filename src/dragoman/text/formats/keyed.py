@@ -13,7 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragoman.config import config
 from dragoman.errors import ConfigError, DataError
@@ -44,15 +44,10 @@ def read_keyed(cfg: Keyed) -> Iterator[Pair | None]:
     read_source, read_target = (_reader(pattern) for pattern in (cfg.source, cfg.target))
     with _open(cfg) as files:
         for source, target in _join(files, cfg):
-            translations, texts = dict(_read(files, target, read_target)), list(_read(files, source, read_source))
-            if not _is_numbered(texts) or [keys for keys, _ in texts] == list(translations):
-                yield from (Pair(text, translations[keys]) for keys, text in texts if keys in translations)
+            translations, here = dict(_read(files, target, read_target).texts), _read(files, source, read_source)
+            if not here.numbered or [keys for keys, _ in here.texts] == list(translations):
+                yield from (Pair(text, translations[keys]) for keys, text in here.texts if keys in translations)
             yield None
-
-
-def _is_numbered(texts: "list[tuple[Keys, str]]") -> bool:
-    """Return True for a file without names of entries, such as a page: its parts pair only if all of them do."""
-    return bool(texts) and all(len(keys) == 1 and keys[0][:1].isdigit() for keys, _ in texts)
 
 
 # ---- folders and archives -------------------------------------------------------------------------
@@ -160,37 +155,47 @@ def _beside(found: dict[tuple[str, ...], str], names: list[str]) -> str:
 Keys = tuple[str, ...]
 
 
-Reader = Callable[[bytes, str], Iterator[tuple[Keys, str]]]
-"""Function from a file's bytes and name to its strings with their keys."""
+class KeyedStrings(NamedTuple):
+    """Strings of a file with their keys."""
+
+    texts: list[tuple[Keys, str]]
+    numbered: bool
+    """True for entries without names, such as the parts of a page: they pair only if all of them do."""
 
 
-def _read(files: _Files, name: str, leaves: Reader) -> Iterator[tuple[Keys, str]]:
+Reader = Callable[[bytes, str], KeyedStrings]
+"""Function from a file's bytes and name to its strings."""
+
+
+def _read(files: _Files, name: str, leaves: Reader) -> KeyedStrings:
     where = str(files.root / name) if isinstance(files, _Folder) else f"{files.root}: {name}"
     return leaves(files.read(name), where)
 
 
-def _document_strings(raw: bytes, where: str) -> Iterator[tuple[Keys, str]]:
-    """Yield the texts of a document with their keys."""
+def _document_strings(raw: bytes, where: str) -> KeyedStrings:
+    """Return the texts of a document."""
     opening = importlib.import_module("dragoman.text.filled.opening")  # which stands above, and knows every document
-    for slot in opening.document_of(lambda: raw, where, kind=PurePosixPath(where).suffix.lower()).slots:
-        yield (slot.key,), slot.text
+    document = opening.document_of(lambda: raw, where, kind=PurePosixPath(where).suffix.lower())
+    return KeyedStrings([((slot.key,), slot.text) for slot in document.slots], document.numbered)
 
 
-def _json_strings(raw: bytes, where: str) -> Iterator[tuple[Keys, str]]:
-    """Yield every string of a JSON document with the path of keys that leads to it."""
+def _json_strings(raw: bytes, where: str) -> KeyedStrings:
+    """Return every string of a JSON document, each with the path of keys that leads to it."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-    nodes: list[tuple[Keys, Any]] = [((), parse_json(text, where))]
+    root, texts = parse_json(text, where), []
+    nodes: list[tuple[Keys, Any]] = [((), root)]
     while nodes:
         keys, node = nodes.pop()
         if isinstance(node, str):
-            yield keys, check_string(node, f"{where}: {'.'.join(keys)}")
+            texts.append((keys, check_string(node, f"{where}: {'.'.join(keys)}")))
         elif isinstance(node, dict):
             nodes.extend(((*keys, key), value) for key, value in reversed(node.items()))
         elif isinstance(node, list):
             nodes.extend(((*keys, str(i)), value) for i, value in reversed([*enumerate(node)]))
+    return KeyedStrings(texts, isinstance(root, list))
 
 
 def _reader(pattern: str) -> Reader:

@@ -121,7 +121,7 @@ READABLE = (
     *(".md", ".markdown", ".mdx", ".rst", ".adoc", ".tex", ".bib", ".html", ".htm", ".xhtml"),
     *(".js", ".jsx", ".ts", ".tsx", ".vue", ".css", ".py", ".java", ".php", ".sql", ".toml", ".ini"),
 )
-"""Endings of ``UNSUPPORTED`` whose files a language model may learn from as they stand: prose with markup, and code."""
+"""Endings of other kinds whose files a language model may learn from as they stand: prose with markup, and code."""
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 _OPENINGS = (
     (re.compile(r'\s*msgid\s*"'), "a gettext file (translate fills it with --as po)"),

@@ -13,7 +13,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from dragoman.errors import DataError
-from dragoman.text.document import DocumentFile, Edit, splice
+from dragoman.text.document import DocumentFile, Edit, OtherKindError, splice
 from dragoman.text.lines import check_string
 
 DEPTH = 100
@@ -247,6 +247,25 @@ class MarkupSource(DocumentFile):
 
 
 _LINE_ENDS = re.compile("\r?\n")
+
+
+def check_root(markup: MarkupSource, root: str, kind: str) -> None:
+    """Check that the outermost element of a file has this name.
+
+    Raises:
+        DataError: it has another; the message says which.
+    """
+    found: list[str] = []
+    parser = expat.ParserCreate("UTF-8")
+    parser.StartElementHandler = lambda name, _: found.append(name)
+    try:
+        parser.Parse(markup.utf8, True)
+    except expat.ExpatError as error:
+        if not found or found[0].rpartition(":")[2] == root:
+            reason = expat.ErrorString(error.code)
+            raise DataError(f"{markup.name}:{error.lineno}: not well-formed XML ({reason})") from None
+    if found[0].rpartition(":")[2] != root:
+        raise OtherKindError(f"{markup.name}: not {kind}: its outermost element is <{found[0]}>, not <{root}>")
 
 
 def with_attribute(tag: str, name: str, value: str) -> str:

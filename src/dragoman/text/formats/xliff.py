@@ -256,7 +256,7 @@ def _limit(segment: Segment) -> int | None:
     """Return the largest number of characters of a translation, where the unit states one (1.2)."""
     attributes = segment.holder.attributes
     width = attributes.get("maxwidth", "")
-    return int(width) if width.isdecimal() and attributes.get("size-unit") == "char" else None
+    return int(width) if width.isdecimal() and len(width) < 10 and attributes.get("size-unit") == "char" else None
 
 
 def _is_filled(segment: Segment, text: str) -> bool:
