@@ -1,6 +1,7 @@
 """Our own API, the WebSocket, keys, limits and operations of a server."""
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -359,6 +360,8 @@ def test_a_key_has_its_requests_a_minute_and_characters_a_day():
         ("a characters=0", "characters=1000/day"),
         ("a requests=5/day", "requests=1000/minute"),
         ("a\nb\na name=x", "given twice"),
+        (f"a\nsha256:{hashlib.sha256(b'a').hexdigest()}", "given twice"),
+        ("a admin=no", "write admin alone, or leave it out"),
     ],
 )
 def test_a_file_of_keys_that_cannot_be_read_is_named_with_its_line(tmp_path, text, says):
@@ -366,6 +369,15 @@ def test_a_file_of_keys_that_cannot_be_read_is_named_with_its_line(tmp_path, tex
     with pytest.raises(ConfigError, match=r"keys\.txt") as caught:
         Keys.read(tmp_path / "keys.txt")
     assert says in str(caught.value)
+
+
+def test_a_hash_in_the_file_stands_for_its_key_and_is_none_itself(tmp_path):
+    digest = "sha256:" + hashlib.sha256(b"secret").hexdigest()
+    (tmp_path / "keys.txt").write_text(f"{digest} name=ann\n")
+    keys = Keys.read(tmp_path / "keys.txt")
+    assert keys.authorise("secret").name == "ann"
+    with pytest.raises(Problem, match="not known here"):
+        keys.authorise(digest)
 
 
 def test_keys_that_stay_keep_what_they_have_used(tmp_path):
