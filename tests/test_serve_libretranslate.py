@@ -60,6 +60,16 @@ def test_weblates_earlier_requests_are_forms(server, expected):
     assert post(server, "/translate", data=asked).json() == {"translatedText": expected[0]}
 
 
+def test_a_form_may_hold_utf8_as_it_is_which_curl_sends(server):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for text in ("the größe", "año", "日本", "😀 house"):
+        escaped = post(server, "/translate", data={"q": text, "source": "en", "target": "es"})
+        plain = post(server, "/translate", content=f"q={text}&source=en&target=es".encode(), headers=headers)
+        assert plain.status_code == 200 and plain.json() == escaped.json()
+    broken = post(server, "/translate", content=b"q=\xff&source=en&target=es", headers=headers)
+    assert broken.status_code == 400 and "not UTF-8" in broken.json()["error"]
+
+
 def test_parameters_may_stand_in_the_address(server, expected):
     answer = httpx.post(f"{server}/translate", params={"q": "the red house", "source": "en", "target": "es"}).json()
     assert answer["translatedText"] == expected[0]

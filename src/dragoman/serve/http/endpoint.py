@@ -188,7 +188,7 @@ def form_fields(raw: bytes) -> dict[str, Any]:
         Problem: not UTF-8.
     """
     try:
-        found = parse_qs(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10_000)
+        found = parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=10_000)
     except UnicodeDecodeError:
         raise Problem(400, "not_utf8", "the form is not UTF-8") from None
     except ValueError:
