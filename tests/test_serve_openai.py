@@ -3,18 +3,15 @@
 import json
 from pathlib import Path
 
-import chat_templates
-import foreign_text
 import httpx
 import openai
 import pytest
 import torch
-from serving import running, train_tiny
+from serving import import_chat, running, train_tiny
 
 from dragoman.decode.chat import ChatModel
 from dragoman.decode.generator import Generator
 from dragoman.decode.search.greedy import Greedy
-from dragoman.interchange.importing import import_checkpoint
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.service import Service
@@ -25,11 +22,7 @@ PROMPTS = ["The light", "A door is", "The"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("chat")
-    foreign_text.make(foreign_text.Case("Mistral", False), path / "folder")
-    (path / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
-    import_checkpoint(path / "folder", path / "run")
-    return path / "run"
+    return import_chat(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
