@@ -107,5 +107,7 @@ class GuardedDocument(FillableDocument):
 
     def _permits(self, number: int, filling: Filling) -> bool:
         text = self.slots[number].text
-        decision = self.page.before(text) or self.page.after(text, _Filled(filling.text), degraded=True)
+        decision = self.page.before(text)
+        if decision is None or not decision.withholds:
+            decision = self.page.after(text, _Filled(filling.text), degraded=True)
         return decision is None or not decision.withholds

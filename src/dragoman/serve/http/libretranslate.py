@@ -94,13 +94,21 @@ async def _alternatives(
     wanted: int,
     html: bool,
 ) -> list[list[str]]:
-    """Return other translations of each text. They are searched for apart: a search for many finds another best one."""
+    """Return other translations of each text. They are searched for apart: a search for many finds another best one.
+
+    A text that the safety page decided about is not asked again: it would be counted, and handed over, twice.
+    """
     options = TranslateOptions(search=Beam(size=max(5, wanted + 1), nbest=wanted + 1))
-    found = await translate_chosen(context, texts, chosen, options, Call(), html=html)
-    return [
-        [other.text for other in one.translation.candidates if other.text != first.translation.text][:wanted]
-        for one, first in zip(found, best, strict=True)
-    ]
+    rows = [row for row, one in enumerate(best) if one.decision is None]
+    own = [texts[row] for row in rows], [chosen[row] for row in rows]
+    again = dict(zip(rows, await translate_chosen(context, *own, options, Call(), html=html), strict=True))
+    return [_others(again.get(row, first), first.translation.text)[:wanted] for row, first in enumerate(best)]
+
+
+def _others(found: GuardedTranslation, first: str) -> list[str]:
+    if found.decision is not None and found.decision.withholds:
+        return []
+    return [other.text for other in found.translation.candidates if other.text != first]
 
 
 def _detected(chosen: ChosenModel) -> dict[str, Any]:
