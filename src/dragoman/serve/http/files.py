@@ -248,8 +248,8 @@ class _Translating:
             self.job.key.count_characters(sum(map(len, some)))
             found |= zip(some, self._wait(guard_translations(self.safety, some, self._asker(some))), strict=True)
             job.done = len(found)
-        withheld = sum(one.decision is not None and one.decision.withholds for one in found.values())
-        flagged = sum(bool(one.translation.warnings or one.decision) for one in found.values())
+        withheld = sum(one.withheld for one in found.values())
+        flagged = sum(one.needs_review() for one in found.values())
         job.summary = {"filled": len(found) - withheld, "flagged": flagged - withheld, "left": 0, "withheld": withheld}
         ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
         return "".join(

@@ -24,6 +24,17 @@ class GuardedTranslation:
     translation: Translation
     decision: "Decision | None" = None
 
+    @property
+    def withheld(self) -> bool:
+        """True where the safety page's words stand instead of a translation."""
+        return self.decision is not None and self.decision.withholds
+
+    def needs_review(self, flag_below: float | None = None) -> bool:
+        """Return whether a person should look at it: it has a warning, the safety page decided about it, or its
+        confidence is below the one that was wanted."""
+        unsure = flag_below is not None and self.translation.confidence < flag_below
+        return bool(self.translation.warnings) or self.decision is not None or unsure
+
 
 async def guard_translations(page: "SafetyPage | None", texts: Sequence[str], ask: AskRows) -> list[GuardedTranslation]:
     """Translate texts as far as the safety page allows it."""
