@@ -1,7 +1,6 @@
 """The OpenAPI description of all endpoints, and a page that shows it without anything from elsewhere."""
 
 import html
-import importlib.metadata
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from dragoman import __version__
 from dragoman.serve.http.bodies import JSON, MULTIPART
 from dragoman.serve.http.endpoint import Endpoint
 
@@ -87,7 +87,7 @@ def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "dragoman serve",
-            "version": importlib.metadata.version("dragoman"),
+            "version": __version__,
             "description": "Translation and language models. Keys are needed only where the server was started with "
             "--keys; then each endpoint but those marked open needs one.",
         },
