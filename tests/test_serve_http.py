@@ -432,6 +432,20 @@ def test_metrics_count_requests_texts_and_reviews(service):
     assert 'dragoman_request_seconds_bucket{le="0.01",operation="POST /api/translate"}' in text
 
 
+def test_metrics_count_messages_on_the_socket_by_their_key(service, tmp_path):
+    (tmp_path / "keys.txt").write_text("secret name=ann\n")
+    given = {"X-Api-Key": "secret"}
+    with running(ServerContext(service, keys=Keys.read(tmp_path / "keys.txt"))) as url:
+        with live(url, additional_headers=given) as socket:
+            for message in ({"text": ["the red house", "two big cars"]}, {"txt": 1}):
+                socket.send(json.dumps(message))
+                socket.recv(20)
+        text = httpx.get(f"{url}/metrics", headers=given).text
+    assert 'dragoman_requests_total{key="ann",operation="WS /api/live",status="200"} 1.0' in text
+    assert 'dragoman_requests_total{key="",operation="WS /api/live",status="422"} 1.0' in text
+    assert 'dragoman_texts_total{model="en-es"} 2.0' in text
+
+
 def test_other_origins_may_call_only_if_they_are_allowed(service):
     headers = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     with running(ServerContext(service)) as url:
