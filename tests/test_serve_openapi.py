@@ -65,3 +65,13 @@ def test_every_endpoint_is_described_and_shown_on_a_page_that_needs_nothing_from
         assert f"<code>{endpoint.path}</code>" in page.text
     assert "http://" not in page.text and "https://" not in page.text and "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_each_operation_states_the_statuses_that_it_can_answer_with(server):
+    paths = httpx.get(f"{server}/openapi.json").json()["paths"]
+    stated = {path: set(next(iter(methods.values()))["responses"]) for path, methods in paths.items()}
+    assert stated["/health"] == {"200", "503"}
+    assert stated["/api/models"] == {"200", "401", "429", "503"}
+    assert stated["/translate"] == {"200", "400", "403", "408", "413", "415", "429", "501", "503"}
+    assert stated["/v1/embeddings"] == {"200", "400", "401", "404", "408", "413", "415", "429", "503"}
+    assert {"409", "422", "429"} < stated["/api/files/{id}/result"]

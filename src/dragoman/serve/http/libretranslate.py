@@ -17,7 +17,7 @@ from dragoman.serve.http.guarding import GuardedTranslation
 from dragoman.serve.http.languages import AUTO, ChosenModel, Detected, detect, language_name
 from dragoman.serve.http.problems import Problem
 from dragoman.serve.http.translating import choose_models, translate_chosen
-from dragoman.serve.http.uploads import result_response
+from dragoman.serve.http.uploads import OF_RESULTS, result_response
 from dragoman.serve.service import Call, TranslateOptions
 
 SETTINGS: dict[str, Any] = {"style": "libretranslate", "reads": (JSON, FORM)}
@@ -282,6 +282,7 @@ ENDPOINTS = [
         handler=translate,
         body=LibreTranslateBody,
         answer=LibreTranslateAnswer,
+        statuses=(501,),
         **SETTINGS,
     ),
     Endpoint(
@@ -290,6 +291,7 @@ ENDPOINTS = [
         summary="Detect a language",
         handler=detect_language,
         body=LibreDetectBody,
+        statuses=(501,),
         **SETTINGS,
     ),
     Endpoint(
@@ -317,7 +319,7 @@ ENDPOINTS = [
         handler=download_file,
         while_draining=True,
         answers_with=("application/octet-stream",),
-        statuses=(404, 409),
+        statuses=OF_RESULTS,
         open=True,
         style="libretranslate",
     ),

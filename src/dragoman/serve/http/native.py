@@ -271,9 +271,14 @@ ENDPOINTS = [
         handler=translate,
         body=TranslateBody,
         answer=TranslateAnswer,
-        statuses=(404, 408),
+        statuses=(404, 501),
     ),
     Endpoint(
-        method="POST", path="/api/detect", summary="Detect the language of each text", handler=detect, body=DetectBody
+        method="POST",
+        path="/api/detect",
+        summary="Detect the language of each text",
+        handler=detect,
+        body=DetectBody,
+        statuses=(501,),
     ),
 ]

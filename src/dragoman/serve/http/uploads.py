@@ -14,6 +14,9 @@ from dragoman.serve.http.files import FileJob, file_name
 from dragoman.serve.http.native import GlossaryRow, Strict, glossary_entry
 from dragoman.serve.http.problems import Problem
 
+OF_RESULTS = (404, 409, 413, 422, 429, 503)
+"""Statuses of a request for a result: there is none yet, or what its job failed with."""
+
 
 class FileBody(Strict):
     """A file, in the field ``file``, and its model."""
@@ -126,6 +129,6 @@ ENDPOINTS = [
         handler=file_result,
         while_draining=True,
         answers_with=("application/octet-stream",),
-        statuses=(404, 409),
+        statuses=OF_RESULTS,
     ),
 ]
