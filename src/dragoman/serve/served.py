@@ -89,12 +89,6 @@ class ServedModel:
         """True where each sentence of a text is translated by itself."""
         return isinstance(self.model, Translator) and isinstance(self.model.splitter, BySentences)
 
-    @property
-    def title(self) -> str:
-        """Name, task and languages in a few words."""
-        languages = f" from {self.source} to {self.target}" if self.source and self.target else ""
-        return f"{self.name}: {self.task}{languages}, {self.parameters / 1e6:.1f}M parameters"
-
 
 def languages(name: str, config: dict[str, Any]) -> tuple[str, str]:
     """Return the languages of a translator, "" where nothing states them.
