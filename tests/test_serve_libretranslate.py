@@ -137,6 +137,8 @@ def test_html_keeps_its_tags_and_entities(server):
         ({"q": "a", "source": "tlh", "target": "es"}, "en to es"),
         ({"q": "a", "source": "en", "target": ""}, "target: must not be empty"),
         ({"q": 7, "source": "en", "target": "es"}, "q: expected text"),
+        ({"q": [], "source": "en", "target": "es"}, "q: must not be an empty list"),
+        ({"q": ["a", 7], "source": "en", "target": "es"}, "q.1: expected text"),
         ({"q": "a", "source": "en", "target": "es", "format": "pdf"}, "format: must be 'text' or 'html'"),
         ({"q": "a", "source": "en", "target": "es", "alternatives": 1000}, "alternatives: at most 20"),
         ({"q": "a", "source": "en", "target": "es", "alternatives": -1}, "alternatives"),
