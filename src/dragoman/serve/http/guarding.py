@@ -51,10 +51,11 @@ async def guard_translations(page: "SafetyPage | None", texts: Sequence[str], as
     found |= await _ask_by_search(again, decisions, ask)
     for row, decision in (await _judge(page, texts, found, again, degraded=True)).items():
         decisions[row] = decision
-    rows = enumerate(zip(texts, decisions, strict=True))
-    return await asyncio.to_thread(
-        lambda: [_outcome(page, row, text, found.get(row), one) for row, (text, one) in rows]
-    )
+
+    def outcomes() -> list[GuardedTranslation]:
+        return [_outcome(page, row, text, found.get(row), decisions[row]) for row, text in enumerate(texts)]
+
+    return await asyncio.to_thread(outcomes)
 
 
 async def _ask_by_search(rows: Rows, decisions: "Sequence[Decision | None]", ask: AskRows) -> dict[int, Translation]:

@@ -148,7 +148,10 @@ class SafetyPage:
         return Guarded(None, later) if later else Guarded(answer, decision)
 
     async def guard_async(self, text: str, ask: Callable[[SearchConfig | None], Awaitable[A]]) -> Guarded[A]:
-        """Same as ``guard``, where ``ask`` is a coroutine. Rules may ask a classifier, or write to a disk: a thread does."""
+        """Same as ``guard``, where ``ask`` is a coroutine.
+
+        Rules are applied in a thread, for they may ask a classifier, or write to a disk.
+        """
         decision = await asyncio.to_thread(self.before, text)
         if decision and decision.withholds:
             return Guarded(None, decision)
