@@ -96,6 +96,7 @@ def test_a_search_may_be_chosen_and_returns_as_many_as_wanted(server):
         ({"text": "a", "model": "de-fr"}, 404, "'de-fr' is not served here; there are: en-es"),
         ({"text": "a", "source": "de", "target": "fr"}, 404, "there are: en to es"),
         ({"text": 1}, 422, "text: expected text"),
+        ({"text": "a", "required": [[]]}, 422, "required.0: must not be an empty list"),
         ({"text": ["a", None]}, 422, "text"),
         ({"text": "a", "nbest": 0}, 422, "nbest: must be greater than or equal to 1"),
         ({"text": "a", "nbest": "2"}, 422, "nbest: expected a whole number"),
@@ -165,6 +166,13 @@ def test_a_file_is_translated_while_its_client_asks_how_far_it_is(server, expect
     result = httpx.get(f"{address}/result")
     assert result.content.decode() == "\r\n".join([*expected, "", expected[0]])
     assert "filename*=utf-8''drei%20S%C3%A4tze_es.txt" in result.headers["content-disposition"]
+
+
+def test_a_result_is_never_named_as_if_it_were_in_a_folder(server):
+    for target, name in (("../../x", "a_.._.._x.txt"), ("x\\y", "a_x_y.txt"), ("pt-BR", "a_pt-BR.txt")):
+        fields = {"model": "en-es", "target": target}
+        started = post(server, "/api/files", files={"file": ("a.txt", b"the red house")}, data=fields).json()
+        assert httpx.get(f"{server}/api/files/{started['id']}").json()["name"] == name
 
 
 def test_a_file_that_fails_says_why_and_one_that_is_too_large_is_refused(server):

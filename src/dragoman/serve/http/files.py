@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -78,9 +79,9 @@ class FileJob:
 
     @property
     def result_name(self) -> str:
-        """Name of the translated file: with the target language before the extension."""
-        path = PurePath(self.name)
-        return f"{path.stem}_{self.target or 'translated'}{path.suffix}"
+        """Name of the translated file: with the target language before the extension, and never a folder."""
+        path, target = PurePath(self.name), re.sub(r"[/\\]", "_", self.target)
+        return f"{path.stem}_{target or 'translated'}{path.suffix}"
 
 
 class FileJobs:

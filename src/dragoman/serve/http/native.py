@@ -62,7 +62,7 @@ class TranslateBody(Strict):
     """Link the words of each candidate to those of its source."""
     prefix: str = ""
     """Beginning of the translation. It may end inside a word."""
-    required: list[list[str]] = []
+    required: list[Annotated[list[str], Field(min_length=1)]] = []
     """Terms that the translation must contain, each with its alternatives."""
     forbidden: list[str] = []
     """Terms that the translation must not contain."""
