@@ -20,7 +20,6 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
 from dragoman.plan.parameters import count_parameters
-from dragoman.text.tokens.tokenizer import Tokenizer
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
 AnyModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
@@ -78,11 +77,6 @@ class ServedModel:
         with torch.device("meta"):  # the loaded model is laid out for inference
             parameters = count_parameters(cfg.build()).total
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """Tokenizer of what it writes, or of what it reads if it writes nothing; None for images and frames."""
-        return self.model.target_tokenizer if isinstance(self.model, Translator) else self.model.tokenizer
 
     @property
     def splits(self) -> bool:

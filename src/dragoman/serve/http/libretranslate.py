@@ -265,12 +265,12 @@ class SuggestAnswer(BaseModel):
 
 async def suggest(context: ServerContext, incoming: Incoming[SuggestBody]) -> Any:
     """Answer POST /suggest."""
-    if context.suggestions is None:
+    if (suggestions := context.suggestions) is None:
         raise Problem(403, "disabled", "suggestions are not taken by this server")
     body = incoming.body
     context.limits.check([body.q, body.s])
     given = {"source": body.source, "target": body.target, "text": body.q, "suggestion": body.s}
-    await asyncio.to_thread(lambda: context.suggestions and context.suggestions.add(**given))
+    await asyncio.to_thread(suggestions.add, **given)
     return {"success": True}
 
 
