@@ -355,7 +355,8 @@ async def soak_client(server: Server, texts: Sequence[str], draw: random.Random,
                     response = await client.post(
                         f"{server.url}/translate_file", files={"file": ("a.txt", content)}, data=data
                     )
-                    await client.get(response.json()["translatedFileUrl"])
+                    note(response)
+                    note(await client.get(response.json()["translatedFileUrl"]))
                 case 1:
                     async with connect(server.url.replace("http", "ws") + "/api/live") as socket:
                         for number, text in enumerate(some):

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import chat_templates
+import foreign_text
 import tiny_run
 import uvicorn
 
 from dragoman.cli import main
+from dragoman.interchange.importing import import_checkpoint
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.server import open_socket, url_of, uvicorn_config
 from dragoman.train.run import start
@@ -27,6 +30,16 @@ def train_tiny(base: Path) -> Path:
         budget = {"kind": "steps", "steps": 120}  # enough for letters, which have no placeholders among them
         cfg = tiny_run.config(tiny_run.write_pairs(folder / "pairs.tsv"), validate_every=100, budget=budget, **learning)
         list(start(cfg, folder / "run").events())
+    return folder / "run"
+
+
+def import_chat(base: Path) -> Path:
+    """Return the run of a language model with random weights and a chat template below ``base``."""
+    folder = base / "chat"
+    if not (folder / "run").exists():
+        foreign_text.make(foreign_text.Case("Mistral", False), folder / "folder")
+        (folder / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
+        import_checkpoint(folder / "folder", folder / "run")
     return folder / "run"
 
 

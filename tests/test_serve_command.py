@@ -90,6 +90,8 @@ def test_ctrl_c_ends_a_server_that_is_idle_with_exit_code_0(run, tmp_path):
     (tmp_path / "keys.txt").write_text("secret\n")
     with Process(str(run), "--keys", str(tmp_path / "keys.txt")) as server:
         assert httpx.get(f"{server.url}/api/models").status_code == 401
+        assert server.wait_for("translate").startswith("run: translate, 3.")
+        assert server.wait_for("translate").endswith("k parameters")
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(60) == 0
     assert server.lines[-1]["message"] == "ended"
@@ -105,6 +107,8 @@ def test_ctrl_c_ends_a_server_that_is_idle_with_exit_code_0(run, tmp_path):
         (["RUN", "--keys", "none.txt"], "none.txt: No such file"),
         (["RUN", "--safety", "none.yaml"], "none.yaml"),
         (["RUN", "--host", "not a name"], "--host not a name: no address of this name"),
+        (["RUN", "--host", "a" * 80], "no address of this name"),
+        (["RUN", "--memory", "9" * 400 + "GiB"], "write a size as 4GiB"),
         (["RUN", "--suggestions", "/nowhere/s.jsonl"], "/nowhere"),
     ],
 )

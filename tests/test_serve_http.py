@@ -1,6 +1,7 @@
 """Our own API, the WebSocket, keys, limits and operations of a server."""
 
 import asyncio
+import hashlib
 import json
 import threading
 import time
@@ -95,6 +96,7 @@ def test_a_search_may_be_chosen_and_returns_as_many_as_wanted(server):
         ({"text": "a", "model": "de-fr"}, 404, "'de-fr' is not served here; there are: en-es"),
         ({"text": "a", "source": "de", "target": "fr"}, 404, "there are: en to es"),
         ({"text": 1}, 422, "text: expected text"),
+        ({"text": "a", "required": [[]]}, 422, "required.0: must not be an empty list"),
         ({"text": ["a", None]}, 422, "text"),
         ({"text": "a", "nbest": 0}, 422, "nbest: must be greater than or equal to 1"),
         ({"text": "a", "nbest": "2"}, 422, "nbest: expected a whole number"),
@@ -164,6 +166,13 @@ def test_a_file_is_translated_while_its_client_asks_how_far_it_is(server, expect
     result = httpx.get(f"{address}/result")
     assert result.content.decode() == "\r\n".join([*expected, "", expected[0]])
     assert "filename*=utf-8''drei%20S%C3%A4tze_es.txt" in result.headers["content-disposition"]
+
+
+def test_a_result_is_never_named_as_if_it_were_in_a_folder(server):
+    for target, name in (("../../x", "a_.._.._x.txt"), ("x\\y", "a_x_y.txt"), ("pt-BR", "a_pt-BR.txt")):
+        fields = {"model": "en-es", "target": target}
+        started = post(server, "/api/files", files={"file": ("a.txt", b"the red house")}, data=fields).json()
+        assert httpx.get(f"{server}/api/files/{started['id']}").json()["name"] == name
 
 
 def test_a_file_that_fails_says_why_and_one_that_is_too_large_is_refused(server):
@@ -359,6 +368,8 @@ def test_a_key_has_its_requests_a_minute_and_characters_a_day():
         ("a characters=0", "characters=1000/day"),
         ("a requests=5/day", "requests=1000/minute"),
         ("a\nb\na name=x", "given twice"),
+        (f"a\nsha256:{hashlib.sha256(b'a').hexdigest()}", "given twice"),
+        ("a admin=no", "write admin alone, or leave it out"),
     ],
 )
 def test_a_file_of_keys_that_cannot_be_read_is_named_with_its_line(tmp_path, text, says):
@@ -366,6 +377,15 @@ def test_a_file_of_keys_that_cannot_be_read_is_named_with_its_line(tmp_path, tex
     with pytest.raises(ConfigError, match=r"keys\.txt") as caught:
         Keys.read(tmp_path / "keys.txt")
     assert says in str(caught.value)
+
+
+def test_a_hash_in_the_file_stands_for_its_key_and_is_none_itself(tmp_path):
+    digest = "sha256:" + hashlib.sha256(b"secret").hexdigest()
+    (tmp_path / "keys.txt").write_text(f"{digest} name=ann\n")
+    keys = Keys.read(tmp_path / "keys.txt")
+    assert keys.authorise("secret").name == "ann"
+    with pytest.raises(Problem, match="not known here"):
+        keys.authorise(digest)
 
 
 def test_keys_that_stay_keep_what_they_have_used(tmp_path):
@@ -418,6 +438,20 @@ def test_metrics_count_requests_texts_and_reviews(service):
     assert 'dragoman_texts_total{model="en-es"} 2.0' in text
     assert 'dragoman_reviews_total{model="en-es"} 2.0' in text
     assert 'dragoman_request_seconds_bucket{le="0.01",operation="POST /api/translate"}' in text
+
+
+def test_metrics_count_messages_on_the_socket_by_their_key(service, tmp_path):
+    (tmp_path / "keys.txt").write_text("secret name=ann\n")
+    given = {"X-Api-Key": "secret"}
+    with running(ServerContext(service, keys=Keys.read(tmp_path / "keys.txt"))) as url:
+        with live(url, additional_headers=given) as socket:
+            for message in ({"text": ["the red house", "two big cars"]}, {"txt": 1}):
+                socket.send(json.dumps(message))
+                socket.recv(20)
+        text = httpx.get(f"{url}/metrics", headers=given).text
+    assert 'dragoman_requests_total{key="ann",operation="WS /api/live",status="200"} 1.0' in text
+    assert 'dragoman_requests_total{key="",operation="WS /api/live",status="422"} 1.0' in text
+    assert 'dragoman_texts_total{model="en-es"} 2.0' in text
 
 
 def test_other_origins_may_call_only_if_they_are_allowed(service):

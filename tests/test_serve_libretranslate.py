@@ -9,6 +9,7 @@ from libretranslatepy import LibreTranslateAPI
 from serving import SENTENCES, running, train_tiny, translated_by_command
 
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.languages import Directions
 from dragoman.serve.http.suggestions import SuggestionFile
 from dragoman.serve.service import Service
 
@@ -58,6 +59,16 @@ def test_weblates_requests_get_a_translation_for_each_text(server, expected):
 def test_weblates_earlier_requests_are_forms(server, expected):
     asked = {"api_key": "", "q": SENTENCES[0], "source": "en", "target": "es"}
     assert post(server, "/translate", data=asked).json() == {"translatedText": expected[0]}
+
+
+def test_a_form_may_hold_utf8_as_it_is_which_curl_sends(server):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for text in ("the größe", "año", "日本", "😀 house"):
+        escaped = post(server, "/translate", data={"q": text, "source": "en", "target": "es"})
+        plain = post(server, "/translate", content=f"q={text}&source=en&target=es".encode(), headers=headers)
+        assert plain.status_code == 200 and plain.json() == escaped.json()
+    broken = post(server, "/translate", content=b"q=\xff&source=en&target=es", headers=headers)
+    assert broken.status_code == 400 and "not UTF-8" in broken.json()["error"]
 
 
 def test_parameters_may_stand_in_the_address(server, expected):
@@ -126,6 +137,8 @@ def test_html_keeps_its_tags_and_entities(server):
         ({"q": "a", "source": "tlh", "target": "es"}, "en to es"),
         ({"q": "a", "source": "en", "target": ""}, "target: must not be empty"),
         ({"q": 7, "source": "en", "target": "es"}, "q: expected text"),
+        ({"q": [], "source": "en", "target": "es"}, "q: must not be an empty list"),
+        ({"q": ["a", 7], "source": "en", "target": "es"}, "q.1: expected text"),
         ({"q": "a", "source": "en", "target": "es", "format": "pdf"}, "format: must be 'text' or 'html'"),
         ({"q": "a", "source": "en", "target": "es", "alternatives": 1000}, "alternatives: at most 20"),
         ({"q": "a", "source": "en", "target": "es", "alternatives": -1}, "alternatives"),
@@ -177,6 +190,34 @@ def test_a_broken_file_is_refused_by_name(server, name, content, says):
     response = post(server, "/translate_file", files={"file": (name, content)}, data=data)
     assert response.status_code == 400
     assert says in response.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["a%2Fb.txt", "drei Sätze.txt", "a?b#c.txt", "100%.txt", "a.b.c.txt"])
+def test_the_address_of_a_result_is_one_whatever_the_file_is_named(server, expected, name):
+    data = {"source": "en", "target": "es"}
+    made = post(server, "/translate_file", files={"file": (name, SENTENCES[0].encode())}, data=data).json()
+    address = made["translatedFileUrl"]
+    assert address.isascii() and not set(" ?#") & set(address)
+    assert httpx.get(address).text == expected[0]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/translate_file", 400), ("/api/files", 404)])
+def test_a_file_whose_source_is_not_stated_goes_to_a_model_into_its_target(server, path, status):
+    def sent(**data):
+        return post(server, path, files={"file": ("a.txt", b"the red house")}, data=data)
+
+    assert sent(source="auto", target="en").is_success
+    for wrong in ({"source": "auto", "target": "fr"}, {"source": "en", "target": "en"}):
+        refused = sent(**wrong)
+        assert refused.status_code == status
+        assert f"to {wrong['target']!r} is not served here; there are: en to es, es to en" in refused.text
+
+
+def test_a_file_without_a_source_is_translated_by_the_first_model_into_the_target(run):
+    directions = Directions(Service.load({"en-es": run, "es-en": run, "de-en": run}).models.values())
+    assert [directions.for_file("auto", target).name for target in ("es", "en")] == ["en-es", "es-en"]
+    assert directions.for_file("de", None).name == directions.for_file("de", "en").name == "de-en"
+    assert directions.for_file(None, None).name == "en-es"
 
 
 def test_unknown_results_are_not_found(server):

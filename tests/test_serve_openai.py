@@ -3,18 +3,17 @@
 import json
 from pathlib import Path
 
-import chat_templates
-import foreign_text
 import httpx
 import openai
 import pytest
 import torch
-from serving import running, train_tiny
+from serving import import_chat, running, train_tiny
+from test_towers import run_config, trained, write_pairs
 
 from dragoman.decode.chat import ChatModel
 from dragoman.decode.generator import Generator
+from dragoman.decode.readers.embedder import Embedder
 from dragoman.decode.search.greedy import Greedy
-from dragoman.interchange.importing import import_checkpoint
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.limits import Limits
 from dragoman.serve.service import Service
@@ -25,11 +24,7 @@ PROMPTS = ["The light", "A door is", "The"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("chat")
-    foreign_text.make(foreign_text.Case("Mistral", False), path / "folder")
-    (path / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
-    import_checkpoint(path / "folder", path / "run")
-    return path / "run"
+    return import_chat(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +189,57 @@ def test_events_are_separated_and_end_with_done(server):
     *events, done, rest = response.text.split("\n\n")
     assert done == "data: [DONE]" and rest == ""
     assert all(json.loads(event.removeprefix("data: "))["object"] == "text_completion" for event in events)
+
+
+# ---- vectors --------------------------------------------------------------------------------------------
+
+ASKED = ["red house dog", "big cat", "", "\U0001f600 a"]
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """Run of two towers that has learned for some steps, and a client of a server of it."""
+    path = tmp_path_factory.mktemp("vectors")
+    trained(run_config(write_pairs(path / "pairs.tsv"), steps=4), path / "run")
+    service = Service.load({"vectors": path / "run"})
+    with running(ServerContext(service)) as url:
+        yield path / "run", openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    service.close()
+
+
+def test_vectors_are_those_of_the_embedder_as_numbers_and_as_base64(vectors):
+    run, client = vectors
+    alone = Embedder.load(run).embed(ASKED)
+    for more in ({}, {"encoding_format": "float"}, {"dimensions": alone.shape[1]}):  # base64 where nothing is said
+        found = client.embeddings.create(model="vectors", input=ASKED, **more)
+        assert [one.index for one in found.data] == [0, 1, 2, 3] and found.model == "vectors"
+        torch.testing.assert_close(torch.tensor([one.embedding for one in found.data]), alone, atol=1e-5, rtol=1e-4)
+        assert found.usage.total_tokens == found.usage.prompt_tokens > 0
+    [single] = client.embeddings.create(model="vectors", input=ASKED[0]).data
+    torch.testing.assert_close(torch.tensor(single.embedding), alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"input": []}, "input: must not be an empty list"),
+        ({"input": [[1, 2]]}, "input"),
+        ({"input": 7}, "input: expected text"),
+        ({"dimensions": 5}, "dimensions: not supported"),
+        ({"dimensions": 0}, "dimensions: must be greater than or equal to 1"),
+        ({"encoding_format": "int8"}, "encoding_format: must be 'float' or 'base64'"),
+        ({"input": "word " * 30_000}, "150,000 characters: a request may have 100,000"),
+    ],
+)
+def test_a_wrong_request_for_vectors_gets_one_sentence(vectors, more, says):
+    with pytest.raises(openai.APIStatusError) as caught:
+        vectors[1].embeddings.create(**{"model": "vectors", "input": "a"} | more)
+    assert caught.value.status_code in (400, 413)
+    assert says in caught.value.body["message"] and "\n" not in caught.value.body["message"]
+
+
+def test_a_model_that_writes_makes_no_vectors(client, vectors):
+    with pytest.raises(openai.BadRequestError, match="'chat' is for the task generate, and makes no vectors of texts"):
+        client.embeddings.create(model="chat", input="a")
+    with pytest.raises(openai.BadRequestError, match="'vectors' is for the task embed, and continues no text"):
+        vectors[1].completions.create(model="vectors", prompt="a")

@@ -1,16 +1,13 @@
 """The OpenAPI description is true: what is sent by it, right or wrong, gets the statuses and answers that it states."""
 
-import chat_templates
-import foreign_text
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from serving import running, train_tiny
+from serving import import_chat, running, train_tiny
 
-from dragoman.interchange.importing import import_checkpoint
 from dragoman.serve.http.app import ENDPOINTS
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.limits import Limits
@@ -26,11 +23,8 @@ LIMITS = Limits(characters=60, texts=3, body_bytes=10_000, file_bytes=1000, cand
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    path = tmp_path_factory.mktemp("chat")
-    foreign_text.make(foreign_text.Case("Mistral", False), path / "folder")
-    (path / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
-    import_checkpoint(path / "folder", path / "run")
-    service = Service.load({"en-es": train_tiny(tmp_path_factory.getbasetemp()), "chat": path / "run"})
+    base = tmp_path_factory.getbasetemp()
+    service = Service.load({"en-es": train_tiny(base), "chat": import_chat(base)})
     with running(ServerContext(service, limits=LIMITS)) as url:
         yield url
     service.close()
@@ -71,3 +65,13 @@ def test_every_endpoint_is_described_and_shown_on_a_page_that_needs_nothing_from
         assert f"<code>{endpoint.path}</code>" in page.text
     assert "http://" not in page.text and "https://" not in page.text and "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_each_operation_states_the_statuses_that_it_can_answer_with(server):
+    paths = httpx.get(f"{server}/openapi.json").json()["paths"]
+    stated = {path: set(next(iter(methods.values()))["responses"]) for path, methods in paths.items()}
+    assert stated["/health"] == {"200", "503"}
+    assert stated["/api/models"] == {"200", "401", "429", "503"}
+    assert stated["/translate"] == {"200", "400", "403", "408", "413", "415", "429", "501", "503"}
+    assert stated["/v1/embeddings"] == {"200", "400", "401", "404", "408", "413", "415", "429", "503"}
+    assert {"409", "422", "429"} < stated["/api/files/{id}/result"]

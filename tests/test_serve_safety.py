@@ -1,20 +1,23 @@
 """The rules of a safety page hold on every way that texts come and answers go."""
 
 import json
+import textwrap
 import time
 from pathlib import Path
 
-import chat_templates
-import foreign_text
 import httpx
 import pytest
-from serving import running, train_tiny
+from serving import import_chat, running, train_tiny
 from websockets.sync.client import connect
 
-from dragoman.interchange.importing import import_checkpoint
+from dragoman.config import from_dict
 from dragoman.serve.http.context import ServerContext
+from dragoman.serve.http.guarding import GuardedDocument
 from dragoman.serve.safety.page import SafetyPage
+from dragoman.serve.safety.rules import SafetyPageConfig
 from dragoman.serve.service import Service
+from dragoman.text.document import Filling
+from dragoman.text.filled.opening import document_of
 
 PAGE = """
 rules:
@@ -29,16 +32,19 @@ rules:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def service(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    service = Service.load({"en-es": train_tiny(base), "chat": import_chat(base)})
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def server(service, tmp_path_factory):
     path = tmp_path_factory.mktemp("safety")
-    foreign_text.make(foreign_text.Case("Mistral", False), path / "folder")
-    (path / "folder" / "chat_template.jinja").write_text(chat_templates.CHATML)
-    import_checkpoint(path / "folder", path / "run")
     (path / "page.yaml").write_text(PAGE)
-    service = Service.load({"en-es": train_tiny(tmp_path_factory.getbasetemp()), "chat": path / "run"})
     with running(ServerContext(service, safety=SafetyPage.read(path / "page.yaml"))) as url:
         yield url
-    service.close()
 
 
 def post(url: str, path: str, **data) -> httpx.Response:
@@ -88,6 +94,41 @@ def test_a_file_is_no_way_around_the_rules(server, name, content, kept):
         time.sleep(0.05)
     assert state.items() >= {"state": "done", "filled": 1, "withheld": 1}.items()
     assert kept in httpx.get(f"{address}/result").text
+
+
+def test_an_entry_whose_source_asks_for_a_safer_search_is_judged_by_its_translation_too():
+    both = {
+        "rules": [
+            {"name": "two", "match": {"kind": "terms", "terms": ["two"]}, "on": "source",
+             "action": {"kind": "degrade", "text": "Look twice.", "search": "greedy"}},
+            {"name": "perro", "match": {"kind": "terms", "terms": ["perro"]}, "on": "answer",
+             "action": {"kind": "refuse", "text": "No."}},
+        ]
+    }  # fmt: skip
+    po = 'msgid "two dogs"\nmsgstr ""\n\nmsgid "two cats"\nmsgstr ""\n'
+    document = document_of(po.encode, "a.po", kind=".po", target="es")
+    guarded = GuardedDocument(document, SafetyPage(from_dict(SafetyPageConfig, both)))
+    made = guarded.fill({0: Filling("dos: perro"), 1: Filling("dos: gato")}).decode()
+    assert guarded.withheld == 1 and "perro" not in made and "dos: gato" in made
+
+
+def test_a_text_is_handed_over_once_however_many_alternatives_are_wanted(service, tmp_path):
+    page = """
+    queue: {kind: file_queue, path: people.jsonl}
+    rules:
+    - name: dogs
+      on: source
+      match: {kind: terms, terms: [dog]}
+      action: {kind: hand_over, text: A person will answer.}
+    """
+    (tmp_path / "page.yaml").write_text(textwrap.dedent(page))
+    context = ServerContext(service, safety=SafetyPage.read(tmp_path / "page.yaml"))
+    with running(context) as url:
+        asked = {"q": ["the dog", "the red house"], "source": "en", "target": "es", "alternatives": 2}
+        answer = post(url, "/translate", json=asked).json()
+    assert answer["translatedText"][0] == "A person will answer." and answer["alternatives"][0] == []
+    assert len(answer["alternatives"][1]) == 2
+    assert len((tmp_path / "people.jsonl").read_text().splitlines()) == 1
 
 
 def test_decisions_are_counted(server):

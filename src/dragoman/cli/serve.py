@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from enum import StrEnum
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dragoman.cli.options import DeviceOption, PrecisionOption, resolve_run
+from dragoman.cli.plan_numbers import short
 from dragoman.errors import ConfigError
 
 if TYPE_CHECKING:
     from dragoman.serve.safety.page import SafetyPage
+    from dragoman.serve.served import ServedModel
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -106,7 +109,7 @@ def serve(
         start_log(log_format)
         service = Service.load(runs, memory=room, device=device, precision=precision, queue=queue)
         for model in service.models.values():
-            _say(model.title)
+            _say(_title(model))
         address = server.url_of(sock)
 
         def started() -> None:
@@ -122,6 +125,12 @@ def _safety_page(path: Path | None) -> "SafetyPage | None":
     from dragoman.serve.safety.page import SafetyPage
 
     return SafetyPage.read(path)
+
+
+def _title(model: "ServedModel") -> str:
+    """Return name, task, languages and size in a few words."""
+    languages = f" from {model.source} to {model.target}" if model.source and model.target else ""
+    return f"{model.name}: {model.task}{languages}, {short(model.parameters)} parameters"
 
 
 def _say(text: str) -> None:
@@ -159,10 +168,10 @@ def parse_size(text: str, option: str) -> int:
     import re
 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", text.strip().lower())
-    size = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
-    if size < 1:
+    size = float(found[1]) * _UNITS[found[2] or ""] if found else 0.0
+    if not 1 <= size < math.inf:
         raise ConfigError(f"{option} {text}: write a size as 4GiB, 500MB or 1000000")
-    return size
+    return int(size)
 
 
 def _needed_packages() -> None:

@@ -44,5 +44,5 @@ class PieceStream:
 
     def _piece(self, text: str, ended: EndReason | None = None) -> Piece:
         piece = Piece(text, tuple(self.tokens), tuple(self.log_probs), ended)
-        self.tokens, self.log_probs = self.tokens[-1:][:0], []
+        self.tokens, self.log_probs = [], []
         return piece

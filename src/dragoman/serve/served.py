@@ -20,7 +20,6 @@ from dragoman.decode.translator import Translator
 from dragoman.errors import CheckpointError
 from dragoman.model.families import ModelConfig
 from dragoman.plan.parameters import count_parameters
-from dragoman.text.tokens.tokenizer import Tokenizer
 
 Task = Literal["translate", "generate", "classify", "tag", "answer", "embed"]
 AnyModel = Translator | Generator | Classifier | Tagger | Answerer | Embedder
@@ -80,20 +79,9 @@ class ServedModel:
         return cls(name, Path(path), task, model, source, target, tags, parameters, checkpoint)
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
-        """Tokenizer of what it writes, or of what it reads if it writes nothing; None for images and frames."""
-        return self.model.target_tokenizer if isinstance(self.model, Translator) else self.model.tokenizer
-
-    @property
     def splits(self) -> bool:
         """True where each sentence of a text is translated by itself."""
         return isinstance(self.model, Translator) and isinstance(self.model.splitter, BySentences)
-
-    @property
-    def title(self) -> str:
-        """Name, task and languages in a few words."""
-        languages = f" from {self.source} to {self.target}" if self.source and self.target else ""
-        return f"{self.name}: {self.task}{languages}, {self.parameters / 1e6:.1f}M parameters"
 
 
 def languages(name: str, config: dict[str, Any]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dragoman.serve.http import libretranslate, live, models, native, openapi, pages, problems, uploads
+from dragoman.serve.http.bodies import JSON
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.metrics import CONTENT_TYPE
@@ -60,12 +62,15 @@ def build_app(context: ServerContext, endpoints: Sequence[Endpoint] = ENDPOINTS)
 
 
 def _documentation(endpoints: Sequence[Endpoint]) -> list[BaseRoute]:
+    described = cache(lambda: JSONResponse(openapi.describe(endpoints)).body)  # made once, when it is first read
+    documented = cache(lambda: openapi.documentation(endpoints))
+
     async def description(_: Request) -> Response:
-        return JSONResponse(openapi.describe(endpoints))
+        return Response(described(), media_type=JSON)
 
     async def page(_: Request) -> Response:
         policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-        return HTMLResponse(openapi.documentation(endpoints), headers={"Content-Security-Policy": policy})
+        return HTMLResponse(documented(), headers={"Content-Security-Policy": policy})
 
     return [Route("/openapi.json", description), Route("/spec", description), Route("/docs", page)]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -159,8 +160,8 @@ _MESSAGES = {
 
 def _invalid(model: type[BaseModel], error: ValidationError) -> Problem:
     errors = error.errors(include_url=False, include_context=False)
-    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-    steps = [str(step) for step in first["loc"] if not _is_branch(step)]
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), None) or _likeliest(errors)
+    steps = _steps(first)
     field = ".".join(steps) or "body"
     if first["type"] == "extra_forbidden":
         from dragoman.config import unknown
@@ -169,6 +170,18 @@ def _invalid(model: type[BaseModel], error: ValidationError) -> Problem:
         return Problem(422, "invalid_request", unknown(".".join(steps[:-1]) or "body", steps[-1], names), param=field)
     message = _MESSAGES.get(first["type"]) or first["msg"].replace("Input should", "must", 1)
     return Problem(422, "invalid_request", f"{field}: {message}", param=field)
+
+
+def _likeliest(errors: Sequence[Any]) -> Any:
+    """Return the error of the first field that is wrong. Where it may be one of several types, it is that of the type
+    that fits the longest way."""
+    of_first = [error for error in errors if error["loc"][:1] == errors[0]["loc"][:1]]
+    return max(of_first, key=lambda error: (len(_steps(error)), not error["type"].endswith("_type")))
+
+
+def _steps(error: Any) -> list[str]:
+    """Return the path of the field that an error is about."""
+    return [str(step) for step in error["loc"] if not _is_branch(step)]
 
 
 def _is_branch(step: int | str) -> bool:

@@ -74,12 +74,13 @@ class ServerContext:
             raise UnknownModel(f"the model {name!r}", ", ".join(self.service.models))
         return found
 
-    def log_request(
-        self, request: HTTPConnection, path: str, status: int, seconds: float, notes: dict[str, Any]
+    def answered(
+        self, request: HTTPConnection, method: str, path: str, status: int, seconds: float, notes: dict[str, Any]
     ) -> None:
-        """Log an answered request, without its texts."""
+        """Count an answered request, and log it without its texts; ``method`` is WS for a message on a socket."""
+        self.metrics.answered(f"{method} {path}", status, seconds, notes)
         client = request.client.host if request.client else ""
-        fields = {"client": client, "method": request.scope.get("method", "WS"), "path": path, "status": status}
+        fields = {"client": client, "method": request.scope.get("method", method), "path": path, "status": status}
         fields |= {"ms": round(seconds * 1000, 1)} | {name: value for name, value in notes.items() if value != ""}
         if not self.log_texts:
             fields.pop("content", None)

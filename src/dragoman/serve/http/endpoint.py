@@ -117,8 +117,7 @@ class Endpoint:
 
         def ended(complete: bool = True) -> None:
             seconds, status = time.perf_counter() - started, response.status_code if complete else CLIENT_GONE
-            context.metrics.answered(self, status, seconds, notes)
-            context.log_request(request, self.path, status, seconds, notes)
+            context.answered(request, self.method, self.path, status, seconds, notes)
 
         if isinstance(response, EventStream):
             response.ended = ended
@@ -188,7 +187,7 @@ def form_fields(raw: bytes) -> dict[str, Any]:
         Problem: not UTF-8.
     """
     try:
-        found = parse_qs(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=10_000)
+        found = parse_qs(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=10_000)
     except UnicodeDecodeError:
         raise Problem(400, "not_utf8", "the form is not UTF-8") from None
     except ValueError:
@@ -196,13 +195,13 @@ def form_fields(raw: bytes) -> dict[str, Any]:
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
-def header_key(request: Request) -> str | None:
+def header_key(request: HTTPConnection) -> str | None:
     """Return the API key in a header, if there is one."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
 
 
-def secret_of(request: Request, body: BaseModel) -> str | None:
+def secret_of(request: HTTPConnection, body: BaseModel) -> str | None:
     """Return the API key of a request: of its headers, or of its body as LibreTranslate's clients send it."""
     return header_key(request) or getattr(body, "api_key", None) or request.query_params.get("api_key")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import secrets
 import shutil
 import tempfile
@@ -78,9 +79,9 @@ class FileJob:
 
     @property
     def result_name(self) -> str:
-        """Name of the translated file: with the target language before the extension."""
-        path = PurePath(self.name)
-        return f"{path.stem}_{self.target or 'translated'}{path.suffix}"
+        """Name of the translated file: with the target language before the extension, and never a folder."""
+        path, target = PurePath(self.name), re.sub(r"[/\\]", "_", self.target)
+        return f"{path.stem}_{target or 'translated'}{path.suffix}"
 
 
 class FileJobs:
@@ -248,8 +249,8 @@ class _Translating:
             self.job.key.count_characters(sum(map(len, some)))
             found |= zip(some, self._wait(guard_translations(self.safety, some, self._asker(some))), strict=True)
             job.done = len(found)
-        withheld = sum(one.decision is not None and one.decision.withholds for one in found.values())
-        flagged = sum(bool(one.translation.warnings or one.decision) for one in found.values())
+        withheld = sum(one.withheld for one in found.values())
+        flagged = sum(one.needs_review() for one in found.values())
         job.summary = {"filled": len(found) - withheld, "flagged": flagged - withheld, "left": 0, "withheld": withheld}
         ends = [line[len(inner) :] for line, inner in zip(lines, bare, strict=True)]
         return "".join(

@@ -24,6 +24,17 @@ class GuardedTranslation:
     translation: Translation
     decision: "Decision | None" = None
 
+    @property
+    def withheld(self) -> bool:
+        """True where the safety page's words stand instead of a translation."""
+        return self.decision is not None and self.decision.withholds
+
+    def needs_review(self, flag_below: float | None = None) -> bool:
+        """Return whether a person should look at it: it has a warning, the safety page decided about it, or its
+        confidence is below the one that was wanted."""
+        unsure = flag_below is not None and self.translation.confidence < flag_below
+        return bool(self.translation.warnings) or self.decision is not None or unsure
+
 
 async def guard_translations(page: "SafetyPage | None", texts: Sequence[str], ask: AskRows) -> list[GuardedTranslation]:
     """Translate texts as far as the safety page allows it."""
@@ -40,7 +51,11 @@ async def guard_translations(page: "SafetyPage | None", texts: Sequence[str], as
     found |= await _ask_by_search(again, decisions, ask)
     for row, decision in (await _judge(page, texts, found, again, degraded=True)).items():
         decisions[row] = decision
-    return [_outcome(page, row, text, found.get(row), decisions[row]) for row, text in enumerate(texts)]
+
+    def outcomes() -> list[GuardedTranslation]:
+        return [_outcome(page, row, text, found.get(row), decisions[row]) for row, text in enumerate(texts)]
+
+    return await asyncio.to_thread(outcomes)
 
 
 async def _ask_by_search(rows: Rows, decisions: "Sequence[Decision | None]", ask: AskRows) -> dict[int, Translation]:
@@ -107,5 +122,7 @@ class GuardedDocument(FillableDocument):
 
     def _permits(self, number: int, filling: Filling) -> bool:
         text = self.slots[number].text
-        decision = self.page.before(text) or self.page.after(text, _Filled(filling.text), degraded=True)
+        decision = self.page.before(text)
+        if decision is None or not decision.withholds:
+            decision = self.page.after(text, _Filled(filling.text), degraded=True)
         return decision is None or not decision.withholds

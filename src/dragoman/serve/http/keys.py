@@ -91,7 +91,7 @@ class Keys:
     """Keys of a server; without any, everyone may call."""
 
     def __init__(self, keys: Iterable[tuple[str, ApiKey]] = ()):
-        self._by_digest = {_digest(secret): key for secret, key in keys}
+        self._by_digest = {_listed_digest(secret): key for secret, key in keys}
 
     def __bool__(self) -> bool:
         return bool(self._by_digest)
@@ -118,10 +118,10 @@ class Keys:
         keys = [_parse(words, f"{path}:{number}") for number, words in rows if words and not words[0].startswith("#")]
         if not keys:
             raise ConfigError(f"{path}: no key in it: write one a line, or leave --keys out to let everyone call")
-        secrets = [secret for secret, _ in keys]
-        if len(set(secrets)) < len(secrets):
+        found = cls(keys)
+        if len(found._by_digest) < len(keys):
             raise ConfigError(f"{path}: a key is given twice: its limits would be unclear")
-        return cls(keys)
+        return found
 
     def updated(self, path: str | Path) -> "Keys":
         """Read the file anew; keys that stay keep what they have used."""
@@ -148,9 +148,12 @@ class Keys:
         raise Problem(401, "key_unknown", "this API key is not known here: check it, or ask whoever runs this server")
 
 
+def _listed_digest(entry: str) -> str:
+    """Return the digest of a key in the file, which may hold the digest itself. A caller always shows the key."""
+    return entry if re.fullmatch(r"sha256:[0-9a-f]{64}", entry) else _digest(entry)
+
+
 def _digest(secret: str) -> str:
-    if re.fullmatch(r"sha256:[0-9a-f]{64}", secret):
-        return secret
     return "sha256:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -161,11 +164,13 @@ def _parse(words: list[str], where: str) -> tuple[str, ApiKey]:
         name, _, value = option.partition("=")
         if name not in _OPTIONS:
             raise ConfigError(unknown(where, name, _OPTIONS))
+        if name == "admin" and value:
+            raise ConfigError(f"{where}: {option}: write admin alone, or leave it out")
         given[name] = value
     requests, characters = (
         _limit(given[name], name, where) if name in given else None for name in ("requests", "characters")
     )
-    name = given.get("name") or _digest(secret)[7:15]
+    name = given.get("name") or _listed_digest(secret)[7:15]
     return secret, ApiKey(name, requests, characters, admin="admin" in given)
 
 

@@ -62,18 +62,18 @@ LETTERS = 30
 
 
 @lru_cache(maxsize=4096)
-def ranked(text: str) -> tuple[Detected, ...]:
-    """Return the likely languages of a text, the likeliest first; none for a text without letters.
+def ranked(start: str) -> tuple[Detected, ...]:
+    """Return the likely languages of the start of a text, the likeliest first; none where it has no letters.
 
     Raises:
         Problem: no library to detect them with is installed.
     """
     from dragoman.text.cleaning.languages import rank_languages
 
-    if not any(character.isalpha() for character in text[:SEEN]):
+    if not any(map(str.isalpha, start)):
         return ()
     try:
-        return tuple(Detected(*found) for found in rank_languages(text[:SEEN]))
+        return tuple(Detected(*found) for found in rank_languages(start))
     except ConfigError as error:
         raise Problem(501, "cannot_detect", f"{error}; or state the source language") from None
 
@@ -86,10 +86,11 @@ def detect(text: str, known: Iterable[str] = ()) -> Detected:
             A text without letters is in the first one.
     """
     known = [one for one in known if one]
-    found = ranked(text)
+    start = text[:SEEN]  # what is cached is bounded
+    found = ranked(start)
     if not found:
         return Detected(known[0] if known else "en", 0.0)
-    letters = sum(map(str.isalpha, text[:SEEN]))
+    letters = sum(map(str.isalpha, start))
     if found[0].confidence >= SURE and letters >= LETTERS:
         return found[0]
     codes = {base(one): one for one in reversed(known)}
@@ -143,16 +144,30 @@ class Directions:
                     return model
         raise UnknownModel(f"translation from {source!r} to {target!r}", self.pairs)
 
-    def first(self, source: str | None) -> ServedModel:
-        """Return the first model; with a source language, the first that translates from it.
+    def first(self, source: str | None, target: str | None = None) -> ServedModel:
+        """Return the first model; with a source or target language, the first that translates from it or to it.
 
         Raises:
             UnknownModel: there is none.
         """
         for model in self.models:
-            if source is None or not model.source or base(model.source) == base(source):
+            pairs = ((source, model.source), (target, model.target))
+            if all(wanted is None or not has or base(has) == base(wanted) for wanted, has in pairs):
                 return model
-        raise UnknownModel("translation" if source is None else f"translation from {source!r}", self.pairs)
+        ends = (("from", source), ("to", target))
+        wanted = "".join(f" {word} {code!r}" for word, code in ends if code is not None)
+        raise UnknownModel(f"translation{wanted}", self.pairs)
+
+    def for_file(self, source: str | None, target: str | None) -> ServedModel:
+        """Return the model for a file, whose language is not detected: where the source language is not stated, the
+        first model into the target language.
+
+        Raises:
+            UnknownModel: there is none.
+        """
+        if source in (None, "", AUTO) or not target:
+            return self.first(None if source in ("", AUTO) else source, target or None)
+        return self.between(source, target)
 
     def same(self, source: str, target: str) -> "ChosenModel":
         """Return the model for two names of one language: a model that was trained so, else none, and the text stays.

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from dragoman.decode.search.beam import Beam
 from dragoman.serve.http.bodies import FORM, JSON, MULTIPART
@@ -15,7 +16,8 @@ from dragoman.serve.http.files import EXTENSIONS, file_name
 from dragoman.serve.http.guarding import GuardedTranslation
 from dragoman.serve.http.languages import AUTO, ChosenModel, Detected, detect, language_name
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
+from dragoman.serve.http.translating import choose_models, translate_chosen
+from dragoman.serve.http.uploads import OF_RESULTS, result_response
 from dragoman.serve.service import Call, TranslateOptions
 
 SETTINGS: dict[str, Any] = {"style": "libretranslate", "reads": (JSON, FORM)}
@@ -77,7 +79,7 @@ async def translate(context: ServerContext, incoming: Incoming[LibreTranslateBod
     incoming.count(texts, chosen[0].model.name if chosen else "")
     html = body.format == "html"
     found = await translate_chosen(context, texts, chosen, TranslateOptions(), Call(), html=html)
-    incoming.notes["reviews"] = sum(needs_review(one, None) for one in found)
+    incoming.notes["reviews"] = sum(one.needs_review() for one in found)
     answer: dict[str, Any] = {"translatedText": [one.translation.text for one in found]}
     if body.source == AUTO:
         answer["detectedLanguage"] = [_detected(one) for one in chosen]
@@ -94,13 +96,21 @@ async def _alternatives(
     wanted: int,
     html: bool,
 ) -> list[list[str]]:
-    """Return other translations of each text. They are searched for apart: a search for many finds another best one."""
+    """Return other translations of each text. They are searched for apart: a search for many finds another best one.
+
+    A text that the safety page decided about is not asked again: it would be counted, and handed over, twice.
+    """
     options = TranslateOptions(search=Beam(size=max(5, wanted + 1), nbest=wanted + 1))
-    found = await translate_chosen(context, texts, chosen, options, Call(), html=html)
-    return [
-        [other.text for other in one.translation.candidates if other.text != first.translation.text][:wanted]
-        for one, first in zip(found, best, strict=True)
-    ]
+    rows = [row for row, one in enumerate(best) if one.decision is None]
+    own = [texts[row] for row in rows], [chosen[row] for row in rows]
+    again = dict(zip(rows, await translate_chosen(context, *own, options, Call(), html=html), strict=True))
+    return [_others(again.get(row, first), first.translation.text)[:wanted] for row, first in enumerate(best)]
+
+
+def _others(found: GuardedTranslation, first: str) -> list[str]:
+    if found.withheld:
+        return []
+    return [other.text for other in found.translation.candidates if other.text != first]
 
 
 def _detected(chosen: ChosenModel) -> dict[str, Any]:
@@ -173,23 +183,20 @@ async def translate_file(context: ServerContext, incoming: Incoming[LibreFileBod
     """Answer POST /translate_file: the address of the translated file, once it is translated."""
     assert incoming.file is not None
     body = incoming.body
-    directions = context.directions
-    model = directions.first(None) if body.source == AUTO else directions.between(body.source, body.target)
+    model = context.directions.for_file(body.source, body.target)
     name = file_name(incoming.file.filename)
     content = await incoming.file.read()
     incoming.count([], model.name)
     job = context.files.start(name, content, model, body.target, incoming.key)
     await context.files.wait(job)
     context.files.result(job)
-    url = incoming.http.url_for("download_file", filename=f"{job.id}.{job.result_name}")
+    url = incoming.http.url_for("download_file", filename=quote(f"{job.id}.{job.result_name}"))
     return {"translatedFileUrl": str(url)}
 
 
 async def download_file(context: ServerContext, incoming: Incoming[Any]) -> Response:
     """Answer GET /download_file/NAME."""
-    id = incoming.http.path_params["filename"].partition(".")[0]
-    job = context.files.get(id)
-    return FileResponse(context.files.result(job), filename=job.result_name, media_type="application/octet-stream")
+    return result_response(context, incoming.http.path_params["filename"].partition(".")[0])
 
 
 # ---- the rest -------------------------------------------------------------------------------------------
@@ -258,12 +265,12 @@ class SuggestAnswer(BaseModel):
 
 async def suggest(context: ServerContext, incoming: Incoming[SuggestBody]) -> Any:
     """Answer POST /suggest."""
-    if context.suggestions is None:
+    if (suggestions := context.suggestions) is None:
         raise Problem(403, "disabled", "suggestions are not taken by this server")
     body = incoming.body
     context.limits.check([body.q, body.s])
     given = {"source": body.source, "target": body.target, "text": body.q, "suggestion": body.s}
-    await asyncio.to_thread(lambda: context.suggestions and context.suggestions.add(**given))
+    await asyncio.to_thread(suggestions.add, **given)
     return {"success": True}
 
 
@@ -275,6 +282,7 @@ ENDPOINTS = [
         handler=translate,
         body=LibreTranslateBody,
         answer=LibreTranslateAnswer,
+        statuses=(501,),
         **SETTINGS,
     ),
     Endpoint(
@@ -283,6 +291,7 @@ ENDPOINTS = [
         summary="Detect a language",
         handler=detect_language,
         body=LibreDetectBody,
+        statuses=(501,),
         **SETTINGS,
     ),
     Endpoint(
@@ -310,7 +319,7 @@ ENDPOINTS = [
         handler=download_file,
         while_draining=True,
         answers_with=("application/octet-stream",),
-        statuses=(404, 409),
+        statuses=OF_RESULTS,
         open=True,
         style="libretranslate",
     ),

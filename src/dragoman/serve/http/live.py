@@ -12,11 +12,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from dragoman.serve.http.bodies import read_json, validated
 from dragoman.serve.http.context import ServerContext
-from dragoman.serve.http.endpoint import Incoming
-from dragoman.serve.http.keys import ApiKey
+from dragoman.serve.http.endpoint import Incoming, secret_of
 from dragoman.serve.http.native import TranslateBody, translate_body
 from dragoman.serve.http.problems import problem_of_any
 
+PATH = "/api/live"
 POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 
@@ -38,7 +38,7 @@ def route(context: ServerContext) -> WebSocketRoute:
         await socket.accept()
         await LiveConnection(context, socket).serve()
 
-    return WebSocketRoute("/api/live", endpoint)
+    return WebSocketRoute(PATH, endpoint)
 
 
 def _origin_is_welcome(context: ServerContext, socket: WebSocket) -> bool:
@@ -88,19 +88,16 @@ class LiveConnection:
         except Exception as error:
             problem = problem_of_any(error)
             answer, status = {"error": problem.fields}, problem.status
-        self.context.log_request(self.socket, "/api/live", status, time.perf_counter() - started, notes)
+        self.context.answered(self.socket, "WS", PATH, status, time.perf_counter() - started, notes)
         await self._send({"id": number} | answer)
 
     async def _translate(self, data: dict[str, Any], notes: dict[str, Any]) -> dict[str, Any]:
         body = validated(LiveBody, data)
-        key = self._key(body)
+        key = self.context.keys.authorise(secret_of(self.socket, body))
+        notes["key"] = key.name
         key.count_request()
         incoming = Incoming(self.socket, body, key, notes=notes)
         return await translate_body(self.context, body, incoming)
-
-    def _key(self, body: LiveBody) -> ApiKey:
-        scheme, _, secret = self.socket.headers.get("authorization", "").partition(" ")
-        return self.context.keys.authorise(secret if scheme.lower() == "bearer" else body.api_key)
 
     async def _send(self, answer: dict[str, Any]) -> None:
         if self.socket.client_state is WebSocketState.CONNECTED:

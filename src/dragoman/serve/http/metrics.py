@@ -2,14 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from dragoman.serve.http.endpoint import Endpoint
 
 SafetyCounters = Callable[[], dict[str, dict[tuple[str, ...], int]]]
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,11 +41,10 @@ class ServerMetrics:
         if safety is not None:
             self.registry.register(_SafetyCollector(safety))
 
-    def answered(self, endpoint: "Endpoint", status: int, seconds: float, notes: dict[str, Any]) -> None:
+    def answered(self, operation: str, status: int, seconds: float, notes: dict[str, Any]) -> None:
         """Count an answered request."""
-        name = f"{endpoint.method} {endpoint.path}"
-        self.requests.labels(name, str(status), notes.get("key", "")).inc()
-        self.seconds.labels(name).observe(seconds)
+        self.requests.labels(operation, str(status), notes.get("key", "")).inc()
+        self.seconds.labels(operation).observe(seconds)
         if status < 400 and "texts" in notes:
             model = notes["model"]
             self.texts.labels(model).inc(notes["texts"])

@@ -1,12 +1,11 @@
 """Our own API: which models there are, what the server accepts, and another run in place of a model."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from dragoman.decode.sentence_splitting import BySentences
+from dragoman import __version__
 from dragoman.serve.http.context import ServerContext
 from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import EXTENSIONS
@@ -64,7 +63,7 @@ def _model(model: ServedModel) -> dict[str, Any]:
         "tags": list(model.tags),
         "parameters": model.parameters,
         "chat": template_of(model) is not None,
-        "splits": isinstance(getattr(model.model, "splitter", None), BySentences),
+        "splits": model.splits,
     }
 
 
@@ -84,7 +83,7 @@ async def settings(context: ServerContext, incoming: Incoming[Any]) -> Any:
     """Answer GET /api/settings."""
     limits = context.limits
     return {
-        "version": importlib.metadata.version("dragoman"),
+        "version": __version__,
         "key_required": bool(context.keys),
         "limits": {"characters": limits.characters, "lines": limits.texts, "file_bytes": limits.file_bytes},
         "files": list(EXTENSIONS),

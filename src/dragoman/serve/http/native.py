@@ -20,7 +20,7 @@ from dragoman.serve.http.guarding import GuardedTranslation
 from dragoman.serve.http.languages import ChosenModel
 from dragoman.serve.http.languages import detect as best
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.http.translating import choose_models, needs_review, translate_chosen
+from dragoman.serve.http.translating import choose_models, translate_chosen
 from dragoman.serve.served import ServedModel
 from dragoman.serve.service import Call, TranslateOptions
 
@@ -62,7 +62,7 @@ class TranslateBody(Strict):
     """Link the words of each candidate to those of its source."""
     prefix: str = ""
     """Beginning of the translation. It may end inside a word."""
-    required: list[list[str]] = []
+    required: list[Annotated[list[str], Field(min_length=1)]] = []
     """Terms that the translation must contain, each with its alternatives."""
     forbidden: list[str] = []
     """Terms that the translation must not contain."""
@@ -136,7 +136,7 @@ def answer_of(guarded: GuardedTranslation, chosen: ChosenModel, flag_below: floa
         "source": translation.source,
         "text": translation.text,
         "confidence": translation.confidence,
-        "review": needs_review(guarded, flag_below),
+        "review": guarded.needs_review(flag_below),
         "warnings": [warning.partition(": ")[2] or warning for warning in translation.warnings],
         "model": chosen.model.name,
         "candidates": [_candidate(chosen.model, one) for one in translation.candidates],
@@ -258,7 +258,8 @@ async def detect(context: ServerContext, incoming: Incoming[DetectBody]) -> Any:
     text = incoming.body.text
     texts = [text] if isinstance(text, str) else text
     context.limits.check(texts)
-    found = await asyncio.to_thread(lambda: [best(text, context.directions.codes) for text in texts])
+    codes = context.directions.codes
+    found = await asyncio.to_thread(lambda: [best(text, codes) for text in texts])
     return [[{"language": one.language, "confidence": one.confidence}] for one in found]
 
 
@@ -270,9 +271,14 @@ ENDPOINTS = [
         handler=translate,
         body=TranslateBody,
         answer=TranslateAnswer,
-        statuses=(404, 408),
+        statuses=(404, 501),
     ),
     Endpoint(
-        method="POST", path="/api/detect", summary="Detect the language of each text", handler=detect, body=DetectBody
+        method="POST",
+        path="/api/detect",
+        summary="Detect the language of each text",
+        handler=detect,
+        body=DetectBody,
+        statuses=(501,),
     ),
 ]

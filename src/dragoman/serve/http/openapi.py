@@ -1,7 +1,6 @@
 """The OpenAPI description of all endpoints, and a page that shows it without anything from elsewhere."""
 
 import html
-import importlib.metadata
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -10,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from dragoman import __version__
 from dragoman.serve.http.bodies import JSON, MULTIPART
 from dragoman.serve.http.endpoint import Endpoint
+from dragoman.serve.http.problems import STATUSES
 
 REFERENCE = "#/components/schemas/{model}"
 TAGS = {
@@ -33,7 +34,8 @@ REASONS = {
     501: "Not available on this server",
     503: "The server ends: wait as long as Retry-After says",
 }
-_ALWAYS = (400, 401, 403, 413, 415, 422, 429, 503)
+_OF_BODIES = (400, 408, 413, 415, 422)
+_OF_KEYS = (401, 429)
 _ERRORS: dict[str, dict[str, Any]] = {
     "native": {
         "type": "object",
@@ -87,7 +89,7 @@ def describe(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "dragoman serve",
-            "version": importlib.metadata.version("dragoman"),
+            "version": __version__,
             "description": "Translation and language models. Keys are needed only where the server was started with "
             "--keys; then each endpoint but those marked open needs one.",
         },
@@ -154,9 +156,21 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     responses: dict[str, Any] = {str(endpoint.status): {"description": "The answer", "content": content}}
     error = {"content": {JSON: {"schema": {"$ref": REFERENCE.format(model=_error_name(endpoint.style))}}}}
-    for status in sorted({*_ALWAYS, *endpoint.statuses}):
+    for status in _error_statuses(endpoint):
         responses[str(status)] = {"description": REASONS[status]} | error
     return responses
+
+
+def _error_statuses(endpoint: Endpoint) -> list[int]:
+    """Return the statuses of errors that an endpoint may answer with, as its API has them."""
+    found = {*endpoint.statuses}
+    if endpoint.reads_body:
+        found |= {*_OF_BODIES}
+    if not endpoint.open:
+        found |= {*_OF_KEYS}
+    if not endpoint.while_draining:
+        found.add(503)
+    return sorted({STATUSES[endpoint.style].get(status, status) for status in found})
 
 
 # ---- the page -------------------------------------------------------------------------------------------

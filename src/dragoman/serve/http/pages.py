@@ -1,6 +1,5 @@
 """The page for people and its files."""
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,15 +8,13 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from dragoman.serve.page import CONTENT_SECURITY_POLICY, FOLDER
+
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes of the page."""
-    if importlib.util.find_spec("dragoman.serve.page") is None:
-        return []
-    from dragoman.serve.page import CONTENT_SECURITY_POLICY, FOLDER
-
     headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, **HEADERS}
 
     async def index(_: Request) -> Response:

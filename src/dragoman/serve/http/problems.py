@@ -94,6 +94,14 @@ ProblemStyle = Callable[[Problem], Response]
 """Writes a problem as one API does."""
 
 
+STATUSES: dict[str, dict[int, int]] = {"native": {}, "libretranslate": {401: 403, 422: 400}, "openai": {422: 400}}
+"""Statuses that an API has others for, by its style."""
+
+
+def _status(style: str, problem: Problem) -> int:
+    return STATUSES[style].get(problem.status, problem.status)
+
+
 def native(problem: Problem) -> Response:
     """Write a problem as our own API does."""
     return JSONResponse({"error": problem.fields}, problem.status, problem.headers)
@@ -101,8 +109,7 @@ def native(problem: Problem) -> Response:
 
 def libretranslate(problem: Problem) -> Response:
     """Write a problem as LibreTranslate does: a sentence alone, and 400 for all that is wrong with a request."""
-    wrong = problem.status == 422 or problem.code == "unknown_model"
-    status = 400 if wrong else 403 if problem.status == 401 else problem.status
+    status = 400 if problem.code == "unknown_model" else _status("libretranslate", problem)
     return JSONResponse({"error": problem.message}, status, problem.headers)
 
 
@@ -111,17 +118,12 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 
 def openai_fields(problem: Problem) -> dict[str, Any]:
     """Return the fields of an error of OpenAI's API."""
-    status = openai_status(problem)
+    status = _status("openai", problem)
     kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     code = "model_not_found" if problem.code == "unknown_model" else problem.code
     return {"message": problem.message, "type": kind, "param": problem.param, "code": code}
 
 
-def openai_status(problem: Problem) -> int:
-    """Return the status of an error in OpenAI's API."""
-    return 400 if problem.status == 422 else problem.status
-
-
 def openai(problem: Problem) -> Response:
     """Write a problem as OpenAI's API does."""
-    return JSONResponse({"error": openai_fields(problem)}, openai_status(problem), problem.headers)
+    return JSONResponse({"error": openai_fields(problem)}, _status("openai", problem), problem.headers)

@@ -33,8 +33,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
         ]
-    except socket.gaierror as error:
-        raise ConfigError(f"--host {host}: no address of this name ({error.strerror})") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else "it is no name of a host"
+        raise ConfigError(f"--host {host}: no address of this name ({reason})") from None
     found = socket.socket(family, kind)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

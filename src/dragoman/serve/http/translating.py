@@ -99,11 +99,3 @@ async def _translate_html(
     pieces = list(dict.fromkeys(piece for page in pages for piece in page.pieces))
     found = dict(zip(pieces, await context.service.translate(name, pieces, options, call), strict=True))
     return [page.filled(row, found) for row, page in enumerate(pages, 1)]
-
-
-def needs_review(guarded: GuardedTranslation, flag_below: float | None) -> bool:
-    """Return whether a person should look at a translation: it has a warning, the safety page says so, or its
-    confidence is below the one that was wanted."""
-    translation = guarded.translation
-    unsure = flag_below is not None and translation.confidence < flag_below
-    return bool(translation.warnings) or guarded.decision is not None or unsure

@@ -13,7 +13,9 @@ from dragoman.serve.http.endpoint import Endpoint, Incoming
 from dragoman.serve.http.files import FileJob, file_name
 from dragoman.serve.http.native import GlossaryRow, Strict, glossary_entry
 from dragoman.serve.http.problems import Problem
-from dragoman.serve.http.translating import choose_models
+
+OF_RESULTS = (404, 409, 413, 422, 429, 503)
+"""Statuses of a request for a result: there is none yet, or what its job failed with."""
 
 
 class FileBody(Strict):
@@ -54,13 +56,14 @@ async def start_file(context: ServerContext, incoming: Incoming[FileBody]) -> An
     """Answer POST /api/files."""
     assert incoming.file is not None
     body = incoming.body
-    [chosen] = await choose_models(context, [""], model=body.model, source=body.source, target=body.target)
-    if chosen.model.task != "translate":
-        raise WrongTask(f"model {chosen.model.name} is for the task {chosen.model.task}, not translate")
+    directions = context.directions
+    model = directions.for_file(body.source, body.target) if body.model is None else context.model(body.model)
+    if model.task != "translate":
+        raise WrongTask(f"model {model.name} is for the task {model.task}, not translate")
     glossary = Glossary(map(glossary_entry, _glossary_rows(body.glossary))) if body.glossary else None
     name, content = file_name(incoming.file.filename), await incoming.file.read()
-    incoming.count([], chosen.model.name)
-    job = context.files.start(name, content, chosen.model, body.target or chosen.model.target, incoming.key, glossary)
+    incoming.count([], model.name)
+    job = context.files.start(name, content, model, body.target or model.target, incoming.key, glossary)
     return {"id": job.id}
 
 
@@ -85,7 +88,16 @@ def _state(job: FileJob) -> dict[str, Any]:
 
 async def file_result(context: ServerContext, incoming: Incoming[Any]) -> Response:
     """Answer GET /api/files/ID/result."""
-    job = context.files.get(incoming.http.path_params["id"])
+    return result_response(context, incoming.http.path_params["id"])
+
+
+def result_response(context: ServerContext, id: str) -> Response:
+    """Return the translated file of a job.
+
+    Raises:
+        Problem: there is no such job, or it has failed, or is not done.
+    """
+    job = context.files.get(id)
     return FileResponse(context.files.result(job), filename=job.result_name, media_type="application/octet-stream")
 
 
@@ -117,6 +129,6 @@ ENDPOINTS = [
         handler=file_result,
         while_draining=True,
         answers_with=("application/octet-stream",),
-        statuses=(404, 409),
+        statuses=OF_RESULTS,
     ),
 ]

@@ -60,7 +60,7 @@ export class Live {
 
   #receive({ id, ...answer }) {
     const waiting = this.#open.get(id);
-    if (!waiting || answer.superseded) return; // its sender has gone on to another text
+    if (!waiting) return; // its sender has gone on to another text
     this.#open.delete(id);
     if (answer.error) waiting.reject(describedError(answer, 500));
     else waiting.resolve(answer);

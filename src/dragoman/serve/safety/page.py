@@ -7,6 +7,7 @@
 ``before`` and ``after`` are the two halves, for callers that batch.
 """
 
+import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -147,15 +148,18 @@ class SafetyPage:
         return Guarded(None, later) if later else Guarded(answer, decision)
 
     async def guard_async(self, text: str, ask: Callable[[SearchConfig | None], Awaitable[A]]) -> Guarded[A]:
-        """Same as ``guard``, where ``ask`` is a coroutine."""
-        decision = self.before(text)
+        """Same as ``guard``, where ``ask`` is a coroutine.
+
+        Rules are applied in a thread, for they may ask a classifier, or write to a disk.
+        """
+        decision = await asyncio.to_thread(self.before, text)
         if decision and decision.withholds:
             return Guarded(None, decision)
         answer = await ask(decision.search if decision else None)
-        later = self.after(text, answer, degraded=decision is not None)
+        later = await asyncio.to_thread(self.after, text, answer, degraded=decision is not None)
         if later and not later.withholds:
             answer, decision = await ask(later.search), later
-            later = self.after(text, answer, degraded=True)
+            later = await asyncio.to_thread(self.after, text, answer, degraded=True)
         return Guarded(None, later) if later else Guarded(answer, decision)
 
     def _decide(

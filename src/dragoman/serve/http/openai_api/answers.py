@@ -63,6 +63,14 @@ class Asked:
         """Return the tokens that spell an answer."""
         return without_end(self.generator, tokens, log_probs, self.options.ends)
 
+    async def answer(self, chunk: "ChunkMaker") -> "EventStream | dict[str, Any]":
+        """Return what the client gets: all answers at once, or a stream if it wants one."""
+        if self.body.stream:
+            return await self.stream(chunk)
+        found = await self.answers()
+        choices = [chunk.whole(index, *one) for index, one in enumerate(found)]
+        return self.head | {"choices": choices, "usage": self.usage(sum(len(logs.tokens) for _, logs, _ in found))}
+
     async def answers(self) -> list[tuple[str, TokenLogs, str]]:
         """Return text, tokens and reason of the end of each answer; what the safety page withholds is replaced by its
         words."""
@@ -143,7 +151,7 @@ class Asked:
 
 
 class ChunkMaker:
-    """Makes the choices of a stream's chunks."""
+    """Makes the choices of an answer, whole or in a stream's chunks."""
 
     def opening(self, answers: int) -> list[dict[str, Any]]:
         """Return what is sent before the first piece of each answer."""
@@ -151,4 +159,8 @@ class ChunkMaker:
 
     def choices(self, index: int, text: str, logs: TokenLogs, reason: str | None) -> list[dict[str, Any]]:
         """Return the choices for a piece of an answer, which ends with it if there is a reason."""
+        raise NotImplementedError
+
+    def whole(self, index: int, text: str, logs: TokenLogs, reason: str) -> dict[str, Any]:
+        """Return the choice for a whole answer."""
         raise NotImplementedError

@@ -34,14 +34,9 @@ async def chat(context: ServerContext, incoming: Incoming[ChatBody]) -> Any:
         options = replace(options, max_new_tokens=context.limits.new_tokens)
     options = replace(options, ends=template.ends(generator.tokenizer))
     question = "\n".join(text for text, message in zip(texts, messages, strict=True) if message["role"] != "assistant")
-    asked = Asked(context, generator, body, [prompt], options, [question], "chatcmpl", "chat.completion")
-    chunk = _ChatChunks(generator, body)
-    if body.stream:
-        asked.head["object"] = "chat.completion.chunk"
-        return await asked.stream(chunk)
-    found = await asked.answers()
-    choices = [chunk.whole(index, *one) for index, one in enumerate(found)]
-    return asked.head | {"choices": choices, "usage": asked.usage(sum(len(logs.tokens) for _, logs, _ in found))}
+    object = "chat.completion.chunk" if body.stream else "chat.completion"
+    asked = Asked(context, generator, body, [prompt], options, [question], "chatcmpl", object)
+    return await asked.answer(_ChatChunks(generator, body))
 
 
 def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +84,6 @@ class _ChatChunks(ChunkMaker):
         return found
 
     def whole(self, index: int, text: str, logs: TokenLogs, reason: str) -> dict[str, Any]:
-        """Return the choice for a whole answer."""
         message = {"role": "assistant", "content": text, "refusal": None}
         return {"index": index, "message": message, "logprobs": self._logs(logs), "finish_reason": reason}
 

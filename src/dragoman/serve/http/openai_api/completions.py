@@ -29,11 +29,7 @@ async def completions(context: ServerContext, incoming: Incoming[CompletionBody]
     options = options_of(context, generator, body, 16 if body.max_tokens is None else body.max_tokens)
     asked = Asked(context, generator, body, prompts, options, texts, "cmpl", "text_completion")
     chunk = _CompletionChunks(generator, body, [texts[i] for i in range(len(texts)) for _ in range(body.n or 1)])
-    if body.stream:
-        return await asked.stream(chunk)
-    found = await asked.answers()
-    choices = [chunk.whole(index, *one) for index, one in enumerate(found)]
-    return asked.head | {"choices": choices, "usage": asked.usage(sum(len(logs.tokens) for _, logs, _ in found))}
+    return await asked.answer(chunk)
 
 
 def _prompts(generator: Generator, given: Any) -> list[Prompt]:
@@ -70,7 +66,6 @@ class _CompletionChunks(ChunkMaker):
         return [_text_choice(index, text, self._logs(index, logs)) | {"finish_reason": reason}]
 
     def whole(self, index: int, text: str, logs: TokenLogs, reason: str) -> dict[str, Any]:
-        """Return the choice for a whole answer."""
         choice = _text_choice(index, self.before[index] + text, self._logs(index, logs))
         return choice | {"finish_reason": reason}
 

@@ -1,5 +1,6 @@
 """OpenAI's API: vectors of texts."""
 
+import asyncio
 import base64
 import struct
 from typing import Any
@@ -24,7 +25,7 @@ async def embeddings(context: ServerContext, incoming: Incoming[EmbeddingBody]) 
     found = await context.service.embed(served.name, texts)
     if body.dimensions not in (None, len(found[0])):
         refuse(dimensions=body.dimensions)
-    read = sum(len(ids) for ids in served.model.tokenizer.encode_batch(texts))
+    read = sum(map(len, await asyncio.to_thread(served.model.tokenizer.encode_batch, texts)))
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
         for index, vector in enumerate(found)
